@@ -1,0 +1,1 @@
+"""Pixels without learning: reading, geometry, masks, crops, colour."""

@@ -1,0 +1,165 @@
+"""Sizes, boxes and views: the one place where a picture is resized, flipped and flipped back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Scalar = TypeVar("Scalar", bound=np.generic)
+
+VIEWS: Final = range(8)
+"""The eight symmetries of the square, by number; see `view`."""
+
+ViewSet = Literal["none", "flips", "dihedral"]
+
+VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
+    "none": (0,),
+    "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
+    "dihedral": tuple(VIEWS),
+}
+"""The views that a picture is predicted in, by the name of the choice."""
+
+
+def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
+    """Resize a picture or a surface of probabilities.
+
+    What shrinks is averaged over the area (no aliasing); what grows is interpolated, pictures
+    with cubics, single-channel surfaces linearly (a probability must not leave 0..1). A side may
+    shrink while the other grows.
+
+    Args:
+        pixels: H x W x 3 or H x W, uint8 or float32.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        height x width (x 3), of the same type; a copy, also when the size is the same.
+    """
+    rows, columns = pixels.shape[:2]
+    result = np.ascontiguousarray(pixels)
+    small = min(rows, height), min(columns, width)
+    if small != (rows, columns):
+        result = cv2.resize(result, (small[1], small[0]), interpolation=cv2.INTER_AREA)
+    if small != (height, width):
+        enlarge = cv2.INTER_CUBIC if pixels.ndim == 3 else cv2.INTER_LINEAR
+        result = cv2.resize(result, (width, height), interpolation=enlarge)
+    return result if result is not pixels else pixels.copy()
+
+
+def squash(pixels: NDArray[Scalar], size: int) -> NDArray[Scalar]:
+    """Resize the whole frame to size x size, whatever its aspect ratio."""
+    return resize(pixels, size, size)
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels; right and bottom are the first column and row outside it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Columns inside."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Rows inside."""
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return self.width * self.height
+
+
+def centre_box(height: int, width: int) -> Box:
+    """Return the largest square in the middle of a picture."""
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    return Box(left, top, left + side, top + side)
+
+
+def centre_square(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Return the largest square in the middle of a picture, as a view of it."""
+    left, top, right, bottom = centre_box(*pixels.shape[:2])
+    return pixels[top:bottom, left:right]
+
+
+def box_of(mask: NDArray[np.bool_]) -> Box | None:
+    """Return the smallest box round a mask's foreground; None when it has none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
+    """Return a square round a box, inside the picture if that can be.
+
+    The margin gives way first: the square is as large as box and margin ask, but no larger than
+    the picture's shorter side unless the box itself is longer. It is moved inside the picture
+    along every axis it fits on. Only round a box longer than the shorter side does the square
+    exceed the picture, by the same on both ends of that axis; `crops.cut` fills that by reflection.
+
+    Args:
+        box: A box inside the picture.
+        margin: What is added on each side, as a share of the box's longer side.
+        height: Rows of the picture.
+        width: Columns of the picture.
+    """
+    longer = max(box.width, box.height)
+    side = max(longer, min(round(longer * (1 + 2 * margin)), height, width))
+    left = _inside((box.left + box.right - side) // 2, side, width)
+    top = _inside((box.top + box.bottom - side) // 2, side, height)
+    return Box(left, top, left + side, top + side)
+
+
+def _inside(start: int, length: int, limit: int) -> int:
+    if length > limit:
+        return (limit - length) // 2
+    return min(max(start, 0), limit - length)
+
+
+def view(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Return one of the eight views of an array.
+
+    Args:
+        array: H x W or H x W x C.
+        k: 0..7: with ``k & 4`` mirrored left to right first; then ``k & 3`` quarter turns
+            anticlockwise. H and W change places where the turns are odd.
+
+    Returns:
+        A contiguous copy.
+    """
+    single: NDArray[Scalar] = view_batch(array[None], k)[0]
+    return single
+
+
+def unview(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Undo `view`: ``unview(view(a, k), k)`` equals ``a``."""
+    single: NDArray[Scalar] = unview_batch(array[None], k)[0]
+    return single
+
+
+def view_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Return view ``k`` of every picture of a batch N x H x W (x C); see `view`."""
+    mirrored = batch[:, :, ::-1] if k & 4 else batch
+    return _copy(np.rot90(mirrored, k & 3, axes=(1, 2)))
+
+
+def unview_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Undo `view_batch`."""
+    turned = np.rot90(batch, -(k & 3), axes=(1, 2))
+    return _copy(turned[:, :, ::-1] if k & 4 else turned)
+
+
+def _copy(array: NDArray[Any]) -> NDArray[Any]:
+    return np.array(array, order="C")

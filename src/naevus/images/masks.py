@@ -1,0 +1,144 @@
+"""Lesion masks: from probabilities to one clean region, its outline and its area."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from naevus.images.geometry import resize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PLAUSIBLE_SHARES = (0.005, 0.97)
+"""Least and greatest share of the picture that a lesion's mask is believed to cover."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How a mask is made from probabilities.
+
+    Args:
+        threshold: A pixel above it is lesion.
+        largest: Keep the largest region alone.
+        holes: Fill holes.
+        smooth: Radius over which the outline is smoothed, as a fraction of the shorter side.
+    """
+
+    threshold: float = 0.5
+    largest: bool = True
+    holes: bool = True
+    smooth: float = 0.0
+
+
+_DEFAULT_CLEANING = Cleaning()
+
+
+def clean(
+    probability: NDArray[np.float32], cleaning: Cleaning = _DEFAULT_CLEANING
+) -> NDArray[np.bool_]:
+    """Turn probabilities into a mask: threshold, smooth, largest region, holes, in this order.
+
+    Regions are connected over pixels' edges and so is the background in search of holes: the
+    result is one region without holes whichever way the reader counts diagonals.
+
+    Args:
+        probability: H x W, 0..1.
+        cleaning: What is done.
+
+    Returns:
+        H x W; empty when no pixel is above the threshold.
+    """
+    mask = probability > cleaning.threshold
+    if cleaning.smooth > 0:
+        mask = _smooth(mask, cleaning.smooth * min(mask.shape))
+    if cleaning.largest:
+        mask = _largest(mask)
+    if cleaning.holes:
+        mask = _filled(mask)
+    return mask
+
+
+def at_size(
+    probability: NDArray[np.float32],
+    height: int,
+    width: int,
+    cleaning: Cleaning = _DEFAULT_CLEANING,
+) -> NDArray[np.bool_]:
+    """Resize probabilities to a picture's size first, then clean them.
+
+    Thresholding last keeps the outline smooth: an enlarged mask would have steps.
+
+    Returns:
+        height x width.
+    """
+    return clean(resize(probability, height, width), cleaning)
+
+
+def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Return the closed outlines of a mask's regions and of their holes.
+
+    Returns:
+        One array n x 2 of (x, y) an outline, pixel centres of the outermost foreground (for
+        holes: of the foreground round them), largest enclosed area first.
+    """
+    found, _ = cv2.findContours(
+        np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
+    )
+    by_area = sorted(found, key=cv2.contourArea, reverse=True)
+    return [points.reshape(-1, 2).astype(np.int32) for points in by_area]
+
+
+def draw_outline(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    colour: tuple[int, int, int] = (255, 255, 0),
+    thickness: int = 2,
+) -> NDArray[np.uint8]:
+    """Return a copy of a picture with a mask's outline drawn on it.
+
+    Args:
+        pixels: H x W x 3.
+        mask: H x W.
+        colour: RGB.
+        thickness: Of the line, in pixels.
+    """
+    drawn = np.array(pixels, order="C")
+    cv2.polylines(drawn, outline(mask), True, colour, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def area_share(mask: NDArray[np.bool_]) -> float:
+    """Return the foreground's share of the mask's pixels, 0..1."""
+    return float(np.count_nonzero(mask) / mask.size)
+
+
+def plausible(mask: NDArray[np.bool_]) -> bool:
+    """Tell whether a mask covers between 0.5 % and 97 % of the picture."""
+    least, greatest = PLAUSIBLE_SHARES
+    return least <= area_share(mask) <= greatest
+
+
+def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    # Half the radius as standard deviation: nothing farther away than the radius has a say.
+    grey = mask.astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), radius / 2) > 0.5)
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=4
+    )
+    if count <= 2:  # background and at most one region
+        return mask
+    return np.asarray(labels == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    # A frame of background joins what lies outside; whatever it does not reach is a hole.
+    framed = np.pad(mask.astype(np.uint8), 1)
+    cv2.floodFill(framed, None, (0, 0), 2, flags=4)
+    return np.asarray(framed[1:-1, 1:-1] != 2)

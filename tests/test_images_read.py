@@ -1,0 +1,448 @@
+"""Reading: formats, orientation, scaled decoding, and everything that must be refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import threading
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from naevus.errors import PictureError
+from naevus.images.geometry import squash
+from naevus.images.read import (
+    PICTURE_SUFFIXES,
+    Limits,
+    probe,
+    read,
+    read_grey,
+    read_mask,
+    write_png,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+HEIGHT, WIDTH = 120, 176
+
+
+def picture(height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """A smooth picture whose four corners differ, so that no orientation is like another."""
+    y, x = np.mgrid[0:height, 0:width]
+    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
+    blue = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
+    return np.stack([red, green, blue], axis=-1).round().astype(np.uint8)
+
+
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "plain.png": {},
+    "raw.tif": {},
+    "lzw.tiff": {"compression": "tiff_lzw"},
+    "deflate.tif": {"compression": "tiff_adobe_deflate"},
+    "plain.bmp": {},
+    "lossless.webp": {"lossless": True},
+}
+LOSSY: dict[str, dict[str, Any]] = {
+    "plain.jpg": {"quality": 95},
+    "progressive.JPEG": {"quality": 95, "progressive": True, "format": "JPEG"},
+    "jpeg-in.tif": {"compression": "jpeg", "quality": 95},
+    "lossy.webp": {"quality": 95},
+}
+
+
+def saved(folder: Path, name: str, options: dict[str, Any], mode: str = "RGB") -> Path:
+    path = folder / name
+    Image.fromarray(picture()).convert(mode).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(("name", "options"), [*LOSSLESS.items(), *LOSSY.items()])
+def test_every_format_gives_the_picture(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    path = saved(tmp_path, name, options)
+    pixels = read(path)
+    assert path.suffix.lower() in PICTURE_SUFFIXES
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    if name in LOSSLESS:
+        np.testing.assert_array_equal(pixels, picture())
+    else:
+        assert mean_difference(pixels, picture()) < 2
+    header = probe(path)
+    assert header[:2] == (WIDTH, HEIGHT)
+    assert header.format in {"JPEG", "PNG", "TIFF", "BMP", "WEBP"}
+
+
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    path = saved(tmp_path, "really-a-png.jpg", {"format": "PNG"})
+    np.testing.assert_array_equal(read(path), picture())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["o.jpg", "o.png", "o.tif", "o.webp"])
+@pytest.mark.parametrize("shortest", [None, 30])
+def test_every_orientation_is_undone(
+    tmp_path: Path, orientation: int, name: str, shortest: int | None
+) -> None:
+    path = tmp_path / name
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {"exif": exif, "quality": 95}
+    if name.endswith("webp"):
+        options["lossless"] = True
+    Image.fromarray(stored(picture(), orientation)).save(path, **options)
+    pixels = read(path, shortest=shortest)
+    if shortest is None:
+        assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert mean_difference(squash(pixels, 24), squash(picture(), 24)) < 3
+    assert probe(path)[:2] == (WIDTH, HEIGHT)
+
+
+def stored(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """What a camera held that way stores, by EXIF's table of where row 0 and column 0 are."""
+    row_zero, column_zero = {
+        1: ("top", "left"),
+        2: ("top", "right"),
+        3: ("bottom", "right"),
+        4: ("bottom", "left"),
+        5: ("left", "top"),
+        6: ("right", "top"),
+        7: ("right", "bottom"),
+        8: ("left", "bottom"),
+    }[orientation]
+    if row_zero in {"left", "right"}:
+        columns = pixels if row_zero == "left" else pixels[:, ::-1]
+        rows_first = columns if column_zero == "top" else columns[::-1]
+        return np.ascontiguousarray(rows_first.swapaxes(0, 1))
+    rows = pixels if row_zero == "top" else pixels[::-1]
+    return np.ascontiguousarray(rows if column_zero == "left" else rows[:, ::-1])
+
+
+def test_broken_exif_leaves_the_picture_upright_and_warns_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "exif.jpg"
+    broken = b"Exif\0\0II*\0\x08\0\0\0\x40\0" + b"\x12\x01\x03\0\xff\xff\xff\x7f\xff\xff"
+    Image.fromarray(picture()).save(path, exif=broken)
+    assert read(path).shape == (HEIGHT, WIDTH, 3)
+    assert probe(path).width == WIDTH
+
+
+@pytest.mark.parametrize(
+    ("shortest", "expected"),
+    [(1, (15, 22)), (12, (15, 22)), (13, (30, 44)), (37, (60, 88)), (90, (120, 176)), (500, None)],
+)
+def test_scaled_decoding_leaves_enough_and_never_enlarges(
+    tmp_path: Path, shortest: int, expected: tuple[int, int] | None
+) -> None:
+    path = saved(tmp_path, "scaled.jpg", {"quality": 95})
+    shape = read(path, shortest=shortest).shape[:2]
+    assert shape == (expected or (HEIGHT, WIDTH))
+    assert min(shape) >= min(shortest, HEIGHT)
+
+
+def test_scaled_decoding_shows_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.fromarray(picture(767, 1022)).save(path, quality=92)
+    scaled = read(path, shortest=256)
+    assert min(scaled.shape[:2]) < 767
+    assert mean_difference(squash(scaled, 256), squash(read(path), 256)) < 1
+
+
+def test_real_originals_agree_with_anti_aliased_resizing(shared_data: Path) -> None:
+    transform = pytest.importorskip("skimage.transform")
+    for path in sorted((shared_data / "originals").glob("*.jpg"))[:3]:
+        smooth = 255 * transform.resize(read(path), (256, 256), order=1, anti_aliasing=True)
+        assert np.abs(squash(read(path, shortest=256), 256) - smooth).mean() <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
+def test_modes_of_a_tiff(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "mode.tif"
+    image = Image.fromarray(picture()).convert(mode)
+    image.save(path)
+    np.testing.assert_allclose(read(path), np.asarray(image.convert("RGB")), atol=1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_sixteen_bit_tiff(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "deep.tif"
+    red = picture()[:, :, 0]
+    data = (red.astype(f"{order}u2") * 257).astype(f"{order}u2")
+    mode = "I;16" if order == "<" else "I;16B"
+    Image.frombytes(mode, (WIDTH, HEIGHT), data.tobytes()).save(path)
+    for channel in range(3):
+        np.testing.assert_array_equal(read(path)[:, :, channel], red)
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    path = tmp_path / "alpha.png"
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, 3] = 0, 51, 255  # black: absent, a fifth, whole
+    Image.fromarray(pixels).save(path)
+    assert read(path)[0, :, 0].tolist() == [255, 204, 0]
+
+
+def test_a_transparent_palette_entry_is_white(tmp_path: Path) -> None:
+    path = tmp_path / "palette.png"
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    image.save(path, transparency=b"\0\xff")
+    assert read(path).tolist() == [[[255, 255, 255], [200, 100, 50]]]
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path: Path) -> None:
+    values = np.array([[0, 0x0180, 0x7FFF, 0xFFFF]], np.uint16)
+    grey = tmp_path / "grey.png"
+    Image.fromarray(values).save(grey)
+    assert read(grey)[0, :, 1].tolist() == [0, 1, 127, 255]
+    assert read_grey(grey).tolist() == [[0, 1, 127, 255]]
+    colour = tmp_path / "colour.png"
+    rows = b"\0" + np.repeat(values[0], 3).astype(">u2").tobytes()
+    colour.write_bytes(png(width=4, height=1, depth=16, colour_type=2, rows=rows))
+    assert read(colour)[0, :, 2].tolist() == [0, 1, 127, 255]
+
+
+def png(*, width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    """A PNG written by hand, for what Pillow does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("shortest", [None, 40])
+def test_ink_of_both_kinds_is_turned_into_light(tmp_path: Path, shortest: int | None) -> None:
+    cmyk = Image.fromarray(picture()).convert("CMYK")
+    adobe, plain = tmp_path / "adobe.jpg", tmp_path / "plain.jpg"
+    cmyk.save(adobe, quality=95)  # Pillow writes Adobe's kind: inverted, with their marker
+    buffer = io.BytesIO()
+    inverted = (255 - np.asarray(cmyk)).tobytes()
+    Image.frombytes("CMYK", cmyk.size, inverted).save(buffer, "JPEG", quality=95)
+    plain.write_bytes(without_adobe_marker(buffer.getvalue()))
+    for path in (adobe, plain):
+        pixels = squash(read(path, shortest=shortest), 40)
+        assert mean_difference(pixels, squash(picture(), 40)) < 3, path.name
+
+
+def without_adobe_marker(jpeg: bytes) -> bytes:
+    start = jpeg.index(b"\xff\xee")
+    length = int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    return jpeg[:start] + jpeg[start + 2 + length :]
+
+
+@pytest.mark.parametrize("name", ["frames.tif", "frames.webp", "frames.png"])
+def test_the_first_frame_is_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ((200, 0, 0), (0, 200, 0))]
+    options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    assert read(path)[0, 0].tolist() == [200, 0, 0]
+
+
+def test_a_multi_picture_jpeg_is_a_jpeg(tmp_path: Path) -> None:
+    path = tmp_path / "two.jpg"
+    frames = [Image.fromarray(picture()), Image.fromarray(picture()[::-1])]
+    frames[0].save(path, format="MPO", save_all=True, append_images=frames[1:], quality=95)
+    assert probe(path).format == "JPEG"
+    assert mean_difference(read(path), picture()) < 2
+
+
+CUT = {
+    **LOSSLESS,
+    **LOSSY,
+    "grey.jpg": {"mode": "L"},
+    "ink.jpg": {"mode": "CMYK"},
+    "palette.png": {"mode": "P"},
+    "palette.bmp": {"mode": "P"},
+}
+
+
+@pytest.mark.parametrize(("name", "options"), CUT.items())
+def test_a_cut_off_file_is_refused_wherever_it_is_cut(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    options = dict(options)
+    path = saved(tmp_path, name, options, options.pop("mode", "RGB"))
+    whole = path.read_bytes()
+    read(path)
+    size = len(whole)
+    for length in {1, 3, 10, 30, *(size * k // 20 for k in range(1, 20)), size - 20, size - 1}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(PictureError, match=r"damaged|cut off|empty") as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize("shortest", [None, 30])
+def test_a_cut_off_jpeg_is_not_filled_with_grey(tmp_path: Path, shortest: int | None) -> None:
+    path = saved(tmp_path, "cut.jpg", {"quality": 95})
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(PictureError, match="cut off"):
+        read(path, shortest=shortest)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp", "a.webp"])
+def test_bombs_are_refused_from_the_header(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, name, {})
+    limits = Limits(pixels=HEIGHT * WIDTH - 1)
+    with pytest.raises(PictureError, match=r"176 x 120 pixels, more than the limit of 21,119"):
+        read(path, limits=limits)
+    with pytest.raises(PictureError, match="pixels"):
+        probe(path, limits)
+    assert read(path, limits=Limits(pixels=HEIGHT * WIDTH)).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("side", [11_000, 60_000])
+def test_a_huge_header_is_judged_by_our_limit_alone(tmp_path: Path, side: int) -> None:
+    path = tmp_path / "bomb.png"  # 121 megapixels: Pillow would warn; 3,600: it would raise
+    path.write_bytes(png(width=side, height=side, depth=8, colour_type=2, rows=b""))
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(PictureError, match="more than the limit of 100,000,000"):
+        read(path)
+    assert probe(path, Limits(pixels=side * side)).width == side
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_tiff_beyond_pillows_limit_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, "large.tif", {"compression": "tiff_lzw"})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    np.testing.assert_array_equal(read(path), picture())
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_large_files_are_refused_unopened(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.png", {})
+    size = path.stat().st_size
+    with pytest.raises(PictureError, match=f"has {size:,} bytes, more than the limit"):
+        read(path, limits=Limits(file_bytes=size - 1))
+
+
+def unusable(folder: Path) -> Iterator[tuple[Path, str]]:
+    yield folder / "absent.jpg", "is not there"
+    yield folder, "is a folder"
+    empty = folder / "empty.jpg"
+    empty.touch()
+    yield empty, "is empty"
+    text = folder / "page.jpg"
+    text.write_text("<html>404 not found</html>")
+    yield text, "is not a JPEG"
+    pipe = folder / "pipe.jpg"
+    os.mkfifo(pipe)
+    yield pipe, "is not an ordinary file"
+    yield empty / "below.jpg", "cannot be read"
+    yield folder / ("long" * 100), "cannot be read"
+    yield folder / "nul\0.jpg", "cannot be read"
+    deep = folder / "deep.tif"
+    Image.fromarray(np.ones((4, 4), np.float32)).save(deep)
+    yield deep, "32 bits a channel"
+
+
+def test_unusable_paths_are_named_with_a_remedy(tmp_path: Path) -> None:
+    for path, problem in unusable(tmp_path):
+        for mask in (False, True):
+            with pytest.raises(PictureError, match=problem) as caught:
+                read_mask(path) if mask else read(path)
+            assert caught.value.path == path
+            assert caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_forbidden_file_says_so(tmp_path: Path) -> None:
+    path = saved(tmp_path, "a.png", {})
+    path.chmod(0)
+    with pytest.raises(PictureError, match="Permission denied"):
+        read(path)
+
+
+def test_a_failing_open_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path, "a.png", {})
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(PictureError, match=r"a\.png: cannot be read \(Permission denied\)"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P", "LA", "RGBA"])
+def test_masks_of_every_mode(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "mask.png"
+    mask = picture()[:, :, 0] > 100
+    Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(path)
+    np.testing.assert_array_equal(read_mask(path), mask)
+    assert set(np.unique(read_grey(path))) == {0, 255}
+
+
+def test_foreground_begins_above_127(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    write_png(path, np.array([[0, 1, 127, 128, 255]], np.uint8))
+    assert read_grey(path).tolist() == [[0, 1, 127, 128, 255]]
+    assert read_mask(path).tolist() == [[False, False, False, True, True]]
+
+
+def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, "mask.png", {})
+    with pytest.raises(PictureError, match="is in colour"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("kind", ["mask", "grey", "colour"])
+def test_written_pictures_come_back_and_are_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    colour = picture()
+    pixels: NDArray[Any] = {
+        "mask": colour[:, :, 0] > 80,
+        "grey": colour[:, ::-1, 0],
+        "colour": colour,
+    }[kind]
+    first, second = tmp_path / "new" / "first.png", tmp_path / "second.png"
+    write_png(first, pixels)
+    write_png(second, pixels.copy())
+    assert first.read_bytes() == second.read_bytes()
+    readers: dict[str, Callable[[Path], NDArray[Any]]] = {
+        "mask": read_mask,
+        "grey": read_grey,
+        "colour": read,
+    }
+    back = readers[kind](first)
+    np.testing.assert_array_equal(back, pixels)
+    assert [path.name for path in first.parent.iterdir()] == ["first.png"]
+
+
+def test_threads_read_together_and_leave_pillow_as_it_was(tmp_path: Path) -> None:
+    paths = [saved(tmp_path, name, options) for name, options in LOSSLESS.items()]
+    limit = Image.MAX_IMAGE_PIXELS
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for path in paths * 3:
+                np.testing.assert_array_equal(read(path), picture())
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def mean_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
