@@ -1,0 +1,107 @@
+"""How often the audit's near-duplicate rule is wrong, on HAM10000's lesions.
+
+Pairs of one lesion are mostly other photographs, so most of them need not be confirmed; pairs of
+different lesions never should be, unless one lesion has two ids.
+
+Usage: python benchmarks/duplicate_threshold.py [ISIC2018_FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from naevus.datasets.audit.duplicates import (
+    CORRELATION,
+    Look,
+    Match,
+    look_at,
+    measure,
+    propose,
+)
+from naevus.datasets.layouts import load
+from naevus.images.hashing import hamming
+from naevus.images.read import read
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared"))
+THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
+RANDOM_PAIRS = 5000
+
+
+def main() -> None:
+    """Measure and print both error rates at several thresholds."""
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED / "data" / "isic2018"
+    dataset = load(root).part("task3").pictures()
+    lesions = dataset.table["group_id"].to_numpy(dtype=str)
+    with ThreadPoolExecutor(2) as pool:
+        paths = map(Path, dataset.table["path"])
+        looks = list(pool.map(lambda path: look_at(read(path, shortest=64)), paths))
+    proposed = list(propose(looks))
+    alike = [pair for pair in proposed if lesions[pair.first] == lesions[pair.second]]
+    unlike = [pair for pair in proposed if lesions[pair.first] != lesions[pair.second]]
+    sets = {
+        "one lesion, all": _same_lesion(looks, lesions),
+        "one lesion, proposed": alike,
+        "different lesions, random": _random_pairs(looks, lesions),
+        "different lesions, proposed": unlike,
+    }
+    measured = {name: _correlations(looks, pairs) for name, pairs in sets.items()}
+    _show(measured)
+    print(f"confirmed at {CORRELATION} across lesions:")
+    for pair in unlike:
+        value = measure(looks, pair).correlation
+        if value >= CORRELATION:
+            print(f"  {dataset.ids[pair.first]} {dataset.ids[pair.second]} {value:.3f}")
+
+
+def _correlations(looks: list[Look], pairs: list[Match]) -> NDArray[np.float64]:
+    with ThreadPoolExecutor(2) as pool:
+        measured = pool.map(lambda pair: measure(looks, pair).correlation, pairs)
+        return np.fromiter(measured, np.float64, len(pairs))
+
+
+def _same_lesion(looks: list[Look], lesions: NDArray[np.str_]) -> list[Match]:
+    order = np.argsort(lesions, kind="stable")
+    _, starts = np.unique(lesions[order], return_index=True)
+    members = np.split(order, starts[1:])
+    pairs = [pair for group in members for pair in combinations(sorted(group.tolist()), 2)]
+    return [_in_best_view(looks, one, other) for one, other in pairs]
+
+
+def _random_pairs(looks: list[Look], lesions: NDArray[np.str_]) -> list[Match]:
+    drawn = np.random.default_rng(2018).integers(0, len(looks), (2 * RANDOM_PAIRS, 2))
+    pairs = [(a, b) for a, b in drawn.tolist() if lesions[a] != lesions[b]][:RANDOM_PAIRS]
+    return [_in_best_view(looks, one, other) for one, other in pairs]
+
+
+def _in_best_view(looks: list[Look], one: int, other: int) -> Match:
+    distances = hamming(looks[one].hashes[:1], looks[other].hashes)
+    return Match(one, other, int(distances.argmin()), 0.0)
+
+
+def _show(measured: dict[str, NDArray[np.float64]]) -> None:
+    table = Table(title="pairs whose registered details correlate at least so much")
+    table.add_column("pairs")
+    table.add_column("number", justify="right")
+    for threshold in THRESHOLDS:
+        table.add_column(f"{threshold:.2f}", justify="right")
+    for name, values in measured.items():
+        above = [int((values >= threshold).sum()) for threshold in THRESHOLDS]
+        cells = [f"{number} ({number / len(values):.2%})" for number in above]
+        table.add_row(name, str(len(values)), *cells)
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tables about pictures, and the pictures behind them."""

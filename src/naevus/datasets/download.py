@@ -1,0 +1,208 @@
+"""Downloading the ISIC 2018 files of Tasks 1 and 3 from their official addresses.
+
+https://challenge.isic-archive.com/data/#2018
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from naevus.datasets.unpack import unpack
+from naevus.errors import DataError
+from naevus.files import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+BASE_URL = "https://isic-archive.s3.amazonaws.com/challenges/2018/"
+"""Where the files are."""
+
+PAGE = "https://challenge.isic-archive.com/data/#2018"
+"""Where a person finds them."""
+
+_CHUNK = 1 << 20
+_TIMEOUT = 60.0
+_ATTEMPTS = 5
+_PARTIAL = 206
+_PAST_THE_END = 416
+_BROKEN = (URLError, http.client.HTTPException, TimeoutError, ConnectionError)
+
+
+class RemoteFile(NamedTuple):
+    """A file of the challenge: its name, its task, its exact size in bytes where it is known."""
+
+    name: str
+    task: int
+    size: int | None = None
+
+
+FILES = {
+    file.name: file
+    for file in (
+        RemoteFile("ISIC2018_Task1-2_Training_Input.zip", 1, 11_165_358_566),
+        RemoteFile("ISIC2018_Task1_Training_GroundTruth.zip", 1, 27_402_895),
+        RemoteFile("ISIC2018_Task1-2_Validation_Input.zip", 1, 239_231_159),
+        RemoteFile("ISIC2018_Task1_Validation_GroundTruth.zip", 1, 759_706),
+        RemoteFile("ISIC2018_Task1-2_Test_Input.zip", 1, 2_370_457_338),
+        RemoteFile("ISIC2018_Task1_Test_GroundTruth.zip", 1, 9_680_101),
+        RemoteFile("ISIC2018_Task3_Training_Input.zip", 3, 2_771_732_744),
+        RemoteFile("ISIC2018_Task3_Training_GroundTruth.zip", 3),
+        RemoteFile("ISIC2018_Task3_Training_LesionGroupings.csv", 3),
+        RemoteFile("ISIC2018_Task3_Validation_Input.zip", 3),
+        RemoteFile("ISIC2018_Task3_Validation_GroundTruth.zip", 3),
+        RemoteFile("ISIC2018_Task3_Test_Input.zip", 3),
+        RemoteFile("ISIC2018_Task3_Test_GroundTruth.zip", 3),
+    )
+}
+"""The files by name. Where no size is given, the server's word is taken."""
+
+
+def download(
+    names: Sequence[str],
+    out: Path,
+    *,
+    base_url: str = BASE_URL,
+    unzip: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Fetch files into ``out``; what an interrupted download left is gone on with.
+
+    Args:
+        names: Names in `FILES`.
+        out: The folder, made if it is not there. Unfinished files end in ``.part``.
+        base_url: Another place that has the same files.
+        unzip: Whether to unpack ZIP files beside themselves; what is unpacked stays.
+        progress: Called with the name, the bytes that are there, and all bytes.
+
+    Returns:
+        The files' paths, in the order of ``names``.
+
+    Raises:
+        DataError: A name is not known, the server cannot be reached or refuses, or a file's size
+            is not what it should be.
+    """
+    unknown = [name for name in names if name not in FILES]
+    if unknown:
+        raise DataError(f"unknown file {unknown[0]!r}", f"use one of {', '.join(FILES)}")
+    if urlsplit(base_url).scheme not in {"http", "https"}:
+        raise DataError(f"{base_url} is not an address of the web", "begin it with https://")
+    paths = []
+    with lock(out / ".download.lock"):
+        for name in names:
+            fetching = _Fetch(FILES[name], out / name, base_url.rstrip("/") + "/", progress)
+            fetching.run()
+            if unzip and name.endswith(".zip"):
+                unpack(out / name, out)
+            paths.append(out / name)
+    return paths
+
+
+@dataclass
+class _Fetch:
+    """One file on its way: ``target`` when whole, ``target.part`` until then."""
+
+    file: RemoteFile
+    target: Path
+    base_url: str
+    progress: Callable[[str, int, int], None] | None
+
+    @property
+    def url(self) -> str:
+        return self.base_url + self.file.name
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(self.target.name + ".part")
+
+    def run(self) -> None:
+        """Fetch the file unless it is there, trying again while the connection breaks."""
+        if self.target.exists():
+            self._check_size(self.target.stat().st_size, str(self.target))
+            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            before = self._have()
+            try:
+                if self._attempt():
+                    self.part.replace(self.target)
+                    return
+            except HTTPError as error:
+                raise DataError(
+                    f"{self.url}: the server answers {error.code} {error.reason}",
+                    f"see {PAGE} for where the files are now",
+                ) from error
+            except _BROKEN as error:
+                if attempt == _ATTEMPTS or self._have() == before == 0:
+                    raise self._unreachable(error) from error
+        raise DataError(
+            f"{self.url}: the connection broke again and again at {self._have()} bytes",
+            "run the same command again to go on from there",
+        )
+
+    def _attempt(self) -> bool:
+        """Fetch what is missing; tell whether the file is whole now."""
+        have = self._have()
+        request = Request(self.url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - http(s) only, see above
+        try:
+            with urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
+                start = have if response.status == _PARTIAL else 0
+                total = start + int(response.headers.get("Content-Length", 0))
+                self._check_size(total, self.url)
+                self._check_space(total - start)
+                with self.part.open("r+b" if start else "wb") as stream:
+                    stream.seek(start)
+                    stream.truncate()
+                    while chunk := response.read(_CHUNK):
+                        stream.write(chunk)
+                        self._move(stream.tell(), total)
+        except HTTPError as error:
+            if error.code != _PAST_THE_END:
+                raise
+            return self._whole_already(error.headers.get("Content-Range", ""))
+        return self._have() == total
+
+    def _whole_already(self, content_range: str) -> bool:
+        """Judge a part the server has nothing to add to; one of another size is thrown away."""
+        total = content_range.rpartition("/")[2]
+        if total.isdecimal() and int(total) == self._have():
+            self._check_size(self._have(), self.url)
+            return True
+        self.part.unlink()
+        return False
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _move(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(self.file.name, done, total)
+
+    def _check_size(self, size: int, where: str) -> None:
+        if self.file.size is not None and size != self.file.size:
+            raise DataError(
+                f"{where}: {size} bytes instead of {self.file.size}",
+                "remove it if it is yours, and download it again; else another file is served",
+            )
+
+    def _check_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.target.parent).free
+        if free < needed:
+            raise DataError(
+                f"{self.target.parent}: {free / 1e9:.1f} GB are free, and {self.file.name} "
+                f"needs {needed / 1e9:.1f} GB",
+                "free some space or choose another folder",
+            )
+
+    def _unreachable(self, error: BaseException) -> DataError:
+        reason = getattr(error, "reason", None) or error
+        return DataError(
+            f"{self.url} cannot be reached ({reason})",
+            "check the connection and run the same command again, or fetch the files in a browser "
+            f"from {PAGE} and unpack them into {self.target.parent}",
+        )

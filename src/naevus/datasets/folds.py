@@ -1,0 +1,244 @@
+"""Folds: which pictures are held out together, whole groups only; written once, read ever after."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from naevus.datasets.grouping import deal_groups, join_groups, sample_groups
+from naevus.datasets.layouts.draft import read_csv
+from naevus.errors import FoldsError
+from naevus.files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from naevus.datasets.records import Dataset
+
+HOLD_OUT_SHARE = 0.2
+"""The share of pictures held out when there is but one fold."""
+
+_COLUMNS = ["image_id", "group_id", "fold"]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Every training picture's fold.
+
+    Args:
+        table: ``image_id, group_id, fold``, sorted by id. A fold is ``"0"`` … ``"k-1"``,
+            ``"train"`` (never held out; only with one fold) or ``"test"`` (no fold trains on it).
+    """
+
+    table: pd.DataFrame
+
+    @cached_property
+    def k(self) -> int:
+        """The number of folds that are held out in turn."""
+        numbers = {fold for fold in self.table["fold"] if fold.isdecimal()}
+        return len(numbers)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the folds' CSV: their identity."""
+        return sha256(self._csv()).hexdigest()
+
+    def held_out(self, fold: int) -> list[str]:
+        """Return the ids that ``fold`` does not train on and is measured on.
+
+        Raises:
+            FoldsError: There is no such fold.
+        """
+        if not 0 <= fold < self.k:
+            raise FoldsError(f"there is no fold {fold}", f"choose one of 0 to {self.k - 1}")
+        return self._ids(self.table["fold"] == str(fold))
+
+    def training(self, fold: int) -> list[str]:
+        """Return the ids that ``fold`` trains on: neither its own nor the test pictures."""
+        held_out = set(self.held_out(fold))
+        return [
+            image_id
+            for image_id in self._ids(self.table["fold"] != "test")
+            if image_id not in held_out
+        ]
+
+    def test(self) -> list[str]:
+        """Return the ids no fold trains on."""
+        return self._ids(self.table["fold"] == "test")
+
+    def write(self, path: Path) -> None:
+        """Write the folds as CSV, once: the same folds again are fine, others are refused.
+
+        Raises:
+            FoldsError: Other folds are there already.
+        """
+        if path.exists() and Folds.read(path).sha256 != self.sha256:
+            raise FoldsError(
+                f"{path} holds other folds, which may have been trained on",
+                "choose another file, or remove it if nothing was made with it",
+            )
+        write_bytes(path, self._csv())
+
+    @staticmethod
+    def read(path: Path) -> Folds:
+        """Read folds and check that they are whole.
+
+        Raises:
+            FoldsError: It is not a folds file, an id stands twice, or a group is cut.
+        """
+        table = read_csv(path, required=_COLUMNS)[_COLUMNS]
+        folds = Folds(table.sort_values("image_id", ignore_index=True))
+        try:
+            _refuse_broken(folds.table)
+        except FoldsError as error:
+            raise FoldsError(f"{path}: {error.message}", error.remedy) from None
+        return folds
+
+    def check(self, dataset: Dataset) -> None:
+        """Make sure that these are the folds of the training pictures of ``dataset``.
+
+        Raises:
+            FoldsError: Ids came or went, or a group of the data is cut by the folds.
+        """
+        training = eligible(dataset)
+        ours, theirs = set(self.table["image_id"]), set(training["image_id"])
+        if ours != theirs:
+            first = min(ours ^ theirs)
+            raise FoldsError(
+                f"the pictures of {dataset.root} changed since the folds were made: "
+                f"{len(theirs - ours)} new, {len(ours - theirs)} absent, the first is {first}",
+                "use the data the folds were made of, or make new folds in another file",
+            )
+        fold = training["image_id"].map(self.table.set_index("image_id")["fold"])
+        _refuse_cut(training["group_id"], fold)
+
+    def _csv(self) -> bytes:
+        text = io.StringIO()
+        self.table.to_csv(text, index=False, lineterminator="\n")
+        return text.getvalue().encode()
+
+    def _ids(self, keep: pd.Series[bool]) -> list[str]:
+        return self.table.loc[keep.astype(bool), "image_id"].tolist()
+
+
+def make_folds(
+    dataset: Dataset,
+    *,
+    k: int = 5,
+    seed: int = 2018,
+    test_share: float = 0.0,
+    groups: Mapping[str, str] | None = None,
+) -> Folds:
+    """Deal the training pictures into folds by whole groups, alike in diagnoses.
+
+    Pictures of the split ``train`` whose file is there take part. They are stratified by part and
+    diagnosis (scikit-learn's ``StratifiedGroupKFold``).
+
+    Args:
+        dataset: The pictures; ids must be unique.
+        k: How many folds; with 1, one fold of a fifth of the pictures is held out.
+        seed: Of the shuffle.
+        test_share: The share of pictures that no fold trains on.
+        groups: Image id → another grouping (confirmed duplicates); pictures that share either
+            group stay together.
+
+    Raises:
+        FoldsError: There are too few groups, ids are not unique, or a number makes no sense.
+    """
+    if k < 1 or not 0 <= test_share < 1:
+        raise FoldsError(
+            f"{k} folds with a test share of {test_share} cannot be made",
+            "use at least 1 fold and a share from 0 to below 1",
+        )
+    table = eligible(dataset)
+    if groups:
+        table["group_id"] = join_groups(table, groups)
+    table["fold"] = "train"
+    if test_share > 0:
+        chosen = sample_groups(table, test_share, np.random.default_rng((seed, 1)))
+        table.loc[chosen, "fold"] = "test"
+    rest = table[table["fold"] == "train"]
+    groups_left = rest["group_id"].nunique()
+    if groups_left < max(k, 2):
+        raise FoldsError(
+            f"{dataset.root}: {groups_left} groups of training pictures are too few for {k} folds",
+            "use fewer folds or more pictures",
+        )
+    if k == 1:
+        chosen = sample_groups(rest, HOLD_OUT_SHARE, np.random.default_rng((seed, 0)))
+        table.loc[rest.index[chosen], "fold"] = "0"
+    else:
+        table.loc[rest.index, "fold"] = deal_groups(rest, k, np.random.default_rng(seed))
+    folds = Folds(table[_COLUMNS].astype("string"))
+    _refuse_broken(folds.table)
+    return folds
+
+
+def inner_split(
+    folds: Folds, fold: int, dataset: Dataset, share: float = 0.1, seed: int = 2018
+) -> tuple[list[str], list[str]]:
+    """Split what ``fold`` trains on, by group and alike in diagnoses, to watch training.
+
+    Args:
+        folds: The folds.
+        fold: The fold whose training pictures are split; its held-out pictures are not touched.
+        dataset: Where the diagnoses are; only pictures that are in it are returned.
+        share: The share of pictures in the inner part.
+        seed: Of the shuffle.
+
+    Returns:
+        The ids to train on and the ids of the inner part, both sorted.
+    """
+    table = eligible(dataset)
+    table = table[table["image_id"].isin(folds.training(fold))].reset_index(drop=True)
+    table["group_id"] = table["image_id"].map(folds.table.set_index("image_id")["group_id"])
+    inner = sample_groups(table, share, np.random.default_rng((seed, 2, fold)))
+    ids = table["image_id"]
+    return ids[~inner].tolist(), ids[inner].tolist()
+
+
+def eligible(dataset: Dataset) -> pd.DataFrame:
+    """Return ``image_id, group_id, stratum`` of the training pictures, sorted by id.
+
+    Raises:
+        FoldsError: An id is in two parts.
+    """
+    rows = dataset.split("train").pictures().table
+    table = rows[["image_id", "group_id"]].copy()
+    table["stratum"] = rows["part"] + " " + rows["diagnosis"].fillna("")
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise FoldsError(f"{twice.iloc[0]} is in two parts", "make folds of one part at a time")
+    return table.sort_values("image_id", ignore_index=True)
+
+
+def _refuse_broken(table: pd.DataFrame) -> None:
+    if table.isna().to_numpy().any():
+        raise FoldsError("a row is not complete", "use the file as it was written")
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise FoldsError(f"{twice.iloc[0]} stands twice", "use the file as it was written")
+    names = set(table["fold"]) - {"train", "test"}
+    if not names or names != {str(number) for number in range(len(names))}:
+        raise FoldsError(
+            f"the folds are called {', '.join(sorted(names)) or 'nothing'}",
+            "number them from 0, besides train and test",
+        )
+    _refuse_cut(table["group_id"], table["fold"])
+
+
+def _refuse_cut(groups: Sequence[str] | pd.Series[str], folds: pd.Series[str]) -> None:
+    counts = folds.groupby(pd.Series(groups).to_numpy()).nunique()
+    cut = counts[counts > 1]
+    if len(cut):
+        raise FoldsError(
+            f"group {cut.index[0]} is cut into {cut.iloc[0]} folds ({len(cut)} such groups)",
+            "make folds of whole groups",
+        )

@@ -1,0 +1,88 @@
+"""Class folders: ``<diagnosis>/<picture>``, or ``train/<diagnosis>/<picture>`` and so on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from naevus.datasets.layouts.draft import Draft
+from naevus.datasets.layouts.labels import to_codes
+from naevus.datasets.layouts.scan import pictures_in, subfolders
+from naevus.datasets.records import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "classfolders"
+DESCRIPTION = "a folder a diagnosis (MEL, NV, … or names), perhaps within train, validation, test"
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class _Folder(NamedTuple):
+    path: Path
+    split: str
+    label: str
+
+
+def matches(root: Path) -> bool:
+    """Tell whether some folder with pictures is called as a diagnosis."""
+    if not root.is_dir():
+        return False
+    folders = [folder for folder in _folders(root) if pictures_in(folder.path, [])]
+    labels = pd.Series([folder.label for folder in folders], dtype="string")
+    return bool(to_codes(labels, [])[0].notna().any())
+
+
+def read(root: Path) -> Draft:
+    """Read the pictures; a file name that stands in several folders gets theirs before it."""
+    problems: list[Problem] = []
+    found = [
+        (folder, stem, path)
+        for folder in _folders(root)
+        for stem, path in pictures_in(folder.path, problems).items()
+    ]
+    times = Counter(stem for _, stem, _ in found)
+    frame = pd.DataFrame(
+        {
+            "image_id": [
+                stem if times[stem] == 1 else f"{_prefix(folder, root)}_{stem}"
+                for folder, stem, _ in found
+            ],
+            "path": [path for _, _, path in found],
+            "split": [folder.split for folder, _, _ in found],
+        }
+    )
+    problems.extend(
+        Problem("one name in several folders", stem, f"{count} pictures, told apart by folder")
+        for stem, count in sorted(times.items())
+        if count > 1
+    )
+    labels = pd.Series([folder.label for folder, _, _ in found], dtype="string")
+    frame["diagnosis"], taxonomy = to_codes(labels, problems)
+    return Draft(frame, taxonomy, problems)
+
+
+def _folders(root: Path) -> list[_Folder]:
+    folders = []
+    for outer in subfolders(root):
+        split = _SPLITS.get(outer.name.lower())
+        if split is None:
+            folders.append(_Folder(outer, "train", outer.name))
+        else:
+            folders.extend(_Folder(inner, split, inner.name) for inner in subfolders(outer))
+    return folders
+
+
+def _prefix(folder: _Folder, root: Path) -> str:
+    return "_".join(folder.path.relative_to(root).parts)

@@ -1,0 +1,175 @@
+"""The ISIC 2018 challenge, Tasks 1 and 3, as its files unpack; any of them may be absent.
+
+https://challenge.isic-archive.com/data/#2018
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from naevus.datasets.layouts import ham
+from naevus.datasets.layouts.draft import Draft, fill, once, read_csv
+from naevus.datasets.layouts.labels import to_confirmations
+from naevus.datasets.layouts.scan import masks_in, pictures_in, unnested
+from naevus.datasets.records import Problem
+from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "isic2018"
+DESCRIPTION = "folders ISIC2018_Task1-2_Training_Input, ISIC2018_Task3_Training_Input and so on"
+
+_SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
+_INPUTS = {"task1": "ISIC2018_Task1-2_{}_Input", "task3": "ISIC2018_Task3_{}_Input"}
+_TRUTHS = {"task1": "ISIC2018_Task1_{}_GroundTruth", "task3": "ISIC2018_Task3_{}_GroundTruth"}
+_LESIONS = "ISIC2018_Task3_Training_LesionGroupings.csv"
+
+
+def matches(root: Path) -> bool:
+    """Tell whether one of the challenge's folders is in ``root``."""
+    patterns = (*_INPUTS.values(), *_TRUTHS.values())
+    return any(
+        (root / pattern.format(split)).is_dir()
+        for pattern in patterns
+        for split in _SPLITS.values()
+    )
+
+
+def read(root: Path) -> Draft:
+    """Read the pictures, masks, diagnoses and lesions of both tasks."""
+    problems: list[Problem] = []
+    pieces = []
+    for split, name in _SPLITS.items():
+        pieces.append(_task1(root, split, name, problems))
+        pieces.append(_task3(root, split, name, problems))
+    frame = pd.concat([piece for piece in pieces if len(piece)] or pieces[:1], ignore_index=True)
+    frame = _without_later_twins(frame, problems)
+    draft = Draft(frame, ISIC2018, problems)
+    _add_lesions(root, draft)
+    _add_ham(root, draft)
+    _note_shared_ids(draft)
+    return draft
+
+
+def _task1(root: Path, split: str, name: str, problems: list[Problem]) -> pd.DataFrame:
+    pictures = _inputs(root, "task1", name, problems)
+    masks = masks_in(unnested(root / _TRUTHS["task1"].format(name)), problems)
+    frame = _rows(pictures, masks, split, "task1", problems, what="mask without picture")
+    if masks:
+        problems.extend(
+            Problem("picture without mask", image_id, pictures[image_id])
+            for image_id in sorted(pictures.keys() - masks.keys())
+        )
+    return frame.assign(mask_path=frame["image_id"].map(masks).astype("string"))
+
+
+def _task3(root: Path, split: str, name: str, problems: list[Problem]) -> pd.DataFrame:
+    pictures = _inputs(root, "task3", name, problems)
+    truth = _truth(root, name, problems)
+    frame = _rows(pictures, truth, split, "task3", problems, what="row without picture")
+    if truth:
+        problems.extend(
+            Problem("picture without row", image_id, pictures[image_id])
+            for image_id in sorted(pictures.keys() - truth.keys())
+        )
+    diagnosis = frame["image_id"].map(truth).astype("string")
+    return frame.assign(diagnosis=diagnosis.mask(diagnosis == ""))
+
+
+def _inputs(root: Path, part: str, name: str, problems: list[Problem]) -> dict[str, str]:
+    return pictures_in(unnested(root / _INPUTS[part].format(name)), problems)
+
+
+def _rows(
+    pictures: dict[str, str],
+    others: dict[str, str],
+    split: str,
+    part: str,
+    problems: list[Problem],
+    *,
+    what: str,
+) -> pd.DataFrame:
+    alone = sorted(others.keys() - pictures.keys())
+    if pictures:
+        problems.extend(Problem(what, image_id, f"{part}, {split}") for image_id in alone)
+    elif alone:
+        problems.append(
+            Problem("folder without pictures", f"{part} {split}", f"{len(alone)} pictures absent")
+        )
+    ids = pd.Series([*pictures, *alone], dtype="string")
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "path": ids.map(pictures).astype("string"),
+            "split": split,
+            "part": part,
+        }
+    )
+
+
+def _truth(root: Path, name: str, problems: list[Problem]) -> dict[str, str]:
+    """Return image id → code ("" where the row names none) of the one-hot table."""
+    folder = _TRUTHS["task3"].format(name)
+    path = _first(root / folder / f"{folder}.csv", root / f"{folder}.csv")
+    if path is None:
+        return {}
+    table = read_csv(path, required=("image", *ISIC2018.codes))
+    table = once(table, "image", path, problems)
+    marks = table[list(ISIC2018.codes)].apply(pd.to_numeric, errors="coerce").fillna(0.0) > 0.5
+    codes = marks.idxmax(axis="columns").where(marks.sum(axis="columns") == 1, "")
+    problems.extend(
+        Problem("row without one diagnosis", image_id, str(path))
+        for image_id in codes.index[codes == ""]
+    )
+    return dict(zip(codes.index, codes, strict=True))
+
+
+def _without_later_twins(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Keep one row of an id that stands in two splits of a part: the first, in order of splits."""
+    again = frame.duplicated(["part", "image_id"])
+    problems.extend(
+        Problem("picture in two splits", image_id, f"left out of {part}, {split}")
+        for image_id, part, split in frame.loc[again, ["image_id", "part", "split"]].to_numpy()
+    )
+    return frame[~again].reset_index(drop=True)
+
+
+def _add_lesions(root: Path, draft: Draft) -> None:
+    folder = _TRUTHS["task3"].format("Training")
+    path = _first(root / folder / _LESIONS, root / _LESIONS)
+    if path is None:
+        return
+    table = read_csv(path, required=("image", "lesion_id"))
+    table = once(table, "image", path, draft.problems)
+    fill(draft.frame, "lesion_id", table["lesion_id"])
+    if "diagnosis_confirm_type" in table.columns:
+        fill(draft.frame, "confirmation", to_confirmations(table["diagnosis_confirm_type"]))
+
+
+def _add_ham(root: Path, draft: Draft) -> None:
+    task3 = draft.frame["part"] == "task3"
+    metadata = ham.find_metadata(root)
+    if metadata is not None:
+        ham.join_metadata(draft, ham.read_metadata(metadata, draft.problems), only=task3)
+    masks = masks_in(unnested(root / ham.MASKS), draft.problems)
+    if masks:
+        rows = draft.frame.loc[task3, "image_id"]
+        if "mask_path" not in draft.frame.columns:
+            draft.frame["mask_path"] = pd.Series(pd.NA, index=draft.frame.index, dtype="string")
+        draft.frame.loc[task3, "mask_path"] = rows.map(masks).astype("string")
+        ham.note_masks(masks, set(rows), draft.problems)
+
+
+def _note_shared_ids(draft: Draft) -> None:
+    shared = draft.frame.loc[draft.frame.duplicated("image_id"), "image_id"]
+    draft.problems.extend(
+        Problem("id in both tasks", image_id, "choose one part before working by id")
+        for image_id in shared
+    )
+
+
+def _first(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)

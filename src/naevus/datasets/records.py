@@ -1,0 +1,216 @@
+"""The typed table: one row a picture, with all that is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from naevus.errors import DataError
+from naevus.files import sha256_of
+from naevus.taxonomy import ISIC2018, Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SPLITS = ("train", "validation", "test")
+"""The splits a layout may have; folds are made of the first."""
+
+NUMBERS = ("age",)
+"""The columns that are not texts."""
+
+
+class Problem(NamedTuple):
+    """Something a layout noticed: a kind, what it is about (an id or a file), and the detail."""
+
+    kind: str
+    subject: str
+    detail: str
+
+
+class Record(NamedTuple):
+    """One picture: a row of the table, with ``None`` where nothing is known."""
+
+    image_id: str
+    path: Path | None
+    mask_path: Path | None
+    diagnosis: str | None
+    lesion_id: str | None
+    group_id: str
+    age: float | None
+    sex: str | None
+    site: str | None
+    confirmation: str | None
+    split: str
+    part: str
+
+
+COLUMNS = Record._fields
+"""The table's columns, in order."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures as a typed table, joined by id and never by position.
+
+    Args:
+        table: One row a picture with the columns of `Record`, sorted by part and id. Texts have
+            pandas' ``string`` type, ``age`` is in years (``Float64``); ``pd.NA`` is unknown.
+            Ids are unique within a part. `make_table` builds it.
+        root: The folder (or manifest file) it was read from.
+        layout: The name of the layout it was read as.
+        taxonomy: The diagnoses it uses.
+        problems: What the layout noticed while reading.
+    """
+
+    table: pd.DataFrame
+    root: Path
+    layout: str
+    taxonomy: Taxonomy = ISIC2018
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def ids(self) -> list[str]:
+        """The image ids, in the table's order."""
+        return self.table["image_id"].tolist()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that have rows, sorted."""
+        return tuple(sorted(self.table["part"].unique()))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether lesions or groups are known; else every picture stands for itself."""
+        together = self.table["group_id"].nunique() < len(self)
+        return together or bool(self.table["lesion_id"].notna().any())
+
+    def part(self, *names: str) -> Dataset:
+        """Return the rows of these parts (``"task1"``, ``"task3"``; ``"all"`` elsewhere).
+
+        Raises:
+            DataError: The data set has no such part.
+        """
+        for name in names:
+            if name not in self.parts:
+                raise DataError(
+                    f"{self.root}: no part {name!r}", f"use one of {', '.join(self.parts)}"
+                )
+        return self._where(self.table["part"].isin(names))
+
+    def split(self, name: str) -> Dataset:
+        """Return the rows of one split: ``train``, ``validation`` or ``test`` (maybe none).
+
+        Raises:
+            DataError: There is no split of that name.
+        """
+        if name not in SPLITS:
+            raise DataError(f"unknown split {name!r}", f"use one of {', '.join(SPLITS)}")
+        return self._where(self.table["split"] == name)
+
+    def pictures(self) -> Dataset:
+        """Return the rows whose picture is there."""
+        return self._where(self.table["path"].notna())
+
+    def with_masks(self) -> Dataset:
+        """Return the rows that have both a picture and a mask."""
+        return self._where(self.table["path"].notna() & self.table["mask_path"].notna())
+
+    def with_diagnosis(self) -> Dataset:
+        """Return the rows that have a diagnosis."""
+        return self._where(self.table["diagnosis"].notna())
+
+    def select(self, image_ids: Iterable[str]) -> Dataset:
+        """Return the rows with these ids, in the table's order.
+
+        Raises:
+            DataError: One of them is not in the data set.
+        """
+        wanted = set(image_ids)
+        absent = wanted.difference(self.table["image_id"])
+        if absent:
+            raise DataError(
+                f"{self.root}: {len(absent)} pictures are not in the data set, "
+                f"the first is {min(absent)}",
+                "use the data set these ids come from",
+            )
+        return self._where(self.table["image_id"].isin(wanted))
+
+    def fingerprint(self) -> str:
+        """Return a hash of parts, ids, groups and diagnoses, whatever the folder is called."""
+        columns = self.table[["part", "image_id", "group_id", "diagnosis"]].fillna("")
+        return sha256_of(*columns.to_numpy(dtype=object).ravel())
+
+    def rows(self) -> Iterator[Record]:
+        """Yield every row as a `Record`."""
+        columns = [self._values(name) for name in COLUMNS]
+        for values in zip(*columns, strict=True):
+            yield Record(*values)
+
+    def _values(self, name: str) -> list[Any]:
+        column = self.table[name].astype(object)
+        values = column.where(column.notna(), None).tolist()
+        if name in ("path", "mask_path"):
+            return [None if value is None else Path(value) for value in values]
+        return values
+
+    def _where(self, keep: pd.Series[bool]) -> Dataset:
+        return replace(self, table=self.table[keep.astype(bool)].reset_index(drop=True))
+
+
+def make_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ``frame`` with all columns, their types, their defaults, and in order.
+
+    Args:
+        frame: Rows with at least ``image_id``; any other column of `Record` may be absent. A row
+            without a group has its lesion as group, or itself; without a split, ``train``;
+            without a part, ``all``.
+
+    Raises:
+        DataError: A column holds something else than it should, or an id stands twice in a part.
+    """
+    table = frame.reindex(columns=list(COLUMNS))
+    for name in COLUMNS:
+        if name in NUMBERS:
+            table[name] = pd.to_numeric(table[name], errors="coerce").astype("Float64")
+        else:
+            table[name] = _texts(table[name])
+    _refuse_nameless(table)
+    table["group_id"] = table["group_id"].fillna(table["lesion_id"]).fillna(table["image_id"])
+    table["split"] = table["split"].fillna("train")
+    table["part"] = table["part"].fillna("all")
+    _refuse_unknown_splits(table)
+    _refuse_twins(table)
+    return table.sort_values(["part", "image_id"], kind="stable", ignore_index=True)
+
+
+def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
+    texts = column.astype("string").str.strip()
+    return texts.mask(texts == "")
+
+
+def _refuse_nameless(table: pd.DataFrame) -> None:
+    nameless = int(table["image_id"].isna().sum())
+    if nameless:
+        raise DataError(f"{nameless} rows have no image id", "give every row an id")
+
+
+def _refuse_unknown_splits(table: pd.DataFrame) -> None:
+    unknown = sorted(set(table["split"]).difference(SPLITS))
+    if unknown:
+        raise DataError(f"unknown split {unknown[0]!r}", f"use one of {', '.join(SPLITS)}")
+
+
+def _refuse_twins(table: pd.DataFrame) -> None:
+    twins = table.loc[table.duplicated(["part", "image_id"]), "image_id"]
+    if len(twins):
+        raise DataError(
+            f"image id {twins.iloc[0]} stands in {1 + int((twins == twins.iloc[0]).sum())} rows "
+            f"({twins.nunique()} such ids)",
+            "keep one row a picture",
+        )

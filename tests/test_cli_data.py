@@ -1,0 +1,114 @@
+"""``naevus folds`` and ``naevus download`` from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.data import download, folds
+from naevus.datasets.folds import Folds
+from naevus.datasets.layouts import load
+from naevus.datasets.lookalikes import duplicate_groups
+from naevus.errors import ConfigError, FoldsError
+from naevus.images.read import write_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+app = typer.Typer()
+app.command()(folds)
+app.command()(download)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Forty pictures in two classes, two a lesion."""
+    lines = [
+        f"p{number:02}.png,L{number // 2},{'NV' if number % 8 < 6 else 'MEL'}"
+        for number in range(40)
+    ]
+    for line in lines:
+        (tmp_path / line.partition(",")[0]).write_bytes(b"x")
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,lesion_id,diagnosis", *lines]) + "\n")
+    return tmp_path
+
+
+def test_folds_are_written_and_shown(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folds.csv"
+    result = run("folds", data, "--out", out, "--k", 4)
+    assert result.exit_code == 0, result.output
+    made = Folds.read(out)
+    assert made.k == 4
+    assert made.sha256 in result.output
+    assert "40 pictures, 20 groups" in result.output
+    counts = {
+        line.split()[1]: line.split()[3::2] for line in result.output.splitlines() if "│" in line
+    }
+    assert counts["NV"][-1] == "30"
+    assert counts["MEL"][-1] == "10"
+    assert counts["groups"] == ["5", "5", "5", "5", "20"]
+
+
+def test_other_folds_are_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folds.csv"
+    run("folds", data, "--out", out)
+    assert run("folds", data, "--out", out).exit_code == 0
+    result = run("folds", data, "--out", out, "--seed", 1)
+    assert isinstance(result.exception, FoldsError)
+    assert "other folds" in str(result.exception)
+
+
+def photograph(seed: int) -> np.ndarray:
+    """A blotchy picture that resembles no other."""
+    random = np.random.default_rng(seed)
+    blotches = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    return cv2.resize(blotches, (96, 96), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> Path:
+    """Twelve pictures without lesions; ``twin`` is a lighter, turned copy of ``n0``."""
+    for number in range(12):
+        write_png(tmp_path / "NV" / f"n{number}.png", photograph(number))
+    turned = np.ascontiguousarray(np.rot90(photograph(0)))
+    write_png(tmp_path / "NV" / "twin.png", cv2.convertScaleAbs(turned, alpha=0.9, beta=12))
+    (tmp_path / "NV" / "broken.png").write_bytes(b"x")
+    return tmp_path
+
+
+def test_duplicates_are_grouped(nameless: Path) -> None:
+    moves: list[tuple[int, int]] = []
+    groups = duplicate_groups(load(nameless), lambda *move: moves.append(move))
+    assert groups == {"n0": "n0", "twin": "n0"}
+    assert moves[-1] == (14, 14)
+
+
+def test_without_lesions_it_says_so(nameless: Path, tmp_path: Path) -> None:
+    result = run("folds", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
+    assert result.exit_code == 0, result.output
+    assert "no lesion ids" in result.output
+    assert "2 pictures are duplicates" in result.output
+    made = Folds.read(tmp_path / "folds.csv")
+    assert sum({"n0", "twin"} <= set(made.held_out(fold)) for fold in range(3)) == 1
+
+
+def test_download_lists_files() -> None:
+    result = run("download")
+    assert result.exit_code == 0
+    assert "ISIC2018_Task3_Training_LesionGroupings.csv" in result.output
+    assert "11,165" in result.output
+
+
+def test_download_of_no_task() -> None:
+    assert isinstance(run("download", "--task", 2).exception, ConfigError)

@@ -1,0 +1,272 @@
+"""The audit: every kind of finding, from data made to have it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.check import check
+from naevus.datasets.audit import Audit, audit
+from naevus.datasets.audit.copies import LARGEST_MERGE
+from naevus.datasets.audit.duplicates import components, find_duplicates, look_at
+from naevus.datasets.audit.registration import correlation, detail_of
+from naevus.datasets.records import Dataset, Problem, make_table
+from naevus.images.geometry import resize, view
+from naevus.images.read import Limits, read, write_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
+    """Skin with texture and a blotch in the middle, alike in all pictures but for its details."""
+    random = np.random.default_rng(seed)
+    noise = sum(
+        cv2.GaussianBlur(random.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
+        for sigma in (2, 6, 14)
+    )
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    edge = 0.08 + 0.02 * random.normal() + 0.0002 * np.asarray(noise)
+    blotch = 90 / (1 + np.exp((x**2 + y**2 - edge**1.2) * 150))
+    grey = 170 + 0.6 * np.asarray(noise) - blotch
+    return np.clip(grey[:, :, None] + (25, -10, -20), 0, 255).astype(np.uint8)
+
+
+def reencoded(pixels: NDArray[np.uint8], quality: int = 60) -> NDArray[np.uint8]:
+    _, packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+
+
+class Maker:
+    """Writes pictures and keeps their rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, image_id: str, pixels: NDArray[np.uint8] | None = None, **row: object) -> Path:
+        path = self.folder / f"{image_id}.png"
+        number = len(self.rows)
+        write_png(path, lesion(number) if pixels is None else pixels)
+        known = {"diagnosis": "NV", "lesion_id": f"L{number}", "sex": "female", "age": 45}
+        self.rows.append({"image_id": image_id, "path": str(path), **known, **row})
+        return path
+
+    def add_mask(self, pixels: NDArray[Any]) -> str:
+        image_id = f"m{len(self.rows)}"
+        path = self.folder / f"{image_id}_mask.png"
+        write_png(path, pixels)
+        self.add(image_id, mask_path=str(path))
+        return image_id
+
+    def audit(self, *problems: Problem, **settings: Any) -> Audit:
+        table = make_table(pd.DataFrame(self.rows))
+        dataset = Dataset(table, self.folder, "made", problems=problems)
+        return audit(dataset, **settings)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Maker:
+    maker = Maker(tmp_path)
+    for number in range(6):
+        maker.add(f"p{number}")
+    return maker
+
+
+def kinds(found: Audit) -> dict[str, str]:
+    """Subject of each finding, by kind; few lesions are expected of so small a set."""
+    return {f.kind: f.subject for f in found.findings}
+
+
+def test_nothing_wrong_is_nothing_found(made: Maker) -> None:
+    seen: list[tuple[int, int]] = []
+    found = made.audit(progress=lambda done, of: seen.append((done, of)))
+    assert found.findings == []
+    assert (6, 6) in seen
+    assert len(found.duplicates) == 0
+    assert found.groups == {}
+    rows = found.counts.set_index(["column", "value"])
+    assert tuple(rows.loc[("diagnosis", "NV"), ["pictures", "lesions"]]) == (6, 6)
+    assert tuple(rows.loc[("age_band", "40-59"), ["pictures", "lesions"]]) == (6, 6)
+
+
+def test_unusable_files(made: Maker) -> None:
+    whole = made.add("cut").read_bytes()
+    (made.folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    made.add("empty").write_bytes(b"")
+    made.add("text").write_text("not a picture")
+    made.add("gone").unlink()
+    found = made.audit()
+    bad = {f.subject: f.detail for f in found.findings if f.kind == "unusable picture"}
+    assert set(bad) == {"cut", "empty", "text", "gone"}
+    assert len(set(bad.values())) == 4, "each says what it is"
+    assert found.errors == 4
+    small = made.audit(limits=Limits(pixels=1000))
+    assert small.errors == 10
+
+
+def test_layout_problems(made: Maker) -> None:
+    found = made.audit(
+        Problem("row without picture", "x1", "labels.csv"),
+        Problem("mask without picture", "x2", ""),
+    )
+    assert [(f.severity, f.subject) for f in found.findings] == [("error", "x1"), ("warning", "x2")]
+
+
+def test_masks(made: Maker) -> None:
+    good = np.zeros((160, 160), np.uint8)
+    good[40:90, 50:120] = 255
+    made.add_mask(good)
+    size = made.add_mask(good[:150])
+    ones = made.add_mask(good // 255)
+    soft = made.add_mask(resize(resize(good, 40, 40), 160, 160))
+    tiny = made.add_mask(
+        np.where(np.arange(160 * 160).reshape(160, 160) < 100, 255, 0).astype("u1")
+    )
+    full = made.add_mask(np.full((160, 160), 255, np.uint8))
+    coloured = made.add_mask(lesion(1))
+    found = {(f.subject, f.kind): f for f in made.audit().findings}
+    assert {key for key in found if key[0].startswith("m")} == {
+        (size, "mask of another size"),
+        (ones, "mask not binary"),
+        (ones, "implausible mask"),
+        (soft, "mask not binary"),
+        (tiny, "implausible mask"),
+        (full, "implausible mask"),
+        (coloured, "unusable mask"),
+    }
+    assert found[size, "mask of another size"].detail == "mask 160 x 150, picture 160 x 160"
+    assert found[ones, "mask not binary"].severity == "error", "nothing of it reads as lesion"
+    assert found[soft, "mask not binary"].severity == "warning"
+    assert found["all", "no mask"].detail == "6 of 13 pictures: p0, p1, p2, p3, p4 ..."
+    assert "0.39%" in found[tiny, "implausible mask"].detail
+
+
+def test_labels(made: Maker) -> None:
+    made.add("a", lesion_id="X", diagnosis="MEL", split="train")
+    made.add("b", lesion_id="X", diagnosis="NV", split="test", sex="male")
+    made.add("c", diagnosis=None)
+    found = made.audit()
+    assert kinds(found) == {
+        "contradictory diagnoses": "X",
+        "group in several splits": "X",
+        "contradictory sexes": "X",
+        "no diagnosis": "all",
+        "few lesions": "all MEL",
+    }
+    detail = next(f.detail for f in found.findings if f.kind == "contradictory diagnoses")
+    assert detail == "a MEL, b NV"
+    assert found.errors == 2
+
+
+def test_copies(made: Maker) -> None:
+    shutil.copy(made.folder / "p0.png", made.add("same"))
+    turned = reencoded(view(resize(lesion(1), 128, 128), 6))
+    made.add("turned", turned, diagnosis="MEL", split="test")
+    moved = reencoded(lesion(2)[8:, 5:])
+    made.add("moved", moved, part="other")
+    made.add("again", reencoded(lesion(3), 80), lesion_id="L3")
+    found = made.audit()
+    pairs = {(p.image_a, p.image_b): p for p in found.duplicates.itertuples()}
+    assert set(pairs) == {
+        ("p0", "same"),
+        ("p1", "turned"),
+        ("p2", "moved"),
+        ("again", "p3"),
+    }
+    assert pairs["p0", "same"].kind == "exact"
+    assert pairs["p1", "turned"].view != 0
+    listed = {(f.kind, f.severity, f.subject) for f in found.findings}
+    assert {
+        ("exact duplicate", "error", "p0 same"),
+        ("near-duplicate across lesions", "warning", "p1 turned"),
+        ("duplicate with different splits", "error", "p1 turned"),
+        ("duplicate with different diagnoses", "error", "p1 turned"),
+        ("near-duplicate across tasks", "warning", "p2 moved"),
+    } <= listed
+    assert not any("again" in subject for _, _, subject in listed), "one lesion, as it says"
+    assert found.groups == {
+        "p0": "L0", "same": "L0", "p1": "L1", "turned": "L1", "p2": "L2", "moved": "L2",
+    }  # fmt: skip
+    assert found.merged == [["p0", "same"], ["p1", "turned"], ["moved", "p2"]]
+
+
+def test_a_large_component_is_told_and_not_merged(made: Maker) -> None:
+    for number in range(LARGEST_MERGE):
+        made.add(f"q{number:02}", reencoded(lesion(0), 40 + 4 * number))
+    found = made.audit()
+    assert kinds(found) == {
+        "large merged component": "p0",
+        "near-duplicate across lesions": "q10 q11",
+    }
+    assert found.errors == 1
+    assert len(found.merged[0]) == LARGEST_MERGE + 1
+    assert found.groups == {}
+
+
+def test_blank_pictures_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    looks = [look_at(np.full((80, 90, 3), value, np.uint8)) for value in (0, 10, 255)]
+    assert find_duplicates(looks) == []
+    assert find_duplicates([]) == []
+
+
+def test_registration_follows_shift_and_zoom_but_not_another_lesion() -> None:
+    pixels = lesion(5, 200)
+    first = detail_of(pixels)
+    zoomed = resize(pixels[10:190, 12:192], 160, 160)
+    assert correlation(first, detail_of(reencoded(zoomed))) > 0.93
+    dimmed = (pixels * 0.7 + 20).astype(np.uint8)
+    assert correlation(first, detail_of(dimmed)) > 0.97
+    assert max(correlation(first, detail_of(lesion(seed, 200))) for seed in range(6, 16)) < 0.9
+
+
+def test_components_are_what_pairs_join() -> None:
+    joined = components([(1, 2), (5, 6), (2, 3), (7, 7), (3, 1)])
+    assert sorted(sorted(members) for members in joined) == [[1, 2, 3], [5, 6], [7]]
+
+
+def test_a_dark_spot_on_plain_skin_is_not_every_other_one(shared_data: Path) -> None:
+    folder = shared_data / "isic2018" / "ISIC2018_Task3_Training_Input"
+
+    def look(number: str) -> NDArray[np.int8]:
+        return detail_of(read(folder / f"ISIC_00{number}.jpg", shortest=64))
+
+    assert correlation(look("26223"), look("29187")) < 0.9
+    assert correlation(look("27027"), look("29036")) > 0.95, "one lesion with two ids"
+
+
+app = typer.Typer()
+app.command()(check)
+
+
+def test_command(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    for number in range(12):
+        folder = data / ("NV" if number % 2 else "MEL")
+        write_png(folder / f"p{number:02}.png", lesion(number))
+    fine = CliRunner().invoke(app, [str(data), "--out", str(out)])
+    assert fine.exit_code == 0, fine.output
+    assert "12 pictures" in fine.stdout
+    assert {path.name for path in out.iterdir()} == {
+        "check.json",
+        "findings.csv",
+        "duplicates.csv",
+    }
+    shutil.copy(data / "NV" / "p01.png", data / "MEL" / "p99[x].png")
+    found = CliRunner().invoke(app, [str(data)])
+    assert found.exit_code == 1
+    assert "p01 p99[x]" in found.stdout
+    written = CliRunner().invoke(app, [str(data), "--out", str(out), "--json"])
+    assert json.loads(written.stdout) == json.loads((out / "check.json").read_text())
+    assert len(pd.read_csv(out / "duplicates.csv")) == 1
+    assert "exact duplicate" in set(pd.read_csv(out / "findings.csv")["kind"])

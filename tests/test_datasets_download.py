@@ -1,0 +1,245 @@
+"""Downloading, against a server of this machine that can be cut off."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from naevus.datasets.download import FILES, RemoteFile, download
+from naevus.datasets.unpack import unpack
+from naevus.errors import DataError, NaevusError
+from naevus.files import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "ISIC2018_Task3_Training_LesionGroupings.csv"
+CONTENT = bytes(range(256)) * 40
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files``; gives ``cut`` bytes an answer at most; may not know ranges."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {NAME: CONTENT}
+        self.cut: int | None = None
+        self.ranges = True
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/2018"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.asked.append(asked)
+        content = self.server.files.get(self.path.removeprefix("/2018/"))
+        if content is None:
+            self.send_error(404)
+            return
+        start = 0
+        if asked and self.server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.server.cut])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def test_whole_file(server: Server, tmp_path: Path) -> None:
+    moves: list[tuple[str, int, int]] = []
+    paths = download(
+        [NAME], tmp_path / "new", base_url=server.url, progress=lambda *move: moves.append(move)
+    )
+    assert paths == [tmp_path / "new" / NAME]
+    assert paths[0].read_bytes() == CONTENT
+    assert moves[-1] == (NAME, len(CONTENT), len(CONTENT))
+    assert not list(tmp_path.glob("new/*.part"))
+
+
+def test_a_file_that_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    download([NAME], tmp_path, base_url=server.url)
+    download([NAME], tmp_path, base_url=server.url)
+    assert server.asked == [None]
+
+
+def test_goes_on_after_an_interruption(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:1000])
+    download([NAME], tmp_path, base_url=server.url)
+    assert server.asked == ["bytes=1000-"]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_goes_on_after_broken_connections(server: Server, tmp_path: Path) -> None:
+    server.cut = 4000
+    download([NAME], tmp_path, base_url=server.url)
+    assert server.asked == [None, "bytes=4000-", "bytes=8000-"]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_gives_up_but_keeps_what_it_has(server: Server, tmp_path: Path) -> None:
+    server.cut = 100
+    with pytest.raises(DataError, match=r"again and again at 500 bytes.*run the same command"):
+        download([NAME], tmp_path, base_url=server.url)
+    assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:500]
+
+
+def test_server_without_ranges(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    (tmp_path / f"{NAME}.part").write_bytes(b"stale" * 5000)
+    download([NAME], tmp_path, base_url=server.url)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
+    download([NAME], tmp_path, base_url=server.url)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_part_that_is_too_long_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT + b"more")
+    download([NAME], tmp_path, base_url=server.url)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_server_has_another_file(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, NAME, RemoteFile(NAME, 3, 77))
+    with pytest.raises(DataError, match="10240 bytes instead of 77"):
+        download([NAME], tmp_path, base_url=server.url)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_file_of_the_wrong_size_is_not_taken_for_whole(server: Server, tmp_path: Path) -> None:
+    name = "ISIC2018_Task1_Training_GroundTruth.zip"
+    (tmp_path / name).write_bytes(b"short")
+    with pytest.raises(DataError, match=r"5 bytes instead of 27402895.*download it again"):
+        download([name], tmp_path, base_url=server.url)
+
+
+def test_absent_from_the_server(server: Server, tmp_path: Path) -> None:
+    server.files.clear()
+    with pytest.raises(DataError, match=r"404.*challenge\.isic-archive\.com"):
+        download([NAME], tmp_path, base_url=server.url)
+
+
+def test_offline(tmp_path: Path) -> None:
+    with serving() as server:
+        url = server.url
+    with pytest.raises(DataError, match=r"cannot be reached .*refused.*in a browser"):
+        download([NAME], tmp_path, base_url=url)
+
+
+def test_disk_too_small(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9))
+    with pytest.raises(DataError, match="free some space"):
+        download([NAME], tmp_path, base_url=server.url)
+
+
+@pytest.mark.parametrize(
+    ("names", "url", "message"),
+    [
+        (["x.zip"], "http://127.0.0.1", "unknown file 'x.zip'"),
+        ([NAME], "file:///etc", "not an address of the web"),
+    ],
+)
+def test_refused(names: list[str], url: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        download(names, tmp_path, base_url=url)
+
+
+def test_two_at_once(server: Server, tmp_path: Path) -> None:
+    with lock(tmp_path / ".download.lock"), pytest.raises(NaevusError, match="in use"):
+        download([NAME], tmp_path, base_url=server.url)
+
+
+def archive(path: Path, *names: str) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in names:
+            target.writestr(name, b"0" * 1000)
+    return path
+
+
+@pytest.mark.parametrize("inside", ["ISIC2018_Task3_Test_Input/", ""])
+def test_unzips(server: Server, tmp_path: Path, inside: str) -> None:
+    name = "ISIC2018_Task3_Test_Input.zip"
+    made = archive(tmp_path / name, f"{inside}ISIC_1.jpg", f"{inside}LICENSE.txt")
+    server.files[name] = made.read_bytes()
+    out = tmp_path / "out"
+    download([name], out, base_url=server.url, unzip=True)
+    assert sorted(path.name for path in (out / "ISIC2018_Task3_Test_Input").iterdir()) == [
+        "ISIC_1.jpg",
+        "LICENSE.txt",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
+def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
+    made = archive(tmp_path / "a.zip", "fine.txt", name)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        unpack(made, tmp_path / "out")
+    assert not list(tmp_path.rglob("*.txt"))
+
+
+def test_damaged_archive(tmp_path: Path) -> None:
+    made = archive(tmp_path / "a.zip", "one.txt")
+    content = bytearray(made.read_bytes())
+    content[40:44] = b"\xff\xff\xff\xff"
+    made.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip: damaged .*download it again"):
+        unpack(made, tmp_path)
+    assert not (tmp_path / "a" / "one.txt").exists()
+    made.write_bytes(content[:50])
+    with pytest.raises(DataError, match="damaged"):
+        unpack(made, tmp_path)
+
+
+def test_unpacking_again_changes_nothing(tmp_path: Path) -> None:
+    made = archive(tmp_path / "a.zip", "one.txt")
+    first = unpack(made, tmp_path)[0].stat().st_mtime_ns
+    assert unpack(made, tmp_path)[0].stat().st_mtime_ns == first
