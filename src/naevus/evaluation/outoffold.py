@@ -1,0 +1,105 @@
+"""Scores of out-of-fold tables: what a recipe does on pictures its networks never saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from naevus.errors import DataError
+from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.intervals import balanced_accuracy_interval, mean_interval
+from naevus.evaluation.scoring.classification import ClassificationScores
+from naevus.evaluation.scoring.segmentation import SegmentationScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.intervals import Interval
+    from naevus.taxonomy import Taxonomy
+
+
+def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[str, Interval]]:
+    """Score out-of-fold masks.
+
+    Args:
+        table: ``image_id``, ``group_id`` and the fields of `MaskScore`, one row a picture.
+
+    Returns:
+        The scores, and intervals by group of the two Jaccard means.
+    """
+    groups = table["group_id"].tolist()
+    return SegmentationScores.from_table(table), {
+        "jaccard": mean_interval(table["jaccard"], groups),
+        "thresholded_jaccard": mean_interval(table["thresholded"], groups),
+    }
+
+
+def probabilities(
+    table: pd.DataFrame, taxonomy: Taxonomy
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return natural and balanced probabilities, N x C each.
+
+    Each row is freed of the weights and shares of the fold that predicted it.
+
+    Args:
+        table: ``logit_<code>``, ``share_<code>`` and ``weight_<code>`` for every code, and
+            ``fold`` where several folds stand in one table.
+        taxonomy: The diagnoses.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    codes = taxonomy.codes
+    columns = {kind: [f"{kind}_{code}" for code in codes] for kind in ("logit", "share", "weight")}
+    absent = [name for names in columns.values() for name in names if name not in table.columns]
+    if absent:
+        raise DataError(f"the table has no column {absent[0]}", "use one made by `naevus train`")
+    natural = np.empty((len(table), len(codes)))
+    balanced = np.empty_like(natural)
+    settings = table[columns["share"] + columns["weight"]]
+    for rows in settings.groupby(list(settings.columns), sort=False).indices.values():
+        logits = table[columns["logit"]].to_numpy(np.float64)[rows]
+        shares, weights = (
+            settings[columns[kind]].to_numpy(np.float64)[rows[0]] for kind in ("share", "weight")
+        )
+        natural[rows] = np.exp(natural_log_probabilities(logits, weights))
+        balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, shares))
+    return natural, balanced
+
+
+def classification_scores(
+    table: pd.DataFrame, taxonomy: Taxonomy
+) -> tuple[ClassificationScores, dict[str, Interval]]:
+    """Score out-of-fold logits.
+
+    Args:
+        table: What :func:`probabilities` reads, with ``image_id``, ``group_id`` and ``truth``.
+        taxonomy: The diagnoses.
+
+    Returns:
+        The scores, and intervals by group of the headline figures.
+    """
+    natural, balanced = probabilities(table, taxonomy)
+    return scored(table, natural, balanced, taxonomy)
+
+
+def scored(
+    table: pd.DataFrame,
+    natural: NDArray[np.float64],
+    balanced: NDArray[np.float64],
+    taxonomy: Taxonomy,
+) -> tuple[ClassificationScores, dict[str, Interval]]:
+    """Score probabilities of the pictures of ``table`` (``image_id, group_id, truth``)."""
+    truth, groups = table["truth"].tolist(), table["group_id"].tolist()
+    codes = np.array(taxonomy.codes, object)
+    by_balanced, by_probable = codes[balanced.argmax(1)], codes[natural.argmax(1)]
+    intervals: dict[str, Any] = {
+        "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced.tolist(), groups),
+        "accuracy": mean_interval(by_probable == np.array(truth, object), groups, truth),
+    }
+    scores = ClassificationScores.from_probabilities(
+        table["image_id"].tolist(), truth, natural, balanced, taxonomy
+    )
+    return scores, intervals

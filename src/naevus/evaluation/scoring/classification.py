@@ -1,0 +1,256 @@
+"""How well probabilities tell diagnoses apart, over many pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from naevus.errors import DataError
+from naevus.evaluation.scoring.ranking import auc, average_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.decisions import Decision
+    from naevus.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """One class against the others, by one decision; None where a ratio has no denominator."""
+
+    code: str
+    pictures: int
+    precision: float | None
+    recall: float | None
+    specificity: float | None
+
+
+@dataclass(frozen=True)
+class DecisionScores:
+    """What comes of always answering the class with the largest probability.
+
+    Of classes exactly tied for the largest, the first in the taxonomy's order is answered; the
+    challenge's own scorer counts such a picture as wrong.
+    """
+
+    balanced_accuracy: float
+    """The mean recall of the classes that are present in the truth."""
+    accuracy: float
+    classes: tuple[ClassScores, ...]
+    confusion: NDArray[np.int64]
+    """C x C counts: rows are the truth, columns the answers."""
+
+    @classmethod
+    def from_answers(
+        cls, truth: NDArray[np.int64], answers: NDArray[np.int64], codes: Sequence[str]
+    ) -> DecisionScores:
+        """Score N answers against N true classes, both as positions in ``codes``."""
+        size = len(codes)
+        confusion = np.bincount(truth * size + answers, minlength=size * size).reshape(size, size)
+        hits, actual, answered = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        total = len(truth)
+        negatives = total - actual
+        rejected = negatives - (answered - hits)
+        classes = tuple(
+            ClassScores(
+                code=code,
+                pictures=int(actual[c]),
+                precision=_ratio(hits[c], answered[c]),
+                recall=_ratio(hits[c], actual[c]),
+                specificity=_ratio(rejected[c], negatives[c]),
+            )
+            for c, code in enumerate(codes)
+        )
+        recalls = [scores.recall for scores in classes if scores.recall is not None]
+        return cls(
+            balanced_accuracy=float(np.mean(recalls)),
+            accuracy=float(hits.sum() / total),
+            classes=classes,
+            confusion=confusion,
+        )
+
+    def normalised_confusion(self) -> NDArray[np.float64]:
+        """Return the confusion matrix with each row divided by its sum; absent classes are 0."""
+        sums = self.confusion.sum(axis=1, keepdims=True)
+        normalised: NDArray[np.float64] = self.confusion / np.maximum(sums, 1)
+        return normalised
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        return {
+            "balanced_accuracy": self.balanced_accuracy,
+            "accuracy": self.accuracy,
+            "classes": {scores.code: _without_code(scores) for scores in self.classes},
+            "confusion": self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that the balanced decision answers wrongly."""
+
+    image_id: str
+    truth: str
+    answer: str
+    probability: float
+    """The balanced probability of the wrong answer: how sure the mistake was."""
+
+
+@dataclass(frozen=True)
+class ClassificationScores:
+    """Task 3 over many pictures, by both decisions."""
+
+    pictures: int
+    codes: tuple[str, ...]
+    absent: tuple[str, ...]
+    """Classes without a picture in the truth; no mean counts them."""
+    balanced: DecisionScores
+    probable: DecisionScores
+    auc: dict[str, float | None]
+    """Area under the ROC curve of each class's natural probability; None for absent classes."""
+    average_precision: dict[str, float | None]
+    mistakes: tuple[Mistake, ...]
+    """The surest mistakes first."""
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        ids: Sequence[str],
+        truth_codes: Sequence[str],
+        natural: NDArray[np.floating[Any]],
+        balanced: NDArray[np.floating[Any]],
+        taxonomy: Taxonomy,
+        *,
+        mistakes: int = 20,
+    ) -> ClassificationScores:
+        """Score both kinds of probability of the same N pictures.
+
+        Args:
+            ids: N image ids, each once.
+            truth_codes: N codes of the taxonomy.
+            natural: N x C natural probabilities, in the taxonomy's order.
+            balanced: N x C balanced probabilities.
+            taxonomy: The C classes.
+            mistakes: How many of the surest mistakes to list.
+
+        Raises:
+            DataError: Nothing to score, lengths that differ, an id twice, an unknown code, or a
+                probability that is not a number.
+            NaevusError: scikit-learn is not installed.
+        """
+        codes = taxonomy.codes
+        _check(ids, truth_codes, natural, balanced, len(codes))
+        truth = np.array([taxonomy.index(code) for code in truth_codes], dtype=np.int64)
+        answers = balanced.argmax(axis=1)
+        members = {code: truth == c for c, code in enumerate(codes)}
+        return cls(
+            pictures=len(ids),
+            codes=codes,
+            absent=tuple(code for code, member in members.items() if not member.any()),
+            balanced=DecisionScores.from_answers(truth, answers, codes),
+            probable=DecisionScores.from_answers(truth, natural.argmax(axis=1), codes),
+            auc={code: auc(members[code], natural[:, c]) for c, code in enumerate(codes)},
+            average_precision={
+                code: average_precision(members[code], natural[:, c])
+                for c, code in enumerate(codes)
+            },
+            mistakes=_surest_mistakes(ids, truth, balanced, codes)[:mistakes],
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know."""
+        if not self.absent:
+            return ()
+        absent = ", ".join(self.absent)
+        return (f"{absent}: no picture in the truth; means are over the classes that are present",)
+
+    @property
+    def mean_auc(self) -> float | None:
+        """The mean AUC of the classes that have one."""
+        return _mean(self.auc.values())
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """The mean average precision of the classes that have one."""
+        return _mean(self.average_precision.values())
+
+    def by(self, decision: Decision) -> DecisionScores:
+        """Return the scores of one of the two decisions."""
+        return self.balanced if decision == "balanced" else self.probable
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold; what is undefined is None."""
+        return {
+            "pictures": self.pictures,
+            "codes": list(self.codes),
+            "absent": list(self.absent),
+            "balanced": self.balanced.to_dict(),
+            "probable": self.probable.to_dict(),
+            "auc": dict(self.auc),
+            "mean_auc": self.mean_auc,
+            "average_precision": dict(self.average_precision),
+            "mean_average_precision": self.mean_average_precision,
+            "mistakes": [asdict(mistake) for mistake in self.mistakes],
+            "notes": list(self.notes),
+        }
+
+
+def _check(
+    ids: Sequence[str],
+    truth_codes: Sequence[str],
+    natural: NDArray[np.floating[Any]],
+    balanced: NDArray[np.floating[Any]],
+    classes: int,
+) -> None:
+    if not len(ids):
+        raise DataError("no picture was scored", "give pictures that have a diagnosis")
+    expected = (len(ids), classes)
+    if len(truth_codes) != len(ids) or natural.shape != expected or balanced.shape != expected:
+        raise DataError(
+            f"{len(ids)} ids, {len(truth_codes)} diagnoses, natural probabilities "
+            f"{natural.shape} and balanced ones {balanced.shape} do not belong together",
+            f"give one diagnosis and {classes} probabilities for each id",
+        )
+    twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(f"{twice[0]} is there {ids.count(twice[0])} times", "score it once")
+    for name, values in (("natural", natural), ("balanced", balanced)):
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise DataError(f"{ids[int(bad.argmax())]}: its {name} probabilities are not numbers")
+
+
+def _surest_mistakes(
+    ids: Sequence[str],
+    truth: NDArray[np.int64],
+    balanced: NDArray[np.floating[Any]],
+    codes: Sequence[str],
+) -> tuple[Mistake, ...]:
+    answers = balanced.argmax(axis=1)
+    found = [
+        Mistake(ids[n], codes[truth[n]], codes[answers[n]], float(balanced[n, answers[n]]))
+        for n in np.flatnonzero(answers != truth).tolist()
+    ]
+    return tuple(sorted(found, key=lambda mistake: (-mistake.probability, mistake.image_id)))
+
+
+def _without_code(scores: ClassScores) -> dict[str, Any]:
+    values = asdict(scores)
+    del values["code"]
+    return values
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float | None:
+    return float(part / whole) if whole else None

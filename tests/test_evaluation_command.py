@@ -1,0 +1,120 @@
+"""``naevus score`` and ``naevus lint-submission``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from naevus.cli.main import app
+from naevus.cli.score_tables import classification_tables, confusion_table, segmentation_tables
+from naevus.evaluation.scoring import ClassificationScores, SegmentationScores, compare_masks
+from naevus.evaluation.submission import write_submission
+from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+IDS = [f"ISIC_{n:07d}" for n in range(7)]
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=True)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> tuple[Path, Path]:
+    truth, prediction = tmp_path / "truth.csv", tmp_path / "prediction.csv"
+    write_submission(truth, IDS, np.eye(7), ISIC2018)
+    write_submission(prediction, IDS, 0.3 / 7 + 0.7 * np.roll(np.eye(7), 1, axis=0), ISIC2018)
+    return truth, prediction
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> tuple[Path, Path]:
+    folders = tmp_path / "truth", tmp_path / "prediction"
+    for folder, side in zip(folders, (10, 9), strict=True):
+        folder.mkdir()
+        mask = np.zeros((20, 30), np.uint8)
+        mask[:side, :side] = 255
+        Image.fromarray(mask).save(folder / "ISIC_0000001_segmentation.png")
+    return folders
+
+
+def test_classification(tables: tuple[Path, Path]) -> None:
+    truth, prediction = tables
+    answer = json.loads(call("score", "classification", truth, truth, "--json").stdout)
+    assert answer["overall"] == 1
+    result = call("score", "classification", truth, prediction)
+    assert result.exit_code == 0
+    assert "0.000" in result.stdout
+    assert "auc_sens_80" in result.stdout
+
+
+def test_segmentation(masks: tuple[Path, Path]) -> None:
+    answer = json.loads(call("score", "segmentation", *masks, "--json").stdout)
+    assert answer["macro_average"]["jaccard"] == pytest.approx(0.81)
+    assert "0.810" in call("score", "segmentation", *masks).stdout
+
+
+def test_refusals_reach_the_command_as_errors(tables: tuple[Path, Path]) -> None:
+    truth, _ = tables
+    result = call("score", "classification", truth, truth.parent / "nowhere.csv")
+    assert result.exit_code == 2
+    assert "nowhere.csv" in result.stderr
+
+
+def test_lint_of_tables(tables: tuple[Path, Path]) -> None:
+    truth, prediction = tables
+    fine = call("lint-submission", prediction, "--truth", truth)
+    assert (fine.exit_code, "nothing to mend" in fine.stdout) == (0, True)
+    prediction.write_text(prediction.read_text().replace("ISIC_0000003", "ISIC_0000009"))
+    bad = call("lint-submission", prediction, "--truth", truth)
+    assert bad.exit_code == 1
+    assert "findings: 2, of which 2 make" in bad.stdout
+
+
+def test_lint_of_tables_against_pictures(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in IDS[1:]:
+        (pictures / f"{name}.jpg").touch()
+    bad = call("lint-submission", tables[1], "--pictures", pictures)
+    assert bad.exit_code == 1
+    assert "extra row" in bad.stdout
+    both = call("lint-submission", tables[1], "--pictures", pictures, "--truth", tables[0])
+    assert both.exit_code == 2
+    assert both.stderr.startswith("error:")
+
+
+def test_lint_of_masks(masks: tuple[Path, Path]) -> None:
+    truth, prediction = masks
+    assert call("lint-submission", prediction, "--truth", truth).exit_code == 0
+    (prediction / "ISIC_0000001_segmentation.png").unlink()
+    bad = call("lint-submission", prediction, "--truth", truth)
+    assert bad.exit_code == 1
+    assert "missing mask" in bad.stdout
+
+
+def test_own_scores_as_tables() -> None:
+    truth = [ISIC2018.codes[n % 3] for n in range(7)]
+    values = 0.3 / 7 + 0.7 * np.eye(7)
+    diagnoses = ClassificationScores.from_probabilities(IDS, truth, values, values, ISIC2018)
+    mask = np.eye(5, dtype=bool)
+    segments = SegmentationScores.from_scores({"ISIC_0000042": compare_masks(mask, mask)})
+    console = Console(record=True, width=120, color_system="truecolor", force_terminal=True)
+    with console.capture() as capture:
+        for table in (*classification_tables(diagnoses), *segmentation_tables(segments)):
+            console.print(table)
+    shown = capture.get()
+    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in shown
+    assert "ISIC_0000042" in shown
+    assert "48;2;" in shown  # the confusion matrix has coloured cells
+    assert len(confusion_table(diagnoses, "balanced").rows) == 7

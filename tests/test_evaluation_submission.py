@@ -1,0 +1,230 @@
+"""Writing submissions, and linting them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from naevus.errors import SubmissionError
+from naevus.evaluation.challenge import score_classification
+from naevus.evaluation.submission import (
+    lint_classification,
+    lint_segmentation,
+    write_submission,
+)
+from naevus.evaluation.submission.lint_masks import count_regions_and_holes
+from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.submission import Finding
+
+HEADER = ",".join(("image", *ISIC2018.codes))
+
+
+def kinds(findings: list[Finding]) -> set[str]:
+    assert all(finding.detail and finding.remedy for finding in findings)
+    return {finding.kind for finding in findings}
+
+
+@settings(deadline=None, max_examples=40)
+@given(weights=arrays(np.float32, (4, 7), elements=st.sampled_from([0, 1, 1, 2, 3, 1e-12])))
+def test_what_is_written_is_accepted_and_counts_as_meant(
+    tmp_path_factory: pytest.TempPathFactory, weights: NDArray[np.float32]
+) -> None:
+    weights[:, 0] += weights.sum(1) == 0
+    probabilities = weights / weights.sum(1, keepdims=True)
+    path = tmp_path_factory.mktemp("submission") / "submission.csv"
+    ids = [f"ISIC_{n:07d}" for n in range(4)]
+    write_submission(path, ids, probabilities, ISIC2018)
+    assert lint_classification(path, ids) == []
+    table = pd.read_csv(path)
+    values = table[list(ISIC2018.codes)].to_numpy()
+    assert table["image"].tolist() == ids
+    assert (values.argmax(1) == probabilities.argmax(1)).all()
+    np.testing.assert_allclose(values, probabilities, atol=2e-9, rtol=0)
+
+
+def test_certainty_and_single_rows_keep_their_decimal_point(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    write_submission(path, ["ISIC_0000001"], np.eye(7)[[2]], ISIC2018)
+    assert path.read_text().splitlines()[1].startswith("ISIC_0000001,0.000000000,0.000000000,1.0")
+    assert lint_classification(path) == []
+    assert score_classification(path, path)["overall"] == 1
+
+
+def test_what_is_not_probabilities_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    good = np.eye(7)[[0, 1]]
+    bad = [
+        (["a", "a"], good),
+        (["a"], good),
+        (["a,b", "c"], good),
+        (["a", "b"], good * np.nan),
+        (["a", "b"], good * 5 - 1),
+        (["a", "b"], good / 2),
+        (["a", "b"], good[:, :3]),
+    ]
+    for ids, values in bad:
+        with pytest.raises(SubmissionError):
+            write_submission(path, ids, values, ISIC2018)
+    assert not path.exists()
+
+
+def test_every_refused_table_has_its_finding(golden: Path) -> None:
+    folder = golden / "refused"
+    expected = pd.read_csv(folder / "truth.csv")["image"].tolist()
+    found = {
+        path.stem: kinds(lint_classification(path, expected))
+        for path in folder.glob("*.csv")
+        if path.stem != "truth"
+    }
+    verdicts = json.loads((folder / "verdicts.json").read_text())
+    assert found.keys() == verdicts.keys()
+    assert all(found.values())
+    assert "missing row" in found["missing_row"]
+    assert "extra row" in found["extra_row"]
+    assert "duplicate row" in found["duplicate_row"]
+    assert "missing column" in found["missing_column"]
+    assert "extra column" in found["extra_column"]
+    assert "out of range" in found["above_one"] & found["negative"]
+    assert "not floating-point" in found["integer_column"] & found["text_value"]
+    assert "missing value" in found["not_a_number"]
+
+
+def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text(
+        f"{HEADER}\n"
+        "ISIC_0000001,0.4,0.4,0.2,0.0,0.0,0.0,0\n"
+        "ISIC_0000002,0.9,0.9,0.9,0.9,0.9,0.8,0\n"
+        "ISIC_0000003,1.5,0.0,0.0,0.0,0.0,0.0,0\n"
+    )
+    findings = lint_classification(path, ["ISIC_0000001", "ISIC_0000002", "ISIC_0000004"])
+    assert kinds(findings) == {
+        "not floating-point",
+        "out of range",
+        "missing row",
+        "extra row",
+        "tie",
+        "sum",
+    }
+    ties = {f.subject: f.detail for f in findings if f.kind == "tie"}
+    assert ties.keys() == {"ISIC_0000001", "ISIC_0000002"}
+    assert "MEL and NV share" in ties["ISIC_0000001"]
+
+
+def test_commas_at_the_end_of_lines_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text(f"{HEADER}\nISIC_0000001,0.9,0.1,0.0,0.0,0.0,0.0,0.0,\n")
+    assert kinds(lint_classification(path)) == {"extra cells"}
+
+
+def test_what_is_no_table_is_one_finding(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    with pytest.raises(SubmissionError, match="no such file"):
+        lint_classification(path)
+    path.write_bytes(b"")
+    (finding,) = lint_classification(path)
+    assert (finding.kind, finding.consequence) == ("not a CSV", "refused")
+    path.write_text("a,b\n1,2\n")
+    assert kinds(lint_classification(path)) == {"missing column"}
+
+
+MASK_FINDINGS = {
+    "identical": set(),
+    "zero_one_mask": {"dark foreground"},
+    "foreground_128": {"dark foreground"},
+    "rgb": {"unreadable"},
+    "bilevel_1bit": {"1-bit"},
+    "other_size": {"other size"},
+    "missing": {"missing mask"},
+    "extra_id": {"extra mask"},
+    "stray_same_number": {"several files", "irregular name"},
+    "stray_text": {"stray file"},
+    "truncated": {"unreadable"},
+    "jpeg_mask": {"JPEG mask"},
+    "empty_folder": {"missing mask"},
+}
+
+
+def test_every_odd_folder_of_masks_has_its_finding(golden: Path, tmp_path: Path) -> None:
+    verdicts = json.loads((golden / "refused_masks" / "verdicts.json").read_text())
+    assert verdicts.keys() == MASK_FINDINGS.keys()
+    for name, verdict in verdicts.items():
+        folder = golden / "refused_masks" / name
+        prediction = folder / "prediction"
+        if not prediction.is_dir():
+            prediction = tmp_path
+        findings = lint_segmentation(prediction, folder / "truth")
+        assert kinds(findings) == MASK_FINDINGS[name], name
+        refused = any(finding.consequence == "refused" for finding in findings)
+        assert refused == (not verdict["accepted"]), name
+
+
+def save(path: Path, values: NDArray[np.uint8], **options: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(values).save(path, **options)
+
+
+def test_shapes_values_and_names(tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    two, ring, grey = (np.zeros((20, 30), np.uint8) for _ in range(3))
+    two[2:5, 2:5] = two[10:15, 10:15] = 255
+    ring[2:10, 2:10] = 255
+    ring[4:6, 4:6] = 0
+    grey[2:8, 2:8] = 200
+    save(masks / "ISIC_0000001_segmentation.png", two)
+    save(masks / "ISIC_0000002_segmentation.png", ring)
+    save(masks / "ISIC_0000003_segmentation.png", grey)
+    save(masks / "ISIC_0000004_segmentation.png", np.zeros((20, 30), np.uint8))
+    save(masks / "ISIC_0000005.png", np.full((20, 30), 255, np.uint8))
+    findings = lint_segmentation(masks)
+    assert {finding.subject[:12]: finding.kind for finding in findings} == {
+        "ISIC_0000001": "several regions",
+        "ISIC_0000002": "holes",
+        "ISIC_0000003": "grey values",
+        "ISIC_0000004": "empty mask",
+        "ISIC_0000005": "irregular name",
+    }
+
+
+def test_masks_against_pictures(tmp_path: Path) -> None:
+    masks, pictures = tmp_path / "masks", tmp_path / "pictures"
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:15, 5:15] = 255
+    save(masks / "ISIC_0000001_segmentation.png", mask)
+    save(masks / "ISIC_0000002_segmentation.png", mask.T)
+    for number in (1, 2, 3):
+        save(pictures / f"ISIC_000000{number}.jpg", np.full((20, 30, 3), 90, np.uint8))
+    found = {(finding.kind, finding.subject) for finding in lint_segmentation(masks, pictures)}
+    assert found == {
+        ("other size", "ISIC_0000002_segmentation.png"),
+        ("missing mask", "ISIC_0000003"),
+    }
+    with pytest.raises(SubmissionError, match="no pictures named like"):
+        lint_segmentation(masks, tmp_path)
+    with pytest.raises(SubmissionError, match="not a folder"):
+        lint_segmentation(tmp_path / "nowhere")
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_regions_and_holes_follow_eulers_formula(mask: NDArray[np.bool_]) -> None:
+    regions, holes = count_regions_and_holes(mask)
+    m = np.pad(mask, 1).astype(int)
+    cells = m.sum()
+    corners = np.maximum.reduce([m[:-1, :-1], m[1:, :-1], m[:-1, 1:], m[1:, 1:]]).sum()
+    edges = np.maximum(m[:-1], m[1:]).sum() + np.maximum(m[:, :-1], m[:, 1:]).sum()
+    assert regions - holes == corners - edges + cells
