@@ -1,0 +1,100 @@
+"""Several networks that answer as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from naevus.errors import ConfigError
+from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle, BundleSpec
+
+    Scalar = TypeVar("Scalar", bound=np.floating[Any])
+
+
+class Posterior(NamedTuple):
+    """What an ensemble says of N pictures and C classes.
+
+    Attributes:
+        logits: N x C, the plain mean of the members' logits.
+        natural: N x C probabilities of a picture drawn as the training pictures were.
+        balanced: N x C probabilities as if every class were equally common.
+        members: N x M x C, each member's own natural probabilities.
+    """
+
+    logits: NDArray[np.float32]
+    natural: NDArray[np.float64]
+    balanced: NDArray[np.float64]
+    members: NDArray[np.float64]
+
+
+def mean(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
+    """Return the mean of equally shaped arrays, holding one sum and no stack."""
+    total = arrays[0].copy()
+    for array in arrays[1:]:
+        total += array
+    total /= len(arrays)
+    return total
+
+
+def posterior(logits: Sequence[NDArray[np.float32]], specs: Sequence[BundleSpec]) -> Posterior:
+    """Average members that may have been trained with other weights on other shares.
+
+    Each member's logits are first freed of its own weights (and, for the balanced probabilities,
+    of its shares); the mean is taken of those, in logarithms. With one set of weights this is the
+    mean logit.
+
+    Args:
+        logits: One N x C array a member.
+        specs: The bundle each member is from, in the same order.
+    """
+    natural = [
+        natural_log_probabilities(z, spec.weights, spec.temperature)
+        for z, spec in zip(logits, specs, strict=True)
+    ]
+    balanced = [
+        balanced_log_probabilities(z, spec.weights, spec.shares, spec.temperature)
+        for z, spec in zip(logits, specs, strict=True)
+    ]
+    return Posterior(
+        logits=mean(logits),
+        natural=_normalised(mean(natural)),
+        balanced=_normalised(mean(balanced)),
+        members=np.exp(np.stack(natural, axis=1)),
+    )
+
+
+def check_together(bundles: Sequence[Bundle], task: str) -> None:
+    """Refuse bundles that cannot answer as one.
+
+    Raises:
+        ConfigError: There is none, one is for another task, has other classes, or makes masks in
+            another way.
+    """
+    if not bundles:
+        raise ConfigError(f"no {task} bundle is given", "name one or more bundles")
+    first = bundles[0]
+    for bundle in bundles:
+        if bundle.spec.task != task:
+            raise ConfigError(
+                f"{bundle.folder}: a {bundle.spec.task} bundle", f"name a {task} bundle"
+            )
+        for name in ("classes", "taxonomy", "cleaning"):
+            if getattr(bundle.spec, name) != getattr(first.spec, name):
+                raise ConfigError(
+                    f"{first.folder} and {bundle.folder} differ in {name}",
+                    "only bundles alike in it can be averaged",
+                )
+
+
+def _normalised(logarithms: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled = np.exp(logarithms - logarithms.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = scaled / scaled.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -1,0 +1,206 @@
+"""A fold's exported bundle over the pictures it never saw: out-of-fold masks, logits, scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import PictureError
+from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
+from naevus.images.geometry import resize
+from naevus.images.read import read_mask, write_png
+from naevus.inference.prediction import Look, look, mask_file, stacked
+from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.stream import Workers, batches, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.images.geometry import ViewSet
+    from naevus.inference.engines import EngineName
+
+
+class Pictures(Protocol):
+    """Square pictures by id, such as a `PixelStore`."""
+
+    def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3."""
+        ...
+
+
+class Surface(NamedTuple):
+    """Probabilities of lesion over a whole picture, and the picture's own size."""
+
+    image_id: str
+    probability: NDArray[np.float32]
+    height: int
+    width: int
+
+    def mask(self, segmenter: Segmenter) -> NDArray[np.bool_]:
+        """Return the mask at the picture's size."""
+        return segmenter.mask_of(self.probability, self.height, self.width)
+
+
+def heldout_masks(
+    bundle: Bundle,
+    sources: Sequence[tuple[str, Path]],
+    out: Path,
+    *,
+    views: ViewSet = "none",
+    engine: EngineName = "openvino",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """Write the masks of some pictures by a segmentation bundle.
+
+    Args:
+        bundle: The bundle.
+        sources: Ids and picture files.
+        out: Folder for ``<id>_segmentation.png``, at the pictures' sizes.
+        views: The views every picture is seen in.
+        engine: What runs the graphs.
+        threads: Threads for the engine and for decoding.
+        progress: Called with (done, total) pictures.
+
+    Returns:
+        Why a picture has no mask, by id.
+    """
+    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads)
+
+    def write(surface: Surface) -> None:
+        write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
+
+    return _over_surfaces(segmenter, sorted(sources), write, threads, progress)
+
+
+def heldout_scores(
+    bundle: Bundle,
+    sources: Sequence[tuple[str, Path, Path]],
+    *,
+    out: Path | None = None,
+    views: ViewSet = "none",
+    engine: EngineName = "openvino",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
+
+    Args:
+        bundle: The bundle.
+        sources: Ids, picture files and files of true masks.
+        out: Folder for the predicted masks at the pictures' sizes; None: they are not kept.
+        views: The views every picture is seen in.
+        engine: What runs the graphs.
+        threads: Threads for the engine and for decoding.
+        progress: Called with (done, total) pictures.
+
+    Returns:
+        ``image_id`` and the fields of `MaskScore`, one row a picture, sorted by id. Pictures
+        that cannot be read, or whose mask cannot, have no row.
+    """
+    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads)
+    truths = {image_id: truth for image_id, _, truth in sources}
+    scores: dict[str, MaskScore] = {}
+
+    def score(surface: Surface) -> None:
+        truth = read_mask(truths[surface.image_id])
+        if out is not None:
+            write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
+        predicted = segmenter.mask_of(surface.probability, *truth.shape)
+        scores[surface.image_id] = compare_masks(truth, predicted)
+
+    ordered = sorted((image_id, path) for image_id, path, _ in sources)
+    _over_surfaces(segmenter, ordered, score, threads, progress)
+    rows = [(image_id, *scores[image_id]) for image_id in sorted(scores)]
+    table = pd.DataFrame(rows, columns=["image_id", *MaskScore._fields])
+    return table.astype({"image_id": "string"})
+
+
+def heldout_logits(
+    bundle: Bundle,
+    pictures: Pictures,
+    ids: Sequence[str],
+    *,
+    views: ViewSet = "none",
+    engine: EngineName = "openvino",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Return a classification bundle's logits of cached pictures.
+
+    Args:
+        bundle: The bundle.
+        pictures: Cached squares by id, already in the bundle's crop mode, of any size.
+        ids: Which pictures.
+        views: The views every picture is seen in.
+        engine: What runs the graphs.
+        threads: Threads for the engine.
+        progress: Called with (done, total) pictures.
+
+    Returns:
+        ``image_id`` and ``logit_<class>`` (float32), in the order of the sorted ids.
+    """
+    classifier = Classifier(bundle, views=views, engine=engine, threads=threads)
+    ordered = sorted(ids)
+    found = np.empty((len(ordered), len(classifier.classes)), np.float32)
+    done = 0
+    for piece in batches(ordered):
+        squares = [
+            np.stack([resize(pictures[image_id], form.size, form.size) for image_id in piece])
+            for form in classifier.forms
+        ]
+        found[done : done + len(piece)] = classifier.logits(squares)
+        done += len(piece)
+        if progress is not None:
+            progress(done, len(ordered))
+    table = pd.DataFrame(found, columns=[f"logit_{code}" for code in classifier.classes])
+    table.insert(0, "image_id", pd.Series(ordered, dtype="string"))
+    return table
+
+
+def _over_surfaces(
+    segmenter: Segmenter,
+    sources: Sequence[tuple[str, Path]],
+    use: Callable[[Surface], None],
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, str]:
+    """Let ``use`` work on each picture's surface; return why some pictures have none."""
+    refused: dict[str, str] = {}
+    done = 0
+
+    def see(source: tuple[str, Path]) -> Look:
+        return look(source[1], segmenter)
+
+    with Workers(threads or processors()) as workers:
+        for piece, seen in workers.ahead(see, batches(sources)):
+            good: list[tuple[str, Look]] = []
+            for (image_id, _), result in zip(piece, seen, strict=True):
+                if isinstance(result, PictureError):
+                    refused[image_id] = str(result)
+                else:
+                    good.append((image_id, result))
+            surfaces = _surfaces(segmenter, good)
+            for surface, outcome in zip(surfaces, workers.each(use, surfaces), strict=True):
+                if isinstance(outcome, PictureError):
+                    refused[surface.image_id] = str(outcome)
+            done += len(piece)
+            if progress is not None:
+                progress(done, len(sources))
+    return refused
+
+
+def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
+    if not good:
+        return []
+    probabilities = segmenter.probabilities(stacked([seen.squares for _, seen in good]))
+    return [
+        Surface(image_id, probability, seen.height, seen.width)
+        for (image_id, seen), probability in zip(good, probabilities, strict=True)
+    ]

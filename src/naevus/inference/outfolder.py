@@ -1,0 +1,166 @@
+"""The folder results go to: whose it is, what is done already, what was refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from naevus.errors import NaevusError
+from naevus.files import sha256_of, write_json, write_text
+from naevus.inference.prediction import mask_file
+from naevus.inference.table import Refused, ids_in, is_part
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from naevus.datasets.forms import Source
+    from naevus.images.read import Limits
+
+SETTINGS: Final = "predict.json"
+"""What the folder's results were made with; only a job with the same settings may add to them."""
+
+
+@dataclass(frozen=True)
+class OutFolder:
+    """Paths below the folder ``root``."""
+
+    root: Path
+
+    @property
+    def table(self) -> Path:
+        """The table of predictions."""
+        return self.root / "predictions.parquet"
+
+    @property
+    def submission(self) -> Path:
+        """The submission to Task 3."""
+        return self.root / "submission.csv"
+
+    @property
+    def refused(self) -> Path:
+        """The list of unusable pictures."""
+        return self.root / "refused.csv"
+
+    @property
+    def masks(self) -> Path:
+        """The folder of masks."""
+        return self.root / "masks"
+
+    @property
+    def crops(self) -> Path:
+        """The folder of crops."""
+        return self.root / "crops"
+
+    @property
+    def lock(self) -> Path:
+        """What only one process may hold."""
+        return self.root / ".lock"
+
+    def mask(self, image_id: str) -> Path:
+        """Return where a picture's mask goes."""
+        return mask_file(self.masks, image_id)
+
+    def crop(self, image_id: str) -> Path:
+        """Return where a picture's crop goes."""
+        return self.crops / f"{image_id}.png"
+
+    def part(self, key: str) -> Path:
+        """Return where a batch's rows go."""
+        return self.root / ".parts" / f"{key}.parquet"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            NaevusError: It cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NaevusError(
+                f"{self.root}: cannot be made ({error.strerror})", "choose another --out"
+            ) from error
+
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Say what this folder's results are made with; call it with the lock held.
+
+        Raises:
+            NaevusError: The folder holds something else, or results of other settings.
+        """
+        path = self.root / SETTINGS
+        if not path.exists():
+            others = [entry.name for entry in self.root.iterdir() if entry != self.lock]
+            if others:
+                raise NaevusError(
+                    f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT
+                )
+            write_json(path, settings)
+            return
+        try:
+            before = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise NaevusError(f"{path}: cannot be read", _ANOTHER_OUT) from error
+        if before != json.loads(json.dumps(settings)):
+            differing = [name for name in settings if before.get(name) != settings[name]]
+            raise NaevusError(
+                f"{self.root} holds predictions made with other settings "
+                f"({', '.join(differing) or 'of another version'})",
+                _ANOTHER_OUT,
+            )
+
+    def is_done(self, key: str) -> bool:
+        """Tell whether a batch's rows are there."""
+        return is_part(self.part(key))
+
+    def stale_parts(self, keys: Sequence[str]) -> list[Path]:
+        """Return parts of other batches than these."""
+        current = {self.part(key) for key in keys}
+        return sorted(set(self.part("").parent.glob("*.parquet")) - current)
+
+    def check_covered(self, stale: Sequence[Path], sources: Sequence[Source]) -> None:
+        """Refuse to go on where results of pictures lie that are not asked for now.
+
+        Raises:
+            NaevusError: There are such pictures; table and folder of masks would disagree.
+        """
+        if not stale:
+            return
+        asked = {source.image_id for source in sources}
+        for part in stale:
+            others = set(ids_in(part)) - asked if is_part(part) else set()
+            if others:
+                raise NaevusError(
+                    f"{self.root} holds predictions of other pictures, such as {min(others)}",
+                    _ANOTHER_OUT,
+                )
+
+    def write_refused(self, refused: Sequence[Refused]) -> None:
+        """Write the list of unusable pictures, or take an old one away where there are none."""
+        if not refused:
+            self.refused.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Refused._fields)
+        writer.writerows(refused)
+        write_text(self.refused, text.getvalue())
+
+
+def key_of(piece: Sequence[Source], limits: Limits) -> str:
+    """Return a name for a batch that changes when a picture or a file's size or time does."""
+    parts = [repr(limits)]
+    for source in piece:
+        try:
+            status = source.path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "absent"
+        parts += [source.image_id, str(source.path), state]
+    return sha256_of(*parts)[:32]
+
+
+_ANOTHER_OUT = "choose another --out, or delete this folder"

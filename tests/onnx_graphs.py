@@ -1,0 +1,125 @@
+"""Tiny ONNX graphs with the contract of exported networks, and bundles made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from naevus.bundles.bundle import Bundle, BundleSpec, Member, write_bundle
+from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHARES = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
+WEIGHTS = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)
+
+
+def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
+    """Write a graph that sees colours, edges and where they lie: every view differs."""
+    chance = np.random.default_rng(seed)
+    weights = {
+        "kernel": chance.normal(0, 0.02, (8, 3, 3, 3)),
+        "bias": chance.normal(0, 0.1, 8),
+        "dense": chance.normal(0, 0.02, (8 * (size // 4) ** 2, classes)),
+        "scale": np.array(1 / 64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "Conv", ["planes", "kernel", "bias"], ["conv"], strides=[4, 4], pads=[1, 1, 0, 0]
+        ),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("Flatten", ["relu"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["logits"]),
+    ]
+    return _save(path, nodes, weights, size, "logits", ["N", classes])
+
+
+def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
+    """Write a graph that takes dark for lesion, a little unevenly: every view differs."""
+    kernel = np.zeros((1, 3, 3, 3))
+    kernel[:, :, 1, 1] = -1 / 48
+    kernel += np.random.default_rng(seed).normal(0, 0.0005, kernel.shape)
+    weights = {"kernel": kernel, "bias": np.array([8.0]), "axis": np.array([1], np.int64)}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel", "bias"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("Squeeze", ["conv", "axis"], ["logit"]),
+    ]
+    return _save(path, nodes, weights, size, "logit", ["N", size, size])
+
+
+def classification_bundle(
+    folder: Path, *, size: int = 32, seeds: tuple[int, ...] = (0,), **settings: Any
+) -> Bundle:
+    """Write a classification bundle with one member a seed."""
+    spec = BundleSpec(
+        task="classification",
+        members=tuple(
+            Member(file=f"member-{seed}.onnx", architecture="tiny", input_size=size)
+            for seed in seeds
+        ),
+        **{
+            "taxonomy": "isic2018",
+            "classes": ISIC2018.codes,
+            "weights": WEIGHTS,
+            "shares": SHARES,
+            **settings,
+        },
+    )
+    source = folder.parent / f"{folder.name}-graphs"
+    source.mkdir(parents=True)
+    files = {
+        f"member-{seed}.onnx": write_classifier(
+            source / f"{seed}.onnx", size=size, seed=seed, classes=len(spec.classes)
+        )
+        for seed in seeds
+    }
+    return write_bundle(folder, spec, files)
+
+
+def segmentation_bundle(
+    folder: Path, *, size: int = 48, seeds: tuple[int, ...] = (0,), **settings: Any
+) -> Bundle:
+    """Write a segmentation bundle with one member a seed."""
+    members = tuple(
+        Member(file=f"member-{seed}.onnx", architecture="tiny", input_size=size) for seed in seeds
+    )
+    source = folder.parent / f"{folder.name}-graphs"
+    source.mkdir(parents=True)
+    files = {
+        f"member-{seed}.onnx": write_segmenter(source / f"{seed}.onnx", size=size, seed=seed)
+        for seed in seeds
+    }
+    spec = BundleSpec(task="segmentation", members=members, **settings)
+    return write_bundle(folder, spec, files)
+
+
+def _save(
+    path: Path,
+    nodes: list[Any],
+    weights: dict[str, Any],
+    size: int,
+    output: str,
+    shape: list[Any],
+) -> Path:
+    tensors = [
+        numpy_helper.from_array(
+            value if value.dtype == np.int64 else value.astype(np.float32), name
+        )
+        for name, value in weights.items()
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "tiny", [pixels], [result], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from naevus.bundles.bundle import Bundle, BundleSpec, Member, find_bundles, write_bundle
+from naevus.errors import BundleError
+from naevus.files import sha256
+from naevus.taxonomy import ISIC2018
+from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return classification_bundle(tmp_path / "bundle", seeds=(0, 1), provenance={"recipe": "x"})
+
+
+def change(bundle: Bundle, **entries: Any) -> None:
+    path = bundle.folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def test_is_read_as_written(bundle: Bundle) -> None:
+    read = Bundle.read(bundle.folder)
+    assert read == bundle
+    assert read.sha256 == sha256(bundle.folder / "bundle.json")
+    assert set(read.spec.files) == {"member-0.onnx", "member-1.onnx", "MODEL_CARD.md"}
+    assert read.spec.classes == ISIC2018.codes
+    assert read.spec.weights == WEIGHTS
+
+
+def test_card_tells_members_shares_and_provenance(bundle: Bundle) -> None:
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert "member-1.onnx" in card
+    assert "| NV | 0.6700 | 0.5000 |" in card
+    assert "recipe: x" in card
+    assert "never a diagnosis" in card
+
+
+def test_same_content_gives_same_hash(tmp_path: Path) -> None:
+    one = classification_bundle(tmp_path / "one")
+    two = classification_bundle(tmp_path / "two")
+    assert one.sha256 == two.sha256
+
+
+@pytest.mark.parametrize("name", ["member-1.onnx", "MODEL_CARD.md"])
+def test_a_changed_file_is_refused(bundle: Bundle, name: str) -> None:
+    with (bundle.folder / name).open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(BundleError, match=f"{name}: changed since"):
+        Bundle.read(bundle.folder)
+
+
+def test_an_absent_file_is_refused(bundle: Bundle) -> None:
+    (bundle.folder / "member-0.onnx").unlink()
+    with pytest.raises(BundleError, match=r"member-0\.onnx: cannot be read"):
+        Bundle.read(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "a/b.onnx", "..", ".hidden", "", "a\n", "a\\b"]
+)
+def test_names_that_leave_the_folder_are_refused(bundle: Bundle, name: str) -> None:
+    files = dict(bundle.spec.files)
+    change(bundle, files={**files, name: "0" * 64})
+    with pytest.raises(BundleError, match=r"files\."):
+        Bundle.read(bundle.folder)
+
+
+def test_a_member_outside_the_folder_is_refused(bundle: Bundle) -> None:
+    member = bundle.spec.members[0].model_dump() | {"file": "../bundle-graphs/0.onnx"}
+    change(bundle, members=[member])
+    with pytest.raises(BundleError, match=r"members\.0\.file"):
+        Bundle.read(bundle.folder)
+
+
+def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
+    files = dict(bundle.spec.files)
+    del files["member-0.onnx"]
+    change(bundle, files=files)
+    with pytest.raises(BundleError, match=r"member-0\.onnx has no hash"):
+        Bundle.read(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"stray": 1}, "stray"),
+        ({"members": []}, "members"),
+        ({"weights": [1.0]}, "equally many"),
+        ({"weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
+        ({"shares": [1.0] * 7}, "sum to 1"),
+        ({"classes": [*ISIC2018.codes[1:], "MEL"]}, "in order"),
+        ({"classes": ["MEL"] * 7}, "different classes"),
+        ({"taxonomy": "icd"}, "unknown taxonomy"),
+        ({"task": "segmentation"}, "no classes"),
+        ({"temperature": 0}, "temperature"),
+        ({"crop_mode": "circle"}, "crop_mode"),
+    ],
+)
+def test_a_wrong_schema_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change(bundle, **entries)
+    with pytest.raises(BundleError, match=problem) as raised:
+        Bundle.read(bundle.folder)
+    assert "\n" not in str(raised.value)
+    assert "bundle.json" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_what_is_no_json_is_refused(bundle: Bundle, content: bytes) -> None:
+    (bundle.folder / "bundle.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        Bundle.read(bundle.folder)
+
+
+def test_replaces_an_older_bundle(bundle: Bundle) -> None:
+    newer = segmentation_bundle(bundle.folder.parent / "newer")
+    files = {"member-0.onnx": newer.folder / "member-0.onnx"}
+    written = write_bundle(bundle.folder, newer.spec, files)
+    assert written.spec.task == "segmentation"
+    names = sorted(path.name for path in bundle.folder.iterdir())
+    assert names == ["MODEL_CARD.md", "bundle.json", "member-0.onnx"]
+    left = [entry.name for entry in bundle.folder.parent.iterdir() if entry.suffix == ".tmp"]
+    assert left == []
+
+
+def test_a_failed_write_leaves_the_older_bundle(bundle: Bundle) -> None:
+    spec = bundle.spec
+    files = dict.fromkeys((member.file for member in spec.members), bundle.folder / "absent")
+    with pytest.raises(Exception, match="cannot be written"):
+        write_bundle(bundle.folder, spec, files)
+    assert Bundle.read(bundle.folder) == bundle
+
+
+def test_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    files = {member.file: bundle.member_path(member) for member in bundle.spec.members}
+    with pytest.raises(BundleError, match="is no bundle"):
+        write_bundle(tmp_path / "thesis", bundle.spec, files)
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+def test_files_must_cover_the_members_and_be_plain_names(tmp_path: Path, bundle: Bundle) -> None:
+    graph = bundle.folder / "member-0.onnx"
+    spec = BundleSpec(
+        task="segmentation",
+        members=(Member(file="a.onnx", architecture="tiny", input_size=8),),
+    )
+    with pytest.raises(BundleError, match=r"without a file: a\.onnx"):
+        write_bundle(tmp_path / "new", spec, {})
+    for name in ("../b", "bundle.json", "MODEL_CARD.md"):
+        with pytest.raises(BundleError):
+            write_bundle(tmp_path / "new", spec, {"a.onnx": graph, name: graph})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_stands_for_its_folds_in_their_order(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for fold in (10, 2):
+        (run / f"fold-{fold}").mkdir(parents=True)
+        classification_bundle(run / f"fold-{fold}" / "bundle", seeds=(fold,))
+    alone = segmentation_bundle(tmp_path / "alone")
+    found = find_bundles([run, tmp_path / "alone"])
+    assert [each.folder.parent.name for each in found[:2]] == ["fold-2", "fold-10"]
+    assert found[2] == alone
+
+
+def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BundleError, match="neither a bundle"):
+            find_bundles([folder])
+
+
+def test_classes_need_shares_that_sum_to_one() -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        BundleSpec(
+            task="classification",
+            members=(Member(file="a.onnx", architecture="tiny", input_size=8),),
+            classes=("A", "B"),
+            weights=(1, 1),
+            shares=SHARES[:2],
+        )

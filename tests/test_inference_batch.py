@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from naevus.datasets.forms import Source
+from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.images.read import read, read_mask, write_png
+from naevus.inference import batch, stream
+from naevus.inference.batch import predict
+from naevus.inference.inputs import find_pictures, pictures_of_split, unique
+from naevus.inference.prediction import Predictor
+from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.table import about
+from naevus.taxonomy import ISIC2018
+from tests.onnx_graphs import classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.bundles.bundle import Bundle
+
+COUNT = 7
+
+
+def draw(path: Path, seed: int, height: int = 60, width: int = 90) -> None:
+    chance = np.random.default_rng(seed)
+    picture = chance.integers(190, 250, (height, width, 3), dtype=np.uint8)
+    top, left = chance.integers(5, 20, 2)
+    picture[top : top + 30, left : left + 40] = chance.integers(20, 110, 3)
+    write_png(path, picture)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return (
+        segmentation_bundle(folder / "s"),
+        classification_bundle(folder / "c", crop_mode="crop", seeds=(0, 1)),
+    )
+
+
+@pytest.fixture(scope="module")
+def segmenter(bundles: tuple[Bundle, Bundle]) -> Segmenter:
+    return Segmenter(bundles[0], threads=1)
+
+
+@pytest.fixture(scope="module")
+def classifier(bundles: tuple[Bundle, Bundle]) -> Classifier:
+    return Classifier(bundles[1], threads=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for number in range(COUNT):
+        draw(tmp_path / "pictures" / f"ISIC_{number:07d}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "batches", lambda items: stream.batches(items, 3))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+def test_writes_masks_crops_table_and_submission(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    out = tmp_path / "out"
+    seen: list[tuple[int, int]] = []
+    outcome = predict(
+        find_pictures([pictures]),
+        out,
+        segmenter=segmenter,
+        classifier=classifier,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (outcome.predicted, outcome.reused, outcome.refused) == (COUNT, 0, ())
+    assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert len(outcome.members) == 3
+    assert all(path.exists() for path in outcome.files)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert table["image_id"].tolist() == [f"ISIC_{number:07d}" for number in range(COUNT)]
+    one = Predictor(segmenter, classifier).predict(pictures / "ISIC_0000004.png")
+    row = table.iloc[4]
+    assert one.natural is not None
+    assert one.balanced is not None
+    assert one.mask is not None
+    p = row[[f"p_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    b = row[[f"b_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    np.testing.assert_allclose(p, one.natural, atol=1e-5)
+    np.testing.assert_allclose(b, one.balanced, atol=1e-5)
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert row["decision_probable"] == ISIC2018.codes[int(p.argmax())]
+    assert row["decision_balanced"] == ISIC2018.codes[int(b.argmax())]
+    assert row["doubt"] == pytest.approx(1 - p.max())
+    assert np.stack(row["members"]).shape == (2, 7)
+    assert row["crop_mode"] == "crop"
+    assert list(row["flags"]) == []
+    assert row["path"] == str(pictures / "ISIC_0000004.png")
+    shas = [bundle.sha256 for each in (segmenter, classifier) for bundle in each.bundles]
+    assert row["bundles"] == ",".join(shas)
+    mask_path = out / "masks" / "ISIC_0000004_segmentation.png"
+    mask = read_mask(mask_path)
+    assert mask.shape == (60, 90)
+    assert (mask == one.mask).mean() > 0.999
+    assert row["mask_share"] == pytest.approx(mask.mean())
+    assert read(out / "crops" / "ISIC_0000004.png").shape == (32, 32, 3)
+    told = about(out / "predictions.parquet")
+    assert told["classes"] == list(ISIC2018.codes)
+    assert len(told["members"]) == 2
+
+
+@pytest.mark.parametrize(("decision", "kind"), [("balanced", "b"), ("probable", "p")])
+def test_the_submission_holds_the_decision_asked_for(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    decision: Any, kind: str,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    sources = find_pictures([pictures])
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    again = predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
+    assert again.reused == COUNT  # the decision needs no new prediction
+    table = pd.read_parquet(out / "predictions.parquet")
+    submission = pd.read_csv(out / "submission.csv")
+    assert submission.columns.tolist() == ["image", *ISIC2018.codes]
+    assert submission["image"].tolist() == table["image_id"].tolist()
+    np.testing.assert_allclose(
+        submission[list(ISIC2018.codes)],
+        table[[f"{kind}_{code}" for code in ISIC2018.codes]],
+        atol=2e-9,
+    )
+
+
+def test_same_input_gives_same_bytes_whatever_order_and_threads(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    sources = find_pictures([pictures])
+    for name, given, threads in (("a", sources, 1), ("b", sources[::-1], 4)):
+        predict(given, tmp_path / name, segmenter=segmenter, classifier=classifier, threads=threads)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 6, 7])
+def test_an_interrupted_job_goes_on_and_ends_alike(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier, stop_at: int
+) -> None:
+    sources = find_pictures([pictures])
+    predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
+
+    def stop(done: int, _: int) -> None:
+        if done == stop_at:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        predict(
+            sources, tmp_path / "cut", segmenter=segmenter, classifier=classifier, progress=stop
+        )
+    outcome = predict(sources, tmp_path / "cut", segmenter=segmenter, classifier=classifier)
+    assert outcome.reused == stop_at
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from naevus.bundles.bundle import Bundle
+from naevus.inference import batch, stream
+from naevus.inference.inputs import find_pictures
+from naevus.inference.predictor import Classifier, Segmenter
+
+folder, pictures, out = map(pathlib.Path, sys.argv[1:])
+batch.batches = lambda items: stream.batches(items, 3)
+batch.predict(
+    find_pictures([pictures]),
+    out,
+    segmenter=Segmenter(Bundle.read(folder / "s")),
+    classifier=Classifier(Bundle.read(folder / "c")),
+    progress=lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+def test_a_job_killed_outright_goes_on(
+    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+    classifier: Classifier,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    folder = bundles[0].folder.parent
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(pictures), str(out)], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
+    sources = find_pictures([pictures])
+    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (outcome.predicted, outcome.reused) == (COUNT, 3)
+    predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
+    assert contents(tmp_path / "whole") == contents(out)
+
+
+def test_a_damaged_part_is_made_again(
+    tmp_path: Path, pictures: Path, classifier: Classifier, segmenter: Segmenter
+) -> None:
+    sources = find_pictures([pictures])
+    out = tmp_path / "out"
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    before = contents(out)
+    part = min((out / ".parts").iterdir())
+    part.write_bytes(part.read_bytes()[:100])
+    assert predict(sources, out, segmenter=segmenter, classifier=classifier).reused < COUNT
+    assert contents(out) == before
+
+
+def test_a_changed_picture_is_predicted_again(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter
+) -> None:
+    out = tmp_path / "out"
+    predict(find_pictures([pictures]), out, segmenter=segmenter)
+    draw(pictures / "ISIC_0000005.png", 99)
+    draw(pictures / "ISIC_0000009.png", 9)
+    outcome = predict(find_pictures([pictures]), out, segmenter=segmenter)
+    assert (outcome.predicted, outcome.reused) == (COUNT + 1, 3)
+    mask = read_mask(out / "masks" / "ISIC_0000005_segmentation.png")
+    expected = segmenter.mask(read(pictures / "ISIC_0000005.png"))
+    assert (mask == expected).mean() > 0.999
+    assert len(list((out / ".parts").iterdir())) == 3
+
+
+def test_other_settings_or_pictures_need_another_folder(
+    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+    classifier: Classifier,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    sources = find_pictures([pictures])
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    before = contents(out)
+    flipped = Segmenter(bundles[0], views="flips", threads=1)
+    with pytest.raises(NaevusError, match=r"other settings \(segmenter\).*another --out"):
+        predict(sources, out, segmenter=flipped, classifier=classifier)
+    with pytest.raises(NaevusError, match="other settings"):
+        predict(sources, out, segmenter=segmenter, only="masks")
+    with pytest.raises(NaevusError, match="other pictures, such as ISIC_0000006"):
+        predict(sources[:-1], out, segmenter=segmenter, classifier=classifier)
+    assert contents(out) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter
+) -> None:
+    with pytest.raises(NaevusError, match="holds other files"):
+        predict(find_pictures([pictures]), pictures, segmenter=segmenter)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NaevusError, match="another --out"):
+        predict(find_pictures([pictures]), tmp_path / "file", segmenter=segmenter)
+
+
+def test_bad_pictures_are_refused_and_the_rest_goes_on(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    (pictures / "ISIC_0000001.png").write_bytes(b"")
+    cut = (pictures / "ISIC_0000003.png").read_bytes()
+    (pictures / "ISIC_0000003.png").write_bytes(cut[: len(cut) // 2])
+    (pictures / "aaa.jpg").write_bytes(b"no picture")
+    sources = [*find_pictures([pictures]), Source("zzz", pictures / "absent.jpg")]
+    out = tmp_path / "out"
+    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
+    assert [refused.image_id for refused in outcome.refused] == bad
+    assert outcome.predicted == COUNT - 2
+    with (out / "refused.csv").open(newline="") as stream_:
+        rows = list(csv.DictReader(stream_))
+    assert [row["image_id"] for row in rows] == bad
+    assert all(row["problem"] and "\n" not in row["problem"] for row in rows)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert not set(bad) & set(table["image_id"])
+    assert len(pd.read_csv(out / "submission.csv")) == COUNT - 2
+    again = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert again.refused == outcome.refused
+    for name in ("ISIC_0000001", "ISIC_0000003", "aaa"):
+        suffix = "jpg" if name == "aaa" else "png"
+        draw(tmp_path / "good.png", 5)
+        (pictures / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
+    draw(pictures / "absent.jpg", 6)
+    mended = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (mended.refused, mended.predicted) == ((), COUNT + 2)
+    assert not (out / "refused.csv").exists()
+
+
+def test_nothing_but_bad_pictures(
+    tmp_path: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    out = tmp_path / "out"
+    outcome = predict(
+        [Source("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
+    )
+    assert (outcome.predicted, len(outcome.refused)) == (0, 1)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert len(table) == 0
+    assert "p_MEL" in table.columns
+
+
+def test_masks_alone_and_crops_alone(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    sources = find_pictures([pictures])
+    predict(sources, tmp_path / "m", segmenter=segmenter, classifier=classifier, only="masks")
+    predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
+    predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
+    names = {out: {path.name for path in (tmp_path / out).iterdir()} for out in "mcd"}
+    common = {".lock", ".parts", "predict.json", "predictions.parquet"}
+    assert names["m"] == {*common, "masks"}
+    assert names["c"] == names["d"] == {*common, "crops"}
+    assert read(tmp_path / "c" / "crops" / "ISIC_0000000.png").shape == (32, 32, 3)
+    assert read(tmp_path / "d" / "crops" / "ISIC_0000000.png").shape == (256, 256, 3)
+    table = pd.read_parquet(tmp_path / "m" / "predictions.parquet")
+    assert table["decision_balanced"].isna().all()
+    assert (table["mask_share"] > 0.1).all()
+    with pytest.raises(ConfigError, match="segmentation bundle"):
+        predict(sources, tmp_path / "e", classifier=classifier, only="crops")
+    with pytest.raises(ConfigError, match="segmentation bundle"):
+        predict(sources, tmp_path / "e", only="masks")
+
+
+def test_row_groups_are_joined(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("naevus.inference.table._ROW_GROUP", 5)
+    predict(find_pictures([pictures]), tmp_path / "out", segmenter=segmenter)
+    groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
+    assert groups == 2
+
+
+def test_a_full_disk_is_told_in_one_line_and_no_picture_is_blamed(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(NaevusError, match="No space left on device"):
+        predict(find_pictures([pictures]), tmp_path / "out", segmenter=segmenter)
+
+
+def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> None:
+    draw(pictures / "deep" / "er" / "X.PNG", 1)
+    for name in ("a_segmentation.png", ".hidden.png", ".cache/b.png", "notes.txt"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_bytes(b"")
+    draw(pictures / "out" / "masks" / "c.png", 1)
+    extra = tmp_path / "extra.dat"
+    extra.write_bytes(b"")
+    again = pictures / "ISIC_0000003.png"
+    found = find_pictures([pictures, extra, again], without=pictures / "out")
+    assert [source.image_id for source in found] == [
+        *(f"ISIC_{number:07d}" for number in range(COUNT)),
+        "X",
+        "extra",
+    ]
+
+
+def test_wrong_inputs_are_told(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        find_pictures([tmp_path / "empty"])
+    with pytest.raises(DataError, match="absent does not exist"):
+        find_pictures([tmp_path / "absent"])
+    draw(tmp_path / "other" / "ISIC_0000003.png", 1)
+    with pytest.raises(DataError, match=r"ISIC_0000003 occurs twice: .*pictures.*other"):
+        find_pictures([pictures, tmp_path / "other"])
+    with pytest.raises(DataError, match="cannot be a file's name"):
+        unique([Source("../x", pictures / "x.png")])
+
+
+def test_a_split_of_a_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    draw(folder / "ISIC2018_Task3_Validation_Input" / "ISIC_0000001.jpg", 1)
+    draw(folder / "ISIC2018_Task3_Test_Input" / "ISIC_0000002.jpg", 2)
+    (found,) = pictures_of_split([folder], "validation")
+    assert found.image_id == "ISIC_0000001"
+    with pytest.raises(DataError, match="no pictures in split 'train'"):
+        pictures_of_split([folder], "train")
+    with pytest.raises(DataError):
+        pictures_of_split([tmp_path / "data" / "ISIC2018_Task3_Test_Input"], "test")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.predict import predict
+from naevus.errors import BundleError, DataError
+from naevus.images.read import write_png
+from tests.onnx_graphs import classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+
+def call(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(predict)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    chance = np.random.default_rng(0)
+    for number in range(3):
+        picture = chance.integers(100, 250, (40, 60, 3), dtype=np.uint8)
+        picture[10:30, 10:40] = 40
+        write_png(tmp_path / "pictures" / f"p{number}.png", picture)
+    return tmp_path / "pictures"
+
+
+def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    for fold in range(2):
+        (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
+        classification_bundle(
+            tmp_path / "run" / f"fold-{fold}" / "bundle", seeds=(fold,), crop_mode="crop"
+        )
+    bundles = ("--bundle", tmp_path / "run", "--bundle", tmp_path / "s")
+    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "3 pictures predicted by 3 networks" in result.output
+    assert (tmp_path / "out" / "submission.csv").exists()
+    (pictures / "bad.jpg").write_bytes(b"")
+    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    assert result.exit_code == 1
+    assert "bad.jpg" in result.output
+
+
+def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    out = tmp_path / "out"
+    result = call(pictures / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (out / "masks").iterdir()] == ["p1_segmentation.png"]
+    assert not (out / "crops").exists()
+
+
+def test_mistakes_are_told(tmp_path: Path, pictures: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
+    absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
+    assert isinstance(absent.exception, DataError)
+    assert call(pictures, "--bundle", tmp_path, *out, "--views", "all").exit_code == 2
+    assert call(pictures, *out).exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_module_is_quick_to_import() -> None:
+    code = (
+        "import sys, naevus.cli.predict\n"
+        "heavy = {'numpy', 'cv2', 'openvino', 'pandas', 'pyarrow', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
