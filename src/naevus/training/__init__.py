@@ -1,0 +1,1 @@
+"""Training networks: the only room with torch in it."""

@@ -1,0 +1,163 @@
+"""How pictures and masks are varied in training.
+
+One warp does all geometry (views, rotation, zoom, shift, stretch and the change to the network's
+size), so a picture is interpolated once; one 3 x 4 matrix does all colour. What happens to a
+picture depends on (seed, epoch, image id) alone, never on the order or on who prepares it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import simplejpeg
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from naevus.training.config import AugmentConfig
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def generator(seed: int, epoch: int, image_id: str) -> np.random.Generator:
+    """Return the source of chance for one picture in one epoch."""
+    return np.random.default_rng([seed, epoch, zlib.crc32(image_id.encode())])
+
+
+class Augmentation:
+    """Varies pictures, and their masks alike.
+
+    Args:
+        config: How far each change goes.
+    """
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self,
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.uint8] | None,
+        size: int,
+        chance: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Vary one picture.
+
+        Args:
+            pixels: H x W x 3 RGB.
+            mask: H x W, 0..255 (255 is lesion), or None.
+            size: Side of what is returned, pixels.
+            chance: Where the change is drawn from.
+
+        Returns:
+            The picture, size x size x 3, and its mask, size x size.
+        """
+        warp = self._warp(pixels.shape[0], pixels.shape[1], size, chance)
+        varied = _apply(warp, pixels, size)
+        varied = self._colour(varied, chance)
+        varied = self._hair(varied, chance)
+        varied = self._sharpness(varied, chance)
+        varied = self._jpeg(varied, chance)
+        if mask is None:
+            return varied, None
+        to_mask = np.diag([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
+        return varied, _apply(to_mask @ warp, mask, size)
+
+    def _warp(
+        self, height: int, width: int, size: int, chance: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return the 2 x 3 matrix from the new picture's pixels to the old one's."""
+        config = self.config
+        angle = np.deg2rad(chance.uniform(-config.rotation, config.rotation))
+        zoom = chance.uniform(1 - config.scale, 1 + config.scale)
+        stretch = config.stretch ** chance.uniform(-0.5, 0.5)
+        shift = chance.uniform(-config.shift, config.shift, 2)
+        quarter, flipped = int(chance.integers(4)), bool(chance.integers(2))
+        linear = _rotation(angle) @ np.diag([zoom * stretch, zoom / stretch])
+        if config.dihedral:
+            linear = linear @ _rotation(quarter * np.pi / 2) @ np.diag([-1 if flipped else 1, 1])
+        scaled = np.diag([width / size, height / size]) @ linear
+        # Pixel centres lie at whole numbers, so the middle of n pixels is at (n - 1) / 2.
+        middle = np.array([(width - 1) / 2, (height - 1) / 2])
+        offset = middle + shift * (width, height) - scaled @ np.full(2, (size - 1) / 2)
+        return np.column_stack([scaled, offset])
+
+    def _colour(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
+        config = self.config
+        brightness, contrast, saturation = (
+            1 + chance.uniform(-limit, limit)
+            for limit in (config.brightness, config.contrast, config.saturation)
+        )
+        turn = _hue_rotation(np.deg2rad(chance.uniform(-config.hue, config.hue)))
+        grey = np.tile(_LUMA, (3, 1))
+        matrix = (saturation * np.eye(3) + (1 - saturation) * grey) @ turn
+        mean = np.asarray(cv2.mean(pixels)[:3])
+        gain = brightness * contrast
+        offset = brightness * (1 - contrast) * (_LUMA @ mean)
+        affine = np.column_stack([gain * matrix, np.full(3, offset)])
+        return np.asarray(cv2.transform(pixels, affine), np.uint8)
+
+    def _hair(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
+        if chance.random() >= self.config.hair:
+            return pixels
+        side = pixels.shape[0]
+        hairy = pixels.copy()
+        steps = np.linspace(0, 1, 12)[:, None]
+        for _ in range(int(chance.integers(2, 12))):
+            start, bend, end = chance.uniform(-0.1, 1.1, (3, 2)) * side
+            curve = (1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end
+            colour = (chance.uniform(0.2, 1) * np.array([70.0, 50.0, 40.0])).tolist()
+            points = np.round(curve * 16).astype(np.int32)
+            cv2.polylines(hairy, [points], False, colour, 1, cv2.LINE_AA, shift=4)
+        return hairy
+
+    def _sharpness(
+        self, pixels: NDArray[np.uint8], chance: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """Blur, sharpen or leave, a third each."""
+        kind, much = int(chance.integers(3)), chance.random()
+        if kind == 0 and self.config.blur > 0:
+            sigma = max(0.05, much * self.config.blur)
+            return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
+        if kind == 1 and self.config.sharpen > 0:
+            amount = much * self.config.sharpen
+            soft = cv2.GaussianBlur(pixels, (0, 0), 1.0)
+            return np.asarray(cv2.addWeighted(pixels, 1 + amount, soft, -amount, 0), np.uint8)
+        return pixels
+
+    def _jpeg(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
+        if chance.random() >= self.config.jpeg:
+            return pixels
+        quality = int(chance.integers(50, 96))
+        coded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality)
+        return np.asarray(simplejpeg.decode_jpeg(coded))
+
+
+def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Sample ``pixels`` along the warp; beyond the border the picture is mirrored."""
+    warped = cv2.warpAffine(
+        pixels,
+        warp,
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return np.asarray(warped, np.uint8)
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _hue_rotation(angle: float) -> NDArray[np.float64]:
+    """Return the rotation of RGB about the grey axis (Rodrigues)."""
+    axis = np.full(3, 1 / np.sqrt(3))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.asarray(
+        np.cos(angle) * np.eye(3)
+        + np.sin(angle) * cross
+        + (1 - np.cos(angle)) * np.outer(axis, axis)
+    )

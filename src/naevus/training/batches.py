@@ -1,0 +1,185 @@
+"""Which pictures come in which order, and how they become batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from naevus.images.geometry import resize
+from naevus.training.augment import Augmentation, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from naevus.datasets.pixelstore import PixelStore
+    from naevus.training.config import TrainConfig
+
+    Batch = tuple[Tensor, Tensor]
+
+
+class Key(NamedTuple):
+    """One picture as it is wanted: which, in which epoch, how large."""
+
+    row: int
+    epoch: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures with what is to be learnt of them.
+
+    Attributes:
+        ids: The pictures, in a fixed order.
+        copies: Stores that hold the pictures; the first holds all, the others may hold some.
+        masks: A store of masks, for segmentation.
+        labels: Class index of each id, for classification.
+    """
+
+    ids: tuple[str, ...]
+    copies: tuple[PixelStore, ...]
+    masks: PixelStore | None = None
+    labels: Mapping[str, int] | None = None
+
+    def target(self, image_id: str) -> int:
+        """Return the class index of a picture."""
+        assert self.labels is not None
+        return self.labels[image_id]
+
+
+class _Pictures:
+    """Prepares pictures by key: as training varies them, or plain."""
+
+    def __init__(self, examples: Examples, config: TrainConfig, *, varied: bool) -> None:
+        self._examples = examples
+        self._seed = config.seed
+        self._augmentation = Augmentation(config.augment) if varied else None
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return pictures uint8 N x S x S x 3 and masks uint8 N x S x S or classes int64 N."""
+        pictures, targets = zip(*(self._one(key) for key in keys), strict=True)
+        return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(targets))
+
+    def _one(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        examples = self._examples
+        image_id = examples.ids[key.row]
+        mask = None if examples.masks is None else examples.masks[image_id]
+        if self._augmentation is None:
+            pixels = resize(examples.copies[0][image_id], key.size, key.size)
+            mask = None if mask is None else resize(mask, key.size, key.size)
+        else:
+            chance = generator(self._seed, key.epoch, image_id)
+            stores = [store for store in examples.copies if image_id in store.index]
+            store = stores[int(chance.integers(len(stores)))]
+            pixels, mask = self._augmentation(store[image_id], mask, key.size, chance)
+        target = np.int64(examples.target(image_id)) if mask is None else mask
+        return pixels, np.asarray(target)
+
+
+def order(
+    config: TrainConfig, epoch: int, count: int, draw: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """Return the order of ``count`` pictures in an epoch; it depends on (seed, epoch) alone.
+
+    Args:
+        config: Gives the seed.
+        epoch: The epoch, from 0.
+        count: How many pictures there are.
+        draw: Probability of each picture under balanced sampling (drawn with replacement), or
+            None for every picture once.
+    """
+    chance = np.random.default_rng([config.seed, epoch])
+    if draw is None:
+        return chance.permutation(count)
+    return chance.choice(count, size=count, p=draw)
+
+
+class BatchMaker:
+    """Makes the batches of every epoch, and of checks on unvaried pictures.
+
+    Args:
+        examples: The training pictures.
+        config: Batch size, picture sizes, augmentation, seed.
+        draw: See :func:`order`.
+        rank: Which of ``world`` processes this is; each takes its share of every batch.
+        world: How many processes train together.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        config: TrainConfig,
+        draw: NDArray[np.float64] | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._examples, self._config, self._draw = examples, config, draw
+        self._rank, self._world = rank, world
+        self._pictures = _Pictures(examples, config, varied=True)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch; a last one with a single picture a process is left out.
+
+        BatchNorm needs two.
+        """
+        full, rest = divmod(len(self._examples.ids), self._config.batch_size)
+        return max(1, full + (rest // self._world > 1))
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number ``first`` on.
+
+        Yields:
+            Pictures uint8 N x S x S x 3, and masks uint8 N x S x S or class indices int64 N.
+        """
+        config = self._config
+        indices = order(config, epoch, len(self._examples.ids), self._draw)
+        size = config.size_at(epoch)
+        batches = [
+            [
+                Key(int(index), epoch, size)
+                for index in indices[step * config.batch_size :][: config.batch_size]
+            ][self._rank :: self._world]
+            for step in range(first, self.steps)
+        ]
+        return _prepared(self._pictures, batches, config.workers)
+
+
+def plain_batches(examples: Examples, config: TrainConfig, size: int) -> Iterator[Batch]:
+    """Yield all pictures once, in order, unvaried, at ``size`` pixels."""
+    keys = [Key(row, 0, size) for row in range(len(examples.ids))]
+    step = 2 * config.batch_size
+    batches = [keys[start : start + step] for start in range(0, len(keys), step)]
+    return _prepared(_Pictures(examples, config, varied=False), batches, config.workers)
+
+
+def _prepared(pictures: _Pictures, batches: Sequence[list[Key]], workers: int) -> Iterator[Batch]:
+    """Yield batches in order, the next ones being prepared in threads meanwhile.
+
+    Threads, not processes: what prepares a picture releases the interpreter's lock, and a forked
+    process inherits thread pools that no longer run.
+    """
+    if not workers:
+        yield from map(pictures.batch, batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for keys in batches:
+                waiting.append(pool.submit(pictures.batch, keys))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

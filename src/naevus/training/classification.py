@@ -1,0 +1,156 @@
+"""What is particular to learning diagnoses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from naevus.datasets.pixelstore import Form
+from naevus.errors import DataError
+from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.scoring.classification import ClassificationScores
+from naevus.training.batches import Examples
+from naevus.training.losses import (
+    class_weights,
+    classification_loss,
+    effective_weights,
+    logit_adjustment,
+)
+from naevus.training.networks import Preprocessed, build_classifier
+from naevus.training.segmentation import outputs, usable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from naevus.datasets.pixelstore import PixelStore
+    from naevus.taxonomy import Taxonomy
+    from naevus.training.config import TrainConfig
+    from naevus.training.loop import Metrics
+
+
+class ClassificationLearning:
+    """Learns diagnoses; watched by the balanced accuracy of the balanced decision.
+
+    Args:
+        config: The recipe.
+        stores: Caches by name: ``pictures``, and ``copies...`` with other copies of some of them.
+        training: Ids that are trained on.
+        inner: Ids that training is watched on.
+        diagnoses: Code of each id.
+        taxonomy: The codes, in order.
+
+    Attributes:
+        shares: pi_c, share of each class in the training part, shape C.
+        weights: w_c, how much more than its share each class counts in training, shape C.
+
+    Raises:
+        DataError: A class has no training picture.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        stores: Mapping[str, PixelStore],
+        training: Sequence[str],
+        inner: Sequence[str],
+        diagnoses: Mapping[str, str],
+        taxonomy: Taxonomy,
+    ) -> None:
+        labels = {image_id: taxonomy.index(code) for image_id, code in diagnoses.items()}
+        pictures = stores["pictures"]
+        copies = [store for name, store in stores.items() if name.startswith("copies")]
+        self.training = Examples(usable(training, pictures), (pictures, *copies), labels=labels)
+        self.inner = Examples(usable(inner, pictures), (pictures,), labels=labels)
+        self._config, self.taxonomy = config, taxonomy
+        classes = np.array([labels[image_id] for image_id in self.training.ids], np.int64)
+        counts = np.bincount(classes, minlength=len(taxonomy)).tolist()
+        if 0 in counts:
+            raise DataError(
+                f"no training picture of {taxonomy.codes[counts.index(0)]}",
+                "use a data set that has pictures of every class, or fewer folds",
+            )
+        self._counts = counts
+        self.shares = np.array(counts) / sum(counts)
+        self.draw = None
+        sampled = torch.ones(len(counts))
+        if config.sampling == "balanced":
+            sampled = class_weights(counts, "balanced")
+            odds = sampled.numpy().astype(np.float64)[classes]
+            self.draw = odds / odds.sum()
+        in_loss = class_weights(counts, config.loss.class_weights)
+        adjustment = (
+            logit_adjustment(counts, config.loss.logit_adjustment)
+            if config.loss.logit_adjustment
+            else None
+        )
+        self.weights = effective_weights(
+            counts, in_loss, sampled, logit_adjustment=adjustment
+        ).numpy()
+        self._criterion = classification_loss(
+            config.loss.kind,
+            class_weights=in_loss,
+            label_smoothing=config.loss.label_smoothing,
+            gamma=config.loss.gamma,
+            logit_adjustment=adjustment,
+        )
+
+    @staticmethod
+    def forms(config: TrainConfig) -> dict[str, Form]:
+        """Return the form of the cache that is needed, by name."""
+        data = config.data
+        return {
+            "pictures": Form(
+                data.crop_mode,
+                data.cache_size,
+                margin=data.crop_margin,
+                colour_constancy=data.colour_constancy,
+            )
+        }
+
+    def network(self) -> Preprocessed:
+        """Build the network of the recipe."""
+        settings = self._config.network
+        return Preprocessed(
+            build_classifier(
+                settings.backbone,
+                len(self.taxonomy),
+                settings.weights,
+                pooling=settings.pooling,
+                hidden=settings.hidden,
+                dropout=settings.dropout,
+            )
+        )
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of logits N x C on class indices int64 N."""
+        self._criterion.to(logits.device)
+        value: Tensor = self._criterion(logits, targets)
+        return value
+
+    def inspect(self, network: nn.Module, size: int) -> Metrics:
+        """Return balanced accuracy, accuracy, and by class precision, recall, confusion."""
+        pairs = outputs(network, self.inner, self._config, size)
+        if not pairs:
+            return {"score": 0.0}
+        logits = torch.cat([logits for logits, _ in pairs]).numpy()
+        codes = [self.taxonomy.codes[index] for index in torch.cat([t for _, t in pairs])]
+        scores = ClassificationScores.from_probabilities(
+            list(self.inner.ids),
+            codes,
+            np.exp(natural_log_probabilities(logits, self.weights)),
+            np.exp(balanced_log_probabilities(logits, self.weights, self.shares)),
+            self.taxonomy,
+        )
+        balanced = scores.balanced
+        return {
+            "score": balanced.balanced_accuracy,
+            "balanced_accuracy": balanced.balanced_accuracy,
+            "accuracy": scores.probable.accuracy,
+            "recall": {entry.code: entry.recall for entry in balanced.classes},
+            "precision": {entry.code: entry.precision for entry in balanced.classes},
+            "confusion": balanced.confusion.tolist(),
+        }

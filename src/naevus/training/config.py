@@ -1,0 +1,219 @@
+"""What a training job can be told, typed and checked; TOML is how people write it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from naevus.errors import ConfigError
+from naevus.files import sha256_of
+from naevus.images.crops import CropMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Task = Literal["segmentation", "classification"]
+
+
+class Section(BaseModel):
+    """A table of the TOML file; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Which pictures are seen, and in which form."""
+
+    parts: tuple[str, ...] = Field(default=(), description="Parts of the data set; none means all.")
+    cache_size: int = Field(default=256, ge=16, description="Side of the cached square, pixels.")
+    copies_size: int = Field(
+        default=256, ge=16, description="Side of the cached other copies, pixels."
+    )
+    crop_mode: CropMode = "full"
+    crop_margin: float = Field(default=0.15, ge=0, le=1)
+    colour_constancy: bool = False
+    inner_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.5,
+        description="Share of the training groups kept apart to watch training.",
+    )
+
+
+class NetworkConfig(Section):
+    """The network; ``name`` and ``head`` are the classifier's, the rest the segmenter's."""
+
+    weights: Literal["imagenet", "none"] = "imagenet"
+    architecture: str = "unet"
+    encoder: str = "tu-tf_efficientnet_lite0"
+    decoder: dict[str, Any] = Field(default_factory=dict)
+    backbone: str = "tf_efficientnet_lite0"
+    pooling: Literal["avg", "max"] = "avg"
+    hidden: int = Field(default=0, ge=0)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+
+class LossConfig(Section):
+    """What is minimised; ``terms`` are the segmenter's, the rest the classifier's."""
+
+    terms: tuple[Literal["bce", "dice", "jaccard", "lovasz"], ...] = ("bce", "jaccard")
+    soft_masks: bool = True
+    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
+    gamma: float = Field(default=2.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["ones", "balanced", "balanced-sqrt"] = "balanced-sqrt"
+    logit_adjustment: float = Field(
+        default=0.0, ge=0, description="tau of Menon et al. 2021; 0 is off."
+    )
+
+
+class OptimiserConfig(Section):
+    """How the weights move."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    warm_up: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps.")
+    patience: int = Field(default=2, ge=0, description="Epochs the plateau schedule waits.")
+    clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
+    ema: float = Field(
+        default=0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 is off."
+    )
+
+
+class AugmentConfig(Section):
+    """How far a picture is changed in training; 0 turns a change off."""
+
+    dihedral: bool = True
+    rotation: float = Field(default=180.0, ge=0, le=180, description="Degrees, either way.")
+    scale: float = Field(
+        default=0.2, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale."
+    )
+    shift: float = Field(default=0.05, ge=0, lt=1, description="Share of the side, either way.")
+    stretch: float = Field(default=1.0, ge=1, le=3, description="Largest ratio of the two sides.")
+    brightness: float = Field(default=0.15, ge=0, lt=1)
+    contrast: float = Field(default=0.15, ge=0, lt=1)
+    saturation: float = Field(default=0.15, ge=0, lt=1)
+    hue: float = Field(default=10.0, ge=0, le=180, description="Degrees, either way.")
+    blur: float = Field(
+        default=1.0, ge=0, description="Largest Gaussian sigma, pixels at network size."
+    )
+    sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
+    jpeg: float = Field(default=0.3, ge=0, le=1, description="Share of pictures compressed again.")
+    hair: float = Field(default=0.1, ge=0, le=1, description="Share of pictures with drawn hairs.")
+
+
+class TrainConfig(Section):
+    """One training job.
+
+    ``sizes`` is the progressive picture size: pairs of (first epoch, side in pixels), from epoch
+    0 on; predictions are made at the last one. ``select`` names the weights that are exported:
+    those of the last epoch, or the best on the inner split; never chosen on the held-out fold.
+    """
+
+    task: Task
+    seed: int = Field(default=2018, ge=0)
+    epochs: int = Field(default=9, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    sizes: tuple[tuple[int, int], ...] = ((0, 160),)
+    sampling: Literal["natural", "balanced"] = "natural"
+    select: Literal["last", "best"] = "last"
+    early_stopping: int = Field(default=0, ge=0, description="Epochs without gain; 0 is off.")
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    workers: int = Field(default=1, ge=0, description="Processes that prepare batches.")
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_rise_from_epoch_0(
+        cls, sizes: tuple[tuple[int, int], ...]
+    ) -> tuple[tuple[int, int], ...]:
+        starts = [epoch for epoch, _ in sizes]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError("sizes are [first epoch, pixels] pairs, rising, from epoch 0")
+        return sizes
+
+    @property
+    def input_size(self) -> int:
+        """Side of the pictures the trained network is used with, pixels."""
+        return self.sizes[-1][1]
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the training pictures in an epoch, pixels."""
+        return [size for start, size in self.sizes if start <= epoch][-1]
+
+    def fingerprint(self) -> str:
+        """Return a hash of every setting that changes the trained weights."""
+        settings = self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
+        return sha256_of(json.dumps(settings, sort_keys=True))
+
+
+def load_config(
+    path: Path | None, task: Task | None = None, overrides: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Read a recipe, with single settings replaced.
+
+    Args:
+        path: A TOML file, or None for the defaults.
+        task: What is trained; the recipe must not say otherwise. None: what the recipe says.
+        overrides: Dotted names and their values, such as ``{"optimiser.clip": 0}``.
+
+    Raises:
+        ConfigError: The file is not TOML, or a setting is unknown or out of its range.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            settings = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read", "name an existing recipe") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: is not TOML ({error})", "mend the file") from error
+    if task is not None and settings.setdefault("task", task) != task:
+        raise ConfigError(f"{path}: is a recipe for {settings['task']}", f"use one for {task}")
+    for name, value in (overrides or {}).items():
+        _set(settings, name, value)
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path or 'settings'}: {name}: {first['msg']}", "see `naevus recipe` for all settings"
+        ) from error
+
+
+def to_toml(config: TrainConfig) -> str:
+    """Return the configuration as TOML that :func:`load_config` reads back."""
+    settings = config.model_dump(mode="json")
+    top = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in top.items()]
+    for section, values in settings.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{section}]"]
+            lines += [f"{name} = {_value(value)}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_value(item)}" for name, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def _set(settings: dict[str, Any], name: str, value: Any) -> None:
+    *sections, key = name.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+    settings[key] = value

@@ -1,0 +1,332 @@
+"""One fold from cached pictures to a bundle and its held-out predictions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from naevus import __version__
+from naevus.bundles.bundle import Bundle, BundleSpec, Member, write_bundle
+from naevus.datasets.folds import inner_split
+from naevus.datasets.pixelstore import Form, PixelStore, Source
+from naevus.errors import DataError, RunError
+from naevus.files import atomic, sha256_of, write_text
+from naevus.images.read import PICTURE_SUFFIXES
+from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.training.batches import BatchMaker
+from naevus.training.checkpoint import load_network, save_tensors
+from naevus.training.classification import ClassificationLearning
+from naevus.training.export import export_onnx
+from naevus.training.loop import CHECKPOINT, Trainer, Watch
+from naevus.training.precision import keep_depthwise_fp32, resolve
+from naevus.training.segmentation import SegmentationLearning
+from naevus.training.summary import layer_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from naevus.datasets.records import Dataset
+    from naevus.training.config import TrainConfig
+    from naevus.training.loop import Metrics
+    from naevus.training.networks import Preprocessed
+    from naevus.training.run import Run
+
+_log = logging.getLogger(__name__)
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pictures a job learns from.
+
+    Attributes:
+        dataset: The pictures of the task, with their labels.
+        cache: Folder of the pixel stores; shared by jobs.
+        masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
+        copies: Folders with other copies of some of the pictures, named alike.
+        warm_start: A run to start from in place of the recipe's weights.
+    """
+
+    dataset: Dataset
+    cache: Path
+    masks: Path | None = None
+    copies: tuple[Path, ...] = ()
+    warm_start: Run | None = None
+    stores: dict[str, PixelStore] = field(default_factory=dict)
+
+    def sources(self) -> list[Source]:
+        """Return the pictures and the masks that go with them."""
+        sources = []
+        for row in self.dataset.rows():
+            assert row.path is not None
+            mask = row.mask_path
+            if self.masks is not None:
+                predicted = self.masks / f"{row.image_id}_segmentation.png"
+                mask = predicted if predicted.exists() else None
+            sources.append(Source(row.image_id, row.path, mask))
+        return sources
+
+
+def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """Return the training pictures that a recipe is about.
+
+    Raises:
+        DataError: There are none.
+    """
+    parts = config.data.parts or dataset.parts
+    chosen = dataset.part(*(part for part in parts if part in dataset.parts)).split("train")
+    labelled = (
+        chosen.with_masks()
+        if config.task == "segmentation"
+        else (chosen.pictures().with_diagnosis())
+    )
+    if not len(labelled):
+        what = "masks" if config.task == "segmentation" else "diagnoses"
+        raise DataError(
+            f"{dataset.root}: no training pictures with {what} in {', '.join(parts)}",
+            "check the folder with `naevus check`, or set data.parts",
+        )
+    return labelled
+
+
+def prepare(
+    material: Material, config: TrainConfig, progress: Callable[[str], Callable[[int, int], None]]
+) -> Mapping[str, str]:
+    """Build or open the caches a job needs.
+
+    Args:
+        material: What is to be cached; its ``stores`` are filled.
+        config: The recipe.
+        progress: Given what is being done, returns what is told (done, total).
+
+    Returns:
+        Why each unusable picture was left out, by id.
+
+    Raises:
+        DataError: A folder of copies has none of the pictures.
+    """
+    kind = _learning(config)
+    sources = material.sources()
+    for name, form in kind.forms(config).items():
+        material.stores[name] = _store(material, sources, form, progress(f"caching {name}"))
+    for number, folder in enumerate(material.copies):
+        by_id = {path.stem: path for path in folder.iterdir() if path.suffix in PICTURE_SUFFIXES}
+        copied = [
+            source._replace(path=by_id[source.image_id])
+            for source in sources
+            if source.image_id in by_id
+        ]
+        if not copied:
+            raise DataError(f"{folder}: holds no copy of any picture", "name files by image id")
+        form = Form(
+            config.data.crop_mode,
+            config.data.copies_size,
+            margin=config.data.crop_margin,
+            colour_constancy=config.data.colour_constancy,
+        )
+        material.stores[f"copies-{number}"] = _store(
+            material, copied, form, progress("caching copies")
+        )
+    return {
+        image_id: why
+        for store in material.stores.values()
+        for image_id, why in store.quarantined.items()
+    }
+
+
+def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
+    """Train one fold, export its bundle, and predict what it held out.
+
+    A fold that is finished is left as it is; one that was interrupted goes on.
+
+    Args:
+        run: The run.
+        fold: Which fold is held out.
+        material: The pictures, their caches built by :func:`prepare`.
+        watch: Who is told how it goes.
+    """
+    folder = run.fold_folder(fold)
+    if (folder / "heldout.parquet").exists():
+        return
+    config = run.config
+    training, inner = inner_split(
+        run.folds, fold, material.dataset, config.data.inner_share, config.seed
+    )
+    learning = _make_learning(config, material, training, inner)
+    torch.manual_seed(config.seed)
+    network = learning.network()
+    if material.warm_start is not None:
+        _warm_start(network, material.warm_start, run, fold)
+    precision = resolve(config.precision)
+    if precision != "32-true" and not torch.cuda.is_available():
+        keep_depthwise_fp32(network)
+    fabric = Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
+    fabric.launch()
+    write_text(folder / "network.txt", layer_summary(network.network, config.input_size))
+    _log.info(
+        "fold %d: %d training pictures, %d watched, %d held out, precision %s%s",
+        fold,
+        len(learning.training.ids),
+        len(learning.inner.ids),
+        len(run.folds.held_out(fold)),
+        precision,
+        ", going on" if (folder / CHECKPOINT).exists() else "",
+    )
+    batches = BatchMaker(
+        learning.training,
+        config,
+        learning.draw,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+
+    def tell(history: list[Metrics]) -> None:
+        with atomic(folder / "history.csv") as temporary:
+            pd.json_normalize(history).to_csv(temporary, index=False)
+        row = history[-1]
+        _log.info(
+            "fold %d epoch %d: loss %.4f, inner score %.4f, %.1f pictures/s",
+            fold,
+            row["epoch"],
+            row["loss"],
+            row["inner_score"],
+            row["pictures_per_second"],
+        )
+        watch.epoch(history)
+
+    trainer = Trainer(network, learning, batches, config, fabric, folder)
+    trainer.fit(Watch(watch.step, tell))
+    if fabric.is_global_zero:
+        save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
+        export_fold(run, fold, learning, trainer.used)
+        predict_held_out(run, fold, material)
+
+
+def export_fold(
+    run: Run, fold: int, learning: SegmentationLearning | ClassificationLearning, network: nn.Module
+) -> Bundle:
+    """Write a fold's bundle: the graph with its preprocessing, and what it needs to be used."""
+    config, data = run.config, run.config.data
+    graph = run.fold_folder(fold) / "network.onnx"
+    output = "logit" if config.task == "segmentation" else "logits"
+    export_onnx(network, graph, input_size=config.input_size, output=output)
+    settings = config.network
+    name = (
+        f"{settings.architecture}:{settings.encoder}"
+        if config.task == "segmentation"
+        else settings.backbone
+    )
+    seen: dict[str, Any] = {}
+    if isinstance(learning, ClassificationLearning):
+        seen = {
+            "taxonomy": learning.taxonomy.name,
+            "classes": learning.taxonomy.codes,
+            "crop_mode": data.crop_mode,
+            "crop_margin": data.crop_margin,
+            "weights": tuple(map(float, learning.weights)),
+            "shares": tuple(map(float, learning.shares)),
+        }
+    spec = BundleSpec(
+        task=config.task,
+        members=(
+            Member(file="network.onnx", fold=fold, architecture=name, input_size=config.input_size),
+        ),
+        colour_constancy=data.colour_constancy,
+        provenance={
+            "naevus": __version__,
+            "recipe": config.fingerprint(),
+            "data": run.inputs["fingerprint"],
+            "folds": run.folds.sha256,
+            "training pictures": len(learning.training.ids),
+        },
+        **seen,
+    )
+    bundle = write_bundle(run.bundle_folder(fold), spec, {"network.onnx": graph})
+    graph.unlink()
+    return bundle
+
+
+def _learning(config: TrainConfig) -> type[SegmentationLearning | ClassificationLearning]:
+    return SegmentationLearning if config.task == "segmentation" else ClassificationLearning
+
+
+def _make_learning(
+    config: TrainConfig, material: Material, training: list[str], inner: list[str]
+) -> SegmentationLearning | ClassificationLearning:
+    if config.task == "segmentation":
+        return SegmentationLearning(config, material.stores, training, inner)
+    table = material.dataset.table
+    diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
+    return ClassificationLearning(
+        config, material.stores, training, inner, diagnoses, material.dataset.taxonomy
+    )
+
+
+def _store(
+    material: Material, sources: list[Source], form: Form, progress: Callable[[int, int], None]
+) -> PixelStore:
+    """Build a store in a folder named by where its pictures lie and what they look like."""
+    first = sources[0]
+    places = (str(first.path.parent), str(first.mask_path and first.mask_path.parent))
+    key = sha256_of(*places, str(len(sources)), repr(form))[:16]
+    return PixelStore.build(
+        sources, form, material.cache / f"{form.mode}-{form.size}-{key}", progress=progress
+    )
+
+
+def _warm_start(network: Preprocessed, source: Run, run: Run, fold: int) -> None:
+    """Take over another run's weights, of the fold that held out the same pictures.
+
+    Raises:
+        RunError: That run trained on what this fold holds out, or has not finished the fold.
+    """
+    seen = set(source.folds.table["image_id"]) - set(source.folds.test())
+    seen -= set(source.folds.held_out(fold))
+    leaked = seen & {*run.folds.held_out(fold), *run.folds.test()}
+    if leaked:
+        raise RunError(
+            f"{source.folder}: its fold {fold} trained on {min(leaked)}, which is held out here",
+            "start from a run over the same folds",
+        )
+    weights = source.fold_folder(fold) / WEIGHTS
+    if not weights.exists():
+        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
+    load_network(weights, network)
+
+
+def predict_held_out(run: Run, fold: int, material: Material) -> None:
+    """Predict, from the fold's exported bundle, the pictures that it never saw.
+
+    Segmentation gives masks at the pictures' sizes and how they compare with the truth;
+    classification gives logits. ``heldout.parquet``, written last, says that the fold is finished.
+    """
+    bundle = Bundle.read(run.bundle_folder(fold))
+    held_out = set(run.folds.held_out(fold))
+    if run.config.task == "segmentation":
+        sources = [
+            (row.image_id, row.path, row.mask_path)
+            for row in material.dataset.rows()
+            if row.image_id in held_out and row.path and row.mask_path
+        ]
+        table = heldout_scores(bundle, sources, out=run.folder / "masks")
+    else:
+        store = material.stores["pictures"]
+        ids = sorted(held_out.intersection(store.ids))
+        table = heldout_logits(bundle, store, ids)
+        spec = bundle.spec
+        truth = material.dataset.table.set_index("image_id")["diagnosis"]
+        table["truth"] = table["image_id"].map(truth)
+        for column, values in (("share", spec.shares), ("weight", spec.weights)):
+            for code, value in zip(spec.classes, values, strict=True):
+                table[f"{column}_{code}"] = value
+    table["group_id"] = table["image_id"].map(run.folds.table.set_index("image_id")["group_id"])
+    with atomic(run.fold_folder(fold) / "heldout.parquet") as temporary:
+        table.to_parquet(temporary, index=False)

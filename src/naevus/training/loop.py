@@ -1,0 +1,237 @@
+"""The training loop, for both tasks, from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from naevus.training.checkpoint import (
+    load_checkpoint,
+    load_network,
+    save_checkpoint,
+    save_tensors,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from naevus.training.batches import BatchMaker
+    from naevus.training.config import OptimiserConfig, TrainConfig
+
+Metrics = dict[str, Any]
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+
+
+class Learning(Protocol):
+    """What differs between segmentation and classification."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+
+    def inspect(self, network: nn.Module, size: int) -> Metrics:
+        """Return metrics on the inner part; ``score`` (higher is better) must be among them."""
+
+
+@dataclass
+class State:
+    """Where a job stands, and what it has seen; all of it survives an interruption."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = -1
+    plateau: dict[str, Any] = field(default_factory=dict)
+    history: list[Metrics] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how training goes.
+
+    Attributes:
+        step: Called with (steps done, all steps, mean loss of the epoch) after each step.
+        epoch: Called with the whole history, a row an epoch, after each epoch.
+    """
+
+    step: Callable[[int, int, float], None]
+    epoch: Callable[[list[Metrics]], None]
+
+
+class Trainer:
+    """Trains a network, or goes on training it, until the last epoch or an early stop.
+
+    Args:
+        network: Takes uint8 N x S x S x 3, gives logits.
+        learning: The task.
+        batches: Makes the batches.
+        config: The recipe.
+        fabric: Device, precision and processes.
+        folder: Where the checkpoint and the best weights are, or will be.
+
+    Attributes:
+        used: The network to use: its weights averaged over steps if so configured.
+        state: Where training stands.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning: Learning,
+        batches: BatchMaker,
+        config: TrainConfig,
+        fabric: Fabric,
+        folder: Path,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self._network, self._learning, self._batches = network, learning, batches
+        self._config, self._fabric = config, fabric
+        self._checkpoint, self._best = folder / CHECKPOINT, folder / BEST
+        self._wrapped, self._optimiser = fabric.setup(
+            network, make_optimiser(network, config.optimiser)
+        )
+        self._average = _average(network, config.optimiser.ema)
+        self.used = self._average.module if self._average else network
+        self._plateau = ReduceLROnPlateau(
+            self._optimiser, mode="max", patience=config.optimiser.patience
+        )
+        self._total = config.epochs * batches.steps
+        self._networks = {"network": network, "average": self.used}
+        self.state = State()
+        if self._checkpoint.exists():
+            self.state = State(**load_checkpoint(self._checkpoint, self._networks, self._optimiser))
+            if self.state.plateau:
+                self._plateau.load_state_dict(self.state.plateau)
+
+    def fit(self, watch: Watch) -> None:
+        """Train; afterwards ``used`` holds the weights that the recipe selects."""
+        state = self.state
+        while state.epoch < self._config.epochs and not self._stopped_early():
+            self._train_epoch(watch)
+            metrics = self._learning.inspect(self.used, self._config.size_at(state.epoch))
+            self._close_epoch(metrics)
+            if self._config.select == "best" and state.best_epoch == state.epoch - 1:
+                self._save_best()
+            self._save()
+            watch.epoch(state.history)
+        if self._config.select == "best":
+            self._fabric.barrier()
+            load_network(self._best, self.used)
+
+    def _train_epoch(self, watch: Watch) -> None:
+        """Go through the batches of an epoch that have not been seen yet."""
+        state = self.state
+        self._network.train()
+        saved = began = time.monotonic()
+        for pixels, targets in self._batches.epoch(state.epoch, first=state.step):
+            state.loss_sum += self._step(pixels, targets)
+            state.step += 1
+            done = state.epoch * self._batches.steps + state.step
+            watch.step(done, self._total, state.loss_sum / state.step)
+            now = time.monotonic()
+            if now - saved > self._config.checkpoint_seconds:
+                state.seconds += now - began
+                self._save()
+                saved = began = time.monotonic()
+        state.seconds += time.monotonic() - began
+
+    def _step(self, pixels: Tensor, targets: Tensor) -> float:
+        """Learn from one batch; return its loss."""
+        config, fabric = self._config.optimiser, self._fabric
+        step = self.state.epoch * self._batches.steps + self.state.step
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(config, step, self._total, self._plateau)
+        logits = self._wrapped(fabric.to_device(pixels))
+        loss = self._learning.loss(logits.float(), fabric.to_device(targets))
+        fabric.backward(loss)
+        if config.clip:
+            fabric.clip_gradients(self._wrapped, self._optimiser, max_norm=config.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        if self._average:
+            self._average.update(self._network, step=step + 1)
+        return loss.item()
+
+    def _close_epoch(self, metrics: Metrics) -> None:
+        """Write the epoch's row of the history and move on to the next."""
+        state, config, steps = self.state, self._config, self._batches.steps
+        state.history.append(
+            {
+                "epoch": state.epoch,
+                "size": config.size_at(state.epoch),
+                "learning_rate": self._optimiser.param_groups[0]["lr"],
+                "loss": state.loss_sum / steps,
+                "seconds": round(state.seconds, 1),
+                "pictures_per_second": round(steps * config.batch_size / state.seconds, 1),
+                **{f"inner_{name}": value for name, value in metrics.items()},
+            }
+        )
+        if state.best is None or metrics["score"] > state.best:
+            state.best, state.best_epoch = metrics["score"], state.epoch
+        state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
+        if config.optimiser.schedule == "plateau":
+            self._plateau.step(metrics["score"])
+            state.plateau = self._plateau.state_dict()
+
+    def _stopped_early(self) -> bool:
+        waited = self.state.epoch - 1 - self.state.best_epoch
+        return bool(self._config.early_stopping) and waited >= self._config.early_stopping
+
+    def _save(self) -> None:
+        if self._fabric.is_global_zero:
+            save_checkpoint(self._checkpoint, self._networks, self._optimiser, vars(self.state))
+
+    def _save_best(self) -> None:
+        if self._fabric.is_global_zero:
+            save_tensors(self._best, self.used.state_dict(), {"epoch": self.state.best_epoch})
+
+
+def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:
+    """Return the optimiser; biases and normalisation layers are not decayed."""
+    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
+        )
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate)
+
+
+def learning_rate(
+    config: OptimiserConfig, step: int, total: int, plateau: ReduceLROnPlateau
+) -> float:
+    """Return the learning rate of a step; a function of its position and the plateau alone."""
+    warm = round(config.warm_up * total)
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    if config.schedule == "cosine":
+        done = (step - warm) / max(1, total - warm)
+        return config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done))
+    if config.schedule == "plateau":
+        return float(plateau.get_last_lr()[0])
+    return config.learning_rate
+
+
+def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
+    """Return the running average of the weights; it starts short-sighted and widens."""
+    if decay == 0:
+        return None
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.75)

@@ -1,0 +1,286 @@
+"""Networks: any segmentation-models-pytorch architecture on any timm encoder, any timm classifier.
+
+Both kinds take float pictures N×3×H×W normalised as ``normalisation_of`` says; ``Preprocessed``
+takes pictures as they are stored, uint8 N×H×W×3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from naevus.errors import ConfigError, WeightsError
+from naevus.training.encoders import PLAIN_UNET, Normalisation, normalisation_of, timm_name
+from naevus.training.plain_unet import PlainUnet
+from naevus.training.weights import Weights, pretrained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "Classifier",
+    "Pooling",
+    "Preprocessed",
+    "Segmenter",
+    "build_classifier",
+    "build_segmenter",
+    "normalisation_of",
+]
+
+Pooling = Literal["avg", "max"]
+
+_SETTING_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+_FIXED_OPTIONS = frozenset(
+    {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
+)
+
+
+class Segmenter(nn.Module):
+    """A segmentation network that gives one logit a pixel at any picture size.
+
+    Sides that the encoder's stride does not divide are padded by repeating the edge, and the
+    logits cut back.
+
+    Args:
+        network: Takes N×3×H×W and gives N×1×H×W for sides divisible by ``stride``.
+        stride: The product of all subsampling in ``network``.
+        normalisation: What the encoder expects.
+    """
+
+    def __init__(self, network: nn.Module, *, stride: int, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = stride
+        self.normalisation = normalisation
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Take pictures N×3×H×W to logits N×H×W."""
+        height, width = pictures.shape[-2:]
+        bottom, right = -height % self.stride, -width % self.stride
+        if bottom or right:
+            pictures = functional.pad(pictures, (0, right, 0, bottom), mode="replicate")
+        logits: Tensor = self.network(pictures)
+        return logits[:, 0, :height, :width]
+
+
+class Classifier(nn.Module):
+    """A timm network without its last layer, and a new head of its own: features → pool → head.
+
+    With ``hidden=0`` the head is linear over the pooled features (after dropout), so that the
+    share of each place in a logit can be read from the feature maps.
+
+    Args:
+        backbone: A timm network made with ``num_classes=0`` and the pooling wanted.
+        width: How many pooled features ``backbone`` gives.
+        classes: How many logits to give.
+        hidden: Width of a dense layer with ReLU before the last one, or 0 for none.
+        dropout: Share of the inputs of each dense layer set to zero in training.
+        normalisation: What the backbone expects.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        width: int,
+        classes: int,
+        hidden: int,
+        dropout: float,
+        normalisation: Normalisation,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.normalisation = normalisation
+        layers: list[nn.Module] = [nn.Dropout(dropout)]
+        if hidden:
+            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout)]
+        self.head = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Take pictures N×3×H×W to feature maps, N×F×h×w in convolutional backbones."""
+        maps: Tensor = self.backbone.forward_features(pictures)  # type: ignore[operator]
+        return maps
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Take what ``features`` gives to one vector a picture, N×F."""
+        pooled: Tensor = self.backbone.forward_head(features)  # type: ignore[operator]
+        return pooled
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Take pictures N×3×H×W to logits N×classes."""
+        logits: Tensor = self.head(self.pool(self.features(pictures)))
+        return logits
+
+
+class Preprocessed(nn.Module):
+    """A network with its normalisation inside: takes pictures as they are stored.
+
+    Args:
+        network: What ``build_segmenter`` or ``build_classifier`` gave.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: Segmenter | Classifier) -> None:
+        super().__init__()
+        self.network = network
+        mean, std = (torch.tensor(values) for values in network.normalisation)
+        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Take uint8 pixels N×H×W×3 (RGB) to the network's logits."""
+        pictures = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
+        logits: Tensor = self.network(pictures * self.scale + self.shift)
+        return logits
+
+
+def build_segmenter(
+    architecture: str = "unet",
+    encoder: str = "tu-tf_efficientnet_lite0",
+    weights: Weights = "imagenet",
+    decoder: Mapping[str, Any] | None = None,
+) -> Segmenter:
+    """Build a segmentation network with one logit a pixel.
+
+    Args:
+        architecture: A class of segmentation-models-pytorch, in any case (``unet``, ``fpn``,
+            ``deeplabv3plus``...), or ``plain-unet`` for one from scratch.
+        encoder: A timm network, with or without segmentation-models-pytorch's prefix ``tu-``;
+            without meaning for ``plain-unet``.
+        weights: What the encoder starts from; the rest is random in any case.
+        decoder: Further options of the architecture, such as ``decoder_channels`` or
+            ``encoder_depth`` (with ``plain-unet``: ``channels``).
+
+    Raises:
+        ConfigError: An unknown architecture or encoder, or options it does not take.
+        WeightsError: The weights cannot be had.
+    """
+    options = dict(decoder or {})
+    _check_weights(weights)
+    if architecture == PLAIN_UNET:
+        return _plain_unet(weights, options)
+    known = smp.MODEL_ARCHITECTURES_MAPPING
+    if architecture.lower() not in known:
+        names = ", ".join(sorted([*known, PLAIN_UNET]))
+        raise ConfigError(f"no architecture is called {architecture!r}", f"choose one of {names}")
+    if fixed := _FIXED_OPTIONS & options.keys():
+        raise ConfigError(f"the decoder options may not hold {', '.join(sorted(fixed))}")
+    name = timm_name(encoder)
+
+    def build(hub: bool) -> nn.Module:
+        made: nn.Module = known[architecture.lower()](
+            encoder_name=f"tu-{name}",
+            encoder_weights=True if hub else None,
+            in_channels=3,
+            classes=1,
+            **options,
+        )
+        return made
+
+    network = _build(f"{architecture} on {name}", name, weights, build, _encoder_of)
+    stride = int(network.encoder.output_stride)  # type: ignore[union-attr, arg-type]
+    return Segmenter(network, stride=stride, normalisation=normalisation_of(name))
+
+
+def build_classifier(
+    backbone: str = "tf_efficientnet_lite0",
+    classes: int = 7,
+    weights: Weights = "imagenet",
+    *,
+    pooling: Pooling = "avg",
+    hidden: int = 0,
+    dropout: float = 0.2,
+) -> Classifier:
+    """Build a classification network.
+
+    Args:
+        backbone: A timm network, or a name in ``ALIASES``.
+        classes: How many logits it gives.
+        weights: What the backbone starts from; the head is random in any case.
+        pooling: How feature maps become one vector.
+        hidden: Width of a dense layer with ReLU before the last one; 0 for none.
+        dropout: Share of the inputs of each dense layer set to zero in training.
+
+    Raises:
+        ConfigError: timm has no such backbone, it does not take the pooling, or a number is out of
+            its range.
+        WeightsError: The weights cannot be had.
+    """
+    name = timm_name(backbone)
+    _check_weights(weights)
+    if classes < 1 or hidden < 0 or not 0 <= dropout < 1:
+        raise ConfigError(
+            f"a classifier cannot have classes={classes}, hidden={hidden}, dropout={dropout}",
+            "choose classes of 1 or more, hidden of 0 or more and dropout of 0 to below 1",
+        )
+
+    def build(hub: bool) -> nn.Module:
+        made: nn.Module = timm.create_model(
+            name, pretrained=hub, num_classes=0, global_pool=pooling
+        )
+        return made
+
+    network = _build(f"{name} with {pooling} pooling", name, weights, build, lambda made: made)
+    return Classifier(
+        network,
+        width=_drop_dense_layers(network),
+        classes=classes,
+        hidden=hidden,
+        dropout=dropout,
+        normalisation=normalisation_of(name),
+    )
+
+
+def _encoder_of(network: nn.Module) -> Any:
+    return network.encoder.model  # type: ignore[union-attr]
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in ("imagenet", "none"):
+        raise ConfigError(f"no weights are called {weights!r}", "choose imagenet or none")
+
+
+def _plain_unet(weights: Weights, options: dict[str, Any]) -> Segmenter:
+    if weights != "none":
+        raise WeightsError(
+            f"{PLAIN_UNET} has no pretrained weights", "ask for random ones with `--weights none`"
+        )
+    try:
+        network = PlainUnet(**options)
+    except _SETTING_ERRORS as error:
+        raise ConfigError(f"{PLAIN_UNET} does not take these options ({error})") from error
+    return Segmenter(network, stride=network.stride, normalisation=normalisation_of(PLAIN_UNET))
+
+
+def _build(
+    title: str,
+    name: str,
+    weights: Weights,
+    build: Callable[[bool], nn.Module],
+    encoder: Callable[[nn.Module], Any],
+) -> nn.Module:
+    """Build with the weights wanted; what the libraries say of bad settings is a ConfigError."""
+    try:
+        return build(False) if weights == "none" else pretrained(name, build, encoder)
+    except _SETTING_ERRORS as error:
+        raise ConfigError(
+            f"{title} cannot be built ({error})", "change the options, or choose another network"
+        ) from error
+
+
+def _drop_dense_layers(network: nn.Module) -> int:
+    """Drop the dense layers VGG has before its last one, and return the width of what is pooled.
+
+    They hold nine tenths of its parameters, and tie them to 7 × 7 feature maps.
+    """
+    if isinstance(network, timm.models.VGG):
+        network.pre_logits = nn.Identity()  # type: ignore[assignment]
+        return int(network.num_features)
+    return int(network.head_hidden_size)  # type: ignore[arg-type]

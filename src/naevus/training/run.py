@@ -1,0 +1,141 @@
+"""A run: the folder of one training job."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from naevus.datasets.folds import Folds
+from naevus.errors import RunError
+from naevus.files import atomic, write_json, write_text
+from naevus.training.config import TrainConfig, load_config, to_toml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PACKAGES = (
+    "naevus",
+    "torch",
+    "timm",
+    "segmentation-models-pytorch",
+    "lightning-fabric",
+    "numpy",
+    "opencv-python-headless",
+    "openvino",
+    "onnx",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder: ``run.toml``, ``inputs.json``, ``environment.json``, ``folds.csv``, ``fold-k/``.
+
+    Attributes:
+        folder: Where it is.
+        config: The resolved recipe.
+        folds: Who is held out when.
+        inputs: Where the pictures came from: ``data``, ``copies``, ``masks``, fingerprints.
+    """
+
+    folder: Path
+    config: TrainConfig
+    folds: Folds
+    inputs: dict[str, Any]
+
+    @classmethod
+    def start(cls, folder: Path, config: TrainConfig, folds: Folds, inputs: dict[str, Any]) -> Run:
+        """Make a run's folder, or take up the one that is there.
+
+        Raises:
+            RunError: The folder holds a run with another recipe, other folds or other data.
+        """
+        if (folder / "run.toml").exists():
+            there = cls.open(folder)
+            for what, same in (
+                ("another recipe", there.config.fingerprint() == config.fingerprint()),
+                ("other folds", there.folds.sha256 == folds.sha256),
+                ("other data", there.inputs == inputs),
+            ):
+                if not same:
+                    raise RunError(f"{folder}: holds a run with {what}", "choose another --out")
+            return there
+        folds.write(folder / "folds.csv")
+        write_json(folder / "inputs.json", inputs)
+        write_json(folder / "environment.json", environment())
+        write_text(folder / "run.toml", to_toml(config))
+        return cls(folder, config, folds, inputs)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            RunError: There is none, or it is incomplete.
+        """
+        path = folder / "run.toml"
+        if not path.exists():
+            raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
+        try:
+            inputs = json.loads((folder / "inputs.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder}: inputs.json cannot be read", "train it again") from error
+        return cls(folder, load_config(path), Folds.read(folder / "folds.csv"), inputs)
+
+    def fold_folder(self, fold: int) -> Path:
+        """Return the folder of one fold."""
+        return self.folder / f"fold-{fold}"
+
+    def bundle_folder(self, fold: int) -> Path:
+        """Return the folder of one fold's bundle."""
+        return self.fold_folder(fold) / "bundle"
+
+    def finished(self) -> list[int]:
+        """Return the folds that are trained and have their held-out predictions."""
+        return [
+            fold
+            for fold in range(self.folds.k)
+            if (self.fold_folder(fold) / "heldout.parquet").exists()
+        ]
+
+    def join(self) -> pd.DataFrame:
+        """Join the folds' held-out predictions by id into ``oof.parquet``.
+
+        Returns:
+            One row a picture, with the ``fold`` that predicted it and never saw its group.
+
+        Raises:
+            RunError: No fold is finished, or a picture was predicted twice or by a wrong fold.
+        """
+        finished = self.finished()
+        if not finished:
+            raise RunError(f"{self.folder}: no fold is finished", "train at least one fold")
+        tables = []
+        for fold in finished:
+            table = pd.read_parquet(self.fold_folder(fold) / "heldout.parquet")
+            strangers = set(table["image_id"]) - set(self.folds.held_out(fold))
+            if strangers:
+                raise RunError(
+                    f"{self.folder}: fold {fold} predicted {min(strangers)}, which it trained on",
+                    f"delete {self.fold_folder(fold).name} and train it again",
+                )
+            tables.append(table.assign(fold=fold))
+        joined = pd.concat(tables).sort_values("image_id", ignore_index=True)
+        with atomic(self.folder / "oof.parquet") as temporary:
+            joined.to_parquet(temporary, index=False)
+        return joined
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that a run was made with."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

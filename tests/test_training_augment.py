@@ -1,0 +1,128 @@
+"""Augmentation: the same chance gives the same picture; masks move with their pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from naevus.training.augment import Augmentation, generator
+from naevus.training.config import AugmentConfig
+
+STILL = AugmentConfig(
+    dihedral=False,
+    rotation=0,
+    scale=0,
+    shift=0,
+    stretch=1,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    blur=0,
+    sharpen=0,
+    jpeg=0,
+    hair=0,
+)
+WARPED = STILL.model_copy(
+    update={"dihedral": True, "rotation": 180, "scale": 0.2, "shift": 0.05, "stretch": 1.5}
+)
+
+
+def picture(side: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def disc(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """Return a bright ellipse off the middle, and its mask."""
+    y, x = np.mgrid[:side, :side] / side
+    mask = ((x - 0.4) / 0.25) ** 2 + ((y - 0.55) / 0.15) ** 2 < 1
+    pixels = np.where(mask[..., None], 230, 20).astype(np.uint8).repeat(3, axis=2)
+    return pixels, mask.astype(np.uint8) * 255
+
+
+def test_everything_off_changes_nothing() -> None:
+    pixels = picture()
+    mask = pixels[..., 0].copy()
+    varied, moved = Augmentation(STILL)(pixels, mask, 64, generator(1, 0, "a"))
+    np.testing.assert_array_equal(varied, pixels)
+    assert moved is not None
+    np.testing.assert_array_equal(moved, mask)
+
+
+def test_depends_on_seed_epoch_and_id_alone() -> None:
+    vary = Augmentation(AugmentConfig(hair=1, jpeg=1))
+    pixels = picture()
+
+    def varied(seed: int, epoch: int, image_id: str) -> bytes:
+        return vary(pixels, None, 48, generator(seed, epoch, image_id))[0].tobytes()
+
+    first = varied(1, 2, "a")
+    varied(9, 9, "z")
+    assert varied(1, 2, "a") == first
+    others = {varied(2, 2, "a"), varied(1, 3, "a"), varied(1, 2, "b")}
+    assert first not in others
+    assert len(others) == 3
+
+
+@given(st.integers(0, 10_000), st.sampled_from([48, 96, 128]))
+def test_masks_follow_their_pictures(epoch: int, size: int) -> None:
+    pixels, mask = disc()
+    varied, moved = Augmentation(WARPED)(pixels, mask, size, generator(0, epoch, "x"))
+    assert moved is not None
+    assert varied.shape == (size, size, 3)
+    assert moved.shape == (size, size)
+    bright = varied[..., 0].astype(float) / 210 * 255 - 20 / 210 * 255
+    assert np.abs(bright - moved).max() <= 3  # the same warp of the same shape
+
+
+@given(st.integers(0, 10_000))
+def test_masks_of_another_size_land_in_the_same_place(epoch: int) -> None:
+    pixels, mask = disc(96)
+    _, small_mask = disc(48)
+    vary = Augmentation(WARPED)
+    moved = vary(pixels, mask, 96, generator(0, epoch, "x"))[1]
+    other = vary(pixels, small_mask, 96, generator(0, epoch, "x"))[1]
+    assert moved is not None
+    assert other is not None
+    differing = np.mean((moved > 127) != (other > 127))
+    assert differing < 0.03
+
+
+def test_quarter_turns_are_exact() -> None:
+    config = STILL.model_copy(update={"dihedral": True})
+    pixels = picture(32)
+    views = {
+        np.rot90(side, turns).tobytes() for side in (pixels, pixels[:, ::-1]) for turns in range(4)
+    }
+    seen = {
+        Augmentation(config)(pixels, None, 32, generator(0, epoch, "x"))[0].tobytes()
+        for epoch in range(60)
+    }
+    assert seen == views
+
+
+@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "hue", "jpeg", "hair"])
+def test_each_change_changes(change: str) -> None:
+    config = STILL.model_copy(update={change: 30 if change == "hue" else 0.9})
+    pixels = picture()
+    vary = Augmentation(config)
+    assert any(
+        not np.array_equal(vary(pixels, None, 64, generator(0, epoch, "x"))[0], pixels)
+        for epoch in range(5)
+    )
+
+
+def test_blur_and_sharpening_move_sharpness_both_ways() -> None:
+    pixels, _ = disc(64)
+
+    def edges(array: np.ndarray) -> float:
+        return float(np.abs(np.diff(array.astype(float), axis=0)).max())
+
+    config = STILL.model_copy(update={"blur": 1.5, "sharpen": 1.5})
+    values = [
+        edges(Augmentation(config)(pixels, None, 64, generator(0, epoch, "x"))[0])
+        for epoch in range(30)
+    ]
+    assert min(values) < edges(pixels) < max(values)
