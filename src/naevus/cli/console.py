@@ -1,0 +1,63 @@
+"""Where commands print, and how long work shows that it moves."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Task
+
+# An unknown width (a file, a pipe) would wrap tables at 80 columns and break paths.
+console = Console(width=None if os.isatty(1) else 120, highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """How many a second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with rate and time left; yield what moves it.
+
+    Args:
+        description: What is being done, as a participle ("reading pictures").
+        total: How many steps there are, where it is known beforehand.
+
+    Yields:
+        A function ``(done, total)``.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    ) as bar:
+        task = bar.add_task(description, total=total)
+
+        def move(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        yield move

@@ -1,0 +1,144 @@
+"""``naevus folds`` and ``naevus download``: data before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from naevus.cli.console import console, progress
+from naevus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from naevus.datasets.folds import Folds
+    from naevus.datasets.records import Dataset
+
+LARGE = 12
+"""More duplicates than this in one group are more likely a mistake than one lesion."""
+
+
+def folds(
+    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
+    out: Annotated[Path, typer.Option(help="CSV file the folds are written to, once.")],
+    k: Annotated[int, typer.Option(min=1, help="How many folds; 1 holds out a fifth once.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 2018,
+    test_share: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of pictures no fold trains on.")
+    ] = 0.0,
+    part: Annotated[
+        str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
+    ] = None,
+) -> None:
+    """Deal the training pictures into stratified folds of whole lesions.
+
+    A file of other folds is never overwritten. Without lesion ids, confirmed duplicates are
+    kept together.
+
+    Example: naevus folds ISIC2018 --part task3 --out folds.csv
+    """
+    from naevus.datasets.folds import make_folds
+    from naevus.datasets.layouts import load
+
+    dataset = load(data).split("train")
+    if part is not None:
+        dataset = dataset.part(part)
+    groups = None if dataset.has_groups else _duplicates(dataset)
+    made = make_folds(dataset, k=k, seed=seed, test_share=test_share, groups=groups)
+    made.check(dataset)
+    made.write(out)
+    console.print(_classes_by_fold(made, dataset))
+    console.print(f"{out}\nSHA-256 {made.sha256}", soft_wrap=True)
+
+
+def download(
+    names: Annotated[list[str] | None, typer.Argument(help="Files; none lists them.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to put them in.")] = Path("ISIC2018"),
+    task: Annotated[int | None, typer.Option(help="All files of this task, 1 or 3.")] = None,
+    unpack: Annotated[bool, typer.Option(help="Unpack ZIP files beside themselves.")] = True,
+    base_url: Annotated[str | None, typer.Option(help="Another place with the same files.")] = None,
+) -> None:
+    """Download ISIC 2018 files of Tasks 1 and 3; an interrupted download goes on.
+
+    Without files or a task, the known files and their sizes are listed. The pictures are for
+    non-commercial use: see the licence that comes with them.
+
+    Examples:
+      naevus download --task 3 --out ISIC2018
+
+      naevus download ISIC2018_Task1_Training_GroundTruth.zip --no-unpack
+    """
+    from naevus.datasets.download import BASE_URL, FILES
+    from naevus.datasets.download import download as fetch
+
+    if task not in {None, 1, 3}:
+        raise ConfigError(f"there are no files of task {task}", "use --task 1 or --task 3")
+    chosen = [*(names or []), *(name for name, file in FILES.items() if file.task == task)]
+    if not chosen:
+        console.print(_files())
+        return
+    for name in dict.fromkeys(chosen):
+        with progress(name) as move:
+            paths = fetch(
+                [name],
+                out,
+                base_url=base_url or BASE_URL,
+                unzip=unpack,
+                progress=lambda _, done, total: move(done, total),
+            )
+        console.print(*paths, soft_wrap=True)
+
+
+def _files() -> Table:
+    from naevus.datasets.download import FILES, PAGE
+
+    table = Table(title=PAGE, caption="No size: a few megabytes, or as the server says.")
+    table.add_column("file")
+    table.add_column("task", justify="right")
+    table.add_column("MB", justify="right")
+    for file in FILES.values():
+        size = "" if file.size is None else f"{file.size / 1e6:,.0f}"
+        table.add_row(file.name, str(file.task), size)
+    return table
+
+
+def _duplicates(dataset: Dataset) -> dict[str, str]:
+    from collections import Counter
+
+    from naevus.datasets.lookalikes import duplicate_groups
+
+    console.print(
+        "[yellow]no lesion ids here[/]: every picture counts as a lesion, and only confirmed "
+        "duplicates are kept together; pictures of one lesion may be parted"
+    )
+    with progress("looking for duplicates", len(dataset)) as move:
+        groups = duplicate_groups(dataset, progress=move)
+    sizes = Counter(groups.values())
+    console.print(f"{len(groups)} pictures are duplicates, in {len(sizes)} groups")
+    for name, size in sizes.items():
+        if size > LARGE:
+            console.print(f"[yellow]{size} pictures are one group[/], the first is {name}: look")
+    return groups
+
+
+def _classes_by_fold(made: Folds, dataset: Dataset) -> Table:
+    rows = made.table.merge(dataset.table[["image_id", "part", "diagnosis"]], on="image_id")
+    rows["class"] = rows["diagnosis"].fillna("none")
+    names = sorted(rows["fold"].unique())
+    table = Table(title=f"{len(rows)} pictures, {rows['group_id'].nunique()} groups")
+    table.add_column("pictures of")
+    for name in names:
+        table.add_column(f"fold {name}" if name.isdecimal() else name, justify="right")
+    table.add_column("all", justify="right")
+    counts = rows.groupby(["class", "fold"]).size().unstack(fill_value=0)
+    known = [code for code in dataset.taxonomy.codes if code in counts.index]
+    for code in [*known, *(code for code in counts.index if code not in known)]:
+        line = [int(counts.loc[code, name]) for name in names]
+        table.add_row(code, *map(str, line), str(sum(line)))
+    table.add_section()
+    for label, of in (("all pictures", rows), ("groups", rows.drop_duplicates("group_id"))):
+        sizes = of["fold"].value_counts()
+        line = [int(sizes.get(name, 0)) for name in names]
+        table.add_row(label, *map(str, line), str(sum(line)))
+    return table

@@ -1,0 +1,86 @@
+"""The ``naevus`` command: its subcommands, and how failures are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from naevus import __version__
+from naevus.cli import check, data, demo, evaluate, predict, recipe, score, show, train
+from naevus.cli.console import console, errors
+from naevus.errors import NaevusError
+
+FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="naevus",
+    help="Dermoscopic pictures to lesion masks, crops, diagnoses and scores. "
+    "[bold]Research use only, never a diagnosis.[/]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"naevus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn failures into one line and an exit code."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except NaevusError as error:
+            errors.print("[bold red]error:[/]", end=" ")
+            errors.print(str(error), markup=False)
+            raise typer.Exit(ERROR) from None
+        except KeyboardInterrupt:
+            errors.print("interrupted; the same command goes on from here")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return guarded
+
+
+_PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Look": {"demo": demo.demo, "show": show.show, "check": check.check},
+    "Prepare": {"download": data.download, "folds": data.folds, "recipe": recipe.recipe},
+    "Train and predict": {
+        "train": train.train,
+        "predict": predict.predict,
+        "evaluate": evaluate.evaluate,
+    },
+    "Submit": {"lint-submission": score.lint_submission},
+}
+for _panel, _commands in _PANELS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_guarded(_command))
+
+_score = typer.Typer(
+    no_args_is_help=True, help="Score a submission exactly as the ISIC 2018 challenge does."
+)
+_score.command("classification")(_guarded(score.classification))
+_score.command("segmentation")(_guarded(score.segmentation))
+app.add_typer(_score, name="score", rich_help_panel="Submit")
+
+
+def run() -> None:
+    """Run the command; exit with 0 fine, 1 findings, 2 error or usage, 130 interrupted."""
+    app()

@@ -1,0 +1,156 @@
+"""``naevus train``: fold models of both tasks."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from naevus.cli.console import console, errors, progress
+from naevus.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from naevus.datasets.records import Dataset
+    from naevus.training.job import Material
+    from naevus.training.run import Run
+
+EXAMPLES = """
+Examples:
+
+  naevus train segmentation ISIC2018 --out runs/seg
+
+  naevus train classification ISIC2018 --recipe recipes/classification.toml --fold 0 --out runs/cls
+
+  naevus train classification ISIC2018 --set data.crop_mode=crop --masks out/masks --out runs/crop
+"""
+
+
+def train(
+    task: Annotated[
+        Literal["segmentation", "classification"], typer.Argument(help="What is learnt.")
+    ],
+    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; an interrupted run goes on.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="TOML file; what it leaves out has its default.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as optimiser.clip=0.")
+    ] = None,
+    fold: Annotated[int | None, typer.Option(help="Train this fold alone.")] = None,
+    folds: Annotated[
+        Path | None, typer.Option(help="Folds made by `naevus folds`; else 5 with seed 2018.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Predicted masks that crops are cut by.")
+    ] = None,
+    copies: Annotated[
+        list[Path] | None,
+        typer.Option(help="Other copies of the same ids; one is drawn at random each time."),
+    ] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option("--from", help="A run whose weights to start from.")
+    ] = None,
+    weights: Annotated[
+        Literal["imagenet", "none"] | None, typer.Option(help="What the encoder starts from.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Decoded pictures; beside the run by default.")
+    ] = None,
+) -> None:
+    """Train fold models, export their bundles, and predict what each fold held out."""
+    from naevus.datasets.folds import Folds, make_folds
+    from naevus.datasets.layouts import load
+    from naevus.training.config import load_config
+    from naevus.training.job import Material, select_pictures
+    from naevus.training.run import Run
+
+    overrides = dict(map(_parse, setting or []))
+    if weights is not None:
+        overrides["network.weights"] = weights
+    config = load_config(recipe, task, overrides)
+    dataset = select_pictures(load(data), config)
+    dealt = Folds.read(folds) if folds else make_folds(dataset)
+    dealt.check(dataset)
+    material = Material(
+        dataset,
+        cache or out.parent / "cache",
+        masks=masks,
+        copies=tuple(copies or ()),
+        warm_start=Run.open(warm_start) if warm_start else None,
+    )
+    run = Run.start(out, config, dealt, inputs_of(dataset, material))
+    chosen = range(dealt.k) if fold is None else [fold]
+    for number in chosen:
+        dealt.held_out(number)
+    with logged(out / "train.log"):
+        train_folds(run, list(chosen), material)
+
+
+def train_folds(run: Run, folds: list[int], material: Material) -> None:
+    """Build the caches, train the folds one after the other, and print how they did."""
+    from naevus.training.job import prepare, train_fold
+    from naevus.training.loop import Watch
+
+    with ExitStack() as stack:
+        refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))
+    for image_id, why in refused.items():
+        errors.print(f"[yellow]left out[/] {image_id}: {why}")
+    for fold in folds:
+        with progress(f"{run.config.task} fold {fold}") as move:
+
+            def step(done: int, total: int, _loss: float, move: Any = move) -> None:
+                move(done, total)
+
+            train_fold(run, fold, material, Watch(step, lambda _: None))
+    run.join()
+    console.print(f"run: {run.folder}")
+
+
+def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:
+    """Return where a run's pictures come from; a run goes on only with the same."""
+    return {
+        "data": str(dataset.root.resolve()),
+        "layout": dataset.layout,
+        "pictures": len(dataset),
+        "fingerprint": dataset.fingerprint(),
+        "masks": str(material.masks.resolve()) if material.masks else None,
+        "copies": [str(folder.resolve()) for folder in material.copies],
+        "warm_start": str(material.warm_start.folder.resolve()) if material.warm_start else None,
+    }
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    """Return the name and value of a setting; values are TOML, bare words are strings."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: has no value", "write NAME=VALUE")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+@contextmanager
+def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
+    """Send what training reports to a file, and the terminal, while the block runs."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if screen:
+        handlers.append(logging.StreamHandler())
+    logger = logging.getLogger("naevus")
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

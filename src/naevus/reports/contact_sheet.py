@@ -1,0 +1,146 @@
+"""Many pictures on one sheet, with outlines, captions and whether a prediction was right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from naevus.images import geometry, masks
+from naevus.images.read import write_png
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+TRUTH_COLOUR = (64, 224, 255)
+PREDICTED_COLOUR = (255, 214, 64)
+_RIGHT_COLOUR, _WRONG_COLOUR = (46, 160, 92), (214, 60, 60)
+_PAPER, _INK, _PALE_INK = (255, 255, 255), (34, 38, 46), (104, 110, 122)
+_GAP = 10
+_BAR = 4
+
+
+class Tile(NamedTuple):
+    """One picture of a contact sheet.
+
+    Attributes:
+        pixels: H x W x 3 uint8 RGB.
+        mask: The true lesion, h x w bool of the picture's proportions, or ``None``.
+        predicted: The predicted lesion, likewise.
+        caption: What stands below it, one or more lines.
+        correct: Whether the prediction is right; ``None`` where there is none to judge.
+    """
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None = None
+    predicted: NDArray[np.bool_] | None = None
+    caption: str = ""
+    correct: bool | None = None
+
+
+def contact_sheet(
+    tiles: Sequence[Tile], path: Path, *, columns: int = 6, tile: int = 192, title: str = ""
+) -> None:
+    """Write a contact sheet as PNG.
+
+    Args:
+        tiles: The pictures, in reading order.
+        path: Where to.
+        columns: How many pictures stand in a row.
+        tile: Longer side of each picture on the sheet, in pixels.
+        title: Stands above the pictures.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
+    text, heading = ImageFont.load_default(max(11, tile // 14)), ImageFont.load_default(24)
+    line = round(text.size * 1.3) if isinstance(text, ImageFont.FreeTypeFont) else 14
+    lines = max((each.caption.count("\n") + 1 for each in tiles if each.caption), default=0)
+    columns = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    cell = (tile + _GAP, tile + _BAR + lines * line + _GAP)
+    legend = _legend(tiles)
+    head = _GAP + (36 if title else 0) + (line + 6 if legend else 0)
+    sheet = Image.new("RGB", (_GAP + columns * cell[0], head + rows * cell[1]), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((_GAP, _GAP), _fitted(title, heading, sheet.width - 2 * _GAP), _INK, heading)
+    _draw_legend(pen, legend, head - line - 6, text)
+    for index, each in enumerate(tiles):
+        row, column = divmod(index, columns)
+        place = (_GAP + column * cell[0], head + row * cell[1])
+        sheet.paste(Image.fromarray(framed(each, tile)), place)
+        below = place[1] + tile
+        if each.correct is not None:
+            colour = _RIGHT_COLOUR if each.correct else _WRONG_COLOUR
+            pen.rectangle((place[0], below, place[0] + tile - 1, below + _BAR - 1), colour)
+        for number, words in enumerate(each.caption.split("\n")):
+            at = (place[0], below + _BAR + number * line)
+            pen.text(at, _fitted(words, text, tile), _INK if number == 0 else _PALE_INK, text)
+    write_png(path, np.asarray(sheet))
+
+
+def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
+    """Return a tile's picture with its outlines, scaled into the middle of a pale square.
+
+    Args:
+        tile: The picture and its masks.
+        side: Height and width of the square, in pixels.
+
+    Returns:
+        side x side x 3 uint8 RGB.
+    """
+    height, width = tile.pixels.shape[:2]
+    scale = side / max(height, width)
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    pixels = geometry.resize(tile.pixels, height, width)
+    for mask, colour in ((tile.mask, TRUTH_COLOUR), (tile.predicted, PREDICTED_COLOUR)):
+        if mask is not None:
+            scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), height, width) > 127
+            pixels = masks.draw_outline(pixels, scaled, colour, max(1, side // 128))
+    square = np.full((side, side, 3), 238, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def _legend(tiles: Sequence[Tile]) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return the names and colours of what is drawn on the tiles."""
+    entries = []
+    if any(each.mask is not None for each in tiles):
+        entries.append(("true outline", TRUTH_COLOUR))
+    if any(each.predicted is not None for each in tiles):
+        entries.append(("predicted outline", PREDICTED_COLOUR))
+    if any(each.correct is True for each in tiles):
+        entries.append(("right", _RIGHT_COLOUR))
+    if any(each.correct is False for each in tiles):
+        entries.append(("wrong", _WRONG_COLOUR))
+    return entries
+
+
+def _draw_legend(
+    pen: ImageDraw.ImageDraw,
+    entries: Sequence[tuple[str, tuple[int, int, int]]],
+    top: int,
+    font: Font,
+) -> None:
+    left = float(_GAP)
+    for name, colour in entries:
+        pen.rectangle((left, top + 5, left + 18, top + 9), colour)
+        pen.text((left + 24, top), name, _PALE_INK, font)
+        left += 24 + pen.textlength(name, font) + 18
+
+
+def _fitted(words: str, font: Font, width: int) -> str:
+    """Return the text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    if font.getlength(words) <= width:
+        return words
+    while words and font.getlength(words + "...") > width:
+        words = words[:-1]
+    return words + "..."
