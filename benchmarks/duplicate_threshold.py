@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import simplejpeg
 from rich.console import Console
 from rich.table import Table
 
@@ -28,6 +29,7 @@ from naevus.datasets.audit.duplicates import (
     propose,
 )
 from naevus.datasets.layouts import load
+from naevus.images.geometry import resize, view
 from naevus.images.hashing import hamming
 from naevus.images.read import read
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared"))
 THRESHOLDS = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97)
 RANDOM_PAIRS = 5000
+COPIES = 200
 
 
 def main() -> None:
@@ -45,7 +48,7 @@ def main() -> None:
     dataset = load(root).part("task3").pictures()
     lesions = dataset.table["group_id"].to_numpy(dtype=str)
     with ThreadPoolExecutor(2) as pool:
-        paths = map(Path, dataset.table["path"])
+        paths = [Path(path) for path in dataset.table["path"]]
         looks = list(pool.map(lambda path: look_at(read(path, shortest=64)), paths))
     proposed = list(propose(looks))
     alike = [pair for pair in proposed if lesions[pair.first] == lesions[pair.second]]
@@ -63,6 +66,33 @@ def main() -> None:
         value = measure(looks, pair).correlation
         if value >= CORRELATION:
             print(f"  {dataset.ids[pair.first]} {dataset.ids[pair.second]} {value:.3f}")
+    _copies(paths)
+
+
+def _copies(paths: list[Path]) -> None:
+    """Print how many drawn copies of real pictures are confirmed."""
+    random = np.random.default_rng(2018)
+    chosen = random.choice(len(paths), COPIES, replace=False)
+    for cut in (0.0, 0.03, 0.06, 0.1):
+        confirmed = 0
+        for position in chosen:
+            pixels = read(paths[position])
+            looks = [look_at(pixels), look_at(_copy(pixels, cut, random))]
+            confirmed += any(measure(looks, p).correlation >= CORRELATION for p in propose(looks))
+        print(f"copies with up to {cut:.0%} cut off: {confirmed} of {COPIES} confirmed")
+
+
+def _copy(pixels: NDArray[np.uint8], cut: float, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Return the picture cropped, turned, scaled, in other light, and saved as JPEG."""
+    side = min(pixels.shape[:2])
+    left, top, right, bottom = random.integers(0, int(cut * side) + 1, 4)
+    pixels = view(pixels[top : side - bottom, left : side - right], int(random.integers(8)))
+    scale = random.uniform(0.6, 1.0)
+    pixels = resize(pixels, int(pixels.shape[0] * scale), int(pixels.shape[1] * scale))
+    lit = np.clip(pixels * random.uniform(0.8, 1.15), 0, 255).astype(np.uint8)
+    quality = int(random.integers(50, 96))
+    saved = simplejpeg.encode_jpeg(lit, quality=quality)
+    return np.asarray(simplejpeg.decode_jpeg(saved), np.uint8)
 
 
 def _correlations(looks: list[Look], pairs: list[Match]) -> NDArray[np.float64]:

@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 from naevus.cli.data import download, folds
 from naevus.datasets.folds import Folds
-from naevus.datasets.layouts import load
-from naevus.datasets.lookalikes import duplicate_groups
 from naevus.errors import ConfigError, FoldsError
 from naevus.images.read import write_png
 
@@ -87,18 +85,11 @@ def nameless(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_duplicates_are_grouped(nameless: Path) -> None:
-    moves: list[tuple[int, int]] = []
-    groups = duplicate_groups(load(nameless), lambda *move: moves.append(move))
-    assert groups == {"n0": "n0", "twin": "n0"}
-    assert moves[-1] == (14, 14)
-
-
 def test_without_lesions_it_says_so(nameless: Path, tmp_path: Path) -> None:
     result = run("folds", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
     assert result.exit_code == 0, result.output
     assert "no lesion ids" in result.output
-    assert "2 pictures are duplicates" in result.output
+    assert "2 pictures in 1 groups joined by duplicates" in result.output
     made = Folds.read(tmp_path / "folds.csv")
     assert sum({"n0", "twin"} <= set(made.held_out(fold)) for fold in range(3)) == 1
 

@@ -39,7 +39,7 @@ def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
     edge = 0.08 + 0.02 * random.normal() + 0.0002 * np.asarray(noise)
     blotch = 90 / (1 + np.exp((x**2 + y**2 - edge**1.2) * 150))
     grey = 170 + 0.6 * np.asarray(noise) - blotch
-    return np.clip(grey[:, :, None] + (25, -10, -20), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(grey[:, :, None] + (25, -10, -20), 0, 255)).astype(np.uint8)
 
 
 def reencoded(pixels: NDArray[np.uint8], quality: int = 60) -> NDArray[np.uint8]:

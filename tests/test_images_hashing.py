@@ -26,7 +26,7 @@ def blobs(seed: int, size: int = 96) -> NDArray[np.uint8]:
     noise = np.random.default_rng(seed).normal(size=(size, size, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), size / 12)
     low, high = smooth.min(), smooth.max()
-    return ((smooth - low) / (high - low) * 255).astype(np.uint8)
+    return np.asarray((smooth - low) / (high - low) * 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("k", VIEWS)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 
+from naevus.inference.engines import OpenVINOEngine
 from naevus.training.export import OPSET, export_onnx
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 
@@ -29,9 +29,7 @@ def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, An
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return [session.run(None, {"pixels": pixels})[0], compiled(pixels)[0]]
+    return [session.run(None, {"pixels": pixels})[0], OpenVINOEngine(path, threads=1).run(pixels)]
 
 
 EXPORTED = [

@@ -36,7 +36,6 @@ def check(
 
     Examples:
       naevus check ISIC2018 --out check
-
       naevus check ISIC2018 --json > check.json
     """
     from naevus.datasets.audit import audit

@@ -64,9 +64,7 @@ def demo(
     About 6 minutes on 2 processors. Started again, it goes on where it was interrupted.
 
     Examples:
-
       naevus demo
-
       naevus demo --data ISIC2018 --out real
     """
     from naevus.datasets.layouts import load

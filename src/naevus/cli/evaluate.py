@@ -38,13 +38,13 @@ def evaluate(
 ) -> None:
     """Score out-of-fold predictions of a run, or predictions against a data set's truth.
 
+    Masks get Jaccard and Dice, diagnoses balanced accuracy and its company, each with an interval
+    by lesion. A run's scores are kept in its scores.json.
+
     Examples:
-
-      naevus evaluate runs/classification
-
-      naevus evaluate runs/classification --pictures ISIC2018_Task3_Training_Input_sharp
-
-      naevus evaluate predictions --data ISIC2018
+      naevus evaluate runs/cls
+      naevus evaluate runs/cls --pictures ISIC2018_Task3_Training_Input_sharp
+      naevus evaluate answers --data ISIC2018
     """
     scored: dict[str, Scored]
     if (results / "run.toml").exists():

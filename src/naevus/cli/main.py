@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -14,6 +16,19 @@ from naevus.cli.console import console, errors
 from naevus.errors import NaevusError
 
 FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
+_TRAINING = frozenset(
+    {
+        "lightning_fabric",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "segmentation_models_pytorch",
+        "timm",
+        "torch",
+        "torchvision",
+    }
+)
+"""What the extra ``train`` brings, by the names it is imported under."""
 
 app = typer.Typer(
     name="naevus",
@@ -49,14 +64,28 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except NaevusError as error:
-            errors.print("[bold red]error:[/]", end=" ")
-            errors.print(str(error), markup=False)
-            raise typer.Exit(ERROR) from None
+            raise _failed(str(error)) from None
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in _TRAINING:
+                raise
+            remedy = 'run pip install "naevus[train]"'
+            raise _failed(f"training needs {error.name}, which is absent: {remedy}") from None
         except KeyboardInterrupt:
             errors.print("interrupted; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None
 
     return guarded
+
+
+def _failed(line: str) -> typer.Exit:
+    errors.print("[bold red]error:[/]", end=" ")
+    errors.print(line, markup=False)
+    return typer.Exit(ERROR)
+
+
+def _help(command: Callable[..., None]) -> str:
+    """Return the docstring as help: prose fills the terminal's width, examples keep their lines."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(command) or "")
 
 
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
@@ -71,13 +100,13 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
 }
 for _panel, _commands in _PANELS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_guarded(_command))
+        app.command(_name, rich_help_panel=_panel, help=_help(_command))(_guarded(_command))
 
 _score = typer.Typer(
     no_args_is_help=True, help="Score a submission exactly as the ISIC 2018 challenge does."
 )
-_score.command("classification")(_guarded(score.classification))
-_score.command("segmentation")(_guarded(score.segmentation))
+for _command in (score.classification, score.segmentation):
+    _score.command(_command.__name__, help=_help(_command))(_guarded(_command))
 app.add_typer(_score, name="score", rich_help_panel="Submit")
 
 

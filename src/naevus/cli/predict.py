@@ -59,6 +59,11 @@ def predict(
     Writes masks/, crops/, predictions.parquet and submission.csv into OUT. Started again after an
     interruption, it goes on where it was. Pictures that cannot be read are listed in refused.csv;
     the exit code is then 1.
+
+    Examples:
+      naevus predict lesion.jpg --bundle runs/seg --only masks --out outlines
+      naevus predict photos --bundle runs/seg --bundle runs/cls --out answers
+      naevus predict ISIC2018 --split test --bundle runs/cls --out answers
     """
     from naevus.bundles.bundle import find_bundles
     from naevus.images.read import Limits

@@ -20,9 +20,11 @@ def recipe(
 ) -> None:
     """Print a recipe with all its settings, as TOML to start one's own from.
 
-    Example:
+    A recipe may leave out what it does not change; with --recipe, what it left out is filled in.
 
+    Examples:
       naevus recipe classification > my.toml
+      naevus recipe segmentation --recipe recipes/segmentation.toml
     """
     from naevus.training.config import load_config, to_toml
 

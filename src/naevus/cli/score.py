@@ -23,7 +23,14 @@ def classification(
     *,
     as_json: Json = False,
 ) -> None:
-    """Score diagnoses: balanced multi-class accuracy, and each class against the others."""
+    """Score diagnoses: balanced multi-class accuracy, and each class against the others.
+
+    What the challenge's scorer refuses is refused.
+
+    Examples:
+      naevus score classification GroundTruth.csv answers/submission.csv
+      naevus score classification GroundTruth.csv answers/submission.csv --json
+    """
     from naevus.evaluation.challenge import score_classification
 
     _show(score_classification(truth, prediction), as_json=as_json)
@@ -35,7 +42,14 @@ def segmentation(
     *,
     as_json: Json = False,
 ) -> None:
-    """Score masks: the thresholded Jaccard index, and the means beside it."""
+    """Score masks: the thresholded Jaccard index, and the means beside it.
+
+    What the challenge's scorer refuses is refused.
+
+    Examples:
+      naevus score segmentation ISIC2018_Task1_Test_GroundTruth answers/masks
+      naevus score segmentation ISIC2018_Task1_Test_GroundTruth masks --json
+    """
     from naevus.evaluation.challenge import score_segmentation
 
     _show(score_segmentation(truth, prediction), as_json=as_json)
@@ -54,6 +68,10 @@ def lint_submission(
 
     Without --truth or --pictures, missing and extra pictures and sizes cannot be checked.
     Ends with 0 where nothing was found and with 1 where something was.
+
+    Examples:
+      naevus lint-submission answers/submission.csv --truth GroundTruth.csv
+      naevus lint-submission answers/masks --pictures ISIC2018_Task1-2_Test_Input
     """
     if truth is not None and pictures is not None:
         raise SubmissionError("both --truth and --pictures are given", "give one of them")

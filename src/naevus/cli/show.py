@@ -47,11 +47,11 @@ def show(
 ) -> None:
     """Show pictures with their masks and labels: a contact sheet, or a page to leaf through.
 
+    Needs no model. Pictures that cannot be read are named and left out.
+
     Examples:
       naevus show ISIC2018
-
-      naevus show ISIC2018 --diagnosis MEL --diagnosis NV --count 48 --out naevi.png
-
+      naevus show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
       naevus show ISIC2018 --part task1 --window
     """
     from naevus.datasets.layouts import load

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.logging import RichHandler
 
 from naevus.cli.console import console, errors, progress
 from naevus.errors import ConfigError
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from naevus.datasets.records import Dataset
     from naevus.training.job import Material
     from naevus.training.run import Run
-
-EXAMPLES = """
-Examples:
-
-  naevus train segmentation ISIC2018 --out runs/seg
-
-  naevus train classification ISIC2018 --recipe recipes/classification.toml --fold 0 --out runs/cls
-
-  naevus train classification ISIC2018 --set data.crop_mode=crop --masks out/masks --out runs/crop
-"""
 
 
 def train(
@@ -64,7 +55,15 @@ def train(
         Path | None, typer.Option(help="Decoded pictures; beside the run by default.")
     ] = None,
 ) -> None:
-    """Train fold models, export their bundles, and predict what each fold held out."""
+    """Train fold models, export their bundles, and predict what each fold held out.
+
+    Started again after an interruption, with the same words, it goes on where it was. Settings
+    come from the recipe, then from --set; `naevus recipe` lists them all.
+
+    Examples:
+      naevus train segmentation ISIC2018 --recipe my.toml --out runs/seg
+      naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
+    """
     from naevus.datasets.folds import Folds, make_folds
     from naevus.datasets.layouts import load
     from naevus.training.config import load_config
@@ -104,11 +103,7 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
         errors.print(f"[yellow]left out[/] {image_id}: {why}")
     for fold in folds:
         with progress(f"{run.config.task} fold {fold}") as move:
-
-            def step(done: int, total: int, _loss: float, move: Any = move) -> None:
-                move(done, total)
-
-            train_fold(run, fold, material, Watch(step, lambda _: None))
+            train_fold(run, fold, material, Watch(move, lambda _: None))
     run.join()
     console.print(f"run: {run.folder}")
 
@@ -143,7 +138,9 @@ def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.FileHandler(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if screen:
-        handlers.append(logging.StreamHandler())
+        handlers.append(
+            RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
+        )
     logger = logging.getLogger("naevus")
     logger.setLevel(logging.INFO)
     for handler in handlers:

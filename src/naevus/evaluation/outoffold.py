@@ -59,7 +59,7 @@ def probabilities(
     natural = np.empty((len(table), len(codes)))
     balanced = np.empty_like(natural)
     settings = table[columns["share"] + columns["weight"]]
-    for rows in settings.groupby(list(settings.columns), sort=False).indices.values():
+    for rows in settings.groupby(list(settings.columns), sort=False, dropna=False).indices.values():
         logits = table[columns["logit"]].to_numpy(np.float64)[rows]
         shares, weights = (
             settings[columns[kind]].to_numpy(np.float64)[rows[0]] for kind in ("share", "weight")

@@ -6,7 +6,7 @@ import json
 import tomllib
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from naevus.errors import ConfigError
 from naevus.files import sha256_of
@@ -133,6 +133,16 @@ class TrainConfig(Section):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _segmenters_learn_stretched_pictures(cls, settings: Any) -> Any:
+        """Cameras take 4:3 and 3:2, and a segmenter sees the whole frame made square."""
+        if isinstance(settings, dict) and settings.get("task") == "segmentation":
+            augment = settings.get("augment", {})
+            if isinstance(augment, dict):
+                return {**settings, "augment": {"stretch": 1.5, **augment}}
+        return settings
 
     @field_validator("sizes")
     @classmethod

@@ -111,14 +111,20 @@ def prepare(
         Why each unusable picture was left out, by id.
 
     Raises:
-        DataError: A folder of copies has none of the pictures.
+        DataError: A folder of copies is absent or has none of the pictures.
     """
     kind = _learning(config)
     sources = material.sources()
     for name, form in kind.forms(config).items():
         material.stores[name] = _store(material, sources, form, progress(f"caching {name}"))
     for number, folder in enumerate(material.copies):
-        by_id = {path.stem: path for path in folder.iterdir() if path.suffix in PICTURE_SUFFIXES}
+        if not folder.is_dir():
+            raise DataError(f"{folder}: is not a folder", "name a folder of copies")
+        by_id = {
+            path.stem: path
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in PICTURE_SUFFIXES
+        }
         copied = [
             source._replace(path=by_id[source.image_id])
             for source in sources
@@ -162,7 +168,8 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
     )
     learning = _make_learning(config, material, training, inner)
     torch.manual_seed(config.seed)
-    network = learning.network()
+    # Stored pictures are channels-last already; convolutions in that order are faster on CPUs too.
+    network = learning.network().to(memory_format=torch.channels_last)
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)

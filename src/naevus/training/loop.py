@@ -63,11 +63,11 @@ class Watch:
     """Who is told how training goes.
 
     Attributes:
-        step: Called with (steps done, all steps, mean loss of the epoch) after each step.
+        step: Called with (pictures seen, pictures to see in all epochs) after each step.
         epoch: Called with the whole history, a row an epoch, after each epoch.
     """
 
-    step: Callable[[int, int, float], None]
+    step: Callable[[int, int], None]
     epoch: Callable[[list[Metrics]], None]
 
 
@@ -109,7 +109,9 @@ class Trainer:
             self._optimiser, mode="max", patience=config.optimiser.patience
         )
         self._total = config.epochs * batches.steps
-        self._networks = {"network": network, "average": self.used}
+        self._networks: dict[str, nn.Module] = {"network": network}
+        if self._average:
+            self._networks["average"] = self.used
         self.state = State()
         if self._checkpoint.exists():
             self.state = State(**load_checkpoint(self._checkpoint, self._networks, self._optimiser))
@@ -125,8 +127,8 @@ class Trainer:
             self._close_epoch(metrics)
             if self._config.select == "best" and state.best_epoch == state.epoch - 1:
                 self._save_best()
+            watch.epoch(state.history)  # before the epoch counts as done, or it may never be told
             self._save()
-            watch.epoch(state.history)
         if self._config.select == "best":
             self._fabric.barrier()
             load_network(self._best, self.used)
@@ -140,7 +142,7 @@ class Trainer:
             state.loss_sum += self._step(pixels, targets)
             state.step += 1
             done = state.epoch * self._batches.steps + state.step
-            watch.step(done, self._total, state.loss_sum / state.step)
+            watch.step(done * self._config.batch_size, self._total * self._config.batch_size)
             now = time.monotonic()
             if now - saved > self._config.checkpoint_seconds:
                 state.seconds += now - began
@@ -152,8 +154,7 @@ class Trainer:
         """Learn from one batch; return its loss."""
         config, fabric = self._config.optimiser, self._fabric
         step = self.state.epoch * self._batches.steps + self.state.step
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(config, step, self._total, self._plateau)
+        self._set_rate(self._rate_at(step))
         logits = self._wrapped(fabric.to_device(pixels))
         loss = self._learning.loss(logits.float(), fabric.to_device(targets))
         fabric.backward(loss)
@@ -168,11 +169,13 @@ class Trainer:
     def _close_epoch(self, metrics: Metrics) -> None:
         """Write the epoch's row of the history and move on to the next."""
         state, config, steps = self.state, self._config, self._batches.steps
+        # Not the optimiser's: taken up after an epoch's last step, it has not made one yet.
+        rate = self._rate_at((state.epoch + 1) * steps - 1)
         state.history.append(
             {
                 "epoch": state.epoch,
                 "size": config.size_at(state.epoch),
-                "learning_rate": self._optimiser.param_groups[0]["lr"],
+                "learning_rate": rate,
                 "loss": state.loss_sum / steps,
                 "seconds": round(state.seconds, 1),
                 "pictures_per_second": round(steps * config.batch_size / state.seconds, 1),
@@ -183,8 +186,17 @@ class Trainer:
             state.best, state.best_epoch = metrics["score"], state.epoch
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         if config.optimiser.schedule == "plateau":
+            # The plateau reduces what the optimiser has, which may be the warm-up's.
+            self._set_rate(float(self._plateau.get_last_lr()[0]))
             self._plateau.step(metrics["score"])
             state.plateau = self._plateau.state_dict()
+
+    def _rate_at(self, step: int) -> float:
+        return learning_rate(self._config.optimiser, step, self._total, self._plateau)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
 
     def _stopped_early(self) -> bool:
         waited = self.state.epoch - 1 - self.state.best_epoch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal
+from types import MethodType
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from torch import Tensor
 
 FabricPrecision = Literal["bf16-mixed", "32-true"]
 
@@ -37,13 +37,10 @@ def keep_depthwise_fp32(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = _in_fp32(module.forward)  # type: ignore[method-assign]
+            # Bound to the module: a copy of the network must compute with its own weights.
+            module.forward = MethodType(_in_fp32, module)  # type: ignore[method-assign]
 
 
-def _in_fp32(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(forward)
-    def run(pictures: torch.Tensor) -> Any:
-        with torch.autocast(pictures.device.type, enabled=False):
-            return forward(pictures.float())
-
-    return run
+def _in_fp32(module: nn.Conv2d, pictures: Tensor) -> Tensor:
+    with torch.autocast(pictures.device.type, enabled=False):
+        return type(module).forward(module, pictures.float())

@@ -63,7 +63,7 @@ class Run:
             ):
                 if not same:
                     raise RunError(f"{folder}: holds a run with {what}", "choose another --out")
-            return there
+            return cls(folder, config, folds, inputs)
         folds.write(folder / "folds.csv")
         write_json(folder / "inputs.json", inputs)
         write_json(folder / "environment.json", environment())
@@ -121,6 +121,12 @@ class Run:
             if strangers:
                 raise RunError(
                     f"{self.folder}: fold {fold} predicted {min(strangers)}, which it trained on",
+                    f"delete {self.fold_folder(fold).name} and train it again",
+                )
+            twice = table.loc[table["image_id"].duplicated(), "image_id"]
+            if len(twice):
+                raise RunError(
+                    f"{self.folder}: fold {fold} predicted {twice.iloc[0]} twice",
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
             tables.append(table.assign(fold=fold))

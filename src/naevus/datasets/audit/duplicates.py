@@ -12,10 +12,13 @@ one lesion, proposed               269  245, 91 %   237, 88 %   226, 84 %
 one lesion, all                  3,206  394, 12 %   371, 12 %   325, 10 %
 ==============================  ======  ==========  ==========  ==========
 
-The four are, looked at, one lesion under two ids; the nearest pair of really different lesions
-seen reaches .91. Most pairs of one lesion are other photographs (turned, zoomed, years apart) and
-are rightly not confirmed. Of those that would be, the hashes propose 70 % (226 of 325): of a
-scaled, turned or re-encoded copy nearly all, of a second photograph of the same framing fewer.
+The threshold was chosen on these same pairs, so the rates are not held-out ones. The four are, by
+eye, one lesion under two ids; of the pairs from .90 to .93 three were looked at, all different
+lesions, the most alike at .91. Of the pairs of one lesion 2,881 stay below .93 even when
+registered (a dozen looked at: other photographs); of the other 325 the hashes propose 226 (70 %).
+
+Copies of 200 pictures, turned, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
+95: all are confirmed, also with up to 3 % cut off at each side; with up to 6 %, 88 %; 10 %, 31 %.
 """
 
 from __future__ import annotations
@@ -47,9 +50,10 @@ CORRELATION = 0.93
 """A pair whose registered details correlate at least so much is confirmed."""
 
 MEASURED = (
-    "A near pair correlates at least .93 after registration. On HAM10000 that confirmed 4 of 29,182 "
-    "proposed pairs of different lesions (.014 %; all four one lesion under two ids) and missed "
-    "2,980 of 3,206 pairs of one lesion (93 %; nearly all are other photographs)."
+    "A near pair correlates at least .93 after registration. On HAM10000, the pairs this threshold "
+    "was set on, it confirmed 4 of 29,182 proposed pairs of different lesions (.014 %; by eye one "
+    "lesion under two ids each) and missed 2,980 of 3,206 pairs of one lesion (93 %; a second "
+    "photograph need not be a near-duplicate)."
 )
 """Both error rates in words, for whoever reads the result."""
 

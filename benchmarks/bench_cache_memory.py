@@ -1,0 +1,58 @@
+"""Peak memory of caching a whole data set, and of a tenth of it: it must not grow.
+
+    python benchmarks/bench_cache_memory.py --data DATA
+
+Each size is built in a process of its own; the peak is the operating system's (resident set,
+memory-mapped pages included).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from naevus.datasets.layouts import load
+from naevus.datasets.pixelstore import Form, PixelStore, Source
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "isic2018"
+SIZE, GOAL = 256, 600
+
+
+def build(data: Path, count: int | None) -> tuple[int, float]:
+    """Cache some pictures; return how many there were and the peak in megabytes."""
+    rows = load(data).pictures().rows()
+    sources = [Source(f"{row.part}-{row.image_id}", row.path) for row in rows if row.path]
+    sources = sources[-(count or len(sources)) :]
+    with tempfile.TemporaryDirectory() as folder:
+        store = PixelStore.build(sources, Form("full", SIZE), Path(folder) / "store")
+        done = len(store)
+    return done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure both sizes and print them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="a data set in a known layout")
+    data = parser.parse_args().data
+    console = Console()
+    if not data.is_dir():
+        console.print("no data set here: name one with --data")
+        return
+    table = Table("pictures", title=f"caching at {SIZE} px")
+    table.add_column(f"peak memory, MB (goal: at most {GOAL})", justify="right")
+    for count in (1000, 10_014):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            done, peak = process.submit(build, data, count).result()
+        table.add_row(str(done), f"{peak:.0f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Intervals by group: as wide as the groups make them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from naevus.evaluation.intervals import (
+    Interval,
+    balanced_accuracy_interval,
+    grouped_ratios,
+    mean_interval,
+)
+
+
+def width(interval: Interval) -> float:
+    return interval.high - interval.low
+
+
+def names(numbers: np.ndarray) -> list[str]:
+    return [f"g{number}" for number in numbers]
+
+
+def test_one_group_gives_no_width() -> None:
+    interval = mean_interval([0.2, 0.4, 0.9], ["a", "a", "a"])
+    assert interval == pytest.approx((0.5, 0.5, 0.5))
+    truth = ["MEL", "MEL", "NV", "NV"]
+    answers = ["MEL", "NV", "NV", "NV"]
+    interval = balanced_accuracy_interval(truth, answers, ["a", "a", "b", "b"])
+    assert interval == pytest.approx((0.75, 0.75, 0.75))
+
+
+def test_correlated_groups_widen_the_interval() -> None:
+    chance = np.random.default_rng(0)
+    values = np.repeat(chance.normal(size=60), 5)  # five photographs a lesion, all alike
+    single = mean_interval(values, names(np.arange(300)))
+    grouped = mean_interval(values, names(np.repeat(np.arange(60), 5)))
+    assert grouped.value == single.value
+    assert width(grouped) / width(single) == pytest.approx(np.sqrt(5), rel=0.15)
+
+
+def test_unlike_pictures_of_a_group_do_not_widen_it() -> None:
+    values = np.tile([0.0, 1.0], 100)
+    grouped = mean_interval(values, names(np.repeat(np.arange(100), 2)))
+    assert grouped == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_independent_pictures_agree_with_scipy() -> None:
+    values = np.random.default_rng(1).gamma(2.0, size=150)
+    interval = mean_interval(values, names(np.arange(150)))
+    theirs = bootstrap(
+        (values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(theirs.low, abs=0.1 * width(interval))
+    assert interval.high == pytest.approx(theirs.high, abs=0.1 * width(interval))
+
+
+def naive_balanced_accuracies(
+    truth: list[str], answers: list[str], groups: list[str], draws: int
+) -> list[float]:
+    """Draw lesions of each diagnosis with replacement, and score the pile of their pictures."""
+    chance = np.random.default_rng(5)
+    strata: dict[str, list[str]] = {}
+    for diagnosis, group in zip(truth, groups, strict=True):
+        if group not in strata.setdefault(diagnosis, []):
+            strata[diagnosis].append(group)
+    found = []
+    for _ in range(draws):
+        pile = [
+            index
+            for lesions in strata.values()
+            for group in chance.choice(lesions, len(lesions))
+            for index, other in enumerate(groups)
+            if other == group
+        ]
+        recalls = []
+        for diagnosis in strata:
+            hits = [answers[i] == diagnosis for i in pile if truth[i] == diagnosis]
+            recalls.append(np.mean(hits))
+        found.append(float(np.mean(recalls)))
+    return found
+
+
+def test_balanced_accuracy_agrees_with_a_plain_loop() -> None:
+    chance = np.random.default_rng(3)
+    lesions = np.repeat(np.arange(40), chance.integers(1, 4, 40))
+    truth = [("MEL", "NV", "NV", "BCC")[lesion % 4] for lesion in lesions]
+    answers = [
+        code if chance.random() < 0.7 else str(chance.choice(["MEL", "NV", "BCC"])) for code in truth
+    ]
+    groups = names(lesions)
+    interval = balanced_accuracy_interval(truth, answers, groups)
+    naive = naive_balanced_accuracies(truth, answers, groups, 1000)
+    low, high = np.quantile(naive, (0.025, 0.975))
+    assert interval.low == pytest.approx(low, abs=0.1 * width(interval))
+    assert interval.high == pytest.approx(high, abs=0.1 * width(interval))
+    assert interval.low < interval.value < interval.high
+
+
+def test_a_class_without_pictures_does_not_count() -> None:
+    truth = ["MEL", "MEL", "NV", "NV"]
+    answers = ["MEL", "VASC", "NV", "NV"]  # VASC is answered, but never true
+    interval = balanced_accuracy_interval(truth, answers, ["a", "b", "c", "d"])
+    assert interval.value == pytest.approx((0.5 + 1) / 2)
+    assert 0.5 <= interval.low < interval.high <= 1
+
+
+def test_a_ratio_that_a_draw_empties_is_left_out_of_it() -> None:
+    # Class 1 has one lesion: without strata, many draws leave it out.
+    numerators = np.array([[1.0, 0], [1, 0], [0, 0]])
+    denominators = np.array([[1.0, 0], [1, 0], [0, 1]])
+    draws = grouped_ratios(numerators, denominators, ["a", "b", "c"], draws=500)
+    assert set(np.round(draws, 6)) == {0.0, 0.5, 1.0}
+    by_class = grouped_ratios(
+        numerators, denominators, ["a", "b", "c"], ["x", "x", "y"], draws=500
+    )
+    assert set(by_class) == {0.5}
+
+
+def test_the_same_draws_again() -> None:
+    values = np.random.default_rng(4).random((30, 1))
+    groups = names(np.arange(30) // 2)
+    one, other = (grouped_ratios(values, np.ones_like(values), groups) for _ in range(2))
+    assert len(one) == 2000
+    assert np.array_equal(one, other)
+    fewer = grouped_ratios(values, np.ones_like(values), groups, draws=130, seed=1)
+    assert len(fewer) == 130
+
+
+def test_the_order_of_pictures_changes_nothing_in_the_value() -> None:
+    values, groups = np.array([0.1, 0.5, 0.9, 0.3]), ["b", "a", "b", "c"]
+    backwards = mean_interval(values[::-1], groups[::-1])
+    assert backwards.value == pytest.approx(mean_interval(values, groups).value)
+    assert str(Interval(0.8123, 0.79, 0.8312)) == "0.812 (0.790 to 0.831)"

@@ -1,0 +1,260 @@
+"""The loop: learning rates, stopping, which weights are used, and what is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from naevus.training.config import OptimiserConfig, TrainConfig
+from naevus.training.loop import Trainer, Watch, make_optimiser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from naevus.training.batches import BatchMaker
+    from naevus.training.loop import Metrics
+
+STEPS = 5
+STILL = Watch(lambda *_: None, lambda _: None)
+
+
+class Network(nn.Module):
+    """A line through noise; dropout needs the source of chance to come back as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        value: Tensor = self.layer(self.drop(pixels.float()))[:, 0]
+        return value
+
+
+class Batches:
+    """Five batches an epoch, of (epoch, number) alone."""
+
+    steps = STEPS
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(first, self.steps):
+            chance = torch.Generator().manual_seed(100 * epoch + number)
+            pixels = torch.rand(8, 4, generator=chance)
+            yield pixels, pixels.sum(1)
+
+
+class Learning:
+    """Scores as given, an epoch each; keeps the weights it was shown."""
+
+    def __init__(self, scores: Sequence[float], weight: float = 1.0) -> None:
+        self._scores, self._weight = list(scores), weight
+        self.shown: list[dict[str, Tensor]] = []
+        self.losses: list[float] = []
+        self.sizes: list[int] = []
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        value = self._weight * (logits - targets).square().mean()
+        self.losses.append(value.item())
+        return value
+
+    def inspect(self, network: nn.Module, size: int) -> Metrics:
+        self.shown.append(weights_of(network))
+        self.sizes.append(size)
+        return {"score": self._scores[len(self.shown) - 1], "recall": {"MEL": None}}
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def recipe(epochs: int = 3, optimiser: dict[str, Any] | None = None, **top: Any) -> TrainConfig:
+    settings = {"ema": 0, **(optimiser or {})}
+    return TrainConfig.model_validate(
+        {"task": "classification", "epochs": epochs, "batch_size": 8, "optimiser": settings, **top}
+    )
+
+
+def trainer(
+    config: TrainConfig, folder: Path, learning: Learning | None = None
+) -> tuple[Trainer, Network, Learning]:
+    torch.manual_seed(3)
+    network, chosen = Network(), learning or Learning([0.5] * config.epochs)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    batches = cast("BatchMaker", Batches())
+    return Trainer(network, chosen, batches, config, fabric, folder), network, chosen
+
+
+def rates(config: TrainConfig, folder: Path, learning: Learning | None = None) -> list[float]:
+    """Train; return the learning rate of every step."""
+    found: list[float] = []
+    job, _, _ = trainer(config, folder, learning)
+    groups = job._optimiser.param_groups
+    job.fit(Watch(lambda *_: found.append(groups[0]["lr"]), lambda _: None))
+    return found
+
+
+def test_warm_up_then_cosine_to_almost_nothing(tmp_path: Path) -> None:
+    config = recipe(20, {"learning_rate": 0.5, "warm_up": 0.1})
+    found = rates(config, tmp_path)
+    assert len(found) == 100
+    assert found[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
+    assert found[10] == pytest.approx(0.5)
+    assert found[55] == pytest.approx(0.25)
+    assert all(later < earlier for earlier, later in zip(found[10:], found[11:], strict=False))
+    assert 0 < found[-1] < 0.5 * 1e-3
+
+
+def test_constant_stays(tmp_path: Path) -> None:
+    config = recipe(2, {"learning_rate": 0.5, "warm_up": 0, "schedule": "constant"})
+    assert rates(config, tmp_path) == [0.5] * 10
+
+
+def test_plateau_reduces_when_nothing_is_gained(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 1, "warm_up": 0}
+    scores = [0.1, 0.2, 0.2, 0.1, 0.3, 0.3]
+    found = rates(recipe(6, settings), tmp_path, Learning(scores))
+    assert found[::STEPS] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.05, 0.05])
+
+
+def test_a_warm_up_that_ends_within_an_epoch_does_not_lower_the_plateau(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 9, "warm_up": 0.375}
+    found = rates(recipe(4, settings), tmp_path, Learning([0.1, 0.2, 0.3, 0.4]))
+    assert found[4] == pytest.approx(0.5 * 5 / 8)
+    assert found[8:] == [0.5] * 12
+
+
+def test_early_stopping_waits_for_a_gain(tmp_path: Path) -> None:
+    learning = Learning([0.1, 0.5, 0.4, 0.5, 0.9])
+    job, _, _ = trainer(recipe(5, early_stopping=2), tmp_path, learning)
+    job.fit(STILL)
+    assert [row["inner_score"] for row in job.state.history] == [0.1, 0.5, 0.4, 0.5]
+    again, network, _ = trainer(recipe(5, early_stopping=2), tmp_path)
+    again.fit(STILL)
+    assert len(again.state.history) == 4
+    assert equal(weights_of(network), learning.shown[-1])
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+def test_the_best_epoch_s_weights_are_used(ema: float, tmp_path: Path) -> None:
+    learning = Learning([0.1, 0.6, 0.6, 0.2])
+    job, _, _ = trainer(recipe(4, {"ema": ema}, select="best"), tmp_path, learning)
+    job.fit(STILL)
+    assert equal(weights_of(job.used), learning.shown[1])
+    assert job.state.best_epoch == 1
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+def test_the_last_epoch_s_weights_are_used(ema: float, tmp_path: Path) -> None:
+    learning = Learning([0.1, 0.6, 0.6, 0.2])
+    job, _, _ = trainer(recipe(4, {"ema": ema}), tmp_path, learning)
+    job.fit(STILL)
+    assert equal(weights_of(job.used), learning.shown[3])
+    assert not equal(learning.shown[1], learning.shown[3])
+
+
+@pytest.mark.parametrize(("clip", "length"), [(0.25, 0.25), (0, None)])
+def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path) -> None:
+    plain = {"name": "sgd", "learning_rate": 1, "momentum": 0, "weight_decay": 0, "warm_up": 0}
+    config = recipe(1, {**plain, "schedule": "constant", "clip": clip})
+    job, network, _ = trainer(config, tmp_path, Learning([0], weight=100.0))
+    places = [nn.utils.parameters_to_vector(network.parameters()).detach().clone()]
+
+    def note(*_: object) -> None:
+        places.append(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
+
+    job.fit(Watch(note, lambda _: None))
+    moved = (places[1] - places[0]).norm().item()
+    if length is None:
+        assert moved > 10
+    else:
+        assert moved == pytest.approx(length, rel=1e-4)
+
+
+def test_without_averaging_the_network_itself_is_used(tmp_path: Path) -> None:
+    job, network, _ = trainer(recipe(), tmp_path)
+    assert job.used is network
+
+
+def test_averaged_weights_follow_behind(tmp_path: Path) -> None:
+    job, network, _ = trainer(recipe(1, {"ema": 0.5}), tmp_path)
+    lives, averages = [], [job.used.state_dict()["layer.weight"].clone()]
+
+    def note(*_: object) -> None:
+        lives.append(network.layer.weight.detach().clone())
+        averages.append(job.used.state_dict()["layer.weight"].clone())
+
+    job.fit(Watch(note, lambda _: None))
+    assert job.used is not network
+    for step, live in enumerate(lives, start=1):
+        decay = min(0.5, 1 - (1 + step) ** -0.75)
+        expected = decay * averages[step - 1] + (1 - decay) * live
+        torch.testing.assert_close(averages[step], expected)
+    assert not torch.equal(averages[-1], lives[-1])
+
+
+def test_history_has_a_row_an_epoch(tmp_path: Path) -> None:
+    learning = Learning([0.25, 0.75])
+    job, _, _ = trainer(recipe(2, sizes=[[0, 16], [1, 32]]), tmp_path, learning)
+    told: list[int] = []
+    steps: list[tuple[int, int, float]] = []
+    job.fit(Watch(lambda *at: steps.append(at), lambda rows: told.append(len(rows))))
+    rows = job.state.history
+    assert told == [1, 2]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert [row["size"] for row in rows] == learning.sizes == [16, 32]
+    assert [row["inner_score"] for row in rows] == [0.25, 0.75]
+    assert rows[0]["inner_recall"] == {"MEL": None}
+    for epoch, row in enumerate(rows):
+        mean = sum(learning.losses[epoch * STEPS :][:STEPS]) / STEPS
+        assert row["loss"] == pytest.approx(mean)
+        assert row["pictures_per_second"] > 0
+    assert [(done, whole) for done, whole, _ in steps] == [(n, 10) for n in range(1, 11)]
+    assert steps[1][2] == pytest.approx(sum(learning.losses[:2]) / 2)
+
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", range(1, 3 * STEPS + 1))
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_an_interrupted_job_ends_the_same(schedule: str, stop: int, tmp_path: Path) -> None:
+    scores = [0.3, 0.2, 0.1]
+    settings = {"schedule": schedule, "patience": 0, "ema": 0.9, "warm_up": 0.2}
+    config = recipe(3, settings, checkpoint_seconds=0)
+    whole, _, _ = trainer(config, tmp_path / "whole", Learning(scores))
+    whole.fit(STILL)
+
+    def interrupt(done: int, *_: object) -> None:
+        if done == stop:
+            raise Interruption
+
+    begun, _, _ = trainer(config, tmp_path / "run", Learning(scores))
+    with pytest.raises(Interruption):
+        begun.fit(Watch(interrupt, lambda _: None))
+    gone_on, _, _ = trainer(config, tmp_path / "run", Learning(scores[(stop - 1) // STEPS :]))
+    assert gone_on.state.epoch * STEPS + gone_on.state.step == stop - 1
+    gone_on.fit(STILL)
+    assert equal(weights_of(whole.used), weights_of(gone_on.used))
+    kept = [
+        [(row["learning_rate"], row["loss"], row["inner_score"]) for row in job.state.history]
+        for job in (whole, gone_on)
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_only_matrices_are_decayed(name: Any) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    groups = make_optimiser(network, OptimiserConfig(name=name, weight_decay=0.1)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0]
+    assert [len(group["params"]) for group in groups] == [1, 3]

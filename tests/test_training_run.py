@@ -1,0 +1,126 @@
+"""A run's folder: taken up only by the same job, joined only from the right folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from naevus.datasets.folds import Folds
+from naevus.errors import NaevusError, RunError
+from naevus.training.config import TrainConfig
+from naevus.training.run import Run
+
+CONFIG = TrainConfig(task="classification")
+INPUTS: dict[str, Any] = {"data": "ISIC2018", "fingerprint": "abc", "copies": [], "masks": None}
+
+
+def folds(shift: int = 0) -> Folds:
+    """Eight pictures of four lesions in two folds, and one that is kept for testing."""
+    rows = [(f"p{n}", f"g{n // 2}", str((n // 2 + shift) % 2)) for n in range(8)]
+    rows.append(("p8", "g4", "test"))
+    return Folds(pd.DataFrame(rows, columns=["image_id", "group_id", "fold"], dtype="string"))
+
+
+def start(folder: Path, **changes: Any) -> Run:
+    given = {"config": CONFIG, "folds": folds(), "inputs": INPUTS} | changes
+    return Run.start(folder, given["config"], given["folds"], given["inputs"])
+
+
+def predicted(run: Run, fold: int, ids: list[str]) -> None:
+    run.fold_folder(fold).mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame({"image_id": pd.Series(ids, dtype="string"), "logit_MEL": 0.5})
+    table.to_parquet(run.fold_folder(fold) / "heldout.parquet", index=False)
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = start(tmp_path / "run")
+    found = Run.open(tmp_path / "run")
+    assert found.config == made.config
+    assert found.folds.sha256 == made.folds.sha256
+    assert found.inputs == INPUTS
+    assert "torch" in (tmp_path / "run" / "environment.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": CONFIG.model_copy(update={"seed": 1})}, "another recipe"),
+        ({"config": TrainConfig(task="segmentation")}, "another recipe"),
+        ({"folds": folds(1)}, "other folds"),
+        ({"inputs": {**INPUTS, "fingerprint": "abd"}}, "other data"),
+        ({"inputs": {**INPUTS, "copies": ["sharp"]}}, "other data"),
+    ],
+)
+def test_another_job_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(RunError, match=said):
+        start(tmp_path / "run", **changes)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_the_same_job_goes_on_with_other_workers(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    quicker = CONFIG.model_copy(update={"workers": 3, "checkpoint_seconds": 5.0})
+    assert start(tmp_path / "run", config=quicker).config.workers == 3
+
+
+def test_a_start_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    (tmp_path / "run" / "run.toml").unlink()
+    (tmp_path / "run" / "environment.json").unlink()
+    start(tmp_path / "run")
+    assert Run.open(tmp_path / "run").config == CONFIG
+
+
+def test_what_is_no_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run"):
+        Run.open(tmp_path)
+    start(tmp_path / "run")
+    (tmp_path / "run" / "inputs.json").write_text("{")
+    with pytest.raises(RunError, match="inputs.json cannot be read"):
+        Run.open(tmp_path / "run")
+    (tmp_path / "run" / "inputs.json").write_text("{}")
+    (tmp_path / "run" / "folds.csv").unlink()
+    with pytest.raises(NaevusError, match="folds.csv"):
+        Run.open(tmp_path / "run")
+
+
+def test_finished_folds_are_joined_by_id(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    assert run.finished() == []
+    predicted(run, 1, ["p7", "p2", "p3", "p6"])
+    assert run.finished() == [1]
+    assert run.join()["image_id"].tolist() == ["p2", "p3", "p6", "p7"]
+    predicted(run, 0, ["p0", "p1", "p4"])
+    table = run.join()
+    assert table["image_id"].tolist() == ["p0", "p1", "p2", "p3", "p4", "p6", "p7"]
+    assert table["fold"].tolist() == [0, 0, 1, 1, 0, 1, 1]
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "run" / "oof.parquet"), table)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["p0", "p2"], "fold 0 predicted p2, which it trained on"),
+        (["p0", "p8"], "fold 0 predicted p8"),
+        (["p0", "other"], "fold 0 predicted other"),
+        (["p0", "p1", "p0"], "fold 0 predicted p0 twice"),
+    ],
+)
+def test_predictions_that_cannot_be_are_refused(
+    ids: list[str], said: str, tmp_path: Path
+) -> None:
+    run = start(tmp_path / "run")
+    predicted(run, 0, ids)
+    with pytest.raises(RunError, match=said):
+        run.join()
+    assert not (tmp_path / "run" / "oof.parquet").exists()
+
+
+def test_nothing_finished_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no fold is finished"):
+        start(tmp_path / "run").join()
