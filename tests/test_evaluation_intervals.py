@@ -88,7 +88,8 @@ def test_balanced_accuracy_agrees_with_a_plain_loop() -> None:
     lesions = np.repeat(np.arange(40), chance.integers(1, 4, 40))
     truth = [("MEL", "NV", "NV", "BCC")[lesion % 4] for lesion in lesions]
     answers = [
-        code if chance.random() < 0.7 else str(chance.choice(["MEL", "NV", "BCC"])) for code in truth
+        code if chance.random() < 0.7 else str(chance.choice(["MEL", "NV", "BCC"]))
+        for code in truth
     ]
     groups = names(lesions)
     interval = balanced_accuracy_interval(truth, answers, groups)
@@ -113,9 +114,7 @@ def test_a_ratio_that_a_draw_empties_is_left_out_of_it() -> None:
     denominators = np.array([[1.0, 0], [1, 0], [0, 1]])
     draws = grouped_ratios(numerators, denominators, ["a", "b", "c"], draws=500)
     assert set(np.round(draws, 6)) == {0.0, 0.5, 1.0}
-    by_class = grouped_ratios(
-        numerators, denominators, ["a", "b", "c"], ["x", "x", "y"], draws=500
-    )
+    by_class = grouped_ratios(numerators, denominators, ["a", "b", "c"], ["x", "x", "y"], draws=500)
     assert set(by_class) == {0.5}
 
 

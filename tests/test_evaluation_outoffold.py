@@ -34,7 +34,9 @@ def table(shuffled: bool = False) -> pd.DataFrame:
                 "group_id": f"g{number // 2}",
                 "truth": BINARY.codes[number // 2 % 2],
                 "fold": fold,
-                **dict(zip(["logit_BENIGN", "logit_MALIGNANT"], chance.normal(size=2), strict=True)),
+                **dict(
+                    zip(["logit_BENIGN", "logit_MALIGNANT"], chance.normal(size=2), strict=True)
+                ),
                 **dict(zip(["share_BENIGN", "share_MALIGNANT"], shares, strict=True)),
                 **dict(zip(["weight_BENIGN", "weight_MALIGNANT"], weights, strict=True)),
             }

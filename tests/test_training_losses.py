@@ -156,7 +156,7 @@ def test_focal_is_the_softmax_focal_loss(gamma: float, classes: tuple[Tensor, Te
         return value
 
     logits = classes[0].clone().requires_grad_()
-    reference(logits, classes[1]).backward()  # type: ignore[no-untyped-call]
+    reference(logits, classes[1]).backward()
     torch.testing.assert_close(
         classification_loss("focal", gamma=gamma)(*classes), reference(*classes)
     )
@@ -245,10 +245,10 @@ def test_effective_weights_lead_back_to_the_natural_probabilities(choice: str) -
         optimiser.zero_grad()
         terms = [share * loss(logits[None], torch.tensor([c])) for c, share in enumerate(mixed)]
         total = torch.stack(terms).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total.item()
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     factors = [drawn] if weights is None else [drawn, weights]
     effective = effective_weights(counts, *factors, logit_adjustment=adjustment)
     natural = torch.softmax(logits.detach() - effective.log(), dim=0)

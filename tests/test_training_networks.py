@@ -127,7 +127,7 @@ def test_the_plain_unet_learns_a_square() -> None:
     for _ in range(30):
         loss = nn.functional.binary_cross_entropy_with_logits(network(pictures), targets)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]

@@ -25,7 +25,7 @@ def folds(shift: int = 0) -> Folds:
 
 
 def start(folder: Path, **changes: Any) -> Run:
-    given = {"config": CONFIG, "folds": folds(), "inputs": INPUTS} | changes
+    given: dict[str, Any] = {"config": CONFIG, "folds": folds(), "inputs": INPUTS} | changes
     return Run.start(folder, given["config"], given["folds"], given["inputs"])
 
 
@@ -81,11 +81,11 @@ def test_what_is_no_run_is_told(tmp_path: Path) -> None:
         Run.open(tmp_path)
     start(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{")
-    with pytest.raises(RunError, match="inputs.json cannot be read"):
+    with pytest.raises(RunError, match=r"inputs\.json cannot be read"):
         Run.open(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{}")
     (tmp_path / "run" / "folds.csv").unlink()
-    with pytest.raises(NaevusError, match="folds.csv"):
+    with pytest.raises(NaevusError, match=r"folds\.csv"):
         Run.open(tmp_path / "run")
 
 
@@ -111,9 +111,7 @@ def test_finished_folds_are_joined_by_id(tmp_path: Path) -> None:
         (["p0", "p1", "p0"], "fold 0 predicted p0 twice"),
     ],
 )
-def test_predictions_that_cannot_be_are_refused(
-    ids: list[str], said: str, tmp_path: Path
-) -> None:
+def test_predictions_that_cannot_be_are_refused(ids: list[str], said: str, tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     predicted(run, 0, ids)
     with pytest.raises(RunError, match=said):

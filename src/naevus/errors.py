@@ -24,7 +24,7 @@ class NaevusError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
 class PictureError(NaevusError):

@@ -68,8 +68,10 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] not in _TRAINING:
                 raise
-            remedy = 'run pip install "naevus[train]"'
-            raise _failed(f"training needs {error.name}, which is absent: {remedy}") from None
+            absent = NaevusError(
+                f"training needs {error.name}, which is absent", 'run pip install "naevus[train]"'
+            )
+            raise _failed(str(absent)) from None
         except KeyboardInterrupt:
             errors.print("interrupted; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None

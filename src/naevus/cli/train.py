@@ -12,7 +12,7 @@ import typer
 from rich.logging import RichHandler
 
 from naevus.cli.console import console, errors, progress
-from naevus.errors import ConfigError
+from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,14 +67,22 @@ def train(
     from naevus.datasets.folds import Folds, make_folds
     from naevus.datasets.layouts import load
     from naevus.training.config import load_config
-    from naevus.training.job import Material, select_pictures
     from naevus.training.run import Run
 
     overrides = dict(map(_parse, setting or []))
     if weights is not None:
         overrides["network.weights"] = weights
     config = load_config(recipe, task, overrides)
-    dataset = select_pictures(load(data), config)
+    loaded = load(data)
+    for folder in (*(copies or ()), *([masks] if masks else ())):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
+    if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
+        raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
+    source = Run.open(warm_start) if warm_start else None
+    from naevus.training.job import Material, select_pictures  # late: torch takes seconds
+
+    dataset = select_pictures(loaded, config)
     dealt = Folds.read(folds) if folds else make_folds(dataset)
     dealt.check(dataset)
     material = Material(
@@ -82,14 +90,14 @@ def train(
         cache or out.parent / "cache",
         masks=masks,
         copies=tuple(copies or ()),
-        warm_start=Run.open(warm_start) if warm_start else None,
+        warm_start=source,
     )
-    run = Run.start(out, config, dealt, inputs_of(dataset, material))
-    chosen = range(dealt.k) if fold is None else [fold]
+    chosen = list(range(dealt.k)) if fold is None else [fold]
     for number in chosen:
-        dealt.held_out(number)
+        dealt.held_out(number)  # refuses a fold that is not there, before a folder is made
+    run = Run.start(out, config, dealt, inputs_of(dataset, material))
     with logged(out / "train.log"):
-        train_folds(run, list(chosen), material)
+        train_folds(run, chosen, material)
 
 
 def train_folds(run: Run, folds: list[int], material: Material) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Task = Literal["segmentation", "classification"]
+_REMEDY = "see `naevus recipe` for all settings"
 
 
 class Section(BaseModel):
@@ -126,7 +127,7 @@ class TrainConfig(Section):
     select: Literal["last", "best"] = "last"
     early_stopping: int = Field(default=0, ge=0, description="Epochs without gain; 0 is off.")
     precision: Literal["auto", "32", "bf16"] = "auto"
-    workers: int = Field(default=1, ge=0, description="Processes that prepare batches.")
+    workers: int = Field(default=1, ge=0, description="Threads that prepare batches.")
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -199,9 +200,8 @@ def load_config(
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{path or 'settings'}: {name}: {first['msg']}", "see `naevus recipe` for all settings"
-        ) from error
+        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigError(f"{path or 'settings'}: {name}: {said}", _REMEDY) from error
 
 
 def to_toml(config: TrainConfig) -> str:
@@ -226,4 +226,6 @@ def _set(settings: dict[str, Any], name: str, value: Any) -> None:
     *sections, key = name.split(".")
     for section in sections:
         settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{name}: {section} is a setting, not a table of them", _REMEDY)
     settings[key] = value

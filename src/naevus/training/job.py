@@ -295,12 +295,16 @@ def _warm_start(network: Preprocessed, source: Run, run: Run, fold: int) -> None
     Raises:
         RunError: That run trained on what this fold holds out, or has not finished the fold.
     """
-    seen = set(source.folds.table["image_id"]) - set(source.folds.test())
-    seen -= set(source.folds.held_out(fold))
-    leaked = seen & {*run.folds.held_out(fold), *run.folds.test()}
-    if leaked:
+    theirs, ours = source.folds.table, run.folds.table
+    unseen = {*source.folds.held_out(fold), *source.folds.test()}
+    seen = theirs[~theirs["image_id"].isin(unseen)]
+    kept = ours[ours["image_id"].isin([*run.folds.held_out(fold), *run.folds.test()])]
+    leaked = kept["image_id"].isin(seen["image_id"]) | kept["group_id"].isin(seen["group_id"])
+    if leaked.any():
+        first = kept.loc[leaked, "image_id"].min()
         raise RunError(
-            f"{source.folder}: its fold {fold} trained on {min(leaked)}, which is held out here",
+            f"{source.folder}: its fold {fold} trained on the lesion of {first}, "
+            "which is held out here",
             "start from a run over the same folds",
         )
     weights = source.fold_folder(fold) / WEIGHTS

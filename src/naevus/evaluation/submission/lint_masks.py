@@ -48,6 +48,10 @@ def lint_segmentation(folder: Path, pictures: Path | None = None) -> list[Findin
     files = files_in(folder)
     sizes = None if pictures is None else _sizes(pictures)
     numbers = sorted({number for path in files if (number := number_of(path.stem))})
+    if sizes is None and not numbers:
+        said = "no file is named by the seven digits of a picture"
+        remedy = f"name masks {_REGULAR.format(id='ISIC_0000000')}"
+        return [Finding("no masks", "refused", folder.name, said, remedy)]
     return [
         *(finding for number in sizes or numbers for finding in _named(number, files)),
         *(finding for path in files for finding in _lint_file(path, sizes)),

@@ -1,0 +1,291 @@
+"""The whole command: exit codes, failures in one line, help that can be followed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+import typer
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from naevus import __version__
+from naevus.cli.main import app
+from naevus.errors import NaevusError
+from naevus.training.config import load_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+COMMANDS = (
+    "demo",
+    "show",
+    "check",
+    "download",
+    "folds",
+    "recipe",
+    "train",
+    "predict",
+    "evaluate",
+    "lint-submission",
+    "score classification",
+    "score segmentation",
+)
+
+
+def call(*words: object, columns: int = 80) -> Result:
+    environment = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
+    return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+
+def error_of(result: Result) -> str:
+    """The one line that a user's mistake comes to."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_the_version_is_told() -> None:
+    result = call("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"naevus {__version__}\n"
+
+
+def test_a_recipe_loads_back(tmp_path: Path) -> None:
+    for task in ("segmentation", "classification"):
+        result = call("recipe", task)
+        assert result.exit_code == 0
+        written = tmp_path / f"{task}.toml"
+        written.write_text(result.stdout)
+        assert load_config(written) == load_config(None, task)
+        assert call("recipe", task, "--recipe", written).stdout == result.stdout
+
+
+def test_findings_end_with_1(drawn: Path, tmp_path: Path) -> None:
+    data = tmp_path / "NV"
+    data.mkdir()
+    pictures = sorted((drawn / "ISIC2018_Task3_Training_Input").iterdir())
+    for picture in pictures[:3]:
+        (data / picture.name).write_bytes(picture.read_bytes())
+    fine = call("check", tmp_path, "--out", tmp_path / "out")
+    assert fine.exit_code == 0, fine.output
+    whole = pictures[0].read_bytes()
+    (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    found = call("check", tmp_path, "--out", tmp_path / "out")
+    assert found.exit_code == 1
+    assert "cut" in found.stdout
+
+
+def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("naevus.datasets.layouts.load", interrupted)
+    result = call("check", tmp_path)
+    assert result.exit_code == 130
+    assert "goes on from here" in result.stderr
+
+
+def test_markup_in_a_message_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object) -> NoReturn:
+        raise NaevusError("[bold]odd[/].csv: is odd", "mend it")
+
+    monkeypatch.setattr("naevus.datasets.layouts.load", failing)
+    assert error_of(call("check", tmp_path)) == "error: [bold]odd[/].csv: is odd; mend it\n"
+
+
+def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> Any:
+        def load(*_: object) -> NoReturn:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return load
+
+    monkeypatch.setattr("naevus.datasets.layouts.load", absent("torch"))
+    assert 'pip install "naevus[train]"' in error_of(call("check", tmp_path))
+    monkeypatch.setattr("naevus.datasets.layouts.load", absent("another"))
+    assert isinstance(call("check", tmp_path).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "nowhere"),
+        ("show", "nowhere"),
+        ("folds", "nowhere", "--out", "folds.csv"),
+        ("demo", "--data", "nowhere", "--out", "demo"),
+        ("train", "segmentation", "nowhere", "--out", "run"),
+        ("predict", "nowhere", "--bundle", "bundle", "--out", "out"),
+        ("predict", ".", "--split", "test", "--bundle", "nowhere", "--out", "out"),
+        ("evaluate", "nowhere"),
+        ("recipe", "segmentation", "--recipe", "nowhere"),
+        ("score", "classification", "nowhere", "nowhere"),
+        ("score", "segmentation", "nowhere", "nowhere"),
+        ("lint-submission", "nowhere"),
+        ("train", "segmentation", "DATA", "--out", "run", "--masks", "nowhere"),
+        ("train", "segmentation", "DATA", "--out", "run", "--copies", "nowhere"),
+        ("train", "segmentation", "DATA", "--out", "run", "--from", "nowhere"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_that_is_not_there_is_named(
+    words: tuple[str, ...], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = error_of(call(*(str(drawn) if word == "DATA" else word for word in words)))
+    assert "nowhere" in line or "no known layout" in line
+    assert "; " in line or "the known ones are" in line, "says what to do"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("check",), ("show",), ("folds", "--out", "folds.csv"), ("demo", "--out", "demo", "--data")],
+    ids=lambda words: words[0],
+)
+def test_an_empty_folder_fits_no_layout(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    line = error_of(call(*words, "empty"))
+    assert line.startswith("error: empty: no known layout of pictures fits")
+    for name in ("isic2018", "ham10000", "manifest"):
+        assert name in line
+
+
+def test_empty_folders_of_results_are_told(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "empty: no pictures there" in error_of(
+        call("predict", empty, "--bundle", empty, "--out", tmp_path / "out")
+    )
+    assert "neither a run nor predictions" in error_of(call("evaluate", empty))
+    linted = call("lint-submission", empty, columns=200)
+    assert linted.exit_code == 1
+    assert "no masks" in linted.stdout
+
+
+def test_an_unknown_layout_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("nothing")
+    line = error_of(call("check", tmp_path))
+    assert "no known layout" in line
+    assert "manifest.csv" in line
+
+
+def test_corrupt_files_are_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "my.toml"
+    recipe.write_text("epochs = = 3\n")
+    line = error_of(call("recipe", "segmentation", "--recipe", recipe))
+    assert "my.toml: is not TOML" in line
+    assert "mend the file" in line
+
+    table = tmp_path / "truth.csv"
+    table.write_bytes(b"\xff\xfe\x00\x01" * 40)
+    line = error_of(call("score", "classification", table, table))
+    assert "truth.csv" in line
+
+    folds = tmp_path / "folds.csv"
+    folds.write_text("image_id,group_id,fold\np0,g0,0\np0,g0,1\n")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("path,diagnosis\np0.png,NV\n")
+    (tmp_path / "p0.png").write_bytes(b"x")
+    words = ("train", "classification", tmp_path, "--out", tmp_path / "run", "--folds", folds)
+    line = error_of(call(*words))
+    assert "folds.csv: p0 stands twice" in line
+
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{")
+    line = error_of(call("predict", manifest, "--bundle", bundle, "--out", tmp_path / "out"))
+    assert "bundle.json" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_of_other_pictures_are_told(drawn: Path, tmp_path: Path) -> None:
+    """Else every crop would silently be a centre square."""
+    (tmp_path / "ISIC_0_segmentation.png").touch()
+    words = ("train", "classification", drawn, "--out", tmp_path / "run", "--masks", tmp_path)
+    assert "holds no mask of any picture" in error_of(call(*words))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("nonsense=1", "nonsense: there is no such setting"),
+        ("optimiser.speed=1", "optimiser.speed: there is no such setting"),
+        ("optimiser=fast", "optimiser"),
+        ("epochs.first=2", "epochs"),
+        ("task.first=2", "task is a setting, not a table"),
+        ("epochs=none", "epochs"),
+        ("epochs=0", "epochs"),
+        ("epochs", "has no value"),
+        ("=3", "no such setting"),
+    ],
+)
+def test_an_unknown_setting_is_told(setting: str, said: str, tmp_path: Path) -> None:
+    words = ("train", "segmentation", tmp_path, "--out", tmp_path / "run", "--set", setting)
+    line = error_of(call(*words))
+    assert said in line
+    assert "naevus recipe" in line or "NAME=VALUE" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("check",),
+        ("check", ".", "--nonsense"),
+        ("train", "both", ".", "--out", "run"),
+        ("folds", ".", "--k", "0", "--out", "folds.csv"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(words: tuple[str, ...]) -> None:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert "Usage: naevus" in result.stderr
+
+
+def examples_of(name: str) -> list[str]:
+    """The examples in a command's help, each on its own line and indented."""
+    result = call(*name.split(), "--help")
+    assert result.exit_code == 0
+    _, _, after = result.stdout.partition(" Examples:")
+    lines = [line.rstrip() for line in after.partition("╭")[0].splitlines() if line.strip()]
+    assert lines, f"naevus {name} has no examples"
+    for line in lines:
+        assert re.match(r"   naevus ", line), f"not an example, or wrapped: {line!r}"
+    return [line.strip() for line in lines]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_examples_that_parse(name: str) -> None:
+    root: Any = get_command(app)
+    for example in examples_of(name):
+        assert example.startswith(f"naevus {name}")
+        words = shlex.split(example.partition(" > ")[0])[1:]
+        command, context = root, typer.Context(root)
+        while hasattr(command, "commands"):
+            command = command.get_command(context, words.pop(0))
+        assert command.make_context(name, words).params
+
+
+def test_every_command_is_tested_for_its_help() -> None:
+    root: Any = get_command(app)
+    found = {
+        f"{name} {inner}".strip()
+        for name, command in root.commands.items()
+        for inner in getattr(command, "commands", {"": None})
+    }
+    assert found == set(COMMANDS)
