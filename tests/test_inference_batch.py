@@ -395,6 +395,10 @@ def test_a_split_of_a_data_set(tmp_path: Path) -> None:
     draw(folder / "ISIC2018_Task3_Test_Input" / "ISIC_0000002.jpg", 2)
     (found,) = pictures_of_split([folder], "validation")
     assert found.image_id == "ISIC_0000001"
+    draw(folder / "ISIC2018_Task1-2_Test_Input" / "ISIC_0000003.jpg", 3)
+    assert len(pictures_of_split([folder], "test")) == 2
+    (alone,) = pictures_of_split([folder], "test", "task3")
+    assert alone.image_id == "ISIC_0000002"
     with pytest.raises(DataError, match="no pictures in split 'train'"):
         pictures_of_split([folder], "train")
     with pytest.raises(DataError):

@@ -273,12 +273,17 @@ def test_the_history_is_written(outlined: Job) -> None:
     assert history["loss"].iloc[1] < history["loss"].iloc[0]
 
 
+BOTH = ["task1", "task3"]
+
+
 def test_only_pictures_with_what_is_learnt_are_selected(drawn: Path) -> None:
     dataset = load(drawn)
     config = TrainConfig.model_validate(SEGMENTATION)
     assert select_pictures(dataset, config).parts == ("task1",)
-    everything = TrainConfig(task="segmentation")
-    assert select_pictures(dataset, everything).parts == ("task1", "task3")
+    usual = TrainConfig(task="segmentation")
+    assert select_pictures(dataset, usual).parts == ("task1",)
+    both = TrainConfig.model_validate({"task": "segmentation", "data": {"parts": BOTH}})
+    assert select_pictures(dataset, both).parts == ("task1", "task3")
     table = dataset.table.copy()
     table.loc[table["part"] == "task1", "diagnosis"] = pd.NA
     table.loc[table["image_id"] == dataset.part("task3").ids[0], "split"] = "test"
@@ -291,7 +296,7 @@ def test_only_pictures_with_what_is_learnt_are_selected(drawn: Path) -> None:
     [
         (CLASSIFICATION, "diagnosis", "with diagnoses in task3"),
         (SEGMENTATION, "mask_path", "with masks in task1"),
-        ({"task": "segmentation", "data": {"parts": ["task9"]}}, "age", "with masks in task9"),
+        ({"task": "segmentation", "data": {"parts": ["task9"]}}, "age", "no part 'task9'"),
     ],
 )
 def test_nothing_to_learn_from_is_told(

@@ -119,14 +119,11 @@ def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
     from naevus.training.config import load_config
     from naevus.training.job import select_pictures
 
-    outline = {"data.parts": ["task1"]} if "task1" in dataset.parts else {}
-    diagnose = {"data.parts": ["task3"]} if "task3" in dataset.parts else {}
-    return (
-        _sample(select_pictures(dataset, load_config(None, "segmentation", outline)), most, seed),
-        _sample(
-            select_pictures(dataset, load_config(None, "classification", diagnose)), most, seed
-        ),
+    outlined, diagnosed = (
+        _sample(select_pictures(dataset, load_config(None, task)), most, seed)
+        for task in ("segmentation", "classification")
     )
+    return outlined, diagnosed
 
 
 def _sample(dataset: Dataset, most: int, seed: int) -> Dataset:

@@ -39,6 +39,9 @@ def predict(
     split: Annotated[
         Split | None, typer.Option(help="Take this split of the data sets in DIR.")
     ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="With --split: this part alone, such as task1 or task3.")
+    ] = None,
     only: Annotated[Only | None, typer.Option(help="Write these alone, diagnose nothing.")] = None,
     views: Annotated[
         Views, typer.Option(help="Average over flipped (4) or flipped and turned (8) views.")
@@ -63,7 +66,7 @@ def predict(
     Examples:
       naevus predict lesion.jpg --bundle runs/seg --only masks --out outlines
       naevus predict photos --bundle runs/seg --bundle runs/cls --out answers
-      naevus predict ISIC2018 --split test --bundle runs/cls --out answers
+      naevus predict ISIC2018 --split test --part task3 --bundle runs/cls --out answers
     """
     from naevus.bundles.bundle import find_bundles
     from naevus.images.read import Limits
@@ -73,7 +76,7 @@ def predict(
     sources = (
         inputs.find_pictures(pictures, without=out)
         if split is None
-        else inputs.pictures_of_split(pictures, split)
+        else inputs.pictures_of_split(pictures, split, part)
     )
     bundles = find_bundles(bundle)
     segmenting = [each for each in bundles if each.spec.task == "segmentation"]

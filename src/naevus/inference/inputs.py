@@ -51,16 +51,22 @@ def find_pictures(paths: Iterable[Path], *, without: Path | None = None) -> list
     return unique(Source(path.stem, path) for path in found)
 
 
-def pictures_of_split(roots: Sequence[Path], split: str) -> list[Source]:
+def pictures_of_split(roots: Sequence[Path], split: str, part: str | None = None) -> list[Source]:
     """Return the pictures of one split of data sets, sorted by id.
 
+    Args:
+        roots: Folders of data sets.
+        split: ``train``, ``validation`` or ``test``.
+        part: Only this part of each, such as ``task3``; None for all.
+
     Raises:
-        DataError: A folder has no known layout, the split has no pictures, or two different
-            files have one id.
+        DataError: A folder has no known layout or no such part, the split has no pictures, or
+            two different files have one id.
     """
     found: list[Source] = []
     for root in roots:
-        rows = load(root).split(split).pictures().rows()
+        dataset = load(root)
+        rows = (dataset if part is None else dataset.part(part)).split(split).pictures().rows()
         found += [Source(row.image_id, row.path) for row in rows if row.path is not None]
     if not found:
         named = " ".join(map(str, roots))

@@ -29,7 +29,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which pictures are seen, and in which form."""
 
-    parts: tuple[str, ...] = Field(default=(), description="Parts of the data set; none means all.")
+    parts: tuple[str, ...] = Field(
+        default=(), description="Parts of the data set; none means the task's own."
+    )
     cache_size: int = Field(default=256, ge=16, description="Side of the cached square, pixels.")
     copies_size: int = Field(
         default=256, ge=16, description="Side of the cached other copies, pixels."

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
+_USUAL_PART = {"segmentation": "task1", "classification": "task3"}
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,16 @@ class Material:
 def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
     """Return the training pictures that a recipe is about.
 
+    A recipe that names no parts means the challenge's own for its task where the data has them
+    (Task 1 for masks, Task 3 for diagnoses), and everything elsewhere.
+
     Raises:
-        DataError: There are none.
+        DataError: There are none, or the data has no such part.
     """
-    parts = config.data.parts or dataset.parts
-    chosen = dataset.part(*(part for part in parts if part in dataset.parts)).split("train")
-    labelled = (
-        chosen.with_masks()
-        if config.task == "segmentation"
-        else (chosen.pictures().with_diagnosis())
-    )
+    usual = _USUAL_PART[config.task]
+    parts = config.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)
+    chosen = dataset.part(*parts).split("train").pictures()
+    labelled = chosen.with_masks() if config.task == "segmentation" else chosen.with_diagnosis()
     if not len(labelled):
         what = "masks" if config.task == "segmentation" else "diagnoses"
         raise DataError(
