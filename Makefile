@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,dev]'
 	touch $(READY)
 
-demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 6 minutes)
+demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)
 	$(BIN)/naevus demo --out demo
 
 test: $(READY) ## Run all tests

@@ -61,7 +61,7 @@ def demo(
 ) -> None:
     """Draw, check, cache, fold, train both tasks, score, and predict unseen pictures.
 
-    About 6 minutes on 2 processors. Started again, it goes on where it was interrupted.
+    About 5 minutes on 2 processors. Started again, it goes on where it was interrupted.
 
     Examples:
       naevus demo
