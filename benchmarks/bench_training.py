@@ -1,13 +1,13 @@
 """How much of a training's time is the network's own: the whole loop against bare steps.
 
-Three ways to make the same number of steps of EfficientNet-Lite0 on batches of 32 at 160 pixels,
+Three ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels,
 in turn, several rounds in one process:
 
 - naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
   on an inner split, history, checkpoints; as ``naevus train`` does it;
 - bare: forward, backward and optimiser of the same prepared network on one ready batch;
 - plain: the same network as timm makes it, on one ready batch, under bf16 autocast and
-  channels_last.
+  channels_last (a sixth of the steps: without instructions for bf16 they are slow).
 
     python benchmarks/bench_training.py --steps 20
 """
@@ -58,7 +58,7 @@ def compare(folder: Path, steps: int, rounds: int) -> None:
     console = Console()
     console.print(f"drawing pictures for {steps} steps of {BATCH}")
     train = whole_training(folder, steps)
-    ways = {"naevus": train, "bare": bare_steps(steps), "plain": plain_steps(steps)}
+    ways = {"naevus": train, "bare": bare_steps(steps), "plain": plain_steps(max(1, steps // 6))}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -119,7 +119,7 @@ def bare_steps(steps: int) -> Callable[[], int]:
     """Return forward, backward and optimiser of the prepared network on one batch."""
     from naevus.training.networks import Preprocessed, build_classifier
 
-    network = Preprocessed(build_classifier()).train()
+    network = Preprocessed(build_classifier()).train().to(memory_format=torch.channels_last)
     optimiser = make_optimiser(network, TrainConfig(task="classification").optimiser)
     pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
     labels = torch.randint(0, 7, (BATCH,))

@@ -169,8 +169,7 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
     )
     learning = _make_learning(config, material, training, inner)
     torch.manual_seed(config.seed)
-    # Stored pictures are channels-last already; convolutions in that order are faster on CPUs too.
-    network = learning.network().to(memory_format=torch.channels_last)
+    network = learning.network()
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)
