@@ -66,7 +66,7 @@ def predict(
     Examples:
       naevus predict lesion.jpg --bundle runs/seg --only masks --out outlines
       naevus predict photos --bundle runs/seg --bundle runs/cls --out answers
-      naevus predict ISIC2018 --split test --part task3 --bundle runs/cls --out answers
+      naevus predict ISIC --split test --part task3 --bundle runs/cls --out test
     """
     from naevus.bundles.bundle import find_bundles
     from naevus.images.read import Limits
