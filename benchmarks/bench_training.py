@@ -1,11 +1,12 @@
 """How much of a training's time is the network's own: the whole loop against bare steps.
 
-Three ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels,
+Four ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels,
 in turn, several rounds in one process:
 
 - naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
   on an inner split, history, checkpoints; as ``naevus train`` does it;
 - bare: forward, backward and optimiser of the same prepared network on one ready batch;
+- returned: the same, with the C library's habit of returning freed memory to the system;
 - plain: the same network as timm makes it, on one ready batch, under bf16 autocast and
   channels_last (a sixth of the steps: without instructions for bf16 they are slow).
 
@@ -36,6 +37,7 @@ from naevus.training.classification import ClassificationLearning
 from naevus.training.config import TrainConfig
 from naevus.training.job import Material, prepare, select_pictures
 from naevus.training.loop import Trainer, Watch, make_optimiser
+from naevus.training.memory import kept_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +56,16 @@ def main() -> None:
 
 
 def compare(folder: Path, steps: int, rounds: int) -> None:
-    """Time the three ways in turn and print their ratios."""
+    """Time the four ways in turn and print their ratios."""
     console = Console()
     console.print(f"drawing pictures for {steps} steps of {BATCH}")
     train = whole_training(folder, steps)
-    ways = {"naevus": train, "bare": bare_steps(steps), "plain": plain_steps(max(1, steps // 6))}
+    ways = {
+        "naevus": train,
+        "bare": kept_memory()(bare_steps(steps)),
+        "returned": bare_steps(steps),
+        "plain": plain_steps(max(1, steps // 6)),
+    }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -101,6 +108,7 @@ def whole_training(folder: Path, steps: int) -> Callable[[], int]:
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
     rounds = iter(range(1000))
 
+    @kept_memory()
     def train() -> int:
         learning = ClassificationLearning(
             config, material.stores, training, inner, diagnoses, dataset.taxonomy

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from naevus.bundles.bundle import Bundle, BundleSpec, Member, write_bundle
+from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.spec import BundleSpec
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -56,29 +57,35 @@ def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
     return _save(path, nodes, weights, size, "logit", ["N", size, size])
 
 
+_TRAINED = {"weights": WEIGHTS, "shares": SHARES}
+
+
 def classification_bundle(
     folder: Path, *, size: int = 32, seeds: tuple[int, ...] = (0,), **settings: Any
 ) -> Bundle:
     """Write a classification bundle with one member a seed."""
-    spec = BundleSpec(
-        task="classification",
-        members=tuple(
-            Member(file=f"member-{seed}.onnx", architecture="tiny", input_size=size)
+    trained = {name: settings.pop(name, value) for name, value in _TRAINED.items()}
+    about = {name: settings.pop(name) for name in ("provenance", "licence") if name in settings}
+    classifier = {
+        "members": [
+            {
+                "file": f"member-{seed}.onnx",
+                "architecture": "tiny",
+                "input_size": size,
+                **trained,
+            }
             for seed in seeds
-        ),
-        **{
-            "taxonomy": "isic2018",
-            "classes": ISIC2018.codes,
-            "weights": WEIGHTS,
-            "shares": SHARES,
-            **settings,
-        },
-    )
+        ],
+        "taxonomy": "isic2018",
+        "classes": ISIC2018.codes,
+        **settings,
+    }
+    spec = BundleSpec.model_validate({"classifier": classifier, **about})
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     files = {
         f"member-{seed}.onnx": write_classifier(
-            source / f"{seed}.onnx", size=size, seed=seed, classes=len(spec.classes)
+            source / f"{seed}.onnx", size=size, seed=seed, classes=len(classifier["classes"])
         )
         for seed in seeds
     }
@@ -89,16 +96,17 @@ def segmentation_bundle(
     folder: Path, *, size: int = 48, seeds: tuple[int, ...] = (0,), **settings: Any
 ) -> Bundle:
     """Write a segmentation bundle with one member a seed."""
-    members = tuple(
-        Member(file=f"member-{seed}.onnx", architecture="tiny", input_size=size) for seed in seeds
-    )
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     files = {
         f"member-{seed}.onnx": write_segmenter(source / f"{seed}.onnx", size=size, seed=seed)
         for seed in seeds
     }
-    spec = BundleSpec(task="segmentation", members=members, **settings)
+    members = [
+        {"file": f"member-{seed}.onnx", "architecture": "tiny", "input_size": size}
+        for seed in seeds
+    ]
+    spec = BundleSpec.model_validate({"segmenter": {"members": members, **settings}})
     return write_bundle(folder, spec, files)
 
 

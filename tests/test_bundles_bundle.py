@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from naevus.bundles.bundle import Bundle, BundleSpec, Member, find_bundles, write_bundle
+from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
+from naevus.bundles.spec import BundleSpec
 from naevus.errors import BundleError
 from naevus.files import sha256
 from naevus.taxonomy import ISIC2018
-from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
+from tests.onnx_graphs import WEIGHTS, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +26,24 @@ def change(bundle: Bundle, **entries: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
+def change_classifier(bundle: Bundle, **entries: Any) -> None:
+    change(bundle, classifier=bundle.classifier.model_dump(mode="json") | entries)
+
+
+def change_member(bundle: Bundle, **entries: Any) -> None:
+    member = bundle.classifier.members[0].model_dump(mode="json") | entries
+    change_classifier(bundle, members=[member])
+
+
 def test_is_read_as_written(bundle: Bundle) -> None:
     read = Bundle.read(bundle.folder)
     assert read == bundle
     assert read.sha256 == sha256(bundle.folder / "bundle.json")
     assert set(read.spec.files) == {"member-0.onnx", "member-1.onnx", "MODEL_CARD.md"}
-    assert read.spec.classes == ISIC2018.codes
-    assert read.spec.weights == WEIGHTS
+    assert read.classifier.classes == ISIC2018.codes
+    assert read.classifier.members[0].weights == WEIGHTS
+    with pytest.raises(BundleError, match="outlines no lesions"):
+        _ = read.segmenter
 
 
 def test_card_tells_members_shares_and_provenance(bundle: Bundle) -> None:
@@ -73,8 +85,7 @@ def test_names_that_leave_the_folder_are_refused(bundle: Bundle, name: str) -> N
 
 
 def test_a_member_outside_the_folder_is_refused(bundle: Bundle) -> None:
-    member = bundle.spec.members[0].model_dump() | {"file": "../bundle-graphs/0.onnx"}
-    change(bundle, members=[member])
+    change_member(bundle, file="../bundle-graphs/0.onnx")
     with pytest.raises(BundleError, match=r"members\.0\.file"):
         Bundle.read(bundle.folder)
 
@@ -92,22 +103,51 @@ def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
     [
         ({"schema_version": 2}, "schema_version"),
         ({"stray": 1}, "stray"),
-        ({"members": []}, "members"),
-        ({"weights": [1.0]}, "equally many"),
-        ({"weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
-        ({"shares": [1.0] * 7}, "sum to 1"),
-        ({"classes": [*ISIC2018.codes[1:], "MEL"]}, "in order"),
-        ({"classes": ["MEL"] * 7}, "different classes"),
-        ({"taxonomy": "icd"}, "unknown taxonomy"),
-        ({"task": "segmentation"}, "no classes"),
-        ({"temperature": 0}, "temperature"),
-        ({"crop_mode": "circle"}, "crop_mode"),
+        ({"classifier": None}, "needs a segmenter or a classifier"),
     ],
 )
 def test_a_wrong_schema_is_refused_in_one_line(
     bundle: Bundle, entries: dict[str, Any], problem: str
 ) -> None:
     change(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"weights": [1.0]}, "equally many"),
+        ({"weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
+        ({"shares": [1.0] * 7}, "sum to 1"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_a_wrong_member_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change_member(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"members": []}, "members"),
+        ({"classes": [*ISIC2018.codes[1:], "MEL"]}, "in order"),
+        ({"classes": ["MEL"] * 7}, "different classes"),
+        ({"taxonomy": "icd"}, "unknown taxonomy"),
+        ({"temperature": 0}, "temperature"),
+        ({"crop_mode": "circle"}, "crop_mode"),
+    ],
+)
+def test_a_wrong_classifier_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change_classifier(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+def assert_refused(bundle: Bundle, problem: str) -> None:
     with pytest.raises(BundleError, match=problem) as raised:
         Bundle.read(bundle.folder)
     assert "\n" not in str(raised.value)
@@ -125,7 +165,7 @@ def test_replaces_an_older_bundle(bundle: Bundle) -> None:
     newer = segmentation_bundle(bundle.folder.parent / "newer")
     files = {"member-0.onnx": newer.folder / "member-0.onnx"}
     written = write_bundle(bundle.folder, newer.spec, files)
-    assert written.spec.task == "segmentation"
+    assert written.spec.tasks == ("segmentation",)
     names = sorted(path.name for path in bundle.folder.iterdir())
     assert names == ["MODEL_CARD.md", "bundle.json", "member-0.onnx"]
     left = [entry.name for entry in bundle.folder.parent.iterdir() if entry.suffix == ".tmp"]
@@ -151,10 +191,8 @@ def test_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path, bundle: Bundl
 
 def test_files_must_cover_the_members_and_be_plain_names(tmp_path: Path, bundle: Bundle) -> None:
     graph = bundle.folder / "member-0.onnx"
-    spec = BundleSpec(
-        task="segmentation",
-        members=(Member(file="a.onnx", architecture="tiny", input_size=8),),
-    )
+    member = {"file": "a.onnx", "architecture": "tiny", "input_size": 8}
+    spec = BundleSpec.model_validate({"segmenter": {"members": [member]}})
     with pytest.raises(BundleError, match=r"without a file: a\.onnx"):
         write_bundle(tmp_path / "new", spec, {})
     for name in ("../b", "bundle.json", "MODEL_CARD.md"):
@@ -178,14 +216,3 @@ def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(BundleError, match="neither a bundle"):
             find_bundles([folder])
-
-
-def test_classes_need_shares_that_sum_to_one() -> None:
-    with pytest.raises(ValueError, match="sum to 1"):
-        BundleSpec(
-            task="classification",
-            members=(Member(file="a.onnx", architecture="tiny", input_size=8),),
-            classes=("A", "B"),
-            weights=(1, 1),
-            shares=SHARES[:2],
-        )

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from naevus.bundles.spec import ClassifierMember
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview, view
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.read import write_png
-from naevus.inference.ensemble import posterior
+from naevus.inference.ensemble import Trained, posterior
 from naevus.inference.prediction import Predictor, cut_for
 from naevus.inference.predictor import Classifier, Segmenter
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
@@ -40,7 +41,7 @@ def test_a_classifier_averages_logits_over_views_and_members(
     classifier = Classifier(bundle, views=views)
     batch = noise(3, 32)
     by_hand = [
-        member.engine.run(np.stack([view(picture, k) for picture in batch]))
+        member.engine.run(np.stack([view(picture, k) for picture in batch]))["logits"]
         for member in classifier.members
         for k in VIEW_SETS[views]
     ]
@@ -53,7 +54,7 @@ def test_a_segmenter_turns_views_back_and_averages_logits(tmp_path: Path, views:
     segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), views=views)
     picture = noise(1, 48)[0]
     by_hand = [
-        unview(member.engine.run(view(picture, k)[None])[0], k)
+        unview(member.engine.run(view(picture, k)[None])["logit"][0], k)
         for member in segmenter.members
         for k in VIEW_SETS[views]
     ]
@@ -141,23 +142,23 @@ def test_a_classifier_corrects_for_weights_and_shares(tmp_path: Path) -> None:
     np.testing.assert_allclose(said.members.sum(axis=2), 1)
 
 
-def test_each_member_of_an_ensemble_is_freed_of_its_own_weights(tmp_path: Path) -> None:
+def test_each_member_of_an_ensemble_is_freed_of_its_own_weights() -> None:
     # Two networks that know the same, trained with other weights on other shares.
     weights = np.array([[1, 1, 1], [4, 0.5, 2]], float)
     shares = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
     truth = np.array([[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
     logits = [(np.log(truth * w) + 3).astype(np.float32) for w in weights]
-    specs = [
-        classification_bundle(
-            tmp_path / str(number),
-            classes=("A", "B", "C"),
-            taxonomy=None,
+    members = [
+        ClassifierMember(
+            file="a.onnx",
+            architecture="tiny",
+            input_size=8,
             weights=tuple(weights[number]),
             shares=tuple(shares[number]),
-        ).spec
+        )
         for number in range(2)
     ]
-    said = posterior(logits, specs)
+    said = posterior(logits, [Trained(member, 1.0) for member in members])
     np.testing.assert_allclose(said.natural, truth, atol=1e-6)
     fair = truth / shares[0]
     np.testing.assert_allclose(said.balanced, fair / fair.sum(axis=1, keepdims=True), atol=1e-6)
@@ -194,7 +195,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     other = segmentation_bundle(tmp_path / "other", cleaning={"threshold": 0.4})
     with pytest.raises(ConfigError, match="differ in classes"):
         Classifier([seven, three])
-    with pytest.raises(ConfigError, match="a segmentation bundle"):
+    with pytest.raises(BundleError, match="gives no diagnoses"):
         Classifier([seven, masks])
     with pytest.raises(ConfigError, match="differ in cleaning"):
         Segmenter([masks, other])

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
-from naevus.inference.engines import OpenVINOEngine
+from naevus.inference.engines import OnnxRuntimeEngine, OpenVINOEngine, Outputs
 from naevus.training.export import OPSET, export_onnx
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 
@@ -24,25 +23,30 @@ def _few_threads() -> None:
     torch.manual_seed(0)
 
 
-def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[Outputs]:
     """What ONNX Runtime and OpenVINO make of the file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return [session.run(None, {"pixels": pixels})[0], OpenVINOEngine(path, threads=1).run(pixels)]
+    engines = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
+    return [engine.run(pixels) for engine in engines]
 
 
 EXPORTED = [
-    pytest.param("plain-unet", None, "logit", 40, id="plain"),
-    pytest.param(None, "test_resnet", "logits", 64, id="classifier"),
-    pytest.param(None, LITE0, "logits", 64, id="classifier-lite0", marks=pytest.mark.slow),
-    pytest.param("unet", LITE0, "logit", 80, id="unet-lite0", marks=pytest.mark.slow),
+    pytest.param("plain-unet", None, ("logit",), 40, id="plain"),
+    pytest.param(None, "test_resnet", ("logits", "embedding", "cam"), 64, id="classifier"),
+    pytest.param(None, "test_vit", ("logits", "embedding"), 160, id="without-maps"),
+    pytest.param(
+        None, LITE0, ("logits", "embedding", "cam"), 64, id="lite0", marks=pytest.mark.slow
+    ),
+    pytest.param("unet", LITE0, ("logit",), 80, id="unet-lite0", marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("architecture", "encoder", "output", "size"), EXPORTED)
+@pytest.mark.parametrize(("architecture", "encoder", "names", "size"), EXPORTED)
 def test_the_onnx_file_is_the_network_and_nothing_else(
-    architecture: str | None, encoder: str | None, output: str, size: int, tmp_path: Path
+    architecture: str | None,
+    encoder: str | None,
+    names: tuple[str, ...],
+    size: int,
+    tmp_path: Path,
 ) -> None:
     weights: Any = "imagenet" if encoder == LITE0 else "none"
     if architecture is None:
@@ -51,7 +55,7 @@ def test_the_onnx_file_is_the_network_and_nothing_else(
         decoder = {"channels": [4, 8, 8]} if encoder is None else {}
         network = Preprocessed(build_segmenter(architecture, encoder or "", weights, decoder))
     path = tmp_path / "network.onnx"
-    export_onnx(network, path, input_size=size, output=output)
+    export_onnx(network, path, input_size=size)
 
     assert all(module.training for module in network.modules())
     network.eval()
@@ -62,12 +66,21 @@ def test_the_onnx_file_is_the_network_and_nothing_else(
         with torch.no_grad():
             expected = network(torch.from_numpy(pixels)).numpy()
         for found in outputs(path, pixels):
-            assert found.dtype == np.float32
-            np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+            assert tuple(found) == names
+            assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
+            np.testing.assert_allclose(found[names[0]], expected, atol=1e-4, rtol=0)
+            if "cam" in names:
+                means = found["cam"].mean((2, 3))
+                np.testing.assert_allclose(means, found["logits"], atol=1e-4, rtol=0)
+            if "embedding" in names:
+                head = network.network.head[-1]  # type: ignore[index]
+                with torch.no_grad():
+                    logits = head(torch.from_numpy(found["embedding"])).numpy()
+                np.testing.assert_allclose(logits, found["logits"], atol=1e-4, rtol=0)
 
     model = onnx.load(path)
     assert [value.name for value in model.graph.input] == ["pixels"]
-    assert [value.name for value in model.graph.output] == [output]
+    assert tuple(value.name for value in model.graph.output) == names
     assert [opset.version for opset in model.opset_import if not opset.domain] == [OPSET]
     content = path.read_bytes()
     here = Path(__file__).resolve()
@@ -83,5 +96,13 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     )
     files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     for file in files:
-        export_onnx(network, file, input_size=32, output="logit")
+        export_onnx(network, file, input_size=32)
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_maps_are_left_out_where_they_would_not_be_exact(tmp_path: Path) -> None:
+    for settings in ({"pooling": "max"}, {"hidden": 8}):
+        network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))  # type: ignore[arg-type]
+        export_onnx(network, tmp_path / "network.onnx", input_size=96)
+        graph = onnx.load(tmp_path / "network.onnx").graph
+        assert [value.name for value in graph.output] == ["logits", "embedding"]

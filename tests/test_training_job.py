@@ -161,9 +161,9 @@ def test_exactly_the_held_out_pictures_are_predicted(job: Job) -> None:
 @pytest.mark.slow
 def test_the_bundle_tells_what_it_is(job: Job) -> None:
     spec, config = job.bundle.spec, job.config
-    assert spec.task == config.task
+    assert spec.tasks == (config.task,)
     (member,) = spec.members
-    assert (member.fold, member.input_size) == (FOLD, 32)
+    assert (member.folds, member.input_size) == ((FOLD,), 32)
     assert spec.provenance["folds"] == job.folds.sha256
     assert spec.provenance["recipe"] == config.fingerprint()
     assert spec.provenance["training pictures"] == len(job.learning().training.ids)
@@ -193,7 +193,7 @@ def test_a_finished_fold_is_left_as_it_is(job: Job) -> None:
 @pytest.mark.slow
 def test_logits_are_those_of_the_stored_weights(diagnosed: Job) -> None:
     ids = diagnosed.heldout["image_id"].tolist()
-    columns = [f"logit_{code}" for code in diagnosed.bundle.spec.classes]
+    columns = [f"logit_{code}" for code in diagnosed.bundle.classifier.classes]
     expected = diagnosed.torch_logits(ids)
     np.testing.assert_allclose(diagnosed.heldout[columns].to_numpy(), expected, atol=1e-3, rtol=0)
     assert np.ptp(expected, axis=0).max() > 0.01  # pictures differ, so their order is right
@@ -201,16 +201,17 @@ def test_logits_are_those_of_the_stored_weights(diagnosed: Job) -> None:
 
 @pytest.mark.slow
 def test_weights_and_shares_are_those_of_the_training_part(diagnosed: Job) -> None:
-    spec = diagnosed.bundle.spec
+    spec = diagnosed.bundle.classifier
+    (member,) = spec.members
     training, _ = inner_split(diagnosed.folds, FOLD, diagnosed.dataset, 0.1, 2018)
     truth = diagnosed.dataset.table.set_index("image_id")["diagnosis"]
     counts = truth[training].value_counts()
     shares = np.array([counts[code] for code in spec.classes]) / len(training)
-    np.testing.assert_allclose(spec.shares, shares)
+    np.testing.assert_allclose(member.shares, shares)
     weights = shares**-0.5
-    np.testing.assert_allclose(spec.weights, weights / (shares * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose(member.weights, weights / (shares * weights).sum(), rtol=1e-5)
     row = diagnosed.heldout.iloc[0]
-    for code, share, weight in zip(spec.classes, spec.shares, spec.weights, strict=True):
+    for code, share, weight in zip(spec.classes, member.shares, member.weights, strict=True):
         assert (row[f"share_{code}"], row[f"weight_{code}"]) == (share, weight)
     assert diagnosed.heldout["truth"].tolist() == truth[diagnosed.heldout["image_id"]].tolist()
 
@@ -219,7 +220,7 @@ def test_weights_and_shares_are_those_of_the_training_part(diagnosed: Job) -> No
 def test_crops_are_cut_by_the_masks_given(diagnosed: Job) -> None:
     store, masks = diagnosed.material.stores["pictures"], diagnosed.material.masks
     assert masks is not None
-    assert (diagnosed.bundle.spec.crop_mode, store.form.size) == ("crop", 48)
+    assert (diagnosed.bundle.classifier.crop_mode, store.form.size) == ("crop", 48)
     for number, row in enumerate(diagnosed.dataset.rows()):
         assert row.path is not None
         assert row.mask_path is not None  # the true one, not to be used

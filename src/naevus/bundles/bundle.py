@@ -2,112 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from naevus.bundles.card import CARD, card_of
+from naevus.bundles.spec import BundleSpec
 from naevus.errors import BundleError, NaevusError
 from naevus.files import sha256, write_text
-from naevus.images.crops import CropMode
-from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from naevus.bundles.spec import ClassifierSpec, Member, SegmenterSpec
+
 MANIFEST = "bundle.json"
 """The file that names all others of a bundle."""
-
-# A plain name: no folder, no parent, nothing hidden. It is all that keeps a bundle in its folder.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,200}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-Task = Literal["segmentation", "classification"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Member(_Section):
-    """One network of a bundle; ``input_size`` is the side of the square it sees, in pixels."""
-
-    file: FileName
-    fold: int | None = None
-    architecture: str
-    input_size: int = Field(ge=1, le=8192)
-
-
-class CleaningSpec(_Section):
-    """How a lesion probability becomes a mask: the settings of ``images.masks.Cleaning``."""
-
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    largest: bool = True
-    holes: bool = True
-    smooth: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class BundleSpec(_Section):
-    """The content of ``bundle.json``.
-
-    Attributes:
-        schema_version: Version of this schema.
-        task: What the members do.
-        members: The networks whose mean logit is the bundle's.
-        taxonomy: Name of the set of diagnoses, where it is a known one.
-        classes: Codes in the order of the logits; none for segmentation.
-        crop_mode: What a classifier sees (``images.crops``).
-        crop_margin: Margin round the lesion's box, as a share of its longer side.
-        colour_constancy: Whether shades of grey is applied to what the network sees.
-        weights: w_c, how much more than its share each class counted in training.
-        shares: π_c, the classes' shares in the training data; they sum to 1.
-        temperature: Divides the natural logits.
-        cleaning: How a lesion probability becomes a mask.
-        provenance: Where the bundle comes from; printed on the model card.
-        files: SHA-256 of every other file of the folder, by name.
-    """
-
-    schema_version: Literal[1] = 1
-    task: Task
-    members: tuple[Member, ...] = Field(min_length=1)
-    taxonomy: str | None = None
-    classes: tuple[str, ...] = ()
-    crop_mode: CropMode = "full"
-    crop_margin: Annotated[float, Field(ge=0, le=1)] = 0.15
-    colour_constancy: bool = False
-    weights: tuple[Positive, ...] = ()
-    shares: tuple[Share, ...] = ()
-    temperature: Positive = 1.0
-    cleaning: CleaningSpec = CleaningSpec()
-    provenance: dict[str, str | int | float] = Field(default_factory=dict)
-    files: dict[FileName, Sha256] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _classes_fit(self) -> Self:
-        if self.task == "segmentation":
-            if self.classes or self.weights or self.shares:
-                raise ValueError("a segmentation bundle has no classes, weights or shares")
-            return self
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-            raise ValueError("a classification bundle needs two or more different classes")
-        if not len(self.classes) == len(self.weights) == len(self.shares):
-            raise ValueError("classes, weights and shares must be equally many")
-        if not math.isclose(sum(self.shares), 1.0, rel_tol=0, abs_tol=1e-3):
-            raise ValueError("shares must sum to 1")
-        if self.taxonomy is not None:
-            known = TAXONOMIES.get(self.taxonomy)
-            if known is None:
-                raise ValueError(f"unknown taxonomy {self.taxonomy!r}")
-            if known.codes != self.classes:
-                raise ValueError(f"classes are not those of taxonomy {self.taxonomy!r}, in order")
-        return self
 
 
 @dataclass(frozen=True)
@@ -134,6 +48,28 @@ class Bundle:
         for name, expected in spec.files.items():
             _check(folder / name, expected)
         return cls(folder, spec, sha256(manifest))
+
+    @property
+    def segmenter(self) -> SegmenterSpec:
+        """What outlines lesions.
+
+        Raises:
+            BundleError: Nothing here does.
+        """
+        if self.spec.segmenter is None:
+            raise BundleError(f"{self.folder}: outlines no lesions", "name a segmentation bundle")
+        return self.spec.segmenter
+
+    @property
+    def classifier(self) -> ClassifierSpec:
+        """What diagnoses.
+
+        Raises:
+            BundleError: Nothing here does.
+        """
+        if self.spec.classifier is None:
+            raise BundleError(f"{self.folder}: gives no diagnoses", "name a classification bundle")
+        return self.spec.classifier
 
     def member_path(self, member: Member) -> Path:
         """Return the path of a member's ONNX graph."""

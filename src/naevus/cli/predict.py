@@ -79,8 +79,8 @@ def predict(
         else inputs.pictures_of_split(pictures, split, part)
     )
     bundles = find_bundles(bundle)
-    segmenting = [each for each in bundles if each.spec.task == "segmentation"]
-    diagnosing = [each for each in bundles if each.spec.task == "classification"]
+    segmenting = [each for each in bundles if each.spec.segmenter is not None]
+    diagnosing = [each for each in bundles if each.spec.classifier is not None]
     if only == "masks":
         diagnosing = []
     segmenter = (

@@ -246,9 +246,9 @@ def _refusal(source: Source, error: PictureError) -> Refused:
 
 def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:
     """Write the submission where the classes are those of a known taxonomy."""
-    if plan.classifier is None or plan.classifier.bundles[0].spec.taxonomy is None:
+    if plan.classifier is None or plan.classifier.taxonomy is None:
         return []
-    taxonomy = TAXONOMIES[plan.classifier.bundles[0].spec.taxonomy]
+    taxonomy = TAXONOMIES[plan.classifier.taxonomy]
     kind = "b" if decision == "balanced" else "p"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
     table = pq.read_table(folder.table, columns=["image_id", *columns]).to_pandas()

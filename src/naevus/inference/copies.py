@@ -26,7 +26,7 @@ class FileSquares:
     """
 
     def __init__(self, bundle: Bundle, files: Mapping[str, Path], masks: Path | None) -> None:
-        spec = bundle.spec
+        spec = bundle.classifier
         size = max(member.input_size for member in spec.members)
         self._form = Form(
             spec.crop_mode,

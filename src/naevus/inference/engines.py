@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EngineName = Literal["openvino", "onnxruntime"]
+Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 
 
 class Engine(Protocol):
-    """A loaded graph. One caller at a time: an engine is not shared between threads."""
+    """A loaded graph. One caller at a time: an engine is not shared between threads.
 
-    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the graph's output for N x H x W x 3 RGB pixels; its first axis is N."""
+    Attributes:
+        outputs: What the graph gives, by name.
+    """
+
+    outputs: tuple[str, ...]
+
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N."""
         ...
 
 
@@ -32,7 +39,7 @@ class OpenVINOEngine:
     """OpenVINO on the CPU, in float32 whatever the machine could do faster.
 
     Args:
-        path: The ONNX graph: one uint8 N x H x W x 3 input, one float output.
+        path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
         threads: How many threads it may use; None: as many as this process has processors.
 
     Raises:
@@ -53,15 +60,16 @@ class OpenVINOEngine:
             self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise _unusable(path, str(error)) from error
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise _unusable(path, "it must have one input and one output")
+        if len(model.inputs) != 1:
+            raise _unusable(path, "it must have one input")
         if model.inputs[0].get_element_type() != openvino.Type.u8:
             raise _unusable(path, "its input must be uint8")
+        self.outputs = tuple(output.get_any_name() for output in model.outputs)
         self._path = path
         self._request = self._compiled.create_infer_request()
 
-    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the graph's output for N x H x W x 3 RGB pixels; its first axis is N.
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
 
         Raises:
             BundleError: The graph does not take pixels of this shape.
@@ -70,15 +78,18 @@ class OpenVINOEngine:
             results = self._request.infer([np.ascontiguousarray(batch)])
         except RuntimeError as error:
             raise _unusable(self._path, f"it fails on pixels {batch.shape}: {error}") from error
-        # A copy: the request's own memory is overwritten by the next batch.
-        return np.array(results[0], dtype=np.float32)
+        # Copies: the request's own memory is overwritten by the next batch.
+        return {
+            name: np.array(results[number], dtype=np.float32)
+            for number, name in enumerate(self.outputs)
+        }
 
 
 class OnnxRuntimeEngine:
     """ONNX Runtime on the CPU.
 
     Args:
-        path: The ONNX graph: one uint8 N x H x W x 3 input, one float output.
+        path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
         threads: How many threads it may use; None: as many as this process has processors.
 
     Raises:
@@ -103,24 +114,28 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # ONNX Runtime's errors share no other base
             raise _unusable(path, str(error)) from error
-        if len(self._session.get_inputs()) != 1 or len(self._session.get_outputs()) != 1:
-            raise _unusable(path, "it must have one input and one output")
+        if len(self._session.get_inputs()) != 1:
+            raise _unusable(path, "it must have one input")
         if self._session.get_inputs()[0].type != "tensor(uint8)":
             raise _unusable(path, "its input must be uint8")
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
         self._path = path
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the graph's output for N x H x W x 3 RGB pixels; its first axis is N.
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
 
         Raises:
             BundleError: The graph does not take pixels of this shape.
         """
         try:
-            result = self._session.run(None, {self._input: np.ascontiguousarray(batch)})[0]
+            results = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
         except Exception as error:  # ONNX Runtime's errors share no other base
             raise _unusable(self._path, f"it fails on pixels {batch.shape}: {error}") from error
-        return np.asarray(result, dtype=np.float32)
+        return {
+            name: np.asarray(result, dtype=np.float32)
+            for name, result in zip(self.outputs, results, strict=True)
+        }
 
 
 def open_engine(path: Path, engine: EngineName = "openvino", threads: int | None = None) -> Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,9 +14,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.bundle import Bundle, BundleSpec
+    from naevus.bundles.bundle import Bundle
+    from naevus.bundles.spec import ClassifierMember, Task
 
     Scalar = TypeVar("Scalar", bound=np.floating[Any])
+
+
+_ALIKE: Final[dict[Task, tuple[str, ...]]] = {
+    "segmentation": ("cleaning",),
+    "classification": ("classes", "taxonomy"),
+}
 
 
 class Posterior(NamedTuple):
@@ -44,7 +51,14 @@ def mean(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
     return total
 
 
-def posterior(logits: Sequence[NDArray[np.float32]], specs: Sequence[BundleSpec]) -> Posterior:
+class Trained(NamedTuple):
+    """How a member was trained, and the temperature of the bundle it is from."""
+
+    member: ClassifierMember
+    temperature: float
+
+
+def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained]) -> Posterior:
     """Average members that may have been trained with other weights on other shares.
 
     Each member's logits are first freed of its own weights (and, for the balanced probabilities,
@@ -53,15 +67,15 @@ def posterior(logits: Sequence[NDArray[np.float32]], specs: Sequence[BundleSpec]
 
     Args:
         logits: One N x C array a member.
-        specs: The bundle each member is from, in the same order.
+        trained: How each member was trained, in the same order.
     """
     natural = [
-        natural_log_probabilities(z, spec.weights, spec.temperature)
-        for z, spec in zip(logits, specs, strict=True)
+        natural_log_probabilities(z, member.weights, temperature)
+        for z, (member, temperature) in zip(logits, trained, strict=True)
     ]
     balanced = [
-        balanced_log_probabilities(z, spec.weights, spec.shares, spec.temperature)
-        for z, spec in zip(logits, specs, strict=True)
+        balanced_log_probabilities(z, member.weights, member.shares, temperature)
+        for z, (member, temperature) in zip(logits, trained, strict=True)
     ]
     return Posterior(
         logits=mean(logits),
@@ -71,23 +85,21 @@ def posterior(logits: Sequence[NDArray[np.float32]], specs: Sequence[BundleSpec]
     )
 
 
-def check_together(bundles: Sequence[Bundle], task: str) -> None:
+def check_together(bundles: Sequence[Bundle], task: Task) -> None:
     """Refuse bundles that cannot answer as one.
 
     Raises:
-        ConfigError: There is none, one is for another task, has other classes, or makes masks in
-            another way.
+        BundleError: One does not do the task.
+        ConfigError: There is none, or one has other classes or makes masks in another way.
     """
     if not bundles:
         raise ConfigError(f"no {task} bundle is given", "name one or more bundles")
     first = bundles[0]
     for bundle in bundles:
-        if bundle.spec.task != task:
-            raise ConfigError(
-                f"{bundle.folder}: a {bundle.spec.task} bundle", f"name a {task} bundle"
-            )
-        for name in ("classes", "taxonomy", "cleaning"):
-            if getattr(bundle.spec, name) != getattr(first.spec, name):
+        for name in _ALIKE[task]:
+            part = "segmenter" if task == "segmentation" else "classifier"
+            one, other = (getattr(getattr(each, part), name) for each in (first, bundle))
+            if one != other:
                 raise ConfigError(
                     f"{first.folder} and {bundle.folder} differ in {name}",
                     "only bundles alike in it can be averaged",

@@ -55,7 +55,7 @@ class Plan:
                 **self.settings(),
                 "members": [member.name for member in diagnosing],
                 "classes": [] if self.classifier is None else list(self.classifier.classes),
-                "taxonomy": self.classifier and self.classifier.bundles[0].spec.taxonomy,
+                "taxonomy": self.classifier and self.classifier.taxonomy,
             },
         )
 

@@ -17,14 +17,15 @@ from naevus.errors import BundleError, ConfigError
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
 from naevus.inference.engines import Engine, EngineName, open_engine
-from naevus.inference.ensemble import Posterior, check_together, mean, posterior
-from naevus.inference.views import mean_logits, mean_surfaces, views_named
+from naevus.inference.ensemble import Posterior, Trained, check_together, mean, posterior
+from naevus.inference.views import mean_outputs, views_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from naevus.bundles.spec import Member
     from naevus.images.geometry import ViewSet
 
     Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
@@ -71,10 +72,14 @@ class Segmenter:
         check_together(self.bundles, "segmentation")
         self._views = views_named(views)
         self._choices = {"views": views, "engine": engine}
-        self.members = _load(self.bundles, engine, threads)
+        self.members = tuple(
+            _open(bundle, member, _squashed(bundle, member), "logit", engine, threads)
+            for bundle in self.bundles
+            for member in bundle.segmenter.members
+        )
         self.forms = _different_forms(self.members)
         self.size = max(form.size for form in self.forms)
-        self.cleaning = Cleaning(**self.bundles[0].spec.cleaning.model_dump())
+        self.cleaning = Cleaning(**self.bundles[0].segmenter.cleaning.model_dump())
 
     def settings(self) -> dict[str, Any]:
         """Return what its answers depend on, in JSON's types."""
@@ -113,7 +118,7 @@ class Segmenter:
         return at_size(probability, height, width, self.cleaning)
 
     def _surfaces(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_surfaces(member.engine.run, batch, self._views)
+        logits = mean_outputs(member.engine.run, batch, self._views)["logit"]
         if logits.shape != batch.shape[:3]:
             raise _wrong_output(member, logits, f"{batch.shape[:3]}")
         if member.form.size == self.size:
@@ -139,6 +144,7 @@ class Classifier:
         members: The loaded members, in order.
         forms: The different forms of picture the members see; a batch is wanted in each.
         classes: The codes, in the order of the logits.
+        taxonomy: Name of the set of diagnoses, where it is a known one.
     """
 
     def __init__(
@@ -153,9 +159,15 @@ class Classifier:
         check_together(self.bundles, "classification")
         self._views = views_named(views)
         self._choices = {"views": views, "engine": engine}
-        self.members = _load(self.bundles, engine, threads)
+        pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
+        self.members = tuple(
+            _open(bundle, member, _cropped(bundle, member), "logits", engine, threads)
+            for bundle, member in pairs
+        )
+        self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
         self.forms = _different_forms(self.members)
-        self.classes = self.bundles[0].spec.classes
+        self.classes = self.bundles[0].classifier.classes
+        self.taxonomy = self.bundles[0].classifier.taxonomy
 
     @property
     def needs_mask(self) -> bool:
@@ -182,11 +194,10 @@ class Classifier:
 
     def posterior(self, batches: Batches) -> Posterior:
         """Return natural and balanced probabilities, freed of each member's own weights."""
-        specs = [member.bundle.spec for member in self.members]
-        return posterior(self.member_logits(batches), specs)
+        return posterior(self.member_logits(batches), self._trained)
 
     def _logits(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_logits(member.engine.run, batch, self._views)
+        logits = mean_outputs(member.engine.run, batch, self._views)["logits"]
         if logits.shape != (len(batch), len(self.classes)):
             raise _wrong_output(member, logits, f"({len(batch)}, {len(self.classes)})")
         return logits
@@ -196,20 +207,35 @@ def _as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
     return (bundles,) if isinstance(bundles, Bundle) else tuple(bundles)
 
 
-def _load(bundles: Sequence[Bundle], engine: EngineName, threads: int | None) -> tuple[Loaded, ...]:
-    loaded = []
-    for bundle in bundles:
-        for member in bundle.spec.members:
-            form = Form(
-                mode="squash" if bundle.spec.task == "segmentation" else bundle.spec.crop_mode,
-                size=member.input_size,
-                margin=bundle.spec.crop_margin,
-                colour_constancy=bundle.spec.colour_constancy,
-            )
-            graph = open_engine(bundle.member_path(member), engine, threads)
-            name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-            loaded.append(Loaded(bundle, name, form, graph))
-    return tuple(loaded)
+def _open(
+    bundle: Bundle,
+    member: Member,
+    form: Form,
+    output: str,
+    engine: EngineName,
+    threads: int | None,
+) -> Loaded:
+    path = bundle.member_path(member)
+    graph = open_engine(path, engine, threads)
+    if output not in graph.outputs:
+        raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
+    name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
+    return Loaded(bundle, name, form, graph)
+
+
+def _squashed(bundle: Bundle, member: Member) -> Form:
+    constancy = bundle.segmenter.colour_constancy
+    return Form("squash", member.input_size, colour_constancy=constancy)
+
+
+def _cropped(bundle: Bundle, member: Member) -> Form:
+    spec = bundle.classifier
+    return Form(
+        spec.crop_mode,
+        member.input_size,
+        margin=spec.crop_margin,
+        colour_constancy=spec.colour_constancy,
+    )
 
 
 def _different_forms(members: Sequence[Loaded]) -> tuple[Form, ...]:

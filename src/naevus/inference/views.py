@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    from naevus.inference.engines import Outputs
+
+    Run = Callable[[NDArray[np.uint8]], Outputs]
 
 
 def views_named(name: ViewSet) -> tuple[int, ...]:
@@ -28,29 +30,25 @@ def views_named(name: ViewSet) -> tuple[int, ...]:
     return VIEW_SETS[name]
 
 
-def mean_logits(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> NDArray[np.float32]:
-    """Return a classifier's logits, averaged over views.
+def mean_outputs(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Outputs:
+    """Return a network's outputs averaged over views; maps are turned back first.
 
     Args:
-        run: Gives N x C logits of N x S x S x 3 pixels.
+        run: Gives the outputs for N x S x S x 3 pixels.
         batch: N x S x S x 3.
         views: Numbers of views (``images.geometry.view``).
     """
-    total = run(view_batch(batch, views[0]))
-    for k in views[1:]:
-        total = total + run(view_batch(batch, k))
-    return total / np.float32(len(views))
+    total: Outputs = {}
+    for k in views:
+        for name, values in run(view_batch(batch, k)).items():
+            turned = _turned_back(name, values, k)
+            total[name] = total[name] + turned if name in total else turned
+    return {name: values / np.float32(len(views)) for name, values in total.items()}
 
 
-def mean_surfaces(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> NDArray[np.float32]:
-    """Return a segmenter's logits, every view turned back, then averaged.
-
-    Args:
-        run: Gives N x S x S logits of N x S x S x 3 pixels.
-        batch: N x S x S x 3.
-        views: Numbers of views (``images.geometry.view``).
-    """
-    total = unview_batch(run(view_batch(batch, views[0])), views[0])
-    for k in views[1:]:
-        total = total + unview_batch(run(view_batch(batch, k)), k)
-    return total / np.float32(len(views))
+def _turned_back(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    if name == "logit":  # N x S x S
+        return unview_batch(values, k)
+    if name == "cam":  # N x C x h x w
+        return np.moveaxis(unview_batch(np.moveaxis(values, 1, -1), k), -1, 1)
+    return values

@@ -10,45 +10,106 @@ from typing import TYPE_CHECKING
 
 import onnx
 import torch
+from torch import nn
+from torch.nn import functional
 
 from naevus.files import write_bytes
+from naevus.training.networks import Classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor
+
+    from naevus.training.networks import Preprocessed
 
 OPSET = 18
 """The ONNX operator set of what is written (ONNX 1.13; read by ONNX Runtime 1.14 and later)."""
 
 
-def export_onnx(network: nn.Module, path: Path, *, input_size: int, output: str) -> None:
-    """Write a network that takes stored pictures as an ONNX file.
+class Explained(nn.Module):
+    """A classifier that also tells what its logits are made of.
 
-    The graph has one input ``pixels``, uint8 N×S×S×3 with N free, and one float32 output. Notes
-    about where and from which source lines it was made are taken out, so that the same network
-    gives the same bytes on every machine with the same libraries.
+    Where the head is linear over averaged feature maps, the mean of a class activation map over
+    places is exactly the class's logit (Zhou et al., CVPR 2016).
 
     Args:
-        network: A ``Preprocessed`` network; it is exported in its evaluation mode, and left in
-            the mode it was in.
+        network: A ``Preprocessed`` classifier.
+        input_size: Side of its pictures, pixels.
+
+    Attributes:
+        outputs: ``logits`` N×C, ``embedding`` N×F (the pooled features), and ``cam`` N×C×h×w where
+            it would be exact.
+    """
+
+    def __init__(self, network: Preprocessed, input_size: int) -> None:
+        super().__init__()
+        self._network = network
+        classifier = network.network
+        assert isinstance(classifier, Classifier)
+        self._classifier = classifier
+        linear = [layer for layer in classifier.head if isinstance(layer, nn.Linear)]
+        self._last = linear[-1]
+        self._mapped = len(linear) == 1 and _averages(network, input_size)
+        self.outputs = ("logits", "embedding", *(("cam",) if self._mapped else ()))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Take uint8 pixels N×S×S×3 to ``outputs``."""
+        features = self._classifier.features(self._network.prepared(pixels))
+        embedding = self._classifier.pool(features)
+        logits = self._classifier.head(embedding)
+        if not self._mapped:
+            return logits, embedding
+        cam = functional.conv2d(features, self._last.weight[:, :, None, None], self._last.bias)
+        return logits, embedding, cam
+
+
+def _averages(network: Preprocessed, input_size: int) -> bool:
+    """Tell whether the classifier's pooled features are the means of its feature maps."""
+    classifier = network.network
+    assert isinstance(classifier, Classifier)
+    with _evaluating(network), torch.no_grad():
+        side = (1, input_size, input_size, 3)
+        chance = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
+        features = classifier.features(network.prepared(pixels.to(network.scale.device)))
+        if features.ndim != 4:
+            return False
+        pooled, means = classifier.pool(features), features.mean((2, 3))
+    return pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
+
+
+def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
+    """Write a network that takes stored pictures as an ONNX file.
+
+    The graph has one input ``pixels``, uint8 N×S×S×3 with N free, and float32 outputs: ``logit``
+    N×S×S of a segmenter; ``Explained.outputs`` of a classifier. Notes about where and from which
+    source lines it was made are taken out, so that the same network gives the same bytes on every
+    machine with the same libraries.
+
+    Args:
+        network: It is exported in its evaluation mode, and left in the mode it was in.
         path: Where to write, atomically.
         input_size: S, in pixels.
-        output: The output's name: ``logits`` (classification) or ``logit`` (segmentation).
 
     Raises:
         NaevusError: The file cannot be written.
     """
     example = torch.zeros((2, input_size, input_size, 3), dtype=torch.uint8)
     example = example.to(next(network.parameters()).device)
-    with _evaluating(network), _quiet():
+    graph: nn.Module = network
+    outputs: tuple[str, ...] = ("logit",)
+    if isinstance(network.network, Classifier):
+        graph = explained = Explained(network, input_size)
+        outputs = explained.outputs
+    with _evaluating(graph), _quiet():
         program = torch.onnx.export(
-            network,
+            graph,
             (example,),
             dynamo=True,
             input_names=["pixels"],
-            output_names=[output],
+            output_names=outputs,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             opset_version=OPSET,
             verbose=False,

@@ -11,7 +11,8 @@ import torch
 from lightning_fabric import Fabric
 
 from naevus import __version__
-from naevus.bundles.bundle import Bundle, BundleSpec, Member, write_bundle
+from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.spec import BundleSpec
 from naevus.datasets.folds import inner_split
 from naevus.datasets.pixelstore import Form, PixelStore, Source
 from naevus.errors import DataError, RunError
@@ -23,6 +24,8 @@ from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
 from naevus.training.export import export_onnx
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
+from naevus.training.memory import kept_memory
+from naevus.training.networks import Preprocessed
 from naevus.training.precision import keep_depthwise_fp32, resolve
 from naevus.training.segmentation import SegmentationLearning
 from naevus.training.summary import layer_summary
@@ -31,12 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from torch import nn
-
     from naevus.datasets.records import Dataset
     from naevus.training.config import TrainConfig
     from naevus.training.loop import Metrics
-    from naevus.training.networks import Preprocessed
     from naevus.training.run import Run
 
 _log = logging.getLogger(__name__)
@@ -210,52 +210,60 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
         watch.epoch(history)
 
     trainer = Trainer(network, learning, batches, config, fabric, folder)
-    trainer.fit(Watch(watch.step, tell))
+    with kept_memory():
+        trainer.fit(Watch(watch.step, tell))
     if fabric.is_global_zero:
         save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
+        assert isinstance(trainer.used, Preprocessed)
         export_fold(run, fold, learning, trainer.used)
         predict_held_out(run, fold, material)
 
 
 def export_fold(
-    run: Run, fold: int, learning: SegmentationLearning | ClassificationLearning, network: nn.Module
+    run: Run,
+    fold: int,
+    learning: SegmentationLearning | ClassificationLearning,
+    network: Preprocessed,
 ) -> Bundle:
     """Write a fold's bundle: the graph with its preprocessing, and what it needs to be used."""
     config, data = run.config, run.config.data
     graph = run.fold_folder(fold) / "network.onnx"
-    output = "logit" if config.task == "segmentation" else "logits"
-    export_onnx(network, graph, input_size=config.input_size, output=output)
+    export_onnx(network, graph, input_size=config.input_size)
     settings = config.network
     name = (
         f"{settings.architecture}:{settings.encoder}"
         if config.task == "segmentation"
         else settings.backbone
     )
-    seen: dict[str, Any] = {}
+    member = {
+        "file": "network.onnx",
+        "folds": (fold,),
+        "architecture": name,
+        "input_size": config.input_size,
+    }
+    does: dict[str, Any] = {
+        "segmenter": {"members": [member], "colour_constancy": data.colour_constancy}
+    }
     if isinstance(learning, ClassificationLearning):
-        seen = {
-            "taxonomy": learning.taxonomy.name,
-            "classes": learning.taxonomy.codes,
-            "crop_mode": data.crop_mode,
-            "crop_margin": data.crop_margin,
-            "weights": tuple(map(float, learning.weights)),
-            "shares": tuple(map(float, learning.shares)),
+        trained = {"weights": learning.weights.tolist(), "shares": learning.shares.tolist()}
+        does = {
+            "classifier": {
+                "members": [{**member, **trained}],
+                "taxonomy": learning.taxonomy.name,
+                "classes": learning.taxonomy.codes,
+                "crop_mode": data.crop_mode,
+                "crop_margin": data.crop_margin,
+                "colour_constancy": data.colour_constancy,
+            }
         }
-    spec = BundleSpec(
-        task=config.task,
-        members=(
-            Member(file="network.onnx", fold=fold, architecture=name, input_size=config.input_size),
-        ),
-        colour_constancy=data.colour_constancy,
-        provenance={
-            "naevus": __version__,
-            "recipe": config.fingerprint(),
-            "data": run.inputs["fingerprint"],
-            "folds": run.folds.sha256,
-            "training pictures": len(learning.training.ids),
-        },
-        **seen,
-    )
+    provenance = {
+        "naevus": __version__,
+        "recipe": config.fingerprint(),
+        "data": run.inputs["fingerprint"],
+        "folds": run.folds.sha256,
+        "training pictures": len(learning.training.ids),
+    }
+    spec = BundleSpec.model_validate({**does, "provenance": provenance})
     bundle = write_bundle(run.bundle_folder(fold), spec, {"network.onnx": graph})
     graph.unlink()
     return bundle
@@ -332,11 +340,11 @@ def predict_held_out(run: Run, fold: int, material: Material) -> None:
         store = material.stores["pictures"]
         ids = sorted(held_out.intersection(store.ids))
         table = heldout_logits(bundle, store, ids)
-        spec = bundle.spec
+        (member,) = bundle.classifier.members
         truth = material.dataset.table.set_index("image_id")["diagnosis"]
         table["truth"] = table["image_id"].map(truth)
-        for column, values in (("share", spec.shares), ("weight", spec.weights)):
-            for code, value in zip(spec.classes, values, strict=True):
+        for column, values in (("share", member.shares), ("weight", member.weights)):
+            for code, value in zip(bundle.classifier.classes, values, strict=True):
                 table[f"{column}_{code}"] = value
     table["group_id"] = table["image_id"].map(run.folds.table.set_index("image_id")["group_id"])
     with atomic(run.fold_folder(fold) / "heldout.parquet") as temporary:

@@ -134,10 +134,13 @@ class Preprocessed(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
 
+    def prepared(self, pixels: Tensor) -> Tensor:
+        """Take uint8 pixels N×H×W×3 (RGB) to pictures N×3×H×W, normalised."""
+        return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Take uint8 pixels N×H×W×3 (RGB) to the network's logits."""
-        pictures = pixels.permute(0, 3, 1, 2).to(self.scale.dtype)
-        logits: Tensor = self.network(pictures * self.scale + self.shift)
+        logits: Tensor = self.network(self.prepared(pixels))
         return logits
 
 
