@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from naevus.errors import RunError
 from naevus.training.config import OptimiserConfig, TrainConfig
 from naevus.training.loop import Trainer, Watch, make_optimiser
 
@@ -178,6 +179,14 @@ def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path
         assert moved > 10
     else:
         assert moved == pytest.approx(length, rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0, 1.0])
+def test_a_loss_that_is_no_number_ends_training_in_one_line(clip: float, tmp_path: Path) -> None:
+    settings = {"name": "sgd", "learning_rate": 1e30, "warm_up": 0, "clip": clip}
+    job, _, _ = trainer(recipe(3, settings), tmp_path, Learning([0] * 3, weight=1e30))
+    with pytest.raises(RunError, match=r"the loss became (nan|inf) in epoch 0; lower"):
+        job.fit(STILL)
 
 
 def test_without_averaging_the_network_itself_is_used(tmp_path: Path) -> None:

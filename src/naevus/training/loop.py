@@ -12,6 +12,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from naevus.errors import RunError
 from naevus.training.checkpoint import (
     load_checkpoint,
     load_network,
@@ -159,14 +160,25 @@ class Trainer:
         self._set_rate(self._rate_at(step))
         logits = self._wrapped(fabric.to_device(pixels))
         loss = self._learning.loss(logits.float(), fabric.to_device(targets))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged(value)
         fabric.backward(loss)
         if config.clip:
-            fabric.clip_gradients(self._wrapped, self._optimiser, max_norm=config.clip)
+            fabric.clip_gradients(
+                self._wrapped, self._optimiser, max_norm=config.clip, error_if_nonfinite=False
+            )
         self._optimiser.step()
         self._optimiser.zero_grad()
         if self._average:
             self._average.update(self._network, step=step + 1)
-        return loss.item()
+        return value
+
+    def _diverged(self, loss: float) -> RunError:
+        return RunError(
+            f"{self._checkpoint.parent}: the loss became {loss} in epoch {self.state.epoch}",
+            "lower optimiser.learning_rate, or set optimiser.clip, and train into another folder",
+        )
 
     def _close_epoch(self, metrics: Metrics) -> None:
         """Write the epoch's row of the history and move on to the next."""
