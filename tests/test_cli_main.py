@@ -31,6 +31,7 @@ COMMANDS = (
     "train",
     "predict",
     "evaluate",
+    "compare",
     "lint-submission",
     "score classification",
     "score segmentation",

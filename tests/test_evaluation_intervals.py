@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+from scipy.stats import binomtest, bootstrap
 
+from naevus.errors import DataError
 from naevus.evaluation.intervals import (
     Interval,
     balanced_accuracy_interval,
     grouped_ratios,
     mean_interval,
+    percentile_interval,
+    recall_intervals,
+    wilson_interval,
 )
 
 
@@ -133,3 +140,99 @@ def test_the_order_of_pictures_changes_nothing_in_the_value() -> None:
     backwards = mean_interval(values[::-1], groups[::-1])
     assert backwards.value == pytest.approx(mean_interval(values, groups).value)
     assert str(Interval(0.8123, 0.79, 0.8312)) == "0.812 (0.790 to 0.831)"
+
+
+@given(st.integers(0, 40), st.integers(1, 40))
+def test_single_pictures_have_wilson_s_interval(right: int, wrong: int) -> None:
+    values = [1] * right + [0] * wrong
+    ours = wilson_interval(values, names(np.arange(len(values))))
+    theirs = binomtest(right, right + wrong).proportion_ci(method="wilson")
+    assert ours.groups == len(values)
+    assert ours[:3] == pytest.approx((right / (right + wrong), theirs.low, theirs.high))
+
+
+def test_copies_in_a_group_count_once() -> None:
+    right, numbers = np.tile([1, 1, 0, 1, 0], 20), np.arange(100)
+    single = wilson_interval(right, names(numbers))
+    copied = wilson_interval(np.repeat(right, 8), names(np.repeat(numbers, 8)))
+    assert copied.groups == 100
+    assert copied[:3] == pytest.approx(single[:3], rel=0.01)
+    perfect = wilson_interval(np.ones(40), names(np.repeat(np.arange(5), 8)))
+    theirs = binomtest(5, 5).proportion_ci(method="wilson")
+    assert perfect[:3] == pytest.approx((1, theirs.low, 1))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40),
+)
+def test_a_share_stays_in_its_interval(pictures: list[tuple[bool, int]]) -> None:
+    right, numbers = zip(*pictures, strict=True)
+    share = wilson_interval(right, [str(number) for number in numbers])
+    assert 0 <= share.low <= share.value <= share.high <= 1
+    assert share.groups == len(set(numbers))
+
+
+def test_recalls_are_told_with_their_groups() -> None:
+    truth = ["MEL", "MEL", "MEL", "NV", "NV"]
+    recalls = recall_intervals(truth, ["MEL", "NV", "MEL", "NV", "NV"], ["a", "a", "b", "c", "d"])
+    assert list(recalls) == ["MEL", "NV"]
+    assert recalls["MEL"].value == pytest.approx(2 / 3)
+    assert recalls["MEL"].groups == 2
+    assert str(recalls["NV"]) == "1.000 (0.342 to 1.000), n = 2"
+
+
+def test_shares_of_nothing_countable_are_refused() -> None:
+    with pytest.raises(DataError, match="give 0 or 1"):
+        wilson_interval([0.5], ["a"])
+    with pytest.raises(DataError, match="not a number"):
+        wilson_interval([np.nan], ["a"])
+    with pytest.raises(DataError, match="not a number"):
+        mean_interval([0.1, np.nan], ["a", "b"])
+
+
+def clustered(chance: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of one to three pictures a group, half of whose variance the group explains."""
+    numbers = np.repeat(np.arange(groups), chance.integers(1, 4, groups))
+    values = chance.normal(size=groups)[numbers] + chance.normal(size=len(numbers))
+    return values, numbers
+
+
+def coverage(found: list[Interval], truth: float) -> float:
+    return float(np.mean([interval.low <= truth <= interval.high for interval in found]))
+
+
+def test_jaccard_means_are_covered_as_often_as_promised() -> None:
+    chance = np.random.default_rng(6)
+    found = []
+    for seed in range(400):
+        values, numbers = clustered(chance, 120)
+        jaccard = ndtr(values)[:, None]
+        draws = grouped_ratios(jaccard, np.ones_like(jaccard), names(numbers), draws=300, seed=seed)
+        found.append(percentile_interval(float(jaccard.mean()), draws))
+    assert 0.93 <= coverage(found, 0.5) <= 0.97
+
+
+def test_balanced_accuracies_are_covered_as_often_as_promised() -> None:
+    chance = np.random.default_rng(7)
+    levels = (1.0, 0.3)  # decide how often a class is answered rightly
+    truth = np.mean([ndtr(level / np.sqrt(2)) for level in levels])
+    found = []
+    for seed in range(400):
+        values, numbers = zip(*(clustered(chance, 100) for _ in levels), strict=True)
+        classes = np.repeat([0, 1], [len(each) for each in values])
+        right = np.concatenate(values) + np.array(levels)[classes] > 0
+        groups = names(np.concatenate(numbers) + 100 * classes)
+        member = classes[:, None] == np.arange(2)
+        hits = member & right[:, None]
+        draws = grouped_ratios(hits, member, groups, names(classes), draws=300, seed=seed)
+        found.append(percentile_interval(float((hits.sum(0) / member.sum(0)).mean()), draws))
+    assert 0.93 <= coverage(found, float(truth)) <= 0.97
+
+
+def test_few_lesions_are_covered_by_wilson() -> None:
+    chance = np.random.default_rng(8)
+    found = []
+    for _ in range(1000):
+        values, numbers = clustered(chance, 30)
+        found.append(Interval(*wilson_interval(values > -1.5, names(numbers))[:3]))
+    assert 0.93 <= coverage(found, float(ndtr(1.5 / np.sqrt(2)))) <= 0.97

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from naevus import __version__
-from naevus.cli import check, data, demo, evaluate, predict, recipe, score, show, train
+from naevus.cli import check, compare, data, demo, evaluate, predict, recipe, score, show, train
 from naevus.cli.console import console, errors
 from naevus.errors import NaevusError
 
@@ -97,6 +97,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "train": train.train,
         "predict": predict.predict,
         "evaluate": evaluate.evaluate,
+        "compare": compare.compare,
     },
     "Submit": {"lint-submission": score.lint_submission},
 }

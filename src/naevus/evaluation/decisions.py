@@ -39,6 +39,14 @@ def natural_log_probabilities(
 
     Raises:
         ConfigError: The weights or the temperature are not positive, or not C weights.
+
+    Examples:
+        Trained with the second class counting twice, a network that sees no difference leans to it;
+        the natural posterior does not.
+
+        >>> logits = np.log([[1.0, 2.0]])
+        >>> np.exp(natural_log_probabilities(logits, weights=[1.0, 2.0]))
+        array([[0.5, 0.5]])
     """
     z = np.asarray(logits, dtype=np.float64)
     w = _per_class(weights, z.shape[-1], "weights")
@@ -90,6 +98,13 @@ def rebalance(natural: NDArray[np.floating[Any]], shares: ArrayLike) -> NDArray[
 
     Raises:
         ConfigError: The shares are impossible.
+
+    Examples:
+        Two of a hundred pictures show the second class; one that gives it 10 % is probably of it,
+        were both classes equally common.
+
+        >>> rebalance(np.array([0.9, 0.1]), shares=[0.98, 0.02]).round(2)
+        array([0.16, 0.84])
     """
     p = np.asarray(natural, dtype=np.float64)
     with np.errstate(divide="ignore"):

@@ -1,22 +1,33 @@
-"""Intervals by resampling whole groups (lesions), never single pictures."""
+"""Intervals by group (lesion): by resampling, and in closed form where there are few groups."""
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
+
+from naevus.errors import DataError
+from naevus.evaluation.resampling import DRAWS, SEED, Groups, bootstrap, finite
+from naevus.evaluation.weighted import divided
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-_CHUNK = 100  # draws whose group counts are held at once
+    from naevus.evaluation.resampling import Statistic
+
+_Z = NormalDist().inv_cdf(0.975)
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval, given the trained networks."""
+    """A value and its 95 % interval, given the trained networks.
+
+    Examples:
+        >>> print(Interval(0.84, 0.826, 0.853))
+        0.840 (0.826 to 0.853)
+    """
 
     value: float
     low: float
@@ -26,14 +37,26 @@ class Interval(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
+class Proportion(NamedTuple):
+    """A share of pictures, its 95 % interval by group, and how many groups that stands on."""
+
+    value: float
+    low: float
+    high: float
+    groups: int
+
+    def __str__(self) -> str:
+        return f"{Interval(*self[:3])}, n = {self.groups:,}"
+
+
 def grouped_ratios(
     numerators: ArrayLike,
     denominators: ArrayLike,
-    groups: Sequence[str],
-    strata: Sequence[str] | None = None,
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
     *,
-    draws: int = 2000,
-    seed: int = 2018,
+    draws: int = DRAWS,
+    seed: int = SEED,
 ) -> NDArray[np.float64]:
     """Bootstrap the mean of some ratios of sums, drawing whole groups with replacement.
 
@@ -51,49 +74,138 @@ def grouped_ratios(
 
     Returns:
         One value a draw; a ratio whose denominator vanishes in a draw is left out of its mean.
+
+    Raises:
+        DataError: There is no picture, one has no group, or a value is not a number.
     """
-    codes, _ = pd.factorize(pd.Series(groups))
-    count = int(codes.max()) + 1
-    sums = []
-    for values in (numerators, denominators):
-        total = np.zeros((count, np.shape(values)[1]))
-        np.add.at(total, codes, np.asarray(values, np.float64))
-        sums.append(total)
-    first = np.unique(codes, return_index=True)[1]
-    labels = np.zeros(count) if strata is None else pd.factorize(pd.Series(strata))[0][first]
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    random = np.random.default_rng(seed)
-    found = []
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        drawn = np.zeros((size, count))
-        for stratum in members:
-            even = np.full(len(stratum), 1 / len(stratum))
-            drawn[:, stratum] = random.multinomial(len(stratum), even, size=size)
-        top, bottom = drawn @ sums[0], drawn @ sums[1]
-        ratios = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-        found.append(np.nanmean(ratios, axis=1))
-    return np.concatenate(found)
+    numbered = Groups.of(groups, strata)
+    top, bottom = numbered.sums(numerators), numbered.sums(denominators)
+    return np.concatenate(
+        [
+            np.nanmean(divided(counts @ top, counts @ bottom), axis=1)
+            for counts in numbered.drawn(draws, seed)
+        ]
+    )
+
+
+def percentile_interval(value: float, draws: NDArray[np.float64]) -> Interval:
+    """Return a value with the middle 95 % of its draws; undefined draws (NaN) are left out."""
+    if np.isnan(draws).all():
+        return Interval(value, np.nan, np.nan)
+    low, high = np.nanquantile(draws, (0.025, 0.975))
+    return Interval(float(value), float(low), float(high))
+
+
+def weighted_intervals(
+    statistic: Statistic,
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> list[Interval]:
+    """Return the K figures of any statistic of weighted pictures with percentile intervals.
+
+    Args:
+        statistic: From D x N weights to D x K values.
+        groups: N group ids.
+        strata: N strata; None: one for all.
+        draws: How many resamples.
+        seed: Of the draws.
+
+    Raises:
+        DataError: There is no picture, or one has no group.
+    """
+    numbered = Groups.of(groups, strata)
+    values = statistic(np.ones((1, len(numbered.codes))))[0]
+    found = bootstrap(statistic, numbered, draws=draws, seed=seed)
+    return [
+        percentile_interval(float(value), column)
+        for value, column in zip(values, found.T, strict=True)
+    ]
 
 
 def mean_interval(
-    values: ArrayLike, groups: Sequence[str], strata: Sequence[str] | None = None
+    values: ArrayLike, groups: Sequence[Hashable], strata: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Return a mean over pictures with its percentile interval by group."""
+    """Return a mean over pictures with its percentile interval by group.
+
+    Examples:
+        Three pictures of each lesion say less than as many of different lesions.
+
+        >>> scores = [1, 1, 1, 0, 0, 0] * 20
+        >>> apart = mean_interval(scores, [f"lesion-{n}" for n in range(120)])
+        >>> together = mean_interval(scores, [f"lesion-{n // 3}" for n in range(120)])
+        >>> together.high - together.low > apart.high - apart.low
+        True
+    """
     column = np.asarray(values, np.float64)[:, None]
     draws = grouped_ratios(column, np.ones_like(column), groups, strata)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(float(column.mean()), float(low), float(high))
+    return percentile_interval(float(column.mean()), draws)
 
 
 def balanced_accuracy_interval(
-    truth: Sequence[str], answers: Sequence[str], groups: Sequence[str]
+    truth: Sequence[str], answers: Sequence[str], groups: Sequence[Hashable]
 ) -> Interval:
     """Return the balanced accuracy over the classes present, with its interval by group."""
     names = np.asarray(truth, object)
     right = names == np.asarray(answers, object)
     member = names[:, None] == np.unique(names.astype(str))[None, :]
     draws = grouped_ratios(member & right[:, None], member, groups, truth)
-    low, high = np.quantile(draws, (0.025, 0.975))
     value = float(((member & right[:, None]).sum(0) / member.sum(0)).mean())
-    return Interval(value, float(low), float(high))
+    return percentile_interval(value, draws)
+
+
+def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
+    """Return a share of pictures with Wilson's interval for as many as the groups are worth.
+
+    The effective number of pictures is N over the design effect, the variance of the share
+    between groups over that of independent pictures (Kish 1965; Rao & Scott, Biometrics 1992), but
+    at most N. Where all pictures are alike that variance says nothing, and they count as if those
+    of a group were copies: (sum of sizes)² / (sum of squared sizes). Wilson, JASA 1927.
+
+    Args:
+        right: N, true or 1 where the picture counts.
+        groups: N group ids.
+
+    Raises:
+        DataError: There is no picture, one has no group, or a value is neither 0 nor 1.
+    """
+    numbered = Groups.of(groups)
+    values = finite(right, len(numbered.codes))
+    if not np.isin(values, (0, 1)).all():
+        raise DataError("a share is of pictures that count or not", "give 0 or 1 for each")
+    pictures, sizes = len(values), numbered.sizes
+    share = float(values.mean())
+    effective = _effective(numbered.sums(values - share), sizes, share)
+    squared = _Z**2 / min(effective, pictures)
+    middle = (share + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
+    # Rounding must not put the share itself outside.
+    low, high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
+    return Proportion(share, float(low), float(high), len(numbered))
+
+
+def recall_intervals(
+    truth: Sequence[str], answers: Sequence[str], groups: Sequence[Hashable]
+) -> dict[str, Proportion]:
+    """Return the recall of every class that is present, with Wilson's interval by group.
+
+    In rare classes, with fewer than a hundred lesions, a bootstrap would be too narrow.
+    """
+    names, given = np.asarray(truth, object), np.asarray(answers, object)
+    ids = np.asarray(groups, object)
+    return {
+        code: wilson_interval(given[names == code] == code, ids[names == code].tolist())
+        for code in sorted(set(names.tolist()))
+    }
+
+
+def _effective(residuals: NDArray[np.float64], sizes: NDArray[np.intp], share: float) -> float:
+    """Return the effective number of pictures from each group's sum of (value - share)."""
+    pictures, groups = int(sizes.sum()), len(sizes)
+    independent = share * (1 - share) / max(pictures - 1, 1)
+    between = groups / max(groups - 1, 1) * float((residuals**2).sum()) / pictures**2
+    if groups == 1 or independent == 0:
+        return pictures**2 / float((sizes.astype(np.float64) ** 2).sum())
+    return pictures * independent / between if between > 0 else float(pictures)

@@ -27,6 +27,13 @@ def join_by_id(
     Raises:
         DataError: A table lacks the column or holds an id twice or none; a picture of the truth
             was not predicted; or one was predicted that is not in the truth.
+
+    Examples:
+        >>> import pandas as pd
+        >>> truth = pd.DataFrame({"image_id": ["a", "b"], "diagnosis": ["NV", "MEL"]})
+        >>> predictions = pd.DataFrame({"image_id": ["b", "a"], "p_MEL": [0.8, 0.1]})
+        >>> join_by_id(truth, predictions)["p_MEL"].tolist()
+        [0.1, 0.8]
     """
     for table, name in ((truth, "truth"), (predictions, "predictions")):
         _check_ids(table, name, on)

@@ -50,7 +50,16 @@ class DecisionScores:
     def from_answers(
         cls, truth: NDArray[np.int64], answers: NDArray[np.int64], codes: Sequence[str]
     ) -> DecisionScores:
-        """Score N answers against N true classes, both as positions in ``codes``."""
+        """Score N answers against N true classes, both as positions in ``codes``.
+
+        Examples:
+            >>> truth, answers = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+            >>> scores = DecisionScores.from_answers(truth, answers, ["NV", "MEL"])
+            >>> scores.accuracy, round(scores.balanced_accuracy, 3)
+            (0.75, 0.833)
+            >>> scores.confusion.tolist()
+            [[2, 1], [0, 1]]
+        """
         size = len(codes)
         confusion = np.bincount(truth * size + answers, minlength=size * size).reshape(size, size)
         hits, actual, answered = confusion.diagonal(), confusion.sum(1), confusion.sum(0)

@@ -46,6 +46,13 @@ def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Ma
 
     Raises:
         DataError: The masks differ in size.
+
+    Examples:
+        >>> truth = np.array([[1, 1, 1, 1], [0, 0, 0, 0]], bool)
+        >>> prediction = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)
+        >>> score = compare_masks(truth, prediction)
+        >>> score.jaccard, score.sensitivity, score.thresholded
+        (0.5, 0.5, 0.0)
     """
     if truth.shape != prediction.shape:
         raise DataError(

@@ -1,0 +1,126 @@
+"""``naevus compare``: whether one recipe is better than another, or only luckier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from naevus.cli.console import console, errors
+from naevus.errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from naevus.evaluation.comparison import Change, Comparison
+    from naevus.evaluation.paired import Difference
+
+_MOST = 20
+"""How many changed pictures are listed; --json has all."""
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A run, or its oof.parquet.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same task and data.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare the out-of-fold answers of two runs on the pictures that both held out.
+
+    Every difference, B - A, has an interval and a permutation test by lesion, so that luck can
+    be told from progress.
+
+    Examples:
+      naevus compare runs/cls runs/cls-larger
+      naevus compare runs/seg/oof.parquet runs/seg-plain/oof.parquet --json
+    """
+    from naevus.evaluation.comparison import compare as compared
+
+    found = compared(_answers(a), _answers(b), (str(a), str(b)))
+    if json:
+        console.print_json(data=found.to_dict())
+        return
+    for part in _tables(found):
+        console.print(part)
+    errors.print("Research use only, never a diagnosis.", style="dim")
+
+
+def _answers(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    from naevus.training.run import Run
+
+    if (path / "run.toml").exists():
+        return Run.open(path).join()
+    if not path.is_file():
+        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: is not a Parquet table", "name an oof.parquet of train"
+        ) from error
+
+
+def _tables(found: Comparison) -> Iterable[RenderableType]:
+    from rich.text import Text
+
+    yield Text(f"A: {found.a}\nB: {found.b}")
+    yield Text(f"{found.pictures:,} pictures of {found.groups:,} lesions are in both")
+    for name, count in (("A", found.only_a), ("B", found.only_b)):
+        if count:
+            yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
+    # Not by their paths, which the first lines give: sentences would fill three lines each.
+    yield Text("\n".join(one.sentence() for one in found.differences), style="bold")
+    yield _differences("score", found.differences)
+    if found.recalls:
+        yield _differences("class, balanced decision", found.recalls)
+    test = found.mcnemar
+    yield Text(
+        f"one picture a lesion: A alone is right {test.only_a} times, B alone {test.only_b} times "
+        f"(McNemar, exact: p = {test.p:.3g})"
+    )
+    if found.changed:
+        yield _changes(found.changed)
+
+
+def _differences(first: str, differences: Sequence[Difference]) -> Table:
+    from rich.table import Table
+
+    table = Table(first, title="B - A with its 95 % interval by lesion")
+    for column in ("lesions", "A", "B", "B - A", "95 % interval", "p"):
+        table.add_column(column, justify="right")
+    for one in differences:
+        value, low, high = one.difference
+        table.add_row(
+            one.score.removeprefix("recall of "),
+            f"{one.groups:,}",
+            f"{one.a:.3f}",
+            f"{one.b:.3f}",
+            f"{value:+.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+            f"{one.p:.2g}",
+            style="bold" if one.told_apart else None,
+        )
+    return table
+
+
+def _changes(changed: Sequence[Change]) -> Table:
+    from rich.table import Table
+
+    counts = {
+        effect: sum(change.effect == effect for change in changed)
+        for effect in ("mended", "broken", "other")
+    }
+    summary = ", ".join(f"{count:,} {effect}" for effect, count in counts.items())
+    table = Table("picture", "truth", "A", "B", "effect", title=f"changed answers: {summary}")
+    for change in changed[:_MOST]:
+        table.add_row(*change)
+    if len(changed) > _MOST:
+        table.caption = f"and {len(changed) - _MOST:,} more: --json lists all"
+    return table

@@ -1,0 +1,1 @@
+"""How far probabilities are what they say, and what makes them so."""

@@ -1,0 +1,185 @@
+"""Conformal prediction sets: the diagnoses that cannot be ruled out, right as often as promised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from naevus.errors import ConfigError, DataError
+from naevus.evaluation.calibration.metrics import checked_rows
+from naevus.evaluation.resampling import SEED, Groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+LEVEL = 0.9
+"""The share of each class's pictures whose set is promised to hold the truth."""
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """Class-conditional prediction sets by split conformal prediction.
+
+    The set of a picture holds every class whose natural probability reaches that class's
+    threshold. For a picture of any class, of a lesion that took no part in the calibration, it
+    holds the truth with at least the probability ``level`` (Vovk, Gammerman & Shafer, Algorithmic
+    learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian Conf. Machine
+    Learning 2012). As the promise holds in each class, another case mix leaves it standing, as long
+    as the pictures of a class are alike and the probabilities are not re-weighed to that mix.
+
+    The score is one minus the natural, calibrated probability. Balanced ones would keep the promise
+    too, but order the pictures of a class otherwise, since each row is normalised anew; the natural
+    ones give the smallest sets on average over pictures (Sadinle, Lei & Wasserman, JASA 2019).
+
+    A set may be empty: the picture is unlike nine in ten of every class.
+
+    Attributes:
+        codes: The C classes.
+        level: The promised coverage, between 0 and 1.
+        thresholds: C least probabilities. 0 where a class had too few groups for the
+            quantile to exist: it is in every set.
+        groups: C numbers of groups that a threshold stands on.
+    """
+
+    codes: tuple[str, ...]
+    level: float
+    thresholds: tuple[float, ...]
+    groups: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_level(self.level)
+        if not len(self.codes) == len(self.thresholds) == len(self.groups):
+            raise ConfigError(
+                f"{len(self.codes)} classes, {len(self.thresholds)} thresholds and "
+                f"{len(self.groups)} numbers of groups do not belong together"
+            )
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ConfigError(f"the thresholds {list(self.thresholds)} are not probabilities")
+
+    @classmethod
+    def fit(
+        cls,
+        natural: ArrayLike,
+        truth: ArrayLike,
+        groups: Sequence[str],
+        codes: Sequence[str],
+        *,
+        level: float = LEVEL,
+        seed: int = SEED,
+    ) -> Self:
+        """Set the thresholds from pictures that the networks never saw.
+
+        Each group gives one picture, drawn: pictures of one lesion are not exchangeable with those
+        of another. The promise is therefore to lesions; of all pictures less may be covered, as
+        the lesions with many pictures are the difficult ones. The threshold of a class with n
+        groups is the ``ceil((n + 1) * level)``-th largest probability of that class.
+
+        Args:
+            natural: N x C natural probabilities, at the temperature they are used with.
+            truth: N positions of the true classes.
+            groups: N group ids.
+            codes: The C classes.
+            level: The promised coverage.
+            seed: Of the draw.
+
+        Raises:
+            ConfigError: The level is not between 0 and 1.
+            DataError: There is no picture, or the arrays do not belong together.
+        """
+        _check_level(level)
+        rows, classes = checked_rows(natural, truth, len(groups))
+        if rows.shape[1] != len(codes):
+            raise DataError(f"{rows.shape[1]} probabilities a picture for {len(codes)} classes")
+        drawn = one_a_group(groups, seed)
+        rows, classes = rows[drawn], classes[drawn]
+        own = [rows[classes == c, c] for c in range(len(codes))]
+        thresholds = tuple(_threshold(values, level) for values in own)
+        return cls(tuple(codes), level, thresholds, tuple(len(values) for values in own))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` gave.
+
+        Raises:
+            ConfigError: The values do not belong together.
+        """
+        return cls(
+            codes=tuple(values["codes"]),
+            level=float(values["level"]),
+            thresholds=tuple(float(threshold) for threshold in values["thresholds"]),
+            groups=tuple(int(count) for count in values["groups"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the thresholds as a dictionary that JSON can hold."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @property
+    def always(self) -> tuple[str, ...]:
+        """The classes that are in every set, for want of groups."""
+        return tuple(
+            code
+            for code, count in zip(self.codes, self.groups, strict=True)
+            if _rank(count, self.level) > count
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the sets must know."""
+        if not self.always:
+            return ()
+        needed = math.ceil(self.level / (1 - self.level) - 1e-9)
+        names = ", ".join(self.always)
+        return (f"{names}: in every set; a threshold needs {needed} lesions of the class",)
+
+    def sets(self, natural: ArrayLike) -> NDArray[np.bool_]:
+        """Return which classes are in the set of each picture.
+
+        Args:
+            natural: N x C (or C) natural, calibrated probabilities.
+
+        Returns:
+            An array of the same shape.
+
+        Raises:
+            DataError: There are not C probabilities a picture.
+        """
+        rows = np.asarray(natural, np.float64)
+        if not rows.ndim or rows.shape[-1] != len(self.codes):
+            raise DataError(f"probabilities {rows.shape} are not of {len(self.codes)} classes")
+        return np.asarray(rows >= np.array(self.thresholds))
+
+
+def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
+    """Draw one picture of each group; return their positions, rising.
+
+    Raises:
+        DataError: There is no picture, or one has no group.
+    """
+    codes = Groups.of(groups).codes
+    order = np.random.default_rng(seed).permutation(len(codes))
+    first = np.unique(codes[order], return_index=True)[1]
+    return np.sort(order[first])
+
+
+def _rank(count: int, level: float) -> int:
+    # Without the small number 0.9 * 30 is 27.000000000000004, and its ceiling 28.
+    return math.ceil((count + 1) * level - 1e-9)
+
+
+def _threshold(own: NDArray[np.float64], level: float) -> float:
+    rank = _rank(len(own), level)
+    return float(np.sort(own)[::-1][rank - 1]) if rank <= len(own) else 0.0
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"the level {level} is not between 0 and 1", "ask for 0.9, say")

@@ -1,0 +1,217 @@
+"""How far stated probabilities are from what comes true, each figure with an interval by group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from naevus.errors import DataError
+from naevus.evaluation.calibration.reliability import (
+    BINS,
+    bin_edges,
+    bin_numbers,
+    checked_probabilities,
+)
+from naevus.evaluation.intervals import Interval, percentile_interval
+from naevus.evaluation.resampling import DRAWS, SEED, Groups, bootstrap
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from naevus.evaluation.calibration.reliability import Binning
+    from naevus.evaluation.resampling import Statistic
+
+
+def negative_log_likelihoods(
+    probabilities: NDArray[np.float64], truth: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return N values ``-log p_truth``, p held above float64's epsilon as scikit-learn does."""
+    chosen = probabilities[np.arange(len(truth)), truth]
+    values: NDArray[np.float64] = -np.log(np.maximum(chosen, np.finfo(np.float64).eps))
+    return values
+
+
+def brier_scores(
+    probabilities: NDArray[np.float64], truth: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return N squared distances from the truth over all classes, in [0, 2] (Brier 1950)."""
+    came_true = np.eye(probabilities.shape[1])[truth]
+    scores: NDArray[np.float64] = ((probabilities - came_true) ** 2).sum(axis=1)
+    return scores
+
+
+def gaps_by_bin(
+    stated: NDArray[np.float64], true: NDArray[np.bool_], binning: Binning, bins: int = BINS
+) -> NDArray[np.float64]:
+    """Return N x ``bins``: stated minus true in each picture's bin, 0 in the others.
+
+    The expected calibration error is the sum over bins of the absolute mean of a column (Naeini et
+    al. 2015, Guo et al. 2017). The edges are those of all pictures, also in a resample.
+    """
+    numbers = bin_numbers(stated, bin_edges(stated, bins, binning))
+    gaps = np.zeros((len(stated), bins))
+    gaps[np.arange(len(stated)), numbers] = stated - true
+    return gaps
+
+
+class BinnedError(NamedTuple):
+    """An expected calibration error, its 95 % interval by group, and what chance alone gives."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+    """About what perfect probabilities would show on as many groups: it is never 0."""
+
+    def __str__(self) -> str:
+        return f"{Interval(*self[:3])}, by chance {self.chance:.3f}"
+
+
+@dataclass(frozen=True)
+class CalibrationScores:
+    """How honest the natural probabilities of some pictures are; 0 is best everywhere."""
+
+    pictures: int
+    groups: int
+    nll: Interval
+    """Mean negative log-likelihood, in nats."""
+    brier: Interval
+    """Mean squared distance over all classes, in [0, 2]."""
+    ece: BinnedError
+    """Expected calibration error of the answer's probability, 15 bins of equal width."""
+    ece_equal_mass: BinnedError
+    """The same in bins of equal numbers of pictures."""
+    classwise_ece: BinnedError
+    """Mean over classes of each probability's error, equal width (Kull et al., NeurIPS 2019)."""
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        probabilities: ArrayLike,
+        truth: ArrayLike,
+        groups: Sequence[Hashable],
+        *,
+        draws: int = DRAWS,
+        seed: int = SEED,
+    ) -> CalibrationScores:
+        """Score N x C natural probabilities.
+
+        Groups are drawn within their true class. An expected calibration error is above 0 by
+        chance alone, and more so in resamples, so that percentiles of these miss the truth. Its
+        interval is the basic one (twice the value minus the quantiles), which takes that off; it
+        begins at 0 where perfect probabilities would by chance show as much, and always holds the
+        value.
+
+        Args:
+            probabilities: N x C; each row sums to 1.
+            truth: N positions of the true classes.
+            groups: N group ids.
+            draws: How many resamples.
+            seed: Of the draws.
+
+        Raises:
+            DataError: There is no picture, one has no group, a value is not a probability, a row
+                does not sum to 1, or a class is not one of C.
+        """
+        rows, classes = checked_rows(probabilities, truth, len(groups))
+        numbered = Groups.of(groups, classes.tolist())
+        means, gaps = _columns(rows, classes)
+        statistic = _figures(np.concatenate([means, gaps], axis=1))
+        values = statistic(np.ones((1, len(classes))))[0]
+        found = bootstrap(statistic, numbered, draws=draws, seed=seed)
+        nll, brier = (percentile_interval(float(values[c]), found[:, c]) for c in (0, 1))
+        errors = [
+            _binned_error(float(value), column, *chance)
+            for value, column, chance in zip(
+                values[2:], found[:, 2:].T, _by_chance(numbered.sums(gaps), len(rows)), strict=True
+            )
+        ]
+        return cls(len(classes), len(numbered), nll, brier, *errors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value if isinstance(value, int) else value._asdict()
+            for name, value in values.items()
+        }
+
+    def __str__(self) -> str:
+        names = [field.name for field in fields(self)]
+        return "\n".join(f"{name.replace('_', ' ')}: {getattr(self, name)}" for name in names)
+
+
+def checked_rows(
+    probabilities: ArrayLike, truth: ArrayLike, pictures: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return N x C probabilities and N positions of true classes that belong together.
+
+    Raises:
+        DataError: They do not, a value is not a probability, or a row does not sum to 1.
+    """
+    rows = checked_probabilities(probabilities, pictures)
+    classes = np.asarray(truth)
+    if rows.ndim != 2 or classes.shape != (pictures,):
+        raise DataError(f"probabilities {rows.shape} and diagnoses {classes.shape} differ")
+    if (
+        not np.issubdtype(classes.dtype, np.integer)
+        or not ((classes >= 0) & (classes < rows.shape[1])).all()
+    ):
+        raise DataError(f"a true class is not one of {rows.shape[1]}", "give positions from 0")
+    if not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        raise DataError("the probabilities of a picture do not sum to 1", "give all classes")
+    return rows, classes.astype(np.intp)
+
+
+def _columns(
+    rows: NDArray[np.float64], classes: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what is averaged: N x 2 losses, and N x (2 + C) * bins gaps."""
+    answers = rows.argmax(axis=1)
+    stated, right = rows[np.arange(len(rows)), answers], answers == classes
+    gaps = [gaps_by_bin(stated, right, "width"), gaps_by_bin(stated, right, "mass")]
+    gaps += [gaps_by_bin(rows[:, c], classes == c, "width") for c in range(rows.shape[1])]
+    losses = [negative_log_likelihoods(rows, classes), brier_scores(rows, classes)]
+    return np.stack(losses, axis=1), np.concatenate(gaps, axis=1)
+
+
+def _figures(columns: NDArray[np.float64]) -> Statistic:
+    """Return the statistic that gives the five figures, in the order of the fields."""
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = (weights @ columns) / weights.sum(axis=1, keepdims=True)
+        errors = np.abs(sums[:, 2:]).reshape(len(sums), -1, BINS).sum(axis=2)
+        by_class = errors[:, 2:].mean(axis=1, keepdims=True)
+        return np.concatenate([sums[:, :2], errors[:, :2], by_class], axis=1)
+
+    return statistic
+
+
+def _by_chance(sums: NDArray[np.float64], pictures: int) -> list[tuple[float, float]]:
+    """Return mean and standard deviation of the three errors where nothing but chance made them.
+
+    A bin's mean gap is then about normal around 0 with the variance that the groups' sums show,
+    and the mean of its absolute value is sqrt(2 / pi) standard deviations.
+    """
+    variances = ((sums / pictures) ** 2).sum(axis=0).reshape(-1, BINS)
+    means = np.sqrt(2 / np.pi * variances).sum(axis=1)
+    spreads = (1 - 2 / np.pi) * variances.sum(axis=1)
+    count = len(means) - 2
+    return [
+        *((float(means[n]), float(np.sqrt(spreads[n]))) for n in (0, 1)),
+        (float(means[2:].mean()), float(np.sqrt(spreads[2:].sum()) / count)),
+    ]
+
+
+def _binned_error(
+    value: float, draws: NDArray[np.float64], chance: float, spread: float
+) -> BinnedError:
+    low, high = 2 * value - np.quantile(draws, (0.975, 0.025))
+    by_chance = value <= chance + NormalDist().inv_cdf(0.95) * spread
+    low = 0.0 if by_chance else min(max(float(low), 0.0), value)
+    return BinnedError(value, low, max(float(high), value), chance)

@@ -1,0 +1,240 @@
+"""Melanoma, or malignant, against the rest: what a threshold on the probability would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import DataError
+from naevus.evaluation.calibration.metrics import checked_rows
+from naevus.evaluation.calibration.reliability import checked_probabilities
+from naevus.evaluation.intervals import Interval, weighted_intervals
+from naevus.evaluation.weighted import Ranking, area, divided, means_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from naevus.taxonomy import Taxonomy
+
+FIXED = (0.8, 0.9, 0.95)
+"""Specificities at which the sensitivity is told, and the other way round."""
+THRESHOLDS = tuple(number / 100 for number in range(1, 51))
+"""Of the decision curve: probabilities from which on a lesion would be taken out."""
+_ROUNDING = 1e-9
+
+
+class Target(NamedTuple):
+    """Some diagnoses against all others, over N pictures of known diagnosis."""
+
+    name: str
+    truth: NDArray[np.bool_]
+    """N, true where the picture's diagnosis is one of them."""
+    probability: NDArray[np.float64]
+    """N, the natural probability that it is."""
+    diagnoses: list[str]
+    """N diagnoses, within which groups are drawn."""
+
+
+def melanoma(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> Target:
+    """Return melanoma against the rest, from N x C natural probabilities and N diagnoses.
+
+    Raises:
+        DataError: As :func:`target_of`.
+    """
+    return target_of("melanoma", ["MEL"], natural, truth, taxonomy)
+
+
+def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> Target:
+    """Return the taxonomy's malignant diagnoses (ISIC 2018: MEL, BCC, AKIEC) against the benign.
+
+    Raises:
+        DataError: As :func:`target_of`.
+    """
+    codes = [diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant]
+    return target_of("malignant", codes, natural, truth, taxonomy)
+
+
+def target_of(
+    name: str, codes: Iterable[str], natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy
+) -> Target:
+    """Return some diagnoses against the rest; their natural probabilities add up.
+
+    Raises:
+        DataError: A code is unknown, the probabilities are none, they and the truth do not belong
+            together, or the truth is all of one side.
+    """
+    classes = np.array([taxonomy.index(code) for code in truth], np.intp)
+    rows, classes = checked_rows(natural, classes, len(truth))
+    positive = [taxonomy.index(code) for code in codes]
+    inside = np.isin(classes, positive)
+    if inside.all() or not inside.any():
+        raise DataError(
+            f"{name}: the truth is all of one side", "give pictures with it and without it"
+        )
+    summed = np.minimum(rows[:, positive].sum(axis=1), 1.0)
+    return Target(name, inside, summed, list(truth))
+
+
+@dataclass(frozen=True)
+class ClinicalScores:
+    """How a probability of `Target` tells its pictures from the rest."""
+
+    name: str
+    pictures: int
+    positives: int
+    groups: int
+    auc: Interval
+    """Area under the ROC curve of all pictures together."""
+    fold_auc: Interval | None
+    """Mean of the folds' own areas; None where no folds are known or none has both sides."""
+    sensitivity_at: dict[float, Interval]
+    """By specificity: the largest sensitivity of any threshold that has at least this one."""
+    specificity_at: dict[float, Interval]
+    """By sensitivity, likewise."""
+
+    @classmethod
+    def from_target(
+        cls, target: Target, groups: Sequence[Hashable], folds: Sequence[int] | None = None
+    ) -> ClinicalScores:
+        """Score a target with intervals by group; thresholds are chosen anew in each resample.
+
+        Args:
+            target: The truth and the probability of N pictures.
+            groups: N group ids.
+            folds: N folds that predicted the pictures: networks of different folds may state
+                probabilities on different scales, which the pooled area suffers from.
+
+        Raises:
+            DataError: A picture has no group, or a probability is none.
+        """
+        scores = checked_probabilities(target.probability, len(groups))
+        statistic = _Figures(Ranking.of(target.truth, scores))
+        auc, *fixed = weighted_intervals(statistic, groups, target.diagnoses)
+        return cls(
+            name=target.name,
+            pictures=len(groups),
+            positives=int(target.truth.sum()),
+            groups=len(set(groups)),
+            auc=auc,
+            fold_auc=_mean_of_folds(target, scores, groups, folds),
+            sensitivity_at=dict(zip(FIXED, fixed[: len(FIXED)], strict=True)),
+            specificity_at=dict(zip(FIXED, fixed[len(FIXED) :], strict=True)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        return {
+            **{name: getattr(self, name) for name in ("name", "pictures", "positives", "groups")},
+            "auc": self.auc._asdict(),
+            "fold_auc": None if self.fold_auc is None else self.fold_auc._asdict(),
+            "sensitivity_at": {str(at): i._asdict() for at, i in self.sensitivity_at.items()},
+            "specificity_at": {str(at): i._asdict() for at, i in self.specificity_at.items()},
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}, {self.positives:,} of {self.pictures:,} pictures: AUC {self.auc}"]
+        if self.fold_auc is not None:
+            lines.append(f"mean AUC of the folds {self.fold_auc}")
+        lines += [f"sensitivity at specificity {at}: {i}" for at, i in self.sensitivity_at.items()]
+        lines += [f"specificity at sensitivity {at}: {i}" for at, i in self.specificity_at.items()]
+        return "\n".join(lines)
+
+
+def roc_curve(target: Target) -> pd.DataFrame:
+    """Return ``threshold, sensitivity, specificity``, from no picture called to all of them.
+
+    A picture is called where its probability is the threshold or more.
+    """
+    ranking = Ranking.of(target.truth, target.probability)
+    sensitivity, false_positive = ranking.curve(np.ones((1, len(target.truth))))
+    thresholds = np.append(np.inf, ranking.thresholds)
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "sensitivity": sensitivity[0],
+            "specificity": 1 - false_positive[0],
+        }
+    )
+
+
+def decision_curve(
+    target: Target, groups: Sequence[Hashable], thresholds: Sequence[float] = THRESHOLDS
+) -> pd.DataFrame:
+    """Return the net benefit of acting on the probability, at each threshold.
+
+    At threshold t, a false alarm costs t / (1 - t) of what a found case is worth; the net benefit
+    counts found cases a picture, less that (Vickers & Elkin, Medical Decision Making 2006). Acting
+    on nobody has 0. It holds for the case mix of these pictures.
+
+    Args:
+        target: The truth and the probability of N pictures.
+        groups: N group ids.
+        thresholds: Between 0 and 1.
+
+    Returns:
+        ``threshold, net_benefit, low, high, act_on_all``: the interval is by group.
+
+    Raises:
+        DataError: A threshold or a probability is none, or a picture has no group.
+    """
+    cuts = checked_probabilities(thresholds, len(thresholds))
+    if not ((cuts > 0) & (cuts < 1)).all():
+        raise DataError("a threshold is not between 0 and 1", "give probabilities such as 0.1")
+    scores = checked_probabilities(target.probability, len(groups))
+    worth = np.where(target.truth[:, None], 1.0, -cuts / (1 - cuts))
+    acted = worth * (scores[:, None] >= cuts)
+    found = weighted_intervals(means_of(acted), groups, target.diagnoses)
+    table = pd.DataFrame(found, columns=["net_benefit", "low", "high"])
+    table.insert(0, "threshold", cuts)
+    return table.assign(act_on_all=worth.mean(axis=0))
+
+
+class _Figures:
+    """The statistic: AUC, sensitivities at fixed specificities, and the other way round."""
+
+    def __init__(self, ranking: Ranking) -> None:
+        self._ranking = ranking
+
+    def __call__(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        sensitivity, false_positive = self._ranking.curve(weights)
+        rows = np.arange(len(weights))
+        columns = [area(sensitivity, false_positive)[:, 0]]
+        for fixed in FIXED:
+            last = (false_positive <= 1 - fixed + _ROUNDING).sum(axis=1) - 1
+            columns.append(sensitivity[rows, last])
+        for fixed in FIXED:
+            first = np.argmax(sensitivity >= fixed - _ROUNDING, axis=1)
+            columns.append(1 - false_positive[rows, first])
+        return np.stack(columns, axis=1)
+
+
+def _mean_of_folds(
+    target: Target,
+    scores: NDArray[np.float64],
+    groups: Sequence[Hashable],
+    folds: Sequence[int] | None,
+) -> Interval | None:
+    if folds is None:
+        return None
+    numbers = np.asarray(folds)
+    inside = [np.flatnonzero(numbers == fold) for fold in np.unique(numbers)]
+    inside = [rows for rows in inside if len(np.unique(target.truth[rows])) == 2]
+    if not inside:
+        return None
+    rankings = [Ranking.of(target.truth[rows], scores[rows]) for rows in inside]
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        areas = [
+            ranking.auc(weights[:, rows]) for ranking, rows in zip(rankings, inside, strict=True)
+        ]
+        together = np.concatenate(areas, axis=1)
+        known = ~np.isnan(together)
+        return divided(np.nansum(together, axis=1), known.sum(axis=1))[:, None]
+
+    (interval,) = weighted_intervals(statistic, groups, target.diagnoses)
+    return interval

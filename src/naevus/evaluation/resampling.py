@@ -1,0 +1,151 @@
+"""Whole groups (lesions) drawn again and again, never single pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+DRAWS = 2000
+"""How many resamples an interval is taken from."""
+SEED = 2018
+_CHUNK = 100  # draws that are held at once: 8 MB of weights for 10,000 pictures
+
+Statistic = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+"""Takes D x N weights of N pictures and returns D x K values: K figures for each weighting."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which pictures stay together, and which groups are drawn for one another.
+
+    Attributes:
+        codes: N positions: the group of each picture.
+        strata: The groups of each stratum; every group is in one.
+    """
+
+    codes: NDArray[np.intp]
+    strata: tuple[NDArray[np.intp], ...]
+
+    @classmethod
+    def of(cls, groups: Sequence[Hashable], strata: Sequence[Any] | None = None) -> Groups:
+        """Number the groups of N pictures.
+
+        Args:
+            groups: N group ids.
+            strata: N strata; a group belongs to that of its first picture. None: one for all.
+
+        Raises:
+            DataError: There is no picture, one has no group or stratum, or the lengths differ.
+        """
+        codes = _numbered(groups, "group")
+        first = np.unique(codes, return_index=True)[1]
+        if strata is None:
+            return cls(codes, (np.arange(len(first)),))
+        labels = _numbered(strata, "stratum")
+        if len(labels) != len(codes):
+            raise DataError(
+                f"{len(codes)} groups and {len(labels)} strata", "give one of each for a picture"
+            )
+        labels = labels[first]
+        return cls(codes, tuple(np.flatnonzero(labels == label) for label in np.unique(labels)))
+
+    def __len__(self) -> int:
+        return sum(len(members) for members in self.strata)
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """How many pictures each group has."""
+        return np.bincount(self.codes, minlength=len(self))
+
+    def sums(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Add up N x M values of pictures to one row a group.
+
+        Raises:
+            DataError: A value is not a number, or there are not N rows.
+        """
+        rows = finite(values, len(self.codes))
+        order = np.argsort(self.codes, kind="stable")
+        starts = np.searchsorted(self.codes[order], np.arange(len(self)))
+        total: NDArray[np.float64] = np.add.reduceat(rows[order], starts, axis=0)
+        return total
+
+    def drawn(self, draws: int = DRAWS, seed: int = SEED) -> Iterator[NDArray[np.float64]]:
+        """Draw groups with replacement, within each stratum as many as it has.
+
+        Yields:
+            D x G: how often each group was drawn; ``draws`` rows in all, some at a time.
+        """
+        random = np.random.default_rng(seed)
+        for start in range(0, draws, _CHUNK):
+            size = min(_CHUNK, draws - start)
+            counts = np.zeros((size, len(self)))
+            for members in self.strata:
+                shape = (size, len(members))
+                chosen = random.integers(len(members), size=shape)
+                chosen += len(members) * np.arange(size)[:, None]
+                counted = np.bincount(chosen.ravel(), minlength=chosen.size)
+                counts[:, members] = counted.reshape(shape)
+            yield counts
+
+
+def bootstrap(
+    statistic: Statistic, groups: Groups, *, draws: int = DRAWS, seed: int = SEED
+) -> NDArray[np.float64]:
+    """Bootstrap any statistic of weighted pictures by drawing whole groups.
+
+    A picture's weight is how often its group was drawn (Davison & Hinkley 1997, 2.4 and 3.8), so
+    that nothing is copied and all draws of a chunk are computed at once.
+
+    Args:
+        statistic: From D x N weights to D x K values; NaN where a draw leaves it undefined.
+        groups: The groups of the N pictures.
+        draws: How many resamples.
+        seed: Of the draws; two statistics with the same groups and seed see the same draws.
+
+    Returns:
+        ``draws`` x K values.
+    """
+    return np.concatenate(
+        [statistic(counts[:, groups.codes]) for counts in groups.drawn(draws, seed)]
+    )
+
+
+def finite(values: ArrayLike, pictures: int) -> NDArray[np.float64]:
+    """Return values of pictures as float64 rows, one a picture.
+
+    Raises:
+        DataError: There is no picture or not one row a picture, or a value is not finite.
+    """
+    rows = np.asarray(values, np.float64)
+    if not pictures:
+        raise DataError("there is no picture", "give at least one")
+    if len(rows) != pictures:
+        raise DataError(f"values of {len(rows)} pictures for {pictures}", "give one a picture")
+    bad = ~np.isfinite(rows.reshape(pictures, -1)).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {pictures} pictures have a value that is not a number",
+            "leave them out or predict them again",
+        )
+    return rows
+
+
+def _numbered(names: Sequence[Any], what: str) -> NDArray[np.intp]:
+    column = pd.Series(names, dtype=object)
+    if column.empty:
+        raise DataError("there is no picture", "give at least one")
+    if column.isna().any():
+        raise DataError(f"{int(column.isna().sum())} pictures have no {what}", "give each one")
+    codes: NDArray[np.intp] = pd.factorize(column)[0]
+    return codes

@@ -1,0 +1,156 @@
+"""What answering only when sure would bring: risk against coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import DataError
+from naevus.evaluation.intervals import Interval, weighted_intervals
+from naevus.evaluation.resampling import finite
+from naevus.evaluation.weighted import run_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+COVERAGES = (0.8, 0.9, 0.95)
+"""The shares of pictures answered for which the accuracy is told."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class SelectiveScores:
+    """How well a confidence tells right answers from wrong ones."""
+
+    pictures: int
+    groups: int
+    risk: Interval
+    """Share of wrong answers where every picture is answered."""
+    aurc: Interval
+    """Area under the risk-coverage curve: the mean risk over all coverages; 0 is best."""
+    excess_aurc: Interval
+    """The area above that of the best confidence for as many wrong answers."""
+    accuracy_at: dict[float, Interval]
+    """Accuracy among the surest pictures, by the share of pictures answered."""
+    curve: pd.DataFrame
+    """``coverage`` and ``risk``, a row a picture, the surest first."""
+
+    @classmethod
+    def from_answers(
+        cls,
+        right: ArrayLike,
+        confidence: ArrayLike,
+        groups: Sequence[Hashable],
+        strata: Sequence[Hashable] | None = None,
+    ) -> SelectiveScores:
+        """Score N answers.
+
+        Geifman & El-Yaniv, NIPS 2017; the excess: Geifman et al., ICLR 2019. Of equally sure
+        answers none comes first: each stands for their mean.
+
+        Args:
+            right: N, whether the answer is right.
+            confidence: N, how sure it is: any number that rises with it.
+            groups: N group ids.
+            strata: N strata within which groups are drawn, such as diagnoses; None: one for all.
+
+        Raises:
+            DataError: There is no picture, one has no group, a value is not a number, or an
+                answer neither right nor wrong.
+        """
+        count = len(groups)
+        wrong = 1 - finite(right, count)
+        if not np.isin(wrong, (0, 1)).all():
+            raise DataError("an answer is neither right nor wrong", "give 0 or 1 for each")
+        sure = finite(confidence, count)
+        by_confidence, mistakes = _Order(wrong, sure), np.flatnonzero(wrong)
+
+        def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            coverage, risk = by_confidence.curve(weights)
+            area = np.einsum("dn,dn->d", np.diff(coverage, axis=1, prepend=0), risk)
+            best = _best_area(weights.sum(axis=1), weights[:, mistakes])
+            accuracies = [1 - _at(coverage, risk, wanted) for wanted in COVERAGES]
+            return np.stack([risk[:, -1], area, area - best, *accuracies], axis=1)
+
+        risk, aurc, excess, *accuracies = weighted_intervals(statistic, groups, strata)
+        coverage, risks = by_confidence.curve(np.ones((1, count)))
+        return cls(
+            pictures=count,
+            groups=len(set(groups)),
+            risk=risk,
+            aurc=aurc,
+            excess_aurc=excess,
+            accuracy_at=dict(zip(COVERAGES, accuracies, strict=True)),
+            curve=pd.DataFrame({"coverage": coverage[0], "risk": risks[0]}),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores, without the curve, as a dictionary that JSON can hold."""
+        return {
+            "pictures": self.pictures,
+            "groups": self.groups,
+            "risk": self.risk._asdict(),
+            "aurc": self.aurc._asdict(),
+            "excess_aurc": self.excess_aurc._asdict(),
+            "accuracy_at": {str(at): value._asdict() for at, value in self.accuracy_at.items()},
+        }
+
+    def __str__(self) -> str:
+        lines = [f"risk: {self.risk}", f"AURC: {self.aurc}, excess {self.excess_aurc}"]
+        lines += [f"accuracy at {at:.0%}: {value}" for at, value in self.accuracy_at.items()]
+        return "\n".join(lines)
+
+
+class _Order:
+    """Pictures by falling confidence."""
+
+    def __init__(self, wrong: NDArray[np.float64], confidence: NDArray[np.float64]) -> None:
+        self._order = np.argsort(-confidence, kind="stable")
+        ends = run_ends(confidence[self._order])
+        self._starts = np.append(0, ends[:-1] + 1)
+        self._run = np.repeat(np.arange(len(ends)), ends - self._starts + 1)
+        self._wrong = wrong[self._order]
+
+    def curve(
+        self, weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return coverages and risks after each picture, D x N each, for D x N weights."""
+        ordered = weights[:, self._order]
+        wrong = ordered * self._wrong
+        if len(self._starts) < ordered.shape[1]:
+            in_run, all_in_run = (
+                np.add.reduceat(each, self._starts, axis=1) for each in (wrong, ordered)
+            )
+            wrong = ordered * _share(in_run, all_in_run)[:, self._run]
+        covered = np.cumsum(ordered, axis=1)
+        risk = _share(np.cumsum(wrong, axis=1), covered)
+        covered /= covered[:, -1:].copy()
+        return covered, risk
+
+
+def _best_area(total: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the area where every mistake (D x E weights) is less sure than any right answer."""
+    added = np.cumsum(wrong, axis=1)
+    right = total - wrong.sum(axis=1)
+    area: NDArray[np.float64] = (wrong * _share(added, right[:, None] + added)).sum(axis=1) / total
+    return area
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide, with 0 where there is nothing: pictures a draw left out cost nothing."""
+    share: NDArray[np.float64] = part / np.maximum(whole, np.finfo(np.float64).tiny)
+    return share
+
+
+def _at(
+    coverage: NDArray[np.float64], risk: NDArray[np.float64], wanted: float
+) -> NDArray[np.float64]:
+    """Return the risk where the coverage first reaches what is wanted."""
+    first = np.argmax(coverage >= wanted - _ROUNDING, axis=1)
+    there: NDArray[np.float64] = risk[np.arange(len(risk)), first]
+    return there

@@ -1,0 +1,132 @@
+"""Calibration figures are scikit-learn's and torchmetrics', and their intervals hold."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss, log_loss
+
+from naevus.errors import DataError
+from naevus.evaluation.calibration.metrics import CalibrationScores, gaps_by_bin
+
+
+def honest(
+    chance: np.random.Generator, groups: int, sharpness: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Probabilities that come true as stated at sharpness 1, and are too sure above it."""
+    logits = 1.5 * chance.normal(size=(groups, 4))
+    right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (right.cumsum(axis=1) > chance.random((groups, 1))).argmax(axis=1)
+    stated = right**sharpness
+    numbers = np.repeat(np.arange(groups), chance.integers(1, 3, groups))
+    stated /= stated.sum(axis=1, keepdims=True)
+    return stated[numbers], truth[numbers], numbers.tolist()
+
+
+def test_losses_agree_with_scikit_learn() -> None:
+    rows, truth, groups = honest(np.random.default_rng(0), 300, sharpness=2)
+    scores = CalibrationScores.from_probabilities(rows, truth, groups, draws=50)
+    assert scores.nll.value == pytest.approx(log_loss(truth, rows, labels=range(4)))
+    theirs = brier_score_loss(truth, rows, labels=range(4), scale_by_half=False)
+    assert scores.brier.value == pytest.approx(theirs)
+    assert scores.pictures == len(truth)
+    assert scores.groups == 300
+
+
+def plain_error(stated: np.ndarray, true: np.ndarray, edges: np.ndarray) -> float:
+    total = 0.0
+    for low, high in pairwise(edges):
+        inside = (stated > low) & (stated <= high)
+        if inside.any():
+            total += inside.mean() * abs(stated[inside].mean() - true[inside].mean())
+    return total
+
+
+def test_errors_agree_with_a_plain_reading() -> None:
+    rows, truth, groups = honest(np.random.default_rng(1), 200, sharpness=2)
+    scores = CalibrationScores.from_probabilities(rows, truth, groups, draws=50)
+    stated, right = rows.max(axis=1), rows.argmax(axis=1) == truth
+    edges = np.quantile(stated, np.linspace(0, 1, 16))
+    edges[0] = -1
+    assert scores.ece_equal_mass.value == pytest.approx(plain_error(stated, right, edges))
+    even = np.linspace(0, 1, 16)
+    assert scores.ece.value == pytest.approx(plain_error(stated, right, even))
+    by_class = [plain_error(rows[:, c], truth == c, even) for c in range(4)]
+    assert scores.classwise_ece.value == pytest.approx(np.mean(by_class))
+
+
+def test_chance_alone_makes_an_error_and_is_told() -> None:
+    chance = np.random.default_rng(2)
+    found = [
+        CalibrationScores.from_probabilities(*honest(chance, 200), draws=50) for _ in range(25)
+    ]
+    for name in ("ece", "ece_equal_mass", "classwise_ece"):
+        errors = [getattr(scores, name) for scores in found]
+        values, chances = (np.mean([error[n] for error in errors]) for n in (0, 3))
+        assert chances == pytest.approx(values, rel=0.15)
+        assert np.mean([error.low == 0 for error in errors]) >= 0.8
+
+
+def test_too_sure_a_network_is_found_out() -> None:
+    rows, truth, groups = honest(np.random.default_rng(3), 600, sharpness=3)
+    scores = CalibrationScores.from_probabilities(rows, truth, groups)
+    for error in (scores.ece, scores.ece_equal_mass, scores.classwise_ece):
+        assert 0 < error.low < error.value <= error.high
+        assert error.value > 2 * error.chance
+    assert "by chance" in str(scores)
+
+
+def test_losses_are_covered_as_often_as_promised() -> None:
+    chance = np.random.default_rng(4)
+    true = CalibrationScores.from_probabilities(*honest(chance, 30_000), draws=1)
+    found = [
+        CalibrationScores.from_probabilities(*honest(chance, 100), draws=100, seed=seed)
+        for seed in range(100)
+    ]
+    for name in ("nll", "brier"):
+        truth = getattr(true, name).value
+        intervals = [getattr(scores, name) for scores in found]
+        inside = [interval.low <= truth <= interval.high for interval in intervals]
+        assert 0.9 <= np.mean(inside) <= 0.99
+
+
+def test_constant_probabilities_one_lesion_and_absent_classes() -> None:
+    rows, truth = np.tile([0.5, 0.3, 0.2], (4, 1)), np.array([0, 0, 1, 1])
+    scores = CalibrationScores.from_probabilities(rows, truth, ["a"] * 4)
+    assert scores.ece[:3] == pytest.approx((0, 0, 0))
+    assert scores.nll == pytest.approx((scores.nll.value,) * 3)
+    certain = CalibrationScores.from_probabilities(np.eye(2)[[0, 1]], [1, 1], ["a", "b"])
+    assert np.isfinite(certain.nll.value)
+    assert certain.ece.value == pytest.approx(0.5)
+    assert certain.to_dict()["brier"]["value"] == pytest.approx(1)
+    assert set(certain.to_dict()) == {field.name for field in fields(CalibrationScores)}
+
+
+def test_gaps_add_up_to_what_is_stated_too_much() -> None:
+    stated, true = np.array([0.2, 0.2, 0.9]), np.array([False, True, True])
+    for binning in ("width", "mass"):
+        gaps = gaps_by_bin(stated, true, binning)
+        assert gaps.shape == (3, 15)
+        np.testing.assert_allclose(gaps.sum(axis=1), stated - true)
+
+
+@pytest.mark.parametrize(
+    ("rows", "truth", "said"),
+    [
+        ([[np.nan, 1.0]], [0], "not a number"),
+        ([[2.0, -1.0]], [0], "below 0 or above 1"),
+        ([[0.5, 0.1]], [0], "do not sum to 1"),
+        ([[0.5, 0.5]], [2], "not one of 2"),
+        ([[0.5, 0.5]], [-1], "not one of 2"),
+        ([[0.5, 0.5]], [0.0], "not one of 2"),
+        ([[0.5, 0.5]], [0, 1], "differ"),
+        ([0.5], [0], "differ"),
+    ],
+)
+def test_what_is_no_probability_is_refused(rows: Any, truth: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        CalibrationScores.from_probabilities(rows, truth, ["a"])

@@ -1,0 +1,150 @@
+"""Melanoma and malignant against the rest: scikit-learn's curves, plain net benefit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_curve
+
+from naevus.errors import DataError
+from naevus.evaluation.clinic import (
+    FIXED,
+    ClinicalScores,
+    Target,
+    decision_curve,
+    malignant,
+    melanoma,
+    roc_curve,
+)
+from naevus.taxonomy import ISIC2018
+
+CODES = ISIC2018.codes
+
+
+def answers(pictures: int = 300) -> tuple[np.ndarray, list[str]]:
+    chance = np.random.default_rng(0)
+    truth = chance.integers(0, 7, pictures)
+    logits = chance.normal(size=(pictures, 7)) + 1.5 * np.eye(7)[truth]
+    natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return natural, [CODES[c] for c in truth]
+
+
+def drawn(pictures: int = 300, digits: int = 2) -> Target:
+    chance = np.random.default_rng(1)
+    truth = chance.random(pictures) < 0.3
+    scores = np.round(1 / (1 + np.exp(-chance.normal(size=pictures) - truth)), digits)
+    return Target("drawn", truth, scores, ["MEL" if each else "NV" for each in truth])
+
+
+def test_targets_add_up_their_diagnoses() -> None:
+    natural, truth = answers()
+    found = melanoma(natural, truth, ISIC2018)
+    np.testing.assert_allclose(found.probability, natural[:, 0])
+    assert found.truth.tolist() == [code == "MEL" for code in truth]
+    found = malignant(natural, truth, ISIC2018)
+    np.testing.assert_allclose(found.probability, natural[:, [0, 2, 3]].sum(axis=1))
+    assert found.truth.tolist() == [code in {"MEL", "BCC", "AKIEC"} for code in truth]
+
+
+def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:
+    target, folds = drawn(), np.arange(300) % 3
+    groups = [f"g{number // 6}" for number in range(300)]
+    scores = ClinicalScores.from_target(target, groups, folds.tolist())
+    assert scores.auc.value == pytest.approx(roc_auc_score(target.truth, target.probability))
+    by_fold = [
+        roc_auc_score(target.truth[folds == fold], target.probability[folds == fold])
+        for fold in range(3)
+    ]
+    assert scores.fold_auc is not None
+    assert scores.fold_auc.value == pytest.approx(np.mean(by_fold))
+    for interval in (scores.auc, scores.fold_auc):
+        assert interval.low < interval.value < interval.high
+    assert (scores.pictures, scores.groups) == (300, 50)
+    assert scores.positives == target.truth.sum()
+
+
+def test_operating_points_are_thresholds_that_exist() -> None:
+    target = drawn()
+    scores = ClinicalScores.from_target(target, list(range(300)))
+    fpr, tpr, _ = sklearn_curve(target.truth, target.probability, drop_intermediate=False)
+    for fixed in FIXED:
+        sensitivity = scores.sensitivity_at[fixed]
+        assert sensitivity.value == pytest.approx(tpr[1 - fpr >= fixed - 1e-9].max())
+        assert sensitivity.low < sensitivity.value < sensitivity.high
+        specificity = scores.specificity_at[fixed]
+        assert specificity.value == pytest.approx((1 - fpr)[tpr >= fixed - 1e-9].max())
+        assert specificity.low < specificity.value < specificity.high
+    assert scores.fold_auc is None
+    curve = roc_curve(target)
+    np.testing.assert_allclose(curve["sensitivity"], tpr)
+    np.testing.assert_allclose(curve["specificity"], 1 - fpr)
+
+
+def test_net_benefit_counts_found_and_false() -> None:
+    target = drawn()
+    table = decision_curve(target, list(range(300)), [0.2, 0.5])
+    for _, row in table.iterrows():
+        called = target.probability >= row["threshold"]
+        found = (called & target.truth).mean()
+        false = (called & ~target.truth).mean()
+        odds = row["threshold"] / (1 - row["threshold"])
+        assert row["net_benefit"] == pytest.approx(found - false * odds)
+        assert row["low"] < row["net_benefit"] < row["high"]
+        share = target.truth.mean()
+        assert row["act_on_all"] == pytest.approx(share - (1 - share) * odds)
+    assert len(decision_curve(target, list(range(300)))) == 50
+
+
+@settings(max_examples=10)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=25),
+    st.integers(1, 4),
+)
+def test_every_figure_lies_in_its_range(pictures: list[tuple[bool, int]], size: int) -> None:
+    truth, scores = (np.array(column) for column in zip(*pictures, strict=True))
+    truth[:2] = True, False
+    target = Target("any", truth, scores / 4, [str(each) for each in truth])
+    groups = [number // size for number in range(len(truth))]
+    found = ClinicalScores.from_target(target, groups, [number % 2 for number in groups])
+    fixed = [*found.sensitivity_at.values(), *found.specificity_at.values()]
+    for interval in (found.auc, *fixed):
+        assert 0 <= interval.value <= 1
+        assert not interval.low < 0
+        assert not interval.high > 1
+    for each in (found.sensitivity_at, found.specificity_at):
+        assert each[0.8].value >= each[0.9].value >= each[0.95].value
+
+
+def test_constant_scores_help_nobody() -> None:
+    target = drawn()._replace(probability=np.full(300, 0.3))
+    scores = ClinicalScores.from_target(target, list(range(300)))
+    assert scores.auc == pytest.approx((0.5, 0.5, 0.5))
+    assert scores.sensitivity_at[0.8].value == 0
+    assert scores.specificity_at[0.8].value == 0
+    row = decision_curve(target, list(range(300)), [0.2]).iloc[0]
+    assert row["net_benefit"] == pytest.approx(row["act_on_all"])
+
+
+def test_scores_print_and_turn_into_json() -> None:
+    natural, truth = answers()
+    scores = ClinicalScores.from_target(malignant(natural, truth, ISIC2018), list(range(300)))
+    assert str(scores).startswith("malignant, ")
+    assert "sensitivity at specificity 0.9: " in str(scores)
+    said = scores.to_dict()
+    assert said["fold_auc"] is None
+    assert said["sensitivity_at"]["0.8"]["value"] == scores.sensitivity_at[0.8].value
+
+
+def test_what_has_no_curve_is_refused() -> None:
+    natural, truth = answers()
+    with pytest.raises(DataError, match="melanoma: the truth is all of one side"):
+        melanoma(natural, ["NV"] * 300, ISIC2018)
+    with pytest.raises(DataError, match="unknown diagnosis 'naevus'"):
+        melanoma(natural, ["naevus"] * 300, ISIC2018)
+    with pytest.raises(DataError, match="not a number"):
+        melanoma(natural * np.nan, truth, ISIC2018)
+    with pytest.raises(DataError, match="not between 0 and 1"):
+        decision_curve(drawn(), list(range(300)), [0.0])
