@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,docs,dev]'
 	touch $(READY)
 
 demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)
@@ -20,14 +20,18 @@ demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## Style, types and the house plan
+lint: $(READY) docs ## Style, types, the house plan, and every link of the pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY) ## Build the pages into build/site, without network; a broken link is an error
+	rm -rf build/site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -j auto -d build/doctrees docs build/site
+
 bench: $(READY) ## Measure the speed claims (quiet machine; real pictures where they are)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove the environment and what the tools left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,7 +18,16 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """An ordered set of diagnoses; the order is that of every probability vector."""
+    """An ordered set of diagnoses; the order is that of every probability vector.
+
+    Examples:
+        >>> ISIC2018.codes
+        ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
+        >>> ISIC2018.index("BKL")
+        4
+        >>> [diagnosis.name for diagnosis in ISIC2018.diagnoses if diagnosis.malignant][0]
+        'melanoma'
+    """
 
     name: str
     diagnoses: tuple[Diagnosis, ...]

@@ -151,6 +151,23 @@ def make_folds(
 
     Raises:
         FoldsError: There are too few groups, ids are not unique, or a number makes no sense.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from naevus.datasets.records import Dataset, make_table
+        >>> lesions = pd.DataFrame(
+        ...     {
+        ...         "image_id": [f"picture-{n}" for n in range(12)],
+        ...         "path": [f"picture-{n}.jpg" for n in range(12)],
+        ...         "lesion_id": [f"lesion-{n // 2}" for n in range(12)],
+        ...         "diagnosis": ["NV"] * 8 + ["MEL"] * 4,
+        ...     }
+        ... )
+        >>> folds = make_folds(Dataset(make_table(lesions), Path("photographs"), "manifest"), k=2)
+        >>> [len(folds.held_out(fold)) for fold in range(folds.k)]
+        [6, 6]
+        >>> int(folds.table.groupby("group_id")["fold"].nunique().max())  # no lesion is cut
+        1
     """
     if k < 1 or not 0 <= test_share < 1:
         raise FoldsError(

@@ -53,6 +53,16 @@ def cut(
         The crop. Without a mask, or with one that is empty or not plausible, it is the ``full``
         one and says so in its ``mode``. What lies outside the picture is its reflection (``crop``)
         or black (``blank``).
+
+    Examples:
+        >>> pixels = np.full((100, 120, 3), 200, np.uint8)
+        >>> mask = np.zeros((100, 120), bool)
+        >>> mask[40:60, 50:90] = True
+        >>> crop = cut(pixels, mask, mode="crop", size=64)
+        >>> crop.pixels.shape, crop.mode, crop.box
+        ((64, 64, 3), 'crop', Box(left=44, top=24, right=96, bottom=76))
+        >>> cut(pixels, np.zeros_like(mask), mode="crop", size=64).mode  # there is no lesion
+        'full'
     """
     height, width = pixels.shape[:2]
     found = box_of(mask) if mask is not None else None

@@ -114,6 +114,10 @@ def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
         margin: What is added on each side, as a share of the box's longer side.
         height: Rows of the picture.
         width: Columns of the picture.
+
+    Examples:
+        >>> square_with_margin(Box(40, 50, 60, 60), 0.1, height=100, width=200)
+        Box(left=38, top=43, right=62, bottom=67)
     """
     longer = max(box.width, box.height)
     side = max(longer, min(round(longer * (1 + 2 * margin)), height, width))
@@ -138,13 +142,26 @@ def view(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
 
     Returns:
         A contiguous copy.
+
+    Examples:
+        >>> array = np.array([[1, 2], [3, 4]])
+        >>> view(array, 1).tolist()  # a quarter turn
+        [[2, 4], [1, 3]]
+        >>> view(array, 4).tolist()  # mirrored
+        [[2, 1], [4, 3]]
     """
     single: NDArray[Scalar] = view_batch(array[None], k)[0]
     return single
 
 
 def unview(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Undo `view`: ``unview(view(a, k), k)`` equals ``a``."""
+    """Undo `view`: ``unview(view(a, k), k)`` equals ``a``.
+
+    Examples:
+        >>> array = np.array([[1, 2], [3, 4]])
+        >>> bool((unview(view(array, 5), 5) == array).all())
+        True
+    """
     single: NDArray[Scalar] = unview_batch(array[None], k)[0]
     return single
 

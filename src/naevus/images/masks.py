@@ -51,6 +51,19 @@ def clean(
 
     Returns:
         H x W; empty when no pixel is above the threshold.
+
+    Examples:
+        >>> probability = np.zeros((6, 8), np.float32)
+        >>> probability[1:5, 1:5] = 0.9
+        >>> probability[2:4, 2:4] = 0.1  # a hole
+        >>> probability[0, 7] = 0.8  # a speck
+        >>> clean(probability).astype(int)
+        array([[0, 0, 0, 0, 0, 0, 0, 0],
+               [0, 1, 1, 1, 1, 0, 0, 0],
+               [0, 1, 1, 1, 1, 0, 0, 0],
+               [0, 1, 1, 1, 1, 0, 0, 0],
+               [0, 1, 1, 1, 1, 0, 0, 0],
+               [0, 0, 0, 0, 0, 0, 0, 0]])
     """
     mask = probability > cleaning.threshold
     if cleaning.smooth > 0:

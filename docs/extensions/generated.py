@@ -1,0 +1,217 @@
+"""Fill in what the pages say about the code from the code itself, while they are built.
+
+A line ``<!-- generated: NAME ARGUMENTS -->`` in a page is replaced by what the function of that
+name in `GENERATORS` returns as Markdown.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+import typing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from sphinx.errors import ExtensionError
+
+from naevus.bundles import spec
+from naevus.inference.table import Schema
+from naevus.taxonomy import ISIC2018
+from naevus.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pydantic.fields import FieldInfo
+    from sphinx.application import Sphinx
+
+_MARKER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
+_EXAMPLES = re.compile(r"^Examples:\n((?:  .+\n)+)", re.MULTILINE)
+_EVERYWHERE = re.compile(r"^\* `--(?:help|install-completion|show-completion)`.*\n", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
+_SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Let Sphinx replace every page's markers, and what docstrings say in vain, as it reads."""
+    app.connect("source-read", _fill)
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", _without_noise)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _fill(_: Sphinx, page: str, source: list[str]) -> None:
+    def generate(marker: re.Match[str]) -> str:
+        generator = GENERATORS.get(marker[1])
+        if generator is None:
+            raise ExtensionError(f"{page}: nothing generates {marker[1]!r}")
+        return generator(*marker[2].split())
+
+    source[0] = _MARKER.sub(generate, source[0])
+
+
+def _without_noise(
+    _app: Sphinx, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]
+) -> None:
+    """Drop what Python itself says of a named tuple's fields."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
+
+
+def commands() -> str:
+    """Describe every command, as ``--help`` does."""
+    words = ("typer", "naevus.cli.main", "utils", "docs", "--name", "naevus")
+    told = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", *words], check=True, capture_output=True, text=True
+    ).stdout
+    told = _EXAMPLES.sub(_as_code, _EVERYWHERE.sub("", told))
+    return told[told.index("## `naevus") :]
+
+
+def _as_code(examples: re.Match[str]) -> str:
+    return f"```sh\n{html.unescape(inspect.cleandoc(examples[1]))}\n```\n"
+
+
+def recipe() -> str:
+    """List every setting of a training job, table by table."""
+    fields = TrainConfig.model_fields.items()
+    tables = {name: model for name, field in fields if (model := _model(field.annotation))}
+    parts = [_fields(TrainConfig, leave_out=tuple(tables))]
+    for name, model in tables.items():
+        parts += [f"## `[{name}]`", inspect.getdoc(model) or "", _fields(model)]
+    return "\n\n".join(parts)
+
+
+def bundle() -> str:
+    """List what may stand in ``bundle.json``, the whole first."""
+    models = [
+        model
+        for name, value in vars(spec).items()
+        if (model := _model(value)) and value.__module__ == spec.__name__ and name[0] != "_"
+    ]
+    parts = []
+    for model in reversed(models):
+        what = (inspect.getdoc(model) or "").partition("\n")[0]
+        parts += [f"**`{model.__name__}`**: {what}", _fields(model)]
+    return "\n\n".join(parts)
+
+
+def columns() -> str:
+    """List the columns of ``predictions.parquet`` with their types."""
+    schema = Schema(ISIC2018.codes, (), {}).arrow()
+    rows = [(f"`{field.name}`", f"`{field.type}`") for field in schema]
+    return _table(("column", "Arrow type"), rows)
+
+
+def diagnoses() -> str:
+    """List the seven diagnoses of ISIC 2018."""
+    rows = [
+        (f"`{each.code}`", each.name, "yes" if each.malignant else "no")
+        for each in ISIC2018.diagnoses
+    ]
+    return _table(("code", "diagnosis", "counted as malignant"), rows)
+
+
+def room(name: str) -> str:
+    """Document the modules of a room, and of its packages what they offer, from the docstrings."""
+    folder = import_module(f"naevus.{name}").__path__
+    found = sorted((each.name, each.ispkg) for each in pkgutil.iter_modules(folder))
+    return "\n\n".join(module(f"naevus.{name}.{each}", package) for each, package in found)
+
+
+def module(name: str, package: bool = False) -> str:
+    """Document one module from its docstrings."""
+    # What a module has from elsewhere is told of there; a package offers what its modules hold.
+    option = "" if package else "\n   :ignore-module-all:"
+    return f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}{option}\n```"
+
+
+GENERATORS: dict[str, Callable[..., str]] = {
+    function.__name__: function
+    for function in (commands, recipe, bundle, columns, diagnoses, room, module)
+}
+
+
+def _fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> str:
+    meanings = _meanings(model)
+    rows = [
+        (
+            f"`{name}`",
+            _values(field),
+            _default(field),
+            field.description or meanings.get(name, ""),
+        )
+        for name, field in model.model_fields.items()
+        if name not in leave_out
+    ]
+    return _table(("name", "values", "default", "meaning"), rows)
+
+
+def _meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return what the docstrings of a model and its bases say of each attribute."""
+    said: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
+        said |= {name: " ".join(what.split()) for name, what in _ATTRIBUTE.findall(text)}
+    return said
+
+
+def _values(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(limit, kind.lower())}"
+        for limit in field.metadata
+        for kind, sign in _SIGNS.items()
+        if type(limit).__name__ == kind
+    ]
+    return " ".join([_type(field.annotation), *([f"({', '.join(limits)})"] if limits else [])])
+
+
+def _type(annotation: Any) -> str:
+    """Return a type as a reader of TOML or JSON understands it."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _type(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
+    inner = [_type(each) for each in typing.get_args(annotation) if each is not Ellipsis]
+    origin = typing.get_origin(annotation)
+    if origin is dict:
+        return "table"
+    if origin is tuple:
+        endless = Ellipsis in typing.get_args(annotation)
+        return f"list of {inner[0]}" if endless else f"[{', '.join(inner)}]"
+    if inner:  # a union
+        return " or ".join("nothing" if each == "NoneType" else each for each in inner)
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+_WORDS = {bool: "true, false", float: "number", int: "whole number", str: "text"}
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "(needed)"
+    return "" if value is None or isinstance(value, BaseModel) else f"`{json.dumps(value)}`"
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model else None
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(_lines(header, rows))
+
+
+def _lines(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -1,0 +1,96 @@
+"""The extensions that the pages are built with: what they generate, which links they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from naevus.inference.table import Schema
+from naevus.taxonomy import ISIC2018
+from naevus.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The link checker."""
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    import links
+
+    return links
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What fills in the pages."""
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    import generated
+
+    return generated
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ('<a href="b.html#there">', None),
+        ('<a href="#here">', None),
+        ('<a href="https://example.org/far">', None),
+        ('<a href="mailto:someone@example.org">', None),
+        ('<img src="picture.png">', None),
+        ('<a href="b.html#gone">', "b.html#gone has no such anchor"),
+        ('<a href="c.html">', "c.html is not there"),
+        ('<a href="../out.html">', "../out.html leads out of the site"),
+        ('<script src="https://example.org/far.js">', "https://example.org/far.js would be"),
+        ('<link href="//example.org/font.css">', "//example.org/font.css would be"),
+        ('<img src="absent.png">', "absent.png is not there"),
+    ],
+)
+def test_broken_links_are_found(links: Any, tmp_path: Path, html: str, problem: str | None) -> None:
+    (tmp_path / "picture.png").touch()
+    pages = {
+        tmp_path / "a.html": links.Parsed(f'<h1 id="here">{html}'),
+        tmp_path / "b.html": links.Parsed('<h1 id="there">'),
+    }
+    found = list(links.broken(pages, tmp_path))
+    assert [line.partition(": ")[2][: len(problem or "")] for line in found] == [problem] * bool(
+        problem
+    )
+
+
+def test_every_setting_of_a_recipe_is_told(generated: Any) -> None:
+    told = generated.recipe()
+    config = TrainConfig(task="classification").model_dump()
+    for name, value in config.items():
+        assert f"[{name}]" in told if isinstance(value, dict) else f"| `{name}` |" in told
+        for setting in value if name in {"data", "optimiser", "augment"} else ():
+            assert f"| `{setting}` |" in told
+
+
+def test_every_column_and_field_is_told(generated: Any) -> None:
+    schema = Schema(ISIC2018.codes, (), {}).arrow()
+    assert all(f"| `{name}` |" in generated.columns() for name in schema.names)
+    assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
+        generated.bundle()
+    )
+
+
+def test_commands_are_told_with_their_examples(generated: Any) -> None:
+    told = generated.commands()
+    assert "## `naevus predict`" in told
+    assert "```sh\nnaevus predict lesion.jpg" in told
+    assert "--help" not in told
+
+
+def test_every_marker_names_a_generator(generated: Any) -> None:
+    markers = [
+        marker
+        for page in DOCS.rglob("*.md")
+        for marker in generated._MARKER.findall(page.read_text())
+    ]
+    assert {name for name, _ in markers} == set(generated.GENERATORS)
