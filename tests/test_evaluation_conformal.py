@@ -1,0 +1,149 @@
+"""Prediction sets: they hold the truth as often as they promise, in every class."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from naevus.errors import ConfigError, DataError
+from naevus.evaluation.calibration.conformal import Conformal, one_a_group
+from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
+from naevus.evaluation.calibration.temperature import fit_temperature, tempered
+
+CODES = ("MEL", "NV", "BCC")
+Sample = tuple[NDArray[np.float64], NDArray[np.intp], list[str]]
+
+
+def lesions(count: int, seed: int, pictures: int = 1) -> Sample:
+    """Lesions of three classes, the first rare, with some pictures each that are much alike."""
+    chance = np.random.default_rng(seed)
+    kind = chance.choice(3, count, p=[0.15, 0.6, 0.25])
+    centre = chance.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[kind]
+    logits = np.repeat(centre, pictures, axis=0)
+    logits += chance.normal(0, 0.3, logits.shape)
+    shares = np.exp(logits)
+    natural = shares / shares.sum(axis=1, keepdims=True)
+    groups = [f"lesion {number}" for number in np.repeat(np.arange(count), pictures)]
+    return natural, np.repeat(kind, pictures), groups
+
+
+def test_every_class_is_covered_as_promised() -> None:
+    """Over many calibrations, between the level and the level + 1 / (n + 1)."""
+    level, held = 0.8, []
+    for seed in range(300):
+        conformal = Conformal.fit(*lesions(150, seed, pictures=2), CODES, level=level)
+        natural, truth, _ = lesions(400, 10_000 + seed)
+        covered = conformal.sets(natural)[np.arange(400), truth]
+        held.append([covered[truth == c].mean() for c in range(3)])
+    coverage = np.mean(held, axis=0)
+    assert (coverage >= level - 0.01).all()  # three standard errors of the rare class
+    assert (coverage <= level + np.array([0.055, 0.03, 0.04])).all()
+
+
+@given(st.integers(1, 60), st.sampled_from([0.5, 0.8, 0.9, 0.95]), st.integers(0, 9))
+def test_the_threshold_is_the_rank_th_largest_probability(n: int, level: float, seed: int) -> None:
+    """As by its definition: the least score that (n + 1) * level of the n scores do not exceed."""
+    own = np.random.default_rng(seed).random(n)
+    natural, groups = np.stack([own, 1 - own], axis=1), [str(number) for number in range(n)]
+    conformal = Conformal.fit(natural, np.zeros(n, np.intp), groups, CODES[:2], level=level)
+    enough = [s for s in 1 - own if (1 - own <= s).sum() >= (n + 1) * level - 1e-9]
+    expected = 1 - min(enough) if enough else 0.0
+    assert conformal.thresholds[0] == pytest.approx(expected)
+    assert conformal.always == ((*CODES[:1], *CODES[1:2]) if not enough else CODES[1:2])
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 1000),
+    st.floats(0.05, 0.98),
+    st.floats(0.05, 0.98),
+)
+def test_a_higher_level_never_takes_a_class_away(seed: int, one: float, other: float) -> None:
+    sample, unseen = lesions(60, seed, pictures=2), lesions(50, seed + 1)[0]
+    less, more = (
+        Conformal.fit(*sample, CODES, level=level).sets(unseen) for level in sorted((one, other))
+    )
+    assert not (less & ~more).any()
+
+
+def test_a_class_with_too_few_lesions_is_in_every_set_and_that_is_said() -> None:
+    natural = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]] * 8)
+    truth, groups = [0] * 9 + [1] * 8, [str(number) for number in range(17)]
+    conformal = Conformal.fit(natural, truth, groups, ("MEL", "NV"))
+    assert conformal.thresholds == (0.9, 0.0)
+    assert conformal.groups == (9, 8)
+    assert conformal.notes == ("NV: in every set; a threshold needs 9 lesions of the class",)
+    assert conformal.sets(np.array([1.0, 0.0])).tolist() == [True, True]
+    assert conformal.sets(np.array([0.89, 0.11])).tolist() == [False, True]
+    eighteenth = Conformal.fit(
+        np.append(natural, [[0.3, 0.7]], axis=0), [*truth, 1], [*groups, "18"], ("MEL", "NV")
+    )
+    assert eighteenth.notes == ()
+    assert not eighteenth.sets(np.array([0.5, 0.5])).any()  # like none of either class
+
+
+def test_pictures_of_one_lesion_count_once() -> None:
+    natural, truth, groups = lesions(80, 3, pictures=4)
+    conformal = Conformal.fit(natural, truth, groups, CODES)
+    assert sum(conformal.groups) == 80
+    drawn = one_a_group(groups)
+    assert sorted(groups[n] for n in drawn) == sorted(set(groups))
+    assert np.array_equal(drawn, one_a_group(groups))
+    assert not np.array_equal(drawn, one_a_group(groups, seed=1))
+    assert set(drawn % 4) == {0, 1, 2, 3}  # any of its pictures
+    alone = Conformal.fit(natural[drawn], truth[drawn], [groups[n] for n in drawn], CODES)
+    assert alone == conformal
+
+
+def test_thresholds_survive_json() -> None:
+    conformal = Conformal.fit(*lesions(40, 0), CODES, level=0.95)
+    assert conformal.always == ("MEL", "BCC")
+    assert Conformal.from_dict(json.loads(json.dumps(conformal.to_dict()))) == conformal
+
+
+def test_what_is_impossible_is_refused() -> None:
+    natural, truth, groups = lesions(10, 0)
+    with pytest.raises(ConfigError, match="not between 0 and 1"):
+        Conformal.fit(natural, truth, groups, CODES, level=1.0)
+    with pytest.raises(DataError, match="3 probabilities a picture for 2 classes"):
+        Conformal.fit(natural, truth, groups, CODES[:2])
+    with pytest.raises(ConfigError, match="do not belong together"):
+        Conformal(CODES, 0.9, (0.1, 0.2), (30, 30))
+    with pytest.raises(ConfigError, match="not probabilities"):
+        Conformal(CODES, 0.9, (0.1, 0.2, 1.1), (30, 30, 30))
+    with pytest.raises(DataError, match="not of 3 classes"):
+        Conformal.fit(natural, truth, groups, CODES).sets(np.ones((5, 2)))
+    with pytest.raises(DataError, match="do not belong together"):
+        SetScores.from_sets(np.ones((10, 2), bool), truth, groups, CODES)
+
+
+def test_what_judges_a_part_is_made_on_the_others() -> None:
+    natural, truth, groups = lesions(200, 5, pictures=2)
+    parts = np.repeat(np.arange(200) % 2, 2)
+    sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
+    rest, names = parts == 0, np.array(groups)
+    warm = tempered(natural, fit_temperature(natural[rest], truth[rest]))
+    conformal = Conformal.fit(warm[rest], truth[rest], names[rest].tolist(), CODES)
+    np.testing.assert_array_equal(sets[~rest], conformal.sets(warm[~rest]))
+
+
+def test_coverage_is_told_of_lesions_and_of_pictures() -> None:
+    # Lesion a has three pictures that are all missed, b to d one each that is held.
+    sets = np.array([[0, 1], [0, 1], [0, 0], [1, 1], [1, 0], [1, 1]], bool)
+    truth, groups = [0, 0, 0, 0, 0, 1], ["a", "a", "a", "b", "c", "d"]
+    scores = SetScores.from_sets(sets, truth, groups, ("MEL", "NV"))
+    assert (scores.overall.lesions.value, scores.overall.lesions.groups) == (0.75, 4)
+    assert scores.overall.pictures.value == 0.5
+    assert scores.overall.size == pytest.approx(7 / 6)
+    assert [scores.empty, scores.single] == pytest.approx([1 / 6, 0.5])
+    assert scores.classes["MEL"].lesions.value == pytest.approx(2 / 3)
+    assert scores.classes["NV"].pictures.value == 1
+    assert json.loads(json.dumps(scores.to_dict()))["classes"]["NV"]["size"] == 2
+    assert "sets at 90%: one class in 50.0%, none in 16.7%" in str(scores)
+    only = SetScores.from_sets(sets[:5], truth[:5], groups[:5], ("MEL", "NV"))
+    assert list(only.classes) == ["MEL"]
