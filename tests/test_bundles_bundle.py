@@ -8,12 +8,22 @@ import pytest
 from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import BundleError
+from naevus.evaluation.calibration.conformal import Conformal
 from naevus.files import sha256
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import WEIGHTS, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+SETS = {
+    "codes": list(ISIC2018.codes),
+    "level": 0.9,
+    "thresholds": [0.25, 0.1, 0.2, 0.2, 0.2, 0.0, 0.2],
+    "groups": [50, 400, 30, 20, 60, 5, 15],
+}
+SCORE = {"name": "balanced accuracy", "value": 0.8, "low": 0.75, "high": 0.85, "on": "fold 0"}
 
 
 @pytest.fixture
@@ -52,6 +62,52 @@ def test_card_tells_members_shares_and_provenance(bundle: Bundle) -> None:
     assert "| NV | 0.6700 | 0.5000 |" in card
     assert "recipe: x" in card
     assert "never a diagnosis" in card
+
+
+def written_with(bundle: Bundle, files: dict[str, Path], **entries: Any) -> Bundle:
+    spec = BundleSpec.model_validate(bundle.spec.model_dump() | entries)
+    graphs = {member.file: bundle.member_path(member) for member in spec.members}
+    return write_bundle(bundle.folder.parent / "full", spec, graphs | files)
+
+
+def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None:
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    for title in ("Intended use", "Out of scope", "Members", "Classes", "Scores", "Limits"):
+        assert f"\n## {title}\n\n" in card
+    assert "None were handed over" in card
+    assert "Training data" not in card
+    data = {"task": "classification", "name": "HAM10000", "pictures": 10014}
+    full = written_with(
+        bundle,
+        {},
+        scores=[SCORE, {"name": "Jaccard", "value": 0.7, "on": "fold 1"}],
+        training_data=[data | {"licence": "CC BY-NC 4.0"}, data | {"task": "segmentation"}],
+        limits=["Only squares."],
+    )
+    card = (full.folder / "MODEL_CARD.md").read_text()
+    assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | fold 0 |" in card
+    assert "| Jaccard | 0.700 | – | fold 1 |" in card
+    assert "- classification: HAM10000, 10014 pictures; licence: CC BY-NC 4.0\n" in card
+    assert "- segmentation: HAM10000, 10014 pictures; licence: not known here" in card
+    assert "- Only squares.\n" in card
+    assert "\n\n\n" not in card
+
+
+def test_sets_and_statistics_are_carried(bundle: Bundle, tmp_path: Path) -> None:
+    classifier = bundle.classifier.model_dump()
+    classifier |= {"conformal": SETS, "reference": "statistics.npz"}
+    with pytest.raises(BundleError, match=r"without a file: statistics\.npz"):
+        written_with(bundle, {}, classifier=classifier)
+    statistics = tmp_path / "any.npz"
+    statistics.write_bytes(b"numbers")
+    full = written_with(bundle, {"statistics.npz": statistics}, classifier=classifier)
+    assert full.classifier.conformal is not None
+    assert Conformal.from_dict(full.classifier.conformal.model_dump()).to_dict() == SETS
+    assert full.classifier.reference == "statistics.npz"
+    assert "| MEL | 0.2500 | 50 |" in (full.folder / "MODEL_CARD.md").read_text()
+    (full.folder / "statistics.npz").write_bytes(b"other numbers")
+    with pytest.raises(BundleError, match=r"statistics\.npz: changed since"):
+        Bundle.read(full.folder)
 
 
 def test_same_content_gives_same_hash(tmp_path: Path) -> None:
@@ -104,6 +160,10 @@ def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
         ({"schema_version": 2}, "schema_version"),
         ({"stray": 1}, "stray"),
         ({"classifier": None}, "needs a segmenter or a classifier"),
+        ({"scores": [SCORE | {"low": 0.9}]}, "lower end is above"),
+        ({"scores": [SCORE | {"high": None}]}, "both ends"),
+        ({"scores": [SCORE | {"on": ""}]}, "scores.0.on"),
+        ({"training_data": [{"task": "sleep", "name": "x", "pictures": 1}]}, "task"),
     ],
 )
 def test_a_wrong_schema_is_refused_in_one_line(
@@ -138,6 +198,12 @@ def test_a_wrong_member_is_refused_in_one_line(
         ({"taxonomy": "icd"}, "unknown taxonomy"),
         ({"temperature": 0}, "temperature"),
         ({"crop_mode": "circle"}, "crop_mode"),
+        ({"conformal": SETS | {"level": 1}}, "level"),
+        ({"conformal": SETS | {"thresholds": [0.1]}}, "a threshold and a count for each class"),
+        ({"conformal": SETS | {"codes": [*ISIC2018.codes[1:], "MEL"]}}, "for each class, in order"),
+        ({"conformal": SETS | {"groups": [-1] * 7}}, "groups"),
+        ({"reference": "../statistics.npz"}, "reference"),
+        ({"reference": "statistics.npz"}, "reference statistics.npz has no hash"),
     ],
 )
 def test_a_wrong_classifier_is_refused_in_one_line(

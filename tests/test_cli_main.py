@@ -29,9 +29,11 @@ COMMANDS = (
     "folds",
     "recipe",
     "train",
+    "export",
     "predict",
     "evaluate",
     "compare",
+    "engines",
     "lint-submission",
     "score classification",
     "score segmentation",
@@ -279,7 +281,7 @@ def test_help_shows_examples_that_parse(name: str) -> None:
         command, context = root, typer.Context(root)
         while hasattr(command, "commands"):
             command = command.get_command(context, words.pop(0))
-        assert command.make_context(name, words).params
+        assert command.make_context(name, words).params or not command.params
 
 
 def test_every_command_is_tested_for_its_help() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.cli.predict import predict
-from naevus.errors import BundleError, DataError
+from naevus.errors import BundleError, ConfigError, DataError
 from naevus.images.read import write_png
+from naevus.inference.engines import openvino
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
@@ -80,3 +82,38 @@ def test_the_module_is_quick_to_import() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bf16_reaches_the_engines_and_is_told(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmentation_bundle(tmp_path / "s")
+    words = (pictures, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
+    monkeypatch.setattr(openvino, "precisions_of", lambda _: ("f32",))
+    refused = call(*words, "--out", tmp_path / "out")
+    assert isinstance(refused.exception, ConfigError)
+    assert not (tmp_path / "out").exists()
+    assert call(*words[:-2], "--out", tmp_path / "out").exit_code == 0
+    said = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert said["segmenter"]["precision"] == "f32"
+
+
+NOTHING_MORE = """
+import sys
+from naevus.cli.main import app
+try:
+    app(sys.argv[1:])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = {"jinja2", "sklearn", "scipy", "torch", "onnxruntime"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    classification_bundle(tmp_path / "c", crop_mode="crop")
+    bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
+    words = map(str, ("predict", pictures, *bundles, "--out", tmp_path / "out"))
+    subprocess.run([sys.executable, "-c", NOTHING_MORE, *words], check=True)
+    assert (tmp_path / "out" / "submission.csv").exists()

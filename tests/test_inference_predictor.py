@@ -4,15 +4,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from naevus.bundles.spec import ClassifierMember
+from naevus.datasets.forms import decoding_side
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview, view
 from naevus.images.masks import Cleaning, at_size
-from naevus.images.read import write_png
+from naevus.images.read import Limits, read, write_png
+from naevus.inference import prediction
 from naevus.inference.ensemble import Trained, posterior
-from naevus.inference.prediction import Predictor, cut_for
+from naevus.inference.prediction import Predictor, cut_for, look
 from naevus.inference.predictor import Classifier, Segmenter
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
 
@@ -268,3 +271,74 @@ def test_masks_alone_and_diagnoses_alone(tmp_path: Path) -> None:
         Predictor(None, cropping)
     with pytest.raises(ConfigError, match="no bundle"):
         Predictor(None, None)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Count the decodings, by the shorter side that was asked for."""
+    asked: list[int | None] = []
+
+    def counting(path: Path, *, shortest: int | None, limits: Limits) -> NDArray[np.uint8]:
+        asked.append(shortest)
+        return read(path, shortest=shortest, limits=limits)
+
+    monkeypatch.setattr(prediction, "read", counting)
+    return asked
+
+
+def photograph(path: Path, height: int, width: int, box: tuple[int, int, int, int]) -> None:
+    picture = lesion(height, width, box)
+    encoded = simplejpeg.encode_jpeg(picture, quality=95)
+    path.write_bytes(encoded)
+
+
+@pytest.mark.parametrize(
+    ("mode", "box", "again"),
+    [
+        ("full", (300, 200, 420, 300), False),
+        ("crop", (60, 40, 560, 380), False),  # nearly all of the picture: the look is fine enough
+        ("crop", (300, 200, 420, 300), True),
+    ],
+)
+def test_a_picture_is_decoded_once_unless_its_lesion_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str,
+    box: tuple[int, int, int, int], again: bool,
+) -> None:  # fmt: skip
+    picture = tmp_path / "p.jpg"
+    photograph(picture, 420, 620, box)
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", size=48))
+    classifier = Classifier(classification_bundle(tmp_path / "c", size=32, crop_mode=mode))
+    asked = counted(monkeypatch)
+    said = Predictor(segmenter, classifier).predict(picture)
+    assert said.crop_mode == mode
+    assert asked == [48, *([decoding_side(said.mask, classifier.forms[0])] if again else [])]
+
+
+@pytest.mark.parametrize("radius", [150, 40])
+def test_the_crop_is_as_fine_as_in_training_whatever_was_kept(tmp_path: Path, radius: int) -> None:
+    picture = tmp_path / "p.jpg"
+    rows, columns = np.mgrid[:420, :620]
+    distance = np.hypot(rows - 210, columns - 310)
+    waves = 130 + 90 * np.tanh((distance - radius) / 20) + 30 * np.sin(columns / 25)
+    grey = np.clip(waves, 0, 255).astype(np.uint8)
+    picture.write_bytes(simplejpeg.encode_jpeg(np.dstack([grey] * 3), quality=95))
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", size=128))
+    forms = Classifier(classification_bundle(tmp_path / "c", size=96, crop_mode="crop")).forms
+    seen = look(picture, segmenter, keep=True)
+    (kept,) = cut_for(picture, distance < radius, forms, seen=seen).squares
+    (fresh,) = cut_for(picture, distance < radius, forms).squares
+    assert (kept == fresh).all() == (radius == 40)  # the small one is read again
+    assert np.abs(kept.astype(int) - fresh).mean() < 4
+    assert kept.astype(float).std() > 0.97 * fresh.astype(float).std()
+
+
+def test_a_picture_of_another_format_is_kept_whole_and_a_vast_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "p.png"
+    write_png(picture, lesion(300, 400, (150, 100, 190, 140)))
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
+    seen = look(picture, segmenter, keep=True)
+    assert seen.fine_for(10_000) is seen.pixels is not None  # nothing finer is to be had
+    assert look(picture, segmenter).pixels is None
+    monkeypatch.setattr(prediction, "KEPT", 300 * 400 * 3 - 1)
+    assert look(picture, segmenter, keep=True).fine_for(10) is None

@@ -11,6 +11,8 @@ from naevus.training.config import TrainConfig, load_config, to_toml
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
+BEFORE_INIT_SEED = "8121ccda3e8d235efe43957de71d6fd089fe2fa42062402b6b50213ca60cad97"
+
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
@@ -61,3 +63,18 @@ def test_size_and_fingerprint() -> None:
     same = config.model_copy(update={"workers": 7, "checkpoint_seconds": 1.0})
     other = config.model_copy(update={"seed": 1})
     assert same.fingerprint() == config.fingerprint() != other.fingerprint()
+
+
+def test_runs_begun_before_init_seed_was_a_setting_go_on() -> None:
+    """The fingerprint of the default is what it was; another start is another recipe."""
+    config = TrainConfig(task="classification")
+    assert config.fingerprint() == BEFORE_INIT_SEED
+    assert load_config(None, "classification", {"network.init_seed": 2018}) == config
+    other = load_config(None, "classification", {"network.init_seed": 1})
+    assert other.fingerprint() != config.fingerprint()
+    assert load_config(None, "classification", {"seed": 1}).network == config.network
+
+
+def test_architecture_is_named_as_bundles_do() -> None:
+    assert TrainConfig(task="classification").architecture == "tf_efficientnet_lite0"
+    assert TrainConfig(task="segmentation").architecture == "unet:tu-tf_efficientnet_lite0"

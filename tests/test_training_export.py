@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from naevus.inference.engines import OnnxRuntimeEngine, OpenVINOEngine, Outputs
-from naevus.training.export import OPSET, export_onnx
+from naevus.training.export.graph import OPSET, export_onnx
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 
 LITE0 = "tf_efficientnet_lite0"

@@ -404,3 +404,38 @@ def test_a_warm_start_takes_over_the_weights(
         train_fold(run, 0, material, STILL)
     for name, tensor in network.state_dict().items():
         assert torch.equal(seen[0][name], tensor)
+
+
+class _BeganError(Exception):
+    """Training would begin, with these weights and this chance."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.chance = torch.rand(4)
+
+
+def test_networks_of_other_seeds_start_alike(
+    diagnosed: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start has a seed of its own, so that weights of several seeds can be averaged."""
+
+    def caught(network: torch.nn.Module, *_: Any) -> None:
+        raise _BeganError(network)
+
+    monkeypatch.setattr("naevus.training.job.Trainer", caught)
+
+    def start(seed: int, init_seed: int = 2018) -> _BeganError:
+        settings = {"init_seed": init_seed, **CLASSIFICATION["network"]}
+        config = TrainConfig.model_validate(CLASSIFICATION | {"seed": seed, "network": settings})
+        run = Run.start(tmp_path / f"{seed}-{init_seed}", config, diagnosed.folds, INPUTS)
+        with pytest.raises(_BeganError) as began:
+            train_fold(run, FOLD, diagnosed.material, STILL)
+        return began.value
+
+    usual, other, elsewhere = start(2018), start(1), start(1, init_seed=3)
+    head = "network.head.1.weight"
+    assert all(torch.equal(value, other.weights[name]) for name, value in usual.weights.items())
+    assert not torch.equal(usual.weights[head], elsewhere.weights[head])
+    assert not torch.equal(usual.chance, other.chance)
+    assert torch.equal(other.chance, elsewhere.chance)

@@ -1,17 +1,19 @@
-"""A folder that predicts: ``bundle.json``, ONNX graphs and a model card, every file hashed."""
+"""What predicts: ``bundle.json``, ONNX graphs and a model card, every file hashed."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from naevus.bundles.archive import SUFFIX, pack, unpacked
 from naevus.bundles.card import CARD, card_of
-from naevus.bundles.spec import BundleSpec
+from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, BundleSpec, parse_manifest
 from naevus.errors import BundleError, NaevusError
 from naevus.files import sha256, write_text
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from naevus.bundles.spec import ClassifierSpec, Member, SegmenterSpec
-
-MANIFEST = "bundle.json"
-"""The file that names all others of a bundle."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,35 @@ class Bundle:
     sha256: str
 
     @classmethod
-    def read(cls, folder: Path) -> Bundle:
+    def read(cls, path: Path) -> Bundle:
         """Read a bundle and check its schema and the hash of every file.
+
+        Args:
+            path: Its folder, or a ``.naevus`` file, which is unpacked into the user's cache.
 
         Raises:
             BundleError: It is absent, of another schema, incomplete, or a file was changed.
         """
-        folder = Path(folder)
+        path = Path(path)
+        if not path.is_file():
+            return cls._of_folder(path)
+        folder = unpacked(path)
+        try:
+            return cls._of_folder(folder)
+        except BundleError:
+            # What lies in the cache may have been damaged there.
+            return cls._of_folder(unpacked(path, afresh=True))
+
+    @classmethod
+    def _of_folder(cls, folder: Path) -> Bundle:
         manifest = folder / MANIFEST
-        spec = _parse(manifest)
-        for member in spec.members:
-            if member.file not in spec.files:
-                raise BundleError(f"{manifest}: member {member.file} has no hash", _EXPORT_AGAIN)
+        try:
+            content = manifest.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{manifest}: cannot be read ({error.strerror})", "name the folder of a bundle"
+            ) from error
+        spec = parse_manifest(content, str(manifest))
         for name, expected in spec.files.items():
             _check(folder / name, expected)
         return cls(folder, spec, sha256(manifest))
@@ -76,14 +92,14 @@ class Bundle:
         return self.folder / member.file
 
 
-def write_bundle(folder: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bundle:
-    """Write a bundle in one piece, replacing what is at ``folder``.
+def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bundle:
+    """Write a bundle in one piece, replacing the one that is there.
 
-    It is built beside ``folder`` and renamed there, so that no half bundle is ever seen. A model
+    It is built beside its place and renamed there, so that no half bundle is ever seen. A model
     card is added, and the hash of every file is put into the specification.
 
     Args:
-        folder: Where the bundle goes.
+        path: The bundle's folder; or, where the name ends in ``.naevus``, its one file.
         spec: What it is; its ``files`` are ignored and computed anew.
         files: File name in the bundle → the file to copy there.
 
@@ -92,54 +108,73 @@ def write_bundle(folder: Path, spec: BundleSpec, files: Mapping[str, Path]) -> B
 
     Raises:
         BundleError: A member's file is not among ``files``, a name is not a plain file name, or
-            ``folder`` holds something else than a bundle.
+            something else than a bundle is at ``path``.
         NaevusError: The disk is full or the folder cannot be written.
     """
-    folder = Path(folder)
+    path = Path(path)
     _check_names(spec, files)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise BundleError(f"{folder} is not empty and is no bundle", "choose another folder")
+    check_place(path)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
         ) as temporary:
             new = Path(temporary) / "new"
             new.mkdir()
-            _fill(new, spec, files)
-            if folder.exists():
-                folder.rename(Path(temporary) / "old")
-            new.rename(folder)
+            full = _fill(new, spec, files)
+            if path.suffix == SUFFIX:
+                pack(new, full, path)
+            else:
+                if path.exists():
+                    path.rename(Path(temporary) / "old")
+                new.rename(path)
     except OSError as error:
         raise NaevusError(
-            f"{folder}: the bundle cannot be written ({error.strerror or error})",
+            f"{path}: the bundle cannot be written ({error.strerror or error})",
             "free some space or choose a folder you may write to",
         ) from error
-    return Bundle.read(folder)
+    return Bundle.read(path)
 
 
-def find_bundles(folders: Iterable[Path]) -> list[Bundle]:
-    """Read bundles; a run folder stands for the bundles of all its folds.
+def check_place(path: Path) -> None:
+    """Refuse a place for a new bundle that holds something else than a bundle.
 
     Raises:
-        BundleError: A folder is neither a bundle nor a run with exported folds.
+        BundleError: It does.
+    """
+    if not path.exists():
+        return
+    if path.suffix == SUFFIX:
+        replaceable = zipfile.is_zipfile(path)
+    else:
+        replaceable = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
+    if not replaceable:
+        raise BundleError(f"{path} is there and is no bundle", "choose another place")
+
+
+def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
+    """Read bundles; a run's folder stands for the bundles of all its folds.
+
+    Args:
+        paths: Folders of bundles, ``.naevus`` files, or runs.
+
+    Raises:
+        BundleError: One is neither a bundle nor a run with exported folds.
     """
     found: list[Bundle] = []
-    for folder in map(Path, folders):
-        if (folder / MANIFEST).exists():
-            found.append(Bundle.read(folder))
+    for path in map(Path, paths):
+        if path.is_file() or (path / MANIFEST).exists():
+            found.append(Bundle.read(path))
             continue
-        inside = sorted(folder.glob(f"fold-*/bundle/{MANIFEST}"), key=_fold_number)
+        inside = sorted(path.glob(f"fold-*/bundle/{MANIFEST}"), key=_fold_number)
         if not inside:
             raise BundleError(
-                f"{folder}: neither a bundle (no {MANIFEST}) nor a run with exported folds",
-                "name a bundle's folder, or a run's folder after `naevus train` has ended a fold",
+                f"{path}: neither a bundle (no {MANIFEST}) nor a run with exported folds",
+                f"name a bundle's folder or {SUFFIX} file, or a run's folder after "
+                "`naevus train` has ended a fold",
             )
         found += [Bundle.read(manifest.parent) for manifest in inside]
     return found
-
-
-_EXPORT_AGAIN = "export the bundle again or take an undamaged copy"
 
 
 def _fold_number(manifest: Path) -> tuple[int, str]:
@@ -147,37 +182,22 @@ def _fold_number(manifest: Path) -> tuple[int, str]:
     return (int(name) if name.isdecimal() else 1 << 30, name)
 
 
-def _parse(manifest: Path) -> BundleSpec:
-    try:
-        content = manifest.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{manifest}: cannot be read ({error.strerror})", "name the folder of a bundle"
-        ) from error
-    try:
-        return BundleSpec.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = first["msg"].removeprefix("Value error, ")
-        raise BundleError(
-            f"{manifest}: {f'{where}: ' if where else ''}{problem}", _EXPORT_AGAIN
-        ) from error
-
-
 def _check(path: Path, expected: str) -> None:
     try:
         actual = sha256(path)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror})", _EXPORT_AGAIN) from error
+        raise BundleError(f"{path}: cannot be read ({error.strerror})", EXPORT_AGAIN) from error
     if actual != expected:
-        raise BundleError(f"{path}: changed since the bundle was written", _EXPORT_AGAIN)
+        raise BundleError(f"{path}: changed since the bundle was written", EXPORT_AGAIN)
 
 
 def _check_names(spec: BundleSpec, files: Mapping[str, Path]) -> None:
     missing = [member.file for member in spec.members if member.file not in files]
     if missing:
         raise BundleError(f"bundle members without a file: {', '.join(missing)}")
+    reference = spec.classifier and spec.classifier.reference
+    if reference and reference not in files:
+        raise BundleError(f"reference statistics without a file: {reference}")
     try:
         BundleSpec.model_validate(spec.model_dump() | {"files": dict.fromkeys(files, "0" * 64)})
     except ValidationError as error:
@@ -187,10 +207,12 @@ def _check_names(spec: BundleSpec, files: Mapping[str, Path]) -> None:
         raise BundleError(f"{min(reserved)} is written by the bundle itself")
 
 
-def _fill(folder: Path, spec: BundleSpec, files: Mapping[str, Path]) -> None:
+def _fill(folder: Path, spec: BundleSpec, files: Mapping[str, Path]) -> BundleSpec:
+    """Fill a new folder; return the specification with its hashes."""
     for name, source in files.items():
         shutil.copyfile(source, folder / name)
     write_text(folder / CARD, card_of(spec))
     names = sorted([*files, CARD])
     full = spec.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
     write_text(folder / MANIFEST, full.model_dump_json(indent=2) + "\n")
+    return full

@@ -5,10 +5,23 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
+from naevus.errors import BundleError
 from naevus.images.crops import CropMode
 from naevus.taxonomy import TAXONOMIES
+
+MANIFEST = "bundle.json"
+"""The file that names all others of a bundle."""
+
+EXPORT_AGAIN = "export the bundle again or take an undamaged copy"
 
 # A plain name: no folder, no parent, nothing hidden. It is all that keeps a bundle in its folder.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,200}$")]
@@ -32,7 +45,7 @@ class Member(_Section):
         file: Its ONNX graph.
         architecture: What it is, such as ``unet:tu-tf_efficientnet_lite0``.
         input_size: Side of the square it sees, pixels.
-        folds: The folds it did not train on: several where weights were averaged.
+        folds: The folds it did not train on: none where weights of different folds were averaged.
         precision: How its numbers are stored.
     """
 
@@ -78,6 +91,22 @@ class SegmenterSpec(_Section):
     cleaning: CleaningSpec = CleaningSpec()
 
 
+class ConformalSpec(_Section):
+    """Prediction sets: the dictionary of ``evaluation.calibration.conformal.Conformal``.
+
+    Attributes:
+        codes: The classes, in the order of the logits.
+        level: The promised coverage.
+        thresholds: The least natural probability with which each class is in a set.
+        groups: How many groups (lesions) each threshold stands on.
+    """
+
+    codes: tuple[str, ...]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    thresholds: tuple[Share, ...]
+    groups: tuple[Annotated[int, Field(ge=0)], ...]
+
+
 class ClassifierSpec(_Section):
     """Gives probabilities of diagnoses.
 
@@ -89,6 +118,8 @@ class ClassifierSpec(_Section):
         crop_margin: Margin round the lesion's box, as a share of its longer side.
         colour_constancy: Whether shades of grey is applied to what the networks see.
         temperature: Divides the natural logits.
+        conformal: Thresholds of prediction sets, where they were found.
+        reference: File of the training pictures' statistics, that unlike pictures are told by.
     """
 
     members: tuple[ClassifierMember, ...] = Field(min_length=1)
@@ -98,6 +129,8 @@ class ClassifierSpec(_Section):
     crop_margin: Annotated[float, Field(ge=0, le=1)] = 0.15
     colour_constancy: bool = False
     temperature: Positive = 1.0
+    conformal: ConformalSpec | None = None
+    reference: FileName | None = None
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
@@ -108,6 +141,12 @@ class ClassifierSpec(_Section):
                 raise ValueError("classes, weights and shares must be equally many")
             if not math.isclose(sum(member.shares), 1.0, rel_tol=0, abs_tol=1e-3):
                 raise ValueError("shares must sum to 1")
+        sets = self.conformal
+        if sets is not None and not (
+            self.classes == sets.codes
+            and len(sets.thresholds) == len(sets.groups) == len(sets.codes)
+        ):
+            raise ValueError("conformal needs a threshold and a count for each class, in order")
         if self.taxonomy is not None:
             known = TAXONOMIES.get(self.taxonomy)
             if known is None:
@@ -115,6 +154,48 @@ class ClassifierSpec(_Section):
             if known.codes != self.classes:
                 raise ValueError(f"classes are not those of taxonomy {self.taxonomy!r}, in order")
         return self
+
+
+class ScoreSpec(_Section):
+    """A figure for the model card, with what it was measured on.
+
+    Attributes:
+        name: What was measured, such as ``balanced accuracy``.
+        value: The figure.
+        low: Lower end of its 95 % interval, where there is one.
+        high: Upper end of it.
+        on: What it was measured on, and with which of the bundle's members.
+    """
+
+    name: str = Field(min_length=1)
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    on: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _interval_is_whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval needs both ends")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("an interval's lower end is above its upper one")
+        return self
+
+
+class TrainingData(_Section):
+    """What networks learnt from.
+
+    Attributes:
+        task: What was learnt.
+        name: The data set, and its source.
+        pictures: How many pictures it has for the task.
+        licence: The data's licence, where it is known.
+    """
+
+    task: Task
+    name: str
+    pictures: int = Field(ge=1)
+    licence: str | None = None
 
 
 class BundleSpec(_Section):
@@ -125,6 +206,9 @@ class BundleSpec(_Section):
         segmenter: What outlines lesions, if anything does.
         classifier: What diagnoses, if anything does.
         licence: Under which licence the networks may be used, where that is said.
+        training_data: What the networks learnt from.
+        scores: Figures for the model card.
+        limits: What is known not to have been tried, in sentences for the model card.
         provenance: Where the bundle comes from; printed on the model card.
         files: SHA-256 of every other file of the folder, by name.
     """
@@ -133,6 +217,9 @@ class BundleSpec(_Section):
     segmenter: SegmenterSpec | None = None
     classifier: ClassifierSpec | None = None
     licence: str | None = None
+    training_data: tuple[TrainingData, ...] = ()
+    scores: tuple[ScoreSpec, ...] = ()
+    limits: tuple[str, ...] = ()
     provenance: dict[str, str | int | float] = Field(default_factory=dict)
     files: dict[FileName, Sha256] = Field(default_factory=dict)
 
@@ -158,3 +245,43 @@ class BundleSpec(_Section):
         outlining = () if self.segmenter is None else self.segmenter.members
         diagnosing = () if self.classifier is None else self.classifier.members
         return (*outlining, *diagnosing)
+
+
+def parse_manifest(content: bytes, where: str) -> BundleSpec:
+    """Read the content of a ``bundle.json``.
+
+    Args:
+        content: UTF-8 JSON.
+        where: What errors call it.
+
+    Raises:
+        BundleError: It is not of this schema, or a file that it names has no hash.
+    """
+    try:
+        spec = BundleSpec.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = first["msg"].removeprefix("Value error, ")
+        raise BundleError(
+            f"{where}: {f'{place}: ' if place else ''}{problem}", EXPORT_AGAIN
+        ) from error
+    for member in spec.members:
+        if member.file not in spec.files:
+            raise BundleError(f"{where}: member {member.file} has no hash", EXPORT_AGAIN)
+    reference = spec.classifier and spec.classifier.reference
+    if reference and reference not in spec.files:
+        raise BundleError(f"{where}: reference {reference} has no hash", EXPORT_AGAIN)
+    return spec
+
+
+_FILE_NAME: TypeAdapter[str] = TypeAdapter(FileName)
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a bundle may have a file of this name: no folder, nothing hidden."""
+    try:
+        _FILE_NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True

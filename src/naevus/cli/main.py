@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from naevus import __version__
-from naevus.cli import check, compare, data, demo, evaluate, predict, recipe, score, show, train
+from naevus.cli import (
+    check,
+    compare,
+    data,
+    demo,
+    engines,
+    evaluate,
+    export,
+    predict,
+    recipe,
+    score,
+    show,
+    train,
+)
 from naevus.cli.console import console, errors
 from naevus.errors import NaevusError
 
@@ -95,9 +108,11 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Prepare": {"download": data.download, "folds": data.folds, "recipe": recipe.recipe},
     "Train and predict": {
         "train": train.train,
+        "export": export.export,
         "predict": predict.predict,
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
+        "engines": engines.engines,
     },
     "Submit": {"lint-submission": score.lint_submission},
 }

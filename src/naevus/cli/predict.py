@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ Only = Literal["masks", "crops"]
 Views = Literal["none", "flips", "dihedral"]
 Decision = Literal["balanced", "probable"]
 Engine = Literal["openvino", "onnxruntime"]
+Precision = Literal["f32", "bf16"]
 
 
 def predict(
@@ -50,6 +51,9 @@ def predict(
         Decision, typer.Option(help="Probabilities in the submission: balanced or natural.")
     ] = "balanced",
     engine: Annotated[Engine, typer.Option(help="What runs the networks.")] = "openvino",
+    precision: Annotated[
+        Precision, typer.Option(help="What the networks compute in (see naevus engines).")
+    ] = "f32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; all processors by default.")
     ] = None,
@@ -71,7 +75,9 @@ def predict(
     from naevus.bundles.bundle import find_bundles
     from naevus.images.read import Limits
     from naevus.inference import batch, inputs
+    from naevus.inference.engines import streams_for
     from naevus.inference.predictor import Classifier, Segmenter
+    from naevus.inference.stream import processors
 
     sources = (
         inputs.find_pictures(pictures, without=out)
@@ -83,12 +89,15 @@ def predict(
     diagnosing = [each for each in bundles if each.spec.classifier is not None]
     if only == "masks":
         diagnosing = []
-    segmenter = (
-        Segmenter(segmenting, views=views, engine=engine, threads=threads) if segmenting else None
-    )
-    classifier = (
-        Classifier(diagnosing, views=views, engine=engine, threads=threads) if diagnosing else None
-    )
+    how: dict[str, Any] = {
+        "views": views,
+        "engine": engine,
+        "threads": threads,
+        "precision": precision,
+        "streams": streams_for(len(sources), threads or processors()),
+    }
+    segmenter = Segmenter(segmenting, **how) if segmenting else None
+    classifier = Classifier(diagnosing, **how) if diagnosing else None
     with progress("predicting pictures", len(sources)) as move:
         outcome = batch.predict(
             sources,

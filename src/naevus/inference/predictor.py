@@ -7,6 +7,7 @@ for more than it would in a mean of probabilities, and both tasks follow one rul
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,13 @@ from naevus.datasets.forms import Form, arrange
 from naevus.errors import BundleError, ConfigError
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
-from naevus.inference.engines import Engine, EngineName, open_engine
+from naevus.inference.engines import Engine, EngineName, Precision, open_engine
 from naevus.inference.ensemble import Posterior, Trained, check_together, mean, posterior
 from naevus.inference.views import mean_outputs, views_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,6 +50,9 @@ class Segmenter:
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
+        precision: What the engine computes in.
+        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
+            answers are the same.
 
     Raises:
         BundleError: A graph cannot be used.
@@ -67,13 +72,18 @@ class Segmenter:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
+        precision: Precision = "f32",
+        streams: int = 1,
     ) -> None:
         self.bundles = _as_sequence(bundles)
         check_together(self.bundles, "segmentation")
         self._views = views_named(views)
-        self._choices = {"views": views, "engine": engine}
+        self._choices = {"views": views, "engine": engine, "precision": precision}
+        load = partial(
+            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
+        )
         self.members = tuple(
-            _open(bundle, member, _squashed(bundle, member), "logit", engine, threads)
+            _open(bundle, member, _squashed(bundle, member), "logit", load)
             for bundle in self.bundles
             for member in bundle.segmenter.members
         )
@@ -134,6 +144,9 @@ class Classifier:
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
+        precision: What the engine computes in.
+        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
+            answers are the same.
 
     Raises:
         BundleError: A graph cannot be used.
@@ -154,14 +167,19 @@ class Classifier:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
+        precision: Precision = "f32",
+        streams: int = 1,
     ) -> None:
         self.bundles = _as_sequence(bundles)
         check_together(self.bundles, "classification")
         self._views = views_named(views)
-        self._choices = {"views": views, "engine": engine}
+        self._choices = {"views": views, "engine": engine, "precision": precision}
+        load = partial(
+            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
+        )
         pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
         self.members = tuple(
-            _open(bundle, member, _cropped(bundle, member), "logits", engine, threads)
+            _open(bundle, member, _cropped(bundle, member), "logits", load)
             for bundle, member in pairs
         )
         self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
@@ -212,11 +230,10 @@ def _open(
     member: Member,
     form: Form,
     output: str,
-    engine: EngineName,
-    threads: int | None,
+    load: Callable[[Path], Engine],
 ) -> Loaded:
     path = bundle.member_path(member)
-    graph = open_engine(path, engine, threads)
+    graph = load(path)
     if output not in graph.outputs:
         raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
     name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"

@@ -1,4 +1,4 @@
-"""Work in bounded pieces: the next batch is decoded while the present one is predicted."""
+"""Work in bounded pieces: while networks see one batch, the next is decoded, the last written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from naevus.errors import PictureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     Item = TypeVar("Item")
@@ -54,16 +54,35 @@ class Workers:
         return _outcomes(self._submit(function, items))
 
     def ahead(
-        self, function: Callable[[Item], Result], pieces: Sequence[Sequence[Item]]
+        self, function: Callable[[Item], Result], pieces: Iterable[Sequence[Item]]
     ) -> Iterator[tuple[Sequence[Item], list[Result | PictureError]]]:
-        """Yield each piece with its results, working on the next one meanwhile."""
-        coming = self._submit(function, pieces[0]) if pieces else []
-        for number, piece in enumerate(pieces):
-            present = coming
-            following = pieces[number + 1] if number + 1 < len(pieces) else ()
-            results = _outcomes(present)
-            coming = self._submit(function, following)
-            yield piece, results
+        """Yield each piece with its results, working on the next one meanwhile.
+
+        Stages chain: where ``pieces`` come from another stage, that one makes the next piece
+        before this one's results are waited for. No stage holds more than two pieces, so memory
+        does not grow with their number.
+        """
+        waiting: tuple[Sequence[Item], list[Future[Result]]] | None = None
+        for piece in pieces:
+            following = piece, self._submit(function, piece)
+            if waiting is not None:
+                yield waiting[0], _outcomes(waiting[1])
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], _outcomes(waiting[1])
+
+    def behind(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the result for each item, which is worked on while the next item is made.
+
+        One after the other: no item is begun before the result of the one before was taken.
+        """
+        coming: Future[Result] | None = None
+        for item in items:
+            if coming is not None:
+                yield coming.result()
+            coming = self._pool.submit(function, item)
+        if coming is not None:
+            yield coming.result()
 
     def _submit(
         self, function: Callable[[Item], Result], items: Sequence[Item]

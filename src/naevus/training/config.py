@@ -58,6 +58,11 @@ class NetworkConfig(Section):
     pooling: Literal["avg", "max"] = "avg"
     hidden: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    init_seed: int = Field(
+        default=2018,
+        ge=0,
+        description="Of what starts random; with one for all seeds, weights can be averaged.",
+    )
 
 
 class LossConfig(Section):
@@ -162,6 +167,13 @@ class TrainConfig(Section):
         """Side of the pictures the trained network is used with, pixels."""
         return self.sizes[-1][1]
 
+    @property
+    def architecture(self) -> str:
+        """What the network is, such as ``unet:tu-tf_efficientnet_lite0``."""
+        if self.task == "classification":
+            return self.network.backbone
+        return f"{self.network.architecture}:{self.network.encoder}"
+
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch, pixels."""
         return [size for start, size in self.sizes if start <= epoch][-1]
@@ -169,6 +181,9 @@ class TrainConfig(Section):
     def fingerprint(self) -> str:
         """Return a hash of every setting that changes the trained weights."""
         settings = self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
+        # Runs begun before it could be set have no such entry, and go on.
+        if self.network.init_seed == NetworkConfig().init_seed:
+            del settings["network"]["init_seed"]
         return sha256_of(json.dumps(settings, sort_keys=True))
 
 

@@ -22,7 +22,7 @@ from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
-from naevus.training.export import export_onnx
+from naevus.training.export.graph import export_onnx
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed
@@ -168,8 +168,10 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
         run.folds, fold, material.dataset, config.data.inner_share, config.seed
     )
     learning = _make_learning(config, material, training, inner)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.network.init_seed)
     network = learning.network()
+    if config.seed != config.network.init_seed:
+        torch.manual_seed(config.seed)  # dropout's chance is the job's, not the start's
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)
@@ -229,16 +231,10 @@ def export_fold(
     config, data = run.config, run.config.data
     graph = run.fold_folder(fold) / "network.onnx"
     export_onnx(network, graph, input_size=config.input_size)
-    settings = config.network
-    name = (
-        f"{settings.architecture}:{settings.encoder}"
-        if config.task == "segmentation"
-        else settings.backbone
-    )
     member = {
         "file": "network.onnx",
         "folds": (fold,),
-        "architecture": name,
+        "architecture": config.architecture,
         "input_size": config.input_size,
     }
     does: dict[str, Any] = {

@@ -43,6 +43,8 @@ class Explained(nn.Module):
             it would be exact.
     """
 
+    _kernel: Tensor
+
     def __init__(self, network: Preprocessed, input_size: int) -> None:
         super().__init__()
         self._network = network
@@ -50,7 +52,10 @@ class Explained(nn.Module):
         assert isinstance(classifier, Classifier)
         self._classifier = classifier
         linear = [layer for layer in classifier.head if isinstance(layer, nn.Linear)]
-        self._last = linear[-1]
+        # A tensor of its own, not a view of the head's: NNCF does not follow weights through views.
+        kernel = linear[-1].weight.detach()[:, :, None, None].clone()
+        self.register_buffer("_kernel", kernel, persistent=False)
+        self._bias = linear[-1].bias
         self._mapped = len(linear) == 1 and _averages(network, input_size)
         self.outputs = ("logits", "embedding", *(("cam",) if self._mapped else ()))
 
@@ -61,7 +66,7 @@ class Explained(nn.Module):
         logits = self._classifier.head(embedding)
         if not self._mapped:
             return logits, embedding
-        cam = functional.conv2d(features, self._last.weight[:, :, None, None], self._last.bias)
+        cam = functional.conv2d(features, self._kernel, self._bias)
         return logits, embedding, cam
 
 
@@ -115,7 +120,15 @@ def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    write_onnx(program.model_proto, path)
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Check a graph and write it, atomically, without any note of where it was made.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
     _strip(model)
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString(deterministic=True))

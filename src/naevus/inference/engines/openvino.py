@@ -1,0 +1,185 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from naevus.errors import ConfigError
+from naevus.files import sha256_of
+from naevus.inference.engines.cache import CompiledCache
+from naevus.inference.engines.engine import Precision, graph_bytes, unusable
+from naevus.inference.stream import processors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from naevus.inference.engines.engine import Outputs
+
+PIECE = 8
+"""Pictures a request. Fixed, whatever the number of streams: it may decide on last bits."""
+
+
+class OpenVINOEngine:
+    """OpenVINO on the CPU, in the precision asked for whatever the machine could do faster.
+
+    A batch is cut into pieces of `PIECE` pictures that asynchronous requests, one a stream, take
+    in turn. What was compiled is kept on disk (`CompiledCache`) for the next start.
+
+    Args:
+        path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
+        threads: How many threads it may use; None: as many as this process has processors.
+        precision: What it computes in.
+        streams: How many pieces are computed at a time; they share the threads.
+
+    Raises:
+        BundleError: The file is no such graph.
+        ConfigError: The processor does not compute in that precision.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        *,
+        precision: Precision = "f32",
+        streams: int = 1,
+    ) -> None:
+        core = import_openvino().Core()
+        if precision not in precisions_of(core):
+            raise ConfigError(
+                f"this processor does not compute in {precision}",
+                "choose f32 (`naevus engines` tells what there is)",
+            )
+        threads = threads or processors()
+        self._path = path
+        self._compiled = _compiled(
+            core,
+            path,
+            {
+                "INFERENCE_PRECISION_HINT": precision,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": min(streams, threads),
+            },
+        )
+        self.outputs = tuple(output.get_any_name() for output in self._compiled.outputs)
+        self.precision = precision
+        self._requests = [
+            self._compiled.create_infer_request() for _ in range(min(streams, threads))
+        ]
+
+    def run(self, batch: NDArray[np.uint8]) -> Outputs:
+        """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
+
+        Raises:
+            BundleError: The graph does not take pixels of this shape.
+        """
+        batch = np.ascontiguousarray(batch)
+        pieces = [batch[start : start + PIECE] for start in range(0, max(len(batch), 1), PIECE)]
+        try:
+            found = self._in_turn(pieces)
+        except RuntimeError as error:
+            problem = f"it fails on pixels {batch.shape}: {error}"
+            raise unusable(self._path, problem) from error
+        return {
+            name: np.concatenate([values[number] for values in found])
+            for number, name in enumerate(self.outputs)
+        }
+
+    def _in_turn(self, pieces: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
+        found = []
+        waiting: list[Any] = []
+        try:
+            for number, piece in enumerate(pieces):
+                if len(waiting) == len(self._requests):
+                    found.append(self._answer(waiting.pop(0)))
+                request = self._requests[number % len(self._requests)]
+                request.start_async([piece])
+                waiting.append(request)
+            while waiting:
+                found.append(self._answer(waiting.pop(0)))
+        finally:
+            # None may still be running when the next batch comes, or when the program ends.
+            for request in waiting:
+                _wait_out(request)
+        return found
+
+    def _answer(self, request: Any) -> list[NDArray[np.float32]]:
+        request.wait()
+        # Copies: the request's own memory is overwritten by its next piece.
+        return [
+            np.array(request.get_output_tensor(number).data, dtype=np.float32)
+            for number in range(len(self.outputs))
+        ]
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO, with its telemetry out of reach.
+
+    Importing it tells its makers so over the network, unless its telemetry package is absent: then
+    a stub that does nothing takes its place.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = cast("Any", None)  # makes the import of it fail
+    return importlib.import_module("openvino")
+
+
+def precisions_of(core: Any) -> tuple[Precision, ...]:
+    """Return what the CPU computes in; bf16 only where it has instructions for it."""
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("f32", "bf16") if "BF16" in able else ("f32",)
+
+
+def _compiled(core: Any, path: Path, settings: dict[str, Any]) -> Any:
+    """Compile a graph, or take what an earlier start compiled."""
+    content = graph_bytes(path)
+    cache = CompiledCache.of_user()
+    key = sha256_of(
+        import_openvino().__version__,
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+        *sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        settings["INFERENCE_PRECISION_HINT"],
+        CompiledCache.digest(content).hex(),
+    )
+    kept = cache.load(key) if cache is not None else None
+    if kept is not None:
+        try:
+            return core.import_model(kept, "CPU", settings)
+        except RuntimeError:  # of a build that calls itself by the same version
+            kept = None
+    try:
+        model = core.read_model(content)
+        _check(path, model)
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise unusable(path, str(error)) from error
+    if cache is not None:
+        cache.store(key, _exported(compiled))
+    return compiled
+
+
+def _check(path: Path, model: Any) -> None:
+    if len(model.inputs) != 1:
+        raise unusable(path, "it must have one input")
+    if model.inputs[0].get_element_type() != import_openvino().Type.u8:
+        raise unusable(path, "its input must be uint8")
+
+
+def _exported(compiled: Any) -> bytes:
+    exported = compiled.export_model()
+    return exported if isinstance(exported, bytes) else bytes(exported.getbuffer())
+
+
+def _wait_out(request: Any) -> None:
+    try:
+        request.wait()
+    except RuntimeError:
+        return

@@ -1,0 +1,136 @@
+"""Pictures of a run, as its networks learnt to see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from naevus.datasets.forms import Form, render
+from naevus.datasets.layouts import load
+from naevus.datasets.pixelstore import PixelStore
+from naevus.errors import DataError, PictureError
+from naevus.images.geometry import resize
+from naevus.images.read import probe
+from naevus.training.classification import ClassificationLearning
+from naevus.training.job import Material, select_pictures
+from naevus.training.segmentation import SegmentationLearning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.datasets.forms import Source
+    from naevus.training.run import Run
+
+
+class Pictures(Protocol):
+    """Squares by id."""
+
+    def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3."""
+        ...
+
+    def __contains__(self, image_id: object, /) -> bool:
+        """Tell whether the picture is there."""
+        ...
+
+
+class DecodedPictures:
+    """Squares decoded from files when they are asked for, as a training cache would hold them.
+
+    Args:
+        sources: The files.
+        form: What the cache's rows look like.
+    """
+
+    def __init__(self, sources: Sequence[Source], form: Form) -> None:
+        self._sources = {source.image_id: source for source in sources}
+        self._form = form
+
+    def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3.
+
+        Raises:
+            PictureError: It cannot be read.
+        """
+        return render(self._sources[image_id], self._form).pixels
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._sources
+
+    def all_square(self, ids: Sequence[str]) -> bool:
+        """Tell whether these picture files, as far as they can be read, are as wide as high."""
+        for image_id in ids:
+            try:
+                header = probe(self._sources[image_id].path)
+            except PictureError:
+                continue
+            if header.width != header.height:
+                return False
+        return True
+
+
+def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelStore:
+    """Return a run's training pictures: from its data set, else from the cache beside the run.
+
+    Args:
+        run: The run.
+        data: The data set's folder, where it has moved since.
+
+    Raises:
+        DataError: ``data`` is another data set, or the pictures are nowhere.
+    """
+    config = run.config
+    learning = SegmentationLearning if config.task == "segmentation" else ClassificationLearning
+    form = learning.forms(config)["pictures"]
+    folder = Path(run.inputs["data"]) if data is None else data
+    if folder.is_dir():
+        dataset = select_pictures(load(folder), config)
+        if dataset.fingerprint() != run.inputs["fingerprint"]:
+            raise DataError(
+                f"{folder}: is not the data that {run.folder} was trained on",
+                "name that data with --data",
+            )
+        masks = run.inputs["masks"]
+        material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
+        return DecodedPictures(material.sources(), form)
+    if data is not None:
+        raise DataError(f"{data}: no such folder", "name the data set of the run")
+    wanted = run.folds.table["image_id"].tolist()
+    for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
+        store = PixelStore.open(settings.parent)
+        if store.form == form and all(
+            name in store or name in store.quarantined for name in wanted
+        ):
+            return store
+    raise DataError(
+        f"{run.folder}: its pictures are neither in their folder nor cached beside the run",
+        "name the data set with --data",
+    )
+
+
+def squares(pictures: Pictures, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
+    """Return pictures at a network's size, N x S x S x 3; those that cannot be read are left out.
+
+    Args:
+        pictures: Where they are.
+        ids: Which ones.
+        size: S, pixels.
+
+    Raises:
+        DataError: None can be read.
+    """
+    found = []
+    for image_id in ids:
+        if image_id not in pictures:
+            continue
+        try:
+            found.append(resize(pictures[image_id], size, size))
+        except PictureError:
+            continue
+    if not found:
+        raise DataError("no picture can be read", "name the data set with --data")
+    return np.stack(found)

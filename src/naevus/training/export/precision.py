@@ -1,0 +1,119 @@
+"""Smaller graphs: numbers stored in 16 bits, or stored and computed in 8."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from naevus.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+FEWEST = 256
+"""Tensors of fewer numbers stay in 32 bits: they weigh nothing, and normalisation is among them."""
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store a graph's weights in 16 bits, each followed by a cast back to 32.
+
+    Inputs, outputs and everything between stay as they are, so an engine computes as it likes.
+
+    Args:
+        model: The graph; it is not changed.
+
+    Raises:
+        BundleError: A weight is beyond what 16 bits can hold, 65504.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    casts = []
+    for tensor in half.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < FEWEST:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise BundleError(f"weights {tensor.name} are too large for fp16", "export it as fp32")
+        name, stored = tensor.name, f"{tensor.name}_fp16"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(
+            helper.make_node("Cast", [stored], [name], f"{name}_cast", to=TensorProto.FLOAT)
+        )
+    nodes = [*casts, *half.graph.node]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    return half
+
+
+def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+    """Quantise a graph to 8 bits after training, with NNCF's ``QuantizeLinear`` pairs.
+
+    Both engines read them. What gives an output directly (a classifier's head and its activation
+    map) stays in 32 bits, so that the map's mean remains the logit.
+
+    Args:
+        model: The graph; it is not changed.
+        pixels: Calibration pictures, uint8 N x S x S x 3: their activations give the ranges.
+
+    Raises:
+        ConfigError: NNCF is not installed.
+    """
+    nncf = _import_nncf()
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    outputs = {value.name for value in copied.graph.output}
+    heads = []
+    for number, node in enumerate(copied.graph.node):
+        node.name = node.name or f"node_{number}"
+        if node.op_type in {"Gemm", "MatMul", "Conv"} and outputs.intersection(node.output):
+            heads.append(node.name)
+    name = model.graph.input[0].name
+    with _quiet():
+        quantised: onnx.ModelProto = nncf.quantize(
+            copied,
+            nncf.Dataset([{name: picture[None]} for picture in pixels]),
+            subset_size=len(pixels),
+            ignored_scope=nncf.IgnoredScope(names=heads),
+        )
+    return quantised
+
+
+def _import_nncf() -> ModuleType:
+    # NNCF, and the OpenVINO it imports, report to their makers unless this package is absent.
+    sys.modules["openvino_telemetry"] = cast("Any", None)
+    try:
+        with _quiet():
+            import nncf  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise ConfigError("NNCF is not installed", "run pip install 'naevus[quantise]'") from error
+    module: ModuleType = nncf
+    return module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's bars and notes away from users."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

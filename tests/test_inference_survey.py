@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, get_args
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.engines import engines
+from naevus.inference.engines import EngineName, OnnxRuntimeEngine, OpenVINOEngine, open_engine
+from naevus.inference.engines.survey import DEFAULT, survey
+from tests.onnx_graphs import write_classifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
+    found = {each.name: each for each in survey()}
+    assert tuple(found) == get_args(EngineName)
+    assert [each.name for each in survey() if each.chosen] == [DEFAULT]
+    assert found["openvino"].precisions[0] == "f32"
+    assert found["openvino"].devices[0].startswith("CPU")
+    assert found["onnxruntime"].version == version("onnxruntime")
+    assert found["onnxruntime"].precisions == ("f32",)
+
+
+def test_the_chosen_engine_is_the_one_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAEVUS_CACHE", "off")
+    kinds = {"openvino": OpenVINOEngine, "onnxruntime": OnnxRuntimeEngine}
+    assert isinstance(open_engine(write_classifier(tmp_path / "g.onnx", size=32)), kinds[DEFAULT])
+
+
+def test_an_absent_engine_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    absent = survey()[1]
+    assert (absent.version, absent.devices, absent.precisions) == (None, (), ())
+    assert "pip install 'naevus[onnxruntime]'" in absent.why
+
+
+def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    module = SimpleNamespace(__version__="9", get_available_providers=lambda: names)
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    found = survey()[1]
+    assert found.devices == ("CUDA", "CPU")
+    assert "--engine onnxruntime" in found.why
+
+
+def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(engines)
+    monkeypatch.delenv("NAEVUS_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0, result.output
+    for found in survey():
+        assert found.name in result.output
+        assert str(found.version) in result.output
+    assert str(tmp_path) in result.output.replace("\n", "")
+    assert not list(tmp_path.iterdir())  # only told, not made
+    monkeypatch.setenv("NAEVUS_CACHE", "off")
+    assert "NAEVUS_CACHE=off" in CliRunner().invoke(app, []).output

@@ -1,0 +1,140 @@
+"""Smaller graphs: fewer bytes, the same inputs and outputs, nearly the same answers, no talk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from naevus.errors import BundleError, ConfigError
+from naevus.inference.engines import OnnxRuntimeEngine, OpenVINOEngine, Outputs
+from naevus.training.export.graph import export_onnx, write_onnx
+from naevus.training.export.precision import FEWEST, to_fp16, to_int8
+from naevus.training.networks import Preprocessed, build_classifier
+from tests.onnx_graphs import write_classifier
+
+SIZE = 32
+PIXELS = np.random.default_rng(5).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("exported") / "network.onnx"
+    export_onnx(
+        Preprocessed(build_classifier("test_resnet", weights="none")), path, input_size=SIZE
+    )
+    return path
+
+
+def answers(path: Path) -> list[Outputs]:
+    engines = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
+    return [engine.run(PIXELS) for engine in engines]
+
+
+def described(model: onnx.ModelProto) -> list[tuple[str, int]]:
+    values = [*model.graph.input, *model.graph.output]
+    return [(value.name, value.type.tensor_type.elem_type) for value in values]
+
+
+def test_fp16_halves_the_file_and_keeps_the_answers(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    before = model.SerializeToString(deterministic=True)
+    half = tmp_path / "half.onnx"
+    write_onnx(to_fp16(model), half)
+    assert model.SerializeToString(deterministic=True) == before
+    assert half.stat().st_size < 0.6 * exported.stat().st_size
+    assert described(onnx.load(half)) == described(model)
+    for one, other in zip(answers(exported), answers(half), strict=True):
+        for name, values in one.items():
+            np.testing.assert_allclose(other[name], values, atol=0.01 * np.abs(values).max())
+
+
+def test_fp16_computes_with_exactly_the_rounded_weights(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type == TensorProto.FLOAT and values.size >= FEWEST:
+            rounded = values.astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
+    write_onnx(model, tmp_path / "rounded.onnx")
+    write_onnx(to_fp16(onnx.load(exported)), tmp_path / "half.onnx")
+    pairs = zip(answers(tmp_path / "rounded.onnx"), answers(tmp_path / "half.onnx"), strict=True)
+    for rounded_answers, half in pairs:
+        for name, values in rounded_answers.items():
+            np.testing.assert_allclose(half[name], values, atol=1e-6)
+
+
+def test_weights_beyond_fp16_are_refused(exported: Path) -> None:
+    model = onnx.load(exported)
+    large = next(tensor for tensor in model.graph.initializer if np.prod(tensor.dims) >= FEWEST)
+    values = numpy_helper.to_array(large).copy()
+    values.flat[0] = 7e4
+    large.CopyFrom(numpy_helper.from_array(values, large.name))
+    with pytest.raises(BundleError, match="too large for fp16"):
+        to_fp16(model)
+
+
+def test_int8_without_nncf_says_what_to_install(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ConfigError, match=r"naevus\[quantise\]"):
+        to_int8(onnx.load(exported), PIXELS)
+
+
+@pytest.mark.slow
+def test_int8_quantises_all_but_what_gives_the_outputs(exported: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    model = onnx.load(exported)
+    write_onnx(to_int8(model, PIXELS), small)
+    quantised = onnx.load(small)
+    assert described(quantised) == described(model)
+    assert small.stat().st_size < 0.45 * exported.stat().st_size
+    stored = {
+        tensor.name
+        for tensor in quantised.graph.initializer
+        if tensor.data_type == TensorProto.INT8
+    }
+    assert stored
+    makers = {name: node for node in quantised.graph.node for name in node.output}
+    for name in ("logits", "cam"):
+        assert all(
+            value not in makers or makers[value].op_type != "DequantizeLinear"
+            for value in makers[name].input[1:]
+        )
+    for one, other in zip(answers(exported), answers(small), strict=True):
+        spread = np.abs(one["embedding"]).max()
+        np.testing.assert_allclose(other["embedding"], one["embedding"], atol=0.2 * spread)
+        means = other["cam"].mean((2, 3))
+        np.testing.assert_allclose(means, other["logits"], atol=0.02)
+
+
+@pytest.mark.slow
+def test_quantising_opens_no_socket(tmp_path: Path) -> None:
+    """In a process of its own: NNCF is silent under pytest anyway."""
+    graph = write_classifier(tmp_path / "tiny.onnx", size=16)
+    program = f"""
+import sys
+opened = []
+sys.addaudithook(lambda event, _: opened.append(event) if event.startswith("socket.") else None)
+import numpy as np, onnx
+from naevus.training.export.precision import to_int8
+pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+quantised = to_int8(onnx.load({str(graph)!r}), pixels)
+assert any(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
+assert "pytest" not in sys.modules and "nncf" in sys.modules
+print(sorted(set(opened)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines() == ["[]"]
