@@ -11,7 +11,7 @@ help: ## Show this list
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,docs,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,report,quantise,docs,dev]'
 	touch $(READY)
 
 demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)

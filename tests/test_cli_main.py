@@ -33,6 +33,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "compare",
+    "report",
     "engines",
     "lint-submission",
     "score classification",

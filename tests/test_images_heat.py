@@ -14,8 +14,9 @@ def test_lies_where_the_classifier_looked() -> None:
     assert (heat[:, :20] == 0).all()
     assert (heat[:, 80:] == 0).all()
     assert heat.max() == 1
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    assert (row, column) >= (45, 65)
+    row, column = divmod(int(heat.argmax()), 100)
+    assert row >= 45
+    assert column >= 65
     assert heat[5, 25] == 0
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from naevus.inference.engines import OnnxRuntimeEngine, OpenVINOEngine, Outputs
+from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
 from naevus.training.export.graph import OPSET, export_onnx
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 
@@ -25,7 +25,7 @@ def _few_threads() -> None:
 
 def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[Outputs]:
     """What ONNX Runtime and OpenVINO make of the file."""
-    engines = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
+    engines: list[Engine] = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
     return [engine.run(pixels) for engine in engines]
 
 
@@ -73,7 +73,8 @@ def test_the_onnx_file_is_the_network_and_nothing_else(
                 means = found["cam"].mean((2, 3))
                 np.testing.assert_allclose(means, found["logits"], atol=1e-4, rtol=0)
             if "embedding" in names:
-                head = network.network.head[-1]  # type: ignore[index]
+                classifier: Any = network.network
+                head = classifier.head[-1]
                 with torch.no_grad():
                     logits = head(torch.from_numpy(found["embedding"])).numpy()
                 np.testing.assert_allclose(logits, found["logits"], atol=1e-4, rtol=0)
@@ -102,7 +103,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_maps_are_left_out_where_they_would_not_be_exact(tmp_path: Path) -> None:
     for settings in ({"pooling": "max"}, {"hidden": 8}):
-        network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))  # type: ignore[arg-type]
+        network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))
         export_onnx(network, tmp_path / "network.onnx", input_size=96)
         graph = onnx.load(tmp_path / "network.onnx").graph
         assert [value.name for value in graph.output] == ["logits", "embedding"]

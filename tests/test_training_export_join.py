@@ -24,7 +24,7 @@ from naevus.errors import BundleError, DataError, RunError
 from naevus.inference.engines import open_engine
 from naevus.inference.predictor import Classifier, Segmenter
 from naevus.training.export import join
-from naevus.training.export.check import Agreement, Answers, compare, require
+from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Wishes, export_runs
 from naevus.training.export.members import open_member
@@ -234,7 +234,7 @@ def test_a_graph_that_says_something_else_is_never_written(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(member: TrainedMember, path: Path, pixels: Any) -> Answers:
-        right = join.network_answers(member, pixels)
+        right = network_answers(member, pixels)
         return right._replace(probabilities=right.probabilities + 0.0021)
 
     monkeypatch.setattr(join, "graph_answers", wrong)

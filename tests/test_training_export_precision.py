@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from naevus.errors import BundleError, ConfigError
-from naevus.inference.engines import OnnxRuntimeEngine, OpenVINOEngine, Outputs
+from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
 from naevus.training.export.graph import export_onnx, write_onnx
 from naevus.training.export.precision import FEWEST, to_fp16, to_int8
 from naevus.training.networks import Preprocessed, build_classifier
@@ -35,7 +35,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(path: Path) -> list[Outputs]:
-    engines = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
+    engines: list[Engine] = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
     return [engine.run(PIXELS) for engine in engines]
 
 

@@ -1,0 +1,271 @@
+"""Whether answers are as good for some people, places and ages as for the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import DataError
+from naevus.evaluation.intervals import Interval, grouped_ratios, percentile_interval
+from naevus.evaluation.resampling import DRAWS, SEED, Groups
+from naevus.evaluation.weighted import divided
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+LEAST_OF_CLASS = 10
+"""A class counts in a subgroup from so many groups on: a recall of fewer is mostly luck."""
+SMALL = 30
+"""A subgroup of fewer groups is told, but says little."""
+AGE_BANDS = (0, 30, 45, 60, 75)
+"""Where the bands of age begin, in years."""
+_CHUNK = 100  # permutations that are held at once
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """The answers for one value of one attribute, such as ``sex = female``."""
+
+    attribute: str
+    value: str
+    pictures: int
+    groups: int
+    classes: tuple[str, ...]
+    """The classes with at least ten groups here."""
+    balanced_accuracy: Interval | None
+    """Over these classes; None where there is none. Subgroups differ in their classes."""
+    shared: tuple[str, ...]
+    """The classes with at least ten groups both here and in the rest."""
+    gap: float | None
+    """Balanced accuracy here minus that of the rest, both over ``shared``: one case mix."""
+    p: float | None
+    """Of a gap as wide where the attribute has nothing to do with the answers."""
+    p_holm: float | None
+    """The same, corrected for all subgroups that were looked at (Holm 1979)."""
+
+    @property
+    def small(self) -> bool:
+        """Whether there are too few groups to say much."""
+        return self.groups < SMALL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the subgroup as a dictionary that JSON can hold."""
+        accuracy = self.balanced_accuracy
+        return {
+            **{name: getattr(self, name) for name in ("attribute", "value", "pictures", "groups")},
+            "small": self.small,
+            "classes": list(self.classes),
+            "balanced_accuracy": None if accuracy is None else accuracy._asdict(),
+            "shared": list(self.shared),
+            **{name: getattr(self, name) for name in ("gap", "p", "p_holm")},
+        }
+
+
+def subgroup_scores(
+    truth: Sequence[str],
+    answers: Sequence[str],
+    groups: Sequence[str],
+    attributes: Mapping[str, Sequence[Any]],
+    *,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> tuple[Subgroup, ...]:
+    """Score the answers for every value of some attributes of the pictures.
+
+    A group has one value, that of its first picture whose value is known. The gap compares the
+    subgroup with all other groups of known value over classes that both have, each class counting
+    the same (direct standardisation), so that a subgroup with other diagnoses is not mistaken for
+    one with worse answers. Its p-value is two-sided, by dealing the values out anew among the
+    groups of each diagnosis (Good, Permutation, Parametric and Bootstrap Tests, 2005).
+
+    Args:
+        truth: N diagnoses.
+        answers: N answers.
+        groups: N group ids.
+        attributes: By name N values; None, NaN or NA where it is not known.
+        draws: How many resamples and permutations.
+        seed: Of both.
+
+    Returns:
+        The subgroups, in the attributes' order, values sorted; unknown ones are left out.
+
+    Raises:
+        DataError: There is no picture, one has no group, or lengths differ.
+    """
+    if any(len(column) != len(truth) for column in (answers, groups, *attributes.values())):
+        raise DataError("truth, answers, groups and attributes differ in length")
+    counted = _Counted.of(truth, answers, groups)
+    found: list[Subgroup] = []
+    for name, column in attributes.items():
+        values = _value_of_groups(column, counted.groups)
+        found += _of_attribute(counted, name, values, draws, seed)
+    corrected = holm([np.nan if one.p is None else one.p for one in found])
+    return tuple(
+        one if one.p is None else replace(one, p_holm=float(p))
+        for one, p in zip(found, corrected, strict=True)
+    )
+
+
+def age_bands(ages: ArrayLike) -> list[str | None]:
+    """Return the band of each age in years, such as ``"45 to 59"``; None where it is not known.
+
+    Examples:
+        >>> age_bands([0, 45, 80, float("nan")])
+        ['0 to 29', '45 to 59', '75 and over', None]
+    """
+    names = [f"{low} to {high - 1}" for low, high in pairwise(AGE_BANDS)]
+    names.append(f"{AGE_BANDS[-1]} and over")
+    values = np.asarray(ages, np.float64)
+    bands = np.searchsorted(AGE_BANDS, values, side="right") - 1
+    return [
+        names[band] if known else None
+        for band, known in zip(bands, np.isfinite(values) & (values >= 0), strict=True)
+    ]
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values corrected for their number, step down (Holm, Scand. J. Statist. 1979).
+
+    Args:
+        p_values: M values; NaN was not tested, stays, and does not count.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    corrected = np.full(len(p), np.nan)
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Right answers and pictures by group and class, G x C each."""
+
+    groups: Groups
+    codes: tuple[str, ...]
+    right: NDArray[np.float64]
+    pictures: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, truth: Sequence[str], answers: Sequence[str], groups: Sequence[str]) -> _Counted:
+        numbered = Groups.of(groups, truth)
+        names = np.asarray(truth, object)
+        codes = tuple(sorted(set(truth)))
+        member = names[:, None] == np.array(codes, object)[None, :]
+        right = member & (names == np.asarray(answers, object))[:, None]
+        return cls(numbered, codes, numbered.sums(right), numbered.sums(member))
+
+
+def _value_of_groups(column: Sequence[Any], groups: Groups) -> NDArray[np.object_]:
+    """Return G values: of each group's first picture whose value is known, else None."""
+    values = pd.Series(list(column), dtype=object)
+    known = np.flatnonzero(values.notna().to_numpy())
+    codes, first = np.unique(groups.codes[known], return_index=True)
+    result = np.full(len(groups), None, object)
+    result[codes] = [str(values.iloc[place]) for place in known[first]]
+    return result
+
+
+def _of_attribute(
+    counted: _Counted, name: str, values: NDArray[np.object_], draws: int, seed: int
+) -> list[Subgroup]:
+    known = np.flatnonzero(values != None)  # noqa: E711 - elementwise
+    names = sorted(set(values[known]))
+    present = counted.pictures[known] > 0
+    inside = np.array([values[known] == each for each in names]).reshape(len(names), len(known))
+    here = inside.astype(np.float64) @ present
+    enough = here >= LEAST_OF_CLASS
+    shared = enough & (present.sum(axis=0) - here >= LEAST_OF_CLASS)
+    right, pictures = counted.right[known], counted.pictures[known]
+    gaps = _gaps(inside[None], right, pictures, shared)[0]
+    p_values = _p_values(
+        gaps, inside, right, pictures, shared, _strata(counted, known), seed, draws
+    )
+    codes = np.array(counted.codes, object)
+    return [
+        Subgroup(
+            attribute=name,
+            value=value,
+            pictures=int(pictures[inside[row]].sum()),
+            groups=int(inside[row].sum()),
+            classes=tuple(codes[enough[row]]),
+            balanced_accuracy=_balanced_accuracy(counted, known[inside[row]], enough[row], draws),
+            shared=tuple(codes[shared[row]]),
+            gap=float(gaps[row]) if shared[row].any() else None,
+            p=float(p_values[row]) if shared[row].any() else None,
+            p_holm=None,
+        )
+        for row, value in enumerate(names)
+    ]
+
+
+def _balanced_accuracy(
+    counted: _Counted, members: NDArray[np.intp], classes: NDArray[np.bool_], draws: int
+) -> Interval | None:
+    if not classes.any():
+        return None
+    right = counted.right[np.ix_(members, classes)]
+    pictures = counted.pictures[np.ix_(members, classes)]
+    strata = _strata(counted, members)
+    # One row a group already: each is drawn by itself.
+    found = grouped_ratios(right, pictures, members.tolist(), strata.tolist(), draws=draws)
+    return percentile_interval(float(divided(right.sum(0), pictures.sum(0)).mean()), found)
+
+
+def _strata(counted: _Counted, members: NDArray[np.intp]) -> NDArray[np.intp]:
+    stratum = np.empty(len(counted.groups), np.intp)
+    for number, groups in enumerate(counted.groups.strata):
+        stratum[groups] = number
+    return stratum[members]
+
+
+def _gaps(
+    inside: NDArray[np.bool_],
+    right: NDArray[np.float64],
+    pictures: NDArray[np.float64],
+    shared: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Return D x V gaps for D dealings of V values (D x V x G), G x C counts and V x C classes."""
+    chosen = inside.astype(np.float64)
+    right_here, here = chosen @ right, chosen @ pictures
+    rest, right_rest = pictures.sum(0) - here, right.sum(0) - right_here
+    differences = divided(right_here, here) - divided(right_rest, rest)
+    counted = shared & np.isfinite(differences)
+    return divided(np.where(counted, differences, 0).sum(axis=2), counted.sum(axis=2))
+
+
+def _p_values(
+    gaps: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    right: NDArray[np.float64],
+    pictures: NDArray[np.float64],
+    shared: NDArray[np.bool_],
+    strata: NDArray[np.intp],
+    seed: int,
+    draws: int,
+) -> NDArray[np.float64]:
+    """Return V p-values; the observed dealing counts as one of them."""
+    random = np.random.default_rng(seed)
+    places = [np.flatnonzero(strata == number) for number in np.unique(strata)]
+    as_wide = np.ones(len(gaps))
+    for start in range(0, draws, _CHUNK):
+        size = min(_CHUNK, draws - start)
+        dealt = np.tile(np.arange(len(strata)), (size, 1))
+        for rows in places:
+            dealt[:, rows] = random.permuted(dealt[:, rows], axis=1)
+        permuted = np.moveaxis(inside[:, dealt], 0, 1)
+        found = _gaps(permuted, right, pictures, shared)
+        # Rounding must not make the same dealing look less wide than itself.
+        as_wide += (np.abs(found) >= np.abs(gaps) - 1e-12).sum(axis=0)
+    return as_wide / (1 + draws)

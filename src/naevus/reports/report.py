@@ -1,0 +1,118 @@
+"""The report of a run or of a prediction: put together, then written as a page and as files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from naevus.files import atomic, write_bytes, write_json, write_text
+from naevus.reports.content import background, diagnoses, outlines
+from naevus.reports.content.pictures import gallery_section
+from naevus.reports.document import Document, Section
+from naevus.reports.figures import style
+from naevus.reports.page import render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from naevus.reports.results import Results
+
+PAGE = "report.html"
+
+
+def make_report(results: Results, progress: Callable[[int, int], None] | None = None) -> Document:
+    """Put a report together.
+
+    Args:
+        results: The answers, and what is known of them.
+        progress: Called with (done, total) pictures of the galleries.
+
+    Raises:
+        DataError: The answers contradict themselves.
+        NaevusError: scikit-learn is not installed.
+    """
+    sections: list[Section | None] = []
+    sentences = []
+    if results.diagnosed is not None:
+        answers = diagnoses.answers_of(results.diagnosed)
+        sentences.append(diagnoses.summary(answers))
+        sections += [
+            diagnoses.score_section(answers),
+            diagnoses.ranking_section(answers),
+            diagnoses.calibration_section(answers),
+            diagnoses.abstaining_section(answers),
+        ]
+        if results.records is not None:
+            sections.append(background.subgroup_section(answers, results.records))
+    if results.outlined is not None:
+        intervals = outlines.mask_intervals(results.outlined)
+        sentences.append(outlines.summary(results.outlined, intervals))
+        sections.append(outlines.mask_section(results.outlined, intervals))
+    sections.append(gallery_section(results, progress))
+    if results.history is not None:
+        sections.append(background.training_section(results.history))
+    sections += [background.data_section(results), background.provenance_section(results)]
+    seen = "Held out while training: " if results.unseen else "Predicted: "
+    return Document(
+        title=f"Report of {results.name}",
+        summary=seen + " And ".join(sentences),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def write_report(document: Document, out: Path) -> Path:
+    """Write the page, and beside it every table and figure as files of their own.
+
+    Args:
+        document: The report.
+        out: A folder: ``report.html``, ``report.json``, ``tables/*.csv`` and ``*.parquet``,
+            ``figures/*.svg`` and ``*.pdf``.
+
+    Returns:
+        The page.
+
+    Raises:
+        NaevusError: A file cannot be written.
+    """
+    drawn = {}
+    for section in document.sections:
+        for table in section.tables:
+            write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
+            with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
+                table.frame.to_parquet(temporary, index=False)
+        for drawing in section.drawings:
+            drawn[drawing.name] = style.svg(drawing.figure)
+            write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
+            write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
+    write_json(out / "report.json", as_json(document))
+    write_text(out / PAGE, render(document, drawn))
+    return out / PAGE
+
+
+def as_json(document: Document) -> dict[str, Any]:
+    """Return everything but pictures and figures as a dictionary that JSON can hold."""
+    return {
+        "title": document.title,
+        "summary": document.summary,
+        "sections": {
+            section.name: {
+                "title": section.title,
+                "notes": list(section.notes),
+                "tables": {table.name: _rows(table.frame) for table in section.tables},
+                "pictures": {
+                    gallery.name: [picture.image_id for picture in gallery.pictures]
+                    for gallery in section.galleries
+                },
+                "command": section.command,
+            }
+            for section in document.sections
+        },
+    }
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    plain = frame.astype(object)
+    rows: list[dict[Any, Any]] = plain.where(plain.notna(), None).to_dict("records")
+    return rows

@@ -1,0 +1,168 @@
+"""Subgroups: against the definitions written out, and against chance."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from naevus.errors import DataError
+from naevus.evaluation import subgroups
+from naevus.evaluation.subgroups import age_bands, holm, subgroup_scores
+
+
+def pictures(lesions: int = 240, seed: int = 0, worse: float = 0.0) -> dict[str, list[Any]]:
+    random = np.random.default_rng(seed)
+    rows: dict[str, list[Any]] = {name: [] for name in ("truth", "answers", "groups", "sex")}
+    for lesion in range(lesions):
+        truth = random.choice(["MEL", "NV", "BCC"], p=[0.3, 0.5, 0.2])
+        sex = random.choice(["female", "male"])
+        for _ in range(random.integers(1, 4)):
+            right = random.random() < 0.8 - worse * (sex == "male")
+            rows["truth"].append(truth)
+            rows["answers"].append(truth if right else "other")
+            rows["groups"].append(f"lesion-{lesion}")
+            rows["sex"].append(sex)
+    return rows
+
+
+def scored(rows: dict[str, list[Any]], draws: int = 200, **attributes: list[Any]) -> dict[str, Any]:
+    found = subgroup_scores(
+        rows["truth"],
+        rows["answers"],
+        rows["groups"],
+        attributes or {"sex": rows["sex"]},
+        draws=draws,
+    )
+    return {one.value: one for one in found}
+
+
+def recall(rows: dict[str, list[Any]], code: str, sexes: set[str]) -> float:
+    right = [
+        answer == truth
+        for truth, answer, sex in zip(rows["truth"], rows["answers"], rows["sex"], strict=True)
+        if truth == code and sex in sexes
+    ]
+    return float(np.mean(right))
+
+
+def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
+    rows = pictures(worse=0.2)
+    found = scored(rows)
+    codes = ("BCC", "MEL", "NV")
+    for sex, other in (("female", "male"), ("male", "female")):
+        assert found[sex].classes == found[sex].shared == codes
+        mean = np.mean([recall(rows, code, {sex}) for code in codes])
+        rest = np.mean([recall(rows, code, {other}) for code in codes])
+        assert found[sex].balanced_accuracy.value == pytest.approx(mean)
+        assert found[sex].gap == pytest.approx(mean - rest)
+        members = {
+            group for group, its in zip(rows["groups"], rows["sex"], strict=True) if its == sex
+        }
+        assert found[sex].groups == len(members)
+        assert found[sex].pictures == rows["sex"].count(sex)
+    assert found["male"].p < 0.05
+    assert found["male"].p_holm == pytest.approx(min(1, 2 * found["male"].p))
+
+
+def test_p_is_that_of_all_dealings_within_each_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subgroups, "LEAST_OF_CLASS", 1)
+    truth = ["MEL"] * 5 + ["NV"] * 4
+    right = np.array([1, 1, 0, 0, 1, 1, 0, 1, 1])
+    answers = [code if yes else "other" for code, yes in zip(truth, right, strict=True)]
+    sex = np.array(["f", "f", "m", "m", "f", "f", "m", "f", "m"])
+    names, groups = np.array(truth), [str(number) for number in range(9)]
+
+    def gap(values: np.ndarray) -> float:
+        means = [
+            right[(names == code) & (values == "f")].mean()
+            - right[(names == code) & (values == "m")].mean()
+            for code in ("MEL", "NV")
+        ]
+        return float(np.mean(means))
+
+    observed = gap(sex)
+    wide = [
+        abs(gap(np.concatenate([first, second]))) >= abs(observed) - 1e-12
+        for first in permutations(sex[:5])
+        for second in permutations(sex[5:])
+    ]
+    found = subgroup_scores(truth, answers, groups, {"sex": sex.tolist()}, draws=1000)
+    assert found[0].gap == pytest.approx(observed)
+    assert found[0].p == pytest.approx(np.mean(wide), abs=0.05)
+
+
+def test_another_case_mix_is_no_gap() -> None:
+    # Melanomas are recognised less often, and men have more of them: nothing is worse for men.
+    random = np.random.default_rng(3)
+    sex = random.choice(["female", "male"], 2000)
+    melanoma = random.random(2000) < np.where(sex == "male", 0.6, 0.2)
+    right = random.random(2000) < np.where(melanoma, 0.5, 0.95)
+    truth = np.where(melanoma, "MEL", "NV")
+    answers = np.where(right, truth, "other")
+    plain = right[sex == "male"].mean() - right[sex == "female"].mean()
+    rows = {"truth": truth.tolist(), "answers": answers.tolist()}
+    found = scored({**rows, "groups": list(range(2000)), "sex": sex.tolist()})
+    assert plain < -0.1
+    assert abs(found["male"].gap) < 0.05
+    assert found["male"].p_holm > 0.05
+
+
+def test_chance_is_told_from_a_gap_about_one_time_in_twenty() -> None:
+    small = [scored(pictures(60, seed), 49)["male"].p <= 0.1 for seed in range(40)]
+    assert 0.02 <= np.mean(small) <= 0.25  # 0.1 and three standard errors
+
+
+def test_rare_classes_and_small_subgroups_are_left_out_or_marked() -> None:
+    rows = pictures()
+    site = ["scalp" if group in {"lesion-0", "lesion-1"} else "trunk" for group in rows["groups"]]
+    found = scored(rows, site=site)
+    assert found["scalp"].small
+    assert found["scalp"].classes == ()
+    assert found["scalp"].balanced_accuracy is None
+    assert found["scalp"].gap is None
+    assert found["scalp"].p_holm is None
+    assert not found["trunk"].small
+    assert found["trunk"].gap is None  # there is nothing to compare with
+    assert found["trunk"].balanced_accuracy is not None
+
+
+def test_a_group_has_the_first_value_that_is_known() -> None:
+    rows = pictures(60)
+    sex: list[str | None] = list(rows["sex"])
+    first: dict[str, int] = {}
+    for place, group in enumerate(rows["groups"]):
+        if rows["groups"].count(group) > 1 and group not in first:
+            sex[place] = None
+        first.setdefault(group, place)
+    assert None in sex
+    with_gaps, whole = scored(rows, sex=sex), scored(rows)
+    assert with_gaps == whole
+    unknown = scored(rows, sex=[None] * len(sex))
+    assert unknown == {}
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    random = np.random.default_rng(1)
+    p = random.random(12) ** 3
+    order = np.argsort(p)
+    expected = np.empty(12)
+    for rank, place in enumerate(order):
+        expected[place] = min(1, max((12 - k) * p[order[k]] for k in range(rank + 1)))
+    assert holm(p) == pytest.approx(expected)
+    with_hole = holm([*p, np.nan])
+    assert with_hole[:12] == pytest.approx(expected)
+    assert np.isnan(with_hole[12])
+
+
+def test_bands_begin_where_they_say() -> None:
+    assert age_bands([29, 30, 59, 60, 74.5, 75, -1]) == [
+        "0 to 29", "30 to 44", "45 to 59", "60 to 74", "60 to 74", "75 and over", None,
+    ]  # fmt: skip
+
+
+def test_lengths_that_differ_are_refused() -> None:
+    with pytest.raises(DataError, match="differ in length"):
+        subgroup_scores(["MEL"], ["MEL"], ["a"], {"sex": ["female", "male"]})
