@@ -111,7 +111,7 @@ def test_another_case_mix_is_no_gap() -> None:
 
 
 def test_chance_is_told_from_a_gap_about_one_time_in_twenty() -> None:
-    small = [scored(pictures(60, seed), 49)["male"].p <= 0.1 for seed in range(40)]
+    small = [scored(pictures(90, seed), 49)["male"].p <= 0.1 for seed in range(40)]
     assert 0.02 <= np.mean(small) <= 0.25  # 0.1 and three standard errors
 
 

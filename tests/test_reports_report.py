@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -90,7 +91,7 @@ def predictions(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     random = np.random.default_rng(0)
     known = data.with_diagnosis().table.drop_duplicates("image_id")
     truth = np.array([ISIC2018.index(code) for code in known["diagnosis"]])
-    members = random.dirichlet(np.ones(7), (2, len(known))) + 0.6 * np.eye(7)[truth]
+    members = random.dirichlet(np.ones(7), (2, len(known))) + 0.3 * np.eye(7)[truth]
     members /= members.sum(axis=2, keepdims=True)
     natural = members.mean(axis=0)
     table = pd.DataFrame({"image_id": known["image_id"].to_numpy(str)})
@@ -151,9 +152,8 @@ def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
     assert {path.stem for path in (written / "tables").iterdir()} == set(names)
     for name in names:
         table = pd.read_csv(written / "tables" / f"{name}.csv")
-        pd.testing.assert_frame_equal(
-            table, pd.read_parquet(written / "tables" / f"{name}.parquet"), check_dtype=False
-        )
+        stored = pd.read_parquet(written / "tables" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(table, pd.read_csv(StringIO(stored.to_csv(index=False))))
     figures = {path.stem for path in (written / "figures").iterdir()}
     assert figures == {
         "confusion", "roc", "precision-recall", "reliability", "risk-coverage", "jaccard",
