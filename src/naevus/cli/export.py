@@ -43,7 +43,7 @@ def export(
     Examples:
       naevus export runs/seg runs/cls --out lesions.naevus
       naevus export runs/cls --fold 0 --precision int8 --out bundles/small
-      naevus export runs/cls-1 runs/cls-2 runs/cls-3 --fold 0 --average --out bundles/mean
+      naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
     from naevus.training.export.join import Wishes, export_runs
     from naevus.training.run import Run
