@@ -86,18 +86,9 @@ def _of_run(folder: Path, pictures: Path | None) -> dict[str, Scored]:
 
 
 def _classified(table: pd.DataFrame) -> Scored:
-    from naevus.evaluation.outoffold import classification_scores
+    from naevus.evaluation.outoffold import classification_scores, taxonomy_of
 
-    return classification_scores(table, _taxonomy(table))
-
-
-def _taxonomy(table: pd.DataFrame) -> Any:
-    from naevus.taxonomy import TAXONOMIES
-
-    codes = tuple(
-        name.removeprefix("logit_") for name in table.columns if name.startswith("logit_")
-    )
-    return next(taxonomy for taxonomy in TAXONOMIES.values() if taxonomy.codes == codes)
+    return classification_scores(table, taxonomy_of(table))
 
 
 def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:

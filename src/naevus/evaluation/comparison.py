@@ -9,18 +9,15 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
-from naevus.evaluation.outoffold import probabilities
+from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, McNemar, mcnemar, paired_difference
 from naevus.evaluation.pairing import in_common
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
-from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from naevus.taxonomy import Taxonomy
 
 Task = Literal["classification", "segmentation"]
 
@@ -151,8 +148,8 @@ def _task(table: pd.DataFrame, name: str) -> Task:
 
 
 def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
-    taxonomy = _taxonomy(a)
-    if _taxonomy(b) != taxonomy:
+    taxonomy = taxonomy_of(a)
+    if taxonomy_of(b) != taxonomy:
         raise DataError("A and B tell different classes apart", "compare runs of one taxonomy")
     truth = np.array([taxonomy.index(code) for code in a["truth"]])
     answers = [[each.argmax(1) for each in probabilities(table, taxonomy)] for table in (a, b)]
@@ -221,13 +218,3 @@ def _changes(
         )
         for n in np.flatnonzero(changed).tolist()
     )
-
-
-def _taxonomy(table: pd.DataFrame) -> Taxonomy:
-    names = [str(name) for name in table.columns if str(name).startswith("logit_")]
-    codes = tuple(name.removeprefix("logit_") for name in names)
-    for taxonomy in TAXONOMIES.values():
-        if taxonomy.codes == codes:
-            return taxonomy
-    known = ", ".join(TAXONOMIES)
-    raise DataError(f"the classes {', '.join(codes)} are of no known taxonomy", f"known: {known}")

@@ -11,6 +11,7 @@ from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_
 from naevus.evaluation.intervals import balanced_accuracy_interval, mean_interval
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import SegmentationScores
+from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,21 @@ def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[s
         "jaccard": mean_interval(table["jaccard"], groups),
         "thresholded_jaccard": mean_interval(table["thresholded"], groups),
     }
+
+
+def taxonomy_of(table: pd.DataFrame) -> Taxonomy:
+    """Return the diagnoses that a table of out-of-fold logits is about.
+
+    Raises:
+        DataError: They are none that is known.
+    """
+    names = [str(name) for name in table.columns if str(name).startswith("logit_")]
+    codes = tuple(name.removeprefix("logit_") for name in names)
+    for taxonomy in TAXONOMIES.values():
+        if taxonomy.codes == codes:
+            return taxonomy
+    known = ", ".join(TAXONOMIES)
+    raise DataError(f"the classes {', '.join(codes)} are of no known taxonomy", f"known: {known}")
 
 
 def probabilities(

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from naevus.errors import DataError, RunError
-from naevus.evaluation.outoffold import probabilities
+from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.scoring.folders import compare_folder
 from naevus.files import sha256
 from naevus.inference.outfolder import SETTINGS, OutFolder
-from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -177,12 +176,7 @@ def of_predictions(folder: Path, dataset: Dataset) -> Results:
 
 
 def _diagnosed(table: pd.DataFrame) -> Diagnosed:
-    codes = tuple(
-        name.removeprefix("logit_") for name in table.columns if name.startswith("logit_")
-    )
-    taxonomy = next((each for each in TAXONOMIES.values() if each.codes == codes), None)
-    if taxonomy is None:
-        raise DataError("the table has the logits of no known diagnoses", "use one made by train")
+    taxonomy = taxonomy_of(table)
     return Diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 
