@@ -77,8 +77,8 @@ class ClassificationLearning:
         self.shares = np.array(counts) / sum(counts)
         self.draw = None
         sampled = torch.ones(len(counts))
-        if config.sampling == "balanced":
-            sampled = class_weights(counts, "balanced")
+        if config.sampling != "natural":
+            sampled = class_weights(counts, config.sampling)
             odds = sampled.numpy().astype(np.float64)[classes]
             self.draw = odds / odds.sum()
         in_loss = class_weights(counts, config.loss.class_weights)

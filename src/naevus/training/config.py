@@ -123,6 +123,9 @@ class TrainConfig(Section):
     ``sizes`` is the progressive picture size: pairs of (first epoch, side in pixels), from epoch
     0 on; predictions are made at the last one. ``select`` names the weights that are exported:
     those of the last epoch, or the best on the inner split; never chosen on the held-out fold.
+    ``sampling`` says how often a class is drawn: by its share, as often as any other, or between
+    the two, by the square root of its share. Drawing the rare more often shows more variations of
+    them in the same time, where ``loss.class_weights`` makes each one count for more.
     """
 
     task: Task
@@ -130,7 +133,7 @@ class TrainConfig(Section):
     epochs: int = Field(default=9, ge=1)
     batch_size: int = Field(default=32, ge=1)
     sizes: tuple[tuple[int, int], ...] = ((0, 160),)
-    sampling: Literal["natural", "balanced"] = "natural"
+    sampling: Literal["natural", "balanced", "balanced-sqrt"] = "natural"
     select: Literal["last", "best"] = "last"
     early_stopping: int = Field(default=0, ge=0, description="Epochs without gain; 0 is off.")
     precision: Literal["auto", "32", "bf16"] = "auto"
