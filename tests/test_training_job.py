@@ -32,7 +32,7 @@ from naevus.training.job import (
     select_pictures,
     train_fold,
 )
-from naevus.training.loop import Watch
+from naevus.training.loop import Trainer, Watch
 from naevus.training.run import Run
 
 if TYPE_CHECKING:
@@ -420,10 +420,10 @@ def test_networks_of_other_seeds_start_alike(
 ) -> None:
     """The start has a seed of its own, so that weights of several seeds can be averaged."""
 
-    def caught(network: torch.nn.Module, *_: Any) -> None:
-        raise _BeganError(network)
+    def caught(trainer: Trainer, _: Watch) -> None:
+        raise _BeganError(trainer._network)
 
-    monkeypatch.setattr("naevus.training.job.Trainer", caught)
+    monkeypatch.setattr(Trainer, "fit", caught)
 
     def start(seed: int, init_seed: int = 2018) -> _BeganError:
         settings = {"init_seed": init_seed, **CLASSIFICATION["network"]}

@@ -1,82 +1,52 @@
-"""Number formats: bf16 where it is fast, fp32 for depthwise convolutions."""
+"""Number formats: bf16 where it is fast; networks prepared for it compute what they computed."""
 
 from __future__ import annotations
 
-import copy
-
 import pytest
+import timm
 import torch
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from naevus.training.precision import keep_depthwise_fp32, resolve
+from naevus.training.precision import prepare_network, resolve
 
 
-def network() -> nn.Sequential:
+def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3),
-        nn.Conv2d(8, 8, 3, groups=8),  # depthwise
-        nn.Conv2d(8, 8, 3, groups=2),  # grouped, not depthwise
-        Conv2dSame(8, 16, 3, stride=2, groups=8),  # depthwise with two filters a channel
-        nn.Conv2d(16, 1, 1),
-        nn.Conv2d(1, 1, 1),  # one channel is no depthwise convolution
-    )
+    made: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=7)
+    return made.train().to(memory_format=torch.channels_last)
 
 
-def formats(layers: nn.Sequential) -> list[torch.dtype]:
-    found: list[torch.dtype] = []
-
-    def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(output.dtype)
-
-    hooks = [layer.register_forward_hook(note) for layer in layers]
-    with torch.autocast("cpu", torch.bfloat16):
-        layers(torch.rand(2, 3, 16, 16))
-    for hook in hooks:
-        hook.remove()
-    return found
+def slopes(layers: nn.Module) -> tuple[Tensor, list[Tensor]]:
+    chance = torch.Generator().manual_seed(1)
+    pictures = torch.rand(4, 3, 64, 64, generator=chance)
+    answers = layers(pictures)
+    answers.float().square().sum().backward()
+    return answers, [weight.grad for weight in layers.parameters() if weight.grad is not None]
 
 
-def test_depthwise_stays_fp32_and_the_rest_becomes_bf16() -> None:
-    layers = network()
-    half, full = torch.bfloat16, torch.float32
-    assert formats(layers) == [half] * 6
-    keep_depthwise_fp32(layers)
-    assert formats(layers) == [half, full, half, full, half, half]
+def test_in_fp32_a_prepared_network_is_the_same_to_the_last_bit() -> None:
+    plain, prepared = network(), network()
+    prepare_network(prepared, "bf16-mixed")
+    assert list(plain.state_dict()) == list(prepared.state_dict())
+    (answers, gradients), (others, other_gradients) = slopes(plain), slopes(prepared)
+    assert torch.equal(answers, others)
+    assert len(gradients) == len(other_gradients) == len(list(plain.parameters()))
+    assert all(map(torch.equal, gradients, other_gradients))
 
 
-def test_fp32_outside_autocast_is_unchanged() -> None:
-    plain, kept = network(), network()
-    keep_depthwise_fp32(kept)
-    pictures = torch.rand(2, 3, 16, 16)
-    assert torch.equal(plain(pictures), kept(pictures))
-    assert list(plain.state_dict()) == list(kept.state_dict())
+def test_activations_no_longer_copy_what_they_are_given() -> None:
+    prepared = network()
+    assert any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
+    prepare_network(prepared, "32-true")
+    assert not any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
 
 
-def test_gradients_reach_depthwise_weights_in_fp32() -> None:
-    layers = network()
-    keep_depthwise_fp32(layers)
-    with torch.autocast("cpu", torch.bfloat16):
-        layers(torch.rand(2, 3, 16, 16)).float().sum().backward()
-    for layer in layers:
-        assert isinstance(layer, nn.Conv2d)
-        assert layer.weight.grad is not None
-        assert layer.weight.grad.dtype == torch.float32
-        assert layer.weight.grad.abs().sum() > 0
-
-
-def test_a_copy_computes_with_its_own_weights() -> None:
-    layers = network()
-    keep_depthwise_fp32(layers)
-    average = copy.deepcopy(layers)
-    pictures = torch.rand(2, 3, 16, 16)
-    before = average(pictures)
-    with torch.no_grad():
-        for weight in layers.parameters():
-            weight.zero_()
-    assert torch.equal(average(pictures), before)
-    assert not torch.equal(layers(pictures), before)
+def test_a_gpu_has_no_need_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    prepared = network()
+    prepare_network(prepared, "bf16-mixed")
+    assert not any("forward" in vars(module) for module in prepared.modules())
+    assert any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
 
 
 @pytest.mark.parametrize(

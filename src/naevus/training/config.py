@@ -184,9 +184,6 @@ class TrainConfig(Section):
     def fingerprint(self) -> str:
         """Return a hash of every setting that changes the trained weights."""
         settings = self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
-        # Runs begun before it could be set have no such entry, and go on.
-        if self.network.init_seed == NetworkConfig().init_seed:
-            del settings["network"]["init_seed"]
         return sha256_of(json.dumps(settings, sort_keys=True))
 
 

@@ -26,7 +26,7 @@ from naevus.training.export.graph import export_onnx
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed
-from naevus.training.precision import keep_depthwise_fp32, resolve
+from naevus.training.precision import prepare_network, resolve
 from naevus.training.segmentation import SegmentationLearning
 from naevus.training.summary import layer_summary
 
@@ -168,15 +168,12 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
         run.folds, fold, material.dataset, config.data.inner_share, config.seed
     )
     learning = _make_learning(config, material, training, inner)
-    torch.manual_seed(config.network.init_seed)
+    torch.manual_seed(config.network.init_seed)  # what comes after the start has the job's seed
     network = learning.network()
-    if config.seed != config.network.init_seed:
-        torch.manual_seed(config.seed)  # dropout's chance is the job's, not the start's
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)
-    if precision != "32-true" and not torch.cuda.is_available():
-        keep_depthwise_fp32(network)
+    prepare_network(network, precision)
     fabric = Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
     fabric.launch()
     write_text(folder / "network.txt", layer_summary(network.network, config.input_size))

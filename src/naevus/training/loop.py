@@ -97,7 +97,7 @@ class Trainer:
         fabric: Fabric,
         folder: Path,
     ) -> None:
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed)  # of dropout: the job's own, however the network began
         # Stored pictures are channels-last already; convolutions in that order are faster.
         network = network.to(memory_format=torch.channels_last)
         self._network, self._learning, self._batches = network, learning, batches
@@ -235,10 +235,14 @@ def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:
     ]
     if config.name == "sgd":
         return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            fused=True,
         )
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate)
+    return kind(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(

@@ -1,0 +1,126 @@
+"""Depthwise convolutions in bf16 on the CPU, each gradient by the way that is fast there.
+
+Of a depthwise convolution torch computes two gradients slowly in bf16 on the CPU: that of the
+input at strides above 1 (ten times the fp32 time), and that of the weight for kernels above 3 x 3
+(four to six times). The first is computed in fp32 here, the second as another convolution.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LARGEST_USUAL = 3
+"""Side of the largest kernel whose weight gradient torch computes fast in bf16."""
+
+
+class _Steps(NamedTuple):
+    """How a kernel moves over a picture, by axis."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def speed_up_depthwise(network: nn.Module) -> None:
+    """Make depthwise convolutions compute as this module does, under autocast to bf16.
+
+    Those of other kinds than torch's own and timm's with padding as in TensorFlow stay as they are.
+    Without autocast nothing changes.
+    """
+    for module in network.modules():
+        if type(module) in (nn.Conv2d, Conv2dSame) and _is_depthwise(module):
+            # Bound to the module: a copy of the network must compute with its own weights.
+            module.forward = MethodType(_forward, module)
+
+
+def _is_depthwise(module: Any) -> bool:
+    return (
+        module.groups == module.in_channels == module.out_channels > 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def _forward(module: nn.Conv2d, pictures: Tensor) -> Tensor:
+    device = pictures.device.type
+    if not torch.is_autocast_enabled(device):
+        return type(module).forward(module, pictures)
+    pictures = pictures.to(torch.get_autocast_dtype(device))
+    if isinstance(module, Conv2dSame):
+        pictures = pad_same(pictures, module.kernel_size, module.stride, module.dilation)
+    assert not isinstance(module.padding, str)
+    steps = _Steps(module.stride, module.padding, module.dilation)
+    filtered: Tensor = _Depthwise.apply(pictures, module.weight, steps)
+    return filtered if module.bias is None else filtered + module.bias[:, None, None].to(filtered)
+
+
+class _Depthwise(torch.autograd.Function):
+    """Filters each channel of N x C x H x W pictures with its own kernel, C x 1 x k x l, fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(pictures, weight)
+        ctx.steps = steps
+        return functional.conv2d(
+            pictures, weight.to(pictures.dtype), None, *steps, groups=len(weight)
+        )
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        pictures, weight = ctx.saved_tensors
+        to_pictures = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_pictures = _input_gradient(slope, pictures, weight, ctx.steps)
+        if ctx.needs_input_grad[1]:
+            to_weight = _weight_gradient(slope, pictures, weight, ctx.steps)
+        return to_pictures, to_weight, None
+
+
+def _input_gradient(slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
+    dtype = pictures.dtype if max(steps.stride) == 1 else torch.float32
+    # The values of the pictures do not matter to their gradient, only their form does.
+    found: Tensor = _gradients(slope.to(dtype), pictures.to(dtype), weight.to(dtype), steps, 0)
+    return found.to(pictures.dtype)
+
+
+def _weight_gradient(slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
+    if max(weight.shape[2:]) <= _LARGEST_USUAL:
+        return _gradients(slope, pictures, weight.to(slope.dtype), steps, 1).float()
+    # The gradient is a depthwise convolution itself: every channel of every picture filtered by
+    # its own slopes, stride and dilation having changed places; then a sum over the pictures.
+    count, channels = slope.shape[:2]
+    flat, kernels = (_pictures_as_channels(tensor) for tensor in (pictures, slope))
+    of_each = functional.conv2d(
+        flat[None], kernels[:, None], None, steps.dilation, steps.padding, steps.stride, len(flat)
+    )
+    rows, columns = weight.shape[2:]
+    of_each = of_each[0, :, :rows, :columns].reshape(count, channels, 1, rows, columns)
+    return of_each.sum(0, dtype=torch.float32)
+
+
+def _pictures_as_channels(pictures: Tensor) -> Tensor:
+    """Take N x C x H x W to (N C) x H x W, channels last in memory."""
+    return pictures.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)
+
+
+def _gradients(
+    slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps, wanted: int
+) -> Tensor:
+    """Return torch's gradient of the input (0) or the weight (1)."""
+    mask = [wanted == 0, wanted == 1, False]
+    found: Tensor = torch.ops.aten.convolution_backward(
+        slope, pictures, weight, None, *steps, False, [0, 0], len(weight), mask
+    )[wanted]
+    return found
