@@ -1,14 +1,17 @@
 """How much of a training's time is the network's own: the whole loop against bare steps.
 
-Four ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels,
-in turn, several rounds in one process:
+Four ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in turn, several
+rounds in one process after one that is not counted:
 
 - naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
-  on an inner split, history, checkpoints; as ``naevus train`` does it;
-- bare: forward, backward and optimiser of the same prepared network on one ready batch;
+  on an inner split, history, checkpoint: an epoch of ``naevus train`` with the recipe;
+- bare: forward, backward and optimiser of the same network, prepared the same way and in the same
+  precision, on one ready batch;
 - returned: the same, with the C library's habit of returning freed memory to the system;
 - plain: the same network as timm makes it, on one ready batch, under bf16 autocast and
-  channels_last (a sixth of the steps: without instructions for bf16 they are slow).
+  channels_last (a sixth of the steps on processors without instructions for bf16).
+
+A job's start, once an hour, is not counted; an epoch's end is, though epochs are short here.
 
     python benchmarks/bench_training.py --steps 20
 """
@@ -18,31 +21,34 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import timm
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from naevus.datasets.folds import inner_split, make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
 from naevus.training.batches import BatchMaker
 from naevus.training.classification import ClassificationLearning
-from naevus.training.config import TrainConfig
+from naevus.training.config import TrainConfig, load_config
 from naevus.training.job import Material, prepare, select_pictures
 from naevus.training.loop import Trainer, Watch, make_optimiser
 from naevus.training.memory import kept_memory
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from naevus.training.networks import Preprocessed, build_classifier
+from naevus.training.precision import fabric_for, resolve
 
 BATCH, SIZE = 32, 160
+RECIPE = Path(__file__).parents[1] / "recipes" / "classification.toml"
+WATCHED = 19
+"""Training pictures for each one of the inner split: the recipe's share of 0.05."""
+
+Way = Callable[[], Callable[[], int]]
+"""Makes ready a round, and returns what is timed; that returns how many steps it made."""
 
 
 def main() -> None:
@@ -50,27 +56,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="threads that prepare batches")
     asked = parser.parse_args()
+    config = load_config(
+        RECIPE,
+        "classification",
+        {"epochs": 1, "batch_size": BATCH, "sizes": [[0, SIZE]], "workers": asked.workers},
+    )
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), asked.steps, asked.rounds)
+        compare(Path(folder), config, asked.steps, asked.rounds)
 
 
-def compare(folder: Path, steps: int, rounds: int) -> None:
+def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
     """Time the four ways in turn and print their ratios."""
     console = Console()
     console.print(f"drawing pictures for {steps} steps of {BATCH}")
-    train = whole_training(folder, steps)
-    ways = {
-        "naevus": train,
-        "bare": kept_memory()(bare_steps(steps)),
-        "returned": bare_steps(steps),
-        "plain": plain_steps(max(1, steps // 6)),
+    native = resolve("auto") == "bf16-mixed"
+    ways: dict[str, Way] = {
+        "naevus": whole_training(folder, config, steps),
+        "bare": bare_steps(config, steps, keep=True),
+        "returned": bare_steps(config, steps, keep=False),
+        "plain": plain_steps(steps if native else max(1, steps // 6)),
     }
+    for way in ways.values():
+        way()()
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            timed = way()
             began = time.perf_counter()
-            done = way()
+            done = timed()
             rates[name].append(done * BATCH / (time.perf_counter() - began))
     table = Table("way", title=f"{rounds} rounds of {steps} steps, batch {BATCH}, {SIZE} px")
     for column in ("pictures/s, median", "least", "most", "naevus against it, median of rounds"):
@@ -83,66 +98,67 @@ def compare(folder: Path, steps: int, rounds: int) -> None:
             f"{median(ratios):.2f} ×",
         )
     console.print(table)
-
-
-def whole_training(folder: Path, steps: int) -> Callable[[], int]:
-    """Return the real training loop over drawn pictures; it makes ``steps`` steps and more."""
-    # Three fifths of the drawn pictures belong to Task 3; a fold and a watched part stay out.
-    wanted = steps * BATCH
-    write_isic2018(folder / "data", pictures=int(wanted / 0.6 / 0.8 / 0.95) + 40, size=256)
-    config = TrainConfig.model_validate(
-        {
-            "task": "classification",
-            "epochs": 1,
-            "batch_size": BATCH,
-            "sizes": [[0, SIZE]],
-            "data": {"parts": ["task3"], "inner_share": 0.05},
-        }
+    console.print(
+        f"precision {resolve(config.precision)}, torch {torch.__version__} on "
+        f"{torch.get_num_threads()} threads, {config.workers} for batches"
     )
+
+
+def whole_training(folder: Path, config: TrainConfig, steps: int) -> Way:
+    """Return an epoch of the real training over drawn pictures, as ``train_fold`` makes it."""
+    wanted = steps * BATCH
+    watched = max(1, wanted // WATCHED)
+    # Three fifths of the drawn pictures belong to Task 3.
+    write_isic2018(folder / "data", pictures=int((wanted + watched) / 0.6) + 10, size=256)
     dataset = select_pictures(load(folder / "data"), config)
     material = Material(dataset, folder / "cache")
     prepare(material, config, lambda _: lambda _done, _total: None)
-    folds = make_folds(dataset)
-    training, inner = inner_split(folds, 0, dataset, config.data.inner_share, config.seed)
-    table = dataset.table
+    ids, table = list(dataset.ids), dataset.table
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
+    training, inner = ids[:wanted], ids[wanted : wanted + watched]
     rounds = iter(range(1000))
 
-    @kept_memory()
-    def train() -> int:
+    def ready() -> Callable[[], int]:
         learning = ClassificationLearning(
             config, material.stores, training, inner, diagnoses, dataset.taxonomy
         )
-        batches = BatchMaker(learning.training, config)
+        network = learning.network()
+        fabric = fabric_for(network, resolve(config.precision))
+        batches = BatchMaker(learning.training, config, learning.draw)
         run = folder / f"round-{next(rounds)}"
         run.mkdir()
-        trainer = Trainer(learning.network(), learning, batches, config, Fabric(devices=1), run)
-        trainer.fit(Watch(lambda *_: None, lambda _: None))
-        return batches.steps
+        trainer = Trainer(network, learning, batches, config, fabric, run)
 
-    return train
+        @kept_memory()
+        def train() -> int:
+            trainer.fit(Watch(lambda *_: None, lambda _: None))
+            return batches.steps
+
+        return train
+
+    return ready
 
 
-def bare_steps(steps: int) -> Callable[[], int]:
+def bare_steps(config: TrainConfig, steps: int, *, keep: bool) -> Way:
     """Return forward, backward and optimiser of the prepared network on one batch."""
-    from naevus.training.networks import Preprocessed, build_classifier
-
     network = Preprocessed(build_classifier()).train().to(memory_format=torch.channels_last)
-    optimiser = make_optimiser(network, TrainConfig(task="classification").optimiser)
+    fabric = fabric_for(network, resolve(config.precision))
+    wrapped, optimiser = fabric.setup(network, make_optimiser(network, config.optimiser))
     pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
     labels = torch.randint(0, 7, (BATCH,))
 
     def step() -> int:
         for _ in range(steps):
-            functional.cross_entropy(network(pixels), labels).backward()
+            fabric.backward(functional.cross_entropy(wrapped(pixels).float(), labels))
             optimiser.step()
             optimiser.zero_grad()
         return steps
 
-    return step
+    timed = kept_memory()(step) if keep else step
+    return lambda: timed
 
 
-def plain_steps(steps: int) -> Callable[[], int]:
+def plain_steps(steps: int) -> Way:
     """Return the steps of the plain network under bf16 autocast and channels_last."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=7).train()
     network = network.to(memory_format=torch.channels_last)
@@ -159,7 +175,7 @@ def plain_steps(steps: int) -> Callable[[], int]:
             optimiser.zero_grad()
         return steps
 
-    return step
+    return lambda: step
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 
 from naevus import __version__
 from naevus.bundles.bundle import Bundle, write_bundle
@@ -26,7 +25,7 @@ from naevus.training.export.graph import export_onnx
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed
-from naevus.training.precision import prepare_network, resolve
+from naevus.training.precision import fabric_for, resolve
 from naevus.training.segmentation import SegmentationLearning
 from naevus.training.summary import layer_summary
 
@@ -173,8 +172,7 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)
-    prepare_network(network, precision)
-    fabric = Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
+    fabric = fabric_for(network, precision)
     fabric.launch()
     write_text(folder / "network.txt", layer_summary(network.network, config.input_size))
     _log.info(

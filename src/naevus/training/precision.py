@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from naevus.training.depthwise import speed_up_depthwise
@@ -26,6 +27,12 @@ def resolve(precision: Literal["auto", "32", "bf16"]) -> FabricPrecision:
             native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
         precision = "bf16" if native else "32"
     return "bf16-mixed" if precision == "bf16" else "32-true"
+
+
+def fabric_for(network: nn.Module, precision: FabricPrecision) -> Fabric:
+    """Return what trains a network in a precision, after preparing the network for it."""
+    prepare_network(network, precision)
+    return Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
 
 
 def prepare_network(network: nn.Module, precision: FabricPrecision) -> None:
