@@ -12,6 +12,7 @@ import typer
 
 from naevus import __version__
 from naevus.cli import (
+    ablate,
     check,
     compare,
     data,
@@ -113,6 +114,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "predict": predict.predict,
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
+        "ablate": ablate.ablate,
         "report": report.report,
         "engines": engines.engines,
     },

@@ -15,9 +15,10 @@ from naevus.cli.console import console, errors, progress
 from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from naevus.datasets.records import Dataset
+    from naevus.training.config import TrainConfig
     from naevus.training.job import Material
     from naevus.training.run import Run
 
@@ -65,24 +66,17 @@ def train(
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
     """
     from naevus.datasets.folds import Folds, make_folds
-    from naevus.datasets.layouts import load
     from naevus.training.config import load_config
     from naevus.training.run import Run
 
-    overrides = dict(map(_parse, setting or []))
+    overrides = dict(map(parse_setting, setting or []))
     if weights is not None:
         overrides["network.weights"] = weights
     config = load_config(recipe, task, overrides)
-    loaded = load(data)
-    for folder in (*(copies or ()), *([masks] if masks else ())):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
-    if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
-        raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
     source = Run.open(warm_start) if warm_start else None
-    from naevus.training.job import Material, select_pictures  # late: torch takes seconds
+    dataset = pictures_of(data, config, masks, copies or [])
+    from naevus.training.job import Material  # late: torch takes seconds
 
-    dataset = select_pictures(loaded, config)
     dealt = Folds.read(folds) if folds else make_folds(dataset)
     dealt.check(dataset)
     material = Material(
@@ -98,6 +92,27 @@ def train(
     run = Run.start(out, config, dealt, inputs_of(dataset, material))
     with logged(out / "train.log"):
         train_folds(run, chosen, material)
+
+
+def pictures_of(
+    data: Path, config: TrainConfig, masks: Path | None, copies: Sequence[Path]
+) -> Dataset:
+    """Return the training pictures of a recipe in a folder, after a look at what else is named.
+
+    Raises:
+        DataError: A folder is absent, or holds no mask of any picture.
+    """
+    from naevus.datasets.layouts import load
+
+    loaded = load(data)
+    for folder in (*copies, *([masks] if masks else ())):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
+    if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
+        raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
+    from naevus.training.job import select_pictures  # late: torch takes seconds
+
+    return select_pictures(loaded, config)
 
 
 def train_folds(run: Run, folds: list[int], material: Material) -> None:
@@ -129,7 +144,7 @@ def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:
     }
 
 
-def _parse(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
     """Return the name and value of a setting; values are TOML, bare words are strings."""
     name, equals, value = text.partition("=")
     if not equals:

@@ -1,0 +1,175 @@
+"""``naevus ablate``: what each change to a recipe gains or costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from naevus.cli.console import console, errors, progress
+
+if TYPE_CHECKING:
+    from naevus.datasets.folds import Folds
+    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.records import Dataset
+    from naevus.evaluation.ablations import Ablation
+    from naevus.training.ablation.arms import Trained
+    from naevus.training.ablation.plan import Plan
+    from naevus.training.config import TrainConfig
+    from naevus.training.job import Material
+
+
+def ablate(
+    plan: Annotated[Path, typer.Argument(help="What is tried: TOML, as recipes/ablations has.")],
+    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    out: Annotated[Path, typer.Option(help="Runs and tables; what is there is not made again.")],
+    folds: Annotated[
+        Path | None, typer.Option(help="Folds made by `naevus folds`; else 5 with seed 2018.")
+    ] = None,
+    fold: Annotated[int, typer.Option(help="The fold that is held out.")] = 0,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="This arm and the reference alone; may be repeated.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Predicted masks that crops are cut by.")
+    ] = None,
+    copies: Annotated[
+        list[Path] | None, typer.Option(help="Other copies of the same ids, for every arm.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting of all arms.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Decoded pictures; beside the runs by default.")
+    ] = None,
+) -> None:
+    """Train a recipe's variations under one budget and compare them on one held-out fold.
+
+    Started again with the same words it goes on; runs are under OUT/arms. The table, with paired
+    differences from the reference by lesion, is OUT/ablation.md, .csv and .json.
+
+    Examples:
+      naevus ablate recipes/ablations/classification.toml ISIC2018 --out runs/abl
+      naevus ablate my-plan.toml ISIC2018 --arm crop --arm both --out runs/abl
+    """
+    from naevus.cli.train import parse_setting, pictures_of
+    from naevus.datasets.folds import Folds, make_folds
+    from naevus.training.ablation.plan import load_plan, recipes
+
+    chosen = load_plan(plan)
+    shown = chosen.shown(tuple(arm or ()))
+    configs = recipes(chosen, plan.parent, dict(map(parse_setting, setting or [])))
+    dataset = pictures_of(data, configs[chosen.to_train(shown)[0]], masks, copies or [])
+    dealt = Folds.read(folds) if folds else make_folds(dataset)
+    dealt.check(dataset)
+    dealt.held_out(fold)  # refuses a fold that is not there, before a folder is made
+    workshop = _Workshop(
+        chosen, dataset, dealt, fold, out, cache or out / "cache", masks, tuple(copies or ())
+    )
+    found = workshop.ablation(shown, configs)
+    _write(found, out)
+    _show(found, out)
+
+
+@dataclass
+class _Workshop:
+    """Where the arms are trained and asked."""
+
+    plan: Plan
+    dataset: Dataset
+    folds: Folds
+    fold: int
+    out: Path
+    cache: Path
+    masks: Path | None
+    copies: tuple[Path, ...]
+    trained: dict[str, Trained] = field(default_factory=dict)
+
+    def ablation(self, shown: tuple[str, ...], every: dict[str, TrainConfig]) -> Ablation:
+        """Train what is not trained, and compare."""
+        from naevus.evaluation.ablations import ablation
+        from naevus.training.ablation.arms import answers_of, budget_of
+
+        arms = self.plan.arms
+        configs = {name: every[name] for name in self.plan.to_train(shown)}
+        for name, config in configs.items():
+            detail_of = arms[name].detail_of
+            self._train(name, self._coarser(config, every, detail_of) if detail_of else config)
+        tables = {}
+        for name in shown:
+            with progress(f"asking {name}") as move:
+                tables[name] = answers_of(self.plan, name, self.trained, move)
+        abouts = {name: arms[name].about for name in shown}
+        budget = budget_of(configs[self.plan.reference], self.fold)
+        if any(config.data.crop_mode != "full" for config in configs.values()):
+            own = "the data set's own masks, which are better than a model's"
+            budget += f" Crops are cut by {'predicted masks' if self.masks else own}."
+        return ablation(self.plan.title, budget, tables, abouts, self.plan.reference)
+
+    def _material(self, config: TrainConfig) -> Material:
+        from naevus.training.job import Material
+
+        # Centre squares are the same whatever the masks: one cache for all arms that see them.
+        masks = None if config.data.crop_mode == "full" else self.masks
+        return Material(self.dataset, self.cache, masks=masks, copies=self.copies)
+
+    def _coarser(
+        self, config: TrainConfig, every: dict[str, TrainConfig], name: str
+    ) -> TrainConfig:
+        from naevus.training.ablation.arms import check_masks, side_of_crops, with_detail
+
+        crops = every[name]
+        sources = self._material(crops).sources()
+        check_masks(sources, name)
+        with progress("measuring crops") as move:
+            return with_detail(config, side_of_crops(sources, crops.data.crop_margin, move))
+
+    def _train(self, name: str, config: TrainConfig) -> None:
+        from naevus.cli.train import inputs_of, logged, train_folds
+        from naevus.training.ablation.arms import Trained, check_masks
+        from naevus.training.job import prepare
+        from naevus.training.run import Run
+
+        material = self._material(config)
+        if config.data.crop_mode != "full":
+            check_masks(material.sources(), name)
+        inputs = inputs_of(self.dataset, material)
+        run = Run.start(self.out / "arms" / name, config, self.folds, inputs)
+
+        def store() -> PixelStore:
+            if "pictures" not in material.stores:
+                prepare(material, config, lambda _: lambda _done, _total: None)
+            return material.stores["pictures"]
+
+        self.trained[name] = Trained(run, self.fold, store)
+        if self.fold not in run.finished():
+            console.rule(f"arm {name}", align="left")
+            with logged(run.folder / "train.log"):
+                train_folds(run, [self.fold], material)
+
+
+def _write(found: Ablation, out: Path) -> None:
+    from naevus.files import atomic, write_json, write_text
+
+    write_text(out / "ablation.md", found.markdown())
+    write_json(out / "ablation.json", found.to_dict())
+    with atomic(out / "ablation.csv") as temporary:
+        found.table().to_csv(temporary, index=False)
+
+
+def _show(found: Ablation, out: Path) -> None:
+    from rich.table import Table
+
+    head, *rows = found.summary()
+    table = Table(title=found.title)
+    for number, column in enumerate(head):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in (found.budget, *found.lines()):
+        console.print(line, markup=False)
+    console.print(f"tables: {out / 'ablation.md'}, .csv, .json")
+    errors.print("Research use only, never a diagnosis.", style="dim")

@@ -1,0 +1,244 @@
+"""What each change to a recipe gains or costs, on the same held-out pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from naevus.errors import DataError
+from naevus.evaluation.comparison import compare
+from naevus.evaluation.outoffold import classification_scores, taxonomy_of
+from naevus.evaluation.pairing import in_common
+from naevus.evaluation.subgroups import holm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.comparison import Comparison
+    from naevus.evaluation.intervals import Interval
+
+OtherDecision = Literal["raw", "probable"]
+"""The network's largest logit as it comes, or the largest natural probability."""
+HEADLINE = "balanced accuracy, balanced decision"
+"""The score whose p-values are corrected for the number of arms."""
+ACCURACY = "accuracy, probable decision"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One change, and what it does.
+
+    Attributes:
+        name: What it is called.
+        about: What differs from the reference, in words.
+        comparison: Reference against arm; differences are arm - reference.
+        p: Of the headline's difference, corrected for all arms (Holm 1979).
+    """
+
+    name: str
+    about: str
+    comparison: Comparison
+    p: float
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Arms with one budget, each against the reference.
+
+    Attributes:
+        title: What is tried.
+        budget: What every arm was given, in words.
+        reference: The name of what the others are compared with.
+        scores: The reference's balanced accuracy and accuracy.
+        arms: The others.
+    """
+
+    title: str
+    budget: str
+    reference: str
+    scores: Mapping[str, Interval]
+    arms: tuple[Arm, ...]
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each arm and score, recalls among them."""
+        rows = [
+            {
+                "arm": arm.name,
+                "about": arm.about,
+                "score": one.score,
+                "reference": one.a,
+                "value": one.b,
+                "difference": one.difference.value,
+                "low": one.difference.low,
+                "high": one.difference.high,
+                "p": one.p,
+                "p_holm": arm.p if one.score == HEADLINE else np.nan,
+                "pictures": arm.comparison.pictures,
+                "lesions": one.groups,
+            }
+            for arm in self.arms
+            for one in (*arm.comparison.differences, *arm.comparison.recalls)
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole as a dictionary that JSON can hold; changed answers are left out."""
+        return {
+            "title": self.title,
+            "budget": self.budget,
+            "reference": self.reference,
+            "scores": {name: interval._asdict() for name, interval in self.scores.items()},
+            "arms": [
+                {
+                    "name": arm.name,
+                    "about": arm.about,
+                    "p_holm": arm.p,
+                    **{k: v for k, v in arm.comparison.to_dict().items() if k != "changed"},
+                }
+                for arm in self.arms
+            ],
+        }
+
+    def summary(self) -> list[tuple[str, ...]]:
+        """Return the headline figures as text: a row of column names, then one an arm.
+
+        Differences are in points (hundredths), with their 95 % intervals by lesion.
+        """
+        rows: list[tuple[str, ...]] = [
+            ("arm", "balanced accuracy", "difference", "p (Holm)", "accuracy", "difference"),
+            (
+                self.reference,
+                f"{self.scores['balanced_accuracy'].value:.3f}",
+                "reference",
+                "",
+                f"{self.scores['accuracy'].value:.3f}",
+                "reference",
+            ),
+        ]
+        for arm in self.arms:
+            found = {one.score: one for one in arm.comparison.differences}
+            (balanced, first), (accuracy, second) = (
+                (f"{found[score].b:.3f}", _points(found[score].difference))
+                for score in (HEADLINE, ACCURACY)
+            )
+            rows.append((arm.name, balanced, first, f"{arm.p:.2g}", accuracy, second))
+        return rows
+
+    def lines(self) -> list[str]:
+        """Return what is said under the table: the reference's intervals, and what arms are."""
+        names = (("balanced_accuracy", "balanced accuracy"), ("accuracy", "accuracy"))
+        own = "; ".join(f"{words} {self.scores[name]}" for name, words in names)
+        return [f"{self.reference}: {own}", *(f"{arm.name}: {arm.about}" for arm in self.arms)]
+
+    def markdown(self) -> str:
+        """Return title, budget, table and notes as Markdown."""
+        head, *rows = self.summary()
+        table = [
+            f"| {' | '.join(head)} |",
+            f"|{'---|' * len(head)}",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+        notes = [f"- {line}" for line in self.lines()]
+        return "\n".join([f"## {self.title}", "", self.budget, "", *table, "", *notes, ""])
+
+
+def ablation(
+    title: str,
+    budget: str,
+    tables: Mapping[str, pd.DataFrame],
+    abouts: Mapping[str, str],
+    reference: str,
+) -> Ablation:
+    """Compare the arms with the reference on the pictures that all of them answer.
+
+    Args:
+        title: What is tried.
+        budget: What every arm was given.
+        tables: Out-of-fold tables of logits by arm, the reference among them.
+        abouts: What differs, by arm.
+        reference: Which arm the others are compared with.
+
+    Raises:
+        DataError: There is no other arm, the tables have no picture in common, or their truths or
+            groups differ.
+    """
+    others = [name for name in tables if name != reference]
+    if reference not in tables or not others:
+        raise DataError("there is nothing to compare", "name the reference and another arm")
+    common = set.intersection(*(set(table["image_id"]) for table in tables.values()))
+    if not common:
+        raise DataError("the arms have no picture in common", "compare arms of one fold")
+    kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
+    found = [compare(kept[reference], kept[name], (reference, name)) for name in others]
+    corrected = holm([one.differences[0].p for one in found])
+    _, scores = classification_scores(kept[reference], taxonomy_of(kept[reference]))
+    return Ablation(
+        title,
+        budget,
+        reference,
+        scores,
+        tuple(
+            Arm(name, abouts[name], one, float(p))
+            for name, one, p in zip(others, found, corrected, strict=True)
+        ),
+    )
+
+
+def mean_table(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+    """Return the answers of several networks as one: the mean of their natural logits.
+
+    Each is first freed of its weights, and (for the balanced decision) of its shares, as
+    predictions with several members are.
+
+    Args:
+        tables: Out-of-fold tables of one taxonomy.
+        names: What they are called.
+
+    Raises:
+        DataError: They have no picture in common, or their truths or groups differ.
+    """
+    same = {"truth": "diagnosis", "group_id": "group"}
+    result = tables[0]
+    for table, name in zip(tables[1:], names[1:], strict=True):
+        result, _ = in_common(result, table, (names[0], name), same)
+    ids = result["image_id"].tolist()
+    ordered = [table.set_index("image_id").loc[ids] for table in tables]
+    codes = taxonomy_of(result).codes
+
+    def logarithms(kind: str) -> list[NDArray[np.float64]]:
+        columns = [f"{kind}_{code}" for code in codes]
+        return [np.log(table[columns].to_numpy(np.float64)) for table in ordered]
+
+    logits = [table[[f"logit_{code}" for code in codes]].to_numpy(np.float64) for table in ordered]
+    natural = np.mean(np.subtract(logits, logarithms("weight")), axis=0)
+    shares = np.exp(np.mean(logarithms("share"), axis=0))
+    result = result.copy()
+    for place, code in enumerate(codes):
+        result[f"logit_{code}"] = natural[:, place]
+        result[f"weight_{code}"] = 1.0
+        result[f"share_{code}"] = shares[:, place]
+    return result
+
+
+def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
+    """Return a table whose every answer is by another decision.
+
+    Args:
+        table: An out-of-fold table.
+        decision: ``raw``: the largest logit, neither weights nor shares being taken off;
+            ``probable``: the largest natural probability.
+    """
+    codes = taxonomy_of(table).codes
+    even = {f"share_{code}": 1 / len(codes) for code in codes}
+    bare = {f"weight_{code}": 1.0 for code in codes} if decision == "raw" else {}
+    return table.assign(**even, **bare)
+
+
+def _points(difference: Interval) -> str:
+    value, low, high = (100 * part for part in difference)
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"

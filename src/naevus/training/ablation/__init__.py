@@ -1,0 +1,1 @@
+"""Several recipes under one budget: what each change gains or costs."""

@@ -1,0 +1,145 @@
+"""An ablation's arms: what each is trained on, and what it answers to the held-out pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from naevus.bundles.bundle import Bundle
+from naevus.errors import DataError
+from naevus.evaluation.ablations import decided, mean_table
+from naevus.files import atomic
+from naevus.images.geometry import box_of, square_with_margin
+from naevus.images.masks import plausible
+from naevus.images.read import read_mask
+from naevus.inference.heldout import heldout_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from naevus.datasets.pixelstore import PixelStore, Source
+    from naevus.images.geometry import ViewSet
+    from naevus.training.ablation.plan import Plan
+    from naevus.training.config import TrainConfig
+    from naevus.training.run import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished fold of an arm that trains.
+
+    Attributes:
+        run: Its run.
+        fold: The fold.
+        store: Opens the cache of its pictures; called where they are to be seen again.
+    """
+
+    run: Run
+    fold: int
+    store: Callable[[], PixelStore]
+
+    def answers(
+        self, views: ViewSet = "none", progress: Callable[[int, int], None] | None = None
+    ) -> pd.DataFrame:
+        """Return the fold's out-of-fold table, its pictures seen in some views; kept in a file."""
+        folder = self.run.fold_folder(self.fold)
+        table = pd.read_parquet(folder / "heldout.parquet")
+        if views == "none":
+            return table
+        kept = folder / f"heldout-{views}.parquet"
+        if not kept.exists():
+            bundle = Bundle.read(self.run.bundle_folder(self.fold))
+            ids = table["image_id"].tolist()
+            seen = heldout_logits(bundle, self.store(), ids, views=views, progress=progress)
+            rest = table[["image_id", *(c for c in table.columns if c not in seen.columns)]]
+            with atomic(kept) as temporary:
+                seen.merge(rest, on="image_id", validate="one_to_one").to_parquet(
+                    temporary, index=False
+                )
+        return pd.read_parquet(kept)
+
+
+def answers_of(
+    plan: Plan,
+    name: str,
+    trained: Mapping[str, Trained],
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Return an arm's out-of-fold table.
+
+    Args:
+        plan: The plan.
+        name: The arm.
+        trained: The finished arms that it is, or is made from.
+        progress: Called with (done, total) pictures where some are seen again.
+    """
+    arm = plan.arms[name]
+    if arm.mean:
+        return mean_table([trained[other].answers() for other in arm.mean], arm.mean)
+    table = trained[arm.of or name].answers(arm.views, progress)
+    return table if arm.decision == "balanced" else decided(table, arm.decision)
+
+
+def budget_of(config: TrainConfig, fold: int) -> str:
+    """Say what every arm was given."""
+    sizes = ", ".join(f"{size} px" for _, size in config.sizes)
+    return (
+        f"Each trained arm had {config.epochs} passes at {sizes}, batches of {config.batch_size}, "
+        f"seed {config.seed}, and was trained once; what is compared is fold {fold}, held out. "
+        "Differences are in points with 95 % intervals by lesion; they tell nothing of "
+        "how another seed would have come out."
+    )
+
+
+def check_masks(sources: Sequence[Source], name: str) -> None:
+    """Refuse to cut crops where most pictures have no mask.
+
+    Raises:
+        DataError: They would be centre squares.
+    """
+    outlined = sum(source.mask_path is not None for source in sources)
+    if 2 * outlined < len(sources):
+        raise DataError(
+            f"{len(sources) - outlined} of {len(sources)} pictures have no mask for arm {name}",
+            "name masks of a model that did not train on them with --masks",
+        )
+
+
+def side_of_crops(
+    sources: Sequence[Source], margin: float, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Return the median side of the crops' squares in their pictures, in pixels.
+
+    Args:
+        sources: Pictures with masks of their size.
+        margin: Of the crops (`naevus.images.crops`).
+        progress: Called with (done, total) pictures.
+
+    Raises:
+        DataError: No mask shows a lesion.
+    """
+    sides = []
+    for done, source in enumerate(sources, start=1):
+        mask = None if source.mask_path is None else read_mask(source.mask_path)
+        box = box_of(mask) if mask is not None and plausible(mask) else None
+        if mask is not None and box is not None:
+            sides.append(square_with_margin(box, margin, *mask.shape).width)
+        if progress is not None:
+            progress(done, len(sources))
+    if not sides:
+        raise DataError("no mask shows a lesion", "name other masks")
+    return round(float(np.median(sides)))
+
+
+def with_detail(config: TrainConfig, side: int) -> TrainConfig:
+    """Return a recipe whose pictures have at most ``side`` pixels a side of their own.
+
+    They are enlarged from it to the network's size, as crops are.
+    """
+    size = min(config.data.cache_size, side)
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"cache_size": size, "copies_size": size})}
+    )

@@ -1,0 +1,143 @@
+"""What an ablation tries, as people write it: TOML with a recipe and its arms."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from naevus.errors import ConfigError
+from naevus.training.config import Section, TrainConfig, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+BUDGET = ("epochs", "batch_size", "sizes", "seed", "early_stopping", "precision")
+"""What all arms have alike."""
+
+
+class ArmPlan(Section):
+    """One arm: a training of its own, another look at one, or the mean of several.
+
+    ``set`` changes settings of the recipe, by dotted names; ``of`` takes another arm's network and
+    sees pictures in ``views`` or answers by ``decision``; ``mean`` averages other arms' logits.
+    """
+
+    about: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    detail_of: str | None = Field(
+        default=None, description="An arm with crops: this one's pictures get no more pixels."
+    )
+    of: str | None = None
+    views: Literal["none", "flips", "dihedral"] = "none"
+    decision: Literal["balanced", "raw", "probable"] = "balanced"
+    mean: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        trained = bool(self.set) or self.detail_of is not None
+        if trained + (self.of is not None) + bool(self.mean) > 1:
+            raise ValueError("an arm either trains, looks at another (of), or is a mean")
+        if self.of is None and (self.views, self.decision) != ("none", "balanced"):
+            raise ValueError("views and decision need `of`: the arm whose network answers")
+        if len(self.mean) == 1:
+            raise ValueError("a mean is of two arms or more")
+        return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The arms that this one is made from."""
+        return (*self.mean, *([self.of] if self.of else []))
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a network of its own."""
+        return not self.needs
+
+
+class Plan(Section):
+    """A title, the recipe's file, what changes for all arms, and the arms; one is the reference."""
+
+    title: str
+    recipe: str
+    reference: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    arms: dict[str, ArmPlan]
+
+    @model_validator(mode="after")
+    def _names_are_arms(self) -> Self:
+        for name, arm in self.arms.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: name arms in small letters, digits and hyphens")
+            for other in (*arm.needs, *([arm.detail_of] if arm.detail_of else [])):
+                if other not in self.arms or not self.arms[other].trained:
+                    raise ValueError(f"{name} is made from {other}, which is no arm that trains")
+            if budget := sorted(set(arm.set) & set(BUDGET)):
+                raise ValueError(f"{name} may not set {budget[0]}: all arms have one budget")
+        if self.reference not in self.arms or not self.arms[self.reference].trained:
+            raise ValueError(f"the reference {self.reference} is no arm that trains")
+        return self
+
+    def shown(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the reference and these arms in the plan's order; no names mean all.
+
+        Raises:
+            ConfigError: There is no such arm.
+        """
+        if unknown := sorted(set(names) - set(self.arms)):
+            raise ConfigError(f"no arm is called {unknown[0]}", f"there are {', '.join(self.arms)}")
+        return tuple(n for n in self.arms if not names or n in names or n == self.reference)
+
+    def to_train(self, shown: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the arms that must be trained for these to be shown, in the plan's order."""
+        needed = {one for name in shown for one in (self.arms[name].needs or (name,))}
+        return tuple(name for name in self.arms if name in needed)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ConfigError: The file cannot be read, is not TOML, or is no plan.
+    """
+    try:
+        settings = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read", "name an existing plan") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML ({error})", "mend the file") from error
+    try:
+        return Plan.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{path}: {where + ': ' if where else ''}{said}",
+            "see recipes/ablations for an example",
+        ) from error
+
+
+def recipes(
+    plan: Plan, folder: Path, overrides: Mapping[str, Any] | None = None
+) -> dict[str, TrainConfig]:
+    """Return the resolved recipe of each arm that trains.
+
+    Args:
+        plan: The plan.
+        folder: Where it lies; its recipe is named from there.
+        overrides: Settings of all arms, before each arm's own.
+
+    Raises:
+        ConfigError: The recipe cannot be read, is not for diagnoses, or a setting is unknown.
+    """
+    shared = {**plan.settings, **(overrides or {})}
+    return {
+        name: load_config(folder / plan.recipe, "classification", {**shared, **arm.set})
+        for name, arm in plan.arms.items()
+        if arm.trained
+    }
