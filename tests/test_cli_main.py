@@ -33,6 +33,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "compare",
+    "ablate",
     "report",
     "engines",
     "lint-submission",

@@ -66,9 +66,6 @@ views = "flips"
 about = "as they come"
 of = "full"
 decision = "raw"
-[arms.ones]
-about = "no weights"
-set = { sampling = "natural" }
 [arms.crop]
 about = "squares round lesions"
 set = { "data.crop_mode" = "crop" }
@@ -130,7 +127,7 @@ def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
     assert made.result.exit_code == 0, made.result.output
     assert "1 passes at 32 px" in made.result.stdout
     assert "Crops are cut by predicted masks" in made.result.stdout
-    names = ["flips", "raw", "ones", "crop", "both", "coarse"]
+    names = ["flips", "raw", "crop", "both", "coarse"]
     whole = json.loads((made.out / "ablation.json").read_text())
     assert [arm["name"] for arm in whole["arms"]] == names
     table = pd.read_csv(made.out / "ablation.csv")
@@ -155,18 +152,14 @@ def test_differences_are_those_of_compare(made: Made) -> None:
 def test_arms_differ_in_what_they_say_alone(made: Made) -> None:
     full = made.run("full").config
     assert (full.epochs, full.sizes) == (1, ((0, 32),))
-    for name, changed in (
-        ("ones", full.model_copy(update={"sampling": "natural"})),
-        ("crop", _with_data(full, crop_mode="crop")),
-    ):
-        assert made.run(name).config == changed
+    assert made.run("crop").config == _with_data(full, crop_mode="crop")
     coarse = made.run("coarse").config
     assert coarse == _with_data(
         full, cache_size=coarse.data.cache_size, copies_size=coarse.data.cache_size
     )
     assert 32 < coarse.data.cache_size < 64
-    held_out = {name: list(made.answers(name)["image_id"]) for name in ("full", "crop", "ones")}
-    assert held_out["full"] == held_out["crop"] == held_out["ones"]
+    held_out = {name: list(made.answers(name)["image_id"]) for name in ("full", "crop", "coarse")}
+    assert held_out["full"] == held_out["crop"] == held_out["coarse"]
 
 
 def _with_data(config: TrainConfig, **changes: Any) -> TrainConfig:
@@ -259,13 +252,16 @@ def test_detail_is_never_more_than_the_recipe_has() -> None:
         (('reference = "full"', 'reference = "raw"'), "the reference raw is no arm that trains"),
         (('of = "full"', 'of = "nothing"'), "flips is made from nothing"),
         (('views = "flips"', 'views = "many"'), "arms.flips.views"),
-        (('set = { sampling = "natural" }', "set = { epochs = 9 }"), "ones may not set epochs"),
+        (
+            ('set = { "data.crop_mode" = "crop" }', "set = { epochs = 9 }"),
+            "crop may not set epochs",
+        ),
         (('mean = ["crop", "full"]', 'mean = ["crop"]'), "a mean is of two"),
         (('mean = ["crop", "full"]', 'mean = ["crop", "raw"]'), "both is made from raw"),
         (('detail_of = "crop"', 'views = "flips"'), "need `of`"),
         (('detail_of = "crop"', 'detail_of = "crop"\nof = "full"'), "either trains"),
-        (("[arms.ones]", '[arms."no weights"]'), "small letters"),
-        (("[arms.ones]", "[arms.ones]\nlr = 3"), "arms.ones.lr"),
+        (("[arms.raw]", '[arms."raw logits"]'), "small letters"),
+        (("[arms.raw]", "[arms.raw]\nlr = 3"), "arms.raw.lr"),
     ],
 )
 def test_mistakes_in_plans_are_named(changed: tuple[str, str], said: str, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def ablate(
     differences from the reference by lesion, is OUT/ablation.md, .csv and .json.
 
     Examples:
-      naevus ablate recipes/ablations/classification.toml ISIC2018 --out runs/abl
-      naevus ablate my-plan.toml ISIC2018 --arm crop --arm both --out runs/abl
+      naevus ablate plan.toml ISIC2018 --out runs/ablations
+      naevus ablate plan.toml ISIC2018 --arm crop --arm both --out runs/crops
     """
     from naevus.cli.train import parse_setting, pictures_of
     from naevus.datasets.folds import Folds, make_folds
