@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from naevus.evaluation.ablations import HEADLINE, ablation, decided, mean_table
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.subgroups import holm
-from naevus.inference.ensemble import Trained, posterior
+from naevus.inference.ensemble import posterior
 from tests.test_evaluation_comparison import diagnoses
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def test_a_mean_is_what_prediction_makes_of_two_members() -> None:
     shuffled = other.sample(frac=1, random_state=0)
     found = probabilities(mean_table([one, shuffled], ["one", "other"]), taxonomy_of(one))
     trained: list[Any] = [
-        (Trained(*(tuple(columns(table, kind)[0]) for kind in ("weight", "share"))), 1.0)
+        (SimpleNamespace(weights=columns(table, "weight")[0], shares=columns(table, "share")[0]), 1)
         for table in (one, other)
     ]
     logits = [columns(table, "logit").astype(np.float32) for table in (one, other)]
@@ -99,6 +100,7 @@ def test_other_decisions_decide_everywhere() -> None:
     table = diagnoses(2.0)
     for place, code in enumerate(taxonomy_of(table).codes):
         table[f"weight_{code}"] = 1.0 + place
+        table[f"share_{code}"] = (place + 1) / 28
     natural, balanced = probabilities(table, taxonomy_of(table))
     for decision, expected in (
         ("raw", columns(table, "logit").argmax(1)),

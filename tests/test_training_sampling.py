@@ -89,7 +89,7 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
     torch.manual_seed(0)
     chance = np.random.default_rng(0)
     network = nn.Linear(2, 7)
-    optimiser = torch.optim.LBFGS(network.parameters(), max_iter=60)
+    optimiser = torch.optim.LBFGS(network.parameters(), max_iter=60, line_search_fn="strong_wolfe")
     drawn = np.concatenate([order(config, epoch, len(labels), job.draw) for epoch in range(8)])
     shown = labels[drawn]
     points = torch.from_numpy(CENTRES[shown] + chance.normal(size=(len(shown), 2))).float()
