@@ -11,7 +11,7 @@ import torch
 
 from naevus.datasets.pixelstore import Form, PixelStore, Source
 from naevus.images.read import write_png
-from naevus.training.batches import BatchMaker, Examples, order, plain_batches
+from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times
 from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -94,6 +94,25 @@ def test_balanced_sampling_draws_by_the_odds() -> None:
     odds = np.array([0.7, 0.1, 0.1, 0.1])
     drawn = Counter(int(index) for epoch in range(300) for index in order(CONFIG, epoch, 4, odds))
     assert drawn[0] / 1200 == pytest.approx(0.7, abs=0.05)
+
+
+def test_every_epoch_deals_what_the_odds_say_but_for_a_fraction_of_a_draw() -> None:
+    odds = np.array([1.0] * 90 + [9.5] * 10) / 185
+    drawn = np.bincount(order(CONFIG, 0, 100, odds), minlength=100)
+    assert set(drawn[:90]) == {0, 1}  # 0.54 of a draw each
+    assert set(drawn[90:]) <= {5, 6}  # 5.1 draws each
+
+
+def test_a_picture_drawn_again_is_varied_anew(stores: tuple[PixelStore, PixelStore]) -> None:
+    only_one = np.array([1.0] + [0.0] * 9)
+    config = CONFIG.model_copy(update={"sampling": "balanced", "batch_size": 10})
+    ((pixels, labels),) = BatchMaker(examples(stores[0]), config, only_one).epoch(0)
+    assert len(set(labels.tolist())) == 1
+    assert len({picture.numpy().tobytes() for picture in pixels}) > 1
+
+
+def test_a_place_in_line_is_counted() -> None:
+    assert times(np.array([3, 1, 3, 3, 1, 0])).tolist() == [0, 0, 1, 2, 1, 0]
 
 
 def test_a_lonely_last_picture_is_left_out(stores: tuple[PixelStore, PixelStore]) -> None:

@@ -2,7 +2,8 @@
 
 One warp does all geometry (views, rotation, zoom, shift, stretch and the change to the network's
 size), so a picture is interpolated once; one 3 x 4 matrix does all colour. What happens to a
-picture depends on (seed, epoch, image id) alone, never on the order or on who prepares it.
+picture depends on (seed, epoch, image id, how often it came before in the epoch) alone, never on
+the order or on who prepares it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def generator(seed: int, epoch: int, image_id: str) -> np.random.Generator:
-    """Return the source of chance for one picture in one epoch."""
-    return np.random.default_rng([seed, epoch, zlib.crc32(image_id.encode())])
+def generator(seed: int, epoch: int, image_id: str, time: int = 0) -> np.random.Generator:
+    """Return the source of chance for one picture, seen for the ``time``-th time in an epoch.
+
+    A picture that is drawn often must not come the same each time: it would be learnt by heart.
+    """
+    return np.random.default_rng([seed, epoch, zlib.crc32(image_id.encode()), time])
 
 
 class Augmentation:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """One picture as it is wanted: which, in which epoch, how large."""
+    """One picture as it is wanted: which, in which epoch, how large, for the how-manieth time."""
 
     row: int
     epoch: int
     size: int
+    time: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class _Pictures:
             pixels = resize(examples.copies[0][image_id], key.size, key.size)
             mask = None if mask is None else resize(mask, key.size, key.size)
         else:
-            chance = generator(self._seed, key.epoch, image_id)
+            chance = generator(self._seed, key.epoch, image_id, key.time)
             stores = [store for store in examples.copies if image_id in store.index]
             store = stores[int(chance.integers(len(stores)))]
             pixels, mask = self._augmentation(store[image_id], mask, key.size, chance)
@@ -93,13 +94,27 @@ def order(
         config: Gives the seed.
         epoch: The epoch, from 0.
         count: How many pictures there are.
-        draw: Probability of each picture under balanced sampling (drawn with replacement), or
-            None for every picture once.
+        draw: Share of each picture in the draws under balanced sampling, or None for every picture
+            once. A picture comes as often as its share says, rounded up or down by chance
+            (systematic sampling).
     """
     chance = np.random.default_rng([config.seed, epoch])
+    mixed = chance.permutation(count)
     if draw is None:
-        return chance.permutation(count)
-    return chance.choice(count, size=count, p=draw)
+        return mixed
+    ends = np.cumsum(draw[mixed]) * count / draw.sum()
+    points = np.arange(count) + chance.random()
+    return chance.permutation(mixed[np.searchsorted(ends, points).clip(max=count - 1)])
+
+
+def times(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each entry how many equal ones came before it."""
+    by_value = np.argsort(indices, kind="stable")
+    ordered = indices[by_value]
+    first = np.searchsorted(ordered, ordered)
+    counted = np.empty_like(by_value)
+    counted[by_value] = np.arange(len(indices)) - first
+    return counted
 
 
 class BatchMaker:
@@ -144,11 +159,12 @@ class BatchMaker:
         config = self._config
         indices = order(config, epoch, len(self._examples.ids), self._draw)
         size = config.size_at(epoch)
+        keys = [
+            Key(int(index), epoch, size, int(time))
+            for index, time in zip(indices, times(indices), strict=True)
+        ]
         batches = [
-            [
-                Key(int(index), epoch, size)
-                for index in indices[step * config.batch_size :][: config.batch_size]
-            ][self._rank :: self._world]
+            keys[step * config.batch_size :][: config.batch_size][self._rank :: self._world]
             for step in range(first, self.steps)
         ]
         return _prepared(self._pictures, batches, config.workers)
