@@ -39,7 +39,39 @@ def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) 
         helper.make_node("Flatten", ["relu"], ["flat"]),
         helper.make_node("MatMul", ["flat", "dense"], ["logits"]),
     ]
-    return _save(path, nodes, weights, size, "logits", ["N", classes])
+    return _save(path, nodes, weights, size, {"logits": ["N", classes]})
+
+
+def write_explained(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
+    """Write a graph that pools its features, and so can tell what its logits are made of."""
+    chance = np.random.default_rng(seed)
+    dense = chance.normal(0, 1, (8, classes))
+    weights = {
+        "kernel": chance.normal(0, 0.2, (8, 3, 3, 3)),
+        "bias": chance.normal(0, 0.1, 8),
+        "dense": dense,
+        "places": dense.T[:, :, None, None],
+        "scale": np.array(1 / 64),
+        "axes": np.array([2, 3], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["cast", "scale"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "Conv", ["planes", "kernel", "bias"], ["conv"], strides=[4, 4], pads=[1, 1, 0, 0]
+        ),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("ReduceMean", ["relu", "axes"], ["embedding"], keepdims=0),
+        helper.make_node("MatMul", ["embedding", "dense"], ["logits"]),
+        helper.make_node("Conv", ["relu", "places"], ["cam"]),
+    ]
+    shapes = {
+        "logits": ["N", classes],
+        "embedding": ["N", 8],
+        "cam": ["N", classes, size // 4, size // 4],
+    }
+    return _save(path, nodes, weights, size, shapes)
 
 
 def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
@@ -54,16 +86,22 @@ def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
         helper.make_node("Conv", ["planes", "kernel", "bias"], ["conv"], pads=[1, 1, 1, 1]),
         helper.make_node("Squeeze", ["conv", "axis"], ["logit"]),
     ]
-    return _save(path, nodes, weights, size, "logit", ["N", size, size])
+    return _save(path, nodes, weights, size, {"logit": ["N", size, size]})
 
 
 _TRAINED = {"weights": WEIGHTS, "shares": SHARES}
 
 
 def classification_bundle(
-    folder: Path, *, size: int = 32, seeds: tuple[int, ...] = (0,), **settings: Any
+    folder: Path,
+    *,
+    size: int = 32,
+    seeds: tuple[int, ...] = (0,),
+    explained: bool = False,
+    **settings: Any,
 ) -> Bundle:
     """Write a classification bundle with one member a seed."""
+    write = write_explained if explained else write_classifier
     trained = {name: settings.pop(name, value) for name, value in _TRAINED.items()}
     about = {name: settings.pop(name) for name in ("provenance", "licence") if name in settings}
     classifier = {
@@ -84,7 +122,7 @@ def classification_bundle(
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     files = {
-        f"member-{seed}.onnx": write_classifier(
+        f"member-{seed}.onnx": write(
             source / f"{seed}.onnx", size=size, seed=seed, classes=len(classifier["classes"])
         )
         for seed in seeds
@@ -110,13 +148,33 @@ def segmentation_bundle(
     return write_bundle(folder, spec, files)
 
 
+def whole_bundle(folder: Path, **settings: Any) -> Bundle:
+    """Write a bundle of both tasks that tells what its logits are made of."""
+    source = folder.parent / f"{folder.name}-graphs"
+    source.mkdir(parents=True)
+    member = {"architecture": "tiny"}
+    classifier = {
+        "members": [{**member, "file": "names.onnx", "input_size": 32, **_TRAINED}],
+        "taxonomy": "isic2018",
+        "classes": ISIC2018.codes,
+        "crop_mode": "crop",
+        **settings,
+    }
+    outlining = {"members": [{**member, "file": "outlines.onnx", "input_size": 48}]}
+    spec = BundleSpec.model_validate({"segmenter": outlining, "classifier": classifier})
+    files = {
+        "names.onnx": write_explained(source / "names.onnx", size=32),
+        "outlines.onnx": write_segmenter(source / "outlines.onnx", size=48),
+    }
+    return write_bundle(folder, spec, files)
+
+
 def _save(
     path: Path,
     nodes: list[Any],
     weights: dict[str, Any],
     size: int,
-    output: str,
-    shape: list[Any],
+    shapes: dict[str, list[Any]],
 ) -> Path:
     tensors = [
         numpy_helper.from_array(
@@ -125,9 +183,12 @@ def _save(
         for name, value in weights.items()
     ]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])
-    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "tiny", [pixels], [result], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    results = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
+    graph = helper.make_graph(nodes, "tiny", [pixels], results, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from naevus.bundles.archive import Limits, cache_folder, pack, unpacked
+from naevus.bundles.archive import Limits, archives_folder, pack, unpacked
 from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
 from naevus.errors import BundleError, NaevusError
 from naevus.files import sha256
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder()
+    return archives_folder()
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_cache_that_cannot_be_written_is_told(packed: Path, cache: Path) -> No
 def test_a_relative_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "naevus" / "bundles"
+    assert archives_folder() == tmp_path / ".cache" / "naevus" / "bundles"
 
 
 def test_a_moved_archive_is_the_same_in_the_cache(packed: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from naevus.images.geometry import Box
-from naevus.images.heat import heat_over
+from naevus.images.heat import Activation, heat_over, overlay
+
+CORNER = np.array([[0, 0], [0, 3]], np.float32)
 
 
 def test_lies_where_the_classifier_looked() -> None:
-    activation = np.array([[0, 0], [0, 3]], np.float32)
-    heat = heat_over(activation, Box(20, 0, 80, 60), 60, 100)
+    heat = heat_over([Activation(CORNER, Box(20, 0, 80, 60), (60, 100))], 60, 100)
     assert heat.shape == (60, 100)
     assert (heat[:, :20] == 0).all()
     assert (heat[:, 80:] == 0).all()
@@ -22,12 +23,38 @@ def test_lies_where_the_classifier_looked() -> None:
 
 @pytest.mark.parametrize("box", [Box(-10, 0, 50, 60), Box(0, -5, 40, 35), Box(-3, -3, 43, 43)])
 def test_a_square_larger_than_the_picture_is_cut_to_it(box: Box) -> None:
-    heat = heat_over(np.ones((5, 5), np.float32), box, 30, 40)
+    heat = heat_over([Activation(np.ones((5, 5), np.float32), box, (30, 40))], 30, 40)
     inside = np.zeros((30, 40), bool)
     inside[max(box.top, 0) : box.bottom, max(box.left, 0) : box.right] = True
     np.testing.assert_array_equal(heat > 0, inside)
 
 
 def test_what_speaks_against_the_class_is_no_heat() -> None:
-    heat = heat_over(np.full((5, 5), -2, np.float32), Box(0, 0, 20, 20), 20, 20)
-    assert (heat == 0).all()
+    against = Activation(np.full((5, 5), -2, np.float32), Box(0, 0, 20, 20), (20, 20))
+    assert (heat_over([against], 20, 20) == 0).all()
+
+
+def test_a_picture_of_another_size_is_heated_in_the_same_places() -> None:
+    activation = Activation(CORNER, Box(20, 0, 80, 60), (60, 100))
+    small, large = heat_over([activation], 60, 100), heat_over([activation], 240, 400)
+    shrunk = large.reshape(60, 4, 100, 4).mean((1, 3))
+    assert np.abs(shrunk - small).max() < 0.05
+    assert heat_over([activation], 1, 1).shape == (1, 1)  # a square of no pixel keeps one
+
+
+def test_members_are_averaged_before_anything_is_left_out() -> None:
+    one = Activation(np.array([[2, -6]], np.float32), Box(0, 0, 2, 1), (1, 2))
+    other = Activation(np.array([[2, 2]], np.float32), Box(0, 0, 2, 1), (1, 2))
+    np.testing.assert_allclose(heat_over([one, other], 1, 2), [[1, 0]])
+
+
+def test_the_overlay_leaves_alone_what_is_not_heated() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    heat = np.zeros((8, 9), np.float32)
+    heat[3, 4], heat[5, 5] = 1, 0.4
+    drawn = overlay(pixels, heat)
+    assert drawn.shape == pixels.shape
+    assert drawn.dtype == np.uint8
+    np.testing.assert_array_equal(drawn[heat == 0], pixels[heat == 0])
+    np.testing.assert_allclose(drawn[3, 4], 0.4 * pixels[3, 4] + 0.6 * 255, atol=1)  # white-hot
+    assert (drawn[5, 5] != pixels[5, 5]).any()

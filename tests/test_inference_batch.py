@@ -16,9 +16,10 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.images.read import read, read_mask, write_png
 from naevus.inference import batch, stream
 from naevus.inference.batch import predict
+from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures, pictures_of_split, unique
-from naevus.inference.prediction import Predictor
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.predictor import Predictor
+from naevus.inference.segmenter import Segmenter
 from naevus.inference.table import about
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
@@ -94,22 +95,23 @@ def test_writes_masks_crops_table_and_submission(
     assert all(path.exists() for path in outcome.files)
     table = pd.read_parquet(out / "predictions.parquet")
     assert table["image_id"].tolist() == [f"ISIC_{number:07d}" for number in range(COUNT)]
-    one = Predictor(segmenter, classifier).predict(pictures / "ISIC_0000004.png")
+    one = Predictor(segmenter, classifier)(pictures / "ISIC_0000004.png")
     row = table.iloc[4]
-    assert one.natural is not None
-    assert one.balanced is not None
     assert one.mask is not None
     p = row[[f"p_{code}" for code in ISIC2018.codes]].to_numpy(float)
     b = row[[f"b_{code}" for code in ISIC2018.codes]].to_numpy(float)
-    np.testing.assert_allclose(p, one.natural, atol=1e-5)
-    np.testing.assert_allclose(b, one.balanced, atol=1e-5)
+    np.testing.assert_allclose(p, list(one.probabilities.values()), atol=1e-5)
+    np.testing.assert_allclose(b, list(one.balanced_probabilities.values()), atol=1e-5)
     assert p.sum() == pytest.approx(1, abs=1e-12)
     assert row["decision_probable"] == ISIC2018.codes[int(p.argmax())]
     assert row["decision_balanced"] == ISIC2018.codes[int(b.argmax())]
     assert row["doubt"] == pytest.approx(1 - p.max())
     assert np.stack(row["members"]).shape == (2, 7)
     assert row["crop_mode"] == "crop"
-    assert list(row["flags"]) == []
+    assert list(row["flags"]) == list(one.flags)
+    assert row["spread"] == pytest.approx(one.spread)
+    assert row["prediction_set"] is None
+    assert (row["height"], row["width"]) == (60, 90)
     assert row["path"] == str(pictures / "ISIC_0000004.png")
     shas = [bundle.sha256 for each in (segmenter, classifier) for bundle in each.bundles]
     assert row["bundles"] == ",".join(shas)
@@ -182,8 +184,10 @@ KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
 from naevus.inference import batch, stream
+from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.classifier import Classifier
+from naevus.inference.segmenter import Segmenter
 
 folder, pictures, out = map(pathlib.Path, sys.argv[1:])
 batch.batches = lambda items: stream.batches(items, 3)

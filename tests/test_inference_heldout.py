@@ -8,8 +8,9 @@ import pytest
 from naevus.evaluation.scoring.segmentation import compare_masks
 from naevus.images.geometry import resize
 from naevus.images.read import read, read_mask, write_png
+from naevus.inference.classifier import Classifier
 from naevus.inference.heldout import heldout_logits, heldout_masks, heldout_scores
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.segmenter import Segmenter
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:

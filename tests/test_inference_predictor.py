@@ -13,10 +13,12 @@ from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_
 from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview, view
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.read import Limits, read, write_png
-from naevus.inference import prediction
+from naevus.inference import looks
+from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
-from naevus.inference.prediction import Predictor, cut_for, look
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.looks import LEAST, cut_for, look
+from naevus.inference.predictor import Predictor
+from naevus.inference.segmenter import Segmenter
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def test_members_of_other_sizes_are_brought_to_the_largest(tmp_path: Path) -> No
 def test_a_classifier_corrects_for_weights_and_shares(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "c", seeds=(0, 1), temperature=1.5))
     batch = noise(4, 32)
-    said = classifier.posterior(batch)
+    said = classifier.answers(batch)
     z = classifier.logits(batch)
     np.testing.assert_allclose(said.logits, z)
     np.testing.assert_allclose(
@@ -229,20 +231,24 @@ def test_one_picture_all_the_way(tmp_path: Path) -> None:
     write_png(picture, lesion(120, 180, (60, 30, 120, 90)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     classifier = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop", seeds=(0, 1)))
-    said = Predictor(segmenter, classifier).predict(picture)
+    said = Predictor(segmenter, classifier)(picture)
     assert said.image_id == "lesion"
     assert said.mask is not None
     assert said.mask.shape == (120, 180)
     np.testing.assert_array_equal(said.mask, segmenter.mask(lesion(120, 180, (60, 30, 120, 90))))
     assert said.box == box_of(said.mask)
     assert said.crop_mode == "crop"
-    assert said.natural is not None
     assert said.members is not None
-    assert said.probable == classifier.classes[int(said.natural.argmax())]
-    assert said.decision in classifier.classes
-    assert said.doubt == pytest.approx(1 - said.natural.max())
+    assert tuple(said.probabilities) == tuple(said.balanced_probabilities) == classifier.classes
+    assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-12)
+    greatest = max(said.probabilities.values())
+    assert said.probabilities[said.diagnosis or ""] == greatest
+    assert said.balanced_diagnosis in classifier.classes
+    assert said.doubt == pytest.approx(1 - greatest)
     assert said.members.shape == (2, 7)
-    assert said.flags == ()
+    absent = (said.prediction_set, said.level, said.heatmap, said.embedding)
+    assert absent == (None,) * 4
+    assert list(said.flags) == []
 
 
 def test_no_lesion_is_flagged_and_the_crop_falls_back(tmp_path: Path) -> None:
@@ -250,21 +256,23 @@ def test_no_lesion_is_flagged_and_the_crop_falls_back(tmp_path: Path) -> None:
     write_png(picture, np.full((60, 90, 3), 230, np.uint8))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     classifier = Classifier(classification_bundle(tmp_path / "c", crop_mode="blank"))
-    said = Predictor(segmenter, classifier).predict(picture)
-    assert (said.flags, said.crop_mode, said.box) == (("empty_mask",), "full", None)
+    said = Predictor(segmenter, classifier)(picture)
+    assert ("empty_mask" in said.flags, said.crop_mode, said.box) == (True, "full", None)
     write_png(picture, np.full((60, 90, 3), 20, np.uint8))
-    said = Predictor(segmenter, classifier).predict(picture)
-    assert (said.flags, said.crop_mode) == (("implausible_mask",), "full")
+    said = Predictor(segmenter, classifier)(picture)
+    assert ("implausible_mask" in said.flags, said.crop_mode) == (True, "full")
+    assert {"dark", "cut_by_border"} <= set(said.flags)
 
 
 def test_masks_alone_and_diagnoses_alone(tmp_path: Path) -> None:
     picture = tmp_path / "p.png"
     write_png(picture, lesion(60, 60, (10, 10, 40, 40)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
-    alone = Predictor(segmenter, None).predict(picture)
+    alone = Predictor(segmenter, None)(picture)
     assert alone.mask is not None
-    assert (alone.natural, alone.probable, alone.decision, alone.doubt) == (None,) * 4
-    full = Predictor(None, Classifier(classification_bundle(tmp_path / "f"))).predict(picture)
+    assert (alone.probabilities, alone.crop_mode) == ({}, None)
+    assert (alone.diagnosis, alone.balanced_diagnosis, alone.doubt, alone.heatmap) == (None,) * 4
+    full = Predictor(None, Classifier(classification_bundle(tmp_path / "f")))(picture)
     assert (full.mask, full.crop_mode) == (None, "full")
     cropping = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop"))
     with pytest.raises(ConfigError, match="sees crops"):
@@ -281,7 +289,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         asked.append(shortest)
         return read(path, shortest=shortest, limits=limits)
 
-    monkeypatch.setattr(prediction, "read", counting)
+    monkeypatch.setattr(looks, "read", counting)
     return asked
 
 
@@ -306,11 +314,11 @@ def test_a_picture_is_decoded_once_unless_its_lesion_is_small(
     picture = tmp_path / "p.jpg"
     photograph(picture, 420, 620, box)
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", size=48))
-    classifier = Classifier(classification_bundle(tmp_path / "c", size=32, crop_mode=mode))
+    classifier = Classifier(classification_bundle(tmp_path / "c", size=96, crop_mode=mode))
     asked = counted(monkeypatch)
-    said = Predictor(segmenter, classifier).predict(picture)
+    said = Predictor(segmenter, classifier)(picture)
     assert said.crop_mode == mode
-    assert asked == [48, *([decoding_side(said.mask, classifier.forms[0])] if again else [])]
+    assert asked == [LEAST, *([decoding_side(said.mask, classifier.forms[0])] if again else [])]
 
 
 @pytest.mark.parametrize("radius", [150, 40])
@@ -340,5 +348,9 @@ def test_a_picture_of_another_format_is_kept_whole_and_a_vast_one_is_not(
     seen = look(picture, segmenter, keep=True)
     assert seen.fine_for(10_000) is seen.pixels is not None  # nothing finer is to be had
     assert look(picture, segmenter).pixels is None
-    monkeypatch.setattr(prediction, "KEPT", 300 * 400 * 3 - 1)
-    assert look(picture, segmenter, keep=True).fine_for(10) is None
+    monkeypatch.setattr(looks, "KEPT", 300 * 400 * 3 // 4)
+    reduced = look(picture, segmenter, keep=True)
+    assert reduced.pixels is not None
+    assert reduced.pixels.shape == (150, 200, 3)
+    assert reduced.fine_for(120) is reduced.pixels  # with a quarter to spare
+    assert reduced.fine_for(121) is None

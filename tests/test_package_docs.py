@@ -83,7 +83,7 @@ def test_every_column_and_field_is_told(generated: Any) -> None:
 def test_commands_are_told_with_their_examples(generated: Any) -> None:
     told = generated.commands()
     assert "## `naevus predict`" in told
-    assert "```sh\nnaevus predict lesion.jpg" in told
+    assert "```sh\nnaevus predict photo.jpg" in told
     assert "--help" not in told
 
 

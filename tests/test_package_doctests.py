@@ -7,6 +7,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import simplejpeg
+
+from naevus.datasets.synthetic.photograph import draw_lesion
+from tests.onnx_graphs import whole_bundle
 
 SOURCE = Path(__file__).parents[1] / "src"
 MODULES = sorted(
@@ -16,8 +20,21 @@ MODULES = sorted(
 )
 
 
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that examples speak of: a bundle, and a drawn picture."""
+    folder = tmp_path_factory.mktemp("examples")
+    whole_bundle(folder / "bundle")
+    picture, _ = draw_lesion("NV", 5, size=160)
+    (folder / "lesion.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
+    return folder
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_give_what_they_show(name: str) -> None:
+def test_examples_give_what_they_show(
+    name: str, material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(material)
     said: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for example in doctest.DocTestFinder().find(import_module(name)):
@@ -33,5 +50,6 @@ def test_central_modules_have_examples() -> None:
         "naevus.evaluation.intervals",
         "naevus.images.crops",
         "naevus.images.geometry",
+        "naevus.inference.predictor",
         "naevus.taxonomy",
     } <= set(MODULES)

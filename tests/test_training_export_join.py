@@ -21,8 +21,9 @@ from naevus.bundles.bundle import Bundle
 from naevus.datasets.forms import Form
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import BundleError, DataError, RunError
+from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.segmenter import Segmenter
 from naevus.training.export import join
 from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
 from naevus.training.export.graph import export_onnx

@@ -20,7 +20,7 @@ from naevus.evaluation.scoring.segmentation import compare_masks
 from naevus.images.crops import cut
 from naevus.images.geometry import resize
 from naevus.images.read import read, read_mask, write_png
-from naevus.inference.predictor import Segmenter
+from naevus.inference.segmenter import Segmenter
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
 from naevus.training.config import TrainConfig

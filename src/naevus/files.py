@@ -78,6 +78,24 @@ def sha256_of(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def cache_folder(name: str) -> Path | None:
+    """Return ``naevus/<name>`` in the user's cache; it need not exist.
+
+    The cache is ``$XDG_CACHE_HOME`` where that is an absolute path, else ``~/.cache`` (XDG Base
+    Directory Specification).
+
+    Returns:
+        None where there is neither.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # unset, or to be ignored as the specification says
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            return None
+    return base / "naevus" / name
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (created if absent) while the block runs.

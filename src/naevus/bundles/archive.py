@@ -8,7 +8,6 @@ into the user's cache, in a folder named by the archive's own hash.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import stat
 import tempfile
@@ -19,7 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, is_file_name, parse_manifest
 from naevus.errors import BundleError, NaevusError
-from naevus.files import atomic
+from naevus.files import atomic, cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,7 +96,7 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            folder = cache_folder() / digest
+            folder = archives_folder() / digest
             if afresh or not folder.is_dir():
                 stream.seek(0)
                 _unpack(stream, path, folder, limits)
@@ -110,15 +109,19 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
     return folder
 
 
-def cache_folder() -> Path:
+def archives_folder() -> Path:
     """Return where archives are unpacked: ``naevus/bundles`` in the user's cache.
 
-    That is ``$XDG_CACHE_HOME`` where it is an absolute path, else ``~/.cache`` (XDG Base Directory
-    Specification).
+    Raises:
+        NaevusError: The user has no cache.
     """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = named if named.is_absolute() else Path.home() / ".cache"
-    return base / "naevus" / "bundles"
+    folder = cache_folder("bundles")
+    if folder is None:
+        raise NaevusError(
+            "there is no home folder to unpack a bundle in",
+            "set XDG_CACHE_HOME to a folder you may write to",
+        )
+    return folder
 
 
 def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits) -> None:

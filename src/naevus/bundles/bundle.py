@@ -152,6 +152,24 @@ def check_place(path: Path) -> None:
         raise BundleError(f"{path} is there and is no bundle", "choose another place")
 
 
+BUILTIN = Path(__file__).with_name("builtin")
+"""The folder of the bundle that comes with naevus."""
+
+
+def builtin() -> Path:
+    """Return the folder of the bundle that comes with naevus.
+
+    Raises:
+        BundleError: None does.
+    """
+    if not (BUILTIN / MANIFEST).is_file():
+        raise BundleError(
+            "no bundle is built into this naevus",
+            'name one: --bundle DIR, or naevus.load("DIR") in Python',
+        )
+    return BUILTIN
+
+
 def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
     """Read bundles; a run's folder stands for the bundles of all its folds.
 

@@ -164,7 +164,7 @@ def _outline(run: Run, dataset: Dataset, out: Path) -> Path:
     """Outline the pictures to be diagnosed by the fold models, none of which has seen them."""
     from naevus.bundles.bundle import find_bundles
     from naevus.inference.batch import predict
-    from naevus.inference.predictor import Segmenter
+    from naevus.inference.segmenter import Segmenter
 
     with progress("outlining", len(dataset)) as move:
         predict(
@@ -180,7 +180,8 @@ def _outline(run: Run, dataset: Dataset, out: Path) -> Path:
 def _predict(runs: list[Run], dataset: Dataset, out: Path) -> Path:
     from naevus.bundles.bundle import find_bundles
     from naevus.inference.batch import predict
-    from naevus.inference.predictor import Classifier, Segmenter
+    from naevus.inference.classifier import Classifier
+    from naevus.inference.segmenter import Segmenter
 
     segmentation, classification = (find_bundles([run.folder]) for run in runs)
     with progress("predicting unseen pictures", len(dataset)) as move:

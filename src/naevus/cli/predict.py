@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,14 +29,14 @@ def predict(
         list[Path], typer.Argument(metavar="FILES|DIR...", help="Pictures, or folders of them.")
     ],
     *,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
     bundle: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             help="A bundle, or a run for the bundles of all its folds. Give it again for the "
-            "other task, or to average several."
+            "other task, or to average several. By default the one that comes with naevus."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    ] = None,
     split: Annotated[
         Split | None, typer.Option(help="Take this split of the data sets in DIR.")
     ] = None,
@@ -44,6 +44,16 @@ def predict(
         str | None, typer.Option(help="With --split: this part alone, such as task1 or task3.")
     ] = None,
     only: Annotated[Only | None, typer.Option(help="Write these alone, diagnose nothing.")] = None,
+    heatmaps: Annotated[
+        bool, typer.Option("--heatmaps", help="Write what speaks for the most probable diagnosis.")
+    ] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Write the networks' features of each picture.")
+    ] = False,
+    prevalence: Annotated[
+        Path | None,
+        typer.Option(help="How common the diagnoses are where you are: TOML, MEL = 0.05 ..."),
+    ] = None,
     views: Annotated[
         Views, typer.Option(help="Average over flipped (4) or flipped and turned (8) views.")
     ] = "none",
@@ -63,20 +73,21 @@ def predict(
 ) -> None:
     """Outline, crop and diagnose pictures with trained bundles. Research use only.
 
-    Writes masks/, crops/, predictions.parquet and submission.csv into OUT. Started again after an
-    interruption, it goes on where it was. Pictures that cannot be read are listed in refused.csv;
-    the exit code is then 1.
+    Writes masks/, crops/, predictions.parquet and submission.csv into OUT; of a single picture
+    the answer is also printed. Started again after an interruption, it goes on where it was.
+    Pictures that cannot be read are listed in refused.csv; the exit code is then 1.
 
     Examples:
+      naevus predict photo.jpg --out answer --heatmaps
       naevus predict lesion.jpg --bundle runs/seg --only masks --out outlines
       naevus predict photos --bundle runs/seg --bundle runs/cls --out answers
       naevus predict ISIC --split test --part task3 --bundle runs/cls --out test
     """
-    from naevus.bundles.bundle import find_bundles
+    from naevus.bundles.bundle import builtin, find_bundles
     from naevus.images.read import Limits
     from naevus.inference import batch, inputs
     from naevus.inference.engines import streams_for
-    from naevus.inference.predictor import Classifier, Segmenter
+    from naevus.inference.networks import open_networks
     from naevus.inference.stream import processors
 
     sources = (
@@ -84,28 +95,26 @@ def predict(
         if split is None
         else inputs.pictures_of_split(pictures, split, part)
     )
-    bundles = find_bundles(bundle)
-    segmenting = [each for each in bundles if each.spec.segmenter is not None]
-    diagnosing = [each for each in bundles if each.spec.classifier is not None]
-    if only == "masks":
-        diagnosing = []
-    how: dict[str, Any] = {
-        "views": views,
-        "engine": engine,
-        "threads": threads,
-        "precision": precision,
-        "streams": streams_for(len(sources), threads or processors()),
-    }
-    segmenter = Segmenter(segmenting, **how) if segmenting else None
-    classifier = Classifier(diagnosing, **how) if diagnosing else None
+    networks = open_networks(
+        find_bundles(bundle or [builtin()]),
+        diagnose=only != "masks",
+        prevalence=prevalence,
+        views=views,
+        engine=engine,
+        threads=threads,
+        precision=precision,
+        streams=streams_for(len(sources), threads or processors()),
+    )
     with progress("predicting pictures", len(sources)) as move:
         outcome = batch.predict(
             sources,
             out,
-            segmenter=segmenter,
-            classifier=classifier,
+            segmenter=networks.segmenter,
+            classifier=networks.classifier,
             decision=decision,
             only=only,
+            heatmaps=heatmaps,
+            embeddings=embeddings,
             threads=threads,
             limits=Limits(pixels=round(megapixels * 1e6)),
             progress=move,
@@ -116,7 +125,14 @@ def predict(
 
 
 def _report(outcome: Outcome) -> None:
-    console.print(f"{outcome.predicted} pictures predicted by {len(outcome.members)} networks:")
+    if outcome.predicted == 1:
+        from naevus.inference.table import first_of
+
+        console.print(str(first_of(outcome.table)), markup=False)
+        console.print()
+    pictures = "1 picture" if outcome.predicted == 1 else f"{outcome.predicted} pictures"
+    networks = "1 network" if len(outcome.members) == 1 else f"{len(outcome.members)} networks"
+    console.print(f"{pictures} predicted by {networks}:")
     for member in outcome.members:
         console.print(f"  {member}")
     if outcome.reused:

@@ -11,7 +11,7 @@ import numpy as np
 from naevus.errors import ConfigError, PictureError
 from naevus.images.colour import shades_of_grey
 from naevus.images.crops import cut
-from naevus.images.geometry import box_of, square_with_margin, squash
+from naevus.images.geometry import Box, box_of, square_with_margin, squash
 from naevus.images.masks import plausible
 from naevus.images.read import Limits, read, read_mask
 
@@ -70,10 +70,15 @@ class Source(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A picture in its form; ``mode`` is the one really used (a crop may fall back to full)."""
+    """A picture in its form.
+
+    ``mode`` is the one really used (a crop may fall back to full); ``box`` is what is shown of the
+    decoded picture, in its pixels (it may exceed it, see `crops.Crop`).
+    """
 
     pixels: NDArray[np.uint8]
     mode: str
+    box: Box
 
 
 def files_of(source: Source, form: Form) -> tuple[Path, ...]:
@@ -99,11 +104,11 @@ def arrange(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, form: For
     if form.colour_constancy:
         pixels = shades_of_grey(pixels)
     if form.mode == "squash":
-        return Rendered(squash(pixels, form.size), "squash")
+        return Rendered(squash(pixels, form.size), "squash", _whole(pixels))
     if form.mode == "mask":
         raise ConfigError("a picture cannot take the form of a mask", "use render")
     crop = cut(pixels, mask, mode=form.mode, size=form.size, margin=form.margin)
-    return Rendered(crop.pixels, crop.mode)
+    return Rendered(*crop)
 
 
 def render(source: Source, form: Form, limits: Limits = Limits()) -> Rendered:  # noqa: B008
@@ -115,12 +120,17 @@ def render(source: Source, form: Form, limits: Limits = Limits()) -> Rendered:  
     if form.mode == "mask":
         (path,) = files_of(source, form)
         grey = read_mask(path, limits=limits).astype(np.uint8) * np.uint8(255)
-        return Rendered(squash(grey, form.size), "mask")
+        return Rendered(squash(grey, form.size), "mask", _whole(grey))
     mask = None
     if form.mode in {"crop", "blank"} and source.mask_path is not None:
         mask = read_mask(source.mask_path, limits=limits)
     pixels = read(source.path, shortest=decoding_side(mask, form), limits=limits)
     return arrange(pixels, mask, form)
+
+
+def _whole(pixels: NDArray[np.uint8]) -> Box:
+    height, width = pixels.shape[:2]
+    return Box(0, 0, width, height)
 
 
 def decoding_side(mask: NDArray[np.bool_] | None, form: Form) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from naevus.errors import DataError
 
@@ -142,6 +141,8 @@ def finite(values: ArrayLike, pictures: int) -> NDArray[np.float64]:
 
 
 def _numbered(names: Sequence[Any], what: str) -> NDArray[np.intp]:
+    import pandas as pd  # noqa: PLC0415 (slow; prediction sets are used without groups)
+
     column = pd.Series(names, dtype=object)
     if column.empty:
         raise DataError("there is no picture", "give at least one")

@@ -51,6 +51,15 @@ def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
     return result if result is not pixels else pixels.copy()
 
 
+def reduced(pixels: NDArray[Scalar], shorter: int) -> NDArray[Scalar]:
+    """Return a picture whose shorter side has at most so many pixels; a smaller one as it is."""
+    rows, columns = pixels.shape[:2]
+    scale = shorter / min(rows, columns)
+    if scale >= 1:
+        return pixels
+    return resize(pixels, max(1, round(rows * scale)), max(1, round(columns * scale)))
+
+
 def squash(pixels: NDArray[Scalar], size: int) -> NDArray[Scalar]:
     """Resize the whole frame to size x size, whatever its aspect ratio."""
     return resize(pixels, size, size)

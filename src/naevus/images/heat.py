@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import cv2
 import numpy as np
 
-from naevus.images.geometry import resize
+from naevus.images.geometry import Box, resize
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from naevus.images.geometry import Box
+STRENGTH: Final = 0.6
+"""How much of the colour is heat, and not picture, where the heat is strongest."""
 
 
-def heat_over(
-    activation: NDArray[np.float32], box: Box, height: int, width: int
-) -> NDArray[np.float32]:
-    """Lay a class activation map over a picture.
+class Activation(NamedTuple):
+    """A class activation map, and where the square that it was made of lies.
+
+    Attributes:
+        map: h x w.
+        box: The square, in pixels of a frame that shows the whole picture; it may exceed it.
+        frame: Rows and columns of that frame.
+    """
+
+    map: NDArray[np.float32]
+    box: Box
+    frame: tuple[int, int]
+
+
+def heat_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
+    """Lay the mean of class activation maps over a picture.
 
     What speaks against the class counts as nothing, and the strongest place as one, as is usual
     for such maps (Zhou et al., CVPR 2016): they compare places of one picture, not pictures.
 
     Args:
-        activation: h x w, the map over the square that the classifier saw.
-        box: Where that square lies in the picture; it may exceed it.
+        activations: One or more maps of one class; their mean is taken before anything else.
         height: Rows of the picture.
         width: Columns of the picture.
 
     Returns:
-        height x width, 0..1; 0 outside the box.
+        height x width, 0..1; 0 outside the squares.
+
+    Examples:
+        >>> activation = np.array([[0, 0], [0, 2]], np.float32)
+        >>> middle = Activation(activation, Box(1, 0, 3, 2), frame=(2, 4))
+        >>> heat_over([middle], 2, 4)
+        array([[0., 0., 0., 0.],
+               [0., 0., 1., 0.]], dtype=float32)
     """
     heat = np.zeros((height, width), np.float32)
-    strength = resize(np.maximum(activation, 0), box.height, box.width)
-    top, left = max(box.top, 0), max(box.left, 0)
-    bottom, right = min(box.bottom, height), min(box.right, width)
-    heat[top:bottom, left:right] = strength[
-        top - box.top : bottom - box.top, left - box.left : right - box.left
-    ]
+    for activation in activations:
+        _add(heat, activation)
+    np.maximum(heat, 0, out=heat)
     strongest = float(heat.max())
     return heat / np.float32(strongest) if strongest > 0 else heat
+
+
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a picture with its heat in colour: dark red is little, yellow much, none is clear.
+
+    Args:
+        pixels: H x W x 3 RGB.
+        heat: H x W, 0..1.
+    """
+    levels = np.rint(heat * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
+    share = (np.float32(STRENGTH) * heat)[:, :, None]
+    mixed = pixels * (1 - share) + colours * share
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+def _add(heat: NDArray[np.float32], activation: Activation) -> None:
+    height, width = heat.shape
+    box = _scaled(activation, height, width)
+    strength = resize(activation.map, box.height, box.width)
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.bottom, height), min(box.right, width)
+    heat[top:bottom, left:right] += strength[
+        top - box.top : bottom - box.top, left - box.left : right - box.left
+    ]
+
+
+def _scaled(activation: Activation, height: int, width: int) -> Box:
+    """Return the square in a picture of another size, at least a pixel large."""
+    rows, columns = activation.frame
+    box = activation.box
+    left, right = (round(x * width / columns) for x in (box.left, box.right))
+    top, bottom = (round(y * height / rows) for y in (box.top, box.bottom))
+    return Box(left, top, max(right, left + 1), max(bottom, top + 1))

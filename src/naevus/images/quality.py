@@ -8,12 +8,13 @@ dermatoscope makes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from naevus.images.geometry import resize
+from naevus.flags import FLAGS
+from naevus.images.geometry import reduced, resize
 from naevus.images.hair import hair_mask
 
 if TYPE_CHECKING:
@@ -32,17 +33,6 @@ _MOST_HAIR = 0.12
 _LEAST_SKIN = 0.05  # of the circle, to measure skin at all
 _TILES = 8
 _FLAT = 0.05  # squared levels: contrast below it is the rounding of pixels
-
-SENTENCES: Final[dict[str, str]] = {
-    "blurred": "The picture is out of focus or blurred by movement: fine structures are lost.",
-    "dark": "The picture is too dark: colours and structures cannot be told apart.",
-    "bright": "Parts of the picture are overexposed or reflect the light: nothing is seen there.",
-    "cut_by_border": (
-        "The lesion is cut by the edge of the picture: what lies outside could not be judged."
-    ),
-    "hair": "Much hair (or ink, or a ruler) covers the skin and may hide parts of the lesion.",
-}
-"""What each flag means, for the reader of the picture."""
 
 
 class Quality(NamedTuple):
@@ -88,7 +78,7 @@ def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None)
 
 
 def flags(quality: Quality) -> tuple[str, ...]:
-    """Return what is wrong with a picture: keys of `SENTENCES`, in their order."""
+    """Return what is wrong with a picture: keys of `FLAGS`, in their order."""
     wrong = {
         "blurred": quality.sharpness < _LEAST_SHARPNESS,
         "dark": quality.dark > _MOST_DARK,
@@ -96,7 +86,7 @@ def flags(quality: Quality) -> tuple[str, ...]:
         "cut_by_border": quality.cut is not None and quality.cut > _MOST_CUT,
         "hair": quality.hair > _MOST_HAIR,
     }
-    return tuple(code for code in SENTENCES if wrong[code])
+    return tuple(code for code in FLAGS if wrong.get(code, False))
 
 
 def typology_angle(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:
@@ -132,12 +122,10 @@ def typology_angle(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float 
 def _reduced(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    rows, columns = pixels.shape[:2]
-    scale = min(1.0, SIDE / min(rows, columns))
-    height, width = round(rows * scale), round(columns * scale)
-    small = resize(pixels, height, width)
+    small = reduced(pixels, SIDE)
     if mask is None:
         return small, None
+    height, width = small.shape[:2]
     share = resize(np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255), height, width)
     return small, share > 127
 

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 from naevus.evaluation.submission import write_submission
 from naevus.files import lock
 from naevus.images.read import Limits
+from naevus.inference.embeddings import embeddings_schema, write_embeddings
 from naevus.inference.inputs import unique
 from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
-from naevus.inference.stages import Answer, Job
+from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.stages import Given, Job
 from naevus.inference.stream import Workers, batches, processors
-from naevus.inference.table import Refused, join, refused_in, write_part
+from naevus.inference.table import join, refused_in, write_part
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
 
     from naevus.datasets.forms import Source
     from naevus.evaluation.decisions import Decision
+    from naevus.inference.classifier import Classifier
     from naevus.inference.plan import Only
-    from naevus.inference.predictor import Classifier, Segmenter
+    from naevus.inference.segmenter import Segmenter
+    from naevus.inference.table import Schema
 
 _LIMITS: Final = Limits()
 
@@ -42,7 +46,8 @@ class Outcome:
 
     Attributes:
         out: Where everything is.
-        predicted: Rows of the table.
+        table: The table of predictions.
+        predicted: Its rows.
         reused: Rows and refusals taken over from an earlier, interrupted job.
         refused: Pictures that could not be used; they are in ``refused.csv``.
         members: The networks that answered, "bundle/member (architecture)".
@@ -50,6 +55,7 @@ class Outcome:
     """
 
     out: Path
+    table: Path
     predicted: int
     reused: int
     refused: tuple[Refused, ...]
@@ -65,6 +71,8 @@ def predict(
     classifier: Classifier | None = None,
     decision: Decision = "balanced",
     only: Only | None = None,
+    heatmaps: bool = False,
+    embeddings: bool = False,
     threads: int | None = None,
     limits: Limits = _LIMITS,
     progress: Callable[[int, int], None] | None = None,
@@ -73,8 +81,9 @@ def predict(
 
     Writes ``masks/<id>_segmentation.png`` (at the picture's size, 0 and 255), ``crops/<id>.png``,
     ``predictions.parquet`` (`table.Schema`), ``submission.csv`` where the classes are a known
-    taxonomy, and ``refused.csv`` where pictures could not be used. What an interrupted job with
-    the same settings has done is not done again.
+    taxonomy, and ``refused.csv`` where pictures could not be used; on demand also
+    ``heatmaps/<id>.png`` and ``embeddings.parquet``. What an interrupted job with the same settings
+    has done is not done again.
 
     Args:
         sources: The pictures; see `inputs`.
@@ -83,17 +92,20 @@ def predict(
         classifier: Gives the diagnoses.
         decision: Which probabilities the submission holds.
         only: Write masks alone, or crops alone, and diagnose nothing.
+        heatmaps: Write pictures with the heat map of the most probable diagnosis.
+        embeddings: Write the networks' embeddings.
         threads: Threads that decode and write; None: as many as processors.
         limits: Which pictures are refused before decoding.
         progress: Called with (done, total) pictures.
 
     Raises:
-        ConfigError: Bundles are missing for what is asked.
+        ConfigError: Bundles are missing for what is asked, or give no heat maps or embeddings.
         DataError: Two pictures have one id.
         NaevusError: ``out`` holds results of other settings or pictures, is in use, or the disk
             is full.
     """
-    plan = plan_of(segmenter, classifier, only)
+    plan = plan_of(segmenter, classifier, only, heatmaps=heatmaps, embeddings=embeddings)
+    schema = plan.schema()
     ordered = unique(sources)
     pieces = batches(ordered)
     keys = [key_of(piece, limits) for piece in pieces]
@@ -103,35 +115,60 @@ def predict(
         folder.claim(plan.settings())
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
-        todo = [number for number, key in enumerate(keys) if not folder.is_done(key)]
+        todo = [
+            number
+            for number, key in enumerate(keys)
+            if not folder.is_done(key, embeddings=embeddings)
+        ]
         left = [pieces[number] for number in todo]
         reused = done = len(ordered) - sum(map(len, left))
-        job = Job(plan, folder, limits)
+        job = Job(plan, limits, folder)
         if progress is not None:
             progress(done, len(ordered))
         with Workers(threads or processors()) as workers:
-            answers = zip(todo, left, job.predict(left, workers), strict=True)
+            given = ([Given(each.image_id, each.path) for each in piece] for piece in left)
+            answers = zip(todo, job.predict(given, workers), strict=True)
 
-            def write(answer: tuple[int, Sequence[Source], Answer]) -> int:
-                number, piece, (rows, refused) = answer
-                write_part(folder.part(keys[number]), plan.schema(), rows, refused)
-                return len(piece)
+            def write(answer: tuple[int, Sequence[Prediction | Refused]]) -> int:
+                number, said = answer
+                _write_parts(folder, keys[number], plan, schema, said)
+                return len(said)
 
             for count in workers.behind(write, answers):
                 done += count
                 if progress is not None:
                     progress(done, len(ordered))
         parts = [folder.part(key) for key in keys]
-        predicted = join(parts, plan.schema(), folder.table)
+        predicted = join(parts, schema.arrow(), folder.table)
         refused = [entry for part in parts for entry in refused_in(part)]
         folder.write_refused(refused)
         written = [folder.table, *_write_submission(folder, plan, decision)]
-        for part in stale:
-            part.unlink()
+        if embeddings:
+            written.append(folder.embeddings)
+            join(
+                [folder.embeddings_part(key) for key in keys],
+                embeddings_schema(schema.about),
+                folder.embeddings,
+            )
+        folder.remove(stale)
     written += [folder.masks] if plan.masks else []
     written += [folder.crops] if plan.forms else []
+    written += [folder.heatmaps] if plan.heatmaps else []
     written += [folder.refused] if refused else []
-    return Outcome(out, predicted, reused, tuple(refused), plan.members(), tuple(written))
+    return Outcome(
+        out, folder.table, predicted, reused, tuple(refused), plan.members(), tuple(written)
+    )
+
+
+def _write_parts(
+    folder: OutFolder, key: str, plan: Plan, schema: Schema, said: Sequence[Prediction | Refused]
+) -> None:
+    """Write what a batch came to; its rows last, for they tell that it is done."""
+    rows = [each for each in said if isinstance(each, Prediction)]
+    refused = sorted(each for each in said if isinstance(each, Refused))
+    if plan.embeddings:
+        write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), rows)
+    write_part(folder.part(key), schema, rows, refused)
 
 
 def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:

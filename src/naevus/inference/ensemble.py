@@ -85,6 +85,18 @@ def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained])
     )
 
 
+def shares_of(trained: Sequence[Trained]) -> NDArray[np.float64]:
+    """Return the class shares that go with the natural probabilities of `posterior`.
+
+    Members' logarithms are averaged there, and their shares with them: the geometric mean,
+    normalised. A class that one member never saw has share 0.
+    """
+    rows = np.array([member.shares for member, _ in trained], np.float64)
+    logarithms = np.log(rows, where=rows > 0, out=np.full_like(rows, -np.inf))
+    shares = np.exp(logarithms.mean(axis=0))
+    return np.asarray(shares / max(shares.sum(), np.finfo(np.float64).tiny))
+
+
 def check_together(bundles: Sequence[Bundle], task: Task) -> None:
     """Refuse bundles that cannot answer as one.
 

@@ -11,8 +11,10 @@ from naevus.errors import PictureError
 from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
 from naevus.images.geometry import resize
 from naevus.images.read import read_mask, write_png
-from naevus.inference.prediction import Look, look, mask_file, stacked
-from naevus.inference.predictor import Classifier, Segmenter
+from naevus.inference.classifier import Classifier
+from naevus.inference.looks import Look, look, stacked
+from naevus.inference.outfolder import mask_file
+from naevus.inference.segmenter import Segmenter
 from naevus.inference.stream import Workers, batches, processors
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.forms import Source
-from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.images.read import PICTURE_SUFFIXES
 
@@ -63,6 +62,8 @@ def pictures_of_split(roots: Sequence[Path], split: str, part: str | None = None
         DataError: A folder has no known layout or no such part, the split has no pictures, or
             two different files have one id.
     """
+    from naevus.datasets.layouts import load  # noqa: PLC0415 (slow: brings pandas)
+
     found: list[Source] = []
     for root in roots:
         dataset = load(root)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
 from naevus.files import sha256_of, write_json, write_text
-from naevus.inference.prediction import mask_file
-from naevus.inference.table import Refused, ids_in, is_part
+from naevus.inference.prediction import Refused
+from naevus.inference.table import ids_in, is_part, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,16 @@ class OutFolder:
         return self.root / "crops"
 
     @property
+    def heatmaps(self) -> Path:
+        """The folder of pictures with their heat maps."""
+        return self.root / "heatmaps"
+
+    @property
+    def embeddings(self) -> Path:
+        """The table of embeddings."""
+        return self.root / "embeddings.parquet"
+
+    @property
     def lock(self) -> Path:
         """What only one process may hold."""
         return self.root / ".lock"
@@ -68,9 +78,17 @@ class OutFolder:
         """Return where a picture's crop goes."""
         return self.crops / f"{image_id}.png"
 
+    def heatmap(self, image_id: str) -> Path:
+        """Return where a picture's heat map goes."""
+        return self.heatmaps / f"{image_id}.png"
+
     def part(self, key: str) -> Path:
         """Return where a batch's rows go."""
         return self.root / ".parts" / f"{key}.parquet"
+
+    def embeddings_part(self, key: str) -> Path:
+        """Return where a batch's embeddings go; they are written before its rows."""
+        return self.root / ".parts" / "embeddings" / f"{key}.parquet"
 
     def create(self) -> None:
         """Make the folder.
@@ -112,14 +130,20 @@ class OutFolder:
                 _ANOTHER_OUT,
             )
 
-    def is_done(self, key: str) -> bool:
-        """Tell whether a batch's rows are there."""
-        return is_part(self.part(key))
+    def is_done(self, key: str, *, embeddings: bool = False) -> bool:
+        """Tell whether a batch's rows are there, and its embeddings where they are wanted."""
+        return is_part(self.part(key)) and (not embeddings or is_whole(self.embeddings_part(key)))
 
     def stale_parts(self, keys: Sequence[str]) -> list[Path]:
         """Return parts of other batches than these."""
         current = {self.part(key) for key in keys}
         return sorted(set(self.part("").parent.glob("*.parquet")) - current)
+
+    def remove(self, stale: Sequence[Path]) -> None:
+        """Take parts away, with their embeddings."""
+        for part in stale:
+            self.embeddings_part(part.stem).unlink(missing_ok=True)
+            part.unlink()
 
     def check_covered(self, stale: Sequence[Path], sources: Sequence[Source]) -> None:
         """Refuse to go on where results of pictures lie that are not asked for now.
@@ -148,6 +172,11 @@ class OutFolder:
         writer.writerow(Refused._fields)
         writer.writerows(refused)
         write_text(self.refused, text.getvalue())
+
+
+def mask_file(folder: Path, image_id: str) -> Path:
+    """Return the challenge's name for a picture's mask."""
+    return folder / f"{image_id}_segmentation.png"
 
 
 def key_of(piece: Sequence[Source], limits: Limits) -> str:

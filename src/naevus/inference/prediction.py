@@ -1,253 +1,236 @@
-"""One picture's way through segmenter and classifier, and what comes out."""
+"""What is said of one picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.datasets.forms import Form, arrange, decoding_side
 from naevus.errors import ConfigError
-from naevus.images.decoders import SPARE
-from naevus.images.geometry import Box, box_of
-from naevus.images.masks import area_share, plausible
-from naevus.images.read import Limits, probe, read
+from naevus.images.heat import Activation, heat_over
+from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from naevus.inference.predictor import Classifier, Segmenter
+    from naevus.images.geometry import Box
+    from naevus.inference.looks import Picture
+
+NOTICE = "For research only: not a medical device, never a diagnosis."
+"""Stands below everything that is printed of a prediction."""
+
+_BAR = 24  # characters, for a probability of 1
 
 
-KEPT: Final = 4_000_000
-"""Most bytes of a decoded picture that are kept for its crop: a few batches of them wait at once.
-A JPEG comes scaled and stays below; a larger picture of another format is decoded again."""
+class Refused(NamedTuple):
+    """A picture that could not be predicted, and why, in one line."""
+
+    image_id: str
+    path: str
+    problem: str
 
 
-class Look(NamedTuple):
-    """A picture as the segmenter wants it: its own size, and one square for each form.
+class ActivationMaps(NamedTuple):
+    """A network's class activation maps (C x h x w), and where its square lies in a frame."""
 
-    ``pixels`` is the decoded picture, for its crop, where it was to be kept.
-    """
-
-    height: int
-    width: int
-    squares: tuple[NDArray[np.uint8], ...]
-    pixels: NDArray[np.uint8] | None = None
-
-    def fine_for(self, side: int) -> NDArray[np.uint8] | None:
-        """Return the pixels if they are as fine as ``read(shortest=side)`` would give them."""
-        if self.pixels is None:
-            return None
-        rows, columns = self.pixels.shape[:2]
-        whole = (rows, columns) == (self.height, self.width)
-        return self.pixels if whole or min(rows, columns) >= SPARE * side else None
+    maps: NDArray[np.float32]
+    box: Box
+    frame: tuple[int, int]
 
 
-class Cut(NamedTuple):
-    """A picture as the classifier wants it: one square for each form, and the mode used."""
-
-    squares: tuple[NDArray[np.uint8], ...]
-    mode: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What is said of one picture; research use only, never a diagnosis.
 
+    Without a classifier the dictionaries are empty, and what follows from them is None.
+
     Attributes:
-        image_id: The picture.
-        mask: The lesion, H x W at the picture's size; None without a segmenter.
-        box: The smallest box round the mask; None where there is no lesion.
-        crop_mode: What the classifier really saw; None without a classifier.
-        classes: The codes, in the order of all that follows.
-        logits: The members' mean logits, C.
-        natural: Probabilities of a picture drawn as the training pictures were, C.
-        balanced: Probabilities as if every class were equally common, C.
-        members: Each member's natural probabilities, M x C.
-        flags: What to know before relying on it (see `flags_of`).
+        image_id: The picture: its file's name without suffix, or "picture N" for pixels.
+        picture: Its file or its pixels.
+        height: Rows of the picture, pixels.
+        width: Columns of the picture, pixels.
+        box: The smallest box round the lesion; None where there is none.
+        mask_share: The lesion's share of the picture, 0..1; None without a segmenter.
+        crop_mode: What the classifier really saw: ``full``, ``crop`` or ``blank``.
+        probabilities: Calibrated natural probability of each class, by code: that of a picture
+            drawn as the training pictures were (or from the clinic whose prevalence was given).
+        balanced_probabilities: The same as if every class were equally common.
+        members: M x C, each network's own natural probabilities.
+        spread: How far networks and views are apart: the standard deviation of the probability
+            that they give to ``diagnosis``; None where one network sees one view.
+        prediction_set: The classes that cannot be ruled out; None where the bundle has no
+            thresholds, several bundles answer, or several views are seen.
+        level: With which probability the set holds the truth, 0..1.
+        flags: What to know before relying on it: code → sentence (`naevus.flags`).
+        embedding: F pooled features of the networks; None where they give none.
+        taxonomy: Name of the set of diagnoses, where it is a known one.
+        packed_mask: The bits of ``mask``, row by row, eight in a byte.
+        activations: What ``heatmap`` is made of, one for each network; None where one gives none.
     """
 
     image_id: str
-    mask: NDArray[np.bool_] | None = None
+    picture: Picture
+    height: int
+    width: int
     box: Box | None = None
+    mask_share: float | None = None
     crop_mode: str | None = None
-    classes: tuple[str, ...] = ()
-    logits: NDArray[np.float32] | None = None
-    natural: NDArray[np.float64] | None = None
-    balanced: NDArray[np.float64] | None = None
-    members: NDArray[np.float64] | None = None
-    flags: tuple[str, ...] = ()
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    balanced_probabilities: Mapping[str, float] = field(default_factory=dict)
+    members: NDArray[np.float64] | None = field(default=None, repr=False)
+    spread: float | None = None
+    prediction_set: tuple[str, ...] | None = None
+    level: float | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+    taxonomy: str | None = field(default=None, repr=False)
+    packed_mask: NDArray[np.uint8] | None = field(default=None, repr=False)
+    activations: tuple[ActivationMaps, ...] | None = field(default=None, repr=False)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The lesion, height x width; None without a segmenter."""
+        if self.packed_mask is None:
+            return None
+        count = self.height * self.width
+        flat = np.unpackbits(self.packed_mask, count=count).view(np.bool_)
+        return flat.reshape(self.height, self.width)
+
+    @cached_property
+    def heatmap(self) -> NDArray[np.float32] | None:
+        """Where the networks see ``diagnosis``: height x width, 0..1 (see `heat_of`)."""
+        return None if self.diagnosis is None else self.heat_of(self.diagnosis)
 
     @property
-    def probable(self) -> str | None:
+    def diagnosis(self) -> str | None:
         """The code of the greatest natural probability."""
-        return None if self.natural is None else self.classes[int(self.natural.argmax())]
+        return _greatest(self.probabilities)
 
     @property
-    def decision(self) -> str | None:
+    def balanced_diagnosis(self) -> str | None:
         """The code of the greatest balanced probability, as the challenge scores it."""
-        return None if self.balanced is None else self.classes[int(self.balanced.argmax())]
+        return _greatest(self.balanced_probabilities)
 
     @property
     def doubt(self) -> float | None:
         """One minus the greatest natural probability."""
-        return None if self.natural is None else 1 - float(self.natural.max())
+        return 1 - max(self.probabilities.values()) if self.probabilities else None
 
+    def heat_of(
+        self, code: str, height: int | None = None, width: int | None = None
+    ) -> NDArray[np.float32] | None:
+        """Return the class activation map of a class, laid over the picture.
 
-class Predictor:
-    """A segmenter and a classifier one after the other, for one picture at a time.
-
-    Args:
-        segmenter: Makes the masks; None where the classifier sees whole pictures.
-        classifier: Gives the diagnoses; None for masks alone.
-
-    Raises:
-        ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
-    """
-
-    def __init__(self, segmenter: Segmenter | None, classifier: Classifier | None) -> None:
-        check_pair(segmenter, classifier)
-        self._segmenter = segmenter
-        self._classifier = classifier
-
-    def predict(self, path: Path, image_id: str | None = None) -> Prediction:
-        """Predict one picture file.
+        It is exact: where there is one network, its mean over the square that the network saw is
+        the class's logit. Of several networks it is the mean.
 
         Args:
-            path: The picture.
-            image_id: Its id; the file's name without suffix by default.
+            code: The class.
+            height: Rows to show the whole picture in; None: the picture's own.
+            width: Columns; None: the picture's own.
+
+        Returns:
+            height x width, 0 where nothing speaks for the class, 1 where most does; None where the
+            networks give no maps.
 
         Raises:
-            PictureError: It cannot be read.
+            ConfigError: There is no such class.
         """
-        seen = mask = None
-        if self._segmenter is not None:
-            seen = look(path, self._segmenter, keep=self._classifier is not None)
-            surface = self._segmenter.probabilities([square[None] for square in seen.squares])[0]
-            mask = self._segmenter.mask_of(surface, seen.height, seen.width)
-        image_id = path.stem if image_id is None else image_id
-        box = None if mask is None else box_of(mask)
-        if self._classifier is None:
-            return Prediction(image_id, mask, box, flags=flags_of(mask))
-        crop = cut_for(path, mask, self._classifier.forms, seen=seen)
-        said = self._classifier.posterior([square[None] for square in crop.squares])
-        return Prediction(
-            image_id,
-            mask,
-            box,
-            crop.mode,
-            self._classifier.classes,
-            said.logits[0],
-            said.natural[0],
-            said.balanced[0],
-            said.members[0],
-            flags_of(mask),
+        classes = tuple(self.probabilities)
+        if code not in classes:
+            raise ConfigError(
+                f"there is no class {code!r}", f"use one of {', '.join(classes) or 'none'}"
+            )
+        if self.activations is None:
+            return None
+        number = classes.index(code)
+        return heat_over(
+            [Activation(each.maps[number], each.box, each.frame) for each in self.activations],
+            self.height if height is None else height,
+            self.width if width is None else width,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: all but the mask, the heat map and the embedding."""
+        return {
+            "image_id": self.image_id,
+            "path": str(self.picture) if isinstance(self.picture, Path) else None,
+            "height": self.height,
+            "width": self.width,
+            "diagnosis": self.diagnosis,
+            "balanced_diagnosis": self.balanced_diagnosis,
+            "probabilities": dict(self.probabilities),
+            "balanced_probabilities": dict(self.balanced_probabilities),
+            "doubt": self.doubt,
+            "spread": self.spread,
+            "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
+            "level": self.level,
+            "flags": dict(self.flags),
+            "box": None if self.box is None else self.box._asdict(),
+            "mask_share": self.mask_share,
+            "crop_mode": self.crop_mode,
+        }
 
-def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
-    """Refuse a pair that cannot predict.
+    def plot(self) -> Figure:
+        """Draw the picture with the lesion's outline, its heat map, and the probabilities.
 
-    Raises:
-        ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
-    """
-    if segmenter is None and classifier is None:
-        raise ConfigError("there is no bundle to predict with", "name one with --bundle")
-    if classifier is not None and classifier.needs_mask and segmenter is None:
-        raise ConfigError(
-            f"{classifier.bundles[0].folder}: this classifier sees crops round the lesion",
-            "name a segmentation bundle too, with another --bundle",
-        )
+        Returns:
+            A matplotlib figure, for ``savefig`` or a notebook.
 
+        Raises:
+            NaevusError: matplotlib is not installed.
+            PictureError: The picture's file is not there any more.
+        """
+        from naevus.inference.plot import plot  # noqa: PLC0415 (matplotlib is an extra)
 
-def look(
-    path: Path,
-    segmenter: Segmenter,
-    limits: Limits = Limits(),  # noqa: B008
-    *,
-    keep: bool = False,
-) -> Look:
-    """Read a picture for the segmenter, decoded no larger than it needs.
+        return plot(self)
 
-    Args:
-        path: The picture.
-        segmenter: Which forms and sizes are wanted.
-        limits: What is refused before decoding.
-        keep: Whether its pixels are kept (up to `KEPT` bytes), to cut a crop from.
+    def __str__(self) -> str:
+        """Tell the answer in a few lines."""
+        return "\n".join([*self._lines(), NOTICE])
 
-    Raises:
-        PictureError: It cannot be read.
-    """
-    header = probe(path, limits)
-    pixels = read(path, shortest=segmenter.size, limits=limits)
-    kept = pixels if keep and pixels.nbytes <= KEPT else None
-    return Look(header.height, header.width, segmenter.arrange(pixels), kept)
+    def _lines(self) -> list[str]:
+        lines = [self.image_id]
+        if self.mask_share is not None:
+            lines.append(f"The lesion covers {self.mask_share:.1%} of the picture.")
+        if self.diagnosis is not None and self.balanced_diagnosis is not None:
+            lines += self._answer(self.diagnosis, self.balanced_diagnosis)
+        lines += [f"! {sentence}" for sentence in self.flags.values()]
+        return lines
 
+    def _answer(self, told: str, balanced: str) -> list[str]:
+        lines = [f"Most probable: {self.name_of(told)}", ""]
+        ordered = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
+        width = max(map(len, self.probabilities))
+        lines += [
+            f"  {code:{width}}  {share:6.1%}  {'█' * round(_BAR * share)}".rstrip()
+            for code, share in ordered
+        ]
+        lines.append("")
+        if self.prediction_set is not None and self.level is not None:
+            inside = [code for code, _ in ordered if code in self.prediction_set]
+            lines.append(
+                f"Cannot be ruled out ({self.level:.0%} prediction set): "
+                f"{', '.join(inside) or 'none: it is unlike most pictures of every diagnosis'}"
+            )
+        if balanced != told:
+            lines.append(f"If all were equally common: {self.name_of(balanced)}")
+        doubt = f"Doubt: {self.doubt:.2f}"
+        return [*lines, doubt if self.spread is None else f"{doubt}, spread: {self.spread:.2f}"]
 
-def cut_for(
-    path: Path,
-    mask: NDArray[np.bool_] | None,
-    forms: tuple[Form, ...],
-    limits: Limits = Limits(),  # noqa: B008
-    *,
-    seen: Look | None = None,
-) -> Cut:
-    """Cut a picture as the classifier sees it, as fine as the crop needs.
-
-    The road of the training caches: the decoding scale follows from the mask and the form. What
-    the segmenter's look decoded is used where it is as fine as that; the picture is read again
-    where the lesion is small in it. A larger first look was no quicker on camera originals: at
-    448 px in place of 256 px it takes a third longer, and 30 % of Task 1's crops still need a
-    second reading (58 % with 256 px). Masks would then hang on who asks for crops, too.
-
-    Args:
-        path: The picture.
-        mask: The lesion, of any size; None where there is no segmenter.
-        forms: What the classifier's members see.
-        limits: What is refused before decoding.
-        seen: What was decoded for the segmenter, if anything was.
-
-    Raises:
-        PictureError: It cannot be read.
-    """
-    rendered = []
-    decoded: dict[int, NDArray[np.uint8]] = {}
-    for form in forms:
-        side = decoding_side(None if form.mode == "full" else mask, form)
-        if side not in decoded:
-            pixels = None if seen is None else seen.fine_for(side)
-            decoded[side] = read(path, shortest=side, limits=limits) if pixels is None else pixels
-        rendered.append(arrange(decoded[side], mask, form))
-    # Where members see different forms, the mode told is that of the one that uses the mask.
-    modes = [crop.mode for crop in rendered]
-    return Cut(
-        tuple(crop.pixels for crop in rendered),
-        next((mode for mode in modes if mode != "full"), "full"),
-    )
+    def name_of(self, code: str) -> str:
+        """Return a class's name with its code, or the code where it has no name."""
+        taxonomy = TAXONOMIES.get(self.taxonomy or "")
+        if taxonomy is None:
+            return code
+        return f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
 
 
-def stacked(
-    squares: Sequence[tuple[NDArray[np.uint8], ...]],
-) -> list[NDArray[np.uint8]]:
-    """Turn the squares of N pictures, one a form, into one batch a form."""
-    return [np.stack(of_form) for of_form in zip(*squares, strict=True)]
-
-
-def mask_file(folder: Path, image_id: str) -> Path:
-    """Return the challenge's name for a picture's mask."""
-    return folder / f"{image_id}_segmentation.png"
-
-
-def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
-    """Return what is odd about a mask: ``empty_mask``, or ``implausible_mask``.
-
-    A classifier that sees crops is then given the centre square, and the crop mode says so.
-    """
-    if mask is None or plausible(mask):
-        return ()
-    return ("implausible_mask",) if area_share(mask) else ("empty_mask",)
+def _greatest(probabilities: Mapping[str, float]) -> str | None:
+    return max(probabilities, key=probabilities.__getitem__) if probabilities else None

@@ -1,286 +1,229 @@
-"""Bundles that answer: lesion masks by a `Segmenter`, diagnoses by a `Classifier`.
-
-Everything is averaged as logits, over a member's views first and over members then, and only the
-mean is turned into probabilities: the geometric mean of the odds. A member that is sure counts
-for more than it would in a mean of probabilities, and both tasks follow one rule.
-"""
+"""From Python: pictures in, `Prediction`s out."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from naevus.bundles.bundle import Bundle
-from naevus.datasets.forms import Form, arrange
-from naevus.errors import BundleError, ConfigError
-from naevus.images.geometry import resize
-from naevus.images.masks import Cleaning, at_size
-from naevus.inference.engines import Engine, EngineName, Precision, open_engine
-from naevus.inference.ensemble import Posterior, Trained, check_together, mean, posterior
-from naevus.inference.views import mean_outputs, views_named
+from naevus.bundles.bundle import builtin, find_bundles
+from naevus.errors import PictureError
+from naevus.images.read import Limits
+from naevus.inference.inputs import find_pictures
+from naevus.inference.networks import check_pair, open_networks
+from naevus.inference.plan import Plan
+from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.stages import Given, Job
+from naevus.inference.stream import BATCH, Workers, processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.spec import Member
     from naevus.images.geometry import ViewSet
+    from naevus.inference.classifier import Classifier
+    from naevus.inference.engines import EngineName, Precision
+    from naevus.inference.segmenter import Segmenter
 
-    Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+    AnyPicture = Path | str | NDArray[np.uint8]
 
-
-class Loaded(NamedTuple):
-    """A member ready to run: its bundle, its name, the form of picture it sees, its engine."""
-
-    bundle: Bundle
-    name: str
-    form: Form
-    engine: Engine
+_LIMITS = Limits()
 
 
-class Segmenter:
-    """Outlines lesions with one or more segmentation bundles.
+class Predictor:
+    """Outlines and diagnoses pictures; `naevus.load` makes one.
+
+    The networks are loaded once, so keep it for all your pictures. Use it from one thread; it
+    has threads of its own that read and cut pictures meanwhile.
 
     Args:
-        bundles: One bundle, or several that answer as one.
-        views: The views every picture is seen in.
-        engine: What runs the graphs.
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in.
-        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
-            answers are the same.
+        segmenter: Makes the masks; None where the classifier sees whole pictures.
+        classifier: Gives the diagnoses; None for masks alone.
+        threads: Threads that read pictures; None: as many as processors.
+        limits: Which pictures are refused before decoding.
 
     Raises:
-        BundleError: A graph cannot be used.
-        ConfigError: The bundles do not go together.
+        ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
 
-    Attributes:
-        bundles: The bundles.
-        members: The loaded members, in order.
-        forms: The different forms of picture the members see; a batch is wanted in each.
-        size: Side of the surfaces returned, in pixels: the largest member's.
+    Examples:
+        >>> predictor = load("bundle")
+        >>> prediction = predictor("lesion.jpg")
+        >>> prediction.mask.shape == (prediction.height, prediction.width)
+        True
+        >>> list(prediction.probabilities)
+        ['MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC']
+        >>> max(prediction.probabilities, key=prediction.probabilities.get) == prediction.diagnosis
+        True
+        >>> prediction.heatmap.shape == prediction.mask.shape
+        True
+
+        Pixels do as well as files, and several of either as one:
+
+        >>> pixels = np.full((120, 160, 3), 200, np.uint8)
+        >>> pixels[30:90, 50:110] = (90, 50, 40)
+        >>> dark, again = predictor([pixels, "lesion.jpg"])
+        >>> dark.box
+        Box(left=50, top=30, right=110, bottom=90)
+        >>> dark.flags
+        {}
+        >>> again.to_dict() == prediction.to_dict()
+        True
+
+        Many are best had one by one, in constant memory:
+
+        >>> for prediction in predictor.stream(["lesion.jpg", "absent.jpg"], errors="yield"):
+        ...     if isinstance(prediction, Refused):
+        ...         print(prediction.problem)
+        ...     else:
+        ...         print(prediction.image_id, prediction.crop_mode)
+        lesion crop
+        is not there; check the name and the folder
     """
 
     def __init__(
         self,
-        bundles: Bundle | Sequence[Bundle],
+        segmenter: Segmenter | None,
+        classifier: Classifier | None,
         *,
-        views: ViewSet = "none",
-        engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Precision = "f32",
-        streams: int = 1,
+        limits: Limits = _LIMITS,
     ) -> None:
-        self.bundles = _as_sequence(bundles)
-        check_together(self.bundles, "segmentation")
-        self._views = views_named(views)
-        self._choices = {"views": views, "engine": engine, "precision": precision}
-        load = partial(
-            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
-        )
-        self.members = tuple(
-            _open(bundle, member, _squashed(bundle, member), "logit", load)
-            for bundle in self.bundles
-            for member in bundle.segmenter.members
-        )
-        self.forms = _different_forms(self.members)
-        self.size = max(form.size for form in self.forms)
-        self.cleaning = Cleaning(**self.bundles[0].segmenter.cleaning.model_dump())
+        check_pair(segmenter, classifier)
+        forms = () if classifier is None else classifier.forms
+        self._job = Job(Plan(segmenter, classifier, forms), limits)
+        self._threads = threads or processors()
 
-    def settings(self) -> dict[str, Any]:
-        """Return what its answers depend on, in JSON's types."""
-        return {**self._choices, "bundles": [bundle.sha256 for bundle in self.bundles]}
+    @overload
+    def __call__(self, pictures: AnyPicture) -> Prediction: ...  # type: ignore[overload-overlap]
 
-    def arrange(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
-        """Return a picture (H x W x 3) in each of `forms`, squashed to the members' sizes."""
-        return tuple(arrange(pixels, None, form).pixels for form in self.forms)
+    @overload
+    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Prediction]: ...
 
-    def logits(self, batches: Batches) -> NDArray[np.float32]:
-        """Return the mean logit of lesion over members and views.
+    def __call__(
+        self, pictures: AnyPicture | Sequence[AnyPicture]
+    ) -> Prediction | list[Prediction]:
+        """Predict a picture, or several.
 
         Args:
-            batches: N x S x S x 3 squashed pictures; one batch for each of `forms` where the
-                members see different ones.
+            pictures: A file, or pixels H x W x 3 (uint8, RGB); or a list of those.
 
         Returns:
-            N x `size` x `size`.
+            A prediction, or a list of them in the same order.
+
+        Raises:
+            PictureError: A file cannot be read; nothing is returned of the others. Use `stream`
+                where that may be.
+            DataError: Pixels are of another shape or type.
         """
-        by_form = _by_form(batches, self.forms)
-        return mean([self._surfaces(member, by_form[member.form]) for member in self.members])
+        if isinstance(pictures, Path | str | np.ndarray):
+            return next(self.stream([pictures]))
+        return list(self.stream(pictures))
 
-    def probabilities(self, batches: Batches) -> NDArray[np.float32]:
-        """Return the probability of lesion: the logistic function of `logits`."""
-        return _logistic(self.logits(batches))
+    @overload
+    def stream(
+        self, pictures: str | Path | Iterable[AnyPicture], *, errors: Literal["raise"] = "raise"
+    ) -> Iterator[Prediction]: ...
 
-    def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return the lesion's mask of one picture (H x W x 3), at the picture's size."""
-        batches = [array[None] for array in self.arrange(pixels)]
-        return self.mask_of(self.probabilities(batches)[0], *pixels.shape[:2])
+    @overload
+    def stream(
+        self, pictures: str | Path | Iterable[AnyPicture], *, errors: Literal["yield"]
+    ) -> Iterator[Prediction | Refused]: ...
 
-    def mask_of(
-        self, probability: NDArray[np.float32], height: int, width: int
-    ) -> NDArray[np.bool_]:
-        """Return a mask of height x width: probabilities are resized first, then cleaned."""
-        return at_size(probability, height, width, self.cleaning)
-
-    def _surfaces(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_outputs(member.engine.run, batch, self._views)["logit"]
-        if logits.shape != batch.shape[:3]:
-            raise _wrong_output(member, logits, f"{batch.shape[:3]}")
-        if member.form.size == self.size:
-            return logits
-        return np.stack([resize(surface, self.size, self.size) for surface in logits])
-
-
-class Classifier:
-    """Gives diagnoses with one or more classification bundles.
-
-    Args:
-        bundles: One bundle, or several of the same classes that answer as one.
-        views: The views every picture is seen in.
-        engine: What runs the graphs.
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in.
-        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
-            answers are the same.
-
-    Raises:
-        BundleError: A graph cannot be used.
-        ConfigError: The bundles do not go together.
-
-    Attributes:
-        bundles: The bundles.
-        members: The loaded members, in order.
-        forms: The different forms of picture the members see; a batch is wanted in each.
-        classes: The codes, in the order of the logits.
-        taxonomy: Name of the set of diagnoses, where it is a known one.
-    """
-
-    def __init__(
+    def stream(
         self,
-        bundles: Bundle | Sequence[Bundle],
+        pictures: str | Path | Iterable[AnyPicture],
         *,
-        views: ViewSet = "none",
-        engine: EngineName = "openvino",
-        threads: int | None = None,
-        precision: Precision = "f32",
-        streams: int = 1,
-    ) -> None:
-        self.bundles = _as_sequence(bundles)
-        check_together(self.bundles, "classification")
-        self._views = views_named(views)
-        self._choices = {"views": views, "engine": engine, "precision": precision}
-        load = partial(
-            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
-        )
-        pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
-        self.members = tuple(
-            _open(bundle, member, _cropped(bundle, member), "logits", load)
-            for bundle, member in pairs
-        )
-        self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
-        self.forms = _different_forms(self.members)
-        self.classes = self.bundles[0].classifier.classes
-        self.taxonomy = self.bundles[0].classifier.taxonomy
+        errors: Literal["raise", "yield"] = "raise",
+    ) -> Iterator[Prediction | Refused]:
+        """Predict pictures one after the other, as they come, in constant memory.
 
-    @property
-    def needs_mask(self) -> bool:
-        """Whether a member sees crops that a lesion's mask decides on."""
-        return any(form.mode != "full" for form in self.forms)
-
-    def settings(self) -> dict[str, Any]:
-        """Return what its answers depend on, in JSON's types."""
-        return {**self._choices, "bundles": [bundle.sha256 for bundle in self.bundles]}
-
-    def member_logits(self, batches: Batches) -> list[NDArray[np.float32]]:
-        """Return each member's logits, N x C, averaged over the views.
+        The stages are those of ``naevus predict``: while the networks see one batch of 32, the
+        next is read. Some batches are therefore taken from ``pictures`` before the first
+        prediction is there.
 
         Args:
-            batches: N x S x S x 3 crops; one batch for each of `forms` where the members see
-                different ones.
+            pictures: Files or pixels, in any number and order; or a folder, for all pictures below
+                it, by id.
+            errors: What is done about a file that cannot be read. ``raise``: the stream ends with
+                its error. ``yield``: a `Refused` with its id, path and problem stands in its place.
+
+        Yields:
+            What is said of each picture, in the order given.
+
+        Raises:
+            PictureError: A file cannot be read, and errors are raised.
+            DataError: Pixels are of another shape or type, or the folder has no pictures.
         """
-        by_form = _by_form(batches, self.forms)
-        return [self._logits(member, by_form[member.form]) for member in self.members]
-
-    def logits(self, batches: Batches) -> NDArray[np.float32]:
-        """Return the mean logit over members and views, N x C."""
-        return mean(self.member_logits(batches))
-
-    def posterior(self, batches: Batches) -> Posterior:
-        """Return natural and balanced probabilities, freed of each member's own weights."""
-        return posterior(self.member_logits(batches), self._trained)
-
-    def _logits(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_outputs(member.engine.run, batch, self._views)["logits"]
-        if logits.shape != (len(batch), len(self.classes)):
-            raise _wrong_output(member, logits, f"({len(batch)}, {len(self.classes)})")
-        return logits
+        if isinstance(pictures, str | Path):
+            pictures = [source.path for source in find_pictures([Path(pictures)])]
+        with Workers(self._threads) as workers:
+            for piece in self._job.predict(_pieces(pictures), workers):
+                for said in piece:
+                    if isinstance(said, Refused) and errors == "raise":
+                        raise PictureError(Path(said.path), said.problem)
+                    yield said
 
 
-def _as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
-    return (bundles,) if isinstance(bundles, Bundle) else tuple(bundles)
+def load(
+    bundle: Path | str | Sequence[Path | str] | None = None,
+    *,
+    views: ViewSet = "none",
+    engine: EngineName = "openvino",
+    precision: Precision = "f32",
+    threads: int | None = None,
+    streams: int = 1,
+    prevalence: Path | str | None = None,
+) -> Predictor:
+    """Load a bundle, to predict with from Python.
 
+    Args:
+        bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
+            or a list of those, for both tasks or to be averaged. None: the built-in one.
+        views: The views every picture is seen in: ``none``, ``flips`` (4) or ``dihedral`` (8).
+        engine: What runs the networks: ``openvino`` or ``onnxruntime``.
+        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it.
+        threads: How many are used; None: as many as this process has processors.
+        streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
+            pictures as many as threads are faster.
+        prevalence: A TOML file of how common the diagnoses are where the pictures come from
+            (``MEL = 0.05``, one line for each); natural probabilities are re-weighed to it.
 
-def _open(
-    bundle: Bundle,
-    member: Member,
-    form: Form,
-    output: str,
-    load: Callable[[Path], Engine],
-) -> Loaded:
-    path = bundle.member_path(member)
-    graph = load(path)
-    if output not in graph.outputs:
-        raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
-    name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-    return Loaded(bundle, name, form, graph)
+    Returns:
+        A predictor.
 
+    Raises:
+        BundleError: A bundle is absent, damaged or of another schema, or none is built in.
+        ConfigError: The bundles do not go together, or a setting is impossible here.
 
-def _squashed(bundle: Bundle, member: Member) -> Form:
-    constancy = bundle.segmenter.colour_constancy
-    return Form("squash", member.input_size, colour_constancy=constancy)
-
-
-def _cropped(bundle: Bundle, member: Member) -> Form:
-    spec = bundle.classifier
-    return Form(
-        spec.crop_mode,
-        member.input_size,
-        margin=spec.crop_margin,
-        colour_constancy=spec.colour_constancy,
+    Examples:
+        >>> predictor = load(["bundle"], threads=1)
+        >>> print(predictor("lesion.jpg").diagnosis)
+        BKL
+    """
+    paths = (
+        [builtin()] if bundle is None else [bundle] if isinstance(bundle, str | Path) else bundle
     )
-
-
-def _different_forms(members: Sequence[Loaded]) -> tuple[Form, ...]:
-    return tuple(dict.fromkeys(member.form for member in members))
-
-
-def _by_form(batches: Batches, forms: Sequence[Form]) -> dict[Form, NDArray[np.uint8]]:
-    given = [batches] if isinstance(batches, np.ndarray) else list(batches)
-    if len(given) != len(forms):
-        raise ConfigError(
-            f"{len(given)} batches for {len(forms)} forms of picture",
-            "give one batch for each form that the members see",
-        )
-    for batch, form in zip(given, forms, strict=True):
-        if batch.shape[1:] != form.shape:
-            raise ConfigError(f"pictures of shape {batch.shape[1:]}", f"give them as {form.shape}")
-    return dict(zip(forms, given, strict=True))
-
-
-def _wrong_output(member: Loaded, logits: NDArray[np.float32], wanted: str) -> BundleError:
-    return BundleError(
-        f"{member.bundle.folder}: member {member.name} gives {logits.shape} in place of {wanted}",
-        "export the bundle again from its run",
+    networks = open_networks(
+        find_bundles(map(Path, paths)),
+        prevalence=None if prevalence is None else Path(prevalence),
+        views=views,
+        engine=engine,
+        threads=threads,
+        precision=precision,
+        streams=streams,
     )
+    return Predictor(*networks, threads=threads)
 
 
-def _logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # By way of tanh: exp(-z) would overflow where a network is very sure.
-    half = np.float32(0.5)
-    probabilities: NDArray[np.float32] = half * (np.float32(1) + np.tanh(half * logits))
-    return probabilities
+def _pieces(pictures: Iterable[AnyPicture]) -> Iterator[list[Given]]:
+    given = (
+        Given(f"picture {number}", picture)
+        if isinstance(picture, np.ndarray)
+        else Given(Path(picture).stem, Path(picture))
+        for number, picture in enumerate(pictures)
+    )
+    while piece := list(islice(given, BATCH)):
+        yield piece

@@ -2,54 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from naevus.errors import PictureError
-from naevus.images.geometry import box_of
-from naevus.images.masks import area_share
+from naevus.flags import explained
+from naevus.images import quality
+from naevus.images.geometry import box_of, reduced, resize
+from naevus.images.heat import overlay
+from naevus.images.masks import area_share, draw_outline, plausible
 from naevus.images.read import write_png
-from naevus.inference.prediction import Cut, Look, Prediction, cut_for, flags_of, look, stacked
-from naevus.inference.table import Refused, Row
+from naevus.inference.looks import Cut, Look, cut_for, look, stacked
+from naevus.inference.prediction import ActivationMaps, Prediction, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.datasets.forms import Source
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
+    from naevus.inference.classifier import Answers
+    from naevus.inference.looks import Picture
     from naevus.inference.outfolder import OutFolder
     from naevus.inference.plan import Plan
     from naevus.inference.stream import Workers
 
+HEATED: Final = 384
+"""The shorter side, in pixels, of a picture written with its heat; a smaller one as it is."""
 
-class Answer(NamedTuple):
-    """What a batch comes to."""
+OUTLINE: Final = (0, 255, 255)
+"""The colour of the lesion's outline on a heat map: cyan, which heat never is."""
 
-    rows: list[Row]
-    refused: list[Refused]
+
+class Given(NamedTuple):
+    """A picture to predict: its id, and its file or its pixels."""
+
+    image_id: str
+    picture: Picture
 
 
 class _Seen(NamedTuple):
-    """A picture on its way: where it is from, and its lesion probability where that is known."""
+    """A picture on its way: what was seen of it, and its lesion probability where it is known."""
 
-    source: Source
-    look: Look | None
+    given: Given
+    look: Look
     probability: NDArray[np.float32] | None
 
 
-class _Finished(NamedTuple):
-    """A picture whose mask and crop are written; only what the table needs is kept."""
+class _Shown(NamedTuple):
+    """A picture of modest size with its mask, to draw heat on."""
 
-    source: Source
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+
+
+class _Diagnosed(NamedTuple):
+    """What comes of a picture, and what its heat is drawn on where that is wanted."""
+
+    said: Prediction | Refused
+    shown: _Shown | None
+
+
+class _Finished(NamedTuple):
+    """A picture whose mask and crop are written; only what is still needed is kept."""
+
+    given: Given
+    height: int
+    width: int
     box: Box | None
     mask_share: float | None
+    packed_mask: NDArray[np.uint8] | None
     flags: tuple[str, ...]
     cut: Cut | None
+    shown: _Shown | None
 
 
 @dataclass(frozen=True)
@@ -58,16 +88,19 @@ class Job:
 
     Args:
         plan: What is done with every picture.
-        folder: Where masks and crops go.
         limits: Which pictures are refused before decoding.
+        folder: Where masks, crops and heat maps go; None: nothing is written, and predictions have
+            their masks.
     """
 
     plan: Plan
-    folder: OutFolder
     limits: Limits
+    folder: OutFolder | None = None
 
-    def predict(self, pieces: Sequence[Sequence[Source]], workers: Workers) -> Iterator[Answer]:
-        """Take batches all the way.
+    def predict(
+        self, pieces: Iterable[Sequence[Given]], workers: Workers
+    ) -> Iterator[list[Prediction | Refused]]:
+        """Take batches all the way; each picture gives a prediction or a refusal, in order.
 
         The networks see one batch after the other in this thread; meanwhile the workers decode
         the next one, and clean, cut and write the one before.
@@ -75,17 +108,18 @@ class Job:
         looked = workers.ahead(self._look, pieces)
         segmented = (self._segment(piece, seen) for piece, seen in looked)
         finished = workers.ahead(self._finish, segmented)
-        return (self._answer(piece, outcomes) for piece, outcomes in finished)
+        diagnosed = (self._diagnose(piece, outcomes) for piece, outcomes in finished)
+        if self.folder is None or not self.plan.heatmaps:
+            return ([each.said for each in piece] for piece in diagnosed)
+        heated = workers.ahead(self._write_heat, diagnosed)
+        return ([each.said for each in piece] for piece, _ in heated)
 
-    def _look(self, source: Source) -> Look | None:
+    def _look(self, given: Given) -> Look:
         """Decode a picture for the segmenter."""
-        if self.plan.segmenter is None:
-            return None
-        keep = bool(self.plan.forms)
-        return look(source.path, self.plan.segmenter, self.limits, keep=keep)
+        return look(given.picture, self.plan.segmenter, self.plan.forms, self.limits, keep=True)
 
     def _segment(
-        self, piece: Sequence[Source], seen: Sequence[Look | PictureError | None]
+        self, piece: Sequence[Given], seen: Sequence[Look | PictureError]
     ) -> list[_Seen | Refused]:
         looks = [each for each in seen if isinstance(each, Look)]
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
@@ -94,69 +128,152 @@ class Job:
                 self.plan.segmenter.probabilities(stacked([each.squares for each in looks]))
             )
         return [
-            _refusal(source, each)
+            _refusal(given, each)
             if isinstance(each, PictureError)
-            else _Seen(source, None if each is None else each._replace(squares=()), next(found))
-            for source, each in zip(piece, seen, strict=True)
+            else _Seen(given, each._replace(squares=()), next(found))
+            for given, each in zip(piece, seen, strict=True)
         ]
 
-    def _answer(
+    def _finish(self, seen: _Seen | Refused) -> _Finished | Refused:
+        """Clean the mask, judge the picture, cut the crop; write what is to be written."""
+        if isinstance(seen, Refused):
+            return seen
+        given, at_sight, probability = seen
+        height, width, _, pixels = at_sight
+        assert pixels is not None
+        mask = None
+        if self.plan.segmenter is not None and probability is not None:
+            mask = self.plan.segmenter.mask_of(probability, height, width)
+        cut = None
+        if self.plan.forms:
+            cut = cut_for(given.picture, mask, self.plan.forms, self.limits, seen=at_sight)
+        self._write(given.image_id, mask, cut)
+        return _Finished(
+            given,
+            height,
+            width,
+            None if mask is None else box_of(mask),
+            None if mask is None else area_share(mask),
+            None if mask is None or self.folder is not None else np.packbits(mask),
+            (*flags_of(mask), *quality.flags(quality.quality_of(pixels, mask))),
+            cut,
+            _shown(pixels, mask) if self.plan.heatmaps and self.folder is not None else None,
+        )
+
+    def _write(self, image_id: str, mask: NDArray[np.bool_] | None, cut: Cut | None) -> None:
+        if self.folder is None:
+            return
+        if cut is not None:
+            write_png(self.folder.crop(image_id), cut.squares[0])
+        if mask is not None and self.plan.masks:
+            write_png(self.folder.mask(image_id), mask)
+
+    def _diagnose(
         self,
         piece: Sequence[_Seen | Refused],
         outcomes: Sequence[_Finished | Refused | PictureError],
-    ) -> Answer:
-        refused: list[Refused] = []
-        finished: list[_Finished] = []
+    ) -> list[_Diagnosed]:
+        cuts = [each.cut.squares for each in outcomes if isinstance(each, _Finished) and each.cut]
+        answers = None
+        if self.plan.classifier is not None and cuts:
+            answers = self.plan.classifier.answers(stacked(cuts))
+        found = []
+        number = 0
         for seen, outcome in zip(piece, outcomes, strict=True):
             if isinstance(outcome, _Finished):
-                finished.append(outcome)
+                said = self._prediction(outcome, answers, number)
+                found.append(_Diagnosed(said, outcome.shown))
+                number += 1
             elif isinstance(outcome, Refused):
-                refused.append(outcome)
+                found.append(_Diagnosed(outcome, None))
             else:
                 assert isinstance(seen, _Seen)
-                refused.append(_refusal(seen.source, outcome))
-        return Answer(self._rows(finished), sorted(refused))
+                found.append(_Diagnosed(_refusal(seen.given, outcome), None))
+        return found
 
-    def _finish(self, seen: _Seen | Refused) -> _Finished | Refused:
-        """Clean the mask, cut the crop, write both."""
-        if isinstance(seen, Refused):
-            return seen
-        mask = None
-        if self.plan.segmenter and seen.look is not None and seen.probability is not None:
-            mask = self.plan.segmenter.mask_of(seen.probability, seen.look.height, seen.look.width)
-        name = seen.source.image_id
-        cut = None
-        if self.plan.forms:
-            cut = cut_for(seen.source.path, mask, self.plan.forms, self.limits, seen=seen.look)
-            write_png(self.folder.crop(name), cut.squares[0])
-        if mask is None:
-            return _Finished(seen.source, None, None, flags_of(mask), cut)
-        if self.plan.masks:
-            write_png(self.folder.mask(name), mask)
-        return _Finished(seen.source, box_of(mask), area_share(mask), flags_of(mask), cut)
+    def _prediction(self, finished: _Finished, answers: Answers | None, number: int) -> Prediction:
+        """Join what was found of a picture with what is said of the batch's n-th picture."""
+        found = Prediction(
+            finished.given.image_id,
+            finished.given.picture,
+            finished.height,
+            finished.width,
+            finished.box,
+            finished.mask_share,
+            None if finished.cut is None else finished.cut.mode,
+            flags=explained(finished.flags),
+            packed_mask=finished.packed_mask,
+        )
+        classifier = self.plan.classifier
+        if answers is None or classifier is None or finished.cut is None:
+            return found
+        sets, conformal = answers.sets, classifier.conformal
+        embeddings, spread = answers.embeddings, answers.spread
+        return replace(
+            found,
+            probabilities=_by_code(classifier.classes, answers.natural[number]),
+            balanced_probabilities=_by_code(classifier.classes, answers.balanced[number]),
+            members=answers.members[number],
+            spread=None if spread is None else float(spread[number]),
+            prediction_set=None if sets is None else _within(classifier.classes, sets[number]),
+            level=None if conformal is None else conformal.level,
+            embedding=None if embeddings is None else embeddings[number],
+            taxonomy=classifier.taxonomy,
+            activations=self._activations(answers, finished.cut, number),
+        )
 
-    def _rows(self, finished: Sequence[_Finished]) -> list[Row]:
-        crops = [each.cut.squares for each in finished if each.cut is not None]
-        said = None
-        if self.plan.classifier is not None and crops:
-            said = self.plan.classifier.posterior(stacked(crops))
-        rows = []
-        for number, each in enumerate(finished):
-            prediction = Prediction(
-                each.source.image_id,
-                box=each.box,
-                crop_mode=None if each.cut is None else each.cut.mode,
-                classes=() if self.plan.classifier is None else self.plan.classifier.classes,
-                logits=said and said.logits[number],
-                natural=said and said.natural[number],
-                balanced=said and said.balanced[number],
-                members=said and said.members[number],
-                flags=each.flags,
-            )
-            rows.append(Row(prediction, str(each.source.path), each.mask_share))
-        return rows
+    def _activations(
+        self, answers: Answers, cut: Cut, number: int
+    ) -> tuple[ActivationMaps, ...] | None:
+        classifier = self.plan.classifier
+        if answers.activations is None or classifier is None:
+            return None
+        places = dict(zip(classifier.forms, cut.boxes, strict=True))
+        return tuple(
+            ActivationMaps(maps[number], *places[member.form])
+            for maps, member in zip(answers.activations, classifier.members, strict=True)
+        )
+
+    def _write_heat(self, diagnosed: _Diagnosed) -> None:
+        said, shown = diagnosed
+        if isinstance(said, Refused) or shown is None or said.diagnosis is None:
+            return
+        heat = said.heat_of(said.diagnosis, *shown.pixels.shape[:2])
+        assert heat is not None
+        assert self.folder is not None
+        drawn = overlay(shown.pixels, heat)
+        if shown.mask is not None:
+            drawn = draw_outline(drawn, shown.mask, OUTLINE, 1)
+        write_png(self.folder.heatmap(said.image_id), drawn)
 
 
-def _refusal(source: Source, error: PictureError) -> Refused:
-    line = " ".join(str(error).removeprefix(f"{source.path}: ").split())
-    return Refused(source.image_id, str(source.path), line)
+def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
+    """Return what is odd about a mask: ``empty_mask``, or ``implausible_mask``.
+
+    A classifier that sees crops is then given the centre square, and the crop mode says so.
+    """
+    if mask is None or plausible(mask):
+        return ()
+    return ("implausible_mask",) if area_share(mask) else ("empty_mask",)
+
+
+def _refusal(given: Given, error: PictureError) -> Refused:
+    path = str(given.picture) if isinstance(given.picture, Path) else given.image_id
+    line = " ".join(str(error).removeprefix(f"{path}: ").split())
+    return Refused(given.image_id, path, line)
+
+
+def _shown(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> _Shown:
+    small = reduced(pixels, HEATED)
+    if mask is None:
+        return _Shown(small, None)
+    surface = resize(mask.view(np.uint8) * np.uint8(255), *small.shape[:2])
+    return _Shown(small, surface > 127)
+
+
+def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(classes, values.tolist(), strict=True))
+
+
+def _within(classes: Sequence[str], inside: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(code for code, is_in in zip(classes, inside, strict=True) if is_in)

@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.errors import NaevusError
 from naevus.files import atomic
+from naevus.flags import explained
+from naevus.inference.prediction import Prediction, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from naevus.inference.prediction import Prediction
-
+ABOUT = b"naevus"
+"""Under which name a table's metadata says what it was made with."""
 _REFUSED = b"naevus.refused"
-_ABOUT = b"naevus"
 _ROW_GROUP = 8192
-
-
-class Refused(NamedTuple):
-    """A picture that could not be predicted, and why, in one line."""
-
-    image_id: str
-    path: str
-    problem: str
-
-
-class Row(NamedTuple):
-    """A prediction with where it comes from, and its mask's share of the picture."""
-
-    prediction: Prediction
-    path: str
-    mask_share: float | None
 
 
 @dataclass(frozen=True)
 class Schema:
     """The columns of ``predictions.parquet``.
 
-    ``image_id, path``; ``p_<code>``: natural probabilities; ``b_<code>``: balanced ones;
-    ``decision_probable, decision_balanced``: the codes of their maxima; ``members``: natural
+    ``image_id, path``; ``height, width`` of the picture; ``p_<code>``: natural probabilities;
+    ``b_<code>``: balanced ones; ``decision_probable, decision_balanced``: the codes of their
+    maxima; ``prediction_set``: the classes that cannot be ruled out; ``members``: natural
     probabilities, member by member, in the order of the metadata's list; ``doubt``: one minus the
-    greatest natural probability; ``flags``; ``mask_share``: share of the picture; ``crop_mode``:
-    what the classifier really saw; ``bundles``: SHA-256 of the bundles, joined by commas. Without
-    a classifier there are no probabilities and what follows from them is null.
+    greatest natural probability; ``spread``: how far members and views are apart; ``flags``;
+    ``mask_share``: share of the picture; ``crop_mode``: what the classifier really saw;
+    ``bundles``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
+    probabilities and what follows from them is null.
 
     Args:
         classes: Codes in order; none without a classifier.
@@ -66,42 +53,48 @@ class Schema:
         fields = [
             ("image_id", pa.string()),
             ("path", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
             *((name, pa.float64()) for name in numbers),
             ("decision_probable", pa.string()),
             ("decision_balanced", pa.string()),
+            ("prediction_set", pa.list_(pa.string())),
             ("members", pa.list_(pa.list_(pa.float32()))),
             ("doubt", pa.float64()),
+            ("spread", pa.float64()),
             ("flags", pa.list_(pa.string())),
             ("mask_share", pa.float64()),
             ("crop_mode", pa.string()),
             ("bundles", pa.string()),
         ]
         about = json.dumps(self.about, sort_keys=True)
-        return pa.schema(fields, metadata={_ABOUT: about.encode()})
+        return pa.schema(fields, metadata={ABOUT: about.encode()})
 
-    def values(self, row: Row) -> dict[str, Any]:
-        """Return one row's values by column."""
-        said = row.prediction
+    def values(self, said: Prediction) -> dict[str, Any]:
+        """Return a prediction's values by column."""
         values: dict[str, Any] = {
             "image_id": said.image_id,
-            "path": row.path,
-            "decision_probable": said.probable,
-            "decision_balanced": said.decision,
+            "path": str(said.picture),
+            "height": said.height,
+            "width": said.width,
+            "decision_probable": said.diagnosis,
+            "decision_balanced": said.balanced_diagnosis,
+            "prediction_set": said.prediction_set,
             "members": None if said.members is None else said.members.tolist(),
             "doubt": said.doubt,
+            "spread": said.spread,
             "flags": list(said.flags),
-            "mask_share": row.mask_share,
+            "mask_share": said.mask_share,
             "crop_mode": said.crop_mode,
             "bundles": ",".join(self.bundles),
         }
-        if said.natural is not None and said.balanced is not None:
-            for position, code in enumerate(self.classes):
-                values[f"p_{code}"] = float(said.natural[position])
-                values[f"b_{code}"] = float(said.balanced[position])
-        return values
+        values |= {f"p_{code}": share for code, share in said.probabilities.items()}
+        return values | {f"b_{code}": share for code, share in said.balanced_probabilities.items()}
 
 
-def write_part(path: Path, schema: Schema, rows: Sequence[Row], refused: Sequence[Refused]) -> None:
+def write_part(
+    path: Path, schema: Schema, rows: Sequence[Prediction], refused: Sequence[Refused]
+) -> None:
     """Write the rows of one batch, and in the file's metadata what was refused.
 
     Raises:
@@ -133,8 +126,16 @@ def is_part(path: Path) -> bool:
         return False
 
 
-def join(parts: Sequence[Path], schema: Schema, path: Path) -> int:
-    """Join parts into one file, a few thousand rows in memory at a time.
+def is_whole(path: Path) -> bool:
+    """Tell whether a table is there and can be read."""
+    try:
+        return path.exists() and pq.read_schema(path) is not None
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
+    """Join parts of one schema into one file, a few thousand rows in memory at a time.
 
     Returns:
         How many rows there are.
@@ -142,7 +143,6 @@ def join(parts: Sequence[Path], schema: Schema, path: Path) -> int:
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
-    arrow = schema.arrow()
     rows = 0
     with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow) as writer:
         for table in _groups(parts):
@@ -161,10 +161,39 @@ def about(path: Path) -> dict[str, Any]:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise _no_table(path) from error
-    if _ABOUT not in metadata:
+    if ABOUT not in metadata:
         raise _no_table(path)
-    told: dict[str, Any] = json.loads(metadata[_ABOUT])
+    told: dict[str, Any] = json.loads(metadata[ABOUT])
     return told
+
+
+def first_of(path: Path) -> Prediction:
+    """Return the first prediction of a table, without mask, heat map and embedding.
+
+    Raises:
+        NaevusError: The file is no such table, or holds no prediction.
+    """
+    told = about(path)
+    rows = next(pq.ParquetFile(path).iter_batches(batch_size=1), None)
+    if rows is None or not rows.num_rows:
+        raise NaevusError(f"{path}: holds no prediction")
+    (row,) = rows.to_pylist()
+    within = row["prediction_set"]
+    return Prediction(
+        row["image_id"],
+        Path(row["path"]),
+        row["height"],
+        row["width"],
+        mask_share=row["mask_share"],
+        crop_mode=row["crop_mode"],
+        probabilities={code: row[f"p_{code}"] for code in told["classes"]},
+        balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
+        spread=row["spread"],
+        prediction_set=None if within is None else tuple(within),
+        level=told["level"],
+        flags=explained(row["flags"]),
+        taxonomy=told["taxonomy"],
+    )
 
 
 def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:

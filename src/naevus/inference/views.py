@@ -10,7 +10,7 @@ from naevus.errors import ConfigError
 from naevus.images.geometry import VIEW_SETS, ViewSet, unview_batch, view_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,20 +30,28 @@ def views_named(name: ViewSet) -> tuple[int, ...]:
     return VIEW_SETS[name]
 
 
-def mean_outputs(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Outputs:
-    """Return a network's outputs averaged over views; maps are turned back first.
+def each_view(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Iterator[Outputs]:
+    """Yield a network's outputs for one view after the other, its maps turned back.
 
     Args:
         run: Gives the outputs for N x S x S x 3 pixels.
         batch: N x S x S x 3.
         views: Numbers of views (``images.geometry.view``).
     """
-    total: Outputs = {}
     for k in views:
-        for name, values in run(view_batch(batch, k)).items():
-            turned = _turned_back(name, values, k)
-            total[name] = total[name] + turned if name in total else turned
-    return {name: values / np.float32(len(views)) for name, values in total.items()}
+        outputs = run(view_batch(batch, k))
+        yield {name: _turned_back(name, values, k) for name, values in outputs.items()}
+
+
+def mean_outputs(outputs: Iterable[Outputs]) -> Outputs:
+    """Return the mean of outputs, such as of `each_view`, holding one sum and no stack."""
+    total: Outputs = {}
+    count = 0
+    for each in outputs:
+        for name, values in each.items():
+            total[name] = total[name] + values if name in total else values
+        count += 1
+    return {name: values / np.float32(count) for name, values in total.items()}
 
 
 def _turned_back(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:

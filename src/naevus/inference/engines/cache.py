@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from naevus.errors import NaevusError
-from naevus.files import write_bytes
+from naevus.files import cache_folder, write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SWITCH: Final = "NAEVUS_CACHE"
 """The environment variable that turns the cache off when it is ``off``."""
@@ -37,16 +39,11 @@ class CompiledCache:
 
     @classmethod
     def of_user(cls) -> CompiledCache | None:
-        """Return the cache in the user's cache folder (XDG base directories); None if off."""
+        """Return the cache in the user's cache folder; None if off, or without such a folder."""
         if os.environ.get(SWITCH) == "off":
             return None
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        if not base.is_absolute():  # unset, or to be ignored as the specification says
-            try:
-                base = Path.home() / ".cache"
-            except RuntimeError:
-                return None
-        return cls(base / "naevus" / "compiled")
+        folder = cache_folder("compiled")
+        return None if folder is None else cls(folder)
 
     @staticmethod
     def digest(content: bytes) -> bytes:

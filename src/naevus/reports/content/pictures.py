@@ -13,7 +13,7 @@ from PIL import Image
 
 from naevus.errors import PictureError
 from naevus.images.read import read, read_mask
-from naevus.inference.prediction import mask_file
+from naevus.inference.outfolder import mask_file
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.document import Gallery, Section, Thumbnail
 

@@ -1,0 +1,36 @@
+"""What a reader should know before relying on a prediction: codes as data, each with a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FLAGS: Final[dict[str, str]] = {
+    "empty_mask": "No lesion was found in the picture.",
+    "implausible_mask": (
+        "The outline covers nearly nothing or nearly all of the picture: it can hardly be a lesion."
+    ),
+    "blurred": "The picture is out of focus or blurred by movement: fine structures are lost.",
+    "dark": "The picture is too dark: colours and structures cannot be told apart.",
+    "bright": "Parts of the picture are overexposed or reflect the light: nothing is seen there.",
+    "cut_by_border": (
+        "The lesion is cut by the edge of the picture: what lies outside could not be judged."
+    ),
+    "hair": "Much hair (or ink, or a ruler) covers the skin and may hide parts of the lesion.",
+}
+"""Every flag there is, in the order in which they are told."""
+
+
+def explained(codes: Iterable[str]) -> dict[str, str]:
+    """Return flags with their sentences, in the order of `FLAGS`.
+
+    Examples:
+        >>> explained(["hair", "empty_mask"])["empty_mask"]
+        'No lesion was found in the picture.'
+        >>> list(explained(["hair", "empty_mask"]))
+        ['empty_mask', 'hair']
+    """
+    wanted = set(codes)
+    return {code: sentence for code, sentence in FLAGS.items() if code in wanted}

@@ -1,0 +1,257 @@
+"""Bundles that diagnose."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from naevus.datasets.forms import Form
+from naevus.errors import ConfigError
+from naevus.evaluation.calibration.conformal import Conformal
+from naevus.evaluation.decisions import natural_log_probabilities
+from naevus.evaluation.prevalence import reweigh
+from naevus.inference.engines import EngineName, Precision, open_engine
+from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
+from naevus.inference.members import (
+    as_sequence,
+    by_form,
+    check_shape,
+    different_forms,
+    open_member,
+)
+from naevus.inference.views import each_view, mean_outputs, views_named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.bundles.spec import Member
+    from naevus.images.geometry import ViewSet
+    from naevus.inference.engines import Outputs
+    from naevus.inference.members import Batches
+
+
+class Answers(NamedTuple):
+    """What a classifier says of N pictures and C classes, from one run of each graph and view.
+
+    Attributes:
+        logits: N x C, the plain mean of the members' logits.
+        natural: N x C calibrated probabilities of a picture drawn as the training pictures were, or
+            as a clinic's are where its prevalence was given.
+        balanced: N x C probabilities as if every class were equally common.
+        members: N x M x C, each member's own natural probabilities.
+        spread: N; None where one network sees one view. How far members and views are apart: the
+            standard deviation of what each gives to the class that all together give the most.
+        sets: N x C, which classes are in the prediction set; None where there are no thresholds.
+        embeddings: N x F pooled features, the members' one beside the other; None where a graph
+            gives none.
+        activations: For each member N x C x h x w class activation maps, divided by its
+            temperature; their mean over places and members is the natural logit but for a
+            constant. None where a graph gives none.
+    """
+
+    logits: NDArray[np.float32]
+    natural: NDArray[np.float64]
+    balanced: NDArray[np.float64]
+    members: NDArray[np.float64]
+    spread: NDArray[np.float64] | None
+    sets: NDArray[np.bool_] | None
+    embeddings: NDArray[np.float32] | None
+    activations: tuple[NDArray[np.float32], ...] | None
+
+
+class Classifier:
+    """Gives diagnoses with one or more classification bundles.
+
+    Args:
+        bundles: One bundle, or several of the same classes that answer as one.
+        views: The views every picture is seen in.
+        engine: What runs the graphs.
+        threads: Threads of the engine; None: as many as this process has processors.
+        precision: What the engine computes in.
+        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
+            answers are the same.
+        prevalence: The C shares of the classes where the pictures come from
+            (`evaluation.prevalence`); None: as in the training data.
+
+    Raises:
+        BundleError: A graph cannot be used.
+        ConfigError: The bundles do not go together, or the prevalence is impossible.
+
+    Attributes:
+        bundles: The bundles.
+        members: The loaded members, in order.
+        forms: The different forms of picture the members see; a batch is wanted in each.
+        classes: The codes, in the order of the logits.
+        taxonomy: Name of the set of diagnoses, where it is a known one.
+        shares: The classes' shares in the training data.
+        conformal: Thresholds of prediction sets. They hold for the answers they were found with,
+            so there are none where several bundles answer, or several views are seen.
+    """
+
+    def __init__(
+        self,
+        bundles: Bundle | Sequence[Bundle],
+        *,
+        views: ViewSet = "none",
+        engine: EngineName = "openvino",
+        threads: int | None = None,
+        precision: Precision = "f32",
+        streams: int = 1,
+        prevalence: Sequence[float] | None = None,
+    ) -> None:
+        self.bundles = as_sequence(bundles)
+        check_together(self.bundles, "classification")
+        self._views = views_named(views)
+        self._choices = {"views": views, "engine": engine, "precision": precision}
+        pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
+        self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
+        self.classes = self.bundles[0].classifier.classes
+        self.taxonomy = self.bundles[0].classifier.taxonomy
+        self.shares = shares_of(self._trained)
+        self._prevalence = None if prevalence is None else np.asarray(prevalence, np.float64)
+        # Refuses what is impossible, before anything is loaded.
+        self._here(np.full(len(self.classes), 1 / len(self.classes)), self.shares)
+        self.conformal = _conformal(self.bundles, views)
+        load = partial(
+            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
+        )
+        self.members = tuple(
+            open_member(bundle, member, _cropped(bundle, member), "logits", load)
+            for bundle, member in pairs
+        )
+        self.forms = different_forms(self.members)
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a member sees crops that a lesion's mask decides on."""
+        return any(form.mode != "full" for form in self.forms)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what its answers depend on, in JSON's types."""
+        return {
+            **self._choices,
+            "bundles": [bundle.sha256 for bundle in self.bundles],
+            "prevalence": None if self._prevalence is None else self._prevalence.tolist(),
+        }
+
+    def require(self, output: str, what: str) -> None:
+        """Refuse to go on where a member's graph does not give an output.
+
+        Args:
+            output: The output's name, ``embedding`` or ``cam``.
+            what: What it is wanted for.
+
+        Raises:
+            ConfigError: One does not.
+        """
+        for member in self.members:
+            if output not in member.engine.outputs:
+                raise ConfigError(
+                    f"{member.bundle.folder}: {what} need networks that give {output!r}, and "
+                    f"{member.name} does not",
+                    "leave them out, or take another bundle",
+                )
+
+    def logits(self, batches: Batches) -> NDArray[np.float32]:
+        """Return the mean logit over members and views, N x C.
+
+        Args:
+            batches: N x S x S x 3 crops; one batch for each of `forms` where the members see
+                different ones.
+        """
+        return mean([mean_outputs(seen)["logits"] for seen in self._seen(batches)])
+
+    def answers(self, batches: Batches) -> Answers:
+        """Return all that is said of a batch; each member's weights and shares are taken off.
+
+        Args:
+            batches: As for `logits`.
+        """
+        seen = self._seen(batches)
+        means = [mean_outputs(outputs) for outputs in seen]
+        said = posterior([each["logits"] for each in means], self._trained)
+        natural = self._here(said.natural, self.shares)
+        own = [
+            self._here(said.members[:, number], np.array(member.shares))
+            for number, (member, _) in enumerate(self._trained)
+        ]
+        return Answers(
+            said.logits,
+            natural,
+            said.balanced,
+            np.stack(own, axis=1),
+            self._spread(seen, natural.argmax(axis=1)),
+            None if self.conformal is None else self.conformal.sets(said.natural),
+            _embeddings(means),
+            self._activations(means),
+        )
+
+    def _seen(self, batches: Batches) -> list[list[Outputs]]:
+        """Return what each member gives for each view."""
+        batch_of = by_form(batches, self.forms)
+        found = []
+        for member in self.members:
+            batch = batch_of[member.form]
+            outputs = list(each_view(member.engine.run, batch, self._views))
+            for each in outputs:
+                check_shape(member, each["logits"], (len(batch), len(self.classes)))
+            found.append(outputs)
+        return found
+
+    def _here(
+        self, natural: NDArray[np.float64], shares: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return natural probabilities, re-weighed where the prevalence is another."""
+        return natural if self._prevalence is None else reweigh(natural, shares, self._prevalence)
+
+    def _spread(
+        self, seen: Sequence[Sequence[Outputs]], told: NDArray[np.intp]
+    ) -> NDArray[np.float64] | None:
+        if sum(map(len, seen)) == 1:
+            return None
+        rows = np.arange(len(told))
+        given = [
+            self._here(
+                np.exp(natural_log_probabilities(each["logits"], member.weights, temperature)),
+                np.array(member.shares),
+            )[rows, told]
+            for outputs, (member, temperature) in zip(seen, self._trained, strict=True)
+            for each in outputs
+        ]
+        return np.asarray(np.std(given, axis=0))
+
+    def _activations(self, means: Sequence[Outputs]) -> tuple[NDArray[np.float32], ...] | None:
+        if any("cam" not in each for each in means):
+            return None
+        return tuple(
+            each["cam"] / np.float32(temperature)
+            for each, (_, temperature) in zip(means, self._trained, strict=True)
+        )
+
+
+def _embeddings(means: Sequence[Outputs]) -> NDArray[np.float32] | None:
+    if any("embedding" not in each for each in means):
+        return None
+    return np.concatenate([each["embedding"] for each in means], axis=1)
+
+
+def _cropped(bundle: Bundle, member: Member) -> Form:
+    spec = bundle.classifier
+    return Form(
+        spec.crop_mode,
+        member.input_size,
+        margin=spec.crop_margin,
+        colour_constancy=spec.colour_constancy,
+    )
+
+
+def _conformal(bundles: Sequence[Bundle], views: ViewSet) -> Conformal | None:
+    spec = bundles[0].classifier.conformal
+    if spec is None or len(bundles) > 1 or views != "none":
+        return None
+    return Conformal.from_dict(spec.model_dump())
