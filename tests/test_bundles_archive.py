@@ -11,7 +11,7 @@ import pytest
 from naevus.bundles.archive import Limits, archives_folder, pack, unpacked
 from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
 from naevus.errors import BundleError, NaevusError
-from naevus.files import sha256
+from naevus.files import cache_folder, sha256
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
@@ -198,6 +198,17 @@ def test_a_relative_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert archives_folder() == tmp_path / ".cache" / "naevus" / "bundles"
+
+
+def test_without_a_home_there_is_no_cache(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert cache_folder("bundles") is None
+    with pytest.raises(NaevusError, match=r"no home folder .* set XDG_CACHE_HOME"):
+        Bundle.read(packed)
 
 
 def test_a_moved_archive_is_the_same_in_the_cache(packed: Path, tmp_path: Path) -> None:

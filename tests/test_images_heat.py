@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from naevus.images.geometry import Box
-from naevus.images.heat import Activation, heat_over, overlay
+from naevus.images.heat import Activation, glowing, heat_over
 
 CORNER = np.array([[0, 0], [0, 3]], np.float32)
 
@@ -48,13 +48,16 @@ def test_members_are_averaged_before_anything_is_left_out() -> None:
     np.testing.assert_allclose(heat_over([one, other], 1, 2), [[1, 0]])
 
 
-def test_the_overlay_leaves_alone_what_is_not_heated() -> None:
+def test_the_picture_shows_through_and_glows_where_it_is_hot() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    cold = glowing(pixels, np.zeros((8, 9), np.float32))
+    assert cold.shape == pixels.shape
+    assert cold.dtype == np.uint8
+    assert np.ptp(cold, axis=2).mean() < 0.5 * np.ptp(pixels, axis=2).mean()  # paled
     heat = np.zeros((8, 9), np.float32)
     heat[3, 4], heat[5, 5] = 1, 0.4
-    drawn = overlay(pixels, heat)
-    assert drawn.shape == pixels.shape
-    assert drawn.dtype == np.uint8
-    np.testing.assert_array_equal(drawn[heat == 0], pixels[heat == 0])
-    np.testing.assert_allclose(drawn[3, 4], 0.4 * pixels[3, 4] + 0.6 * 255, atol=1)  # white-hot
-    assert (drawn[5, 5] != pixels[5, 5]).any()
+    drawn = glowing(pixels, heat)
+    np.testing.assert_array_equal(drawn[heat == 0], cold[heat == 0])
+    yellow = np.array([253, 231, 37])  # viridis ends with it
+    np.testing.assert_allclose(drawn[3, 4], 0.25 * cold[3, 4] + 0.75 * yellow, atol=1)
+    assert (drawn[5, 5] != cold[5, 5]).any()

@@ -13,6 +13,8 @@ import pytest
 
 from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.images.heat import glowing
+from naevus.images.masks import draw_outline
 from naevus.images.read import read, read_mask, write_png
 from naevus.inference import batch, stream
 from naevus.inference.batch import predict
@@ -20,9 +22,11 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures, pictures_of_split, unique
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
-from naevus.inference.table import about
+from naevus.inference.stages import OUTLINE
+from naevus.inference.table import about, first_of
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
+from tests.test_inference_classifier import CONFORMAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,26 +160,94 @@ def test_same_input_gives_same_bytes_whatever_order_and_threads(
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A classifier of two members that tells what its logits are made of."""
+    folder = tmp_path_factory.mktemp("explained")
+    bundle = classification_bundle(
+        folder / "c", crop_mode="crop", seeds=(0, 1), explained=True, conformal=CONFORMAL
+    )
+    return Classifier(bundle, threads=1)
+
+
+def test_heat_maps_and_embeddings_are_written_on_demand(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
+) -> None:
+    out = tmp_path / "out"
+    draw(pictures / "large.png", 3, 700, 1000)
+    (pictures / "bad.png").write_bytes(b"")
+    outcome = predict(
+        find_pictures([pictures]),
+        out,
+        segmenter=segmenter,
+        classifier=explained,
+        heatmaps=True,
+        embeddings=True,
+    )
+    assert {out / "heatmaps", out / "embeddings.parquet"} <= set(outcome.files)
+    ids = [f"ISIC_{number:07d}" for number in range(COUNT)] + ["large"]
+    assert sorted(path.stem for path in (out / "heatmaps").iterdir()) == ids
+    assert read(out / "heatmaps" / "large.png").shape == (384, 549, 3)
+    said = Predictor(segmenter, explained)(pictures / "ISIC_0000004.png")
+    assert said.heatmap is not None
+    assert said.mask is not None
+    assert said.embedding is not None
+    glowing_ = glowing(read(pictures / "ISIC_0000004.png"), said.heatmap)
+    expected = draw_outline(glowing_, said.mask, OUTLINE, 1)
+    written = read(out / "heatmaps" / "ISIC_0000004.png")
+    assert np.abs(written.astype(int) - expected).max() <= 2
+    table = pd.read_parquet(out / "embeddings.parquet")
+    assert table["image_id"].tolist() == ids
+    assert table["embedding"][4].dtype == np.float16
+    assert table["embedding"][4].shape == (16,)  # two members' features
+    np.testing.assert_allclose(table["embedding"][4], said.embedding, rtol=2e-3, atol=1e-3)
+    assert len(about(out / "embeddings.parquet")["members"]) == 2
+    row = pd.read_parquet(out / "predictions.parquet").iloc[4]
+    assert tuple(row["prediction_set"]) == said.prediction_set
+    assert about(out / "predictions.parquet")["level"] == 0.9
+    again = first_of(out / "predictions.parquet")
+    assert str(again) == str(Predictor(segmenter, explained)(pictures / "ISIC_0000000.png"))
+
+
+def test_without_diagnoses_there_is_no_heat(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    explained: Classifier,
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]), tmp_path / "out"
+    with pytest.raises(ConfigError, match="give 'cam'"):
+        predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
+    for asked in ({"heatmaps": True}, {"embeddings": True}):
+        with pytest.raises(ConfigError, match="none are made here"):
+            predict(sources, out, segmenter=segmenter, **asked)
+        with pytest.raises(ConfigError, match="none are made here"):
+            predict(sources, out, segmenter=segmenter, classifier=explained, only="masks", **asked)
+    assert not out.exists()
+
+
 class _StopError(Exception):
     pass
 
 
 @pytest.mark.parametrize("stop_at", [0, 3, 6, 7])
 def test_an_interrupted_job_goes_on_and_ends_alike(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier, stop_at: int
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
 ) -> None:
     sources = find_pictures([pictures])
-    predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "heatmaps": True,
+        "embeddings": True,
+    }
+    predict(sources, tmp_path / "whole", **wanted)
 
     def stop(done: int, _: int) -> None:
         if done == stop_at:
             raise _StopError
 
     with pytest.raises(_StopError):
-        predict(
-            sources, tmp_path / "cut", segmenter=segmenter, classifier=classifier, progress=stop
-        )
-    outcome = predict(sources, tmp_path / "cut", segmenter=segmenter, classifier=classifier)
+        predict(sources, tmp_path / "cut", **wanted, progress=stop)
+    outcome = predict(sources, tmp_path / "cut", **wanted)
     assert outcome.reused == stop_at
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
 
@@ -212,6 +284,7 @@ def test_a_job_killed_outright_goes_on(
     )
     assert killed.returncode == -signal.SIGKILL
     (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
+    (out / "crops" / ".ISIC_0000006.abc.tmp.png").write_bytes(b"")
     sources = find_pictures([pictures])
     outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
     assert (outcome.predicted, outcome.reused) == (COUNT, 3)
@@ -219,32 +292,36 @@ def test_a_job_killed_outright_goes_on(
     assert contents(tmp_path / "whole") == contents(out)
 
 
+@pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
 def test_a_damaged_part_is_made_again(
-    tmp_path: Path, pictures: Path, classifier: Classifier, segmenter: Segmenter
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str
 ) -> None:
     sources = find_pictures([pictures])
     out = tmp_path / "out"
-    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
     before = contents(out)
-    part = min((out / ".parts").iterdir())
+    part = min((out / parts).glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:100])
-    assert predict(sources, out, segmenter=segmenter, classifier=classifier).reused < COUNT
+    again = predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
+    assert again.reused < COUNT
     assert contents(out) == before
 
 
 def test_a_changed_picture_is_predicted_again(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
     out = tmp_path / "out"
-    predict(find_pictures([pictures]), out, segmenter=segmenter)
+    wanted: dict[str, Any] = {"classifier": explained, "embeddings": True}
+    predict(find_pictures([pictures]), out, segmenter=segmenter, **wanted)
     draw(pictures / "ISIC_0000005.png", 99)
     draw(pictures / "ISIC_0000009.png", 9)
-    outcome = predict(find_pictures([pictures]), out, segmenter=segmenter)
+    outcome = predict(find_pictures([pictures]), out, segmenter=segmenter, **wanted)
     assert (outcome.predicted, outcome.reused) == (COUNT + 1, 3)
     mask = read_mask(out / "masks" / "ISIC_0000005_segmentation.png")
     expected = segmenter.mask(read(pictures / "ISIC_0000005.png"))
     assert (mask == expected).mean() > 0.999
-    assert len(list((out / ".parts").iterdir())) == 3
+    assert len(list((out / ".parts").glob("*.parquet"))) == 3
+    assert len(list((out / ".parts" / "embeddings").iterdir())) == 3
 
 
 def test_other_settings_or_pictures_need_another_folder(

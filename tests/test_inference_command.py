@@ -6,15 +6,21 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from naevus.bundles import bundle
 from naevus.cli.predict import predict
 from naevus.errors import BundleError, ConfigError, DataError
+from naevus.flags import FLAGS
 from naevus.images.read import write_png
 from naevus.inference.engines import openvino
-from tests.onnx_graphs import classification_bundle, segmentation_bundle
+from naevus.inference.prediction import NOTICE
+from naevus.inference.table import about
+from tests.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
+from tests.test_inference_classifier import CONFORMAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +71,69 @@ def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:
     assert not (out / "crops").exists()
 
 
+def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL)
+    words = (pictures / "p1.png", "--bundle", tmp_path / "b", "--out", tmp_path / "out")
+    result = call(*words, "--heatmaps", "--embeddings")
+    assert result.exit_code == 0, result.output
+    for said in (
+        "p1\n",
+        "Most probable: ",
+        "Cannot be ruled out (90% prediction set): ",
+        "Doubt: ",
+        NOTICE,
+        "1 picture predicted by 2 networks",
+    ):
+        assert said in result.output
+    assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
+    assert (tmp_path / "out" / "embeddings.parquet").exists()
+    again = call(*words, "--heatmaps", "--embeddings")  # all is done before, and told again
+    assert again.output.startswith(result.output.partition("1 picture")[0])
+    several = call(pictures, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
+    assert "Most probable" not in several.output
+
+
+def test_one_picture_s_mask_alone_is_told_too(tmp_path: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    write_png(tmp_path / "dark.png", np.full((60, 80, 3), 20, np.uint8))
+    words = (tmp_path / "dark.png", "--bundle", tmp_path / "s", "--out", tmp_path / "out")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert "The lesion covers 100.0% of the picture." in result.output
+    assert FLAGS["dark"] in " ".join(result.output.split())
+    assert NOTICE in result.output
+
+
+def test_the_built_in_bundle_is_the_default(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "BUILTIN", tmp_path / "builtin")
+    words = (pictures, "--out", tmp_path / "out")
+    absent = call(*words)
+    assert isinstance(absent.exception, BundleError)
+    assert "--bundle DIR" in str(absent.exception)
+    assert not (tmp_path / "out").exists()
+    whole_bundle(tmp_path / "builtin")
+    assert call(*words).exit_code == 0
+    assert (tmp_path / "out" / "submission.csv").exists()
+
+
+def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, pictures: Path) -> None:
+    whole_bundle(tmp_path / "b")
+    clinic = tmp_path / "clinic.toml"
+    clinic.write_text("MEL=1\nNV=0\nBCC=0\nAKIEC=0\nBKL=0\nDF=0\nVASC=0\n")
+    words = (pictures, "--bundle", tmp_path / "b", "--prevalence", clinic)
+    assert call(*words, "--out", tmp_path / "out").exit_code == 0
+    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert (table["decision_probable"] == "MEL").all()
+    told = about(tmp_path / "out" / "predictions.parquet")
+    assert told["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
+    clinic.write_text("MEL=0.5\n")
+    wrong = call(*words, "--out", tmp_path / "other")
+    assert isinstance(wrong.exception, ConfigError)
+    assert not (tmp_path / "other").exists()
+
+
 def test_mistakes_are_told(tmp_path: Path, pictures: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
@@ -105,7 +174,7 @@ try:
     app(sys.argv[1:])
 except SystemExit as ended:
     assert not ended.code, ended.code
-heavy = {"jinja2", "sklearn", "scipy", "torch", "onnxruntime"} & set(sys.modules)
+heavy = {"jinja2", "matplotlib", "sklearn", "scipy", "torch", "onnxruntime"} & set(sys.modules)
 assert not heavy, heavy
 """
 

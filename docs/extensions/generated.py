@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from sphinx.errors import ExtensionError
 
 from naevus.bundles import spec
+from naevus.flags import FLAGS
 from naevus.inference.table import Schema
 from naevus.taxonomy import ISIC2018
 from naevus.training.config import TrainConfig
@@ -110,6 +111,11 @@ def columns() -> str:
     return _table(("column", "Arrow type"), rows)
 
 
+def flags() -> str:
+    """List what a prediction may be flagged with."""
+    return _table(("flag", "meaning"), [(f"`{code}`", told) for code, told in FLAGS.items()])
+
+
 def diagnoses() -> str:
     """List the seven diagnoses of ISIC 2018."""
     rows = [
@@ -135,7 +141,7 @@ def module(name: str, package: bool = False) -> str:
 
 GENERATORS: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (commands, recipe, bundle, columns, diagnoses, room, module)
+    for function in (commands, recipe, bundle, columns, flags, diagnoses, room, module)
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from naevus.errors import NaevusError
+
 if TYPE_CHECKING:
     from naevus.inference.predictor import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["NaevusError", "__version__", "load"]
 __version__ = "0.1.0"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STRENGTH: Final = 0.6
-"""How much of the colour is heat, and not picture, where the heat is strongest."""
+_GREY = 0.65  # of what is left of the picture's own colours where there is no heat
+_STRONGEST = 0.75
 
 
 class Activation(NamedTuple):
@@ -61,17 +61,21 @@ def heat_over(activations: Sequence[Activation], height: int, width: int) -> NDA
     return heat / np.float32(strongest) if strongest > 0 else heat
 
 
-def overlay(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a picture with its heat in colour: dark red is little, yellow much, none is clear.
+def glowing(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a picture, paled to grey, in which its heat map glows.
+
+    The colours are viridis, which the colour-blind tell apart and which skin does not have.
 
     Args:
-        pixels: H x W x 3 RGB.
+        pixels: H x W x 3.
         heat: H x W, 0..1.
     """
-    levels = np.rint(heat * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
-    share = (np.float32(STRENGTH) * heat)[:, :, None]
-    mixed = pixels * (1 - share) + colours * share
+    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    pale = _GREY * grey + (1 - _GREY) * pixels
+    levels = np.rint(heat * np.float32(255)).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    share = (_STRONGEST * heat)[..., None]
+    mixed: NDArray[np.float32] = pale * (1 - share) + colours * share
     return np.asarray(np.rint(mixed), np.uint8)
 
 

@@ -113,6 +113,7 @@ def predict(
     folder.create()
     with lock(folder.lock):
         folder.claim(plan.settings())
+        folder.sweep()
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
         todo = [

@@ -21,7 +21,7 @@ from naevus.inference.members import (
     different_forms,
     open_member,
 )
-from naevus.inference.views import each_view, mean_outputs, views_named
+from naevus.inference.views import averaged, each_view, views_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,7 @@ class Classifier:
         classes: The codes, in the order of the logits.
         taxonomy: Name of the set of diagnoses, where it is a known one.
         shares: The classes' shares in the training data.
+        views: The views every picture is seen in, by number.
         conformal: Thresholds of prediction sets. They hold for the answers they were found with,
             so there are none where several bundles answer, or several views are seen.
     """
@@ -106,7 +107,7 @@ class Classifier:
     ) -> None:
         self.bundles = as_sequence(bundles)
         check_together(self.bundles, "classification")
-        self._views = views_named(views)
+        self.views = views_named(views)
         self._choices = {"views": views, "engine": engine, "precision": precision}
         pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
         self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
@@ -164,7 +165,7 @@ class Classifier:
             batches: N x S x S x 3 crops; one batch for each of `forms` where the members see
                 different ones.
         """
-        return mean([mean_outputs(seen)["logits"] for seen in self._seen(batches)])
+        return mean([averaged(seen)["logits"] for seen in self._seen(batches)])
 
     def answers(self, batches: Batches) -> Answers:
         """Return all that is said of a batch; each member's weights and shares are taken off.
@@ -173,7 +174,7 @@ class Classifier:
             batches: As for `logits`.
         """
         seen = self._seen(batches)
-        means = [mean_outputs(outputs) for outputs in seen]
+        means = [averaged(outputs) for outputs in seen]
         said = posterior([each["logits"] for each in means], self._trained)
         natural = self._here(said.natural, self.shares)
         own = [
@@ -197,7 +198,7 @@ class Classifier:
         found = []
         for member in self.members:
             batch = batch_of[member.form]
-            outputs = list(each_view(member.engine.run, batch, self._views))
+            outputs = list(each_view(member.engine.run, batch, self.views))
             for each in outputs:
                 check_shape(member, each["logits"], (len(batch), len(self.classes)))
             found.append(outputs)

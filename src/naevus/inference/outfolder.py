@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
-from naevus.files import sha256_of, write_json, write_text
+from naevus.files import sha256_of, sweep, write_json, write_text
 from naevus.inference.prediction import Refused
 from naevus.inference.table import ids_in, is_part, is_whole
 
@@ -129,6 +129,19 @@ class OutFolder:
                 f"({', '.join(differing) or 'of another version'})",
                 _ANOTHER_OUT,
             )
+
+    def sweep(self) -> None:
+        """Remove what a killed job left half-written; call it with the lock held."""
+        parts = self.part("").parent
+        for folder in (
+            self.root,
+            self.masks,
+            self.crops,
+            self.heatmaps,
+            parts,
+            parts / "embeddings",
+        ):
+            sweep(folder)
 
     def is_done(self, key: str, *, embeddings: bool = False) -> bool:
         """Tell whether a batch's rows are there, and its embeddings where they are wanted."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from naevus.errors import NaevusError
 from naevus.images.geometry import reduced, resize
-from naevus.images.heat import overlay
+from naevus.images.heat import glowing
 from naevus.images.masks import draw_outline
 from naevus.images.read import read
 from naevus.inference.prediction import NOTICE
@@ -49,7 +49,7 @@ def plot(prediction: Prediction) -> Figure:
     code = prediction.diagnosis
     heat = None if code is None else prediction.heat_of(code, *pixels.shape[:2])
     if heat is not None:
-        panels.append((overlay(pixels, heat), f"What speaks for {code}"))
+        panels.append((glowing(pixels, heat), f"What speaks for {code}"))
     with mpl.rc_context(_RC):
         count = len(panels) + (code is not None)
         figure = Figure(figsize=(3.6 * count, 4.2), layout="constrained")

@@ -25,7 +25,7 @@ from naevus.inference.members import (
     different_forms,
     open_member,
 )
-from naevus.inference.views import each_view, mean_outputs, views_named
+from naevus.inference.views import mean_outputs, views_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ class Segmenter:
         return at_size(probability, height, width, self.cleaning)
 
     def _surfaces(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_outputs(each_view(member.engine.run, batch, self._views))["logit"]
+        logits = mean_outputs(member.engine.run, batch, self._views)["logit"]
         check_shape(member, logits, batch.shape[:3])
         if member.form.size == self.size:
             return logits

@@ -13,7 +13,7 @@ from naevus.errors import PictureError
 from naevus.flags import explained
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
-from naevus.images.heat import overlay
+from naevus.images.heat import glowing
 from naevus.images.masks import area_share, draw_outline, plausible
 from naevus.images.read import write_png
 from naevus.inference.looks import Cut, Look, cut_for, look, stacked
@@ -36,7 +36,7 @@ HEATED: Final = 384
 """The shorter side, in pixels, of a picture written with its heat; a smaller one as it is."""
 
 OUTLINE: Final = (0, 255, 255)
-"""The colour of the lesion's outline on a heat map: cyan, which heat never is."""
+"""The colour of the lesion's outline on a heat map: cyan, which no heat has."""
 
 
 class Given(NamedTuple):
@@ -241,7 +241,7 @@ class Job:
         heat = said.heat_of(said.diagnosis, *shown.pixels.shape[:2])
         assert heat is not None
         assert self.folder is not None
-        drawn = overlay(shown.pixels, heat)
+        drawn = glowing(shown.pixels, heat)
         if shown.mask is not None:
             drawn = draw_outline(drawn, shown.mask, OUTLINE, 1)
         write_png(self.folder.heatmap(said.image_id), drawn)

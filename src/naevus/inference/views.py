@@ -43,7 +43,12 @@ def each_view(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Itera
         yield {name: _turned_back(name, values, k) for name, values in outputs.items()}
 
 
-def mean_outputs(outputs: Iterable[Outputs]) -> Outputs:
+def mean_outputs(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Outputs:
+    """Return a network's outputs averaged over views; see `each_view`."""
+    return averaged(each_view(run, batch, views))
+
+
+def averaged(outputs: Iterable[Outputs]) -> Outputs:
     """Return the mean of outputs, such as of `each_view`, holding one sum and no stack."""
     total: Outputs = {}
     count = 0
