@@ -216,7 +216,8 @@ def test_without_diagnoses_there_is_no_heat(
     sources, out = find_pictures([pictures]), tmp_path / "out"
     with pytest.raises(ConfigError, match="give 'cam'"):
         predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
-    for asked in ({"heatmaps": True}, {"embeddings": True}):
+    wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
+    for asked in wanted:
         with pytest.raises(ConfigError, match="none are made here"):
             predict(sources, out, segmenter=segmenter, **asked)
         with pytest.raises(ConfigError, match="none are made here"):

@@ -107,7 +107,7 @@ def test_another_case_mix_moves_the_natural_probabilities_alone(tmp_path: Path) 
     np.testing.assert_allclose(moved.natural, reweigh(plain.natural, SHARES, prevalence))
     np.testing.assert_allclose(moved.members, reweigh(plain.members, SHARES, prevalence))
     np.testing.assert_array_equal(moved.balanced, plain.balanced)
-    np.testing.assert_array_equal(moved.sets, plain.sets)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(moved.sets, plain.sets)
     assert (moved.natural[:, 6] == 0).all()
     told = moved.natural.argmax(axis=1)
     spread = moved.members[np.arange(4), :, told].std(axis=1)

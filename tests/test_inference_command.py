@@ -59,7 +59,11 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> 
     (pictures / "bad.jpg").write_bytes(b"")
     result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 1
-    assert "bad.jpg" in result.output
+    assert "bad.jpg: is empty; fetch it again from its source\n" in result.output
+    alone = call(pictures / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
+    assert alone.exit_code == 1
+    assert alone.output.startswith("0 pictures predicted")
+    assert "crops" not in alone.output
 
 
 def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:

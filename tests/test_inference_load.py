@@ -155,7 +155,7 @@ def test_pixels_do_as_well_as_files(loaded: Predictor, files: list[Path]) -> Non
     told = from_file.to_dict()
     assert from_name.to_dict() == told
     assert from_pixels.to_dict() == {**told, "image_id": "picture 0", "path": None}
-    np.testing.assert_array_equal(from_pixels.mask, from_file.mask)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(from_pixels.mask, from_file.mask)
 
 
 @pytest.mark.parametrize(

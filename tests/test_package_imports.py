@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ FRAMEWORKS = [
 ]
 BASE_LACKS = [*FRAMEWORKS, "onnxruntime", "scipy", "skimage", "sklearn"]
 """All that the base install does not bring."""
+ROOT = Path(__file__).parents[1]
 HEAVY = {"PIL", "cv2", "jinja2", "numpy", "openvino", "pandas", "pyarrow", "torch"}
 ROOMS = [
     module.name
@@ -144,6 +146,26 @@ def test_the_base_install_suffices_for_what_it_promises(material: Path) -> None:
         assert answer.error.count("\n") == 1
         assert f"naevus[{extra}]" in answer.error
     assert not imported.intersection(BASE_LACKS)
+
+
+def test_python_s_front_door_needs_no_training_framework(material: Path) -> None:
+    code = (
+        "import sys; from tests.blocked import Blocker\n"
+        f"sys.meta_path.insert(0, Blocker({BASE_LACKS}))\n"
+        "import naevus\n"
+        "predictor = naevus.load(['outlines', 'answers'])\n"
+        "said = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
+        "assert len(said) > 50 and all(each.diagnosis for each in said)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=material,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

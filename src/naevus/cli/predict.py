@@ -140,4 +140,4 @@ def _report(outcome: Outcome) -> None:
     for path in outcome.files:
         console.print(f"  {path}")
     for refused in outcome.refused:
-        console.print(f"refused: {refused.path}: {refused.problem}", markup=False)
+        console.print(f"refused: {refused.path}: {refused.problem}", markup=False, soft_wrap=True)

@@ -152,9 +152,8 @@ def predict(
                 folder.embeddings,
             )
         folder.remove(stale)
-    written += [folder.masks] if plan.masks else []
-    written += [folder.crops] if plan.forms else []
-    written += [folder.heatmaps] if plan.heatmaps else []
+    pictures = (folder.masks, folder.crops, folder.heatmaps)
+    written += [each for each in pictures if each.exists()]  # none where all were refused
     written += [folder.refused] if refused else []
     return Outcome(
         out, folder.table, predicted, reused, tuple(refused), plan.members(), tuple(written)

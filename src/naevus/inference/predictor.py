@@ -1,4 +1,4 @@
-"""From Python: pictures in, `Prediction`s out."""
+"""From Python: pictures in, predictions out."""
 
 from __future__ import annotations
 
