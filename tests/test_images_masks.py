@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from skimage.measure import label
 
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import (
@@ -56,6 +57,22 @@ def test_a_clean_mask_is_one_region_without_holes(
     for connectivity in (4, 8):
         assert regions(mask, connectivity) <= 1
         assert regions(background, connectivity) == 1
+
+
+@settings(max_examples=200)
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)),
+    st.integers(0, 3),
+)
+def test_the_largest_region_is_kept_and_filled_wherever_it_lies(mask: Mask, edge: int) -> None:
+    mask = np.pad(mask, ((edge, 0), (0, edge)))
+    labels = label(mask, connectivity=1)
+    largest = labels == 1 + np.argmax(np.bincount(labels[mask], minlength=2)[1:])
+    outside = label(np.pad(~largest, 1, constant_values=True), connectivity=1)
+    filled = (outside != outside[0, 0])[1:-1, 1:-1] if mask.any() else mask
+    np.testing.assert_array_equal(clean(mask.astype(np.float32)), filled)
+    kept = clean(mask.astype(np.float32), Cleaning(holes=False))
+    np.testing.assert_array_equal(kept, largest & mask)
 
 
 def test_each_step_can_be_left_out() -> None:

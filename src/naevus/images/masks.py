@@ -68,10 +68,13 @@ def clean(
     mask = probability > cleaning.threshold
     if cleaning.smooth > 0:
         mask = _smooth(mask, cleaning.smooth * min(mask.shape))
-    if cleaning.largest:
-        mask = _largest(mask)
-    if cleaning.holes:
-        mask = _filled(mask)
+    # Nothing outside the foreground's box changes, and in it is most often a small part of a photo.
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    window = np.s_[top : top + height, left : left + width]
+    if width and cleaning.largest:
+        mask[window] = _largest(mask[window])
+    if width and cleaning.holes:
+        mask[window] = _filled(mask[window])
     return mask
 
 
@@ -142,12 +145,11 @@ def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=4
-    )
+    # Not connectedComponentsWithStats: its statistics take seven times as long as the labels.
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     if count <= 2:  # background and at most one region
         return mask
-    return np.asarray(labels == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+    return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels[mask])[1:])))
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
