@@ -162,7 +162,7 @@ def test_bf16_reaches_the_engines_and_is_told(
 ) -> None:
     segmentation_bundle(tmp_path / "s")
     words = (pictures, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
-    monkeypatch.setattr(openvino, "precisions_of", lambda _: ("f32",))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("f32",))
     refused = call(*words, "--out", tmp_path / "out")
     assert isinstance(refused.exception, ConfigError)
     assert not (tmp_path / "out").exists()

@@ -208,6 +208,12 @@ def test_streams_are_no_more_than_threads(tmp_path: Path) -> None:
     assert engine._compiled.get_property("NUM_STREAMS") == 2
 
 
+def test_threads_are_bound_to_no_processor(tmp_path: Path) -> None:
+    """Others work beside them: those that decode, and other processes with engines of their own."""
+    engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), 2, streams=2)
+    assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
 def test_an_engine_goes_on_after_pictures_it_could_not_take(tmp_path: Path) -> None:
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), 2, streams=2)
     before = engine.run(pixels(20, 32))["logits"]
@@ -226,7 +232,7 @@ def test_bf16_is_refused_where_the_processor_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
-    monkeypatch.setattr(openvino, "precisions_of", lambda _: ("f32",))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("f32",))
     with pytest.raises(ConfigError, match="does not compute in bf16") as raised:
         open_engine(graph, precision="bf16")
     assert "\n" not in str(raised.value)
@@ -235,7 +241,7 @@ def test_bf16_is_refused_where_the_processor_has_none(
 
 
 def test_bf16_is_what_it_says(tmp_path: Path) -> None:
-    if "bf16" not in openvino.precisions_of(openvino.import_openvino().Core()):
+    if "bf16" not in openvino.precisions():
         pytest.skip("this processor has no bf16")
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     half, whole = (open_engine(graph, precision=each) for each in ("bf16", "f32"))

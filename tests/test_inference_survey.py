@@ -28,6 +28,14 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
     assert found["onnxruntime"].precisions == ("f32",)
 
 
+def test_what_bf16_would_bring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for computes, told in ((("f32", "bf16"), "is faster here"), (("f32",), "no instructions")):
+        monkeypatch.setattr("naevus.inference.engines.survey.precisions", lambda it=computes: it)
+        found = survey()[0]
+        assert found.precisions == computes
+        assert told in found.why
+
+
 def test_the_chosen_engine_is_the_one_that_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

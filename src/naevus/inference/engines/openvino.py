@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,7 +17,6 @@ from naevus.inference.engines.engine import Precision, graph_bytes, unusable
 from naevus.inference.stream import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -30,8 +31,8 @@ PIECE = 8
 class OpenVINOEngine:
     """OpenVINO on the CPU, in the precision asked for whatever the machine could do faster.
 
-    A batch is cut into pieces of `PIECE` pictures that asynchronous requests, one a stream, take
-    in turn. What was compiled is kept on disk (`CompiledCache`) for the next start.
+    A batch is cut into pieces of `PIECE` pictures that asynchronous requests take in turn. What was
+    compiled is kept on disk (`CompiledCache`) for the next start.
 
     Args:
         path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
@@ -52,8 +53,7 @@ class OpenVINOEngine:
         precision: Precision = "f32",
         streams: int = 1,
     ) -> None:
-        core = import_openvino().Core()
-        if precision not in precisions_of(core):
+        if precision not in precisions():
             raise ConfigError(
                 f"this processor does not compute in {precision}",
                 "choose f32 (`naevus engines` tells what there is)",
@@ -61,19 +61,22 @@ class OpenVINOEngine:
         threads = threads or processors()
         self._path = path
         self._compiled = _compiled(
-            core,
             path,
             {
                 "INFERENCE_PRECISION_HINT": precision,
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": min(streams, threads),
+                # Its threads share the processors with those that decode, and with other
+                # processes: bound to one each, they would wait where another is free.
+                "ENABLE_CPU_PINNING": False,
             },
         )
         self.outputs = tuple(output.get_any_name() for output in self._compiled.outputs)
         self.precision = precision
+        # Two a stream: the next piece waits where the last one is computed.
         self._requests = [
-            self._compiled.create_infer_request() for _ in range(min(streams, threads))
+            self._compiled.create_infer_request() for _ in range(2 * min(streams, threads))
         ]
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
@@ -83,42 +86,36 @@ class OpenVINOEngine:
             BundleError: The graph does not take pixels of this shape.
         """
         batch = np.ascontiguousarray(batch)
-        pieces = [batch[start : start + PIECE] for start in range(0, max(len(batch), 1), PIECE)]
+        starts = range(0, max(len(batch), 1), PIECE)
+        outputs: Outputs = {}
+        waiting: deque[tuple[int, Any]] = deque()
         try:
-            found = self._in_turn(pieces)
+            for number, start in enumerate(starts):
+                if len(waiting) == len(self._requests):
+                    self._take(*waiting.popleft(), outputs, len(batch))
+                request = self._requests[number % len(self._requests)]
+                request.start_async([batch[start : start + PIECE]])
+                waiting.append((start, request))
+            while waiting:
+                self._take(*waiting.popleft(), outputs, len(batch))
         except RuntimeError as error:
             problem = f"it fails on pixels {batch.shape}: {error}"
             raise unusable(self._path, problem) from error
-        return {
-            name: np.concatenate([values[number] for values in found])
-            for number, name in enumerate(self.outputs)
-        }
-
-    def _in_turn(self, pieces: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.float32]]]:
-        found = []
-        waiting: list[Any] = []
-        try:
-            for number, piece in enumerate(pieces):
-                if len(waiting) == len(self._requests):
-                    found.append(self._answer(waiting.pop(0)))
-                request = self._requests[number % len(self._requests)]
-                request.start_async([piece])
-                waiting.append(request)
-            while waiting:
-                found.append(self._answer(waiting.pop(0)))
         finally:
             # None may still be running when the next batch comes, or when the program ends.
-            for request in waiting:
+            for _, request in waiting:
                 _wait_out(request)
-        return found
+        return outputs
 
-    def _answer(self, request: Any) -> list[NDArray[np.float32]]:
+    def _take(self, start: int, request: Any, outputs: Outputs, count: int) -> None:
+        """Wait for a piece and put its answers where they belong among those of ``count``."""
         request.wait()
-        # Copies: the request's own memory is overwritten by its next piece.
-        return [
-            np.array(request.get_output_tensor(number).data, dtype=np.float32)
-            for number in range(len(self.outputs))
-        ]
+        for number, name in enumerate(self.outputs):
+            # Copied: the request's own memory is overwritten by its next piece.
+            values = request.get_output_tensor(number).data
+            if name not in outputs:
+                outputs[name] = np.empty((count, *values.shape[1:]), np.float32)
+            outputs[name][start : start + len(values)] = values
 
 
 def import_openvino() -> ModuleType:
@@ -132,37 +129,47 @@ def import_openvino() -> ModuleType:
     return importlib.import_module("openvino")
 
 
-def precisions_of(core: Any) -> tuple[Precision, ...]:
+@cache
+def core() -> Any:
+    """Return what all graphs are compiled by; it may be used from several threads at once."""
+    return import_openvino().Core()
+
+
+def capabilities() -> list[str]:
+    """Return what OpenVINO says that the CPU computes in, such as FP32, BF16 and INT8."""
+    return sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def precisions() -> tuple[Precision, ...]:
     """Return what the CPU computes in; bf16 only where it has instructions for it."""
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("f32", "bf16") if "BF16" in able else ("f32",)
+    return ("f32", "bf16") if "BF16" in capabilities() else ("f32",)
 
 
-def _compiled(core: Any, path: Path, settings: dict[str, Any]) -> Any:
+def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     """Compile a graph, or take what an earlier start compiled."""
     content = graph_bytes(path)
-    cache = CompiledCache.of_user()
+    disk = CompiledCache.of_user()
     key = sha256_of(
         import_openvino().__version__,
-        core.get_property("CPU", "FULL_DEVICE_NAME"),
-        *sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        core().get_property("CPU", "FULL_DEVICE_NAME"),
+        *capabilities(),
         settings["INFERENCE_PRECISION_HINT"],
         CompiledCache.digest(content).hex(),
     )
-    kept = cache.load(key) if cache is not None else None
+    kept = disk.load(key) if disk is not None else None
     if kept is not None:
         try:
-            return core.import_model(kept, "CPU", settings)
+            return core().import_model(kept, "CPU", settings)
         except RuntimeError:  # of a build that calls itself by the same version
             kept = None
     try:
-        model = core.read_model(content)
+        model = core().read_model(content)
         _check(path, model)
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise unusable(path, str(error)) from error
-    if cache is not None:
-        cache.store(key, _exported(compiled))
+    if disk is not None:
+        disk.store(key, _exported(compiled))
     return compiled
 
 
