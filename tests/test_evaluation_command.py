@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from naevus.cli.main import app
 from naevus.cli.score_tables import classification_tables, confusion_table, segmentation_tables
 from naevus.evaluation.scoring import ClassificationScores, SegmentationScores, compare_masks
-from naevus.evaluation.submission import write_submission
+from naevus.evaluation.submission.write import write_submission
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

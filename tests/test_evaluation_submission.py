@@ -15,12 +15,9 @@ from PIL import Image
 
 from naevus.errors import SubmissionError
 from naevus.evaluation.challenge import score_classification
-from naevus.evaluation.submission import (
-    lint_classification,
-    lint_segmentation,
-    write_submission,
-)
-from naevus.evaluation.submission.lint_masks import count_regions_and_holes
+from naevus.evaluation.submission.lint_masks import count_regions_and_holes, lint_segmentation
+from naevus.evaluation.submission.lint_table import lint_classification
+from naevus.evaluation.submission.write import write_submission
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.submission import Finding
+    from naevus.evaluation.submission.finding import Finding
 
 HEADER = ",".join(("image", *ISIC2018.codes))
 

@@ -12,7 +12,7 @@ from naevus.cli.console import console
 from naevus.errors import SubmissionError
 
 if TYPE_CHECKING:
-    from naevus.evaluation.submission import Finding
+    from naevus.evaluation.submission.finding import Finding
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -90,14 +90,14 @@ def lint_submission(
 
 
 def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
-    from naevus.evaluation.submission import lint_segmentation
+    from naevus.evaluation.submission.lint_masks import lint_segmentation
 
     return lint_segmentation(folder, against)
 
 
 def _lint_csv(path: Path, truth: Path | None, pictures: Path | None) -> list[Finding]:
     from naevus.evaluation.challenge.csvfiles import read_truth
-    from naevus.evaluation.submission import lint_classification
+    from naevus.evaluation.submission.lint_table import lint_classification
     from naevus.images.read import PICTURE_SUFFIXES
 
     if truth is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.decisions import Decision
     from naevus.evaluation.scoring import ClassificationScores, SegmentationScores
-    from naevus.evaluation.submission import Finding
+    from naevus.evaluation.submission.finding import Finding
 
 _RIGHT, _WRONG = (30, 110, 60), (150, 40, 45)
 _STYLES = {"refused": "bold red", "loses points": "yellow", "tidy": "cyan"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from naevus.evaluation.submission import write_submission
+from naevus.evaluation.submission.write import write_submission
 from naevus.files import lock
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings

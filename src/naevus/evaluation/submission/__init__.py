@@ -1,8 +1,4 @@
-"""Writing a challenge submission, and finding what is wrong with one before it is uploaded."""
+"""Writing a challenge submission (`write`), and finding what is wrong with one (`lint_*`).
 
-from naevus.evaluation.submission.finding import Finding
-from naevus.evaluation.submission.lint_masks import lint_segmentation
-from naevus.evaluation.submission.lint_table import lint_classification
-from naevus.evaluation.submission.write import write_submission
-
-__all__ = ["Finding", "lint_classification", "lint_segmentation", "write_submission"]
+Nothing is imported here: whoever predicts writes one, and checking one brings pandas.
+"""
