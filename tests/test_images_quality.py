@@ -12,7 +12,7 @@ from skimage.color import rgb2lab
 
 from naevus.flags import FLAGS, explained
 from naevus.images.geometry import resize
-from naevus.images.hair import hair_mask, open_by_line
+from naevus.images.hair import Line, hair_mask, open_by_lines
 from naevus.images.quality import Quality, flags, quality_of, typology_angle
 from naevus.images.read import read
 
@@ -105,18 +105,22 @@ def test_every_flag_has_its_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "count"), [(0, 1, 21), (1, 2, 9), (3, 1, 7), (1, 1, 1)]
+    "line", [Line(0, 1, 21), Line(1, 2, 9), Line(3, 1, 7), Line(1, -3, 7), Line(1, 1, 1)]
 )
-def test_opening_by_a_line_agrees_with_opencv(rows: int, columns: int, count: int) -> None:
+def test_opening_by_a_line_agrees_with_opencv(line: Line) -> None:
+    rows, columns, count = line.rows, abs(line.columns), line.count
     mask = np.random.default_rng(2).random((60, 70)) < 0.9
     kernel = np.zeros(((count - 1) * rows + 1, (count - 1) * columns + 1), np.uint8)
     for number in range(count):
         kernel[number * rows, number * columns] = 1
+    kernel = kernel[:, ::-1] if line.columns < 0 else kernel
     frame = 30  # OpenCV takes what is outside for foreground when it erodes
     padded = np.pad(mask.astype(np.uint8), frame)
     theirs = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[frame:-frame, frame:-frame]
-    np.testing.assert_array_equal(open_by_line(mask, rows, columns, count), theirs > 0)
-    assert not open_by_line(mask, 1, 1, 100).any()
+    np.testing.assert_array_equal(open_by_lines(mask, [line]), theirs > 0)
+    assert not open_by_lines(mask, [Line(1, 1, 65)]).any()
+    both = open_by_lines(mask, [line, Line(1, 0, 12)])
+    np.testing.assert_array_equal(both, (theirs > 0) | open_by_lines(mask, [Line(1, 0, 12)]))
 
 
 def test_hair_is_found_in_every_direction_and_blots_are_not() -> None:
