@@ -1,0 +1,220 @@
+"""What `bench_inference.py` works on: networks, their graphs and bundles, and pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from torch.nn import functional
+
+from naevus.bundles.bundle import find_bundles, write_bundle
+from naevus.bundles.spec import BundleSpec
+from naevus.datasets.forms import Form, arrange
+from naevus.datasets.synthetic import write_isic2018
+from naevus.errors import ConfigError
+from naevus.images.read import read, read_mask
+from naevus.taxonomy import ISIC2018
+from naevus.training.export.graph import export_onnx, write_onnx
+from naevus.training.export.members import open_member
+from naevus.training.export.precision import to_fp16, to_int8
+from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle
+
+SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+ORIGINALS = SHARED / "originals"
+SMALL = SHARED / "isic2018" / "ISIC2018_Task3_Training_Input"
+SIZE = 192
+"""Side of what the networks see, in pixels, as in ``recipes/``."""
+
+DRAWN = 64
+CALIBRATED = 24
+
+
+@dataclass(frozen=True)
+class Material:
+    """The same networks as torch modules, as graphs in 32 bits, and as bundles.
+
+    Attributes:
+        networks: ``segmentation`` and ``classification``.
+        graphs: Their ONNX files.
+        plain: One bundle of both, in 32 bits; its classifier sees crops.
+        shipped: The bundles that are shipped, and how their numbers are stored.
+        stored: In words.
+    """
+
+    networks: dict[str, Preprocessed]
+    graphs: dict[str, Path]
+    plain: Bundle
+    shipped: Sequence[Bundle]
+    stored: str
+
+
+def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> Material:
+    """Make networks and what is exported of them.
+
+    Args:
+        folder: Where files go.
+        runs: Finished runs, for their networks; of a task without one, the recipe's network is
+            built, its segmenter's last layer fitted to drawn lesions so that masks are regions.
+        bundles: What is shipped; none: the networks in 8 bits (in 16 where NNCF is absent).
+    """
+    networks = {
+        run.config.task: open_member(run, run.finished()[0]).network for run in opened(runs)
+    }
+    if "segmentation" not in networks:
+        networks["segmentation"] = untrained_segmenter(folder)
+    if "classification" not in networks:
+        networks["classification"] = Preprocessed(build_classifier()).eval()
+    graphs = {}
+    for task, network in networks.items():
+        graphs[task] = folder / f"{task}.onnx"
+        export_onnx(network, graphs[task], input_size=SIZE)
+    plain = write_both(folder / "plain", graphs)
+    if bundles:
+        return Material(networks, graphs, plain, find_bundles(bundles), "as given")
+    smaller, stored = shrunk(folder, graphs)
+    return Material(networks, graphs, plain, [write_both(folder / "shrunk", smaller)], stored)
+
+
+def opened(runs: Sequence[Path]) -> list[Run]:
+    """Open runs."""
+    return [Run.open(path) for path in runs]
+
+
+def untrained_segmenter(folder: Path) -> Preprocessed:
+    """Return the recipe's U-Net, its last layer fitted to drawn lesions by least squares."""
+    network = Preprocessed(
+        build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]})
+    ).eval()
+    (head,) = [
+        layer
+        for layer in network.network.network.segmentation_head  # type: ignore[union-attr]
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    data = drawn_data(folder)
+    pictures = sorted((data / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))[:8]
+    truth = data / "ISIC2018_Task1_Training_GroundTruth"
+    squash = Form("squash", SIZE)
+    pixels = np.stack([arrange(read(path), None, squash).pixels for path in pictures])
+    masks = [read_mask(truth / f"{path.stem}_segmentation.png") for path in pictures]
+    wanted = np.stack([cv2.resize(mask.astype(np.float32), (SIZE, SIZE)) for mask in masks])
+    with torch.inference_mode():
+        network(torch.from_numpy(pixels))
+    hook.remove()
+    # Every pixel's 3 x 3 neighbourhood of features, and 1 for the bias.
+    columns = functional.unfold(seen[0], 3, padding=1).transpose(1, 2).flatten(0, 1)[::7]
+    columns = torch.cat([columns, torch.ones(len(columns), 1)], dim=1)
+    answers = 8 * torch.from_numpy(wanted).flatten()[::7, None] - 4
+    weights = torch.linalg.lstsq(columns, answers).solution[:, 0]
+    assert head.bias is not None
+    with torch.no_grad():
+        head.weight.copy_(weights[:-1].reshape(head.weight.shape))
+        head.bias.fill_(float(weights[-1]))
+    return network
+
+
+def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
+    """Write a bundle that outlines and diagnoses."""
+    even, one = [1 / len(ISIC2018)] * len(ISIC2018), [1.0] * len(ISIC2018)
+    member = {"architecture": "EfficientNet-Lite0", "input_size": SIZE}
+    outlining = {**member, "file": "segmentation.onnx"}
+    diagnosing = {**member, "file": "classification.onnx", "weights": one, "shares": even}
+    spec = {
+        "segmenter": {"members": [outlining]},
+        "classifier": {
+            "members": [diagnosing],
+            "taxonomy": "isic2018",
+            "classes": ISIC2018.codes,
+            "crop_mode": "crop",
+        },
+    }
+    files = {f"{task}.onnx": graph for task, graph in graphs.items()}
+    return write_bundle(path, BundleSpec.model_validate(spec), files)
+
+
+def whole_pictures(bundle: Bundle, path: Path) -> Bundle:
+    """Write a bundle's classifier as one that sees centre squares, so that it needs no mask."""
+    spec = bundle.spec.model_copy(update={"segmenter": None})
+    assert spec.classifier is not None
+    seeing = spec.classifier.model_copy(update={"crop_mode": "full"})
+    files = {member.file: bundle.member_path(member) for member in seeing.members}
+    return write_bundle(path, spec.model_copy(update={"classifier": seeing}), files)
+
+
+def shrunk(folder: Path, graphs: Mapping[str, Path]) -> tuple[dict[str, Path], str]:
+    """Write graphs in 8 bits, or in 16 where NNCF is absent; say which."""
+    pictures = small(folder, CALIBRATED)
+    pixels = np.stack([arrange(read(path), None, Form("squash", SIZE)).pixels for path in pictures])
+    smaller = {task: folder / f"{task}-small.onnx" for task in graphs}
+    models = {task: onnx.load(path) for task, path in graphs.items()}
+    try:
+        made, stored = {task: to_int8(model, pixels) for task, model in models.items()}, "int8"
+    except ConfigError:
+        made, stored = {task: to_fp16(model) for task, model in models.items()}, "fp16 (no NNCF)"
+    for task, model in made.items():
+        write_onnx(model, smaller[task])
+    return smaller, stored
+
+
+def small(folder: Path, count: int) -> list[Path]:
+    """Return pictures of 256 px: real ones where they are, drawn ones otherwise."""
+    found = sorted(SMALL.glob("*.jpg"))
+    if not found:
+        found = sorted((drawn_data(folder) / SMALL.name).glob("*.jpg"))
+    return repeated(found, folder / "small", count)
+
+
+def originals(folder: Path, count: int) -> list[Path]:
+    """Return pictures of several megapixels: camera originals, or drawn ones enlarged."""
+    found = sorted(ORIGINALS.glob("*.jpg"))
+    if not found:
+        large = folder / "enlarged"
+        large.mkdir(exist_ok=True)
+        for path in small(folder, 12):
+            pixels = cv2.imread(str(path))
+            pixels = cv2.resize(pixels, (1792, 1344), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(large / path.name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        found = sorted(large.glob("*.jpg"))
+    return repeated(found, folder / "large", count)
+
+
+def drawn_data(folder: Path) -> Path:
+    """Draw a small data set once."""
+    data = folder / "drawn"
+    if not data.exists():
+        write_isic2018(data, pictures=DRAWN, size=256)
+    return data
+
+
+def repeated(found: Sequence[Path], links: Path, count: int) -> list[Path]:
+    """Link files until there are enough, each under a name of its own."""
+    links.mkdir(exist_ok=True)
+    chosen = []
+    for number, path in enumerate(islice(cycle(found), count)):
+        link = links / f"p{number:06}{path.suffix}"
+        if not link.exists():
+            link.symlink_to(path)
+        chosen.append(link)
+    return chosen
+
+
+def squares(paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """Return pictures as the networks see them, N x SIZE x SIZE x 3."""
+    form = Form("squash", SIZE)
+    return np.stack([arrange(read(path, shortest=SIZE), None, form).pixels for path in paths])

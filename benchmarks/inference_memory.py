@@ -1,0 +1,75 @@
+"""Whether the peak memory of ``naevus predict`` grows with the number of pictures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from inference_material import drawn_data, repeated
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inference_material import Material
+
+COUNTS = 1_000, 10_000
+GOAL = 1.10
+
+# The peak is asked for inside: what the system tells a parent counts the parent's own memory too,
+# of which the child is a copy until it becomes another program.
+MEASURED = """
+import atexit, pathlib
+from naevus.cli.main import run
+
+def peak():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+atexit.register(peak)
+run()
+"""
+
+
+def report(material: Material, folder: Path, console: Console) -> None:
+    """Measure a job and one ten times as large, of drawn pictures, and print both."""
+    drawn = sorted((drawn_data(folder) / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
+    table = Table("pictures", title="Peak memory of naevus predict: masks, crops and diagnoses")
+    for column in ("MB", "of the smaller job's"):
+        table.add_column(column, justify="right")
+    peaks: list[float] = []
+    for count in COUNTS:
+        pictures = folder / f"of-{count}"
+        repeated(drawn, pictures, count)
+        peaks.append(peak(pictures, material))
+        growth = peaks[-1] / peaks[0]
+        table.add_row(f"{count:,}", f"{peaks[-1]:.0f}", f"{growth:.3f}")
+    table.caption = f"goal: at most {GOAL}"
+    console.print(table)
+
+
+def peak(pictures: Path, material: Material) -> float:
+    """Return the most memory, in megabytes, that predicting a folder's pictures holds.
+
+    Raises:
+        RuntimeError: The command failed.
+    """
+    words = ["predict", str(pictures)]
+    for bundle in material.shipped:
+        words += ["--bundle", str(bundle.folder)]
+    with tempfile.TemporaryDirectory() as out:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *words, "--out", str(Path(out) / "out")],
+            env={**os.environ, "NAEVUS_CACHE": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"naevus predict ended with {done.returncode}: {done.stderr}")
+    return int(done.stdout.splitlines()[-1]) / 1024

@@ -1,0 +1,136 @@
+"""What others do: scripts that take pictures' files to probabilities with torch or ONNX Runtime.
+
+Each has a fair chance: `torch.inference_mode`, all threads, memory kept (see
+`bench_inference.main`), normalisation inside the network, batches of 32 that are always whole (a
+compiled network is compiled once), and a mask that is cut at one half and not cleaned, which costs
+less than what naevus does.
+"""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from inference_material import SIZE
+from naevus.inference.engines import OnnxRuntimeEngine
+from naevus.inference.stream import BATCH, batches, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from naevus.training.networks import Preprocessed
+
+    Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    """Takes BATCH x SIZE x SIZE x 3 pixels to logits."""
+
+MARGIN = 0.15
+MASKED = 0.5
+
+
+@dataclass(frozen=True)
+class Script:
+    """Files in, probabilities out.
+
+    Args:
+        classify: The classifier.
+        segment: The segmenter; None: the classifier sees whole pictures.
+        ahead: Whether the next batch is read meanwhile, in threads and by Pillow's scaled decoding;
+            otherwise one picture is read after the other, whole, as most scripts do.
+    """
+
+    classify: Network
+    segment: Network | None = None
+    ahead: bool = False
+
+    def __call__(self, paths: Sequence[Path]) -> NDArray[np.float32]:
+        """Return N x C probabilities."""
+        read = self._read_ahead if self.ahead else self._read_one_by_one
+        return np.concatenate([self._answer(pictures) for pictures in read(paths)])
+
+    def _read_one_by_one(self, paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
+        for piece in batches(paths):
+            yield [Image.open(path).convert("RGB") for path in piece]
+
+    def _read_ahead(self, paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
+        pieces = batches(paths)
+        with ThreadPoolExecutor(processors()) as pool:
+            waiting = [pool.submit(self._drafted, path) for path in pieces[0]]
+            for following in [*pieces[1:], []]:
+                coming = [pool.submit(self._drafted, path) for path in following]
+                yield [each.result() for each in waiting]
+                waiting = coming
+
+    def _drafted(self, path: Path) -> Image.Image:
+        image = Image.open(path)
+        least = SIZE if self.segment is None else 2 * SIZE  # a crop is a part of it
+        image.draft("RGB", (least, least))
+        image = image.convert("RGB")
+        return image.resize((SIZE, SIZE)) if self.segment is None else image
+
+    def _answer(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        if self.segment is not None:
+            surfaces = _whole(self.segment, [squashed(picture) for picture in pictures])
+            pictures = [cropped(*pair) for pair in zip(pictures, surfaces, strict=True)]
+        logits = _whole(self.classify, [squashed(picture) for picture in pictures])
+        return np.asarray(torch.softmax(torch.from_numpy(logits), dim=1))
+
+
+def squashed(picture: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture at the networks' size."""
+    return np.asarray(picture.resize((SIZE, SIZE)))
+
+
+def cropped(picture: Image.Image, logit: NDArray[np.float32]) -> Image.Image:
+    """Cut a picture to its lesion: the logits enlarged to the picture's size, cut at one half."""
+    probability = 1 / (1 + np.exp(-logit))
+    enlarged = Image.fromarray(probability).resize(picture.size, Image.Resampling.BILINEAR)
+    mask = np.asarray(enlarged) > MASKED
+    box = Image.fromarray(mask).getbbox()
+    if box is None:
+        return picture
+    left, top, right, bottom = box
+    margin = round(MARGIN * max(right - left, bottom - top))
+    return picture.crop((left - margin, top - margin, right + margin, bottom + margin))
+
+
+def eager(network: Preprocessed) -> Network:
+    """Run a network as it is, in float32."""
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(batch)))
+
+    return run
+
+
+def bf16(network: Preprocessed, *, compiled: bool = False) -> Network:
+    """Run a network under bf16 autocast, channels last, and compiled if asked for."""
+    placed = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    function = torch.compile(placed) if compiled else placed
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return np.asarray(function(torch.from_numpy(batch)).float())
+
+    return run
+
+
+def onnxruntime(graph: Path, output: str) -> Network:
+    """Run a graph in ONNX Runtime."""
+    engine = OnnxRuntimeEngine(graph)
+    return lambda batch: engine.run(batch)[output]
+
+
+def _whole(network: Network, arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Run a batch that is filled up with its last picture."""
+    filled = [*arrays, *[arrays[-1]] * (BATCH - len(arrays))]
+    return network(np.stack(filled))[: len(arrays)]

@@ -1,0 +1,195 @@
+"""How many pictures a second, from files to probabilities, beside what others do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from inference_material import SIZE, originals, small, squares, whole_pictures
+from inference_peers import Script, bf16, eager, onnxruntime
+from naevus.datasets.forms import Form, arrange
+from naevus.images.read import read
+from naevus.inference.engines.openvino import precisions
+from naevus.inference.networks import open_networks
+from naevus.inference.predictor import Predictor
+from naevus.inference.stream import BATCH, Workers, batches, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from inference_material import Material
+    from inference_peers import Network
+    from naevus.bundles.bundle import Bundle
+    from naevus.inference.engines import Precision
+    from naevus.inference.networks import Networks
+
+    Way = Callable[[Sequence[Path]], object]
+
+USUAL = "torch, the usual script"
+AHEAD = "read ahead"
+SETS = {"camera originals": (originals, 128), "256 px": (small, 352)}
+"""Pictures a round, of each set: whole batches, and enough of them to overlap."""
+
+
+@dataclass
+class Ours:
+    """naevus with one bundle and one precision.
+
+    Args:
+        networks: What was loaded.
+    """
+
+    networks: Networks
+    _batches: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def __call__(self, paths: Sequence[Path]) -> object:
+        """Predict pictures the way `naevus.load` does."""
+        return list(Predictor(*self.networks).stream(paths))
+
+    def network_alone(self, paths: Sequence[Path]) -> None:
+        """Run the networks on squares that are ready."""
+        if not self._batches:
+            self._batches = [np.asarray(piece) for piece in batches(squares(paths[: 2 * BATCH]))]
+        for number in range(len(paths) // BATCH):
+            for loaded in self.networks:
+                for member in () if loaded is None else loaded.members:
+                    member.engine.run(self._batches[number % len(self._batches)])
+
+
+def decode_alone(paths: Sequence[Path]) -> None:
+    """Read pictures and bring them to the networks' size, in threads."""
+    form = Form("squash", SIZE)
+    with Workers(processors()) as workers:
+        for _ in workers.ahead(
+            lambda path: arrange(read(path, shortest=SIZE), None, form), batches(paths)
+        ):
+            pass
+
+
+class Peers:
+    """What others do; each network is compiled once and used for both questions."""
+
+    def __init__(self, material: Material, console: Console) -> None:
+        networks, graphs = material.networks, material.graphs
+        self.eager = {task: eager(network) for task, network in networks.items()}
+        self.bf16 = {task: bf16(network) for task, network in networks.items()}
+        self.onnxruntime = {
+            "segmentation": onnxruntime(graphs["segmentation"], "logit"),
+            "classification": onnxruntime(graphs["classification"], "logits"),
+        }
+        self.compiled: dict[str, Network] = {}
+        self.problem = ""
+        blank = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)
+        try:
+            began = time.perf_counter()
+            made = {task: bf16(network, compiled=True) for task, network in networks.items()}
+            for run in made.values():
+                run(blank)
+            self.compiled = made
+            console.print(f"torch.compile took {time.perf_counter() - began:.0f} s for both.")
+        except Exception as error:  # noqa: BLE001 - whatever a machine without a compiler raises
+            self.problem = str(error).strip().splitlines()[0][:60]
+
+    def ways(self, task: str) -> Iterator[tuple[str, Way | None]]:
+        """Yield scripts by name; None for one that cannot run here."""
+        yield USUAL, self._script(self.eager, task)
+        yield "torch bf16, channels_last", self._script(self.bf16, task)
+        yield f"torch bf16, channels_last, {AHEAD}", self._script(self.bf16, task, ahead=True)
+        name = f"torch bf16, compiled, {AHEAD}"
+        if self.compiled:
+            yield name, self._script(self.compiled, task, ahead=True)
+        else:
+            yield f"{name}: cannot be compiled here ({self.problem})", None
+        yield f"ONNX Runtime, {AHEAD}", self._script(self.onnxruntime, task, ahead=True)
+
+    def _script(self, networks: dict[str, Network], task: str, *, ahead: bool = False) -> Script:
+        segment = networks["segmentation"] if task == "road" else None
+        return Script(networks["classification"], segment, ahead)
+
+
+def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
+    """Load naevus in each precision, and with what is shipped."""
+    plain: Sequence[Bundle] = [material.plain]
+    shipped = list(material.shipped)
+    if task == "classification":
+        plain = [whole_pictures(material.plain, folder / "plain-whole")]
+        shipped = [
+            whole_pictures(each, folder / f"shipped-whole-{number}")
+            for number, each in enumerate(shipped)
+            if each.spec.classifier is not None
+        ]
+
+    def load(bundles: Sequence[Bundle], precision: Precision) -> Ours:
+        return Ours(open_networks(bundles, precision=precision, streams=processors()))
+
+    loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}
+    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, "f32")}
+
+
+def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
+    """Measure and print a table for each task and set of pictures."""
+    torch.set_num_threads(processors())
+    peers = Peers(material, console)
+    for task in ("classification", "road"):
+        mine = ours(material, task, folder)
+        for name, (pictures, count) in SETS.items():
+            paths = pictures(folder, count * rounds)
+            console.print(_compare(f"{TITLES[task]}, {name}", task, peers, mine, paths, rounds))
+
+
+TITLES = {
+    "classification": "Files to probabilities, classification alone",
+    "road": "Files to probabilities, mask, crop and classification",
+}
+
+
+def _compare(
+    title: str, task: str, peers: Peers, mine: dict[str, Ours], paths: Sequence[Path], rounds: int
+) -> Table:
+    others = dict(peers.ways(task))
+    ways: dict[str, Way] = {name: way for name, way in others.items() if way is not None}
+    ways |= mine
+    ways["decoding alone"] = decode_alone
+    ways |= {f"{name}: networks alone": each.network_alone for name, each in mine.items()}
+    count = len(paths) // rounds
+    seconds: dict[str, NDArray[np.float64]] = {name: np.zeros(rounds) for name in ways}
+    for way in ways.values():
+        way(paths[:BATCH])
+    for number in range(rounds):
+        chosen = paths[number * count : (number + 1) * count]
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(chosen)
+            seconds[name][number] = (time.perf_counter() - began) / count
+    torches = [name for name in others if name.startswith("torch") and name in seconds]
+    best = min(torches, key=lambda name: float(np.median(seconds[name])))
+    table = Table("way", title=f"{title}: {processors()} threads, median of {rounds} rounds")
+    for column in ("pictures/s", "× usual", "× torch at its best", "of the limit"):
+        table.add_column(column, justify="right")
+    for name in [*others, *mine]:
+        if name not in seconds:
+            table.add_row(name, "–", "–", "–", "–")
+            continue
+        limit = None
+        if name in mine:
+            limit = seconds["decoding alone"] + seconds[f"{name}: networks alone"]
+        table.add_row(
+            f"{name} (torch at its best)" if name == best else name,
+            f"{1 / median(seconds[name]):.1f}",
+            f"{median(seconds[USUAL] / seconds[name]):.2f}",
+            f"{median(seconds[best] / seconds[name]):.2f}",
+            "" if limit is None else f"{median(limit / seconds[name]):.2f}",
+        )
+    alone = [name for name in seconds if name.endswith(" alone")]
+    table.caption = "; ".join(f"{name} {1 / median(seconds[name]):.0f}/s" for name in alone)
+    return table
