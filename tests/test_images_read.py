@@ -22,6 +22,7 @@ from naevus.images.read import (
     read,
     read_grey,
     read_mask,
+    read_with_header,
     write_png,
 )
 
@@ -103,6 +104,9 @@ def test_every_orientation_is_undone(
         assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert mean_difference(squash(pixels, 24), squash(picture(), 24)) < 3
     assert probe(path)[:2] == (WIDTH, HEIGHT)
+    both = read_with_header(path, shortest=shortest)
+    np.testing.assert_array_equal(both[0], pixels)
+    assert both[1] == probe(path)
 
 
 def stored(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

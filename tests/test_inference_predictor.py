@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview, view
 from naevus.images.masks import Cleaning, at_size
-from naevus.images.read import Limits, read, write_png
+from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference import looks
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
@@ -22,6 +22,7 @@ from naevus.inference.segmenter import Segmenter
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -284,11 +285,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """Count the decodings, by the shorter side that was asked for."""
     asked: list[int | None] = []
 
-    def counting(path: Path, *, shortest: int | None, limits: Limits) -> NDArray[np.uint8]:
-        asked.append(shortest)
-        return read(path, shortest=shortest, limits=limits)
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(path: Path, *, shortest: int | None, limits: Limits) -> Any:
+            asked.append(shortest)
+            return function(path, shortest=shortest, limits=limits)
 
-    monkeypatch.setattr(looks, "read", counting)
+        return counting
+
+    for function in (read, read_with_header):
+        monkeypatch.setattr(looks, function.__name__, counted(function))
     return asked
 
 

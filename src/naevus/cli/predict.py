@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -85,7 +87,7 @@ def predict(
     """
     from naevus.bundles.bundle import builtin, find_bundles
     from naevus.images.read import Limits
-    from naevus.inference import batch, inputs
+    from naevus.inference import inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
     from naevus.inference.stream import processors
@@ -95,6 +97,7 @@ def predict(
         if split is None
         else inputs.pictures_of_split(pictures, split, part)
     )
+    _import_meanwhile("pandas", "naevus.inference.batch")
     networks = open_networks(
         find_bundles(bundle or [builtin()]),
         diagnose=only != "masks",
@@ -105,6 +108,8 @@ def predict(
         precision=precision,
         streams=streams_for(len(sources), threads or processors()),
     )
+    from naevus.inference import batch
+
     with progress("predicting pictures", len(sources)) as move:
         outcome = batch.predict(
             sources,
@@ -122,6 +127,15 @@ def predict(
     _report(outcome)
     if outcome.refused:
         raise typer.Exit(_FINDINGS)
+
+
+def _import_meanwhile(*names: str) -> None:
+    """Import modules while graphs are compiled, which leaves the interpreter free.
+
+    The tables need them later; pyarrow imports pandas, where it is, as soon as it makes a column.
+    """
+    for name in names:
+        Thread(target=import_module, args=(name,)).start()
 
 
 def _report(outcome: Outcome) -> None:

@@ -97,8 +97,21 @@ def read(
     Raises:
         PictureError: As `probe`, or the file is cut off or damaged.
     """
-    pixels = _decode(path, limits, shortest, decoders.over_white)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    return read_with_header(path, shortest=shortest, limits=limits)[0]
+
+
+def read_with_header(
+    path: Path, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
+) -> tuple[NDArray[np.uint8], Header]:
+    """Read a whole picture as `read` does, and its header as `probe` does, opening it once.
+
+    Raises:
+        PictureError: As `read`.
+    """
+    pixels, header = _decode(path, limits, shortest, decoders.over_white)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return pixels, header
 
 
 def read_grey(path: Path, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -110,7 +123,7 @@ def read_grey(path: Path, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]
     Raises:
         PictureError: As `read`, or the picture is in colour.
     """
-    pixels = _decode(path, limits, None, decoders.without_alpha)
+    pixels, _ = _decode(path, limits, None, decoders.without_alpha)
     if pixels.ndim == 2:
         return pixels
     grey = pixels[:, :, 0]
@@ -154,20 +167,22 @@ def _decode(
     limits: Limits,
     shortest: int | None,
     values_of: Callable[[Image.Image], NDArray[np.uint8]],
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], Header]:
     _check_file(path, limits)
     with _opened(path) as stream:
         data = stream.read()
     with _named(path):
         image = _open(path, io.BytesIO(data))
         _check_pixels(path, image, limits)
-        if decoders.format_of(image) == "JPEG":
+        form = decoders.format_of(image)
+        if form == "JPEG":
             pixels = decoders.decode_jpeg(data, image, shortest)
         else:
             decoders.load(data, image)
             pixels = values_of(image)
         # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
-        return decoders.upright(pixels, decoders.orientation(image))
+        pixels = decoders.upright(pixels, decoders.orientation(image))
+        return pixels, Header(*decoders.shown_size(image), form)
 
 
 def _check_file(path: Path, limits: Limits) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from naevus.evaluation.submission.write import write_submission
 from naevus.files import lock
@@ -23,7 +22,7 @@ from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction, Refused
 from naevus.inference.stages import Given, Job
 from naevus.inference.stream import Workers, batches, processors
-from naevus.inference.table import join, refused_in, write_part
+from naevus.inference.table import join, read_rows, refused_in, write_part
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list
     taxonomy = TAXONOMIES[plan.classifier.taxonomy]
     kind = "b" if decision == "balanced" else "p"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
-    table = pq.read_table(folder.table, columns=["image_id", *columns])
+    table = read_rows(folder.table, ["image_id", *columns])
     values = np.column_stack([table.column(name).to_numpy() for name in columns])
     write_submission(folder.submission, table.column("image_id").to_pylist(), values, taxonomy)
     return [folder.submission]

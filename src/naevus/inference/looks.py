@@ -12,7 +12,7 @@ from naevus.errors import DataError
 from naevus.images.decoders import SPARE
 from naevus.images.geometry import Box, resize
 from naevus.images.quality import SIDE
-from naevus.images.read import Limits, probe, read
+from naevus.images.read import Limits, read, read_with_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,9 +96,9 @@ def look(
         height, width = pixels.shape[:2]
     else:
         sides = [form.size for form in forms] if segmenter is None else [segmenter.size]
-        header = probe(picture, limits)
+        shortest = max([LEAST, *sides])
+        pixels, header = read_with_header(picture, shortest=shortest, limits=limits)
         height, width = header.height, header.width
-        pixels = read(picture, shortest=max([LEAST, *sides]), limits=limits)
     squares = () if segmenter is None else segmenter.arrange(pixels)
     return Look(height, width, squares, _kept(pixels) if keep else None)
 

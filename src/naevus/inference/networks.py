@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.errors import ConfigError
 from naevus.evaluation.prevalence import read_prevalence
@@ -57,27 +58,20 @@ def open_networks(
     outlining = [each for each in bundles if each.spec.segmenter is not None]
     diagnosing = [each for each in bundles if diagnose and each.spec.classifier is not None]
     shares = None if prevalence is None else _prevalence(prevalence, diagnosing)
-    segmenter = classifier = None
-    if outlining:
-        segmenter = Segmenter(
-            outlining,
-            views=views,
-            engine=engine,
-            threads=threads,
-            precision=precision,
-            streams=streams,
+    how: Any = {
+        "views": views,
+        "engine": engine,
+        "threads": threads,
+        "precision": precision,
+        "streams": streams,
+    }
+    # Compiling a graph takes one processor; two at a time answer sooner.
+    with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
+        outlines = pool.submit(Segmenter, outlining, **how) if outlining else None
+        diagnoses = (
+            pool.submit(Classifier, diagnosing, **how, prevalence=shares) if diagnosing else None
         )
-    if diagnosing:
-        classifier = Classifier(
-            diagnosing,
-            views=views,
-            engine=engine,
-            threads=threads,
-            precision=precision,
-            streams=streams,
-            prevalence=shares,
-        )
-    return Networks(segmenter, classifier)
+        return Networks(outlines and outlines.result(), diagnoses and diagnoses.result())
 
 
 def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
