@@ -47,7 +47,6 @@ def streams_for(pictures: int, threads: int) -> int:
     """Return how many streams suit so many pictures.
 
     Few pictures are answered soonest when all threads work on one piece; many, when every thread
-    has a piece of its own (``benchmarks/bench_inference.py``). More streams than a batch has
-    pieces would only hold memory.
+    has a piece of its own. More streams than a batch has pieces would only hold memory.
     """
     return 1 if pictures <= PIECE else min(threads, BATCH // PIECE)
