@@ -108,7 +108,7 @@ def test_every_flag_has_its_sentence() -> None:
     "line", [Line(0, 1, 21), Line(1, 2, 9), Line(3, 1, 7), Line(1, -3, 7), Line(1, 1, 1)]
 )
 def test_opening_by_a_line_agrees_with_opencv(line: Line) -> None:
-    rows, columns, count = line.rows, abs(line.columns), line.count
+    rows, columns, count = line.rows, abs(line.columns), line.points
     mask = np.random.default_rng(2).random((60, 70)) < 0.9
     kernel = np.zeros(((count - 1) * rows + 1, (count - 1) * columns + 1), np.uint8)
     for number in range(count):

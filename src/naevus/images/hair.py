@@ -23,7 +23,7 @@ class Line(NamedTuple):
 
     rows: int
     columns: int
-    count: int
+    points: int
 
 
 def _lines() -> tuple[Line, ...]:
@@ -72,13 +72,13 @@ def open_by_lines(mask: NDArray[np.bool_], lines: Iterable[Line]) -> NDArray[np.
     lines = tuple(lines)
     height, width = mask.shape
     # Empty columns on the right: what leaves a row on either side must not enter the next one.
-    empty = max((abs(line.columns) * (line.count - 1) for line in lines), default=0)
+    empty = max((abs(line.columns) * (line.points - 1) for line in lines), default=0)
     stride = width + empty
     padded = np.pad(mask, ((0, 0), (0, empty)))
     bits = int.from_bytes(np.packbits(padded, bitorder="little").tobytes(), "little")
     found = 0
     for line in lines:
-        found |= _opened(bits, line.rows * stride + line.columns, line.count)
+        found |= _opened(bits, line.rows * stride + line.columns, line.points)
     size = height * stride
     packed = np.frombuffer(found.to_bytes(-(-size // 8), "little"), np.uint8)
     unpacked = np.unpackbits(packed, count=size, bitorder="little")
