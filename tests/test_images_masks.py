@@ -66,9 +66,9 @@ def test_a_clean_mask_is_one_region_without_holes(
 )
 def test_the_largest_region_is_kept_and_filled_wherever_it_lies(mask: Mask, edge: int) -> None:
     mask = np.pad(mask, ((edge, 0), (0, edge)))
-    labels = label(mask, connectivity=1)
+    labels = label(mask, connectivity=1)  # type: ignore[no-untyped-call]
     largest = labels == 1 + np.argmax(np.bincount(labels[mask], minlength=2)[1:])
-    outside = label(np.pad(~largest, 1, constant_values=True), connectivity=1)
+    outside = label(np.pad(~largest, 1, constant_values=True), connectivity=1)  # type: ignore[no-untyped-call]
     filled = (outside != outside[0, 0])[1:-1, 1:-1] if mask.any() else mask
     np.testing.assert_array_equal(clean(mask.astype(np.float32)), filled)
     kept = clean(mask.astype(np.float32), Cleaning(holes=False))
