@@ -30,8 +30,9 @@ from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Wishes, export_runs
 from naevus.training.export.members import open_member
 from naevus.training.export.pictures import pictures_of, squares
-from naevus.training.job import Material, select_pictures
+from naevus.training.job import Material
 from naevus.training.run import Run
+from naevus.training.selection import select_pictures
 from tests.finished_runs import SHARES, WEIGHTS_OF_CLASSES, finished_run
 
 if TYPE_CHECKING:

@@ -29,11 +29,11 @@ from naevus.training.job import (
     Material,
     _make_learning,
     prepare,
-    select_pictures,
     train_fold,
 )
 from naevus.training.loop import Trainer, Watch
 from naevus.training.run import Run
+from naevus.training.selection import select_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

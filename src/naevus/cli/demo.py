@@ -117,7 +117,7 @@ def _audit(dataset: Dataset, out: Path) -> None:
 def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
     """Return the pictures to outline and the pictures to diagnose, whole groups of each."""
     from naevus.training.config import load_config
-    from naevus.training.job import select_pictures
+    from naevus.training.selection import select_pictures
 
     outlined, diagnosed = (
         _sample(select_pictures(dataset, load_config(None, task)), most, seed)

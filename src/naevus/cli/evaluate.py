@@ -96,7 +96,7 @@ def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.copies import FileSquares
+    from naevus.inference.copies import copies_for
     from naevus.inference.heldout import heldout_logits
     from naevus.inference.inputs import find_pictures
 
@@ -106,7 +106,7 @@ def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:
     for fold in run.finished():
         bundle = Bundle.read(run.bundle_folder(fold))
         ids = sorted(set(table.loc[table["fold"] == fold, "image_id"]).intersection(files))
-        squares = FileSquares(bundle, files, Path(masks) if masks else None)
+        squares = copies_for(bundle, files, Path(masks) if masks else None)
         with progress(f"predicting fold {fold}", len(ids)) as move:
             tables.append(heldout_logits(bundle, squares, ids, progress=move))
     found = pd.concat(tables, ignore_index=True)

@@ -110,7 +110,7 @@ def pictures_of(
             raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
     if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
         raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
-    from naevus.training.job import select_pictures  # late: torch takes seconds
+    from naevus.training.selection import select_pictures
 
     return select_pictures(loaded, config)
 

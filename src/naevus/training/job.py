@@ -21,6 +21,7 @@ from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
+from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
-_USUAL_PART = {"segmentation": "task1", "classification": "task3"}
 
 
 @dataclass(frozen=True)
@@ -75,28 +75,6 @@ class Material:
         return sources
 
 
-def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """Return the training pictures that a recipe is about.
-
-    A recipe that names no parts means the challenge's own for its task where the data has them
-    (Task 1 for masks, Task 3 for diagnoses), and everything elsewhere.
-
-    Raises:
-        DataError: There are none, or the data has no such part.
-    """
-    usual = _USUAL_PART[config.task]
-    parts = config.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)
-    chosen = dataset.part(*parts).split("train").pictures()
-    labelled = chosen.with_masks() if config.task == "segmentation" else chosen.with_diagnosis()
-    if not len(labelled):
-        what = "masks" if config.task == "segmentation" else "diagnoses"
-        raise DataError(
-            f"{dataset.root}: no training pictures with {what} in {', '.join(parts)}",
-            "check the folder with `naevus check`, or set data.parts",
-        )
-    return labelled
-
-
 def prepare(
     material: Material, config: TrainConfig, progress: Callable[[str], Callable[[int, int], None]]
 ) -> Mapping[str, str]:
@@ -113,7 +91,7 @@ def prepare(
     Raises:
         DataError: A folder of copies is absent or has none of the pictures.
     """
-    kind = _learning(config)
+    kind = learning_of(config)
     sources = material.sources()
     for name, form in kind.forms(config).items():
         material.stores[name] = _store(material, sources, form, progress(f"caching {name}"))
@@ -223,30 +201,15 @@ def export_fold(
     network: Preprocessed,
 ) -> Bundle:
     """Write a fold's bundle: the graph with its preprocessing, and what it needs to be used."""
-    config, data = run.config, run.config.data
+    config = run.config
     graph = run.fold_folder(fold) / "network.onnx"
     export_onnx(network, graph, input_size=config.input_size)
-    member = {
-        "file": "network.onnx",
-        "folds": (fold,),
-        "architecture": config.architecture,
-        "input_size": config.input_size,
-    }
-    does: dict[str, Any] = {
-        "segmenter": {"members": [member], "colour_constancy": data.colour_constancy}
-    }
+    codes: tuple[str, ...] = ()
+    trained: dict[str, Any] = {}
     if isinstance(learning, ClassificationLearning):
+        codes = learning.taxonomy.codes
         trained = {"weights": learning.weights.tolist(), "shares": learning.shares.tolist()}
-        does = {
-            "classifier": {
-                "members": [{**member, **trained}],
-                "taxonomy": learning.taxonomy.name,
-                "classes": learning.taxonomy.codes,
-                "crop_mode": data.crop_mode,
-                "crop_margin": data.crop_margin,
-                "colour_constancy": data.colour_constancy,
-            }
-        }
+    member = member_entry(config, "network.onnx", (fold,), **trained)
     provenance = {
         "naevus": __version__,
         "recipe": config.fingerprint(),
@@ -254,13 +217,17 @@ def export_fold(
         "folds": run.folds.sha256,
         "training pictures": len(learning.training.ids),
     }
+    does = task_entry(config, [member], codes)
     spec = BundleSpec.model_validate({**does, "provenance": provenance})
     bundle = write_bundle(run.bundle_folder(fold), spec, {"network.onnx": graph})
     graph.unlink()
     return bundle
 
 
-def _learning(config: TrainConfig) -> type[SegmentationLearning | ClassificationLearning]:
+def learning_of(
+    config: TrainConfig,
+) -> type[SegmentationLearning | ClassificationLearning]:
+    """Return what learns a recipe's task."""
     return SegmentationLearning if config.task == "segmentation" else ClassificationLearning
 
 

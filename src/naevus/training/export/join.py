@@ -11,13 +11,14 @@ import onnx
 
 from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.spec import BundleSpec
+from naevus.datasets.decoded import DecodedPictures
 from naevus.errors import RunError
-from naevus.taxonomy import TAXONOMIES
 from naevus.training.export.average import average, estimate_statistics
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
+from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx, write_onnx
 from naevus.training.export.members import TrainedMember, open_member
-from naevus.training.export.pictures import DecodedPictures, pictures_of, squares
+from naevus.training.export.pictures import pictures_of, squares
 from naevus.training.export.precision import to_fp16, to_int8
 from naevus.training.export.provenance import SQUARE, licence, provenance, training_data
 
@@ -134,7 +135,7 @@ def export_runs(
                 )
                 for number, member in enumerate(members)
             ]
-            says |= _part(task, members, [each.spec for each in made])
+            says |= task_entry(members[0].config, [each.spec for each in made], members[0].classes)
             files |= {each.path.name: each.path for each in made}
             if all(_square(member, sources[member.run.folder], wishes) for member in members):
                 says["limits"].append(SQUARE.format(task=task))
@@ -181,15 +182,10 @@ def _make(
     heldout = bool(member.folds)
     tell(Checked(path.name, member.origin, heldout, path.stat().st_size, graph, stored))
     require(graph, member.origin)
-    says: dict[str, Any] = {
-        "file": path.name,
-        "folds": member.folds,
-        "architecture": member.config.architecture,
-        "input_size": size,
-        "precision": wishes.precision,
-    }
-    if member.classes:
-        says |= {"weights": member.weights, "shares": member.shares}
+    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
+    says = member_entry(
+        member.config, path.name, member.folds, precision=wishes.precision, **trained
+    )
     return Made(path, says)
 
 
@@ -213,26 +209,6 @@ def _checking(member: TrainedMember, wishes: Wishes) -> list[str]:
 def _square(member: TrainedMember, pictures: Pictures, wishes: Wishes) -> bool:
     """Tell whether all files looked at are known to be square."""
     return isinstance(pictures, DecodedPictures) and pictures.all_square(_checking(member, wishes))
-
-
-def _part(
-    task: Task, members: Sequence[TrainedMember], specs: list[dict[str, Any]]
-) -> dict[str, Any]:
-    data = members[0].config.data
-    if task == "segmentation":
-        return {"segmenter": {"members": specs, "colour_constancy": data.colour_constancy}}
-    classes = members[0].classes
-    names = [name for name, known in TAXONOMIES.items() if known.codes == classes]
-    return {
-        "classifier": {
-            "members": specs,
-            "taxonomy": names[0] if names else None,
-            "classes": classes,
-            "crop_mode": data.crop_mode,
-            "crop_margin": data.crop_margin,
-            "colour_constancy": data.colour_constancy,
-        }
-    }
 
 
 def _check_together(runs: Sequence[Run]) -> None:

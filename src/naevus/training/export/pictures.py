@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from naevus.datasets.forms import Form, render
+from naevus.datasets.decoded import DecodedPictures
 from naevus.datasets.layouts import load
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError, PictureError
 from naevus.images.geometry import resize
-from naevus.images.read import probe
-from naevus.training.classification import ClassificationLearning
-from naevus.training.job import Material, select_pictures
-from naevus.training.segmentation import SegmentationLearning
+from naevus.training.job import Material, learning_of
+from naevus.training.selection import select_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from naevus.datasets.forms import Source
     from naevus.training.run import Run
 
 
@@ -38,41 +35,6 @@ class Pictures(Protocol):
         ...
 
 
-class DecodedPictures:
-    """Squares decoded from files when they are asked for, as a training cache would hold them.
-
-    Args:
-        sources: The files.
-        form: What the cache's rows look like.
-    """
-
-    def __init__(self, sources: Sequence[Source], form: Form) -> None:
-        self._sources = {source.image_id: source for source in sources}
-        self._form = form
-
-    def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
-        """Return the picture, S x S x 3.
-
-        Raises:
-            PictureError: It cannot be read.
-        """
-        return render(self._sources[image_id], self._form).pixels
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._sources
-
-    def all_square(self, ids: Sequence[str]) -> bool:
-        """Tell whether these picture files, as far as they can be read, are as wide as high."""
-        for image_id in ids:
-            try:
-                header = probe(self._sources[image_id].path)
-            except PictureError:
-                continue
-            if header.width != header.height:
-                return False
-        return True
-
-
 def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelStore:
     """Return a run's training pictures: from its data set, else from the cache beside the run.
 
@@ -84,8 +46,7 @@ def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelSt
         DataError: ``data`` is another data set, or the pictures are nowhere.
     """
     config = run.config
-    learning = SegmentationLearning if config.task == "segmentation" else ClassificationLearning
-    form = learning.forms(config)["pictures"]
+    form = learning_of(config).forms(config)["pictures"]
     folder = Path(run.inputs["data"]) if data is None else data
     if folder.is_dir():
         dataset = select_pictures(load(folder), config)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from naevus import __version__
 from naevus.bundles.spec import TrainingData
+from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +35,6 @@ _SOURCES = {
     ("ham10000", "segmentation"): _HAM,
     ("ham10000", "classification"): _HAM,
 }
-_USUAL = {"segmentation": "task1", "classification": "task3"}
 
 
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
@@ -42,7 +42,7 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     found: dict[str, TrainingData] = {}
     for run in runs:
         config, layout = run.config, run.inputs["layout"]
-        parts = config.data.parts or (_USUAL[config.task],)
+        parts = config.data.parts or (USUAL_PART[config.task],)
         key = (layout, parts[0] if layout == "isic2018" and len(parts) == 1 else config.task)
         source = _SOURCES.get(key)
         found[run.inputs["fingerprint"]] = TrainingData(

@@ -1,0 +1,58 @@
+"""What ``bundle.json`` says of trained networks, whoever writes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from naevus.taxonomy import TAXONOMIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from naevus.training.config import TrainConfig
+
+
+def member_entry(
+    config: TrainConfig, file: str, folds: Sequence[int], **more: Any
+) -> dict[str, Any]:
+    """Return the entry of one network.
+
+    Args:
+        config: Its recipe.
+        file: Its graph in the bundle.
+        folds: The folds it did not train on.
+        more: Precision; of a classifier its weights and shares.
+    """
+    return {
+        "file": file,
+        "folds": tuple(folds),
+        "architecture": config.architecture,
+        "input_size": config.input_size,
+        **more,
+    }
+
+
+def task_entry(
+    config: TrainConfig, members: Sequence[dict[str, Any]], codes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the entry of a task: its name in ``bundle.json``, and its members in their form.
+
+    Args:
+        config: The recipe of one of the members; all see pictures alike.
+        members: Their entries.
+        codes: A classifier's classes in the order of its logits.
+    """
+    data = config.data
+    if config.task == "segmentation":
+        return {"segmenter": {"members": members, "colour_constancy": data.colour_constancy}}
+    names = [name for name, known in TAXONOMIES.items() if known.codes == codes]
+    return {
+        "classifier": {
+            "members": members,
+            "taxonomy": names[0] if names else None,
+            "classes": codes,
+            "crop_mode": data.crop_mode,
+            "crop_margin": data.crop_margin,
+            "colour_constancy": data.colour_constancy,
+        }
+    }
