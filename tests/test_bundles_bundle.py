@@ -72,7 +72,7 @@ def written_with(bundle: Bundle, files: dict[str, Path], **entries: Any) -> Bund
 
 def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None:
     card = (bundle.folder / "MODEL_CARD.md").read_text()
-    for title in ("Intended use", "Out of scope", "Members", "Classes", "Scores", "Limits"):
+    for title in ("Intended use", "Out of scope", "Members", "Probabilities", "Scores", "Limits"):
         assert f"\n## {title}\n\n" in card
     assert "None were handed over" in card
     assert "Training data" not in card
@@ -85,8 +85,9 @@ def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None
         limits=["Only squares."],
     )
     card = (full.folder / "MODEL_CARD.md").read_text()
-    assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | fold 0 |" in card
-    assert "| Jaccard | 0.700 | – | fold 1 |" in card
+    assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | (1) |" in card
+    assert "| Jaccard | 0.700 | – | (2) |" in card
+    assert "1. fold 0\n2. fold 1\n" in card
     assert "- classification: HAM10000, 10014 pictures; licence: CC BY-NC 4.0\n" in card
     assert "- segmentation: HAM10000, 10014 pictures; licence: not known here" in card
     assert "- Only squares.\n" in card

@@ -5,18 +5,36 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from naevus.bundles.figures import (
+    ClassFigures,
+    PrecisionChoice,
+    PrecisionCost,
+    ScoreSpec,
+    SubgroupFigures,
+)
+from naevus.bundles.section import Precision, Section, Share, Task
 from naevus.errors import BundleError
 from naevus.images.crops import CropMode
 from naevus.taxonomy import TAXONOMIES
+
+__all__ = [
+    "EXPORT_AGAIN",
+    "MANIFEST",
+    "BundleSpec",
+    "ClassifierMember",
+    "ClassifierSpec",
+    "CleaningSpec",
+    "ConformalSpec",
+    "Member",
+    "Precision",
+    "SegmenterSpec",
+    "Task",
+    "TrainingData",
+    "is_file_name",
+    "parse_manifest",
+]
 
 MANIFEST = "bundle.json"
 """The file that names all others of a bundle."""
@@ -27,18 +45,9 @@ EXPORT_AGAIN = "export the bundle again or take an undamaged copy"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,200}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-Task = Literal["segmentation", "classification"]
-Precision = Literal["fp32", "fp16", "int8"]
-"""How the numbers of a graph are stored; int8 graphs also compute in it."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Member(_Section):
+class Member(Section):
     """One network.
 
     Attributes:
@@ -68,7 +77,7 @@ class ClassifierMember(Member):
     shares: tuple[Share, ...]
 
 
-class CleaningSpec(_Section):
+class CleaningSpec(Section):
     """How a lesion probability becomes a mask: the settings of ``images.masks.Cleaning``."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -77,7 +86,7 @@ class CleaningSpec(_Section):
     smooth: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class SegmenterSpec(_Section):
+class SegmenterSpec(Section):
     """Outlines lesions.
 
     Attributes:
@@ -91,7 +100,7 @@ class SegmenterSpec(_Section):
     cleaning: CleaningSpec = CleaningSpec()
 
 
-class ConformalSpec(_Section):
+class ConformalSpec(Section):
     """Prediction sets: the dictionary of ``evaluation.calibration.conformal.Conformal``.
 
     Attributes:
@@ -107,7 +116,7 @@ class ConformalSpec(_Section):
     groups: tuple[Annotated[int, Field(ge=0)], ...]
 
 
-class ClassifierSpec(_Section):
+class ClassifierSpec(Section):
     """Gives probabilities of diagnoses.
 
     Attributes:
@@ -119,6 +128,7 @@ class ClassifierSpec(_Section):
         colour_constancy: Whether shades of grey is applied to what the networks see.
         temperature: Divides the natural logits.
         conformal: Thresholds of prediction sets, where they were found.
+        calibrated_on: Whose answers to which pictures temperature and thresholds are from.
         reference: File of the training pictures' statistics, that unlike pictures are told by.
     """
 
@@ -130,6 +140,7 @@ class ClassifierSpec(_Section):
     colour_constancy: bool = False
     temperature: Positive = 1.0
     conformal: ConformalSpec | None = None
+    calibrated_on: str | None = None
     reference: FileName | None = None
 
     @model_validator(mode="after")
@@ -155,34 +166,14 @@ class ClassifierSpec(_Section):
                 raise ValueError(f"classes are not those of taxonomy {self.taxonomy!r}, in order")
         return self
 
-
-class ScoreSpec(_Section):
-    """A figure for the model card, with what it was measured on.
-
-    Attributes:
-        name: What was measured, such as ``balanced accuracy``.
-        value: The figure.
-        low: Lower end of its 95 % interval, where there is one.
-        high: Upper end of it.
-        on: What it was measured on, and with which of the bundle's members.
-    """
-
-    name: str = Field(min_length=1)
-    value: Annotated[float, Field(allow_inf_nan=False)]
-    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    on: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _interval_is_whole(self) -> Self:
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval needs both ends")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError("an interval's lower end is above its upper one")
-        return self
+    @property
+    def names(self) -> dict[str, str]:
+        """The diagnoses' names by code, where the set of diagnoses is known."""
+        known = TAXONOMIES.get(self.taxonomy or "")
+        return {one.code: one.name for one in known.diagnoses} if known else {}
 
 
-class TrainingData(_Section):
+class TrainingData(Section):
     """What networks learnt from.
 
     Attributes:
@@ -198,7 +189,7 @@ class TrainingData(_Section):
     licence: str | None = None
 
 
-class BundleSpec(_Section):
+class BundleSpec(Section):
     """The content of ``bundle.json``.
 
     Attributes:
@@ -208,6 +199,10 @@ class BundleSpec(_Section):
         licence: Under which licence the networks may be used, where that is said.
         training_data: What the networks learnt from.
         scores: Figures for the model card.
+        by_class: Figures of each diagnosis.
+        subgroups: Figures by sex, age and the like, where the data tells them.
+        precision_costs: What other precisions than 32 bits change, where that was measured.
+        precision_choices: Which precision is recommended for each task, by these.
         limits: What is known not to have been tried, in sentences for the model card.
         provenance: Where the bundle comes from; printed on the model card.
         files: SHA-256 of every other file of the folder, by name.
@@ -219,6 +214,10 @@ class BundleSpec(_Section):
     licence: str | None = None
     training_data: tuple[TrainingData, ...] = ()
     scores: tuple[ScoreSpec, ...] = ()
+    by_class: tuple[ClassFigures, ...] = ()
+    subgroups: tuple[SubgroupFigures, ...] = ()
+    precision_costs: tuple[PrecisionCost, ...] = ()
+    precision_choices: tuple[PrecisionChoice, ...] = ()
     limits: tuple[str, ...] = ()
     provenance: dict[str, str | int | float] = Field(default_factory=dict)
     files: dict[FileName, Sha256] = Field(default_factory=dict)

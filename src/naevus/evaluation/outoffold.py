@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.decisions import (
+    balanced_log_probabilities,
+    natural_log_probabilities,
+    rebalance,
+)
 from naevus.evaluation.intervals import balanced_accuracy_interval, mean_interval
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import SegmentationScores
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -67,22 +73,85 @@ def probabilities(
     Raises:
         DataError: A column is missing.
     """
+    columns = _columns(table, taxonomy)
+    natural = np.empty((len(table), len(taxonomy)))
+    balanced = np.empty_like(natural)
+    for rows in _trained_alike(table, columns["share"] + columns["weight"]):
+        first, logits = table.iloc[rows[0]], table[columns["logit"]].to_numpy(np.float64)[rows]
+        shares, weights = (
+            first[columns[kind]].to_numpy(np.float64) for kind in ("share", "weight")
+        )
+        natural[rows] = np.exp(natural_log_probabilities(logits, weights))
+        balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, shares))
+    return natural, balanced
+
+
+def rebalanced(
+    table: pd.DataFrame, natural: NDArray[np.float64], taxonomy: Taxonomy
+) -> NDArray[np.float64]:
+    """Return balanced probabilities from natural ones, such as these at another temperature.
+
+    Args:
+        table: ``share_<code>`` for every code.
+        natural: N x C natural probabilities of its pictures.
+        taxonomy: The diagnoses.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    columns = _columns(table, taxonomy)["share"]
+    balanced = np.empty_like(natural)
+    for rows in _trained_alike(table, columns):
+        shares = table.iloc[rows[0]][columns].to_numpy(np.float64)
+        balanced[rows] = rebalance(natural[rows], shares)
+    return balanced
+
+
+def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame:
+    """Return the table of networks that answer as one, each having held the picture out.
+
+    As in an ensemble, natural log-probabilities are averaged, and shares geometrically with them.
+
+    Args:
+        tables: What :func:`probabilities` reads, of runs over the same folds.
+        taxonomy: The diagnoses.
+
+    Returns:
+        The pictures that are in all of them, sorted, with weights of 1.
+
+    Raises:
+        DataError: A column is missing, or no picture is in all tables.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    columns = _columns(tables[0], taxonomy)
+    ids = sorted(set.intersection(*(set(table["image_id"]) for table in tables)))
+    if not ids:
+        raise DataError("no picture was held out by all runs", "join runs with a common fold")
+    same = [table.set_index("image_id").loc[ids].reset_index() for table in tables]
+    with np.errstate(divide="ignore"):
+        logits = np.mean([np.log(probabilities(table, taxonomy)[0]) for table in same], axis=0)
+        shares = [table[_columns(table, taxonomy)["share"]].to_numpy(np.float64) for table in same]
+        share = np.exp(np.mean(np.log(shares), axis=0))
+    result = same[0].copy()
+    result[columns["logit"]] = logits
+    result[columns["share"]] = share / share.sum(axis=1, keepdims=True)
+    result[columns["weight"]] = 1.0
+    return result
+
+
+def _columns(table: pd.DataFrame, taxonomy: Taxonomy) -> dict[str, list[str]]:
     codes = taxonomy.codes
     columns = {kind: [f"{kind}_{code}" for code in codes] for kind in ("logit", "share", "weight")}
     absent = [name for names in columns.values() for name in names if name not in table.columns]
     if absent:
         raise DataError(f"the table has no column {absent[0]}", "use one made by `naevus train`")
-    natural = np.empty((len(table), len(codes)))
-    balanced = np.empty_like(natural)
-    settings = table[columns["share"] + columns["weight"]]
-    for rows in settings.groupby(list(settings.columns), sort=False, dropna=False).indices.values():
-        logits = table[columns["logit"]].to_numpy(np.float64)[rows]
-        shares, weights = (
-            settings[columns[kind]].to_numpy(np.float64)[rows[0]] for kind in ("share", "weight")
-        )
-        natural[rows] = np.exp(natural_log_probabilities(logits, weights))
-        balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, shares))
-    return natural, balanced
+    return columns
+
+
+def _trained_alike(table: pd.DataFrame, columns: list[str]) -> list[NDArray[np.intp]]:
+    """Return the rows of each fold: those with the same values in ``columns``."""
+    return list(table.groupby(columns, sort=False, dropna=False).indices.values())
 
 
 def classification_scores(

@@ -1,0 +1,218 @@
+"""What answers to pictures that networks never saw say of them, as ``bundle.json`` holds it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from naevus.bundles.figures import ClassFigures, Figure, ScoreSpec, SubgroupFigures
+from naevus.evaluation.calibration.conformal import Conformal
+from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
+from naevus.evaluation.calibration.metrics import CalibrationScores
+from naevus.evaluation.calibration.parts import parts_of
+from naevus.evaluation.calibration.temperature import cross_fitted, fit_temperature, tempered
+from naevus.evaluation.intervals import recall_intervals
+from naevus.evaluation.outoffold import (
+    classification_scores,
+    probabilities,
+    rebalanced,
+    scored,
+    segmentation_scores,
+)
+from naevus.evaluation.subgroups import age_bands, subgroup_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.intervals import Interval, Proportion
+    from naevus.evaluation.scoring.classification import ClassificationScores
+    from naevus.taxonomy import Taxonomy
+
+
+class Diagnosing(NamedTuple):
+    """What is known of networks that diagnose, from answers to pictures they never saw.
+
+    Attributes:
+        temperature: Fitted on all of these answers: what is shipped.
+        conformal: Thresholds of prediction sets at that temperature, likewise.
+        scores: Headline and calibration figures, at temperatures and with sets fitted elsewhere.
+        by_class: Figures of each diagnosis, likewise.
+        subgroups: Figures by sex and age, where these are known.
+    """
+
+    temperature: float
+    conformal: Conformal
+    scores: tuple[ScoreSpec, ...]
+    by_class: tuple[ClassFigures, ...]
+    subgroups: tuple[SubgroupFigures, ...]
+
+
+def counted(table: pd.DataFrame) -> str:
+    """Return how many pictures a table has, of how many lesions, and of which folds."""
+    text = f"{len(table):,} pictures of {table['group_id'].nunique():,} lesions"
+    if "fold" not in table.columns:
+        return text
+    folds = sorted(table["fold"].unique().tolist())
+    numbers = ", ".join(map(str, folds))
+    return f"{text}, held out by fold{'s' if len(folds) > 1 else ''} {numbers}"
+
+
+def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
+    """Return the figures of networks that outline.
+
+    Args:
+        table: What `evaluation.outoffold.segmentation_scores` reads, out of fold.
+        whose: Whose figures they are, such as ``of the recipe, out of fold``.
+    """
+    scores, intervals = segmentation_scores(table)
+    on = f"{whose}: {counted(table)}"
+    return (
+        _score("mean Jaccard index", intervals["jaccard"], on),
+        _score("thresholded Jaccard index", intervals["thresholded_jaccard"], on),
+        ScoreSpec(name="Jaccard index below 0.65, share", value=scores.below_threshold, on=on),
+    )
+
+
+def diagnosing(
+    table: pd.DataFrame, taxonomy: Taxonomy, whose: str, records: pd.DataFrame | None
+) -> Diagnosing:
+    """Fit temperature and prediction sets, and judge them where they were not fitted.
+
+    Each fold is judged by what was fitted on the others, a single fold by halves of its lesions.
+
+    Args:
+        table: What `evaluation.outoffold.probabilities` reads, with ``image_id``, ``group_id``
+            and ``truth``, out of fold.
+        taxonomy: The diagnoses.
+        whose: Whose figures they are, such as ``of the recipe, out of fold``.
+        records: Rows of the data set by image id (``sex``, ``age``); None where it is not there.
+
+    Raises:
+        DataError: A column is missing, or there are too few lesions to part.
+        NaevusError: SciPy or scikit-learn is not installed.
+    """
+    table = table.reset_index(drop=True)
+    natural, _ = probabilities(table, taxonomy)
+    truth = np.array([taxonomy.index(code) for code in table["truth"]], np.intp)
+    groups, parts = table["group_id"].tolist(), parts_of(table)
+    temperature = fit_temperature(natural, truth)
+    conformal = Conformal.fit(tempered(natural, temperature), truth, groups, taxonomy.codes)
+    elsewhere = cross_fitted(natural, truth, parts).natural
+    balanced = rebalanced(table, elsewhere, taxonomy)
+    scores, intervals = scored(table, elsewhere, balanced, taxonomy)
+    sets = SetScores.from_sets(
+        cross_fitted_sets(natural, truth, groups, taxonomy.codes, parts),
+        truth,
+        groups,
+        taxonomy.codes,
+    )
+    on = f"{whose}: {counted(table)}"
+    fitted = f"{on}; fitted elsewhere ({_parted(table, parts)})"
+    plain = classification_scores(table, taxonomy)[1]["balanced_accuracy"]
+    answers = np.array(taxonomy.codes, object)[balanced.argmax(axis=1)].tolist()
+    recalls = recall_intervals(table["truth"].tolist(), answers, groups)
+    return Diagnosing(
+        temperature=temperature,
+        conformal=conformal,
+        scores=(
+            _score("balanced accuracy, balanced decision", intervals["balanced_accuracy"], fitted),
+            _score("the same at temperature 1", plain, on),
+            _score("accuracy, probable decision", intervals["accuracy"], fitted),
+            *_calibration(natural, truth, groups, f"{on}; at temperature 1"),
+            *_calibration(elsewhere, truth, groups, f"{fitted}"),
+            *_sets(sets, fitted),
+        ),
+        by_class=tuple(_by_class(scores, recalls, sets)),
+        subgroups=_subgroups(table, answers, records),
+    )
+
+
+def _parted(table: pd.DataFrame, parts: NDArray[np.intp]) -> str:
+    count = len(np.unique(parts))
+    folds = "fold" in table.columns and len(table["fold"].unique()) > 1
+    return (
+        f"each of {count} folds by the others" if folds else "each half of the lesions by the other"
+    )
+
+
+def _score(name: str, interval: Any, on: str) -> ScoreSpec:
+    return ScoreSpec(name=name, on=on, **_ends(interval))
+
+
+def _ends(interval: Interval | Proportion) -> dict[str, float | None]:
+    known = math.isfinite(interval.low) and math.isfinite(interval.high)
+    return {
+        "value": interval.value,
+        "low": interval.low if known else None,
+        "high": interval.high if known else None,
+    }
+
+
+def _figure(interval: Interval | Proportion) -> Figure:
+    return Figure(**_ends(interval))
+
+
+def _calibration(
+    natural: NDArray[np.float64], truth: NDArray[np.intp], groups: list[str], on: str
+) -> Iterator[ScoreSpec]:
+    found = CalibrationScores.from_probabilities(natural, truth, groups)
+    chance = f"{on}; perfect probabilities would show about {found.ece.chance:.3f}"
+    yield _score("expected calibration error, 15 bins", found.ece, chance)
+    yield _score("negative log-likelihood, nats", found.nll, on)
+
+
+def _sets(sets: SetScores, on: str) -> Iterator[ScoreSpec]:
+    name = f"{sets.level:.0%} prediction sets that hold the truth".replace("%", " %")
+    yield _score(f"{name}, of lesions", sets.overall.lesions, f"{on}; one picture a lesion")
+    yield _score(f"{name}, of pictures", sets.overall.pictures, on)
+    yield ScoreSpec(name="mean number of diagnoses in a set", value=sets.overall.size, on=on)
+    yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, on=on)
+    yield ScoreSpec(name="empty sets, share", value=sets.empty, on=on)
+
+
+def _by_class(
+    scores: ClassificationScores, recalls: dict[str, Proportion], sets: SetScores
+) -> Iterator[ClassFigures]:
+    for one in scores.balanced.classes:
+        recall, covered = recalls.get(one.code), sets.classes.get(one.code)
+        yield ClassFigures(
+            code=one.code,
+            pictures=one.pictures,
+            groups=recall.groups if recall else 0,
+            recall=recall and _figure(recall),
+            precision=one.precision,
+            auc=scores.auc[one.code],
+            covered=covered and _figure(covered.lesions),
+        )
+
+
+def _subgroups(
+    table: pd.DataFrame, answers: list[str], records: pd.DataFrame | None
+) -> tuple[SubgroupFigures, ...]:
+    if records is None:
+        return ()
+    rows = records.reindex(table["image_id"])
+    attributes = {"sex": rows["sex"].tolist(), "age": age_bands(rows["age"].astype("float64"))}
+    known = {name: each for name, each in attributes.items() if pd.Series(each).notna().any()}
+    if not known:
+        return ()
+    found = subgroup_scores(table["truth"].tolist(), answers, table["group_id"].tolist(), known)
+    return tuple(
+        SubgroupFigures(
+            attribute=one.attribute,
+            value=one.value,
+            pictures=one.pictures,
+            groups=one.groups,
+            small=one.small,
+            balanced_accuracy=one.balanced_accuracy and _figure(one.balanced_accuracy),
+            over=one.classes,
+            gap=one.gap,
+            p_holm=one.p_holm,
+        )
+        for one in found
+    )
