@@ -30,6 +30,7 @@ COMMANDS = (
     "recipe",
     "train",
     "export",
+    "model-card",
     "predict",
     "evaluate",
     "compare",

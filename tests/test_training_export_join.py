@@ -24,10 +24,10 @@ from naevus.errors import BundleError, DataError, RunError
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.segmenter import Segmenter
-from naevus.training.export import join
+from naevus.training.export import combination, join, stored
 from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
 from naevus.training.export.graph import export_onnx
-from naevus.training.export.join import Checked, Wishes, export_runs
+from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from naevus.training.export.members import open_member
 from naevus.training.export.pictures import pictures_of, squares
 from naevus.training.job import Material
@@ -63,7 +63,7 @@ def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         shutil.copyfile(kept, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join, "export_onnx", export)
+        patch.setattr(stored, "export_onnx", export)
         yield
 
 
@@ -95,7 +95,7 @@ class Joined:
         self.told: list[Checked] = []
         self.folder = folder / "bundle"
         both = [runs["answers"], runs["outlines"]]
-        self.bundle = export_runs(both, self.folder, FEW, self.told.append)
+        self.bundle = export_runs(both, self.folder, FEW, Told(self.told.append))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs:
 def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) -> None:
     files = [tmp_path / "one.naevus", tmp_path / "two.naevus"]
     for file in files:
-        export_runs([runs["outlines"]], file, FEW, lambda _: None)
+        export_runs([runs["outlines"]], file, FEW, Told(lambda _: None))
     assert files[0].read_bytes() == files[1].read_bytes()
     assert Bundle.read(files[0]).spec.segmenter is not None
 
@@ -184,7 +184,7 @@ def test_fp16_members_say_so_and_how_far_they_are_off(
 ) -> None:
     told: list[Checked] = []
     wishes = replace(FEW, folds=(0,), precision="fp16")
-    bundle = export_runs([runs["answers"]], tmp_path / "half", wishes, told.append)
+    bundle = export_runs([runs["answers"]], tmp_path / "half", wishes, Told(told.append))
     assert [member.precision for member in bundle.spec.members] == ["fp16"]
     (only,) = told
     assert only.stored is not None
@@ -208,11 +208,12 @@ def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
         given.append(len(pixels))
         return model
 
-    monkeypatch.setattr(join, "squares", noting)
-    monkeypatch.setattr(join, "to_int8", quantise)
+    for module in (join, combination, stored):
+        monkeypatch.setattr(module, "squares", noting)
+    monkeypatch.setattr(stored, "to_int8", quantise)
     run = runs["answers"]
     wishes = replace(FEW, folds=(2,), precision="int8")
-    bundle = export_runs([run], tmp_path / "small", wishes, lambda _: None)
+    bundle = export_runs([run], tmp_path / "small", wishes, Told(lambda _: None))
     assert [member.precision for member in bundle.spec.members] == ["int8"]
     checked, calibrated = asked
     groups = run.folds.table.set_index("image_id")["group_id"]
@@ -225,7 +226,7 @@ def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
 def test_folds_of_a_run_are_averaged_into_one_member(runs: dict[str, Run], tmp_path: Path) -> None:
     told: list[Checked] = []
     wishes = replace(FEW, average=True)
-    bundle = export_runs([runs["answers"]], tmp_path / "mean", wishes, told.append)
+    bundle = export_runs([runs["answers"]], tmp_path / "mean", wishes, Told(told.append))
     assert [member.folds for member in bundle.spec.members] == [()]
     assert [(each.origin, each.heldout) for each in told] == [
         ("answers fold 0 + answers fold 2", False)
@@ -243,7 +244,7 @@ def test_a_graph_that_says_something_else_is_never_written(
     told: list[Checked] = []
     out = tmp_path / "out.naevus"
     with pytest.raises(BundleError, match=r"outlines fold 0: its graph differs .* nothing was"):
-        export_runs([runs["outlines"]], out, FEW, told.append)
+        export_runs([runs["outlines"]], out, FEW, Told(told.append))
     assert len(told) == 1
     assert not out.exists()
 
@@ -279,7 +280,7 @@ def test_runs_that_cannot_be_joined_are_refused(
     runs: dict[str, Run], tmp_path: Path, named: list[str], wishes: Wishes, said: str
 ) -> None:
     with pytest.raises(RunError, match=said):
-        export_runs([runs[name] for name in named], tmp_path / "out", wishes, lambda _: None)
+        export_runs([runs[name] for name in named], tmp_path / "out", wishes, Told(lambda _: None))
     assert not (tmp_path / "out").exists()
 
 
@@ -293,7 +294,7 @@ def test_runs_over_other_folds_or_data_are_refused(runs: dict[str, Run], tmp_pat
     }
     for what, other in others.items():
         with pytest.raises(RunError, match=f"different {what}"):
-            export_runs([run, other], tmp_path / "out", FEW, lambda _: None)
+            export_runs([run, other], tmp_path / "out", FEW, Told(lambda _: None))
 
 
 def test_other_data_is_refused(runs: dict[str, Run], tmp_path: Path, drawn: Path) -> None:
@@ -331,7 +332,7 @@ def test_what_lies_at_the_bundles_place_is_kept(runs: dict[str, Run], tmp_path: 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(BundleError, match="is no bundle"):
-        export_runs([runs["outlines"]], tmp_path / "thesis", FEW, lambda _: None)
+        export_runs([runs["outlines"]], tmp_path / "thesis", FEW, Told(lambda _: None))
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 

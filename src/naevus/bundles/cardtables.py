@@ -103,11 +103,12 @@ def costs_table(costs: Iterable[PrecisionCost]) -> list[str]:
             _interval(cost.difference, scale=100, form="+.2f"),
             f"{cost.changed:.1%}",
             f"{cost.pictures:,}",
+            cost.networks,
         )
         for cost in costs
     ]
     header = ("task", "stored, computed", "score", "fp32, f32", "points", "95 % interval")
-    return _table((*header, "answers changed", "pictures"), rows)
+    return _table((*header, "answers changed", "pictures", "by"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -101,6 +101,7 @@ class PrecisionCost(Section):
         stored: How their numbers are stored.
         computed: What they were computed in.
         score: What was measured.
+        networks: By which networks, each on pictures that it never saw.
         reference: Its value for numbers in fp32, computed in f32.
         difference: Its value in this precision minus ``reference``, paired by picture.
         changed: The share of pictures whose answer changes: their balanced decision, or whether
@@ -113,6 +114,7 @@ class PrecisionCost(Section):
     stored: Precision
     computed: Computed
     score: str = Field(min_length=1)
+    networks: str = Field(min_length=1)
     reference: Finite
     difference: Figure
     changed: Share

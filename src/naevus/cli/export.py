@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from naevus.cli.console import console, errors
+from naevus.cli.console import console, errors, progress
+from naevus.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from naevus.bundles.spec import BundleSpec
     from naevus.training.export.check import Agreement
     from naevus.training.export.join import Checked
 
@@ -30,6 +36,20 @@ def export(
     average: Annotated[
         bool, typer.Option("--average", help="Average the weights of each task into one network.")
     ] = False,
+    measure_precision: Annotated[
+        bool,
+        typer.Option(
+            "--measure-precision",
+            help="Measure what each precision costs on all held-out pictures; takes minutes.",
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OOF.parquet",
+            help="Answers of this very combination to pictures that none of its networks saw.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="The data set, if it is not where the runs found it.")
     ] = None,
@@ -40,25 +60,63 @@ def export(
     by more than 0.002, and 99.9 % of decisions must be the same. Otherwise nothing is written.
     Averaging is for networks that differ in seed or fold alone.
 
+    The runs' out-of-fold answers give temperature, prediction sets and scores. Those of another
+    combination than what is shipped say so; --calibration takes answers of the combination itself.
+
     Examples:
       naevus export runs/seg runs/cls --out lesions.naevus
+      naevus export runs/cls --measure-precision --out bundles/cls
       naevus export runs/cls --fold 0 --precision int8 --out bundles/small
       naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
-    from naevus.training.export.join import Wishes, export_runs
+    from naevus.training.export.join import Told, Wishes, export_runs
     from naevus.training.run import Run
 
     opened = [Run.open(folder) for folder in runs]
-    wishes = Wishes(tuple(fold) if fold else None, precision, average, data)
+    wishes = Wishes(
+        folds=tuple(fold) if fold else None,
+        precision=precision,
+        average=average,
+        data=data,
+        calibration=None if calibration is None else _answers(calibration),
+        measure=measure_precision,
+    )
     checked: list[Checked] = []
     try:
-        with console.status("exporting and checking"):
-            export_runs(opened, out, wishes, checked.append)
+        with progress("exporting and checking") as move:
+            bundle = export_runs(opened, out, wishes, Told(checked.append, move))
     finally:
         if checked:
             console.print(_table(checked, precision))
-    console.print(f"bundle: {out}")
+    for line in _lines(bundle.spec):
+        console.print(line, markup=False)
+    console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
+
+
+def _answers(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: is not a Parquet table", "give one like the oof.parquet of train"
+        ) from error
+
+
+def _lines(spec: BundleSpec) -> Iterator[str]:
+    """Say in a few lines what the model card tells at length."""
+    for score in spec.scores:
+        if score.low is not None:
+            interval = f"{score.low:.3f} to {score.high:.3f}"
+            yield f"{score.name}: {score.value:.3f} ({interval}), {score.on}"
+    if spec.classifier is not None and spec.classifier.calibrated_on is not None:
+        classifier = spec.classifier
+        yield f"temperature {classifier.temperature:.3f}, fitted on {classifier.calibrated_on}"
+    for choice in spec.precision_choices:
+        yield f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
 
 
 def _table(checked: list[Checked], precision: str) -> Table:

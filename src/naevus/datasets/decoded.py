@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.forms import render
-from naevus.errors import PictureError
-from naevus.images.read import probe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +37,3 @@ class DecodedPictures:
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._sources
-
-    def all_square(self, ids: Sequence[str]) -> bool:
-        """Tell whether these picture files, as far as they can be read, are as wide as high."""
-        for image_id in ids:
-            try:
-                header = probe(self._sources[image_id].path)
-            except PictureError:
-                continue
-            if header.width != header.height:
-                return False
-        return True

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.images.geometry import ViewSet
-    from naevus.inference.engines import EngineName
+    from naevus.inference.engines import EngineName, Precision
 
 
 class Pictures(Protocol):
@@ -89,6 +89,7 @@ def heldout_scores(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
+    precision: Precision = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
@@ -100,13 +101,14 @@ def heldout_scores(
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads for the engine and for decoding.
+        precision: What the engine computes in.
         progress: Called with (done, total) pictures.
 
     Returns:
         ``image_id`` and the fields of `MaskScore`, one row a picture, sorted by id. Pictures
         that cannot be read, or whose mask cannot, have no row.
     """
-    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads)
+    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads, precision=precision)
     truths = {image_id: truth for image_id, _, truth in sources}
     scores: dict[str, MaskScore] = {}
 
@@ -132,6 +134,7 @@ def heldout_logits(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
+    precision: Precision = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return a classification bundle's logits of cached pictures.
@@ -143,12 +146,15 @@ def heldout_logits(
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads for the engine.
+        precision: What the engine computes in.
         progress: Called with (done, total) pictures.
 
     Returns:
         ``image_id`` and ``logit_<class>`` (float32), in the order of the sorted ids.
     """
-    classifier = Classifier(bundle, views=views, engine=engine, threads=threads)
+    classifier = Classifier(
+        bundle, views=views, engine=engine, threads=threads, precision=precision
+    )
     ordered = sorted(ids)
     found = np.empty((len(ordered), len(classifier.classes)), np.float32)
     done = 0

@@ -106,6 +106,20 @@ class Run:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
         Returns:
+            As `answers`.
+
+        Raises:
+            RunError: As `answers`.
+        """
+        joined = self.answers()
+        with atomic(self.folder / "oof.parquet") as temporary:
+            joined.to_parquet(temporary, index=False)
+        return joined
+
+    def answers(self) -> pd.DataFrame:
+        """Return the finished folds' held-out predictions, joined by id; nothing is written.
+
+        Returns:
             One row a picture, with the ``fold`` that predicted it and never saw its group.
 
         Raises:
@@ -130,10 +144,7 @@ class Run:
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
             tables.append(table.assign(fold=fold))
-        joined = pd.concat(tables).sort_values("image_id", ignore_index=True)
-        with atomic(self.folder / "oof.parquet") as temporary:
-            joined.to_parquet(temporary, index=False)
-        return joined
+        return pd.concat(tables).sort_values("image_id", ignore_index=True)
 
 
 def environment() -> dict[str, str]:

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import onnx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.spec import BundleSpec
-from naevus.datasets.decoded import DecodedPictures
 from naevus.errors import RunError
-from naevus.training.export.average import average, estimate_statistics
+from naevus.training.export.answers import diagnosing_entry, outlining_entry
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
+from naevus.training.export.combination import combine, judges
+from naevus.training.export.costs import Measuring, choose, measured, variants
+from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import member_entry, task_entry
-from naevus.training.export.graph import export_onnx, write_onnx
-from naevus.training.export.members import TrainedMember, open_member
-from naevus.training.export.pictures import pictures_of, squares
-from naevus.training.export.precision import to_fp16, to_int8
-from naevus.training.export.provenance import SQUARE, licence, provenance, training_data
+from naevus.training.export.pictures import squares
+from naevus.training.export.provenance import about, add, limits_of
+from naevus.training.export.stored import StoredGraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import Precision, Task
+    from naevus.training.export.combination import Combination
+    from naevus.training.export.members import TrainedMember
     from naevus.training.export.pictures import Pictures
     from naevus.training.run import Run
 
-CHECKED, CALIBRATED, ESTIMATED = 200, 300, 512
-"""Pictures for the check, for the ranges of 8 bits, and for the statistics of averages."""
-_ALIKE: Final[dict[Task, tuple[str, ...]]] = {
-    "segmentation": ("colour_constancy",),
-    "classification": ("crop_mode", "crop_margin", "colour_constancy"),
-}
+CHECKED, CALIBRATED = 200, 300
+"""Pictures for the check, and for the ranges of 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,9 @@ class Wishes:
         precision: How numbers are stored.
         average: Whether the networks of each task become one.
         data: The data set, where it is not where the runs found it.
+        calibration: Answers of the combination of classifiers to pictures that none of them saw,
+            like an ``oof.parquet``; None: the runs' own out-of-fold answers take their place.
+        measure: Whether every precision's cost is measured on all held-out pictures.
         checked: On how many pictures each graph is compared with its network.
         calibrated: From how many pictures the ranges of 8 bits are taken.
     """
@@ -55,6 +57,8 @@ class Wishes:
     precision: Precision = "fp32"
     average: bool = False
     data: Path | None = None
+    calibration: pd.DataFrame | None = None
+    measure: bool = False
     checked: int = CHECKED
     calibrated: int = CALIBRATED
 
@@ -79,153 +83,176 @@ class Checked(NamedTuple):
     stored: Agreement | None
 
 
-class Made(NamedTuple):
-    """A member's graph as it is stored, and what ``bundle.json`` says of it."""
+class Told(NamedTuple):
+    """Who is told how an export goes.
 
-    path: Path
-    spec: dict[str, Any]
+    Attributes:
+        checked: Of every member, before it may be refused.
+        step: How many steps are done, of how many.
+    """
+
+    checked: Callable[[Checked], None]
+    step: Callable[[int, int], None] = lambda _done, _total: None
 
 
-def export_runs(
-    runs: Sequence[Run], out: Path, wishes: Wishes, tell: Callable[[Checked], None]
-) -> Bundle:
+def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> Bundle:
     """Join finished folds into one bundle.
 
     The graphs are made anew from the stored weights. Each is compared, in OpenVINO and 32 bits,
     with its network in torch, where possible on pictures that the network never saw; only when all
-    agree is anything written.
+    agree is anything written. Temperature, prediction sets and scores are from the runs' answers
+    to held-out pictures.
 
     Args:
         runs: Runs of either task.
         out: The bundle's folder, or its file where the name ends in ``.naevus``.
         wishes: How it is to be made.
-        tell: Told of every member, before it may be refused.
+        told: Who is told how it goes.
 
     Raises:
         RunError: No fold is finished, or the runs do not go together.
-        DataError: The pictures for the check are not there.
+        DataError: The pictures for the check are not there, or the calibration does not fit.
         BundleError: A graph does not say what its network says, or ``out`` is something else.
     """
     check_place(out)
     tasks: tuple[Task, ...] = ("segmentation", "classification")
     by_task = {task: [run for run in runs if run.config.task == task] for task in tasks}
-    for some in by_task.values():
-        _check_together(some)
-    learnt_from = training_data(runs)
-    says: dict[str, Any] = {
-        "training_data": learnt_from,
-        "licence": licence(learnt_from),
-        "provenance": provenance(runs),
-        "limits": [],
-    }
-    files: dict[str, Path] = {}
+    if wishes.calibration is not None and not by_task["classification"]:
+        raise RunError("nothing here diagnoses, so there is nothing to calibrate", "leave it out")
+    parts = [
+        combine(task, some, folds=wishes.folds, averaged=wishes.average, data=wishes.data)
+        for task, some in by_task.items()
+        if some
+    ]
+    to_measure = [judges(part) if wishes.measure else [] for part in parts]
+    steps = _Steps(told.step, parts, to_measure)
+    says, files = about(runs), dict[str, Path]()
     with tempfile.TemporaryDirectory() as temporary:
-        for task, some in by_task.items():
-            if not some:
-                continue
-            sources = {run.folder: pictures_of(run, wishes.data) for run in some}
-            members = _members(some, sources, wishes)
-            made = [
-                _make(
-                    member,
-                    Path(temporary) / f"{task}-{number}.onnx",
-                    sources[member.run.folder],
-                    wishes,
-                    tell,
-                )
-                for number, member in enumerate(members)
+        for part, chosen in zip(parts, to_measure, strict=True):
+            folder = Path(temporary) / part.task
+            add(says, _evidence(part, wishes))
+            steps.one()
+            graphs = [
+                _graphs(member, part, folder / str(number), wishes)
+                for number, member in enumerate(part.members)
             ]
-            says |= task_entry(members[0].config, [each.spec for each in made], members[0].classes)
-            files |= {each.path.name: each.path for each in made}
-            if all(_square(member, sources[member.run.folder], wishes) for member in members):
-                says["limits"].append(SQUARE.format(task=task))
+            entries = []
+            for number, each in enumerate(graphs):
+                name = f"{part.task}-{number}.onnx"
+                files[name] = folder / name
+                checked = _make(each, files[name], part.sources, wishes)
+                told.checked(checked)
+                require(checked.graph, checked.origin)
+                entries.append(_entry(each.member, name, wishes))
+                steps.one()
+            classes = part.members[0].classes
+            add(says, task_entry(part.members[0].config, entries, classes))
+            add(says, _costs(part, _of(chosen, graphs, part, folder, wishes), wishes, steps))
         return write_bundle(out, BundleSpec.model_validate(says), files)
 
 
-def _members(
-    runs: Iterable[Run], sources: Mapping[Path, Pictures], wishes: Wishes
-) -> list[TrainedMember]:
-    members = []
-    for run in runs:
-        folds = wishes.folds or run.finished()
-        if not folds:
-            raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
-        members += [open_member(run, fold) for fold in folds]
-    if len({member.classes for member in members}) > 1:
-        raise RunError("the runs know different diagnoses", "join runs of the same ones")
-    if not wishes.average:
-        return members
-    whole = average(members)
-    ids = whole.draw(whole.learnt(), ESTIMATED)
-    pictures = sources[whole.run.folder]
-    estimate_statistics(whole.network, squares(pictures, ids, whole.config.input_size))
-    return [whole]
+class _Steps:
+    """Counts what is done: one step a graph that is checked or measured, or a table judged."""
+
+    def __init__(
+        self,
+        tell: Callable[[int, int], None],
+        parts: Sequence[Combination],
+        to_measure: Sequence[Sequence[TrainedMember]],
+    ) -> None:
+        measured_graphs = sum(map(len, to_measure))
+        self._total = sum(len(part.members) + 1 for part in parts)
+        self._total += measured_graphs * len(variants()) if measured_graphs else 0
+        self._done, self._tell = 0, tell
+        tell(0, self._total)
+
+    def one(self) -> None:
+        self._done += 1
+        self._tell(self._done, self._total)
 
 
 def _make(
-    member: TrainedMember,
-    path: Path,
-    pictures: Pictures,
-    wishes: Wishes,
-    tell: Callable[[Checked], None],
-) -> Made:
-    size = member.config.input_size
-    ids = _checking(member, wishes)
-    pixels = squares(pictures, ids, size)
-    export_onnx(member.network, path, input_size=size)
-    plain = graph_answers(member, path, pixels)
-    graph = compare(network_answers(member, pixels), plain)
-    stored = None
-    if wishes.precision != "fp32" and graph.holds:
-        _reduce(member, path, pictures, ids, wishes)
-        stored = compare(plain, graph_answers(member, path, pixels))
-    heldout = bool(member.folds)
-    tell(Checked(path.name, member.origin, heldout, path.stat().st_size, graph, stored))
-    require(graph, member.origin)
-    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
-    says = member_entry(
-        member.config, path.name, member.folds, precision=wishes.precision, **trained
+    graphs: StoredGraphs, place: Path, sources: Mapping[Path, Pictures], wishes: Wishes
+) -> Checked:
+    """Put a member's graph in its place, and compare it with its network."""
+    member = graphs.member
+    pixels = squares(
+        sources[member.run.folder], _checking(member, wishes), member.config.input_size
     )
-    return Made(path, says)
+    plain = graph_answers(member, graphs.path("fp32"), pixels)
+    graph = compare(network_answers(member, pixels), plain)
+    # A graph that says something else is told of, but there is no use in making it smaller.
+    precision = wishes.precision if graph.holds else "fp32"
+    stored = None
+    if precision != "fp32":
+        stored = compare(plain, graph_answers(member, graphs.path(precision), pixels))
+    shutil.copyfile(graphs.path(precision), place)
+    return Checked(
+        place.name, member.origin, bool(member.folds), place.stat().st_size, graph, stored
+    )
 
 
-def _reduce(
-    member: TrainedMember, path: Path, pictures: Pictures, judged: list[str], wishes: Wishes
-) -> None:
-    """Put the graph with smaller numbers in the place of the 32-bit one."""
-    model = onnx.load(path)
-    if wishes.precision == "fp16":
-        write_onnx(to_fp16(model), path)
-        return
-    ids = member.draw(member.learnt(), wishes.calibrated, without=judged)
-    write_onnx(to_int8(model, squares(pictures, ids, member.config.input_size)), path)
+def _entry(member: TrainedMember, name: str, wishes: Wishes) -> dict[str, Any]:
+    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
+    return member_entry(member.config, name, member.folds, precision=wishes.precision, **trained)
+
+
+def _evidence(part: Combination, wishes: Wishes) -> dict[str, Any]:
+    dataset = dataset_of(part.runs[0], wishes.data)
+    looked_at = [name for member in part.members for name in _checking(member, wishes)]
+    if part.task == "segmentation":
+        return outlining_entry(part.runs) | limits_of(part.task, dataset, looked_at)
+    found = diagnosing_entry(part.runs, part.shipped, dataset, wishes.calibration)
+    return found | limits_of(part.task, dataset, looked_at)
+
+
+def _graphs(member: TrainedMember, part: Combination, folder: Path, wishes: Wishes) -> StoredGraphs:
+    return StoredGraphs(
+        member,
+        part.sources[member.run.folder],
+        folder,
+        calibrated=wishes.calibrated,
+        without=_checking(member, wishes),
+    )
+
+
+def _of(
+    members: Sequence[TrainedMember],
+    made: Sequence[StoredGraphs],
+    part: Combination,
+    folder: Path,
+    wishes: Wishes,
+) -> list[StoredGraphs]:
+    """Return the graphs of networks: those that are made already, and else new ones."""
+    there = {graphs.member.origin: graphs for graphs in made}
+    return [
+        there.get(member.origin) or _graphs(member, part, folder / f"single-{number}", wishes)
+        for number, member in enumerate(members)
+    ]
+
+
+def _costs(
+    part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes, steps: _Steps
+) -> dict[str, Any]:
+    if not graphs:
+        return {}
+    costs = measured(
+        [
+            Measuring(
+                each,
+                part.sources[each.member.run.folder],
+                dataset_of(each.member.run, wishes.data),
+            )
+            for each in graphs
+        ],
+        steps.one,
+    )
+    return {
+        "precision_costs": list(costs),
+        "precision_choices": [choose(costs, part.task)],
+    }
 
 
 def _checking(member: TrainedMember, wishes: Wishes) -> list[str]:
     """Return the pictures a member is checked on: held-out ones, where it has any."""
     return member.draw(member.held_out() or member.learnt(), wishes.checked)
-
-
-def _square(member: TrainedMember, pictures: Pictures, wishes: Wishes) -> bool:
-    """Tell whether all files looked at are known to be square."""
-    return isinstance(pictures, DecodedPictures) and pictures.all_square(_checking(member, wishes))
-
-
-def _check_together(runs: Sequence[Run]) -> None:
-    for run in runs[1:]:
-        first = runs[0]
-        for name in _ALIKE[run.config.task]:
-            if getattr(first.config.data, name) != getattr(run.config.data, name):
-                raise RunError(
-                    f"{first.folder} and {run.folder} differ in data.{name}",
-                    "join runs that see pictures alike",
-                )
-        for what, same in (
-            ("data", first.inputs["fingerprint"] == run.inputs["fingerprint"]),
-            ("folds", first.folds.sha256 == run.folds.sha256),
-        ):
-            if not same:
-                raise RunError(
-                    f"{first.folder} and {run.folder} were trained on different {what}",
-                    "join runs of the same data and folds",
-                )

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from naevus.datasets.decoded import DecodedPictures
-from naevus.datasets.layouts import load
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError, PictureError
 from naevus.images.geometry import resize
+from naevus.training.export.data import dataset_of
 from naevus.training.job import Material, learning_of
-from naevus.training.selection import select_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,19 +46,11 @@ def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelSt
     """
     config = run.config
     form = learning_of(config).forms(config)["pictures"]
-    folder = Path(run.inputs["data"]) if data is None else data
-    if folder.is_dir():
-        dataset = select_pictures(load(folder), config)
-        if dataset.fingerprint() != run.inputs["fingerprint"]:
-            raise DataError(
-                f"{folder}: is not the data that {run.folder} was trained on",
-                "name that data with --data",
-            )
+    dataset = dataset_of(run, data)
+    if dataset is not None:
         masks = run.inputs["masks"]
         material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
         return DecodedPictures(material.sources(), form)
-    if data is not None:
-        raise DataError(f"{data}: no such folder", "name the data set of the run")
     wanted = run.folds.table["image_id"].tolist()
     for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
         store = PixelStore.open(settings.parent)

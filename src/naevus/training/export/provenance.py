@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus import __version__
 from naevus.bundles.spec import TrainingData
+from naevus.errors import PictureError
+from naevus.images.read import probe
 from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from naevus.bundles.section import Task
+    from naevus.datasets.records import Dataset
     from naevus.training.run import Run
 
 SQUARE = (
@@ -20,12 +25,22 @@ SQUARE = (
 """A limit of bundles whose training pictures were centre squares."""
 
 
+_NETWORKS = (
+    "The networks are under CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): for "
+    "non-commercial use, naming their training data"
+)
+
+
 class _Source(NamedTuple):
     name: str
     licence: str
 
 
-_HAM = _Source("HAM10000 (Tschandl et al., Scientific Data 2018)", "CC BY-NC 4.0")
+_HAM = _Source(
+    "HAM10000 (ViDIR Group, Medical University of Vienna; Tschandl, Rosendahl & Kittler, "
+    "Scientific Data 5, 180161, 2018, https://doi.org/10.1038/sdata.2018.161)",
+    "CC BY-NC 4.0",
+)
 _TASK1 = _Source(
     "ISIC 2018 Task 1 (Codella et al. 2019)", "terms of the ISIC Archive, non-commercial"
 )
@@ -37,19 +52,76 @@ _SOURCES = {
 }
 
 
+def about(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what ``bundle.json`` says of where networks come from; figures are added to it."""
+    learnt_from = training_data(runs)
+    return {
+        "training_data": learnt_from,
+        "licence": licence(learnt_from),
+        "provenance": provenance(runs),
+        "limits": [],
+        "scores": [],
+        "precision_costs": [],
+        "precision_choices": [],
+    }
+
+
+def add(says: dict[str, Any], entries: Mapping[str, Any]) -> None:
+    """Add entries to what is said already: lists grow, tables are filled in."""
+    for name, value in entries.items():
+        there = says.get(name)
+        if isinstance(there, list):
+            there += value
+        elif isinstance(there, dict):
+            there |= value
+        else:
+            says[name] = value
+
+
+def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict[str, list[str]]:
+    """Return the entry ``limits`` that follows from pictures that networks of a task learnt from.
+
+    Args:
+        task: The task.
+        dataset: Where they are; None: nothing follows.
+        ids: Which ones are looked at.
+    """
+    if dataset is None:
+        return {"limits": []}
+    rows = dataset.table[dataset.table["image_id"].isin(ids)]
+    return {"limits": [SQUARE.format(task=task)] if _all_square(rows["path"]) else []}
+
+
+def _all_square(paths: Iterable[str]) -> bool:
+    """Tell whether picture files, as far as they can be read, are as wide as high."""
+    for path in paths:
+        try:
+            header = probe(Path(path))
+        except PictureError:
+            continue
+        if header.width != header.height:
+            return False
+    return True
+
+
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     """Return what runs learnt from, each data set once."""
     found: dict[str, TrainingData] = {}
     for run in runs:
         config, layout = run.config, run.inputs["layout"]
         parts = config.data.parts or (USUAL_PART[config.task],)
-        key = (layout, parts[0] if layout == "isic2018" and len(parts) == 1 else config.task)
-        source = _SOURCES.get(key)
+        keys = (
+            [(layout, part) for part in parts] if layout == "isic2018" else [(layout, config.task)]
+        )
+        known = [_SOURCES[key] for key in keys if key in _SOURCES]
+        whole = len(known) == len(keys)
         found[run.inputs["fingerprint"]] = TrainingData(
             task=config.task,
-            name=source.name if source else f"pictures in the layout {layout}",
+            name=" and ".join(each.name for each in known)
+            if whole
+            else f"pictures in the layout {layout}",
             pictures=run.inputs["pictures"],
-            licence=source.licence if source else None,
+            licence="; ".join(each.licence for each in known) if whole else None,
         )
     return list(found.values())
 
@@ -59,7 +131,7 @@ def licence(data: Sequence[TrainingData]) -> str | None:
     named = [f"{each.name}: {each.licence}" for each in data if each.licence]
     if not named:
         return None
-    return f"For non-commercial research, as its training data: {'; '.join(dict.fromkeys(named))}."
+    return f"{_NETWORKS}, as they learnt from {'; '.join(dict.fromkeys(named))}."
 
 
 def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:

@@ -1,0 +1,135 @@
+"""The networks of one task that go into one bundle: finished folds, each or averaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from naevus.errors import RunError
+from naevus.training.export.answers import Shipped
+from naevus.training.export.average import average, estimate_statistics
+from naevus.training.export.members import TrainedMember, open_member
+from naevus.training.export.pictures import pictures_of, squares
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from naevus.bundles.spec import Task
+    from naevus.training.export.pictures import Pictures
+    from naevus.training.run import Run
+
+ESTIMATED = 512
+"""Pictures for an average's statistics of batch normalisation."""
+_ALIKE: Final[dict[Task, tuple[str, ...]]] = {
+    "segmentation": ("colour_constancy",),
+    "classification": ("crop_mode", "crop_margin", "colour_constancy"),
+}
+
+
+class Combination(NamedTuple):
+    """The networks of one task that go into one bundle.
+
+    Attributes:
+        task: The task.
+        runs: The runs they are from.
+        trained: Their networks.
+        members: The networks that become members: these, or their average.
+        shipped: What these are, in words.
+        sources: Each run's pictures, by its folder.
+    """
+
+    task: Task
+    runs: Sequence[Run]
+    trained: Sequence[TrainedMember]
+    members: Sequence[TrainedMember]
+    shipped: Shipped
+    sources: Mapping[Path, Pictures]
+
+
+def combine(
+    task: Task,
+    runs: Sequence[Run],
+    *,
+    folds: Sequence[int] | None = None,
+    averaged: bool = False,
+    data: Path | None = None,
+) -> Combination:
+    """Take the networks of runs of one task together.
+
+    Args:
+        task: The task.
+        runs: Its runs; one or more.
+        folds: Which folds of each; None: all that are finished.
+        averaged: Whether their weights become one network's.
+        data: The data set, where it is not where the runs found it.
+
+    Raises:
+        RunError: No fold is finished, or the runs do not go together.
+        DataError: Their pictures are not there.
+    """
+    _check_together(runs)
+    sources = {run.folder: pictures_of(run, data) for run in runs}
+    trained = _trained(runs, folds)
+    shipped = Shipped(
+        tuple(member.origin for member in trained),
+        tuple(tuple(folds or run.finished()) for run in runs),
+        averaged,
+    )
+    members = [_averaged(trained, sources)] if averaged else trained
+    return Combination(task, runs, trained, members, shipped, sources)
+
+
+def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedMember]:
+    members = []
+    for run in runs:
+        folds = wanted or run.finished()
+        if not folds:
+            raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
+        members += [open_member(run, fold) for fold in folds]
+    if len({member.classes for member in members}) > 1:
+        raise RunError("the runs know different diagnoses", "join runs of the same ones")
+    return members
+
+
+def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]) -> TrainedMember:
+    whole = average(trained)
+    ids = whole.draw(whole.learnt(), ESTIMATED)
+    pictures = sources[whole.run.folder]
+    estimate_statistics(whole.network, squares(pictures, ids, whole.config.input_size))
+    return whole
+
+
+def judges(combination: Combination) -> list[TrainedMember]:
+    """Return the networks that tell what a precision costs, each on what it held out.
+
+    These are the members, the first that held out each fold; where a member has held out nothing,
+    being an average over folds, the networks that it was made of.
+    """
+    seen: set[int] = set()
+    chosen = []
+    known = all(member.folds for member in combination.members)
+    for member in combination.members if known else combination.trained:
+        if not seen.intersection(member.folds):
+            chosen.append(member)
+            seen.update(member.folds)
+    return chosen
+
+
+def _check_together(runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        first = runs[0]
+        for name in _ALIKE[run.config.task]:
+            if getattr(first.config.data, name) != getattr(run.config.data, name):
+                raise RunError(
+                    f"{first.folder} and {run.folder} differ in data.{name}",
+                    "join runs that see pictures alike",
+                )
+        for what, same in (
+            ("data", first.inputs["fingerprint"] == run.inputs["fingerprint"]),
+            ("folds", first.folds.sha256 == run.folds.sha256),
+        ):
+            if not same:
+                raise RunError(
+                    f"{first.folder} and {run.folder} were trained on different {what}",
+                    "join runs of the same data and folds",
+                )

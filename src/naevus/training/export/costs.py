@@ -1,0 +1,219 @@
+"""What each precision costs, on the pictures that networks held out, and which one to take."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
+
+import pandas as pd
+
+from naevus.bundles.bundle import write_bundle
+from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost
+from naevus.bundles.section import Computed, Precision, Task
+from naevus.bundles.spec import BundleSpec
+from naevus.errors import DataError
+from naevus.evaluation.comparison import compare
+from naevus.inference.engines.openvino import import_openvino, precisions_of
+from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.training.export.entries import member_entry, task_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.datasets.records import Dataset
+    from naevus.training.export.members import TrainedMember
+    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.stored import StoredGraphs
+
+LOSS, BOUND = 0.005, 0.01
+"""What may be lost of a score, and what its loss must be told from by the 95 % interval."""
+SPEED: Final = ("int8", "bf16", "f32")
+"""What computes fastest first, where the processor has instructions for each."""
+_SIZE: Final[tuple[Precision, ...]] = ("int8", "fp16", "fp32")
+_JUDGED: Final[dict[Task, tuple[str, ...]]] = {
+    "segmentation": ("Jaccard", "thresholded Jaccard"),
+    "classification": ("balanced accuracy, balanced decision", "accuracy, probable decision"),
+}
+_DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _JUDGED.items()}
+
+
+class Variant(NamedTuple):
+    """How numbers are stored, and what they are computed in."""
+
+    stored: Precision
+    computed: Computed
+
+
+REFERENCE: Final = Variant("fp32", "f32")
+
+
+def variants() -> tuple[Variant, ...]:
+    """Return what this machine can measure, the reference first."""
+    able = precisions_of(import_openvino().Core())
+    pairs = itertools.product(
+        get_args(Precision), [each for each in get_args(Computed) if each in able]
+    )
+    return (REFERENCE, *(Variant(*pair) for pair in pairs if pair != REFERENCE))
+
+
+class Measuring(NamedTuple):
+    """Who is measured: a member, its files, its pictures, and how far all of it is.
+
+    Attributes:
+        graphs: The member's files.
+        pictures: Its run's pictures.
+        dataset: Its run's data set; masks are judged by it.
+    """
+
+    graphs: StoredGraphs
+    pictures: Pictures
+    dataset: Dataset | None
+
+
+def measured(members: Sequence[Measuring], step: Callable[[], None]) -> tuple[PrecisionCost, ...]:
+    """Measure every precision of networks of one task on all that each of them held out.
+
+    Pictures are answered by the one network that never saw them, and the differences between two
+    precisions are paired by picture and drawn by group.
+
+    Args:
+        members: Networks with held-out pictures, each of other folds.
+        step: Called after each precision of each member.
+
+    Raises:
+        DataError: Masks are to be judged, and the data set is not there.
+        ConfigError: NNCF is not installed.
+    """
+    tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in variants()}
+    for each in members:
+        for variant, found in tables.items():
+            found.append(_answers(each, variant))
+            step()
+    whole = {variant: pd.concat(found, ignore_index=True) for variant, found in tables.items()}
+    reference = whole.pop(REFERENCE)
+    first = members[0].graphs.member
+    task = first.config.task
+    networks = (
+        f"{len(members)} networks, each on its own fold" if len(members) > 1 else first.origin
+    )
+    return tuple(
+        cost
+        for variant, table in whole.items()
+        for cost in _costs(task, variant, networks, reference, table)
+    )
+
+
+def choose(
+    costs: Iterable[PrecisionCost], task: Task, order: Sequence[str] = SPEED
+) -> PrecisionChoice:
+    """Return the fastest precision that loses next to nothing.
+
+    That is the fastest whose loss is no more than `LOSS`, and by the paired 95 % interval below
+    `BOUND`; the smallest file of equally fast ones; fp32 in f32 where none is.
+
+    Args:
+        costs: Of all precisions that were measured.
+        task: Of which networks.
+        order: ``int8``, ``bf16``, ``f32``: what is computed fastest first.
+    """
+    by_variant = {
+        Variant(cost.stored, cost.computed): cost.difference
+        for cost in costs
+        if cost.task == task and cost.score == _DECIDES[task]
+    }
+
+    def slowness(variant: Variant) -> tuple[int, int, int]:
+        kind = "int8" if variant.stored == "int8" else variant.computed
+        return order.index(kind), order.index(variant.computed), _SIZE.index(variant.stored)
+
+    rule = (
+        f"the fastest that loses no more than {100 * LOSS:g} points of {_DECIDES[task]}, and less "
+        f"than {100 * BOUND:g} by the paired 95 % interval"
+    )
+    for variant in sorted(by_variant, key=slowness):
+        found = by_variant[variant]
+        if found.low is not None and found.value >= -LOSS and found.low > -BOUND:
+            came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
+            return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
+    return PrecisionChoice(task=task, **REFERENCE._asdict(), why=f"{rule}: no other does")
+
+
+def _answers(each: Measuring, variant: Variant) -> pd.DataFrame:
+    """Return a member's held-out table, as `evaluation.comparison` reads it."""
+    member = each.graphs.member
+    known = member.run.answers()
+    known = known[known["fold"].isin(member.folds)]
+    bundle = _bundle(each, variant)
+    if member.config.task == "segmentation":
+        groups = known[["image_id", "group_id"]]
+        table = heldout_scores(bundle, _sources(each, known), precision=variant.computed)
+        return table.merge(groups, on="image_id", validate="one_to_one")
+    ids = known["image_id"].tolist()
+    table = heldout_logits(bundle, each.pictures, ids, precision=variant.computed)
+    given = zip(("weight", "share"), (member.weights, member.shares), strict=True)
+    trained = {
+        f"{kind}_{code}": value
+        for kind, values in given
+        for code, value in zip(member.classes, values, strict=True)
+    }
+    told = known[["image_id", "group_id", "truth"]]
+    return table.merge(told, on="image_id", validate="one_to_one").assign(**trained)
+
+
+def _bundle(each: Measuring, variant: Variant) -> Bundle:
+    member = each.graphs.member
+    says = task_entry(member.config, [_entry(member, variant)], member.classes)
+    place = each.graphs.folder / variant.stored
+    return write_bundle(
+        place, BundleSpec.model_validate(says), {"network.onnx": each.graphs.path(variant.stored)}
+    )
+
+
+def _entry(member: TrainedMember, variant: Variant) -> dict[str, object]:
+    trained: Mapping[str, object] = {}
+    if member.classes:
+        trained = {"weights": member.weights, "shares": member.shares}
+    return member_entry(
+        member.config, "network.onnx", member.folds, precision=variant.stored, **trained
+    )
+
+
+def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path]]:
+    if each.dataset is None:
+        raise DataError(
+            f"{each.graphs.member.run.folder}: masks are measured on the data set, which is gone",
+            "name it with --data",
+        )
+    wanted = set(known["image_id"])
+    return [
+        (row.image_id, row.path, row.mask_path)
+        for row in each.dataset.rows()
+        if row.image_id in wanted and row.path and row.mask_path
+    ]
+
+
+def _costs(
+    task: Task,
+    variant: Variant,
+    networks: str,
+    reference: pd.DataFrame,
+    table: pd.DataFrame,
+) -> list[PrecisionCost]:
+    found = compare(reference, table)
+    by_name = {one.score: one for one in found.differences}
+    return [
+        PrecisionCost(
+            task=task,
+            **variant._asdict(),
+            score=name,
+            networks=networks,
+            reference=by_name[name].a,
+            difference=Figure(**by_name[name].difference._asdict()),
+            changed=len(found.changed) / found.pictures,
+            pictures=found.pictures,
+            groups=found.groups,
+        )
+        for name in _JUDGED[task]
+    ]
