@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from naevus.bundles.spec import ClassifierMember
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.evaluation.outoffold import (
     classification_scores,
+    combined,
     probabilities,
+    rebalanced,
     segmentation_scores,
 )
 from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
+from naevus.inference.ensemble import Trained, posterior
 from naevus.taxonomy import BINARY, ISIC2018
 
 SETTINGS = {
@@ -123,3 +127,44 @@ def test_masks_are_scored_by_picture_and_by_group() -> None:
     assert intervals["thresholded_jaccard"].value == pytest.approx(scores.thresholded_jaccard)
     assert intervals["jaccard"].low < scores.jaccard < intervals["jaccard"].high
     assert set(MaskScore._fields) <= set(rows[0])
+
+
+def test_rebalancing_is_by_each_row_s_shares() -> None:
+    given = table(shuffled=True)
+    natural, balanced = probabilities(given, BINARY)
+    np.testing.assert_allclose(rebalanced(given, natural, BINARY), balanced)
+
+
+def test_runs_are_combined_as_an_ensemble_is() -> None:
+    one, other = table(), table(shuffled=True)
+    chance = np.random.default_rng(5)
+    columns = ["logit_BENIGN", "logit_MALIGNANT"]
+    other[columns] = chance.normal(size=(len(other), 2))
+    other[["weight_BENIGN", "weight_MALIGNANT"]] = [2.0, 0.7]
+    other[["share_BENIGN", "share_MALIGNANT"]] = [0.55, 0.45]
+    other = other[other["image_id"] != "p03"]
+    together = combined([one, other], BINARY)
+    assert "p03" not in set(together["image_id"])
+    assert together["image_id"].is_monotonic_increasing
+    natural, balanced = probabilities(together, BINARY)
+
+    def member(table: pd.DataFrame, row: int) -> ClassifierMember:
+        settings = table.iloc[row]
+        return ClassifierMember(
+            file="a.onnx",
+            architecture="tiny",
+            input_size=8,
+            weights=tuple(settings[["weight_BENIGN", "weight_MALIGNANT"]]),
+            shares=tuple(settings[["share_BENIGN", "share_MALIGNANT"]]),
+        )
+
+    for row, image_id in enumerate(together["image_id"]):
+        same = [each[each["image_id"] == image_id] for each in (one, other)]
+        logits = [each[columns].to_numpy(np.float32) for each in same]
+        found = posterior(logits, [Trained(member(each, 0), 1.0) for each in same])
+        np.testing.assert_allclose(natural[row], found.natural[0], atol=1e-6)
+        np.testing.assert_allclose(balanced[row], found.balanced[0], atol=1e-6)
+    assert combined([one], BINARY) is one
+    strange = other.assign(image_id=other["image_id"] + "x")
+    with pytest.raises(DataError, match="no picture was held out by all"):
+        combined([one, strange], BINARY)

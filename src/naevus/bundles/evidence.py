@@ -96,7 +96,7 @@ def diagnosing(
         DataError: A column is missing, or there are too few lesions to part.
         NaevusError: SciPy or scikit-learn is not installed.
     """
-    table = table.reset_index(drop=True)
+    table = table.sort_values("image_id", ignore_index=True)  # a draw is by position
     natural, _ = probabilities(table, taxonomy)
     truth = np.array([taxonomy.index(code) for code in table["truth"]], np.intp)
     groups, parts = table["group_id"].tolist(), parts_of(table)
@@ -105,14 +105,10 @@ def diagnosing(
     elsewhere = cross_fitted(natural, truth, parts).natural
     balanced = rebalanced(table, elsewhere, taxonomy)
     scores, intervals = scored(table, elsewhere, balanced, taxonomy)
-    sets = SetScores.from_sets(
-        cross_fitted_sets(natural, truth, groups, taxonomy.codes, parts),
-        truth,
-        groups,
-        taxonomy.codes,
-    )
+    sets = cross_fitted_sets(natural, truth, groups, taxonomy.codes, parts)
+    covered = SetScores.from_sets(sets, truth, groups, taxonomy.codes)
     on = f"{whose}: {counted(table)}"
-    fitted = f"{on}; fitted elsewhere ({_parted(table, parts)})"
+    fitted = f"{on}; temperature and sets fitted elsewhere, {_parted(table, parts)}"
     plain = classification_scores(table, taxonomy)[1]["balanced_accuracy"]
     answers = np.array(taxonomy.codes, object)[balanced.argmax(axis=1)].tolist()
     recalls = recall_intervals(table["truth"].tolist(), answers, groups)
@@ -123,11 +119,11 @@ def diagnosing(
             _score("balanced accuracy, balanced decision", intervals["balanced_accuracy"], fitted),
             _score("the same at temperature 1", plain, on),
             _score("accuracy, probable decision", intervals["accuracy"], fitted),
-            *_calibration(natural, truth, groups, f"{on}; at temperature 1"),
-            *_calibration(elsewhere, truth, groups, f"{fitted}"),
-            *_sets(sets, fitted),
+            *_calibration(elsewhere, truth, groups, "", fitted),
+            *_calibration(natural, truth, groups, ", at temperature 1", on),
+            *_sets(covered, _wanting(sets, parts, taxonomy), fitted),
         ),
-        by_class=tuple(_by_class(scores, recalls, sets)),
+        by_class=tuple(_by_class(scores, recalls, covered)),
         subgroups=_subgroups(table, answers, records),
     )
 
@@ -158,21 +154,29 @@ def _figure(interval: Interval | Proportion) -> Figure:
 
 
 def _calibration(
-    natural: NDArray[np.float64], truth: NDArray[np.intp], groups: list[str], on: str
+    natural: NDArray[np.float64], truth: NDArray[np.intp], groups: list[str], how: str, on: str
 ) -> Iterator[ScoreSpec]:
     found = CalibrationScores.from_probabilities(natural, truth, groups)
-    chance = f"{on}; perfect probabilities would show about {found.ece.chance:.3f}"
-    yield _score("expected calibration error, 15 bins", found.ece, chance)
-    yield _score("negative log-likelihood, nats", found.nll, on)
+    chance = f"about {found.ece.chance:.3f} by chance alone"
+    yield _score(f"expected calibration error{how}, 15 bins ({chance})", found.ece, on)
+    yield _score(f"negative log-likelihood{how}, nats", found.nll, on)
 
 
-def _sets(sets: SetScores, on: str) -> Iterator[ScoreSpec]:
-    name = f"{sets.level:.0%} prediction sets that hold the truth".replace("%", " %")
-    yield _score(f"{name}, of lesions", sets.overall.lesions, f"{on}; one picture a lesion")
+def _sets(sets: SetScores, wanting: str, on: str) -> Iterator[ScoreSpec]:
+    name = f"{100 * sets.level:g} % sets that hold the truth"
+    yield _score(f"{name}, of lesions, one picture each", sets.overall.lesions, on)
     yield _score(f"{name}, of pictures", sets.overall.pictures, on)
-    yield ScoreSpec(name="mean number of diagnoses in a set", value=sets.overall.size, on=on)
+    size = f"mean number of diagnoses in a set{wanting}"
+    yield ScoreSpec(name=size, value=sets.overall.size, on=on)
     yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, on=on)
     yield ScoreSpec(name="empty sets, share", value=sets.empty, on=on)
+
+
+def _wanting(sets: NDArray[np.bool_], parts: NDArray[np.intp], taxonomy: Taxonomy) -> str:
+    """Say which classes had too few lesions for a threshold, so that they are in every set."""
+    always = np.any([sets[parts == part].all(axis=0) for part in np.unique(parts)], axis=0)
+    codes = [code for code, every in zip(taxonomy.codes, always, strict=True) if every]
+    return f" ({', '.join(codes)} in all, for want of lesions to fit on)" if codes else ""
 
 
 def _by_class(

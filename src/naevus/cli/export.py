@@ -12,8 +12,6 @@ from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
     from naevus.bundles.spec import BundleSpec
@@ -88,8 +86,7 @@ def export(
     finally:
         if checked:
             console.print(_table(checked, precision))
-    for line in _lines(bundle.spec):
-        console.print(line, markup=False)
+    _tell(bundle.spec)
     console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
@@ -106,17 +103,25 @@ def _answers(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _lines(spec: BundleSpec) -> Iterator[str]:
-    """Say in a few lines what the model card tells at length."""
+def _tell(spec: BundleSpec) -> None:
+    """Show the scores, and in a few lines what the model card tells at length."""
+    table = Table(title="scores, with 95 % intervals by lesion")
+    for name in ("measure", "value", "interval", "on"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    places = {on: number for number, on in enumerate(dict.fromkeys(s.on for s in spec.scores), 1)}
     for score in spec.scores:
-        if score.low is not None:
-            interval = f"{score.low:.3f} to {score.high:.3f}"
-            yield f"{score.name}: {score.value:.3f} ({interval}), {score.on}"
+        interval = "" if score.low is None else f"{score.low:.3f} to {score.high:.3f}"
+        table.add_row(score.name, f"{score.value:.3f}", interval, str(places[score.on]))
+    console.print(table)
+    lines = [f"{number}: {on}" for on, number in places.items()]
     if spec.classifier is not None and spec.classifier.calibrated_on is not None:
-        classifier = spec.classifier
-        yield f"temperature {classifier.temperature:.3f}, fitted on {classifier.calibrated_on}"
-    for choice in spec.precision_choices:
-        yield f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
+        fitted = f"fitted on {spec.classifier.calibrated_on}"
+        lines.append(f"temperature {spec.classifier.temperature:.3f}, {fitted}")
+    lines += [
+        f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
+        for choice in spec.precision_choices
+    ]
+    console.print("\n".join(lines), markup=False)
 
 
 def _table(checked: list[Checked], precision: str) -> Table:

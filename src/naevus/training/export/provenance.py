@@ -26,8 +26,8 @@ SQUARE = (
 
 
 _NETWORKS = (
-    "The networks are under CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): for "
-    "non-commercial use, naming their training data"
+    "The networks are under CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/), for "
+    "non-commercial use, naming what they learnt from"
 )
 
 
@@ -128,10 +128,10 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
 
 def licence(data: Sequence[TrainingData]) -> str | None:
     """Return under which terms networks may be used that learnt from this data, if known."""
-    named = [f"{each.name}: {each.licence}" for each in data if each.licence]
+    named = [f"{each.name}, licence: {each.licence}" for each in data if each.licence]
     if not named:
         return None
-    return f"{_NETWORKS}, as they learnt from {'; '.join(dict.fromkeys(named))}."
+    return f"{_NETWORKS}: {'; '.join(dict.fromkeys(named))}."
 
 
 def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:

@@ -1,0 +1,208 @@
+"""What held-out answers say of networks, and that nothing is judged on what it was fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from naevus.bundles.card import card_of
+from naevus.bundles.evidence import Diagnosing, diagnosing, outlining
+from naevus.bundles.spec import BundleSpec
+from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
+from naevus.evaluation.calibration.metrics import CalibrationScores
+from naevus.evaluation.calibration.parts import parts_of
+from naevus.evaluation.calibration.temperature import cross_fitted, fit_temperature
+from naevus.evaluation.outoffold import classification_scores, probabilities, segmentation_scores
+from naevus.taxonomy import ISIC2018
+
+CODES = ISIC2018.codes
+WHOSE = "of the recipe, out of fold"
+
+
+def answers(folds: int = 3, *, lesions: int = 600, overconfident: float = 2.0) -> pd.DataFrame:
+    """Answers that are honest but for their temperature; two pictures of every third lesion."""
+    chance = np.random.default_rng(3)
+    rows = []
+    for lesion in range(lesions):
+        of_lesion = chance.normal(scale=1.5, size=len(CODES)) + np.linspace(0, 1, len(CODES))
+        p = np.exp(of_lesion) / np.exp(of_lesion).sum()
+        truth = CODES[chance.choice(len(CODES), p=p)]
+        for picture in range(2 if lesion % 3 == 0 else 1):
+            logits = of_lesion + chance.normal(scale=0.1, size=len(CODES))
+            rows.append(
+                {
+                    "image_id": f"p{lesion:04d}{picture}",
+                    "group_id": f"g{lesion:04d}",
+                    "truth": truth,
+                    "fold": lesion % folds,
+                    **{f"logit_{c}": overconfident * z for c, z in zip(CODES, logits, strict=True)},
+                    **dict.fromkeys((f"share_{c}" for c in CODES), 1 / len(CODES)),
+                    **dict.fromkeys((f"weight_{c}" for c in CODES), 1.0),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return answers()
+
+
+@pytest.fixture(scope="module")
+def records(table: pd.DataFrame) -> pd.DataFrame:
+    known = table[["image_id", "group_id"]].copy()
+    lesion = known["group_id"].str[1:].astype(int)
+    known["sex"] = lesion.map(lambda number: "female" if number % 2 else "male").astype("string")
+    known["age"] = (20 + lesion % 50).astype("Float64")
+    return known.set_index("image_id")
+
+
+@pytest.fixture(scope="module")
+def found(table: pd.DataFrame, records: pd.DataFrame) -> Diagnosing:
+    return diagnosing(table.sample(frac=1, random_state=0), ISIC2018, WHOSE, records)
+
+
+def value(found: Diagnosing, name: str, *words: str) -> float:
+    (only,) = (
+        score.value
+        for score in found.scores
+        if name in score.name and all(word in score.on for word in words)
+    )
+    return only
+
+
+def test_the_shipped_temperature_is_fitted_on_all_answers(
+    table: pd.DataFrame, found: Diagnosing
+) -> None:
+    natural, _ = probabilities(table, ISIC2018)
+    truth = np.array([CODES.index(code) for code in table["truth"]])
+    assert found.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert 1.7 < found.temperature < 2.3
+    assert found.conformal.codes == CODES
+    assert sum(found.conformal.groups) == table["group_id"].nunique()
+
+
+def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
+    table: pd.DataFrame, found: Diagnosing
+) -> None:
+    natural, _ = probabilities(table, ISIC2018)
+    truth = np.array([CODES.index(code) for code in table["truth"]])
+    groups, parts = table["group_id"].tolist(), parts_of(table)
+    assert len(np.unique(parts)) == 3
+    elsewhere = cross_fitted(natural, truth, parts).natural
+    before, after = (
+        CalibrationScores.from_probabilities(each, truth, groups).ece
+        for each in (natural, elsewhere)
+    )
+    error = "expected calibration error"
+    assert value(found, f"{error}, at temperature 1") == pytest.approx(before.value)
+    assert value(found, f"{error}, 15", "each of 3 folds by the others") == pytest.approx(
+        after.value
+    )
+    assert after.value < before.value
+    sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
+    expected = SetScores.from_sets(sets, truth, groups, CODES).overall
+    assert value(found, "of pictures") == pytest.approx(expected.pictures.value)
+    assert value(found, "mean number of diagnoses") == pytest.approx(expected.size)
+    assert 0.8 < value(found, "hold the truth, of lesions") < 0.97
+
+
+def test_scores_are_the_recipe_s_and_say_so(table: pd.DataFrame, found: Diagnosing) -> None:
+    plain = classification_scores(table, ISIC2018)[1]["balanced_accuracy"]
+    assert value(found, "the same at temperature 1") == pytest.approx(plain.value)
+    for score in found.scores:
+        assert score.on.startswith(f"{WHOSE}: 800 pictures of 600 lesions, held out by folds 0, 1,")
+
+
+def test_every_diagnosis_and_subgroup_is_told(table: pd.DataFrame, found: Diagnosing) -> None:
+    assert [one.code for one in found.by_class] == list(CODES)
+    for one in found.by_class:
+        rows = table[table["truth"] == one.code]
+        assert (one.pictures, one.groups) == (len(rows), rows["group_id"].nunique())
+        assert one.recall is not None
+        assert one.recall.low is not None
+        assert one.covered is not None
+    told = {(one.attribute, one.value) for one in found.subgroups}
+    assert {("sex", "female"), ("sex", "male"), ("age", "0 to 29"), ("age", "45 to 59")} <= told
+    sexes = [one for one in found.subgroups if one.attribute == "sex"]
+    assert sum(one.groups for one in sexes) == 600
+
+
+def test_one_fold_is_judged_by_halves_and_an_absent_class_has_no_figures() -> None:
+    table = answers(folds=1, lesions=300)
+    table = table[table["truth"] != "DF"]
+    found = diagnosing(table, ISIC2018, WHOSE, None)
+    assert found.subgroups == ()
+    assert any("each half of the lesions by the other" in score.on for score in found.scores)
+    (absent,) = (one for one in found.by_class if one.code == "DF")
+    assert (absent.pictures, absent.groups) == (0, 0)
+    assert absent.recall is absent.precision or absent.recall is None
+    assert absent.auc is None
+    assert found.conformal.always == ("DF",)
+    assert any("(DF in all, for want of lesions to fit on)" in s.name for s in found.scores)
+
+
+def test_masks_have_both_jaccard_means() -> None:
+    chance = np.random.default_rng(0)
+    jaccard = chance.uniform(0.4, 1, 50)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"p{n}" for n in range(50)],
+            "group_id": [f"g{n // 2}" for n in range(50)],
+            "fold": 0,
+            "jaccard": jaccard,
+            "thresholded": np.where(jaccard < 0.65, 0, jaccard),
+            **dict.fromkeys(("dice", "sensitivity", "specificity", "accuracy"), 1.0),
+        }
+    )
+    mean, thresholded, below = outlining(table, WHOSE)
+    _, intervals = segmentation_scores(table)
+    assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
+    assert (thresholded.value, thresholded.low) == intervals["thresholded_jaccard"][:2]
+    assert below.value == pytest.approx((jaccard < 0.65).mean())
+    assert mean.on == f"{WHOSE}: 50 pictures of 25 lesions, held out by fold 0"
+
+
+def test_the_card_shows_what_was_found(found: Diagnosing) -> None:
+    classifier = {
+        "members": [
+            {
+                "file": "a.onnx",
+                "architecture": "tiny",
+                "input_size": 8,
+                "weights": [1.0] * 7,
+                "shares": [1 / 7] * 7,
+            }
+        ],
+        "taxonomy": "isic2018",
+        "classes": CODES,
+        "temperature": found.temperature,
+        "conformal": found.conformal.to_dict(),
+        "calibrated_on": "these answers",
+    }
+    card = card_of(
+        BundleSpec.model_validate(
+            {
+                "classifier": classifier,
+                "scores": found.scores,
+                "by_class": found.by_class,
+                "subgroups": found.subgroups,
+            }
+        )
+    )
+    assert f"Temperature: {found.temperature:.3f}, fitted on these answers." in card
+    melanoma = found.by_class[0]
+    assert melanoma.recall is not None
+    row = (
+        f"| MEL, melanoma | {melanoma.groups} | {melanoma.pictures} | {melanoma.recall.value:.3f} ("
+    )
+    assert row in card
+    assert "| sex: female | 300 | " in card
+    for line in card.splitlines():
+        if line.startswith("|"):
+            assert "nan" not in line
+    tables = [block for block in card.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 5
+    for each in tables:
+        assert len({line.count("|") for line in each.splitlines() if line.startswith("|")}) == 1
