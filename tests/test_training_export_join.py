@@ -18,13 +18,19 @@ import torch
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
+from naevus.bundles.spec import ConformalSpec
 from naevus.datasets.forms import Form
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import BundleError, DataError, RunError
+from naevus.evaluation.calibration.conformal import Conformal
+from naevus.evaluation.calibration.temperature import fit_temperature, tempered
+from naevus.evaluation.outoffold import probabilities, segmentation_scores
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.segmenter import Segmenter
+from naevus.taxonomy import ISIC2018
 from naevus.training.export import combination, join, stored
+from naevus.training.export.answers import Shipped, diagnosing_entry
 from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Told, Wishes, export_runs
@@ -138,6 +144,96 @@ def test_every_member_was_checked_on_pictures_it_never_saw(joined: Joined) -> No
         assert told.graph.holds
         assert told.graph.pictures == 6
         assert told.graph.largest < 1e-4
+
+
+def test_probabilities_are_calibrated_by_what_the_folds_never_saw(
+    joined: Joined, runs: dict[str, Run]
+) -> None:
+    spec, table = joined.bundle.classifier, runs["answers"].answers()
+    natural, _ = probabilities(table, ISIC2018)
+    truth = [ISIC2018.index(code) for code in table["truth"]]
+    assert spec.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert spec.temperature != 1
+    conformal = Conformal.fit(
+        tempered(natural, spec.temperature), truth, table["group_id"].tolist(), ISIC2018.codes
+    )
+    assert spec.conformal is not None
+    assert spec.conformal.model_dump() == ConformalSpec(**conformal.to_dict()).model_dump()
+    assert spec.calibrated_on is not None
+    assert "held out by folds 0, 2" in spec.calibrated_on
+    assert "the mean of 2 networks, whose own temperature may differ" in spec.calibrated_on
+
+
+def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Run]) -> None:
+    spec = joined.bundle.spec
+    scores = {score.name: score for score in spec.scores}
+    _, intervals = segmentation_scores(runs["outlines"].answers())
+    mean = scores["mean Jaccard index"]
+    assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
+    assert "balanced accuracy, balanced decision" in scores
+    assert all(score.on.startswith("of the recipe, out of fold: ") for score in spec.scores)
+    assert [one.code for one in spec.by_class] == list(ISIC2018.codes)
+    assert {one.attribute for one in spec.subgroups} == {"sex", "age"}
+    assert spec.precision_costs == ()
+
+
+def test_answers_of_the_combination_itself_take_the_place_of_the_runs(
+    runs: dict[str, Run], tmp_path: Path
+) -> None:
+    run = runs["answers"]
+    table = run.answers()
+    table = table[table["fold"] == 0].drop(columns="fold")
+    table[[f"logit_{code}" for code in ISIC2018.codes]] *= 3
+    wishes = replace(FEW, calibration=table)
+    bundle = export_runs([run], tmp_path / "own", wishes, Told(lambda _: None))
+    natural, _ = probabilities(table, ISIC2018)
+    truth = [ISIC2018.index(code) for code in table["truth"]]
+    assert bundle.classifier.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
+    assert "of this combination" in str(bundle.classifier.calibrated_on)
+
+
+def test_one_fold_s_own_answers_are_told_from_those_of_other_networks(
+    runs: dict[str, Run],
+) -> None:
+    run = runs["answers"]
+
+    def source(*folds: int, averaged: bool = False) -> str:
+        origins = tuple(f"answers fold {fold}" for fold in folds)
+        entry = diagnosing_entry([run], Shipped(origins, (folds,), averaged), None)
+        return str(entry["classifier"]["calibrated_on"])
+
+    assert "what is shipped is a network, whose own" in source(0)
+    assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
+    table = run.answers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "answers", lambda _: table[table["fold"] == 0])
+        assert source(0).endswith("which is what is shipped")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="truth"), "no column truth"),
+        (lambda table: table.drop(columns="logit_DF"), "no known taxonomy"),
+        (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(
+    runs: dict[str, Run], change: Any, said: str, tmp_path: Path
+) -> None:
+    wishes = replace(FEW, calibration=change(runs["answers"].answers()))
+    with pytest.raises(DataError, match=said):
+        export_runs([runs["answers"]], tmp_path / "out", wishes, Told(lambda _: None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_there_is_nothing_to_calibrate_where_nothing_diagnoses(
+    runs: dict[str, Run], tmp_path: Path
+) -> None:
+    wishes = replace(FEW, calibration=runs["answers"].answers())
+    with pytest.raises(RunError, match="nothing here diagnoses"):
+        export_runs([runs["outlines"]], tmp_path / "out", wishes, Told(lambda _: None))
 
 
 def test_the_card_tells_data_licence_and_limits(joined: Joined) -> None:
