@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.errors import ExtensionError
 
-from naevus.bundles import spec
+from naevus.bundles import figures, spec
 from naevus.flags import FLAGS
 from naevus.inference.table import Schema
 from naevus.taxonomy import ISIC2018
@@ -94,11 +94,12 @@ def bundle() -> str:
     """List what may stand in ``bundle.json``, the whole first."""
     models = [
         model
-        for name, value in vars(spec).items()
-        if (model := _model(value)) and value.__module__ == spec.__name__ and name[0] != "_"
+        for module in (spec, figures)
+        for value in reversed(vars(module).values())
+        if (model := _model(value)) and value.__module__ == module.__name__
     ]
     parts = []
-    for model in reversed(models):
+    for model in models:
         what = (inspect.getdoc(model) or "").partition("\n")[0]
         parts += [f"**`{model.__name__}`**: {what}", _fields(model)]
     return "\n\n".join(parts)
