@@ -147,7 +147,8 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
-            add(says, _costs(part, _of(chosen, graphs, part, folder, wishes), wishes, steps))
+            judging = _graphs_of(chosen, graphs, part, folder, wishes)
+            add(says, _costs(part, judging, wishes, steps))
         return write_bundle(out, BundleSpec.model_validate(says), files)
 
 
@@ -216,7 +217,7 @@ def _graphs(member: TrainedMember, part: Combination, folder: Path, wishes: Wish
     )
 
 
-def _of(
+def _graphs_of(
     members: Sequence[TrainedMember],
     made: Sequence[StoredGraphs],
     part: Combination,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from naevus.training.run import Run
 
 SQUARE = (
-    "The {task} pictures looked at were all square; no truth of other formats was there to learn "
-    "from or to be measured by."
+    "The {task} pictures looked at were all square, as centre squares are; no truth of other "
+    "formats was there to learn from or to be measured by."
 )
 """A limit of bundles whose training pictures were centre squares."""
 
