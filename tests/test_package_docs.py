@@ -78,6 +78,8 @@ def test_every_column_and_field_is_told(generated: Any) -> None:
     assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
         generated.bundle()
     )
+    for name in ("**`PrecisionCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):
+        assert name in generated.bundle()
 
 
 def test_commands_are_told_with_their_examples(generated: Any) -> None:

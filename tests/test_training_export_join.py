@@ -445,4 +445,17 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     assert done.exit_code == 0, done.output
     assert "fp32 graph" in done.output
     assert "held out" in done.output
+    assert "mean Jaccard index" in done.output
+    assert "1: of the recipe, out of fold" in done.output
     assert Bundle.read(out).segmenter.members[0].precision == "fp16"
+
+
+def test_a_calibration_that_is_no_table_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
+    from naevus.cli.main import app
+
+    (tmp_path / "notes.txt").write_text("no table")
+    words = ["--calibration", str(tmp_path / "notes.txt"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["export", str(runs["answers"].folder), *words])
+    assert done.exit_code == 2
+    assert "is not a Parquet table" in done.output
+    assert not (tmp_path / "out").exists()
