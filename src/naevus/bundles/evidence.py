@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.evaluation.calibration.metrics import BinnedError
     from naevus.evaluation.intervals import Interval, Proportion
     from naevus.evaluation.scoring.classification import ClassificationScores
     from naevus.taxonomy import Taxonomy
@@ -136,21 +137,14 @@ def _parted(table: pd.DataFrame, parts: NDArray[np.intp]) -> str:
     )
 
 
-def _score(name: str, interval: Any, on: str) -> ScoreSpec:
-    return ScoreSpec(name=name, on=on, **_ends(interval))
+def _score(name: str, interval: Interval | Proportion | BinnedError, on: str) -> ScoreSpec:
+    return ScoreSpec(name=name, on=on, **_figure(interval).model_dump())
 
 
-def _ends(interval: Interval | Proportion) -> dict[str, float | None]:
-    known = math.isfinite(interval.low) and math.isfinite(interval.high)
-    return {
-        "value": interval.value,
-        "low": interval.low if known else None,
-        "high": interval.high if known else None,
-    }
-
-
-def _figure(interval: Interval | Proportion) -> Figure:
-    return Figure(**_ends(interval))
+def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
+    if math.isfinite(interval.low) and math.isfinite(interval.high):
+        return Figure(value=interval.value, low=interval.low, high=interval.high)
+    return Figure(value=interval.value)
 
 
 def _calibration(

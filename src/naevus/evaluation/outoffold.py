@@ -77,9 +77,9 @@ def probabilities(
     natural = np.empty((len(table), len(taxonomy)))
     balanced = np.empty_like(natural)
     for rows in _trained_alike(table, columns["share"] + columns["weight"]):
-        first, logits = table.iloc[rows[0]], table[columns["logit"]].to_numpy(np.float64)[rows]
+        logits = table[columns["logit"]].to_numpy(np.float64)[rows]
         shares, weights = (
-            first[columns[kind]].to_numpy(np.float64) for kind in ("share", "weight")
+            table[columns[kind]].to_numpy(np.float64)[rows[0]] for kind in ("share", "weight")
         )
         natural[rows] = np.exp(natural_log_probabilities(logits, weights))
         balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, shares))
@@ -102,7 +102,7 @@ def rebalanced(
     columns = _columns(table, taxonomy)["share"]
     balanced = np.empty_like(natural)
     for rows in _trained_alike(table, columns):
-        shares = table.iloc[rows[0]][columns].to_numpy(np.float64)
+        shares = table[columns].to_numpy(np.float64)[rows[0]]
         balanced[rows] = rebalance(natural[rows], shares)
     return balanced
 
@@ -151,7 +151,8 @@ def _columns(table: pd.DataFrame, taxonomy: Taxonomy) -> dict[str, list[str]]:
 
 def _trained_alike(table: pd.DataFrame, columns: list[str]) -> list[NDArray[np.intp]]:
     """Return the rows of each fold: those with the same values in ``columns``."""
-    return list(table.groupby(columns, sort=False, dropna=False).indices.values())
+    found = table.groupby(columns, sort=False, dropna=False).indices.values()
+    return [np.asarray(rows, np.intp) for rows in found]
 
 
 def classification_scores(
