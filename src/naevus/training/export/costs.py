@@ -13,7 +13,7 @@ from naevus.bundles.section import Computed, Precision, Task
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
-from naevus.inference.engines.openvino import import_openvino, precisions_of
+from naevus.inference.engines.openvino import precisions
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.training.export.entries import member_entry, task_entry
 
@@ -51,7 +51,7 @@ REFERENCE: Final = Variant("fp32", "f32")
 
 def variants() -> tuple[Variant, ...]:
     """Return what this machine can measure, the reference first."""
-    able = precisions_of(import_openvino().Core())
+    able = precisions()
     pairs = itertools.product(
         get_args(Precision), [each for each in get_args(Computed) if each in able]
     )
