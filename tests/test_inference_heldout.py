@@ -55,7 +55,11 @@ def test_scores_are_those_of_the_masks_at_the_truth_s_size(tmp_path: Path) -> No
     by_hand = compare_masks(
         read_mask(tmp_path / "a_truth.png"), read_mask(tmp_path / "out" / "a_segmentation.png")
     )
-    assert table.iloc[0, 1:].to_dict() == pytest.approx(by_hand._asdict())
+    scores = table.iloc[0][list(by_hand._fields)]
+    assert scores.to_dict() == pytest.approx(by_hand._asdict())
+    assert table["contrast"].between(30, 60).all()
+    assert table["area"].tolist() == pytest.approx([0.25] * 3)
+    assert (table["surface_distance"] < 0.05).all()
     assert (table["jaccard"] > 0.8).all()
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import PictureError
-from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
+from naevus.evaluation.scoring.outline import Outline, outline_table
 from naevus.images.geometry import resize
-from naevus.images.read import read_mask, write_png
+from naevus.images.quality import SIDE
+from naevus.images.read import read, read_mask, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.looks import Look, look, stacked
 from naevus.inference.outfolder import mask_file
@@ -105,25 +106,24 @@ def heldout_scores(
         progress: Called with (done, total) pictures.
 
     Returns:
-        ``image_id`` and the fields of `MaskScore`, one row a picture, sorted by id. Pictures
+        What `outline_table` gives: how the mask fits and what may have made it difficult. Pictures
         that cannot be read, or whose mask cannot, have no row.
     """
     segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads, precision=precision)
-    truths = {image_id: truth for image_id, _, truth in sources}
-    scores: dict[str, MaskScore] = {}
+    files = {image_id: (path, truth) for image_id, path, truth in sources}
+    outlines: dict[str, Outline] = {}
 
     def score(surface: Surface) -> None:
-        truth = read_mask(truths[surface.image_id])
+        path, truth = files[surface.image_id][0], read_mask(files[surface.image_id][1])
         if out is not None:
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
         predicted = segmenter.mask_of(surface.probability, *truth.shape)
-        scores[surface.image_id] = compare_masks(truth, predicted)
+        # Decoded again, small, rather than kept: pictures of a whole batch wait at once.
+        outlines[surface.image_id] = Outline.of(truth, predicted, read(path, shortest=SIDE))
 
     ordered = sorted((image_id, path) for image_id, path, _ in sources)
     _over_surfaces(segmenter, ordered, score, threads, progress)
-    rows = [(image_id, *scores[image_id]) for image_id in sorted(scores)]
-    table = pd.DataFrame(rows, columns=["image_id", *MaskScore._fields])
-    return table.astype({"image_id": "string"})
+    return outline_table(outlines)
 
 
 def heldout_logits(

@@ -1,0 +1,153 @@
+"""What is told of one mask: distance of outlines, and what may have made it difficult."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from naevus.errors import DataError
+from naevus.evaluation.scoring.boundary import boundary_distance
+from naevus.evaluation.scoring.folders import compare_folder
+from naevus.evaluation.scoring.outline import COLUMNS, Conditions, Outline, outline_table
+from naevus.evaluation.scoring.segmentation import SegmentationScores, compare_masks
+from naevus.images.read import write_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Mask = NDArray[np.bool_]
+masks = arrays(np.bool_, (9, 14))
+
+
+def disc(row: float, column: float, radius: float, shape: tuple[int, int] = (60, 80)) -> Mask:
+    rows, columns = np.indices(shape)
+    return np.asarray((rows - row) ** 2 + (columns - column) ** 2 <= radius**2)
+
+
+def by_scipy(truth: Mask, prediction: Mask) -> tuple[float, float]:
+    """The same by SciPy's erosion and exact distance transform, over the whole frame."""
+    one, other = (mask & ~ndimage.binary_erosion(mask) for mask in (truth, prediction))
+    there = ndimage.distance_transform_edt(~other)[one]
+    back = ndimage.distance_transform_edt(~one)[other]
+    diagonal = np.hypot(*truth.shape)
+    mean = np.concatenate([there, back]).mean()
+    return mean / diagonal, max(np.percentile(there, 95), np.percentile(back, 95)) / diagonal
+
+
+@settings(max_examples=80)
+@given(masks, masks)
+def test_scipy_finds_the_same_distances(truth: Mask, prediction: Mask) -> None:
+    if truth.any() and prediction.any():
+        found = boundary_distance(truth, prediction)
+        assert found == pytest.approx(by_scipy(truth, prediction), abs=1e-6)
+        assert boundary_distance(prediction, truth) == pytest.approx(found)
+    assert boundary_distance(truth, truth) == (0, 0)
+
+
+def test_scipy_finds_the_same_of_lesions_that_leave_the_picture() -> None:
+    truth, prediction = disc(30, 10, 25), disc(35, 18, 30)
+    found = boundary_distance(truth, prediction)
+    assert found == pytest.approx(by_scipy(truth, prediction), abs=1e-6)
+    assert 0 < found.surface_distance < found.hausdorff_95 < 0.2
+
+
+def test_rings_are_as_far_apart_as_their_radii() -> None:
+    found = boundary_distance(disc(30, 40, 10), disc(30, 40, 20))
+    assert found.surface_distance * 100 == pytest.approx(10, abs=0.6)
+    assert found.hausdorff_95 * 100 == pytest.approx(10, abs=1)
+
+
+def test_nothing_against_something_is_the_worst() -> None:
+    nothing, something = np.zeros((60, 80), bool), disc(30, 40, 3)
+    assert boundary_distance(nothing, nothing) == (0, 0)
+    assert boundary_distance(nothing, something) == (1, 1)
+    assert boundary_distance(something, nothing) == (1, 1)
+    with pytest.raises(DataError, match="60, 80"):
+        boundary_distance(nothing, something.T)
+
+
+@given(st.integers(1, 3))
+def test_the_picture_s_size_does_not_count(times: int) -> None:
+    truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
+    one, other = (np.kron(mask, np.ones((times, times), bool)) for mask in (truth, prediction))
+    small, large = boundary_distance(truth, prediction), boundary_distance(one, other)
+    assert large == pytest.approx(small, abs=0.008)
+
+
+def picture_of(lesion: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.where(lesion[:, :, None], colour, (220, 180, 160)).astype(np.uint8)
+
+
+def test_conditions_are_what_was_drawn() -> None:
+    lesion = disc(128, 128, 64, (256, 256))
+    dark = Conditions.of(picture_of(lesion, (90, 60, 50)), lesion)
+    faint = Conditions.of(picture_of(lesion, (205, 165, 145)), lesion)
+    assert dark.area == pytest.approx(np.pi * 64**2 / 256**2, rel=0.01)
+    assert dark.contrast > 40 > 10 > faint.contrast > 1
+    assert dark.hair == 0
+    assert dark.border == 0
+    cut = disc(128, 20, 64, (256, 256))
+    assert Conditions.of(picture_of(cut, (90, 60, 50)), cut).border > 0.1
+
+
+def test_a_picture_of_another_size_is_measured_in_the_same_frame() -> None:
+    lesion = disc(256, 256, 128, (512, 512))
+    picture = picture_of(lesion, (90, 60, 50))
+    whole, small = Conditions.of(picture, lesion), Conditions.of(picture[::2, ::2], lesion)
+    assert small == pytest.approx(whole, rel=0.05)
+
+
+def test_hair_over_the_skin_is_told() -> None:
+    lesion = disc(128, 128, 40, (256, 256))
+    picture = picture_of(lesion, (90, 60, 50))
+    bare = Conditions.of(picture, lesion).hair
+    picture[:, 40:256:30] = picture[:, 41:256:30] = 40
+    assert Conditions.of(picture, lesion).hair > bare + 0.02
+
+
+def test_what_is_not_known_is_not_a_number() -> None:
+    nothing, everything = np.zeros((30, 40), bool), np.ones((30, 40), bool)
+    grey = np.full((30, 40, 3), 128, np.uint8)
+    assert np.isnan(Conditions.of(grey, nothing).contrast)
+    assert np.isnan(Conditions.of(grey, everything).contrast)
+    unseen = Conditions.of(None, everything)
+    assert unseen.area == 1
+    assert np.isnan(unseen[1:]).all()
+
+
+def test_tables_keep_every_column_and_sort_by_id(tmp_path: Path) -> None:
+    truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
+    table = outline_table(
+        {
+            "b": Outline.of(truth, prediction),
+            "a": Outline.of(truth, truth, picture_of(truth, (9,) * 3)),
+        }
+    )
+    assert table["image_id"].tolist() == ["a", "b"]
+    assert table.columns.tolist() == ["image_id", *COLUMNS]
+    row = table.iloc[1]
+    assert row["jaccard"] == compare_masks(truth, prediction).jaccard
+    assert row["hausdorff_95"] == boundary_distance(truth, prediction).hausdorff_95
+    assert SegmentationScores.from_table(table).pictures == 2
+    assert len(outline_table({})) == 0
+
+
+def test_folders_tell_conditions_where_the_pictures_are(tmp_path: Path) -> None:
+    truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
+    write_png(tmp_path / "truth.png", truth)
+    write_png(tmp_path / "a_segmentation.png", prediction)
+    write_png(tmp_path / "picture.png", picture_of(truth, (90, 60, 50)))
+    truths = {"a": tmp_path / "truth.png"}
+    without = compare_folder(truths, tmp_path).iloc[0]
+    told = compare_folder(truths, tmp_path, {"a": tmp_path / "picture.png"}).iloc[0]
+    assert np.isnan(without["contrast"])
+    assert told["contrast"] > 40
+    for name in ("jaccard", "surface_distance", "area"):
+        assert without[name] == told[name]
