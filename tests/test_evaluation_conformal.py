@@ -143,7 +143,7 @@ def test_coverage_is_told_of_lesions_and_of_pictures() -> None:
     assert [scores.empty, scores.single] == pytest.approx([1 / 6, 0.5])
     assert scores.classes["MEL"].lesions.value == pytest.approx(2 / 3)
     assert scores.classes["NV"].pictures.value == 1
-    assert json.loads(json.dumps(scores.to_dict()))["classes"]["NV"]["size"] == 2
+    assert json.loads(json.dumps(scores.to_dict()))["classes"]["NV"]["size"]["value"] == 2
     assert "sets at 90%: one class in 50.0%, none in 16.7%" in str(scores)
     only = SetScores.from_sets(sets[:5], truth[:5], groups[:5], ("MEL", "NV"))
     assert list(only.classes) == ["MEL"]

@@ -11,9 +11,13 @@ from naevus.errors import DataError
 from naevus.evaluation.resampling import finite
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from naevus.evaluation.resampling import Statistic
+
+_ROUNDING = 1e-12
 
 
 def means_of(values: ArrayLike) -> Statistic:
@@ -33,6 +37,28 @@ def ratios_of(numerators: ArrayLike, denominators: ArrayLike) -> Statistic:
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return divided(weights @ top, weights @ bottom)
+
+    return statistic
+
+
+def quantiles_of(values: ArrayLike, shares: Sequence[float]) -> Statistic:
+    """Return the statistic "weighted quantiles" of N values: the inverse of their distribution.
+
+    Each is the smallest value that at least the share of the weight does not exceed.
+
+    Raises:
+        DataError: There is no picture, or a value is not a number.
+    """
+    column = np.asarray(values, np.float64)
+    column = finite(column, len(column))
+    order = np.argsort(column, kind="stable")
+    ordered = column[order]
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        below = np.cumsum(weights[:, order], axis=1)
+        below /= below[:, -1:].copy()
+        found = [np.argmax(below >= share - _ROUNDING, axis=1) for share in shares]
+        return ordered[np.stack(found, axis=1)]
 
     return statistic
 

@@ -11,7 +11,7 @@ from naevus.errors import DataError
 from naevus.evaluation.calibration.conformal import LEVEL, Conformal, one_a_group
 from naevus.evaluation.calibration.metrics import checked_rows
 from naevus.evaluation.calibration.temperature import each_part, fit_temperature, tempered
-from naevus.evaluation.intervals import wilson_interval
+from naevus.evaluation.intervals import mean_interval, wilson_interval
 from naevus.evaluation.resampling import SEED
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.evaluation.intervals import Proportion
+    from naevus.evaluation.intervals import Interval, Proportion
 
 
 def cross_fitted_sets(
@@ -75,15 +75,20 @@ class Coverage(NamedTuple):
 
     It may well be lower: lesions that are photographed again and again are the difficult ones.
     """
-    size: float
-    """The mean number of classes in a set, over pictures."""
+    mean_size: Interval
+    """The mean number of classes in a set, over pictures, with its interval by group."""
+
+    @property
+    def size(self) -> float:
+        """The mean number of classes in a set, over pictures."""
+        return self.mean_size.value
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a dictionary that JSON can hold."""
         return {
             "lesions": self.lesions._asdict(),
             "pictures": self.pictures._asdict(),
-            "size": self.size,
+            "size": self.mean_size._asdict(),
         }
 
     def __str__(self) -> str:
@@ -143,7 +148,7 @@ class SetScores:
             return Coverage(
                 wilson_interval(held[own][drawn], [ids[n] for n in drawn]),
                 wilson_interval(held[own], ids),
-                float(sizes[own].mean()),
+                mean_interval(sizes[own], ids),
             )
 
         present = np.unique(classes).tolist()

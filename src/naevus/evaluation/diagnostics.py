@@ -1,0 +1,193 @@
+"""Diagnoses beyond accuracy: by class, for the clinic, how honest, how selective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from naevus.evaluation.bca import bca_interval
+from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
+from naevus.evaluation.calibration.metrics import CalibrationScores
+from naevus.evaluation.calibration.parts import parts_of
+from naevus.evaluation.calibration.temperature import cross_fitted
+from naevus.evaluation.clinic import ClinicalScores, decision_curve, malignant, melanoma
+from naevus.evaluation.intervals import (
+    Interval,
+    Proportion,
+    recall_intervals,
+    weighted_intervals,
+)
+from naevus.evaluation.selective import SelectiveScores
+from naevus.evaluation.weighted import Ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.clinic import Target
+    from naevus.taxonomy import Taxonomy
+
+FEW: Final = 100
+"""A class of fewer groups has a BCa interval of its AUC, and Wilson's of its recall."""
+AS_GIVEN: Final = "as given"
+FITTED: Final = "with a fitted temperature"
+
+
+@dataclass(frozen=True)
+class DiagnosticScores:
+    """What probabilities of known diagnoses are worth; every figure has a 95 % interval by group.
+
+    Temperatures and prediction sets are cross-fitted: each part of the pictures has those of the
+    others (`parts_of`).
+    """
+
+    recalls: dict[str, Proportion]
+    """By class that is present, of the balanced decision; Wilson's interval, with its groups."""
+    mean_auc: Interval | None
+    """Mean over classes of the area under the ROC curve; None where all are of one class."""
+    aucs: dict[str, Proportion]
+    """By class against the others: the share of pairs that are ranked rightly."""
+    clinic: tuple[ClinicalScores, ...]
+    """Melanoma and malignancy against the rest, where the truth has both sides."""
+    benefit: dict[str, pd.DataFrame]
+    """Decision curves (`decision_curve`) of the same."""
+    calibration: dict[str, CalibrationScores]
+    """Of the natural probabilities as given, and with a temperature fitted on other parts."""
+    temperatures: tuple[float, ...]
+    """Of each part; none where there were too few groups to fit one."""
+    selective: SelectiveScores
+    """What answering only when sure would bring."""
+    sets: SetScores | None
+    """Prediction sets, by class too; None where there were too few groups."""
+
+    @classmethod
+    def of(
+        cls,
+        table: pd.DataFrame,
+        natural: NDArray[np.float64],
+        balanced: NDArray[np.float64],
+        taxonomy: Taxonomy,
+    ) -> DiagnosticScores:
+        """Score the probabilities of some pictures.
+
+        Args:
+            table: ``group_id`` and ``truth`` of N pictures; ``fold`` where it is known.
+            natural: N x C natural probabilities, at temperature 1.
+            balanced: N x C balanced probabilities.
+            taxonomy: The C classes.
+
+        Raises:
+            DataError: There is no picture, one has no group, or a probability is none.
+            NaevusError: SciPy is not installed.
+        """
+        truth, groups = table["truth"].tolist(), table["group_id"].tolist()
+        codes = np.array(taxonomy.codes, object)
+        classes = np.array([taxonomy.index(code) for code in truth], np.intp)
+        folds = table["fold"].tolist() if "fold" in table.columns else None
+        recalls = recall_intervals(truth, codes[balanced.argmax(1)].tolist(), groups)
+        targets = _targets(natural, truth, taxonomy)
+        calibration = {AS_GIVEN: CalibrationScores.from_probabilities(natural, classes, groups)}
+        temperatures: tuple[float, ...] = ()
+        sets = None
+        # With fewer groups a part might not even have each class.
+        if len(set(groups)) >= 2 * len(recalls):
+            parts = parts_of(table)
+            fitted = cross_fitted(natural, classes, parts)
+            temperatures = fitted.temperatures
+            calibration[FITTED] = CalibrationScores.from_probabilities(
+                fitted.natural, classes, groups
+            )
+            sets = SetScores.from_sets(
+                cross_fitted_sets(natural, classes, groups, taxonomy.codes, parts),
+                classes,
+                groups,
+                taxonomy.codes,
+            )
+        mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
+        right = natural.argmax(1) == classes
+        return cls(
+            recalls=recalls,
+            mean_auc=mean_auc,
+            aucs=aucs,
+            clinic=tuple(ClinicalScores.from_target(one, groups, folds) for one in targets),
+            benefit={one.name: decision_curve(one, groups) for one in targets},
+            calibration=calibration,
+            temperatures=temperatures,
+            selective=SelectiveScores.from_answers(right, natural.max(1), groups, truth),
+            sets=sets,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        return {
+            "recalls": {code: value._asdict() for code, value in self.recalls.items()},
+            "mean_auc": None if self.mean_auc is None else self.mean_auc._asdict(),
+            "aucs": {code: value._asdict() for code, value in self.aucs.items()},
+            "clinic": [scores.to_dict() for scores in self.clinic],
+            "benefit": {
+                name: curve.to_dict(orient="records") for name, curve in self.benefit.items()
+            },
+            "calibration": {name: scores.to_dict() for name, scores in self.calibration.items()},
+            "temperatures": list(self.temperatures),
+            "selective": self.selective.to_dict(),
+            "sets": None if self.sets is None else self.sets.to_dict(),
+        }
+
+
+def auc_intervals(
+    natural: NDArray[np.float64],
+    truth: Sequence[str],
+    groups: Sequence[str],
+    taxonomy: Taxonomy,
+) -> tuple[Interval | None, dict[str, Proportion]]:
+    """Return the mean AUC over classes, and each class's, with intervals by group.
+
+    Args:
+        natural: N x C natural probabilities; all folds' pictures are ranked together.
+        truth: N diagnoses.
+        groups: N group ids.
+        taxonomy: The C classes.
+
+    Returns:
+        The mean, None where no class has both sides; and by code, with how many groups the class
+        has. Classes of fewer than `FEW` groups have BCa intervals, all else percentiles.
+    """
+    names, ids = np.asarray(truth, object), np.asarray(groups, object)
+    rankings = {
+        code: Ranking.of(names == code, natural[:, place])
+        for place, code in enumerate(taxonomy.codes)
+        if (names == code).any() and (names != code).any()
+    }
+    if not rankings:
+        return None, {}
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        areas = np.concatenate([ranking.auc(weights) for ranking in rankings.values()], axis=1)
+        return np.concatenate([areas.mean(axis=1, keepdims=True), areas], axis=1)
+
+    mean, *found = weighted_intervals(statistic, groups, truth)
+    aucs = {}
+    for (code, ranking), interval in zip(rankings.items(), found, strict=True):
+        count = len(set(ids[names == code].tolist()))
+        told = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
+        aucs[code] = Proportion(*told, groups=count)
+    return mean, aucs
+
+
+def _targets(
+    natural: NDArray[np.float64], truth: Sequence[str], taxonomy: Taxonomy
+) -> tuple[Target, ...]:
+    present = set(truth)
+    kinds = {
+        melanoma: {"MEL"},
+        malignant: {diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant},
+    }
+    return tuple(
+        make(natural, truth, taxonomy)
+        for make, codes in kinds.items()
+        if present & codes and present - codes
+    )
