@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from naevus.cli.main import app
 from naevus.cli.score_tables import classification_tables, confusion_table, segmentation_tables
-from naevus.evaluation.scoring import ClassificationScores, SegmentationScores, compare_masks
+from naevus.evaluation.outoffold import scored, segmentation_scores
+from naevus.evaluation.scoring.outline import Outline, outline_table
 from naevus.evaluation.submission.write import write_submission
 from naevus.taxonomy import ISIC2018
 
@@ -106,15 +108,21 @@ def test_lint_of_masks(masks: tuple[Path, Path]) -> None:
 def test_own_scores_as_tables() -> None:
     truth = [ISIC2018.codes[n % 3] for n in range(7)]
     values = 0.3 / 7 + 0.7 * np.eye(7)
-    diagnoses = ClassificationScores.from_probabilities(IDS, truth, values, values, ISIC2018)
+    table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "truth": truth})
+    diagnoses, sure = scored(table, values, values, ISIC2018)
     mask = np.eye(5, dtype=bool)
-    segments = SegmentationScores.from_scores({"ISIC_0000042": compare_masks(mask, mask)})
+    masks = outline_table({"ISIC_0000042": Outline.of(mask, mask)}).assign(group_id="g")
+    segments, spread = segmentation_scores(masks)
     console = Console(record=True, width=120, color_system="truecolor", force_terminal=True)
     with console.capture() as capture:
-        for table in (*classification_tables(diagnoses), *segmentation_tables(segments)):
-            console.print(table)
-    shown = capture.get()
-    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in shown
-    assert "ISIC_0000042" in shown
-    assert "48;2;" in shown  # the confusion matrix has coloured cells
+        for shown in (
+            *classification_tables(diagnoses, sure),
+            *segmentation_tables(segments, spread),
+        ):
+            console.print(shown)
+    text = capture.get()
+    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in text
+    assert "ISIC_0000042" in text
+    assert "1.000 (1.000 to 1.000)" in text
+    assert "48;2;" in text  # the confusion matrix has coloured cells
     assert len(confusion_table(diagnoses, "balanced").rows) == 7

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,16 +11,36 @@ from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+    from rich.console import RenderableType
 
+    from naevus.evaluation.diagnostics import DiagnosticScores
     from naevus.evaluation.intervals import Interval
+    from naevus.evaluation.outlines import OutlineScores
     from naevus.evaluation.scoring.classification import ClassificationScores
     from naevus.evaluation.scoring.segmentation import SegmentationScores
+    from naevus.taxonomy import Taxonomy
     from naevus.training.run import Run
 
-    Scored = tuple[ClassificationScores | SegmentationScores, dict[str, Interval]]
+
+class Scored(NamedTuple):
+    """The scores of one set of answers, the intervals of the headline, and what lies behind it."""
+
+    scores: ClassificationScores | SegmentationScores
+    intervals: dict[str, Interval]
+    details: DiagnosticScores | OutlineScores
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a dictionary that JSON can hold."""
+        return {
+            **self.scores.to_dict(),
+            "intervals": {name: interval._asdict() for name, interval in self.intervals.items()},
+            "details": self.details.to_dict(),
+        }
 
 
 def evaluate(
@@ -38,8 +58,10 @@ def evaluate(
 ) -> None:
     """Score out-of-fold predictions of a run, or predictions against a data set's truth.
 
-    Masks get Jaccard and Dice, diagnoses balanced accuracy and its company, each with an interval
-    by lesion. A run's scores are kept in its scores.json.
+    Masks get Jaccard and Dice, the distance of outlines, scores by size of the lesion and what
+    goes along with failures; diagnoses balanced accuracy and its company, ranking, calibration,
+    abstaining and prediction sets: each with an interval by lesion, given the trained networks.
+    A run's scores are kept in its scores.json.
 
     Examples:
       naevus evaluate runs/cls
@@ -59,7 +81,6 @@ def evaluate(
 
 
 def _of_run(folder: Path, pictures: Path | None) -> dict[str, Scored]:
-    from naevus.evaluation.outoffold import segmentation_scores
     from naevus.files import write_json
     from naevus.training.run import Run
 
@@ -70,25 +91,48 @@ def _of_run(folder: Path, pictures: Path | None) -> dict[str, Scored]:
     if run.config.task == "segmentation":
         if pictures is not None:
             raise DataError("--pictures needs a classification run", "leave it out")
-        scored: dict[str, Scored] = {title: segmentation_scores(table)}
+        scored: dict[str, Scored] = {title: _outlined(table)}
     elif pictures is None:
-        scored = {title: _classified(table)}
+        scored = {title: _heldout(table)}
     else:
         copies = _copies(run, pictures, table)
         same = table[table["image_id"].isin(copies["image_id"])]
         scored = {
-            f"{title}, as trained": _classified(same),
-            f"{title}, copies in {pictures.name}": _classified(copies),
+            f"{title}, as trained": _heldout(same),
+            f"{title}, copies in {pictures.name}": _heldout(copies),
         }
     if pictures is None:
         write_json(folder / "scores.json", _as_json(scored))
     return scored
 
 
-def _classified(table: pd.DataFrame) -> Scored:
-    from naevus.evaluation.outoffold import classification_scores, taxonomy_of
+def _heldout(table: pd.DataFrame) -> Scored:
+    from naevus.evaluation.outoffold import probabilities, taxonomy_of
 
-    return classification_scores(table, taxonomy_of(table))
+    taxonomy = taxonomy_of(table)
+    return _diagnosed(table, *probabilities(table, taxonomy), taxonomy)
+
+
+def _diagnosed(
+    table: pd.DataFrame,
+    natural: NDArray[np.float64],
+    balanced: NDArray[np.float64],
+    taxonomy: Taxonomy,
+) -> Scored:
+    from naevus.evaluation.diagnostics import DiagnosticScores
+    from naevus.evaluation.outoffold import scored
+
+    with errors.status(f"scoring {len(table):,} answers"):
+        scores, intervals = scored(table, natural, balanced, taxonomy)
+        details = DiagnosticScores.of(table, natural, balanced, taxonomy)
+    return Scored(scores, intervals, details)
+
+
+def _outlined(table: pd.DataFrame) -> Scored:
+    from naevus.evaluation.outlines import OutlineScores
+    from naevus.evaluation.outoffold import segmentation_scores
+
+    return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
 
 
 def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +164,6 @@ def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
     import pandas as pd
 
     from naevus.datasets.layouts import load
-    from naevus.evaluation.outoffold import scored, segmentation_scores
     from naevus.evaluation.scoring.folders import compare_folder
 
     if data is None:
@@ -139,15 +182,17 @@ def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
     if len(masks) and (folder / "masks").is_dir():
         paths = map(Path, masks["mask_path"])
         truths = dict(zip(masks["image_id"], paths, strict=True))
-        compared = compare_folder(truths, folder / "masks")
-        found["masks"] = segmentation_scores(compared.merge(masks[["image_id", "group_id"]]))
+        files = dataset.table.dropna(subset="path").drop_duplicates("image_id")
+        pictures = {row.image_id: Path(row.path) for row in files.itertuples()}
+        compared = compare_folder(truths, folder / "masks", pictures)
+        found["masks"] = _outlined(compared.merge(masks[["image_id", "group_id"]]))
     diagnosed = table[table["truth"].notna()]
     codes = dataset.taxonomy.codes
     if len(diagnosed) and f"p_{codes[0]}" in table.columns:
         natural, balanced = (
             diagnosed[[f"{kind}_{code}" for code in codes]].to_numpy() for kind in "pb"
         )
-        found["diagnoses"] = scored(diagnosed, natural, balanced, dataset.taxonomy)
+        found["diagnoses"] = _diagnosed(diagnosed, natural, balanced, dataset.taxonomy)
     if not found:
         raise DataError(
             f"{data}: has no truth for the pictures of {folder}", "name the data set they are from"
@@ -156,31 +201,33 @@ def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
 
 
 def _as_json(scored: Mapping[str, Scored]) -> dict[str, Any]:
-    return {
-        title: {
-            **scores.to_dict(),
-            "intervals": {name: interval._asdict() for name, interval in intervals.items()},
-        }
-        for title, (scores, intervals) in scored.items()
-    }
+    return {title: found.to_dict() for title, found in scored.items()}
 
 
 def _show(scored: Mapping[str, Scored], *, as_json: bool) -> None:
-    from naevus.cli.score_tables import classification_tables, segmentation_tables
-    from naevus.evaluation.scoring.segmentation import SegmentationScores
-
     if as_json:
         console.print_json(data=_as_json(scored))
         return
-    for title, (scores, intervals) in scored.items():
+    for title, found in scored.items():
         console.rule(title, align="left")
-        tables = (
-            segmentation_tables(scores)
-            if isinstance(scores, SegmentationScores)
-            else classification_tables(scores)
-        )
-        for table in tables:
+        for table in _tables(found):
             console.print(table)
-        for name, interval in intervals.items():
-            console.print(f"{name.replace('_', ' ')}: {interval}, 95 % interval by group")
     errors.print("Research use only, never a diagnosis.", style="dim")
+
+
+def _tables(found: Scored) -> Iterable[RenderableType]:
+    from naevus.cli.diagnostic_tables import diagnostic_tables
+    from naevus.cli.outline_tables import outline_tables
+    from naevus.cli.score_tables import classification_tables, segmentation_tables
+    from naevus.evaluation.outlines import OutlineScores
+    from naevus.evaluation.scoring.segmentation import SegmentationScores
+
+    scores, intervals, details = found
+    if isinstance(scores, SegmentationScores):
+        assert isinstance(details, OutlineScores)
+        yield from segmentation_tables(scores, intervals)
+        yield from outline_tables(details)
+    else:
+        assert not isinstance(details, OutlineScores)
+        yield from classification_tables(scores, intervals)
+        yield from diagnostic_tables(details, intervals["balanced_accuracy"])

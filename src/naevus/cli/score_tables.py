@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.table import Table
 from rich.text import Text
@@ -13,11 +13,28 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from naevus.evaluation.decisions import Decision
+    from naevus.evaluation.intervals import Interval
     from naevus.evaluation.scoring import ClassificationScores, SegmentationScores
     from naevus.evaluation.submission.finding import Finding
 
 _RIGHT, _WRONG = (30, 110, 60), (150, 40, 45)
 _STYLES = {"refused": "bold red", "loses points": "yellow", "tidy": "cyan"}
+
+
+class Spread(Protocol):
+    """A value with its interval."""
+
+    @property
+    def value(self) -> float:
+        """The value."""
+
+    @property
+    def low(self) -> float:
+        """Where the interval begins."""
+
+    @property
+    def high(self) -> float:
+        """Where it ends."""
 
 
 def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
@@ -42,13 +59,25 @@ def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
     yield from _notes(scores.get("notes", ()))
 
 
-def classification_tables(scores: ClassificationScores) -> Iterable[RenderableType]:
-    """Yield Task 3's scores by both decisions, classes, and both confusion matrices."""
-    summary = Table("decision", title=f"{scores.pictures} pictures")
+def classification_tables(
+    scores: ClassificationScores, intervals: Mapping[str, Interval]
+) -> Iterable[RenderableType]:
+    """Yield Task 3's scores by both decisions, classes, and both confusion matrices.
+
+    Args:
+        scores: The scores.
+        intervals: Of the summary, by the names that `evaluation.outoffold.scored` gives.
+    """
+    summary = Table("decision", title=f"{scores.pictures:,} pictures, 95 % intervals by lesion")
     summary.add_column("balanced accuracy", justify="right")
     summary.add_column("accuracy", justify="right")
-    for name, decision in (("balanced", scores.balanced), ("probable", scores.probable)):
-        summary.add_row(name, number(decision.balanced_accuracy), number(decision.accuracy))
+    own = {"balanced": "balanced_accuracy", "probable": "accuracy"}
+    for decision in ("balanced", "probable"):
+        cells = []
+        for name in ("balanced_accuracy", "accuracy"):
+            told = spread(intervals[f"{name}_{decision}" if own[decision] != name else name])
+            cells.append(Text(told, style="bold" if own[decision] == name else ""))
+        summary.add_row(decision, *cells)
     yield summary
     yield _classes(scores)
     yield confusion_table(scores, "balanced")
@@ -56,15 +85,27 @@ def classification_tables(scores: ClassificationScores) -> Iterable[RenderableTy
     yield from _notes(scores.notes)
 
 
-def segmentation_tables(scores: SegmentationScores) -> Iterable[RenderableType]:
-    """Yield Task 1's means and the worst masks."""
-    summary = _plain(f"{scores.pictures} masks", "mean")
-    summary.add_row("Jaccard", number(scores.jaccard))
-    summary.add_row("thresholded Jaccard", number(scores.thresholded_jaccard), style="bold")
-    summary.add_row("Dice", number(scores.dice))
-    summary.add_row("sensitivity of pixels", number(scores.sensitivity))
-    summary.add_row("specificity of pixels", number(scores.specificity))
-    summary.add_row("share below 0.65", number(scores.below_threshold))
+def segmentation_tables(
+    scores: SegmentationScores, intervals: Mapping[str, Interval]
+) -> Iterable[RenderableType]:
+    """Yield Task 1's means and the worst masks.
+
+    Args:
+        scores: The scores.
+        intervals: Of the means, by the names that `evaluation.outoffold.segmentation_scores` gives.
+    """
+    summary = _plain(f"{scores.pictures:,} masks", "mean, 95 % interval by lesion")
+    for title, name in (
+        ("Jaccard", "jaccard"),
+        ("thresholded Jaccard", "thresholded_jaccard"),
+        ("Dice", "dice"),
+        ("sensitivity of pixels", "sensitivity"),
+        ("specificity of pixels", "specificity"),
+        ("accuracy of pixels", "accuracy"),
+        ("share below 0.65", "below_threshold"),
+    ):
+        style = "bold" if name == "thresholded_jaccard" else None
+        summary.add_row(title, spread(intervals[name]), style=style)
     yield summary
     worst = _plain("worst masks", "Jaccard")
     for image_id, jaccard in scores.worst:
@@ -115,6 +156,13 @@ def findings_table(findings: Sequence[Finding], most: int = 50) -> Table:
 def number(value: float | None) -> str:
     """Return a score with three decimals, or a dash where it is undefined."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def spread(value: Spread | None) -> str:
+    """Return a value with its interval, short enough for a column; a dash where it is none."""
+    if value is None:
+        return "-"
+    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
 def _classes(scores: ClassificationScores) -> Table:

@@ -88,7 +88,8 @@ class DiagnosticScores:
         codes = np.array(taxonomy.codes, object)
         classes = np.array([taxonomy.index(code) for code in truth], np.intp)
         folds = table["fold"].tolist() if "fold" in table.columns else None
-        recalls = recall_intervals(truth, codes[balanced.argmax(1)].tolist(), groups)
+        found = recall_intervals(truth, codes[balanced.argmax(1)].tolist(), groups)
+        recalls = {code: found[code] for code in taxonomy.codes if code in found}
         targets = _targets(natural, truth, taxonomy)
         calibration = {AS_GIVEN: CalibrationScores.from_probabilities(natural, classes, groups)}
         temperatures: tuple[float, ...] = ()

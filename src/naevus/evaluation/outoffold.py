@@ -12,9 +12,14 @@ from naevus.evaluation.decisions import (
     natural_log_probabilities,
     rebalance,
 )
-from naevus.evaluation.intervals import balanced_accuracy_interval, mean_interval
+from naevus.evaluation.intervals import (
+    Interval,
+    balanced_accuracy_interval,
+    mean_interval,
+    wilson_interval,
+)
 from naevus.evaluation.scoring.classification import ClassificationScores
-from naevus.evaluation.scoring.segmentation import SegmentationScores
+from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, SegmentationScores
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.evaluation.intervals import Interval
     from naevus.taxonomy import Taxonomy
 
 
@@ -34,12 +38,19 @@ def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[s
         table: ``image_id``, ``group_id`` and the fields of `MaskScore`, one row a picture.
 
     Returns:
-        The scores, and intervals by group of the two Jaccard means.
+        The scores, and intervals by group of their means.
     """
     groups = table["group_id"].tolist()
-    return SegmentationScores.from_table(table), {
+    scores = SegmentationScores.from_table(table)
+    failed = table["jaccard"] < JACCARD_THRESHOLD
+    return scores, {
         "jaccard": mean_interval(table["jaccard"], groups),
         "thresholded_jaccard": mean_interval(table["thresholded"], groups),
+        **{
+            name: mean_interval(table[name], groups)
+            for name in ("dice", "sensitivity", "specificity", "accuracy")
+        },
+        "below_threshold": Interval(*wilson_interval(failed, groups)[:3]),
     }
 
 
@@ -177,13 +188,23 @@ def scored(
     balanced: NDArray[np.float64],
     taxonomy: Taxonomy,
 ) -> tuple[ClassificationScores, dict[str, Interval]]:
-    """Score probabilities of the pictures of ``table`` (``image_id, group_id, truth``)."""
+    """Score probabilities of the pictures of ``table`` (``image_id, group_id, truth``).
+
+    Returns:
+        The scores, and intervals by group: ``balanced_accuracy`` of the balanced decision,
+        ``accuracy`` of the probable one, and ``accuracy_balanced`` and
+        ``balanced_accuracy_probable``, the other way round.
+    """
     truth, groups = table["truth"].tolist(), table["group_id"].tolist()
     codes = np.array(taxonomy.codes, object)
     by_balanced, by_probable = codes[balanced.argmax(1)], codes[natural.argmax(1)]
     intervals: dict[str, Any] = {
         "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced.tolist(), groups),
         "accuracy": mean_interval(by_probable == np.array(truth, object), groups, truth),
+        "balanced_accuracy_probable": balanced_accuracy_interval(
+            truth, by_probable.tolist(), groups
+        ),
+        "accuracy_balanced": mean_interval(by_balanced == np.array(truth, object), groups, truth),
     }
     scores = ClassificationScores.from_probabilities(
         table["image_id"].tolist(), truth, natural, balanced, taxonomy

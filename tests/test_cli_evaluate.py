@@ -1,0 +1,101 @@
+"""``naevus evaluate`` on runs: tables, JSON, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.evaluate import evaluate
+from naevus.datasets.folds import Folds
+from naevus.training.config import TrainConfig
+from naevus.training.run import Run
+from tests.test_evaluation_comparison import diagnoses, masks
+from tests.test_evaluation_outlines import table_of_masks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from typer.testing import Result
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
+
+
+def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
+    """A run whose two folds held out half of the table each."""
+    half = len(table) // 2
+    folds = Folds(table[["image_id", "group_id"]].assign(fold=[0] * half + [1] * half))
+    run = Run.start(folder, TrainConfig.model_validate({"task": task}), folds, {})
+    for fold in range(2):
+        run.fold_folder(fold).mkdir()
+        part = table.iloc[fold * half : (fold + 1) * half].drop(columns="fold", errors="ignore")
+        part.to_parquet(run.fold_folder(fold) / "heldout.parquet")
+    return folder
+
+
+def test_diagnoses_get_every_table(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    result = call(folder)
+    assert result.exit_code == 0, result.output
+    for word in (
+        "held out by fold 0, 1",
+        "balanced accuracy",
+        "each class, with 95 % intervals by lesion",
+        "sensitivity at specificity 0.9",
+        "net benefit",
+        "ECE, bins of equal mass",
+        "with a fitted temperature",
+        "accuracy of the surest 80%",
+        "diagnoses in a prediction set",
+    ):
+        assert word in result.stdout, word
+
+
+def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    answer = json.loads(call(folder, "--json").stdout)
+    assert answer == json.loads((folder / "scores.json").read_text())
+    (scores,) = answer.values()
+    assert scores["intervals"]["balanced_accuracy"]["value"] == pytest.approx(
+        scores["balanced"]["balanced_accuracy"]
+    )
+    for name in ("accuracy_balanced", "balanced_accuracy_probable"):
+        assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
+    assert scores["details"]["recalls"]["MEL"]["groups"] > 0
+    assert len(scores["details"]["temperatures"]) == 2
+    assert scores["details"]["clinic"][0]["fold_auc"]["value"] > 0.5
+
+
+def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
+    table = table_of_masks()
+    table["thresholded"] = table["jaccard"].where(table["jaccard"] >= 0.65, 0)
+    for name in ("dice", "specificity", "accuracy"):
+        table[name] = table["jaccard"]
+    result = call(run_of(tmp_path / "seg", "segmentation", table))
+    assert result.exit_code == 0, result.output
+    for word in (
+        "Hausdorff distance, 95 %",
+        "lesion under 5 % of the picture",
+        "none of these",
+        "by size of the lesion",
+        "60% to 100%",
+        "at other thresholds",
+    ):
+        assert word in result.stdout, word
+    assert "note:" not in result.stdout
+
+
+def test_masks_of_before_say_what_they_lack(tmp_path: Path) -> None:
+    result = call(run_of(tmp_path / "seg", "segmentation", masks()))
+    assert result.exit_code == 0, result.output
+    assert "from before distances and conditions were measured" in result.stdout
+    assert "at other thresholds" in result.stdout
