@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from naevus.cli.compare import compare
 from naevus.datasets.folds import Folds
-from naevus.errors import DataError, RunError
+from naevus.errors import ConfigError, DataError, RunError
 from naevus.training.config import TrainConfig
 from naevus.training.run import Run
 from tests.test_evaluation_comparison import diagnoses, masks
@@ -84,3 +84,15 @@ def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Pa
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)
     assert "different tasks" in str(error)
+
+
+def test_runs_can_answer_together(tables: tuple[Path, Path]) -> None:
+    result = call(*tables, "--ensemble")
+    assert result.exit_code == 0, result.output
+    for word in ("mean of all", "judged by nested folds", "greedy selection", "220 pictures"):
+        assert word in result.stdout, word
+    answer = json.loads(call(*tables, tables[0], "--ensemble", "--json").stdout)
+    assert len(answer["single"]) == 2  # the same run twice is one
+    error = call(*tables, tables[0]).exception
+    assert isinstance(error, ConfigError)
+    assert "more with --ensemble" in str(error)

@@ -35,6 +35,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "ablate",
+    "shortcuts",
     "report",
     "engines",
     "lint-submission",

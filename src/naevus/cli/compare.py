@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from naevus.cli.console import console, errors
-from naevus.errors import DataError, RunError
+from naevus.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from naevus.evaluation.comparison import Change, Comparison
+    from naevus.evaluation.ensembles import EnsembleScores
     from naevus.evaluation.paired import Difference
 
 _MOST = 20
@@ -25,26 +26,44 @@ _MOST = 20
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A run, or its oof.parquet.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same task and data.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="A B", help="Two runs of one task, or oof.parquet.")
+    ],
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Score two or more classifiers as one instead.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Compare the out-of-fold answers of two runs on the pictures that both held out.
 
     Every difference, B - A, has an interval and a permutation test by lesion, so that luck can
-    be told from progress.
+    be told from progress. With --ensemble, runs answer together: all alike, and those that a
+    greedy search keeps, judged on folds that had no say in the search.
 
     Examples:
       naevus compare runs/cls runs/cls-larger
+      naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
       naevus compare runs/seg/oof.parquet runs/seg-plain/oof.parquet --json
     """
     from naevus.evaluation.comparison import compare as compared
+    from naevus.evaluation.ensembles import ensemble_scores
 
-    found = compared(_answers(a), _answers(b), (str(a), str(b)))
+    parts: Iterable[RenderableType]
+    found: Comparison | EnsembleScores
+    if ensemble:
+        found = ensemble_scores({str(path): _answers(path) for path in runs})
+        parts = _together(found)
+    else:
+        if len(runs) != 2:
+            raise ConfigError(
+                f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
+            )
+        found = compared(*map(_answers, runs), (str(runs[0]), str(runs[1])))
+        parts = _tables(found)
     if json:
         console.print_json(data=found.to_dict())
         return
-    for part in _tables(found):
+    for part in parts:
         console.print(part)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
@@ -87,6 +106,26 @@ def _tables(found: Comparison) -> Iterable[RenderableType]:
     )
     if found.changed:
         yield _changes(found.changed)
+
+
+def _together(found: EnsembleScores) -> Iterable[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    from naevus.cli.score_tables import spread
+
+    table = Table(
+        "balanced decision", title=f"{found.pictures:,} pictures of {found.groups:,} lesions"
+    )
+    table.add_column("balanced accuracy", justify="right")
+    table.add_column("share in greedy", justify="right")
+    for name, interval in found.single.items():
+        table.add_row(name, spread(interval), f"{found.weights[name]:.2f}")
+    table.add_row("mean of all", spread(found.mean), "", style="bold")
+    table.add_row("greedy, judged by nested folds", spread(found.greedy), "", style="bold")
+    table.caption = "95 % intervals by lesion; shares are those chosen on all pictures"
+    yield table
+    yield Text(found.gain.sentence("the mean", "greedy selection"))
 
 
 def _differences(first: str, differences: Sequence[Difference]) -> Table:

@@ -25,6 +25,7 @@ from naevus.cli import (
     recipe,
     report,
     score,
+    shortcuts,
     show,
     train,
 )
@@ -116,6 +117,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
         "ablate": ablate.ablate,
+        "shortcuts": shortcuts.shortcuts,
         "report": report.report,
         "model-card": model_card.model_card,
         "engines": engines.engines,

@@ -33,7 +33,27 @@ def parts_of(table: pd.DataFrame, *, seed: int = SEED) -> NDArray[np.intp]:
     groups = Groups.of(table["group_id"].tolist(), table["truth"].tolist())
     if "fold" in table.columns and len(table["fold"].unique()) > 1:
         return _folds(table["fold"], groups)
-    return _halves(groups, seed)
+    return dealt(groups, 2, seed)
+
+
+def dealt(groups: Groups, parts: int, seed: int = SEED) -> NDArray[np.intp]:
+    """Deal whole groups out to parts as even as can be, within each stratum and over all.
+
+    Args:
+        groups: The groups of N pictures, with their diagnoses as strata.
+        parts: How many parts.
+        seed: Of the deal.
+
+    Returns:
+        N numbers from 0.
+    """
+    random = np.random.default_rng(seed)
+    part = np.empty(len(groups), np.intp)
+    done = 0  # the rest of a stratum goes to the parts in turn, over all strata
+    for members in groups.strata:
+        part[random.permutation(members)] = (done + np.arange(len(members))) % parts
+        done += len(members)
+    return part[groups.codes]
 
 
 def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
@@ -44,13 +64,3 @@ def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
     if pairs.shape[1] > len(groups):
         raise DataError("a group is in two folds", "use a table made over folds of whole groups")
     return parts
-
-
-def _halves(groups: Groups, seed: int) -> NDArray[np.intp]:
-    random = np.random.default_rng(seed)
-    half = np.empty(len(groups), np.intp)
-    dealt = 0  # odd groups go to either half in turn, over all diagnoses
-    for members in groups.strata:
-        half[random.permutation(members)] = (dealt + np.arange(len(members))) % 2
-        dealt += len(members)
-    return half[groups.codes]

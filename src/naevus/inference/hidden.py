@@ -1,0 +1,184 @@
+"""Pictures with their lesion hidden in several ways, and what a network's features say of them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import numpy as np
+
+from naevus.datasets.forms import Form, arrange
+from naevus.errors import DataError, PictureError
+from naevus.images.geometry import centre_square, resize
+from naevus.images.masks import plausible
+from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_hole
+from naevus.images.read import read, read_mask
+from naevus.inference.classifier import Classifier
+from naevus.inference.stream import BATCH, Workers, batches, processors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.datasets.forms import Source
+    from naevus.inference.engines import EngineName
+
+    Item = TypeVar("Item")
+
+WAYS: Final = ("whole", "blanked", "common hole", "border ring")
+"""Nothing hidden; the lesion; the lesion and a hole that is the same in all pictures; the lesion
+and all but a ring along the border."""
+EMBEDDING: Final = "embedding"
+
+
+class Square(NamedTuple):
+    """A picture's centre square and what of it shows the lesion or its margin."""
+
+    image_id: str
+    pixels: NDArray[np.uint8]
+    lesion: NDArray[np.bool_]
+
+
+class Hiding(NamedTuple):
+    """How lesions are hidden, and how well the common hole does it.
+
+    Attributes:
+        hole: `HOLE_SIDE` x `HOLE_SIDE`, the same for all pictures.
+        fits: Ids of the pictures whose lesion, with its margin, lies in the hole: of all others
+            the part that sticks out is filled too, and its outline may still tell something.
+    """
+
+    hole: NDArray[np.bool_]
+    fits: frozenset[str]
+
+    def ways(self, square: Square) -> tuple[NDArray[np.uint8], ...]:
+        """Return the picture in each of `WAYS`."""
+        side = len(square.pixels)
+        hole, ring = _sized(self.hole, side), ring_hole(side)
+        return (
+            square.pixels,
+            filled(square.pixels, square.lesion),
+            filled(square.pixels, square.lesion | hole),
+            filled(square.pixels, square.lesion | ring),
+        )
+
+
+class Features(NamedTuple):
+    """A network's embeddings of pictures whose lesion is hidden.
+
+    Attributes:
+        ids: N, sorted; pictures that cannot be read or whose mask is not plausible are left out.
+        embeddings: By way, N x F.
+    """
+
+    ids: list[str]
+    embeddings: dict[str, NDArray[np.float32]]
+
+
+def hiding_of(sources: Sequence[Source]) -> Hiding:
+    """Return how the lesions of some pictures are hidden; diagnoses play no part in it.
+
+    Args:
+        sources: Pictures with masks; those whose mask is not plausible or readable do not count.
+    """
+    hole = mean_hole(lesion for _, lesion in _lesions(sources))
+    fits = (image_id for image_id, lesion in _lesions(sources) if not (lesion & ~hole).any())
+    return Hiding(hole, frozenset(fits))
+
+
+def hidden_features(
+    bundle: Bundle,
+    sources: Sequence[Source],
+    hiding: Hiding,
+    *,
+    engine: EngineName = "openvino",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """Return a classification bundle's embeddings of pictures in each of `WAYS`.
+
+    The network sees the centre square, whatever it was trained on: a crop would tell where the
+    lesion was, and how large.
+
+    Args:
+        bundle: The bundle, which did not train on these pictures.
+        sources: Pictures with masks.
+        hiding: How the lesions are hidden.
+        engine: What runs the graphs.
+        threads: Threads for the engine.
+        progress: Called with (done, total) pictures.
+
+    Raises:
+        ConfigError: A graph gives no embedding.
+        DataError: No picture has a plausible mask.
+    """
+    classifier = Classifier(bundle, engine=engine, threads=threads)
+    classifier.require(EMBEDDING, "guesses without the lesion")
+    ordered = sorted(sources, key=lambda source: source.image_id)
+    side = max(form.size for form in classifier.forms)
+    ids: list[str] = []
+    found: dict[str, list[NDArray[np.float32]]] = {way: [] for way in WAYS}
+    squares = _squares(ordered, side)
+    while piece := list(islice(squares, BATCH)):
+        ids += [square.image_id for square in piece]
+        shown = [hiding.ways(square) for square in piece]
+        for place, way in enumerate(WAYS):
+            found[way].append(_embedded(classifier, [each[place] for each in shown]))
+        if progress is not None:
+            progress(len(ids), len(ordered))
+    if not ids:
+        raise DataError("no picture has a plausible mask", "give pictures with masks of lesions")
+    return Features(ids, {way: np.concatenate(parts) for way, parts in found.items()})
+
+
+def _lesions(sources: Sequence[Source]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    def lesion(source: Source) -> tuple[str, NDArray[np.bool_]] | None:
+        mask = _mask_of(source)
+        return None if mask is None else (source.image_id, grown(_sized(mask, HOLE_SIDE)))
+
+    yield from _made(lesion, sources)
+
+
+def _squares(sources: Sequence[Source], side: int) -> Iterator[Square]:
+    """Yield pictures with their lesion; the shorter side is read at no less than ``side``."""
+
+    def square(source: Source) -> Square | None:
+        mask = _mask_of(source)
+        if mask is None:
+            return None
+        pixels = centre_square(read(source.path, shortest=side))
+        return Square(source.image_id, pixels, grown(_sized(mask, len(pixels))))
+
+    yield from _made(square, sources)
+
+
+def _mask_of(source: Source) -> NDArray[np.bool_] | None:
+    """Return the centre square of a mask; None where it is not plausible."""
+    assert source.mask_path is not None
+    mask = read_mask(source.mask_path)
+    return centre_square(mask) if plausible(mask) else None
+
+
+def _made(make: Callable[[Source], Item | None], sources: Sequence[Source]) -> Iterator[Item]:
+    """Yield what is made of the sources, in their order; what cannot be made is passed over."""
+    with Workers(processors()) as workers:
+        for _, items in workers.ahead(make, batches(sources)):
+            for item in items:
+                if item is not None and not isinstance(item, PictureError):
+                    yield item
+
+
+def _embedded(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    columns = []
+    for member in classifier.members:
+        form = Form("full", member.form.size, colour_constancy=member.form.colour_constancy)
+        batch = np.stack([arrange(pixels, None, form).pixels for pixels in pictures])
+        columns.append(member.engine.run(batch)[EMBEDDING])
+    return np.concatenate(columns, axis=1)
+
+
+def _sized(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    surface = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
+    return np.asarray(resize(surface, side, side) > 127)

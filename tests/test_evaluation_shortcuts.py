@@ -1,0 +1,124 @@
+"""What is guessed without the lesion: found where it is there, not found where it is not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from naevus.errors import DataError
+from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
+from naevus.taxonomy import ISIC2018
+
+CODES = ISIC2018.codes
+
+
+def lesions(count: int = 240, seed: int = 0) -> tuple[list[str], list[str], np.ndarray]:
+    """Two pictures a lesion of three classes: diagnoses, groups, positions of the classes."""
+    classes = np.repeat(np.random.default_rng(seed).choice(3, count, p=(0.2, 0.6, 0.2)), 2)
+    return [CODES[c] for c in classes], [f"g{n // 2}" for n in range(2 * count)], classes
+
+
+def test_what_an_embedding_tells_is_found() -> None:
+    truth, groups, classes = lesions()
+    told = np.random.default_rng(1).normal(size=(len(truth), 20))
+    told[np.arange(len(truth)), classes] += 2
+    guessed = by_embeddings(told, truth, groups, CODES)
+    assert guessed.sum(axis=1) == pytest.approx(1)
+    assert not guessed[:, 3:].any()
+    answers = np.array(CODES)[guessed.argmax(1)]
+    assert balanced_accuracy_score(truth, answers) > 0.7
+
+
+def test_a_lesion_s_other_picture_is_no_help() -> None:
+    # Every lesion has a mark of its own, the same in both of its pictures, that says nothing else.
+    truth, groups, _ = lesions()
+    marks = np.repeat(np.random.default_rng(2).normal(size=(len(truth) // 2, 200)), 2, axis=0)
+    by_lesion = by_embeddings(marks, truth, groups, CODES)
+    alone = [f"p{n}" for n in range(len(truth))]
+    by_picture = by_embeddings(marks, truth, alone, CODES)
+    found = [
+        balanced_accuracy_score(truth, np.array(CODES)[guessed.argmax(1)])
+        for guessed in (by_lesion, by_picture)
+    ]
+    assert found[0] < 0.42
+    assert found[1] > 0.6
+
+
+def test_what_metadata_tell_is_found_and_what_is_unknown_is_let_by() -> None:
+    truth, groups, classes = lesions()
+    chance = np.random.default_rng(3)
+    site = np.where(chance.random(len(truth)) < 0.8, classes, chance.integers(0, 3, len(truth)))
+    records = pd.DataFrame(
+        {
+            "age": pd.array(chance.integers(20, 80, len(truth)), dtype="Float64"),
+            "sex": pd.array(["male", None] * (len(truth) // 2), dtype="string"),
+            "site": pd.array(np.array(["back", "face", "foot"])[site], dtype="string"),
+        }
+    )
+    records.loc[::7, "age"] = pd.NA
+    parts = np.array([int(name[1:]) % 4 for name in groups])
+    guessed = by_metadata(records, truth, parts, CODES)
+    assert balanced_accuracy_score(truth, np.array(CODES)[guessed.argmax(1)]) > 0.6
+    blind = by_metadata(records.assign(site=pd.NA), truth, parts, CODES)
+    assert balanced_accuracy_score(truth, np.array(CODES)[blind.argmax(1)]) < 0.45
+
+
+def test_guesses_are_scored_beside_chance() -> None:
+    truth, groups, classes = lesions()
+    sure, blind = np.eye(7)[classes], np.full((len(truth), 7), 1 / 7)
+    few = np.zeros(len(truth), bool)
+    few[:50] = True
+    scores = ShortcutScores.of(
+        {"sure": sure, "blind": blind, "few": sure},
+        truth,
+        groups,
+        ISIC2018,
+        {"few": few},
+    )
+    one, other, part = scores.guesses
+    assert scores.chance == pytest.approx(1 / 3)
+    assert one.balanced_accuracy == (1, 1, 1)
+    assert other.balanced_accuracy.value == pytest.approx(scores.chance)
+    assert other.mean_auc == (0.5, 0.5, 0.5)
+    assert other.melanoma is not None
+    assert other.melanoma.groups == len(
+        {g for g, t in zip(groups, truth, strict=True) if t == "MEL"}
+    )
+    assert (scores.groups, part.groups) == (240, 25)
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+def test_a_subset_of_one_class_is_left_out() -> None:
+    truth, groups, classes = lesions()
+    found = ShortcutScores.of(
+        {"all": np.eye(7)[classes], "naevi": np.eye(7)[classes]},
+        truth,
+        groups,
+        ISIC2018,
+        {"naevi": classes == 1},
+    )
+    assert [guess.source for guess in found.guesses] == ["all"]
+
+
+def test_what_cannot_be_guessed_by_is_refused() -> None:
+    truth, groups, classes = lesions(40)
+    values = np.zeros((80, 4))
+    values[3, 1] = np.nan
+    with pytest.raises(DataError, match="not a number"):
+        by_embeddings(values, truth, groups, CODES)
+    with pytest.raises(DataError, match="9 lesions are too few"):
+        by_embeddings(np.zeros((18, 4)), truth[:18], groups[:18], CODES)
+    with pytest.raises(DataError, match="no age, sex or site"):
+        by_metadata(pd.DataFrame({"age": [1]}), ["MEL"], np.array([0]), CODES)
+    unknown = pd.DataFrame({"age": [np.nan] * 80, "sex": None, "site": None})
+    with pytest.raises(DataError, match="no age, sex or site"):
+        by_metadata(unknown, truth, np.arange(80) % 2, CODES)
+    known = unknown.assign(age=50.0)
+    with pytest.raises(DataError, match="two parts"):
+        by_metadata(known, truth, np.zeros(80, int), CODES)
+    with pytest.raises(DataError, match="one diagnosis"):
+        ShortcutScores.of({"a": np.eye(7)[classes]}, ["MEL"] * 80, groups, ISIC2018)
