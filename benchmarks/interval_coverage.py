@@ -98,8 +98,8 @@ def difference(chance: np.random.Generator) -> Interval:
     truth, groups, one, other = diagnosed(chance)
     codes = np.asarray(truth, object)
     member = codes[:, None] == np.array(list(LESIONS), object)[None, :]
-    right = [member & (codes == np.asarray(said, object))[:, None] for said in (one, other)]
-    return paired_difference("", *right, member, groups, truth).difference
+    ours, theirs = (member & (codes == np.asarray(said, object))[:, None] for said in (one, other))
+    return paired_difference("", ours, theirs, member, groups, truth).difference
 
 
 def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:

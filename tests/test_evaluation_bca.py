@@ -53,7 +53,7 @@ def test_a_perfect_rare_class_and_one_group_have_no_width() -> None:
     truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
     groups = [f"g{n}" for n in range(7)]
     perfect = bca_interval(Ranking.of(truth, truth.astype(float)).auc, groups, truth.tolist())
-    assert perfect == (1, 1, 1)
+    assert tuple(perfect) == (1, 1, 1)
     assert bca_interval(means_of([[0.2], [0.6]]), ["a", "a"]) == pytest.approx((0.4,) * 3)
 
 

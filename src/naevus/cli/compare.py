@@ -58,7 +58,8 @@ def compare(
             raise ConfigError(
                 f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
             )
-        found = compared(*map(_answers, runs), (str(runs[0]), str(runs[1])))
+        a, b = runs
+        found = compared(_answers(a), _answers(b), (str(a), str(b)))
         parts = _tables(found)
     if json:
         console.print_json(data=found.to_dict())

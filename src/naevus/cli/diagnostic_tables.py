@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naevus.cli.score_tables import spread
+from naevus.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from naevus.evaluation.diagnostics import DiagnosticScores
-    from naevus.evaluation.intervals import Interval
 
 _BENEFITS = (0.05, 0.1, 0.2, 0.3)
 
@@ -81,8 +81,8 @@ def _benefit(scores: DiagnosticScores) -> Table:
     for threshold in _BENEFITS:
         cells = [f"{threshold:.0%}"]
         for curve in scores.benefit.values():
-            row = curve.loc[(curve["threshold"] - threshold).abs().idxmin()]
-            cells.append(f"{row['net_benefit']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
+            row = curve.iloc[int((curve["threshold"] - threshold).abs().argmin())]
+            cells.append(spread(Interval(row["net_benefit"], row["low"], row["high"])))
             cells.append(f"{row['act_on_all']:.3f}")
         table.add_row(*cells)
     table.caption = "acting on nobody has 0; at this case mix"

@@ -182,8 +182,8 @@ def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
     if len(masks) and (folder / "masks").is_dir():
         paths = map(Path, masks["mask_path"])
         truths = dict(zip(masks["image_id"], paths, strict=True))
-        files = dataset.table.dropna(subset="path").drop_duplicates("image_id")
-        pictures = {row.image_id: Path(row.path) for row in files.itertuples()}
+        there = truth.loc[masks["image_id"], "path"].dropna()
+        pictures = {str(image_id): Path(path) for image_id, path in there.items()}
         compared = compare_folder(truths, folder / "masks", pictures)
         found["masks"] = _outlined(compared.merge(masks[["image_id", "group_id"]]))
     diagnosed = table[table["truth"].notna()]

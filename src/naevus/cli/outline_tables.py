@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naevus.cli.score_tables import spread
+from naevus.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,13 +102,11 @@ def _curve(scores: OutlineScores) -> Table:
     table = _table(
         "at other thresholds", "below it a mask fails", "thresholded Jaccard", "share at or above"
     )
-    for row in scores.curve.itertuples():
-        if any(abs(row.threshold - shown) < 1e-9 for shown in _SHOWN):
-            table.add_row(
-                f"{row.threshold:.2f}",
-                f"{row.thresholded:.3f} ({row.thresholded_low:.3f} to {row.thresholded_high:.3f})",
-                f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})",
-            )
+    shown = scores.curve[scores.curve["threshold"].round(2).isin(_SHOWN)]
+    for threshold, *figures in shown.to_numpy(float).tolist():
+        table.add_row(
+            f"{threshold:.2f}", spread(Interval(*figures[:3])), spread(Interval(*figures[3:]))
+        )
     return table
 
 

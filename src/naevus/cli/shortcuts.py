@@ -163,7 +163,7 @@ def _by_metadata(
     known = records[records["diagnosis"].notna() & records["image_id"].isin(folds.index)]
     parts = pd.factorize(known["image_id"].map(folds))[0]
     guessed = by_metadata(known, known["diagnosis"].tolist(), parts, taxonomy.codes)
-    return guessed[known.index.get_indexer(list(ids))]
+    return guessed[known.index.get_indexer(pd.Index(ids))]
 
 
 def _told(hiding: Hiding, scores: ShortcutScores) -> dict[str, float]:

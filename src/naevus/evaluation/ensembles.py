@@ -87,7 +87,9 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
         weights = greedy_weights(logs[:, ~inside], truth[~inside])
         by_greedy[inside] = blended(logs[:, inside], weights).argmax(axis=1)
     member = truth[:, None] == np.unique(truth)[None, :]
-    right = [member & (answers == truth)[:, None] for answers in (by_mean, by_greedy)]
+    even_right, greedy_right = (
+        member & (answers == truth)[:, None] for answers in (by_mean, by_greedy)
+    )
     chosen = greedy_weights(logs, truth)
     return EnsembleScores(
         pictures=len(first),
@@ -96,7 +98,12 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
         mean=interval(by_mean),
         greedy=interval(by_greedy),
         gain=paired_difference(
-            "balanced accuracy, balanced decision", *right, member, groups, diagnoses
+            "balanced accuracy, balanced decision",
+            even_right,
+            greedy_right,
+            member,
+            groups,
+            diagnoses,
         ),
         weights=dict(zip(names, chosen.tolist(), strict=True)),
     )

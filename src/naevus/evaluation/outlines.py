@@ -128,23 +128,22 @@ def area_ratios(table: pd.DataFrame) -> pd.Series[float]:
     return ratios
 
 
-_Where = "Callable[[pd.DataFrame], pd.Series[bool]]"
-_CIRCUMSTANCES: Final[dict[str, tuple[str, _Where]]] = {
-    "lesion under 5 % of the picture": ("area", lambda table: table["area"] < AREAS[1]),
-    "lesion over 60 % of the picture": ("area", lambda table: table["area"] > AREAS[-2]),
-    "faint: ΔE to the skin under 12": ("contrast", lambda table: table["contrast"] < 12),
-    "hair over 5 % of the skin": ("hair", lambda table: table["hair"] > 0.05),
-    "lesion touches the border": ("border", lambda table: table["border"] > 0),
+_CIRCUMSTANCES: Final[dict[str, tuple[str, float, float]]] = {
+    "lesion under 5 % of the picture": ("area", -np.inf, AREAS[1]),
+    "lesion over 60 % of the picture": ("area", AREAS[-2], np.inf),
+    "faint: ΔE to the skin under 12": ("contrast", -np.inf, 12.0),
+    "hair over 5 % of the skin": ("hair", 0.05, np.inf),
+    "lesion touches the border": ("border", 0.0, np.inf),
 }
-"""Each with the column that must be there. Cuts were set before failures were looked at: about a
-tenth of ISIC 2018's pictures are faint or hairy."""
+"""Each with its column, and between which values that lies. The cuts were set before failures were
+looked at: about a tenth of ISIC 2018's pictures are faint or hairy."""
 NONE_OF_THESE: Final = "none of these"
 
 
 def _circumstances(table: pd.DataFrame) -> tuple[Circumstance, ...]:
     marks = {
-        name: where(table)
-        for name, (column, where) in _CIRCUMSTANCES.items()
+        name: table[column].between(low, high, inclusive="neither")
+        for name, (column, low, high) in _CIRCUMSTANCES.items()
         if column in table.columns and table[column].notna().any()
     }
     if not marks:

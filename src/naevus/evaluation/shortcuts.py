@@ -211,7 +211,7 @@ def _cross_fitted(
             # In a fold without one site or sex a column may be constant; that is no mistake.
             warnings.simplefilter("ignore", category=UserWarning)
             fitted.fit(columns[~inside], names[~inside])
-        places = [list(codes).index(code) for code in fitted.classes_]
+        places = np.array([list(codes).index(code) for code in fitted.classes_], np.intp)
         guessed[np.ix_(np.flatnonzero(inside), places)] = fitted.predict_proba(columns[inside])
     return guessed
 

@@ -58,7 +58,8 @@ def quantiles_of(values: ArrayLike, shares: Sequence[float]) -> Statistic:
         below = np.cumsum(weights[:, order], axis=1)
         below /= below[:, -1:].copy()
         found = [np.argmax(below >= share - _ROUNDING, axis=1) for share in shares]
-        return ordered[np.stack(found, axis=1)]
+        quantiles: NDArray[np.float64] = ordered[np.stack(found, axis=1)]
+        return quantiles
 
     return statistic
 
