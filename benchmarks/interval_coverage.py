@@ -125,7 +125,7 @@ def recall(lesions: int, wilson: bool) -> Draw:
     return draw
 
 
-def auc(lesions: int, bca: bool, others: int = 600) -> Draw:
+def auc(lesions: int, bca: bool, others: int = 200) -> Draw:
     """Return what draws the AUC of one class against others."""
 
     def draw(chance: np.random.Generator) -> Interval:
@@ -165,30 +165,31 @@ def figures() -> Iterator[Figure]:
     )
     yield Figure("median Jaccard", MASKS, float(ndtr(QUALITY)), jaccard(median))
     yield Figure(
-        "share of masks below 0.65 (Wilson)",
+        "share of masks below 0.65, Wilson",
         MASKS,
         float(ndtr(edge)),
         jaccard(lambda j, groups: Interval(*wilson_interval(j < JACCARD_THRESHOLD, groups)[:3])),
     )
     for count in (123, 46, 15):
         truth = float(ndtr(LEVELS["AKIEC"]))
-        yield Figure("recall of a class (Wilson)", count, truth, recall(count, wilson=True))
-        yield Figure("the same, bootstrap", count, truth, recall(count, wilson=False))
+        yield Figure("recall of a class, Wilson", count, truth, recall(count, wilson=True))
+        yield Figure("recall of a class, bootstrap", count, truth, recall(count, wilson=False))
     for count in (123, 46, 15):
         truth = float(ndtr(2 / np.sqrt(2)))
-        yield Figure("AUC of a class (BCa)", count, truth, auc(count, bca=True))
-        yield Figure("the same, percentiles", count, truth, auc(count, bca=False))
+        yield Figure("AUC of a class, BCa", count, truth, auc(count, bca=True))
+        yield Figure("AUC of a class, percentiles", count, truth, auc(count, bca=False))
 
 
 def main() -> None:
     """Print how often each interval holds the truth."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=500, help="data sets that are drawn")
+    parser.add_argument("--only", default="", help="figures whose name holds this, such as AUC")
     parser.add_argument("--seed", type=int, default=2018)
     chosen = parser.parse_args()
     print("| figure | lesions | truth | holds it | below it | above it | mean width |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    for figure in figures():
+    for figure in (each for each in figures() if chosen.only in each.name):
         chance = np.random.default_rng(chosen.seed)
         found = np.array([figure.draw(chance) for _ in range(chosen.repeats)])
         below, above = (found[:, 2] < figure.truth).mean(), (found[:, 1] > figure.truth).mean()

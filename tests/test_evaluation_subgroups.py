@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from naevus.errors import DataError
 from naevus.evaluation import subgroups
@@ -155,6 +157,26 @@ def test_holm_is_the_step_down_rule() -> None:
     with_hole = holm([*p, np.nan])
     assert with_hole[:12] == pytest.approx(expected)
     assert np.isnan(with_hole[12])
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=12))
+def test_holm_refuses_what_a_step_down_by_hand_refuses(p: list[float]) -> None:
+    tested = sorted((value, place) for place, value in enumerate(p) if value == value)
+    refused = set()
+    for rank, (value, place) in enumerate(tested):
+        if value * (len(tested) - rank) > 0.05:
+            break
+        refused.add(place)
+    corrected = holm(p)
+    assert {place for place, value in enumerate(corrected) if value <= 0.05} == refused
+    for value, raw in zip(corrected, p, strict=True):
+        assert (np.isnan(value) and np.isnan(raw)) or raw <= value <= 1
+
+
+def test_one_lesion_has_no_gap() -> None:
+    (one,) = subgroup_scores(["MEL"] * 2, ["MEL", "NV"], ["a", "a"], {"sex": ["female", None]})
+    assert (one.groups, one.pictures, one.small) == (1, 2, True)
+    assert (one.balanced_accuracy, one.gap, one.p, one.p_holm) == (None, None, None, None)
 
 
 def test_bands_begin_where_they_say() -> None:
