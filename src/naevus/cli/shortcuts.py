@@ -193,7 +193,7 @@ def _tables(scores: ShortcutScores, hiding: Hiding) -> Iterable[RenderableType]:
             spread(guess.melanoma),
         )
     table.add_row("chance", "", f"{scores.chance:.3f}", "0.500", "0.500", style="dim")
-    table.caption = "95 % intervals by lesion"
+    table.caption = "95 % intervals by lesion; AUCs rank balanced probabilities"
     yield table
     told = _told(hiding, scores)
     yield Text(
