@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.decoded import DecodedPictures
 from naevus.datasets.forms import Form, Source
-from naevus.inference.prediction import mask_file
+from naevus.inference.outfolder import mask_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
