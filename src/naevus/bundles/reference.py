@@ -1,0 +1,123 @@
+"""A bundle's statistics of training pictures, as one file of plain arrays."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from naevus.bundles.spec import EXPORT_AGAIN
+from naevus.errors import BundleError, DataError
+from naevus.evaluation.outliers.factors import FactorModel
+from naevus.evaluation.outliers.reference import Reference
+from naevus.files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+REFERENCE_FILE = "reference.npz"
+"""What bundles call the file; ``classifier.reference`` names it."""
+LARGEST = 8 * 1024**2
+"""Most bytes of a file that is read, and of all its arrays."""
+_MODELS: Final = ("lengths", "directions")
+_SCALES: Final = "scales"
+"""Two centres, two spreads, the threshold."""
+# What zipfile and NumPy raise where a file is damaged.
+_DAMAGE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def write_references(path: Path, references: Sequence[Reference]) -> None:
+    """Write the statistics of a bundle's classifier, one of each member, in order.
+
+    The same statistics give the same bytes.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, reference in enumerate(references):
+        for name in _MODELS:
+            model: FactorModel = getattr(reference, name)
+            arrays[f"{number}.{name}.mean"] = model.mean
+            arrays[f"{number}.{name}.basis"] = model.basis
+            arrays[f"{number}.{name}.variances"] = model.variances
+            arrays[f"{number}.{name}.noise"] = np.array(model.noise)
+        scales = (*reference.centres, *reference.spreads, reference.threshold)
+        arrays[f"{number}.{_SCALES}"] = np.array(scales)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def read_references(path: Path, members: int) -> tuple[Reference, ...]:
+    """Read what `write_references` wrote.
+
+    Args:
+        path: The file.
+        members: How many networks the bundle's classifier has.
+
+    Raises:
+        BundleError: It is absent, too large, damaged, or of another number of networks.
+    """
+    try:
+        arrays = _arrays(path)
+        references = tuple(_reference(arrays, number) for number in range(members))
+    except (*_DAMAGE, DataError) as error:
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BundleError(f"{path}: no usable statistics ({problem})", EXPORT_AGAIN) from error
+    if any(name.partition(".")[0] == str(members) for name in arrays):
+        raise BundleError(f"{path}: statistics of more than {members} networks", EXPORT_AGAIN)
+    return references
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(path) as stored:
+        size = sum(entry.file_size for entry in stored.infolist())
+    if max(size, path.stat().st_size) > LARGEST:
+        raise ValueError(f"more than {LARGEST // 1024**2} MB")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _reference(arrays: Arrays, number: int) -> Reference:
+    models = [_model(arrays, f"{number}.{name}") for name in _MODELS]
+    scales = _array(arrays, f"{number}.{_SCALES}", np.float64, 1)
+    if len(scales) != 5:
+        raise ValueError(f"{len(scales)} scales in place of 5")
+    first, second, one, other, threshold = scales.tolist()
+    return Reference(models[0], models[1], (first, second), (one, other), threshold)
+
+
+def _model(arrays: Arrays, name: str) -> FactorModel:
+    return FactorModel(
+        _array(arrays, f"{name}.mean", np.float32, 1),
+        _array(arrays, f"{name}.basis", np.float16, 2),
+        _array(arrays, f"{name}.variances", np.float32, 1),
+        float(_array(arrays, f"{name}.noise", np.float64, 0)),
+    )
+
+
+def _array(arrays: Arrays, name: str, kind: type[np.generic], axes: int) -> NDArray[Any]:
+    if name not in arrays:
+        raise ValueError(f"{name} is missing")
+    array = arrays[name]
+    if array.dtype != kind or array.ndim != axes:
+        raise ValueError(f"{name} is {array.dtype} of {array.ndim} axes")
+    return array

@@ -1,0 +1,1 @@
+"""How unlike the training pictures a picture is, from a classifier's embedding and logits."""

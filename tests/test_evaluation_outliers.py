@@ -1,0 +1,183 @@
+"""Scores of unlikeness: as other libraries compute them, and a threshold that keeps its promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from sklearn.covariance import shrunk_covariance
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from naevus.errors import ConfigError, DataError
+from naevus.evaluation.outliers.factors import FactorModel
+from naevus.evaluation.outliers.reference import LIMIT, Reference
+from naevus.evaluation.outliers.scores import (
+    class_means,
+    directions,
+    energy,
+    mahalanobis,
+    neighbour_distance,
+    shrunk_precision,
+)
+
+Floats = NDArray[np.float64]
+
+
+def cloud(count: int, seed: int, features: int = 40) -> Floats:
+    """Embeddings that vary in a few directions, and a little in all."""
+    chance = np.random.default_rng(seed)
+    ways = np.random.default_rng(0).normal(0, 1, (5, features))
+    return 3 + chance.normal(0, 1, (count, 5)) @ ways + chance.normal(0, 0.2, (count, features))
+
+
+def strange(count: int, seed: int, features: int = 40) -> Floats:
+    """Embeddings that vary in other directions."""
+    return 3 + np.random.default_rng(seed).normal(0, 1.2, (count, features))
+
+
+def test_energy_is_minus_the_log_of_summed_exponentials() -> None:
+    logits = np.random.default_rng(0).normal(0, 300, (50, 7))
+    np.testing.assert_allclose(energy(logits), -logsumexp(logits, axis=1))
+
+
+def test_mahalanobis_is_scipys_to_the_nearest_class() -> None:
+    rows, classes = cloud(300, 0), np.random.default_rng(1).integers(0, 3, 300)
+    means = class_means(rows, classes)
+    precision = shrunk_precision(rows, classes, 0.1)
+    expected = cdist(strange(40, 2), means, "mahalanobis", VI=precision).min(axis=1)
+    np.testing.assert_allclose(mahalanobis(strange(40, 2), means, precision), expected)
+
+
+def test_the_covariance_is_shrunk_as_scikit_learn_does() -> None:
+    rows, classes = cloud(300, 0), np.repeat(["a", "b", "c"], 100)
+    rest = np.concatenate([part - part.mean(axis=0) for part in np.split(rows, 3)])
+    expected = np.linalg.inv(shrunk_covariance(rest.T @ rest / 300, 0.3))
+    np.testing.assert_allclose(shrunk_precision(rows, classes, 0.3), expected)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 20])
+def test_neighbours_are_scikit_learns(neighbours: int) -> None:
+    bank, rows = cloud(200, 0), strange(600, 1)
+    found = NearestNeighbors(n_neighbors=neighbours).fit(directions(bank))
+    expected = found.kneighbors(directions(rows))[0][:, -1]
+    np.testing.assert_allclose(neighbour_distance(rows, bank, neighbours), expected, atol=1e-7)
+
+
+def test_an_embedding_of_zeros_has_no_direction_and_breaks_nothing() -> None:
+    rows = np.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(directions(rows), [[0.6, 0.8], [0, 0]])
+    np.testing.assert_allclose(neighbour_distance(rows, [[1.0, 0.0]], 1), [np.sqrt(0.8), 1])
+
+
+def test_factors_give_the_distance_of_their_covariance() -> None:
+    """The stored half precision costs a few thousandths of it."""
+    rows = cloud(400, 0)
+    model = FactorModel.fit(rows, 5)
+    by_sklearn = PCA(5, svd_solver="full").fit(rows)
+    scale = (len(rows) - 1) / len(rows)  # scikit-learn divides by one picture less
+    np.testing.assert_allclose(model.variances, by_sklearn.explained_variance_ * scale, rtol=1e-5)
+    assert model.noise == pytest.approx(by_sklearn.noise_variance_ * scale)
+    precision = by_sklearn.get_precision() / scale
+    expected = cdist(strange(30, 1), rows.mean(axis=0)[None], "mahalanobis", VI=precision)[:, 0]
+    np.testing.assert_allclose(model.distances(strange(30, 1)), expected, rtol=5e-3)
+
+
+def test_training_pictures_are_as_far_as_their_features_are_many() -> None:
+    """The mean squared Mahalanobis distance of what a Gaussian was fitted on is F.
+
+    Again but for the half precision.
+    """
+    rows = cloud(2000, 0)
+    squares = FactorModel.fit(rows, 5).distances(rows) ** 2
+    assert squares.mean() == pytest.approx(40, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "factors", "error", "problem"),
+    [
+        (cloud(20, 0), 0, ConfigError, "0 directions"),
+        (cloud(20, 0), 19, ConfigError, "19 directions from 20 pictures"),
+        (cloud(100, 0), 40, ConfigError, "of 40 features"),
+        (np.ones((20, 5)), 2, DataError, "vary in no more than 2"),
+        (np.full((20, 5), np.nan), 2, DataError, "not a finite number"),
+        (np.ones(20), 2, DataError, "not N x F"),
+    ],
+)
+def test_what_has_no_factors_is_refused(
+    rows: Floats, factors: int, error: type[Exception], problem: str
+) -> None:
+    with pytest.raises(error, match=problem):
+        FactorModel.fit(rows, factors)
+
+
+def lesions(count: int) -> list[str]:
+    """One picture of most lesions, and ten of one."""
+    return [f"lesion {max(number, 9)}" for number in range(count)]
+
+
+def test_dermoscopy_is_flagged_as_seldom_as_asked_and_other_pictures_are_flagged() -> None:
+    shares = []
+    for seed in range(20):
+        reference = Reference.fit(
+            cloud(500, seed), cloud(400, 100 + seed), lesions(400), factors=5, flagged=0.05
+        )
+        shares.append((reference.unlikeness(cloud(1000, 200 + seed)) > LIMIT).mean())
+        assert (reference.unlikeness(strange(200, seed)) > LIMIT).mean() > 0.95
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
+
+
+def test_an_ordinary_picture_is_about_nought() -> None:
+    reference = Reference.fit(cloud(500, 0), cloud(400, 1), lesions(400), factors=5)
+    assert abs(np.median(reference.unlikeness(cloud(1000, 2)))) < 0.1
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 99), st.integers(2, 60), st.sampled_from([0.01, 0.02, 0.1, 0.3]))
+def test_no_more_pictures_and_no_more_lesions_are_flagged_than_asked(
+    seed: int, sorts: int, share: float
+) -> None:
+    """On the pictures that set the threshold: exactly so, however they are grouped."""
+    chance = np.random.default_rng(seed)
+    groups = chance.zipf(1.5, 150) % sorts
+    own = cloud(150, seed)
+    reference = Reference.fit(cloud(200, 1), own, groups.tolist(), factors=5, flagged=share)
+    flagged = reference.unlikeness(own) > LIMIT * (1 + 1e-12)
+    sizes = np.bincount(groups)[groups]
+    by_lesion = (flagged / sizes).sum() / (1 / sizes).sum()
+    assert flagged.mean() <= share + 1e-9
+    assert by_lesion <= share + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("heldout", "groups", "flagged", "error", "problem"),
+    [
+        (cloud(9, 1), lesions(9), 0.0, ConfigError, "share 0.0 is not between"),
+        (cloud(9, 1), lesions(8), 0.02, DataError, "8 groups for 9"),
+        (cloud(9, 1)[:, :30], lesions(9), 0.02, DataError, "not N x 40"),
+        (cloud(0, 1), [], 0.02, DataError, "no picture"),
+        (np.repeat(cloud(1, 1), 9, axis=0), lesions(9), 0.02, DataError, "all alike"),
+    ],
+)
+def test_what_sets_no_threshold_is_refused(
+    heldout: Floats, groups: list[str], flagged: float, error: type[Exception], problem: str
+) -> None:
+    with pytest.raises(error, match=problem):
+        Reference.fit(cloud(100, 0), heldout, groups, factors=5, flagged=flagged)
+
+
+def test_another_networks_embeddings_are_refused() -> None:
+    reference = Reference.fit(cloud(100, 0), cloud(90, 1), lesions(90), factors=5)
+    with pytest.raises(DataError, match="not N x 40"):
+        reference.unlikeness(np.ones((3, 41)))
+
+
+@pytest.mark.parametrize(("shrinkage", "neighbours"), [(0.0, 1), (1.1, 1), (0.5, 0), (0.5, 11)])
+def test_settings_that_mean_nothing_are_refused(shrinkage: float, neighbours: int) -> None:
+    with pytest.raises(ConfigError):  # noqa: PT012
+        shrunk_precision(cloud(10, 0), np.zeros(10), shrinkage)
+        neighbour_distance(cloud(3, 1), cloud(10, 0), neighbours)
