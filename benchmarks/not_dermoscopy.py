@@ -32,7 +32,12 @@ from naevus.bundles.bundle import Bundle
 from naevus.datasets.folds import Folds
 from naevus.datasets.forms import Form, arrange
 from naevus.datasets.layouts import load
-from naevus.evaluation.intervals import Interval, weighted_intervals, wilson_interval
+from naevus.evaluation.intervals import (
+    Interval,
+    mean_interval,
+    weighted_intervals,
+    wilson_interval,
+)
 from naevus.evaluation.outliers.factors import FactorModel
 from naevus.evaluation.outliers.reference import FLAGGED, LIMIT, Reference
 from naevus.evaluation.outliers.scores import (
@@ -49,7 +54,7 @@ from naevus.images.read import read
 from naevus.inference.copies import FileSquares
 from naevus.inference.engines import Engine, open_engine
 from naevus.inference.stream import batches
-from other_pictures import other_pictures
+from other_pictures import SYNTHETIC, other_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -273,7 +278,7 @@ def _sum(material: Material, *scores: Score) -> Score:
 
 
 def _report(material: Material) -> None:
-    """Print how the chosen way does."""
+    """Print how the chosen way does, on pictures that no part of it was chosen or fitted on."""
     other = np.zeros((2, len(material.kinds)))
     own = np.zeros(len(material.groups))
     originals = np.zeros((2, len(material.originals.logits)))
@@ -286,60 +291,42 @@ def _report(material: Material) -> None:
         other[turn] = reference.unlikeness(material.others.embeddings)
         own[judged] = reference.unlikeness(material.heldout.embeddings[judged])
         originals[turn] = reference.unlikeness(material.originals.embeddings)
-    console.print("AUROC, against held-out dermoscopy (95 % interval by source and lesion):")
-    flagged = (other > LIMIT).mean(axis=0)
     for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
-        console.print(f"  {name}: {_auroc(material, other.mean(axis=0), own, chosen)}")
-    console.print(f"  the worst kinds: {_worst(material, other.mean(axis=0), own)}")
-    false = own > LIMIT
-    for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
-        share = wilson_interval(false[chosen], material.groups[chosen].tolist())
-        console.print(f"held-out dermoscopy flagged, {name}: {share} lesions")
-    console.print(
-        f"camera originals flagged: {(originals > LIMIT).sum(axis=1).tolist()} "
-        f"of {originals.shape[1]} with either threshold"
-    )
-    table = Table(title="flagged, of the pictures that are not dermoscopy")
-    for name in ("kind", "pictures", "sources", "share (95 % interval by source)"):
+        share = wilson_interval(own[chosen] > LIMIT, material.groups[chosen].tolist())
+        every = np.ones(len(material.kinds), bool)
+        console.print(f"held-out dermoscopy, {name}: flagged {share} lesions")
+        console.print(f"  AUROC {_auroc(material, every, other.mean(axis=0), own, chosen)}")
+    told = (originals > LIMIT).sum(axis=1).tolist()
+    console.print(f"camera originals flagged: {told} of {originals.shape[1]} by either half")
+    table = Table(title="Pictures that are not dermoscopy (95 % intervals by source)")
+    for name in ("kind", "pictures", "sources", "flagged", "AUROC"):
         table.add_column(name, justify="left" if name == "kind" else "right")
-    everything = np.ones(len(flagged), bool)
-    rows = [("all", everything), ("all but synthetic", material.kinds != "synthetic")]
-    rows += [(kind, material.kinds == kind) for kind in dict.fromkeys(material.kinds.tolist())]
-    for name, chosen in rows:
-        sources = material.sources[chosen]
-        share = _share(flagged[chosen], sources)
-        table.add_row(name, str(chosen.sum()), str(len(set(sources.tolist()))), share)
+    kinds = list(dict.fromkeys(material.kinds.tolist()))
+    rows = {"all": kinds, "all but synthetic": [kind for kind in kinds if kind != SYNTHETIC]}
+    for name, some in {**rows, **{kind: [kind] for kind in kinds}}.items():
+        chosen = np.isin(material.kinds, some)
+        sources = material.sources[chosen].tolist()
+        flagged = mean_interval((other > LIMIT).mean(axis=0)[chosen], sources)
+        auroc = _auroc(material, chosen, other.mean(axis=0), own, ~material.sharp)
+        # One source says nothing about how far others may be from it.
+        few = len(set(sources)) < 3
+        shown = [f"{each.value:.3f}" if few else str(each) for each in (flagged, auroc)]
+        table.add_row(name, str(len(sources)), str(len(set(sources))), *shown)
     console.print(table)
 
 
-def _auroc(material: Material, other: Floats, own: Floats, chosen: NDArray[np.bool_]) -> Interval:
-    truth = np.repeat([True, False], [len(other), int(chosen.sum())])
-    ranking = Ranking.of(truth, np.concatenate([other, own[chosen]]))
-    groups = [*material.sources.tolist(), *material.groups[chosen].tolist()]
+def _auroc(
+    material: Material,
+    others: NDArray[np.bool_],
+    other: Floats,
+    own: Floats,
+    chosen: NDArray[np.bool_],
+) -> Interval:
+    """Return how well some other pictures are ranked above some dermoscopic ones."""
+    truth = np.repeat([True, False], [int(others.sum()), int(chosen.sum())])
+    ranking = Ranking.of(truth, np.concatenate([other[others], own[chosen]]))
+    groups = [*material.sources[others].tolist(), *material.groups[chosen].tolist()]
     return weighted_intervals(ranking.auc, groups, truth.tolist())[0]
-
-
-def _worst(material: Material, other: Floats, own: Floats) -> str:
-    """Return the three kinds that are told worst, with their AUROC."""
-    ordinary = own[~material.sharp]
-    areas = {}
-    for kind in dict.fromkeys(material.kinds.tolist()):
-        values = other[material.kinds == kind]
-        truth = np.repeat([True, False], [len(values), len(ordinary)])
-        ranking = Ranking.of(truth, np.concatenate([values, ordinary]))
-        areas[kind] = float(ranking.auc(np.ones((1, len(truth)))))
-    worst = sorted(areas, key=lambda kind: areas[kind])[:3]
-    return ", ".join(f"{kind} {areas[kind]:.3f}" for kind in worst)
-
-
-def _share(flagged: Floats, sources: NDArray[np.str_]) -> str:
-    if len(set(sources.tolist())) < 3:
-        return f"{flagged.mean():.3f}"
-
-    def mean(weights: Floats) -> Floats:
-        return (weights @ flagged / weights.sum(axis=1))[:, None]
-
-    return str(weighted_intervals(mean, sources.tolist())[0])
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ def _tinted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     low, high = np.percentile(grey, (2, 98))
     share = np.clip((grey - low) / max(high - low, 1), 0, 1)[..., None]
     dark, light = np.asarray(_RAMPS[rng.integers(len(_RAMPS))], np.float32)
-    return (dark + share * (light - dark)).astype(np.uint8)
+    return np.asarray(dark + share * (light - dark), np.uint8)
 
 
 def _synthetic(part: Part, count: int) -> Iterator[Other]:
@@ -244,7 +244,7 @@ def _gradient(rng: np.random.Generator) -> Pixels:
     start, end = rng.uniform(0, 255, (2, 3))
     share = np.linspace(0, 1, _SIDE)[:, None, None]
     shape = np.broadcast_to(start + share * (end - start), (_SIDE, _SIDE, 3))
-    return np.rot90(shape, rng.integers(4)).astype(np.uint8)
+    return np.asarray(np.rot90(shape, int(rng.integers(4))), np.uint8)
 
 
 def _text(rng: np.random.Generator) -> Pixels:

@@ -64,14 +64,15 @@ def test_the_covariance_is_shrunk_as_scikit_learn_does() -> None:
 def test_neighbours_are_scikit_learns(neighbours: int) -> None:
     bank, rows = cloud(200, 0), strange(600, 1)
     found = NearestNeighbors(n_neighbors=neighbours).fit(directions(bank))
-    expected = found.kneighbors(directions(rows))[0][:, -1]
+    expected = np.asarray(found.kneighbors(directions(rows))[0])[:, -1]
     np.testing.assert_allclose(neighbour_distance(rows, bank, neighbours), expected, atol=1e-7)
 
 
 def test_an_embedding_of_zeros_has_no_direction_and_breaks_nothing() -> None:
     rows = np.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(directions(rows), [[0.6, 0.8], [0, 0]])
-    np.testing.assert_allclose(neighbour_distance(rows, [[1.0, 0.0]], 1), [np.sqrt(0.8), 1])
+    np.testing.assert_allclose(directions(rows), np.array([[0.6, 0.8], [0, 0]]))
+    distances = neighbour_distance(rows, [[1.0, 0.0]], 1)
+    np.testing.assert_allclose(distances, np.array([np.sqrt(0.8), 1]))
 
 
 def test_factors_give_the_distance_of_their_covariance() -> None:

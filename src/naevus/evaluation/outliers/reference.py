@@ -129,7 +129,7 @@ def _together(
     distances: NDArray[np.float64], centres: NDArray[np.float64], spreads: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     scaled: NDArray[np.float64] = (distances - centres[:, None]) / spreads[:, None]
-    return scaled.mean(axis=0)
+    return np.asarray(scaled.mean(axis=0))
 
 
 def _weights(groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -28,7 +28,7 @@ def energy(logits: ArrayLike) -> NDArray[np.float64]:
     """
     rows = checked_features(logits)
     top = rows.max(axis=1)
-    return -(top + np.log(np.exp(rows - top[:, None]).sum(axis=1)))
+    return np.asarray(-(top + np.log(np.exp(rows - top[:, None]).sum(axis=1))))
 
 
 def directions(embeddings: ArrayLike) -> NDArray[np.float64]:
