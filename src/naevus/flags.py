@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FLAGS: Final[dict[str, str]] = {
+    "not_dermoscopy": (
+        "The picture is unlike the dermoscopic pictures that the networks learnt from: what they "
+        "say of it means little."
+    ),
     "empty_mask": "No lesion was found in the picture.",
     "implausible_mask": (
         "The outline covers nearly nothing or nearly all of the picture: it can hardly be a lesion."

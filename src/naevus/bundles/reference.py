@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.bundles.bundle import Bundle
+
     Arrays = Mapping[str, NDArray[Any]]
 
 REFERENCE_FILE = "reference.npz"
@@ -85,6 +87,18 @@ def read_references(path: Path, members: int) -> tuple[Reference, ...]:
     if any(name.partition(".")[0] == str(members) for name in arrays):
         raise BundleError(f"{path}: statistics of more than {members} networks", EXPORT_AGAIN)
     return references
+
+
+def references_of(bundle: Bundle) -> tuple[Reference | None, ...]:
+    """Return the statistics of each member of a bundle's classifier; None where it has none.
+
+    Raises:
+        BundleError: The file cannot be used.
+    """
+    classifier = bundle.classifier
+    if classifier.reference is None:
+        return (None,) * len(classifier.members)
+    return read_references(bundle.folder / classifier.reference, len(classifier.members))
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from naevus.bundles.reference import references_of
+from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.datasets.forms import Form
-from naevus.errors import ConfigError
+from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
@@ -49,6 +51,9 @@ class Answers(NamedTuple):
         sets: N x C, which classes are in the prediction set; None where there are no thresholds.
         embeddings: N x F pooled features, the members' one beside the other; None where a graph
             gives none.
+        unlikeness: N, how unlike dermoscopy the pictures are
+            (`evaluation.outliers.reference.Reference`), the mean over the members whose bundle has
+            statistics of it; above 1 they are flagged. None where no bundle has.
         activations: For each member N x C x h x w class activation maps, divided by its
             temperature; their mean over places and members is the natural logit but for a
             constant. None where a graph gives none.
@@ -61,6 +66,7 @@ class Answers(NamedTuple):
     spread: NDArray[np.float64] | None
     sets: NDArray[np.bool_] | None
     embeddings: NDArray[np.float32] | None
+    unlikeness: NDArray[np.float64] | None
     activations: tuple[NDArray[np.float32], ...] | None
 
 
@@ -126,6 +132,9 @@ class Classifier:
             for bundle, member in pairs
         )
         self.forms = different_forms(self.members)
+        self._references = [each for bundle in self.bundles for each in references_of(bundle)]
+        if any(self._references):
+            self.require("embedding", "statistics of training pictures")
 
     @property
     def needs_mask(self) -> bool:
@@ -189,6 +198,7 @@ class Classifier:
             self._spread(seen, natural.argmax(axis=1)),
             None if self.conformal is None else self.conformal.sets(said.natural),
             _embeddings(means),
+            self._unlikeness(means),
             self._activations(means),
         )
 
@@ -225,6 +235,20 @@ class Classifier:
             for each in outputs
         ]
         return np.asarray(np.std(given, axis=0))
+
+    def _unlikeness(self, means: Sequence[Outputs]) -> NDArray[np.float64] | None:
+        found = []
+        for member, reference, each in zip(self.members, self._references, means, strict=True):
+            if reference is None:
+                continue
+            try:
+                found.append(reference.unlikeness(each["embedding"]))
+            except DataError as error:
+                raise BundleError(
+                    f"{member.bundle.folder}: its statistics are not of this network ({error})",
+                    EXPORT_AGAIN,
+                ) from error
+        return mean(found) if found else None
 
     def _activations(self, means: Sequence[Outputs]) -> tuple[NDArray[np.float32], ...] | None:
         if any("cam" not in each for each in means):

@@ -68,6 +68,9 @@ class Prediction:
             thresholds, several bundles answer, or several views are seen.
         level: With which probability the set holds the truth, 0..1.
         flags: What to know before relying on it: code → sentence (`naevus.flags`).
+        unlikeness: How unlike the dermoscopic pictures that the networks learnt from it is: about
+            0 for most of those, above 1 where it is flagged; None where the bundle has no
+            statistics of them.
         embedding: F pooled features of the networks; None where they give none.
         taxonomy: Name of the set of diagnoses, where it is a known one.
         packed_mask: The bits of ``mask``, row by row, eight in a byte.
@@ -88,6 +91,7 @@ class Prediction:
     prediction_set: tuple[str, ...] | None = None
     level: float | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
+    unlikeness: float | None = None
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
     taxonomy: str | None = field(default=None, repr=False)
     packed_mask: NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -171,6 +175,7 @@ class Prediction:
             "spread": self.spread,
             "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
             "level": self.level,
+            "unlikeness": self.unlikeness,
             "flags": dict(self.flags),
             "box": None if self.box is None else self.box._asdict(),
             "mask_share": self.mask_share,

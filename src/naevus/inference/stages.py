@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import PictureError
+from naevus.evaluation.outliers.reference import LIMIT
 from naevus.flags import explained
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
@@ -209,6 +210,7 @@ class Job:
             return found
         sets, conformal = answers.sets, classifier.conformal
         embeddings, spread = answers.embeddings, answers.spread
+        unlike = None if answers.unlikeness is None else float(answers.unlikeness[number])
         return replace(
             found,
             probabilities=_by_code(classifier.classes, answers.natural[number]),
@@ -217,6 +219,8 @@ class Job:
             spread=None if spread is None else float(spread[number]),
             prediction_set=None if sets is None else _within(classifier.classes, sets[number]),
             level=None if conformal is None else conformal.level,
+            unlikeness=unlike,
+            flags=explained((*finished.flags, *outlier_flags(unlike))),
             embedding=None if embeddings is None else embeddings[number],
             taxonomy=classifier.taxonomy,
             activations=self._activations(answers, finished.cut, number),
@@ -255,6 +259,11 @@ def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
     if mask is None or plausible(mask):
         return ()
     return ("implausible_mask",) if area_share(mask) else ("empty_mask",)
+
+
+def outlier_flags(unlikeness: float | None) -> tuple[str, ...]:
+    """Return ``not_dermoscopy`` where a picture is farther from dermoscopy than the limit."""
+    return ("not_dermoscopy",) if unlikeness is not None and unlikeness > LIMIT else ()
 
 
 def _refusal(given: Given, error: PictureError) -> Refused:

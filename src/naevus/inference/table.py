@@ -32,7 +32,8 @@ class Schema:
     ``b_<code>``: balanced ones; ``decision_probable, decision_balanced``: the codes of their
     maxima; ``prediction_set``: the classes that cannot be ruled out; ``members``: natural
     probabilities, member by member, in the order of the metadata's list; ``doubt``: one minus the
-    greatest natural probability; ``spread``: how far members and views are apart; ``flags``;
+    greatest natural probability; ``spread``: how far members and views are apart;
+    ``unlikeness``: how unlike the training pictures, above 1 where flagged; ``flags``;
     ``mask_share``: share of the picture; ``crop_mode``: what the classifier really saw;
     ``bundles``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probabilities and what follows from them is null.
@@ -62,6 +63,7 @@ class Schema:
             ("members", pa.list_(pa.list_(pa.float32()))),
             ("doubt", pa.float64()),
             ("spread", pa.float64()),
+            ("unlikeness", pa.float64()),
             ("flags", pa.list_(pa.string())),
             ("mask_share", pa.float64()),
             ("crop_mode", pa.string()),
@@ -83,6 +85,7 @@ class Schema:
             "members": None if said.members is None else said.members.tolist(),
             "doubt": said.doubt,
             "spread": said.spread,
+            "unlikeness": said.unlikeness,
             "flags": list(said.flags),
             "mask_share": said.mask_share,
             "crop_mode": said.crop_mode,
@@ -195,6 +198,7 @@ def first_of(path: Path) -> Prediction:
         probabilities={code: row[f"p_{code}"] for code in told["classes"]},
         balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
         spread=row["spread"],
+        unlikeness=row["unlikeness"],
         prediction_set=None if within is None else tuple(within),
         level=told["level"],
         flags=explained(row["flags"]),

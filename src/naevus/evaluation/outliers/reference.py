@@ -74,7 +74,8 @@ class Reference:
             heldout: M x F embeddings of dermoscopic pictures that the network never saw: those it
                 learnt from are nearer to one another than a new picture is to them.
             groups: M group ids of the latter.
-            factors: Directions of each model.
+            factors: Directions of each model; at most half as many as features and a quarter as
+                many as training pictures.
             flagged: The share of the latter that may be flagged: of the pictures, and of the
                 groups with each picture counting for its part of the group.
 
@@ -89,7 +90,8 @@ class Reference:
         if len(groups) != len(new):
             raise DataError(f"{len(groups)} groups for {len(new)} held-out embeddings")
         weights = _weights(groups)
-        models = FactorModel.fit(known, factors), FactorModel.fit(directions(known), factors)
+        count = min(factors, known.shape[1] // 2, len(known) // 4)
+        models = FactorModel.fit(known, count), FactorModel.fit(directions(known), count)
         found = _distances(models, new)
         centres = np.median(found, axis=1)
         spreads = np.quantile(found, 0.98, axis=1) - centres
