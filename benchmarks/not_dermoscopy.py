@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -30,7 +31,7 @@ from rich.table import Table
 
 from naevus.bundles.bundle import Bundle
 from naevus.datasets.folds import Folds
-from naevus.datasets.forms import Form, arrange
+from naevus.datasets.forms import Form, Source, arrange, render
 from naevus.datasets.layouts import load
 from naevus.evaluation.intervals import (
     Interval,
@@ -50,8 +51,8 @@ from naevus.evaluation.outliers.scores import (
 )
 from naevus.evaluation.weighted import Ranking
 from naevus.files import sha256_of
+from naevus.images.geometry import resize
 from naevus.images.read import read
-from naevus.inference.copies import FileSquares
 from naevus.inference.engines import Engine, open_engine
 from naevus.inference.stream import batches
 from other_pictures import SYNTHETIC, other_pictures
@@ -68,6 +69,7 @@ Item = TypeVar("Item")
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3.csv"
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
+CACHED, COPIED = 256, 224  # sides of the data's pictures and of their sharper copies, pixels
 BANK = 4000
 console = Console(width=None if os.isatty(1) else 150, highlight=False)
 
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("part", choices=("choosing", "report"))
     parser.add_argument("bundle", type=Path, help="a classifier of one fold")
     parser.add_argument("packages", type=Path, help="where the packages were downloaded to")
+    parser.add_argument("--keep", type=Path, help="folder where what is seen of dermoscopy is kept")
     parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
     parser.add_argument("--originals", type=Path, default=SHARED / "originals")
     asked = parser.parse_args()
@@ -147,17 +150,31 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
         colour_constancy=spec.colour_constancy,
     )
 
-    def of(ids: Sequence[str], paths: dict[str, Path]) -> Seen:
-        squares = FileSquares(bundle, paths, None)
-        return _seen(engine, ids, lambda image_id: squares[image_id])
+    def of(ids: Sequence[str], paths: dict[str, Path], side: int) -> Seen:
+        """See dermoscopy by way of squares as a training cache holds them, as an export does."""
+        cached = replace(form, size=side)
+
+        def square(image_id: str) -> NDArray[np.uint8]:
+            pixels = render(Source(image_id, paths[image_id]), cached).pixels
+            return resize(pixels, form.size, form.size)
+
+        kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{sha256_of(str(side), *ids)}.npz"
+        if kept and kept.exists():
+            with np.load(kept, allow_pickle=False) as arrays:
+                return Seen(arrays["embeddings"], arrays["logits"])
+        seen = _seen(engine, ids, square)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(kept, allow_pickle=False, **seen._asdict())
+        return seen
 
     def original(path: Path) -> NDArray[np.uint8]:
         return arrange(read(path, shortest=form.size), None, form).pixels
 
     others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
-    soft, crisp = of(heldout, files), of(sharp, copies)
+    soft, crisp = of(heldout, files, CACHED), of(sharp, copies, COPIED)
     return Material(
-        of(learnt, files),
+        of(learnt, files, CACHED),
         np.array([diagnosis[image_id] for image_id in learnt]),
         Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
         np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
