@@ -137,7 +137,9 @@ def test_several_networks_tell_their_mean(tmp_path: Path) -> None:
         for reference, member in zip(references, classifier.members, strict=True)
     ]
     assert np.ptp(own, axis=0).min() > 0.01
-    np.testing.assert_allclose(classifier.answers([batch]).unlikeness, np.mean(own, axis=0))
+    told = classifier.answers([batch]).unlikeness
+    assert told is not None
+    np.testing.assert_allclose(told, np.mean(own, axis=0))
 
 
 def test_a_bundle_without_statistics_says_nothing_and_leaves_it_to_others(
@@ -148,7 +150,10 @@ def test_a_bundle_without_statistics_says_nothing_and_leaves_it_to_others(
     assert "not_dermoscopy" not in said.flags
     batch = resize(stripes(), 32, 32)[None]
     alone = Classifier(bundle).answers([batch]).unlikeness
-    np.testing.assert_array_equal(Classifier([plain, bundle]).answers([batch]).unlikeness, alone)
+    assert alone is not None
+    both = Classifier([plain, bundle]).answers([batch]).unlikeness
+    assert both is not None
+    np.testing.assert_array_equal(both, alone)
 
 
 def test_statistics_of_another_network_are_refused(plain: Bundle) -> None:
