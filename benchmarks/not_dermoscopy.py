@@ -224,7 +224,8 @@ def _measured(material: Material, score: Score, kinds: Sequence[str]) -> list[st
         false[judged] = own[judged] > threshold
     ordinary = own[~material.sharp]
     truth = np.repeat([True, False], [len(other), len(ordinary)])
-    auc = float(Ranking.of(truth, np.concatenate([other, ordinary])).auc(np.ones((1, len(truth)))))
+    ranking = Ranking.of(truth, np.concatenate([other, ordinary]))
+    auc = ranking.auc(np.ones((1, len(truth))))[0, 0]
     rates = [
         flagged.mean(),
         false[~material.sharp].mean(),
