@@ -71,7 +71,7 @@ FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3.csv"
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 CACHED, COPIED = 256, 224  # sides of the data's pictures and of their sharper copies, pixels
 BANK = 4000
-console = Console(width=None if os.isatty(1) else 150, highlight=False)
+console = Console(width=None if os.isatty(1) else 220, highlight=False)
 
 
 class Seen(NamedTuple):
@@ -208,7 +208,7 @@ def _choose(material: Material) -> None:
     kinds = list(dict.fromkeys(material.kinds.tolist()))
     table = Table(title=f"{len(material.kinds)} other pictures; % flagged, of each kind too")
     for name in ("way", "AUROC", "flagged", "dermoscopy", "sharp", *kinds):
-        table.add_column(name, justify="left" if name == "way" else "right")
+        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
     for name, score in _ways(material).items():
         table.add_row(name, *_measured(material, score, kinds))
     console.print(table)
