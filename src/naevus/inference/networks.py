@@ -71,7 +71,10 @@ def open_networks(
         diagnoses = (
             pool.submit(Classifier, diagnosing, **how, prevalence=shares) if diagnosing else None
         )
-        return Networks(outlines and outlines.result(), diagnoses and diagnoses.result())
+        return Networks(
+            None if outlines is None else outlines.result(),
+            None if diagnoses is None else diagnoses.result(),
+        )
 
 
 def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:

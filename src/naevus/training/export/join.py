@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.bundle import check_place, write_bundle
+from naevus.bundles.reference import REFERENCE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import RunError
 from naevus.training.export.answers import diagnosing_entry, outlining_entry
@@ -19,6 +20,7 @@ from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.pictures import squares
 from naevus.training.export.provenance import about, add, limits_of
+from naevus.training.export.reference import reference_entry
 from naevus.training.export.stored import StoredGraphs
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
     The graphs are made anew from the stored weights. Each is compared, in OpenVINO and 32 bits,
     with its network in torch, where possible on pictures that the network never saw; only when all
     agree is anything written. Temperature, prediction sets and scores are from the runs' answers
-    to held-out pictures.
+    to held-out pictures; so is the threshold beyond which a picture is flagged as no dermoscopy.
 
     Args:
         runs: Runs of either task.
@@ -147,13 +149,18 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
+            if classes:
+                place = folder / REFERENCE_FILE
+                add(says, reference_entry(graphs, part.sources, wishes.precision, place))
+                files |= {place.name: place} if place.exists() else {}
+                steps.one()
             judging = _graphs_of(chosen, graphs, part, folder, wishes)
             add(says, _costs(part, judging, wishes, steps))
         return write_bundle(out, BundleSpec.model_validate(says), files)
 
 
 class _Steps:
-    """Counts what is done: one step a graph that is checked or measured, or a table judged."""
+    """Counts what is done: a step a graph checked or measured, a table judged, a reference."""
 
     def __init__(
         self,
@@ -162,7 +169,7 @@ class _Steps:
         to_measure: Sequence[Sequence[TrainedMember]],
     ) -> None:
         measured_graphs = sum(map(len, to_measure))
-        self._total = sum(len(part.members) + 1 for part in parts)
+        self._total = sum(len(part.members) + 1 + (part.task == "classification") for part in parts)
         self._total += measured_graphs * len(variants()) if measured_graphs else 0
         self._done, self._tell = 0, tell
         tell(0, self._total)
