@@ -18,8 +18,9 @@ from naevus.evaluation.clinic import (
     malignant,
     melanoma,
     roc_curve,
+    targets_of,
 )
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import BINARY, ISIC2018
 
 CODES = ISIC2018.codes
 
@@ -47,6 +48,21 @@ def test_targets_add_up_their_diagnoses() -> None:
     found = malignant(natural, truth, ISIC2018)
     np.testing.assert_allclose(found.probability, natural[:, [0, 2, 3]].sum(axis=1))
     assert found.truth.tolist() == [code in {"MEL", "BCC", "AKIEC"} for code in truth]
+
+
+def test_targets_are_those_with_both_sides() -> None:
+    natural, truth = answers()
+    names = [target.name for target in targets_of(natural, truth, ISIC2018)]
+    assert names == ["melanoma", "malignant"]
+    benign = ["NV" if code in {"MEL", "BCC", "AKIEC"} else code for code in truth]
+    assert targets_of(natural, benign, ISIC2018) == ()
+    without = ["BCC" if code == "MEL" else code for code in truth]
+    assert [target.name for target in targets_of(natural, without, ISIC2018)] == ["malignant"]
+    only = ["MEL" if code == "NV" else "BCC" for code in truth]
+    assert [target.name for target in targets_of(natural, only, ISIC2018)] == ["melanoma"]
+    sides = ["BENIGN", "MALIGNANT"]
+    (target,) = targets_of([[0.8, 0.2], [0.3, 0.7]], sides, BINARY)
+    assert target.probability.tolist() == [0.2, 0.7]
 
 
 def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:

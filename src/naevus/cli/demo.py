@@ -207,6 +207,7 @@ def _scores(
     """Return each figure with its interval and what it was measured on."""
     import pandas as pd
 
+    from naevus.evaluation.judged import judged, with_truth
     from naevus.evaluation.outoffold import classification_scores, scored, segmentation_scores
 
     outlined, diagnosed = segmentation.join(), classification.join()
@@ -225,15 +226,9 @@ def _scores(
         ),
     }
     table = pd.read_parquet(out / "predictions" / "predictions.parquet")
-    facts = unseen.table.set_index("image_id")
-    table = table.assign(
-        truth=table["image_id"].map(facts["diagnosis"]),
-        group_id=table["image_id"].map(facts["group_id"]),
-    )
-    natural, balanced = (
-        table[[f"{kind}_{code}" for code in taxonomy.codes]].to_numpy() for kind in "pb"
-    )
-    _, on_unseen = scored(table, natural, balanced, taxonomy)
+    answers = judged(with_truth(table, unseen.table), taxonomy, out / "predictions" / "masks")
+    assert answers.diagnosed is not None  # all that is unseen has a diagnosis
+    _, on_unseen = scored(*answers.diagnosed)
     figures["balanced accuracy, unseen"] = (
         on_unseen["balanced_accuracy"],
         f"{len(table)} pictures no fold saw, all folds together",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from naevus.cli.answers import is_run, truth_of
 from naevus.cli.console import console, errors, progress
-from naevus.errors import DataError, RunError
+from naevus.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,15 +69,8 @@ def evaluate(
       naevus evaluate runs/cls --pictures ISIC2018_Task3_Training_Input_sharp
       naevus evaluate answers --data ISIC2018
     """
-    scored: dict[str, Scored]
-    if (results / "run.toml").exists():
-        scored = _of_run(results, pictures)
-    elif (results / "predictions.parquet").exists():
-        scored = _of_predictions(results, data)
-    else:
-        raise RunError(
-            f"{results}: is neither a run nor predictions", "name a folder of train or predict"
-        )
+    of_run = is_run(results)
+    scored = _of_run(results, pictures) if of_run else _of_predictions(results, data)
     _show(scored, as_json=json)
 
 
@@ -163,40 +157,16 @@ def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:
 def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
     import pandas as pd
 
-    from naevus.datasets.layouts import load
-    from naevus.evaluation.scoring.folders import compare_folder
+    from naevus.evaluation.judged import judged, with_truth
 
-    if data is None:
-        raise DataError(f"{folder}: needs the truth", "name its data set with --data")
-    dataset = load(data)
-    table = pd.read_parquet(folder / "predictions.parquet")
-    truth = dataset.table.drop_duplicates("image_id").set_index("image_id")
-    table = table[table["image_id"].isin(truth.index)]
-    table = table.assign(
-        truth=table["image_id"].map(truth["diagnosis"]),
-        group_id=table["image_id"].map(truth["group_id"]),
-        mask_path=table["image_id"].map(truth["mask_path"]),
-    )
+    dataset = truth_of(folder, data)
+    table = with_truth(pd.read_parquet(folder / "predictions.parquet"), dataset.table)
+    there = judged(table, dataset.taxonomy, folder / "masks")
     found: dict[str, Scored] = {}
-    masks = table[table["mask_path"].notna()]
-    if len(masks) and (folder / "masks").is_dir():
-        paths = map(Path, masks["mask_path"])
-        truths = dict(zip(masks["image_id"], paths, strict=True))
-        there = truth.loc[masks["image_id"], "path"].dropna()
-        pictures = {str(image_id): Path(path) for image_id, path in there.items()}
-        compared = compare_folder(truths, folder / "masks", pictures)
-        found["masks"] = _outlined(compared.merge(masks[["image_id", "group_id"]]))
-    diagnosed = table[table["truth"].notna()]
-    codes = dataset.taxonomy.codes
-    if len(diagnosed) and f"p_{codes[0]}" in table.columns:
-        natural, balanced = (
-            diagnosed[[f"{kind}_{code}" for code in codes]].to_numpy() for kind in "pb"
-        )
-        found["diagnoses"] = _diagnosed(diagnosed, natural, balanced, dataset.taxonomy)
-    if not found:
-        raise DataError(
-            f"{data}: has no truth for the pictures of {folder}", "name the data set they are from"
-        )
+    if there.outlined is not None:
+        found["masks"] = _outlined(there.outlined)
+    if there.diagnosed is not None:
+        found["diagnoses"] = _diagnosed(*there.diagnosed)
     return found
 
 

@@ -55,8 +55,24 @@ def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> T
     Raises:
         DataError: As :func:`target_of`.
     """
-    codes = [diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant]
-    return target_of("malignant", codes, natural, truth, taxonomy)
+    return target_of("malignant", _malignant(taxonomy), natural, truth, taxonomy)
+
+
+def targets_of(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> tuple[Target, ...]:
+    """Return those of `melanoma` and `malignant` that the truth has both sides of; maybe none.
+
+    Raises:
+        DataError: The probabilities are none, or they and the truth do not belong together.
+    """
+    present = {taxonomy.index(code) for code in set(truth)}
+    found = []
+    for make, codes in ((melanoma, ["MEL"]), (malignant, _malignant(taxonomy))):
+        inside = present.intersection(
+            taxonomy.index(code) for code in codes if code in taxonomy.codes
+        )
+        if inside and present - inside:
+            found.append(make(natural, truth, taxonomy))
+    return tuple(found)
 
 
 def target_of(
@@ -192,6 +208,10 @@ def decision_curve(
     table = pd.DataFrame(found, columns=["net_benefit", "low", "high"])
     table.insert(0, "threshold", cuts)
     return table.assign(act_on_all=worth.mean(axis=0))
+
+
+def _malignant(taxonomy: Taxonomy) -> list[str]:
+    return [diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant]
 
 
 class _Figures:

@@ -1,0 +1,124 @@
+"""Predictions beside the truth: what can be judged of a table of them, and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from naevus.errors import DataError
+from naevus.evaluation.outoffold import probabilities, taxonomy_of
+from naevus.evaluation.scoring.folders import compare_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from naevus.taxonomy import Taxonomy
+
+_KNOWN = {
+    "diagnosis": "truth",
+    "group_id": "group_id",
+    "mask_path": "mask_path",
+    "path": "picture_path",
+}
+
+
+class Diagnosed(NamedTuple):
+    """Pictures with their true diagnosis and probabilities.
+
+    Attributes:
+        table: ``image_id, group_id, truth``; maybe ``fold`` and ``members``.
+        natural: N x C.
+        balanced: N x C.
+        taxonomy: The C diagnoses.
+    """
+
+    table: pd.DataFrame
+    natural: NDArray[np.float64]
+    balanced: NDArray[np.float64]
+    taxonomy: Taxonomy
+
+
+def with_truth(predictions: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions of known pictures with what a data set knows of them.
+
+    Args:
+        predictions: One row a picture, with ``image_id``.
+        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``. Of a picture
+            that stands in several parts, each column is the first that is known.
+
+    Returns:
+        The rows with ``truth``, ``group_id``, ``mask_path`` and ``picture_path``.
+    """
+    known = records[["image_id", *_KNOWN]].groupby("image_id").first().rename(columns=_KNOWN)
+    there = predictions[predictions["image_id"].isin(known.index)]
+    mine = there.drop(columns=list(known.columns), errors="ignore")
+    return mine.merge(known, left_on="image_id", right_index=True).reset_index(drop=True)
+
+
+class Judged(NamedTuple):
+    """What there is to judge of predictions; at least one of both.
+
+    Attributes:
+        diagnosed: Pictures with a true diagnosis.
+        outlined: What `compare_folder` gives of pictures with a true mask, and ``group_id``.
+    """
+
+    diagnosed: Diagnosed | None
+    outlined: pd.DataFrame | None
+
+
+def judged(table: pd.DataFrame, taxonomy: Taxonomy, masks: Path) -> Judged:
+    """Judge predictions by their truth.
+
+    Args:
+        table: From `with_truth`; ``p_<code>`` and ``b_<code>``, if there are diagnoses, are natural
+            and balanced probabilities.
+        taxonomy: The diagnoses of the truth.
+        masks: The folder of predicted masks; it need not be there.
+
+    Raises:
+        DataError: There is no truth at all, or a predicted mask is absent or of another size.
+        PictureError: A mask cannot be read.
+    """
+    found = Judged(_diagnosed(table, taxonomy), _outlined(table, masks))
+    if found.diagnosed is None and found.outlined is None:
+        raise DataError(
+            "the data set has no truth for these pictures", "name the one that they are from"
+        )
+    return found
+
+
+def heldout_diagnosed(table: pd.DataFrame) -> Diagnosed:
+    """Return what an out-of-fold table of logits says.
+
+    Raises:
+        DataError: It is none.
+    """
+    taxonomy = taxonomy_of(table)
+    return Diagnosed(table, *probabilities(table, taxonomy), taxonomy)
+
+
+def _diagnosed(table: pd.DataFrame, taxonomy: Taxonomy) -> Diagnosed | None:
+    columns = {kind: [f"{kind}_{code}" for code in taxonomy.codes] for kind in "pb"}
+    if not set(columns["p"] + columns["b"]) <= set(table.columns):
+        return None
+    there = table["truth"].notna() & table[columns["p"][0]].notna()
+    rows = table[there].reset_index(drop=True)
+    if rows.empty:
+        return None
+    natural, balanced = (rows[columns[kind]].to_numpy(np.float64) for kind in "pb")
+    return Diagnosed(rows, natural, balanced, taxonomy)
+
+
+def _outlined(table: pd.DataFrame, masks: Path) -> pd.DataFrame | None:
+    masked = table[table["mask_path"].notna()]
+    if masked.empty or not masks.is_dir():
+        return None
+    truths = dict(zip(masked["image_id"], map(Path, masked["mask_path"]), strict=True))
+    seen = masked[masked["picture_path"].notna()]
+    pictures = dict(zip(seen["image_id"], map(Path, seen["picture_path"]), strict=True))
+    compared = compare_folder(truths, masks, pictures)
+    return compared.merge(masked[["image_id", "group_id"]], on="image_id")
