@@ -1,11 +1,12 @@
-"""The report: figures, page, files beside it, galleries, and the command."""
+"""The report: its parts, its galleries, the files beside it, and the command."""
 
 from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from io import StringIO
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -18,63 +19,28 @@ from typer.testing import CliRunner
 from naevus.cli.report import report
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
-from naevus.errors import DataError, RunError
+from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.decisions import rebalance
+from naevus.evaluation.judged import Diagnosed
+from naevus.evaluation.scoring.segmentation import MaskScore
 from naevus.files import write_json
 from naevus.images.read import read_mask, write_png
-from naevus.reports.content.pictures import _disagreement, _in_turn
-from naevus.reports.document import Document, Drawing, Section, Table
+from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
 from naevus.reports.figures import style
-from naevus.reports.figures.confusion import confusion_figure
-from naevus.reports.figures.coverage import risk_coverage_figure
-from naevus.reports.figures.jaccard import jaccard_figure
-from naevus.reports.page import grid_of, render
+from naevus.reports.predicted import of_predictions
 from naevus.reports.report import make_report, write_report
-from naevus.reports.results import of_predictions
+from naevus.reports.results import Results
+from naevus.reports.trained import of_run
 from naevus.taxonomy import ISIC2018
+from tests.html_outline import Outline
+from tests.onnx_graphs import classification_bundle
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from naevus.bundles.bundle import Bundle
     from naevus.datasets.records import Dataset
 
 app = typer.Typer()
 app.command()(report)
-
-
-class Outline(HTMLParser):
-    """Collects tags, ids, references, texts."""
-
-    VOID = frozenset({"meta", "br", "img", "link", "input"})
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.open: list[str] = []
-        self.images = 0
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if "id" in values:
-            self.ids.append(values["id"] or "")
-        for name in ("src", "href", "xlink:href"):
-            if name in values:
-                self.addresses.append(values[name] or "")
-        self.images += tag == "img"
-        assert tag != "img" or "alt" in values
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +51,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def predictions(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return classification_bundle(tmp_path_factory.mktemp("bundle") / "b", explained=True)
+
+
+@pytest.fixture(scope="module")
+def predictions(data: Dataset, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Answers of two made-up networks, and masks that are shifted by a pixel."""
     folder = tmp_path_factory.mktemp("predicted")
     random = np.random.default_rng(0)
@@ -103,7 +74,8 @@ def predictions(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     masked = data.with_masks().table.drop_duplicates("image_id")
     only_masks = masked[~masked["image_id"].isin(table["image_id"])][["image_id"]]
     pd.concat([table, only_masks]).to_parquet(folder / "predictions.parquet")
-    write_json(folder / "predict.json", {"views": "none", "bundles": ["abc"]})
+    made_with = {"views": "flips", "engine": "openvino", "bundles": [bundle.sha256]}
+    write_json(folder / "predict.json", {"classifier": made_with, "masks": True})
     (folder / "refused.csv").write_text("image_id,path,problem\nbroken,broken.jpg,is empty\n")
     for row in data.with_masks().rows():
         assert row.mask_path is not None
@@ -113,15 +85,21 @@ def predictions(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def written(data: Dataset, predictions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    document = make_report(of_predictions(predictions, data))
-    return write_report(document, tmp_path_factory.mktemp("report")).parent
+def written(
+    data: Dataset, predictions: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    document = make_report(of_predictions(predictions, data, [bundle]))
+    return write_report(document, tmp_path_factory.mktemp("report"), figures=True).parent
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
     page = (written / "report.html").read_text()
     outline = Outline(page)
     assert outline.open == []
+    assert outline.headings[0] == ("h1", "Report of " + outline.title.removeprefix("Report of "))
+    levels = [int(level[1]) for level, _ in outline.headings]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert outline.first_text_of_main.startswith("Of ")
     assert len(outline.ids) == len(set(outline.ids))
     ids = set(outline.ids)
     for address in outline.addresses:
@@ -139,10 +117,31 @@ def test_galleries_show_each_kind(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     galleries = values["sections"]["pictures"]["pictures"]
     assert set(galleries) == {
-        "best", "worst", "doubtful", "disagreed", "best-masks", "worst-masks",
+        "best", "worst", "doubtful", "disagreed", "best-masks", "usual-masks", "worst-masks",
     }  # fmt: skip
-    assert Outline(page).images == sum(map(len, galleries.values()))
+    with_heat = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
+    assert Outline(page).images == sum(map(len, galleries.values())) + with_heat
     assert not set(galleries["best"]) & set(galleries["worst"])
+    assert "Heat maps:" in page
+
+
+def test_heat_maps_need_the_bundles_of_the_predictions(
+    data: Dataset, predictions: Path, tmp_path: Path
+) -> None:
+    other = classification_bundle(tmp_path / "other", explained=True, seeds=(5,))
+    with pytest.raises(BundleError, match="other classification bundles"):
+        of_predictions(predictions, data, [other])
+    without = make_report(of_predictions(predictions, data))
+    unseen = make_report(of_predictions(predictions, data), pictures=False)
+    assert {section.name for section in without.sections} == {
+        "pictures", *(section.name for section in unseen.sections),
+    }  # fmt: skip
+    assert not any(
+        picture.heat
+        for section in without.sections
+        for gallery in section.galleries
+        for picture in gallery.pictures
+    )
 
 
 def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
@@ -154,9 +153,13 @@ def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
         table = pd.read_csv(written / "tables" / f"{name}.csv")
         stored = pd.read_parquet(written / "tables" / f"{name}.parquet")
         pd.testing.assert_frame_equal(table, pd.read_csv(StringIO(stored.to_csv(index=False))))
+        rows = json.loads((written / "tables" / f"{name}.json").read_text())
+        assert len(rows) == len(table)
+        assert all(list(row) == list(table.columns) for row in rows)
     figures = {path.stem for path in (written / "figures").iterdir()}
     assert figures == {
-        "confusion", "roc", "precision-recall", "reliability", "risk-coverage", "jaccard",
+        "confusion", "clinic-roc", "net-benefit", "roc", "precision-recall", "reliability",
+        "risk-coverage", "jaccard",
     }  # fmt: skip
     for name in figures:
         ET.parse(written / "figures" / f"{name}.svg")
@@ -167,73 +170,34 @@ def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     scores = pd.read_csv(written / "tables" / "scores.csv").set_index("score")["value"]
     masks = pd.read_csv(written / "tables" / "mask-scores.csv").set_index("score")["value"]
-    assert f"{scores['balanced accuracy']:.1%}" in values["summary"]
+    assert f"{100 * scores['balanced accuracy']:.1f} %" in values["summary"]
     assert f"{masks['jaccard']:.3f}" in values["summary"]
     (unanswered,) = values["sections"]["data"]["tables"]["unanswered"]
     assert unanswered == {"image_id": "broken", "why": "is empty"}
-
-
-def test_the_same_values_give_the_same_figure() -> None:
-    drawn = style.svg(jaccard_figure([0.2, 0.9]))
-    assert drawn == style.svg(jaccard_figure([0.2, 0.9]))
-    assert style.pdf(jaccard_figure([0.2])) == style.pdf(jaccard_figure([0.2]))
-
-
-def test_inlined_figures_share_no_ids_and_take_the_ink_of_the_page() -> None:
-    curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.0, 0.1]})
-    drawn = style.svg(risk_coverage_figure(curve))
-    first, second = style.inlined(drawn, "one"), style.inlined(drawn, "other")
-    ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
-    assert ids[0]
-    assert not ids[0] & ids[1]
-    assert style.INK in drawn
-    assert style.INK not in first
-    assert "currentColor" in first
-    assert "<style" not in first
-    assert "share of wrong answers" in first  # texts are texts
-
-
-def test_numbers_are_for_reading_and_intervals_share_a_cell() -> None:
-    frame = pd.DataFrame(
-        {
-            "class": ["MEL", "<NV>"],
-            "recall": [0.5, None],
-            "recall_low": [0.4, None],
-            "recall_high": [0.6, None],
-            "pictures": [12000, 3],
-            "small": [False, True],
-        }
+    (note,) = values["notes"]
+    assert "not known" in note
+    command = values["sections"]["provenance"]["command"].split("\n")
+    assert command[0] == (
+        "naevus predict PICTURES --bundle BUNDLE --views flips --engine openvino --out OUT"
     )
-    grid = grid_of(Table("classes", "By class", frame))
-    assert grid.headings == [("class", False), ("recall", True), ("pictures", True)]
-    words = [[cell.words for cell in cells] for cells, _ in grid.rows]
-    assert words == [["MEL", "0.500 (0.400 to 0.600)", "12,000"], ["<NV>", "", "3"]]
-    assert [float(cells[2].key) for cells, _ in grid.rows] == [12000, 3]
-    assert [grey for _, grey in grid.rows] == [False, True]
-    figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["A", "B"])
-    section = Section(
-        "s", "S", tables=(Table("t", "T", frame),), drawings=(Drawing("c", "C", figure),)
-    )
-    page = render(Document("t", "s", (section,)), {"c": style.svg(figure)})
-    assert "&lt;NV&gt;" in page
-    assert "<NV>" not in page
+    assert command[1] == "naevus report OUT --data data"
 
 
-def test_the_best_are_one_of_each_class_in_turn() -> None:
+def test_the_best_are_one_of_each_classin_turn() -> None:
     classes = np.array([0, 0, 0, 1, 1, 2])
     right = np.array([True, True, True, True, False, True])
     order = np.array([2, 0, 1, 4, 3, 5])
-    assert _in_turn(order, classes, right).tolist() == [2, 3, 5, 0, 1]
+    assert in_turn(order, classes, right).tolist() == [2, 3, 5, 0, 1]
 
 
 def test_disagreement_is_between_networks_or_within_a_lesion() -> None:
     natural = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
     table = pd.DataFrame({"group_id": ["a", "a", "b"]})
-    apart, _ = _disagreement(table, natural)
+    apart, _ = disagreement(table, natural)
     assert apart == pytest.approx([0.4, 0.4, 0])
     members: list[Any] = [[[1, 0], [0, 1]], [[0.3, 0.7], [0.3, 0.7]], [[1, 0], [1, 0]]]
     table["members"] = members
-    apart, _ = _disagreement(table, natural)
+    apart, _ = disagreement(table, natural)
     assert apart == pytest.approx([np.log(2), 0, 0])
 
 
@@ -265,12 +229,125 @@ def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -
     sections = values["sections"]
     assert "pictures" not in sections
     assert "subgroups" not in sections
-    assert values["summary"].startswith("Held out while training: ")
+    assert ", held out while training, " in values["summary"]
+    assert values["notes"] == []
     assert len(sections["data"]["tables"]["unanswered"]) == 2
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
-    assert (run.folder / "report" / "figures" / "learning-loss.svg").exists()
+    assert not (run.folder / "report" / "figures").exists()
+    page = (run.folder / "report" / "report.html").read_text()
+    assert 'id="figure-learning-loss"' in page
+    assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
+    assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
+    counts = {row["what"]: row["pictures"] for row in sections["data"]["tables"]["counts"]}
+    judged, due = counts["judged"], counts["held out by finished folds"]
+    assert judged == len(heldout) - 2 == due - 2
+    assert "balanced accuracy" in result.output
+    assert "Against the rest" in result.output
     recipe = {row["name"]: row["value"] for row in sections["provenance"]["tables"]["recipe"]}
     assert recipe["network.backbone"] == "test_resnet"
+
+
+def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> None:
+    from tests.finished_runs import finished_run  # late: torch takes seconds
+
+    run = finished_run(tmp_path / "run", "segmentation", data.root, folds=(0, 1))
+    masked = data.part("task1").with_masks().table.set_index("image_id")
+    heldout = []
+    for fold in (0, 1):
+        ids = sorted(set(run.folds.held_out(fold)) & set(masked.index))
+        scores = np.linspace(0.5, 0.95, len(ids))
+        table = pd.DataFrame({"image_id": ids, "group_id": masked.loc[ids, "group_id"].to_numpy()})
+        for name in MaskScore._fields:
+            table[name] = scores
+        table["thresholded"] = np.where(scores < 0.65, 0, scores)
+        heldout.append(table.assign(fold=fold))
+        for image_id in ids:
+            mask = read_mask(Path(str(masked.loc[image_id, "mask_path"])))
+            write_png(run.folder / "masks" / f"{image_id}_segmentation.png", mask)
+    document = make_report(of_run(run.folder, pd.concat(heldout, ignore_index=True), data))
+    names = [section.name for section in document.sections]
+    assert names == ["masks", "pictures", "data", "provenance"]
+    both = pd.concat(heldout)
+    assert f"mean Jaccard index of {both['jaccard'].mean():.3f}" in document.summary
+    assert document.keys[0].value == f"{both['jaccard'].mean():.3f}"
+    galleries = {gallery.name: gallery for gallery in document.sections[1].galleries}
+    worst = [picture.words[0] for picture in galleries["worst-masks"].pictures]
+    assert worst[0] == "Jaccard 0.500"
+    assert worst == sorted(worst)
+
+
+def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:
+    jaccard = np.linspace(0.4, 0.9, 41)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{number:02}" for number in range(41)],
+            "group_id": [f"g{number // 2}" for number in range(41)],
+            "jaccard": jaccard,
+        }
+    )
+    best, usual, worst = of_masks(table.sample(frac=1, random_state=0))
+    assert [chosen.image_id for chosen in best.pictures][:3] == ["i40", "i39", "i37"]
+    assert [chosen.image_id for chosen in worst.pictures][:3] == ["i00", "i02", "i04"]
+    assert usual.pictures[0].image_id == "i20"
+    assert one_a_group(np.array([3, 2, 0, 1]), table).tolist() == [3, 0]
+
+
+def test_ten_thousand_pictures_make_a_page_of_bounded_size(tmp_path: Path) -> None:
+    """What grows with the pictures is thinned: curves, listed pictures, rows of tables."""
+    sizes = {}
+    for count in (1_000, 10_000):
+        results = many(count)
+        document = make_report(results)
+        page = write_report(document, tmp_path / str(count))
+        assert len(document.tables) > 10
+        assert max(len(table.frame) for table in document.tables) <= 2 * 50  # the net benefit
+        scores = next(table.frame for table in document.tables if table.name == "scores")
+        assert (
+            (scores["value_low"] <= scores["value"]) & (scores["value"] <= scores["value_high"])
+        ).all()
+        confusion = next(table.frame for table in document.tables if table.name == "confusion")
+        assert confusion.drop(columns="truth").to_numpy().sum() == count
+        sizes[count] = page.stat().st_size
+    assert sizes[10_000] < 1_000_000
+    assert sizes[10_000] < 1.5 * sizes[1_000]
+
+
+def many(count: int) -> Results:
+    """Return results of drawn probabilities, two pictures a lesion."""
+    chance = np.random.default_rng(0)
+    shares = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
+    truth = chance.choice(7, count // 2, p=shares).repeat(2)
+    logits = chance.normal(0, 1.3, (count, 7)) + 2 * np.eye(7)[truth]
+    natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{number}" for number in range(count)],
+            "group_id": [f"g{number // 2}" for number in range(count)],
+            "truth": np.array(ISIC2018.codes, object)[truth],
+            "fold": np.arange(count) // 2 % 5,
+        }
+    )
+    records = pd.DataFrame(index=pd.Index(table["image_id"]))
+    for name in ("path", "mask_path", "site", "confirmation"):
+        records[name] = pd.Series(pd.NA, index=records.index, dtype="string")
+    records["lesion_id"] = table["group_id"].to_numpy()
+    records["sex"] = np.where(np.arange(count) // 2 % 3 == 0, "female", "male")
+    records["age"] = pd.Series(20.0 + np.arange(count) // 2 % 60, index=records.index)
+    return Results(
+        name="many",
+        unseen=True,
+        diagnosed=Diagnosed(table, natural, rebalance(natural, shares), ISIC2018),
+        outlined=None,
+        masks=None,
+        own_masks=False,
+        records=records,
+        history=None,
+        counts=(),
+        unanswered=pd.DataFrame({"image_id": [], "why": []}),
+        facts={},
+        command="",
+        classifier_of=lambda _: None,
+    )
 
 
 def test_what_is_no_result_is_refused(data: Dataset, predictions: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus.cli.answers import is_run, truth_of
 from naevus.cli.console import console, errors, progress
-from naevus.errors import DataError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from naevus.datasets.records import Dataset
     from naevus.reports.results import Results
 
@@ -23,45 +25,50 @@ def report(
         Path | None,
         typer.Option(help="Its data set; of a run the one it was trained on, if it is there."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write to; report/ inside RUN by default.")
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="What PREDICTIONS were made with: shows heat maps. A run has its own."),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Whether small copies of pictures are shown.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; report/ inside RUN|PREDICTIONS by default."),
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write the figures as SVG and PDF too, for a paper.")
+    ] = False,
 ) -> None:
     """Write a report: scores, figures, subgroups, and the pictures most worth a look.
 
-    One page, report.html, that needs no network and prints well; beside it every table as CSV and
-    Parquet, every figure as SVG and PDF, and all values in report.json. It may hold small copies
-    of pictures.
+    One page, report.html, that needs no network and prints well; beside it every table as CSV,
+    JSON and Parquet, and all values in report.json. It holds small copies of pictures where the
+    data set is at hand: show it to those who may see them, or make it with --no-pictures.
 
     Examples:
       naevus report runs/cls
-      naevus report runs/cls --data ISIC2018 --out cls-report
-      naevus report answers --data ISIC2018
+      naevus report runs/cls --data ISIC2018 --out cls-report --figures
+      naevus report answers --data ISIC2018 --bundle runs/cls
     """
+    from naevus.cli.summary import show
     from naevus.reports.report import make_report, write_report
 
-    if (results / "run.toml").exists():
-        found = _of_run(results, data)
-    elif (results / "predictions.parquet").exists():
-        found = _of_predictions(results, data)
-    else:
-        raise RunError(
-            f"{results}: is neither a run nor predictions", "name a folder of train or predict"
-        )
+    of_run = is_run(results)
+    found = _of_run(results, data) if of_run else _of_predictions(results, data, bundle or ())
     with progress("reading pictures") as move:
-        document = make_report(found, move)
-    page = write_report(document, out or results / "report")
-    console.print(document.summary, markup=False)
-    console.print(f"{page}", soft_wrap=True)
+        document = make_report(found, move, pictures=pictures)
+    page = write_report(document, out or results / "report", figures=figures)
+    show(document)
+    console.print(f"{page}", soft_wrap=True, markup=False)
 
 
 def _of_run(folder: Path, data: Path | None) -> Results:
-    from naevus.reports.results import of_run
+    from naevus.reports.trained import of_run
     from naevus.training.run import Run
 
     run = Run.open(folder)
-    table = run.join()
-    return of_run(folder, table, _dataset(data, Path(run.inputs["data"])))
+    return of_run(folder, run.join(), _dataset(data, Path(run.inputs["data"])))
 
 
 def _dataset(named: Path | None, trained: Path) -> Dataset | None:
@@ -73,10 +80,10 @@ def _dataset(named: Path | None, trained: Path) -> Dataset | None:
     return load(named or trained)
 
 
-def _of_predictions(folder: Path, data: Path | None) -> Results:
-    from naevus.datasets.layouts import load
-    from naevus.reports.results import of_predictions
+def _of_predictions(folder: Path, data: Path | None, named: Sequence[Path]) -> Results:
+    from naevus.bundles.bundle import find_bundles
+    from naevus.reports.predicted import of_predictions
 
-    if data is None:
-        raise DataError(f"{folder}: needs the truth", "name its data set with --data")
-    return of_predictions(folder, load(data))
+    dataset = truth_of(folder, data)
+    bundles = [each for each in find_bundles(named) if each.spec.classifier is not None]
+    return of_predictions(folder, dataset, bundles)

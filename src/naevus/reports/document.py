@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Key(NamedTuple):
+    """A figure that stands large at the top.
+
+    Attributes:
+        label: What it is.
+        value: The figure, as it is read.
+        note: Its interval, or what it was counted on.
+    """
+
+    label: str
+    value: str
+    note: str = ""
+
+
 class Table(NamedTuple):
     """A table of the report; it is also written to a file of its own.
 
@@ -45,7 +59,9 @@ class Thumbnail(NamedTuple):
     image_id: str
     words: tuple[str, ...]
     jpeg: str
-    """Base64."""
+    """Base64, with its outlines."""
+    heat: str
+    """The same with its heat map; empty where there is none."""
     right: bool | None
     """Whether the answer is right; None where there is none to judge."""
 
@@ -81,8 +97,22 @@ class Document:
         title: What it is about.
         summary: Its result in a sentence or two.
         sections: Its parts, in order.
+        keys: The figures that matter most.
+        notes: What a reader has to know of all of it.
     """
 
     title: str
     summary: str
     sections: tuple[Section, ...]
+    keys: tuple[Key, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables of all sections."""
+        return tuple(table for section in self.sections for table in section.tables)
+
+    @property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """The figures of all sections."""
+        return tuple(drawing for section in self.sections for drawing in section.drawings)

@@ -16,9 +16,15 @@ from naevus.reports.figures.style import inlined
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from naevus.reports.document import Document, Table
+    from naevus.reports.document import Document, Section, Table
 
 _SMALL = "small"
+_NOTHING = 1e-9
+"""What is less is a rounding error."""
+_SHORT = 28
+"""Letters up to which a cell is one line."""
+_NARROW, _GAP, _ARROW = 64, 3, 2
+"""Letters up to which a table stands beside a figure; those that edges and arrows take."""
 
 
 class Cell(NamedTuple):
@@ -26,6 +32,11 @@ class Cell(NamedTuple):
 
     words: str
     key: str
+
+    @property
+    def long(self) -> bool:
+        """Whether it may be broken into lines."""
+        return len(self.words) > _SHORT
 
 
 class Grid(NamedTuple):
@@ -40,6 +51,18 @@ class Grid(NamedTuple):
     rows: list[tuple[list[Cell], bool]]
     """Cells, and whether the row is greyed."""
 
+    @property
+    def narrow(self) -> bool:
+        """Whether it finds room beside a figure."""
+        if self.folded or not self.rows:
+            return False
+        columns = zip(*(cells for cells, _ in self.rows), strict=True)
+        widths = [
+            max(_ARROW + max(map(len, heading.split())), *(len(cell.words) for cell in column))
+            for (heading, _), column in zip(self.headings, columns, strict=True)
+        ]
+        return sum(widths) + _GAP * len(widths) <= _NARROW
+
 
 def render(document: Document, drawn: Mapping[str, str]) -> str:
     """Return the page.
@@ -53,7 +76,13 @@ def render(document: Document, drawn: Mapping[str, str]) -> str:
         name: Markup(inlined(svg, name))  # noqa: S704
         for name, svg in drawn.items()
     }
-    return _template().render(document=document, figures=figures, grid=grid_of, version=__version__)
+    return _template().render(
+        document=document, figures=figures, grids_of=_grids_of, version=__version__
+    )
+
+
+def _grids_of(section: Section) -> list[Grid]:
+    return [grid_of(table) for table in section.tables]
 
 
 def grid_of(table: Table) -> Grid:
@@ -96,6 +125,7 @@ def words_of(value: object) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
+        value = 0.0 if abs(value) < _NOTHING else value
         if value.is_integer() and abs(value) >= 2:
             return f"{value:,.0f}"
         return f"{value:.1g}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"

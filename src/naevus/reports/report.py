@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from naevus.files import atomic, write_bytes, write_json, write_text
-from naevus.reports.content import background, diagnoses, outlines
+from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
 from naevus.reports.content.pictures import gallery_section
 from naevus.reports.document import Document, Section
 from naevus.reports.figures import style
@@ -17,58 +17,77 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from naevus.reports.document import Key
     from naevus.reports.results import Results
 
 PAGE = "report.html"
+_SEEN = (
+    "Whether the networks had seen these pictures in training is not known here: scores of "
+    "pictures that they learnt from are too good."
+)
 
 
-def make_report(results: Results, progress: Callable[[int, int], None] | None = None) -> Document:
+def make_report(
+    results: Results,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    pictures: bool = True,
+) -> Document:
     """Put a report together.
 
     Args:
         results: The answers, and what is known of them.
         progress: Called with (done, total) pictures of the galleries.
+        pictures: Whether there are galleries.
 
     Raises:
         DataError: The answers contradict themselves.
         NaevusError: scikit-learn is not installed.
     """
+    which = ", held out while training," if results.unseen else ""
     sections: list[Section | None] = []
-    sentences = []
+    sentences: list[str] = []
+    keys: list[Key] = []
     if results.diagnosed is not None:
         answers = diagnoses.answers_of(results.diagnosed)
-        sentences.append(diagnoses.summary(answers))
+        sentences.append(diagnoses.summary(answers, which))
+        keys += diagnoses.keys(answers)
         sections += [
             diagnoses.score_section(answers),
-            diagnoses.ranking_section(answers),
-            diagnoses.calibration_section(answers),
-            diagnoses.abstaining_section(answers),
+            ranking.clinic_section(answers),
+            ranking.ranking_section(answers),
+            honesty.calibration_section(answers),
+            honesty.abstaining_section(answers),
         ]
         if results.records is not None:
             sections.append(background.subgroup_section(answers, results.records))
     if results.outlined is not None:
         intervals = outlines.mask_intervals(results.outlined)
-        sentences.append(outlines.summary(results.outlined, intervals))
+        sentences.append(outlines.summary(results.outlined, intervals, which))
+        keys += outlines.keys(results.outlined, intervals)
         sections.append(outlines.mask_section(results.outlined, intervals))
-    sections.append(gallery_section(results, progress))
+    if pictures:
+        sections.append(gallery_section(results, progress))
     if results.history is not None:
         sections.append(background.training_section(results.history))
     sections += [background.data_section(results), background.provenance_section(results)]
-    seen = "Held out while training: " if results.unseen else "Predicted: "
     return Document(
         title=f"Report of {results.name}",
-        summary=seen + " And ".join(sentences),
+        summary=" ".join(sentences),
         sections=tuple(section for section in sections if section is not None),
+        keys=tuple(keys),
+        notes=() if results.unseen else (_SEEN,),
     )
 
 
-def write_report(document: Document, out: Path) -> Path:
-    """Write the page, and beside it every table and figure as files of their own.
+def write_report(document: Document, out: Path, *, figures: bool = False) -> Path:
+    """Write the page, and beside it every table as files of their own.
 
     Args:
         document: The report.
-        out: A folder: ``report.html``, ``report.json``, ``tables/*.csv`` and ``*.parquet``,
-            ``figures/*.svg`` and ``*.pdf``.
+        out: A folder: ``report.html``, ``report.json``, ``tables/*.csv``, ``*.json`` and
+            ``*.parquet``.
+        figures: Whether every figure is also written, for a paper: ``figures/*.svg``, ``*.pdf``.
 
     Returns:
         The page.
@@ -76,14 +95,15 @@ def write_report(document: Document, out: Path) -> Path:
     Raises:
         NaevusError: A file cannot be written.
     """
+    for table in document.tables:
+        write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
+        write_json(out / "tables" / f"{table.name}.json", _rows(table.frame))
+        with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
+            table.frame.to_parquet(temporary, index=False)
     drawn = {}
-    for section in document.sections:
-        for table in section.tables:
-            write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
-            with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
-                table.frame.to_parquet(temporary, index=False)
-        for drawing in section.drawings:
-            drawn[drawing.name] = style.svg(drawing.figure)
+    for drawing in document.drawings:
+        drawn[drawing.name] = style.svg(drawing.figure)
+        if figures:
             write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
             write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
     write_json(out / "report.json", as_json(document))
@@ -96,6 +116,7 @@ def as_json(document: Document) -> dict[str, Any]:
     return {
         "title": document.title,
         "summary": document.summary,
+        "notes": list(document.notes),
         "sections": {
             section.name: {
                 "title": section.title,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from naevus.reports.document import Drawing, Section, Table
 from naevus.reports.figures.learning import learning_figure
 
 if TYPE_CHECKING:
+    from naevus.evaluation.judged import Diagnosed
     from naevus.reports.content.diagnoses import Answers
     from naevus.reports.results import Results
 
@@ -22,19 +23,28 @@ _CURVES = {"loss": "training loss", "inner_score": "score on the inner part"}
 def training_section(history: pd.DataFrame) -> Section:
     """Return learning curves and the last epoch of each fold."""
     columns = [name for name in _CURVES if name in history and history[name].notna().any()]
-    last = history.groupby("fold").tail(1)
-    shown = ["fold", "epoch", *columns, "seconds"]
+    folds = history.groupby("fold")
+    last = folds.tail(1).set_index("fold")
+    table = pd.DataFrame(
+        {
+            "fold": last.index,
+            "epochs": (last["epoch"] + 1).to_numpy(),
+            **{_CURVES[name]: last[name].to_numpy() for name in columns},
+        }
+    )
+    if "seconds" in history:
+        table["seconds"] = folds["seconds"].sum().reindex(last.index).round().to_numpy(int)
     return Section(
         "training",
         "Training",
         ("The inner part is of whole lesions, and no picture of it is learnt from.",),
-        (Table("last-epochs", "The last epoch", last[[name for name in shown if name in last]]),),
+        (Table("last-epochs", "Where it ended", table),),
         tuple(
             Drawing(
                 f"learning-{name.replace('_', '-')}",
                 _CURVES[name].capitalize(),
                 learning_figure(history, name, _CURVES[name]),
-                f"It ends at {history.loc[history[name].notna(), name].iloc[-1]:.3f}.",
+                "By epoch, a line a fold.",
             )
             for name in columns
         ),
@@ -95,30 +105,24 @@ def subgroup_section(answers: Answers, records: pd.DataFrame) -> Section | None:
 
 def data_section(results: Results) -> Section:
     """Return how much of everything there is, and what was left out."""
-    notes, tables = [], []
     pictures = results.pictures
-    together = int((pictures["group_id"].value_counts() > 1).sum())
-    notes.append(
-        f"{len(pictures):,} pictures of {pictures['group_id'].nunique():,} lesions are judged; "
-        f"{together:,} lesions have more than one picture."
-    )
+    several = int((pictures["group_id"].value_counts() > 1).sum())
+    counts = pd.DataFrame(
+        [one._asdict() for one in results.counts]
+        + [
+            {"what": "without an answer", "pictures": len(results.unanswered)},
+            {"what": "lesions with several pictures", "lesions": several},
+            *_duplicates(results),
+        ]
+    ).astype({"pictures": "Int64", "lesions": "Int64"})
+    tables = [Table("counts", "Pictures and lesions", counts)]
     if results.diagnosed is not None:
-        by_class = results.diagnosed.table.groupby("truth")
-        codes = [code for code in results.diagnosed.taxonomy.codes if code in by_class.groups]
-        counts = pd.DataFrame(
-            {
-                "class": codes,
-                "pictures": [int(by_class.size()[code]) for code in codes],
-                "lesions": [int(by_class["group_id"].nunique()[code]) for code in codes],
-            }
+        tables.append(Table("class-counts", "Diagnoses", _by_class(results.diagnosed)))
+    if len(results.unanswered):
+        tables.append(
+            Table("unanswered", "Without an answer", results.unanswered, folded=_long(results))
         )
-        tables.append(Table("class-counts", "Diagnoses", counts))
-    notes += _of_records(results)
-    count = len(results.unanswered)
-    notes.append(f"{count:,} pictures have no answer." if count else "Every picture has an answer.")
-    if count:
-        tables.append(Table("unanswered", "Without an answer", results.unanswered))
-    return Section("data", "Data", tuple(notes), tuple(tables))
+    return Section("data", "Data", tuple(_about(results)), tuple(tables))
 
 
 def provenance_section(results: Results) -> Section:
@@ -141,13 +145,37 @@ def provenance_section(results: Results) -> Section:
     )
 
 
-def _of_records(results: Results) -> list[str]:
+def _by_class(diagnosed: Diagnosed) -> pd.DataFrame:
+    classes = diagnosed.table.groupby("truth")["group_id"]
+    names = {one.code: one.name for one in diagnosed.taxonomy.diagnoses}
+    present = [code for code in names if code in classes.groups]
+    table = pd.DataFrame({"class": present, "name": [names[code] for code in present]})
+    table["pictures"] = classes.size()[present].to_numpy()
+    table["lesions"] = classes.nunique()[present].to_numpy()
+    table["share of pictures"] = table["pictures"] / table["pictures"].sum()
+    return table
+
+
+def _duplicates(results: Results) -> list[dict[str, Any]]:
+    """Return how many groups join lesions under several ids: their pictures are duplicates."""
+    if results.records is None:
+        return []
+    pictures = results.pictures.set_index("image_id")["group_id"]
+    lesions = results.records["lesion_id"].groupby(pictures).nunique()
+    return [{"what": "groups that join lesions known by several ids", "lesions": sum(lesions > 1)}]
+
+
+def _about(results: Results) -> list[str]:
     if results.records is None:
         return ["The data set is not at hand: no picture, no subgroup and no duplicate is shown."]
-    lesions = results.records.groupby("group_id")["lesion_id"].nunique()
-    joined = int((lesions > 1).sum())
     return [
-        f"{joined:,} groups join lesions that duplicates connect."
-        if joined
-        else "No group joins several lesions: no duplicates are known."
+        (
+            "A group is a lesion, or lesions whose pictures turned out to be duplicates; it is "
+            "never parted, neither by folds nor by resampling. The command naevus check finds "
+            "duplicates."
+        )
     ]
+
+
+def _long(results: Results) -> bool:
+    return len(results.unanswered) > _MANY

@@ -8,11 +8,14 @@ import pandas as pd
 
 from naevus.evaluation.intervals import mean_interval
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, MaskScore
-from naevus.reports.document import Drawing, Section, Table
+from naevus.reports.content.columns import interval_table, percent
+from naevus.reports.document import Drawing, Key, Section, Table
 from naevus.reports.figures.jaccard import jaccard_figure
 
 if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
+
+_WORST = 20
 
 
 def mask_intervals(outlined: pd.DataFrame) -> dict[str, Interval]:
@@ -21,40 +24,90 @@ def mask_intervals(outlined: pd.DataFrame) -> dict[str, Interval]:
     return {name: mean_interval(outlined[name], groups) for name in MaskScore._fields}
 
 
-def summary(outlined: pd.DataFrame, intervals: dict[str, Interval]) -> str:
-    """Return the result in a sentence."""
-    jaccard, thresholded = intervals["jaccard"], intervals["thresholded"]
-    failed = float((outlined["jaccard"] < JACCARD_THRESHOLD).mean())
+def summary(outlined: pd.DataFrame, intervals: dict[str, Interval], which: str) -> str:
+    """Return the result in a sentence.
+
+    Args:
+        outlined: ``image_id, group_id`` and the fields of `MaskScore`.
+        intervals: From `mask_intervals`.
+        which: What is to be said of the pictures, such as ``", held out while training,"``.
+    """
     return (
-        f"the outlines of {len(outlined):,} pictures of {outlined['group_id'].nunique():,} lesions "
-        f"have a mean Jaccard index of {jaccard}; thresholded as in the challenge it is "
-        f"{thresholded}, for {failed:.1%} fall below {JACCARD_THRESHOLD}."
+        f"The outlines of {len(outlined):,} pictures of {outlined['group_id'].nunique():,} "
+        f"lesions{which} have a mean Jaccard index of {intervals['jaccard']}; counting as nothing "
+        f"below {JACCARD_THRESHOLD}, as in the challenge, {intervals['thresholded']}, for "
+        f"{percent(_failed(outlined))} fall below."
     )
+
+
+def keys(outlined: pd.DataFrame, intervals: dict[str, Interval]) -> list[Key]:
+    """Return the figures that matter most."""
+    found = [
+        Key(label, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+        for label, (value, low, high) in (
+            ("mean Jaccard index", intervals["jaccard"]),
+            ("thresholded Jaccard", intervals["thresholded"]),
+        )
+    ]
+    failed = int((outlined["jaccard"] < JACCARD_THRESHOLD).sum())
+    return [
+        *found,
+        Key(f"below {JACCARD_THRESHOLD}", percent(_failed(outlined)), f"{failed:,} pictures"),
+        Key(
+            "pictures outlined",
+            f"{len(outlined):,}",
+            f"of {outlined['group_id'].nunique():,} lesions",
+        ),
+    ]
 
 
 def mask_section(outlined: pd.DataFrame, intervals: dict[str, Interval]) -> Section:
     """Return mean scores of masks and how the Jaccard indices are distributed."""
-    rows = [
-        {"score": name, "value": value, "value_low": low, "value_high": high}
-        for name, (value, low, high) in intervals.items()
-    ]
     quantiles = outlined["jaccard"].quantile([0.05, 0.25, 0.5, 0.75, 0.95])
-    spread = ", ".join(f"{share:.0%}: {value:.3f}" for share, value in quantiles.items())
-    worst = outlined.sort_values(["jaccard", "image_id"]).head(20)
+    told = ", ".join(f"{value:.3f}" for value in quantiles)
+    worst = outlined.sort_values(["jaccard", "image_id"]).head(_WORST)
     return Section(
         "masks",
         "Masks",
         ("Means over pictures, each at its own size; intervals are 95 %, by lesion.",),
         (
-            Table("mask-scores", "Scores of masks", pd.DataFrame(rows)),
-            Table("worst-masks", "The worst", worst[["image_id", "jaccard", "dice"]]),
+            Table("mask-scores", "Scores of masks", interval_table("score", intervals)),
+            *_by_fold(outlined),
+            Table(
+                "worst-masks",
+                f"The {len(worst)} worst",
+                worst[["image_id", "jaccard", "dice"]],
+                folded=True,
+            ),
         ),
         (
             Drawing(
                 "jaccard",
                 "Jaccard indices",
                 jaccard_figure(outlined["jaccard"]),
-                f"Quantiles: {spread}. The dashed line is the challenge's threshold.",
+                f"5, 25, 50, 75 and 95 % of the pictures are below {told}. The dashed line is "
+                "the challenge's threshold.",
             ),
         ),
     )
+
+
+def _by_fold(outlined: pd.DataFrame) -> list[Table]:
+    """Return the scores of each fold, where there are several."""
+    if "fold" not in outlined or len(set(outlined["fold"])) < 2:
+        return []
+    rows = [
+        {
+            "fold": fold,
+            "pictures": len(part),
+            "lesions": part["group_id"].nunique(),
+            "jaccard": part["jaccard"].mean(),
+            "thresholded": part["thresholded"].mean(),
+        }
+        for fold, part in outlined.groupby("fold")
+    ]
+    return [Table("mask-folds", "Masks by fold", pd.DataFrame(rows))]
+
+
+def _failed(outlined: pd.DataFrame) -> float:
+    return float((outlined["jaccard"] < JACCARD_THRESHOLD).mean())

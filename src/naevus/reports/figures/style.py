@@ -28,8 +28,9 @@ INK = "#1c1f27"
 """Of texts, axes and what has no colour of its own; a page puts its own ink in its place."""
 GREY = "#858b96"
 """Of what is there to compare with: seen on white and on black."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
-"""Told apart by the colour-blind (Okabe & Ito 2008); yellow, which white swallows, is left out."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", INK)
+"""Told apart by the colour-blind (Okabe & Ito 2008), each with a contrast of 3 to white and to dark
+pages; orange, sky blue and yellow have less. Lines that share a colour differ in their dashes."""
 DASHES = ("-", "--", "-.")
 _SIZE = (4.6, 3.7)  # inches: 10 points stay readable on a phone
 _RC: dict[Any, Any] = {
@@ -89,7 +90,7 @@ def axes(
 
 
 def line_of(number: int) -> dict[str, Any]:
-    """Return colour and dashes of the line with this number; no two of 21 are alike."""
+    """Return colour and dashes of the line with this number; no two of 15 are alike."""
     round_, place = divmod(number, len(COLOURS))
     return {"color": COLOURS[place], "linestyle": DASHES[round_ % len(DASHES)]}
 
@@ -136,5 +137,6 @@ def inlined(document: str, name: str) -> str:
     element = _IDS.sub(rf"\g<1>{name}-", element)
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
     element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
+    element = element.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     element = element.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
     return element.replace(INK, "currentColor")

@@ -1,0 +1,112 @@
+"""The results of a prediction, judged by a data set's truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from naevus import __version__
+from naevus.errors import BundleError, RunError
+from naevus.evaluation.judged import judged, with_truth
+from naevus.files import sha256
+from naevus.inference.outfolder import SETTINGS, OutFolder
+from naevus.inference.classifier import Classifier
+from naevus.reports.results import Count, Results, flat, in_lines, records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.datasets.records import Dataset
+
+_CHOICES = ("views", "engine", "precision")
+
+
+def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = ()) -> Results:
+    """Return the results of a prediction, judged by a data set's truth.
+
+    Args:
+        folder: What predict wrote.
+        dataset: Where the truth is.
+        bundles: The classification bundles it was made with, to draw heat maps with; none: there
+            are no heat maps.
+
+    Raises:
+        DataError: The data set has no truth for them.
+        RunError: A file of the folder cannot be read.
+        BundleError: The predictions were made with other bundles.
+    """
+    out = OutFolder(folder)
+    try:
+        predictions = pd.read_parquet(out.table)
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        refused = pd.read_csv(out.refused) if out.refused.exists() else pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}: cannot be read: {error}", "name what predict wrote") from error
+    table = with_truth(predictions, dataset.table)
+    there = judged(table, dataset.taxonomy, out.masks)
+    unanswered = pd.DataFrame({"image_id": [], "why": []})
+    if len(refused):
+        unanswered = refused.rename(columns={"problem": "why"})[["image_id", "why"]]
+    classifier = _classifier(settings.get("classifier") or {}, bundles)
+    results = Results(
+        name=folder.name,
+        unseen=False,
+        diagnosed=there.diagnosed,
+        outlined=there.outlined,
+        masks=out.masks if out.masks.is_dir() else None,
+        own_masks=True,
+        records=records_of(dataset, table["image_id"], None),
+        history=None,
+        counts=(
+            Count("predicted", len(predictions)),
+            Count("known to the data set", len(table), table["group_id"].nunique()),
+        ),
+        unanswered=unanswered,
+        facts={
+            "Prediction": dict(flat(settings)),
+            "Hashes": {
+                "SHA-256 of the table": sha256(out.table),
+                "reported by": f"naevus {__version__}",
+            },
+        },
+        command=_predicting(settings, dataset),
+        classifier_of=lambda _: classifier,
+    )
+    judged_count = Count("judged", len(results.pictures), results.pictures["group_id"].nunique())
+    return replace(results, counts=(*results.counts, judged_count))
+
+
+def _classifier(made_with: Mapping[str, Any], bundles: Sequence[Bundle]) -> Classifier | None:
+    """Return the classifier that predictions were made with.
+
+    Raises:
+        BundleError: It is another one.
+    """
+    if not bundles:
+        return None
+    if sorted(made_with.get("bundles", ())) != sorted(bundle.sha256 for bundle in bundles):
+        raise BundleError(
+            "the predictions were made with other classification bundles",
+            "name with --bundle those that predict was given, or leave it out",
+        )
+    return Classifier(bundles, views=made_with["views"])
+
+
+def _predicting(settings: Mapping[str, Any], dataset: Dataset) -> str:
+    """Return the commands that predict and report the same again."""
+    words = ["naevus", "predict", "PICTURES"]
+    chosen: dict[str, Any] = {}
+    for part in ("segmenter", "classifier"):
+        made_with = settings.get(part) or {}
+        words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
+        chosen |= {name: made_with[name] for name in _CHOICES if name in made_with}
+    for name, value in chosen.items():
+        words += [f"--{name}", str(value)]
+    return in_lines(
+        [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
+    )
