@@ -34,9 +34,9 @@ def summary(outlined: pd.DataFrame, intervals: dict[str, Interval], which: str) 
     """
     return (
         f"The outlines of {len(outlined):,} pictures of {outlined['group_id'].nunique():,} "
-        f"lesions{which} have a mean Jaccard index of {intervals['jaccard']}; counting as nothing "
-        f"below {JACCARD_THRESHOLD}, as in the challenge, {intervals['thresholded']}, for "
-        f"{percent(_failed(outlined))} fall below."
+        f"lesions{which} have a mean Jaccard index of {intervals['jaccard']}. "
+        f"{percent(_failed(outlined))} are below {JACCARD_THRESHOLD}; these counting as nothing, "
+        f"as in the challenge, it is {intervals['thresholded']}."
     )
 
 
@@ -49,10 +49,9 @@ def keys(outlined: pd.DataFrame, intervals: dict[str, Interval]) -> list[Key]:
             ("thresholded Jaccard", intervals["thresholded"]),
         )
     ]
-    failed = int((outlined["jaccard"] < JACCARD_THRESHOLD).sum())
     return [
         *found,
-        Key(f"below {JACCARD_THRESHOLD}", percent(_failed(outlined)), f"{failed:,} pictures"),
+        Key(f"below {JACCARD_THRESHOLD}", percent(_failed(outlined)), "of the pictures"),
         Key(
             "pictures outlined",
             f"{len(outlined):,}",
