@@ -150,7 +150,7 @@ def test_the_wheel_holds_the_package_alone(content: dict[str, bytes]) -> None:
         assert re.fullmatch(
             r"naevus/[\w/]+\.py"
             r"|naevus/py\.typed"
-            r"|naevus/reports/templates/\w+\.html"
+            r"|naevus/reports/templates/\w+\.(html|css|js)"
             rf"|{BUILT_IN}[\w.-]+"
             r"|naevus-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt)"
             r"|naevus-[\d.]+\.dist-info/licenses/LICENSE(-MODELS)?",
@@ -161,7 +161,8 @@ def test_the_wheel_holds_the_package_alone(content: dict[str, bytes]) -> None:
 def test_the_wheel_holds_the_whole_package(content: dict[str, bytes]) -> None:
     source = ROOT / "src"
     modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
-    templates = {path.relative_to(source).as_posix() for path in source.rglob("*.html")}
+    folder = source / "naevus" / "reports" / "templates"
+    templates = {path.relative_to(source).as_posix() for path in folder.iterdir()}
     assert templates
     assert modules | templates | {"naevus/py.typed"} <= set(content)
 

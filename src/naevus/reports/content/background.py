@@ -75,11 +75,11 @@ def subgroup_section(answers: Answers, records: pd.DataFrame) -> Section | None:
             "balanced accuracy": one.balanced_accuracy and one.balanced_accuracy.value,
             "balanced accuracy_low": one.balanced_accuracy and one.balanced_accuracy.low,
             "balanced accuracy_high": one.balanced_accuracy and one.balanced_accuracy.high,
-            "over": " ".join(one.classes),
             "gap": one.gap,
-            "gap over": " ".join(one.shared),
             "p": one.p,
             "p, Holm": one.p_holm,
+            "over": " ".join(one.classes),
+            "gap over": " ".join(one.shared),
             "small": one.small,
         }
         for one in found
