@@ -59,6 +59,14 @@ def test_a_table_says_what_its_columns_are_sorted_by() -> None:
     assert "aria-sort" in script
 
 
+def test_a_table_without_buttons_is_scrolled_from_the_keyboard() -> None:
+    tables = (Table("one", "One row", FRAME.iloc[:1]), Table("two", "Two rows", FRAME))
+    page = page_of(Section("s", "S", tables=tables))
+    single = '<div class="scroll" tabindex="0" role="region" aria-label="One row">'
+    assert page.index(single) < page.index('id="table-one"')
+    assert page.count('role="region"') == 1
+
+
 def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["A", "B"])
     first = Section("one", "One", drawings=(Drawing("c", "C", figure),))
