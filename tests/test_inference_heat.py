@@ -7,8 +7,8 @@ import pytest
 
 from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import Box, resize
-from naevus.inference.heat import heat_map, side_for
 from naevus.inference.classifier import Classifier
+from naevus.inference.heat import heat_map, side_for
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle
 
@@ -37,9 +37,8 @@ def test_a_heat_map_is_the_map_whose_mean_is_the_logit(tmp_path: Path) -> None:
         heat = heat_map(classifier, pixels, None, code)
         assert heat is not None
         assert heat.shape == pixels.shape[:2]
-        positive = np.maximum(outputs["cam"][0, place], 0)
         expected = np.zeros_like(heat)
-        expected[:, 8:56] = resize(positive, 48, 48)
+        expected[:, 8:56] = np.maximum(resize(outputs["cam"][0, place], 48, 48), 0)
         np.testing.assert_allclose(heat, expected / max(expected.max(), 1e-9), atol=1e-5)
 
 

@@ -12,8 +12,8 @@ from naevus import __version__
 from naevus.errors import BundleError, RunError
 from naevus.evaluation.judged import judged, with_truth
 from naevus.files import sha256
-from naevus.inference.outfolder import SETTINGS, OutFolder
 from naevus.inference.classifier import Classifier
+from naevus.inference.outfolder import SETTINGS, OutFolder
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
 
 if TYPE_CHECKING:
