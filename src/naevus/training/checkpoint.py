@@ -107,6 +107,11 @@ def load_checkpoint(
     for index_text, numbers in header.pop("optimiser").items():
         state.setdefault(int(index_text), {}).update(numbers)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    # Stored tensors are contiguous; a fused step pairs numbers by where they lie in memory.
+    for weight, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                moments[name] = torch.empty_like(weight).copy_(value)
     torch.set_rng_state(tensors["random"])
     return header
 
