@@ -72,14 +72,14 @@ def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -
             built, its segmenter's last layer fitted to drawn lesions so that masks are regions.
         bundles: What is shipped; none: the networks in 8 bits (in 16 where NNCF is absent).
     """
-    networks = {
+    networks: dict[str, Preprocessed] = {
         run.config.task: open_member(run, run.finished()[0]).network for run in opened(runs)
     }
     if "segmentation" not in networks:
         networks["segmentation"] = untrained_segmenter(folder)
     if "classification" not in networks:
         networks["classification"] = Preprocessed(build_classifier()).eval()
-    graphs = {}
+    graphs: dict[str, Path] = {}
     for task, network in networks.items():
         graphs[task] = folder / f"{task}.onnx"
         export_onnx(network, graphs[task], input_size=SIZE)
@@ -187,8 +187,7 @@ def originals(folder: Path, count: int) -> list[Path]:
         large = folder / "enlarged"
         large.mkdir(exist_ok=True)
         for path in small(folder, 12):
-            pixels = cv2.imread(str(path))
-            pixels = cv2.resize(pixels, (1792, 1344), interpolation=cv2.INTER_CUBIC)
+            pixels = cv2.resize(read(path)[..., ::-1], (1792, 1344), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(large / path.name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
         found = sorted(large.glob("*.jpg"))
     return repeated(found, folder / "large", count)

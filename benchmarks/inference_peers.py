@@ -70,7 +70,7 @@ class Script:
                 waiting = coming
 
     def _drafted(self, path: Path) -> Image.Image:
-        image = Image.open(path)
+        image: Image.Image = Image.open(path)
         least = SIZE if self.segment is None else 2 * SIZE  # a crop is a part of it
         image.draft("RGB", (least, least))
         image = image.convert("RGB")
@@ -114,7 +114,7 @@ def eager(network: Preprocessed) -> Network:
 
 def bf16(network: Preprocessed, *, compiled: bool = False) -> Network:
     """Run a network under bf16 autocast, channels last, and compiled if asked for."""
-    placed = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed = copy.deepcopy(network).to(memory_format=torch.channels_last)
     function = torch.compile(placed) if compiled else placed
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -59,7 +59,8 @@ class Ours:
     def network_alone(self, paths: Sequence[Path]) -> None:
         """Run the networks on squares that are ready."""
         if not self._batches:
-            self._batches = [np.asarray(piece) for piece in batches(squares(paths[: 2 * BATCH]))]
+            ready = squares(paths[: 2 * BATCH])
+            self._batches = [ready[:BATCH], ready[BATCH:]]
         for number in range(len(paths) // BATCH):
             for loaded in self.networks:
                 for member in () if loaded is None else loaded.members:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 CHANNELS = 8
 LAYERS: dict[str, Callable[..., nn.Conv2d]] = {
     f"{kernel} x {kernel}, stride {stride}, dilation {dilation}, {name}": partial(
-        kind, CHANNELS, CHANNELS, kernel, stride=stride, dilation=dilation, groups=CHANNELS, **more
+        kind, CHANNELS, CHANNELS, kernel, stride=stride, dilation=dilation, groups=CHANNELS
     )
     for kernel in (3, 5)
     for stride, dilation in ((1, 1), (2, 1), (1, 2), (2, 2))
-    for name, kind, more in (
-        ("padded", nn.Conv2d, {"padding": kernel // 2}),
-        ("unpadded", nn.Conv2d, {}),
-        ("as in TensorFlow", Conv2dSame, {}),
+    for name, kind in (
+        ("padded", partial(nn.Conv2d, padding=kernel // 2)),
+        ("unpadded", nn.Conv2d),
+        ("as in TensorFlow", Conv2dSame),
     )
 }
 LAYERS |= {

@@ -98,7 +98,7 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
     def closure() -> float:
         optimiser.zero_grad()
         loss = job.loss(network(points), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.item()
 
     optimiser.step(closure)

@@ -10,7 +10,7 @@ import torch
 from naevus.training.augment import generator
 from naevus.training.batches import order
 from naevus.training.config import TrainConfig
-from naevus.training.export.join import Checked, Wishes, export_runs
+from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_they_are_averaged_into_one_that_never_saw_the_fold(
     ]
     told: list[Checked] = []
     wishes = Wishes(folds=(0,), checked=6, average=True)
-    bundle = export_runs(runs, tmp_path / "mean", wishes, told.append)
+    bundle = export_runs(runs, tmp_path / "mean", wishes, Told(told.append))
     assert [member.folds for member in bundle.spec.members] == [(0,)]
     assert [(each.origin, each.heldout) for each in told] == [
         ("seed-2018 fold 0 + seed-1 fold 0 + seed-2 fold 0", True)

@@ -58,7 +58,9 @@ def _forward(module: nn.Conv2d, pictures: Tensor) -> Tensor:
         return type(module).forward(module, pictures)
     pictures = pictures.to(torch.get_autocast_dtype(device))
     if isinstance(module, Conv2dSame):
-        pictures = pad_same(pictures, module.kernel_size, module.stride, module.dilation)
+        pictures = pad_same(
+            pictures, list(module.kernel_size), list(module.stride), list(module.dilation)
+        )
     assert not isinstance(module.padding, str)
     steps = _Steps(module.stride, module.padding, module.dilation)
     filtered: Tensor = _Depthwise.apply(pictures, module.weight, steps)
@@ -69,7 +71,7 @@ class _Depthwise(torch.autograd.Function):
     """Filters each channel of N x C x H x W pictures with its own kernel, C x 1 x k x l, fp32."""
 
     @staticmethod
-    def forward(ctx: Any, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
         ctx.save_for_backward(pictures, weight)
         ctx.steps = steps
         return functional.conv2d(
@@ -77,8 +79,8 @@ class _Depthwise(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         pictures, weight = ctx.saved_tensors
         to_pictures = to_weight = None
         if ctx.needs_input_grad[0]:

@@ -43,7 +43,8 @@ def reference_entry(
     found = []
     for each, member in zip(graphs, members, strict=True):
         pictures = sources[member.run.folder]
-        group_of = dict(member.run.folds.table[["image_id", "group_id"]].itertuples(index=False))
+        table = member.run.folds.table
+        group_of = dict(zip(table["image_id"], table["group_id"], strict=True))
         try:
             found.append(
                 fit_reference(
