@@ -138,5 +138,5 @@ def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
 
 def test_every_step_is_counted(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
     steps = measured[1]
-    # 3 graphs are checked, 2 tables judged, 3 graphs measured in 2 precisions.
-    assert steps == [(done, 3 + 2 + 3 * 2) for done in range(12)]
+    # 3 graphs are checked, 2 tables judged, 1 reference made, 3 graphs measured in 2 precisions.
+    assert steps == [(done, 3 + 2 + 1 + 3 * 2) for done in range(13)]

@@ -18,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
+from naevus.bundles.reference import REFERENCE_FILE, references_of
 from naevus.bundles.spec import ConformalSpec
 from naevus.datasets.forms import Form
 from naevus.datasets.pixelstore import PixelStore
@@ -253,7 +254,7 @@ def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs:
     names += [str(runs["answers"].inputs["data"]), str(Path(torch.__file__).parents[1])]
     user, host = getpass.getuser(), socket.gethostname()
     files = list(joined.folder.iterdir())
-    assert len(files) == 5
+    assert len(files) == 6  # three graphs, what they learnt from, the card, bundle.json
     for path in files:
         content = path.read_bytes()
         for name in names:
@@ -265,6 +266,16 @@ def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs:
         assert not re.search(rb"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b", content), path.name
         for trace in (b".py", b"site-packages", b"Traceback", b"stack_trace"):
             assert trace not in content, (path.name, trace)
+
+
+def test_classifiers_know_what_they_learnt_from(joined: Joined) -> None:
+    spec = joined.bundle.spec
+    assert spec.classifier is not None
+    assert spec.classifier.reference == REFERENCE_FILE
+    assert REFERENCE_FILE in spec.files
+    known = references_of(joined.bundle)
+    assert len(known) == len(spec.classifier.members)
+    assert all(reference is not None and reference.threshold > 0 for reference in known)
 
 
 def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) -> None:
