@@ -154,6 +154,8 @@ def whole_pictures(bundle: Bundle, path: Path) -> Bundle:
     assert spec.classifier is not None
     seeing = spec.classifier.model_copy(update={"crop_mode": "full"})
     files = {member.file: bundle.member_path(member) for member in seeing.members}
+    if seeing.reference:
+        files[seeing.reference] = bundle.folder / seeing.reference
     return write_bundle(path, spec.model_copy(update={"classifier": seeing}), files)
 
 
