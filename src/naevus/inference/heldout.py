@@ -50,38 +50,6 @@ class Surface(NamedTuple):
         return segmenter.mask_of(self.probability, self.height, self.width)
 
 
-def heldout_masks(
-    bundle: Bundle,
-    sources: Sequence[tuple[str, Path]],
-    out: Path,
-    *,
-    views: ViewSet = "none",
-    engine: EngineName = "openvino",
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, str]:
-    """Write the masks of some pictures by a segmentation bundle.
-
-    Args:
-        bundle: The bundle.
-        sources: Ids and picture files.
-        out: Folder for ``<id>_segmentation.png``, at the pictures' sizes.
-        views: The views every picture is seen in.
-        engine: What runs the graphs.
-        threads: Threads for the engine and for decoding.
-        progress: Called with (done, total) pictures.
-
-    Returns:
-        Why a picture has no mask, by id.
-    """
-    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads)
-
-    def write(surface: Surface) -> None:
-        write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
-
-    return _over_surfaces(segmenter, sorted(sources), write, threads, progress)
-
-
 def heldout_scores(
     bundle: Bundle,
     sources: Sequence[tuple[str, Path, Path]],
@@ -178,9 +146,8 @@ def _over_surfaces(
     use: Callable[[Surface], None],
     threads: int | None,
     progress: Callable[[int, int], None] | None,
-) -> dict[str, str]:
-    """Let ``use`` work on each picture's surface; return why some pictures have none."""
-    refused: dict[str, str] = {}
+) -> None:
+    """Let ``use`` work on the surface of each picture that can be read."""
     done = 0
 
     def see(source: tuple[str, Path]) -> Look:
@@ -188,20 +155,15 @@ def _over_surfaces(
 
     with Workers(threads or processors()) as workers:
         for piece, seen in workers.ahead(see, batches(sources)):
-            good: list[tuple[str, Look]] = []
-            for (image_id, _), result in zip(piece, seen, strict=True):
-                if isinstance(result, PictureError):
-                    refused[image_id] = str(result)
-                else:
-                    good.append((image_id, result))
-            surfaces = _surfaces(segmenter, good)
-            for surface, outcome in zip(surfaces, workers.each(use, surfaces), strict=True):
-                if isinstance(outcome, PictureError):
-                    refused[surface.image_id] = str(outcome)
+            good = [
+                (image_id, result)
+                for (image_id, _), result in zip(piece, seen, strict=True)
+                if not isinstance(result, PictureError)
+            ]
+            workers.each(use, _surfaces(segmenter, good))
             done += len(piece)
             if progress is not None:
                 progress(done, len(sources))
-    return refused
 
 
 def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
