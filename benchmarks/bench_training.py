@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
-from naevus.training.batches import BatchMaker
+from naevus.training.batches import BatchMaker, workers_of
 from naevus.training.classification import ClassificationLearning
 from naevus.training.config import TrainConfig, load_config
 from naevus.training.job import Material, prepare
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1, help="threads that prepare batches")
+    parser.add_argument("--workers", type=int, default=-1, help="threads that prepare batches")
     asked = parser.parse_args()
     config = load_config(
         RECIPE,
@@ -101,7 +101,7 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
     console.print(table)
     console.print(
         f"precision {resolve(config.precision)}, torch {torch.__version__} on "
-        f"{torch.get_num_threads()} threads, {config.workers} for batches"
+        f"{torch.get_num_threads()} threads, {workers_of(config)} for batches"
     )
 
 

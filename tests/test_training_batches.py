@@ -11,7 +11,7 @@ import torch
 
 from naevus.datasets.pixelstore import Form, PixelStore, Source
 from naevus.images.read import write_png
-from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times
+from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times, workers_of
 from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -126,6 +126,16 @@ def test_workers_change_nothing(stores: tuple[PixelStore, PixelStore]) -> None:
     helped = BatchMaker(examples(stores[0]), CONFIG.model_copy(update={"workers": 1}))
     for (one, _), (other, _) in zip(alone.epoch(0), helped.epoch(0), strict=True):
         assert torch.equal(one, other)
+
+
+def test_threads_prepare_batches_only_where_they_take_nothing_from_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = TrainConfig(task="classification")
+    for gpu, expected in ((False, 0), (True, 2)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert workers_of(free) == expected
+        assert workers_of(free.model_copy(update={"workers": 1})) == 1
 
 
 def test_plain_batches_are_unvaried_and_in_order(stores: tuple[PixelStore, PixelStore]) -> None:

@@ -167,7 +167,7 @@ class BatchMaker:
             keys[step * config.batch_size :][: config.batch_size][self._rank :: self._world]
             for step in range(first, self.steps)
         ]
-        return _prepared(self._pictures, batches, config.workers)
+        return _prepared(self._pictures, batches, workers_of(config))
 
 
 def plain_batches(examples: Examples, config: TrainConfig, size: int) -> Iterator[Batch]:
@@ -175,7 +175,14 @@ def plain_batches(examples: Examples, config: TrainConfig, size: int) -> Iterato
     keys = [Key(row, 0, size) for row in range(len(examples.ids))]
     step = 2 * config.batch_size
     batches = [keys[start : start + step] for start in range(0, len(keys), step)]
-    return _prepared(_Pictures(examples, config, varied=False), batches, config.workers)
+    return _prepared(_Pictures(examples, config, varied=False), batches, workers_of(config))
+
+
+def workers_of(config: TrainConfig) -> int:
+    """Return how many threads prepare batches while the network works."""
+    if config.workers >= 0:
+        return config.workers
+    return 2 if torch.cuda.is_available() else 0
 
 
 def _prepared(pictures: _Pictures, batches: Sequence[list[Key]], workers: int) -> Iterator[Batch]:

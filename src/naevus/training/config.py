@@ -137,7 +137,12 @@ class TrainConfig(Section):
     select: Literal["last", "best"] = "last"
     early_stopping: int = Field(default=0, ge=0, description="Epochs without gain; 0 is off.")
     precision: Literal["auto", "32", "bf16"] = "auto"
-    workers: int = Field(default=1, ge=0, description="Threads that prepare batches.")
+    workers: int = Field(
+        default=-1,
+        ge=-1,
+        description="Threads that prepare batches meanwhile; -1: two with a GPU, else none, for "
+        "they would take the network's own processors.",
+    )
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
