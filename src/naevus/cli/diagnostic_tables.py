@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from naevus.cli.score_tables import spread
+from naevus.cli.score_tables import figures_table, spread
 from naevus.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
+    from rich.table import Table
 
     from naevus.evaluation.diagnostics import DiagnosticScores
 
@@ -40,7 +40,9 @@ def diagnostic_tables(
 
 
 def _by_class(scores: DiagnosticScores, balanced_accuracy: Interval) -> Table:
-    table = _table("each class, with 95 % intervals by lesion", "class", "lesions", "recall", "AUC")
+    table = figures_table(
+        "each class, with 95 % intervals by lesion", "class", "lesions", "recall", "AUC"
+    )
     if scores.sets is not None:
         table.add_column(f"in its {scores.sets.level:.0%} set", justify="right")
         table.add_column("set size", justify="right")
@@ -61,7 +63,7 @@ def _by_class(scores: DiagnosticScores, balanced_accuracy: Interval) -> Table:
 
 def _clinic(scores: DiagnosticScores) -> Table:
     names = [f"{one.name} ({one.positives:,})" for one in scores.clinic]
-    table = _table("against the rest (pictures with it)", "figure", *names)
+    table = figures_table("against the rest (pictures with it)", "figure", *names)
     table.add_row("AUC, pooled", *(spread(one.auc) for one in scores.clinic))
     table.add_row("AUC, mean of folds", *(spread(one.fold_auc) for one in scores.clinic))
     for fixed in scores.clinic[0].sensitivity_at:
@@ -74,7 +76,7 @@ def _clinic(scores: DiagnosticScores) -> Table:
 
 
 def _benefit(scores: DiagnosticScores) -> Table:
-    table = _table("net benefit a picture of acting from a probability on", "probability")
+    table = figures_table("net benefit a picture of acting from a probability on", "probability")
     for name in scores.benefit:
         table.add_column(name, justify="right")
         table.add_column("acting on all", justify="right")
@@ -90,7 +92,9 @@ def _benefit(scores: DiagnosticScores) -> Table:
 
 
 def _calibration(scores: DiagnosticScores) -> Table:
-    table = _table("honesty of the natural probabilities; 0 is best", "figure", *scores.calibration)
+    table = figures_table(
+        "honesty of the natural probabilities; 0 is best", "figure", *scores.calibration
+    )
     found = scores.calibration.values()
     for name, title in (("nll", "log-likelihood, negative"), ("brier", "Brier score")):
         table.add_row(title, *(spread(getattr(one, name)) for one in found))
@@ -109,7 +113,7 @@ def _calibration(scores: DiagnosticScores) -> Table:
 
 def _selective(scores: DiagnosticScores) -> Table:
     found = scores.selective
-    table = _table("answering only when sure (probable decision)", "figure", "value")
+    table = figures_table("answering only when sure (probable decision)", "figure", "value")
     table.add_row("area under risk-coverage curve", spread(found.aurc))
     table.add_row("of it avoidable", spread(found.excess_aurc))
     for share, accuracy in found.accuracy_at.items():
@@ -118,11 +122,4 @@ def _selective(scores: DiagnosticScores) -> Table:
         table.add_row("diagnoses in a prediction set", spread(scores.sets.overall.mean_size))
         table.add_row("sets with one diagnosis", f"{scores.sets.single:.3f}")
         table.add_row("sets with none", f"{scores.sets.empty:.3f}")
-    return table
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(first, title=title)
-    for name in others:
-        table.add_column(name, justify="right")
     return table

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from naevus.cli.score_tables import spread
+from naevus.cli.score_tables import figures_table, spread
 from naevus.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
+    from rich.table import Table
 
     from naevus.evaluation.outlines import OutlineScores
 
@@ -23,7 +23,7 @@ _SHOWN = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
 def outline_tables(scores: OutlineScores) -> Iterable[RenderableType]:
     """Yield how Jaccard indices are spread, distances, failures, sizes, and other thresholds."""
-    table = _table("spread of the masks", "figure", "value, 95 % interval by lesion")
+    table = figures_table("spread of the masks", "figure", "value, 95 % interval by lesion")
     for share, interval in scores.quantiles.items():
         table.add_row(f"Jaccard, {share:.0%} of masks at or below", spread(interval))
     for name, interval in scores.distances.items():
@@ -44,7 +44,7 @@ def outline_tables(scores: OutlineScores) -> Iterable[RenderableType]:
 
 
 def _failures(scores: OutlineScores) -> Table:
-    table = _table(
+    table = figures_table(
         f"what goes along with failures, {scores.failed.value:.1%} in all",
         "pictures with",
         "pictures",
@@ -67,7 +67,7 @@ def _failures(scores: OutlineScores) -> Table:
 
 
 def _sizes(scores: OutlineScores) -> Table:
-    table = _table(
+    table = figures_table(
         "by size of the lesion",
         "share of picture",
         "pictures",
@@ -99,7 +99,7 @@ def _sizes(scores: OutlineScores) -> Table:
 
 
 def _curve(scores: OutlineScores) -> Table:
-    table = _table(
+    table = figures_table(
         "at other thresholds", "below it a mask fails", "thresholded Jaccard", "share at or above"
     )
     shown = scores.curve[scores.curve["threshold"].round(2).isin(_SHOWN)]
@@ -107,11 +107,4 @@ def _curve(scores: OutlineScores) -> Table:
         table.add_row(
             f"{threshold:.2f}", spread(Interval(*figures[:3])), spread(Interval(*figures[3:]))
         )
-    return table
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(first, title=title)
-    for name in others:
-        table.add_column(name, justify="right")
     return table

@@ -165,6 +165,14 @@ def spread(value: Spread | None) -> str:
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
+def figures_table(title: str, first: str, *others: str) -> Table:
+    """Return an empty table whose columns are to the right, but for the first."""
+    table = Table(first, title=title)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
 def _classes(scores: ClassificationScores) -> Table:
     table = Table("class", title="each class, balanced | probable decision")
     for column in ("pictures", "recall", "precision", "specificity", "AUC", "average precision"):

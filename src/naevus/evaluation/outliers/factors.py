@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -90,7 +91,12 @@ class FactorModel:
             DataError: The rows are not N x F finite numbers.
         """
         rest = checked_features(rows, len(self.mean)) - self.mean
-        along = rest @ self.basis.astype(np.float64)
+        along = rest @ self._directions
         inside = (along**2 / self.variances).sum(axis=1)
         outside = np.maximum((rest**2).sum(axis=1) - (along**2).sum(axis=1), 0) / self.noise
         return np.asarray(np.sqrt(inside + outside))
+
+    @cached_property
+    def _directions(self) -> NDArray[np.float64]:
+        """F x K, made once: every batch of pictures is measured along them."""
+        return self.basis.astype(np.float64)
