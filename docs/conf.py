@@ -17,7 +17,7 @@ language = "en"
 extensions = [
     "generated",
     "links",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
@@ -26,6 +26,9 @@ default_role = "py:obj"  # `view` in a docstring leads there; what is no name is
 smartquotes = False  # --data is no dash
 
 myst_heading_anchors = 4
+nb_execution_mode = "force"  # what a page shows is what it gives today
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}

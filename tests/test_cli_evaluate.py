@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from naevus.cli.evaluate import evaluate
 from naevus.datasets.folds import Folds
+from naevus.evaluation.ensembles import ensemble_scores
 from naevus.training.config import TrainConfig
 from naevus.training.run import Run
 from tests.test_evaluation_comparison import diagnoses, masks
@@ -73,6 +74,30 @@ def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
     assert scores["details"]["recalls"]["MEL"]["groups"] > 0
     assert len(scores["details"]["temperatures"]) == 2
     assert scores["details"]["clinic"][0]["fold_auc"]["value"] > 0.5
+
+
+def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
+    tables = {"a": diagnoses(2.0), "b": diagnoses(0.5, seed=1)}
+    runs = [run_of(tmp_path / name, "classification", table) for name, table in tables.items()]
+    (scores,) = json.loads(call(*runs, "--json").stdout).values()
+    together = ensemble_scores(tables)
+    interval = scores["intervals"]["balanced_accuracy"]
+    assert interval == pytest.approx(together.mean._asdict())
+    assert interval["value"] != together.single["a"].value
+    assert not (runs[0] / "scores.json").exists()
+
+
+def test_what_cannot_be_scored_as_one_is_refused(tmp_path: Path) -> None:
+    outlines = run_of(tmp_path / "seg", "segmentation", masks())
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    (predictions / "predictions.parquet").touch()
+    for folders, problem in (
+        ((outlines, outlines), "only classifiers' runs"),
+        ((outlines, predictions), "runs and predictions"),
+        ((predictions, predictions), "several predictions"),
+    ):
+        assert problem in str(call(*folders).exception)
 
 
 def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:

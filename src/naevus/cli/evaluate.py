@@ -12,7 +12,7 @@ from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -46,7 +46,10 @@ class Scored(NamedTuple):
 
 def evaluate(
     results: Annotated[
-        Path, typer.Argument(metavar="RUN|PREDICTIONS", help="A run, or what predict wrote.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...|PREDICTIONS", help="A run, classifiers' runs, or what predict wrote."
+        ),
     ],
     data: Annotated[
         Path | None, typer.Option(help="Where the truth of PREDICTIONS is: a data set.")
@@ -62,48 +65,60 @@ def evaluate(
     Masks get Jaccard and Dice, the distance of outlines, scores by size of the lesion and what
     goes along with failures; diagnoses balanced accuracy and its company, ranking, calibration,
     abstaining and prediction sets: each with an interval by lesion, given the trained networks.
-    A run's scores are kept in its scores.json.
+    A run's scores are kept in its scores.json. Several classifiers' runs over the same folds are
+    scored as one that answers with their mean, as `naevus predict` does with their bundles.
 
     Examples:
       naevus evaluate runs/cls
       naevus evaluate runs/cls --pictures ISIC2018_Task3_Training_Input_sharp
+      naevus evaluate runs/cls runs/cls-second-seed
       naevus evaluate answers --data ISIC2018
     """
-    of_run = is_run(results)
-    scored = _of_run(results, pictures) if of_run else _of_predictions(results, data)
+    runs = [folder for folder in results if is_run(folder)]
+    if runs and len(runs) < len(results):
+        raise DataError("runs and predictions cannot be scored as one", "name one or the other")
+    if not runs and len(results) > 1:
+        raise DataError(
+            "several predictions cannot be scored as one", "predict with all bundles at once"
+        )
+    scored = _of_runs(runs, pictures) if runs else _of_predictions(results[0], data)
     _show(scored, as_json=json)
 
 
-def _of_run(folder: Path, pictures: Path | None) -> dict[str, Scored]:
+def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored]:
     from naevus.files import write_json
     from naevus.training.run import Run
 
-    run = Run.open(folder)
-    table = run.join()
-    folds = ", ".join(str(fold) for fold in run.finished())
-    title = f"held out by fold {folds}"
-    if run.config.task == "segmentation":
+    runs = [Run.open(folder) for folder in folders]
+    tables = [run.join() for run in runs]
+    folds = ", ".join(str(fold) for fold in runs[0].finished())
+    title = f"held out by fold {folds}" if len(runs) == 1 else f"mean of {len(runs)} runs"
+    if any(run.config.task == "segmentation" for run in runs):
         if pictures is not None:
             raise DataError("--pictures needs a classification run", "leave it out")
-        scored: dict[str, Scored] = {title: _outlined(table)}
+        if len(runs) > 1:
+            raise DataError("only classifiers' runs are scored as one", "name one run")
+        scored: dict[str, Scored] = {title: _outlined(tables[0])}
     elif pictures is None:
-        scored = {title: _heldout(table)}
+        scored = {title: _heldout(tables)}
     else:
-        copies = _copies(run, pictures, table)
-        same = table[table["image_id"].isin(copies["image_id"])]
+        copies = [_copies(*each, pictures) for each in zip(runs, tables, strict=True)]
+        copied = copies[0]["image_id"]
+        same = [table[table["image_id"].isin(copied)] for table in tables]
         scored = {
             f"{title}, as trained": _heldout(same),
             f"{title}, copies in {pictures.name}": _heldout(copies),
         }
-    if pictures is None:
-        write_json(folder / "scores.json", _as_json(scored))
+    if pictures is None and len(runs) == 1:
+        write_json(runs[0].folder / "scores.json", _as_json(scored))
     return scored
 
 
-def _heldout(table: pd.DataFrame) -> Scored:
-    from naevus.evaluation.outoffold import probabilities, taxonomy_of
+def _heldout(tables: Sequence[pd.DataFrame]) -> Scored:
+    from naevus.evaluation.outoffold import combined, probabilities, taxonomy_of
 
-    taxonomy = taxonomy_of(table)
+    taxonomy = taxonomy_of(tables[0])
+    table = combined(tables, taxonomy)
     return _diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 
@@ -129,7 +144,7 @@ def _outlined(table: pd.DataFrame) -> Scored:
     return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
 
 
-def _copies(run: Run, pictures: Path, table: pd.DataFrame) -> pd.DataFrame:
+def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     """Return the out-of-fold table of other copies of some of the run's pictures."""
     import pandas as pd
 
