@@ -156,6 +156,17 @@ def test_a_hidden_layer_and_dropout() -> None:
     assert torch.equal(network.head(features), network.head(features))
 
 
+def test_blocks_are_skipped_in_training_alone() -> None:
+    network = build_classifier(LITE0, 5, "none", dropout=0, drop_path=0.9)
+    pictures = torch.rand(4, 3, 32, 32)
+    network.train()
+    assert not torch.equal(network(pictures), network(pictures))
+    network.eval()
+    assert torch.equal(network(pictures), network(pictures))
+    with pytest.raises(ConfigError, match="drop_path_rate"):
+        build_classifier("vgg11", 5, "none", drop_path=0.1)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"backbone": "resnet1"}, {"pooling": "sum"}, {"classes": 0}, {"hidden": -1}, {"dropout": 1.5}],

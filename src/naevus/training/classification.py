@@ -122,6 +122,7 @@ class ClassificationLearning:
                 pooling=settings.pooling,
                 hidden=settings.hidden,
                 dropout=settings.dropout,
+                drop_path=settings.drop_path,
             )
         )
 

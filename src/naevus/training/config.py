@@ -58,6 +58,12 @@ class NetworkConfig(Section):
     pooling: Literal["avg", "max"] = "avg"
     hidden: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    drop_path: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="How often a residual block is skipped in training, rising with depth to this.",
+    )
     init_seed: int = Field(
         default=2018,
         ge=0,
@@ -115,6 +121,18 @@ class AugmentConfig(Section):
     sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
     jpeg: float = Field(default=0.3, ge=0, le=1, description="Share of pictures compressed again.")
     hair: float = Field(default=0.1, ge=0, le=1, description="Share of pictures with drawn hairs.")
+    mixup: float = Field(
+        default=0.0, ge=0, le=1, description="Share of batches of overlaid pictures; classifiers'."
+    )
+    cutmix: float = Field(
+        default=0.0, ge=0, le=1, description="Share of batches of patched pictures; classifiers'."
+    )
+
+    @model_validator(mode="after")
+    def _batches_are_mixed_one_way(self) -> AugmentConfig:
+        if self.mixup + self.cutmix > 1:
+            raise ValueError("mixup and cutmix are shares of the batches, and more than all")
+        return self
 
 
 class TrainConfig(Section):
@@ -159,6 +177,12 @@ class TrainConfig(Section):
             if isinstance(augment, dict):
                 return {**settings, "augment": {"stretch": 1.5, **augment}}
         return settings
+
+    @model_validator(mode="after")
+    def _masks_are_not_mixed(self) -> TrainConfig:
+        if self.task == "segmentation" and self.augment.mixup + self.augment.cutmix:
+            raise ValueError("augment.mixup and augment.cutmix are for classification")
+        return self
 
     @field_validator("sizes")
     @classmethod

@@ -200,6 +200,7 @@ def build_classifier(
     pooling: Pooling = "avg",
     hidden: int = 0,
     dropout: float = 0.2,
+    drop_path: float = 0.0,
 ) -> Classifier:
     """Build a classification network.
 
@@ -210,6 +211,8 @@ def build_classifier(
         pooling: How feature maps become one vector.
         hidden: Width of a dense layer with ReLU before the last one; 0 for none.
         dropout: Share of the inputs of each dense layer set to zero in training.
+        drop_path: How often the deepest residual block is skipped in training, the others less
+            (Huang et al., Deep networks with stochastic depth, ECCV 2016).
 
     Raises:
         ConfigError: timm has no such backbone, it does not take the pooling, or a number is out of
@@ -224,9 +227,12 @@ def build_classifier(
             "choose classes of 1 or more, hidden of 0 or more and dropout of 0 to below 1",
         )
 
+    # Only where asked for: not every backbone knows it.
+    options = {"drop_path_rate": drop_path} if drop_path else {}
+
     def build(hub: bool) -> nn.Module:
         made: nn.Module = timm.create_model(
-            name, pretrained=hub, num_classes=0, global_pool=pooling
+            name, pretrained=hub, num_classes=0, global_pool=pooling, **options
         )
         return made
 
