@@ -33,8 +33,6 @@ SETTINGS: dict[str, dict[str, object]] = {
         "network.backbone": "test_efficientnet",
         "network.dropout": 0.3,
         "network.drop_path": 0.2,
-        "augment.mixup": 0.3,
-        "augment.cutmix": 0.3,
         "optimiser.ema": 0.9,
         "checkpoint_seconds": 0,
     },

@@ -76,7 +76,7 @@ def _answers(path: Path) -> pd.DataFrame:
     from naevus.training.run import Run
 
     if (path / "run.toml").exists():
-        return Run.open(path).join()
+        return Run.open(path).answers()
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
     try:

@@ -90,7 +90,7 @@ def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored
     from naevus.training.run import Run
 
     runs = [Run.open(folder) for folder in folders]
-    tables = [run.join() for run in runs]
+    tables = [run.answers() for run in runs]
     folds = ", ".join(str(fold) for fold in runs[0].finished())
     title = f"held out by fold {folds}" if len(runs) == 1 else f"mean of {len(runs)} runs"
     if any(run.config.task == "segmentation" for run in runs):

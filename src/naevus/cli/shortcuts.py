@@ -61,7 +61,7 @@ def shortcuts(
     opened = Run.open(run)
     if opened.config.task != "classification":
         raise DataError(f"{run}: is no run of classification", "name one")
-    table = opened.join()
+    table = opened.answers()
     dataset = load(data or Path(opened.inputs["data"]))
     if opened.config.data.parts:
         dataset = dataset.part(*opened.config.data.parts)

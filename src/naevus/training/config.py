@@ -121,18 +121,6 @@ class AugmentConfig(Section):
     sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
     jpeg: float = Field(default=0.3, ge=0, le=1, description="Share of pictures compressed again.")
     hair: float = Field(default=0.1, ge=0, le=1, description="Share of pictures with drawn hairs.")
-    mixup: float = Field(
-        default=0.0, ge=0, le=1, description="Share of batches of overlaid pictures; classifiers'."
-    )
-    cutmix: float = Field(
-        default=0.0, ge=0, le=1, description="Share of batches of patched pictures; classifiers'."
-    )
-
-    @model_validator(mode="after")
-    def _batches_are_mixed_one_way(self) -> AugmentConfig:
-        if self.mixup + self.cutmix > 1:
-            raise ValueError("mixup and cutmix are shares of the batches, and more than all")
-        return self
 
 
 class TrainConfig(Section):
@@ -177,12 +165,6 @@ class TrainConfig(Section):
             if isinstance(augment, dict):
                 return {**settings, "augment": {"stretch": 1.5, **augment}}
         return settings
-
-    @model_validator(mode="after")
-    def _masks_are_not_mixed(self) -> TrainConfig:
-        if self.task == "segmentation" and self.augment.mixup + self.augment.cutmix:
-            raise ValueError("augment.mixup and augment.cutmix are for classification")
-        return self
 
     @field_validator("sizes")
     @classmethod

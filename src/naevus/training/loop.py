@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
@@ -21,7 +19,6 @@ from naevus.training.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from naevus.training.mixing import blend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,13 +156,10 @@ class Trainer:
     def _step(self, pixels: Tensor, targets: Tensor) -> float:
         """Learn from one batch; return its loss."""
         config, fabric = self._config.optimiser, self._fabric
-        state = self.state
-        step = state.epoch * self._batches.steps + state.step
+        step = self.state.epoch * self._batches.steps + self.state.step
         self._set_rate(self._rate_at(step))
-        chance = np.random.default_rng([self._config.seed, state.epoch, state.step])
-        mixed = blend(pixels, self._config.augment, chance)
-        logits = self._wrapped(fabric.to_device(mixed.pixels)).float()
-        loss = mixed.loss(partial(self._learning.loss, logits), fabric.to_device(targets))
+        logits = self._wrapped(fabric.to_device(pixels))
+        loss = self._learning.loss(logits.float(), fabric.to_device(targets))
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged(value)
