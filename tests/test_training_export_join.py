@@ -28,6 +28,7 @@ from naevus.evaluation.calibration.temperature import fit_temperature, tempered
 from naevus.evaluation.outoffold import probabilities, segmentation_scores
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
+from naevus.inference.heldout import heldout_logits
 from naevus.inference.segmenter import Segmenter
 from naevus.taxonomy import ISIC2018
 from naevus.training.export import combination, join, stored
@@ -192,6 +193,25 @@ def test_answers_of_the_combination_itself_take_the_place_of_the_runs(
     assert bundle.classifier.temperature == pytest.approx(fit_temperature(natural, truth))
     assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
     assert "of this combination" in str(bundle.classifier.calibrated_on)
+
+
+def test_an_average_of_seeds_answers_for_itself(
+    runs: dict[str, Run], drawn: Path, tmp_path: Path
+) -> None:
+    seeds = [
+        finished_run(tmp_path / str(seed), "classification", drawn, (0,), seed=seed)
+        for seed in (1, 2)
+    ]
+    wishes = replace(FEW, average=True)
+    bundle = export_runs(seeds, tmp_path / "mean", wishes, Told(lambda _: None))
+    pictures = pictures_of(seeds[0])
+    table = seeds[0].answers().drop(columns="fold")
+    logits = heldout_logits(bundle, pictures, table["image_id"].tolist())
+    table[logits.columns[1:]] = logits[logits.columns[1:]]
+    natural, _ = probabilities(table, ISIC2018)
+    truth = [ISIC2018.index(code) for code in table["truth"]]
+    assert bundle.classifier.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
 
 
 def test_one_fold_s_own_answers_are_told_from_those_of_other_networks(

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import pandas as pd
 
-from naevus.bundles.bundle import write_bundle
 from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost
 from naevus.bundles.section import Computed, Precision, Task
-from naevus.bundles.spec import BundleSpec
-from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.inference.engines.openvino import precisions
-from naevus.inference.heldout import heldout_logits, heldout_scores
-from naevus.training.export.entries import member_entry, task_entry
+from naevus.training.export.heldout import REFERENCE, Variant, heldout_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
-    from naevus.bundles.bundle import Bundle
-    from naevus.datasets.records import Dataset
-    from naevus.training.export.members import TrainedMember
-    from naevus.training.export.pictures import Pictures
-    from naevus.training.export.stored import StoredGraphs
+    from naevus.training.export.heldout import Measuring
 
 LOSS, BOUND = 0.005, 0.01
 """What may be lost of a score, and what its loss must be told from by the 95 % interval."""
@@ -39,16 +30,6 @@ _JUDGED: Final[dict[Task, tuple[str, ...]]] = {
 _DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _JUDGED.items()}
 
 
-class Variant(NamedTuple):
-    """How numbers are stored, and what they are computed in."""
-
-    stored: Precision
-    computed: Computed
-
-
-REFERENCE: Final = Variant("fp32", "f32")
-
-
 def variants() -> tuple[Variant, ...]:
     """Return what this machine can measure, the reference first."""
     able = precisions()
@@ -56,20 +37,6 @@ def variants() -> tuple[Variant, ...]:
         get_args(Precision), [each for each in get_args(Computed) if each in able]
     )
     return (REFERENCE, *(Variant(*pair) for pair in pairs if pair != REFERENCE))
-
-
-class Measuring(NamedTuple):
-    """Who is measured: a member, its files, its pictures, and how far all of it is.
-
-    Attributes:
-        graphs: The member's files.
-        pictures: Its run's pictures.
-        dataset: Its run's data set; masks are judged by it.
-    """
-
-    graphs: StoredGraphs
-    pictures: Pictures
-    dataset: Dataset | None
 
 
 def measured(members: Sequence[Measuring], step: Callable[[], None]) -> tuple[PrecisionCost, ...]:
@@ -89,7 +56,7 @@ def measured(members: Sequence[Measuring], step: Callable[[], None]) -> tuple[Pr
     tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in variants()}
     for each in members:
         for variant, found in tables.items():
-            found.append(_answers(each, variant))
+            found.append(heldout_answers(each, variant))
             step()
     whole = {variant: pd.concat(found, ignore_index=True) for variant, found in tables.items()}
     reference = whole.pop(REFERENCE)
@@ -138,60 +105,6 @@ def choose(
             came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
             return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
     return PrecisionChoice(task=task, **REFERENCE._asdict(), why=f"{rule}: no other does")
-
-
-def _answers(each: Measuring, variant: Variant) -> pd.DataFrame:
-    """Return a member's held-out table, as `evaluation.comparison` reads it."""
-    member = each.graphs.member
-    known = member.run.answers()
-    known = known[known["fold"].isin(member.folds)]
-    bundle = _bundle(each, variant)
-    if member.config.task == "segmentation":
-        groups = known[["image_id", "group_id"]]
-        table = heldout_scores(bundle, _sources(each, known), precision=variant.computed)
-        return table.merge(groups, on="image_id", validate="one_to_one")
-    ids = known["image_id"].tolist()
-    table = heldout_logits(bundle, each.pictures, ids, precision=variant.computed)
-    given = zip(("weight", "share"), (member.weights, member.shares), strict=True)
-    trained = {
-        f"{kind}_{code}": value
-        for kind, values in given
-        for code, value in zip(member.classes, values, strict=True)
-    }
-    told = known[["image_id", "group_id", "truth"]]
-    return table.merge(told, on="image_id", validate="one_to_one").assign(**trained)
-
-
-def _bundle(each: Measuring, variant: Variant) -> Bundle:
-    member = each.graphs.member
-    says = task_entry(member.config, [_entry(member, variant)], member.classes)
-    place = each.graphs.folder / variant.stored
-    return write_bundle(
-        place, BundleSpec.model_validate(says), {"network.onnx": each.graphs.path(variant.stored)}
-    )
-
-
-def _entry(member: TrainedMember, variant: Variant) -> dict[str, object]:
-    trained: Mapping[str, object] = {}
-    if member.classes:
-        trained = {"weights": member.weights, "shares": member.shares}
-    return member_entry(
-        member.config, "network.onnx", member.folds, precision=variant.stored, **trained
-    )
-
-
-def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path]]:
-    if each.dataset is None:
-        raise DataError(
-            f"{each.graphs.member.run.folder}: masks are measured on the data set, which is gone",
-            "name it with --data",
-        )
-    wanted = set(known["image_id"])
-    return [
-        (row.image_id, row.path, row.mask_path)
-        for row in each.dataset.rows()
-        if row.image_id in wanted and row.path and row.mask_path
-    ]
 
 
 def _costs(

@@ -15,9 +15,10 @@ from naevus.errors import RunError
 from naevus.training.export.answers import diagnosing_entry, outlining_entry
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
 from naevus.training.export.combination import combine, judges
-from naevus.training.export.costs import Measuring, choose, measured, variants
+from naevus.training.export.costs import choose, measured, variants
 from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import member_entry, task_entry
+from naevus.training.export.heldout import Measuring, heldout_answers
 from naevus.training.export.pictures import squares
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
@@ -103,7 +104,8 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
     The graphs are made anew from the stored weights. Each is compared, in OpenVINO and 32 bits,
     with its network in torch, where possible on pictures that the network never saw; only when all
     agree is anything written. Temperature, prediction sets and scores are from the runs' answers
-    to held-out pictures; so is the threshold beyond which a picture is flagged as no dermoscopy.
+    to held-out pictures, or from the average's own where all its networks held out the same ones;
+    so is the threshold beyond which a picture is flagged as no dermoscopy.
 
     Args:
         runs: Runs of either task.
@@ -132,12 +134,12 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
     with tempfile.TemporaryDirectory() as temporary:
         for part, chosen in zip(parts, to_measure, strict=True):
             folder = Path(temporary) / part.task
-            add(says, _evidence(part, wishes))
-            steps.one()
             graphs = [
                 _graphs(member, part, folder / str(number), wishes)
                 for number, member in enumerate(part.members)
             ]
+            add(says, _evidence(part, graphs, wishes))
+            steps.one()
             entries = []
             for number, each in enumerate(graphs):
                 name = f"{part.task}-{number}.onnx"
@@ -205,12 +207,16 @@ def _entry(member: TrainedMember, name: str, wishes: Wishes) -> dict[str, Any]:
     return member_entry(member.config, name, member.folds, precision=wishes.precision, **trained)
 
 
-def _evidence(part: Combination, wishes: Wishes) -> dict[str, Any]:
+def _evidence(part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes) -> dict[str, Any]:
     dataset = dataset_of(part.runs[0], wishes.data)
     looked_at = [name for member in part.members for name in _checking(member, wishes)]
     if part.task == "segmentation":
         return outlining_entry(part.runs) | limits_of(part.task, dataset, looked_at)
-    found = diagnosing_entry(part.runs, part.shipped, dataset, wishes.calibration)
+    own = wishes.calibration
+    if own is None and part.shipped.averaged and part.members[0].folds:
+        # All of them held these pictures out: the average itself tells what it is worth.
+        own = heldout_answers(_measuring(part, graphs[0], wishes))
+    found = diagnosing_entry(part.runs, part.shipped, dataset, own)
     return found | limits_of(part.task, dataset, looked_at)
 
 
@@ -239,22 +245,17 @@ def _graphs_of(
     ]
 
 
+def _measuring(part: Combination, graphs: StoredGraphs, wishes: Wishes) -> Measuring:
+    run = graphs.member.run
+    return Measuring(graphs, part.sources[run.folder], dataset_of(run, wishes.data))
+
+
 def _costs(
     part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes, steps: _Steps
 ) -> dict[str, Any]:
     if not graphs:
         return {}
-    costs = measured(
-        [
-            Measuring(
-                each,
-                part.sources[each.member.run.folder],
-                dataset_of(each.member.run, wishes.data),
-            )
-            for each in graphs
-        ],
-        steps.one,
-    )
+    costs = measured([_measuring(part, each, wishes) for each in graphs], steps.one)
     return {
         "precision_costs": list(costs),
         "precision_choices": [choose(costs, part.task)],

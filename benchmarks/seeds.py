@@ -1,0 +1,70 @@
+"""Whether the average of some networks' weights is worth their ensemble.
+
+Takes runs of one recipe that differ in seed alone, on a fold that all of them have held out: one of
+them, their mean answer, and the one network whose weights are the mean of theirs, on the same
+pictures, by lesion.
+
+    python benchmarks/seeds.py runs/a runs/b runs/c --fold 0 --out results/oof
+
+prints the comparison, and keeps ``seeds-fold0-<single|ensemble|average>.parquet``, which
+``naevus compare`` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from naevus.evaluation.comparison import compare
+from naevus.evaluation.outoffold import classification_scores, combined, taxonomy_of
+from naevus.training.export.combination import combine
+from naevus.training.export.heldout import Measuring, heldout_answers
+from naevus.training.export.stored import StoredGraphs
+from naevus.training.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+
+def answers(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.DataFrame]:
+    """Return the held-out tables of one network, of all as one, and of their average."""
+    held_out = [run.answers().query("fold == @fold") for run in runs]
+    part = combine("classification", runs, folds=(fold,), averaged=True, data=data)
+    (whole,) = part.members
+    pictures = part.sources[whole.run.folder]
+    with tempfile.TemporaryDirectory() as folder:
+        graphs = StoredGraphs(whole, pictures, Path(folder), calibrated=0, without=())
+        average = heldout_answers(Measuring(graphs, pictures, None))
+    return {
+        "single": held_out[0],
+        "ensemble": combined(held_out, taxonomy_of(held_out[0])),
+        "average": average.assign(fold=fold),
+    }
+
+
+def main() -> None:
+    """Compare, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--data", type=Path, help="the data set, if it has moved")
+    parser.add_argument("--out", type=Path, help="where the tables are kept")
+    args = parser.parse_args()
+    tables = answers([Run.open(folder) for folder in args.runs], args.fold, args.data)
+    for name, table in tables.items():
+        _, intervals = classification_scores(table, taxonomy_of(table))
+        for score in ("balanced_accuracy", "accuracy"):
+            value, low, high = intervals[score]
+            print(f"{name:9} {score:18} {value:.3f} ({low:.3f} to {high:.3f})")
+        if args.out is not None:
+            table.to_parquet(args.out / f"seeds-fold{args.fold}-{name}.parquet", index=False)
+    for a, b in (("single", "ensemble"), ("single", "average"), ("ensemble", "average")):
+        print(compare(tables[a], tables[b], (a, b)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What a member of a bundle says of the pictures that it never saw, in any precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from naevus.bundles.bundle import write_bundle
+from naevus.bundles.spec import BundleSpec
+from naevus.errors import DataError
+from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.training.export.entries import member_entry, task_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.bundles.section import Computed, Precision
+    from naevus.datasets.records import Dataset
+    from naevus.training.export.members import TrainedMember
+    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.stored import StoredGraphs
+
+
+class Variant(NamedTuple):
+    """How numbers are stored, and what they are computed in."""
+
+    stored: Precision
+    computed: Computed
+
+
+REFERENCE: Final = Variant("fp32", "f32")
+
+
+class Measuring(NamedTuple):
+    """Who is measured: a member, its files, its pictures, and how far all of it is.
+
+    Attributes:
+        graphs: The member's files.
+        pictures: Its run's pictures.
+        dataset: Its run's data set; masks are judged by it.
+    """
+
+    graphs: StoredGraphs
+    pictures: Pictures
+    dataset: Dataset | None
+
+
+def heldout_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFrame:
+    """Return what a member says of the pictures that it never saw.
+
+    Args:
+        each: The member.
+        variant: How its numbers are stored and computed.
+
+    Returns:
+        A table like the out-of-fold table of its task.
+
+    Raises:
+        DataError: Masks are to be judged, and the data set is not there.
+    """
+    member = each.graphs.member
+    known = member.run.answers()
+    known = known[known["fold"].isin(member.folds)]
+    bundle = _bundle(each, variant)
+    if member.config.task == "segmentation":
+        groups = known[["image_id", "group_id"]]
+        table = heldout_scores(bundle, _sources(each, known), precision=variant.computed)
+        return table.merge(groups, on="image_id", validate="one_to_one")
+    ids = known["image_id"].tolist()
+    table = heldout_logits(bundle, each.pictures, ids, precision=variant.computed)
+    given = zip(("weight", "share"), (member.weights, member.shares), strict=True)
+    trained = {
+        f"{kind}_{code}": value
+        for kind, values in given
+        for code, value in zip(member.classes, values, strict=True)
+    }
+    told = known[["image_id", "group_id", "truth"]]
+    return table.merge(told, on="image_id", validate="one_to_one").assign(**trained)
+
+
+def _bundle(each: Measuring, variant: Variant) -> Bundle:
+    member = each.graphs.member
+    says = task_entry(member.config, [_entry(member, variant)], member.classes)
+    place = each.graphs.folder / variant.stored
+    return write_bundle(
+        place, BundleSpec.model_validate(says), {"network.onnx": each.graphs.path(variant.stored)}
+    )
+
+
+def _entry(member: TrainedMember, variant: Variant) -> dict[str, object]:
+    trained: Mapping[str, object] = {}
+    if member.classes:
+        trained = {"weights": member.weights, "shares": member.shares}
+    return member_entry(
+        member.config, "network.onnx", member.folds, precision=variant.stored, **trained
+    )
+
+
+def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path]]:
+    if each.dataset is None:
+        raise DataError(
+            f"{each.graphs.member.run.folder}: masks are measured on the data set, which is gone",
+            "name it with --data",
+        )
+    wanted = set(known["image_id"])
+    return [
+        (row.image_id, row.path, row.mask_path)
+        for row in each.dataset.rows()
+        if row.image_id in wanted and row.path and row.mask_path
+    ]
