@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,6 +261,10 @@ def test_it_prints_as_an_answer(loaded: Predictor, files: list[Path]) -> None:
     assert any(line.startswith("Cannot be ruled out (90% prediction set):") for line in lines)
     dark = str(loaded(np.full((120, 160, 3), 20, np.uint8)))
     assert f"! {FLAGS['dark']}" in dark
+    others = tuple(code for code in CODES if code != said.diagnosis)
+    without = str(replace(said, prediction_set=others))
+    assert f"{said.diagnosis} is missing: 90% of its pictures are surer" in without
+    assert "is missing" not in str(replace(said, prediction_set=tuple(CODES)))
 
 
 def test_a_bundle_may_be_given_in_any_form(tmp_path: Path, files: list[Path]) -> None:

@@ -224,6 +224,9 @@ class Prediction:
                 f"Cannot be ruled out ({self.level:.0%} prediction set): "
                 f"{', '.join(inside) or 'none: it is unlike most pictures of every diagnosis'}"
             )
+            if inside and told not in inside:
+                # Each class has a threshold of its own; that of a common class is high.
+                lines.append(f"  {told} is missing: {self.level:.0%} of its pictures are surer")
         if balanced != told:
             lines.append(f"If all were equally common: {self.name_of(balanced)}")
         doubt = f"Doubt: {self.doubt:.2f}"
