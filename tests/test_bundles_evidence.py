@@ -12,7 +12,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
 from naevus.evaluation.calibration.metrics import CalibrationScores
 from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.temperature import cross_fitted, fit_temperature
+from naevus.evaluation.calibration.scaling import cross_fitted, fit_scaling
 from naevus.evaluation.outoffold import classification_scores, probabilities, segmentation_scores
 from naevus.taxonomy import ISIC2018
 
@@ -72,13 +72,13 @@ def value(found: Diagnosing, name: str, *words: str) -> float:
     return only
 
 
-def test_the_shipped_temperature_is_fitted_on_all_answers(
+def test_the_shipped_scaling_is_fitted_on_all_answers(
     table: pd.DataFrame, found: Diagnosing
 ) -> None:
     natural, _ = probabilities(table, ISIC2018)
     truth = np.array([CODES.index(code) for code in table["truth"]])
-    assert found.temperature == pytest.approx(fit_temperature(natural, truth))
-    assert 1.7 < found.temperature < 2.3
+    assert found.scaling == fit_scaling(natural, truth)
+    assert 1.7 < found.scaling.temperature < 2.3
     assert found.conformal.codes == CODES
     assert sum(found.conformal.groups) == table["group_id"].nunique()
 
@@ -96,7 +96,7 @@ def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
         for each in (natural, elsewhere)
     )
     error = "expected calibration error"
-    assert value(found, f"{error}, at temperature 1") == pytest.approx(before.value)
+    assert value(found, f"{error}, not calibrated") == pytest.approx(before.value)
     assert value(found, f"{error}, 15", "each of 3 folds by the others") == pytest.approx(
         after.value
     )
@@ -110,7 +110,7 @@ def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
 
 def test_scores_are_the_recipe_s_and_say_so(table: pd.DataFrame, found: Diagnosing) -> None:
     plain = classification_scores(table, ISIC2018)[1]["balanced_accuracy"]
-    assert value(found, "the same at temperature 1") == pytest.approx(plain.value)
+    assert value(found, "the same, not calibrated") == pytest.approx(plain.value)
     for score in found.scores:
         assert score.on.startswith(f"{WHOSE}: 800 pictures of 600 lesions, held out by folds 0, 1,")
 
@@ -177,7 +177,8 @@ def test_the_card_shows_what_was_found(found: Diagnosing) -> None:
         ],
         "taxonomy": "isic2018",
         "classes": CODES,
-        "temperature": found.temperature,
+        "temperature": found.scaling.temperature,
+        "offsets": found.scaling.offsets,
         "conformal": found.conformal.to_dict(),
         "calibrated_on": "these answers",
     }
@@ -191,7 +192,7 @@ def test_the_card_shows_what_was_found(found: Diagnosing) -> None:
             }
         )
     )
-    assert f"Temperature: {found.temperature:.3f}, fitted on these answers." in card
+    assert f"Temperature: {found.scaling.temperature:.3f}, fitted on these answers." in card
     melanoma = found.by_class[0]
     assert melanoma.recall is not None
     row = (

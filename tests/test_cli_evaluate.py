@@ -54,7 +54,7 @@ def test_diagnoses_get_every_table(tmp_path: Path) -> None:
         "sensitivity at specificity 0.9",
         "net benefit",
         "ECE, bins of equal mass",
-        "with a fitted temperature",
+        "calibrated elsewhere",
         "accuracy of the surest 80%",
         "diagnoses in a prediction set",
     ):
@@ -72,7 +72,7 @@ def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
     for name in ("accuracy_balanced", "balanced_accuracy_probable"):
         assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
     assert scores["details"]["recalls"]["MEL"]["groups"] > 0
-    assert len(scores["details"]["temperatures"]) == 2
+    assert len(scores["details"]["scalings"]) == 2
     assert scores["details"]["clinic"][0]["fold_auc"]["value"] > 0.5
 
 

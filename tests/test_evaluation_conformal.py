@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.calibration.conformal import Conformal, one_a_group
 from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
-from naevus.evaluation.calibration.temperature import fit_temperature, tempered
+from naevus.evaluation.calibration.scaling import fit_scaling, scaled
 
 CODES = ("MEL", "NV", "BCC")
 Sample = tuple[NDArray[np.float64], NDArray[np.intp], list[str]]
@@ -127,7 +127,7 @@ def test_what_judges_a_part_is_made_on_the_others() -> None:
     parts = np.repeat(np.arange(200) % 2, 2)
     sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
     rest, names = parts == 0, np.array(groups)
-    warm = tempered(natural, fit_temperature(natural[rest], truth[rest]))
+    warm = scaled(natural, fit_scaling(natural[rest], truth[rest]))
     conformal = Conformal.fit(warm[rest], truth[rest], names[rest].tolist(), CODES)
     np.testing.assert_array_equal(sets[~rest], conformal.sets(warm[~rest]))
 

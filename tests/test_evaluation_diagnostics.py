@@ -67,7 +67,7 @@ def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
     ]
     assert melanoma.fold_auc.value == pytest.approx(np.mean(by_fold))
     assert list(scores.calibration) == [AS_GIVEN, FITTED]
-    assert len(scores.temperatures) == 3
+    assert len(scores.scalings) == 3
     assert scores.calibration[FITTED].nll.value < scores.calibration[AS_GIVEN].nll.value
     assert scores.sets is not None
     assert set(scores.sets.classes) == set(CODES[:4])
@@ -101,7 +101,7 @@ def test_one_class_alone_and_few_lesions_leave_out_what_needs_more() -> None:
         balanced[:2],
         ISIC2018,
     )
-    assert (few.sets, few.temperatures, list(few.calibration)) == (None, (), [AS_GIVEN])
+    assert (few.sets, few.scalings, list(few.calibration)) == (None, (), [AS_GIVEN])
 
 
 def test_constant_scores_rank_nothing() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from naevus.errors import ConfigError
+from naevus.evaluation.calibration.scaling import Scaling, scaled
+from naevus.evaluation.decisions import rebalance
 from naevus.evaluation.prevalence import reweigh
 from naevus.inference.classifier import Classifier
 from tests.onnx_graphs import SHARES, classification_bundle
@@ -41,6 +43,21 @@ def test_maps_add_up_to_the_natural_logits(tmp_path: Path) -> None:
     natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(natural, said.natural, atol=1e-5)
     np.testing.assert_allclose(logits, said.logits / 1.7, atol=1e-4)
+
+
+def test_offsets_are_added_after_the_temperature(tmp_path: Path) -> None:
+    offsets = (0.5, -0.5, 0.0, 1.0, -1.0, 0.3, -0.3)
+    weights, shares = (2.0, 1, 1, 1, 1, 1, 0.5), (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+    trained: dict[str, Any] = {"weights": weights, "shares": shares, "seeds": (0, 1)}
+    plain = Classifier(classification_bundle(tmp_path / "plain", **trained))
+    bundle = classification_bundle(tmp_path / "b", temperature=1.7, offsets=offsets, **trained)
+    said, before = Classifier(bundle).answers(noise(3)), plain.answers(noise(3))
+    scaling = Scaling(1.7, offsets)
+    np.testing.assert_allclose(said.natural, scaled(before.natural, scaling), atol=1e-6)
+    np.testing.assert_allclose(said.balanced, rebalance(said.natural, shares), atol=1e-6)
+    np.testing.assert_array_equal(said.logits, before.logits)
+    with pytest.raises(ValueError, match="offsets must be one for each class"):
+        classification_bundle(tmp_path / "c", offsets=(0.1, 0.2))
 
 
 def test_embeddings_lie_one_beside_the_other(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from naevus.bundles.figures import Figure, PrecisionCost
 from naevus.training.export import costs
-from naevus.training.export.costs import REFERENCE, Variant, choose, variants
+from naevus.training.export.costs import choose, variants
+from naevus.training.export.heldout import REFERENCE, Variant
 from naevus.training.export.join import Told, Wishes, export_runs
 from tests.finished_runs import finished_run
 

@@ -24,7 +24,7 @@ from naevus.datasets.forms import Form
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.calibration.conformal import Conformal
-from naevus.evaluation.calibration.temperature import fit_temperature, tempered
+from naevus.evaluation.calibration.scaling import fit_scaling, scaled
 from naevus.evaluation.outoffold import probabilities, segmentation_scores
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
@@ -154,10 +154,11 @@ def test_probabilities_are_calibrated_by_what_the_folds_never_saw(
     spec, table = joined.bundle.classifier, runs["answers"].answers()
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["truth"]]
-    assert spec.temperature == pytest.approx(fit_temperature(natural, truth))
+    scaling = fit_scaling(natural, truth)
+    assert (spec.temperature, spec.offsets) == scaling
     assert spec.temperature != 1
     conformal = Conformal.fit(
-        tempered(natural, spec.temperature), truth, table["group_id"].tolist(), ISIC2018.codes
+        scaled(natural, scaling), truth, table["group_id"].tolist(), ISIC2018.codes
     )
     assert spec.conformal is not None
     assert spec.conformal.model_dump() == ConformalSpec(**conformal.to_dict()).model_dump()
@@ -190,7 +191,7 @@ def test_answers_of_the_combination_itself_take_the_place_of_the_runs(
     bundle = export_runs([run], tmp_path / "own", wishes, Told(lambda _: None))
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["truth"]]
-    assert bundle.classifier.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
     assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
     assert "of this combination" in str(bundle.classifier.calibrated_on)
 
@@ -210,7 +211,7 @@ def test_an_average_of_seeds_answers_for_itself(
     table[logits.columns[1:]] = logits[logits.columns[1:]]
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["truth"]]
-    assert bundle.classifier.temperature == pytest.approx(fit_temperature(natural, truth))
+    assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
     assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
 
 

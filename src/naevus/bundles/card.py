@@ -52,13 +52,15 @@ _SUBGROUPS = (
 )
 _KINDS = (
     "Two kinds are given. *Natural* ones are those of a picture drawn as the training pictures "
-    "were: the logits, freed of the weights below, divided by the temperature. *Balanced* ones "
+    "were: the logits, freed of the weights below, divided by the temperature, with the offsets "
+    "below added. *Balanced* ones "
     "are as if every class were equally common: the natural ones divided by the shares below. "
     "*Doubt* is one minus the largest natural probability."
 )
 _SHARES = (
     "Shares are those of the training pictures; a weight is how much more than its share the "
-    "class counted. Where the members differ, both ends are given."
+    "class counted; an offset, how much more common it was among held-out pictures than the "
+    "networks said, as a logarithm. Where the members differ, both ends are given."
 )
 _SETS = (
     "A *prediction set* holds every diagnosis whose natural probability reaches the threshold "

@@ -80,8 +80,9 @@ def shares_table(classifier: ClassifierSpec) -> list[str]:
     for place, code in enumerate(classifier.classes):
         shares = [member.shares[place] for member in classifier.members]
         weights = [member.weights[place] for member in classifier.members]
-        rows.append((code, _ends(shares), _ends(weights)))
-    return _table(("class", "share", "weight"), rows)
+        offset = f"{classifier.offsets[place]:+.2f}" if classifier.offsets else "0"
+        rows.append((code, _ends(shares), _ends(weights), offset))
+    return _table(("class", "share", "weight", "offset"), rows)
 
 
 def sets_table(sets: ConformalSpec) -> list[str]:

@@ -13,7 +13,7 @@ from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
 from naevus.evaluation.calibration.metrics import CalibrationScores
 from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.temperature import cross_fitted, fit_temperature, tempered
+from naevus.evaluation.calibration.scaling import Scaling, cross_fitted, fit_scaling, scaled
 from naevus.evaluation.intervals import recall_intervals
 from naevus.evaluation.outoffold import (
     classification_scores,
@@ -39,14 +39,14 @@ class Diagnosing(NamedTuple):
     """What is known of networks that diagnose, from answers to pictures they never saw.
 
     Attributes:
-        temperature: Fitted on all of these answers: what is shipped.
-        conformal: Thresholds of prediction sets at that temperature, likewise.
-        scores: Headline and calibration figures, at temperatures and with sets fitted elsewhere.
+        scaling: Temperature and offsets fitted on all of these answers: what is shipped.
+        conformal: Thresholds of prediction sets at that scaling, likewise.
+        scores: Headline and calibration figures, scaled and with sets fitted elsewhere.
         by_class: Figures of each diagnosis, likewise.
         subgroups: Figures by sex and age, where these are known.
     """
 
-    temperature: float
+    scaling: Scaling
     conformal: Conformal
     scores: tuple[ScoreSpec, ...]
     by_class: tuple[ClassFigures, ...]
@@ -82,7 +82,7 @@ def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
 def diagnosing(
     table: pd.DataFrame, taxonomy: Taxonomy, whose: str, records: pd.DataFrame | None
 ) -> Diagnosing:
-    """Fit temperature and prediction sets, and judge them where they were not fitted.
+    """Fit scaling and prediction sets, and judge them where they were not fitted.
 
     Each fold is judged by what was fitted on the others, a single fold by halves of its lesions.
 
@@ -101,27 +101,27 @@ def diagnosing(
     natural, _ = probabilities(table, taxonomy)
     truth = np.array([taxonomy.index(code) for code in table["truth"]], np.intp)
     groups, parts = table["group_id"].tolist(), parts_of(table)
-    temperature = fit_temperature(natural, truth)
-    conformal = Conformal.fit(tempered(natural, temperature), truth, groups, taxonomy.codes)
+    scaling = fit_scaling(natural, truth)
+    conformal = Conformal.fit(scaled(natural, scaling), truth, groups, taxonomy.codes)
     elsewhere = cross_fitted(natural, truth, parts).natural
     balanced = rebalanced(table, elsewhere, taxonomy)
     scores, intervals = scored(table, elsewhere, balanced, taxonomy)
     sets = cross_fitted_sets(natural, truth, groups, taxonomy.codes, parts)
     covered = SetScores.from_sets(sets, truth, groups, taxonomy.codes)
     on = f"{whose}: {counted(table)}"
-    fitted = f"{on}; temperature and sets fitted elsewhere, {_parted(table, parts)}"
+    fitted = f"{on}; temperature, offsets and sets fitted elsewhere, {_parted(table, parts)}"
     plain = classification_scores(table, taxonomy)[1]["balanced_accuracy"]
     answers = np.array(taxonomy.codes, object)[balanced.argmax(axis=1)].tolist()
     recalls = recall_intervals(table["truth"].tolist(), answers, groups)
     return Diagnosing(
-        temperature=temperature,
+        scaling=scaling,
         conformal=conformal,
         scores=(
             _score("balanced accuracy, balanced decision", intervals["balanced_accuracy"], fitted),
-            _score("the same at temperature 1", plain, on),
+            _score("the same, not calibrated", plain, on),
             _score("accuracy, probable decision", intervals["accuracy"], fitted),
             *_calibration(elsewhere, truth, groups, "", fitted),
-            *_calibration(natural, truth, groups, ", at temperature 1", on),
+            *_calibration(natural, truth, groups, ", not calibrated", on),
             *_sets(covered, _wanting(sets, parts, taxonomy), fitted),
         ),
         by_class=tuple(_by_class(scores, recalls, covered)),

@@ -127,8 +127,9 @@ class ClassifierSpec(Section):
         crop_margin: Margin round the lesion's box, as a share of its longer side.
         colour_constancy: Whether shades of grey is applied to what the networks see.
         temperature: Divides the natural logits.
+        offsets: Added to them then, one a class; none where none were fitted.
         conformal: Thresholds of prediction sets, where they were found.
-        calibrated_on: Whose answers to which pictures temperature and thresholds are from.
+        calibrated_on: Whose answers to which pictures temperature, offsets and thresholds are from.
         reference: File of the training pictures' statistics, that unlike pictures are told by.
     """
 
@@ -139,6 +140,7 @@ class ClassifierSpec(Section):
     crop_margin: Annotated[float, Field(ge=0, le=1)] = 0.15
     colour_constancy: bool = False
     temperature: Positive = 1.0
+    offsets: tuple[float, ...] = ()
     conformal: ConformalSpec | None = None
     calibrated_on: str | None = None
     reference: FileName | None = None
@@ -152,6 +154,8 @@ class ClassifierSpec(Section):
                 raise ValueError("classes, weights and shares must be equally many")
             if not math.isclose(sum(member.shares), 1.0, rel_tol=0, abs_tol=1e-3):
                 raise ValueError("shares must sum to 1")
+        if self.offsets and len(self.offsets) != len(self.classes):
+            raise ValueError("offsets must be one for each class, or none")
         sets = self.conformal
         if sets is not None and not (
             self.classes == sets.codes

@@ -36,7 +36,7 @@ def diagnostic_tables(
     yield _calibration(scores)
     yield _selective(scores)
     if scores.sets is None:
-        yield Text("note: too few lesions to fit a temperature and sets", style="yellow")
+        yield Text("note: too few lesions to fit a calibration and sets", style="yellow")
 
 
 def _by_class(scores: DiagnosticScores, balanced_accuracy: Interval) -> Table:
@@ -105,9 +105,11 @@ def _calibration(scores: DiagnosticScores) -> Table:
     ):
         values = [getattr(one, name) for one in found]
         table.add_row(title, *(f"{spread(each)}, chance {each.chance:.3f}" for each in values))
-    if scores.temperatures:
-        fitted = ", ".join(f"{value:.2f}" for value in scores.temperatures)
-        table.caption = f"temperatures, each fitted on the other parts: {fitted}"
+    decided = (spread(interval) for interval in scores.balanced_accuracy.values())
+    table.add_row("balanced accuracy, balanced decision", *decided)
+    if scores.scalings:
+        fitted = ", ".join(f"{scaling.temperature:.2f}" for scaling in scores.scalings)
+        table.caption = f"each part by the temperature and offsets of the others: {fitted}"
     return table
 
 

@@ -11,11 +11,12 @@ from naevus.evaluation.bca import bca_interval
 from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
 from naevus.evaluation.calibration.metrics import CalibrationScores
 from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.temperature import cross_fitted
+from naevus.evaluation.calibration.scaling import Scaling, cross_fitted
 from naevus.evaluation.clinic import ClinicalScores, decision_curve, malignant, melanoma
 from naevus.evaluation.intervals import (
     Interval,
     Proportion,
+    balanced_accuracy_interval,
     recall_intervals,
     weighted_intervals,
 )
@@ -34,15 +35,15 @@ if TYPE_CHECKING:
 FEW: Final = 100
 """A class of fewer groups has a BCa interval of its AUC, and Wilson's of its recall."""
 AS_GIVEN: Final = "as given"
-FITTED: Final = "with a fitted temperature"
+FITTED: Final = "calibrated elsewhere"
 
 
 @dataclass(frozen=True)
 class DiagnosticScores:
     """What probabilities of known diagnoses are worth; every figure has a 95 % interval by group.
 
-    Temperatures and prediction sets are cross-fitted: each part of the pictures has those of the
-    others (`parts_of`).
+    Scalings and prediction sets are cross-fitted: each part of the pictures has those of the others
+    (`parts_of`).
     """
 
     recalls: dict[str, Proportion]
@@ -56,8 +57,10 @@ class DiagnosticScores:
     benefit: dict[str, pd.DataFrame]
     """Decision curves (`decision_curve`) of the same."""
     calibration: dict[str, CalibrationScores]
-    """Of the natural probabilities as given, and with a temperature fitted on other parts."""
-    temperatures: tuple[float, ...]
+    """Of the natural probabilities as given, and scaled as fits other parts."""
+    balanced_accuracy: dict[str, Interval]
+    """Of the balanced decision by the same."""
+    scalings: tuple[Scaling, ...]
     """Of each part; none where there were too few groups to fit one."""
     selective: SelectiveScores
     """What answering only when sure would bring."""
@@ -76,7 +79,7 @@ class DiagnosticScores:
 
         Args:
             table: ``group_id`` and ``truth`` of N pictures; ``fold`` where it is known.
-            natural: N x C natural probabilities, at temperature 1.
+            natural: N x C natural probabilities, as the networks mean them.
             balanced: N x C balanced probabilities.
             taxonomy: The C classes.
 
@@ -92,16 +95,21 @@ class DiagnosticScores:
         recalls = {code: found[code] for code in taxonomy.codes if code in found}
         targets = _targets(natural, truth, taxonomy)
         calibration = {AS_GIVEN: CalibrationScores.from_probabilities(natural, classes, groups)}
-        temperatures: tuple[float, ...] = ()
+        decided = {AS_GIVEN: _balanced_accuracy(balanced, truth, groups, codes)}
+        scalings: tuple[Scaling, ...] = ()
         sets = None
         # With fewer groups a part might not even have each class.
         if len(set(groups)) >= 2 * len(recalls):
             parts = parts_of(table)
             fitted = cross_fitted(natural, classes, parts)
-            temperatures = fitted.temperatures
+            scalings = fitted.scalings
             calibration[FITTED] = CalibrationScores.from_probabilities(
                 fitted.natural, classes, groups
             )
+            # Natural and balanced probabilities differ by the shares, row for row.
+            tiny = np.finfo(np.float64).tiny
+            again = fitted.natural * balanced / np.maximum(natural, tiny)
+            decided[FITTED] = _balanced_accuracy(again, truth, groups, codes)
             sets = SetScores.from_sets(
                 cross_fitted_sets(natural, classes, groups, taxonomy.codes, parts),
                 classes,
@@ -117,7 +125,8 @@ class DiagnosticScores:
             clinic=tuple(ClinicalScores.from_target(one, groups, folds) for one in targets),
             benefit={one.name: decision_curve(one, groups) for one in targets},
             calibration=calibration,
-            temperatures=temperatures,
+            balanced_accuracy=decided,
+            scalings=scalings,
             selective=SelectiveScores.from_answers(right, natural.max(1), groups, truth),
             sets=sets,
         )
@@ -133,10 +142,22 @@ class DiagnosticScores:
                 name: curve.to_dict(orient="records") for name, curve in self.benefit.items()
             },
             "calibration": {name: scores.to_dict() for name, scores in self.calibration.items()},
-            "temperatures": list(self.temperatures),
+            "balanced_accuracy": {
+                name: value._asdict() for name, value in self.balanced_accuracy.items()
+            },
+            "scalings": [scaling._asdict() for scaling in self.scalings],
             "selective": self.selective.to_dict(),
             "sets": None if self.sets is None else self.sets.to_dict(),
         }
+
+
+def _balanced_accuracy(
+    balanced: NDArray[np.float64],
+    truth: Sequence[str],
+    groups: Sequence[str],
+    codes: NDArray[np.object_],
+) -> Interval:
+    return balanced_accuracy_interval(truth, codes[balanced.argmax(1)].tolist(), groups)
 
 
 def auc_intervals(

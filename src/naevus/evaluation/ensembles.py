@@ -9,7 +9,7 @@ import numpy as np
 
 from naevus.errors import DataError
 from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.temperature import each_part
+from naevus.evaluation.calibration.scaling import each_part
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, paired_difference

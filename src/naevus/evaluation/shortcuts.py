@@ -11,7 +11,7 @@ import pandas as pd
 
 from naevus.errors import DataError, NaevusError
 from naevus.evaluation.calibration.parts import dealt
-from naevus.evaluation.calibration.temperature import each_part
+from naevus.evaluation.calibration.scaling import each_part
 from naevus.evaluation.diagnostics import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.resampling import SEED, Groups, finite

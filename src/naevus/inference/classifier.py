@@ -12,6 +12,7 @@ from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.datasets.forms import Form
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.calibration.conformal import Conformal
+from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
 from naevus.inference.engines import EngineName, Precision, open_engine
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import Member
+    from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
     from naevus.images.geometry import ViewSet
     from naevus.inference.engines import Outputs
     from naevus.inference.members import Batches
@@ -116,7 +117,10 @@ class Classifier:
         self.views = views_named(views)
         self._choices = {"views": views, "engine": engine, "precision": precision}
         pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
-        self._trained = [Trained(member, bundle.classifier.temperature) for bundle, member in pairs]
+        self._trained = [
+            Trained(_corrected(member, bundle.classifier), bundle.classifier.temperature)
+            for bundle, member in pairs
+        ]
         self.classes = self.bundles[0].classifier.classes
         self.taxonomy = self.bundles[0].classifier.taxonomy
         self.shares = shares_of(self._trained)
@@ -263,6 +267,14 @@ def _embeddings(means: Sequence[Outputs]) -> NDArray[np.float32] | None:
     if any("embedding" not in each for each in means):
         return None
     return np.concatenate([each["embedding"] for each in means], axis=1)
+
+
+def _corrected(member: ClassifierMember, spec: ClassifierSpec) -> ClassifierMember:
+    """Return a member whose class weights hold the offsets that its bundle was calibrated by."""
+    if not spec.offsets:
+        return member
+    weights = corrected_weights(member.weights, Scaling(spec.temperature, spec.offsets))
+    return member.model_copy(update={"weights": tuple(weights.tolist())})
 
 
 def _cropped(bundle: Bundle, member: Member) -> Form:

@@ -228,7 +228,7 @@ def build_classifier(
         )
 
     # Only where asked for: not every backbone knows it.
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
 
     def build(hub: bool) -> nn.Module:
         made: nn.Module = timm.create_model(

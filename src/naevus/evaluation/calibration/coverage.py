@@ -10,7 +10,7 @@ import numpy as np
 from naevus.errors import DataError
 from naevus.evaluation.calibration.conformal import LEVEL, Conformal, one_a_group
 from naevus.evaluation.calibration.metrics import checked_rows
-from naevus.evaluation.calibration.temperature import each_part, fit_temperature, tempered
+from naevus.evaluation.calibration.scaling import each_part, fit_scaling, scaled
 from naevus.evaluation.intervals import mean_interval, wilson_interval
 from naevus.evaluation.resampling import SEED
 
@@ -32,10 +32,10 @@ def cross_fitted_sets(
     level: float = LEVEL,
     seed: int = SEED,
 ) -> NDArray[np.bool_]:
-    """Return the sets of each part's pictures, by temperature and thresholds of the other parts.
+    """Return the sets of each part's pictures, by scaling and thresholds of the other parts.
 
     Args:
-        natural: N x C out-of-fold natural probabilities, at temperature 1.
+        natural: N x C out-of-fold natural probabilities, as the network means them.
         truth: N positions of the true classes.
         groups: N group ids.
         codes: The C classes.
@@ -56,8 +56,7 @@ def cross_fitted_sets(
     sets = np.zeros(rows.shape, bool)
     for inside in each_part(parts, len(rows)):
         rest = ~inside
-        temperature = fit_temperature(rows[rest], classes[rest])
-        calibrated = tempered(rows, temperature)
+        calibrated = scaled(rows, fit_scaling(rows[rest], classes[rest]))
         conformal = Conformal.fit(
             calibrated[rest], classes[rest], names[rest].tolist(), codes, level=level, seed=seed
         )

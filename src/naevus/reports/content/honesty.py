@@ -10,7 +10,8 @@ import pandas as pd
 from naevus.evaluation.calibration.metrics import CalibrationScores
 from naevus.evaluation.calibration.parts import parts_of
 from naevus.evaluation.calibration.reliability import reliability_curve
-from naevus.evaluation.calibration.temperature import cross_fitted
+from naevus.evaluation.calibration.scaling import cross_fitted
+from naevus.evaluation.diagnostics import AS_GIVEN, FITTED
 from naevus.evaluation.selective import SelectiveScores
 from naevus.reports.content.columns import percent, spread
 from naevus.reports.document import Drawing, Section, Table
@@ -23,16 +24,18 @@ if TYPE_CHECKING:
 
 
 def calibration_section(answers: Answers) -> Section:
-    """Return how honest the probabilities are, as given and with a temperature fitted elsewhere."""
+    """Return how honest the probabilities are, as given and calibrated elsewhere."""
     diagnosed = answers.diagnosed
     classes = np.array([diagnosed.taxonomy.index(code) for code in answers.truth], np.intp)
-    variants = {"as given": diagnosed.natural}
+    variants = {AS_GIVEN: diagnosed.natural}
     notes = ["How often answers of a stated probability are right; bars are 95 % intervals."]
     if len(set(answers.groups)) >= 2 * len(answers.recalls):
         fitted = cross_fitted(diagnosed.natural, classes, parts_of(diagnosed.table))
-        variants["with a fitted temperature"] = fitted.natural
-        told = ", ".join(f"{value:.2f}" for value in fitted.temperatures)
-        notes.append(f"Each part's temperature is fitted on the other parts alone: {told}.")
+        variants[FITTED] = fitted.natural
+        told = ", ".join(f"{scaling.temperature:.2f}" for scaling in fitted.scalings)
+        notes.append(
+            f"Each part's temperature and offsets are fitted on the other parts alone: {told}."
+        )
     rows, curves = [], {}
     for name, natural in variants.items():
         found = CalibrationScores.from_probabilities(natural, classes, answers.groups)

@@ -73,7 +73,7 @@ def diagnosing_entry(
             saw: they take the place of the runs' own.
 
     Returns:
-        ``scores``, ``by_class`` and ``subgroups``; and under ``classifier`` the temperature, the
+        ``scores``, ``by_class`` and ``subgroups``; and under ``classifier`` the scaling, the
         prediction sets, and what these were fitted on.
 
     Raises:
@@ -100,7 +100,8 @@ def diagnosing_entry(
         "by_class": found.by_class,
         "subgroups": found.subgroups,
         "classifier": {
-            "temperature": found.temperature,
+            "temperature": found.scaling.temperature,
+            "offsets": found.scaling.offsets,
             "conformal": found.conformal.to_dict(),
             "calibrated_on": source,
         },
