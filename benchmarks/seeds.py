@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 def answers(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.DataFrame]:
     """Return the held-out tables of one network, of all as one, and of their average."""
-    held_out = [run.answers().query("fold == @fold") for run in runs]
+    joined = [run.answers() for run in runs]
+    held_out = [table[table["fold"] == fold].reset_index(drop=True) for table in joined]
     part = combine("classification", runs, folds=(fold,), averaged=True, data=data)
     (whole,) = part.members
     pictures = part.sources[whole.run.folder]
