@@ -84,6 +84,9 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
             copied,
             nncf.Dataset([{name: picture[None]} for picture in pixels]),
             subset_size=len(pixels),
+            # With NNCF's default, symmetric ranges of activations, OpenVINO gave other answers than
+            # ONNX Runtime: 20 % of EfficientNet-Lite0's decisions changed, in place of 3 %.
+            preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=heads),
         )
     return quantised
