@@ -22,10 +22,12 @@ from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.decisions import rebalance
 from naevus.evaluation.judged import Diagnosed
+from naevus.evaluation.outlines import OutlineScores
 from naevus.evaluation.scoring.segmentation import MaskScore
 from naevus.files import write_json
 from naevus.images.read import read_mask, write_png
 from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
+from naevus.reports.content.outlines import failure_section
 from naevus.reports.figures import style
 from naevus.reports.predicted import of_predictions
 from naevus.reports.report import make_report, write_report
@@ -34,6 +36,7 @@ from naevus.reports.trained import of_run
 from naevus.taxonomy import ISIC2018
 from tests.html_outline import Outline
 from tests.onnx_graphs import classification_bundle
+from tests.test_evaluation_outlines import table_of_masks
 
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
@@ -159,7 +162,7 @@ def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
     figures = {path.stem for path in (written / "figures").iterdir()}
     assert figures == {
         "confusion", "clinic-roc", "net-benefit", "roc", "precision-recall", "reliability",
-        "risk-coverage", "jaccard",
+        "risk-coverage", "jaccard", "thresholds",
     }  # fmt: skip
     for name in figures:
         ET.parse(written / "figures" / f"{name}.svg")
@@ -266,14 +269,29 @@ def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> 
             write_png(run.folder / "masks" / f"{image_id}_segmentation.png", mask)
     document = make_report(of_run(run.folder, pd.concat(heldout, ignore_index=True), data))
     names = [section.name for section in document.sections]
-    assert names == ["masks", "pictures", "data", "provenance"]
+    assert names == ["masks", "failures", "pictures", "data", "provenance"]
     both = pd.concat(heldout)
     assert f"mean Jaccard index of {both['jaccard'].mean():.3f}" in document.summary
     assert document.keys[0].value == f"{both['jaccard'].mean():.3f}"
-    galleries = {gallery.name: gallery for gallery in document.sections[1].galleries}
+    galleries = {gallery.name: gallery for gallery in document.sections[2].galleries}
     worst = [picture.words[0] for picture in galleries["worst-masks"].pictures]
     assert worst[0] == "Jaccard 0.500"
     assert worst == sorted(worst)
+
+
+def test_failures_are_told_with_what_goes_along() -> None:
+    table = table_of_masks()
+    section = failure_section(table)
+    scores = OutlineScores.from_table(table)
+    tables = {each.name: each.frame for each in section.tables}
+    assert list(tables) == ["mask-failures", "mask-sizes", "mask-distances", "mask-thresholds"]
+    assert tables["mask-failures"]["failures"].tolist() == [
+        one.failures for one in scores.circumstances
+    ]
+    assert tables["mask-sizes"]["pictures"].sum() == len(table)
+    assert f"{100 * scores.failed.value:.1f} %" in section.notes[0]
+    plain = failure_section(table[["group_id", "jaccard", "sensitivity"]])
+    assert [each.name for each in plain.tables] == ["mask-thresholds"]
 
 
 def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:

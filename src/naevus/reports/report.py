@@ -66,6 +66,7 @@ def make_report(
         sentences.append(outlines.summary(results.outlined, intervals, which))
         keys += outlines.keys(results.outlined, intervals)
         sections.append(outlines.mask_section(results.outlined, intervals))
+        sections.append(outlines.failure_section(results.outlined))
     if pictures:
         sections.append(gallery_section(results, progress))
     if results.history is not None:

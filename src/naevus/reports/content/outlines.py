@@ -1,4 +1,4 @@
-"""The section about masks."""
+"""The sections about masks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.evaluation.intervals import mean_interval
+from naevus.evaluation.outlines import OutlineScores
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, MaskScore
-from naevus.reports.content.columns import interval_table, percent
+from naevus.reports.content.columns import interval_table, percent, spread
 from naevus.reports.document import Drawing, Key, Section, Table
-from naevus.reports.figures.jaccard import jaccard_figure
+from naevus.reports.figures.jaccard import jaccard_figure, threshold_figure
 
 if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
@@ -86,6 +87,62 @@ def mask_section(outlined: pd.DataFrame, intervals: dict[str, Interval]) -> Sect
                 jaccard_figure(outlined["jaccard"]),
                 f"5, 25, 50, 75 and 95 % of the pictures are below {told}. The dashed line is "
                 "the challenge's threshold.",
+            ),
+        ),
+    )
+
+
+def failure_section(outlined: pd.DataFrame) -> Section:
+    """Return what goes along with masks that fail, by size of the lesion, and at thresholds."""
+    found = OutlineScores.from_table(outlined)
+    tables = []
+    if found.circumstances:
+        rows = [
+            {
+                "pictures with": one.name,
+                "pictures": one.pictures,
+                "lesions": 0 if one.failed is None else one.failed.groups,
+                "failures": one.failures,
+                **spread("share failed", one.failed),
+                **spread("of all others", one.elsewhere),
+            }
+            for one in found.circumstances
+        ]
+        note = "A picture may stand in several rows. This is no proof of a cause."
+        tables.append(Table("mask-failures", "What goes along", pd.DataFrame(rows), note))
+    if found.sizes:
+        rows = [
+            {
+                "lesion, share of picture": f"{100 * band.low:.0f} to {100 * band.high:.0f} %",
+                "pictures": band.pictures,
+                "lesions": band.failed.groups,
+                **spread("jaccard", band.jaccard),
+                **spread("share failed", band.failed),
+                **spread("distance", band.surface_distance),
+                **spread("area ratio", band.area_ratio),
+            }
+            for band in found.sizes
+        ]
+        note = (
+            "Distance is the mean one of the two outlines, in shares of the picture's diagonal; "
+            "area ratio the median of the mask's area over the lesion's."
+        )
+        tables.append(Table("mask-sizes", "By size of the lesion", pd.DataFrame(rows), note))
+    if found.distances:
+        told = interval_table("distance, share of the diagonal", found.distances)
+        tables.append(Table("mask-distances", "Distance of outlines", told, folded=True))
+    tables.append(Table("mask-thresholds", "At every threshold", found.curve, folded=True))
+    return Section(
+        "failures",
+        "Masks that fail",
+        (f"Those with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",),
+        tuple(tables),
+        (
+            Drawing(
+                "thresholds",
+                "Other thresholds",
+                threshold_figure(found.curve),
+                "The dashed line is the challenge's threshold; bands are 95 % intervals.",
             ),
         ),
     )

@@ -1,4 +1,4 @@
-"""How the masks' Jaccard indices are distributed."""
+"""How the masks' Jaccard indices are distributed, and what other thresholds would make of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
 from naevus.reports.figures.style import COLOURS, INK, axes, styled
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
@@ -28,4 +29,25 @@ def jaccard_figure(jaccard: ArrayLike) -> Figure:
     pair.axvline(JACCARD_THRESHOLD, color=INK, linewidth=1, linestyle="--")
     pair.set_xlim(0, 1)
     pair.grid(visible=False, axis="x")
+    return figure
+
+
+@styled
+def threshold_figure(curve: pd.DataFrame) -> Figure:
+    """Draw the thresholded Jaccard index and the share of masks that reach each threshold.
+
+    Args:
+        curve: That of `naevus.evaluation.outlines.OutlineScores`.
+    """
+    figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
+    for colour, name, label in (
+        (COLOURS[0], "thresholded", "mean Jaccard index, failures counting 0"),
+        (COLOURS[1], "reached", "share of masks that do not fail"),
+    ):
+        pair.plot(curve["threshold"], curve[name], color=colour, label=label)
+        low, high = curve[f"{name}_low"], curve[f"{name}_high"]
+        pair.fill_between(curve["threshold"], low, high, color=colour, alpha=0.2, linewidth=0)
+    pair.axvline(JACCARD_THRESHOLD, color=INK, linewidth=1, linestyle="--")
+    pair.set(xlim=(0, 1), ylim=(0, 1.01))
+    pair.legend(loc="lower left")
     return figure
