@@ -131,7 +131,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
     """Let the networks see everything."""
     (member,) = bundle.classifier.members
     (fold,) = member.folds
-    predictor = load(bundle.folder)
+    predictor, temperature = load(bundle.folder), bundle.classifier.temperature
     folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).part("task3").pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
@@ -149,7 +149,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
                 return Seen(arrays["embeddings"], arrays["logits"])
-        seen = _seen(predictor, pictures)
+        seen = _seen(predictor, pictures, temperature)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             np.savez(kept, allow_pickle=False, **seen._asdict())
@@ -163,21 +163,22 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
         Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
         np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
         np.repeat([False, True], [len(heldout), len(sharp)]),
-        _seen(predictor, sorted(asked.originals.glob("*.jpg"))),
-        _seen(predictor, [other.pixels for other in others]),
+        _seen(predictor, sorted(asked.originals.glob("*.jpg")), temperature),
+        _seen(predictor, [other.pixels for other in others], temperature),
         np.array([other.kind for other in others]),
         np.array([other.source for other in others]),
     )
 
 
-def _seen(predictor: Predictor, pictures: Sequence[AnyPicture]) -> Seen:
+def _seen(predictor: Predictor, pictures: Sequence[AnyPicture], temperature: float) -> Seen:
+    """Let the networks see pictures; the mean of a class's map is its logit."""
     embeddings, logits = [], []
     for said in predictor.stream(pictures):
         assert said.embedding is not None
         assert said.activations is not None
         (maps,) = said.activations
         embeddings.append(said.embedding)
-        logits.append(maps.maps.mean(axis=(1, 2)))  # the logits, but for a constant
+        logits.append(maps.maps.mean(axis=(1, 2)) * temperature)
     return Seen(np.stack(embeddings), np.stack(logits))
 
 

@@ -43,7 +43,7 @@ def answers(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.D
     return {
         "single": held_out[0],
         "ensemble": combined(held_out, taxonomy_of(held_out[0])),
-        "average": average.assign(fold=fold),
+        "average": average,
     }
 
 
@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the data set, if it has moved")
     parser.add_argument("--out", type=Path, help="where the tables are kept")
     args = parser.parse_args()
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
     tables = answers([Run.open(folder) for folder in args.runs], args.fold, args.data)
     for name, table in tables.items():
         _, intervals = classification_scores(table, taxonomy_of(table))

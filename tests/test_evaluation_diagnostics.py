@@ -73,7 +73,20 @@ def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
     assert set(scores.sets.classes) == set(CODES[:4])
     wrong = 1 - (natural.argmax(1) == [CODES.index(code) for code in truth]).mean()
     assert scores.selective.risk.value == pytest.approx(wrong)
+    assert scores.balanced_accuracy[AS_GIVEN].value == pytest.approx(
+        np.mean([recall.value for recall in scores.recalls.values()])
+    )
     json.dumps(scores.to_dict(), allow_nan=False)
+
+
+def test_a_class_that_cannot_be_stays_impossible_when_calibrated() -> None:
+    table, natural, balanced = answers()
+    natural[:, 6], balanced[:, 6] = 0, 0.01  # as a clinic's prevalence of 0 makes it
+    natural /= natural.sum(axis=1, keepdims=True)
+    balanced /= balanced.sum(axis=1, keepdims=True)
+    scores = DiagnosticScores.of(table, natural, balanced, ISIC2018)
+    as_given, fitted = scores.balanced_accuracy.values()
+    assert fitted.value == pytest.approx(as_given.value, abs=0.1)
 
 
 def test_rare_classes_have_bca_intervals() -> None:

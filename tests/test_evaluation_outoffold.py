@@ -168,3 +168,6 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
     strange = other.assign(image_id=other["image_id"] + "x")
     with pytest.raises(DataError, match="no picture was held out by all"):
         combined([one, strange], BINARY)
+    told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
+    with pytest.raises(DataError, match="disagree on truth"):
+        combined([one, told_otherwise], BINARY)

@@ -14,7 +14,7 @@ from naevus.bundles.figures import (
     ScoreSpec,
     SubgroupFigures,
 )
-from naevus.bundles.section import Precision, Section, Share, Task
+from naevus.bundles.section import Finite, Precision, Section, Share, Task
 from naevus.errors import BundleError
 from naevus.images.crops import CropMode
 from naevus.taxonomy import TAXONOMIES
@@ -140,7 +140,7 @@ class ClassifierSpec(Section):
     crop_margin: Annotated[float, Field(ge=0, le=1)] = 0.15
     colour_constancy: bool = False
     temperature: Positive = 1.0
-    offsets: tuple[float, ...] = ()
+    offsets: tuple[Finite, ...] = ()
     conformal: ConformalSpec | None = None
     calibrated_on: str | None = None
     reference: FileName | None = None

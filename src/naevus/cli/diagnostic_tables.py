@@ -92,9 +92,7 @@ def _benefit(scores: DiagnosticScores) -> Table:
 
 
 def _calibration(scores: DiagnosticScores) -> Table:
-    table = figures_table(
-        "honesty of the natural probabilities; 0 is best", "figure", *scores.calibration
-    )
+    table = figures_table("honesty of the natural probabilities", "figure", *scores.calibration)
     found = scores.calibration.values()
     for name, title in (("nll", "log-likelihood, negative"), ("brier", "Brier score")):
         table.add_row(title, *(spread(getattr(one, name)) for one in found))
@@ -109,7 +107,7 @@ def _calibration(scores: DiagnosticScores) -> Table:
     table.add_row("balanced accuracy, balanced decision", *decided)
     if scores.scalings:
         fitted = ", ".join(f"{scaling.temperature:.2f}" for scaling in scores.scalings)
-        table.caption = f"each part by the temperature and offsets of the others: {fitted}"
+        table.caption = f"each part by temperature ({fitted}) and offsets of the others"
     return table
 
 

@@ -58,8 +58,9 @@ def export(
     by more than 0.002, and 99.9 % of decisions must be the same. Otherwise nothing is written.
     Averaging is for networks that differ in seed or fold alone.
 
-    The runs' out-of-fold answers give temperature, prediction sets and scores. Those of another
-    combination than what is shipped say so; --calibration takes answers of the combination itself.
+    The runs' out-of-fold answers give temperature, offsets, prediction sets and scores. Those of
+    another combination than what is shipped say so; an average of classifiers that held out the
+    same fold answers for itself, and --calibration takes such answers of any combination.
 
     Examples:
       naevus export runs/seg runs/cls --out lesions.naevus

@@ -79,7 +79,7 @@ class DiagnosticScores:
 
         Args:
             table: ``group_id`` and ``truth`` of N pictures; ``fold`` where it is known.
-            natural: N x C natural probabilities, as the networks mean them.
+            natural: N x C natural probabilities, calibrated or not.
             balanced: N x C balanced probabilities.
             taxonomy: The C classes.
 
@@ -107,8 +107,9 @@ class DiagnosticScores:
                 fitted.natural, classes, groups
             )
             # Natural and balanced probabilities differ by the shares, row for row.
-            tiny = np.finfo(np.float64).tiny
-            again = fitted.natural * balanced / np.maximum(natural, tiny)
+            possible = natural > 0
+            ratio = np.divide(balanced, natural, out=np.zeros_like(natural), where=possible)
+            again = fitted.natural * ratio
             decided[FITTED] = _balanced_accuracy(again, truth, groups, codes)
             sets = SetScores.from_sets(
                 cross_fitted_sets(natural, classes, groups, taxonomy.codes, parts),

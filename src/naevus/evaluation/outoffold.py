@@ -100,7 +100,7 @@ def probabilities(
 def rebalanced(
     table: pd.DataFrame, natural: NDArray[np.float64], taxonomy: Taxonomy
 ) -> NDArray[np.float64]:
-    """Return balanced probabilities from natural ones, such as these at another temperature.
+    """Return balanced probabilities from natural ones, such as these calibrated.
 
     Args:
         table: ``share_<code>`` for every code.
@@ -131,7 +131,8 @@ def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame
         The pictures that are in all of them, sorted, with weights of 1.
 
     Raises:
-        DataError: A column is missing, or no picture is in all tables.
+        DataError: A column is missing, no picture is in all tables, or they disagree on what one
+            shows or on its group.
     """
     if len(tables) == 1:
         return tables[0]
@@ -140,6 +141,10 @@ def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame
     if not ids:
         raise DataError("no picture was held out by all runs", "join runs with a common fold")
     same = [table.set_index("image_id").loc[ids].reset_index() for table in tables]
+    for table in same[1:]:
+        for column in ("truth", "group_id"):
+            if table[column].astype(object).ne(same[0][column].astype(object)).any():
+                raise DataError(f"the runs disagree on {column}", "name runs of the same data")
     with np.errstate(divide="ignore"):
         logits = np.mean([np.log(probabilities(table, taxonomy)[0]) for table in same], axis=0)
         shares = [table[_columns(table, taxonomy)["share"]].to_numpy(np.float64) for table in same]

@@ -52,7 +52,7 @@ def mean(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
 
 
 class Trained(NamedTuple):
-    """How a member was trained, and the temperature of the bundle it is from."""
+    """A member, its weights corrected by its bundle's offsets, and the bundle's temperature."""
 
     member: ClassifierMember
     temperature: float

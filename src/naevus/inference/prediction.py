@@ -226,7 +226,8 @@ class Prediction:
             )
             if inside and told not in inside:
                 # Each class has a threshold of its own; that of a common class is high.
-                lines.append(f"  {told} is missing: {self.level:.0%} of its pictures are surer")
+                surer = f"{self.level:.0%} of its pictures are surer"
+                lines.append(f"  {told} is missing: in the training pictures' case mix, {surer}")
         if balanced != told:
             lines.append(f"If all were equally common: {self.name_of(balanced)}")
         doubt = f"Doubt: {self.doubt:.2f}"

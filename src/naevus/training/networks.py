@@ -221,10 +221,11 @@ def build_classifier(
     """
     name = timm_name(backbone)
     _check_weights(weights)
-    if classes < 1 or hidden < 0 or not 0 <= dropout < 1:
+    if classes < 1 or hidden < 0 or not (0 <= dropout < 1 and 0 <= drop_path < 1):
         raise ConfigError(
-            f"a classifier cannot have classes={classes}, hidden={hidden}, dropout={dropout}",
-            "choose classes of 1 or more, hidden of 0 or more and dropout of 0 to below 1",
+            f"a classifier cannot have classes={classes}, hidden={hidden}, dropout={dropout}, "
+            f"drop_path={drop_path}",
+            "choose classes of 1 or more, hidden of 0 or more, the others of 0 to below 1",
         )
 
     # Only where asked for: not every backbone knows it.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from naevus.errors import DataError, NaevusError
+from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.calibration.metrics import checked_rows
 from naevus.evaluation.decisions import natural_log_probabilities
 
@@ -63,7 +63,7 @@ def fit_scaling(natural: ArrayLike, truth: ArrayLike) -> Scaling:
         from scipy.optimize import minimize  # noqa: PLC0415 (an extra)
     except ImportError:
         raise NaevusError(
-            "fitting a temperature needs SciPy", "pip install 'naevus[evaluate]'"
+            "fitting a calibration needs SciPy", "pip install 'naevus[evaluate]'"
         ) from None
     rows, classes = _checked(natural, truth)
     logarithms = _logarithms(rows)
@@ -72,7 +72,9 @@ def fit_scaling(natural: ArrayLike, truth: ArrayLike) -> Scaling:
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         sharpness, offsets = parameters[0], parameters[1:]
-        found = _log_softmax(sharpness * logarithms + offsets)
+        scaling = Scaling(1 / float(sharpness), tuple(offsets))
+        weights = corrected_weights(np.ones(len(offsets)), scaling)
+        found = natural_log_probabilities(logarithms, weights, scaling.temperature)
         off = np.exp(found) - one_hot
         value = -(found * one_hot).sum() / len(rows) + strength * (offsets**2).sum() / 2
         slopes = [(off * logarithms).sum() / len(rows), *(off.mean(axis=0) + strength * offsets)]
@@ -113,9 +115,16 @@ def corrected_weights(weights: ArrayLike, scaling: Scaling) -> NDArray[np.float6
     Args:
         weights: The C weights ``w_c`` of `naevus.evaluation.decisions`.
         scaling: What was fitted to answers freed of them.
+
+    Raises:
+        ConfigError: There are not C offsets.
     """
-    offsets = np.asarray(scaling.offsets, np.float64)
-    return np.asarray(weights, np.float64) * np.exp(-scaling.temperature * offsets)
+    before, offsets = np.asarray(weights, np.float64), np.asarray(scaling.offsets, np.float64)
+    if offsets.shape != before.shape:
+        raise ConfigError(
+            f"{len(offsets)} offsets for {len(before)} classes", "give one for each class"
+        )
+    return before * np.exp(-scaling.temperature * offsets)
 
 
 def cross_fitted(natural: ArrayLike, truth: ArrayLike, parts: NDArray[np.intp]) -> CrossFitted:
@@ -156,15 +165,10 @@ def each_part(parts: NDArray[np.intp], pictures: int) -> list[NDArray[np.bool_]]
 def _checked(natural: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     rows = np.asarray(natural, np.float64)
     if not rows.size:
-        raise DataError("there is no picture to fit a temperature on", "give at least one")
+        raise DataError("there is no picture to fit a calibration on", "give at least one")
     return checked_rows(rows, truth, len(rows))
 
 
 def _logarithms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     # A probability that left float64's range is not impossible, only very small.
     return np.log(np.maximum(rows, np.finfo(np.float64).tiny))
-
-
-def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = z - z.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

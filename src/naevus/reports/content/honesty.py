@@ -34,7 +34,7 @@ def calibration_section(answers: Answers) -> Section:
         variants[FITTED] = fitted.natural
         told = ", ".join(f"{scaling.temperature:.2f}" for scaling in fitted.scalings)
         notes.append(
-            f"Each part's temperature and offsets are fitted on the other parts alone: {told}."
+            f"Each part's temperature ({told}) and offsets are fitted on the other parts alone."
         )
     rows, curves = [], {}
     for name, natural in variants.items():

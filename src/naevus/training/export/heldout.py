@@ -77,7 +77,7 @@ def heldout_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
         for kind, values in given
         for code, value in zip(member.classes, values, strict=True)
     }
-    told = known[["image_id", "group_id", "truth"]]
+    told = known[["image_id", "group_id", "truth", "fold"]]
     return table.merge(told, on="image_id", validate="one_to_one").assign(**trained)
 
 

@@ -18,7 +18,7 @@ from naevus.training.export.combination import combine, judges
 from naevus.training.export.costs import choose, measured, variants
 from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import member_entry, task_entry
-from naevus.training.export.heldout import Measuring, heldout_answers
+from naevus.training.export.heldout import Measuring, Variant, heldout_answers
 from naevus.training.export.pictures import squares
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
@@ -50,7 +50,7 @@ class Wishes:
         average: Whether the networks of each task become one.
         data: The data set, where it is not where the runs found it.
         calibration: Answers of the combination of classifiers to pictures that none of them saw,
-            like an ``oof.parquet``; None: the runs' own out-of-fold answers take their place.
+            like an ``oof.parquet``; None: an average's own, else the runs' out-of-fold answers.
         measure: Whether every precision's cost is measured on all held-out pictures.
         checked: On how many pictures each graph is compared with its network.
         calibrated: From how many pictures the ranges of 8 bits are taken.
@@ -104,7 +104,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
     The graphs are made anew from the stored weights. Each is compared, in OpenVINO and 32 bits,
     with its network in torch, where possible on pictures that the network never saw; only when all
     agree is anything written. Temperature, prediction sets and scores are from the runs' answers
-    to held-out pictures, or from the average's own where all its networks held out the same ones;
+    to held-out pictures, or from an average of classifiers' own where all held out the same ones;
     so is the threshold beyond which a picture is flagged as no dermoscopy.
 
     Args:
@@ -215,7 +215,8 @@ def _evidence(part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes)
     own = wishes.calibration
     if own is None and part.shipped.averaged and part.members[0].folds:
         # All of them held these pictures out: the average itself tells what it is worth.
-        own = heldout_answers(_measuring(part, graphs[0], wishes))
+        stored = Variant(wishes.precision, "f32")
+        own = heldout_answers(_measuring(part, graphs[0], wishes), stored)
     found = diagnosing_entry(part.runs, part.shipped, dataset, own)
     return found | limits_of(part.task, dataset, looked_at)
 
