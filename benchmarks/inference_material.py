@@ -38,7 +38,7 @@ SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "share
 ORIGINALS = SHARED / "originals"
 SMALL = SHARED / "isic2018" / "ISIC2018_Task3_Training_Input"
 SIZE = 192
-"""Side of what the networks see, in pixels, as in ``recipes/``."""
+"""Side of what the networks see, in pixels, as in ``recipes/segmentation.toml``."""
 
 DRAWN = 64
 CALIBRATED = 24
