@@ -55,7 +55,7 @@ class Parsed(HTMLParser):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Let Sphinx have the links checked when the pages are written."""
-    app.connect("build-finished", _check)
+    app.connect("build-finished", _check, priority=900)  # others copy files at the end, too
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
