@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,10 @@ from naevus.evaluation.judged import Diagnosed
 from naevus.evaluation.outlines import OutlineScores
 from naevus.evaluation.scoring.segmentation import MaskScore
 from naevus.files import write_json
-from naevus.images.read import read_mask, write_png
+from naevus.images.quality import typology_angle
+from naevus.images.read import read, read_mask, write_png
+from naevus.inference.outfolder import mask_file
+from naevus.reports.content.appearance import appearances, tone_of
 from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
 from naevus.reports.content.outlines import failure_section
 from naevus.reports.figures import style
@@ -292,6 +296,32 @@ def test_failures_are_told_with_what_goes_along() -> None:
     assert f"{100 * scores.failed.value:.1f} %" in section.notes[0]
     plain = failure_section(table[["group_id", "jaccard", "sensitivity"]])
     assert [each.name for each in plain.tables] == ["mask-thresholds"]
+
+
+def test_pictures_tell_their_skin_and_what_is_wrong_with_them(
+    data: Dataset, predictions: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    results = of_predictions(predictions, data, [bundle])
+    assert results.records is not None
+    assert results.diagnosed is not None
+    first, second, third = results.diagnosed.table["image_id"].head(3)
+    dim, broken = tmp_path / "dim.png", tmp_path / "broken.png"
+    write_png(dim, np.random.default_rng(0).integers(0, 40, (48, 48, 3), dtype=np.uint8))
+    broken.write_bytes(b"no picture")
+    records = results.records.copy()
+    records.loc[[first, second], "path"] = [str(dim), str(broken)]
+    told: list[tuple[int, int]] = []
+    found = appearances(
+        replace(results, records=records), lambda done, total: told.append((done, total))
+    )
+    assert found is not None
+    assert found.loc[first, "quality"] == "dark"
+    assert second not in found.index
+    mask = read_mask(mask_file(predictions / "masks", third))
+    pixels = read(Path(str(records.loc[third, "path"])))
+    assert found.loc[third, "tone"] == tone_of(typology_angle(pixels, mask))
+    assert told[-1] == (len(results.diagnosed.table), len(results.diagnosed.table))
+    assert appearances(replace(results, records=None)) is None
 
 
 def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from naevus.files import atomic, write_bytes, write_json, write_text
 from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
+from naevus.reports.content.appearance import appearances
 from naevus.reports.content.pictures import gallery_section
 from naevus.reports.document import Document, Section
 from naevus.reports.figures import style
@@ -37,8 +38,8 @@ def make_report(
 
     Args:
         results: The answers, and what is known of them.
-        progress: Called with (done, total) pictures of the galleries.
-        pictures: Whether there are galleries.
+        progress: Called with (done, total) pictures that are looked at, then of the galleries.
+        pictures: Whether pictures are looked at and shown.
 
     Raises:
         DataError: The answers contradict themselves.
@@ -60,7 +61,8 @@ def make_report(
             honesty.abstaining_section(answers),
         ]
         if results.records is not None:
-            sections.append(background.subgroup_section(answers, results.records))
+            shown = appearances(results, progress) if pictures else None
+            sections.append(background.subgroup_section(answers, results.records, shown))
     if results.outlined is not None:
         intervals = outlines.mask_intervals(results.outlined)
         sentences.append(outlines.summary(results.outlined, intervals, which))

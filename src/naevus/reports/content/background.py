@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _MANY = 12
 """Rows from which on a table of facts is folded."""
+_PROXY = (
+    "Skin is told by the typology angle of the skin round the mask: a proxy, which camera, lamp "
+    "and white balance shift. Picture names the first thing that is wrong with it."
+)
 _CURVES = {"loss": "training loss", "inner_score": "score on the inner part"}
 
 
@@ -51,15 +55,29 @@ def training_section(history: pd.DataFrame) -> Section:
     )
 
 
-def subgroup_section(answers: Answers, records: pd.DataFrame) -> Section | None:
-    """Return balanced answers by sex, age, site and how the diagnosis was confirmed, if known."""
-    rows = records.reindex(answers.diagnosed.table["image_id"])
+def subgroup_section(
+    answers: Answers, records: pd.DataFrame, shown: pd.DataFrame | None = None
+) -> Section | None:
+    """Return balanced answers by what is known of the pictures.
+
+    Args:
+        answers: The answers.
+        records: Rows of the data set by image id, for sex, age, site, and how the diagnosis was
+            confirmed.
+        shown: What pictures show of themselves (`appearance`), where they were looked at.
+    """
+    ids = answers.diagnosed.table["image_id"]
+    rows = records.reindex(ids)
     attributes = {
         "sex": rows["sex"].tolist(),
         "age": age_bands(rows["age"].astype("float64")),
         "site": rows["site"].tolist(),
         "confirmed by": rows["confirmation"].tolist(),
     }
+    if shown is not None:
+        looks = shown.reindex(ids)
+        attributes["skin (proxy)"] = looks["tone"].tolist()
+        attributes["picture"] = looks["quality"].tolist()
     known = {
         name: column for name, column in attributes.items() if pd.notna(pd.Series(column)).any()
     }
@@ -98,6 +116,7 @@ def subgroup_section(answers: Answers, records: pd.DataFrame) -> Section | None:
                 "lesions of each diagnosis, and corrected for all rows after Holm."
             ),
             f"Rows in grey have fewer than {SMALL} lesions.",
+            *([_PROXY] if shown is not None else []),
         ),
         (Table("subgroups", "Balanced answers by subgroup", table),),
     )
