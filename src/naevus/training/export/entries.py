@@ -9,7 +9,9 @@ from naevus.taxonomy import TAXONOMIES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from naevus.bundles.section import Precision
     from naevus.training.config import TrainConfig
+    from naevus.training.export.members import TrainedMember
 
 
 def member_entry(
@@ -30,6 +32,18 @@ def member_entry(
         "input_size": config.input_size,
         **more,
     }
+
+
+def stored_entry(member: TrainedMember, file: str, precision: Precision) -> dict[str, Any]:
+    """Return the entry of a trained member whose numbers are stored so.
+
+    Args:
+        member: The network.
+        file: Its graph in the bundle.
+        precision: How the graph's numbers are stored.
+    """
+    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
+    return member_entry(member.config, file, member.folds, precision=precision, **trained)
 
 
 def task_entry(

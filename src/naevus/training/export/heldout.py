@@ -8,10 +8,9 @@ from naevus.bundles.bundle import write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
 from naevus.inference.heldout import heldout_logits, heldout_scores
-from naevus.training.export.entries import member_entry, task_entry
+from naevus.training.export.entries import stored_entry, task_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.section import Computed, Precision
     from naevus.datasets.records import Dataset
-    from naevus.training.export.members import TrainedMember
     from naevus.training.export.pictures import Pictures
     from naevus.training.export.stored import StoredGraphs
 
@@ -83,19 +81,11 @@ def heldout_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
 
 def _bundle(each: Measuring, variant: Variant) -> Bundle:
     member = each.graphs.member
-    says = task_entry(member.config, [_entry(member, variant)], member.classes)
+    entry = stored_entry(member, "network.onnx", variant.stored)
+    says = task_entry(member.config, [entry], member.classes)
     place = each.graphs.folder / variant.stored
     return write_bundle(
         place, BundleSpec.model_validate(says), {"network.onnx": each.graphs.path(variant.stored)}
-    )
-
-
-def _entry(member: TrainedMember, variant: Variant) -> dict[str, object]:
-    trained: Mapping[str, object] = {}
-    if member.classes:
-        trained = {"weights": member.weights, "shares": member.shares}
-    return member_entry(
-        member.config, "network.onnx", member.folds, precision=variant.stored, **trained
     )
 
 

@@ -17,7 +17,7 @@ from naevus.training.export.check import Agreement, compare, graph_answers, netw
 from naevus.training.export.combination import combine, judges
 from naevus.training.export.costs import choose, measured, variants
 from naevus.training.export.data import dataset_of
-from naevus.training.export.entries import member_entry, task_entry
+from naevus.training.export.entries import stored_entry, task_entry
 from naevus.training.export.heldout import Measuring, Variant, heldout_answers
 from naevus.training.export.pictures import squares
 from naevus.training.export.provenance import about, add, limits_of
@@ -147,7 +147,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 checked = _make(each, files[name], part.sources, wishes)
                 told.checked(checked)
                 require(checked.graph, checked.origin)
-                entries.append(_entry(each.member, name, wishes))
+                entries.append(stored_entry(each.member, name, wishes.precision))
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
@@ -200,11 +200,6 @@ def _make(
     return Checked(
         place.name, member.origin, bool(member.folds), place.stat().st_size, graph, stored
     )
-
-
-def _entry(member: TrainedMember, name: str, wishes: Wishes) -> dict[str, Any]:
-    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
-    return member_entry(member.config, name, member.folds, precision=wishes.precision, **trained)
 
 
 def _evidence(part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes) -> dict[str, Any]:
