@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,29 @@ def test_an_id_in_two_parts() -> None:
     both = pd.concat([dataset(part="task1").table, dataset(part="task3").table])
     with pytest.raises(FoldsError, match="I00000 is in two parts"):
         make_folds(Dataset(make_table(both), Path("data"), "isic2018"))
+
+
+def test_a_part_that_every_fold_trains_on() -> None:
+    dealt = dataset(120)
+    more = dataset(60, seed=1).table.assign(part="more")
+    more["image_id"] = "M" + more["image_id"]
+    more["lesion_id"] = more["group_id"] = "M" + more["lesion_id"]
+    shared = more["image_id"] == more["image_id"].min()
+    more.loc[shared, ["lesion_id", "group_id"]] = dealt.table["group_id"].iloc[0]
+    both = replace(dealt, table=pd.concat([dealt.table, more], ignore_index=True))
+    folds = make_folds(both, k=3, train_parts=["more"])
+    fold_of = folds.table.set_index("image_id")["fold"]
+    alone = make_folds(dealt, k=3).table.set_index("image_id")["fold"]
+    # A lesion of both parts is held out with all its pictures.
+    assert fold_of[more["image_id"][shared]].tolist() != ["train"]
+    assert set(fold_of[more["image_id"][~shared]]) == {"train"}
+    assert set(fold_of[alone.index]) == {"0", "1", "2"}
+    for fold in range(3):
+        assert {*more["image_id"][~shared]} <= {*folds.training(fold)}
+    without = both.table[both.table["image_id"] != more["image_id"].max()]
+    folds.check(replace(both, table=without.reset_index(drop=True)))  # not held out: may be absent
+    with pytest.raises(FoldsError, match="no part 'task1' to train on"):
+        make_folds(both, k=3, train_parts=["task1"])
 
 
 def test_written_once(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def folds(
     part: Annotated[
         str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
     ] = None,
+    train_part: Annotated[
+        str | None, typer.Option(help="A part besides that every fold trains on, none holds out.")
+    ] = None,
     *,
     duplicates: Annotated[
         bool, typer.Option(help="Keep confirmed duplicates of other lesions together as well.")
@@ -40,20 +43,24 @@ def folds(
     Examples:
       naevus folds ISIC2018 --part task3 --out folds.csv
       naevus folds ISIC2018 --part task1 --k 1 --test-share 0.1 --out folds.csv
+      naevus folds ISIC2018 --part task3 --train-part task1 --out folds.csv
     """
     from naevus.datasets.folds import make_folds
     from naevus.datasets.layouts import load
 
     dataset = load(data).split("train")
+    more = () if train_part is None else (train_part,)
     if part is not None:
-        dataset = dataset.part(part)
+        dataset = dataset.part(part, *more)
     if not dataset.has_groups:
         console.print(
             "[yellow]no lesion ids here[/]: every picture counts as a lesion; pictures of one "
             "lesion may be parted"
         )
     groups = _duplicates(dataset) if duplicates else None
-    made = make_folds(dataset, k=k, seed=seed, test_share=test_share, groups=groups)
+    made = make_folds(
+        dataset, k=k, seed=seed, test_share=test_share, groups=groups, train_parts=more
+    )
     made.check(dataset)
     made.write(out)
     console.print(_classes_by_fold(made, dataset))

@@ -17,8 +17,10 @@ from naevus.errors import FoldsError
 from naevus.files import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from naevus.datasets.records import Dataset
 
@@ -34,7 +36,7 @@ class Folds:
 
     Args:
         table: ``image_id, group_id, fold``, sorted by id. A fold is ``"0"`` … ``"k-1"``,
-            ``"train"`` (never held out; only with one fold) or ``"test"`` (no fold trains on it).
+            ``"train"`` (never held out) or ``"test"`` (no fold trains on it).
     """
 
     table: pd.DataFrame
@@ -104,11 +106,15 @@ class Folds:
     def check(self, dataset: Dataset) -> None:
         """Make sure that these are the folds of the training pictures of ``dataset``.
 
+        Pictures that are never held out may be absent: those without a mask, say, or a diagnosis.
+
         Raises:
             FoldsError: Ids came or went, or a group of the data is cut by the folds.
         """
         training = eligible(dataset)
-        ours, theirs = set(self.table["image_id"]), set(training["image_id"])
+        theirs = set(training["image_id"])
+        dealt = self.table["image_id"][self.table["fold"] != "train"]
+        ours = {*dealt, *theirs.intersection(self.table["image_id"])}
         if ours != theirs:
             first = min(ours ^ theirs)
             raise FoldsError(
@@ -135,6 +141,7 @@ def make_folds(
     seed: int = 2018,
     test_share: float = 0.0,
     groups: Mapping[str, str] | None = None,
+    train_parts: Collection[str] = (),
 ) -> Folds:
     """Deal the training pictures into folds by whole groups, alike in diagnoses.
 
@@ -148,9 +155,12 @@ def make_folds(
         test_share: The share of pictures that no fold trains on.
         groups: Image id → another grouping (confirmed duplicates); pictures that share either
             group stay together.
+        train_parts: Parts of the data that every fold trains on and none holds out, but for the
+            lesions that other parts show too.
 
     Raises:
-        FoldsError: There are too few groups, ids are not unique, or a number makes no sense.
+        FoldsError: There are too few groups, ids are not unique, a number makes no sense, or
+            the data has no such part.
 
     Examples:
         >>> from pathlib import Path
@@ -178,10 +188,11 @@ def make_folds(
     if groups:
         table["group_id"] = join_groups(table, groups)
     table["fold"] = "train"
+    dealt = table[_dealt(table, dataset, train_parts)]
     if test_share > 0:
-        chosen = sample_groups(table, test_share, np.random.default_rng((seed, 1)))
-        table.loc[chosen, "fold"] = "test"
-    rest = table[table["fold"] == "train"]
+        chosen = sample_groups(dealt, test_share, np.random.default_rng((seed, 1)))
+        table.loc[dealt.index[chosen], "fold"] = "test"
+    rest = dealt[table.loc[dealt.index, "fold"] == "train"]
     groups_left = rest["group_id"].nunique()
     if groups_left < max(k, 2):
         raise FoldsError(
@@ -196,6 +207,25 @@ def make_folds(
     folds = Folds(table[_COLUMNS].astype("string"))
     _refuse_broken(folds.table)
     return folds
+
+
+def _dealt(
+    table: pd.DataFrame, dataset: Dataset, train_parts: Collection[str]
+) -> NDArray[np.bool_]:
+    """Tell which rows are dealt: whole groups, of which a part shows one that is not for training.
+
+    Raises:
+        FoldsError: There is no such part.
+    """
+    for part in train_parts:
+        if part not in dataset.parts:
+            raise FoldsError(
+                f"{dataset.root}: no part {part!r} to train on",
+                f"it has {', '.join(dataset.parts)}",
+            )
+    part_of = dataset.table.set_index("image_id")["part"]
+    held = ~table["image_id"].map(part_of).isin(train_parts)
+    return np.asarray(table["group_id"].isin(table.loc[held, "group_id"]))
 
 
 def inner_split(
