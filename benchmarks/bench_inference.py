@@ -4,8 +4,10 @@ Three questions, each answered by one table or more:
 
 - speed: files in, probabilities out, on camera originals and on pictures of 256 px, beside the
   usual torch script, torch at its best (bf16, channels_last, ``torch.compile``) and ONNX Runtime,
-  which take turns in one process; and how far that is from the limit, where decoding and networks,
-  each as fast as alone, would share the processors without a gap;
+  which take turns in one process; and how far that is from the limit, where decoding (twice,
+  where a crop needs it finer) and networks, each as fast as alone, would share the processors
+  without a gap. Torch is shown as it comes, and with the C library told to keep freed memory, which
+  few scripts do and which helps it much;
 - start: how soon a process of its own answers for one picture, and what it does until then;
 - memory: the peak of 1,000 pictures and of 10,000.
 
@@ -32,7 +34,6 @@ import inference_speed
 import inference_start
 from inference_material import make_material
 from naevus.inference.stream import processors
-from naevus.training.memory import kept_memory
 
 BUSY = 0.5
 
@@ -57,7 +58,7 @@ def main() -> None:
     if os.getloadavg()[0] > BUSY:
         console.print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): the figures suffer.")
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name, kept_memory():
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         material = make_material(folder, asked.run, asked.bundle)
         if asked.only in {None, "start"}:

@@ -1,9 +1,8 @@
 """What others do: scripts that take pictures' files to probabilities with torch or ONNX Runtime.
 
-Each has a fair chance: `torch.inference_mode`, all threads, memory kept (see
-`bench_inference.main`), normalisation inside the network, batches of 32 that are always whole (a
-compiled network is compiled once), and a mask that is cut at one half and not cleaned, which costs
-less than what naevus does.
+Each has a fair chance: `torch.inference_mode`, all threads, normalisation inside the network,
+batches of 32 that are always whole (a compiled network is compiled once), and a mask that is cut at
+one half and not cleaned, which costs less than what naevus does.
 """
 
 from __future__ import annotations

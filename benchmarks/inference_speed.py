@@ -13,15 +13,17 @@ from rich.table import Table
 
 from inference_material import SIZE, originals, small, squares, whole_pictures
 from inference_peers import Script, bf16, eager, onnxruntime
-from naevus.datasets.forms import Form, arrange
+from naevus.datasets.forms import Form, arrange, decoding_side
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
+from naevus.inference.looks import look
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
 from naevus.inference.stream import BATCH, Workers, batches, processors
+from naevus.training.memory import kept_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 USUAL = "torch, the usual script"
 AHEAD = "read ahead"
+KEPT = ", memory kept"
 SETS = {"camera originals": (originals, 128), "256 px": (small, 352)}
 """Pictures a round, of each set: whole batches, and enough of them to overlap."""
 
@@ -50,31 +53,56 @@ class Ours:
     """
 
     networks: Networks
-    _batches: list[NDArray[np.uint8]] = field(default_factory=list)
+    _batch: NDArray[np.uint8] | None = field(default=None, init=False)
 
     def __call__(self, paths: Sequence[Path]) -> object:
         """Predict pictures the way `naevus.load` does."""
         return list(Predictor(*self.networks).stream(paths))
 
+    def readings(self, paths: Sequence[Path]) -> dict[Path, tuple[int, ...]]:
+        """Say how fine each picture is read, shorter side in pixels: twice for a small lesion."""
+        forms = () if self.networks.classifier is None else self.networks.classifier.forms
+        found: dict[Path, tuple[int, ...]] = {}
+        for path, said in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
+            seen = look(path, self.networks.segmenter, forms, keep=True)
+            finer = {decoding_side(said.mask, form) for form in forms}
+            found[path] = (SIZE, *(side for side in finer if seen.fine_for(side) is None))
+        return found
+
     def network_alone(self, paths: Sequence[Path]) -> None:
         """Run the networks on squares that are ready."""
-        if not self._batches:
-            ready = squares(paths[: 2 * BATCH])
-            self._batches = [ready[:BATCH], ready[BATCH:]]
-        for number in range(len(paths) // BATCH):
+        if self._batch is None:
+            self._batch = squares(paths[:BATCH])
+        for _ in range(len(paths) // BATCH):
             for loaded in self.networks:
                 for member in () if loaded is None else loaded.members:
-                    member.engine.run(self._batches[number % len(self._batches)])
+                    member.engine.run(self._batch)
 
 
-def decode_alone(paths: Sequence[Path]) -> None:
+def _keeping(way: Way) -> Way:
+    """Let a script keep the memory that it frees, as naevus does in training."""
+
+    def kept(paths: Sequence[Path]) -> object:
+        with kept_memory():
+            return way(paths)
+
+    return kept
+
+
+def decoding(readings: Mapping[Path, Sequence[int]]) -> Way:
     """Read pictures and bring them to the networks' size, in threads."""
     form = Form("squash", SIZE)
-    with Workers(processors()) as workers:
-        for _ in workers.ahead(
-            lambda path: arrange(read(path, shortest=SIZE), None, form), batches(paths)
-        ):
-            pass
+
+    def decode(path: Path) -> None:
+        for side in readings[path]:
+            arrange(read(path, shortest=side), None, form)
+
+    def alone(paths: Sequence[Path]) -> None:
+        with Workers(processors()) as workers:
+            for _ in workers.ahead(decode, batches(paths)):
+                pass
+
+    return alone
 
 
 class Peers:
@@ -103,14 +131,19 @@ class Peers:
 
     def ways(self, task: str) -> Iterator[tuple[str, Way | None]]:
         """Yield scripts by name; None for one that cannot run here."""
-        yield USUAL, self._script(self.eager, task)
-        yield "torch bf16, channels_last", self._script(self.bf16, task)
-        yield f"torch bf16, channels_last, {AHEAD}", self._script(self.bf16, task, ahead=True)
+        torches: dict[str, Way] = {
+            USUAL: self._script(self.eager, task),
+            "torch bf16, channels_last": self._script(self.bf16, task),
+            f"torch bf16, channels_last, {AHEAD}": self._script(self.bf16, task, ahead=True),
+        }
         name = f"torch bf16, compiled, {AHEAD}"
         if self.compiled:
-            yield name, self._script(self.compiled, task, ahead=True)
+            torches[name] = self._script(self.compiled, task, ahead=True)
         else:
             yield f"{name}: cannot be compiled here ({self.problem})", None
+        for name, way in torches.items():
+            yield name, way
+            yield f"{name}{KEPT}", _keeping(way)
         yield f"ONNX Runtime, {AHEAD}", self._script(self.onnxruntime, task, ahead=True)
 
     def _script(self, networks: dict[str, Network], task: str, *, ahead: bool = False) -> Script:
@@ -160,7 +193,7 @@ def _compare(
     others = dict(peers.ways(task))
     ways: dict[str, Way] = {name: way for name, way in others.items() if way is not None}
     ways |= mine
-    ways["decoding alone"] = decode_alone
+    ways["decoding alone"] = decoding(next(iter(mine.values())).readings(paths))
     ways |= {f"{name}: networks alone": each.network_alone for name, each in mine.items()}
     count = len(paths) // rounds
     seconds: dict[str, NDArray[np.float64]] = {name: np.zeros(rounds) for name in ways}
@@ -173,24 +206,35 @@ def _compare(
             way(chosen)
             seconds[name][number] = (time.perf_counter() - began) / count
     torches = [name for name in others if name.startswith("torch") and name in seconds]
-    best = min(torches, key=lambda name: float(np.median(seconds[name])))
+    plain = [name for name in torches if not name.endswith(KEPT)]
+    best, best_kept = (
+        min(names, key=lambda name: float(np.median(seconds[name]))) for names in (plain, torches)
+    )
     table = Table("way", title=f"{title}: {processors()} threads, median of {rounds} rounds")
-    for column in ("pictures/s", "× usual", "× torch at its best", "of the limit"):
+    for column in ("pictures/s", "× usual", "× best torch", "× best, kept", "of the limit"):
         table.add_column(column, justify="right")
     for name in [*others, *mine]:
         if name not in seconds:
-            table.add_row(name, "–", "–", "–", "–")
+            table.add_row(name, *["–"] * 5)
             continue
         limit = None
         if name in mine:
             limit = seconds["decoding alone"] + seconds[f"{name}: networks alone"]
         table.add_row(
-            f"{name} (torch at its best)" if name == best else name,
+            name,
             f"{1 / median(seconds[name]):.1f}",
-            f"{median(seconds[USUAL] / seconds[name]):.2f}",
-            f"{median(seconds[best] / seconds[name]):.2f}",
+            *(
+                f"{median(seconds[other] / seconds[name]):.2f}"
+                for other in (USUAL, best, best_kept)
+            ),
             "" if limit is None else f"{median(limit / seconds[name]):.2f}",
         )
     alone = [name for name in seconds if name.endswith(" alone")]
-    table.caption = "; ".join(f"{name} {1 / median(seconds[name]):.0f}/s" for name in alone)
+    table.caption = "; ".join(
+        [
+            f"best torch: {best}",
+            f"best, kept: {best_kept}",
+            *(f"{name} {1 / median(seconds[name]):.0f}/s" for name in alone),
+        ]
+    )
     return table

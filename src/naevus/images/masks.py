@@ -145,10 +145,17 @@ def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    # One region, and maybe specks, is the rule. Filled from a pixel half way down, it tells by its
+    # area that it is the largest, in a third of the time that labels take.
+    middle = len(mask) // 2
+    column = int(mask[middle].argmax())
+    if mask[middle, column]:
+        surface = mask.astype(np.uint8)
+        area, *_ = cv2.floodFill(surface, None, (column, middle), 2, flags=4)
+        if 2 * area > np.count_nonzero(mask):
+            return np.asarray(surface == 2)
     # Not connectedComponentsWithStats: its statistics take seven times as long as the labels.
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    if count <= 2:  # background and at most one region
-        return mask
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels[mask])[1:])))
 
 

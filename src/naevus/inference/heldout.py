@@ -38,16 +38,16 @@ class Pictures(Protocol):
 
 
 class Surface(NamedTuple):
-    """Probabilities of lesion over a whole picture, and the picture's own size."""
+    """Logits of lesion over a whole picture, and the picture's own size."""
 
     image_id: str
-    probability: NDArray[np.float32]
+    logit: NDArray[np.float32]
     height: int
     width: int
 
     def mask(self, segmenter: Segmenter) -> NDArray[np.bool_]:
         """Return the mask at the picture's size."""
-        return segmenter.mask_of(self.probability, self.height, self.width)
+        return segmenter.mask_of(self.logit, self.height, self.width)
 
 
 def heldout_scores(
@@ -85,7 +85,7 @@ def heldout_scores(
         path, truth = files[surface.image_id][0], read_mask(files[surface.image_id][1])
         if out is not None:
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
-        predicted = segmenter.mask_of(surface.probability, *truth.shape)
+        predicted = segmenter.mask_of(surface.logit, *truth.shape)
         # Decoded again, small, rather than kept: pictures of a whole batch wait at once.
         outlines[surface.image_id] = Outline.of(truth, predicted, read(path, shortest=SIDE))
 
@@ -169,8 +169,8 @@ def _over_surfaces(
 def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
     if not good:
         return []
-    probabilities = segmenter.probabilities(stacked([seen.squares for _, seen in good]))
+    logits = segmenter.logits(stacked([seen.squares for _, seen in good]))
     return [
-        Surface(image_id, probability, seen.height, seen.width)
-        for (image_id, seen), probability in zip(good, probabilities, strict=True)
+        Surface(image_id, logit, seen.height, seen.width)
+        for (image_id, seen), logit in zip(good, logits, strict=True)
     ]

@@ -108,20 +108,17 @@ class Segmenter:
         batch_of = by_form(batches, self.forms)
         return mean([self._surfaces(member, batch_of[member.form]) for member in self.members])
 
-    def probabilities(self, batches: Batches) -> NDArray[np.float32]:
-        """Return the probability of lesion: the logistic function of `logits`."""
-        return _logistic(self.logits(batches))
-
     def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return the lesion's mask of one picture (H x W x 3), at the picture's size."""
         batches = [array[None] for array in self.arrange(pixels)]
-        return self.mask_of(self.probabilities(batches)[0], *pixels.shape[:2])
+        return self.mask_of(self.logits(batches)[0], *pixels.shape[:2])
 
-    def mask_of(
-        self, probability: NDArray[np.float32], height: int, width: int
-    ) -> NDArray[np.bool_]:
-        """Return a mask of height x width: probabilities are resized first, then cleaned."""
-        return at_size(probability, height, width, self.cleaning)
+    def mask_of(self, logit: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
+        """Return a mask of height x width of one surface of `logits`.
+
+        Their logistic function, the probability, is resized first and then cleaned.
+        """
+        return at_size(_logistic(logit), height, width, self.cleaning)
 
     def _surfaces(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits = mean_outputs(member.engine.run, batch, self._views)["logit"]

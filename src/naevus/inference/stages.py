@@ -48,11 +48,11 @@ class Given(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A picture on its way: what was seen of it, and its lesion probability where it is known."""
+    """A picture on its way: what was seen of it, and its lesion logits where they are known."""
 
     given: Given
     look: Look
-    probability: NDArray[np.float32] | None
+    logit: NDArray[np.float32] | None
 
 
 class _Shown(NamedTuple):
@@ -125,9 +125,7 @@ class Job:
         looks = [each for each in seen if isinstance(each, Look)]
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
         if self.plan.segmenter is not None and looks:
-            found = iter(
-                self.plan.segmenter.probabilities(stacked([each.squares for each in looks]))
-            )
+            found = iter(self.plan.segmenter.logits(stacked([each.squares for each in looks])))
         return [
             _refusal(given, each)
             if isinstance(each, PictureError)
@@ -139,12 +137,12 @@ class Job:
         """Clean the mask, judge the picture, cut the crop; write what is to be written."""
         if isinstance(seen, Refused):
             return seen
-        given, at_sight, probability = seen
+        given, at_sight, logit = seen
         height, width, _, pixels = at_sight
         assert pixels is not None
         mask = None
-        if self.plan.segmenter is not None and probability is not None:
-            mask = self.plan.segmenter.mask_of(probability, height, width)
+        if self.plan.segmenter is not None and logit is not None:
+            mask = self.plan.segmenter.mask_of(logit, height, width)
         cut = None
         if self.plan.forms:
             cut = cut_for(given.picture, mask, self.plan.forms, self.limits, seen=at_sight)
