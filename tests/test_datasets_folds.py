@@ -155,6 +155,8 @@ def test_a_part_that_every_fold_trains_on() -> None:
     assert set(fold_of[alone.index]) == {"0", "1", "2"}
     for fold in range(3):
         assert {*more["image_id"][~shared]} <= {*folds.training(fold)}
+    assert folds.hold_out_as(Folds(folds.table[folds.table["fold"] != "train"]))
+    assert not folds.hold_out_as(make_folds(both, k=3, seed=1, train_parts=["more"]))
     without = both.table[both.table["image_id"] != more["image_id"].max()]
     folds.check(replace(both, table=without.reset_index(drop=True)))  # not held out: may be absent
     with pytest.raises(FoldsError, match="no part 'task1' to train on"):

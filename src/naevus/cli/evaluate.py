@@ -90,8 +90,8 @@ def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored
     from naevus.training.run import Run
 
     runs = [Run.open(folder) for folder in folders]
-    if len({run.folds.sha256 for run in runs}) > 1:
-        raise DataError("the runs were trained on different folds", "name runs of the same folds")
+    if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
+        raise DataError("the runs hold out different folds", "name runs of the same folds")
     tables = [run.answers() for run in runs]
     folds = ", ".join(str(fold) for fold in runs[0].finished())
     title = f"held out by fold {folds}" if len(runs) == 1 else f"mean of {len(runs)} runs"

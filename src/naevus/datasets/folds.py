@@ -75,6 +75,13 @@ class Folds:
         """Return the ids no fold trains on."""
         return self._ids(self.table["fold"] == "test")
 
+    def hold_out_as(self, other: Folds) -> bool:
+        """Tell whether both hold out the same pictures, each in the same fold."""
+        ours, theirs = (
+            each.table[each.table["fold"] != "train"].to_numpy(dtype=str) for each in (self, other)
+        )
+        return np.array_equal(ours, theirs)
+
     def write(self, path: Path) -> None:
         """Write the folds as CSV, once: the same folds again are fine, others are refused.
 
