@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from naevus.errors import DataError
-from naevus.evaluation.ablations import HEADLINE, ablation, decided, mean_table
+from naevus.evaluation.ablations import HEADLINE, ablation, decided
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.subgroups import holm
-from naevus.inference.ensemble import posterior
 from tests.test_evaluation_comparison import diagnoses
 
 if TYPE_CHECKING:
@@ -76,24 +74,6 @@ def test_tables_text_and_json_say_the_same(found: Ablation) -> None:
     rows = found.summary()
     assert {len(row) for row in rows} == {6}
     assert [row[0] for row in rows[1:]] == ["full", "worse", "better"]
-
-
-def test_a_mean_is_what_prediction_makes_of_two_members() -> None:
-    one, other = diagnoses(2.0), diagnoses(6.0)
-    codes = taxonomy_of(one).codes
-    for place, code in enumerate(codes):  # as if it had been trained with other weights
-        other[f"weight_{code}"] = 1.0 + 0.5 * place
-        other[f"share_{code}"] = (place + 1) / sum(range(1, len(codes) + 1))
-    shuffled = other.sample(frac=1, random_state=0)
-    found = probabilities(mean_table([one, shuffled], ["one", "other"]), taxonomy_of(one))
-    trained: list[Any] = [
-        (SimpleNamespace(weights=columns(table, "weight")[0], shares=columns(table, "share")[0]), 1)
-        for table in (one, other)
-    ]
-    logits = [columns(table, "logit").astype(np.float32) for table in (one, other)]
-    expected = posterior(logits, trained)
-    np.testing.assert_allclose(found[0], expected.natural, atol=1e-5)
-    np.testing.assert_allclose(found[1], expected.balanced, atol=1e-5)
 
 
 def test_other_decisions_decide_everywhere() -> None:

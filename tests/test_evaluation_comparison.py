@@ -130,7 +130,7 @@ def test_comparisons_turn_into_json_and_tables() -> None:
 def test_what_does_not_belong_together_is_refused() -> None:
     a = diagnoses()
     other = a.assign(truth=a["truth"].replace("NV", "BKL"))
-    with pytest.raises(DataError, match=r"another diagnosis in A than in B, such as p\d+; compare"):
+    with pytest.raises(DataError, match=r"another diagnosis in A than in B, such as p\d+; name"):
         compare(a, other)
     with pytest.raises(DataError, match="240 pictures have another group in A than in B"):
         compare(a, a.assign(group_id="x" + a["group_id"]))

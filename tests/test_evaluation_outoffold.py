@@ -166,8 +166,8 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
         np.testing.assert_allclose(balanced[row], found.balanced[0], atol=1e-6)
     assert combined([one], BINARY) is one
     strange = other.assign(image_id=other["image_id"] + "x")
-    with pytest.raises(DataError, match="no picture was held out by all"):
+    with pytest.raises(DataError, match="run 1 and run 2 have no picture in common"):
         combined([one, strange], BINARY)
     told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
-    with pytest.raises(DataError, match="disagree on truth"):
+    with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):
         combined([one, told_otherwise], BINARY)

@@ -102,25 +102,25 @@ def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored
             raise DataError("only classifiers' runs are scored as one", "name one run")
         scored: dict[str, Scored] = {title: _outlined(tables[0])}
     elif pictures is None:
-        scored = {title: _heldout(tables)}
+        scored = {title: _heldout(tables, folders)}
     else:
         copies = [_copies(*each, pictures) for each in zip(runs, tables, strict=True)]
         copied = copies[0]["image_id"]
         same = [table[table["image_id"].isin(copied)] for table in tables]
         scored = {
-            f"{title}, as trained": _heldout(same),
-            f"{title}, copies in {pictures.name}": _heldout(copies),
+            f"{title}, as trained": _heldout(same, folders),
+            f"{title}, copies in {pictures.name}": _heldout(copies, folders),
         }
     if pictures is None and len(runs) == 1:
         write_json(runs[0].folder / "scores.json", _as_json(scored))
     return scored
 
 
-def _heldout(tables: Sequence[pd.DataFrame]) -> Scored:
+def _heldout(tables: Sequence[pd.DataFrame], folders: Sequence[Path]) -> Scored:
     from naevus.evaluation.outoffold import combined, probabilities, taxonomy_of
 
     taxonomy = taxonomy_of(tables[0])
-    table = combined(tables, taxonomy)
+    table = combined(tables, taxonomy, [str(folder) for folder in folders])
     return _diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 

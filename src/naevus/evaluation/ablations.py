@@ -11,13 +11,10 @@ import pandas as pd
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import classification_scores, taxonomy_of
-from naevus.evaluation.pairing import in_common
 from naevus.evaluation.subgroups import holm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.intervals import Interval
@@ -187,42 +184,6 @@ def ablation(
             for name, one, p in zip(others, found, corrected, strict=True)
         ),
     )
-
-
-def mean_table(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
-    """Return the answers of several networks as one: the mean of their natural logits.
-
-    Each is first freed of its weights, and (for the balanced decision) of its shares, as
-    predictions with several members are.
-
-    Args:
-        tables: Out-of-fold tables of one taxonomy.
-        names: What they are called.
-
-    Raises:
-        DataError: They have no picture in common, or their truths or groups differ.
-    """
-    same = {"truth": "diagnosis", "group_id": "group"}
-    result = tables[0]
-    for table, name in zip(tables[1:], names[1:], strict=True):
-        result, _ = in_common(result, table, (names[0], name), same)
-    ids = result["image_id"].tolist()
-    ordered = [table.set_index("image_id").loc[ids] for table in tables]
-    codes = taxonomy_of(result).codes
-
-    def logarithms(kind: str) -> list[NDArray[np.float64]]:
-        columns = [f"{kind}_{code}" for code in codes]
-        return [np.log(table[columns].to_numpy(np.float64)) for table in ordered]
-
-    logits = [table[[f"logit_{code}" for code in codes]].to_numpy(np.float64) for table in ordered]
-    natural = np.mean(np.subtract(logits, logarithms("weight")), axis=0)
-    shares = np.exp(np.mean(logarithms("share"), axis=0))
-    result = result.copy()
-    for place, code in enumerate(codes):
-        result[f"logit_{code}"] = natural[:, place]
-        result[f"weight_{code}"] = 1.0
-        result[f"share_{code}"] = shares[:, place]
-    return result
 
 
 def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from naevus.errors import DataError
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, McNemar, mcnemar, paired_difference
-from naevus.evaluation.pairing import in_common
+from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str] = ("A", "B"
         raise DataError(
             f"{names[0]} and {names[1]} are of different tasks", "compare runs of one task"
         )
-    ours, theirs = in_common(a, b, names, _AGREED[task])
+    ours, theirs = in_common((a, b), names, _AGREED[task])
     differences, recalls, test, changed = (
         _diagnoses(ours, theirs) if task == "classification" else _masks(ours, theirs)
     )
@@ -130,7 +130,7 @@ _NEEDED: dict[Task, tuple[str, ...]] = {
     "segmentation": ("image_id", "group_id", "jaccard", "thresholded"),
 }
 _AGREED: dict[Task, dict[str, str]] = {
-    "classification": {"truth": "diagnosis", "group_id": "group"},
+    "classification": AGREED,
     "segmentation": {"group_id": "group"},
 }
 _Compared = tuple[tuple[Difference, ...], tuple[Difference, ...], McNemar, tuple[Change, ...]]

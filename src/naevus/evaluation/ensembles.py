@@ -13,6 +13,7 @@ from naevus.evaluation.calibration.scaling import each_part
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, paired_difference
+from naevus.evaluation.pairing import AGREED, in_common
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,8 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
     names = list(tables)
     if len(names) < 2:
         raise DataError("an ensemble needs two runs or more", "name another")
-    first, logs = _in_common(tables)
+    rows = in_common(list(tables.values()), names, AGREED)
+    first, logs = rows[0], _logs(rows)
     taxonomy = taxonomy_of(first)
     truth = np.array([taxonomy.index(code) for code in first["truth"]], np.intp)
     diagnoses, groups = first["truth"].tolist(), first["group_id"].tolist()
@@ -153,31 +155,9 @@ def _normalised(logs: NDArray[np.float64]) -> NDArray[np.float64]:
     return normalised
 
 
-def _in_common(
-    tables: dict[str, pd.DataFrame],
-) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-    """Return the first table's rows of the pictures in all, and M x N x C log-probabilities."""
-    common = _shared(list(tables.values()))
-    if not common:
-        raise DataError("the runs have no picture in common", "name runs over the same folds")
-    rows = []
-    for name, table in tables.items():
-        own = table.set_index("image_id").loc[common].reset_index()
-        if not own["image_id"].is_unique:
-            raise DataError(f"{name}: holds a picture twice", "keep one row a picture")
-        rows.append(own)
-    first = rows[0]
-    for name, own in zip(tables, rows, strict=True):
-        for column, what in (("truth", "diagnosis"), ("group_id", "group")):
-            if (own[column].astype(object) != first[column].astype(object)).any():
-                raise DataError(
-                    f"{name}: a picture has another {what} than elsewhere", "use one data set"
-                )
-    taxonomy = taxonomy_of(first)
+def _logs(rows: Sequence[pd.DataFrame]) -> NDArray[np.float64]:
+    """Return the M x N x C balanced log-probabilities of tables over the same pictures."""
+    taxonomy = taxonomy_of(rows[0])
     tiny = np.finfo(np.float64).tiny  # what left float64's range is not impossible
     balanced = [probabilities(own, taxonomy)[1] for own in rows]
-    return first, np.log(np.maximum(np.stack(balanced), tiny))
-
-
-def _shared(tables: Sequence[pd.DataFrame]) -> list[str]:
-    return sorted(set.intersection(*(set(table["image_id"]) for table in tables)))
+    return np.log(np.maximum(np.stack(balanced), tiny))

@@ -18,6 +18,7 @@ from naevus.evaluation.intervals import (
     mean_interval,
     wilson_interval,
 )
+from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, SegmentationScores
 from naevus.taxonomy import TAXONOMIES
@@ -118,7 +119,9 @@ def rebalanced(
     return balanced
 
 
-def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame:
+def combined(
+    tables: Sequence[pd.DataFrame], taxonomy: Taxonomy, names: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return the table of networks that answer as one, each having held the picture out.
 
     As in an ensemble, natural log-probabilities are averaged, and shares geometrically with them.
@@ -126,6 +129,7 @@ def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame
     Args:
         tables: What :func:`probabilities` reads, of runs over the same folds.
         taxonomy: The diagnoses.
+        names: What the runs are called; by default by their number.
 
     Returns:
         The pictures that are in all of them, sorted, with weights of 1.
@@ -137,14 +141,8 @@ def combined(tables: Sequence[pd.DataFrame], taxonomy: Taxonomy) -> pd.DataFrame
     if len(tables) == 1:
         return tables[0]
     columns = _columns(tables[0], taxonomy)
-    ids = sorted(set.intersection(*(set(table["image_id"]) for table in tables)))
-    if not ids:
-        raise DataError("no picture was held out by all runs", "join runs with a common fold")
-    same = [table.set_index("image_id").loc[ids].reset_index() for table in tables]
-    for table in same[1:]:
-        for column in ("truth", "group_id"):
-            if table[column].astype(object).ne(same[0][column].astype(object)).any():
-                raise DataError(f"the runs disagree on {column}", "name runs of the same data")
+    numbered = [f"run {number}" for number in range(1, len(tables) + 1)]
+    same = in_common(tables, names or numbered, AGREED)
     with np.errstate(divide="ignore"):
         logits = np.mean([np.log(probabilities(table, taxonomy)[0]) for table in same], axis=0)
         shares = [table[_columns(table, taxonomy)["share"]].to_numpy(np.float64) for table in same]

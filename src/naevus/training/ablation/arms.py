@@ -10,7 +10,8 @@ import pandas as pd
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError
-from naevus.evaluation.ablations import decided, mean_table
+from naevus.evaluation.ablations import decided
+from naevus.evaluation.outoffold import combined, taxonomy_of
 from naevus.files import atomic
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.masks import plausible
@@ -78,7 +79,8 @@ def answers_of(
     """
     arm = plan.arms[name]
     if arm.mean:
-        return mean_table([trained[other].answers() for other in arm.mean], arm.mean)
+        tables = [trained[other].answers() for other in arm.mean]
+        return combined(tables, taxonomy_of(tables[0]), arm.mean)
     table = trained[arm.of or name].answers(arm.views, progress)
     return table if arm.decision == "balanced" else decided(table, arm.decision)
 

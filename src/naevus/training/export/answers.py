@@ -84,7 +84,7 @@ def diagnosing_entry(
     if calibration is None:
         tables = [run.answers() for run in runs]
         taxonomy = taxonomy_of(tables[0])
-        table, whose = combined(tables, taxonomy), RECIPE
+        table, whose = combined(tables, taxonomy, [str(run.folder) for run in runs]), RECIPE
         source = f"out-of-fold answers: {_source(table, len(runs), shipped)}"
     else:
         table, whose = calibration, COMBINATION
