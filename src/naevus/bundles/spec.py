@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -14,10 +14,13 @@ from naevus.bundles.figures import (
     ScoreSpec,
     SubgroupFigures,
 )
-from naevus.bundles.section import Finite, Precision, Section, Share, Task
+from naevus.bundles.section import Computed, Finite, Precision, Section, Share, Task
 from naevus.errors import BundleError
 from naevus.images.crops import CropMode
 from naevus.taxonomy import TAXONOMIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "EXPORT_AGAIN",
@@ -245,9 +248,19 @@ class BundleSpec(Section):
     @property
     def members(self) -> tuple[Member, ...]:
         """All networks, the segmenter's first."""
-        outlining = () if self.segmenter is None else self.segmenter.members
-        diagnosing = () if self.classifier is None else self.classifier.members
-        return (*outlining, *diagnosing)
+        return (*self._members("segmentation"), *self._members("classification"))
+
+    def bears(self, task: Task) -> Computed:
+        """Return what a task's networks, as they are stored, were measured to bear; else f32."""
+        stored = {member.precision for member in self._members(task)}
+        for choice in self.precision_choices:
+            if choice.task == task and stored == {choice.stored}:
+                return choice.computed
+        return "f32"
+
+    def _members(self, task: Task) -> Sequence[Member]:
+        part = self.segmenter if task == "segmentation" else self.classifier
+        return () if part is None else part.members
 
 
 def parse_manifest(content: bytes, where: str) -> BundleSpec:

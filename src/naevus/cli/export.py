@@ -28,9 +28,12 @@ def export(
         list[int] | None, typer.Option(help="Take this fold alone; may be given again.")
     ] = None,
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"],
-        typer.Option(help="How numbers are stored; int8 also computes in 8 bits."),
-    ] = "fp32",
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option(
+            help="How numbers are stored; int8 also computes in 8 bits. By default what "
+            "--measure-precision recommends, else fp32."
+        ),
+    ] = None,
     average: Annotated[
         bool, typer.Option("--average", help="Average the weights of each task into one network.")
     ] = False,
@@ -86,7 +89,7 @@ def export(
             bundle = export_runs(opened, out, wishes, Told(checked.append, move))
     finally:
         if checked:
-            console.print(_table(checked, precision))
+            console.print(_table(checked))
     _tell(bundle.spec)
     console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
@@ -125,7 +128,7 @@ def _tell(spec: BundleSpec) -> None:
     console.print("\n".join(lines), markup=False)
 
 
-def _table(checked: list[Checked], precision: str) -> Table:
+def _table(checked: list[Checked]) -> Table:
     table = Table(title="what the graphs say, against what the networks say")
     for name in ("file", "from", "compared", "pictures", "largest Δp", "mean Δp", "same decisions"):
         words = name in {"file", "from", "compared"}
@@ -136,7 +139,7 @@ def _table(checked: list[Checked], precision: str) -> Table:
             member.file, member.origin, "fp32 graph : network", *_cells(member.graph, member)
         )
         if member.stored is not None:
-            compared = f"{precision} ({size}) : fp32 graph"
+            compared = f"{member.precision} ({size}) : fp32 graph"
             table.add_row("", "", compared, *_cells(member.stored, member))
     return table
 

@@ -64,8 +64,12 @@ def predict(
     ] = "balanced",
     engine: Annotated[Engine, typer.Option(help="What runs the networks.")] = "openvino",
     precision: Annotated[
-        Precision, typer.Option(help="What the networks compute in (see naevus engines).")
-    ] = "f32",
+        Precision | None,
+        typer.Option(
+            help="What the networks compute in; by default what the bundle was measured to bear "
+            "and this processor has (see naevus engines)."
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; all processors by default.")
     ] = None,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.files import sha256, write_text
+from naevus.files import sha256, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,11 +59,7 @@ def stamp_of(path: Path, known: Stamp | None = None) -> Stamp:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV, one a line, in order."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows((*row[:3], json.dumps(row.files)) for row in rows)
-    write_text(path, text.getvalue())
+    write_csv(path, _COLUMNS, ((*row[:3], json.dumps(row.files)) for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from naevus.errors import ConfigError
 from naevus.evaluation.prevalence import read_prevalence
 from naevus.inference.classifier import Classifier
+from naevus.inference.engines.openvino import precisions
 from naevus.inference.segmenter import Segmenter
 from naevus.taxonomy import TAXONOMIES
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.bundles.bundle import Bundle
+    from naevus.bundles.spec import Task
     from naevus.images.geometry import ViewSet
     from naevus.inference.engines import EngineName, Precision
 
@@ -35,7 +37,7 @@ def open_networks(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Precision = "f32",
+    precision: Precision | None = None,
     streams: int = 1,
 ) -> Networks:
     """Load bundles; those that do the same answer as one.
@@ -47,7 +49,8 @@ def open_networks(
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in.
+        precision: What the engine computes in; None: for each task what its bundles were measured
+            to bear (`bundles.figures.PrecisionChoice`), where this machine has it, else f32.
         streams: Pieces of a batch that OpenVINO computes at a time.
 
     Raises:
@@ -58,18 +61,18 @@ def open_networks(
     outlining = [each for each in bundles if each.spec.segmenter is not None]
     diagnosing = [each for each in bundles if diagnose and each.spec.classifier is not None]
     shares = None if prevalence is None else _prevalence(prevalence, diagnosing)
-    how: Any = {
-        "views": views,
-        "engine": engine,
-        "threads": threads,
-        "precision": precision,
-        "streams": streams,
-    }
+    how: Any = {"views": views, "engine": engine, "threads": threads, "streams": streams}
+    one, other = (
+        precision or _measured(task, some, engine)
+        for task, some in (("segmentation", outlining), ("classification", diagnosing))
+    )
     # Compiling a graph takes one processor; two at a time answer sooner.
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
-        outlines = pool.submit(Segmenter, outlining, **how) if outlining else None
+        outlines = pool.submit(Segmenter, outlining, precision=one, **how) if outlining else None
         diagnoses = (
-            pool.submit(Classifier, diagnosing, **how, prevalence=shares) if diagnosing else None
+            pool.submit(Classifier, diagnosing, precision=other, **how, prevalence=shares)
+            if diagnosing
+            else None
         )
         return Networks(
             None if outlines is None else outlines.result(),
@@ -90,6 +93,13 @@ def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> No
             f"{classifier.bundles[0].folder}: this classifier sees crops round the lesion",
             "name a segmentation bundle too",
         )
+
+
+def _measured(task: Task, bundles: Sequence[Bundle], engine: EngineName) -> Precision:
+    """Return what all bundles were measured to bear, if the engine has it here."""
+    if engine != "openvino" or "bf16" not in precisions():
+        return "f32"
+    return "bf16" if all(each.spec.bears(task) == "bf16" for each in bundles) else "f32"
 
 
 def _prevalence(path: Path, diagnosing: Sequence[Bundle]) -> list[float]:

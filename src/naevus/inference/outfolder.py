@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
-from naevus.files import sha256_of, sweep, write_json, write_text
+from naevus.files import sha256_of, sweep, write_csv, write_json
 from naevus.inference.prediction import Refused
 from naevus.inference.table import ids_in, is_part, is_whole
 
@@ -180,11 +178,7 @@ class OutFolder:
         if not refused:
             self.refused.unlink(missing_ok=True)
             return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Refused._fields)
-        writer.writerows(refused)
-        write_text(self.refused, text.getvalue())
+        write_csv(self.refused, Refused._fields, refused)
 
 
 def mask_file(folder: Path, image_id: str) -> Path:

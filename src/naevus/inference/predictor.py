@@ -172,7 +172,7 @@ def load(
     *,
     views: ViewSet = "none",
     engine: EngineName = "openvino",
-    precision: Precision = "f32",
+    precision: Precision | None = None,
     threads: int | None = None,
     streams: int = 1,
     prevalence: Path | str | None = None,
@@ -184,7 +184,8 @@ def load(
             or a list of those, for both tasks or to be averaged. None: the built-in one.
         views: The views every picture is seen in: ``none``, ``flips`` (4) or ``dihedral`` (8).
         engine: What runs the networks: ``openvino`` or ``onnxruntime``.
-        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it.
+        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it. None: bf16
+            where that is so and the bundle was measured to lose next to nothing by it.
         threads: How many are used; None: as many as this process has processors.
         streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
             pictures as many as threads are faster.

@@ -5,8 +5,6 @@ https://challenge.isic-archive.com/data/#2018
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,12 +15,12 @@ import naevus
 from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.datasets.synthetic.plan import plan
 from naevus.errors import DataError
-from naevus.files import write_bytes, write_json, write_text
+from naevus.files import write_bytes, write_csv, write_json
 from naevus.images.read import write_png
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -141,7 +139,7 @@ def _write_tables(root: Path, planned: Sequence[Picture]) -> None:
         task3 = [p for p in planned if p.split == split and p.task == "task3"]
         if task3:
             folder = _TASK3_TRUTH.format(official)
-            _write_csv(
+            write_csv(
                 root / folder / f"{folder}.csv",
                 ("image", *ISIC2018.codes),
                 ((p.image_id, *_one_hot(p.lesion.diagnosis)) for p in task3),
@@ -150,7 +148,7 @@ def _write_tables(root: Path, planned: Sequence[Picture]) -> None:
             _write_lesions(root, task3)
     task1 = [p for p in planned if p.split == "train" and p.task == "task1"]
     if task1:
-        _write_csv(
+        write_csv(
             root / "ISIC2018_Task1_Training_Groups.csv",
             ("image", "group_id", "diagnosis"),
             ((p.image_id, p.lesion.lesion_id, p.lesion.diagnosis) for p in task1),
@@ -159,7 +157,7 @@ def _write_tables(root: Path, planned: Sequence[Picture]) -> None:
 
 def _write_lesions(root: Path, task3: Sequence[Picture]) -> None:
     """Write which pictures show one lesion, and HAM10000's table of patients."""
-    _write_csv(
+    write_csv(
         root / _TASK3_TRUTH.format("Training") / "ISIC2018_Task3_Training_LesionGroupings.csv",
         ("image", "lesion_id", "diagnosis_confirm_type"),
         (
@@ -167,7 +165,7 @@ def _write_lesions(root: Path, task3: Sequence[Picture]) -> None:
             for p in task3
         ),
     )
-    _write_csv(
+    write_csv(
         root / "HAM10000_metadata.csv",
         ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"),
         (
@@ -187,11 +185,3 @@ def _write_lesions(root: Path, task3: Sequence[Picture]) -> None:
 
 def _one_hot(diagnosis: str) -> list[float]:
     return [float(code == diagnosis) for code in ISIC2018.codes]
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, stream.getvalue())

@@ -102,14 +102,14 @@ def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]
 def judges(combination: Combination) -> list[TrainedMember]:
     """Return the networks that tell what a precision costs, each on what it held out.
 
-    These are the members, the first that held out each fold; where a member has held out nothing,
-    being an average over folds, the networks that it was made of.
+    One for each fold that is finished, whichever are shipped: a single fold's pictures tell half a
+    point from nothing only just. Of a fold it is the member, if one held it out, else the first
+    network that did: where weights are averaged over folds, one that the average was made of.
     """
     seen: set[int] = set()
     chosen = []
-    known = all(member.folds for member in combination.members)
-    for member in combination.members if known else combination.trained:
-        if not seen.intersection(member.folds):
+    for member in (*combination.members, *_trained(combination.runs, None)):
+        if member.folds and not seen.intersection(member.folds):
             chosen.append(member)
             seen.update(member.folds)
     return chosen

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.bundles.bundle import Bundle
+    from naevus.bundles.figures import PrecisionChoice
     from naevus.bundles.spec import Precision, Task
     from naevus.training.export.combination import Combination
     from naevus.training.export.members import TrainedMember
@@ -46,7 +47,8 @@ class Wishes:
 
     Attributes:
         folds: Which folds of each run; None: all that are finished.
-        precision: How numbers are stored.
+        precision: How numbers are stored; None: as is recommended for each task where costs are
+            measured, else fp32.
         average: Whether the networks of each task become one.
         data: The data set, where it is not where the runs found it.
         calibration: Answers of the combination of classifiers to pictures that none of them saw,
@@ -57,7 +59,7 @@ class Wishes:
     """
 
     folds: tuple[int, ...] | None = None
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     average: bool = False
     data: Path | None = None
     calibration: pd.DataFrame | None = None
@@ -74,6 +76,7 @@ class Checked(NamedTuple):
         origin: The runs and folds it is from.
         heldout: Whether the network had never seen the pictures.
         size: Bytes of the file.
+        precision: How its numbers are stored.
         graph: The 32-bit graph against the network.
         stored: The stored graph against the 32-bit one; None where they are the same.
     """
@@ -82,6 +85,7 @@ class Checked(NamedTuple):
     origin: str
     heldout: bool
     size: int
+    precision: Precision
     graph: Agreement
     stored: Agreement | None
 
@@ -138,26 +142,28 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 _graphs(member, part, folder / str(number), wishes)
                 for number, member in enumerate(part.members)
             ]
-            add(says, _evidence(part, graphs, wishes))
+            judging = _graphs_of(chosen, graphs, part, folder, wishes)
+            costs = _costs(part, judging, wishes, steps)
+            add(says, costs)
+            precision = wishes.precision or _recommended(costs)
+            add(says, _evidence(part, graphs, precision, wishes))
             steps.one()
             entries = []
             for number, each in enumerate(graphs):
                 name = f"{part.task}-{number}.onnx"
                 files[name] = folder / name
-                checked = _make(each, files[name], part.sources, wishes)
+                checked = _make(each, files[name], part.sources, precision, wishes)
                 told.checked(checked)
                 require(checked.graph, checked.origin)
-                entries.append(stored_entry(each.member, name, wishes.precision))
+                entries.append(stored_entry(each.member, name, precision))
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
             if classes:
                 place = folder / REFERENCE_FILE
-                add(says, reference_entry(graphs, part.sources, wishes.precision, place))
+                add(says, reference_entry(graphs, part.sources, precision, place))
                 files |= {place.name: place} if place.exists() else {}
                 steps.one()
-            judging = _graphs_of(chosen, graphs, part, folder, wishes)
-            add(says, _costs(part, judging, wishes, steps))
         return write_bundle(out, BundleSpec.model_validate(says), files)
 
 
@@ -182,7 +188,11 @@ class _Steps:
 
 
 def _make(
-    graphs: StoredGraphs, place: Path, sources: Mapping[Path, Pictures], wishes: Wishes
+    graphs: StoredGraphs,
+    place: Path,
+    sources: Mapping[Path, Pictures],
+    precision: Precision,
+    wishes: Wishes,
 ) -> Checked:
     """Put a member's graph in its place, and compare it with its network."""
     member = graphs.member
@@ -192,17 +202,18 @@ def _make(
     plain = graph_answers(member, graphs.path("fp32"), pixels)
     graph = compare(network_answers(member, pixels), plain)
     # A graph that says something else is told of, but there is no use in making it smaller.
-    precision = wishes.precision if graph.holds else "fp32"
+    kept: Precision = precision if graph.holds else "fp32"
     stored = None
-    if precision != "fp32":
-        stored = compare(plain, graph_answers(member, graphs.path(precision), pixels))
-    shutil.copyfile(graphs.path(precision), place)
-    return Checked(
-        place.name, member.origin, bool(member.folds), place.stat().st_size, graph, stored
-    )
+    if kept != "fp32":
+        stored = compare(plain, graph_answers(member, graphs.path(kept), pixels))
+    shutil.copyfile(graphs.path(kept), place)
+    size = place.stat().st_size
+    return Checked(place.name, member.origin, bool(member.folds), size, kept, graph, stored)
 
 
-def _evidence(part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes) -> dict[str, Any]:
+def _evidence(
+    part: Combination, graphs: Sequence[StoredGraphs], precision: Precision, wishes: Wishes
+) -> dict[str, Any]:
     dataset = dataset_of(part.runs[0], wishes.data)
     looked_at = [name for member in part.members for name in _checking(member, wishes)]
     if part.task == "segmentation":
@@ -210,7 +221,7 @@ def _evidence(part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes)
     own = wishes.calibration
     if own is None and part.shipped.averaged and part.members[0].folds:
         # All of them held these pictures out: the average itself tells what it is worth.
-        stored = Variant(wishes.precision, "f32")
+        stored = Variant(precision, "f32")
         own = heldout_answers(_measuring(part, graphs[0], wishes), stored)
     found = diagnosing_entry(part.runs, part.shipped, dataset, own)
     return found | limits_of(part.task, dataset, looked_at)
@@ -256,6 +267,11 @@ def _costs(
         "precision_costs": list(costs),
         "precision_choices": [choose(costs, part.task)],
     }
+
+
+def _recommended(costs: Mapping[str, Any]) -> Precision:
+    choices: Sequence[PrecisionChoice] = costs.get("precision_choices", ())
+    return choices[0].stored if choices else "fp32"
 
 
 def _checking(member: TrainedMember, wishes: Wishes) -> list[str]:
