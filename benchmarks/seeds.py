@@ -6,7 +6,7 @@ pictures, by lesion.
 
     python benchmarks/seeds.py runs/a runs/b runs/c --fold 0 --out results/oof
 
-prints the comparison, and keeps ``seeds-fold0-<single|ensemble|average>.parquet``, which
+prints the comparison, and keeps ``classification-<single|ensemble|average>-fold0.parquet``, which
 ``naevus compare`` reads.
 """
 
@@ -64,7 +64,9 @@ def main() -> None:
             value, low, high = intervals[score]
             print(f"{name:9} {score:18} {value:.3f} ({low:.3f} to {high:.3f})")
         if args.out is not None:
-            table.to_parquet(args.out / f"seeds-fold{args.fold}-{name}.parquet", index=False)
+            table.to_parquet(
+                args.out / f"classification-{name}-fold{args.fold}.parquet", index=False
+            )
     for a, b in (("single", "ensemble"), ("single", "average"), ("ensemble", "average")):
         print(compare(tables[a], tables[b], (a, b)))
 

@@ -92,6 +92,7 @@ def test_what_has_no_card_is_refused_in_one_line(runs: dict[str, Run], tmp_path:
         done = run_card(folder)
         assert done.exit_code == 2
         assert done.output.count("\n") == 1
+    assert "neither a run nor a bundle" in run_card(tmp_path).output
     damaged = tmp_path / "run"
     shutil.copytree(runs["answers"].folder, damaged)
     (damaged / "fold-2" / "bundle" / "member-2.onnx").write_bytes(b"other")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from naevus.cli.console import console
+from naevus.errors import DataError
 
 if TYPE_CHECKING:
     from naevus.bundles.spec import BundleSpec
@@ -47,8 +48,13 @@ def model_card(
 
 def _spec(path: Path, data: Path | None) -> BundleSpec:
     from naevus.bundles.bundle import Bundle
+    from naevus.bundles.spec import MANIFEST
 
     if not (path / "run.toml").exists():
+        if path.is_dir() and not (path / MANIFEST).exists():
+            raise DataError(
+                f"{path}: is neither a run nor a bundle", "name a folder of train or export"
+            )
         return Bundle.read(path).spec
     from naevus.training.export.runcard import spec_of_run
     from naevus.training.run import Run

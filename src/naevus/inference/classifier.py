@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,14 +14,13 @@ from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
-from naevus.inference.engines import EngineName, Precision, open_engine
 from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
 from naevus.inference.members import (
     as_sequence,
     by_form,
     check_shape,
     different_forms,
-    open_member,
+    open_members,
 )
 from naevus.inference.views import averaged, each_view, views_named
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
     from naevus.images.geometry import ViewSet
-    from naevus.inference.engines import Outputs
+    from naevus.inference.engines import EngineName, Outputs, Precision
     from naevus.inference.members import Batches
 
 
@@ -128,12 +126,13 @@ class Classifier:
         # Refuses what is impossible, before anything is loaded.
         self._here(np.full(len(self.classes), 1 / len(self.classes)), self.shares)
         self.conformal = _conformal(self.bundles, views)
-        load = partial(
-            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
-        )
-        self.members = tuple(
-            open_member(bundle, member, _cropped(bundle, member), "logits", load)
-            for bundle, member in pairs
+        self.members = open_members(
+            ((bundle, member, _cropped(bundle, member)) for bundle, member in pairs),
+            "logits",
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            streams=streams,
         )
         self.forms = different_forms(self.members)
         self._references = [each for bundle in self.bundles for each in references_of(bundle)]

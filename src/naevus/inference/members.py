@@ -8,16 +8,16 @@ import numpy as np
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import BundleError, ConfigError
+from naevus.inference.engines import open_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from naevus.bundles.spec import Member
     from naevus.datasets.forms import Form
-    from naevus.inference.engines import Engine
+    from naevus.inference.engines import Engine, EngineName, Precision
 
     Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
@@ -36,27 +36,40 @@ def as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
     return (bundles,) if isinstance(bundles, Bundle) else tuple(bundles)
 
 
-def open_member(
-    bundle: Bundle, member: Member, form: Form, output: str, load: Callable[[Path], Engine]
-) -> Loaded:
-    """Load a member.
+def open_members(
+    wanted: Iterable[tuple[Bundle, Member, Form]],
+    output: str,
+    *,
+    engine: EngineName,
+    threads: int | None,
+    precision: Precision,
+    streams: int,
+) -> tuple[Loaded, ...]:
+    """Load members.
 
     Args:
-        bundle: Whose it is.
-        member: What its bundle says of it.
-        form: What it sees.
-        output: What its graph must give.
-        load: Loads a graph.
+        wanted: Each member's bundle, what that says of it, and what it sees.
+        output: What their graphs must give.
+        engine: What runs them.
+        threads: Threads of the engine; None: as many as this process has processors.
+        precision: What it computes in.
+        streams: Pieces of a batch that OpenVINO computes at a time.
 
     Raises:
-        BundleError: The graph gives no such output, or cannot be used.
+        BundleError: A graph gives no such output, or cannot be used.
+        ConfigError: The engine is not installed, or has no such precision here.
     """
-    path = bundle.member_path(member)
-    graph = load(path)
-    if output not in graph.outputs:
-        raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
-    name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-    return Loaded(bundle, name, form, graph)
+    loaded = []
+    for bundle, member, form in wanted:
+        path = bundle.member_path(member)
+        graph = open_engine(
+            path, engine=engine, threads=threads, precision=precision, streams=streams
+        )
+        if output not in graph.outputs:
+            raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
+        name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
+        loaded.append(Loaded(bundle, name, form, graph))
+    return tuple(loaded)
 
 
 def different_forms(members: Sequence[Loaded]) -> tuple[Form, ...]:

@@ -7,7 +7,6 @@ for more than it would in a mean of probabilities. The `Classifier` follows the 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
-from naevus.inference.engines import EngineName, Precision, open_engine
 from naevus.inference.ensemble import check_together, mean
 from naevus.inference.members import (
     Loaded,
@@ -23,7 +21,7 @@ from naevus.inference.members import (
     by_form,
     check_shape,
     different_forms,
-    open_member,
+    open_members,
 )
 from naevus.inference.views import mean_outputs, views_named
 
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import Member
     from naevus.images.geometry import ViewSet
+    from naevus.inference.engines import EngineName, Precision
     from naevus.inference.members import Batches
 
 
@@ -75,13 +74,17 @@ class Segmenter:
         check_together(self.bundles, "segmentation")
         self._views = views_named(views)
         self._choices = {"views": views, "engine": engine, "precision": precision}
-        load = partial(
-            open_engine, engine=engine, threads=threads, precision=precision, streams=streams
-        )
-        self.members = tuple(
-            open_member(bundle, member, _squashed(bundle, member), "logit", load)
-            for bundle in self.bundles
-            for member in bundle.segmenter.members
+        self.members = open_members(
+            (
+                (bundle, member, _squashed(bundle, member))
+                for bundle in self.bundles
+                for member in bundle.segmenter.members
+            ),
+            "logit",
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            streams=streams,
         )
         self.forms = different_forms(self.members)
         self.size = max(form.size for form in self.forms)

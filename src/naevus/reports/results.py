@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from naevus.inference.outfolder import mask_file
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
@@ -72,6 +74,11 @@ class Results:
             tables.append(self.diagnosed.table)
         both = pd.concat([table[["image_id", "group_id"]] for table in tables])
         return both.drop_duplicates("image_id", ignore_index=True)
+
+    def predicted_mask(self, image_id: str) -> Path | None:
+        """Return the file of a picture's predicted mask, if there is one."""
+        file = self.masks and mask_file(self.masks, image_id)
+        return file if file and file.exists() else None
 
 
 def records_of(

@@ -10,7 +10,6 @@ import pandas as pd
 from naevus.errors import PictureError
 from naevus.images import quality
 from naevus.images.read import read, read_mask
-from naevus.inference.outfolder import mask_file
 from naevus.inference.stream import Workers, batches, processors
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ def _look(results: Results, image_id: str) -> Appearance | None:
 
 def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] | None:
     """Return the mask that was predicted, else the true one, else None."""
-    predicted = results.masks and mask_file(results.masks, image_id)
-    file = predicted if predicted and predicted.exists() else true_mask
+    file = results.predicted_mask(image_id) or true_mask
     try:
         return read_mask(Path(file)) if pd.notna(file) else None
     except PictureError:

@@ -14,7 +14,6 @@ from naevus.errors import PictureError
 from naevus.images.heat import glowing
 from naevus.images.read import read, read_mask
 from naevus.inference.heat import heat_map, side_for
-from naevus.inference.outfolder import mask_file
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.content.choices import of_diagnoses, of_masks
 from naevus.reports.document import Gallery, Section, Thumbnail
@@ -117,8 +116,8 @@ def _thumbnail(results: Results, chosen: Chosen) -> Thumbnail | None:
 
 def _see(results: Results, chosen: Chosen, path: Path, true_mask: Any) -> _Seen:
     truth = read_mask(Path(true_mask)) if pd.notna(true_mask) else None
-    file = results.masks and mask_file(results.masks, chosen.image_id)
-    predicted = read_mask(file) if file and file.exists() else None
+    file = results.predicted_mask(chosen.image_id)
+    predicted = None if file is None else read_mask(file)
     classifier = results.classifier_of(chosen.image_id) if chosen.answer else None
     if classifier is None or chosen.answer is None:
         return _Seen(read(path, shortest=SIDE), truth, predicted, None)
