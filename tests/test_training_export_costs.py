@@ -93,12 +93,13 @@ def test_the_reference_comes_first_and_once() -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Bundle, list[Any]]:
-    """Fold 0 of both tasks, of two folds of diagnoses; without 8 bits, for NNCF takes long."""
+    """Fold 0 of all, of two folds of two runs' diagnoses; no 8 bits, for NNCF takes long."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("measured")
     runs = [
         finished_run(folder / "outlines", "segmentation", drawn, (0,)),
         finished_run(folder / "answers", "classification", drawn, (0, 1)),
+        finished_run(folder / "others", "classification", drawn, (0, 1), seed=1),
     ]
     steps: list[Any] = []
     wishes = Wishes(folds=(0,), checked=4, measure=True)
@@ -124,15 +125,14 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
         assert 0 <= each.changed < 0.2
     assert {each.networks for each in by_task["segmentation"]} == {"outlines fold 0"}
     assert {each.networks for each in by_task["classification"]} == {
-        "2 networks, each on its own fold"
+        "2 networks as one, on each of 2 folds"
     }
     held_out = by_task["classification"][0].pictures
     assert held_out > by_task["segmentation"][0].pictures
     assert [choice.task for choice in spec.precision_choices] == list(spec.tasks)
     # What is recommended is what is stored, and computed in.
-    assert [each.precision for each in spec.members] == [
-        choice.stored for choice in spec.precision_choices
-    ]
+    outlining, diagnosing = (choice.stored for choice in spec.precision_choices)
+    assert [each.precision for each in spec.members] == [outlining, diagnosing, diagnosing]
     for choice in spec.precision_choices:
         assert spec.bears(choice.task) == choice.computed
 
@@ -145,5 +145,5 @@ def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
 
 def test_every_step_is_counted(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
     steps = measured[1]
-    # 2 graphs are checked, 2 tables judged, 1 reference made, 3 graphs measured in 2 precisions.
-    assert steps == [(done, 2 + 2 + 1 + 3 * 2) for done in range(12)]
+    # 3 graphs are checked, 2 tables judged, 1 reference made, 5 graphs measured in 2 precisions.
+    assert steps == [(done, 3 + 2 + 1 + 5 * 2) for done in range(17)]

@@ -99,20 +99,23 @@ def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]
     return whole
 
 
-def judges(combination: Combination) -> list[TrainedMember]:
+def judges(combination: Combination) -> list[list[TrainedMember]]:
     """Return the networks that tell what a precision costs, each on what it held out.
 
-    One for each fold that is finished, whichever are shipped: a single fold's pictures tell half a
-    point from nothing only just. Of a fold it is the member, if one held it out, else the first
-    network that did: where weights are averaged over folds, one that the average was made of.
+    There is a list for each run whose networks answer together, and in it a network for each fold
+    that is finished, whichever are shipped: a single fold's pictures hardly tell half a point from
+    nothing. Averages, and masks of several runs, have one list: of each fold the member if one held
+    it out, else the first network that did.
     """
-    seen: set[int] = set()
-    chosen = []
-    for member in (*combination.members, *_trained(combination.runs, None)):
+    everyone = (*combination.members, *_trained(combination.runs, None))
+    together = combination.task == "segmentation" or combination.shipped.averaged
+    lists: dict[Path | None, list[TrainedMember]] = {}
+    for member in everyone:
+        chosen = lists.setdefault(None if together else member.run.folder, [])
+        seen = {fold for other in chosen for fold in other.folds}
         if member.folds and not seen.intersection(member.folds):
             chosen.append(member)
-            seen.update(member.folds)
-    return chosen
+    return list(lists.values())
 
 
 def _check_together(runs: Sequence[Run]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost
 from naevus.bundles.section import Computed, Precision, Task
 from naevus.evaluation.comparison import compare
+from naevus.evaluation.outoffold import combined, taxonomy_of
 from naevus.inference.engines.openvino import precisions
 from naevus.training.export.heldout import REFERENCE, Variant, heldout_answers
 
@@ -39,32 +40,36 @@ def variants() -> tuple[Variant, ...]:
     return (REFERENCE, *(Variant(*pair) for pair in pairs if pair != REFERENCE))
 
 
-def measured(members: Sequence[Measuring], step: Callable[[], None]) -> tuple[PrecisionCost, ...]:
+def measured(
+    runs: Sequence[Sequence[Measuring]], step: Callable[[], None]
+) -> tuple[PrecisionCost, ...]:
     """Measure every precision of networks of one task on all that each of them held out.
 
-    Pictures are answered by the one network that never saw them, and the differences between two
-    precisions are paired by picture and drawn by group.
+    Pictures are answered by the one network of each run that never saw them, those of several runs
+    as one; the differences between two precisions are paired by picture and drawn by group.
 
     Args:
-        members: Networks with held-out pictures, each of other folds.
+        runs: For each run that answers, networks with held-out pictures, each of other folds; one
+            run where masks are judged.
         step: Called after each precision of each member.
 
     Raises:
         DataError: Masks are to be judged, and the data set is not there.
         ConfigError: NNCF is not installed.
     """
-    tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in variants()}
-    for each in members:
+    joined: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in variants()}
+    for members in runs:
+        tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in joined}
+        for each in members:
+            for variant, found in tables.items():
+                found.append(heldout_answers(each, variant))
+                step()
         for variant, found in tables.items():
-            found.append(heldout_answers(each, variant))
-            step()
-    whole = {variant: pd.concat(found, ignore_index=True) for variant, found in tables.items()}
+            joined[variant].append(pd.concat(found, ignore_index=True))
+    whole = {variant: _as_one(found) for variant, found in joined.items()}
     reference = whole.pop(REFERENCE)
-    first = members[0].graphs.member
-    task = first.config.task
-    networks = (
-        f"{len(members)} networks, each on its own fold" if len(members) > 1 else first.origin
-    )
+    task = runs[0][0].graphs.member.config.task
+    networks = _networks([[each.graphs.member.origin for each in members] for members in runs])
     return tuple(
         cost
         for variant, table in whole.items()
@@ -105,6 +110,17 @@ def choose(
             came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
             return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
     return PrecisionChoice(task=task, **REFERENCE._asdict(), why=f"{rule}: no other does")
+
+
+def _as_one(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return tables[0] if len(tables) == 1 else combined(tables, taxonomy_of(tables[0]))
+
+
+def _networks(origins: Sequence[Sequence[str]]) -> str:
+    if len(origins) > 1:
+        return f"{len(origins)} networks as one, on each of {len(origins[0])} folds"
+    (own,) = origins
+    return f"{len(own)} networks, each on its own fold" if len(own) > 1 else own[0]
 
 
 def _costs(

@@ -142,7 +142,10 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 _graphs(member, part, folder / str(number), wishes)
                 for number, member in enumerate(part.members)
             ]
-            judging = _graphs_of(chosen, graphs, part, folder, wishes)
+            judging = [
+                _graphs_of(some, graphs, part, folder / f"run-{number}", wishes)
+                for number, some in enumerate(chosen)
+            ]
             costs = _costs(part, judging, wishes, steps)
             add(says, costs)
             precision = wishes.precision or _recommended(costs)
@@ -174,9 +177,9 @@ class _Steps:
         self,
         tell: Callable[[int, int], None],
         parts: Sequence[Combination],
-        to_measure: Sequence[Sequence[TrainedMember]],
+        to_measure: Sequence[Sequence[Sequence[TrainedMember]]],
     ) -> None:
-        measured_graphs = sum(map(len, to_measure))
+        measured_graphs = sum(len(chosen) for runs in to_measure for chosen in runs)
         self._total = sum(len(part.members) + 1 + (part.task == "classification") for part in parts)
         self._total += measured_graphs * len(variants()) if measured_graphs else 0
         self._done, self._tell = 0, tell
@@ -247,7 +250,7 @@ def _graphs_of(
     """Return the graphs of networks: those that are made already, and else new ones."""
     there = {graphs.member.origin: graphs for graphs in made}
     return [
-        there.get(member.origin) or _graphs(member, part, folder / f"single-{number}", wishes)
+        there.get(member.origin) or _graphs(member, part, folder / str(number), wishes)
         for number, member in enumerate(members)
     ]
 
@@ -258,11 +261,12 @@ def _measuring(part: Combination, graphs: StoredGraphs, wishes: Wishes) -> Measu
 
 
 def _costs(
-    part: Combination, graphs: Sequence[StoredGraphs], wishes: Wishes, steps: _Steps
+    part: Combination, graphs: Sequence[Sequence[StoredGraphs]], wishes: Wishes, steps: _Steps
 ) -> dict[str, Any]:
     if not graphs:
         return {}
-    costs = measured([_measuring(part, each, wishes) for each in graphs], steps.one)
+    runs = [[_measuring(part, each, wishes) for each in some] for some in graphs]
+    costs = measured(runs, steps.one)
     return {
         "precision_costs": list(costs),
         "precision_choices": [choose(costs, part.task)],
