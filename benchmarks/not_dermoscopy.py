@@ -122,17 +122,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
     parser.add_argument("--originals", type=Path, default=SHARED / "originals")
     asked = parser.parse_args()
-    material = _look(asked.part, Bundle.read(asked.bundle), asked)
+    materials = _look(asked.part, Bundle.read(asked.bundle), asked)
     if asked.part == "choosing":
-        _choose(material)
+        for material in materials:
+            _choose(material)
     else:
-        _report(material)
+        _report(materials)
 
 
-def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
-    """Let the networks see everything."""
-    (member,) = bundle.classifier.members
-    (fold,) = member.folds
+def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material]:
+    """Let the networks see everything; return what each of them saw."""
+    ((fold,),) = {member.folds for member in bundle.classifier.members}
     predictor, temperature = load(bundle.folder), bundle.classifier.temperature
     folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
@@ -143,45 +143,59 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> Material:
     copies = {path.stem: path for path in sorted((asked.data / SHARP).glob("*.jpg"))}
     sharp = [image_id for image_id in heldout if image_id in copies]
 
-    def of(ids: Sequence[str], paths: dict[str, Path]) -> Seen:
+    def of(ids: Sequence[str], paths: dict[str, Path]) -> list[Seen]:
         """See dermoscopy, or take what was seen before."""
         pictures = [paths[image_id] for image_id in ids]
         name = sha256_of(*map(str, pictures))[:16]
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
-                return Seen(arrays["embeddings"], arrays["logits"])
+                pairs = zip(arrays["embeddings"], arrays["logits"], strict=True)
+                return [Seen(*pair) for pair in pairs]
         seen = _seen(predictor, pictures, temperature)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept, allow_pickle=False, **seen._asdict())
+            embeddings, logits = (np.stack(each) for each in zip(*seen, strict=True))
+            np.savez(kept, allow_pickle=False, embeddings=embeddings, logits=logits)
         return seen
 
     others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
-    soft, crisp = of(heldout, files), of(sharp, copies)
-    return Material(
+    pixels = [other.pixels for other in others]
+    looked_at = zip(
         of(learnt, files),
-        np.array([diagnosis[image_id] for image_id in learnt]),
-        Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
-        np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
-        np.repeat([False, True], [len(heldout), len(sharp)]),
+        of(heldout, files),
+        of(sharp, copies),
         _seen(predictor, sorted(asked.originals.glob("*.jpg")), temperature),
-        _seen(predictor, [other.pixels for other in others], temperature),
-        np.array([other.kind for other in others]),
-        np.array([other.source for other in others]),
+        _seen(predictor, pixels, temperature),
+        strict=True,
     )
+    return [
+        Material(
+            known,
+            np.array([diagnosis[image_id] for image_id in learnt]),
+            Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
+            np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
+            np.repeat([False, True], [len(heldout), len(sharp)]),
+            originals,
+            other,
+            np.array([other.kind for other in others]),
+            np.array([other.source for other in others]),
+        )
+        for known, soft, crisp, originals, other in looked_at
+    ]
 
 
-def _seen(predictor: Predictor, pictures: Sequence[AnyPicture], temperature: float) -> Seen:
-    """Let the networks see pictures; the mean of a class's map is its logit."""
+def _seen(predictor: Predictor, pictures: Sequence[AnyPicture], temperature: float) -> list[Seen]:
+    """Let the networks see pictures, with as many features each; a map's mean is its logit."""
     embeddings, logits = [], []
     for said in predictor.stream(pictures):
         assert said.embedding is not None
         assert said.activations is not None
-        (maps,) = said.activations
-        embeddings.append(said.embedding)
-        logits.append(maps.maps.mean(axis=(1, 2)) * temperature)
-    return Seen(np.stack(embeddings), np.stack(logits))
+        maps = [each.maps.mean(axis=(1, 2)) for each in said.activations]
+        embeddings.append(np.split(said.embedding, len(maps)))
+        logits.append(np.stack(maps) * np.float32(temperature))
+    pairs = zip(zip(*embeddings, strict=True), zip(*logits, strict=True), strict=True)
+    return [Seen(np.stack(features), np.stack(values)) for features, values in pairs]
 
 
 def _halves(material: Material) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -283,20 +297,23 @@ def _sum(material: Material, *scores: Score) -> Score:
     )
 
 
-def _report(material: Material) -> None:
+def _report(materials: Sequence[Material]) -> None:
     """Print how the chosen way does, on pictures that no part of it was chosen or fitted on."""
+    material = materials[0]
     other = np.zeros((2, len(material.kinds)))
     own = np.zeros(len(material.groups))
     originals = np.zeros((2, len(material.originals.logits)))
     for turn, (setting, judged) in enumerate(_halves(material)):
-        reference = Reference.fit(
-            material.learnt.embeddings,
-            material.heldout.embeddings[setting],
-            material.groups[setting].tolist(),
-        )
-        other[turn] = reference.unlikeness(material.others.embeddings)
-        own[judged] = reference.unlikeness(material.heldout.embeddings[judged])
-        originals[turn] = reference.unlikeness(material.originals.embeddings)
+        for each in materials:  # as the classifier does, the mean over its networks
+            reference = Reference.fit(
+                each.learnt.embeddings,
+                each.heldout.embeddings[setting],
+                each.groups[setting].tolist(),
+            )
+            share = 1 / len(materials)
+            other[turn] += share * reference.unlikeness(each.others.embeddings)
+            own[judged] += share * reference.unlikeness(each.heldout.embeddings[judged])
+            originals[turn] += share * reference.unlikeness(each.originals.embeddings)
     for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
         share = wilson_interval(own[chosen] > LIMIT, material.groups[chosen].tolist())
         every = np.ones(len(material.kinds), bool)
