@@ -26,13 +26,12 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from naevus import load
 from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load as load_dataset
@@ -54,6 +53,10 @@ from naevus.evaluation.outliers.scores import (
 )
 from naevus.evaluation.weighted import Ranking
 from naevus.files import sha256_of
+from naevus.inference.looks import cut_for, stacked
+from naevus.inference.networks import open_networks
+from naevus.inference.predictor import Predictor
+from naevus.inference.stream import batches
 from other_pictures import SYNTHETIC, other_pictures
 
 if TYPE_CHECKING:
@@ -61,7 +64,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.inference.predictor import AnyPicture, Predictor
+    from naevus.inference.engines import Outputs
+    from naevus.inference.networks import Networks
+    from naevus.inference.predictor import AnyPicture
 
     Floats = NDArray[np.float64]
     Score = Callable[["Seen"], Floats]
@@ -74,14 +79,15 @@ console = Console(width=None if os.isatty(1) else 220, highlight=False)
 
 
 class Seen(NamedTuple):
-    """What the networks say of N pictures: embeddings N x F and logits N x C."""
+    """What a network says of N pictures: N x F embeddings, N x T textures, N x C logits."""
 
     embeddings: NDArray[np.float32]
+    textures: NDArray[np.float32]
     logits: NDArray[np.float32]
 
     def only(self, chosen: NDArray[np.bool_]) -> Seen:
         """Return some of the pictures."""
-        return Seen(self.embeddings[chosen], self.logits[chosen])
+        return Seen(*(each[chosen] for each in self))
 
 
 class Material(NamedTuple):
@@ -133,7 +139,7 @@ def main() -> None:
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material]:
     """Let the networks see everything; return what each of them saw."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
-    predictor, temperature = load(bundle.folder), bundle.classifier.temperature
+    networks = open_networks([bundle], precision="f32")
     folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
@@ -150,13 +156,14 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
-                pairs = zip(arrays["embeddings"], arrays["logits"], strict=True)
-                return [Seen(*pair) for pair in pairs]
-        seen = _seen(predictor, pictures, temperature)
+                parts = zip(*(arrays[name] for name in Seen._fields), strict=True)
+                return [Seen(*part) for part in parts]
+        seen = _seen(networks, pictures)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            embeddings, logits = (np.stack(each) for each in zip(*seen, strict=True))
-            np.savez(kept, allow_pickle=False, embeddings=embeddings, logits=logits)
+            columns = [np.stack(each) for each in zip(*seen, strict=True)]
+            stored: Any = dict(zip(Seen._fields, columns, strict=True))
+            np.savez(kept, allow_pickle=False, **stored)
         return seen
 
     others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
@@ -165,8 +172,8 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
         of(learnt, files),
         of(heldout, files),
         of(sharp, copies),
-        _seen(predictor, sorted(asked.originals.glob("*.jpg")), temperature),
-        _seen(predictor, pixels, temperature),
+        _seen(networks, sorted(asked.originals.glob("*.jpg"))),
+        _seen(networks, pixels),
         strict=True,
     )
     return [
@@ -185,17 +192,30 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     ]
 
 
-def _seen(predictor: Predictor, pictures: Sequence[AnyPicture], temperature: float) -> list[Seen]:
-    """Let the networks see pictures, with as many features each; a map's mean is its logit."""
-    embeddings, logits = [], []
-    for said in predictor.stream(pictures):
-        assert said.embedding is not None
-        assert said.activations is not None
-        maps = [each.maps.mean(axis=(1, 2)) for each in said.activations]
-        embeddings.append(np.split(said.embedding, len(maps)))
-        logits.append(np.stack(maps) * np.float32(temperature))
-    pairs = zip(zip(*embeddings, strict=True), zip(*logits, strict=True), strict=True)
-    return [Seen(np.stack(features), np.stack(values)) for features, values in pairs]
+def _seen(networks: Networks, pictures: Sequence[AnyPicture]) -> list[Seen]:
+    """Let the networks see pictures, each cut by its predicted mask."""
+    classifier = networks.classifier
+    assert classifier is not None
+    predictor = Predictor(*networks)
+    found: list[list[Outputs]] = [[] for _ in classifier.members]
+    for piece in batches(pictures):
+        masks = [said.mask for said in predictor.stream(piece)]
+        squares = [
+            cut_for(picture, mask, classifier.forms).squares  # type: ignore[arg-type]
+            for picture, mask in zip(piece, masks, strict=True)
+        ]
+        batch_of = dict(zip(classifier.forms, stacked(squares), strict=True))
+        for outputs, member in zip(found, classifier.members, strict=True):
+            outputs.append(member.engine.run(batch_of[member.form]))
+    return [
+        Seen(
+            *(
+                np.concatenate([each[name] for each in outputs])
+                for name in ("embedding", "texture", "logits")
+            )
+        )
+        for outputs in found
+    ]
 
 
 def _halves(material: Material) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -251,6 +271,8 @@ def _ways(material: Material) -> dict[str, Score]:
     for neighbours in (1, 5, 20):
         ways[f"{neighbours} nearest of {BANK:,}"] = _neighbours(bank, neighbours)
     for factors in (32, 64, 128, 256):
+        ways[f"{factors} factors, texture"] = _textures(material.learnt.textures, factors)
+    for factors in (64, 128):
         lengths = _factors(known, factors, directed=False)
         turned = _factors(known, factors, directed=True)
         ways[f"{factors} factors, embedding"] = lengths
@@ -259,8 +281,8 @@ def _ways(material: Material) -> dict[str, Score]:
         ways[f"{factors} factors, sum of both and energy"] = _sum(
             material, lengths, turned, ways["energy"]
         )
-        ways[f"{factors} factors, sum of both and 20 nearest"] = _sum(
-            material, lengths, turned, ways[f"20 nearest of {BANK:,}"]
+        ways[f"{factors} factors, sum of both and texture"] = _sum(
+            material, lengths, turned, ways[f"{factors} factors, texture"]
         )
     return ways
 
@@ -279,6 +301,13 @@ def _factors(known: NDArray[np.float32], factors: int, *, directed: bool) -> Sco
     return lambda seen: model.distances(
         directions(seen.embeddings) if directed else seen.embeddings
     )
+
+
+def _textures(known: NDArray[np.float32], factors: int) -> Score:
+    deviations = known.std(axis=0)
+    deviations[deviations == 0] = 1
+    model = FactorModel.fit(known / deviations, factors)
+    return lambda seen: model.distances(seen.textures / deviations)
 
 
 def _sum(material: Material, *scores: Score) -> Score:
@@ -306,14 +335,14 @@ def _report(materials: Sequence[Material]) -> None:
     for turn, (setting, judged) in enumerate(_halves(material)):
         for each in materials:  # as the classifier does, the mean over its networks
             reference = Reference.fit(
-                each.learnt.embeddings,
-                each.heldout.embeddings[setting],
+                each.learnt.textures,
+                each.heldout.textures[setting],
                 each.groups[setting].tolist(),
             )
             share = 1 / len(materials)
-            other[turn] += share * reference.unlikeness(each.others.embeddings)
-            own[judged] += share * reference.unlikeness(each.heldout.embeddings[judged])
-            originals[turn] += share * reference.unlikeness(each.originals.embeddings)
+            other[turn] += share * reference.unlikeness(each.others.textures)
+            own[judged] += share * reference.unlikeness(each.heldout.textures[judged])
+            originals[turn] += share * reference.unlikeness(each.originals.textures)
     for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
         share = wilson_interval(own[chosen] > LIMIT, material.groups[chosen].tolist())
         every = np.ones(len(material.kinds), bool)

@@ -19,7 +19,7 @@ from naevus.images.geometry import resize
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.predictor import Predictor
-from naevus.inference.reference import embeddings_of, fit_reference
+from naevus.inference.reference import features_of, fit_reference
 from naevus.inference.stages import outlier_flags
 from naevus.inference.table import Schema, first_of, write_part
 from tests.onnx_graphs import classification_bundle, write_classifier
@@ -88,9 +88,7 @@ def test_embeddings_are_the_graphs_of_pictures_at_its_size(plain: Bundle) -> Non
     graph = plain.member_path(plain.classifier.members[0])
     wanted = [*ids(0, 40), "damaged", *ids(40, 2)]
     told: list[tuple[int, int]] = []
-    found, read = embeddings_of(
-        graph, Drawn(), wanted, size=32, progress=lambda *at: told.append(at)
-    )
+    found, read = features_of(graph, Drawn(), wanted, size=32, progress=lambda *at: told.append(at))
     assert read == ids(0, 42)
     assert told == [(32, 43), (43, 43)]
     batch = np.stack([resize(Drawn()[image_id], 32, 32) for image_id in read])
@@ -100,7 +98,7 @@ def test_embeddings_are_the_graphs_of_pictures_at_its_size(plain: Bundle) -> Non
 def test_a_graph_without_embedding_has_no_statistics(tmp_path: Path) -> None:
     graph = write_classifier(tmp_path / "plain.onnx", size=32)
     with pytest.raises(BundleError, match="gives no embedding"):
-        embeddings_of(graph, Drawn(), ids(0, 3), size=32)
+        features_of(graph, Drawn(), ids(0, 3), size=32)
 
 
 def test_pictures_that_cannot_be_read_set_no_threshold(plain: Bundle) -> None:

@@ -31,10 +31,17 @@ def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[Outputs]:
 
 EXPORTED = [
     pytest.param("plain-unet", None, ("logit",), 40, id="plain"),
-    pytest.param(None, "test_resnet", ("logits", "embedding", "cam"), 64, id="classifier"),
+    pytest.param(
+        None, "test_resnet", ("logits", "embedding", "texture", "cam"), 64, id="classifier"
+    ),
     pytest.param(None, "test_vit", ("logits", "embedding"), 160, id="without-maps"),
     pytest.param(
-        None, LITE0, ("logits", "embedding", "cam"), 64, id="lite0", marks=pytest.mark.slow
+        None,
+        LITE0,
+        ("logits", "embedding", "texture", "cam"),
+        64,
+        id="lite0",
+        marks=pytest.mark.slow,
     ),
     pytest.param("unet", LITE0, ("logit",), 80, id="unet-lite0", marks=pytest.mark.slow),
 ]
@@ -78,6 +85,9 @@ def test_the_onnx_file_is_the_network_and_nothing_else(
                 with torch.no_grad():
                     logits = head(torch.from_numpy(found["embedding"])).numpy()
                 np.testing.assert_allclose(logits, found["logits"], atol=1e-4, rtol=0)
+            if "texture" in names:
+                expected_texture = texture(network, torch.from_numpy(pixels))
+                np.testing.assert_allclose(found["texture"], expected_texture, atol=1e-3, rtol=1e-3)
 
     model = onnx.load(path)
     assert [value.name for value in model.graph.input] == ["pixels"]
@@ -89,6 +99,17 @@ def test_the_onnx_file_is_the_network_and_nothing_else(
         assert str(folder).encode() not in content
     for trace in (b".py", b"site-packages", b"Traceback", b"stack_trace", b"torch", b"timm"):
         assert trace not in content
+
+
+def texture(network: Preprocessed, pixels: torch.Tensor) -> Any:
+    """The mean and deviation of the maps of the backbone's last two stages, by hand."""
+    classifier: Any = network.network
+    with torch.no_grad():
+        _, maps = classifier.backbone.forward_intermediates(network.prepared(pixels), indices=2)
+        return torch.cat(
+            [part for each in maps for part in (each.mean((2, 3)), each.std((2, 3), correction=0))],
+            dim=1,
+        )
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -106,4 +127,4 @@ def test_maps_are_left_out_where_they_would_not_be_exact(tmp_path: Path) -> None
         network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))
         export_onnx(network, tmp_path / "network.onnx", input_size=96)
         graph = onnx.load(tmp_path / "network.onnx").graph
-        assert [value.name for value in graph.output] == ["logits", "embedding"]
+        assert [value.name for value in graph.output] == ["logits", "embedding", "texture"]

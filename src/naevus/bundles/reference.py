@@ -29,9 +29,8 @@ REFERENCE_FILE = "reference.npz"
 """What bundles call the file; ``classifier.reference`` names it."""
 LARGEST = 8 * 1024**2
 """Most bytes of a file that is read, and of all its arrays."""
-_MODELS: Final = ("lengths", "directions")
 _SCALES: Final = "scales"
-"""Two centres, two spreads, the threshold."""
+"""Centre and spread."""
 # What zipfile and NumPy raise where a file is damaged.
 _DAMAGE: Final = (
     OSError,
@@ -55,14 +54,13 @@ def write_references(path: Path, references: Sequence[Reference]) -> None:
     """
     arrays: dict[str, NDArray[Any]] = {}
     for number, reference in enumerate(references):
-        for name in _MODELS:
-            model: FactorModel = getattr(reference, name)
-            arrays[f"{number}.{name}.mean"] = model.mean
-            arrays[f"{number}.{name}.basis"] = model.basis
-            arrays[f"{number}.{name}.variances"] = model.variances
-            arrays[f"{number}.{name}.noise"] = np.array(model.noise)
-        scales = (*reference.centres, *reference.spreads, reference.threshold)
-        arrays[f"{number}.{_SCALES}"] = np.array(scales)
+        model = reference.model
+        arrays[f"{number}.deviations"] = reference.deviations
+        arrays[f"{number}.mean"] = model.mean
+        arrays[f"{number}.basis"] = model.basis
+        arrays[f"{number}.variances"] = model.variances
+        arrays[f"{number}.noise"] = np.array(model.noise)
+        arrays[f"{number}.{_SCALES}"] = np.array((reference.centre, reference.spread))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_bytes(path, content.getvalue())
@@ -111,21 +109,16 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _reference(arrays: Arrays, number: int) -> Reference:
-    models = [_model(arrays, f"{number}.{name}") for name in _MODELS]
     scales = _array(arrays, f"{number}.{_SCALES}", np.float64, 1)
-    if len(scales) != 5:
-        raise ValueError(f"{len(scales)} scales in place of 5")
-    first, second, one, other, threshold = scales.tolist()
-    return Reference(models[0], models[1], (first, second), (one, other), threshold)
-
-
-def _model(arrays: Arrays, name: str) -> FactorModel:
-    return FactorModel(
-        _array(arrays, f"{name}.mean", np.float32, 1),
-        _array(arrays, f"{name}.basis", np.float16, 2),
-        _array(arrays, f"{name}.variances", np.float32, 1),
-        float(_array(arrays, f"{name}.noise", np.float64, 0)),
+    if len(scales) != 2:
+        raise ValueError(f"{len(scales)} scales in place of 2")
+    model = FactorModel(
+        _array(arrays, f"{number}.mean", np.float32, 1),
+        _array(arrays, f"{number}.basis", np.float16, 2),
+        _array(arrays, f"{number}.variances", np.float32, 1),
+        float(_array(arrays, f"{number}.noise", np.float64, 0)),
     )
+    return Reference(_array(arrays, f"{number}.deviations", np.float32, 1), model, *scales.tolist())
 
 
 def _array(arrays: Arrays, name: str, kind: type[np.generic], axes: int) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from naevus.inference.members import (
     different_forms,
     open_members,
 )
+from naevus.inference.reference import told_features
 from naevus.inference.views import averaged, each_view, views_named
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class Classifier:
             if reference is None:
                 continue
             try:
-                found.append(reference.unlikeness(each["embedding"]))
+                found.append(reference.unlikeness(told_features(each)))
             except DataError as error:
                 raise BundleError(
                     f"{member.bundle.folder}: its statistics are not of this network ({error})",

@@ -50,14 +50,19 @@ def fit_reference(
         DataError: Pictures that the network never saw, or others, are wanting.
     """
     total = len(learnt) + len(heldout)
-    known, _ = embeddings_of(graph, pictures, learnt, size=size, progress=progress, total=total)
-    new, read = embeddings_of(
+    known, _ = features_of(graph, pictures, learnt, size=size, progress=progress, total=total)
+    new, read = features_of(
         graph, pictures, heldout, size=size, progress=progress, done=len(learnt), total=total
     )
     return Reference.fit(known, new, [group_of[image_id] for image_id in read])
 
 
-def embeddings_of(
+def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what pictures are described by, N x F: the texture if a graph gives it."""
+    return outputs["texture"] if "texture" in outputs else outputs["embedding"]
+
+
+def features_of(
     graph: Path,
     pictures: Pictures,
     ids: Sequence[str],
@@ -67,7 +72,7 @@ def embeddings_of(
     done: int = 0,
     total: int | None = None,
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return a graph's embeddings of pictures, N x F, and the ids of those that can be read.
+    """Return a graph's features of pictures, N x F, and the ids of those that can be read.
 
     Args:
         graph: The ONNX graph of a classifier.
@@ -95,7 +100,7 @@ def embeddings_of(
                 continue
             read.append(image_id)
         if squares:
-            found.append(engine.run(np.stack(squares))["embedding"])
+            found.append(told_features(engine.run(np.stack(squares))))
         done += len(piece)
         if progress is not None:
             progress(done, total or len(ids))

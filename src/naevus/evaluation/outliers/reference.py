@@ -9,7 +9,7 @@ import numpy as np
 
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.outliers.factors import FactorModel
-from naevus.evaluation.outliers.scores import checked_features, directions
+from naevus.evaluation.outliers.scores import checked_features
 from naevus.evaluation.resampling import Groups
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 FACTORS = 128
-"""K of the factor models. Chosen, like all here, by ``benchmarks/not_dermoscopy.py``."""
+"""K of the factor model. Chosen, like all here, by ``benchmarks/not_dermoscopy.py``."""
 FLAGGED = 0.02
 """The share of dermoscopic pictures that may be flagged."""
 LIMIT = 1.0
@@ -27,35 +27,32 @@ LIMIT = 1.0
 
 @dataclass(frozen=True)
 class Reference:
-    """How far one network's embeddings of dermoscopy are from their mean.
+    """How far one network's features of dermoscopy are from their mean.
 
-    Two distances are taken, each of a `FactorModel`: of the embedding, and of its direction. The
-    first tells pictures in which the network sees much more or less than usual (text, noise,
-    histology), the second those in which it sees other things (faces, photographs). Each is
-    measured from its median over dermoscopic pictures that the network never saw, in steps to
-    their 98th percentile, and their mean is divided by the threshold.
+    The features are what the network's graph tells best (`inference.reference`), each in steps of
+    its standard deviation over the pictures learnt from; the distance is that of a `FactorModel`.
+    It is measured from its median over dermoscopic pictures that the network never saw, in steps to
+    the threshold that is set on them.
 
     Attributes:
-        lengths: The model of embeddings.
-        directions: The model of embeddings of length 1.
-        centres: The median of each distance.
-        spreads: Its 98th percentile, less the median.
-        threshold: What the mean of both is divided by.
+        deviations: F standard deviations; 1 where a feature does not vary.
+        model: The model of the features so divided.
+        centre: The median of the distances.
+        spread: The threshold, less the median.
     """
 
-    lengths: FactorModel
-    directions: FactorModel
-    centres: tuple[float, float]
-    spreads: tuple[float, float]
-    threshold: float
+    deviations: NDArray[np.float32]
+    model: FactorModel
+    centre: float
+    spread: float
 
     def __post_init__(self) -> None:
-        if len(self.lengths.mean) != len(self.directions.mean):
-            raise DataError("the models are of embeddings of different widths")
-        if not np.isfinite([*self.centres, *self.spreads, self.threshold]).all():
-            raise DataError("a centre, spread or threshold is not a finite number")
-        if min(*self.spreads, self.threshold) <= 0:
-            raise DataError("a spread or the threshold is not above 0")
+        if self.deviations.shape != self.model.mean.shape:
+            raise DataError("the deviations and the model are of different widths")
+        if not (np.isfinite(self.deviations).all() and (self.deviations > 0).all()):
+            raise DataError("a deviation is not above 0")
+        if not np.isfinite([self.centre, self.spread]).all() or self.spread <= 0:
+            raise DataError("the centre is no finite number, or the spread is not above 0")
 
     @classmethod
     def fit(
@@ -70,11 +67,11 @@ class Reference:
         """Describe pictures that a network learnt from; set the threshold on others.
 
         Args:
-            learnt: N x F embeddings of training pictures.
-            heldout: M x F embeddings of dermoscopic pictures that the network never saw: those it
+            learnt: N x F features of training pictures.
+            heldout: M x F features of dermoscopic pictures that the network never saw: those it
                 learnt from are nearer to one another than a new picture is to them.
             groups: M group ids of the latter.
-            factors: Directions of each model; at most half as many as features and a quarter as
+            factors: Directions of the model; at most half as many as features and a quarter as
                 many as training pictures.
             flagged: The share of the latter that may be flagged: of the pictures, and of the
                 groups with each picture counting for its part of the group.
@@ -88,50 +85,32 @@ class Reference:
         known = checked_features(learnt)
         new = checked_features(heldout, known.shape[1])
         if len(groups) != len(new):
-            raise DataError(f"{len(groups)} groups for {len(new)} held-out embeddings")
-        weights = _weights(groups)
+            raise DataError(f"{len(groups)} groups for {len(new)} held-out pictures")
+        if not len(new):
+            raise DataError("there is no picture that was held out", "hold some out")
+        deviations = known.std(axis=0).astype(np.float32)
+        deviations[deviations == 0] = 1
         count = min(factors, known.shape[1] // 2, len(known) // 4)
-        models = FactorModel.fit(known, count), FactorModel.fit(directions(known), count)
-        found = _distances(models, new)
-        centres = np.median(found, axis=1)
-        spreads = np.quantile(found, 0.98, axis=1) - centres
-        if not (spreads > 0).all():
+        model = FactorModel.fit(known / deviations, count)
+        found = model.distances(new / deviations)
+        centre = float(np.median(found))
+        spread = max(_upper(found, weight, flagged) for weight in _weights(groups)) - centre
+        if not spread > 0:
             raise DataError("held-out pictures that are all alike set no threshold")
-        together = _together(found, centres, spreads)
-        threshold = max(_upper(together, weight, flagged) for weight in weights)
-        return cls(
-            *models,
-            (float(centres[0]), float(centres[1])),
-            (float(spreads[0]), float(spreads[1])),
-            threshold,
-        )
+        return cls(deviations, model, centre, spread)
 
-    def unlikeness(self, embeddings: ArrayLike) -> NDArray[np.float64]:
-        """Return how unlike dermoscopy N x F embeddings are.
+    def unlikeness(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Return how unlike dermoscopy N x F features are.
 
         Returns:
             N numbers: about 0 for an ordinary dermoscopic picture, above `LIMIT` for one that is
             farther away than all but the flagged share of them.
 
         Raises:
-            DataError: The embeddings are not N x F finite numbers.
+            DataError: The features are not N x F finite numbers.
         """
-        found = _distances((self.lengths, self.directions), embeddings)
-        return _together(found, np.array(self.centres), np.array(self.spreads)) / self.threshold
-
-
-def _distances(
-    models: tuple[FactorModel, FactorModel], embeddings: ArrayLike
-) -> NDArray[np.float64]:
-    lengths, ways = models
-    return np.stack([lengths.distances(embeddings), ways.distances(directions(embeddings))])
-
-
-def _together(
-    distances: NDArray[np.float64], centres: NDArray[np.float64], spreads: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = (distances - centres[:, None]) / spreads[:, None]
-    return np.asarray(scaled.mean(axis=0))
+        rows = checked_features(features, len(self.deviations))
+        return (self.model.distances(rows / self.deviations) - self.centre) / self.spread
 
 
 def _weights(groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,12 +17,15 @@ from naevus.files import write_bytes
 from naevus.training.networks import Classifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from naevus.training.networks import Preprocessed
+
+STAGES = 2
+"""How many of the backbone's last stages are told of; chosen by benchmarks/not_dermoscopy.py."""
 
 OPSET = 18
 """The ONNX operator set of what is written (ONNX 1.13; read by ONNX Runtime 1.14 and later)."""
@@ -32,15 +35,18 @@ class Explained(nn.Module):
     """A classifier that also tells what its logits are made of.
 
     Where the head is linear over averaged feature maps, the mean of a class activation map over
-    places is exactly the class's logit (Zhou et al., CVPR 2016).
+    places is exactly the class's logit (Zhou et al., CVPR 2016). Mean and deviation of feature maps
+    before the last layers tell more of what is seen than the embedding does, which has learnt to
+    forget all that has no say in a diagnosis.
 
     Args:
         network: A ``Preprocessed`` classifier.
         input_size: Side of its pictures, pixels.
 
     Attributes:
-        outputs: ``logits`` N×C, ``embedding`` N×F (the pooled features), and ``cam`` N×C×h×w where
-            it would be exact.
+        outputs: ``logits`` N×C, ``embedding`` N×F (the pooled features), ``texture`` N×T (of the
+            backbone's last `STAGES` stages the mean and the standard deviation of every map over
+            its places) where these give maps, and ``cam`` N×C×h×w where it would be exact.
     """
 
     _kernel: Tensor
@@ -57,32 +63,85 @@ class Explained(nn.Module):
         self.register_buffer("_kernel", kernel, persistent=False)
         self._bias = linear[-1].bias
         self._mapped = len(linear) == 1 and _averages(network, input_size)
-        self.outputs = ("logits", "embedding", *(("cam",) if self._mapped else ()))
+        self._stages = _stages(network, input_size)
+        self.outputs = (
+            "logits",
+            "embedding",
+            *(("texture",) if self._stages else ()),
+            *(("cam",) if self._mapped else ()),
+        )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Take uint8 pixels N×S×S×3 to ``outputs``."""
-        features = self._classifier.features(self._network.prepared(pixels))
+        with _watched(self._stages) as maps:
+            features = self._classifier.features(self._network.prepared(pixels))
         embedding = self._classifier.pool(features)
-        logits = self._classifier.head(embedding)
-        if not self._mapped:
-            return logits, embedding
-        cam = functional.conv2d(features, self._kernel, self._bias)
-        return logits, embedding, cam
+        found = [self._classifier.head(embedding), embedding]
+        if maps:
+            found.append(torch.cat([_texture(each) for each in maps], dim=1))
+        if self._mapped:
+            found.append(functional.conv2d(features, self._kernel, self._bias))
+        return tuple(found)
+
+
+def _texture(maps: Tensor) -> Tensor:
+    """Return the mean and the standard deviation over places of N×F×h×w maps: N×2F."""
+    mean = maps.mean((2, 3))
+    deviation = (maps - mean[:, :, None, None]).square().mean((2, 3)).sqrt()
+    return torch.cat([mean, deviation], dim=1)
+
+
+@contextlib.contextmanager
+def _watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect what some layers give while the block runs."""
+    given: list[Tensor] = []
+    handles = [
+        stage.register_forward_hook(lambda _module, _inputs, output: given.append(output))
+        for stage in stages
+    ]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _stages(network: Preprocessed, input_size: int) -> list[nn.Module]:
+    """Return the last stages of the backbone, by timm's list of them, if they give maps."""
+    classifier = network.network
+    assert isinstance(classifier, Classifier)
+    told = list(getattr(classifier.backbone, "feature_info", ()))[-STAGES:]
+    layers = dict(classifier.backbone.named_modules())
+    stages = [layers[stage["module"]] for stage in told if stage["module"] in layers]
+    with _watched(stages) as maps:
+        _features(network, input_size)
+    widths = [stage["num_chs"] for stage in told]
+    if [each.shape[1] if each.ndim == 4 else None for each in maps] != widths:
+        return []
+    return stages
 
 
 def _averages(network: Preprocessed, input_size: int) -> bool:
     """Tell whether the classifier's pooled features are the means of its feature maps."""
     classifier = network.network
     assert isinstance(classifier, Classifier)
+    features = _features(network, input_size)
+    if features.ndim != 4:
+        return False
+    with _evaluating(network), torch.no_grad():
+        pooled, means = classifier.pool(features), features.mean((2, 3))
+    return pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
+
+
+def _features(network: Preprocessed, input_size: int) -> Tensor:
+    """Return a classifier's features of a picture of noise."""
+    classifier = network.network
+    assert isinstance(classifier, Classifier)
     with _evaluating(network), torch.no_grad():
         side = (1, input_size, input_size, 3)
         chance = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
-        features = classifier.features(network.prepared(pixels.to(network.scale.device)))
-        if features.ndim != 4:
-            return False
-        pooled, means = classifier.pool(features), features.mean((2, 3))
-    return pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
+        return classifier.features(network.prepared(pixels.to(network.scale.device)))
 
 
 def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
