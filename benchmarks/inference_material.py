@@ -215,7 +215,7 @@ def repeated(found: Sequence[Path], links: Path, count: int) -> list[Path]:
     return chosen
 
 
-def squares(paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """Return pictures as the networks see them, N x SIZE x SIZE x 3."""
-    form = Form("squash", SIZE)
-    return np.stack([arrange(read(path, shortest=SIZE), None, form).pixels for path in paths])
+def squares(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+    """Return pictures as a network sees them, N x size x size x 3."""
+    form = Form("squash", size)
+    return np.stack([arrange(read(path, shortest=size), None, form).pixels for path in paths])

@@ -16,7 +16,7 @@ from inference_peers import Script, bf16, eager, onnxruntime
 from naevus.datasets.forms import Form, arrange, decoding_side
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
-from naevus.inference.looks import look
+from naevus.inference.looks import LEAST, look
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
 from naevus.inference.stream import BATCH, Workers, batches, processors
@@ -53,7 +53,7 @@ class Ours:
     """
 
     networks: Networks
-    _batch: NDArray[np.uint8] | None = field(default=None, init=False)
+    _ready: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def __call__(self, paths: Sequence[Path]) -> object:
         """Predict pictures the way `naevus.load` does."""
@@ -66,27 +66,21 @@ class Ours:
         for path, said in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
             seen = look(path, self.networks.segmenter, forms, keep=True)
             finer = {decoding_side(said.mask, form) for form in forms}
-            found[path] = (SIZE, *(side for side in finer if seen.fine_for(side) is None))
+            found[path] = (
+                max(LEAST, SIZE),
+                *(side for side in finer if seen.fine_for(side) is None),
+            )
         return found
 
     def network_alone(self, paths: Sequence[Path]) -> None:
         """Run the networks on squares that are ready."""
-        if self._batch is None:
-            self._batch = squares(paths[:BATCH])
+        loaded = [each for each in self.networks if each is not None]
+        members = [member for each in loaded for member in each.members]
+        for size in {member.form.size for member in members} - self._ready.keys():
+            self._ready[size] = squares(paths[:BATCH], size)
         for _ in range(len(paths) // BATCH):
-            for loaded in self.networks:
-                for member in () if loaded is None else loaded.members:
-                    member.engine.run(self._batch)
-
-
-def _keeping(way: Way) -> Way:
-    """Let a script keep the memory that it frees, as naevus does in training."""
-
-    def kept(paths: Sequence[Path]) -> object:
-        with kept_memory():
-            return way(paths)
-
-    return kept
+            for member in members:
+                member.engine.run(self._ready[member.form.size])
 
 
 def decoding(readings: Mapping[Path, Sequence[int]]) -> Way:
@@ -131,19 +125,14 @@ class Peers:
 
     def ways(self, task: str) -> Iterator[tuple[str, Way | None]]:
         """Yield scripts by name; None for one that cannot run here."""
-        torches: dict[str, Way] = {
-            USUAL: self._script(self.eager, task),
-            "torch bf16, channels_last": self._script(self.bf16, task),
-            f"torch bf16, channels_last, {AHEAD}": self._script(self.bf16, task, ahead=True),
-        }
+        yield USUAL, self._script(self.eager, task)
+        yield "torch bf16, channels_last", self._script(self.bf16, task)
+        yield f"torch bf16, channels_last, {AHEAD}", self._script(self.bf16, task, ahead=True)
         name = f"torch bf16, compiled, {AHEAD}"
         if self.compiled:
-            torches[name] = self._script(self.compiled, task, ahead=True)
+            yield name, self._script(self.compiled, task, ahead=True)
         else:
             yield f"{name}: cannot be compiled here ({self.problem})", None
-        for name, way in torches.items():
-            yield name, way
-            yield f"{name}{KEPT}", _keeping(way)
         yield f"ONNX Runtime, {AHEAD}", self._script(self.onnxruntime, task, ahead=True)
 
     def _script(self, networks: dict[str, Network], task: str, *, ahead: bool = False) -> Script:
@@ -163,22 +152,11 @@ def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
             if each.spec.classifier is not None
         ]
 
-    def load(bundles: Sequence[Bundle], precision: Precision) -> Ours:
+    def load(bundles: Sequence[Bundle], precision: Precision | None) -> Ours:
         return Ours(open_networks(bundles, precision=precision, streams=processors()))
 
     loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}
-    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, "f32")}
-
-
-def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
-    """Measure and print a table for each task and set of pictures."""
-    torch.set_num_threads(processors())
-    peers = Peers(material, console)
-    for task in ("classification", "road"):
-        mine = ours(material, task, folder)
-        for name, (pictures, count) in SETS.items():
-            paths = pictures(folder, count * rounds)
-            console.print(_compare(f"{TITLES[task]}, {name}", task, peers, mine, paths, rounds))
+    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, None)}
 
 
 TITLES = {
@@ -187,54 +165,102 @@ TITLES = {
 }
 
 
-def _compare(
-    title: str, task: str, peers: Peers, mine: dict[str, Ours], paths: Sequence[Path], rounds: int
-) -> Table:
-    others = dict(peers.ways(task))
-    ways: dict[str, Way] = {name: way for name, way in others.items() if way is not None}
-    ways |= mine
-    ways["decoding alone"] = decoding(next(iter(mine.values())).readings(paths))
-    ways |= {f"{name}: networks alone": each.network_alone for name, each in mine.items()}
-    count = len(paths) // rounds
-    seconds: dict[str, NDArray[np.float64]] = {name: np.zeros(rounds) for name in ways}
-    for way in ways.values():
-        way(paths[:BATCH])
-    for number in range(rounds):
-        chosen = paths[number * count : (number + 1) * count]
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way(chosen)
-            seconds[name][number] = (time.perf_counter() - began) / count
-    torches = [name for name in others if name.startswith("torch") and name in seconds]
-    plain = [name for name in torches if not name.endswith(KEPT)]
-    best, best_kept = (
-        min(names, key=lambda name: float(np.median(seconds[name]))) for names in (plain, torches)
-    )
-    table = Table("way", title=f"{title}: {processors()} threads, median of {rounds} rounds")
-    for column in ("pictures/s", "× usual", "× best torch", "× best, kept", "of the limit"):
-        table.add_column(column, justify="right")
-    for name in [*others, *mine]:
-        if name not in seconds:
-            table.add_row(name, *["–"] * 5)
-            continue
-        limit = None
-        if name in mine:
-            limit = seconds["decoding alone"] + seconds[f"{name}: networks alone"]
-        table.add_row(
-            name,
-            f"{1 / median(seconds[name]):.1f}",
-            *(
-                f"{median(seconds[other] / seconds[name]):.2f}"
-                for other in (USUAL, best, best_kept)
-            ),
-            "" if limit is None else f"{median(limit / seconds[name]):.2f}",
+@dataclass
+class Race:
+    """The ways that take turns on the same pictures.
+
+    Args:
+        title: Of its table.
+        others: What others do, by name; None for what cannot run here.
+        mine: naevus, by name.
+        paths: The pictures of all rounds.
+        rounds: How many rounds.
+
+    Attributes:
+        seconds: By way, what a picture took in each round.
+    """
+
+    title: str
+    others: dict[str, Way | None]
+    mine: dict[str, Ours]
+    paths: Sequence[Path]
+    rounds: int
+    seconds: dict[str, NDArray[np.float64]] = field(default_factory=dict, init=False)
+
+    def run(self) -> None:
+        """Time everything as it comes."""
+        ways: dict[str, Way] = {name: way for name, way in self.others.items() if way is not None}
+        ways |= self.mine
+        ways["decoding alone"] = decoding(next(iter(self.mine.values())).readings(self.paths))
+        ways |= {f"{name}: networks alone": each.network_alone for name, each in self.mine.items()}
+        self._time(ways)
+
+    def run_kept(self) -> None:
+        """Time torch once more, its freed memory being kept."""
+        self._time(
+            {f"{name}{KEPT}": way for name, way in self.others.items() if way and "torch" in name}
         )
-    alone = [name for name in seconds if name.endswith(" alone")]
-    table.caption = "; ".join(
-        [
-            f"best torch: {best}",
-            f"best, kept: {best_kept}",
-            *(f"{name} {1 / median(seconds[name]):.0f}/s" for name in alone),
-        ]
-    )
-    return table
+
+    def _time(self, ways: dict[str, Way]) -> None:
+        count = len(self.paths) // self.rounds
+        for way in ways.values():
+            way(self.paths[:BATCH])
+        self.seconds |= {name: np.zeros(self.rounds) for name in ways}
+        for number in range(self.rounds):
+            chosen = self.paths[number * count : (number + 1) * count]
+            for name, way in ways.items():
+                began = time.perf_counter()
+                way(chosen)
+                self.seconds[name][number] = (time.perf_counter() - began) / count
+
+    def table(self) -> Table:
+        """Return what came of it."""
+        torches = [name for name in self.seconds if name.startswith("torch")]
+        plain = [name for name in torches if not name.endswith(KEPT)]
+        best, kept = (min(names, key=self._middle) for names in (plain, torches))
+        table = Table(
+            "way", title=f"{self.title}: {processors()} threads, median of {self.rounds} rounds"
+        )
+        for column in ("pictures/s", "× usual", "× best torch", "× best, kept", "of the limit"):
+            table.add_column(column, justify="right")
+        for name, way in self.others.items():
+            if way is None:
+                table.add_row(name, *["–"] * 5)
+        alone = [name for name in self.seconds if name.endswith(" alone")]
+        for name, seconds in self.seconds.items():
+            if name in alone:
+                continue
+            limit = ""
+            if name in self.mine:
+                both = self.seconds["decoding alone"] + self.seconds[f"{name}: networks alone"]
+                limit = f"{median(both / seconds):.2f}"
+            ratios = (median(self.seconds[other] / seconds) for other in (USUAL, best, kept))
+            rate = f"{1 / self._middle(name):.1f}"
+            table.add_row(name, rate, *(f"{ratio:.2f}" for ratio in ratios), limit)
+        rates = (f"{name} {1 / self._middle(name):.0f}/s" for name in alone)
+        table.caption = "; ".join([f"best torch: {best}", f"best, kept: {kept}", *rates])
+        return table
+
+    def _middle(self, name: str) -> float:
+        return float(np.median(self.seconds[name]))
+
+
+def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
+    """Measure and print a table for each task and set of pictures."""
+    torch.set_num_threads(processors())
+    peers = Peers(material, console)
+    races = []
+    for task in ("classification", "road"):
+        mine = ours(material, task, folder)
+        for name, (pictures, count) in SETS.items():
+            title = f"{TITLES[task]}, {name}"
+            paths = pictures(folder, count * rounds)
+            races.append(Race(title, dict(peers.ways(task)), mine, paths, rounds))
+    for race in races:
+        race.run()
+    # Last: a process that has kept its memory does not get the C library's usual ways back.
+    with kept_memory():
+        for race in races:
+            race.run_kept()
+    for race in races:
+        console.print(race.table())

@@ -72,7 +72,9 @@ if TYPE_CHECKING:
     Score = Callable[["Seen"], Floats]
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
-FOLDS = Path(__file__).parents[1] / "results" / "folds" / "isic2018-task3-and-task1.csv"
+FOLDS = Path(__file__).parents[1] / "results" / "folds"
+DEALT = [FOLDS / "isic2018-task3.csv", FOLDS / "isic2018-task3-and-task1.csv"]
+"""The folds of the networks that come with naevus."""
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 BANK = 4000
 console = Console(width=None if os.isatty(1) else 220, highlight=False)
@@ -124,6 +126,9 @@ def main() -> None:
     parser.add_argument("part", choices=("choosing", "report"))
     parser.add_argument("packages", type=Path, help="where the packages were downloaded to")
     parser.add_argument("--bundle", type=Path, default=builtin(), help="of both tasks, one fold")
+    parser.add_argument(
+        "--folds", type=Path, action="append", help="of each of the classifier's networks in turn"
+    )
     parser.add_argument("--keep", type=Path, help="folder where what is seen of dermoscopy is kept")
     parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
     parser.add_argument("--originals", type=Path, default=SHARED / "originals")
@@ -140,12 +145,15 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     """Let the networks see everything; return what each of them saw."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
     networks = open_networks([bundle], precision="f32")
-    folds, dataset = Folds.read(FOLDS), load_dataset(asked.data).with_diagnosis().pictures()
+    folds = [Folds.read(path) for path in asked.folds or DEALT]
+    dataset = load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
-    lesion = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
-    learnt = sorted(set(folds.training(fold)) & files.keys())
-    heldout = sorted(set(folds.held_out(fold)) & files.keys())
+    dealt = folds[0].table
+    lesion = dict(zip(dealt["image_id"], dealt["group_id"], strict=True))
+    training = [each.training(fold) for each in folds]
+    learnt = sorted({image_id for ids in training for image_id in ids} & files.keys())
+    heldout = sorted(set(folds[0].held_out(fold)) & files.keys())
     copies = {path.stem: path for path in sorted((asked.data / SHARP).glob("*.jpg"))}
     sharp = [image_id for image_id in heldout if image_id in copies]
 
@@ -169,6 +177,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
     pixels = [other.pixels for other in others]
     looked_at = zip(
+        training,
         of(learnt, files),
         of(heldout, files),
         of(sharp, copies),
@@ -178,8 +187,8 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     )
     return [
         Material(
-            known,
-            np.array([diagnosis[image_id] for image_id in learnt]),
+            known.only(np.isin(learnt, own)),
+            np.array([diagnosis[image_id] for image_id in learnt])[np.isin(learnt, own)],
             Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
             np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
             np.repeat([False, True], [len(heldout), len(sharp)]),
@@ -188,7 +197,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
             np.array([other.kind for other in others]),
             np.array([other.source for other in others]),
         )
-        for known, soft, crisp, originals, other in looked_at
+        for own, known, soft, crisp, originals, other in looked_at
     ]
 
 

@@ -29,7 +29,7 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
 
 
 def test_what_bf16_would_bring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for computes, told in ((("f32", "bf16"), "is faster here"), (("f32",), "no instructions")):
+    for computes, told in ((("f32", "bf16"), "measured to bear"), (("f32",), "no instructions")):
         monkeypatch.setattr("naevus.inference.engines.survey.precisions", lambda it=computes: it)
         found = survey()[0]
         assert found.precisions == computes

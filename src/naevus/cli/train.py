@@ -125,8 +125,11 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
         refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))
     for image_id, why in refused.items():
         errors.print(f"[yellow]left out[/] {image_id}: {why}")
+    listed = run.folder / "refused.csv"
     if refused:
-        write_csv(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
+        write_csv(listed, ("image_id", "problem"), sorted(refused.items()))
+    else:
+        listed.unlink(missing_ok=True)
     for fold in folds:
         with progress(f"{run.config.task} fold {fold}") as move:
             train_fold(run, fold, material, Watch(move, lambda _: None))

@@ -76,7 +76,7 @@ class Folds:
         return self._ids(self.table["fold"] == "test")
 
     def hold_out_as(self, other: Folds) -> bool:
-        """Tell whether both hold out the same pictures, each in the same fold."""
+        """Tell whether both hold out the same pictures, of the same groups, in the same folds."""
         ours, theirs = (
             each.table[each.table["fold"] != "train"].to_numpy(dtype=str) for each in (self, other)
         )
@@ -113,15 +113,18 @@ class Folds:
     def check(self, dataset: Dataset) -> None:
         """Make sure that these are the folds of the training pictures of ``dataset``.
 
-        Pictures that are never held out may be absent: those without a mask, say, or a diagnosis.
+        With several folds, pictures that are never held out may be absent: those of another part
+        that have no diagnosis, say.
 
         Raises:
             FoldsError: Ids came or went, or a group of the data is cut by the folds.
         """
         training = eligible(dataset)
         theirs = set(training["image_id"])
-        dealt = self.table["image_id"][self.table["fold"] != "train"]
-        ours = {*dealt, *theirs.intersection(self.table["image_id"])}
+        ours = set(self.table["image_id"])
+        if self.k > 1:
+            never = self.table["image_id"][self.table["fold"] == "train"]
+            ours -= {*never} - theirs
         if ours != theirs:
             first = min(ours ^ theirs)
             raise FoldsError(

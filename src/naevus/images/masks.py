@@ -150,7 +150,7 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     middle = len(mask) // 2
     column = int(mask[middle].argmax())
     if mask[middle, column]:
-        surface = mask.astype(np.uint8)
+        surface = np.array(mask, np.uint8, order="C")
         area, *_ = cv2.floodFill(surface, None, (column, middle), 2, flags=4)
         if 2 * area > np.count_nonzero(mask):
             return np.asarray(surface == 2)
@@ -161,6 +161,6 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     # A frame of background joins what lies outside; whatever it does not reach is a hole.
-    framed = np.pad(mask.astype(np.uint8), 1)
+    framed = np.pad(np.array(mask, np.uint8, order="C"), 1)
     cv2.floodFill(framed, None, (0, 0), 2, flags=4)
     return np.asarray(framed[1:-1, 1:-1] != 2)

@@ -100,13 +100,16 @@ def _classifier(made_with: Mapping[str, Any], bundles: Sequence[Bundle]) -> Clas
 def _predicting(settings: Mapping[str, Any], dataset: Dataset) -> str:
     """Return the commands that predict and report the same again."""
     words = ["naevus", "predict", "PICTURES"]
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, set[str]] = {}
     for part in ("segmenter", "classifier"):
         made_with = settings.get(part) or {}
         words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
-        chosen |= {name: made_with[name] for name in _CHOICES if name in made_with}
-    for name, value in chosen.items():
-        words += [f"--{name}", str(value)]
+        for name in _CHOICES:
+            if name in made_with:
+                chosen.setdefault(name, set()).add(str(made_with[name]))
+    for name, values in chosen.items():
+        if len(values) == 1:  # each task computes in what its bundle bears, if not told otherwise
+            words += [f"--{name}", *values]
     return in_lines(
         [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
     )

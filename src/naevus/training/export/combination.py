@@ -9,6 +9,7 @@ from naevus.training.export.answers import Shipped
 from naevus.training.export.average import average, estimate_statistics
 from naevus.training.export.members import TrainedMember, open_member
 from naevus.training.export.pictures import pictures_of, squares
+from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -103,19 +104,31 @@ def judges(combination: Combination) -> list[list[TrainedMember]]:
     """Return the networks that tell what a precision costs, each on what it held out.
 
     There is a list for each run whose networks answer together, and in it a network for each fold
-    that is finished, whichever are shipped: a single fold's pictures hardly tell half a point from
-    nothing. Averages, and masks of several runs, have one list: of each fold the member if one held
-    it out, else the first network that did.
+    that all runs have finished, whichever are shipped: a single fold's pictures hardly tell half a
+    point from nothing. Masks of several runs are judged by the first run's. An average that held
+    something out is judged by itself alone, and another by the networks that it was made of.
     """
-    everyone = (*combination.members, *_trained(combination.runs, None))
-    together = combination.task == "segmentation" or combination.shipped.averaged
-    lists: dict[Path | None, list[TrainedMember]] = {}
-    for member in everyone:
-        chosen = lists.setdefault(None if together else member.run.folder, [])
-        seen = {fold for other in chosen for fold in other.folds}
-        if member.folds and not seen.intersection(member.folds):
-            chosen.append(member)
-    return list(lists.values())
+    if combination.shipped.averaged:
+        average = [member for member in combination.members if member.folds]
+        return [average or _of_each_fold(combination.trained)]
+    first, *others = combination.runs
+    runs = [first] if combination.task == "segmentation" else [first, *others]
+    folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
+    if not folds:
+        raise RunError("the runs have finished no common fold", "train one, or do not measure")
+    there = {(member.run.folder, member.folds): member for member in combination.members}
+    return [
+        [there.get((run.folder, (fold,))) or open_member(run, fold) for fold in folds]
+        for run in runs
+    ]
+
+
+def _of_each_fold(members: Iterable[TrainedMember]) -> list[TrainedMember]:
+    """Return the first network that held out each fold."""
+    chosen: dict[tuple[int, ...], TrainedMember] = {}
+    for member in members:
+        chosen.setdefault(member.folds, member)
+    return list(chosen.values())
 
 
 def _check_together(runs: Sequence[Run]) -> None:
@@ -128,7 +141,12 @@ def _check_together(runs: Sequence[Run]) -> None:
                     "join runs that see pictures alike",
                 )
         # One may have learnt from parts of the data besides, which no fold holds out.
-        same_parts = first.config.data.parts == run.config.data.parts
+        same_parts = (
+            len(
+                {each.config.data.parts or (USUAL_PART[each.config.task],) for each in (first, run)}
+            )
+            == 1
+        )
         same_data = first.inputs["fingerprint"] == run.inputs["fingerprint"]
         for what, same in (
             ("data", same_data or not same_parts),

@@ -78,22 +78,27 @@ def measured(
 
 
 def choose(
-    costs: Iterable[PrecisionCost], task: Task, order: Sequence[str] = SPEED
+    costs: Iterable[PrecisionCost],
+    task: Task,
+    order: Sequence[str] = SPEED,
+    *,
+    stored: Precision | None = None,
 ) -> PrecisionChoice:
     """Return the fastest precision that loses next to nothing.
 
     That is the fastest whose loss is no more than `LOSS`, and by the paired 95 % interval below
-    `BOUND`; the smallest file of equally fast ones; fp32 in f32 where none is.
+    `BOUND`; the smallest file of equally fast ones; numbers as in fp32, in f32, where none is.
 
     Args:
         costs: Of all precisions that were measured.
         task: Of which networks.
         order: ``int8``, ``bf16``, ``f32``: what is computed fastest first.
+        stored: How numbers are stored in any case; None: as is best.
     """
     by_variant = {
         Variant(cost.stored, cost.computed): cost.difference
         for cost in costs
-        if cost.task == task and cost.score == _DECIDES[task]
+        if cost.task == task and cost.score == _DECIDES[task] and stored in {None, cost.stored}
     }
 
     def slowness(variant: Variant) -> tuple[int, int, int]:
@@ -109,7 +114,8 @@ def choose(
         if found.low is not None and found.value >= -LOSS and found.low > -BOUND:
             came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
             return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
-    return PrecisionChoice(task=task, **REFERENCE._asdict(), why=f"{rule}: no other does")
+    last = Variant(stored or "fp32", "f32")
+    return PrecisionChoice(task=task, **last._asdict(), why=f"{rule}: no other does")
 
 
 def _as_one(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -248,9 +248,10 @@ def _graphs_of(
     wishes: Wishes,
 ) -> list[StoredGraphs]:
     """Return the graphs of networks: those that are made already, and else new ones."""
-    there = {graphs.member.origin: graphs for graphs in made}
+    there = {(graphs.member.run.folder, graphs.member.origin): graphs for graphs in made}
     return [
-        there.get(member.origin) or _graphs(member, part, folder / str(number), wishes)
+        there.get((member.run.folder, member.origin))
+        or _graphs(member, part, folder / str(number), wishes)
         for number, member in enumerate(members)
     ]
 
@@ -269,7 +270,7 @@ def _costs(
     costs = measured(runs, steps.one)
     return {
         "precision_costs": list(costs),
-        "precision_choices": [choose(costs, part.task)],
+        "precision_choices": [choose(costs, part.task, stored=wishes.precision)],
     }
 
 

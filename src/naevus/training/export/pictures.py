@@ -51,12 +51,12 @@ def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelSt
         masks = run.inputs["masks"]
         material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
         return DecodedPictures(material.sources(), form)
-    wanted = run.folds.table["image_id"].tolist()
+    # Folds may know pictures that the run did not use: of another part, without a diagnosis.
+    listed, wanted = run.folds.table["image_id"].tolist(), run.inputs["pictures"]
     for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
         store = PixelStore.open(settings.parent)
-        if store.form == form and all(
-            name in store or name in store.quarantined for name in wanted
-        ):
+        known = sum(name in store or name in store.quarantined for name in listed)
+        if store.form == form and known == wanted:
             return store
     raise DataError(
         f"{run.folder}: its pictures are neither in their folder nor cached beside the run",
