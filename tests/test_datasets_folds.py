@@ -149,6 +149,11 @@ def test_a_part_that_every_fold_trains_on() -> None:
     folds = make_folds(both, k=3, train_parts=["more"])
     fold_of = folds.table.set_index("image_id")["fold"]
     alone = make_folds(dealt, k=3).table.set_index("image_id")["fold"]
+    # Without such lesions, the folds are those that there would be without the part.
+    apart = pd.concat([dealt.table, more[~shared]], ignore_index=True)
+    assert make_folds(replace(dealt, table=apart), k=3, train_parts=["more"]).hold_out_as(
+        make_folds(dealt, k=3)
+    )
     # A lesion of both parts is held out with all its pictures.
     assert fold_of[more["image_id"][shared]].tolist() != ["train"]
     assert set(fold_of[more["image_id"][~shared]]) == {"train"}

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from naevus.bundles.bundle import Bundle
+from naevus.cli.train import train_folds
 from naevus.datasets.folds import Folds, inner_split, make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
@@ -324,7 +325,7 @@ def first(dataset: Dataset, count: int) -> Dataset:
     return dataset.select(dataset.ids[:count])
 
 
-def test_an_unreadable_picture_is_left_out_and_told(drawn: Path, tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_left_out_told_and_listed(drawn: Path, tmp_path: Path) -> None:
     config = TrainConfig.model_validate(CLASSIFICATION)
     dataset = first(select_pictures(load(drawn), config), 4)
     broken = tmp_path / f"{dataset.ids[2]}.jpg"
@@ -335,6 +336,13 @@ def test_an_unreadable_picture_is_left_out_and_told(drawn: Path, tmp_path: Path)
     refused = prepare(material, config, silent)
     assert list(refused) == [dataset.ids[2]]
     assert len(material.stores["pictures"]) == 3
+    folds = Folds(material.dataset.table[["image_id", "group_id"]].assign(fold="0"))
+    run = Run.start(tmp_path / "run", config, folds, {})
+    with pytest.raises(RunError, match="no fold is finished"):
+        train_folds(run, [], material)
+    listed = pd.read_csv(run.folder / "refused.csv")
+    assert listed["image_id"].tolist() == [dataset.ids[2]]
+    assert listed["problem"].str.contains(broken.name).all()
 
 
 def test_a_class_without_pictures_is_told(drawn: Path, tmp_path: Path) -> None:

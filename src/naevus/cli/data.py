@@ -28,7 +28,10 @@ def folds(
         str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
     ] = None,
     train_part: Annotated[
-        str | None, typer.Option(help="A part besides that every fold trains on, none holds out.")
+        str | None,
+        typer.Option(
+            help="A part besides that every fold trains on; none holds out its own lesions."
+        ),
     ] = None,
     *,
     duplicates: Annotated[

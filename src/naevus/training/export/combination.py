@@ -111,8 +111,7 @@ def judges(combination: Combination) -> list[list[TrainedMember]]:
     if combination.shipped.averaged:
         average = [member for member in combination.members if member.folds]
         return [average or _of_each_fold(combination.trained)]
-    first, *others = combination.runs
-    runs = [first] if combination.task == "segmentation" else [first, *others]
+    runs = combination.runs[:1] if combination.task == "segmentation" else combination.runs
     folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
     if not folds:
         raise RunError("the runs have finished no common fold", "train one, or do not measure")
