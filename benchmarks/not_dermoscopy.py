@@ -348,10 +348,10 @@ def _report(materials: Sequence[Material]) -> None:
                 each.heldout.textures[setting],
                 each.groups[setting].tolist(),
             )
-            share = 1 / len(materials)
-            other[turn] += share * reference.unlikeness(each.others.textures)
-            own[judged] += share * reference.unlikeness(each.heldout.textures[judged])
-            originals[turn] += share * reference.unlikeness(each.originals.textures)
+            part = 1 / len(materials)
+            other[turn] += part * reference.unlikeness(each.others.textures)
+            own[judged] += part * reference.unlikeness(each.heldout.textures[judged])
+            originals[turn] += part * reference.unlikeness(each.originals.textures)
     for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
         share = wilson_interval(own[chosen] > LIMIT, material.groups[chosen].tolist())
         every = np.ones(len(material.kinds), bool)

@@ -107,7 +107,7 @@ def test_probabilities_are_resized_before_they_are_cleaned(tmp_path: Path) -> No
     cleaning = {"threshold": 0.7, "largest": True, "holes": False, "smooth": 0.02}
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", cleaning=cleaning))
     logit = np.random.default_rng(0).normal(size=(48, 48)).astype(np.float32)
-    probability = 1 / (1 + np.exp(-logit))
+    probability = np.float32(1) / (np.float32(1) + np.exp(-logit))
     np.testing.assert_array_equal(
         segmenter.mask_of(logit, 200, 300),
         at_size(probability, 200, 300, Cleaning(0.7, largest=True, holes=False, smooth=0.02)),

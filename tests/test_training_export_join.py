@@ -296,7 +296,7 @@ def test_classifiers_know_what_they_learnt_from(joined: Joined) -> None:
     assert REFERENCE_FILE in spec.files
     known = references_of(joined.bundle)
     assert len(known) == len(spec.classifier.members)
-    assert all(reference is not None and reference.threshold > 0 for reference in known)
+    assert all(reference is not None and reference.spread > 0 for reference in known)
 
 
 def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) -> None:

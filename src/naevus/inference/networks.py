@@ -62,10 +62,8 @@ def open_networks(
     diagnosing = [each for each in bundles if diagnose and each.spec.classifier is not None]
     shares = None if prevalence is None else _prevalence(prevalence, diagnosing)
     how: Any = {"views": views, "engine": engine, "threads": threads, "streams": streams}
-    one, other = (
-        precision or _measured(task, some, engine)
-        for task, some in (("segmentation", outlining), ("classification", diagnosing))
-    )
+    one = precision or _measured("segmentation", outlining, engine)
+    other = precision or _measured("classification", diagnosing, engine)
     # Compiling a graph takes one processor; two at a time answer sooner.
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
         outlines = pool.submit(Segmenter, outlining, precision=one, **how) if outlining else None
