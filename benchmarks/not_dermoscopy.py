@@ -164,13 +164,17 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
-                parts = zip(*(arrays[name] for name in Seen._fields), strict=True)
-                return [Seen(*part) for part in parts]
+                numbers = range(len(bundle.classifier.members))
+                names = Seen._fields
+                return [Seen(*(arrays[f"{n}.{name}"] for name in names)) for n in numbers]
         seen = _seen(networks, pictures)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            columns = [np.stack(each) for each in zip(*seen, strict=True)]
-            stored: Any = dict(zip(Seen._fields, columns, strict=True))
+            stored: Any = {
+                f"{number}.{name}": values
+                for number, each in enumerate(seen)
+                for name, values in each._asdict().items()
+            }
             np.savez(kept, allow_pickle=False, **stored)
         return seen
 
