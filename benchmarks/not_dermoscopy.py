@@ -209,7 +209,7 @@ def _seen(networks: Networks, pictures: Sequence[AnyPicture]) -> list[Seen]:
     """Let the networks see pictures, each cut by its predicted mask."""
     classifier = networks.classifier
     assert classifier is not None
-    predictor = Predictor(*networks)
+    predictor = Predictor(networks.segmenter, None)
     found: list[list[Outputs]] = [[] for _ in classifier.members]
     for piece in batches(pictures):
         masks = [said.mask for said in predictor.stream(piece)]
@@ -284,7 +284,7 @@ def _ways(material: Material) -> dict[str, Score]:
     for neighbours in (1, 5, 20):
         ways[f"{neighbours} nearest of {BANK:,}"] = _neighbours(bank, neighbours)
     for factors in (32, 64, 128, 256):
-        ways[f"{factors} factors, texture"] = _textures(material.learnt.textures, factors)
+        ways[f"{factors} factors, texture"] = _textures(material, factors)
     for factors in (64, 128):
         lengths = _factors(known, factors, directed=False)
         turned = _factors(known, factors, directed=True)
@@ -316,11 +316,15 @@ def _factors(known: NDArray[np.float32], factors: int, *, directed: bool) -> Sco
     )
 
 
-def _textures(known: NDArray[np.float32], factors: int) -> Score:
-    deviations = known.std(axis=0)
-    deviations[deviations == 0] = 1
-    model = FactorModel.fit(known / deviations, factors)
-    return lambda seen: model.distances(seen.textures / deviations)
+def _textures(material: Material, factors: int) -> Score:
+    """Return what is shipped; its scale, set on all that was held out, changes no rank or rate."""
+    reference = Reference.fit(
+        material.learnt.textures,
+        material.heldout.textures,
+        material.groups.tolist(),
+        factors=factors,
+    )
+    return lambda seen: reference.unlikeness(seen.textures)
 
 
 def _sum(material: Material, *scores: Score) -> Score:

@@ -74,6 +74,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_text(path, text.getvalue())
 
 
+def write_list(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write rows as `write_csv` does; where there are none, take an old list away."""
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` atomically, as indented JSON with a final newline."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

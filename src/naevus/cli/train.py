@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 
 from naevus.cli.console import console, errors, progress
 from naevus.errors import ConfigError, DataError
-from naevus.files import write_csv
+from naevus.files import write_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,11 +125,7 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
         refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))
     for image_id, why in refused.items():
         errors.print(f"[yellow]left out[/] {image_id}: {why}")
-    listed = run.folder / "refused.csv"
-    if refused:
-        write_csv(listed, ("image_id", "problem"), sorted(refused.items()))
-    else:
-        listed.unlink(missing_ok=True)
+    write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
     for fold in folds:
         with progress(f"{run.config.task} fold {fold}") as move:
             train_fold(run, fold, material, Watch(move, lambda _: None))

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _REMEDY: Final = "name runs over the same data and folds"
-
-
 AGREED: Final = {"truth": "diagnosis", "group_id": "group"}
 """What tables of diagnoses must agree on."""
 

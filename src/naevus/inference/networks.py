@@ -95,9 +95,9 @@ def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> No
 
 def _measured(task: Task, bundles: Sequence[Bundle], engine: EngineName) -> Precision:
     """Return what all bundles were measured to bear, if the engine has it here."""
-    if engine != "openvino" or "bf16" not in precisions():
-        return "f32"
-    return "bf16" if all(each.spec.bears(task) == "bf16" for each in bundles) else "f32"
+    borne = {each.spec.bears(task) for each in bundles}
+    able = borne == {"bf16"} and engine == "openvino" and "bf16" in precisions()
+    return "bf16" if able else "f32"
 
 
 def _prevalence(path: Path, diagnosing: Sequence[Bundle]) -> list[float]:

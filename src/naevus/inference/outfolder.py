@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
-from naevus.files import sha256_of, sweep, write_csv, write_json
+from naevus.files import sha256_of, sweep, write_json, write_list
 from naevus.inference.prediction import Refused
 from naevus.inference.table import ids_in, is_part, is_whole
 
@@ -175,10 +175,7 @@ class OutFolder:
 
     def write_refused(self, refused: Sequence[Refused]) -> None:
         """Write the list of unusable pictures, or take an old one away where there are none."""
-        if not refused:
-            self.refused.unlink(missing_ok=True)
-            return
-        write_csv(self.refused, Refused._fields, refused)
+        write_list(self.refused, Refused._fields, refused)
 
 
 def mask_file(folder: Path, image_id: str) -> Path:

@@ -66,9 +66,12 @@ def measured(
                 step()
         for variant, found in tables.items():
             joined[variant].append(pd.concat(found, ignore_index=True))
-    whole = {variant: _as_one(found) for variant, found in joined.items()}
-    reference = whole.pop(REFERENCE)
     task = runs[0][0].graphs.member.config.task
+    whole = {
+        variant: found[0] if task == "segmentation" else combined(found, taxonomy_of(found[0]))
+        for variant, found in joined.items()
+    }
+    reference = whole.pop(REFERENCE)
     networks = _networks([[each.graphs.member.origin for each in members] for members in runs])
     return tuple(
         cost
@@ -116,10 +119,6 @@ def choose(
             return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
     last = Variant(stored or "fp32", "f32")
     return PrecisionChoice(task=task, **last._asdict(), why=f"{rule}: no other does")
-
-
-def _as_one(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return tables[0] if len(tables) == 1 else combined(tables, taxonomy_of(tables[0]))
 
 
 def _networks(origins: Sequence[Sequence[str]]) -> str:
