@@ -11,6 +11,8 @@ import numpy as np
 from naevus.images.geometry import resize
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 PLAUSIBLE_SHARES = (0.005, 0.97)
@@ -145,22 +147,55 @@ def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    # One region, and maybe specks, is the rule. Filled from a pixel half way down, it tells by its
-    # area that it is the largest, in a third of the time that labels take.
-    middle = len(mask) // 2
-    column = int(mask[middle].argmax())
-    if mask[middle, column]:
-        surface = np.array(mask, np.uint8, order="C")
-        area, *_ = cv2.floodFill(surface, None, (column, middle), 2, flags=4)
-        if 2 * area > np.count_nonzero(mask):
-            return np.asarray(surface == 2)
+    # One region, and maybe specks, is the rule. Its contours tell in a tenth of the time that
+    # labels take that it hangs together, and by more than half of the pixels that it is largest.
+    contours, inner = _contours(mask)
+    regions = [points for points, hole in zip(contours, inner, strict=True) if not hole]
+    if len(regions) == 1 and not _held_by_corners(mask, contours):
+        return mask
+    biggest = max(regions, key=cv2.contourArea)
+    region = mask & _inside([biggest], mask.shape)
+    contours, inner = _contours(region)
+    if (
+        np.count_nonzero(~inner) == 1
+        and 2 * np.count_nonzero(region) > np.count_nonzero(mask)
+        and not _held_by_corners(region, contours)
+    ):
+        return region
     # Not connectedComponentsWithStats: its statistics take seven times as long as the labels.
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return np.asarray(labels == 1 + int(np.argmax(np.bincount(labels[mask])[1:])))
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    # A frame of background joins what lies outside; whatever it does not reach is a hole.
-    framed = np.pad(np.array(mask, np.uint8, order="C"), 1)
-    cv2.floodFill(framed, None, (0, 0), 2, flags=4)
-    return np.asarray(framed[1:-1, 1:-1] != 2)
+    contours, inner = _contours(mask)
+    return _inside(contours, mask.shape) if inner.any() else mask
+
+
+def _contours(mask: NDArray[np.bool_]) -> tuple[Sequence[NDArray[np.int32]], NDArray[np.bool_]]:
+    """Return the contours of a mask's regions, and which are of holes in them.
+
+    Each is n x 1 x 2, (x, y) of neighbouring pixels. Regions hang together over pixels' corners
+    too, holes over their edges alone.
+    """
+    surface = np.ascontiguousarray(mask).view(np.uint8)
+    found, nesting = cv2.findContours(surface, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(points, np.int32) for points in found], nesting[0, :, 3] >= 0
+
+
+def _held_by_corners(mask: NDArray[np.bool_], contours: Sequence[NDArray[np.int32]]) -> bool:
+    """Tell whether parts of a region touch at a pixel's corner, with background on both sides."""
+    for points in contours:
+        x, y = points[:, 0].T
+        after_x, after_y = np.roll(x, -1), np.roll(y, -1)
+        if not (mask[y, after_x] | mask[after_y, x]).all():
+            return True
+    return False
+
+
+def _inside(contours: Sequence[NDArray[np.int32]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return what contours enclose, they themselves included."""
+    drawn = np.zeros(shape, np.uint8)
+    for points in contours:  # together, what lies in two of them would be left out
+        cv2.drawContours(drawn, [points], 0, 1, cv2.FILLED)
+    return drawn.view(np.bool_)

@@ -61,8 +61,8 @@ def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None)
         pixels: H x W x 3 RGB.
         mask: H x W, the lesion, where it is known.
     """
-    small, lesion = _reduced(pixels, mask)
-    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    # Grey before it is reduced: one channel in place of three.
+    grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
     circle = _circle(grey.shape)
     skin = circle if lesion is None else circle & ~lesion
     if np.count_nonzero(skin) < _LEAST_SKIN * np.count_nonzero(circle):
@@ -180,12 +180,19 @@ def _sharpness(grey: NDArray[np.uint8]) -> float:
     middle = cv2.GaussianBlur(fine, (11, 11), 3**0.5)
     halved = np.ascontiguousarray(middle[::2, ::2])
     coarse = cv2.GaussianBlur(halved, (11, 11), 3**0.5)
-    detail, larger = (
-        cv2.resize(difference**2, (_TILES, _TILES), interpolation=cv2.INTER_AREA)
-        for difference in (fine - middle, halved - coarse)
-    )
+    detail, larger = _power(fine - middle), _power(halved - coarse)
     ratios = np.sqrt(detail / (larger + _FLAT))[_circle(detail.shape)]
     return float(np.quantile(ratios, 0.75))
+
+
+def _power(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean square of 8 x 8 parts, without the rows and columns left over at the end.
+
+    OpenCV averages parts of whole pixels in a fifth of the time.
+    """
+    rows, columns = (side // _TILES * _TILES or side for side in values.shape)
+    power = cv2.resize(values[:rows, :columns] ** 2, (_TILES, _TILES), interpolation=cv2.INTER_AREA)
+    return np.asarray(power)
 
 
 def _cut(lesion: NDArray[np.bool_]) -> float:
