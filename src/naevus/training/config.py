@@ -96,6 +96,11 @@ class OptimiserConfig(Section):
     warm_up: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps.")
     patience: int = Field(default=2, ge=0, description="Epochs the plateau schedule waits.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
+    sam: float = Field(
+        default=0.0,
+        ge=0,
+        description="Radius of sharpness-aware minimisation, at half again the cost; 0 is off.",
+    )
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 is off."
     )

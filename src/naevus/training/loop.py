@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from naevus.training.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
+from naevus.training.sharpness import uphill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,12 +160,17 @@ class Trainer:
         config, fabric = self._config.optimiser, self._fabric
         step = self.state.epoch * self._batches.steps + self.state.step
         self._set_rate(self._rate_at(step))
-        logits = self._wrapped(fabric.to_device(pixels))
-        loss = self._learning.loss(logits.float(), fabric.to_device(targets))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(value)
-        fabric.backward(loss)
+        pixels, targets = fabric.to_device(pixels), fabric.to_device(targets)
+        with contextlib.ExitStack() as stack:
+            if config.sam:
+                some = slice(max(2, len(pixels) // 2))  # BatchNorm needs two
+                fabric.backward(self._loss(pixels[some], targets[some]))
+                stack.enter_context(uphill(self._network, config.sam))
+            loss = self._loss(pixels, targets)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise self._diverged(value)
+            fabric.backward(loss)
         if config.clip:
             fabric.clip_gradients(
                 self._wrapped, self._optimiser, max_norm=config.clip, error_if_nonfinite=False
@@ -173,6 +180,10 @@ class Trainer:
         if self._average:
             self._average.update(self._network, step=step + 1)
         return value
+
+    def _loss(self, pixels: Tensor, targets: Tensor) -> Tensor:
+        logits: Tensor = self._wrapped(pixels)
+        return self._learning.loss(logits.float(), targets)
 
     def _diverged(self, loss: float) -> RunError:
         return RunError(

@@ -135,9 +135,10 @@ def core() -> Any:
     return import_openvino().Core()
 
 
-def capabilities() -> list[str]:
+@cache
+def capabilities() -> tuple[str, ...]:
     """Return what OpenVINO says that the CPU computes in, such as FP32, BF16 and INT8."""
-    return sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return tuple(sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
 
 
 def precisions() -> tuple[Precision, ...]:

@@ -62,8 +62,8 @@ class Explained(nn.Module):
         kernel = linear[-1].weight.detach()[:, :, None, None].clone()
         self.register_buffer("_kernel", kernel, persistent=False)
         self._bias = linear[-1].bias
-        self._mapped = len(linear) == 1 and _averages(network, input_size)
-        self._stages = _stages(network, input_size)
+        self._stages, averaged = _probed(network, input_size)
+        self._mapped = len(linear) == 1 and averaged
         self.outputs = (
             "logits",
             "embedding",
@@ -106,42 +106,31 @@ def _watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _stages(network: Preprocessed, input_size: int) -> list[nn.Module]:
-    """Return the last stages of the backbone, by timm's list of them, if they give maps."""
+def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bool]:
+    """Look at what a classifier makes of a picture of noise.
+
+    Returns:
+        The last stages of the backbone, by timm's list of them, if they give maps; and whether the
+        pooled features are the means of the feature maps.
+    """
     classifier = network.network
     assert isinstance(classifier, Classifier)
     told = list(getattr(classifier.backbone, "feature_info", ()))[-STAGES:]
     layers = dict(classifier.backbone.named_modules())
     stages = [layers[stage["module"]] for stage in told if stage["module"] in layers]
-    with _watched(stages) as maps:
-        _features(network, input_size)
+    chance = torch.Generator().manual_seed(0)
+    side = (1, input_size, input_size, 3)
+    pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
+    with _evaluating(network), torch.no_grad(), _watched(stages) as maps:
+        features = classifier.features(network.prepared(pixels.to(network.scale.device)))
+        pooled = classifier.pool(features)
     widths = [stage["num_chs"] for stage in told]
     if [each.shape[1] if each.ndim == 4 else None for each in maps] != widths:
-        return []
-    return stages
-
-
-def _averages(network: Preprocessed, input_size: int) -> bool:
-    """Tell whether the classifier's pooled features are the means of its feature maps."""
-    classifier = network.network
-    assert isinstance(classifier, Classifier)
-    features = _features(network, input_size)
+        stages = []
     if features.ndim != 4:
-        return False
-    with _evaluating(network), torch.no_grad():
-        pooled, means = classifier.pool(features), features.mean((2, 3))
-    return pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
-
-
-def _features(network: Preprocessed, input_size: int) -> Tensor:
-    """Return a classifier's features of a picture of noise."""
-    classifier = network.network
-    assert isinstance(classifier, Classifier)
-    with _evaluating(network), torch.no_grad():
-        side = (1, input_size, input_size, 3)
-        chance = torch.Generator().manual_seed(0)
-        pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
-        return classifier.features(network.prepared(pixels.to(network.scale.device)))
+        return stages, False
+    means = features.mean((2, 3))
+    return stages, pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
 
 
 def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:

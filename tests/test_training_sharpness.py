@@ -1,0 +1,120 @@
+"""Sharpness-aware minimisation: where gradients are taken, and that all is as it was after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from naevus.training.config import TrainConfig
+from naevus.training.loop import Trainer, Watch
+from naevus.training.sharpness import uphill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RADIUS, RATE = 0.1, 0.5
+
+
+class Bowl(nn.Module):
+    """A network whose loss is known: half the sum of a_i w_i^2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.tensor([3.0, -1.0, 0.5]))
+
+    def forward(self, steepness: Tensor) -> Tensor:
+        value: Tensor = (steepness.float() * self.place.square()).sum(1) / 2
+        return value
+
+
+STEEP = torch.tensor([[1.0, 2.0, 8.0]] * 4)
+
+
+class Batches:
+    """One batch an epoch."""
+
+    steps = 1
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        if not first:
+            yield STEEP, torch.zeros(4)
+
+
+class Learning:
+    """The bowl's height is the loss."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits - targets).mean()
+
+    def inspect(self, network: nn.Module, size: int) -> dict[str, float]:
+        return {"score": 0.0}
+
+
+def uphill_of(place: Tensor) -> Tensor:
+    slope = STEEP[0] * place
+    moved: Tensor = place + RADIUS * slope / slope.norm()
+    return moved
+
+
+def test_gradients_are_those_of_the_worst_place_near_by() -> None:
+    bowl = Bowl()
+    before = bowl.place.detach().clone()
+    bowl(STEEP).mean().backward()
+    with uphill(bowl, RADIUS):
+        assert all(weight.grad is None for weight in bowl.parameters())
+        torch.testing.assert_close(bowl.place.detach(), uphill_of(before))
+        bowl(STEEP).mean().backward()
+    assert torch.equal(bowl.place, before)
+    assert bowl.place.grad is not None
+    torch.testing.assert_close(bowl.place.grad, STEEP[0] * uphill_of(before))
+
+
+def test_weights_and_statistics_are_as_they_were_after_an_error_too() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+    pictures = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network(pictures).sum().backward()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(RuntimeError, match="stop"), uphill(network, RADIUS):  # noqa: PT012
+        network(2 * pictures).sum().backward()
+        raise RuntimeError("stop")
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed <= {"1.num_batches_tracked"}
+    network(2 * pictures)
+    assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
+
+
+def test_no_slope_moves_nothing() -> None:
+    bowl = Bowl()
+    bowl(torch.zeros(4, 3)).mean().backward()
+    before = bowl.place.detach().clone()
+    with uphill(bowl, RADIUS):
+        assert torch.equal(bowl.place, before)
+
+
+def test_training_steps_by_those_gradients(tmp_path: Path) -> None:
+    optimiser = {
+        "name": "sgd",
+        "learning_rate": RATE,
+        "weight_decay": 0,
+        "momentum": 0,
+        "schedule": "constant",
+        "warm_up": 0,
+        "clip": 0,
+        "ema": 0,
+        "sam": RADIUS,
+    }
+    config = TrainConfig.model_validate(
+        {"task": "classification", "epochs": 1, "batch_size": 4, "optimiser": optimiser}
+    )
+    bowl = Bowl()
+    before = bowl.place.detach().clone()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    trainer = Trainer(bowl, Learning(), Batches(), config, fabric, tmp_path)  # type: ignore[arg-type]
+    trainer.fit(Watch(lambda *_: None, lambda _: None))
+    torch.testing.assert_close(bowl.place.detach(), before - RATE * STEEP[0] * uphill_of(before))
