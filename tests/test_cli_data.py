@@ -67,6 +67,21 @@ def test_other_folds_are_refused(data: Path, tmp_path: Path) -> None:
     assert "other folds" in str(result.exception)
 
 
+def test_folds_of_parts_are_joined(data: Path, tmp_path: Path) -> None:
+    halves = [tmp_path / "one.csv", tmp_path / "other.csv"]
+    run("folds", data, "--out", tmp_path / "all.csv", "--no-duplicates")
+    table = Folds.read(tmp_path / "all.csv").table
+    for half, of_half in zip(halves, (table[:20], table[20:]), strict=True):
+        Folds(of_half.reset_index(drop=True)).write(half)
+    out = tmp_path / "joined.csv"
+    joining = ["--join", halves[0], "--join", halves[1], "--no-duplicates"]
+    result = run("folds", data, *joining, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes() == (tmp_path / "all.csv").read_bytes()
+    result = run("folds", data, *joining[:2], "--no-duplicates", "--out", tmp_path / "half.csv")
+    assert isinstance(result.exception, FoldsError)  # the other half is of the same part
+
+
 def photograph(seed: int) -> np.ndarray:
     """A blotchy picture that resembles no other."""
     random = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naevus.datasets.folds import Folds, inner_split, make_folds
+from naevus.datasets.folds import Folds, inner_split, join_folds, make_folds
 from naevus.datasets.grouping import join_groups, sample_groups
 from naevus.datasets.layouts import load
 from naevus.datasets.records import Dataset, make_table
@@ -163,7 +163,10 @@ def test_a_part_that_every_fold_trains_on() -> None:
     assert folds.hold_out_as(Folds(folds.table[folds.table["fold"] != "train"]))
     assert not folds.hold_out_as(make_folds(both, k=3, seed=1, train_parts=["more"]))
     without = both.table[both.table["image_id"] != more["image_id"].max()]
-    folds.check(replace(both, table=without.reset_index(drop=True)))  # not held out: may be absent
+    fewer = replace(both, table=without.reset_index(drop=True))
+    folds.check(fewer, among=both)  # one has not the label that is wanted
+    with pytest.raises(FoldsError, match="0 new, 1 absent"):
+        folds.check(fewer)
     with pytest.raises(FoldsError, match="no part 'task1' to train on"):
         make_folds(both, k=3, train_parts=["task1"])
 
@@ -225,6 +228,29 @@ def test_check_refuses_groups_the_folds_cut() -> None:
     ] = "G"
     with pytest.raises(FoldsError, match="group G is cut into 2 folds"):
         folds.check(data)
+
+
+def test_folds_of_parts_are_joined_as_they_are() -> None:
+    one, other = dataset(), dataset()
+    for name in ("image_id", "lesion_id", "group_id"):
+        other.table[name] = "other " + other.table[name]
+    other.table["part"] = "more"
+    first, second = make_folds(one), make_folds(other, seed=1, test_share=0.1)
+    joined = join_folds([second, first])
+    both = replace(one, table=pd.concat([one.table, other.table], ignore_index=True))
+    joined.check(both)
+    for fold in range(5):
+        assert {*joined.held_out(fold)} == {*first.held_out(fold), *second.held_out(fold)}
+    assert joined.test() == second.test()
+    assert joined.sha256 == join_folds([first, second]).sha256
+    near = {first.held_out(0)[0]: "near", second.held_out(0)[0]: "near"}
+    join_folds([first, second], near)
+    with pytest.raises(FoldsError, match="cut into 2 folds"):
+        join_folds([first, second], {**near, second.held_out(1)[0]: "near"})
+    with pytest.raises(FoldsError, match="stands twice"):
+        join_folds([first, first])
+    with pytest.raises(FoldsError, match="5, 3 folds cannot be joined"):
+        join_folds([first, make_folds(other, k=3)])
 
 
 def test_no_such_fold() -> None:

@@ -54,16 +54,14 @@ def ablate(
       naevus ablate plan.toml ISIC2018 --out runs/ablations
       naevus ablate plan.toml ISIC2018 --arm crop --arm both --out runs/crops
     """
-    from naevus.cli.train import parse_setting, pictures_of
-    from naevus.datasets.folds import Folds, make_folds
+    from naevus.cli.train import parse_setting, pictures_and_folds
     from naevus.training.ablation.plan import load_plan, recipes
 
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
     configs = recipes(chosen, plan.parent, dict(map(parse_setting, setting or [])))
-    dataset = pictures_of(data, configs[chosen.to_train(shown)[0]], masks, copies or [])
-    dealt = Folds.read(folds) if folds else make_folds(dataset)
-    dealt.check(dataset)
+    trained = configs[chosen.to_train(shown)[0]]
+    dataset, dealt = pictures_and_folds(data, trained, folds, masks, copies or [])
     dealt.held_out(fold)  # refuses a fold that is not there, before a folder is made
     workshop = _Workshop(
         chosen, dataset, dealt, fold, out, cache or out / "cache", masks, tuple(copies or ())

@@ -33,6 +33,10 @@ def folds(
             help="A part besides that every fold trains on; none holds out its own lesions."
         ),
     ] = None,
+    join: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folds of a part of the data, kept as they are; give it for each part."),
+    ] = None,
     *,
     duplicates: Annotated[
         bool, typer.Option(help="Keep confirmed duplicates of other lesions together as well.")
@@ -47,11 +51,20 @@ def folds(
       naevus folds ISIC2018 --part task3 --out folds.csv
       naevus folds ISIC2018 --part task1 --k 1 --test-share 0.1 --out folds.csv
       naevus folds ISIC2018 --part task3 --train-part task1 --out folds.csv
+      naevus folds ISIC2018 --join task1.csv --join task3.csv --out both.csv
     """
-    from naevus.datasets.folds import make_folds
+    from naevus.datasets.folds import Folds, join_folds, make_folds
     from naevus.datasets.layouts import load
 
     dataset = load(data).split("train")
+    if join:
+        files = [Folds.read(path) for path in join]
+        known = {name for each in files for name in each.table["image_id"]}
+        of_known = dataset.table["image_id"].isin(known)
+        dataset = dataset.part(*dataset.table.loc[of_known, "part"].unique())
+        made = join_folds(files, _duplicates(dataset) if duplicates else None)
+        _finish(made, dataset, out)
+        return
     more = () if train_part is None else (train_part,)
     if part is not None:
         dataset = dataset.part(part, *more)
@@ -64,10 +77,7 @@ def folds(
     made = make_folds(
         dataset, k=k, seed=seed, test_share=test_share, groups=groups, train_parts=more
     )
-    made.check(dataset)
-    made.write(out)
-    console.print(_classes_by_fold(made, dataset))
-    console.print(f"{out}\nSHA-256 {made.sha256}", soft_wrap=True)
+    _finish(made, dataset, out)
 
 
 def download(
@@ -118,6 +128,13 @@ def _files() -> Table:
         size = "" if file.size is None else f"{file.size / 1e6:,.0f}"
         table.add_row(file.name, str(file.task), size)
     return table
+
+
+def _finish(made: Folds, dataset: Dataset, out: Path) -> None:
+    made.check(dataset)
+    made.write(out)
+    console.print(_classes_by_fold(made, dataset))
+    console.print(f"{out}\nSHA-256 {made.sha256}", soft_wrap=True)
 
 
 def _duplicates(dataset: Dataset) -> dict[str, str]:

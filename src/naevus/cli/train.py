@@ -18,6 +18,7 @@ from naevus.files import write_list
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from naevus.datasets.folds import Folds
     from naevus.datasets.records import Dataset
     from naevus.training.config import TrainConfig
     from naevus.training.job import Material
@@ -66,7 +67,6 @@ def train(
       naevus train segmentation ISIC2018 --recipe my.toml --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
     """
-    from naevus.datasets.folds import Folds, make_folds
     from naevus.training.config import load_config
     from naevus.training.run import Run
 
@@ -75,11 +75,9 @@ def train(
         overrides["network.weights"] = weights
     config = load_config(recipe, task, overrides)
     source = Run.open(warm_start) if warm_start else None
-    dataset = pictures_of(data, config, masks, copies or [])
+    dataset, dealt = pictures_and_folds(data, config, folds, masks, copies or [])
     from naevus.training.job import Material  # late: torch takes seconds
 
-    dealt = Folds.read(folds) if folds else make_folds(dataset)
-    dealt.check(dataset)
     material = Material(
         dataset,
         cache or out.parent / "cache",
@@ -95,15 +93,29 @@ def train(
         train_folds(run, chosen, material)
 
 
-def pictures_of(
-    data: Path, config: TrainConfig, masks: Path | None, copies: Sequence[Path]
-) -> Dataset:
-    """Return the training pictures of a recipe in a folder, after a look at what else is named.
+def pictures_and_folds(
+    data: Path,
+    config: TrainConfig,
+    folds: Path | None,
+    masks: Path | None,
+    copies: Sequence[Path],
+) -> tuple[Dataset, Folds]:
+    """Return what a recipe can learn from in a folder, and the folds to do it in.
+
+    Args:
+        data: The folder.
+        config: The recipe.
+        folds: A file of folds; None: they are dealt here.
+        masks: A folder of masks that crops are cut by; looked at before anything else is done.
+        copies: Folders of other copies, likewise.
 
     Raises:
-        DataError: A folder is absent, or holds no mask of any picture.
+        DataError: A folder is absent, or holds no mask of any picture; or there are no pictures.
+        FoldsError: The folds are of other pictures.
     """
+    from naevus.datasets.folds import Folds, make_folds
     from naevus.datasets.layouts import load
+    from naevus.training.selection import pictures_of_parts, select_pictures
 
     loaded = load(data)
     for folder in (*copies, *([masks] if masks else ())):
@@ -111,9 +123,12 @@ def pictures_of(
             raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
     if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
         raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
-    from naevus.training.selection import select_pictures
-
-    return select_pictures(loaded, config)
+    dataset = select_pictures(loaded, config)
+    if folds is None:
+        return dataset, make_folds(dataset)
+    dealt = Folds.read(folds)
+    dealt.check(dataset, among=pictures_of_parts(loaded, config))
+    return dataset, dealt
 
 
 def train_folds(run: Run, folds: list[int], material: Material) -> None:

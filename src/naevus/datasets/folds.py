@@ -110,30 +110,29 @@ class Folds:
             raise FoldsError(f"{path}: {error.message}", error.remedy) from None
         return folds
 
-    def check(self, dataset: Dataset) -> None:
+    def check(self, dataset: Dataset, among: Dataset | None = None) -> None:
         """Make sure that these are the folds of the training pictures of ``dataset``.
 
-        With several folds, pictures that are never held out may be absent: those of another part
-        that have no diagnosis, say.
+        Args:
+            dataset: What is trained on, or held out.
+            among: The pictures that the folds may know: those of ``dataset``, and others without
+                the label that is wanted. None: ``dataset`` alone.
 
         Raises:
             FoldsError: Ids came or went, or a group of the data is cut by the folds.
         """
-        training = eligible(dataset)
-        theirs = set(training["image_id"])
-        ours = set(self.table["image_id"])
-        if self.k > 1:
-            never = self.table["image_id"][self.table["fold"] == "train"]
-            ours -= {*never} - theirs
-        if ours != theirs:
-            first = min(ours ^ theirs)
+        known = eligible(dataset if among is None else among)
+        theirs, ours = set(eligible(dataset)["image_id"]), set(self.table["image_id"])
+        new, absent = theirs - ours, ours - set(known["image_id"])
+        if new or absent:
             raise FoldsError(
                 f"the pictures of {dataset.root} changed since the folds were made: "
-                f"{len(theirs - ours)} new, {len(ours - theirs)} absent, the first is {first}",
+                f"{len(new)} new, {len(absent)} absent, the first is {min(new | absent)}",
                 "use the data the folds were made of, or make new folds in another file",
             )
-        fold = training["image_id"].map(self.table.set_index("image_id")["fold"])
-        _refuse_cut(training["group_id"], fold)
+        dealt = known[known["image_id"].isin(ours)]
+        fold = dealt["image_id"].map(self.table.set_index("image_id")["fold"])
+        _refuse_cut(dealt["group_id"], fold)
 
     def _csv(self) -> bytes:
         text = io.StringIO()
@@ -216,6 +215,27 @@ def make_folds(
         table.loc[rest.index, "fold"] = deal_groups(rest, k, np.random.default_rng(seed))
     folds = Folds(table[_COLUMNS].astype("string"))
     _refuse_broken(folds.table)
+    return folds
+
+
+def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) -> Folds:
+    """Return the folds of several parts of a data set as one: each fold holds out all of theirs.
+
+    Args:
+        parts: The folds; none knows a picture of another.
+        groups: Image id → another grouping, as `make_folds` takes it; nothing is dealt anew.
+
+    Raises:
+        FoldsError: Their numbers of folds differ, a picture stands in two, or a group is cut.
+    """
+    if len({each.k for each in parts}) > 1:
+        numbers = ", ".join(str(each.k) for each in parts)
+        raise FoldsError(f"{numbers} folds cannot be joined", "join as many folds as folds")
+    together = pd.concat([each.table for each in parts])
+    folds = Folds(together.sort_values("image_id", ignore_index=True))
+    _refuse_broken(folds.table)
+    if groups:
+        _refuse_cut(join_groups(folds.table, groups), folds.table["fold"])
     return folds
 
 

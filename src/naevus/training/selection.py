@@ -14,23 +14,36 @@ USUAL_PART: Final[dict[Task, str]] = {"segmentation": "task1", "classification":
 """The challenge's part of each task."""
 
 
-def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """Return the training pictures that a recipe is about.
+def pictures_of_parts(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """Return the training pictures of a recipe's parts, labelled or not.
 
     A recipe that names no parts means the challenge's own for its task where the data has them
     (Task 1 for masks, Task 3 for diagnoses), and everything elsewhere.
 
     Raises:
+        DataError: The data has no such part.
+    """
+    return dataset.part(*_parts(dataset, config)).split("train").pictures()
+
+
+def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """Return the training pictures that a recipe can learn from: of its parts, with labels.
+
+    Raises:
         DataError: There are none, or the data has no such part.
     """
-    usual = USUAL_PART[config.task]
-    parts = config.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)
-    chosen = dataset.part(*parts).split("train").pictures()
+    chosen = pictures_of_parts(dataset, config)
     labelled = chosen.with_masks() if config.task == "segmentation" else chosen.with_diagnosis()
     if not len(labelled):
         what = "masks" if config.task == "segmentation" else "diagnoses"
         raise DataError(
-            f"{dataset.root}: no training pictures with {what} in {', '.join(parts)}",
+            f"{dataset.root}: no training pictures with {what} in "
+            f"{', '.join(_parts(dataset, config))}",
             "check the folder with `naevus check`, or set data.parts",
         )
     return labelled
+
+
+def _parts(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:
+    usual = USUAL_PART[config.task]
+    return config.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)
