@@ -10,14 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from naevus.errors import BundleError, ConfigError
 from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
 from naevus.training.export.graph import export_onnx, write_onnx
-from naevus.training.export.precision import FEWEST, to_fp16, to_int8
+from naevus.training.export.precision import FEWEST, _delicate, to_fp16, to_int8
 from naevus.training.networks import Preprocessed, build_classifier
-from tests.onnx_graphs import write_classifier
 
 SIZE = 32
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8)
@@ -90,8 +89,26 @@ def test_int8_without_nncf_says_what_to_install(
         to_int8(onnx.load(exported), PIXELS)
 
 
+def test_what_sees_the_picture_joined_maps_or_gives_an_output_is_delicate() -> None:
+    steps = [
+        ("Conv", "first", ["pixels", "w"], "a"),
+        ("Conv", "second", ["a", "w"], "b"),
+        ("Concat", "join", ["a", "b"], "c"),
+        ("Conv", "of joined", ["c", "w"], "d"),
+        ("Conv", "third", ["d", "w"], "e"),
+        ("Gemm", "head", ["e", "w"], "logits"),
+        ("Gemm", "beside", ["e", "w"], "f"),
+    ]
+    nodes = [helper.make_node(kind, given, [out], name) for kind, name, given, out in steps]
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "network", [], [logits])
+    assert _delicate(graph) == ["first", "of joined", "head"]
+
+
 @pytest.mark.slow
-def test_int8_quantises_all_but_what_gives_the_outputs(exported: Path, tmp_path: Path) -> None:
+def test_int8_spares_what_sees_the_picture_and_what_gives_the_outputs(
+    exported: Path, tmp_path: Path
+) -> None:
     small = tmp_path / "small.onnx"
     model = onnx.load(exported)
     write_onnx(to_int8(model, PIXELS), small)
@@ -110,6 +127,11 @@ def test_int8_quantises_all_but_what_gives_the_outputs(exported: Path, tmp_path:
             value not in makers or makers[value].op_type != "DequantizeLinear"
             for value in makers[name].input[1:]
         )
+    (first, *later) = (node for node in quantised.graph.node if node.op_type == "Conv")
+    assert all(
+        value not in makers or makers[value].op_type != "DequantizeLinear" for value in first.input
+    )
+    assert any(makers[node.input[1]].op_type == "DequantizeLinear" for node in later)
     for one, other in zip(answers(exported), answers(small), strict=True):
         spread = np.abs(one["embedding"]).max()
         np.testing.assert_allclose(other["embedding"], one["embedding"], atol=0.2 * spread)
@@ -118,17 +140,16 @@ def test_int8_quantises_all_but_what_gives_the_outputs(exported: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_quantising_opens_no_socket(tmp_path: Path) -> None:
+def test_quantising_opens_no_socket(exported: Path, tmp_path: Path) -> None:
     """In a process of its own: NNCF is silent under pytest anyway."""
-    graph = write_classifier(tmp_path / "tiny.onnx", size=16)
     program = f"""
 import sys
 opened = []
 sys.addaudithook(lambda event, _: opened.append(event) if event.startswith("socket.") else None)
 import numpy as np, onnx
 from naevus.training.export.precision import to_int8
-pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
-quantised = to_int8(onnx.load({str(graph)!r}), pixels)
+pixels = np.random.default_rng(0).integers(0, 256, (8, {SIZE}, {SIZE}, 3), dtype=np.uint8)
+quantised = to_int8(onnx.load({str(exported)!r}), pixels)
 assert any(node.op_type == "QuantizeLinear" for node in quantised.graph.node)
 assert "pytest" not in sys.modules and "nncf" in sys.modules
 print(sorted(set(opened)))
