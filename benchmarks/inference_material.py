@@ -20,6 +20,7 @@ from naevus.datasets.forms import Form, arrange
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import ConfigError
 from naevus.images.read import read, read_mask
+from naevus.inference.engines.openvino import precisions
 from naevus.taxonomy import ISIC2018
 from naevus.training.export.graph import export_onnx, write_onnx
 from naevus.training.export.members import open_member
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
+    from naevus.inference.engines import Precision
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 ORIGINALS = SHARED / "originals"
@@ -54,6 +56,7 @@ class Material:
         plain: One bundle of both, in 32 bits; its classifier sees crops.
         shipped: The bundles that are shipped, and how their numbers are stored.
         stored: In words.
+        computed: What they are computed in; None: as they say themselves.
     """
 
     networks: dict[str, Preprocessed]
@@ -61,6 +64,7 @@ class Material:
     plain: Bundle
     shipped: Sequence[Bundle]
     stored: str
+    computed: Precision | None
 
 
 def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> Material:
@@ -85,9 +89,10 @@ def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -
         export_onnx(network, graphs[task], input_size=SIZE)
     plain = write_both(folder / "plain", graphs)
     if bundles:
-        return Material(networks, graphs, plain, find_bundles(bundles), "as given")
+        return Material(networks, graphs, plain, find_bundles(bundles), "as given", None)
     smaller, stored = shrunk(folder, graphs)
-    return Material(networks, graphs, plain, [write_both(folder / "shrunk", smaller)], stored)
+    shipped = [write_both(folder / "shrunk", smaller)]
+    return Material(networks, graphs, plain, shipped, stored, precisions()[-1])
 
 
 def opened(runs: Sequence[Path]) -> list[Run]:

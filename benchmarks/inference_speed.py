@@ -156,7 +156,7 @@ def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
         return Ours(open_networks(bundles, precision=precision, streams=processors()))
 
     loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}
-    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, None)}
+    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, material.computed)}
 
 
 TITLES = {
