@@ -122,7 +122,8 @@ class Folds:
             FoldsError: Ids came or went, or a group of the data is cut by the folds.
         """
         known = eligible(dataset if among is None else among)
-        theirs, ours = set(eligible(dataset)["image_id"]), set(self.table["image_id"])
+        theirs = set(dataset.split("train").pictures().ids)
+        ours = set(self.table["image_id"])
         new, absent = theirs - ours, ours - set(known["image_id"])
         if new or absent:
             raise FoldsError(

@@ -149,18 +149,12 @@ def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     # One region, and maybe specks, is the rule. Its contours tell in a tenth of the time that
     # labels take that it hangs together, and by more than half of the pixels that it is largest.
-    contours, inner = _contours(mask)
-    regions = [points for points, hole in zip(contours, inner, strict=True) if not hole]
-    if len(regions) == 1 and not _held_by_corners(mask, contours):
+    outer, holes = _contours(mask)
+    if _in_one_piece(mask, outer, holes):
         return mask
-    biggest = max(regions, key=cv2.contourArea)
-    region = mask & _inside([biggest], mask.shape)
-    contours, inner = _contours(region)
-    if (
-        np.count_nonzero(~inner) == 1
-        and 2 * np.count_nonzero(region) > np.count_nonzero(mask)
-        and not _held_by_corners(region, contours)
-    ):
+    region = mask & _inside([max(outer, key=cv2.contourArea)], mask.shape)
+    most = 2 * np.count_nonzero(region) > np.count_nonzero(mask)
+    if most and _in_one_piece(region, *_contours(region)):
         return region
     # Not connectedComponentsWithStats: its statistics take seven times as long as the labels.
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
@@ -168,29 +162,39 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    contours, inner = _contours(mask)
-    return _inside(contours, mask.shape) if inner.any() else mask
+    outer, holes = _contours(mask)
+    return _inside(outer, mask.shape) if holes else mask
 
 
-def _contours(mask: NDArray[np.bool_]) -> tuple[Sequence[NDArray[np.int32]], NDArray[np.bool_]]:
-    """Return the contours of a mask's regions, and which are of holes in them.
+def _contours(mask: NDArray[np.bool_]) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
+    """Return the contours of a mask's regions, and those of the holes in them.
 
     Each is n x 1 x 2, (x, y) of neighbouring pixels. Regions hang together over pixels' corners
     too, holes over their edges alone.
     """
     surface = np.ascontiguousarray(mask).view(np.uint8)
     found, nesting = cv2.findContours(surface, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(points, np.int32) for points in found], nesting[0, :, 3] >= 0
+    outer: list[NDArray[np.int32]] = []
+    holes: list[NDArray[np.int32]] = []
+    for points, parent in zip(found, nesting[0, :, 3], strict=True):
+        (outer if parent < 0 else holes).append(np.asarray(points, np.int32))
+    return outer, holes
 
 
-def _held_by_corners(mask: NDArray[np.bool_], contours: Sequence[NDArray[np.int32]]) -> bool:
-    """Tell whether parts of a region touch at a pixel's corner, with background on both sides."""
-    for points in contours:
-        x, y = points[:, 0].T
-        after_x, after_y = np.roll(x, -1), np.roll(y, -1)
-        if not (mask[y, after_x] | mask[after_y, x]).all():
-            return True
-    return False
+def _in_one_piece(
+    mask: NDArray[np.bool_],
+    outer: Sequence[NDArray[np.int32]],
+    holes: Sequence[NDArray[np.int32]],
+) -> bool:
+    """Tell whether a mask with these contours is one region, connected over pixels' edges."""
+    return len(outer) == 1 and not any(_cuts_corners(mask, each) for each in (*outer, *holes))
+
+
+def _cuts_corners(mask: NDArray[np.bool_], contour: NDArray[np.int32]) -> bool:
+    """Tell whether a contour passes a pixel's corner with background on both sides."""
+    x, y = contour[:, 0].T
+    after_x, after_y = np.roll(x, -1), np.roll(y, -1)
+    return not (mask[y, after_x] | mask[after_y, x]).all()
 
 
 def _inside(contours: Sequence[NDArray[np.int32]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
