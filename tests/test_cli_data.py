@@ -78,6 +78,9 @@ def test_folds_of_parts_are_joined(data: Path, tmp_path: Path) -> None:
     result = run("folds", data, *joining, "--out", out)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == (tmp_path / "all.csv").read_bytes()
+    result = run("folds", data, *joining, "--k", "3", "--part", "task1", "--out", out)
+    assert isinstance(result.exception, ConfigError)
+    assert "--k, --part would not count" in str(result.exception)
     result = run("folds", data, *joining[:2], "--no-duplicates", "--out", tmp_path / "half.csv")
     assert isinstance(result.exception, FoldsError)  # the other half is of the same part
 

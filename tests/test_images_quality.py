@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 from naevus.flags import FLAGS, explained
 from naevus.images.geometry import resize
 from naevus.images.hair import Line, hair_mask, open_by_lines
-from naevus.images.quality import Quality, flags, quality_of, typology_angle
+from naevus.images.quality import Quality, flags, flags_of, quality_of, typology_angle
 from naevus.images.read import read
 
 Pixels = NDArray[np.uint8]
@@ -95,6 +95,14 @@ def test_dark_corners_are_not_the_pictures_darkness() -> None:
     round_field = np.where(disc(512, 256, 256, 256)[..., None], pixels, 0).astype(np.uint8)
     dark = quality_of(pixels, mask).dark
     assert quality_of(round_field, mask).dark == pytest.approx(dark, abs=0.01)
+
+
+@pytest.mark.parametrize("hairs", [0, 10, 40])
+def test_flags_do_not_hang_on_how_much_is_measured(hairs: int) -> None:
+    pixels, mask = picture(256)
+    pixels = with_hair(pixels, hairs)
+    for lesion in (mask, None):
+        assert flags_of(pixels, lesion) == flags(quality_of(pixels, lesion))
 
 
 def test_every_flag_has_its_sentence() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def folds(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
     out: Annotated[Path, typer.Option(help="CSV file the folds are written to, once.")],
     k: Annotated[int, typer.Option(min=1, help="How many folds; 1 holds out a fifth once.")] = 5,
@@ -58,6 +59,7 @@ def folds(
 
     dataset = load(data).split("train")
     if join:
+        _refuse_beside_join(context)
         files = [Folds.read(path) for path in join]
         known = {name for each in files for name in each.table["image_id"]}
         of_known = dataset.table["image_id"].isin(known)
@@ -128,6 +130,20 @@ def _files() -> Table:
         size = "" if file.size is None else f"{file.size / 1e6:,.0f}"
         table.add_row(file.name, str(file.task), size)
     return table
+
+
+def _refuse_beside_join(context: typer.Context) -> None:
+    """Refuse options of how folds are made where they are only joined."""
+    sources = {
+        f"--{name.replace('_', '-')}": context.get_parameter_source(name)
+        for name in ("k", "seed", "test_share", "part", "train_part")
+    }
+    given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    if given:
+        raise ConfigError(
+            f"--join keeps folds as they are, {', '.join(given)} would not count",
+            f"leave out {' and '.join(given)}, or --join",
+        )
 
 
 def _finish(made: Folds, dataset: Dataset, out: Path) -> None:

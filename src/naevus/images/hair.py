@@ -41,9 +41,8 @@ _LINES = _lines()
 def hair_mask(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Find dark, thin, straight structures: hair, and also rulers and lines drawn on the skin.
 
-    The black-hat transform finds what is thin and dark (Lee et al., DullRazor, Computers in Biology
-    and Medicine 1997); of that stays what holds a straight line of 20 pixels in one of twelve
-    directions. Lengths and widths are meant for pictures of about 256 pixels.
+    Of what is `thin` stays what holds a straight line of 20 pixels in one of twelve directions.
+    Lengths and widths are meant for pictures of about 256 pixels.
 
     Args:
         grey: H x W luminance.
@@ -51,9 +50,21 @@ def hair_mask(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         H x W.
     """
+    return straight(thin(grey))
+
+
+def thin(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Find dark, thin structures of any shape, by the black-hat transform.
+
+    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997.
+    """
     square = np.ones((_WIDEST, _WIDEST), np.uint8)
-    thin = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, square) >= _DARKER
-    return open_by_lines(thin, _LINES)
+    return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, square) >= _DARKER)
+
+
+def straight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what of a mask holds a straight line as long as hair."""
+    return open_by_lines(mask, _LINES)
 
 
 def open_by_lines(mask: NDArray[np.bool_], lines: Iterable[Line]) -> NDArray[np.bool_]:

@@ -8,14 +8,15 @@ dermatoscope makes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from naevus.flags import FLAGS
+from naevus.images import hair
 from naevus.images.geometry import reduced
-from naevus.images.hair import hair_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +62,18 @@ def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None)
         pixels: H x W x 3 RGB.
         mask: H x W, the lesion, where it is known.
     """
+    return _measured(pixels, mask)
+
+
+def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
+    """Return `flags` of a picture's quality, measuring no more of it than that takes."""
+    return flags(_measured(pixels, mask, least_hair=_MOST_HAIR))
+
+
+def _measured(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, *, least_hair: float = 0
+) -> Quality:
+    """Measure a picture; less hair than ``least_hair`` may be told as none."""
     # Grey before it is reduced: one channel in place of three.
     grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
     circle = _circle(grey.shape)
@@ -72,8 +85,14 @@ def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None)
         dark=_share(grey < _DARK, circle),
         bright=_share(grey > _BRIGHT, circle),
         cut=None if lesion is None else _cut(lesion),
-        hair=_share(hair_mask(grey), skin),
+        hair=_hair(grey, skin, least_hair),
     )
+
+
+def _hair(grey: NDArray[np.uint8], skin: NDArray[np.bool_], least: float) -> float:
+    thin = hair.thin(grey)
+    # The lines in it take most of the time, and are no more than it.
+    return _share(hair.straight(thin), skin) if _share(thin, skin) > least else 0.0
 
 
 def flags(quality: Quality) -> tuple[str, ...]:
@@ -166,6 +185,7 @@ def _share(found: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return np.count_nonzero(found & among) / np.count_nonzero(among)
 
 
+@lru_cache(maxsize=16)
 def _circle(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     drawn = np.zeros(shape, np.uint8)
     centre = (shape[1] - 1) // 2, (shape[0] - 1) // 2

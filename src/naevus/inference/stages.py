@@ -154,7 +154,7 @@ class Job:
             None if mask is None else box_of(mask),
             None if mask is None else area_share(mask),
             None if mask is None or self.folder is not None else np.packbits(mask),
-            (*flags_of(mask), *quality.flags(quality.quality_of(pixels, mask))),
+            (*flags_of(mask), *quality.flags_of(pixels, mask)),
             cut,
             _shown(pixels, mask) if self.plan.heatmaps and self.folder is not None else None,
         )

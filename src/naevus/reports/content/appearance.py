@@ -94,7 +94,7 @@ def _look(results: Results, image_id: str) -> Appearance | None:
     mask = _mask(results, image_id, row["mask_path"])
     if mask is not None and not mask.any():
         mask = None
-    told = quality.flags(quality.quality_of(pixels, mask))
+    told = quality.flags_of(pixels, mask)
     angle = None if mask is None else quality.typology_angle(pixels, mask)
     return Appearance(tone_of(angle), told[0].replace("_", " ") if told else GOOD)
 
