@@ -6,8 +6,9 @@ Three questions, each answered by one table or more:
   usual torch script, torch at its best (bf16, channels_last, ``torch.compile``) and ONNX Runtime,
   which take turns in one process; and how far that is from the limit, where decoding (twice,
   where a crop needs it finer) and networks, each as fast as alone, would share the processors
-  without a gap. Torch is shown as it comes, and with the C library told to keep freed memory, which
-  few scripts do and which helps it much;
+  without a gap. Torch's best network is shown in the usual script; in one that reads ahead in
+  threads at a scale, as naevus does; and in that with the C library told to keep freed memory,
+  which few scripts do and which helps it much;
 - start: how soon a process of its own answers for one picture, and what it does until then;
 - memory: the peak of 1,000 pictures and of 10,000.
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 USUAL = "torch, the usual script"
 AHEAD = "read ahead"
 KEPT = ", memory kept"
+BEST = ("× best torch", "× best ahead", "× ahead, kept")
+"""Columns: torch's fastest network in the usual script; in any; in any, with memory kept or not."""
 SETS = {"camera originals": (originals, 128), "256 px": (small, 352)}
 """Pictures a round, of each set: whole batches, and enough of them to overlap."""
 
@@ -128,11 +130,11 @@ class Peers:
         yield USUAL, self._script(self.eager, task)
         yield "torch bf16, channels_last", self._script(self.bf16, task)
         yield f"torch bf16, channels_last, {AHEAD}", self._script(self.bf16, task, ahead=True)
-        name = f"torch bf16, compiled, {AHEAD}"
         if self.compiled:
-            yield name, self._script(self.compiled, task, ahead=True)
+            yield "torch bf16, compiled", self._script(self.compiled, task)
+            yield f"torch bf16, compiled, {AHEAD}", self._script(self.compiled, task, ahead=True)
         else:
-            yield f"{name}: cannot be compiled here ({self.problem})", None
+            yield f"torch bf16, compiled: cannot be compiled here ({self.problem})", None
         yield f"ONNX Runtime, {AHEAD}", self._script(self.onnxruntime, task, ahead=True)
 
     def _script(self, networks: dict[str, Network], task: str, *, ahead: bool = False) -> Script:
@@ -217,15 +219,17 @@ class Race:
         """Return what came of it."""
         torches = [name for name in self.seconds if name.startswith("torch")]
         plain = [name for name in torches if not name.endswith(KEPT)]
-        best, kept = (min(names, key=self._middle) for names in (plain, torches))
+        alike = [name for name in plain if AHEAD not in name]
+        rivals = [min(names, key=self._middle) for names in (alike, plain, torches)]
         table = Table(
             "way", title=f"{self.title}: {processors()} threads, median of {self.rounds} rounds"
         )
-        for column in ("pictures/s", "× usual", "× best torch", "× best, kept", "of the limit"):
+        rates = ("pictures/s", "× usual", *BEST, "of the limit")
+        for column in rates:
             table.add_column(column, justify="right")
         for name, way in self.others.items():
             if way is None:
-                table.add_row(name, *["–"] * 5)
+                table.add_row(name, *["–"] * len(rates))
         alone = [name for name in self.seconds if name.endswith(" alone")]
         for name, seconds in self.seconds.items():
             if name in alone:
@@ -234,11 +238,12 @@ class Race:
             if name in self.mine:
                 both = self.seconds["decoding alone"] + self.seconds[f"{name}: networks alone"]
                 limit = f"{median(both / seconds):.2f}"
-            ratios = (median(self.seconds[other] / seconds) for other in (USUAL, best, kept))
+            ratios = (median(self.seconds[other] / seconds) for other in (USUAL, *rivals))
             rate = f"{1 / self._middle(name):.1f}"
             table.add_row(name, rate, *(f"{ratio:.2f}" for ratio in ratios), limit)
-        rates = (f"{name} {1 / self._middle(name):.0f}/s" for name in alone)
-        table.caption = "; ".join([f"best torch: {best}", f"best, kept: {kept}", *rates])
+        told = [f"{column}: {name}" for column, name in zip(BEST, rivals, strict=True)]
+        told += [f"{name} {1 / self._middle(name):.0f}/s" for name in alone]
+        table.caption = "; ".join(told)
         return table
 
     def _middle(self, name: str) -> float:
