@@ -73,7 +73,8 @@ if TYPE_CHECKING:
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 FOLDS = Path(__file__).parents[1] / "results" / "folds"
-DEALT = [FOLDS / "isic2018-task3.csv", FOLDS / "isic2018-task3-and-task1.csv"]
+BOTH = FOLDS / "isic2018-task3-and-task1.csv"
+DEALT = [FOLDS / "isic2018-task3.csv", BOTH, BOTH]
 """The folds of the networks that come with naevus."""
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 BANK = 4000
@@ -146,6 +147,9 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     ((fold,),) = {member.folds for member in bundle.classifier.members}
     networks = open_networks([bundle], precision="f32")
     folds = [Folds.read(path) for path in asked.folds or DEALT]
+    count = len(bundle.classifier.members)
+    if len(folds) != count:
+        raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")
     dataset = load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
