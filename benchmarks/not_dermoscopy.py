@@ -145,11 +145,11 @@ def main() -> None:
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material]:
     """Let the networks see everything; return what each of them saw."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
-    networks = open_networks([bundle], precision="f32")
     folds = [Folds.read(path) for path in asked.folds or DEALT]
     count = len(bundle.classifier.members)
     if len(folds) != count:
         raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")
+    networks = open_networks([bundle], precision="f32")
     dataset = load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
@@ -168,9 +168,8 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
-                numbers = range(len(bundle.classifier.members))
                 names = Seen._fields
-                return [Seen(*(arrays[f"{n}.{name}"] for name in names)) for n in numbers]
+                return [Seen(*(arrays[f"{n}.{name}"] for name in names)) for n in range(count)]
         seen = _seen(networks, pictures)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)

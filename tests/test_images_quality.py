@@ -12,7 +12,7 @@ from skimage.color import rgb2lab
 
 from naevus.flags import FLAGS, explained
 from naevus.images.geometry import resize
-from naevus.images.hair import Line, hair_mask, open_by_lines
+from naevus.images.hair import Line, open_by_lines, straight, thin
 from naevus.images.quality import Quality, flags, flags_of, quality_of, typology_angle
 from naevus.images.read import read
 
@@ -138,14 +138,14 @@ def test_hair_is_found_in_every_direction_and_blots_are_not() -> None:
         ends = [(round(128 + sign * across), round(128 + sign * down)) for sign in (-1, 1)]
         cv2.line(grey, ends[0], ends[1], 60, 3)
         drawn = grey < 180
-        found = hair_mask(grey)
+        found = straight(thin(grey))
         assert found[drawn].mean() > 0.8
         assert not found[~drawn].any()
     grey = np.full((256, 256), 180, np.uint8)
     for row in range(20, 250, 20):
         for column in range(20, 250, 20):
             cv2.circle(grey, (column, row), 4, 60, cv2.FILLED)
-    assert not hair_mask(grey).any()
+    assert not straight(thin(grey)).any()
 
 
 def test_the_typology_angle_is_that_of_the_skin_alone() -> None:

@@ -57,9 +57,10 @@ def folds(
     from naevus.datasets.folds import Folds, join_folds, make_folds
     from naevus.datasets.layouts import load
 
-    dataset = load(data).split("train")
     if join:
         _refuse_beside_join(context)
+    dataset = load(data).split("train")
+    if join:
         files = [Folds.read(path) for path in join]
         known = {name for each in files for name in each.table["image_id"]}
         of_known = dataset.table["image_id"].isin(known)

@@ -38,11 +38,12 @@ def _lines() -> tuple[Line, ...]:
 _LINES = _lines()
 
 
-def hair_mask(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find dark, thin, straight structures: hair, and also rulers and lines drawn on the skin.
+def thin(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Find dark, thin structures, by the black-hat transform.
 
-    Of what is `thin` stays what holds a straight line of 20 pixels in one of twelve directions.
-    Lengths and widths are meant for pictures of about 256 pixels.
+    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997. What of them is
+    `straight` is hair, and also rulers and lines drawn on the skin. Widths and lengths are meant
+    for pictures of about 256 pixels.
 
     Args:
         grey: H x W luminance.
@@ -50,20 +51,12 @@ def hair_mask(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         H x W.
     """
-    return straight(thin(grey))
-
-
-def thin(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find dark, thin structures of any shape, by the black-hat transform.
-
-    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997.
-    """
     square = np.ones((_WIDEST, _WIDEST), np.uint8)
     return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, square) >= _DARKER)
 
 
 def straight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what of a mask holds a straight line as long as hair."""
+    """Return what of a mask holds a line of 20 pixels in one of twelve directions, H x W."""
     return open_by_lines(mask, _LINES)
 
 

@@ -8,7 +8,6 @@ dermatoscope makes.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -55,25 +54,16 @@ class Quality(NamedTuple):
     """The share of the skin (without a mask: of the picture) under dark hair, 0..1."""
 
 
-def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Quality:
+def quality_of(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, *, least_hair: float = 0
+) -> Quality:
     """Measure a picture.
 
     Args:
         pixels: H x W x 3 RGB.
         mask: H x W, the lesion, where it is known.
+        least_hair: No larger share of hair than this need be told: it may be told as none.
     """
-    return _measured(pixels, mask)
-
-
-def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
-    """Return `flags` of a picture's quality, measuring no more of it than that takes."""
-    return flags(_measured(pixels, mask, least_hair=_MOST_HAIR))
-
-
-def _measured(
-    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, *, least_hair: float = 0
-) -> Quality:
-    """Measure a picture; less hair than ``least_hair`` may be told as none."""
     # Grey before it is reduced: one channel in place of three.
     grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
     circle = _circle(grey.shape)
@@ -87,6 +77,11 @@ def _measured(
         cut=None if lesion is None else _cut(lesion),
         hair=_hair(grey, skin, least_hair),
     )
+
+
+def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
+    """Return `flags` of a picture's quality, measuring no more of it than that takes."""
+    return flags(quality_of(pixels, mask, least_hair=_MOST_HAIR))
 
 
 def _hair(grey: NDArray[np.uint8], skin: NDArray[np.bool_], least: float) -> float:
@@ -185,7 +180,6 @@ def _share(found: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return np.count_nonzero(found & among) / np.count_nonzero(among)
 
 
-@lru_cache(maxsize=16)
 def _circle(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     drawn = np.zeros(shape, np.uint8)
     centre = (shape[1] - 1) // 2, (shape[0] - 1) // 2
