@@ -89,7 +89,26 @@ def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
     return _save(path, nodes, weights, size, {"logit": ["N", size, size]})
 
 
-_TRAINED = {"weights": WEIGHTS, "shares": SHARES}
+def write_displaced(path: Path, *, size: int, cell: int, down: int, right: int) -> Path:
+    """Write a graph whose maps show in each cell what lies some pixels beside it."""
+    reach = max(abs(down), abs(right))
+    kernel = np.zeros((3, 3, 2 * reach + 1, 2 * reach + 1))
+    kernel[:, :, reach + down, reach + right] = np.random.default_rng(0).uniform(0.1, 1, (3, 3))
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel"], ["moved"], pads=[reach] * 4),
+        helper.make_node(
+            "AveragePool", ["moved"], ["cam"], kernel_shape=[cell] * 2, strides=[cell] * 2
+        ),
+        helper.make_node("ReduceMean", ["cam", "axes"], ["logits"], keepdims=0),
+    ]
+    weights = {"kernel": kernel, "axes": np.array([2, 3], np.int64)}
+    shapes = {"logits": ["N", 3], "cam": ["N", 3, size // cell, size // cell]}
+    return _save(path, nodes, weights, size, shapes)
+
+
+_TRAINED = {"weights": WEIGHTS, "shares": SHARES, "cell_offset": (0.0, 0.0)}
 
 
 def classification_bundle(

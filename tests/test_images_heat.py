@@ -42,6 +42,22 @@ def test_a_picture_of_another_size_is_heated_in_the_same_places() -> None:
     assert heat_over([activation], 1, 1).shape == (1, 1)  # a square of no pixel keeps one
 
 
+@pytest.mark.parametrize(("offset", "place"), [((1, 0), (2, 2)), ((0, -2), (1, 0)), ((3, 3), None)])
+def test_a_map_is_drawn_where_what_it_shows_lies(
+    offset: tuple[float, float], place: tuple[int, int] | None
+) -> None:
+    cells = np.zeros((4, 4), np.float32)
+    cells[1, 2] = 1
+    heat = heat_over([Activation(cells, Box(4, 8, 44, 48), (50, 50), offset)], 50, 50)
+    drawn = heat[8:48, 4:44].reshape(4, 10, 4, 10).mean((1, 3))
+    if place is None:
+        assert heat.max() == 0
+    else:
+        assert np.unravel_index(drawn.argmax(), drawn.shape) == place
+    assert (heat[:8] == 0).all()
+    assert (heat[48:] == 0).all()
+
+
 def test_members_are_averaged_before_anything_is_left_out() -> None:
     one = Activation(np.array([[2, -6]], np.float32), Box(0, 0, 2, 1), (1, 2))
     other = Activation(np.array([[2, 2]], np.float32), Box(0, 0, 2, 1), (1, 2))

@@ -63,6 +63,20 @@ def test_it_lies_where_the_crop_was_cut_and_means_members_and_views(tmp_path: Pa
         assert np.abs(heat - other[::-1]).mean() < 0.02  # all views: it turns with the picture
 
 
+def test_a_network_is_drawn_where_its_bundle_says_that_its_maps_lie(tmp_path: Path) -> None:
+    plain = Classifier(classification_bundle(tmp_path / "a", explained=True))
+    moved_bundle = classification_bundle(tmp_path / "b", explained=True, cell_offset=(1.0, 0.0))
+    moved, turning = Classifier(moved_bundle), Classifier(moved_bundle, views="flips")
+    pixels, _ = photograph()
+    heat, lower = (heat_map(each, pixels, None, "NV") for each in (plain, moved))
+    assert heat is not None
+    assert lower is not None
+    cell = 48 // 8
+    np.testing.assert_allclose(lower[cell:] * heat[:-cell].max(), heat[:-cell], atol=1e-5)
+    assert moved.offsets == ((1.0, 0.0),)
+    assert turning.offsets == ((0.0, 0.0),)  # those of the views cancel out
+
+
 def test_a_network_without_a_map_has_no_heat(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "b"))
     assert heat_map(classifier, photograph()[0], None, "MEL") is None

@@ -114,9 +114,10 @@ def test_a_prediction_has_all_that_is_said_of_a_picture(
 def test_the_heat_lies_where_the_classifier_looked(loaded: Predictor, files: list[Path]) -> None:
     said = loaded(files[1])
     assert said.activations is not None
-    ((maps, box, frame),) = said.activations
+    ((maps, box, frame, offset),) = said.activations
     assert said.crop_mode == "crop"
     assert frame == (120, 180)
+    assert offset == (0.0, 0.0)
     assert said.box is not None
     assert box.left <= said.box.left
     assert box.right >= said.box.right

@@ -126,6 +126,24 @@ def test_all_finished_folds_of_both_tasks_are_joined(joined: Joined) -> None:
     assert {member.architecture for member in joined.bundle.classifier.members} == {"test_resnet"}
 
 
+def test_where_maps_lie_is_measured_on_pictures_the_network_never_saw(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, shown = runs["answers"], []
+
+    def measured(_graph: Path, pixels: Any) -> tuple[float, float]:
+        shown.append(pixels)
+        return 0.25, -0.5
+
+    monkeypatch.setattr(join, "cell_offset", measured)
+    both = [run, runs["outlines"]]
+    bundle = export_runs(both, tmp_path / "b", FEW, Told(lambda _checked: None))
+    assert [member.cell_offset for member in bundle.classifier.members] == [(0.25, -0.5)] * 2
+    for pixels, fold in zip(shown, (0, 2), strict=True):
+        never = squares(pictures_of(run), run.folds.held_out(fold), 32)
+        assert all((never == one).all(axis=(1, 2, 3)).any() for one in pixels)
+
+
 def test_its_graphs_are_the_stored_weights(joined: Joined, runs: dict[str, Run]) -> None:
     run = runs["answers"]
     pixels = squares(pictures_of(run), run.folds.held_out(2)[:5], 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +23,7 @@ from naevus.images.crops import cut
 from naevus.images.geometry import resize
 from naevus.images.read import read, read_mask, write_png
 from naevus.inference.segmenter import Segmenter
+from naevus.training import job as training_job
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
 from naevus.training.config import TrainConfig
@@ -29,6 +31,7 @@ from naevus.training.job import (
     WEIGHTS,
     Material,
     _make_learning,
+    export_fold,
     prepare,
     train_fold,
 )
@@ -170,6 +173,27 @@ def test_the_bundle_tells_what_it_is(job: Job) -> None:
     assert spec.provenance["training pictures"] == len(job.learning().training.ids)
     assert not (job.fold / "network.onnx").exists()
     assert "of them trained, at 32 × 32 px" in (job.fold / "network.txt").read_text()
+
+
+@pytest.mark.slow
+def test_where_maps_lie_is_measured_on_pictures_that_were_held_out(
+    diagnosed: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+
+    def measured(_graph: Path, pixels: Any) -> tuple[float, float]:
+        shown.append(pixels)
+        return 0.25, -0.5
+
+    monkeypatch.setattr(training_job, "cell_offset", measured)
+    run, learning = (
+        Run.open(shutil.copytree(diagnosed.run.folder, tmp_path / "run")),
+        diagnosed.learning(),
+    )
+    bundle = export_fold(run, FOLD, learning, learning.network(), diagnosed.material)
+    assert bundle.classifier.members[0].cell_offset == (0.25, -0.5)
+    store, held_out = diagnosed.material.stores["pictures"], sorted(diagnosed.folds.held_out(FOLD))
+    np.testing.assert_array_equal(shown, [[resize(store[name], 32, 32) for name in held_out]])
 
 
 @pytest.mark.slow

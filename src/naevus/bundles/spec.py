@@ -48,6 +48,7 @@ EXPORT_AGAIN = "export the bundle again or take an undamaged copy"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,200}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Cells = Annotated[float, Field(ge=-1, le=1)]
 
 
 class Member(Section):
@@ -74,10 +75,13 @@ class ClassifierMember(Member):
     Attributes:
         weights: w_c, how much more than its share each class counted in training.
         shares: π_c, the classes' shares in the training data; they sum to 1.
+        cell_offset: How far below and to the right of where its activation maps show something
+            that lies, in cells of the maps (`inference.offset`).
     """
 
     weights: tuple[Positive, ...]
     shares: tuple[Share, ...]
+    cell_offset: tuple[Cells, Cells] = (0.0, 0.0)
 
 
 class CleaningSpec(Section):

@@ -25,11 +25,14 @@ class Activation(NamedTuple):
         map: h x w.
         box: The square, in pixels of a frame that shows the whole picture; it may exceed it.
         frame: Rows and columns of that frame.
+        offset: How far below and to the right of its place on the map what it shows is to be
+            drawn, in cells of the map.
     """
 
     map: NDArray[np.float32]
     box: Box
     frame: tuple[int, int]
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 def heat_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
@@ -82,12 +85,23 @@ def glowing(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
 def _add(heat: NDArray[np.float32], activation: Activation) -> None:
     height, width = heat.shape
     box = _scaled(activation, height, width)
-    strength = resize(activation.map, box.height, box.width)
+    strength = _moved(resize(activation.map, box.height, box.width), activation)
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, height), min(box.right, width)
     heat[top:bottom, left:right] += strength[
         top - box.top : bottom - box.top, left - box.left : right - box.left
     ]
+
+
+def _moved(strength: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    """Move a map's enlargement by the offset; what is uncovered takes the map's edge."""
+    if activation.offset == (0.0, 0.0):
+        return strength
+    (height, width), (rows, columns) = strength.shape, activation.map.shape
+    down, right = activation.offset
+    move = np.array([[1, 0, right * width / columns], [0, 1, down * height / rows]])
+    moved = cv2.warpAffine(strength, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.float32)
 
 
 def _scaled(activation: Activation, height: int, width: int) -> Box:

@@ -92,6 +92,8 @@ class Classifier:
         bundles: The bundles.
         members: The loaded members, in order.
         forms: The different forms of picture the members see; a batch is wanted in each.
+        offsets: How far from where each member's maps show something that lies, in cells down and
+            to the right; none over several views, whose offsets cancel out.
         classes: The codes, in the order of the logits.
         taxonomy: Name of the set of diagnoses, where it is a known one.
         shares: The classes' shares in the training data.
@@ -136,6 +138,9 @@ class Classifier:
             streams=streams,
         )
         self.forms = different_forms(self.members)
+        self.offsets = tuple(
+            member.cell_offset if len(self.views) == 1 else (0.0, 0.0) for _, member in pairs
+        )
         self._references = [each for bundle in self.bundles for each in references_of(bundle)]
         if any(self._references):
             self.require("embedding", "statistics of training pictures")

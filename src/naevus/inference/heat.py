@@ -1,17 +1,58 @@
-"""Where in a picture a classifier sees a diagnosis, for pictures whose mask is given."""
+"""Where in a picture a classifier sees a diagnosis."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from naevus.datasets.forms import arrange, decoding_side
 from naevus.images.heat import Activation, heat_over
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.inference.classifier import Classifier
+    from naevus.images.geometry import Box
+    from naevus.inference.classifier import Answers, Classifier
+
+
+class ActivationMaps(NamedTuple):
+    """A network's class activation maps (C x h x w), and where they lie (`Activation`)."""
+
+    maps: NDArray[np.float32]
+    box: Box
+    frame: tuple[int, int]
+    offset: tuple[float, float]
+
+    def of(self, number: int) -> Activation:
+        """Return the map of one class."""
+        return Activation(self.maps[number], self.box, self.frame, self.offset)
+
+
+def activation_maps(
+    classifier: Classifier,
+    answers: Answers,
+    number: int,
+    places: Sequence[tuple[Box, tuple[int, int]]],
+) -> tuple[ActivationMaps, ...] | None:
+    """Return each network's maps of one picture; None where a network has none.
+
+    Args:
+        classifier: Whose maps they are.
+        answers: What it says of a batch.
+        number: Which picture of the batch.
+        places: For each of its forms where the square lies, in a frame of so many rows and columns.
+    """
+    if answers.activations is None:
+        return None
+    place_of = dict(zip(classifier.forms, places, strict=True))
+    return tuple(
+        ActivationMaps(maps[number], *place_of[member.form], offset)
+        for maps, member, offset in zip(
+            answers.activations, classifier.members, classifier.offsets, strict=True
+        )
+    )
 
 
 def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
@@ -24,10 +65,10 @@ def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
 def heat_map(
     classifier: Classifier, pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, code: str
 ) -> NDArray[np.float32] | None:
-    """Return where the classifier sees a diagnosis (`images.heat`).
+    """Return where a classifier sees a diagnosis in a picture whose mask is given.
 
     Args:
-        classifier: Whose activation maps are laid over the picture.
+        classifier: Whose activation maps are laid over the picture (`images.heat`).
         pixels: H x W x 3, as fine as `side_for` asks.
         mask: The lesion; None where the classifier was given none.
         code: Of the diagnosis.
@@ -36,14 +77,10 @@ def heat_map(
         H x W, 0..1; None where a network has no map that adds up to its answer.
     """
     height, width = pixels.shape[:2]
-    seen = {form: arrange(pixels, mask, form) for form in classifier.forms}
-    squares = [rendered.pixels[None] for rendered in seen.values()]
-    maps = classifier.answers(squares).activations
-    if maps is None:
+    seen = [arrange(pixels, mask, form) for form in classifier.forms]
+    answers = classifier.answers([each.pixels[None] for each in seen])
+    found = activation_maps(classifier, answers, 0, [(each.box, (height, width)) for each in seen])
+    if found is None:
         return None
-    place = classifier.classes.index(code)
-    activations = [
-        Activation(of_member[0, place], seen[member.form].box, (height, width))
-        for of_member, member in zip(maps, classifier.members, strict=True)
-    ]
-    return heat_over(activations, height, width)
+    number = classifier.classes.index(code)
+    return heat_over([maps.of(number) for maps in found], height, width)

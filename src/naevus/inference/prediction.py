@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.images.heat import Activation, heat_over
+from naevus.images.heat import heat_over
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.images.geometry import Box
+    from naevus.inference.heat import ActivationMaps
     from naevus.inference.looks import Picture
 
 NOTICE = "For research only: not a medical device, never a diagnosis."
@@ -34,14 +35,6 @@ class Refused(NamedTuple):
     image_id: str
     path: str
     problem: str
-
-
-class ActivationMaps(NamedTuple):
-    """A network's class activation maps (C x h x w), and where its square lies in a frame."""
-
-    maps: NDArray[np.float32]
-    box: Box
-    frame: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +124,8 @@ class Prediction:
     ) -> NDArray[np.float32] | None:
         """Return the class activation map of a class, laid over the picture.
 
-        It is exact: where there is one network, its mean over the square that the network saw is
-        the class's logit. Of several networks it is the mean.
+        It is exact: the mean of a network's map over its places is the class's logit. Of several
+        networks it is the mean, each map drawn where what it shows was measured to lie.
 
         Args:
             code: The class.
@@ -155,7 +148,7 @@ class Prediction:
             return None
         number = classes.index(code)
         return heat_over(
-            [Activation(each.maps[number], each.box, each.frame) for each in self.activations],
+            [maps.of(number) for maps in self.activations],
             self.height if height is None else height,
             self.width if width is None else width,
         )

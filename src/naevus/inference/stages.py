@@ -17,8 +17,9 @@ from naevus.images.geometry import box_of, reduced, resize
 from naevus.images.heat import glowing
 from naevus.images.masks import area_share, draw_outline, plausible
 from naevus.images.read import write_png
+from naevus.inference.heat import activation_maps
 from naevus.inference.looks import Cut, Look, cut_for, look, stacked
-from naevus.inference.prediction import ActivationMaps, Prediction, Refused
+from naevus.inference.prediction import Prediction, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -221,19 +222,7 @@ class Job:
             flags=explained((*finished.flags, *outlier_flags(unlike))),
             embedding=None if embeddings is None else embeddings[number],
             taxonomy=classifier.taxonomy,
-            activations=self._activations(answers, finished.cut, number),
-        )
-
-    def _activations(
-        self, answers: Answers, cut: Cut, number: int
-    ) -> tuple[ActivationMaps, ...] | None:
-        classifier = self.plan.classifier
-        if answers.activations is None or classifier is None:
-            return None
-        places = dict(zip(classifier.forms, cut.boxes, strict=True))
-        return tuple(
-            ActivationMaps(maps[number], *places[member.form])
-            for maps, member in zip(answers.activations, classifier.members, strict=True)
+            activations=activation_maps(classifier, answers, number, finished.cut.boxes),
         )
 
     def _write_heat(self, diagnosed: _Diagnosed) -> None:

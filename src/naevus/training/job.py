@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -16,8 +17,10 @@ from naevus.datasets.folds import inner_split
 from naevus.datasets.pixelstore import Form, PixelStore, Source
 from naevus.errors import DataError, RunError
 from naevus.files import atomic, sha256_of, write_text
+from naevus.images.geometry import resize
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.inference.offset import cell_offset
 from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 WEIGHTS = "weights.safetensors"
+_MEASURED = 200
+"""Pictures that tell how far a network's activation maps lie beside what they show."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
     if fabric.is_global_zero:
         save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
         assert isinstance(trainer.used, Preprocessed)
-        export_fold(run, fold, learning, trainer.used)
+        export_fold(run, fold, learning, trainer.used, material)
         predict_held_out(run, fold, material)
 
 
@@ -199,6 +204,7 @@ def export_fold(
     fold: int,
     learning: SegmentationLearning | ClassificationLearning,
     network: Preprocessed,
+    material: Material,
 ) -> Bundle:
     """Write a fold's bundle: the graph with its preprocessing, and what it needs to be used."""
     config = run.config
@@ -208,7 +214,14 @@ def export_fold(
     trained: dict[str, Any] = {}
     if isinstance(learning, ClassificationLearning):
         codes = learning.taxonomy.codes
-        trained = {"weights": learning.weights.tolist(), "shares": learning.shares.tolist()}
+        store, side = material.stores["pictures"], config.input_size
+        ids = sorted(set(run.folds.held_out(fold)).intersection(store.ids))[:_MEASURED]
+        pixels = [resize(store[image_id], side, side) for image_id in ids]
+        trained = {
+            "weights": learning.weights.tolist(),
+            "shares": learning.shares.tolist(),
+            "cell_offset": cell_offset(graph, np.stack(pixels)) if pixels else (0.0, 0.0),
+        }
     member = member_entry(config, "network.onnx", (fold,), **trained)
     provenance = {
         "naevus": __version__,

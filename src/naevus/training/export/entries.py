@@ -23,7 +23,7 @@ def member_entry(
         config: Its recipe.
         file: Its graph in the bundle.
         folds: The folds it did not train on.
-        more: Precision; of a classifier its weights and shares.
+        more: Precision; of a classifier its weights, its shares and the offset of its maps.
     """
     return {
         "file": file,
@@ -34,16 +34,21 @@ def member_entry(
     }
 
 
-def stored_entry(member: TrainedMember, file: str, precision: Precision) -> dict[str, Any]:
+def stored_entry(
+    member: TrainedMember, file: str, precision: Precision, **measured: Any
+) -> dict[str, Any]:
     """Return the entry of a trained member whose numbers are stored so.
 
     Args:
         member: The network.
         file: Its graph in the bundle.
         precision: How the graph's numbers are stored.
+        measured: What was measured on the graph.
     """
     trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
-    return member_entry(member.config, file, member.folds, precision=precision, **trained)
+    return member_entry(
+        member.config, file, member.folds, precision=precision, **trained, **measured
+    )
 
 
 def task_entry(

@@ -12,6 +12,7 @@ from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.reference import REFERENCE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import RunError
+from naevus.inference.offset import cell_offset
 from naevus.training.export.answers import diagnosing_entry, outlining_entry
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
 from naevus.training.export.combination import combine, judges
@@ -155,10 +156,10 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
             for number, each in enumerate(graphs):
                 name = f"{part.task}-{number}.onnx"
                 files[name] = folder / name
-                checked = _make(each, files[name], part.sources, precision, wishes)
-                told.checked(checked)
-                require(checked.graph, checked.origin)
-                entries.append(stored_entry(each.member, name, precision))
+                made = _make(each, files[name], part.sources, precision, wishes)
+                told.checked(made.checked)
+                require(made.checked.graph, made.checked.origin)
+                entries.append(stored_entry(each.member, name, precision, **made.measured))
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
@@ -168,6 +169,13 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 files |= {place.name: place} if place.exists() else {}
                 steps.one()
         return write_bundle(out, BundleSpec.model_validate(says), files)
+
+
+class _Made(NamedTuple):
+    """A graph in its place: how it agrees with its network, and what was measured on it."""
+
+    checked: Checked
+    measured: dict[str, Any]
 
 
 class _Steps:
@@ -196,7 +204,7 @@ def _make(
     sources: Mapping[Path, Pictures],
     precision: Precision,
     wishes: Wishes,
-) -> Checked:
+) -> _Made:
     """Put a member's graph in its place, and compare it with its network."""
     member = graphs.member
     pixels = squares(
@@ -211,7 +219,10 @@ def _make(
         stored = compare(plain, graph_answers(member, graphs.path(kept), pixels))
     shutil.copyfile(graphs.path(kept), place)
     size = place.stat().st_size
-    return Checked(place.name, member.origin, bool(member.folds), size, kept, graph, stored)
+    checked = Checked(place.name, member.origin, bool(member.folds), size, kept, graph, stored)
+    if not member.classes:
+        return _Made(checked, {})
+    return _Made(checked, {"cell_offset": cell_offset(graphs.path("fp32"), pixels)})
 
 
 def _evidence(

@@ -1,0 +1,84 @@
+"""How far a network's activation maps lie beside what they show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from naevus.images.geometry import resize
+from naevus.inference.engines import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Maps = NDArray[np.float32]
+
+_STEPS: Final = 10  # in which a cell is moved
+_BATCH: Final = 16
+_FEWEST: Final = 4
+"""Cells a side; a coarser map does not tell by how much of a cell it is off."""
+
+
+def cell_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Measure how far below and to the right of where a network's maps show something that lies.
+
+    Where layers pad one side only, as TensorFlow's do, a cell of the last map has seen pixels that
+    lie beside its place; by how much, training decides. A picture turned by half shows it: of maps
+    that lie off, those of the turned picture, turned back, lie off the other way. The answer is the
+    half of what has to be moved between the two, so that they are most alike (their correlation,
+    the mean over pictures).
+
+    Args:
+        graph: A classifier's ONNX file.
+        pixels: N x S x S x 3, what it is measured on.
+
+    Returns:
+        Cells down and to the right, in tenths, each within a cell; 0 where the graph has no maps,
+        or such of fewer than 4 cells a side.
+    """
+    engine = open_engine(graph)
+    if "cam" not in engine.outputs:
+        return 0.0, 0.0
+    pairs: list[tuple[Maps, Maps]] = []
+    for start in range(0, len(pixels), _BATCH):
+        batch = np.ascontiguousarray(pixels[start : start + _BATCH])
+        seen = engine.run(batch)
+        turned = engine.run(np.ascontiguousarray(batch[:, ::-1, ::-1]))
+        if min(seen["cam"].shape[2:]) < _FEWEST:
+            return 0.0, 0.0
+        told = np.arange(len(batch)), seen["logits"].argmax(axis=1)
+        pairs += zip(seen["cam"][told], turned["cam"][told][:, ::-1, ::-1], strict=True)
+    upright, back = (np.stack([_fine(pair[side]) for pair in pairs]) for side in (0, 1))
+    moves = [(down, right) for down in _moves() for right in _moves()]
+    down, right = max(moves, key=lambda move: _likeness(upright, back, move))
+    return down / _STEPS, right / _STEPS
+
+
+def _moves() -> Iterator[int]:
+    """Yield moves within a cell, the smallest first: of two equally good ones that is kept."""
+    yield from sorted(range(-_STEPS, _STEPS + 1), key=abs)
+
+
+def _fine(cells: Maps) -> Maps:
+    """Return a map with `_STEPS` pixels for each of its cells."""
+    rows, columns = cells.shape
+    return resize(cells, rows * _STEPS, columns * _STEPS)
+
+
+def _likeness(upright: Maps, back: Maps, move: tuple[int, int]) -> float:
+    """Return the mean correlation of maps N x H x W moved forth with others moved as far back."""
+    one, other = _middle(upright, *move), _middle(back, -move[0], -move[1])
+    one = one - one.mean((1, 2), keepdims=True)
+    other = other - other.mean((1, 2), keepdims=True)
+    norm = np.sqrt(np.square(one).sum((1, 2)) * np.square(other).sum((1, 2)))
+    return float(np.mean((one * other).sum((1, 2)) / np.maximum(norm, np.finfo(np.float32).tiny)))
+
+
+def _middle(maps: Maps, down: int, right: int) -> Maps:
+    """Return what is in the middle of maps that were moved: all but a cell on each side."""
+    (_, height, width), edge = maps.shape, _STEPS
+    return maps[:, edge - down : height - edge - down, edge - right : width - edge - right]
