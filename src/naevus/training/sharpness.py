@@ -6,8 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from torch.nn.utils import get_total_norm
+
+from naevus.training.batchnorm import momentum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,20 +31,15 @@ def uphill(network: nn.Module, radius: float) -> Iterator[None]:
     """
     slopes = [(weight, weight.grad) for weight in network.parameters() if weight.grad is not None]
     length = float(get_total_norm([slope for _, slope in slopes]))
-    kinds = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-    norms = [(norm, norm.momentum) for norm in network.modules() if isinstance(norm, kinds)]
     stayed = [(weight, weight.detach().clone()) for weight, _ in slopes]
     with torch.no_grad():
         for weight, slope in slopes:
             weight.add_(slope, alpha=radius / max(length, 1e-12))
             weight.grad = None
-    for norm, _ in norms:
-        norm.momentum = 0.0
     try:
-        yield
+        with momentum(network, 0.0):
+            yield
     finally:
-        for norm, momentum in norms:
-            norm.momentum = momentum
         with torch.no_grad():
             for weight, before in stayed:
                 weight.copy_(before)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from naevus.errors import RunError
+from naevus.training.batchnorm import momentum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from naevus.training.export.members import TrainedMember
 
@@ -71,21 +71,13 @@ def estimate_statistics(network: nn.Module, pixels: NDArray[np.uint8]) -> None:
         pixels: Training pictures, unvaried.
     """
     network.eval()
-    layers = [
-        layer
-        for layer in network.modules()
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.track_running_stats
-    ]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch's word for the plain mean over batches
-        layer.train()
-    for batch in np.array_split(pixels, -(-len(pixels) // _BATCH)):
-        network(torch.from_numpy(np.ascontiguousarray(batch)))
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+    with momentum(network, None) as norms:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        for batch in np.array_split(pixels, -(-len(pixels) // _BATCH)):
+            network(torch.from_numpy(np.ascontiguousarray(batch)))
+    network.eval()
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
