@@ -12,8 +12,9 @@ Three questions, each answered by one table or more:
 - start: how soon a process of its own answers for one picture, and what it does until then;
 - memory: the peak of 1,000 pictures and of 10,000.
 
-Networks are EfficientNet-Lite0 and a U-Net on it with ImageNet weights, or those of finished runs,
-both on 192 px; pictures are drawn where the shared data are not there.
+Networks are EfficientNet-Lite0 and a U-Net on it with ImageNet weights, the latter taught for some
+seconds to outline as the built-in network does, or those of finished runs, both on 192 px; pictures
+are drawn where the shared data are not there.
 
     python benchmarks/bench_inference.py
     python benchmarks/bench_inference.py --only start --bundle naevus.naevus

@@ -14,13 +14,14 @@ import onnx
 import torch
 from torch.nn import functional
 
-from naevus.bundles.bundle import find_bundles, write_bundle
+from naevus.bundles.bundle import BUILTIN, Bundle, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.forms import Form, arrange
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import ConfigError
-from naevus.images.read import read, read_mask
+from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
+from naevus.inference.segmenter import Segmenter
 from naevus.taxonomy import ISIC2018
 from naevus.training.export.graph import export_onnx, write_onnx
 from naevus.training.export.members import open_member
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.bundle import Bundle
     from naevus.inference.engines import Precision
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
@@ -43,6 +43,7 @@ SIZE = 192
 """Side of what the networks see, in pixels, as in ``recipes/segmentation.toml``."""
 
 DRAWN = 64
+TAUGHT, STEPS = 32, 60
 CALIBRATED = 24
 
 
@@ -73,14 +74,14 @@ def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -
     Args:
         folder: Where files go.
         runs: Finished runs, for their networks; of a task without one, the recipe's network is
-            built, its segmenter's last layer fitted to drawn lesions so that masks are regions.
+            built, its segmenter taught for some seconds so that masks are like those of use.
         bundles: What is shipped; none: the networks in 8 bits (in 16 where NNCF is absent).
     """
     networks: dict[str, Preprocessed] = {
         run.config.task: open_member(run, run.finished()[0]).network for run in opened(runs)
     }
     if "segmentation" not in networks:
-        networks["segmentation"] = untrained_segmenter(folder)
+        networks["segmentation"] = taught_segmenter(folder)
     if "classification" not in networks:
         networks["classification"] = Preprocessed(build_classifier()).eval()
     graphs: dict[str, Path] = {}
@@ -100,38 +101,25 @@ def opened(runs: Sequence[Path]) -> list[Run]:
     return [Run.open(path) for path in runs]
 
 
-def untrained_segmenter(folder: Path) -> Preprocessed:
-    """Return the recipe's U-Net, its last layer fitted to drawn lesions by least squares."""
-    network = Preprocessed(
-        build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]})
-    ).eval()
-    (head,) = [
-        layer
-        for layer in network.network.network.segmentation_head  # type: ignore[union-attr]
-        if isinstance(layer, torch.nn.Conv2d)
-    ]
-    seen: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    data = drawn_data(folder)
-    pictures = sorted((data / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))[:8]
-    truth = data / "ISIC2018_Task1_Training_GroundTruth"
-    squash = Form("squash", SIZE)
-    pixels = np.stack([arrange(read(path), None, squash).pixels for path in pictures])
-    masks = [read_mask(truth / f"{path.stem}_segmentation.png") for path in pictures]
-    wanted = np.stack([cv2.resize(mask.astype(np.float32), (SIZE, SIZE)) for mask in masks])
-    with torch.inference_mode():
-        network(torch.from_numpy(pixels))
-    hook.remove()
-    # Every pixel's 3 x 3 neighbourhood of features, and 1 for the bias.
-    columns = functional.unfold(seen[0], 3, padding=1).transpose(1, 2).flatten(0, 1)[::7]
-    columns = torch.cat([columns, torch.ones(len(columns), 1)], dim=1)
-    answers = 8 * torch.from_numpy(wanted).flatten()[::7, None] - 4
-    weights = torch.linalg.lstsq(columns, answers).solution[:, 0]
-    assert head.bias is not None
-    with torch.no_grad():
-        head.weight.copy_(weights[:-1].reshape(head.weight.shape))
-        head.bias.fill_(float(weights[-1]))
-    return network
+def taught_segmenter(folder: Path) -> Preprocessed:
+    """Return the recipe's U-Net, briefly taught to outline as the built-in network does.
+
+    How long a mask takes hangs on how ragged it is, and a crop's reading on how small: so masks
+    are to be like those that are drawn in use.
+    """
+    network = Preprocessed(build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]}))
+    pictures = squares([*small(folder, TAUGHT), *originals(folder, TAUGHT)], SIZE)
+    logits = Segmenter(Bundle.read(BUILTIN)).logits([pictures])
+    pixels, wanted = torch.from_numpy(pictures), torch.from_numpy(logits).sigmoid()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    chance = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        chosen = torch.randint(len(pixels), (8,), generator=chance)
+        answers = functional.interpolate(network(pixels[chosen])[:, None], wanted.shape[1:])[:, 0]
+        optimiser.zero_grad()
+        functional.binary_cross_entropy_with_logits(answers, wanted[chosen]).backward()
+        optimiser.step()
+    return network.eval()
 
 
 def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
