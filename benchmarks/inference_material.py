@@ -102,22 +102,22 @@ def opened(runs: Sequence[Path]) -> list[Run]:
 
 
 def taught_segmenter(folder: Path) -> Preprocessed:
-    """Return the recipe's U-Net, briefly taught to outline as the built-in network does.
+    """Return the recipe's U-Net, briefly taught to outline as the built-in network does at `SIZE`.
 
     How long a mask takes hangs on how ragged it is, and a crop's reading on how small: so masks
     are to be like those that are drawn in use.
     """
+    torch.manual_seed(0)
     network = Preprocessed(build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]}))
     pictures = squares([*small(folder, TAUGHT), *originals(folder, TAUGHT)], SIZE)
     logits = Segmenter(Bundle.read(BUILTIN)).logits([pictures])
     pixels, wanted = torch.from_numpy(pictures), torch.from_numpy(logits).sigmoid()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    chance = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
-        chosen = torch.randint(len(pixels), (8,), generator=chance)
-        answers = functional.interpolate(network(pixels[chosen])[:, None], wanted.shape[1:])[:, 0]
+        chosen = torch.randint(len(pixels), (8,))
         optimiser.zero_grad()
-        functional.binary_cross_entropy_with_logits(answers, wanted[chosen]).backward()
+        loss = functional.binary_cross_entropy_with_logits(network(pixels[chosen]), wanted[chosen])
+        loss.backward()
         optimiser.step()
     return network.eval()
 

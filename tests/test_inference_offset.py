@@ -1,17 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
+from naevus.inference import offset
 from naevus.inference.offset import cell_offset
 from tests.onnx_graphs import write_classifier, write_displaced, write_explained
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 SIZE, CELL = 50, 10
@@ -35,6 +35,22 @@ def test_tells_how_far_from_its_cell_a_thing_lies(down: int, right: int, tmp_pat
 def test_where_nothing_tells_nothing_is_moved(tmp_path: Path) -> None:
     graph = write_displaced(tmp_path / "g.onnx", size=SIZE, cell=CELL, down=5, right=5)
     assert cell_offset(graph, np.zeros((3, SIZE, SIZE, 3), np.uint8)) == (0, 0)
+    assert cell_offset(graph, photographs(SIZE)[:0]) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unlike_maps_do_not_tell(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(seed)
+
+    class Random:
+        outputs = ("logits", "cam")
+
+        def run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            maps = chance.normal(size=(len(pixels), 2, 5, 5)).astype(np.float32)
+            return {"logits": maps.mean((2, 3)), "cam": maps}
+
+    monkeypatch.setattr(offset, "open_engine", lambda _graph: Random())
+    assert cell_offset(Path("any"), photographs(SIZE)) == (0, 0)
 
 
 def test_a_graph_without_maps_or_with_coarse_ones_has_none(tmp_path: Path) -> None:

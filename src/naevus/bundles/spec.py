@@ -75,8 +75,8 @@ class ClassifierMember(Member):
     Attributes:
         weights: w_c, how much more than its share each class counted in training.
         shares: π_c, the classes' shares in the training data; they sum to 1.
-        cell_offset: How far below and to the right of where its activation maps show something
-            that lies, in cells of the maps (`inference.offset`).
+        cell_offset: Where a thing lies, seen from where its activation maps show it: cells down,
+            cells to the right (`inference.offset`).
     """
 
     weights: tuple[Positive, ...]

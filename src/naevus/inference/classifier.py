@@ -92,8 +92,8 @@ class Classifier:
         bundles: The bundles.
         members: The loaded members, in order.
         forms: The different forms of picture the members see; a batch is wanted in each.
-        offsets: How far from where each member's maps show something that lies, in cells down and
-            to the right; none over several views, whose offsets cancel out.
+        offsets: Where a thing lies, seen from where each member's maps show it: cells down and to
+            the right (`inference.offset`); 0 over several views, whose offsets cancel out.
         classes: The codes, in the order of the logits.
         taxonomy: Name of the set of diagnoses, where it is a known one.
         shares: The classes' shares in the training data.

@@ -124,8 +124,9 @@ class Prediction:
     ) -> NDArray[np.float32] | None:
         """Return the class activation map of a class, laid over the picture.
 
-        It is exact: the mean of a network's map over its places is the class's logit. Of several
-        networks it is the mean, each map drawn where what it shows was measured to lie.
+        The mean of a network's map over its places is the class's logit but for temperature and a
+        constant. Of several networks it is the mean, each map drawn where what it shows was
+        measured to lie.
 
         Args:
             code: The class.

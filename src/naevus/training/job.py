@@ -215,7 +215,8 @@ def export_fold(
     if isinstance(learning, ClassificationLearning):
         codes = learning.taxonomy.codes
         store, side = material.stores["pictures"], config.input_size
-        ids = sorted(set(run.folds.held_out(fold)).intersection(store.ids))[:_MEASURED]
+        there = sorted(set(run.folds.held_out(fold)).intersection(store.ids))
+        ids = there[:: -(-len(there) // _MEASURED) or 1]  # spread over the fold
         pixels = [resize(store[image_id], side, side) for image_id in ids]
         trained = {
             "weights": learning.weights.tolist(),

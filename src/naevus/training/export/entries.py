@@ -43,7 +43,7 @@ def stored_entry(
         member: The network.
         file: Its graph in the bundle.
         precision: How the graph's numbers are stored.
-        measured: What was measured on the graph.
+        measured: What was measured on its graph in 32 bits.
     """
     trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
     return member_entry(

@@ -55,7 +55,8 @@ class Wishes:
         calibration: Answers of the combination of classifiers to pictures that none of them saw,
             like an ``oof.parquet``; None: an average's own, else the runs' out-of-fold answers.
         measure: Whether every precision's cost is measured on all held-out pictures.
-        checked: On how many pictures each graph is compared with its network.
+        checked: On how many pictures each graph is compared with its network, and it is measured
+            where its maps lie.
         calibrated: From how many pictures the ranges of 8 bits are taken.
     """
 
@@ -205,7 +206,7 @@ def _make(
     precision: Precision,
     wishes: Wishes,
 ) -> _Made:
-    """Put a member's graph in its place, and compare it with its network."""
+    """Put a member's graph in its place, compare it with its network, measure where maps lie."""
     member = graphs.member
     pixels = squares(
         sources[member.run.folder], _checking(member, wishes), member.config.input_size
