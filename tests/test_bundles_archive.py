@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import stat
+import tracemalloc
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from naevus.bundles.archive import Limits, archives_folder, pack, unpacked
-from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
+from naevus.bundles.bundle import Bundle, _replace, find_bundles, write_bundle
+from naevus.bundles.spec import MANIFEST
 from naevus.errors import BundleError, NaevusError
 from naevus.files import cache_folder, sha256
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
@@ -92,6 +94,9 @@ def test_what_is_no_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> No
         pack(bundle.folder, bundle.spec, tmp_path / "one.zip")
 
 
+_INFLATED = 1 << 26  # and a little more than is asked of a bomb
+
+
 def rewritten(path: Path, change: Callable[[zipfile.ZipFile], None], *leave_out: str) -> Path:
     """The archive again, without some files and with a change."""
     other = path.with_name("other.naevus")
@@ -161,6 +166,54 @@ def test_a_bomb_is_refused_before_anything_is_written(packed: Path, cache: Path)
     with pytest.raises(BundleError, match="would become"):
         Bundle.read(rewritten(packed, bomb, "MODEL_CARD.md"))
     assert not cache.exists()
+
+
+def test_no_more_of_a_manifest_is_inflated_than_it_claims(packed: Path, tmp_path: Path) -> None:
+    def bomb(archive: zipfile.ZipFile) -> None:
+        archive.writestr(MANIFEST, b"{" + bytes(_INFLATED - 1), zipfile.ZIP_DEFLATED)
+
+    bombed = rewritten(packed, bomb, MANIFEST)
+    claim = tmp_path / "claim.naevus"
+    true, false = (size.to_bytes(4, "little") for size in (_INFLATED, 1 << 20))
+    assert bombed.read_bytes().count(true) == 2  # where the file begins, and in the list
+    claim.write_bytes(bombed.read_bytes().replace(true, false))
+    tracemalloc.start()
+    with pytest.raises(BundleError):
+        unpacked(claim)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < _INFLATED / 4
+
+
+def test_a_manifest_that_was_changed_in_the_cache_is_unpacked_again(packed: Path) -> None:
+    bundle = Bundle.read(packed)
+    manifest = bundle.folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"temperature": 1.0', '"temperature": 50.0'))
+    assert Bundle.read(bundle.folder).classifier.temperature == 50
+    assert Bundle.read(packed) == bundle
+
+
+def test_a_folder_with_more_than_a_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
+    place = write_bundle(tmp_path / "place", bundle.spec, files).folder
+    (place / "notes.txt").write_text("years of work")
+    with pytest.raises(BundleError, match=r"holds 'notes\.txt' beside a bundle"):
+        write_bundle(place, bundle.spec, files)
+    assert (place / "notes.txt").read_text() == "years of work"
+    (place / "notes.txt").unlink()
+    (place / MANIFEST).write_text("{")  # a damaged bundle is one
+    assert write_bundle(place, bundle.spec, files).sha256 == bundle.sha256
+
+
+def test_what_was_there_stays_where_it_cannot_be_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _replace(bundle.folder, tmp_path / "absent", tmp_path / "old")
+    assert Bundle.read(bundle.folder) == bundle
+
+
+def test_a_bundle_named_twice_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="named twice"):
+        find_bundles([bundle.folder, bundle.folder / "." / ".." / bundle.folder.name])
 
 
 def test_a_file_that_was_changed_is_refused(packed: Path) -> None:

@@ -297,6 +297,14 @@ def test_a_cut_off_jpeg_is_not_filled_with_grey(tmp_path: Path, shortest: int | 
         read(path, shortest=shortest)
 
 
+def test_a_strip_is_refused_whose_square_is_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    write_png(path, np.zeros((10, 600, 3), np.uint8))
+    with pytest.raises(PictureError, match="600 x 10 pixels, too long for the limit of 100,000"):
+        read(path, limits=Limits(pixels=100_000))
+    assert read(path, limits=Limits(pixels=200_000)).shape == (10, 600, 3)
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp", "a.webp"])
 def test_bombs_are_refused_from_the_header(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, name, {})

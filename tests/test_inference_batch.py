@@ -308,6 +308,32 @@ def test_a_damaged_part_is_made_again(
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])
+def test_pictures_that_were_taken_away_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, gone: str
+) -> None:
+    sources, out = find_pictures([pictures]), tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(sources, out, **wanted)
+    before = contents(out)
+    min((out / gone).iterdir()).unlink()
+    assert predict(sources, out, **wanted).reused < COUNT
+    assert contents(out) == before
+    assert predict(sources, out, **wanted).reused == COUNT
+
+
+def test_nothing_stays_of_a_picture_that_is_refused_now(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter
+) -> None:
+    out = tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(find_pictures([pictures]), out, **wanted)
+    (pictures / "ISIC_0000005.png").write_bytes(b"")
+    predict(find_pictures([pictures]), out, **wanted)
+    assert not list(out.glob("*/ISIC_0000005*"))
+    assert len(list(out.glob("*/ISIC_0000004*"))) == 3
+
+
 def test_a_changed_picture_is_predicted_again(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:

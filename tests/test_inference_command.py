@@ -190,3 +190,19 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures
     words = map(str, ("predict", pictures, *bundles, "--out", tmp_path / "out"))
     subprocess.run([sys.executable, "-c", NOTHING_MORE, *words], check=True)
     assert (tmp_path / "out" / "submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--part", "task3"), "--part tells which part of a split"),
+        (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops makes none"),
+    ],
+)
+def test_options_that_would_not_count_are_refused(
+    tmp_path: Path, pictures: Path, options: tuple[str, ...], problem: str
+) -> None:
+    result = call(pictures, *options, "--out", tmp_path / "out")
+    assert isinstance(result.exception, ConfigError)
+    assert problem in str(result.exception)
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from naevus.training.export.members import open_member
 from naevus.training.export.pictures import pictures_of, squares
+from naevus.training.export.provenance import training_data
 from naevus.training.job import Material
 from naevus.training.run import Run
 from naevus.training.selection import select_pictures
@@ -284,6 +286,16 @@ def test_the_card_tells_data_licence_and_limits(joined: Joined) -> None:
         "classification",
         "segmentation",
     ]
+
+
+def test_pictures_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None:
+    """Where every picture has a mask and a diagnosis, both tasks have one fingerprint."""
+    print_of = {"fingerprint": "the same", "layout": "folder", "pictures": 5}
+    told = training_data(
+        SimpleNamespace(config=runs[name].config, inputs=print_of)  # type: ignore[misc]
+        for name in ("answers", "outlines", "answers")
+    )
+    assert [each.task for each in told] == ["classification", "segmentation"]
 
 
 def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs: Any) -> None:

@@ -18,6 +18,10 @@ from naevus.errors import NaevusError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+# Asked for once, before there are threads: it can only be read by setting it.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -39,7 +43,7 @@ def atomic(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -148,9 +152,3 @@ def _unwritable(path: Path, error: OSError) -> NaevusError:
         f"{path}: cannot be written ({error.strerror or error})",
         "free some space or choose a folder you may write to",
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

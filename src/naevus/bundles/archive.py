@@ -97,9 +97,8 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             folder = archives_folder() / digest
-            if afresh or not folder.is_dir():
-                stream.seek(0)
-                _unpack(stream, path, folder, limits)
+            stream.seek(0)
+            _unpack(stream, path, folder, limits, afresh=afresh)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise BundleError(f"{path}: is no bundle, or damaged ({error})", EXPORT_AGAIN) from error
     except OSError as error:
@@ -124,13 +123,16 @@ def archives_folder() -> Path:
     return folder
 
 
-def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits) -> None:
+def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits, *, afresh: bool) -> None:
     with zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
         _check_entries(entries, path, limits)
         if MANIFEST not in archive.namelist():
             raise BundleError(f"{path}: holds no {MANIFEST}", EXPORT_AGAIN)
-        spec = parse_manifest(archive.read(MANIFEST), f"{path}: {MANIFEST}")
+        content = _manifest(archive)
+        if not afresh and _holds(folder, content):
+            return
+        spec = parse_manifest(content, f"{path}: {MANIFEST}")
         strangers = {entry.filename for entry in entries} - {MANIFEST, *spec.files}
         if strangers:
             raise BundleError(
@@ -144,6 +146,26 @@ def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits) -> None
                 f"{folder}: cannot be written ({error.strerror or error})",
                 "free some space, or set XDG_CACHE_HOME to a folder you may write to",
             ) from error
+
+
+def _manifest(archive: zipfile.ZipFile) -> bytes:
+    """Return the manifest's content; no more is inflated than its entry claims, which was checked.
+
+    ``ZipFile.read`` would inflate all there is before it looks at the claim.
+    """
+    with archive.open(MANIFEST) as stream:
+        return stream.read(archive.getinfo(MANIFEST).file_size)
+
+
+def _holds(folder: Path, manifest: bytes) -> bool:
+    """Tell whether an archive with this manifest lies unpacked there.
+
+    The manifest has the hashes of all other files, but its own stands nowhere.
+    """
+    try:
+        return (folder / MANIFEST).read_bytes() == manifest
+    except OSError:
+        return False
 
 
 def _fill(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], folder: Path) -> None:

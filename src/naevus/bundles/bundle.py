@@ -40,6 +40,7 @@ class Bundle:
 
         Raises:
             BundleError: It is absent, of another schema, incomplete, or a file was changed.
+            NaevusError: It is one file, and the cache cannot be written.
         """
         path = Path(path)
         if not path.is_file():
@@ -125,9 +126,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
             if path.suffix == SUFFIX:
                 pack(new, full, path)
             else:
-                if path.exists():
-                    path.rename(Path(temporary) / "old")
-                new.rename(path)
+                _replace(path, new, Path(temporary) / "old")
     except OSError as error:
         raise NaevusError(
             f"{path}: the bundle cannot be written ({error.strerror or error})",
@@ -137,7 +136,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
 
 
 def check_place(path: Path) -> None:
-    """Refuse a place for a new bundle that holds something else than a bundle.
+    """Refuse a place for a new bundle that holds something else than a bundle, or more than one.
 
     Raises:
         BundleError: It does.
@@ -150,6 +149,33 @@ def check_place(path: Path) -> None:
         replaceable = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
     if not replaceable:
         raise BundleError(f"{path} is there and is no bundle", "choose another place")
+    if path.is_dir():
+        others = {entry.name for entry in path.iterdir()} - _own_files(path)
+        if others:
+            raise BundleError(
+                f"{path} holds {min(others)!r} beside a bundle", "choose another place, or move it"
+            )
+
+
+def _own_files(folder: Path) -> set[str]:
+    """Return the names of a bundle's own files; of a damaged one all that may be of one."""
+    try:
+        return {MANIFEST, *parse_manifest((folder / MANIFEST).read_bytes(), "").files}
+    except (OSError, BundleError):
+        return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def _replace(path: Path, new: Path, old: Path) -> None:
+    """Put a new folder in the place of one that may be there; what was there stays if it fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
 
 
 BUILTIN = Path(__file__).with_name("builtin")
@@ -177,10 +203,15 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
         paths: Folders of bundles, ``.naevus`` files, or runs.
 
     Raises:
-        BundleError: One is neither a bundle nor a run with exported folds.
+        BundleError: One is neither a bundle nor a run with exported folds, or is named twice.
+        NaevusError: One is one file, and the cache cannot be written.
     """
     found: list[Bundle] = []
+    seen: set[Path] = set()
     for path in map(Path, paths):
+        if path.resolve() in seen:
+            raise BundleError(f"{path}: is named twice", "name each bundle once")
+        seen.add(path.resolve())
         if path.is_file() or (path / MANIFEST).exists():
             found.append(Bundle.read(path))
             continue

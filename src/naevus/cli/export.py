@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from naevus.cli.console import console, errors, progress
@@ -74,9 +75,11 @@ def export(
     from naevus.training.export.join import Told, Wishes, export_runs
     from naevus.training.run import Run
 
+    if len({folder.resolve() for folder in runs}) < len(runs):
+        raise DataError("a run is named twice", "name each run once")
     opened = [Run.open(folder) for folder in runs]
     wishes = Wishes(
-        folds=tuple(fold) if fold else None,
+        folds=tuple(dict.fromkeys(fold)) if fold else None,
         precision=precision,
         average=average,
         data=data,
@@ -91,7 +94,7 @@ def export(
         if checked:
             console.print(_table(checked))
     _tell(bundle.spec)
-    console.print(f"bundle: {out}", soft_wrap=True)
+    console.print(f"bundle: {out}", markup=False, soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
@@ -136,7 +139,10 @@ def _table(checked: list[Checked]) -> Table:
     for member in checked:
         size = f"{member.size / 1e6:.1f} MB"
         table.add_row(
-            member.file, member.origin, "fp32 graph : network", *_cells(member.graph, member)
+            member.file,
+            escape(member.origin),
+            "fp32 graph : network",
+            *_cells(member.graph, member),
         )
         if member.stored is not None:
             compared = f"{member.precision} ({size}) : fp32 graph"

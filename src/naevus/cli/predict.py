@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from naevus.cli.console import console, progress
+from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
     from naevus.inference.batch import Outcome
@@ -96,6 +97,12 @@ def predict(
     from naevus.inference.networks import open_networks
     from naevus.inference.stream import processors
 
+    if part is not None and split is None:
+        raise ConfigError("--part tells which part of a split", "name the split with --split")
+    if prevalence is not None and only is not None:
+        raise ConfigError(
+            f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
+        )
     sources = (
         inputs.find_pictures(pictures, without=out)
         if split is None
@@ -152,10 +159,10 @@ def _report(outcome: Outcome) -> None:
     networks = "1 network" if len(outcome.members) == 1 else f"{len(outcome.members)} networks"
     console.print(f"{pictures} predicted by {networks}:")
     for member in outcome.members:
-        console.print(f"  {member}")
+        console.print(f"  {member}", markup=False)
     if outcome.reused:
         console.print(f"{outcome.reused} of them were done before.")
     for path in outcome.files:
-        console.print(f"  {path}")
+        console.print(f"  {path}", markup=False)
     for refused in outcome.refused:
         console.print(f"refused: {refused.path}: {refused.problem}", markup=False, soft_wrap=True)

@@ -85,23 +85,15 @@ def glowing(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
 def _add(heat: NDArray[np.float32], activation: Activation) -> None:
     height, width = heat.shape
     box = _scaled(activation, height, width)
-    strength = _moved(resize(activation.map, box.height, box.width), activation)
+    strength = resize(activation.map, box.height, box.width)
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, height), min(box.right, width)
-    heat[top:bottom, left:right] += strength[
-        top - box.top : bottom - box.top, left - box.left : right - box.left
-    ]
-
-
-def _moved(strength: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    """Move a map's enlargement by the offset; what is uncovered takes the map's edge."""
-    if activation.offset == (0.0, 0.0):
-        return strength
-    (height, width), (rows, columns) = strength.shape, activation.map.shape
-    down, right = activation.offset
-    move = np.array([[1, 0, right * width / columns], [0, 1, down * height / rows]])
-    moved = cv2.warpAffine(strength, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.float32)
+    (rows, columns), (down, across) = activation.map.shape, activation.offset
+    # What the move uncovers takes the map's edge.
+    y = np.arange(top, bottom) - box.top - round(down * box.height / rows)
+    x = np.arange(left, right) - box.left - round(across * box.width / columns)
+    inside = np.ix_(y.clip(0, box.height - 1), x.clip(0, box.width - 1))
+    heat[top:bottom, left:right] += strength[inside]
 
 
 def _scaled(activation: Activation, height: int, width: int) -> Box:

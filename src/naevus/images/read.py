@@ -44,7 +44,8 @@ class Limits:
     """What is refused before anything is decoded.
 
     Args:
-        pixels: Most pixels (width x height) a picture may have.
+        pixels: Most pixels (width x height) a picture may have; the square of its longer side may
+            have twice as many.
         file_bytes: Most bytes its file may have.
     """
 
@@ -252,4 +253,11 @@ def _check_pixels(path: Path, image: ImageFile, limits: Limits) -> None:
             path,
             f"has {width:,} x {height:,} pixels, more than the limit of {limits.pixels:,}",
             "raise the limit on pixels, or save it smaller",
+        )
+    # A crop is square: round a lesion along all of a narrow strip it has its length squared.
+    if max(width, height) ** 2 > 2 * limits.pixels:
+        raise PictureError(
+            path,
+            f"has {width:,} x {height:,} pixels, too long for the limit of {limits.pixels:,}",
+            "raise the limit on pixels, or cut it to the lesion",
         )

@@ -118,7 +118,7 @@ def predict(
         todo = [
             number
             for number, key in enumerate(keys)
-            if not folder.is_done(key, embeddings=embeddings)
+            if not folder.is_done(key, _places(folder, plan), embeddings=embeddings)
         ]
         left = [pieces[number] for number in todo]
         reused = done = len(ordered) - sum(map(len, left))
@@ -159,12 +159,24 @@ def predict(
     )
 
 
+def _places(folder: OutFolder, plan: Plan) -> list[Callable[[str], Path]]:
+    """Return where the pictures go that are made of each picture."""
+    made = (
+        (folder.mask, plan.masks),
+        (folder.crop, bool(plan.forms)),
+        (folder.heatmap, plan.heatmaps),
+    )
+    return [place for place, wanted in made if wanted]
+
+
 def _write_parts(
     folder: OutFolder, key: str, plan: Plan, schema: Schema, said: Sequence[Prediction | Refused]
 ) -> None:
     """Write what a batch came to; its rows last, for they tell that it is done."""
     rows = [each for each in said if isinstance(each, Prediction)]
     refused = sorted(each for each in said if isinstance(each, Refused))
+    for each in refused:
+        folder.forget(each.image_id)
     if plan.embeddings:
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), rows)
     write_part(folder.part(key), schema, rows, refused)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from naevus.errors import NaevusError
 from naevus.files import sha256_of, sweep, write_json, write_list
 from naevus.inference.prediction import Refused
-from naevus.inference.table import ids_in, is_part, is_whole
+from naevus.inference.table import ids_in, is_part, is_whole, predicted_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from naevus.datasets.forms import Source
@@ -141,9 +141,25 @@ class OutFolder:
         ):
             sweep(folder)
 
-    def is_done(self, key: str, *, embeddings: bool = False) -> bool:
-        """Tell whether a batch's rows are there, and its embeddings where they are wanted."""
-        return is_part(self.part(key)) and (not embeddings or is_whole(self.embeddings_part(key)))
+    def is_done(
+        self, key: str, places: Sequence[Callable[[str], Path]] = (), *, embeddings: bool = False
+    ) -> bool:
+        """Tell whether a batch's rows are there, and what else is wanted of it.
+
+        Args:
+            key: Of the batch.
+            places: Where the pictures that are wanted of each of its predicted pictures go.
+            embeddings: Whether embeddings are wanted.
+        """
+        part = self.part(key)
+        if not is_part(part) or (embeddings and not is_whole(self.embeddings_part(key))):
+            return False
+        return all(place(name).exists() for place in places for name in predicted_in(part))
+
+    def forget(self, image_id: str) -> None:
+        """Take away the pictures that an earlier job made of one that is refused now."""
+        for place in (self.mask, self.crop, self.heatmap):
+            place(image_id).unlink(missing_ok=True)
 
     def stale_parts(self, keys: Sequence[str]) -> list[Path]:
         """Return parts of other batches than these."""

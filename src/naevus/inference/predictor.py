@@ -146,7 +146,7 @@ class Predictor:
 
         Args:
             pictures: Files or pixels, in any number and order; or a folder, for all pictures below
-                it, by id.
+                it, by id. Pixels must stay as they are until their prediction is there.
             errors: What is done about a file that cannot be read. ``raise``: the stream ends with
                 its error. ``yield``: a `Refused` with its id, path and problem stands in its place.
 

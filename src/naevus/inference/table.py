@@ -117,8 +117,13 @@ def refused_in(path: Path) -> list[Refused]:
 
 def ids_in(path: Path) -> list[str]:
     """Return the ids of a part's pictures, predicted and refused."""
+    return predicted_in(path) + [refused.image_id for refused in refused_in(path)]
+
+
+def predicted_in(path: Path) -> list[str]:
+    """Return the ids of a part's predicted pictures."""
     ids: list[str] = read_rows(path, ["image_id"]).column(0).to_pylist()
-    return ids + [refused.image_id for refused in refused_in(path)]
+    return ids
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -105,8 +105,8 @@ def _all_square(paths: Iterable[str]) -> bool:
 
 
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
-    """Return what runs learnt from, each data set once."""
-    found: dict[str, TrainingData] = {}
+    """Return what runs learnt from, each data set once for a task."""
+    found: dict[tuple[str, str], TrainingData] = {}
     for run in runs:
         config, layout = run.config, run.inputs["layout"]
         parts = config.data.parts or (USUAL_PART[config.task],)
@@ -115,7 +115,7 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
         )
         known = [_SOURCES[key] for key in keys if key in _SOURCES]
         whole = len(known) == len(keys)
-        found[run.inputs["fingerprint"]] = TrainingData(
+        found[config.task, run.inputs["fingerprint"]] = TrainingData(
             task=config.task,
             name=" and ".join(each.name for each in known)
             if whole
