@@ -94,7 +94,7 @@ def test_what_is_no_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> No
         pack(bundle.folder, bundle.spec, tmp_path / "one.zip")
 
 
-_INFLATED = 1 << 26  # and a little more than is asked of a bomb
+_INFLATED = 1 << 26  # bytes of a manifest that claims fewer
 
 
 def rewritten(path: Path, change: Callable[[zipfile.ZipFile], None], *leave_out: str) -> Path:

@@ -38,8 +38,9 @@ from naevus.training.export.check import Agreement, Answers, compare, network_an
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from naevus.training.export.members import open_member
-from naevus.training.export.pictures import pictures_of, squares
+from naevus.training.export.pictures import pictures_of
 from naevus.training.export.provenance import training_data
+from naevus.training.export.squares import squares
 from naevus.training.job import Material
 from naevus.training.run import Run
 from naevus.training.selection import select_pictures

@@ -136,7 +136,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
 
 
 def check_place(path: Path) -> None:
-    """Refuse a place for a new bundle that holds something else than a bundle, or more than one.
+    """Refuse a place for a new bundle that holds something else, or other files beside a bundle.
 
     Raises:
         BundleError: It does.

@@ -154,7 +154,7 @@ class OutFolder:
         part = self.part(key)
         if not is_part(part) or (embeddings and not is_whole(self.embeddings_part(key))):
             return False
-        return all(place(name).exists() for place in places for name in predicted_in(part))
+        return all(place(name).exists() for name in predicted_in(part) for place in places)
 
     def forget(self, image_id: str) -> None:
         """Take away the pictures that an earlier job made of one that is refused now."""

@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -17,7 +16,6 @@ from naevus.datasets.folds import inner_split
 from naevus.datasets.pixelstore import Form, PixelStore, Source
 from naevus.errors import DataError, RunError
 from naevus.files import atomic, sha256_of, write_text
-from naevus.images.geometry import resize
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.offset import cell_offset
@@ -26,6 +24,7 @@ from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
 from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx
+from naevus.training.export.squares import squares
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed
@@ -217,11 +216,10 @@ def export_fold(
         store, side = material.stores["pictures"], config.input_size
         there = sorted(set(run.folds.held_out(fold)).intersection(store.ids))
         ids = there[:: -(-len(there) // _MEASURED) or 1]  # spread over the fold
-        pixels = [resize(store[image_id], side, side) for image_id in ids]
         trained = {
             "weights": learning.weights.tolist(),
             "shares": learning.shares.tolist(),
-            "cell_offset": cell_offset(graph, np.stack(pixels)) if pixels else (0.0, 0.0),
+            "cell_offset": cell_offset(graph, squares(store, ids, side)) if ids else (0.0, 0.0),
         }
     member = member_entry(config, "network.onnx", (fold,), **trained)
     provenance = {

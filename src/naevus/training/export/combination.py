@@ -8,7 +8,8 @@ from naevus.errors import RunError
 from naevus.training.export.answers import Shipped
 from naevus.training.export.average import average, estimate_statistics
 from naevus.training.export.members import TrainedMember, open_member
-from naevus.training.export.pictures import pictures_of, squares
+from naevus.training.export.pictures import pictures_of
+from naevus.training.export.squares import squares
 from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.bundles.spec import Task
-    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.squares import Pictures
     from naevus.training.run import Run
 
 ESTIMATED = 512

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.section import Computed, Precision
     from naevus.datasets.records import Dataset
-    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.squares import Pictures
     from naevus.training.export.stored import StoredGraphs
 
 

@@ -20,22 +20,23 @@ from naevus.training.export.costs import choose, measured, variants
 from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import stored_entry, task_entry
 from naevus.training.export.heldout import Measuring, Variant, heldout_answers
-from naevus.training.export.pictures import squares
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
+from naevus.training.export.squares import squares
 from naevus.training.export.stored import StoredGraphs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.figures import PrecisionChoice
     from naevus.bundles.spec import Precision, Task
     from naevus.training.export.combination import Combination
     from naevus.training.export.members import TrainedMember
-    from naevus.training.export.pictures import Pictures
     from naevus.training.run import Run
 
 CHECKED, CALIBRATED = 200, 300
@@ -157,10 +158,14 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
             for number, each in enumerate(graphs):
                 name = f"{part.task}-{number}.onnx"
                 files[name] = folder / name
-                made = _make(each, files[name], part.sources, precision, wishes)
-                told.checked(made.checked)
-                require(made.checked.graph, made.checked.origin)
-                entries.append(stored_entry(each.member, name, precision, **made.measured))
+                ids, side = _checking(each.member, wishes), each.member.config.input_size
+                pixels = squares(part.sources[each.member.run.folder], ids, side)
+                checked = _make(each, files[name], pixels, precision)
+                told.checked(checked)
+                require(checked.graph, checked.origin)
+                entries.append(
+                    stored_entry(each.member, name, precision, **_measured(each, pixels))
+                )
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
@@ -170,13 +175,6 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 files |= {place.name: place} if place.exists() else {}
                 steps.one()
         return write_bundle(out, BundleSpec.model_validate(says), files)
-
-
-class _Made(NamedTuple):
-    """A graph in its place: how it agrees with its network, and what was measured on it."""
-
-    checked: Checked
-    measured: dict[str, Any]
 
 
 class _Steps:
@@ -200,17 +198,10 @@ class _Steps:
 
 
 def _make(
-    graphs: StoredGraphs,
-    place: Path,
-    sources: Mapping[Path, Pictures],
-    precision: Precision,
-    wishes: Wishes,
-) -> _Made:
-    """Put a member's graph in its place, compare it with its network, measure where maps lie."""
+    graphs: StoredGraphs, place: Path, pixels: NDArray[np.uint8], precision: Precision
+) -> Checked:
+    """Put a member's graph in its place, and compare it with its network on N pictures."""
     member = graphs.member
-    pixels = squares(
-        sources[member.run.folder], _checking(member, wishes), member.config.input_size
-    )
     plain = graph_answers(member, graphs.path("fp32"), pixels)
     graph = compare(network_answers(member, pixels), plain)
     # A graph that says something else is told of, but there is no use in making it smaller.
@@ -220,10 +211,14 @@ def _make(
         stored = compare(plain, graph_answers(member, graphs.path(kept), pixels))
     shutil.copyfile(graphs.path(kept), place)
     size = place.stat().st_size
-    checked = Checked(place.name, member.origin, bool(member.folds), size, kept, graph, stored)
-    if not member.classes:
-        return _Made(checked, {})
-    return _Made(checked, {"cell_offset": cell_offset(graphs.path("fp32"), pixels)})
+    return Checked(place.name, member.origin, bool(member.folds), size, kept, graph, stored)
+
+
+def _measured(graphs: StoredGraphs, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return what is measured on a classifier's graph: where its maps lie."""
+    if not graphs.member.classes:
+        return {}
+    return {"cell_offset": cell_offset(graphs.path("fp32"), pixels)}
 
 
 def _evidence(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.bundles.spec import Precision
-    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.squares import Pictures
     from naevus.training.export.stored import StoredGraphs
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from naevus.training.export.graph import export_onnx, write_onnx
-from naevus.training.export.pictures import squares
 from naevus.training.export.precision import to_fp16, to_int8
+from naevus.training.export.squares import squares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from naevus.bundles.spec import Precision
     from naevus.training.export.members import TrainedMember
-    from naevus.training.export.pictures import Pictures
+    from naevus.training.export.squares import Pictures
 
 
 class StoredGraphs:
