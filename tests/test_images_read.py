@@ -17,6 +17,7 @@ from naevus.errors import PictureError
 from naevus.images.geometry import squash
 from naevus.images.read import (
     PICTURE_SUFFIXES,
+    ImageBytes,
     Limits,
     probe,
     read,
@@ -458,3 +459,35 @@ def test_threads_read_together_and_leave_pillow_as_it_was(tmp_path: Path) -> Non
 
 def mean_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(float) - b).mean())
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_bytes_and_streams_are_read_as_the_file_is(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, name, {})
+    content = path.read_bytes()
+    stream = io.BytesIO(b"before" + content)
+    stream.seek(len(b"before"))
+    for held in (ImageBytes("upload 3", content), ImageBytes.from_stream(stream, "upload 3")):
+        np.testing.assert_array_equal(read(held), read(path))
+        assert read(held, shortest=40).shape == read(path, shortest=40).shape
+        assert probe(held) == probe(path)
+    assert not stream.closed
+
+
+def test_bytes_that_are_no_picture_are_named(tmp_path: Path) -> None:
+    content = saved(tmp_path, "a.png", {}).read_bytes()
+    for bad, problem in ((b"", "is empty"), (b"%PDF-1.7", "is not a"), (content[:90], "damaged")):
+        with pytest.raises(PictureError, match=f"upload 3: {problem}|upload 3: .*{problem}"):
+            read(ImageBytes("upload 3", bad))
+    few = Limits(file_bytes=len(content) - 1)
+    with pytest.raises(PictureError, match=r"upload 3: has .* bytes, more than the limit"):
+        ImageBytes.from_stream(io.BytesIO(content), "upload 3", few)
+    with pytest.raises(PictureError, match="more than the limit"):
+        probe(ImageBytes("upload 3", content), few)
+    text: Any = io.StringIO("text")
+    with pytest.raises(PictureError, match="gives text"):
+        ImageBytes.from_stream(text, "upload 3")
+    closed = io.BytesIO(content)
+    closed.close()
+    with pytest.raises(PictureError, match="cannot be read"):
+        ImageBytes.from_stream(closed, "upload 3")

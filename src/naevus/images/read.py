@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -28,12 +29,11 @@ from naevus.images import decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
     from numpy.typing import NDArray
     from PIL import Image
-    from PIL.ImageFile import ImageFile
+    from PIL.ImageFile import ImageFile as OpenedImage
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 """Suffixes of the files that are taken for pictures, in lower case."""
@@ -61,25 +61,72 @@ class Header(NamedTuple):
     format: str
 
 
+class DecodedImage(NamedTuple):
+    """An image as it was read.
+
+    Attributes:
+        pixels: H x W x 3, RGB; scaled where that was asked for.
+        header: Its own size and format.
+        flags: What a reader should know of the file: keys of `naevus.flags.FLAGS`.
+    """
+
+    pixels: NDArray[np.uint8]
+    header: Header
+    flags: tuple[str, ...]
+
+
 _DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """An image file that is held in memory, such as an upload; read as a file is.
+
+    Args:
+        name: What messages call it.
+        content: All bytes of the file.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def from_stream(cls, stream: BinaryIO, name: str, limits: Limits = _DEFAULT_LIMITS) -> Self:
+        """Take what a binary stream holds from where it stands; it is not closed.
+
+        Raises:
+            PictureError: It holds more than the limit, cannot be read, or gives text.
+        """
+        try:
+            content = stream.read(limits.file_bytes + 1)
+        except (OSError, ValueError) as error:
+            raise _unreadable(Path(name), error) from None
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise PictureError(Path(name), "gives text, not bytes", "open it in binary mode")
+        _check_bytes(Path(name), len(content), limits)
+        return cls(name, bytes(content))
+
+
+ImageFile = Path | ImageBytes
+"""What is read: a file, or its bytes."""
 _FETCH_AGAIN = "fetch it again from its source"
 
 
-def probe(path: Path, limits: Limits = _DEFAULT_LIMITS) -> Header:
+def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
     """Read a picture's header, decoding nothing.
 
     Raises:
         PictureError: The file is absent, empty, unreadable, not a picture, or beyond the limits.
     """
-    _check_file(path, limits)
-    with _opened(path) as stream, _named(path):
-        image = _open(path, stream)
-        _check_pixels(path, image, limits)
+    named, stream = _opened(path, limits)
+    with stream, _named(named):
+        image = _open(named, stream)
+        _check_pixels(named, image, limits)
         return Header(*decoders.shown_size(image), decoders.format_of(image))
 
 
 def read(
-    path: Path, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
+    path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
     """Read a whole picture: upright, transparency over white, 8 bits a channel.
 
@@ -98,12 +145,12 @@ def read(
     Raises:
         PictureError: As `probe`, or the file is cut off or damaged.
     """
-    return read_with_header(path, shortest=shortest, limits=limits)[0]
+    return read_with_header(path, shortest=shortest, limits=limits).pixels
 
 
 def read_with_header(
-    path: Path, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
-) -> tuple[NDArray[np.uint8], Header]:
+    path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
+) -> DecodedImage:
     """Read a whole picture as `read` does, and its header as `probe` does, opening it once.
 
     Raises:
@@ -112,10 +159,10 @@ def read_with_header(
     pixels, header = _decode(path, limits, shortest, decoders.over_white)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    return pixels, header
+    return DecodedImage(pixels, header, ())
 
 
-def read_grey(path: Path, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]:
+def read_grey(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """Read the values of a grey picture such as a mask; transparency is left aside.
 
     Returns:
@@ -129,11 +176,13 @@ def read_grey(path: Path, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]
         return pixels
     grey = pixels[:, :, 0]
     if not ((grey == pixels[:, :, 1]).all() and (grey == pixels[:, :, 2]).all()):
-        raise PictureError(path, "is in colour", "a mask must be a grey picture of 0 and 255")
+        raise PictureError(
+            _name(path), "is in colour", "a mask must be a grey picture of 0 and 255"
+        )
     return np.ascontiguousarray(grey)
 
 
-def read_mask(path: Path, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.bool_]:
+def read_mask(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.bool_]:
     """Read a mask: what is lighter than middle grey (over 127) is foreground.
 
     Returns:
@@ -164,14 +213,12 @@ def write_png(path: Path, pixels: NDArray[Any]) -> None:
 
 
 def _decode(
-    path: Path,
+    source: ImageFile,
     limits: Limits,
     shortest: int | None,
     values_of: Callable[[Image.Image], NDArray[np.uint8]],
 ) -> tuple[NDArray[np.uint8], Header]:
-    _check_file(path, limits)
-    with _opened(path) as stream:
-        data = stream.read()
+    path, data = _content(source, limits)
     with _named(path):
         image = _open(path, io.BytesIO(data))
         _check_pixels(path, image, limits)
@@ -196,21 +243,45 @@ def _check_file(path: Path, limits: Limits) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not an ordinary file"
         raise PictureError(path, kind, "name a picture file")
-    if status.st_size == 0:
+    _check_bytes(path, status.st_size, limits)
+
+
+def _check_bytes(path: Path, count: int, limits: Limits) -> None:
+    if count == 0:
         raise PictureError(path, "is empty", _FETCH_AGAIN)
-    if status.st_size > limits.file_bytes:
+    if count > limits.file_bytes:
         raise PictureError(
             path,
-            f"has {status.st_size:,} bytes, more than the limit of {limits.file_bytes:,}",
+            f"has {count:,} bytes, more than the limit of {limits.file_bytes:,}",
             "raise the limit on file size, or save it smaller",
         )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _name(source: ImageFile) -> Path:
+    return Path(source.name) if isinstance(source, ImageBytes) else source
+
+
+def _opened(source: ImageFile, limits: Limits) -> tuple[Path, BinaryIO]:
+    """Return what messages call a file, and a stream of it, once it is checked."""
+    if isinstance(source, ImageBytes):
+        _check_bytes(_name(source), len(source.content), limits)
+        return _name(source), io.BytesIO(source.content)
+    _check_file(source, limits)
     try:
-        with path.open("rb") as stream:
-            yield stream
+        return source, source.open("rb")
+    except OSError as error:
+        raise _unreadable(source, error) from None
+
+
+def _content(source: ImageFile, limits: Limits) -> tuple[Path, bytes]:
+    """Return what messages call a file, and all its bytes."""
+    if isinstance(source, ImageBytes):
+        _check_bytes(_name(source), len(source.content), limits)
+        return _name(source), source.content
+    path, stream = _opened(source, limits)
+    try:
+        with stream:
+            return path, stream.read()
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -235,7 +306,7 @@ def _named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _open(path: Path, stream: BinaryIO) -> ImageFile:
+def _open(path: Path, stream: BinaryIO) -> OpenedImage:
     try:
         return decoders.open_picture(stream)
     except UnidentifiedImageError:
@@ -246,7 +317,7 @@ def _open(path: Path, stream: BinaryIO) -> ImageFile:
         ) from None
 
 
-def _check_pixels(path: Path, image: ImageFile, limits: Limits) -> None:
+def _check_pixels(path: Path, image: OpenedImage, limits: Limits) -> None:
     width, height = image.size
     if width * height > limits.pixels:
         raise PictureError(

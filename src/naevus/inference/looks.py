@@ -12,7 +12,7 @@ from naevus.errors import DataError
 from naevus.images.decoders import SPARE
 from naevus.images.geometry import Box, resize
 from naevus.images.quality import SIDE
-from naevus.images.read import Limits, read, read_with_header
+from naevus.images.read import ImageBytes, Limits, read, read_with_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from naevus.inference.segmenter import Segmenter
 
-    Picture = Path | NDArray[np.uint8]
-    """A picture's file, or its pixels: H x W x 3, RGB."""
+    Picture = Path | ImageBytes | NDArray[np.uint8]
+    """A picture's file, the bytes of one, or its pixels: H x W x 3, RGB."""
 
 KEPT: Final = 4_000_000
 """Most bytes of a decoded picture that are kept for its crop: a few batches of them wait at once.
@@ -38,13 +38,15 @@ _LIMITS: Final = Limits()
 class Look(NamedTuple):
     """A picture at first sight: its own size, one square for each form, and what was kept.
 
-    ``pixels`` is the decoded picture or a reduced copy, where it was to be kept.
+    ``pixels`` is the decoded picture or a reduced copy, where it was to be kept; ``flags`` what is
+    to be known of its file.
     """
 
     height: int
     width: int
     squares: tuple[NDArray[np.uint8], ...]
     pixels: NDArray[np.uint8] | None = None
+    flags: tuple[str, ...] = ()
 
     def fine_for(self, side: int) -> NDArray[np.uint8] | None:
         """Return the pixels if they are as fine as ``read(shortest=side)`` would give them."""
@@ -91,16 +93,17 @@ def look(
         PictureError: It cannot be read.
         DataError: The pixels are of another shape or type.
     """
+    flags: tuple[str, ...] = ()
     if isinstance(picture, np.ndarray):
         pixels = checked(picture)
         height, width = pixels.shape[:2]
     else:
         sides = [form.size for form in forms] if segmenter is None else [segmenter.size]
         shortest = max([LEAST, *sides])
-        pixels, header = read_with_header(picture, shortest=shortest, limits=limits)
+        pixels, header, flags = read_with_header(picture, shortest=shortest, limits=limits)
         height, width = header.height, header.width
     squares = () if segmenter is None else segmenter.arrange(pixels)
-    return Look(height, width, squares, _kept(pixels) if keep else None)
+    return Look(height, width, squares, _kept(pixels) if keep else None, flags)
 
 
 def cut_for(

@@ -139,7 +139,7 @@ class Job:
         if isinstance(seen, Refused):
             return seen
         given, at_sight, logit = seen
-        height, width, _, pixels = at_sight
+        height, width, _, pixels, of_file = at_sight
         assert pixels is not None
         mask = None
         if self.plan.segmenter is not None and logit is not None:
@@ -155,7 +155,7 @@ class Job:
             None if mask is None else box_of(mask),
             None if mask is None else area_share(mask),
             None if mask is None or self.folder is not None else np.packbits(mask),
-            (*flags_of(mask), *quality.flags_of(pixels, mask)),
+            (*of_file, *flags_of(mask), *quality.flags_of(pixels, mask)),
             cut,
             _shown(pixels, mask) if self.plan.heatmaps and self.folder is not None else None,
         )
