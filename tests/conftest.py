@@ -31,6 +31,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_field() -> Path:
+    """Files as people have them; the test is skipped where they are absent."""
+    folder = _SHARED / "field"
+    if not folder.is_dir():
+        pytest.skip("files as people have them are not here (shared/field is absent)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """The official scorer's answers; the test is skipped where they are absent."""
     folder = _SHARED / "golden" / "isic-challenge-scoring"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from naevus.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One diagnosis: its challenge code, its name, and whether it is malignant."""
+    """One diagnosis: its code, its name, and whether it is malignant (None: not known)."""
 
     code: str
     name: str
-    malignant: bool
+    malignant: bool | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Taxonomy:
                 f"unknown diagnosis {code!r}", f"use one of {', '.join(self.codes)}"
             ) from None
 
+    def present(self, codes: Iterable[str]) -> Taxonomy:
+        """Return the taxonomy of those of its classes that are among ``codes``, in its order."""
+        there = set(codes)
+        return taxonomy_with([code for code in self.codes if code in there])
+
     def __len__(self) -> int:
         return len(self.diagnoses)
 
@@ -57,6 +66,7 @@ class Taxonomy:
 _MEL = Diagnosis("MEL", "melanoma", malignant=True)
 _NV = Diagnosis("NV", "melanocytic naevus", malignant=False)
 _BCC = Diagnosis("BCC", "basal cell carcinoma", malignant=True)
+_AKIEC = Diagnosis("AKIEC", "actinic keratosis or intraepithelial carcinoma", malignant=True)
 _BKL = Diagnosis("BKL", "benign keratosis", malignant=False)
 _DF = Diagnosis("DF", "dermatofibroma", malignant=False)
 _VASC = Diagnosis("VASC", "vascular lesion", malignant=False)
@@ -67,7 +77,7 @@ ISIC2018 = Taxonomy(
         _MEL,
         _NV,
         _BCC,
-        Diagnosis("AKIEC", "actinic keratosis or intraepithelial carcinoma", malignant=True),
+        _AKIEC,
         _BKL,
         _DF,
         _VASC,
@@ -91,6 +101,24 @@ ISIC2019 = Taxonomy(
 )
 """The eight diagnoses of ISIC 2019 and the unknown."""
 
+MILK10K = Taxonomy(
+    "milk10k",
+    (
+        _AKIEC,
+        _BCC,
+        Diagnosis("BEN_OTH", "other benign proliferation", malignant=False),
+        _BKL,
+        _DF,
+        Diagnosis("INF", "inflammatory or infectious", malignant=False),
+        Diagnosis("MAL_OTH", "other malignant proliferation", malignant=True),
+        _MEL,
+        _NV,
+        Diagnosis("SCCKA", "squamous cell carcinoma or keratoacanthoma", malignant=True),
+        _VASC,
+    ),
+)
+"""The eleven diagnoses of MILK10k, in the order of its tables."""
+
 BINARY = Taxonomy(
     "binary",
     (
@@ -100,4 +128,42 @@ BINARY = Taxonomy(
 )
 """Benign against malignant."""
 
-TAXONOMIES = {taxonomy.name: taxonomy for taxonomy in (ISIC2018, ISIC2019, BINARY)}
+TAXONOMIES = {taxonomy.name: taxonomy for taxonomy in (ISIC2018, ISIC2019, MILK10K, BINARY)}
+
+SAME = {
+    "AKIEC": ("AK",),
+    "AK": ("AKIEC",),
+    "SCC": ("SCCKA",),
+    "SCCKA": ("SCC",),
+}
+"""What the taxonomies call the same diagnosis."""
+
+
+def taxonomy_with(codes: Sequence[str]) -> Taxonomy:
+    """Return the taxonomy of exactly these classes, in this order.
+
+    It is a known one where it can be; else one made of the classes of a known one that has them
+    all; else a data set's own.
+
+    Examples:
+        >>> taxonomy_with(("MEL", "NV")).name
+        'isic2018: MEL, NV'
+        >>> taxonomy_with(ISIC2018.codes) is ISIC2018
+        True
+    """
+    for taxonomy in TAXONOMIES.values():
+        if taxonomy.codes == tuple(codes):
+            return taxonomy
+    for taxonomy in TAXONOMIES.values():
+        if set(codes) <= set(taxonomy.codes):
+            chosen = tuple(taxonomy.diagnoses[taxonomy.index(code)] for code in codes)
+            return Taxonomy(f"{taxonomy.name}: {', '.join(codes)}", chosen)
+    return own_taxonomy(codes)
+
+
+def own_taxonomy(codes: Sequence[str]) -> Taxonomy:
+    """Return a data set's own taxonomy; of a code that no other has, nothing else is known."""
+    known = {one.code: one for each in TAXONOMIES.values() for one in each.diagnoses}
+    return Taxonomy(
+        "own", tuple(known.get(code, Diagnosis(code, code, malignant=None)) for code in codes)
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from naevus.datasets.grouping import deal_groups, join_groups, sample_groups
-from naevus.datasets.layouts.draft import read_csv
+from naevus.datasets.layouts.tables import read_table
 from naevus.errors import FoldsError
 from naevus.files import write_bytes
 
@@ -102,7 +102,7 @@ class Folds:
         Raises:
             FoldsError: It is not a folds file, an id stands twice, or a group is cut.
         """
-        table = read_csv(path, required=_COLUMNS)[_COLUMNS]
+        table = read_table(path, required=_COLUMNS)[_COLUMNS]
         folds = Folds(table.sort_values("image_id", ignore_index=True))
         try:
             _refuse_broken(folds.table)

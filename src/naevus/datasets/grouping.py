@@ -13,7 +13,7 @@ import numpy as np
 from naevus.errors import FoldsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -67,6 +67,32 @@ def sample_groups(
         middle = shuffled["size"].cumsum() - shuffled["size"] / 2
         drawn.extend(shuffled.index[middle <= share * stratum["size"].sum()])
     return table["group_id"].isin(drawn).to_numpy(dtype=bool)
+
+
+def joined(names: pd.Series[str], ties: Iterable[pd.Series[str]]) -> list[str]:
+    """Return each row's group where rows that share a value of any of ``ties`` are one group.
+
+    Args:
+        names: What each row's group is called by itself; rows of one name are one group too.
+        ties: Values by row, as long as ``names``; absent ones tie nothing.
+
+    Returns:
+        For each row the first, in alphabetical order, of the names that were joined.
+    """
+    places, ordered = names.astype(object).factorize(sort=True)
+    group = np.asarray(places, np.int64)
+    shared = [group.copy()]
+    shared += [np.asarray(tie.astype(object).factorize()[0], np.int64) for tie in ties]
+    before = None
+    while before is None or not np.array_equal(before, group):
+        before = group
+        for values in shared:
+            there = values >= 0
+            least = np.full(values.max(initial=-1) + 1, len(ordered), np.int64)
+            np.minimum.at(least, values[there], group[there])
+            group = group.copy()
+            group[there] = least[values[there]]
+    return [str(ordered[place]) for place in group]
 
 
 def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from naevus.datasets.grouping import joined
 from naevus.errors import DataError
 from naevus.files import sha256_of
 from naevus.taxonomy import ISIC2018, Taxonomy
@@ -45,10 +46,15 @@ class Record(NamedTuple):
     confirmation: str | None
     split: str
     part: str
+    patient_id: str | None = None
+    image_type: str | None = None
 
 
 COLUMNS = Record._fields
 """The table's columns, in order."""
+
+DERMOSCOPIC = "dermoscopic"
+"""The image type that everything here is made for; a picture of no known type counts as one."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,32 @@ class Dataset:
             raise DataError(f"unknown split {name!r}", f"use one of {', '.join(SPLITS)}")
         return self._where(self.table["split"] == name)
 
+    def of_type(self, image_type: str | None = None) -> Dataset:
+        """Return the rows of one image type (``dermoscopic``, ``clinical``, ``tile``), or ``all``.
+
+        Pictures whose type is not known count as dermoscopic. By default those are taken, and
+        all where there are none.
+
+        Raises:
+            DataError: There are no pictures of that type.
+        """
+        types = self.table["image_type"].fillna(DERMOSCOPIC)
+        if image_type is None:
+            image_type = DERMOSCOPIC if (types == DERMOSCOPIC).any() else "all"
+        if image_type == "all":
+            return self
+        if len(self) and not (types == image_type).any():
+            raise DataError(
+                f"{self.root}: no {image_type} pictures",
+                f"use one of {', '.join(sorted(types.unique()))}, or all",
+            )
+        return self._where(types == image_type)
+
+    def image_types(self) -> dict[str, int]:
+        """Return how many pictures there are of each image type, the most first."""
+        counts = self.pictures().table["image_type"].fillna(DERMOSCOPIC).value_counts()
+        return {str(name): int(count) for name, count in counts.items()}
+
     def pictures(self) -> Dataset:
         """Return the rows whose picture is there."""
         return self._where(self.table["path"].notna())
@@ -163,13 +195,15 @@ class Dataset:
         return replace(self, table=self.table[keep.astype(bool)].reset_index(drop=True))
 
 
-def make_table(frame: pd.DataFrame) -> pd.DataFrame:
+def make_table(frame: pd.DataFrame, ties: Iterable[pd.Series[str]] = ()) -> pd.DataFrame:
     """Return ``frame`` with all columns, their types, their defaults, and in order.
+
+    Rows that share a group, a lesion or a patient, or a value of ``ties``, are one group.
 
     Args:
         frame: Rows with at least ``image_id``; any other column of `Record` may be absent. A row
-            without a group has its lesion as group, or itself; without a split, ``train``;
-            without a part, ``all``.
+            without a split is of ``train``, and without a part of ``all``.
+        ties: Further groupings, each by image id: other tables' lesions, confirmed duplicates.
 
     Raises:
         DataError: A column holds something else than it should, or an id stands twice in a part.
@@ -181,12 +215,20 @@ def make_table(frame: pd.DataFrame) -> pd.DataFrame:
         else:
             table[name] = _texts(table[name])
     _refuse_nameless(table)
-    table["group_id"] = table["group_id"].fillna(table["lesion_id"]).fillna(table["image_id"])
+    table["group_id"] = _groups(table, ties)
     table["split"] = table["split"].fillna("train")
     table["part"] = table["part"].fillna("all")
     _refuse_unknown_splits(table)
     _refuse_twins(table)
     return table.sort_values(["part", "image_id"], kind="stable", ignore_index=True)
+
+
+def _groups(table: pd.DataFrame, ties: Iterable[pd.Series[str]]) -> pd.Series[str]:
+    own = [table[name] for name in ("group_id", "lesion_id", "patient_id")]
+    names = own[0].fillna(own[1]).fillna(own[2])
+    shared = [*own, *(table["image_id"].map(tie) for tie in ties)]
+    groups = joined(names.fillna(table["image_id"]), shared)
+    return pd.Series(groups, index=table.index, dtype="string")
 
 
 def _texts(column: pd.Series[Any]) -> pd.Series[Any]:

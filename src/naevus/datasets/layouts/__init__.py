@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts import archive, classfolders, ham10000, isic2018, manifest
+from naevus.datasets.layouts import (
+    archive,
+    classfolders,
+    derm7pt,
+    ham10000,
+    images_masks,
+    isic2016,
+    isic2017,
+    isic2018,
+    isic2019,
+    isic2020,
+    labels_table,
+    manifest,
+    milk10k,
+    pad_ufes,
+    ph2,
+)
 from naevus.datasets.layouts.groups import apply_groups
 from naevus.datasets.records import Dataset, make_table
 from naevus.errors import DataError
+from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,31 +33,60 @@ if TYPE_CHECKING:
     from naevus.datasets.layouts.draft import Draft
 
 LAYOUTS: dict[str, ModuleType] = {
-    module.NAME: module for module in (manifest, isic2018, ham10000, archive, classfolders)
+    module.NAME: module
+    for module in (
+        manifest,
+        isic2018,
+        isic2016,
+        isic2017,
+        isic2019,
+        isic2020,
+        ham10000,
+        milk10k,
+        derm7pt,
+        pad_ufes,
+        ph2,
+        archive,
+        labels_table,
+        classfolders,
+        images_masks,
+    )
 }
 """The known layouts by name, in the order in which they are tried."""
 
 
-def load(root: Path, layout: str | None = None) -> Dataset:
-    """Read a folder of pictures (or a manifest file) as a typed table.
+def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
+    """Read a folder of pictures (or a table that names them) as a typed table.
 
     No picture is opened. ``*_Groups.csv`` files beside the layout are joined by image id.
 
     Args:
-        root: The folder, or the CSV manifest.
+        root: The folder, or a table such as ``labels.csv``.
         layout: A name of `LAYOUTS`; recognised by what is there when absent.
+        taxonomy: The diagnoses to read labels as: a name of `naevus.taxonomy.TAXONOMIES`, or
+            ``own`` for the labels as they are; those that fit best when absent.
 
     Raises:
-        DataError: No layout fits, or what is there contradicts itself.
+        DataError: No layout fits, what is there contradicts itself, or most labels are not
+            understood.
     """
     if not root.exists():
         raise DataError(f"{root} does not exist", "give the folder that holds the pictures")
     module = _named(layout) if layout is not None else _recognised(root)
-    draft: Draft = module.read(root)
+    draft: Draft = module.read(root, _taxonomy(taxonomy))
     apply_groups(draft, root)
-    return Dataset(
-        make_table(draft.frame), root, module.NAME, draft.taxonomy, tuple(draft.problems)
-    )
+    table = make_table(draft.frame, draft.ties)
+    return Dataset(table, root, module.NAME, draft.taxonomy, tuple(draft.problems))
+
+
+def _taxonomy(name: str | None) -> Taxonomy | None:
+    if name is None:
+        return None
+    if name == "own":
+        return own_taxonomy(())
+    if name not in TAXONOMIES:
+        raise DataError(f"unknown taxonomy {name!r}", f"use {', '.join(TAXONOMIES)} or own")
+    return TAXONOMIES[name]
 
 
 def _named(layout: str) -> ModuleType:

@@ -9,80 +9,97 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.draft import Draft, once, read_csv
-from naevus.datasets.layouts.labels import known, taxonomy_of, to_codes
-from naevus.datasets.layouts.scan import merged, pictures_in, subfolders
-from naevus.datasets.records import Problem
+from naevus.datasets.layouts.labels import (
+    code_of,
+    in_taxonomy,
+    taxonomy_of,
+    to_codes,
+    with_ham_classes,
+)
+from naevus.datasets.layouts.pictures import Pictures
+from naevus.datasets.layouts.tables import read_table
+from naevus.datasets.layouts.tabular import draft_of
 from naevus.taxonomy import BINARY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.records import Problem
     from naevus.taxonomy import Taxonomy
 
 NAME = "archive"
 DESCRIPTION = "metadata.csv with a column isic_id, and pictures"
 
 _METADATA = "metadata.csv"
-# The archive's hierarchy: the third level is the one that names what the challenges tell apart,
-# the second names vessels' lesions, the first says benign or malignant.
-_LEVELS = ("diagnosis", "diagnosis_3", "diagnosis_4", "diagnosis_2")
+# The archive's hierarchy: the third level names what the challenges tell apart, the fourth and
+# fifth its subtypes; vascular lesions are named in the second alone.
+_LEVELS = ("diagnosis", "diagnosis_3", "diagnosis_4", "diagnosis_5", "diagnosis_2")
 _MALIGNANCY = ("benign_malignant", "diagnosis_1")
-_COLUMNS = {
-    "age_approx": "age",
-    "sex": "sex",
-    "anatom_site_general": "site",
-    "diagnosis_confirm_type": "confirmation",
-    "lesion_id": "lesion_id",
-}
 
 
 def matches(root: Path) -> bool:
     """Tell whether ``root`` has a metadata table of the archive."""
     path = root / _METADATA
-    return path.is_file() and "isic_id" in read_csv(path).columns
+    return path.is_file() and "isic_id" in read_table(path).columns
 
 
-def read(root: Path) -> Draft:
-    """Read the table and the pictures; a patient is the group where no lesion is named."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read the table and the pictures."""
     problems: list[Problem] = []
     path = root / _METADATA
-    table = once(read_csv(path, required=("isic_id",)), "isic_id", path, problems)
-    folders = [root, *subfolders(root)]
-    pictures = merged([pictures_in(folder, problems) for folder in folders], problems)
-    rows = table.rename(columns=_COLUMNS)
-    rows = rows[[name for name in _COLUMNS.values() if name in rows.columns]].copy()
-    for name in ("sex", "site", "confirmation"):
-        if name in rows.columns:
-            rows[name] = known(rows[name])
-    rows["diagnosis"], taxonomy = _diagnoses(table, problems)
-    if "patient_id" in table.columns:
-        lesion = table["lesion_id"] if "lesion_id" in table.columns else None
-        patient = table["patient_id"]
-        rows["group_id"] = patient if lesion is None else lesion.fillna(patient)
-    strangers = sorted(pictures.keys() - set(rows.index))
-    problems.extend(Problem("picture without row", name, pictures[name]) for name in strangers)
-    absent = [name for name in rows.index if name not in pictures]
-    problems.extend(Problem("row without picture", name, str(path)) for name in absent)
-    frame = rows.rename_axis("image_id").reset_index()
-    frame = pd.concat([frame, pd.DataFrame({"image_id": strangers})], ignore_index=True)
-    frame["path"] = frame["image_id"].map(pictures)
-    return Draft(frame, taxonomy, problems)
+    table = read_table(path, required=("isic_id",))
+    codes, taxonomy = _diagnoses(table, path, problems, taxonomy)
+    others = [*_LEVELS, *_MALIGNANCY]
+    plain = table.drop(columns=[name for name in others if name in table.columns])
+    draft = draft_of([(plain, path)], Pictures(root))
+    by_id = pd.Series(codes.to_numpy(), index=table["isic_id"], dtype="string")
+    by_id = by_id[~by_id.index.duplicated()]
+    draft.frame["diagnosis"] = draft.frame["image_id"].map(by_id).astype("string")
+    draft.taxonomy = taxonomy
+    draft.problems.extend(problems)
+    return draft
 
 
-def _diagnoses(table: pd.DataFrame, problems: list[Problem]) -> tuple[pd.Series[str], Taxonomy]:
-    """Return the codes of the first level of each row that one stands for, else benign or not."""
-    none = pd.Series(pd.NA, index=table.index, dtype="string")
+def _diagnoses(
+    table: pd.DataFrame, path: Path, problems: list[Problem], taxonomy: Taxonomy | None
+) -> tuple[pd.Series[str], Taxonomy]:
+    """Return the code of the first level of each row that one stands for, else benign or not."""
     levels = [table[name] for name in _LEVELS if name in table.columns]
-    spelled = [to_codes(level, [], taxonomy=None) for level in levels]
-    found = [code for codes, _ in spelled for code in codes.dropna()]
-    if not found or taxonomy_of(found) is BINARY:
-        malignancy = [table[name] for name in _MALIGNANCY if name in table.columns]
-        return to_codes(malignancy[0], problems, BINARY) if malignancy else (none, BINARY)
-    taxonomy = taxonomy_of(found)
-    codes = none
+    malignancy = [table[name] for name in _MALIGNANCY if name in table.columns]
+    none = pd.Series(pd.NA, index=table.index, dtype="string")
+    named = none
     for level in levels:
-        codes = codes.fillna(to_codes(level, [], taxonomy)[0])
-    nameless = levels[0][codes.isna()]
-    to_codes(nameless, problems, taxonomy)
-    return codes, taxonomy
+        spelled = level.map(code_of, na_action="ignore").astype("string")
+        named = named.fillna(spelled.mask(spelled == ""))
+    named = with_ham_classes(named, table["isic_id"])
+    fine = named[~named.isin(BINARY.codes)].dropna()
+    if taxonomy is None and len(fine):
+        taxonomy = taxonomy_of(fine)
+    if taxonomy is None or taxonomy is BINARY:
+        if not malignancy:
+            return none, BINARY
+        codes = none
+        for level in malignancy:
+            codes = codes.fillna(to_codes(level, problems, BINARY)[0])
+        return codes, BINARY
+    if taxonomy.name == "own" and levels:
+        texts = levels[0]
+        for level in levels[1:]:
+            texts = texts.fillna(level)
+        return to_codes(texts, problems, taxonomy)
+    chosen = taxonomy
+    codes = named.map(lambda code: in_taxonomy(code, chosen), na_action="ignore").astype("string")
+    first = none
+    for level in levels:
+        first = first.fillna(level)
+    strange = first[codes.isna()].dropna()
+    _refuse_strangers(strange, codes, path)
+    to_codes(strange, problems, chosen)
+    return codes, chosen
+
+
+def _refuse_strangers(strange: pd.Series[str], codes: pd.Series[str], path: Path) -> None:
+    """Refuse a table most of whose diagnoses are not understood."""
+    if len(strange) > int(codes.notna().sum()):
+        to_codes(strange, [], source=path)

@@ -15,6 +15,8 @@ from naevus.datasets.records import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from naevus.taxonomy import Taxonomy
+
 NAME = "classfolders"
 DESCRIPTION = "a folder a diagnosis (MEL, NV, … or names), perhaps within train, validation, test"
 
@@ -44,7 +46,7 @@ def matches(root: Path) -> bool:
     return bool(to_codes(labels, [])[0].notna().any())
 
 
-def read(root: Path) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     """Read the pictures; a file name that stands in several folders gets theirs before it."""
     problems: list[Problem] = []
     found = [
@@ -69,7 +71,7 @@ def read(root: Path) -> Draft:
         if count > 1
     )
     labels = pd.Series([folder.label for folder, _, _ in found], dtype="string")
-    frame["diagnosis"], taxonomy = to_codes(labels, problems)
+    frame["diagnosis"], taxonomy = to_codes(labels, problems, taxonomy, source=root)
     return Draft(frame, taxonomy, problems)
 
 

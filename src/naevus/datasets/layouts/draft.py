@@ -5,53 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from naevus.datasets.records import Problem
-from naevus.errors import DataError
 from naevus.taxonomy import ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import pandas as pd
 
 
 @dataclass
 class Draft:
-    """Rows as read, the taxonomy of their diagnoses, and what was noticed."""
+    """Rows as read, the taxonomy of their diagnoses, what was noticed, and further groupings.
+
+    Each of ``ties`` is by image id: pictures of one value are one group, whatever else groups them.
+    """
 
     frame: pd.DataFrame
     taxonomy: Taxonomy = ISIC2018
     problems: list[Problem] = field(default_factory=list)
-
-
-def read_csv(path: Path, required: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table with every value as text; absent values are ``pd.NA``.
-
-    Values are separated by commas, or by tabs in files that end in ``.tab`` or ``.tsv``.
-
-    Raises:
-        DataError: It is not a CSV file, or one of the ``required`` columns is absent.
-    """
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t" if path.suffix in {".tab", ".tsv"} else ",",
-            dtype="string",
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-        )
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})", "mend the file") from error
-    table.columns = table.columns.str.strip()
-    absent = [name for name in required if name not in table.columns]
-    if absent:
-        raise DataError(
-            f"{path}: no column {absent[0]!r} (it has {', '.join(table.columns)})",
-            f"give it the columns {', '.join(required)}",
-        )
-    return table
+    ties: list[pd.Series[str]] = field(default_factory=list)
 
 
 def once(table: pd.DataFrame, key: str, source: Path, problems: list[Problem]) -> pd.DataFrame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.draft import Draft, fill, once, read_csv
+from naevus.datasets.layouts.draft import Draft, fill, once
 from naevus.datasets.layouts.labels import known, to_codes, to_confirmations
+from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.records import Problem
+from naevus.taxonomy import ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +26,13 @@ def find_metadata(root: Path) -> Path | None:
     return next((root / name for name in METADATA if (root / name).is_file()), None)
 
 
-def read_metadata(path: Path, problems: list[Problem]) -> pd.DataFrame:
+def read_metadata(
+    path: Path, problems: list[Problem], taxonomy: Taxonomy = ISIC2018
+) -> pd.DataFrame:
     """Return the metadata, indexed by image id, with the columns of a `Record`."""
-    table = read_csv(path, required=("lesion_id", "image_id", "dx"))
+    table = read_table(path, required=("lesion_id", "image_id", "dx"))
     table = once(table, "image_id", path, problems)
-    codes, _ = to_codes(table["dx"], problems)
+    codes, _ = to_codes(table["dx"], problems, taxonomy, source=path)
     result = table[["lesion_id"]].assign(diagnosis=codes)
     for source, column in (("sex", "sex"), ("localization", "site")):
         if source in table.columns:
@@ -44,6 +48,8 @@ def join_metadata(draft: Draft, metadata: pd.DataFrame, only: pd.Series[bool]) -
     """Fill what the rows ``only`` do not yet know from the metadata, by image id."""
     frame = draft.frame
     rows = frame[only].copy()
+    if "lesion_id" in rows.columns:
+        draft.ties.append(metadata["lesion_id"])
     for column in metadata.columns:
         fill(rows, column, metadata[column])
         frame.loc[only, column] = rows[column]

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.layouts import ham
-from naevus.datasets.layouts.draft import Draft, fill, once, read_csv
+from naevus.datasets.layouts.draft import Draft, fill, once
 from naevus.datasets.layouts.labels import to_confirmations
 from naevus.datasets.layouts.scan import masks_in, pictures_in, unnested
+from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.records import Problem
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from naevus.taxonomy import Taxonomy
 
 NAME = "isic2018"
 DESCRIPTION = "folders ISIC2018_Task1-2_Training_Input, ISIC2018_Task3_Training_Input and so on"
@@ -38,7 +41,7 @@ def matches(root: Path) -> bool:
     )
 
 
-def read(root: Path) -> Draft:
+def read(root: Path, _taxonomy: Taxonomy | None = None) -> Draft:
     """Read the pictures, masks, diagnoses and lesions of both tasks."""
     problems: list[Problem] = []
     pieces = []
@@ -116,7 +119,7 @@ def _truth(root: Path, name: str, problems: list[Problem]) -> dict[str, str]:
     path = _first(root / folder / f"{folder}.csv", root / f"{folder}.csv")
     if path is None:
         return {}
-    table = read_csv(path, required=("image", *ISIC2018.codes))
+    table = read_table(path, required=("image", *ISIC2018.codes))
     table = once(table, "image", path, problems)
     marks = table[list(ISIC2018.codes)].apply(pd.to_numeric, errors="coerce").fillna(0.0) > 0.5
     codes = marks.idxmax(axis="columns").where(marks.sum(axis="columns") == 1, "")
@@ -142,7 +145,7 @@ def _add_lesions(root: Path, draft: Draft) -> None:
     path = _first(root / folder / _LESIONS, root / _LESIONS)
     if path is None:
         return
-    table = read_csv(path, required=("image", "lesion_id"))
+    table = read_table(path, required=("image", "lesion_id"))
     table = once(table, "image", path, draft.problems)
     fill(draft.frame, "lesion_id", table["lesion_id"])
     if "diagnosis_confirm_type" in table.columns:

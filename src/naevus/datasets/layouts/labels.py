@@ -2,55 +2,131 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.datasets.layouts.tables import key_of
 from naevus.datasets.records import Problem
-from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, Taxonomy
+from naevus.errors import DataError
+from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, SAME, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-_SPELLINGS = {
-    "melanoma": "MEL",
-    "melanoma in situ": "MEL",
-    "melanoma invasive": "MEL",
-    "melanoma metastasis": "MEL",
-    "melanoma nos": "MEL",
-    "nevus": "NV",
-    "naevus": "NV",
-    "melanocytic nevus": "NV",
-    "melanocytic naevus": "NV",
-    "melanocytic nevi": "NV",
-    "basal cell carcinoma": "BCC",
-    "actinic keratosis": "AKIEC",
-    "solar or actinic keratosis": "AKIEC",
-    "bowen's disease": "AKIEC",
-    "squamous cell carcinoma in situ": "AKIEC",
-    "actinic keratosis or intraepithelial carcinoma": "AKIEC",
-    "squamous cell carcinoma": "SCC",
-    "squamous cell carcinoma nos": "SCC",
-    "squamous cell carcinoma invasive": "SCC",
-    "benign keratosis": "BKL",
-    "pigmented benign keratosis": "BKL",
-    "seborrheic keratosis": "BKL",
-    "solar lentigo": "BKL",
-    "lichenoid keratosis": "BKL",
-    "lichen planus like keratosis": "BKL",
-    "dermatofibroma": "DF",
-    "vascular lesion": "VASC",
-    "hemangioma": "VASC",
-    "angioma": "VASC",
-    "angiokeratoma": "VASC",
-    "pyogenic granuloma": "VASC",
-    "unknown": "",
-    "other": "",
-}
-"""Names as HAM10000 and the ISIC Archive write them, in lower case and without punctuation."""
+_WORDS = {
+    "naevus": "nevus", "naevi": "nevus", "nevi": "nevus", "nevuses": "nevus", "navus": "nevus",
+    "navi": "nevus", "keratoses": "keratosis", "keratose": "keratosis", "keratosen": "keratosis",
+    "melanomas": "melanoma", "melanom": "melanoma", "melanome": "melanoma", "melanomen": "melanoma",
+    "carcinomas": "carcinoma", "karzinom": "carcinoma", "karzinome": "carcinoma",
+    "lesions": "lesion", "lasion": "lesion", "lasionen": "lesion", "laesion": "lesion",
+    "laesionen": "lesion", "lentigines": "lentigo", "granulomas": "granuloma",
+    "angiomas": "angioma", "angiom": "angioma", "angiome": "angioma",
+    "hemangiomas": "hemangioma", "haemangioma": "hemangioma", "haemangiomas": "hemangioma",
+    "hamangiom": "hemangioma", "haemangiom": "hemangioma", "hamangiome": "hemangioma",
+    "angiokeratomas": "angiokeratoma", "angiokeratom": "angiokeratoma",
+    "dermatofibromas": "dermatofibroma", "dermatofibrom": "dermatofibroma",
+    "dermatofibrome": "dermatofibroma", "histiocytomas": "histiocytoma",
+    "seborrhoeic": "seborrheic", "seborrhoic": "seborrheic", "seborrhoische": "seborrheic",
+    "seborrhoischen": "seborrheic", "aktinische": "actinic", "aktinischen": "actinic",
+    "solare": "solar", "benigne": "benign", "maligne": "malignant", "malignes": "malignant",
+    "malignant": "malignant", "gutartig": "benign", "gutartige": "benign", "bosartig": "malignant",
+    "boesartig": "malignant", "bosartige": "malignant", "vaskulare": "vascular",
+    "vaskulaere": "vascular", "gefasslasion": "vascular lesion",
+    "gefasslasionen": "vascular lesion", "basalzellkarzinom": "basal cell carcinoma",
+    "basalzellkarzinome": "basal cell carcinoma", "basalzellcarcinom": "basal cell carcinoma",
+    "basaliom": "basal cell carcinoma", "basaliome": "basal cell carcinoma",
+    "plattenepithelkarzinom": "squamous cell carcinoma",
+    "plattenepithelkarzinome": "squamous cell carcinoma", "spinaliom": "squamous cell carcinoma",
+    "spinaliome": "squamous cell carcinoma", "muttermal": "nevus", "muttermale": "nevus",
+    "alterswarze": "seborrheic keratosis", "alterswarzen": "seborrheic keratosis",
+    "bowens": "bowen", "diseases": "disease",
+}  # fmt: skip
+"""Words without accents, and how they are read: plurals, British and German spellings."""
 
-_SAME = {"AKIEC": "AK", "AK": "AKIEC"}
-"""What the challenges of 2018 and 2019 call the same diagnosis."""
+_NAMES = {
+    "MEL": (
+        "mel", "mm", "melanoma", "malignant melanoma", "lentigo maligna", "metastatic melanoma",
+        "malignant melanocytic proliferations melanoma",
+    ),
+    "NV": (
+        "nv", "nev", "mn", "nevus", "melanocytic nevus", "mole", "moles", "common nevus",
+        "atypical nevus",
+    ),
+    "BCC": ("bcc", "bkz", "basal cell carcinoma"),
+    "AKIEC": (
+        "akiec", "actinic keratosis", "solar or actinic keratosis", "solar keratosis",
+        "bowen disease", "bowen s disease", "morbus bowen", "bowen", "bod", "ak iec",
+        "squamous cell carcinoma in situ", "intraepithelial carcinoma", "intraepidermal carcinoma",
+        "intraepithelial squamous cell carcinoma",
+        "actinic keratosis or intraepithelial carcinoma",
+        "actinic keratosis intraepithelial carcinoma",
+        "actinic keratosis and intraepithelial carcinoma",
+    ),
+    "AK": ("ak", "ack"),
+    "BKL": (
+        "bkl", "sk", "sek", "seb k", "benign keratosis", "benign keratosis like lesion",
+        "pigmented benign keratosis", "seborrheic keratosis", "seborrheickeratosis",
+        "solar lentigo", "lichenoid keratosis", "lichen planus like keratosis", "lplk",
+        "benign lichenoid keratosis", "large cell acanthoma", "senile lentigo", "lentigo solar",
+        "lentigo senilis",
+    ),
+    "DF": ("df", "dermatofibroma", "histiocytoma", "fibrous histiocytoma"),
+    "VASC": (
+        "vasc", "vascular lesion", "vascular", "hemangioma", "angioma", "cherry angioma",
+        "cherry hemangioma", "angiokeratoma", "pyogenic granuloma", "lymphangioma",
+        "nevus flammeus", "port wine stain", "benign soft tissue proliferations vascular",
+        "vascular malformation", "hemorrhage", "granuloma pyogenicum",
+    ),
+    "SCC": (
+        "scc", "squamous cell carcinoma", "invasive squamous cell carcinoma", "pek",
+        "keratoacanthoma",
+    ),
+    "SCCKA": ("sccka", "squamous cell carcinoma keratoacanthoma"),
+    "INF": ("inf", "inflammatory or infectious", "inflammatory and infectious"),
+    "BEN_OTH": ("ben oth", "other benign proliferation", "other benign"),
+    "MAL_OTH": ("mal oth", "other malignant proliferation", "other malignant"),
+    "UNK": ("unk",),
+    "BENIGN": ("benign", "benign lesion"),
+    "MALIGNANT": ("malignant", "malignant lesion"),
+}  # fmt: skip
+"""What each code is called, in lower case and without punctuation, after `_WORDS`."""
+
+_SPELLINGS = {name: code for code, names in _NAMES.items() for name in names}
+
+_BEGINNINGS = (
+    ("melanoma ", "MEL"),
+    ("basal cell carcinoma ", "BCC"),
+    ("squamous cell carcinoma in situ ", "AKIEC"),
+    ("squamous cell carcinoma ", "SCC"),
+    ("actinic keratosis ", "AKIEC"),
+    ("bowen ", "AKIEC"),
+    ("seborrheic keratosis ", "BKL"),
+    ("lichen planus like keratosis ", "BKL"),
+    ("solar lentigo ", "BKL"),
+    ("dermatofibroma ", "DF"),
+    ("hemangioma ", "VASC"),
+    ("angiokeratoma ", "VASC"),
+)
+"""Diagnoses whose subtypes follow the name."""
+
+_NO_MELANOCYTES = frozenset(
+    ("sebaceous", "sebaceus", "epidermal", "comedonicus", "depigmentosus", "anemicus",
+     "lipomatosus", "connective", "becker", "beckers", "verrucous", "inflammatory", "ilven",
+     "araneus")
+)  # fmt: skip
+"""What a nevus may be called that is not of melanocytes, and so none of the challenges' NV."""
+
+NO_LABEL = frozenset(
+    ("", "unknown", "other", "others", "indeterminate", "nan", "na", "n a", "none", "null",
+     "not available", "not known", "undetermined", "unbekannt", "unklar", "keine", "missing")
+)  # fmt: skip
+"""What stands where no diagnosis is known."""
+
+_HAM = (24306, 34320)
+"""The ISIC ids of HAM10000, whose squamous cell carcinomas are intraepithelial (AKIEC)."""
 
 _CONFIRMATIONS = {
     "histo": "histopathology",
@@ -65,44 +141,106 @@ _CONFIRMATIONS = {
 
 
 def to_codes(
-    labels: pd.Series[str], problems: list[Problem], taxonomy: Taxonomy | None = None
+    labels: pd.Series[str],
+    problems: list[Problem],
+    taxonomy: Taxonomy | None = None,
+    *,
+    source: object = None,
 ) -> tuple[pd.Series[str], Taxonomy]:
-    """Turn diagnoses into codes: codes in any case, or the names HAM and the Archive use.
+    """Turn diagnoses into codes: codes in any case, or names as data sets write them.
 
     Args:
-        labels: Diagnoses as read, indexed by image id; absent ones stay absent.
+        labels: Diagnoses as read; those of `NO_LABEL` and absent ones are none.
         problems: Where diagnoses that no code stands for are noted.
         taxonomy: The taxonomy to use; chosen by `taxonomy_of` when absent.
+        source: Where they come from; with it, it is an error if most are not understood.
 
     Returns:
         The codes, ``pd.NA`` where there is none, and the taxonomy.
+
+    Raises:
+        DataError: Most of the diagnoses are not understood.
     """
-    distinct = {label: _code(label) for label in labels.dropna().unique()}
-    taxonomy = taxonomy or taxonomy_of(tuple(distinct.values()))
+    if taxonomy is not None and taxonomy.name == OWN:
+        return _as_they_are(labels)
+    times = Counter(labels.dropna().tolist())
+    distinct = {label: code_of(label) for label in times}
+    taxonomy = taxonomy or taxonomy_of(code for code in distinct.values() if code)
     codes: dict[str, str] = {}
+    strange: list[tuple[str, int]] = []
     for label, code in distinct.items():
-        known = code if code in taxonomy.codes else _SAME.get(code, "")
-        if known in taxonomy.codes:
+        known = in_taxonomy(code, taxonomy) if code else None
+        if known:
             codes[label] = known
-        elif code:
-            count = int((labels == label).sum())
-            problems.append(
-                Problem(
-                    "unknown diagnosis",
-                    label,
-                    f"{count} pictures; not in the taxonomy {taxonomy.name}",
-                )
-            )
+        elif code != "" and not (code == "UNK" and known is None):
+            strange.append((label, times[label]))
+    strange.sort(key=lambda each: (-each[1], each[0]))
+    understood = sum(times[label] for label in codes)
+    if source is not None and sum(count for _, count in strange) > understood:
+        shown = ", ".join(f"{label!r} ({count})" for label, count in strange[:12])
+        more = f" and {len(strange) - 12} more" if len(strange) > 12 else ""
+        raise DataError(
+            f"{source}: most diagnoses are not understood: {shown}{more}",
+            "spell them as the page on data sets lists, or take them as they are with "
+            "--taxonomy own",
+        )
+    problems.extend(
+        Problem("unknown diagnosis", label, f"{count} pictures; not in {taxonomy.name}")
+        for label, count in strange
+    )
     return labels.map(codes).astype("string"), taxonomy
 
 
-def taxonomy_of(codes: Sequence[str]) -> Taxonomy:
+OWN = "own"
+"""The name of a data set's own taxonomy: its labels as they are."""
+
+
+def taxonomy_of(codes: Iterable[str]) -> Taxonomy:
     """Return the taxonomy that knows most of ``codes``, the challenge's of 2018 first."""
+    distinct = set(codes)
 
     def fitting(taxonomy: Taxonomy) -> int:
-        return sum(bool({code, _SAME.get(code)} & set(taxonomy.codes)) for code in codes)
+        return sum(in_taxonomy(code, taxonomy) is not None for code in distinct)
 
-    return max((ISIC2018, ISIC2019, BINARY), key=fitting)
+    return max((ISIC2018, ISIC2019, MILK10K, BINARY), key=fitting)
+
+
+def in_taxonomy(code: str | None, taxonomy: Taxonomy) -> str | None:
+    """Return what a taxonomy calls the diagnosis ``code``, or None where it has no such."""
+    if code is None:
+        return None
+    if code in taxonomy.codes:
+        return code
+    return next((same for same in SAME.get(code, ()) if same in taxonomy.codes), None)
+
+
+def code_of(label: str) -> str | None:
+    """Return the code that a diagnosis is read as: "" where it is none, None if not understood.
+
+    Examples:
+        >>> [code_of(name) for name in ("Actinic_Keratoses", "Blue nevus, Cellular", "Läsion")]
+        ['AKIEC', 'NV', None]
+    """
+    text = " ".join(_WORDS.get(word, word) for word in key_of(label).split("_"))
+    if text in NO_LABEL:
+        return ""
+    text = re.sub(r" (nos|not otherwise specified)\b", "", text)
+    if text in _SPELLINGS:
+        return _SPELLINGS[text]
+    for beginning, code in _BEGINNINGS:
+        if text.startswith(beginning):
+            return code
+    words = set(text.split())
+    if "nevus" in words and not words & (_NO_MELANOCYTES | {"no", "not", "melanoma", "vs"}):
+        return "NV"
+    return None
+
+
+def with_ham_classes(codes: pd.Series[str], image_ids: pd.Series[str]) -> pd.Series[str]:
+    """Return codes with the squamous cell carcinomas of HAM10000's ids as its AKIEC."""
+    numbers = pd.to_numeric(image_ids.str.extract(r"^ISIC_(\d{7})", expand=False))
+    ham = numbers.between(*_HAM).fillna(value=False).to_numpy(dtype=bool)
+    return codes.mask((codes == "SCC").fillna(value=False).to_numpy(dtype=bool) & ham, "AKIEC")
 
 
 def to_confirmations(labels: pd.Series[str]) -> pd.Series[str]:
@@ -113,9 +251,16 @@ def to_confirmations(labels: pd.Series[str]) -> pd.Series[str]:
 
 def known(texts: pd.Series[str]) -> pd.Series[str]:
     """Return ``texts`` in lower case, with ``pd.NA`` for "unknown" and the like."""
-    return texts.str.lower().replace({"unknown": pd.NA, "nan": pd.NA, "none": pd.NA})
+    spelled = texts.astype("string").str.lower()
+    return spelled.mask(_keys(spelled).isin(NO_LABEL | {"unk"}))
 
 
-def _code(label: str) -> str:
-    spelled = " ".join(label.replace(",", " ").replace("-", " ").replace("_", " ").split())
-    return _SPELLINGS.get(spelled.lower(), spelled.upper())
+def _keys(texts: pd.Series[str]) -> pd.Series[str]:
+    keys = texts.map(lambda text: key_of(text).replace("_", " "), na_action="ignore")
+    return keys.astype("string")
+
+
+def _as_they_are(labels: pd.Series[str]) -> tuple[pd.Series[str], Taxonomy]:
+    texts = labels.astype("string").str.strip()
+    texts = texts.mask(_keys(texts).isin(NO_LABEL))
+    return texts, own_taxonomy(sorted(texts.dropna().unique()))

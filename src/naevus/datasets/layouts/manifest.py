@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.draft import Draft, read_csv
+from naevus.datasets.layouts.draft import Draft
 from naevus.datasets.layouts.labels import to_codes
+from naevus.datasets.layouts.pictures import stem_of
+from naevus.datasets.layouts.tables import TABLE_SUFFIXES, known_columns, read_table
 from naevus.datasets.records import COLUMNS, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.taxonomy import Taxonomy
 
 NAME = "manifest"
 DESCRIPTION = "a CSV file, or a folder with manifest.csv, with a column path"
 
 _FILE = "manifest.csv"
-_SYNONYMS = {"image": "image_id", "isic_id": "image_id", "mask": "mask_path"}
 
 
 def matches(root: Path) -> bool:
     """Tell whether ``root`` is a CSV file, or has a manifest with a column ``path``."""
-    if root.is_file():
-        return root.suffix.lower() == ".csv"
-    path = root / _FILE
-    return path.is_file() and "path" in read_csv(path).columns
+    path = root if root.is_file() else root / _FILE
+    if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
+        return False
+    return "path" in known_columns(read_table(path))
 
 
-def read(root: Path) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     """Read the rows; columns are those of a record, and any may be absent but ``path``."""
     problems: list[Problem] = []
     path = root if root.is_file() else root / _FILE
-    table = read_csv(path, required=("path",)).rename(columns=_SYNONYMS)
+    table = read_table(path, required=("path",))
+    table = table.rename(columns={found: name for name, found in known_columns(table).items()})
     frame = table[[name for name in COLUMNS if name in table.columns]].copy()
     if "image_id" not in frame.columns:
         frame["image_id"] = pd.NA
-    stems = frame["path"].map(lambda name: Path(name).stem, na_action="ignore")
+    stems = frame["path"].map(stem_of, na_action="ignore")
     frame["image_id"] = frame["image_id"].astype("string").fillna(stems.astype("string"))
     for column, kind in (("path", "row without picture"), ("mask_path", "row without mask")):
         if column in frame.columns:
@@ -47,7 +54,9 @@ def read(root: Path) -> Draft:
             frame[column] = pd.Series(found, index=frame.index, dtype="string")
     draft = Draft(frame, problems=problems)
     if "diagnosis" in frame.columns:
-        frame["diagnosis"], draft.taxonomy = to_codes(frame["diagnosis"], problems)
+        frame["diagnosis"], draft.taxonomy = to_codes(
+            frame["diagnosis"], problems, taxonomy, source=path
+        )
     return draft
 
 
@@ -55,5 +64,8 @@ def _found(folder: Path, name: str | None) -> str | None:
     """Return the absolute path of a file that is there."""
     if name is None or pd.isna(name):
         return None
-    path = (folder / name).absolute()
-    return str(path) if path.is_file() else None
+    for spelled in (name, name.replace("\\", "/")):
+        path = (folder / spelled).absolute()
+        if path.is_file():
+            return str(path)
+    return None

@@ -1,0 +1,42 @@
+"""Pictures in one folder and their masks in another: ``images/`` and ``masks/``.
+
+Also ``train/images`` and ``train/masks`` and so on. A mask is called as its picture, perhaps with
+``_segmentation`` or ``_mask`` at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from naevus.datasets.layouts.pictures import Pictures
+from naevus.datasets.layouts.tabular import draft_of, masks_below
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.records import Problem
+    from naevus.taxonomy import Taxonomy
+
+NAME = "images_masks"
+DESCRIPTION = "a folder of pictures beside a folder masks"
+
+
+def matches(root: Path) -> bool:
+    """Tell whether there is a folder of masks below ``root``, and pictures that some belong to."""
+    if not root.is_dir():
+        return False
+    masks = {name.casefold() for name in masks_below(root, [])}
+    if not masks:
+        return False
+    stems = (path.rpartition("/")[2].rpartition(".")[0] for path in Pictures(root).paths)
+    return any(stem.casefold() in masks for stem in stems)
+
+
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read the pictures with their masks."""
+    problems: list[Problem] = []
+    masks = masks_below(root, problems)
+    draft = draft_of((), Pictures(root), masks=masks, taxonomy=taxonomy)
+    draft.problems.extend(problems)
+    return draft

@@ -1,0 +1,33 @@
+"""The ISIC 2019 challenge: eight classes and the unknown; some images are called ``_downsampled``.
+
+https://challenge.isic-archive.com/data/#2019
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from naevus.datasets.layouts.challenge import Challenge
+from naevus.taxonomy import ISIC2019
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.taxonomy import Taxonomy
+
+NAME = "isic2019"
+DESCRIPTION = "folders ISIC_2019_Training_Input and so on"
+
+_CHALLENGE = Challenge(
+    images=r"ISIC_2019_(Training|Test)_Input",
+    truth=r"ISIC_2019_(Training|Test)_GroundTruth",
+    metadata=r"ISIC_2019_(Training|Test)_Metadata",
+)
+
+matches = _CHALLENGE.matches
+
+
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read images, diagnoses, lesions and metadata."""
+    return _CHALLENGE.read(root, taxonomy or ISIC2019)

@@ -1,0 +1,92 @@
+"""A table of labels beside pictures: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
+
+The table has a column that names the pictures and one of diagnoses, or a column a class; others
+(lesion, patient, age ...) are read where they are there. Masks may lie in a folder beside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from naevus.datasets.layouts.pictures import Pictures, stem_of
+from naevus.datasets.layouts.tables import known_columns, read_table, tables_in
+from naevus.datasets.layouts.tabular import class_columns, draft_of, masks_below
+from naevus.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.records import Problem
+    from naevus.taxonomy import Taxonomy
+
+NAME = "labels_table"
+DESCRIPTION = "a table with a column image_id and one of diagnoses or one a class, and pictures"
+
+_TOLD = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
+
+
+def matches(root: Path) -> bool:
+    """Tell whether a table in ``root`` (or ``root`` itself) names pictures and their labels."""
+    return any(_fits(path) for path in _candidates(root))
+
+
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read the tables, the pictures wherever they lie below, and masks in folders of masks."""
+    folder = root.parent if root.is_file() else root
+    pictures = Pictures(folder)
+    tables = [(_table(path), path) for path in _candidates(root) if _fits(path)]
+    tables.sort(key=lambda each: not _has_labels(each[0]))
+    problems: list[Problem] = []
+    masks = masks_below(folder, problems)
+    draft = draft_of(tables, pictures, masks=masks, taxonomy=taxonomy)
+    draft.problems.extend(problems)
+    if not draft.frame["path"].notna().any():
+        first = draft.frame["image_id"].iloc[0] if len(draft.frame) else "any"
+        raise DataError(
+            f"{tables[0][1] if tables else root}: none of the pictures it names lies below "
+            f"{folder}, the first is {first}",
+            "put the table beside the folder of pictures",
+        )
+    return draft
+
+
+def _candidates(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    return [path for path in tables_in(root) if not path.name.endswith("_Groups.csv")]
+
+
+def _fits(path: Path) -> bool:
+    """Tell whether a table names pictures; one that is no table fits nothing."""
+    try:
+        table = read_table(path)
+    except DataError:
+        if path.suffix.lower() == ".txt":  # licences and readmes
+            return False
+        raise
+    columns = known_columns(table)
+    named = "image_id" in columns or "path" in columns
+    if named and (any(name in columns for name in _TOLD) or len(class_columns(table)) > 1):
+        return True
+    return not columns and _headless(table)
+
+
+def _headless(table: pd.DataFrame) -> bool:
+    """Tell whether a table of two columns begins with a picture's name instead of a heading."""
+    first = str(table.columns[0])
+    return len(table.columns) == 2 and stem_of(first) != first
+
+
+def _table(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if not known_columns(table) and _headless(table):
+        return read_table(path, names=("image_id", "diagnosis"))
+    return table
+
+
+def _has_labels(table: pd.DataFrame) -> bool:
+    columns = known_columns(table)
+    return "diagnosis" in columns or len(class_columns(table)) > 1

@@ -1,0 +1,60 @@
+"""MILK10k: a clinical close-up and a dermoscopic image of each lesion; truth is by lesion.
+
+https://doi.org/10.34970/648456
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from naevus.datasets.layouts.labels import to_codes
+from naevus.datasets.layouts.pictures import Pictures
+from naevus.datasets.layouts.tables import read_table, tables_in
+from naevus.datasets.layouts.tabular import class_columns, draft_of, from_classes
+from naevus.taxonomy import MILK10K
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.records import Problem
+    from naevus.taxonomy import Taxonomy
+
+NAME = "milk10k"
+DESCRIPTION = "MILK10k_Training_Metadata.csv and folders of images"
+
+_METADATA = r"(?i)MILK10k_(Training|Test)_Metadata"
+_TRUTH = r"(?i)MILK10k_(Training|Test)_GroundTruth"
+
+
+def matches(root: Path) -> bool:
+    """Tell whether the metadata of MILK10k is in ``root``."""
+    return bool(_tables(root, _METADATA))
+
+
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read both images of each lesion, with the lesion's diagnosis."""
+    problems: list[Problem] = []
+    tables = [
+        (read_table(path, ("isic_id", "lesion_id")), path) for path in _tables(root, _METADATA)
+    ]
+    draft = draft_of(tables, Pictures(root), taxonomy=taxonomy)
+    truths = []
+    for path in _tables(root, _TRUTH):
+        table = read_table(path, ("lesion_id",)).dropna(subset=["lesion_id"])
+        table = table.drop_duplicates("lesion_id").set_index("lesion_id")
+        labels = from_classes(table, class_columns(table), path, problems)
+        truths.append(to_codes(labels, problems, taxonomy or MILK10K, source=path)[0])
+    if truths:
+        frame = draft.frame
+        frame["diagnosis"] = frame["lesion_id"].map(pd.concat(truths)).astype("string")
+    draft.taxonomy = taxonomy or MILK10K
+    draft.problems.extend(problems)
+    return draft
+
+
+def _tables(root: Path, pattern: str) -> list[Path]:
+    return [path for path in tables_in(root) if re.fullmatch(pattern, path.stem)]

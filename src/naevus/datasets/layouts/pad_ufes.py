@@ -1,0 +1,42 @@
+"""PAD-UFES-20: clinical photographs made with smartphones, and ``metadata.csv``.
+
+https://data.mendeley.com/datasets/zr7vgbcyr2 (Pacheco et al., Data in Brief 2020)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from naevus.datasets.layouts.pictures import Pictures
+from naevus.datasets.layouts.tables import read_table
+from naevus.datasets.layouts.tabular import draft_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.datasets.layouts.draft import Draft
+    from naevus.taxonomy import Taxonomy
+
+NAME = "pad_ufes"
+DESCRIPTION = "metadata.csv with columns img_id and diagnostic, and folders of images"
+
+
+def matches(root: Path) -> bool:
+    """Tell whether ``root`` has the table."""
+    path = root / "metadata.csv"
+    return path.is_file() and {"img_id", "diagnostic"} <= set(read_table(path).columns)
+
+
+def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+    """Read the table and the photographs, all of them clinical."""
+    path = root / "metadata.csv"
+    table = read_table(path, ("img_id", "diagnostic"))
+    draft = draft_of([(table, path)], Pictures(root), taxonomy=taxonomy)
+    draft.frame["image_type"] = "clinical"
+    if "biopsed" in table.columns:
+        ids = table["img_id"].str.rpartition(".")[0]
+        histology = table["biopsed"].str.lower().map({"true": "histopathology"})
+        draft.frame["confirmation"] = (
+            draft.frame["image_id"].map(dict(zip(ids, histology, strict=True))).astype("string")
+        )
+    return draft

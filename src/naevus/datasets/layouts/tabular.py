@@ -1,0 +1,327 @@
+"""From tables that name pictures to rows: what the readers of most layouts share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from naevus.datasets.layouts.draft import Draft, fill, once
+from naevus.datasets.layouts.labels import (
+    code_of,
+    known,
+    to_codes,
+    to_confirmations,
+)
+from naevus.datasets.layouts.pictures import Pictures, ids_of, is_mask_folder, split_of, stem_of
+from naevus.datasets.layouts.scan import masks_in, subfolders
+from naevus.datasets.layouts.tables import key_of, known_columns
+from naevus.datasets.records import DERMOSCOPIC, Problem
+from naevus.errors import DataError
+from naevus.taxonomy import BINARY, Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+KEY = "image_id"
+_SEXES = {
+    "m": "male", "mann": "male", "mannlich": "male", "maennlich": "male", "masculine": "male",
+    "f": "female", "w": "female", "frau": "female", "weiblich": "female", "woman": "female",
+    "man": "male",
+}  # fmt: skip
+_MALIGNANT = {"1": "MALIGNANT", "true": "MALIGNANT", "yes": "MALIGNANT", "ja": "MALIGNANT",
+              "0": "BENIGN", "false": "BENIGN", "no": "BENIGN", "nein": "BENIGN"}  # fmt: skip
+_IMAGE_TYPES = {
+    "tile": ("tile", "tbp"),
+    "clinical": ("clinic", "macro", "overview"),
+    DERMOSCOPIC: ("derm",),
+}
+"""Words that tell an image's type, in the order in which they are looked for."""
+
+_CHALLENGE_2017 = {"melanoma", "seborrheic_keratosis"}
+"""The two columns of ISIC 2017's Part 3; an image with neither is a nevus."""
+
+
+def rows_of(
+    table: pd.DataFrame,
+    source: Path,
+    problems: list[Problem],
+    taxonomy: Taxonomy | None = None,
+) -> tuple[pd.DataFrame, Taxonomy | None]:
+    """Return what a table tells of each picture, indexed by how it names them.
+
+    Args:
+        table: As `tables.read_table` gives it, with a column for ids or paths.
+        source: Where it is from.
+        problems: Where what is not understood is noted.
+        taxonomy: The diagnoses to use; those that fit best when absent.
+
+    Returns:
+        The rows, with columns of `Record` (``diagnosis`` as codes), and the taxonomy of the
+        diagnoses, if there are any.
+
+    Raises:
+        DataError: No column names the pictures, or most diagnoses are not understood.
+    """
+    columns = known_columns(table)
+    name = columns.get("path") or columns.get(KEY)
+    if name is None:
+        raise DataError(
+            f"{source}: no column names the pictures (it has {', '.join(table.columns)})",
+            "call it image_id or path",
+        )
+    table = once(table, name, source, problems)
+    rows = pd.DataFrame(index=table.index)
+    if "path" in columns and KEY in columns and columns[KEY] in table.columns:
+        rows[KEY] = table[columns[KEY]].map(stem_of, na_action="ignore")
+    for column, read in _READ.items():
+        if column in columns:
+            rows[column] = read(table[columns[column]])
+    codes, found = diagnoses_of(table, columns, source, problems, taxonomy)
+    if codes is not None:
+        rows["diagnosis"] = codes
+    return rows, found
+
+
+def _sexes(texts: pd.Series[str]) -> pd.Series[str]:
+    spelled = known(texts)
+    return spelled.map(lambda text: _SEXES.get(key_of(text), text), na_action="ignore")
+
+
+def _splits(texts: pd.Series[str]) -> pd.Series[str]:
+    return texts.map(lambda text: split_of(text) or "train", na_action="ignore")
+
+
+def diagnoses_of(
+    table: pd.DataFrame,
+    columns: dict[str, str],
+    source: Path,
+    problems: list[Problem],
+    taxonomy: Taxonomy | None,
+) -> tuple[pd.Series[str] | None, Taxonomy | None]:
+    """Return codes from the columns of classes, the column of labels, or benign and malignant.
+
+    Benign and malignant are read where they say more than half as often again what a picture is
+    than the labels do, as in ISIC 2020.
+    """
+    onehot = class_columns(table)
+    if len(onehot) > 1:
+        labels = from_classes(table, onehot, source, problems)
+        return to_codes(labels, problems, taxonomy, source=source)
+    binary = columns.get("benign_malignant")
+    malignancy = None
+    if binary is not None and taxonomy in {None, BINARY}:
+        texts = table[binary].str.lower().str.replace(r"\.0+$", "", regex=True)
+        malignancy = texts.map(_MALIGNANT).fillna(table[binary])
+    if "diagnosis" not in columns:
+        if malignancy is None:
+            return None, None
+        return to_codes(malignancy, problems, BINARY, source=source)
+    labels = table[columns["diagnosis"]]
+    if malignancy is not None:
+        fine = labels.dropna().map(code_of)
+        understood = int(fine.fillna("").ne("").sum())
+        if 2 * understood < int(to_codes(malignancy, [], BINARY)[0].notna().sum()):
+            return to_codes(malignancy, problems, BINARY, source=source)
+    numbers = labels.dropna().str.fullmatch(r"[01](\.0+)?")
+    if len(numbers) and numbers.all() and taxonomy in {None, BINARY}:
+        texts = labels.str.replace(r"\.0+$", "", regex=True)
+        problems.append(
+            Problem("numbers for diagnoses", str(source), "0 was read as benign, 1 as malignant")
+        )
+        return to_codes(texts.map(_MALIGNANT).astype("string"), problems, BINARY, source=source)
+    return to_codes(labels, problems, taxonomy, source=source)
+
+
+def class_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns that are called as diagnoses and hold numbers from 0 to 1."""
+    found = []
+    for name in table.columns:
+        if not code_of(name):
+            continue
+        numbers = _numbers(table[name])
+        if numbers.notna().sum() == table[name].notna().sum() and numbers.between(0, 1).all():
+            found.append(name)
+    return found
+
+
+def from_classes(
+    table: pd.DataFrame, onehot: Sequence[str], source: Path, problems: list[Problem]
+) -> pd.Series[str]:
+    """Return the name of each row's one class; of none or several it is a problem."""
+    marks = table[list(onehot)].apply(_numbers).fillna(0.0) > 0.5
+    labels = marks.idxmax(axis="columns").astype("string")
+    times = marks.sum(axis="columns")
+    labels = labels.where(times == 1)
+    if {key_of(name) for name in onehot} == _CHALLENGE_2017:
+        labels = labels.mask(times == 0, "nevus")
+    problems.extend(
+        Problem("row without one diagnosis", str(name), str(source))
+        for name in labels.index[labels.isna()]
+    )
+    return labels
+
+
+def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return ``dermoscopic``, ``clinical`` or ``tile`` for how tables name types of images."""
+
+    def one(text: str) -> str:
+        key = key_of(text)
+        for kind, words in _IMAGE_TYPES.items():
+            if any(word in key for word in words):
+                return kind
+        return key
+
+    return texts.map(one, na_action="ignore").astype("string")
+
+
+def draft_of(
+    tables: Iterable[tuple[pd.DataFrame, Path]],
+    pictures: Pictures,
+    *,
+    masks: dict[str, str] | None = None,
+    taxonomy: Taxonomy | None = None,
+    split: str | None = None,
+) -> Draft:
+    """Return the rows of all pictures that are named in tables, or lie below a folder.
+
+    Args:
+        tables: Tables with where they are from; the first that knows something of a picture counts.
+            Lesions, patients and groups are joined over all of them.
+        pictures: The pictures.
+        masks: Image id → mask.
+        taxonomy: The diagnoses to use.
+        split: Of pictures whose split neither a table nor a folder's name tells.
+    """
+    problems: list[Problem] = []
+    frame = pd.DataFrame({KEY: pd.Series(dtype="string")})
+    draft = Draft(frame, problems=problems)
+    chosen = taxonomy
+    for table, source in tables:
+        rows, found = rows_of(table, source, problems, chosen)
+        chosen = chosen or found
+        _add(draft, rows, pictures, source)
+    _add_rest(draft, pictures)
+    frame = draft.frame
+    frame["path"] = frame["place"].map(pictures.paths).astype("string")
+    places = frame["place"].map(lambda text: split_of(*text.split("/")[:-1]), na_action="ignore")
+    for fallback in (places.astype("string"), pd.Series(split, index=frame.index, dtype="string")):
+        frame["split"] = frame["split"].fillna(fallback) if "split" in frame.columns else fallback
+    if masks:
+        _add_masks(draft, masks)
+    draft.frame = frame.drop(columns="place")
+    draft.taxonomy = chosen or draft.taxonomy
+    return draft
+
+
+def masks_below(root: Path, problems: list[Problem], deep: int = 3) -> dict[str, str]:
+    """Return image id → mask of the folders of masks below ``root``."""
+    found: dict[str, str] = {}
+    if not root.is_dir():
+        return found
+    for folder in subfolders(root):
+        if is_mask_folder(folder.name):
+            for inside in (folder, *subfolders(folder)):
+                found = masks_in(inside, problems) | found
+        elif deep > 1:
+            found = masks_below(folder, problems, deep - 1) | found
+    return found
+
+
+def _add(draft: Draft, rows: pd.DataFrame, pictures: Pictures, source: Path) -> None:
+    """Add a table's rows to those that are there already, by image id."""
+    problems = draft.problems
+    places = [pictures.find(str(name), problems) for name in rows.index]
+    ids = [stem_of(str(name)) for name in rows.index]
+    mine = rows.reset_index(drop=True)
+    if KEY in mine.columns:
+        ids = [
+            own if pd.isna(given) else str(given)
+            for own, given in zip(ids, mine.pop(KEY), strict=True)
+        ]
+    mine.insert(0, KEY, pd.Series(ids, dtype="string"))
+    mine["place"] = pd.Series(places, dtype="string")
+    again = mine.duplicated(KEY)
+    problems.extend(
+        Problem("two rows of one id", str(each), f"the later one in {source} was left out")
+        for each in mine.loc[again, KEY]
+    )
+    mine = mine[~again].reset_index(drop=True)
+    if draft.frame.empty:
+        draft.frame = mine
+    else:
+        fresh = mine[~mine[KEY].isin(draft.frame[KEY])]
+        for column in ("lesion_id", "group_id", "patient_id"):
+            if column in mine.columns and column in draft.frame.columns:
+                draft.ties.append(pd.concat([draft.frame, mine]).pipe(_by_id, column))
+        by_id = mine.set_index(KEY)
+        for column in by_id.columns:
+            fill(draft.frame, column, by_id[column])
+        if len(fresh):
+            draft.frame = pd.concat([draft.frame, fresh], ignore_index=True)
+    absent = mine.loc[mine["place"].isna(), KEY]
+    problems.extend(Problem("row without picture", str(each), str(source)) for each in absent)
+
+
+def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
+    """Return the last known value of each id: that of the table that was read last."""
+    values: pd.Series[str] = frame.dropna(subset=[column]).groupby(KEY)[column].last()
+    return values
+
+
+def _add_rest(draft: Draft, pictures: Pictures) -> None:
+    """Add the pictures that no table names."""
+    rest = pictures.rest()
+    ids = ids_of(rest)
+    known_ids = set(draft.frame[KEY])
+    alone = [(each, place) for each, place in zip(ids, rest, strict=True) if each not in known_ids]
+    twice = [(each, place) for each, place in zip(ids, rest, strict=True) if each in known_ids]
+    draft.problems.extend(
+        Problem("two files of one id", each, f"{place} was left out") for each, place in twice
+    )
+    if len(draft.frame):
+        draft.problems.extend(
+            Problem("picture without row", each, pictures.paths[place]) for each, place in alone
+        )
+    more = pd.DataFrame(
+        {
+            KEY: pd.Series([each for each, _ in alone], dtype="string"),
+            "place": pd.Series([place for _, place in alone], dtype="string"),
+        }
+    )
+    draft.frame = pd.concat([draft.frame, more], ignore_index=True) if len(draft.frame) else more
+
+
+def _add_masks(draft: Draft, masks: dict[str, str]) -> None:
+    frame = draft.frame
+    folded = {name.casefold(): name for name in masks}
+    names = frame[KEY].map(
+        lambda each: each if each in masks else folded.get(each.casefold()), na_action="ignore"
+    )
+    found = names.map(masks).astype("string")
+    frame["mask_path"] = frame["mask_path"].fillna(found) if "mask_path" in frame.columns else found
+    unused = sorted(masks.keys() - set(names.dropna()))
+    draft.problems.extend(Problem("mask without picture", each, masks[each]) for each in unused)
+    there = frame["path"].notna() if "path" in frame.columns else frame["place"].notna()
+    without = frame.loc[there & frame["mask_path"].isna(), KEY]
+    draft.problems.extend(
+        Problem("picture without mask", str(each), "no mask of that name") for each in without
+    )
+
+
+_READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
+    **dict.fromkeys(("lesion_id", "group_id", "patient_id", "part"), lambda texts: texts),
+    "age": lambda texts: texts.str.replace(",", "."),
+    "sex": _sexes,
+    "site": known,
+    "confirmation": lambda texts: to_confirmations(known(texts)),
+    "image_type": to_image_types,
+    "split": _splits,
+}
+"""How the columns that are not of diagnoses or files are read."""
+
+
+def _numbers(column: pd.Series[str]) -> pd.Series[float]:
+    texts = column.astype("string").str.replace(",", ".")
+    return pd.to_numeric(texts, errors="coerce").astype("Float64")
