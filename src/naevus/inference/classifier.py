@@ -15,6 +15,7 @@ from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
 from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
+from naevus.inference.finite import faults_of, refuse_faults, silenced
 from naevus.inference.members import (
     as_sequence,
     by_form,
@@ -57,6 +58,8 @@ class Answers(NamedTuple):
         activations: For each member N x C x h x w class activation maps, divided by its
             temperature; their mean over places and members is the natural logit but for a
             constant. None where a graph gives none.
+        faults: By number the pictures for which a network gave no usable number, and what it gave;
+            nothing else that is said of these means anything.
     """
 
     logits: NDArray[np.float32]
@@ -68,6 +71,7 @@ class Answers(NamedTuple):
     embeddings: NDArray[np.float32] | None
     unlikeness: NDArray[np.float64] | None
     activations: tuple[NDArray[np.float32], ...] | None
+    faults: dict[int, str]
 
 
 class Classifier:
@@ -176,14 +180,20 @@ class Classifier:
                     "leave them out, or take another bundle",
                 )
 
-    def logits(self, batches: Batches) -> NDArray[np.float32]:
+    def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return the mean logit over members and views, N x C.
 
         Args:
             batches: N x S x S x 3 crops; one batch for each of `forms` where the members see
                 different ones.
+            ids: What the pictures are called in errors.
+
+        Raises:
+            BundleError: A network gives no usable number for a picture.
         """
-        return mean([averaged(seen)["logits"] for seen in self._seen(batches)])
+        seen, faults = self._seen(batches)
+        refuse_faults(faults, ids)
+        return mean([averaged(outputs)["logits"] for outputs in seen])
 
     def answers(self, batches: Batches) -> Answers:
         """Return all that is said of a batch; each member's weights and shares are taken off.
@@ -191,7 +201,7 @@ class Classifier:
         Args:
             batches: As for `logits`.
         """
-        seen = self._seen(batches)
+        seen, faults = self._seen(batches)
         means = [averaged(outputs) for outputs in seen]
         said = posterior([each["logits"] for each in means], self._trained)
         natural = self._here(said.natural, self.shares)
@@ -209,19 +219,23 @@ class Classifier:
             _embeddings(means),
             self._unlikeness(means),
             self._activations(means),
+            faults,
         )
 
-    def _seen(self, batches: Batches) -> list[list[Outputs]]:
-        """Return what each member gives for each view."""
+    def _seen(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
+        """Return what each member gives for each view, and for which pictures that is unusable."""
         batch_of = by_form(batches, self.forms)
         found = []
+        faults: dict[int, str] = {}
         for member in self.members:
             batch = batch_of[member.form]
             outputs = list(each_view(member.engine.run, batch, self.views))
             for each in outputs:
                 check_shape(member, each["logits"], (len(batch), len(self.classes)))
+                faults = {**faults_of(member.name, each), **faults}
             found.append(outputs)
-        return found
+        numbers = sorted(faults)
+        return [[silenced(each, numbers) for each in outputs] for outputs in found], faults
 
     def _here(
         self, natural: NDArray[np.float64], shares: NDArray[np.float64]

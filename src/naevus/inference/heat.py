@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from naevus.datasets.forms import arrange, decoding_side
 from naevus.images.heat import Activation, heat_over
+from naevus.inference.finite import refuse_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,10 +76,14 @@ def heat_map(
 
     Returns:
         H x W, 0..1; None where a network has no map that adds up to its answer.
+
+    Raises:
+        BundleError: A network gives no usable number.
     """
     height, width = pixels.shape[:2]
     seen = [arrange(pixels, mask, form) for form in classifier.forms]
     answers = classifier.answers([each.pixels[None] for each in seen])
+    refuse_faults(answers.faults)
     found = activation_maps(classifier, answers, 0, [(each.box, (height, width)) for each in seen])
     if found is None:
         return None

@@ -76,6 +76,9 @@ def heldout_scores(
     Returns:
         What `outline_table` gives: how the mask fits and what may have made it difficult. Pictures
         that cannot be read, or whose mask cannot, have no row.
+
+    Raises:
+        BundleError: The network gives no usable number for a picture.
     """
     segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads, precision=precision)
     files = {image_id: (path, truth) for image_id, path, truth in sources}
@@ -119,6 +122,9 @@ def heldout_logits(
 
     Returns:
         ``image_id`` and ``logit_<class>`` (float32), in the order of the sorted ids.
+
+    Raises:
+        BundleError: The network gives no usable number for a picture.
     """
     classifier = Classifier(
         bundle, views=views, engine=engine, threads=threads, precision=precision
@@ -131,7 +137,7 @@ def heldout_logits(
             np.stack([resize(pictures[image_id], form.size, form.size) for image_id in piece])
             for form in classifier.forms
         ]
-        found[done : done + len(piece)] = classifier.logits(squares)
+        found[done : done + len(piece)] = classifier.logits(squares, piece)
         done += len(piece)
         if progress is not None:
             progress(done, len(ordered))
@@ -169,7 +175,9 @@ def _over_surfaces(
 def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
     if not good:
         return []
-    logits = segmenter.logits(stacked([seen.squares for _, seen in good]))
+    logits = segmenter.logits(
+        stacked([seen.squares for _, seen in good]), [image_id for image_id, _ in good]
+    )
     return [
         Surface(image_id, logit, seen.height, seen.width)
         for (image_id, seen), logit in zip(good, logits, strict=True)

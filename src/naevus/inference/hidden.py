@@ -14,6 +14,7 @@ from naevus.images.masks import plausible
 from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_hole
 from naevus.images.read import read, read_mask
 from naevus.inference.classifier import Classifier
+from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.stream import BATCH, Workers, batches, processors
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def hidden_features(
         progress: Called with (done, total) pictures.
 
     Raises:
+        BundleError: A graph gives no usable number for a picture.
         ConfigError: A graph gives no embedding.
         DataError: No picture has a plausible mask.
     """
@@ -122,10 +124,11 @@ def hidden_features(
     found: dict[str, list[NDArray[np.float32]]] = {way: [] for way in WAYS}
     squares = _squares(ordered, side)
     while piece := list(islice(squares, BATCH)):
-        ids += [square.image_id for square in piece]
+        named = [square.image_id for square in piece]
+        ids += named
         shown = [hiding.ways(square) for square in piece]
         for place, way in enumerate(WAYS):
-            found[way].append(_embedded(classifier, [each[place] for each in shown]))
+            found[way].append(_embedded(classifier, [each[place] for each in shown], named))
         if progress is not None:
             progress(len(ids), len(ordered))
     if not ids:
@@ -170,12 +173,16 @@ def _made(make: Callable[[Source], Item | None], sources: Sequence[Source]) -> I
                     yield item
 
 
-def _embedded(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def _embedded(
+    classifier: Classifier, pictures: Sequence[NDArray[np.uint8]], ids: Sequence[str]
+) -> NDArray[np.float32]:
     columns = []
     for member in classifier.members:
         form = Form("full", member.form.size, colour_constancy=member.form.colour_constancy)
         batch = np.stack([arrange(pixels, None, form).pixels for pixels in pictures])
-        columns.append(member.engine.run(batch)[EMBEDDING])
+        outputs = member.engine.run(batch)
+        refuse_faults(faults_of(member.name, outputs), ids)
+        columns.append(outputs[EMBEDDING])
     return np.concatenate(columns, axis=1)
 
 

@@ -10,6 +10,7 @@ from naevus.errors import BundleError, DataError, PictureError
 from naevus.evaluation.outliers.reference import Reference
 from naevus.images.geometry import resize
 from naevus.inference.engines import open_engine
+from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.stream import batches
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def features_of(
         total: How many there are in all; None: these.
 
     Raises:
-        BundleError: The graph cannot be used or gives no embedding.
+        BundleError: The graph cannot be used, or gives no embedding or no usable number.
         DataError: No picture can be read.
     """
     engine = open_engine(graph)
@@ -100,7 +101,9 @@ def features_of(
                 continue
             read.append(image_id)
         if squares:
-            found.append(told_features(engine.run(np.stack(squares))))
+            outputs = engine.run(np.stack(squares))
+            refuse_faults(faults_of(graph.name, outputs), read[-len(squares) :])
+            found.append(told_features(outputs))
         done += len(piece)
         if progress is not None:
             progress(done, total or len(ids))

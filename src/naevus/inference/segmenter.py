@@ -7,7 +7,7 @@ for more than it would in a mean of probabilities. The `Classifier` follows the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
 from naevus.inference.ensemble import check_together, mean
+from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.members import (
     Loaded,
     as_sequence,
@@ -35,6 +36,19 @@ if TYPE_CHECKING:
     from naevus.images.geometry import ViewSet
     from naevus.inference.engines import EngineName, Precision
     from naevus.inference.members import Batches
+
+
+class Surfaces(NamedTuple):
+    """What a segmenter says of N pictures.
+
+    Attributes:
+        logits: N x `size` x `size`, the mean logit of lesion over members and views.
+        faults: By number the pictures for which a network gave no usable number, and what it gave;
+            their logits mean nothing.
+    """
+
+    logits: NDArray[np.float32]
+    faults: dict[int, str]
 
 
 class Segmenter:
@@ -98,18 +112,34 @@ class Segmenter:
         """Return a picture (H x W x 3) in each of `forms`, squashed to the members' sizes."""
         return tuple(arrange(pixels, None, form).pixels for form in self.forms)
 
-    def logits(self, batches: Batches) -> NDArray[np.float32]:
+    def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return the mean logit of lesion over members and views.
 
         Args:
             batches: N x S x S x 3 squashed pictures; one batch for each of `forms` where the
                 members see different ones.
+            ids: What the pictures are called in errors.
 
         Returns:
             N x `size` x `size`.
+
+        Raises:
+            BundleError: A network gives no usable number for a picture.
         """
+        surfaces = self.surfaces(batches)
+        refuse_faults(surfaces.faults, ids)
+        return surfaces.logits
+
+    def surfaces(self, batches: Batches) -> Surfaces:
+        """Return what `logits` does, and for which pictures a network failed."""
         batch_of = by_form(batches, self.forms)
-        return mean([self._surfaces(member, batch_of[member.form]) for member in self.members])
+        faults: dict[int, str] = {}
+        found = []
+        for member in self.members:
+            logits = self._surfaces(member, batch_of[member.form])
+            faults = {**faults_of(member.name, {"logit": logits}), **faults}
+            found.append(logits)
+        return Surfaces(mean(found), faults)
 
     def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return the lesion's mask of one picture (H x W x 3), at the picture's size."""

@@ -17,6 +17,7 @@ from naevus.images.geometry import box_of, reduced, resize
 from naevus.images.heat import glowing
 from naevus.images.masks import area_share, draw_outline, plausible
 from naevus.images.read import write_png
+from naevus.inference.finite import REMEDY
 from naevus.inference.heat import activation_maps
 from naevus.inference.looks import Cut, Look, cut_for, look, stacked
 from naevus.inference.prediction import Prediction, Refused
@@ -125,14 +126,24 @@ class Job:
     ) -> list[_Seen | Refused]:
         looks = [each for each in seen if isinstance(each, Look)]
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
+        faults: dict[int, str] = {}
         if self.plan.segmenter is not None and looks:
-            found = iter(self.plan.segmenter.logits(stacked([each.squares for each in looks])))
-        return [
-            _refusal(given, each)
-            if isinstance(each, PictureError)
-            else _Seen(given, each._replace(squares=()), next(found))
-            for given, each in zip(piece, seen, strict=True)
-        ]
+            logits, faults = self.plan.segmenter.surfaces(stacked([each.squares for each in looks]))
+            found = iter(logits)
+        outcomes: list[_Seen | Refused] = []
+        number = 0
+        for given, each in zip(piece, seen, strict=True):
+            if isinstance(each, PictureError):
+                outcomes.append(_refusal(given, each))
+                continue
+            logit = next(found)
+            outcomes.append(
+                _failed(given, faults[number])
+                if number in faults
+                else _Seen(given, each._replace(squares=()), logit)
+            )
+            number += 1
+        return outcomes
 
     def _finish(self, seen: _Seen | Refused) -> _Finished | Refused:
         """Clean the mask, judge the picture, cut the crop; write what is to be written."""
@@ -181,7 +192,11 @@ class Job:
         number = 0
         for seen, outcome in zip(piece, outcomes, strict=True):
             if isinstance(outcome, _Finished):
-                said = self._prediction(outcome, answers, number)
+                said: Prediction | Refused
+                if answers is not None and number in answers.faults:
+                    said = _failed(outcome.given, answers.faults[number])
+                else:
+                    said = self._prediction(outcome, answers, number)
                 found.append(_Diagnosed(said, outcome.shown))
                 number += 1
             elif isinstance(outcome, Refused):
@@ -257,6 +272,12 @@ def _refusal(given: Given, error: PictureError) -> Refused:
     path = str(given.picture) if isinstance(given.picture, Path) else given.image_id
     line = " ".join(str(error).removeprefix(f"{path}: ").split())
     return Refused(given.image_id, path, line)
+
+
+def _failed(given: Given, fault: str) -> Refused:
+    """Refuse a picture that a network gave no usable number for."""
+    path = str(given.picture) if isinstance(given.picture, Path) else given.image_id
+    return Refused(given.image_id, path, f"{fault}; {REMEDY}")
 
 
 def _shown(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> _Shown:
