@@ -244,7 +244,7 @@ def test_class_folders(tmp_path: Path, names: tuple[str, str]) -> None:
     assert dataset.layout == "classfolders"
     assert row(dataset, "a")["diagnosis"] == "NV"
     assert row(dataset, "c")["split"] == "validation"
-    assert row(dataset, f"train_{names[1]}_same")["diagnosis"] == "MEL"
+    assert row(dataset, f"train__{names[1]}__same")["diagnosis"] == "MEL"
     assert kinds(dataset) == {"one name in several folders": ["same"]}
 
 
@@ -335,3 +335,26 @@ def test_the_shared_data(shared_data: Path) -> None:
     }  # fmt: skip
     assert task3.table["group_id"].nunique() == 7469
     assert "ISIC_0024777" not in dataset.ids
+
+
+@pytest.mark.parametrize(
+    ("image_id", "problem"),
+    [
+        ("../../../x", "parts of a path"),
+        ("a/b", "parts of a path"),
+        ("..\\x", "parts of a path"),
+        (".hidden", "begins with a dot"),
+        ('"two\nlines"', "line break"),
+        ("bell\x07", "control character"),
+        ("x" * 201, "has 201 bytes"),
+        ("ä" * 101, "has 202 bytes"),
+    ],
+)
+def test_an_id_that_cannot_name_files_is_refused(
+    tmp_path: Path, image_id: str, problem: str
+) -> None:
+    files(tmp_path, "1.jpg")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(f"image_id,path\n{image_id},1.jpg\n")
+    with pytest.raises(DataError, match=problem):
+        load(manifest)

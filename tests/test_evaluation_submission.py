@@ -67,7 +67,7 @@ def test_what_is_not_probabilities_is_not_written(tmp_path: Path) -> None:
     bad = [
         (["a", "a"], good),
         (["a"], good),
-        (["a,b", "c"], good),
+        (["a\nb", "c"], good),
         (["a", "b"], good * np.nan),
         (["a", "b"], good * 5 - 1),
         (["a", "b"], good / 2),

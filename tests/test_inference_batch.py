@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,15 +13,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from naevus import files
 from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.evaluation.submission.lint_table import lint_classification
 from naevus.images.heat import glowing
 from naevus.images.masks import draw_outline
 from naevus.images.read import read, read_mask, write_png
-from naevus.inference import batch, stream
+from naevus.inference import batch, outfolder, stream, table
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
-from naevus.inference.inputs import find_pictures, pictures_of_split, unique
+from naevus.inference.inputs import find_pictures, kept_ids, pictures_of_split, unique
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.stages import OUTLINE
@@ -29,7 +33,7 @@ from tests.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.test_inference_classifier import CONFORMAL
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from naevus.bundles.bundle import Bundle
 
@@ -87,7 +91,7 @@ def test_writes_masks_crops_table_and_submission(
     out = tmp_path / "out"
     seen: list[tuple[int, int]] = []
     outcome = predict(
-        find_pictures([pictures]),
+        find_pictures([pictures]).sources,
         out,
         segmenter=segmenter,
         classifier=classifier,
@@ -136,7 +140,7 @@ def test_the_submission_holds_the_decision_asked_for(
     decision: Any, kind: str,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     predict(sources, out, segmenter=segmenter, classifier=classifier)
     again = predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
     assert again.reused == COUNT  # the decision needs no new prediction
@@ -154,7 +158,7 @@ def test_the_submission_holds_the_decision_asked_for(
 def test_same_input_gives_same_bytes_whatever_order_and_threads(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     for name, given, threads in (("a", sources, 1), ("b", sources[::-1], 4)):
         predict(given, tmp_path / name, segmenter=segmenter, classifier=classifier, threads=threads)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -177,7 +181,7 @@ def test_heat_maps_and_embeddings_are_written_on_demand(
     draw(pictures / "large.png", 3, 700, 1000)
     (pictures / "bad.png").write_bytes(b"")
     outcome = predict(
-        find_pictures([pictures]),
+        find_pictures([pictures]).sources,
         out,
         segmenter=segmenter,
         classifier=explained,
@@ -213,7 +217,7 @@ def test_without_diagnoses_there_is_no_heat(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
     explained: Classifier,
 ) -> None:  # fmt: skip
-    sources, out = find_pictures([pictures]), tmp_path / "out"
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
     with pytest.raises(ConfigError, match="give 'cam'"):
         predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
     wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
@@ -233,7 +237,7 @@ class _StopError(Exception):
 def test_an_interrupted_job_goes_on_and_ends_alike(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
 ) -> None:
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     wanted: dict[str, Any] = {
         "segmenter": segmenter,
         "classifier": explained,
@@ -256,7 +260,7 @@ def test_an_interrupted_job_goes_on_and_ends_alike(
 KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
-from naevus.inference import batch, stream
+from naevus.inference import batch, outfolder, stream, table
 from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures
 from naevus.inference.classifier import Classifier
@@ -265,7 +269,7 @@ from naevus.inference.segmenter import Segmenter
 folder, pictures, out = map(pathlib.Path, sys.argv[1:])
 batch.batches = lambda items: stream.batches(items, 3)
 batch.predict(
-    find_pictures([pictures]),
+    find_pictures([pictures]).sources,
     out,
     segmenter=Segmenter(Bundle.read(folder / "s")),
     classifier=Classifier(Bundle.read(folder / "c")),
@@ -286,7 +290,7 @@ def test_a_job_killed_outright_goes_on(
     assert killed.returncode == -signal.SIGKILL
     (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
     (out / "crops" / ".ISIC_0000006.abc.tmp.png").write_bytes(b"")
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
     assert (outcome.predicted, outcome.reused) == (COUNT, 3)
     predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
@@ -297,7 +301,7 @@ def test_a_job_killed_outright_goes_on(
 def test_a_damaged_part_is_made_again(
     tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str
 ) -> None:
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     out = tmp_path / "out"
     predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
     before = contents(out)
@@ -308,11 +312,96 @@ def test_a_damaged_part_is_made_again(
     assert contents(out) == before
 
 
+def _two_rows_fewer(part: Path) -> None:
+    with pq.ParquetFile(part) as file:
+        table = file.read()
+    pq.write_table(table.slice(0, table.num_rows - 2), part)
+
+
+def _one_row_called_otherwise(part: Path) -> None:
+    with pq.ParquetFile(part) as file:
+        table = file.read()
+    ids = ["another", *table.column("image_id").to_pylist()[1:]]
+    pq.write_table(table.set_column(0, table.schema.field(0), [ids]), part)
+
+
+def _one_byte_otherwise(part: Path) -> None:
+    content = bytearray(part.read_bytes())
+    content[len(content) // 8] ^= 0xFF
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
+@pytest.mark.parametrize("harm", [_two_rows_fewer, _one_row_called_otherwise, _one_byte_otherwise])
+def test_rows_that_are_lost_or_changed_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str,
+    harm: Callable[[Path], None],
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "embeddings": True,
+    }
+    predict(sources, out, **wanted)
+    before = contents(out)
+    harm(max((out / parts).glob("*.parquet"), key=lambda part: part.stat().st_size))
+    again = predict(sources, out, **wanted)
+    assert (again.predicted, again.reused < COUNT) == (COUNT, True)
+    assert contents(out) == before
+    assert predict(sources, out, **wanted).reused == COUNT
+
+
+@pytest.mark.parametrize("harmed", ["masks", "crops", "heatmaps"])
+@pytest.mark.parametrize("left", [0, 60])
+def test_pictures_that_were_cut_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, harmed: str,
+    left: int,
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(sources, out, **wanted)
+    before = contents(out)
+    cut = max((out / harmed).iterdir())
+    cut.write_bytes(cut.read_bytes()[:left])
+    assert predict(sources, out, **wanted).reused < COUNT
+    assert contents(out) == before
+
+
+def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    flush, replace = files.flush, Path.replace
+
+    def flushing(path: Path) -> None:
+        flushed.append(str(path))
+        flush(path)
+
+    def replacing(path: Path, to: Path) -> Path:
+        if to.parent.name == ".parts":
+            known = set(flushed)
+            assert str(path) in known
+            with pq.ParquetFile(path) as file:
+                ids = file.read(["image_id"]).column(0).to_pylist()
+            assert {str(out / "crops" / f"{name}.png") for name in ids} <= known
+            assert {str(out / "masks" / f"{name}_segmentation.png") for name in ids} <= known
+            seen.extend(ids)
+        return replace(path, to)
+
+    out, seen = tmp_path / "out", list[str]()
+    for module in (outfolder, table):
+        monkeypatch.setattr(module, "flush", flushing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    predict(find_pictures([pictures]).sources, out, segmenter=segmenter)
+    assert len(seen) == COUNT
+
+
 @pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])
 def test_pictures_that_were_taken_away_are_made_again(
     tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, gone: str
 ) -> None:
-    sources, out = find_pictures([pictures]), tmp_path / "out"
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
     predict(sources, out, **wanted)
     before = contents(out)
@@ -327,9 +416,9 @@ def test_nothing_stays_of_a_picture_that_is_refused_now(
 ) -> None:
     out = tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
-    predict(find_pictures([pictures]), out, **wanted)
+    predict(find_pictures([pictures]).sources, out, **wanted)
     (pictures / "ISIC_0000005.png").write_bytes(b"")
-    predict(find_pictures([pictures]), out, **wanted)
+    predict(find_pictures([pictures]).sources, out, **wanted)
     assert not list(out.glob("*/ISIC_0000005*"))
     assert len(list(out.glob("*/ISIC_0000004*"))) == 3
 
@@ -339,10 +428,10 @@ def test_a_changed_picture_is_predicted_again(
 ) -> None:
     out = tmp_path / "out"
     wanted: dict[str, Any] = {"classifier": explained, "embeddings": True}
-    predict(find_pictures([pictures]), out, segmenter=segmenter, **wanted)
+    predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
     draw(pictures / "ISIC_0000005.png", 99)
     draw(pictures / "ISIC_0000009.png", 9)
-    outcome = predict(find_pictures([pictures]), out, segmenter=segmenter, **wanted)
+    outcome = predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
     assert (outcome.predicted, outcome.reused) == (COUNT + 1, 3)
     mask = read_mask(out / "masks" / "ISIC_0000005_segmentation.png")
     expected = segmenter.mask(read(pictures / "ISIC_0000005.png"))
@@ -356,7 +445,7 @@ def test_other_settings_or_pictures_need_another_folder(
     classifier: Classifier,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     predict(sources, out, segmenter=segmenter, classifier=classifier)
     before = contents(out)
     flipped = Segmenter(bundles[0], views="flips", threads=1)
@@ -373,10 +462,10 @@ def test_a_folder_of_something_else_is_left_alone(
     tmp_path: Path, pictures: Path, segmenter: Segmenter
 ) -> None:
     with pytest.raises(NaevusError, match="holds other files"):
-        predict(find_pictures([pictures]), pictures, segmenter=segmenter)
+        predict(find_pictures([pictures]).sources, pictures, segmenter=segmenter)
     (tmp_path / "file").write_text("")
     with pytest.raises(NaevusError, match="another --out"):
-        predict(find_pictures([pictures]), tmp_path / "file", segmenter=segmenter)
+        predict(find_pictures([pictures]).sources, tmp_path / "file", segmenter=segmenter)
 
 
 def test_bad_pictures_are_refused_and_the_rest_goes_on(
@@ -386,7 +475,7 @@ def test_bad_pictures_are_refused_and_the_rest_goes_on(
     cut = (pictures / "ISIC_0000003.png").read_bytes()
     (pictures / "ISIC_0000003.png").write_bytes(cut[: len(cut) // 2])
     (pictures / "aaa.jpg").write_bytes(b"no picture")
-    sources = [*find_pictures([pictures]), Source("zzz", pictures / "absent.jpg")]
+    sources = [*find_pictures([pictures]).sources, Source("zzz", pictures / "absent.jpg")]
     out = tmp_path / "out"
     outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
@@ -428,12 +517,12 @@ def test_nothing_but_bad_pictures(
 def test_masks_alone_and_crops_alone(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
-    sources = find_pictures([pictures])
+    sources = find_pictures([pictures]).sources
     predict(sources, tmp_path / "m", segmenter=segmenter, classifier=classifier, only="masks")
     predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
     predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
     names = {out: {path.name for path in (tmp_path / out).iterdir()} for out in "mcd"}
-    common = {".lock", ".parts", "predict.json", "predictions.parquet"}
+    common = {".ids.csv", ".lock", ".parts", "predict.json", "predictions.parquet"}
     assert names["m"] == {*common, "masks"}
     assert names["c"] == names["d"] == {*common, "crops"}
     assert read(tmp_path / "c" / "crops" / "ISIC_0000000.png").shape == (32, 32, 3)
@@ -451,7 +540,7 @@ def test_row_groups_are_joined(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("naevus.inference.table._ROW_GROUP", 5)
-    predict(find_pictures([pictures]), tmp_path / "out", segmenter=segmenter)
+    predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
     groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
     assert groups == 2
 
@@ -464,12 +553,20 @@ def test_a_full_disk_is_told_in_one_line_and_no_picture_is_blamed(
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(NaevusError, match="No space left on device"):
-        predict(find_pictures([pictures]), tmp_path / "out", segmenter=segmenter)
+        predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
 
 
 def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> None:
     draw(pictures / "deep" / "er" / "X.PNG", 1)
-    for name in ("a_segmentation.png", ".hidden.png", ".cache/b.png", "notes.txt"):
+    passed = (
+        "a_segmentation.png",
+        "B_Mask.TIF",
+        ".hidden.png",
+        ".cache/b.png",
+        "notes.txt",
+        "README",
+    )
+    for name in passed:
         (pictures / name).parent.mkdir(exist_ok=True)
         (pictures / name).write_bytes(b"")
     draw(pictures / "out" / "masks" / "c.png", 1)
@@ -477,24 +574,133 @@ def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> Non
     extra.write_bytes(b"")
     again = pictures / "ISIC_0000003.png"
     found = find_pictures([pictures, extra, again], without=pictures / "out")
-    assert [source.image_id for source in found] == [
+    assert [source.image_id for source in found.sources] == [
         *(f"ISIC_{number:07d}" for number in range(COUNT)),
         "X",
         "extra",
     ]
+    assert found.left_out == {".txt": 1, "hidden": 2, "masks": 2, "without suffix": 1}
+    assert (found.refused, found.renamed) == ([], [])
 
 
 def test_wrong_inputs_are_told(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures"):
+    (tmp_path / "empty" / "report.pdf").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no pictures there \(1 .pdf\)"):
         find_pictures([tmp_path / "empty"])
-    with pytest.raises(DataError, match="absent does not exist"):
-        find_pictures([tmp_path / "absent"])
-    draw(tmp_path / "other" / "ISIC_0000003.png", 1)
-    with pytest.raises(DataError, match=r"ISIC_0000003 occurs twice: .*pictures.*other"):
-        find_pictures([pictures, tmp_path / "other"])
-    with pytest.raises(DataError, match="cannot be a file's name"):
+    for absent in ("absent", "x" * 5000, "a/" * 3000):
+        with pytest.raises(DataError, match="does not exist"):
+            find_pictures([tmp_path / absent])
+    with pytest.raises(DataError, match="parts of a path"):
         unique([Source("../x", pictures / "x.png")])
+    with pytest.raises(DataError, match=r"a occurs twice: .*1.png and .*2.png"):
+        unique([Source("a", pictures / "1.png"), Source("a", pictures / "2.png")])
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/1.jpg", "2.png", "c/3.png", "3.png"):
+        draw(tmp_path / "photos" / name, 1)
+    (tmp_path / "photos" / "again.png").symlink_to("2.png")
+    (tmp_path / "photos" / "d").mkdir()
+    (tmp_path / "photos" / "d" / "2.png").symlink_to("../2.png")
+    found = find_pictures([tmp_path / "photos"])
+    names = {
+        source.image_id: source.path.relative_to(tmp_path / "photos").as_posix()
+        for source in found.sources
+    }
+    assert names == {
+        "a__1": "a/1.png", "b__1.png": "b/1.png", "b__1.jpg": "b/1.jpg", "2": "2.png",
+        "c__3": "c/3.png", "3": "3.png", "again": "again.png",
+    }  # fmt: skip
+    assert found.renamed == ["a__1", "b__1.jpg", "b__1.png", "c__3"]
+    several = find_pictures([tmp_path / "photos" / name for name in ("a", "b/1.png", "2.png")])
+    assert [source.image_id for source in several.sources] == ["2", "a__1", "b__1"]
+
+
+def test_links_to_folders_are_followed_without_end(tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "a" / "1.png", 1)
+    draw(tmp_path / "elsewhere" / "2.png", 1)
+    (tmp_path / "photos" / "a" / "up").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "0").symlink_to(tmp_path / "photos" / "a")
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos" / "a")
+    (tmp_path / "photos" / "self").symlink_to("self")
+    (tmp_path / "photos" / "broken.png").symlink_to("nothing.png")
+    found = find_pictures([tmp_path / "photos"]).sources
+    assert [source.path.relative_to(tmp_path).as_posix() for source in found] == [
+        "photos/a/1.png", "photos/link/2.png", "photos/broken.png",
+    ]  # fmt: skip
+
+
+def test_a_file_added_later_renames_nothing(
+    tmp_path: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+
+    def run() -> dict[str, str]:
+        found = find_pictures([photos], without=out, kept=kept_ids(out))
+        predict(found.sources, out, segmenter=segmenter, classifier=classifier)
+        table = pd.read_parquet(out / "predictions.parquet")
+        ids = table["image_id"].tolist()
+        assert sorted(path.stem for path in (out / "crops").iterdir()) == ids
+        assert pd.read_csv(out / "submission.csv", dtype={"image": str})["image"].tolist() == ids
+        paths = [path.removeprefix(f"{photos}/") for path in table["path"]]
+        return dict(zip(paths, ids, strict=True))
+
+    draw(photos / "b" / "1.png", 1)
+    draw(photos / "2.png", 2)
+    assert run() == {"b/1.png": "1", "2.png": "2"}
+    draw(photos / "a" / "1.png", 3)
+    draw(photos / "a" / "b" / "2.png", 4)
+    assert run() == {"b/1.png": "1", "2.png": "2", "a/1.png": "a__1", "a/b/2.png": "a__b__2"}
+    draw(photos / "a__1.png", 5)
+    assert run() == {
+        "b/1.png": "1", "2.png": "2", "a/1.png": "a__1", "a/b/2.png": "a__b__2",
+        "a__1.png": "a__1.png",
+    }  # fmt: skip
+
+
+def test_a_job_that_named_a_file_otherwise_meanwhile_is_told(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter
+) -> None:
+    (first, *rest) = find_pictures([pictures]).sources
+    predict([first, *rest], tmp_path / "out", segmenter=segmenter)
+    with pytest.raises(NaevusError, match=r"has called .*ISIC_0000000.*start this one again"):
+        predict([first._replace(image_id="a"), first, *rest], tmp_path / "out", segmenter=segmenter)
+
+
+def test_names_that_cannot_be_ids_are_listed(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    bad = {
+        b"two\nlines.png": "has a line break",
+        b"caf\xe9.png": "is not UTF-8; rename",
+        b"x" * 240 + b".png": "has 240 bytes",
+        b"back\\slash.png": "has parts of a path",
+    }
+    for name in bad:
+        Path(os.fsdecode(os.fsencode(pictures) + b"/" + name)).write_bytes(b"")
+    latin = Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9"))
+    latin.mkdir()
+    (latin / "1.png").write_bytes(b"")
+    for odd in ('comma, "quoted"', "=1+1", "@x", "grün", "two words"):
+        draw(pictures / f"{odd}.png", 1)
+    found = find_pictures([pictures])
+    assert len(found.refused) == len(bad) + 1
+    for name, problem in bad.items():
+        (entry,) = [each for each in found.refused if f"name {problem}" in each.problem]
+        assert str(entry.path).isprintable(), name
+    out = tmp_path / "out"
+    outcome = predict(
+        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.refused
+    )
+    assert (outcome.predicted, len(outcome.refused)) == (COUNT + 5, len(bad) + 1)
+    listed = pd.read_csv(out / "refused.csv")
+    assert listed["problem"].str.contains("rename it").all()
+    assert "caf\\xe9" in listed["image_id"].tolist()
+    submitted = pd.read_csv(out / "submission.csv")["image"].tolist()
+    assert submitted == [source.image_id for source in found.sources]
+    assert not lint_classification(out / "submission.csv", submitted)
 
 
 def test_a_split_of_a_data_set(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_python_and_the_command_say_the_same(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     networks = open_networks(bundles.find_bundles([folder / "bundle"]), threads=2)
-    batch.predict(find_pictures([folder / "pictures"]), tmp_path / "out", **networks._asdict())
+    batch.predict(
+        find_pictures([folder / "pictures"]).sources, tmp_path / "out", **networks._asdict()
+    )
     table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
     said = loaded(files)
     assert [each.image_id for each in said] == table["image_id"].tolist()

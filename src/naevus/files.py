@@ -52,6 +52,23 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Have the disk keep a file's content, or a folder's names, before anything is written next.
+
+    Raises:
+        NaevusError: The disk does not take it.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not path.is_dir():  # some systems flush no folders
+            raise _unwritable(path, error) from error
+
+
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed processes left; nobody may be writing there."""
     for left in folder.glob(".*.tmp*"):

@@ -156,7 +156,13 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     from naevus.inference.inputs import find_pictures
 
     masks = run.inputs["masks"]
-    files = {source.image_id: source.path for source in find_pictures([pictures])}
+    copies = find_pictures([pictures])
+    if copies.renamed:
+        raise DataError(
+            f"{pictures}: several files are called as one picture, such as {copies.renamed[0]}",
+            "keep one copy of each picture there",
+        )
+    files = {source.image_id: source.path for source in copies.sources}
     tables = []
     for fold in run.finished():
         bundle = Bundle.read(run.bundle_folder(fold))

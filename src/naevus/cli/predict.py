@@ -13,7 +13,10 @@ from naevus.cli.console import console, progress
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from naevus.inference.batch import Outcome
+    from naevus.inference.inputs import Found
 
 _FINDINGS = 1
 
@@ -82,7 +85,8 @@ def predict(
 
     Writes masks/, crops/, predictions.parquet and submission.csv into OUT; of a single picture
     the answer is also printed. Started again after an interruption, it goes on where it was.
-    Pictures that cannot be read are listed in refused.csv; the exit code is then 1.
+    Pictures that cannot be read are listed in refused.csv; the exit code is then 1. Links to
+    folders are followed. Where several files have one name, their ids hold their folders too.
 
     Examples:
       naevus predict photo.jpg --out answer --heatmaps
@@ -103,11 +107,12 @@ def predict(
         raise ConfigError(
             f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
         )
-    sources = (
-        inputs.find_pictures(pictures, without=out)
+    found = (
+        inputs.find_pictures(pictures, without=out, kept=inputs.kept_ids(out))
         if split is None
-        else inputs.pictures_of_split(pictures, split, part)
+        else inputs.Found(inputs.pictures_of_split(pictures, split, part))
     )
+    sources = found.sources
     _import_meanwhile("pandas", "naevus.inference.batch")
     networks = open_networks(
         find_bundles(bundle or [builtin()]),
@@ -133,9 +138,11 @@ def predict(
             embeddings=embeddings,
             threads=threads,
             limits=Limits(pixels=round(megapixels * 1e6)),
+            unusable=found.refused,
             progress=move,
         )
     _report(outcome)
+    _tell_names(found)
     if outcome.refused:
         raise typer.Exit(_FINDINGS)
 
@@ -166,3 +173,31 @@ def _report(outcome: Outcome) -> None:
         console.print(f"  {path}", markup=False)
     for refused in outcome.refused:
         console.print(f"refused: {refused.path}: {refused.problem}", markup=False, soft_wrap=True)
+
+
+def _tell_names(found: Found) -> None:
+    """Say what was not taken as it stands: files passed over, names that are not the ids."""
+    from naevus.inference.inputs import FORMULAS
+
+    if found.renamed:
+        console.print(
+            f"{len(found.renamed)} ids hold folders, a suffix or a number, for other files have "
+            f"their name too: {_some(found.renamed)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
+    if formulas:
+        console.print(
+            f"{len(formulas)} ids begin with = + - or @ and are kept as they are; spreadsheets "
+            f"take them for formulas, so import the column as text: {_some(formulas)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if found.left_out:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
+        console.print(f"not read, for they are no pictures: {kinds}", markup=False, soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" and so on" if len(names) > 3 else "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from naevus.datasets.grouping import joined
+from naevus.datasets.sources import printable, problem_of_id
 from naevus.errors import DataError
 from naevus.files import sha256_of
 from naevus.taxonomy import ISIC2018, Taxonomy
@@ -215,6 +216,7 @@ def make_table(frame: pd.DataFrame, ties: Iterable[pd.Series[str]] = ()) -> pd.D
         else:
             table[name] = _texts(table[name])
     _refuse_nameless(table)
+    _refuse_unsound(table)
     table["group_id"] = _groups(table, ties)
     table["split"] = table["split"].fillna("train")
     table["part"] = table["part"].fillna("all")
@@ -240,6 +242,17 @@ def _refuse_nameless(table: pd.DataFrame) -> None:
     nameless = int(table["image_id"].isna().sum())
     if nameless:
         raise DataError(f"{nameless} rows have no image id", "give every row an id")
+
+
+def _refuse_unsound(table: pd.DataFrame) -> None:
+    """Refuse ids that cannot name files, whatever layout they come from."""
+    for image_id in table["image_id"]:
+        problem = problem_of_id(image_id)
+        if problem is not None:
+            raise DataError(
+                f"the image id '{printable(image_id)}' {problem}",
+                "give it an id that can be a file's name",
+            )
 
 
 def _refuse_unknown_splits(table: pd.DataFrame) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from naevus.errors import NaevusError
 from naevus.evaluation.submission.write import write_submission
 from naevus.files import lock
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings
-from naevus.inference.inputs import unique
+from naevus.inference.inputs import keep_ids, unique
 from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction, Refused
@@ -74,6 +75,7 @@ def predict(
     embeddings: bool = False,
     threads: int | None = None,
     limits: Limits = _LIMITS,
+    unusable: Sequence[Refused] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Predict pictures into a folder.
@@ -95,6 +97,7 @@ def predict(
         embeddings: Write the networks' embeddings.
         threads: Threads that decode and write; None: as many as processors.
         limits: Which pictures are refused before decoding.
+        unusable: What is refused already (`inputs.Found`); it is listed with the others.
         progress: Called with (done, total) pictures.
 
     Raises:
@@ -115,10 +118,14 @@ def predict(
         folder.sweep()
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
+        keep_ids(out, ordered)
+        places = _places(folder, plan)
         todo = [
             number
-            for number, key in enumerate(keys)
-            if not folder.is_done(key, _places(folder, plan), embeddings=embeddings)
+            for number, (key, piece) in enumerate(zip(keys, pieces, strict=True))
+            if not folder.is_done(
+                key, [each.image_id for each in piece], places, embeddings=embeddings
+            )
         ]
         left = [pieces[number] for number in todo]
         reused = done = len(ordered) - sum(map(len, left))
@@ -141,6 +148,13 @@ def predict(
         parts = [folder.part(key) for key in keys]
         predicted = join(parts, schema.arrow(), folder.table)
         refused = [entry for part in parts for entry in refused_in(part)]
+        if predicted + len(refused) != len(ordered):
+            raise NaevusError(
+                f"{folder.table}: {predicted} rows and {len(refused)} refusals are not "
+                f"{len(ordered)} pictures",
+                "start again; what was changed meanwhile is then made again",
+            )
+        refused = sorted([*refused, *unusable])
         folder.write_refused(refused)
         written = [folder.table, *_write_submission(folder, plan, decision)]
         if embeddings:
@@ -177,9 +191,10 @@ def _write_parts(
     refused = sorted(each for each in said if isinstance(each, Refused))
     for each in refused:
         folder.forget(each.image_id)
+    sizes = folder.settle([row.image_id for row in rows], _places(folder, plan))
     if plan.embeddings:
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), rows)
-    write_part(folder.part(key), schema, rows, refused)
+    write_part(folder.part(key), schema, rows, refused, sizes)
 
 
 def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from naevus.files import atomic
-from naevus.inference.table import ABOUT
+from naevus.inference.table import ABOUT, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,5 +38,4 @@ def write_embeddings(path: Path, schema: pa.Schema, rows: Sequence[Prediction]) 
         pa.array([row.image_id for row in rows], schema.field("image_id").type),
         pa.array(features, schema.field("embedding").type),
     ]
-    with atomic(path) as temporary:
-        pq.write_table(pa.table(columns, schema=schema), temporary)
+    write_whole(path, pa.table(columns, schema=schema))

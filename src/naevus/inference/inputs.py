@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import csv
+import os
+from collections import Counter
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from naevus.datasets.forms import Source
-from naevus.errors import DataError
+from naevus.datasets.sources import ids_of, images_below, printable, problem_of_id
+from naevus.errors import DataError, NaevusError
+from naevus.files import write_csv
 from naevus.images.read import PICTURE_SUFFIXES
+from naevus.inference.prediction import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
-NOT_PICTURES = ("_segmentation", "_superpixels")
-"""How the names of files end that lie among pictures and are none."""
+FORMULAS: Final = ("=", "+", "-", "@")
+"""How the ids begin that spreadsheets take for formulas."""
+
+_IDS: Final = ".ids.csv"
 
 
-def find_pictures(paths: Iterable[Path], *, without: Path | None = None) -> list[Source]:
-    """Return picture files, and all pictures below folders, sorted by id.
+class Found(NamedTuple):
+    """The pictures that a job is about.
 
-    A picture's id is its file's name without suffix. In folders, hidden files and masks
-    (``*_segmentation.png``) are passed over; a file that is named is taken as it is.
+    Attributes:
+        sources: Those that can be read, sorted by id.
+        refused: Those whose name cannot be an id, and folders that could not be listed.
+        renamed: The ids that are not their file's name without suffix, for others have that too.
+        left_out: What was passed over in folders, by kind: a suffix, ``masks``, ``hidden``.
+    """
+
+    sources: list[Source]
+    refused: Sequence[Refused] = ()
+    renamed: Sequence[str] = ()
+    left_out: Mapping[str, int] = MappingProxyType({})
+
+
+def find_pictures(
+    paths: Iterable[Path], *, without: Path | None = None, kept: Mapping[str, str] | None = None
+) -> Found:
+    """Return picture files, and all pictures below folders.
+
+    A picture's id is its file's name without suffix, where no other picture of the job has it
+    (`datasets.sources.ids_of`); the same file reached twice counts once. In folders, links are
+    followed, and hidden files and masks (``*_segmentation.png``) are passed over; a file that is
+    named is taken as it is.
 
     Args:
         paths: Files and folders.
         without: A folder that is left out, such as the one results go to.
+        kept: The ids that files have from an earlier job (`kept_ids`), by absolute path.
 
     Raises:
-        DataError: A path is absent, there is no picture, or two different files have one id.
+        DataError: A path is absent, or there is no picture.
     """
     paths = list(paths)
-    named = " ".join(map(str, paths))
-    left_out = without.resolve() if without is not None else None
-    found = []
+    files: dict[str, Path] = {}
+    refused: list[Refused] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
-        if path.is_dir():
-            found += [
-                file
-                for file in _pictures_below(path)
-                if left_out is None or not file.resolve().is_relative_to(left_out)
-            ]
-        elif path.exists():
-            found.append(path)
+        if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
+            listing = images_below(path, without=without)
+            files |= {_absolute(file): file for file in listing.files}
+            refused += [_refused(*each) for each in listing.unlisted]
+            left_out += listing.left_out
+        elif os.path.exists(path):  # noqa: PTH110
+            files[_absolute(path)] = path
         else:
-            raise DataError(f"{path} does not exist", "name picture files or folders")
-    if not found:
-        suffixes = " ".join(sorted(PICTURE_SUFFIXES))
-        raise DataError(f"{named}: no pictures there", f"name a folder with {suffixes} files")
-    return unique(Source(path.stem, path) for path in found)
+            raise DataError(f"{printable(path)} does not exist", "name picture files or folders")
+    if not files and not refused:
+        raise _nothing(paths, left_out)
+    sound = {}
+    for absolute, file in files.items():
+        problem = problem_of_id(file.stem) or _problem_of_path(absolute)
+        if problem is None:
+            sound[absolute] = file
+        else:
+            refused.append(_refused(file, f"its name {problem}; rename it"))
+    names = _once(sound)
+    base = _base(paths)
+    given = [(kept or {}).get(name) for name in names]
+    ids = ids_of([_below(name, base) for name in names], given)
+    sources = [Source(*pair) for pair in zip(ids, (sound[name] for name in names), strict=True)]
+    renamed = [source.image_id for source in sources if source.image_id != source.path.stem]
+    return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
 
 
 def pictures_of_split(roots: Sequence[Path], split: str, part: str | None = None) -> list[Source]:
@@ -84,8 +125,12 @@ def unique(sources: Iterable[Source]) -> list[Source]:
     by_id: dict[str, Source] = {}
     for source in sources:
         name = source.image_id
-        if not name or name.startswith(".") or "/" in name or "\0" in name:
-            raise DataError(f"{source.path}: the id {name!r} cannot be a file's name", "rename it")
+        problem = problem_of_id(name)
+        if problem is not None:
+            raise DataError(
+                f"{printable(source.path)}: the id '{printable(name)}' {problem}",
+                "give it an id that can be a file's name",
+            )
         other = by_id.setdefault(name, source)
         if other.path != source.path and other.path.resolve() != source.path.resolve():
             raise DataError(
@@ -95,13 +140,79 @@ def unique(sources: Iterable[Source]) -> list[Source]:
     return [by_id[name] for name in sorted(by_id)]
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        if (
-            path.suffix.lower() in PICTURE_SUFFIXES
-            and not any(part.startswith(".") for part in inside.parts)
-            and not path.stem.endswith(NOT_PICTURES)
-            and path.is_file()
-        ):
-            yield path
+def kept_ids(out: Path) -> dict[str, str]:
+    """Return the ids that a job into ``out`` gave, by absolute path; none where it kept none."""
+    try:
+        with (out / _IDS).open(newline="", encoding="utf-8") as stream:
+            return {path: image_id for image_id, path in list(csv.reader(stream))[1:]}
+    except (OSError, ValueError, csv.Error):
+        return {}
+
+
+def keep_ids(out: Path, sources: Sequence[Source]) -> None:
+    """Note the ids of a job into ``out``, so that no file that is added renames another.
+
+    Raises:
+        NaevusError: A job that ran meanwhile has noted others.
+    """
+    before = kept_ids(out)
+    rows = [(source.image_id, _absolute(source.path)) for source in sources]
+    for image_id, path in rows:
+        if before.get(path, image_id) != image_id:
+            raise NaevusError(
+                f"{out}: another job has called {path} {before[path]}", "start this one again"
+            )
+    if {path: image_id for image_id, path in rows} != before:
+        write_csv(out / _IDS, ("image_id", "path"), rows)
+
+
+def _refused(path: Path, problem: str) -> Refused:
+    return Refused(printable(path.stem), printable(path), problem)
+
+
+def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
+    named = " ".join(map(printable, paths))
+    there = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
+    suffixes = " ".join(sorted(PICTURE_SUFFIXES))
+    return DataError(
+        f"{named}: no pictures there{f' ({there})' if there else ''}",
+        f"name a folder with {suffixes} files",
+    )
+
+
+def _problem_of_path(path: str) -> str | None:
+    """Return why a path cannot stand in a table; its last part is a sound id."""
+    sound = printable(path) == path
+    return None if sound else "is in a folder whose name is not UTF-8 or breaks a line"
+
+
+def _once(files: Mapping[str, Path]) -> list[str]:
+    """Return the absolute paths of files, sorted; one that is another of its name is left out."""
+    times = Counter(file.stem for file in files.values())
+    alike = [name for name, file in files.items() if times[file.stem] > 1]
+    real = {name: os.path.realpath(name) for name in alike}
+    first: dict[tuple[str, str], str] = {}
+    for name in sorted(alike, key=lambda name: (real[name] != name, name)):
+        first.setdefault((real[name], files[name].name), name)
+    again = set(alike).difference(first.values())
+    return sorted(files.keys() - again)
+
+
+def _base(paths: Sequence[Path]) -> str | None:
+    """Return the folder that ids tell paths from: the one that was named, or what all are in."""
+    folders = [
+        _absolute(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
+        for path in paths
+    ]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # on several drives
+        return None
+
+
+def _below(path: str, base: str | None) -> PurePath:
+    return PurePath(path) if base is None else PurePath(path).relative_to(base)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - as it is spelled, through links

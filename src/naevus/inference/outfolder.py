@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
-from naevus.files import sha256_of, sweep, write_json, write_list
+from naevus.files import flush, sha256_of, sweep, write_json, write_list
 from naevus.inference.prediction import Refused
-from naevus.inference.table import ids_in, is_part, is_whole, predicted_in
+from naevus.inference.table import ids_of_table, read_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,19 +142,50 @@ class OutFolder:
             sweep(folder)
 
     def is_done(
-        self, key: str, places: Sequence[Callable[[str], Path]] = (), *, embeddings: bool = False
+        self,
+        key: str,
+        ids: Sequence[str],
+        places: Sequence[Callable[[str], Path]] = (),
+        *,
+        embeddings: bool = False,
     ) -> bool:
-        """Tell whether a batch's rows are there, and what else is wanted of it.
+        """Tell whether a batch's rows are there and whole, and what else is wanted of it.
 
         Args:
             key: Of the batch.
-            places: Where the pictures that are wanted of each of its predicted pictures go.
+            ids: Of its pictures.
+            places: Where the pictures that are wanted of each of its predicted pictures go. They
+                must have the sizes that were noted with the rows.
             embeddings: Whether embeddings are wanted.
         """
-        part = self.part(key)
-        if not is_part(part) or (embeddings and not is_whole(self.embeddings_part(key))):
+        part = read_part(self.part(key))
+        if part is None or part.ids != sorted(ids):
             return False
-        return all(place(name).exists() for name in predicted_in(part) for place in places)
+        if embeddings and ids_of_table(self.embeddings_part(key)) != part.predicted:
+            return False
+        return all(
+            part.sizes.get(name) == [_size(place(name)) for place in places]
+            for name in part.predicted
+        )
+
+    def settle(
+        self, ids: Sequence[str], places: Sequence[Callable[[str], Path]]
+    ) -> dict[str, list[int]]:
+        """Have the disk keep the pictures made of a batch, before its rows tell that it is done.
+
+        Args:
+            ids: Of its predicted pictures.
+            places: Where the pictures that were made of each go.
+
+        Returns:
+            Their sizes in bytes, in the order of the places.
+        """
+        made = {name: [place(name) for place in places] for name in ids}
+        for path in (path for paths in made.values() for path in paths):
+            flush(path)
+        for folder in {path.parent for paths in made.values() for path in paths}:
+            flush(folder)
+        return {name: [path.stat().st_size for path in paths] for name, paths in made.items()}
 
     def forget(self, image_id: str) -> None:
         """Take away the pictures that an earlier job made of one that is refused now."""
@@ -182,7 +213,8 @@ class OutFolder:
             return
         asked = {source.image_id for source in sources}
         for part in stale:
-            others = set(ids_in(part)) - asked if is_part(part) else set()
+            found = read_part(part)
+            others = set() if found is None else set(found.ids) - asked
             if others:
                 raise NaevusError(
                     f"{self.root} holds predictions of other pictures, such as {min(others)}",
@@ -210,6 +242,13 @@ def key_of(piece: Sequence[Source], limits: Limits) -> str:
             state = "absent"
         parts += [source.image_id, str(source.path), state]
     return sha256_of(*parts)[:32]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 _ANOTHER_OUT = "choose another --out, or delete this folder"

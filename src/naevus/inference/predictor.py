@@ -158,7 +158,7 @@ class Predictor:
             DataError: Pixels are of another shape or type, or the folder has no pictures.
         """
         if isinstance(pictures, str | Path):
-            pictures = [source.path for source in find_pictures([Path(pictures)])]
+            pictures = [source.path for source in find_pictures([Path(pictures)]).sources]
         with Workers(self._threads) as workers:
             for piece in self._job.predict(_pieces(pictures), workers):
                 for said in piece:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.errors import NaevusError
-from naevus.files import atomic
+from naevus.files import atomic, flush
 from naevus.flags import explained
 from naevus.inference.prediction import Prediction, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ABOUT = b"naevus"
 """Under which name a table's metadata says what it was made with."""
 _REFUSED = b"naevus.refused"
+_SIZES = b"naevus.sizes"
 _ROW_GROUP = 8192
 
 
@@ -96,56 +97,84 @@ class Schema:
 
 
 def write_part(
-    path: Path, schema: Schema, rows: Sequence[Prediction], refused: Sequence[Refused]
+    path: Path,
+    schema: Schema,
+    rows: Sequence[Prediction],
+    refused: Sequence[Refused],
+    sizes: Mapping[str, Sequence[int]],
 ) -> None:
     """Write the rows of one batch, and in the file's metadata what was refused.
+
+    Args:
+        path: Where to.
+        schema: The rows' columns.
+        rows: What was predicted.
+        refused: What was refused.
+        sizes: The bytes of the files that were written of each picture.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
     table = pa.Table.from_pylist([schema.values(row) for row in rows], schema.arrow())
-    metadata = {**table.schema.metadata, _REFUSED: json.dumps(refused).encode()}
+    noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
+    write_whole(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
+
+
+def write_whole(path: Path, table: pa.Table) -> None:
+    """Write a table atomically, so that `read_rows` tells damage, and it survives a power cut."""
     with atomic(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
+        flush(temporary)
+
+
+class Part(NamedTuple):
+    """What is told by a batch's file that is whole.
+
+    Attributes:
+        predicted: The ids of its predicted pictures.
+        refused: What was refused.
+        sizes: The bytes of the files that were written of each picture.
+    """
+
+    predicted: list[str]
+    refused: list[Refused]
+    sizes: dict[str, list[int]]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all its pictures, sorted."""
+        return sorted([*self.predicted, *(refused.image_id for refused in self.refused)])
+
+
+def read_part(path: Path) -> Part | None:
+    """Read all of a batch's file; None where it is absent or damaged in any way."""
+    try:
+        table = read_rows(path)
+        noted = table.schema.metadata
+        refused = [Refused(*values) for values in json.loads(noted[_REFUSED])]
+        return Part(table.column("image_id").to_pylist(), refused, json.loads(noted[_SIZES]))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def refused_in(path: Path) -> list[Refused]:
-    """Return what was refused in a part."""
-    metadata = pq.read_schema(path).metadata
-    return [Refused(*values) for values in json.loads(metadata[_REFUSED])]
+    """Return what was refused in a batch's file that is whole; its rows are not read."""
+    return [Refused(*values) for values in json.loads(pq.read_schema(path).metadata[_REFUSED])]
 
 
-def ids_in(path: Path) -> list[str]:
-    """Return the ids of a part's pictures, predicted and refused."""
-    return predicted_in(path) + [refused.image_id for refused in refused_in(path)]
-
-
-def predicted_in(path: Path) -> list[str]:
-    """Return the ids of a part's predicted pictures."""
-    ids: list[str] = read_rows(path, ["image_id"]).column(0).to_pylist()
+def ids_of_table(path: Path) -> list[str] | None:
+    """Read all of a table; return its ids, or None where it is absent or damaged."""
+    try:
+        ids: list[str] = read_rows(path).column("image_id").to_pylist()
+    except (pa.ArrowException, OSError, KeyError):
+        return None
     return ids
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a file of ours; unlike ``pq.read_table`` this imports no more of Arrow."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(columns)
-
-
-def is_part(path: Path) -> bool:
-    """Tell whether a part is there and whole; a damaged one is made again."""
-    try:
-        return path.exists() and _REFUSED in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError):
-        return False
-
-
-def is_whole(path: Path) -> bool:
-    """Tell whether a table is there and can be read."""
-    try:
-        return path.exists() and pq.read_schema(path) is not None
-    except (pa.ArrowException, OSError):
-        return False
 
 
 def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:

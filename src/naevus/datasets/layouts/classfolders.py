@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -11,10 +12,9 @@ from naevus.datasets.layouts.draft import Draft
 from naevus.datasets.layouts.labels import to_codes
 from naevus.datasets.layouts.scan import pictures_in, subfolders
 from naevus.datasets.records import Problem
+from naevus.datasets.sources import ids_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from naevus.taxonomy import Taxonomy
 
 NAME = "classfolders"
@@ -57,10 +57,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     times = Counter(stem for _, stem, _ in found)
     frame = pd.DataFrame(
         {
-            "image_id": [
-                stem if times[stem] == 1 else f"{_prefix(folder, root)}_{stem}"
-                for folder, stem, _ in found
-            ],
+            "image_id": ids_of([Path(path).relative_to(root.absolute()) for *_, path in found]),
             "path": [path for _, _, path in found],
             "split": [folder.split for folder, _, _ in found],
         }
@@ -84,7 +81,3 @@ def _folders(root: Path) -> list[_Folder]:
         else:
             folders.extend(_Folder(inner, split, inner.name) for inner in subfolders(outer))
     return folders
-
-
-def _prefix(folder: _Folder, root: Path) -> str:
-    return "_".join(folder.path.relative_to(root).parts)

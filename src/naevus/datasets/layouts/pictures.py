@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.scan import MASK_ENDINGS
 from naevus.datasets.records import Problem
+from naevus.datasets.sources import NOT_IMAGES
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SPLIT_WORDS = {
 _MASK_FOLDERS = re.compile(
     r"(?i)(^|_)(masks?|masken|segmentations?|annotations?|labels?|gt|ground_?truth|groundtruth)(_|$)"
 )
-_NOT_PICTURES = ("_superpixels", *(ending.lower() for ending in MASK_ENDINGS), "_lesion")
+_NOT_PICTURES = (*NOT_IMAGES, "_lesion")
 _SHRUNK = "_downsampled"
 
 
@@ -106,16 +106,6 @@ class Pictures:
     def rest(self) -> list[str]:
         """Return the paths below the root that no table named, sorted."""
         return sorted(self.paths.keys() - self.taken)
-
-
-def ids_of(names: Iterable[str]) -> list[str]:
-    """Return an id for each path below a root: its stem, with its folders where stems collide."""
-    paths = [PurePosixPath(name) for name in names]
-    times = Counter(path.stem for path in paths)
-    return [
-        path.stem if times[path.stem] == 1 else "__".join((*path.parts[:-1], path.stem))
-        for path in paths
-    ]
 
 
 def stem_of(named: str) -> str:

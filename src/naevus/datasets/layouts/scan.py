@@ -6,16 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from naevus.datasets.records import Problem
+from naevus.datasets.sources import is_mask_name, mask_owner
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-MASK_ENDINGS = ("_segmentation", "_Segmentation", "_mask")
-"""What follows the image id in the names of mask files."""
-
-_NOT_PICTURES = ("_superpixels", *MASK_ENDINGS)
 
 
 def pictures_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
@@ -70,8 +66,8 @@ def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, s
         stem, dot, suffix = name.rpartition(".")
         if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in PICTURE_SUFFIXES:
             continue
-        image_id = _id_of_mask(stem) if masks else stem
-        if not masks and stem.endswith(_NOT_PICTURES):
+        image_id = mask_owner(stem) if masks else stem
+        if not masks and is_mask_name(stem):
             continue
         if image_id in found:
             problems.append(
@@ -80,10 +76,3 @@ def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, s
             continue
         found[image_id] = os.path.join(base, name)  # noqa: PTH118 - 20 times faster than Path
     return found
-
-
-def _id_of_mask(stem: str) -> str:
-    for ending in MASK_ENDINGS:
-        if stem.endswith(ending):
-            return stem.removesuffix(ending)
-    return stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,10 +14,11 @@ from naevus.datasets.layouts.labels import (
     to_codes,
     to_confirmations,
 )
-from naevus.datasets.layouts.pictures import Pictures, ids_of, is_mask_folder, split_of, stem_of
+from naevus.datasets.layouts.pictures import Pictures, is_mask_folder, split_of, stem_of
 from naevus.datasets.layouts.scan import masks_in, subfolders
 from naevus.datasets.layouts.tables import key_of, known_columns
 from naevus.datasets.records import DERMOSCOPIC, Problem
+from naevus.datasets.sources import ids_of
 from naevus.errors import DataError
 from naevus.taxonomy import BINARY, Taxonomy
 
@@ -273,7 +275,7 @@ def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
 def _add_rest(draft: Draft, pictures: Pictures) -> None:
     """Add the pictures that no table names."""
     rest = pictures.rest()
-    ids = ids_of(rest)
+    ids = ids_of([PurePosixPath(name) for name in rest])
     known_ids = set(draft.frame[KEY])
     alone = [(each, place) for each, place in zip(ids, rest, strict=True) if each not in known_ids]
     twice = [(each, place) for each, place in zip(ids, rest, strict=True) if each in known_ids]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import SubmissionError
-from naevus.files import write_text
+from naevus.files import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ def write_submission(
 
     Every value has a decimal point (the official tool refuses a column of integers), and a largest
     value that would stand in its row twice (counted as wrong) stays with the first of its classes:
-    the others are written a billionth smaller.
+    the others are written a billionth smaller. Ids with commas or quotes are quoted.
 
     Args:
         path: The CSV to write.
@@ -49,10 +49,11 @@ def write_submission(
     values = np.asarray(probabilities, dtype=np.float64)
     _check(ids, values, taxonomy)
     billionths = _without_ties(np.rint(values.clip(0.0, 1.0) * _UNITS).astype(np.int64), values)
-    lines = [",".join(("image", *taxonomy.codes))]
-    for image_id, row in zip(ids, billionths.tolist(), strict=True):
-        lines.append(",".join((image_id, *(f"{n // _UNITS}.{n % _UNITS:09d}" for n in row))))
-    write_text(path, "\n".join(lines) + "\n")
+    rows = (
+        (image_id, *(f"{n // _UNITS}.{n % _UNITS:09d}" for n in row))
+        for image_id, row in zip(ids, billionths.tolist(), strict=True)
+    )
+    write_csv(path, ("image", *taxonomy.codes), rows)
 
 
 def _without_ties(billionths: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -72,9 +73,9 @@ def _check(ids: Sequence[str], values: NDArray[np.float64], taxonomy: Taxonomy) 
     for image_id, count in Counter(ids).items():
         if count > 1:
             raise SubmissionError(f"{image_id} is there {count} times", "submit it once")
-        if not image_id or any(mark in image_id for mark in ',"\r\n'):
+        if not image_id or any(mark in image_id for mark in "\r\n"):
             raise SubmissionError(
-                f"the image id {image_id!r} does not fit into a CSV cell", "rename the picture"
+                f"the image id {image_id!r} does not fit into a line of a CSV", "rename the picture"
             )
     inside = (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
     summing = np.abs(values.sum(axis=1) - 1) <= 1e-3
