@@ -89,7 +89,7 @@ def test_findings_end_with_1(drawn: Path, tmp_path: Path) -> None:
 
 
 def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> NoReturn:
+    def interrupted(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("naevus.datasets.layouts.load", interrupted)
@@ -101,7 +101,7 @@ def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_markup_in_a_message_is_shown_as_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def failing(*_: object) -> NoReturn:
+    def failing(*_: object, **__: object) -> NoReturn:
         raise NaevusError("[bold]odd[/].csv: is odd", "mend it")
 
     monkeypatch.setattr("naevus.datasets.layouts.load", failing)
@@ -110,7 +110,7 @@ def test_markup_in_a_message_is_shown_as_it_is(
 
 def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def absent(name: str) -> Any:
-        def load(*_: object) -> NoReturn:
+        def load(*_: object, **__: object) -> NoReturn:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
         return load
@@ -203,8 +203,9 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
     folds = tmp_path / "folds.csv"
     folds.write_text("image_id,group_id,fold\np0,g0,0\np0,g0,1\n")
     manifest = tmp_path / "manifest.csv"
-    manifest.write_text("path,diagnosis\np0.png,NV\n")
-    (tmp_path / "p0.png").write_bytes(b"x")
+    manifest.write_text("path,diagnosis\np0.png,NV\np1.png,MEL\n")
+    for name in ("p0.png", "p1.png"):
+        (tmp_path / name).write_bytes(b"x")
     words = ("train", "classification", tmp_path, "--out", tmp_path / "run", "--folds", folds)
     line = error_of(call(*words))
     assert "folds.csv: p0 stands twice" in line

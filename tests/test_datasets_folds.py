@@ -287,3 +287,49 @@ def test_the_frozen_folds(shared_data: Path, part: str) -> None:
     rows = folds.table.merge(data.table[["image_id", "diagnosis"]], on="image_id")
     counts = rows.groupby(["diagnosis", "fold"]).size().unstack()  # noqa: PD010 - counts, nothing to pivot
     assert (counts.max(axis="columns") - counts.min(axis="columns")).max() <= 2
+
+
+PARTED = "image_id,other_id,reason"
+
+
+def parted(tmp_path: Path, *exceptions: str) -> tuple[Folds, Dataset]:
+    """Four pictures in two folds, whose two groups of the data are one lesion each of two folds."""
+    path = tmp_path / "folds.csv"
+    path.write_text("image_id,group_id,fold\na,A,0\nb,A,0\nc,C,1\nd,D,1\n")
+    if exceptions:
+        (tmp_path / "exceptions.csv").write_text("\n".join((PARTED, *exceptions)) + "\n")
+    frame = pd.DataFrame(
+        {"image_id": list("abcd"), "path": list("abcd"), "group_id": ["A", "A", "A", "D"]}
+    )
+    return Folds.read(path), Dataset(make_table(frame), tmp_path, "manifest")
+
+
+def test_only_named_pairs_may_be_parted(tmp_path: Path) -> None:
+    folds, dataset = parted(tmp_path)
+    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+        folds.check(dataset)
+    folds, dataset = parted(tmp_path, "b,c,the same photograph", "x,y,of other data")
+    folds.check(dataset)
+    assert [pair.image_id for pair in folds.exceptions] == ["b"]
+    folds, dataset = parted(tmp_path, "a,d,another pair")
+    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+        folds.check(dataset)
+    folds, _ = parted(tmp_path, "c,d,not parted at all")
+    assert folds.exceptions == ()
+
+
+def test_the_committed_folds_name_their_exceptions() -> None:
+    folder = Path(__file__).parents[1] / "results" / "folds"
+    named = {
+        path.name: {frozenset(pair[:2]) for pair in Folds.read(path).exceptions}
+        for path in sorted(folder.glob("isic*.csv"))
+    }
+    both = {
+        frozenset(("ISIC_0027027", "ISIC_0029036")),
+        frozenset(("ISIC_0027636", "ISIC_0027994")),
+    }
+    assert named == {
+        "isic2018-task1.csv": set(),
+        "isic2018-task3-and-task1.csv": both,
+        "isic2018-task3.csv": both,
+    }

@@ -59,6 +59,10 @@ class Taxonomy:
         there = set(codes)
         return taxonomy_with([code for code in self.codes if code in there])
 
+    def holds(self, codes: Sequence[str]) -> bool:
+        """Tell whether ``codes`` are some of its classes, in its order."""
+        return list(codes) == [code for code in self.codes if code in set(codes)]
+
     def __len__(self) -> int:
         return len(self.diagnoses)
 
@@ -159,6 +163,17 @@ def taxonomy_with(codes: Sequence[str]) -> Taxonomy:
             chosen = tuple(taxonomy.diagnoses[taxonomy.index(code)] for code in codes)
             return Taxonomy(f"{taxonomy.name}: {', '.join(codes)}", chosen)
     return own_taxonomy(codes)
+
+
+def known_taxonomy(codes: Sequence[str]) -> str | None:
+    """Return the name of the first known taxonomy of these classes, or with them in this order."""
+    for taxonomy in TAXONOMIES.values():
+        if taxonomy.codes == tuple(codes):
+            return taxonomy.name
+    for taxonomy in TAXONOMIES.values():
+        if taxonomy.holds(codes):
+            return taxonomy.name
+    return None
 
 
 def own_taxonomy(codes: Sequence[str]) -> Taxonomy:

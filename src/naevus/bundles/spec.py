@@ -129,7 +129,7 @@ class ClassifierSpec(Section):
     Attributes:
         members: The networks whose mean logit is the answer.
         classes: Codes in the order of the logits.
-        taxonomy: Name of the set of diagnoses, where it is a known one.
+        taxonomy: Name of the set of diagnoses that the classes are of, where it is a known one.
         crop_mode: What the networks see (``images.crops``).
         crop_margin: Margin round the lesion's box, as a share of its longer side.
         colour_constancy: Whether shades of grey is applied to what the networks see.
@@ -173,7 +173,7 @@ class ClassifierSpec(Section):
             known = TAXONOMIES.get(self.taxonomy)
             if known is None:
                 raise ValueError(f"unknown taxonomy {self.taxonomy!r}")
-            if known.codes != self.classes:
+            if not known.holds(self.classes):
                 raise ValueError(f"classes are not those of taxonomy {self.taxonomy!r}, in order")
         return self
 

@@ -27,7 +27,9 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def truth_of(folder: Path, data: Path | None) -> Dataset:
+def truth_of(
+    folder: Path, data: Path | None, taxonomy: str = "auto", image_type: str = "auto"
+) -> Dataset:
     """Return the data set that predictions are judged by.
 
     Raises:
@@ -37,4 +39,5 @@ def truth_of(folder: Path, data: Path | None) -> Dataset:
 
     if data is None:
         raise DataError(f"{folder}: needs the truth", "name its data set with --data")
-    return load(data)
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
+    return named.of_type(image_type)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from naevus.cli.console import console, progress
+from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -26,6 +27,8 @@ def check(
         Path | None,
         typer.Option(help="Folder for check.json, findings.csv and duplicates.csv."),
     ] = None,
+    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "all",
+    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -41,7 +44,8 @@ def check(
     from naevus.datasets.audit import audit
     from naevus.datasets.layouts import load
 
-    dataset = load(data)
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
+    dataset = named.of_type(image_type)
     with progress("reading, then comparing pictures", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:

@@ -9,6 +9,14 @@ import typer
 from rich.table import Table
 
 from naevus.cli.console import console, progress
+from naevus.cli.datasets import (
+    IMAGE_TYPE_HELP,
+    TAXONOMY_HELP,
+    ImageType,
+    TaxonomyName,
+    tell_exceptions,
+    tell_types,
+)
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ def folds(
         list[Path] | None,
         typer.Option(help="Folds of a part of the data, kept as they are; give it for each part."),
     ] = None,
+    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "auto",
+    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
     *,
     duplicates: Annotated[
         bool, typer.Option(help="Keep confirmed duplicates of other lesions together as well.")
@@ -59,9 +69,13 @@ def folds(
 
     if join:
         _refuse_beside_join(context)
-    dataset = load(data).split("train")
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).split("train")
+    tell_types(named, image_type)
+    dataset = named.of_type(image_type)
     if join:
         files = [Folds.read(path) for path in join]
+        for each in files:
+            tell_exceptions(each)
         known = {name for each in files for name in each.table["image_id"]}
         of_known = dataset.table["image_id"].isin(known)
         dataset = dataset.part(*dataset.table.loc[of_known, "part"].unique())

@@ -9,7 +9,8 @@ import typer
 
 from naevus.cli.answers import is_run, truth_of
 from naevus.cli.console import console, errors, progress
-from naevus.errors import DataError
+from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
+from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +59,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Other copies of a run's pictures, each for the fold that never saw it."),
     ] = None,
+    benign: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class that counts as benign where classes are folded into benign and malignant."
+        ),
+    ] = None,
+    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
+    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score out-of-fold predictions of a run, or predictions against a data set's truth.
@@ -65,6 +74,8 @@ def evaluate(
     Masks get Jaccard and Dice, the distance of outlines, scores by size of the lesion and what
     goes along with failures; diagnoses balanced accuracy and its company, ranking, calibration,
     abstaining and prediction sets: each with an interval by lesion, given the trained networks.
+    Where the data set tells other classes apart than the predictions, the finer ones are folded
+    into the coarser, and it is said how: of the seven diagnoses, MEL, BCC and AKIEC are malignant.
     A run's scores are kept in its scores.json. Several classifiers' runs over the same folds are
     scored as one that answers with their mean, as `naevus predict` does with their bundles.
 
@@ -73,7 +84,13 @@ def evaluate(
       naevus evaluate runs/cls --pictures ISIC2018_Task3_Training_Input_sharp
       naevus evaluate runs/cls runs/cls-second-seed
       naevus evaluate answers --data ISIC2018
+      naevus evaluate answers --data ISIC2020 --benign AKIEC
     """
+    if data is None:
+        given = {"--benign": benign, "--taxonomy": taxonomy != "auto",
+                 "--image-type": image_type != "auto"}  # fmt: skip
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(f"{option} is about --data", f"leave out {option}, or add --data")
     runs = [folder for folder in results if is_run(folder)]
     if runs and len(runs) < len(results):
         raise DataError("runs and predictions cannot be scored as one", "name one or the other")
@@ -81,7 +98,11 @@ def evaluate(
         raise DataError(
             "several predictions cannot be scored as one", "predict with all bundles at once"
         )
-    scored = _of_runs(runs, pictures) if runs else _of_predictions(results[0], data)
+    scored = (
+        _of_runs(runs, pictures)
+        if runs
+        else _of_predictions(results[0], data, benign or (), taxonomy, image_type)
+    )
     _show(scored, as_json=json)
 
 
@@ -177,19 +198,22 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     return found.merge(table[known], on="image_id", validate="one_to_one")
 
 
-def _of_predictions(folder: Path, data: Path | None) -> dict[str, Scored]:
+def _of_predictions(
+    folder: Path, data: Path | None, benign: Sequence[str], taxonomy: str, image_type: str
+) -> dict[str, Scored]:
     import pandas as pd
 
     from naevus.evaluation.judged import judged, with_truth
 
-    dataset = truth_of(folder, data)
+    dataset = truth_of(folder, data, taxonomy, image_type)
     table = with_truth(pd.read_parquet(folder / "predictions.parquet"), dataset.table)
-    there = judged(table, dataset.taxonomy, folder / "masks")
+    there = judged(table, dataset.taxonomy, folder / "masks", benign)
     found: dict[str, Scored] = {}
     if there.outlined is not None:
         found["masks"] = _outlined(there.outlined)
     if there.diagnosed is not None:
-        found["diagnoses"] = _diagnosed(*there.diagnosed)
+        title = f"diagnoses, {there.folded}" if there.folded else "diagnoses"
+        found[title] = _diagnosed(*there.diagnosed)
     return found
 
 

@@ -12,6 +12,14 @@ import typer
 from rich.logging import RichHandler
 
 from naevus.cli.console import console, errors, progress
+from naevus.cli.datasets import (
+    IMAGE_TYPE_HELP,
+    TAXONOMY_HELP,
+    ImageType,
+    TaxonomyName,
+    tell_exceptions,
+    tell_types,
+)
 from naevus.errors import ConfigError, DataError
 from naevus.files import write_list
 
@@ -48,6 +56,12 @@ def train(
         list[Path] | None,
         typer.Option(help="Other copies of the same ids; one is drawn at random each time."),
     ] = None,
+    image_type: Annotated[
+        ImageType | None, typer.Option(help=f"{IMAGE_TYPE_HELP} The same as data.image_type.")
+    ] = None,
+    taxonomy: Annotated[
+        TaxonomyName | None, typer.Option(help=f"{TAXONOMY_HELP} The same as data.taxonomy.")
+    ] = None,
     warm_start: Annotated[
         Path | None, typer.Option("--from", help="A run whose weights to start from.")
     ] = None,
@@ -73,6 +87,10 @@ def train(
     overrides = dict(map(parse_setting, setting or []))
     if weights is not None:
         overrides["network.weights"] = weights
+    if image_type is not None:
+        overrides["data.image_type"] = image_type
+    if taxonomy is not None:
+        overrides["data.taxonomy"] = taxonomy
     config = load_config(recipe, task, overrides)
     source = Run.open(warm_start) if warm_start else None
     dataset, dealt = pictures_and_folds(data, config, folds, masks, copies or [])
@@ -114,19 +132,22 @@ def pictures_and_folds(
         FoldsError: The folds are of other pictures.
     """
     from naevus.datasets.folds import Folds, make_folds
-    from naevus.datasets.layouts import load
-    from naevus.training.selection import pictures_of_parts, select_pictures
+    from naevus.training.selection import load_for, pictures_of_parts, select_pictures
 
-    loaded = load(data)
+    loaded = load_for(data, config)
     for folder in (*copies, *([masks] if masks else ())):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
     if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
         raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
     dataset = select_pictures(loaded, config)
+    tell_types(loaded, config.data.image_type)
+    if config.task == "classification" and loaded.taxonomy != dataset.taxonomy:
+        console.print(f"classes: {', '.join(dataset.taxonomy.codes)} (those that are there)")
     if folds is None:
         return dataset, make_folds(dataset)
     dealt = Folds.read(folds)
+    tell_exceptions(dealt)
     dealt.check(dataset, among=pictures_of_parts(loaded, config))
     return dataset, dealt
 

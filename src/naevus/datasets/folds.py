@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from naevus.datasets.grouping import deal_groups, join_groups, sample_groups
+from naevus.datasets.grouping import deal_groups, join_groups, joined, sample_groups
 from naevus.datasets.layouts.tables import read_table
 from naevus.errors import FoldsError
 from naevus.files import write_bytes
@@ -30,6 +30,18 @@ HOLD_OUT_SHARE = 0.2
 _COLUMNS = ["image_id", "group_id", "fold"]
 
 
+EXCEPTIONS = "exceptions.csv"
+"""A file beside files of folds: pairs of pictures that these part, though they are of one group."""
+
+
+class FoldsException(NamedTuple):
+    """Two pictures of one group that folds are known to part."""
+
+    image_id: str
+    other_id: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Folds:
     """Every training picture's fold.
@@ -37,9 +49,11 @@ class Folds:
     Args:
         table: ``image_id, group_id, fold``, sorted by id. A fold is ``"0"`` … ``"k-1"``,
             ``"train"`` (never held out) or ``"test"`` (no fold trains on it).
+        exceptions: Pairs of one group that were parted before that was known; no others may be.
     """
 
     table: pd.DataFrame
+    exceptions: tuple[FoldsException, ...] = ()
 
     @cached_property
     def k(self) -> int:
@@ -97,7 +111,7 @@ class Folds:
 
     @staticmethod
     def read(path: Path) -> Folds:
-        """Read folds and check that they are whole.
+        """Read folds, with `EXCEPTIONS` from beside them, and check that they are whole.
 
         Raises:
             FoldsError: It is not a folds file, an id stands twice, or a group is cut.
@@ -108,7 +122,7 @@ class Folds:
             _refuse_broken(folds.table)
         except FoldsError as error:
             raise FoldsError(f"{path}: {error.message}", error.remedy) from None
-        return folds
+        return replace(folds, exceptions=_exceptions(path.with_name(EXCEPTIONS), folds.table))
 
     def check(self, dataset: Dataset, among: Dataset | None = None) -> None:
         """Make sure that these are the folds of the training pictures of ``dataset``.
@@ -133,7 +147,9 @@ class Folds:
             )
         dealt = known[known["image_id"].isin(ours)]
         fold = dealt["image_id"].map(self.table.set_index("image_id")["fold"])
-        _refuse_cut(dealt["group_id"], fold)
+        table = self.table.set_index("image_id").loc[dealt["image_id"]].reset_index()
+        excused = _excused(table, self.exceptions)
+        _refuse_cut(dealt["group_id"], fold, excused)
 
     def _csv(self) -> bytes:
         text = io.StringIO()
@@ -233,10 +249,12 @@ def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) 
         numbers = ", ".join(str(each.k) for each in parts)
         raise FoldsError(f"{numbers} folds cannot be joined", "join as many folds as folds")
     together = pd.concat([each.table for each in parts])
-    folds = Folds(together.sort_values("image_id", ignore_index=True))
+    known = tuple(dict.fromkeys(pair for each in parts for pair in each.exceptions))
+    folds = Folds(together.sort_values("image_id", ignore_index=True), known)
     _refuse_broken(folds.table)
     if groups:
-        _refuse_cut(join_groups(folds.table, groups), folds.table["fold"])
+        excused = _excused(folds.table, known)
+        _refuse_cut(join_groups(folds.table, groups), folds.table["fold"], excused)
     return folds
 
 
@@ -312,9 +330,45 @@ def _refuse_broken(table: pd.DataFrame) -> None:
     _refuse_cut(table["group_id"], table["fold"])
 
 
-def _refuse_cut(groups: Sequence[str] | pd.Series[str], folds: pd.Series[str]) -> None:
-    counts = folds.groupby(pd.Series(groups).to_numpy()).nunique()
+def _exceptions(path: Path, table: pd.DataFrame) -> tuple[FoldsException, ...]:
+    """Return the exceptions of a file that are about pictures these folds part; maybe none."""
+    if not path.is_file():
+        return ()
+    fold = table.set_index("image_id")["fold"]
+    pairs = read_table(path, required=FoldsException._fields).fillna("")
+    found = [FoldsException(*row) for row in pairs[list(FoldsException._fields)].to_numpy()]
+    there = [pair for pair in found if {pair.image_id, pair.other_id} <= set(fold.index)]
+    return tuple(pair for pair in there if fold[pair.image_id] != fold[pair.other_id])
+
+
+def _excused(table: pd.DataFrame, exceptions: Sequence[FoldsException]) -> list[str]:
+    """Return each row's own group, those that exceptions part being one."""
+    pairs = [
+        pd.Series("pair", index=[pair.image_id, pair.other_id], dtype="string")
+        for pair in exceptions
+    ]
+    ties = (table["image_id"].map(pair) for pair in pairs)
+    return joined(table["group_id"], ties)
+
+
+def _refuse_cut(
+    groups: Sequence[str] | pd.Series[str],
+    folds: pd.Series[str],
+    excused: Sequence[str] | None = None,
+) -> None:
+    """Refuse groups that lie in several folds.
+
+    Args:
+        groups: Each row's group.
+        folds: Each row's fold.
+        excused: Groups within which folds may differ: those of the folds, joined by exceptions.
+    """
+    names = pd.Series(groups).to_numpy()
+    counts = folds.groupby(names).nunique()
     cut = counts[counts > 1]
+    if len(cut) and excused is not None:
+        kinds = pd.Series(excused).groupby(names).nunique()
+        cut = cut[kinds[cut.index] > 1]
     if len(cut):
         raise FoldsError(
             f"group {cut.index[0]} is cut into {cut.iloc[0]} folds ({len(cut)} such groups)",

@@ -120,17 +120,17 @@ class Dataset:
             raise DataError(f"unknown split {name!r}", f"use one of {', '.join(SPLITS)}")
         return self._where(self.table["split"] == name)
 
-    def of_type(self, image_type: str | None = None) -> Dataset:
+    def of_type(self, image_type: str = "auto") -> Dataset:
         """Return the rows of one image type (``dermoscopic``, ``clinical``, ``tile``), or ``all``.
 
-        Pictures whose type is not known count as dermoscopic. By default those are taken, and
-        all where there are none.
+        Pictures whose type is not known count as dermoscopic. ``auto`` takes those, and all where
+        there are none.
 
         Raises:
             DataError: There are no pictures of that type.
         """
         types = self.table["image_type"].fillna(DERMOSCOPIC)
-        if image_type is None:
+        if image_type == "auto":
             image_type = DERMOSCOPIC if (types == DERMOSCOPIC).any() else "all"
         if image_type == "all":
             return self

@@ -211,6 +211,8 @@ def decision_curve(
 
 
 def _malignant(taxonomy: Taxonomy) -> list[str]:
+    if any(diagnosis.malignant is None for diagnosis in taxonomy.diagnoses):
+        return []  # a data set's own diagnoses: nobody knows what is malignant
     return [diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant]
 
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError
+from naevus.evaluation.folding import folding_of
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.scoring.folders import compare_folder
+from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -64,13 +68,17 @@ class Judged(NamedTuple):
     Attributes:
         diagnosed: Pictures with a true diagnosis.
         outlined: What `compare_folder` gives of pictures with a true mask, and ``group_id``.
+        folded: How classes were folded to be scored; empty where they were not.
     """
 
     diagnosed: Diagnosed | None
     outlined: pd.DataFrame | None
+    folded: str = ""
 
 
-def judged(table: pd.DataFrame, taxonomy: Taxonomy, masks: Path) -> Judged:
+def judged(
+    table: pd.DataFrame, taxonomy: Taxonomy, masks: Path, benign: Sequence[str] = ()
+) -> Judged:
     """Judge predictions by their truth.
 
     Args:
@@ -78,12 +86,17 @@ def judged(table: pd.DataFrame, taxonomy: Taxonomy, masks: Path) -> Judged:
             and balanced probabilities.
         taxonomy: The diagnoses of the truth.
         masks: The folder of predicted masks; it need not be there.
+        benign: Classes that count as benign where they are folded into benign and malignant.
 
     Raises:
-        DataError: There is no truth at all, or a predicted mask is absent or of another size.
+        DataError: There is no truth at all, the taxonomies of truth and predictions do not meet,
+            or a predicted mask is absent or of another size.
         PictureError: A mask cannot be read.
     """
-    found = Judged(_diagnosed(table, taxonomy), _outlined(table, masks))
+    diagnosed, folded = _diagnosed(table, taxonomy, benign) or (None, "")
+    if benign and diagnosed is None:
+        raise DataError(f"--benign {' '.join(benign)}: no diagnoses are scored", "leave it out")
+    found = Judged(diagnosed, _outlined(table, masks), folded)
     if found.diagnosed is None and found.outlined is None:
         raise DataError(
             "the data set has no truth for these pictures", "name the one that they are from"
@@ -101,16 +114,33 @@ def heldout_diagnosed(table: pd.DataFrame) -> Diagnosed:
     return Diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 
-def _diagnosed(table: pd.DataFrame, taxonomy: Taxonomy) -> Diagnosed | None:
-    columns = {kind: [f"{kind}_{code}" for code in taxonomy.codes] for kind in "pb"}
-    if not set(columns["p"] + columns["b"]) <= set(table.columns):
+def _diagnosed(
+    table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]
+) -> tuple[Diagnosed, str] | None:
+    codes = predicted_codes(table)
+    if not codes:
         return None
+    columns = {kind: [f"{kind}_{code}" for code in codes] for kind in "pb"}
     there = table["truth"].notna() & table[columns["p"][0]].notna()
     rows = table[there].reset_index(drop=True)
     if rows.empty:
         return None
-    natural, balanced = (rows[columns[kind]].to_numpy(np.float64) for kind in "pb")
-    return Diagnosed(rows, natural, balanced, taxonomy)
+    truth = rows["truth"].tolist()
+    folding = folding_of(taxonomy_with(codes), taxonomy, truth, benign)
+    rows["truth"] = [folding.true.get(code) for code in truth]
+    met = rows["truth"].notna().to_numpy()
+    rows = rows[met].reset_index(drop=True)
+    natural, balanced = (
+        fold(rows[columns[kind]].to_numpy(np.float64))
+        for fold, kind in ((folding.natural, "p"), (folding.balanced, "b"))
+    )
+    return Diagnosed(rows, natural, balanced, folding.taxonomy), folding.told
+
+
+def predicted_codes(table: pd.DataFrame) -> list[str]:
+    """Return the classes that a table of predictions has both kinds of probability of."""
+    names = [str(name) for name in table.columns]
+    return [name[2:] for name in names if name.startswith("p_") and f"b_{name[2:]}" in names]
 
 
 def _outlined(table: pd.DataFrame, masks: Path) -> pd.DataFrame | None:

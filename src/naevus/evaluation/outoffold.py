@@ -21,7 +21,7 @@ from naevus.evaluation.intervals import (
 from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, SegmentationScores
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,15 +59,13 @@ def taxonomy_of(table: pd.DataFrame) -> Taxonomy:
     """Return the diagnoses that a table of out-of-fold logits is about.
 
     Raises:
-        DataError: They are none that is known.
+        DataError: There are no logits.
     """
     names = [str(name) for name in table.columns if str(name).startswith("logit_")]
     codes = tuple(name.removeprefix("logit_") for name in names)
-    for taxonomy in TAXONOMIES.values():
-        if taxonomy.codes == codes:
-            return taxonomy
-    known = ", ".join(TAXONOMIES)
-    raise DataError(f"the classes {', '.join(codes)} are of no known taxonomy", f"known: {known}")
+    if not codes:
+        raise DataError("the table has no logits", "use one made by `naevus train`")
+    return taxonomy_with(codes)
 
 
 def probabilities(

@@ -198,10 +198,12 @@ def _write_parts(
 
 
 def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:
-    """Write the submission where the classes are those of a known taxonomy."""
+    """Write the submission where the classes are all those of a known taxonomy."""
     if plan.classifier is None or plan.classifier.taxonomy is None:
         return []
     taxonomy = TAXONOMIES[plan.classifier.taxonomy]
+    if taxonomy.codes != plan.classifier.classes:
+        return []
     kind = "b" if decision == "balanced" else "p"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
     table = read_rows(folder.table, ["image_id", *columns])

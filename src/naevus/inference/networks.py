@@ -10,7 +10,7 @@ from naevus.evaluation.prevalence import read_prevalence
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.segmenter import Segmenter
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import TAXONOMIES, taxonomy_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,5 +107,7 @@ def _prevalence(path: Path, diagnosing: Sequence[Bundle]) -> list[float]:
             f"{path}: a prevalence needs a classifier of known diagnoses",
             f"name a bundle that knows those of {', '.join(TAXONOMIES)}",
         )
-    shares: list[float] = read_prevalence(path, TAXONOMIES[taxonomy]).tolist()
+    shares: list[float] = read_prevalence(
+        path, taxonomy_with(diagnosing[0].classifier.classes)
+    ).tolist()
     return shares

@@ -32,6 +32,14 @@ class DataConfig(Section):
     parts: tuple[str, ...] = Field(
         default=(), description="Parts of the data set; none means the task's own."
     )
+    image_type: Literal["auto", "dermoscopic", "clinical", "tile", "all"] = Field(
+        default="auto",
+        description="Type of the images that are used; auto: dermoscopic, or all where none is.",
+    )
+    taxonomy: Literal["auto", "isic2018", "isic2019", "milk10k", "binary", "own"] = Field(
+        default="auto",
+        description="What diagnoses are read as; auto: what fits best; own: labels as they are.",
+    )
     cache_size: int = Field(default=256, ge=16, description="Side of the cached square, pixels.")
     copies_size: int = Field(
         default=256, ge=16, description="Side of the cached other copies, pixels."

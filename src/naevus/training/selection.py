@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from naevus.datasets.layouts import load
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from naevus.datasets.records import Dataset
     from naevus.training.config import Task, TrainConfig
 
 USUAL_PART: Final[dict[Task, str]] = {"segmentation": "task1", "classification": "task3"}
 """The challenge's part of each task."""
+
+
+def load_for(folder: Path, config: TrainConfig) -> Dataset:
+    """Return the data set of a folder, its diagnoses read as a recipe says.
+
+    Raises:
+        DataError: It has no known layout, or contradicts itself.
+    """
+    named = config.data.taxonomy
+    return load(folder, taxonomy=None if named == "auto" else named)
 
 
 def pictures_of_parts(dataset: Dataset, config: TrainConfig) -> Dataset:
@@ -23,14 +37,17 @@ def pictures_of_parts(dataset: Dataset, config: TrainConfig) -> Dataset:
     Raises:
         DataError: The data has no such part.
     """
-    return dataset.part(*_parts(dataset, config)).split("train").pictures()
+    chosen = dataset.part(*_parts(dataset, config)).split("train").pictures()
+    return chosen.of_type(config.data.image_type)
 
 
 def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
     """Return the training pictures that a recipe can learn from: of its parts, with labels.
 
+    The taxonomy is that of the diagnoses that are there, where diagnoses are learnt.
+
     Raises:
-        DataError: There are none, or the data has no such part.
+        DataError: There are none, they all have one diagnosis, or the data has no such part.
     """
     chosen = pictures_of_parts(dataset, config)
     labelled = chosen.with_masks() if config.task == "segmentation" else chosen.with_diagnosis()
@@ -41,7 +58,14 @@ def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
             f"{', '.join(_parts(dataset, config))}",
             "check the folder with `naevus check`, or set data.parts",
         )
-    return labelled
+    if config.task == "segmentation":
+        return labelled
+    there = labelled.table["diagnosis"].unique().tolist()
+    if len(there) < 2:
+        raise DataError(
+            f"{dataset.root}: all training pictures show {there[0]}", "use two diagnoses or more"
+        )
+    return replace(labelled, taxonomy=labelled.taxonomy.present(there))
 
 
 def _parts(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:

@@ -55,7 +55,15 @@ def counts(dataset: Dataset) -> pd.DataFrame:
     orders = {"diagnosis": dataset.taxonomy.codes, "age_band": _AGE_BANDS}
     rows = []
     for part, pictures in table.groupby("part", sort=True):
-        for column in ("split", "diagnosis", "sex", "age_band", "site", "confirmation"):
+        for column in (
+            "image_type",
+            "split",
+            "diagnosis",
+            "sex",
+            "age_band",
+            "site",
+            "confirmation",
+        ):
             if pictures[column].isna().all():
                 continue
             values = pictures[column].astype("string").fillna(UNKNOWN)

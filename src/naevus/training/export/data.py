@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts import load
 from naevus.errors import DataError
-from naevus.training.selection import select_pictures
+from naevus.training.selection import load_for, select_pictures
 
 if TYPE_CHECKING:
     from naevus.datasets.records import Dataset
@@ -29,7 +28,7 @@ def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
         if data is not None:
             raise DataError(f"{data}: no such folder", "name the data set of the run")
         return None
-    dataset = select_pictures(load(folder), run.config)
+    dataset = select_pictures(load_for(folder, run.config), run.config)
     if dataset.fingerprint() != run.inputs["fingerprint"]:
         raise DataError(
             f"{folder}: is not the data that {run.folder} was trained on",

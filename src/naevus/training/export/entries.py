@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import known_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,11 +64,10 @@ def task_entry(
     data = config.data
     if config.task == "segmentation":
         return {"segmenter": {"members": members, "colour_constancy": data.colour_constancy}}
-    names = [name for name, known in TAXONOMIES.items() if known.codes == codes]
     return {
         "classifier": {
             "members": members,
-            "taxonomy": names[0] if names else None,
+            "taxonomy": known_taxonomy(codes),
             "classes": codes,
             "crop_mode": data.crop_mode,
             "crop_margin": data.crop_margin,
