@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from naevus.datasets.pixelstore import Form, PixelStore, Source
-from naevus.images.decoders import SPARE
 from naevus.images.geometry import squash
+from naevus.images.jpeg import SPARE
 from naevus.images.read import read
 
 if TYPE_CHECKING:

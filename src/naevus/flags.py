@@ -8,6 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FLAGS: Final[dict[str, str]] = {
+    "damaged": (
+        "The file is damaged: parts of the picture are missing or may not be what was taken."
+    ),
+    "small": (
+        "The picture is too small to judge: what the networks look for is not in so few pixels."
+    ),
+    "grey": "The picture has no colour, and the networks judge by colour.",
+    "broken_profile": ("What the file says of its colours could not be used: colours may be off."),
+    "first_frame": "The file holds several pages or frames: the first was taken.",
     "not_dermoscopy": (
         "The picture is unlike the dermoscopic pictures that the networks learnt from: what they "
         "say of it means little."

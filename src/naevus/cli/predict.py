@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from naevus.cli.console import console, progress
+from naevus.cli.options import Megapixels  # noqa: TC001 - typer looks at it
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; all processors by default.")
     ] = None,
-    megapixels: Annotated[
-        float, typer.Option(min=0.01, help="Refuse pictures larger than this.")
-    ] = 100,
+    megapixels: Megapixels = None,
 ) -> None:
     """Outline, crop and diagnose pictures with trained bundles. Research use only.
 
@@ -137,7 +136,7 @@ def predict(
             heatmaps=heatmaps,
             embeddings=embeddings,
             threads=threads,
-            limits=Limits(pixels=round(megapixels * 1e6)),
+            limits=Limits.of_megapixels(megapixels),
             unusable=found.refused,
             progress=move,
         )

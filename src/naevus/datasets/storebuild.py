@@ -25,6 +25,7 @@ from naevus.datasets.storefiles import (
 from naevus.datasets.storerows import Journal, RowFile
 from naevus.errors import DataError, PictureError
 from naevus.files import sha256_of, write_json
+from naevus.images.read import DECODING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from naevus.datasets.forms import Form, Source
     from naevus.images.read import Limits
 
-_RENDERING = 1  # raised whenever decoding, resizing or cutting gives other pixels
+_RENDERING = 1  # raised whenever resizing or cutting gives other pixels
 _PUBLISHED = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")  # the last one commits
 _LOOK_AHEAD = 4  # pictures waiting for each thread
 
@@ -47,6 +48,7 @@ class Build:
         self.settings = {
             "schema": SCHEMA,
             "rendering": _RENDERING,
+            "decoding": DECODING,
             "form": asdict(form),
             "limits": asdict(limits),
         }
@@ -63,7 +65,9 @@ class Build:
             map_pixels(self.folder / "pixels.npy", (len(rows), *self.form.shape))
         except DataError:
             return
-        if any(settings.get(name) != self.settings[name] for name in ("rendering", "form")):
+        if any(
+            settings.get(name) != self.settings[name] for name in ("rendering", "decoding", "form")
+        ):
             return
         self.published_ids = [row.image_id for row in rows]
         self.published = {row.image_id: (at, row) for at, row in enumerate(rows)}

@@ -1,4 +1,4 @@
-"""The decoders behind `read`: libjpeg-turbo for JPEG, Pillow for headers and the other formats.
+"""The decoders behind `read`: libjpeg-turbo for JPEG (`jpeg`), Pillow for headers and the others.
 
 Whatever is wrong with the bytes comes out as some exception, which `read` turns into one that names
 the file.
@@ -6,15 +6,17 @@ the file.
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 import warnings
 from contextlib import contextmanager
-from math import ceil
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from naevus.images import jpeg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,26 +25,77 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
-"""The formats that are read, as Pillow names them."""
+    from naevus.images.profiles import Conversion
 
-SPARE: Final = 1.25
-"""How much larger a scaled JPEG is left than needed, so that resizing has something to average."""
+FORMATS: Final[tuple[str, ...]] = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000")
+"""The formats that are read without an extra, as Pillow names them."""
 
 _ORIENTATION = 0x0112
+_NEW_SUBFILE_TYPE, _REDUCED = 254, 0b101  # a smaller copy, or a mask
+_MOST_PAGES = 64
+_PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
+_PNG_SAYINGS = frozenset({b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_PNG_NO_PIXELS = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+_MOST_CHUNKS, _MOST_SAID = 200_000, 10_000_000
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _TIFF_PIECES = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+_STRIP = 4_000_000  # pixels brought to RGB at a time
 _PILLOW = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _PILLOW  # noqa: PLW0603 - a thread that is gone may have held it
+    _PILLOW = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class MissingExtraError(ValueError):
+    """A format whose decoder is not installed; the message names the extra."""
 
 
 def open_picture(stream: BinaryIO) -> ImageFile:
     """Read a picture's header.
 
+    A JPEG whose markers Pillow does not follow is opened as `jpeg.mend` writes it.
+
     Raises:
         PIL.UnidentifiedImageError: It is none of `FORMATS`.
+        MissingExtraError: It is a HEIF picture, and their decoder is not installed.
     """
+    beginning = stream.read(12)
+    stream.seek(-len(beginning), os.SEEK_CUR)
+    formats = FORMATS
+    if beginning[4:8] == b"ftyp" and beginning[8:] in _HEIF_BRANDS:
+        formats = _with_heif(stream)
     with _pillow_silenced():
-        return Image.open(stream, formats=FORMATS)
+        try:
+            return Image.open(stream, formats=formats)
+        except UnidentifiedImageError:
+            if not beginning.startswith(jpeg.BEGINNING):
+                raise
+            stream.seek(0)
+            mended = jpeg.mend(stream.read())
+            if mended is None:
+                raise
+            return Image.open(io.BytesIO(mended.content()), formats=["JPEG"])
+
+
+def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
+    at = stream.tell()
+    brands = stream.read(64)[16:]
+    stream.seek(at)
+    if b"avif" in brands:
+        return FORMATS
+    try:
+        import pi_heif  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise MissingExtraError("HEIC/HEIF") from None
+    pi_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def format_of(image: ImageFile) -> str:
@@ -50,14 +103,73 @@ def format_of(image: ImageFile) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
+def is_first_of_several(image: ImageFile) -> bool:
+    """Whether a file has more pages or frames than the one that is read.
+
+    Smaller copies and masks among a TIFF's pages do not count, nor do a camera's further pictures
+    in a JPEG. Asked before the picture is loaded.
+    """
+    if image.format == "TIFF":
+        return _has_more_pages(image)
+    if format_of(image) in {"JPEG", "HEIF"}:
+        return False
+    return bool(getattr(image, "is_animated", False))
+
+
+def _has_more_pages(image: ImageFile) -> bool:
+    if not image.tag_v2.next:  # type: ignore[attr-defined]
+        return False
+    try:
+        with _pillow_silenced():
+            for page in range(1, _MOST_PAGES):
+                image.seek(page)
+                if not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & _REDUCED:  # type: ignore[attr-defined]
+                    return True
+    except Exception:  # noqa: BLE001 - the end, or a damaged page: the first is still good
+        return False
+    finally:
+        with _pillow_silenced():
+            image.seek(0)
+    return True
+
+
 def orientation(image: ImageFile) -> int:
     """Return how the camera was held, 1..8 (EXIF 2.3, tag 0x0112); 1, upright, if unknown."""
     try:
         with _pillow_silenced():
             # Not the PNG reader's own method, which decodes the picture to look behind it.
+            # What stands there is brought in by `find_late_exif`.
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - broken EXIF raises anything; the picture is still good
         return 1
+
+
+def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
+    """Return a PNG with what stands behind its pixels, such as EXIF, without decoding them.
+
+    Loading one brings that in; of a header alone it would be missing.
+    """
+    if image.format != "PNG":
+        return image
+    early: list[bytes] = []
+    late: list[bytes] = []
+    pixels = False
+    stream.seek(8)
+    for _ in range(_MOST_CHUNKS):
+        head = stream.read(8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if len(head) < 8 or kind == b"IEND":
+            break
+        pixels = pixels or kind == b"IDAT"
+        if kind in _PNG_SAYINGS and length < _MOST_SAID:
+            (late if pixels else early).append(head + stream.read(length + 4))
+        else:
+            stream.seek(length + 4, os.SEEK_CUR)
+    if not late:
+        return image
+    written = b"".join([_PNG_BEGINNING, *early, *late, _PNG_NO_PIXELS])
+    with _pillow_silenced():
+        return Image.open(io.BytesIO(written), formats=["PNG"])
 
 
 def shown_size(image: ImageFile) -> tuple[int, int]:
@@ -80,27 +192,6 @@ def upright(pixels: NDArray[np.uint8], held: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def decode_jpeg(data: bytes, image: ImageFile, shortest: int | None) -> NDArray[np.uint8]:
-    """Decode a JPEG, at the smallest scale M/8 that leaves ``SPARE * shortest`` pixels.
-
-    Returns:
-        H x W x 3, not yet upright.
-
-    Raises:
-        ValueError: The data is cut off or damaged.
-    """
-    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    least = ceil(SPARE * shortest) if shortest else 0
-    if least > min(height, width):  # libjpeg-turbo would enlarge
-        least = 0
-    four = space in {"CMYK", "YCCK"}
-    # Strict: libjpeg-turbo fills what a cut-off file lacks with grey and only warns.
-    decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "CMYK" if four else "RGB", min_height=least, min_width=least, strict=True
-    )
-    return _without_ink(decoded, inverted="adobe" in image.info) if four else decoded
-
-
 def load(data: bytes, image: ImageFile) -> None:
     """Decode a picture of another format than JPEG into ``image``.
 
@@ -117,14 +208,47 @@ def load(data: bytes, image: ImageFile) -> None:
         image.load()
 
 
-def over_white(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a loaded picture as H x W x 3, or H x W if it is 16-bit grey; alpha over white."""
+def over_white(image: Image.Image, conversion: Conversion | None = None) -> NDArray[np.uint8]:
+    """Return a loaded picture as H x W x 3, sRGB; alpha over white.
+
+    In strips of whole rows, so that no more than the picture and its result are held.
+    """
+    width, height = image.size
+    whole = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        whole[top : top + rows] = _strip_over_white(strip, conversion)
+    return whole
+
+
+def _strip_over_white(image: Image.Image, conversion: Conversion | None) -> NDArray[np.uint8]:
+    if not image.has_transparency_data:
+        return _in_srgb(image, conversion)
+    rgba = image.convert("RGBA")
+    if conversion is not None:
+        opaque = image.convert("L") if conversion.space == "L" else rgba.convert("RGB")
+        colours = Image.fromarray(_in_srgb(opaque, conversion))
+        colours.putalpha(rgba.getchannel("A"))
+        rgba = colours
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def _in_srgb(image: Image.Image, conversion: Conversion | None) -> NDArray[np.uint8]:
+    """Return an opaque picture as H x W x 3, sRGB."""
     if image.mode.startswith("I;16"):
-        return _high_byte(image)
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(_checked_depth(image).convert("RGB"))
+        grey = _high_byte(image)
+        image = Image.fromarray(grey)
+    if conversion is None:
+        return np.asarray(_checked_depth(image).convert("RGB"))
+    return conversion.apply(np.asarray(_checked_depth(image).convert(conversion.space)))
+
+
+def without_ink(cmyk: NDArray[np.uint8], *, inverted: bool) -> NDArray[np.uint8]:
+    """Return the light that ink leaves; Adobe's JPEGs store it that way round (255 = no ink)."""
+    light = (cmyk if inverted else 255 - cmyk).astype(np.uint16)
+    return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
 def without_alpha(image: Image.Image) -> NDArray[np.uint8]:
@@ -149,12 +273,6 @@ def _pillow_silenced() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-def _without_ink(cmyk: NDArray[np.uint8], *, inverted: bool) -> NDArray[np.uint8]:
-    """Return the light that ink leaves; Adobe's JPEGs store it that way round (255 = no ink)."""
-    light = (cmyk if inverted else 255 - cmyk).astype(np.uint16)
-    return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
 def _cut_off(data: bytes, image: ImageFile) -> bool:

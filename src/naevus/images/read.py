@@ -1,11 +1,12 @@
 """Reading and writing picture files: the one place where a picture is decoded.
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can leave out the frequencies that a smaller
-picture does not need; the other formats go through Pillow. simplejpeg was chosen by measurement
+picture does not need; the other formats go through Pillow. Colours come out as sRGB (`profiles`),
+whatever profile a file carries. simplejpeg was chosen by measurement
 (``benchmarks/bench_cache.py``, 21 camera originals of 1 to 10 megapixels to 256 px, milliseconds of
 one processor a picture): simplejpeg 9.6, OpenCV 10.0, Pillow's draft 10.9, Pillow without scaling
 35, scikit-image without anti-aliasing 66. It alone offers all eighths as scales. A
-quarter more pixels than needed are decoded (`decoders.SPARE`), for a tenth more time: the mean
+quarter more pixels than needed are decoded (`jpeg.SPARE`), for a tenth more time: the mean
 absolute difference to the anti-aliased picture is then 1.0 grey level (at most 1.6 for any one);
 without it, 1.6 (2.5).
 """
@@ -13,11 +14,14 @@ without it, 1.6 (2.5).
 from __future__ import annotations
 
 import io
+import os
 import stat
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -25,18 +29,33 @@ from PIL import UnidentifiedImageError
 
 from naevus.errors import PictureError
 from naevus.files import write_bytes
-from naevus.images import decoders
+from naevus.images import decoders, jpeg, profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from numpy.typing import NDArray
-    from PIL import Image
     from PIL.ImageFile import ImageFile as OpenedImage
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+    from naevus.images.profiles import Conversion
+
+_JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_JPEG2000_SUFFIXES = frozenset({".jp2", ".j2k", ".jpf", ".jpx", ".j2c"})
+PICTURE_SUFFIXES = (
+    frozenset({".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".avif"})
+    | _JPEG_SUFFIXES
+    | _JPEG2000_SUFFIXES
+    | _HEIF_SUFFIXES
+)
 """Suffixes of the files that are taken for pictures, in lower case."""
+
+DECODING: Final = 2
+"""Raised whenever the same file gives other pixels: what was made of it is then made again."""
+
+IN_FLIGHT: Final = 200_000_000
+"""Most pixels that are decoded at a time by all threads; a larger picture is decoded alone."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +64,24 @@ class Limits:
 
     Args:
         pixels: Most pixels (width x height) a picture may have; the square of its longer side may
-            have twice as many.
+            have twice as many. None: 150,000,000 of a JPEG, which is decoded scaled, and
+            100,000,000 of others.
         file_bytes: Most bytes its file may have.
     """
 
-    pixels: int = 100_000_000
+    pixels: int | None = None
     file_bytes: int = 500_000_000
+
+    @classmethod
+    def of_megapixels(cls, most: float | None) -> Self:
+        """Return the limits that the option ``--megapixels`` asks for."""
+        return cls(None if most is None else round(most * 1e6))
+
+    def pixels_of(self, form: str) -> int:
+        """Return the most pixels of a file of this format."""
+        if self.pixels is not None:
+            return self.pixels
+        return 150_000_000 if form == "JPEG" else 100_000_000
 
 
 class Header(NamedTuple):
@@ -122,18 +153,20 @@ def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
     with stream, _named(named):
         image = _open(named, stream)
         _check_pixels(named, image, limits)
+        image = decoders.find_late_exif(stream, image)
         return Header(*decoders.shown_size(image), decoders.format_of(image))
 
 
 def read(
     path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
-    """Read a whole picture: upright, transparency over white, 8 bits a channel.
+    """Read a whole picture: upright, in sRGB, transparency over white, 8 bits a channel.
 
     Of a file with several frames the first is read. 16-bit values keep their high byte.
 
     Args:
-        path: A JPEG, PNG, TIFF, BMP or WebP file.
+        path: A JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or (with the extra ``heif``) HEIC
+            file, or the bytes of one.
         shortest: Pixels that the shorter side will be needed at. A JPEG is then decoded at the
             smallest scale M/8 (M = 1..8) that leaves a quarter more than that, for the area
             resize to come; other formats come whole. Nothing is ever enlarged.
@@ -156,10 +189,7 @@ def read_with_header(
     Raises:
         PictureError: As `read`.
     """
-    pixels, header = _decode(path, limits, shortest, decoders.over_white)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-    return DecodedImage(pixels, header, ())
+    return _decode(path, limits, shortest, in_colour=True)
 
 
 def read_grey(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -171,7 +201,7 @@ def read_grey(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.u
     Raises:
         PictureError: As `read`, or the picture is in colour.
     """
-    pixels, _ = _decode(path, limits, None, decoders.without_alpha)
+    pixels = _decode(path, limits, None, in_colour=False).pixels
     if pixels.ndim == 2:
         return pixels
     grey = pixels[:, :, 0]
@@ -213,24 +243,104 @@ def write_png(path: Path, pixels: NDArray[Any]) -> None:
 
 
 def _decode(
-    source: ImageFile,
-    limits: Limits,
-    shortest: int | None,
-    values_of: Callable[[Image.Image], NDArray[np.uint8]],
-) -> tuple[NDArray[np.uint8], Header]:
+    source: ImageFile, limits: Limits, shortest: int | None, *, in_colour: bool
+) -> DecodedImage:
     path, data = _content(source, limits)
     with _named(path):
-        image = _open(path, io.BytesIO(data))
+        stream = io.BytesIO(data)
+        image = _open(path, stream)
         _check_pixels(path, image, limits)
         form = decoders.format_of(image)
-        if form == "JPEG":
-            pixels = decoders.decode_jpeg(data, image, shortest)
-        else:
-            decoders.load(data, image)
-            pixels = values_of(image)
-        # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
-        pixels = decoders.upright(pixels, decoders.orientation(image))
-        return pixels, Header(*decoders.shown_size(image), form)
+        flags = ["first_frame"] if decoders.is_first_of_several(image) else []
+        with _IN_FLIGHT.room_for(_cost(image, shortest)):
+            if form == "JPEG":
+                pixels = _decode_jpeg(image, stream.getvalue(), shortest, limits, flags, in_colour)
+            else:
+                decoders.load(data, image)
+                if in_colour:
+                    conversion = _conversion(image, data, flags)
+                    pixels = decoders.over_white(image, conversion)
+                else:
+                    pixels = decoders.without_alpha(image)
+            # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
+            pixels = decoders.upright(pixels, decoders.orientation(image))
+        return DecodedImage(pixels, Header(*decoders.shown_size(image), form), tuple(flags))
+
+
+def _decode_jpeg(
+    image: OpenedImage,
+    data: bytes,
+    shortest: int | None,
+    limits: Limits,
+    flags: list[str],
+    in_colour: bool,
+) -> NDArray[np.uint8]:
+    width, height = image.size
+    jpeg.check_scans(data, width * height, limits.pixels_of("JPEG"))
+    pixels, damaged = jpeg.decode(data, shortest, progressive="progressive" in image.info)
+    if damaged:
+        flags.append("damaged")
+    conversion = _conversion(image, data, flags) if in_colour else None
+    inverted = "adobe" in image.info
+    if conversion is None:
+        return decoders.without_ink(pixels, inverted=inverted) if pixels.shape[2] == 4 else pixels
+    if conversion.space == "L":
+        return conversion.apply(pixels[:, :, 0])
+    return conversion.apply(255 - pixels if inverted and pixels.shape[2] == 4 else pixels)
+
+
+def _conversion(image: OpenedImage, data: bytes, flags: list[str]) -> Conversion | None:
+    """Return how the image becomes sRGB; of a profile that cannot be used the flags tell."""
+    try:
+        profile = profiles.profile_of(image, data)
+        if profile is None:
+            return None
+        return profiles.conversion(profile, profiles.channels_of(image.mode))
+    except profiles.BrokenProfileError:
+        flags.append("broken_profile")
+        return None
+
+
+def _cost(image: OpenedImage, shortest: int | None) -> int:
+    """Return about how many pixels are held while an image is decoded."""
+    width, height = image.size
+    if decoders.format_of(image) != "JPEG" or "progressive" in image.info or not shortest:
+        return width * height
+    scale = min(1.0, jpeg.SPARE * shortest / min(width, height))
+    return round(width * height * scale**2)
+
+
+class _Room:
+    """Pixels that may be held by all threads together."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def room_for(self, pixels: int) -> Iterator[None]:
+        taken = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+
+_IN_FLIGHT = _Room(IN_FLIGHT)
+
+
+def _renew_room() -> None:
+    global _IN_FLIGHT  # noqa: PLW0603 - threads that are gone may have taken some
+    _IN_FLIGHT = _Room(IN_FLIGHT)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_room)
 
 
 def _check_file(path: Path, limits: Limits) -> None:
@@ -312,23 +422,32 @@ def _open(path: Path, stream: BinaryIO) -> OpenedImage:
     except UnidentifiedImageError:
         raise PictureError(
             path,
-            "is not a JPEG, PNG, TIFF, BMP or WebP picture, or its beginning is damaged",
+            "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or HEIC picture, "
+            "or its beginning is damaged",
             f"{_FETCH_AGAIN}, or take it out of the folder",
+        ) from None
+    except decoders.MissingExtraError as error:
+        raise PictureError(
+            path,
+            f"is a picture in {error}, whose decoder is not installed",
+            'pip install "naevus[heif]", or save it as JPEG',
         ) from None
 
 
 def _check_pixels(path: Path, image: OpenedImage, limits: Limits) -> None:
     width, height = image.size
-    if width * height > limits.pixels:
+    most = limits.pixels_of(decoders.format_of(image))
+    if width * height > most:
         raise PictureError(
             path,
-            f"has {width:,} x {height:,} pixels, more than the limit of {limits.pixels:,}",
-            "raise the limit on pixels, or save it smaller",
+            f"has {width:,} x {height:,} pixels, more than the limit of {most:,}",
+            f"raise the limit with --megapixels {ceil(width * height / 1e6)}, or save it smaller",
         )
     # A crop is square: round a lesion along all of a narrow strip it has its length squared.
-    if max(width, height) ** 2 > 2 * limits.pixels:
+    longest = max(width, height)
+    if longest**2 > 2 * most:
         raise PictureError(
             path,
-            f"has {width:,} x {height:,} pixels, too long for the limit of {limits.pixels:,}",
-            "raise the limit on pixels, or cut it to the lesion",
+            f"has {width:,} x {height:,} pixels, too long for the limit of {most:,}",
+            f"raise the limit with --megapixels {ceil(longest**2 / 2e6)}, or cut it to the lesion",
         )

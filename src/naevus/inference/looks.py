@@ -9,8 +9,8 @@ import numpy as np
 
 from naevus.datasets.forms import Form, arrange, decoding_side
 from naevus.errors import DataError
-from naevus.images.decoders import SPARE
 from naevus.images.geometry import Box, resize
+from naevus.images.jpeg import SPARE
 from naevus.images.quality import SIDE
 from naevus.images.read import ImageBytes, Limits, read, read_with_header
 

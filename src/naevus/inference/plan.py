@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from naevus.datasets.forms import Form
 from naevus.errors import ConfigError
+from naevus.images.read import DECODING
 from naevus.inference.networks import check_pair
 from naevus.inference.stream import BATCH
 
@@ -51,6 +52,7 @@ class Plan:
             "heatmaps": self.heatmaps,
             "embeddings": self.embeddings,
             "batch": BATCH,
+            "decoding": DECODING,
         }
 
     def members(self) -> tuple[str, ...]:
