@@ -90,6 +90,20 @@ def test_masks_of_another_size_land_in_the_same_place(epoch: int) -> None:
     assert differing < 0.03
 
 
+@pytest.mark.parametrize(("pixels", "masks"), [(96, 48), (48, 96), (90, 30), (64, 256)])
+def test_masks_of_another_size_are_not_half_a_pixel_off(pixels: int, masks: int) -> None:
+    """The same ramp from left to right, in the picture and in its mask, stays the same."""
+    ramps = [
+        np.round((np.arange(side) + 0.5) / side * 255)[None].repeat(side, 0).astype(np.uint8)
+        for side in (pixels, masks)
+    ]
+    picture_of_ramp = ramps[0][..., None].repeat(3, 2)
+    varied, moved = Augmentation(STILL)(picture_of_ramp, ramps[1], 32, generator(1, 0, "a"))
+    assert moved is not None
+    off = moved[:, 2:-2].astype(float) - varied[:, 2:-2, 0]  # beyond the border it is mirrored
+    assert abs(off.mean()) < 0.75  # it was off by more than a grey level
+
+
 def test_quarter_turns_are_exact() -> None:
     config = STILL.model_copy(update={"dihedral": True})
     pixels = picture(32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,26 @@ def test_mistakes_are_named(text: str, said: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_config(path, "classification")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 5, "sizes": [[0, 128], [7, 160]]}, "sizes reach 160 px in epoch 7"),
+        ({"epochs": 7, "sizes": [[0, 128], [7, 160]]}, "sizes reach 160 px in epoch 7"),
+        ({"data.inner_share": 0, "select": "best"}, 'no score for select = "best"'),
+        ({"data.inner_share": 0, "early_stopping": 3}, "no score for early_stopping"),
+        ({"data.inner_share": 0, "optimiser.schedule": "plateau"}, "plateau"),
+    ],
+)
+def test_settings_that_cannot_count_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, "classification", settings)
+
+
+def test_settings_that_just_count_are_taken() -> None:
+    assert load_config(None, "segmentation", {"epochs": 8, "sizes": [[0, 128], [7, 160]]})
+    assert load_config(None, "segmentation", {"data.inner_share": 0, "select": "last"})
 
 
 def test_absent_recipe() -> None:

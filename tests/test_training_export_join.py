@@ -21,12 +21,13 @@ from typer.testing import CliRunner
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.reference import REFERENCE_FILE, references_of
 from naevus.bundles.spec import ConformalSpec
-from naevus.datasets.forms import Form
+from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import fit_scaling, scaled
 from naevus.evaluation.outoffold import probabilities, segmentation_scores
+from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.heldout import heldout_logits
@@ -467,6 +468,12 @@ def test_other_data_is_refused(runs: dict[str, Run], tmp_path: Path, drawn: Path
         pictures_of(run, tmp_path / "absent")
 
 
+def _mirrored(sources: list[Source], folder: Path) -> list[Source]:
+    for source in sources:
+        write_png(folder / source.path.name, read(source.path)[:, ::-1])
+    return [source._replace(path=folder / source.path.name) for source in sources]
+
+
 def test_without_the_data_its_cache_is_used(
     runs: dict[str, Run], tmp_path: Path, drawn: Path
 ) -> None:
@@ -479,8 +486,15 @@ def test_without_the_data_its_cache_is_used(
     from naevus.datasets.layouts import load
 
     material = Material(select_pictures(load(drawn), run.config), tmp_path)
-    for name, form in (("a", Form("squash", 24)), ("b", Form("squash", 40))):
-        PixelStore.build(material.sources(), form, tmp_path / "cache" / name)
+    stores = {
+        name: PixelStore.build(sources, Form("squash", size), tmp_path / "cache" / name)
+        for name, sources, size in (
+            ("a", material.sources(), 24),
+            ("b", _mirrored(material.sources(), tmp_path / "copies"), 40),  # as large, other copies
+            ("c", material.sources(), 40),
+        )
+    }
+    run.hold_to({"pictures": stores["c"].key}, {"pictures": stores["c"].contents})
     ids = run.folds.held_out(0)[:3]
     cached, decoded = (pictures_of(each) for each in (run, runs["outlines"]))
     assert isinstance(cached, PixelStore)

@@ -76,6 +76,35 @@ def test_a_start_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
     assert Run.open(tmp_path / "run").config == CONFIG
 
 
+HASHES = {"pictures": {f"p{n}": f"hash{n}" for n in range(8)}}
+
+
+def test_the_same_pictures_go_on(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    assert run.cache_key("pictures") is None
+    for _ in range(2):
+        run.hold_to({"pictures": "key"}, HASHES)
+    assert run.cache_key("pictures") == "key"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"pictures": {**HASHES["pictures"], "p5": "x", "p3": "y"}}, r"p3 \(in pictures\).*2 such"),
+        ({"pictures": {n: h for n, h in HASHES["pictures"].items() if n != "p7"}}, "p7"),
+        ({**HASHES, "copies-0": {"p1": "z"}}, r"p1 \(in copies-0\)"),
+        (HASHES, "decoded in another way"),
+    ],
+)
+def test_replaced_pictures_are_refused_and_named(
+    changed: dict[str, dict[str, str]], said: str, tmp_path: Path
+) -> None:
+    run = start(tmp_path / "run")
+    run.hold_to({"pictures": "key"}, HASHES)
+    with pytest.raises(RunError, match=said):
+        run.hold_to({"pictures": "another"}, changed)
+
+
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         Run.open(tmp_path)

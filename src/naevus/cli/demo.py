@@ -161,19 +161,39 @@ def _train(
 
 
 def _outline(run: Run, dataset: Dataset, out: Path) -> Path:
-    """Outline the pictures to be diagnosed by the fold models, none of which has seen them."""
+    """Outline the pictures to be diagnosed, each by fold models that never saw its lesion.
+
+    Where both tasks have the same pictures, that is the model of the fold that held it out.
+    """
     from naevus.bundles.bundle import find_bundles
+    from naevus.files import write_bytes
     from naevus.inference.batch import predict
     from naevus.inference.segmenter import Segmenter
 
-    with progress("outlining", len(dataset)) as move:
-        predict(
-            _sources(dataset),
-            out,
-            segmenter=Segmenter(find_bundles([run.folder])),
-            only="masks",
-            progress=move,
+    groups = run.folds.table.set_index("image_id")["group_id"]
+    unseen_by = {
+        group: fold for fold in run.finished() for group in groups[run.folds.held_out(fold)]
+    }
+    jobs: dict[int | None, list[str]] = {}
+    for row in dataset.rows():
+        group = groups.get(row.image_id, row.group_id)
+        jobs.setdefault(unseen_by.get(group), []).append(row.image_id)
+    for fold, ids in jobs.items():
+        models, name = (
+            ([run.folder], "unseen")
+            if fold is None
+            else ([run.bundle_folder(fold)], f"fold-{fold}")
         )
+        with progress(f"outlining ({name})", len(ids)) as move:
+            predict(
+                _sources(dataset.select(ids)),
+                out / name,
+                segmenter=Segmenter(find_bundles(models)),
+                only="masks",
+                progress=move,
+            )
+    for mask in sorted(out.glob("*/masks/*.png")):
+        write_bytes(out / "masks" / mask.name, mask.read_bytes())
     return out / "masks"
 
 

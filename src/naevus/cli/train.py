@@ -159,6 +159,11 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
 
     with ExitStack() as stack:
         refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))
+    stores = material.stores
+    run.hold_to(
+        {name: store.key for name, store in stores.items()},
+        {name: store.contents for name, store in stores.items()},
+    )
     for image_id, why in refused.items():
         errors.print(f"[yellow]left out[/] {image_id}: {why}")
     write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))

@@ -16,7 +16,7 @@ from naevus.datasets.forms import Form, Source
 from naevus.datasets.storebuild import Build
 from naevus.datasets.storefiles import map_pixels, read_rows, read_settings
 from naevus.errors import DataError
-from naevus.files import lock
+from naevus.files import lock, sha256_of
 from naevus.images.read import Limits
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class PixelStore:
         index: Row of each id.
         modes: Mode really used for each id (a crop without a usable mask is ``full``).
         quarantined: Why each unusable picture has no row.
+        contents: A hash over the files that each picture was made from, quarantined ones too.
         form: What a row looks like.
         key: SHA-256 over form, ids and file contents; equal keys mean equal pixels.
     """
@@ -51,7 +52,9 @@ class PixelStore:
         self.ids = [row.image_id for row in rows]
         self.index = {image_id: position for position, image_id in enumerate(self.ids)}
         self.modes = {row.image_id: row.mode for row in rows}
-        self.quarantined = {row.image_id: row.why for row in read_rows(folder / "quarantine.csv")}
+        bad = read_rows(folder / "quarantine.csv")
+        self.quarantined = {row.image_id: row.why for row in bad}
+        self.contents = {row.image_id: sha256_of(*row.contents)[:16] for row in (*rows, *bad)}
         self.pixels = map_pixels(folder / "pixels.npy", (len(rows), *self.form.shape))
 
     @classmethod

@@ -44,7 +44,9 @@ def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = (
     try:
         predictions = pd.read_parquet(out.table)
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        refused = pd.read_csv(out.refused) if out.refused.exists() else pd.DataFrame()
+        refused = pd.DataFrame()
+        if out.refused.exists():
+            refused = pd.read_csv(out.refused, dtype="string", keep_default_na=False)
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read: {error}", "name what predict wrote") from error
     table = with_truth(predictions, dataset.table)

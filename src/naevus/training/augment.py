@@ -67,8 +67,10 @@ class Augmentation:
         varied = self._jpeg(varied, chance)
         if mask is None:
             return varied, None
-        to_mask = np.diag([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
-        return varied, _apply(to_mask @ warp, mask, size)
+        ratio = np.array([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
+        to_mask = np.diag(ratio) @ warp
+        to_mask[:, 2] += (ratio - 1) / 2  # pixel centres lie at whole numbers, in both of them
+        return varied, _apply(to_mask, mask, size)
 
     def _warp(
         self, height: int, width: int, size: int, chance: np.random.Generator

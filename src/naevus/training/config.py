@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -189,6 +189,32 @@ class TrainConfig(Section):
             raise ValueError("sizes are [first epoch, pixels] pairs, rising, from epoch 0")
         return sizes
 
+    @model_validator(mode="after")
+    def _all_sizes_are_reached(self) -> Self:
+        last, pixels = self.sizes[-1]
+        if last >= self.epochs:
+            raise ValueError(
+                f"sizes reach {pixels} px in epoch {last}, but the last of {self.epochs} epochs is "
+                f"{self.epochs - 1}: the network would be used at a size it never trained at"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_chosen_is_watched(self) -> Self:
+        """Without an inner part there is no score to choose or to stop by."""
+        needs = {
+            'select = "best"': self.select == "best",
+            "early_stopping": self.early_stopping > 0,
+            'optimiser.schedule = "plateau"': self.optimiser.schedule == "plateau",
+        }
+        if self.data.inner_share == 0 and any(needs.values()):
+            wanting = ", ".join(name for name, needed in needs.items() if needed)
+            raise ValueError(
+                f"data.inner_share is 0, so there is no score for {wanting}: keep an inner part, "
+                "or do without"
+            )
+        return self
+
     @property
     def input_size(self) -> int:
         """Side of the pictures the trained network is used with, pixels."""
@@ -242,7 +268,8 @@ def load_config(
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise ConfigError(f"{path or 'settings'}: {name}: {said}", _REMEDY) from error
+        where = ": ".join(str(part) for part in (path or "settings", name) if part)
+        raise ConfigError(f"{where}: {said.removeprefix('Value error, ')}", _REMEDY) from error
 
 
 def to_toml(config: TrainConfig) -> str:

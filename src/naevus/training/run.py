@@ -16,6 +16,7 @@ from naevus.files import atomic, write_json, write_text
 from naevus.training.config import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _PACKAGES = (
@@ -33,7 +34,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: ``run.toml``, ``inputs.json``, ``environment.json``, ``folds.csv``, ``fold-k/``.
+    """A folder: ``run.toml``, ``inputs.json``, ``contents.json``, ``folds.csv``, ``fold-k/`` ...
 
     Attributes:
         folder: Where it is.
@@ -80,11 +81,51 @@ class Run:
         path = folder / "run.toml"
         if not path.exists():
             raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
-        try:
-            inputs = json.loads((folder / "inputs.json").read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{folder}: inputs.json cannot be read", "train it again") from error
+        inputs = _read_json(folder / "inputs.json")
         return cls(folder, load_config(path), Folds.read(folder / "folds.csv"), inputs)
+
+    def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
+        """Note what the pictures are, or refuse others than the run was started with.
+
+        Args:
+            keys: Key of each cache, by its name: what its rows were made of, and how.
+            files: Hash of each picture's files, by cache and image id.
+
+        Raises:
+            RunError: A file was replaced, or is decoded in another way, since the run was started.
+        """
+        path = self.folder / "contents.json"
+        theirs = {name: dict(files[name]) for name in files}
+        now = {"caches": dict(keys), "files": theirs}
+        if not path.exists():
+            write_json(path, now)
+            return
+        then = _read_json(path)
+        if then == now:
+            return
+        ours: dict[str, dict[str, str]] = then["files"]
+        changed = [
+            (image_id, name)
+            for name in sorted({*ours, *theirs})
+            for image_id in sorted({*ours.get(name, {}), *theirs.get(name, {})})
+            if ours.get(name, {}).get(image_id) != theirs.get(name, {}).get(image_id)
+        ]
+        if not changed:
+            raise RunError(
+                f"{self.folder}: its pictures are decoded in another way than when it was started",
+                "train into another folder, or go on with the naevus of environment.json",
+            )
+        image_id, name = changed[0]
+        raise RunError(
+            f"{self.folder}: {image_id} (in {name}) is not the file that the run was started with "
+            f"({len(changed)} such files)",
+            "put the files back, or train into another folder",
+        )
+
+    def cache_key(self, name: str) -> str | None:
+        """Return the key of a cache that the run learnt from; None where none was noted yet."""
+        path = self.folder / "contents.json"
+        return _read_json(path)["caches"].get(name) if path.exists() else None
 
     def fold_folder(self, fold: int) -> Path:
         """Return the folder of one fold."""
@@ -145,6 +186,14 @@ class Run:
                 )
             tables.append(table.assign(fold=fold))
         return pd.concat(tables).sort_values("image_id", ignore_index=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.parent}: {path.name} cannot be read", "train it again") from error
+    return found
 
 
 def environment() -> dict[str, str]:

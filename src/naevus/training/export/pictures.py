@@ -26,18 +26,16 @@ def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelSt
         DataError: ``data`` is another data set, or the pictures are nowhere.
     """
     config = run.config
-    form = learning_of(config).forms(config)["pictures"]
     dataset = dataset_of(run, data)
     if dataset is not None:
+        form = learning_of(config).forms(config)["pictures"]
         masks = run.inputs["masks"]
         material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
         return DecodedPictures(material.sources(), form)
-    # Folds may know pictures that the run did not use: of another part, without a diagnosis.
-    listed, wanted = run.folds.table["image_id"].tolist(), run.inputs["pictures"]
+    key = run.cache_key("pictures")
     for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
         store = PixelStore.open(settings.parent)
-        known = sum(name in store or name in store.quarantined for name in listed)
-        if store.form == form and known == wanted:
+        if store.key == key:
             return store
     raise DataError(
         f"{run.folder}: its pictures are neither in their folder nor cached beside the run",
