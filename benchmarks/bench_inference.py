@@ -35,7 +35,7 @@ import inference_memory
 import inference_speed
 import inference_start
 from inference_material import make_material
-from naevus.inference.stream import processors
+from naevus.io.parallel import cpu_count
 
 BUSY = 0.5
 
@@ -70,7 +70,7 @@ def main() -> None:
         if asked.only in {None, "speed"}:
             inference_speed.report(material, folder, asked.rounds, console)
     took = time.perf_counter() - began
-    console.print(f"{processors()} processors; all of it took {took / 60:.1f} minutes.")
+    console.print(f"{cpu_count()} processors; all of it took {took / 60:.1f} minutes.")
 
 
 if __name__ == "__main__":

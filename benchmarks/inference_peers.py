@@ -18,7 +18,8 @@ from PIL import Image
 
 from inference_material import SIZE
 from naevus.inference.engines import OnnxRuntimeEngine
-from naevus.inference.stream import BATCH, batches, processors
+from naevus.inference.stream import BATCH, batches
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,7 @@ class Script:
 
     def _read_ahead(self, paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
         pieces = batches(paths)
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(cpu_count()) as pool:
             waiting = [pool.submit(self._drafted, path) for path in pieces[0]]
             for following in [*pieces[1:], []]:
                 coming = [pool.submit(self._drafted, path) for path in following]

@@ -19,7 +19,8 @@ from naevus.inference.engines.openvino import precisions
 from naevus.inference.looks import LEAST, look
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
-from naevus.inference.stream import BATCH, Workers, batches, processors
+from naevus.inference.stream import BATCH, Workers, batches
+from naevus.io.parallel import cpu_count
 from naevus.training.memory import kept_memory
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def decoding(readings: Mapping[Path, Sequence[int]]) -> Way:
             arrange(read(path, shortest=side), None, form)
 
     def alone(paths: Sequence[Path]) -> None:
-        with Workers(processors()) as workers:
+        with Workers(cpu_count()) as workers:
             for _ in workers.ahead(decode, batches(paths)):
                 pass
 
@@ -155,7 +156,7 @@ def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
         ]
 
     def load(bundles: Sequence[Bundle], precision: Precision | None) -> Ours:
-        return Ours(open_networks(bundles, precision=precision, streams=processors()))
+        return Ours(open_networks(bundles, precision=precision, streams=cpu_count()))
 
     loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}
     return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, material.computed)}
@@ -222,7 +223,7 @@ class Race:
         alike = [name for name in plain if AHEAD not in name]
         rivals = [min(names, key=self._middle) for names in (alike, plain, torches)]
         table = Table(
-            "way", title=f"{self.title}: {processors()} threads, median of {self.rounds} rounds"
+            "way", title=f"{self.title}: {cpu_count()} threads, median of {self.rounds} rounds"
         )
         rates = ("pictures/s", "× usual", *BEST, "of the limit")
         for column in rates:
@@ -252,7 +253,7 @@ class Race:
 
 def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
     """Measure and print a table for each task and set of pictures."""
-    torch.set_num_threads(processors())
+    torch.set_num_threads(cpu_count())
     peers = Peers(material, console)
     races = []
     for task in ("classification", "road"):

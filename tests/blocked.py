@@ -1,6 +1,7 @@
 """Run naevus where some packages cannot be imported: ``python blocked.py '{...}'``.
 
-Takes ``{"blocked": [package, ...], "modules": [name, ...], "commands": [[word, ...], ...]}`` and
+Takes ``{"blocked": [package, ...], "absent": [name, ...], "modules": [name, ...], "commands":
+[[word, ...], ...]}``, where what is absent are names in ``os``, and
 prints, as JSON, ``{"answers": [[exit code, stdout, stderr], ...], "imported": [name, ...]}``.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     warnings.simplefilter("error")
     blocker: Any = Blocker(job["blocked"])
     sys.meta_path.insert(0, blocker)
+    for name in job["blocked"]:
+        sys.modules.pop(name, None)
+    for name in job.get("absent", ()):
+        if hasattr(os, name):
+            delattr(os, name)
     for module in job["modules"]:
         importlib.import_module(module)
 

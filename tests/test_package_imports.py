@@ -56,10 +56,12 @@ def without(
     commands: Sequence[Sequence[object]],
     *,
     modules: Sequence[str] = (),
+    absent: Sequence[str] = (),
     folder: Path,
 ) -> tuple[list[Answer], set[str]]:
     """Run commands in a process without some packages; return answers and imported modules."""
     job: dict[str, Any] = {"blocked": list(blocked), "modules": list(modules)}
+    job["absent"] = list(absent)  # of the module os
     job["commands"] = [[str(word) for word in words] for words in commands]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("blocked.py")), json.dumps(job)],
@@ -146,6 +148,34 @@ def test_the_base_install_suffices_for_what_it_promises(material: Path) -> None:
         assert answer.error.count("\n") == 1
         assert f"naevus[{extra}]" in answer.error
     assert not imported.intersection(BASE_LACKS)
+
+
+ELSEWHERE = ("fcntl", "grp", "pwd", "resource", "termios")
+"""Modules of the standard library that Windows lacks."""
+
+NOT_EVERYWHERE = (
+    *("chown", "fork", "getpgid", "geteuid", "getuid", "killpg", "mkfifo", "posix_fallocate"),
+    *("pread", "preadv", "pwrite", "pwritev", "register_at_fork", "sched_getaffinity"),
+    *("sched_setaffinity", "setsid", "statvfs", "sysconf"),
+)
+"""What ``os`` lacks on Windows or macOS."""
+
+
+def test_the_commands_need_nothing_that_other_systems_lack(material: Path) -> None:
+    pictures = "data/ISIC2018_Task3_Training_Input"
+    bundles = ("--bundle", "outlines", "--bundle", "answers")
+    commands: list[list[object]] = [
+        ["show", "data", "--count", 2, "--out", "elsewhere.png"],
+        ["check", "data"],
+        ["folds", "data", "--part", "task3", "--out", "elsewhere.csv"],
+        ["predict", pictures, *bundles, "--precision", "f32", "--out", "elsewhere"],
+        ["evaluate", "elsewhere", "--data", "data"],
+    ]
+    answers, imported = without(ELSEWHERE, commands, absent=NOT_EVERYWHERE, folder=material)
+    for words, answer in zip(commands, answers, strict=True):
+        said = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), said
+    assert not imported.intersection(ELSEWHERE)
 
 
 def test_python_s_front_door_needs_no_training_framework(material: Path) -> None:

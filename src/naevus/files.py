@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import os
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,21 +125,23 @@ def sha256_of(*parts: str) -> str:
 
 
 def cache_folder(name: str) -> Path | None:
-    """Return ``naevus/<name>`` in the user's cache; it need not exist.
+    """Return ``naevus/<name>`` in the user's cache, where the system has it; it need not exist.
 
-    The cache is ``$XDG_CACHE_HOME`` where that is an absolute path, else ``~/.cache`` (XDG Base
+    On Linux that is ``$XDG_CACHE_HOME`` where that is an absolute path, else ``~/.cache`` (XDG Base
     Directory Specification).
 
     Returns:
-        None where there is neither.
+        None where there is none.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # unset, or to be ignored as the specification says
+    import platformdirs  # noqa: PLC0415 (most commands never ask)
+
+    base = platformdirs.user_cache_path("naevus", appauthor=False)
+    if not base.is_absolute():  # a variable to be ignored, as the specification says
         try:
-            base = Path.home() / ".cache"
+            base = Path.home() / ".cache" / "naevus"
         except RuntimeError:
             return None
-    return base / "naevus" / name
+    return base / name
 
 
 @contextmanager
@@ -149,23 +151,31 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         NaevusError: Another process holds it, or the folder cannot be written.
     """
+    with warnings.catch_warnings():
+        # Where the system has no locks the file itself is one, of which filelock warns.
+        warnings.simplefilter("ignore")
+        import filelock  # noqa: PLC0415 (help and quick commands lock nothing)
+
+    held = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise NaevusError(
+            f"{path.parent} is in use by another process", "wait until it has ended"
+        ) from None
+    except (OSError, NotImplementedError) as error:
         raise _unwritable(path, error) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NaevusError(
-                f"{path.parent} is in use by another process", "wait until it has ended"
-            ) from None
+    try:
         yield
+    finally:
+        held.release()
 
 
-def _unwritable(path: Path, error: OSError) -> NaevusError:
+def _unwritable(path: Path, error: Exception) -> NaevusError:
     return NaevusError(
-        f"{path}: cannot be written ({error.strerror or error})",
+        f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})",
         "free some space or choose a folder you may write to",
     )

@@ -98,7 +98,7 @@ def predict(
     from naevus.inference import inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
-    from naevus.inference.stream import processors
+    from naevus.io.parallel import cpu_count
 
     if part is not None and split is None:
         raise ConfigError("--part tells which part of a split", "name the split with --split")
@@ -121,7 +121,7 @@ def predict(
         engine=engine,
         threads=threads,
         precision=precision,
-        streams=streams_for(len(sources), threads or processors()),
+        streams=streams_for(len(sources), threads or cpu_count()),
     )
     from naevus.inference import batch
 

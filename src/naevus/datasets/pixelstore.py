@@ -8,7 +8,6 @@ folder; the finished files are renamed into place, ``store.json`` last.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +17,7 @@ from naevus.datasets.storefiles import map_pixels, read_rows, read_settings
 from naevus.errors import DataError
 from naevus.files import lock, sha256_of
 from naevus.images.read import Limits
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ class PixelStore:
         with lock(folder / ".lock"):
             build = Build(sources, form, folder, limits)
             if not build.is_current():
-                build.run(workers or os.cpu_count() or 1, progress)
+                build.run(workers or cpu_count(), progress)
         if progress is not None:
             progress(len(sources), len(sources))
         return cls(folder)

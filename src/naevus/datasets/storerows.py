@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -21,8 +22,8 @@ _CHECKPOINT_SECONDS = 2.0
 class RowFile:
     """A ``.npy`` file of rows, read and written by position without being mapped.
 
-    Written with ``pwrite``: threads need no lock, a full disk is an error and not a dead process,
-    and the rows never count as memory of this process.
+    A full disk is thus an error and not a dead process, and the rows never count as memory of this
+    process. Threads may share it.
     """
 
     def __init__(self, path: Path, offset: int, row_shape: tuple[int, ...]) -> None:
@@ -30,7 +31,8 @@ class RowFile:
         self._offset = offset
         self._bytes = int(np.prod(row_shape))
         self._shape = row_shape
-        self._descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+        self._stream = path.open("r+b" if os.access(path, os.W_OK) else "rb", buffering=0)
+        self._turn = threading.Lock()  # no system but POSIX reads and writes at a place
 
     @classmethod
     def create(cls, path: Path, rows: int, row_shape: tuple[int, ...]) -> Self:
@@ -52,22 +54,25 @@ class RowFile:
 
     def read(self, position: int) -> bytes:
         """Return the row at ``position``."""
-        return os.pread(self._descriptor, self._bytes, self._offset + position * self._bytes)
+        with self._turn:
+            self._stream.seek(self._offset + position * self._bytes)
+            return self._stream.read(self._bytes)
 
     def write(self, position: int, row: bytes) -> None:
         """Write the row at ``position``."""
-        start, view = self._offset + position * self._bytes, memoryview(row)
-        while view:
-            written = os.pwrite(self._descriptor, view, start)
-            start, view = start + written, view[written:]
+        view = memoryview(row)
+        with self._turn:
+            self._stream.seek(self._offset + position * self._bytes)
+            while view:
+                view = view[self._stream.write(view) :]
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
-        os.fsync(self._descriptor)
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._stream.close()
 
     def __enter__(self) -> Self:
         return self

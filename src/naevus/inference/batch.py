@@ -22,8 +22,9 @@ from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction, Refused
 from naevus.inference.stages import Given, Job
-from naevus.inference.stream import Workers, batches, processors
+from naevus.inference.stream import Workers, batches
 from naevus.inference.table import join, read_rows, refused_in, write_part
+from naevus.io.parallel import cpu_count
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def predict(
         job = Job(plan, limits, folder)
         if progress is not None:
             progress(done, len(ordered))
-        with Workers(threads or processors()) as workers:
+        with Workers(threads or cpu_count()) as workers:
             given = ([Given(each.image_id, each.path) for each in piece] for piece in left)
             answers = zip(todo, job.predict(given, workers), strict=True)
 

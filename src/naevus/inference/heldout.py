@@ -16,7 +16,8 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.looks import Look, look, stacked
 from naevus.inference.outfolder import mask_file
 from naevus.inference.segmenter import Segmenter
-from naevus.inference.stream import Workers, batches, processors
+from naevus.inference.stream import Workers, batches
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,7 +160,7 @@ def _over_surfaces(
     def see(source: tuple[str, Path]) -> Look:
         return look(source[1], segmenter)
 
-    with Workers(threads or processors()) as workers:
+    with Workers(threads or cpu_count()) as workers:
         for piece, seen in workers.ahead(see, batches(sources)):
             good = [
                 (image_id, result)

@@ -15,7 +15,8 @@ from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_ho
 from naevus.images.read import read, read_mask
 from naevus.inference.classifier import Classifier
 from naevus.inference.finite import faults_of, refuse_faults
-from naevus.inference.stream import BATCH, Workers, batches, processors
+from naevus.inference.stream import BATCH, Workers, batches
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -166,7 +167,7 @@ def _mask_of(source: Source) -> NDArray[np.bool_] | None:
 
 def _made(make: Callable[[Source], Item | None], sources: Sequence[Source]) -> Iterator[Item]:
     """Yield what is made of the sources, in their order; what cannot be made is passed over."""
-    with Workers(processors()) as workers:
+    with Workers(cpu_count()) as workers:
         for _, items in workers.ahead(make, batches(sources)):
             for item in items:
                 if item is not None and not isinstance(item, PictureError):

@@ -16,7 +16,8 @@ from naevus.inference.networks import check_pair, open_networks
 from naevus.inference.plan import Plan
 from naevus.inference.prediction import Prediction, Refused
 from naevus.inference.stages import Given, Job
-from naevus.inference.stream import BATCH, Workers, processors
+from naevus.inference.stream import BATCH, Workers
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -94,7 +95,7 @@ class Predictor:
         check_pair(segmenter, classifier)
         forms = () if classifier is None else classifier.forms
         self._job = Job(Plan(segmenter, classifier, forms), limits)
-        self._threads = threads or processors()
+        self._threads = threads or cpu_count()
 
     @overload
     def __call__(self, pictures: AnyPicture) -> Prediction: ...  # type: ignore[overload-overlap]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Pictures a batch. Fixed: it decides on the last bits of what is predicted."""
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def batches(items: Sequence[Item], size: int = BATCH) -> list[Sequence[Item]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from naevus.errors import ConfigError
 from naevus.inference.engines.engine import Precision, graph_bytes, unusable
-from naevus.inference.stream import processors
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class OnnxRuntimeEngine:
                 "choose f32, or the engine openvino",
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or processors()
+        options.intra_op_num_threads = threads or cpu_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:

@@ -14,7 +14,7 @@ from naevus.errors import ConfigError
 from naevus.files import sha256_of
 from naevus.inference.engines.cache import CompiledCache
 from naevus.inference.engines.engine import Precision, graph_bytes, unusable
-from naevus.inference.stream import processors
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ class OpenVINOEngine:
                 f"this processor does not compute in {precision}",
                 "choose f32 (`naevus engines` tells what there is)",
             )
-        threads = threads or processors()
+        threads = threads or cpu_count()
         self._path = path
         self._compiled = _compiled(
             path,

@@ -10,7 +10,8 @@ import pandas as pd
 from naevus.errors import PictureError
 from naevus.images import quality
 from naevus.images.read import read, read_mask
-from naevus.inference.stream import Workers, batches, processors
+from naevus.inference.stream import Workers, batches
+from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ def appearances(
         return _look(results, image_id)
 
     done = 0
-    with Workers(processors()) as workers:
+    with Workers(cpu_count()) as workers:
         for piece in batches(ids):
             looked = zip(piece, workers.each(look, piece), strict=True)
             found |= {name: each for name, each in looked if isinstance(each, Appearance)}

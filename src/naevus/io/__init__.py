@@ -1,0 +1,1 @@
+"""What naevus asks of the machine it runs on."""
