@@ -294,9 +294,11 @@ def test_manifest_that_makes_no_sense(tmp_path: Path, line: str, message: str) -
 
 
 def test_manifest_with_an_id_twice(tmp_path: Path) -> None:
-    text(tmp_path / "manifest.csv", "path", "x/a.jpg", "y/a.jpg")
+    text(tmp_path / "manifest.csv", "path,image_id", "x/a.jpg,a", "y/a.jpg,a")
     with pytest.raises(DataError, match="image id a stands in 2 rows"):
         load(tmp_path)
+    text(tmp_path / "manifest.csv", "path", "x/a.jpg", "y\\a.jpg")
+    assert load(tmp_path).ids == ["x__a", "y__a"]
 
 
 def test_nothing_fits(tmp_path: Path) -> None:

@@ -365,6 +365,14 @@ def test_squamous_cell_carcinoma_is_intraepithelial_in_ham10000(
     assert load(tmp_path).taxonomy.name == taxonomy
 
 
+def test_archive_metadata_under_the_name_of_the_website(tmp_path: Path) -> None:
+    files(tmp_path / "images", "ISIC_0024306.jpg")
+    text(tmp_path / "ham10000_metadata_2025-05-01.csv", ARCHIVE,
+         archive_row("ISIC_0024306", LEVELS["VASC"][0]))  # fmt: skip
+    assert load(tmp_path).layout == "archive"
+    assert labels(tmp_path) == {"ISIC_0024306": "VASC"}
+
+
 def test_archive_keeps_image_types(tmp_path: Path) -> None:
     kinds_of = ("dermoscopic", "clinical: close-up", "TBP tile: close-up", "clinical: overview", "")
     names = [f"ISIC_000000{k}" for k in range(len(kinds_of))]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.layouts.labels import NO_LABEL, code_of, to_codes
 from naevus.datasets.layouts.tables import COLUMN_NAMES, key_of, known_columns, read_table
@@ -28,19 +29,19 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("separator", [";", ",", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_tables_of_every_encoding(tmp_path: Path, encoding: str, separator: str, end: str) -> None:
-    content = end.join(ROWS).replace(";", separator) + end
-    (tmp_path / "t.csv").write_bytes(ENCODINGS[encoding](content))
-    table = read_table(tmp_path / "t.csv", required=("image_id", "diagnosis"))
-    assert known_columns(table) == {
-        "image_id": "image_id",
-        "diagnosis": "diagnosis",
-        "lesion_id": "Läsion",
-        "patient_id": "Patient ID",
-    }
-    assert table["diagnosis"].tolist() == ["Melanom", "Nävus"]
+def test_tables_of_every_encoding(tmp_path: Path, encoding: str) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        for separator in (";", ",", "\t", "|"):
+            content = end.join(ROWS).replace(";", separator) + end
+            (tmp_path / "t.csv").write_bytes(ENCODINGS[encoding](content))
+            table = read_table(tmp_path / "t.csv", required=("image_id", "diagnosis"))
+            assert known_columns(table) == {
+                "image_id": "image_id",
+                "diagnosis": "diagnosis",
+                "lesion_id": "Läsion",
+                "patient_id": "Patient ID",
+            }
+            assert table["diagnosis"].tolist() == ["Melanom", "Nävus"]
 
 
 def test_tables_in_odd_shapes(tmp_path: Path) -> None:
@@ -164,10 +165,10 @@ def test_a_column_a_class(tmp_path: Path, names: tuple[str, str], point: str) ->
     lines = (f"id;{names[0]};{names[1]};age", "a.png;1.0;0.0;4,5", "b.png;0;1;", "C.PNG;0;0;7")
     text(tmp_path / "any name.csv", *(line.replace(".0", f"{point}0") for line in lines))
     dataset = load(tmp_path)
-    assert dataset.table["diagnosis"].fillna("none").tolist() == ["none", "MEL", "NV"]
+    assert dataset.table["diagnosis"].fillna("none").tolist() == ["MEL", "NV", "none"]
     assert dataset.with_masks().ids == ["a", "b"]
     assert row(dataset, "a")["age"] == 4.5
-    assert row(dataset, "C")["path"].endswith("c.png")
+    assert row(dataset, "c")["path"].endswith("c.png")
     assert kinds(dataset)["row without one diagnosis"] == ["C.PNG"]
 
 
@@ -187,6 +188,30 @@ def test_a_table_that_names_other_pictures(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_names_that_folders_tell_apart(tmp_path: Path) -> None:
+    for folder in ("clinic A", "clinic B"):
+        files(tmp_path / folder, "1.jpg", f"{folder[-1]}2.jpg")
+        files(tmp_path / "Masks", f"{folder[-1]}2.png")
+    text(
+        tmp_path / "labels.csv",
+        "file;label;mask",
+        "clinic A\\1.jpg;nevus;",
+        "clinic B\\1.jpg;melanoma;",
+        "clinic A\\A2.jpg;nevus;Masks\\A2.png",
+        "clinic B\\B2.jpg;melanoma;Masks\\absent.png",
+    )
+    dataset = load(tmp_path)
+    assert dict(zip(dataset.ids, dataset.table["diagnosis"], strict=True)) == {
+        "A2": "NV",
+        "B2": "MEL",
+        "clinic A__1": "NV",
+        "clinic B__1": "MEL",
+    }
+    assert row(dataset, "clinic B__1")["path"].endswith("clinic B/1.jpg")
+    assert row(dataset, "A2")["mask_path"].endswith("Masks/A2.png")
+    assert kinds(dataset)["row without mask"] == ["B2"]
+
+
 def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         files(tmp_path / split / "images", f"{split}1.jpg", f"{split}2.jpg")
@@ -197,6 +222,58 @@ def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
     assert dataset.split("validation").ids == ["val1", "val2"]
     assert kinds(dataset)["picture without mask"] == ["train2", "val2"]
     assert "stray" in kinds(dataset)["mask without picture"]
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    files(tmp_path / "a", "1.jpg", "1_Segmentation.png", "2.jpg", "2_mask.PNG", "2_superpixels.png")
+    dataset = load(tmp_path)
+    assert dataset.layout == "images_masks"
+    assert dataset.with_masks().ids == ["1", "2"]
+
+
+@pytest.mark.parametrize("names", [("MEL", "NV"), ("Malignant", "Benign"), ("Melanome", "Nävi")])
+def test_folders_in_the_folder_of_an_archive(tmp_path: Path, names: tuple[str, str]) -> None:
+    base = tmp_path / "Skin cancer, unpacked"
+    files(base / "Train" / names[0] / "of 2023", "1.jpg")
+    files(base / "Train" / names[1], "2.jpg")
+    files(base / "Test" / names[1], "3.jpg")
+    dataset = load(tmp_path)
+    assert dataset.layout == "classfolders"
+    assert dataset.table["diagnosis"].nunique() == 2
+    assert dataset.split("test").ids == ["3"]
+
+
+def test_folders_that_are_no_diagnoses(tmp_path: Path) -> None:
+    files(tmp_path / "wart", "1.jpg")
+    files(tmp_path / "scar", "2.jpg")
+    with pytest.raises(DataError, match=r"none is understood: 'scar', 'wart'; .*--taxonomy own"):
+        load(tmp_path)
+    assert load(tmp_path, taxonomy="own").table["diagnosis"].tolist() == ["wart", "scar"]
+    files(tmp_path / "nevi", "3.jpg")
+    with pytest.raises(DataError, match="most diagnoses are not understood: 'scar'"):
+        load(tmp_path)
+
+
+def test_numbers_are_no_diagnoses(tmp_path: Path) -> None:
+    files(tmp_path / "images", "a.jpg", "b.jpg")
+    text(tmp_path / "labels.csv", "image,label", "a,0", "b,1")
+    with pytest.raises(DataError, match=r"not understood: '0' \(1\), '1' \(1\)"):
+        load(tmp_path)
+    text(tmp_path / "labels.csv", "image,malignant", "a,0", "b,1.0")
+    assert load(tmp_path).table["diagnosis"].tolist() == ["BENIGN", "MALIGNANT"]
+    text(tmp_path / "labels.csv", "image,target", "a,nevus", "b,melanoma")
+    assert load(tmp_path).table["diagnosis"].tolist() == ["NV", "MEL"]
+
+
+def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
+    files(tmp_path / "HAM10000_images_part_1", "ISIC_1.jpg", "ISIC_2.jpg")
+    files(tmp_path / "ISIC2018_Task3_Test_Images", "ISIC_3.jpg")
+    text(
+        tmp_path / "HAM10000_metadata.csv", "lesion_id,image_id,dx", "H1,ISIC_1,nv", "H2,ISIC_2,mel"
+    )
+    dataset = load(tmp_path)
+    assert dataset.split("test").ids == ["ISIC_3"]
+    assert make_folds(dataset, k=2).table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
 
 
 def test_groups_are_joined() -> None:

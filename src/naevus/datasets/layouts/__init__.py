@@ -22,6 +22,8 @@ from naevus.datasets.layouts import (
     ph2,
 )
 from naevus.datasets.layouts.groups import apply_groups
+from naevus.datasets.layouts.labels import OWN
+from naevus.datasets.layouts.scan import subfolders
 from naevus.datasets.records import Dataset, make_table
 from naevus.errors import DataError
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
@@ -72,9 +74,10 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
     """
     if not root.exists():
         raise DataError(f"{root} does not exist", "give the folder that holds the pictures")
-    module = _named(layout) if layout is not None else _recognised(root)
-    draft: Draft = module.read(root, _taxonomy(taxonomy))
-    apply_groups(draft, root)
+    chosen = _taxonomy(taxonomy)
+    place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
+    draft: Draft = module.read(place, chosen)
+    apply_groups(draft, place)
     table = make_table(draft.frame, draft.ties)
     return Dataset(table, root, module.NAME, draft.taxonomy, tuple(draft.problems))
 
@@ -89,15 +92,35 @@ def _taxonomy(name: str | None) -> Taxonomy | None:
     return TAXONOMIES[name]
 
 
+def _only_folder(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    inside = subfolders(root)
+    return inside if len(inside) == 1 else []
+
+
 def _named(layout: str) -> ModuleType:
     if layout not in LAYOUTS:
         raise DataError(f"unknown layout {layout!r}", f"use one of {', '.join(LAYOUTS)}")
     return LAYOUTS[layout]
 
 
-def _recognised(root: Path) -> ModuleType:
-    for module in LAYOUTS.values():
-        if module.matches(root):
-            return module
+def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType]:
+    """Return the layout of a folder, or of the only folder in it, as archives are unpacked."""
+    for place in (root, *_only_folder(root)):
+        for module in LAYOUTS.values():
+            if module.matches(place):
+                return place, module
+    for place in (root, *_only_folder(root)):
+        labels = classfolders.labels_of(place) if place.is_dir() else []
+        if len(labels) > 1 and taxonomy is not None and taxonomy.name == OWN:
+            return place, classfolders
+        if len(labels) > 1:
+            raise DataError(
+                f"{place}: no known layout of pictures fits; if its folders are diagnoses, none is "
+                f"understood: {', '.join(map(repr, labels[:12]))}",
+                "name them as diagnoses (the page on data sets lists spellings), take them as they "
+                "are with --taxonomy own, or put a manifest.csv there",
+            )
     known = "; ".join(f"{name} ({module.DESCRIPTION})" for name, module in LAYOUTS.items())
     raise DataError(f"{root}: no known layout of pictures fits", f"the known ones are {known}")

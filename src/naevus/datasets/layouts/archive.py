@@ -17,7 +17,7 @@ from naevus.datasets.layouts.labels import (
     with_ham_classes,
 )
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table
+from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import draft_of
 from naevus.taxonomy import BINARY
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 NAME = "archive"
-DESCRIPTION = "metadata.csv with a column isic_id, and pictures"
+DESCRIPTION = "metadata.csv (or another name) with a column isic_id, and pictures"
 
 _METADATA = "metadata.csv"
 # The archive's hierarchy: the third level names what the challenges tell apart, the fourth and
@@ -40,14 +40,14 @@ _MALIGNANCY = ("benign_malignant", "diagnosis_1")
 
 def matches(root: Path) -> bool:
     """Tell whether ``root`` has a metadata table of the archive."""
-    path = root / _METADATA
-    return path.is_file() and "isic_id" in read_table(path).columns
+    return _table(root) is not None
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     """Read the table and the pictures."""
     problems: list[Problem] = []
-    path = root / _METADATA
+    path = _table(root)
+    assert path is not None
     table = read_table(path, required=("isic_id",))
     codes, taxonomy = _diagnoses(table, path, problems, taxonomy)
     others = [*_LEVELS, *_MALIGNANCY]
@@ -59,6 +59,17 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     draft.taxonomy = taxonomy
     draft.problems.extend(problems)
     return draft
+
+
+def _table(root: Path) -> Path | None:
+    """Return the metadata, called ``metadata.csv`` by isic-cli and otherwise by the website."""
+    found = [path for path in tables_in(root) if path.suffix.lower() == ".csv"]
+    found.sort(key=lambda path: path.name.lower() != _METADATA)
+    for path in found:
+        columns = set(read_table(path).columns)
+        if "isic_id" in columns and columns & {*_LEVELS, *_MALIGNANCY, "copyright_license"}:
+            return path
+    return None
 
 
 def _diagnoses(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from naevus.datasets.layouts.draft import Draft
-from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.scan import pictures_in, subfolders
+from naevus.datasets.layouts.labels import code_of, to_codes
+from naevus.datasets.layouts.pictures import is_mask_folder
+from naevus.datasets.layouts.scan import subfolders
 from naevus.datasets.records import Problem
-from naevus.datasets.sources import ids_of
+from naevus.datasets.sources import ids_of, images_below
 
 if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
@@ -41,9 +42,13 @@ def matches(root: Path) -> bool:
     """Tell whether some folder with pictures is called as a diagnosis."""
     if not root.is_dir():
         return False
-    folders = [folder for folder in _folders(root) if pictures_in(folder.path, [])]
-    labels = pd.Series([folder.label for folder in folders], dtype="string")
-    return bool(to_codes(labels, [])[0].notna().any())
+    return any(code_of(label) for label in labels_of(root))
+
+
+def labels_of(root: Path) -> list[str]:
+    """Return the names of the folders with pictures that may be diagnoses, sorted."""
+    folders = [folder for folder in _folders(root) if not is_mask_folder(folder.label)]
+    return sorted({folder.label for folder in folders if images_below(folder.path).files})
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
@@ -52,7 +57,8 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     found = [
         (folder, stem, path)
         for folder in _folders(root)
-        for stem, path in pictures_in(folder.path, problems).items()
+        if not is_mask_folder(folder.label)
+        for stem, path in _pictures(folder.path)
     ]
     times = Counter(stem for _, stem, _ in found)
     frame = pd.DataFrame(
@@ -70,6 +76,10 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     labels = pd.Series([folder.label for folder, _, _ in found], dtype="string")
     frame["diagnosis"], taxonomy = to_codes(labels, problems, taxonomy, source=root)
     return Draft(frame, taxonomy, problems)
+
+
+def _pictures(folder: Path) -> list[tuple[str, str]]:
+    return [(path.stem, str(path.absolute())) for path in images_below(folder).files]
 
 
 def _folders(root: Path) -> list[_Folder]:

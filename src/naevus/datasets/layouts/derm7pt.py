@@ -53,7 +53,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
 
 
 def _table(root: Path) -> Path | None:
-    places = (root / "meta" / "meta.csv", root / "meta.csv")
+    places = (root / "meta" / "meta.csv", root / "meta.csv", root / "release_v0/meta/meta.csv")
     return next((path for path in places if path.is_file()), None)
 
 

@@ -1,7 +1,7 @@
 """Pictures in one folder and their masks in another: ``images/`` and ``masks/``.
 
 Also ``train/images`` and ``train/masks`` and so on. A mask is called as its picture, perhaps with
-``_segmentation`` or ``_mask`` at the end.
+``_segmentation`` or ``_mask`` at the end; called so, it may also lie beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures
 from naevus.datasets.layouts.tabular import draft_of, masks_below
+from naevus.datasets.sources import mask_owner
+from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,24 +21,34 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 NAME = "images_masks"
-DESCRIPTION = "a folder of pictures beside a folder masks"
+DESCRIPTION = "a folder of pictures beside a folder masks, or masks beside their pictures"
 
 
 def matches(root: Path) -> bool:
     """Tell whether there is a folder of masks below ``root``, and pictures that some belong to."""
     if not root.is_dir():
         return False
-    masks = {name.casefold() for name in masks_below(root, [])}
+    masks = {name.casefold() for name in _masks(root, [])}
     if not masks:
         return False
     stems = (path.rpartition("/")[2].rpartition(".")[0] for path in Pictures(root).paths)
     return any(stem.casefold() in masks for stem in stems)
 
 
+def _masks(root: Path, problems: list[Problem]) -> dict[str, str]:
+    """Return the masks in folders of masks, and those that lie beside the pictures."""
+    beside = {
+        mask_owner(path.stem): str(path.absolute())
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in PICTURE_SUFFIXES and mask_owner(path.stem) != path.stem
+    }
+    return beside | masks_below(root, problems)
+
+
 def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     """Read the pictures with their masks."""
     problems: list[Problem] = []
-    masks = masks_below(root, problems)
+    masks = _masks(root, problems)
     draft = draft_of((), Pictures(root), masks=masks, taxonomy=taxonomy)
     draft.problems.extend(problems)
     return draft

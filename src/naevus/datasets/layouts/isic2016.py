@@ -39,4 +39,4 @@ def _truth(path: Path) -> pd.DataFrame:
     table = read_table(path)
     if "image_id" in known_columns(table):
         return table
-    return read_table(path, names=("image_id", "diagnosis"))
+    return read_table(path, names=("image_id", "benign_malignant"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from naevus.datasets.layouts.draft import Draft
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.pictures import stem_of
 from naevus.datasets.layouts.tables import TABLE_SUFFIXES, known_columns, read_table
 from naevus.datasets.records import COLUMNS, Problem
+from naevus.datasets.sources import ids_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +41,9 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     frame = table[[name for name in COLUMNS if name in table.columns]].copy()
     if "image_id" not in frame.columns:
         frame["image_id"] = pd.NA
-    stems = frame["path"].map(stem_of, na_action="ignore")
-    frame["image_id"] = frame["image_id"].astype("string").fillna(stems.astype("string"))
+    named = frame["path"].dropna().str.replace("\\", "/", regex=False)
+    ids = pd.Series(ids_of([PurePosixPath(name) for name in named]), named.index, dtype="string")
+    frame["image_id"] = frame["image_id"].astype("string").fillna(ids)
     for column, kind in (("path", "row without picture"), ("mask_path", "row without mask")):
         if column in frame.columns:
             files, ids = frame[column], frame["image_id"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from naevus.datasets.records import Problem
-from naevus.datasets.sources import NOT_IMAGES
+from naevus.datasets.sources import ids_of, images_below
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -20,9 +21,8 @@ _SPLIT_WORDS = {
     "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 _MASK_FOLDERS = re.compile(
-    r"(?i)(^|_)(masks?|masken|segmentations?|annotations?|labels?|gt|ground_?truth|groundtruth)(_|$)"
+    r"(?i)(^|_)(masks?|masken|segmentations?(class)?|annotations?|labels?(tr|ts)?|gt|ground_?truth)(_|$)"
 )
-_NOT_PICTURES = (*NOT_IMAGES, "_lesion")
 _SHRUNK = "_downsampled"
 
 
@@ -51,10 +51,12 @@ class Pictures:
             copies of one set: of files of one name, that of the first folder is taken.
 
     Attributes:
+        root: The folder.
         paths: Path below the root, with ``/`` → absolute path.
     """
 
     def __init__(self, root: Path, folders: Iterable[Path] | None = None) -> None:
+        self.root = root
         self.paths: dict[str, str] = {}
         base = root.absolute()
         names: set[str] = set()
@@ -103,6 +105,25 @@ class Pictures:
         self.taken.add(chosen)
         return chosen
 
+    def id_of(self, place: str, named: str) -> str:
+        """Return the id of the picture at a path below the root, which a table calls ``named``.
+
+        It is the file's name without suffix; where several have that, letter by letter, and the
+        table tells them apart by folders, it is the id that the file has in a job about them all.
+        """
+        stem = place.rpartition("/")[2].rpartition(".")[0]
+        alike = [
+            name for name in self._by_stem[stem.casefold()] if PurePosixPath(name).stem == stem
+        ]
+        if len(alike) > 1 and re.search(r"[/\\]", named):
+            return self._job_ids[place]
+        return stem
+
+    @cached_property
+    def _job_ids(self) -> dict[str, str]:
+        places = list(self.paths)
+        return dict(zip(places, ids_of([PurePosixPath(each) for each in places]), strict=True))
+
     def rest(self) -> list[str]:
         """Return the paths below the root that no table named, sorted."""
         return sorted(self.paths.keys() - self.taken)
@@ -148,22 +169,7 @@ def _stands_alike(wanted: str, chosen: str, found: list[str]) -> bool:
     return sum(key(name) == key(chosen) for name in found) > 1
 
 
-def _below(folder: Path) -> Iterable[str]:
-    seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not is_mask_folder(name)
-        )
-        inside = os.path.relpath(place, folder)
-        for name in files:
-            lower = name.casefold()
-            if name.startswith(".") or not _is_picture(lower):
-                continue
-            if lower.rpartition(".")[0].endswith(_NOT_PICTURES):
-                continue
-            yield name if inside == "." else os.path.join(inside, name)  # noqa: PTH118
+def _below(folder: Path) -> list[str]:
+    """Return the paths of the images below a folder, without those in folders of masks."""
+    files = [file.relative_to(folder) for file in images_below(folder).files]
+    return [str(file) for file in files if not any(map(is_mask_folder, file.parts[:-1]))]

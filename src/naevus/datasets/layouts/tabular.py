@@ -18,7 +18,7 @@ from naevus.datasets.layouts.pictures import Pictures, is_mask_folder, split_of,
 from naevus.datasets.layouts.scan import masks_in, subfolders
 from naevus.datasets.layouts.tables import key_of, known_columns
 from naevus.datasets.records import DERMOSCOPIC, Problem
-from naevus.datasets.sources import ids_of
+from naevus.datasets.sources import ids_of, mask_owner
 from naevus.errors import DataError
 from naevus.taxonomy import BINARY, Taxonomy
 
@@ -119,20 +119,13 @@ def diagnoses_of(
     if "diagnosis" not in columns:
         if malignancy is None:
             return None, None
-        return to_codes(malignancy, problems, BINARY, source=source)
+        return to_codes(malignancy, problems, taxonomy, source=source)
     labels = table[columns["diagnosis"]]
     if malignancy is not None:
         fine = labels.dropna().map(code_of)
         understood = int(fine.fillna("").ne("").sum())
         if 2 * understood < int(to_codes(malignancy, [], BINARY)[0].notna().sum()):
             return to_codes(malignancy, problems, BINARY, source=source)
-    numbers = labels.dropna().str.fullmatch(r"[01](\.0+)?")
-    if len(numbers) and numbers.all() and taxonomy in {None, BINARY}:
-        texts = labels.str.replace(r"\.0+$", "", regex=True)
-        problems.append(
-            Problem("numbers for diagnoses", str(source), "0 was read as benign, 1 as malignant")
-        )
-        return to_codes(texts.map(_MALIGNANT).astype("string"), problems, BINARY, source=source)
     return to_codes(labels, problems, taxonomy, source=source)
 
 
@@ -206,6 +199,8 @@ def draft_of(
         _add(draft, rows, pictures, source)
     _add_rest(draft, pictures)
     frame = draft.frame
+    if "mask_path" in frame.columns:
+        frame["mask_path"] = _named_masks(draft, pictures.root, masks or {})
     frame["path"] = frame["place"].map(pictures.paths).astype("string")
     places = frame["place"].map(lambda text: split_of(*text.split("/")[:-1]), na_action="ignore")
     for fallback in (places.astype("string"), pd.Series(split, index=frame.index, dtype="string")):
@@ -215,6 +210,28 @@ def draft_of(
     draft.frame = frame.drop(columns="place")
     draft.taxonomy = chosen or draft.taxonomy
     return draft
+
+
+def _named_masks(draft: Draft, root: Path, masks: dict[str, str]) -> pd.Series[str]:
+    """Return the files of masks that a table names by path below ``root`` or by file name."""
+
+    def found(name: str) -> str | None:
+        path = root / name.replace("\\", "/")
+        if path.is_file():
+            return str(path.absolute())
+        return masks.get(mask_owner(stem_of(name)))
+
+    named = draft.frame["mask_path"]
+    paths = named.map(found, na_action="ignore").astype("string")
+    draft.problems.extend(
+        Problem("row without mask", str(each), str(name))
+        for each, name in zip(
+            draft.frame.loc[named.notna() & paths.isna(), KEY],
+            named[paths.isna()].dropna(),
+            strict=True,
+        )
+    )
+    return paths
 
 
 def masks_below(root: Path, problems: list[Problem], deep: int = 3) -> dict[str, str]:
@@ -235,7 +252,10 @@ def _add(draft: Draft, rows: pd.DataFrame, pictures: Pictures, source: Path) -> 
     """Add a table's rows to those that are there already, by image id."""
     problems = draft.problems
     places = [pictures.find(str(name), problems) for name in rows.index]
-    ids = [stem_of(str(name)) for name in rows.index]
+    ids = [
+        stem_of(str(name)) if place is None else pictures.id_of(place, str(name))
+        for name, place in zip(rows.index, places, strict=True)
+    ]
     mine = rows.reset_index(drop=True)
     if KEY in mine.columns:
         ids = [
@@ -320,8 +340,9 @@ _READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
     "confirmation": lambda texts: to_confirmations(known(texts)),
     "image_type": to_image_types,
     "split": _splits,
+    "mask_path": lambda texts: texts,
 }
-"""How the columns that are not of diagnoses or files are read."""
+"""How the columns that are not of diagnoses or images are read."""
 
 
 def _numbers(column: pd.Series[str]) -> pd.Series[float]:
