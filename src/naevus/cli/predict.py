@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from naevus.cli.console import console, progress
+from naevus.cli.datasets import IMAGE_TYPE_HELP, ImageType, tell_types
 from naevus.cli.options import Megapixels  # noqa: TC001 - typer looks at it
 from naevus.errors import ConfigError
 
@@ -50,6 +51,9 @@ def predict(
     part: Annotated[
         str | None, typer.Option(help="With --split: this part alone, such as task1 or task3.")
     ] = None,
+    image_type: Annotated[
+        ImageType, typer.Option(help=f"With --split: {IMAGE_TYPE_HELP}")
+    ] = "auto",
     only: Annotated[Only | None, typer.Option(help="Write these alone, diagnose nothing.")] = None,
     heatmaps: Annotated[
         bool, typer.Option("--heatmaps", help="Write what speaks for the most probable diagnosis.")
@@ -102,6 +106,10 @@ def predict(
 
     if part is not None and split is None:
         raise ConfigError("--part tells which part of a split", "name the split with --split")
+    if image_type != "auto" and split is None:
+        raise ConfigError(
+            "--image-type is known of a data set's split", "name the split with --split"
+        )
     if prevalence is not None and only is not None:
         raise ConfigError(
             f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
@@ -109,7 +117,15 @@ def predict(
     found = (
         inputs.find_pictures(pictures, without=out, kept=inputs.kept_ids(out))
         if split is None
-        else inputs.Found(inputs.pictures_of_split(pictures, split, part))
+        else inputs.Found(
+            inputs.pictures_of_split(
+                pictures,
+                split,
+                part,
+                image_type=image_type,
+                tell=lambda dataset: tell_types(dataset, image_type),
+            )
+        )
     )
     sources = found.sources
     _import_meanwhile("pandas", "naevus.inference.batch")

@@ -17,7 +17,9 @@ from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.prediction import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from naevus.datasets.records import Dataset
 
 FORMULAS: Final = ("=", "+", "-", "@")
 """How the ids begin that spreadsheets take for formulas."""
@@ -91,13 +93,22 @@ def find_pictures(
     return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
 
 
-def pictures_of_split(roots: Sequence[Path], split: str, part: str | None = None) -> list[Source]:
+def pictures_of_split(
+    roots: Sequence[Path],
+    split: str,
+    part: str | None = None,
+    *,
+    image_type: str = "auto",
+    tell: Callable[[Dataset], None] | None = None,
+) -> list[Source]:
     """Return the pictures of one split of data sets, sorted by id.
 
     Args:
         roots: Folders of data sets.
         split: ``train``, ``validation`` or ``test``.
         part: Only this part of each, such as ``task3``; None for all.
+        image_type: Only images of this type, see `Dataset.of_type`.
+        tell: Given each data set's split, before images of other types are left out.
 
     Raises:
         DataError: A folder has no known layout or no such part, the split has no pictures, or
@@ -108,7 +119,10 @@ def pictures_of_split(roots: Sequence[Path], split: str, part: str | None = None
     found: list[Source] = []
     for root in roots:
         dataset = load(root)
-        rows = (dataset if part is None else dataset.part(part)).split(split).pictures().rows()
+        whole = (dataset if part is None else dataset.part(part)).split(split).pictures()
+        if tell is not None:
+            tell(whole)
+        rows = whole.of_type(image_type).rows() if len(whole) else iter(())
         found += [Source(row.image_id, row.path) for row in rows if row.path is not None]
     if not found:
         named = " ".join(map(str, roots))
