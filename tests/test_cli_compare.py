@@ -38,7 +38,11 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_tables_say_what_changed(tables: tuple[Path, Path]) -> None:
-    result = call(*tables)
+    error = call(*tables).exception
+    assert isinstance(error, DataError)
+    assert "20 images have no answer in" in str(error)
+    assert "--allow-missing" in str(error)
+    result = call(*tables, "--allow-missing")
     assert result.exit_code == 0, result.output
     assert "220 pictures of 110 lesions are in both" in result.stdout
     assert "20 more are only in A and left out" in result.stdout
@@ -49,7 +53,7 @@ def test_tables_say_what_changed(tables: tuple[Path, Path]) -> None:
 
 
 def test_json_has_everything(tables: tuple[Path, Path]) -> None:
-    answer = json.loads(call(*tables, "--json").stdout)
+    answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
     assert answer["pictures"] == 220
     assert answer["only_a"] == 20
     assert len(answer["changed"]) > 20
@@ -87,12 +91,15 @@ def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Pa
 
 
 def test_runs_can_answer_together(tables: tuple[Path, Path]) -> None:
-    result = call(*tables, "--ensemble")
+    assert isinstance(call(*tables, "--ensemble").exception, DataError)
+    result = call(*tables, "--ensemble", "--allow-missing")
     assert result.exit_code == 0, result.output
+    assert "20 more are not in all and left out" in result.stdout
     for word in ("mean of all", "judged by nested folds", "greedy selection", "220 pictures"):
         assert word in result.stdout, word
-    answer = json.loads(call(*tables, tables[0], "--ensemble", "--json").stdout)
-    assert len(answer["single"]) == 2  # the same run twice is one
+    error = call(*tables, tables[0], "--ensemble").exception
+    assert isinstance(error, ConfigError)
+    assert "a run is named twice" in str(error)
     error = call(*tables, tables[0]).exception
     assert isinstance(error, ConfigError)
     assert "more with --ensemble" in str(error)

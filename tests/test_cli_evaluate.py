@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from naevus.cli.evaluate import evaluate
 from naevus.datasets.folds import Folds
+from naevus.errors import ConfigError, DataError
 from naevus.evaluation.ensembles import ensemble_scores
+from naevus.images.read import write_png
+from naevus.taxonomy import ISIC2018
 from naevus.training.config import TrainConfig
 from naevus.training.run import Run
 from tests.test_evaluation_comparison import diagnoses, masks
@@ -20,7 +25,6 @@ from tests.test_evaluation_outlines import table_of_masks
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
     from typer.testing import Result
 
 app = typer.Typer()
@@ -124,3 +128,74 @@ def test_masks_of_before_say_what_they_lack(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "from before distances and conditions were measured" in result.stdout
     assert "at other thresholds" in result.stdout
+
+
+def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, Path]:
+    """What predict wrote of some pictures, and a manifest that says what is true of them."""
+    table = rows[["image_id"]].copy()
+    for code in ISIC2018.codes:
+        for kind in "pb":
+            table[f"{kind}_{code}"] = np.where(rows["truth"] == code, 0.7, 0.05)
+    folder.mkdir()
+    table.to_parquet(folder / "predictions.parquet")
+    for name in rows["image_id"]:
+        write_png(data / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+    known = rows.assign(diagnosis=rows["truth"], path=rows["image_id"] + ".png")
+    known[["image_id", "path", "diagnosis", "group_id"]].to_csv(data / "all.csv", index=False)
+    return folder, data / "all.csv"
+
+
+def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -> None:
+    rows = diagnoses(2.0).iloc[:70]
+    folder, manifest = predictions_of(tmp_path / "out", rows, tmp_path / "data")
+    whole = call(folder, "--data", manifest)
+    assert whole.exit_code == 0, whole.output
+    assert "left out" not in whole.output
+    assert "no true" not in whole.output
+    path = folder / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.iloc[2:].to_parquet(path)
+    known = pd.read_csv(manifest)
+    known[known["image_id"] != rows["image_id"].iloc[9]].to_csv(manifest, index=False)
+    error = call(folder, "--data", manifest).exception
+    assert isinstance(error, DataError)
+    first, strange = rows["image_id"].iloc[0], rows["image_id"].iloc[9]
+    assert f"2 images with ground truth have no answer, such as {first}" in str(error)
+    assert f"1 predicted images are not in the data set, such as {strange}" in str(error)
+    allowed = call(folder, "--data", manifest, "--allow-missing")
+    assert allowed.exit_code == 0, allowed.output
+    assert "2 images with ground truth have no answer" in allowed.output
+    scores = json.loads(call(folder, "--data", manifest, "--allow-missing", "--json").stdout)
+    assert scores["diagnoses"]["pictures"] == 67
+    table.loc[4, "b_DF"] = np.nan
+    table.to_parquet(path)
+    error = call(folder, "--data", manifest, "--allow-missing").exception
+    assert isinstance(error, DataError)
+    assert f"{path}: {rows['image_id'].iloc[4]}: b_DF is nan" in str(error)
+
+
+def test_options_that_would_not_count_are_refused(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    for option in ("--data", "--part", "--split"):
+        assert isinstance(call(folder, option, "x").exception, ConfigError)
+    out, manifest = predictions_of(tmp_path / "out", diagnoses(2.0).iloc[:14], tmp_path / "data")
+    assert isinstance(call(out, "--data", manifest, "--pictures", out).exception, ConfigError)
+    for option, name in (("--part", "task9"), ("--split", "later")):
+        error = call(out, "--data", manifest, option, name).exception
+        assert isinstance(error, DataError)
+        assert name in str(error)
+
+
+def test_a_run_without_all_answers_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    path = folder / "fold-1" / "heldout.parquet"
+    pd.read_parquet(path).iloc[:-4].to_parquet(path)
+    assert "4 held-out images have no answer" in str(call(folder).exception)
+    result = call(folder, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "4 held-out images have no answer" in result.output
+    whole = run_of(tmp_path / "other", "classification", diagnoses(1.0, seed=1))
+    assert "4 held-out images" in str(call(whole, folder).exception)
+    both = call(whole, folder, "--allow-missing")
+    assert both.exit_code == 0, both.output
+    assert "4 images are not in all runs: left out" in both.output

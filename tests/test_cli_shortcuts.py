@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.shortcuts import shortcuts
+from naevus.cli.report import report
+from naevus.cli.shortcuts import _by_metadata, shortcuts
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.taxonomy import ISIC2018
@@ -30,6 +31,12 @@ app.command()(shortcuts)
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
+
+
+def report_of(*words: object) -> Result:
+    reporting = typer.Typer()
+    reporting.command()(report)
+    return CliRunner().invoke(reporting, [str(word) for word in words])
 
 
 def made(folder: Path, root: Path) -> Run:
@@ -72,3 +79,50 @@ def test_what_gives_no_answer_is_told(run: Run, tmp_path: Path, drawn: Path) -> 
     error = call(other.folder).exception
     assert isinstance(error, DataError)
     assert "no run of classification" in str(error)
+
+
+def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, drawn: Path) -> None:
+    """Diagnoses, groups, one picture fewer: nothing else tells that it is another data set."""
+    known = load(drawn).part("task3").split("train").table
+    for rows in (
+        known.assign(diagnosis=known["diagnosis"].shift(fill_value="NV")),
+        known.iloc[1:],
+        known.assign(group_id="g" + known["group_id"]),
+    ):
+        manifest = tmp_path / "manifest.csv"
+        rows.assign(lesion_id=rows["group_id"]).to_csv(manifest, index=False)
+        for command in (call, report_of):
+            error = command(run.folder, "--data", manifest).exception
+            assert isinstance(error, DataError), command
+            assert "manifest.csv: is not the data that" in str(error)
+
+
+def test_an_id_that_the_data_lack_is_never_another_picture(
+    run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = load(drawn).part("task3").table.set_index("image_id", drop=False)
+    gone = run.folds.held_out(0)[0]
+    records.loc[gone, "diagnosis"] = pd.NA
+    monkeypatch.setattr("naevus.evaluation.shortcuts.by_metadata", lambda *_: np.eye(7))
+    with pytest.raises(DataError, match=f"1 pictures with an answer .* such as {gone}"):
+        _by_metadata(run, records, [gone, run.folds.held_out(0)[1]], ISIC2018)
+
+
+def test_images_without_an_answer_are_an_error_unless_allowed(
+    run: Run, tmp_path: Path, drawn: Path
+) -> None:
+    lacking = made(tmp_path / "lacking", drawn)
+    path = lacking.fold_folder(1) / "heldout.parquet"
+    table = pd.read_parquet(path)
+    table.iloc[3:].to_parquet(path)
+    error = call(lacking.folder).exception
+    assert isinstance(error, DataError)
+    first = table["image_id"].iloc[0]
+    assert f"3 held-out images have no answer (refused.csv may tell why), such as {first}" in str(
+        error
+    )
+    bad = table.assign(logit_NV=table["logit_NV"].where(table.index != 5))
+    bad.to_parquet(path)
+    error = call(lacking.folder, "--allow-missing").exception
+    assert isinstance(error, DataError)
+    assert f"{path}: {table['image_id'].iloc[5]}: logit_NV is nan" in str(error)

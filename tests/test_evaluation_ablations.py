@@ -48,10 +48,13 @@ def test_each_arm_is_compared_with_the_reference(found: Ablation) -> None:
     assert found.arms[1].p >= p_values[1]
 
 
-def test_only_pictures_that_all_arms_answer_count() -> None:
+def test_only_pictures_that_all_arms_answer_count_where_that_is_allowed() -> None:
     made = tables()
     made["worse"] = made["worse"].iloc[:150]
-    result = ablation("", "", made, ABOUTS, "full")
+    with pytest.raises(DataError, match=r"tried: \d+ images have no answer in worse"):
+        ablation("tried", "", made, ABOUTS, "full")
+    result = ablation("", "", made, ABOUTS, "full", allow_missing=True)
+    assert any("no answer in worse" in line for line in result.lines())
     assert {arm.comparison.pictures for arm in result.arms} == {150}
 
 

@@ -103,9 +103,12 @@ def test_copies_of_one_member_are_that_member() -> None:
     assert scores.weights == {"a": 1.0, "b": 0.0}  # of equals, the first
 
 
-def test_pictures_that_only_some_answered_are_left_out() -> None:
+def test_pictures_that_only_some_answered_are_left_out_where_that_is_allowed() -> None:
     tables = {"a": diagnoses(1.0), "b": diagnoses(2.0).iloc[:200]}
-    assert ensemble_scores(tables).pictures == 200
+    with pytest.raises(DataError, match="a and b: 40 images have no answer in b"):
+        ensemble_scores(tables)
+    found = ensemble_scores(tables, allow_missing=True)
+    assert (found.pictures, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
 
 
 def test_what_cannot_answer_together_is_refused() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from naevus.bundles.spec import ClassifierMember
-from naevus.errors import ConfigError, DataError
+from naevus.errors import DataError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.evaluation.outoffold import (
     classification_scores,
@@ -81,7 +81,7 @@ def test_an_absent_column_is_told() -> None:
 def test_a_row_without_weights_is_not_scored_by_chance() -> None:
     given = table()
     given.loc[3, "weight_BENIGN"] = np.nan
-    with pytest.raises(ConfigError, match="weights"):
+    with pytest.raises(DataError, match="weight_BENIGN is nan"):
         probabilities(given, BINARY)
 
 
@@ -143,7 +143,7 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
     other[["weight_BENIGN", "weight_MALIGNANT"]] = [2.0, 0.7]
     other[["share_BENIGN", "share_MALIGNANT"]] = [0.55, 0.45]
     other = other[other["image_id"] != "p03"]
-    together = combined([one, other], BINARY)
+    together = combined([one, other], BINARY, allow_missing=True)
     assert "p03" not in set(together["image_id"])
     assert together["image_id"].is_monotonic_increasing
     natural, balanced = probabilities(together, BINARY)
@@ -168,6 +168,8 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
     strange = other.assign(image_id=other["image_id"] + "x")
     with pytest.raises(DataError, match="run 1 and run 2 have no picture in common"):
         combined([one, strange], BINARY)
+    with pytest.raises(DataError, match="1 images have no answer in run 2, such as p03"):
+        combined([one, other], BINARY)
     told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
     with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):
         combined([one, told_otherwise], BINARY)

@@ -229,15 +229,20 @@ def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -
         history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
     inputs = json.loads((run.folder / "inputs.json").read_text())
     write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
-    result = CliRunner().invoke(app, [str(run.folder)], env={"COLUMNS": "200"})
+    error = CliRunner().invoke(app, [str(run.folder)]).exception
+    assert isinstance(error, DataError)
+    assert "2 held-out images have no answer" in str(error)
+    words = [str(run.folder), "--allow-missing"]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert "moved is not there" in result.output
+    assert "2 held-out images have no answer" in result.output
     values = json.loads((run.folder / "report" / "report.json").read_text())
     sections = values["sections"]
     assert "pictures" not in sections
     assert "subgroups" not in sections
     assert ", held out while training, " in values["summary"]
-    assert values["notes"] == []
+    assert values["notes"] == ["2 held-out pictures have no answer and do not count."]
     assert len(sections["data"]["tables"]["unanswered"]) == 2
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
     assert not (run.folder / "report" / "figures").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus.cli.answers import AllowMissing  # noqa: TC001 (typer reads annotations)
 from naevus.cli.console import console, errors, progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def ablate(
     cache: Annotated[
         Path | None, typer.Option(help="Decoded pictures; beside the runs by default.")
     ] = None,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Train a recipe's variations under one budget and compare them on one held-out fold.
 
@@ -66,7 +68,7 @@ def ablate(
     workshop = _Workshop(
         chosen, dataset, dealt, fold, out, cache or out / "cache", masks, tuple(copies or ())
     )
-    found = workshop.ablation(shown, configs)
+    found = workshop.ablation(shown, configs, allow_missing=allow_missing)
     _write(found, out)
     _show(found, out)
 
@@ -85,7 +87,9 @@ class _Workshop:
     copies: tuple[Path, ...]
     trained: dict[str, Trained] = field(default_factory=dict)
 
-    def ablation(self, shown: tuple[str, ...], every: dict[str, TrainConfig]) -> Ablation:
+    def ablation(
+        self, shown: tuple[str, ...], every: dict[str, TrainConfig], *, allow_missing: bool
+    ) -> Ablation:
         """Train what is not trained, and compare."""
         from naevus.evaluation.ablations import ablation
         from naevus.training.ablation.arms import answers_of, budget_of
@@ -104,7 +108,10 @@ class _Workshop:
         if any(config.data.crop_mode != "full" for config in configs.values()):
             own = "the data set's own masks, which are better than a model's"
             budget += f" Crops are cut by {'predicted masks' if self.masks else own}."
-        return ablation(self.plan.title, budget, tables, abouts, self.plan.reference)
+        reference = self.plan.reference
+        return ablation(
+            self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing
+        )
 
     def _material(self, config: TrainConfig) -> Material:
         from naevus.training.job import Material

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from naevus.cli.console import errors
 from naevus.errors import DataError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from naevus.datasets.records import Dataset
+    from naevus.training.run import Run
+
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing",
+        help="Leave out images that have no answer, or no ground truth, and say how many they are; "
+        "else they are an error.",
+    ),
+]
 
 
 def is_run(folder: Path) -> bool:
@@ -27,17 +41,47 @@ def is_run(folder: Path) -> bool:
     )
 
 
-def truth_of(
-    folder: Path, data: Path | None, taxonomy: str = "auto", image_type: str = "auto"
-) -> Dataset:
-    """Return the data set that predictions are judged by.
+def open_run(folder: Path, *, allow_missing: bool) -> Run:
+    """Open a run; tell what it has no answer for where that is allowed.
 
     Raises:
-        DataError: None is named, or it cannot be read.
+        RunError: There is none, or it is incomplete.
+    """
+    from naevus.training.run import Run
+
+    run = Run.open(folder, allow_missing=allow_missing)
+    if allow_missing and run.finished():
+        tell(f"{folder}: {found}: left out" for found in run.left_out(run.answers()))
+    return run
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Print notes on what does not count."""
+    for note in notes:
+        errors.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+
+
+def truth_of(
+    folder: Path,
+    data: Path | None,
+    taxonomy: str = "auto",
+    image_type: str = "auto",
+    *,
+    part: str | None = None,
+    split: str | None = None,
+) -> Dataset:
+    """Return the data set that predictions are judged by, or some of its pictures.
+
+    Raises:
+        DataError: None is named, it cannot be read, or it has no such part or split.
     """
     from naevus.datasets.layouts import load
 
     if data is None:
         raise DataError(f"{folder}: needs the truth", "name its data set with --data")
-    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
-    return named.of_type(image_type)
+    dataset = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).of_type(image_type)
+    if part is not None:
+        dataset = dataset.part(part)
+    if split is not None:
+        dataset = dataset.split(split)
+    return dataset

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus.cli.answers import AllowMissing, open_run
 from naevus.cli.console import console, errors
 from naevus.errors import ConfigError, DataError, RunError
 
@@ -32,6 +33,7 @@ def compare(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Score two or more classifiers as one instead.")
     ] = False,
+    allow_missing: AllowMissing = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Compare the out-of-fold answers of two runs on the pictures that both held out.
@@ -44,6 +46,7 @@ def compare(
       naevus compare runs/cls runs/cls-larger
       naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
       naevus compare runs/seg/oof.parquet runs/seg-plain/oof.parquet --json
+      naevus compare runs/cls runs/cls-fold0-alone --allow-missing
     """
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensembles import ensemble_scores
@@ -51,15 +54,18 @@ def compare(
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
     if ensemble:
-        found = ensemble_scores({str(path): _answers(path) for path in runs})
+        if len(set(runs)) < len(runs):
+            raise ConfigError("a run is named twice", "name each run once")
+        tables = {str(path): _answers(path, allow_missing=allow_missing) for path in runs}
+        found = ensemble_scores(tables, allow_missing=allow_missing)
         parts = _together(found)
     else:
         if len(runs) != 2:
             raise ConfigError(
                 f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
             )
-        a, b = runs
-        found = compared(_answers(a), _answers(b), (str(a), str(b)))
+        one, other = (_answers(path, allow_missing=allow_missing) for path in runs)
+        found = compared(one, other, (str(runs[0]), str(runs[1])), allow_missing=allow_missing)
         parts = _tables(found)
     if json:
         console.print_json(data=found.to_dict())
@@ -69,14 +75,12 @@ def compare(
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
-def _answers(path: Path) -> pd.DataFrame:
+def _answers(path: Path, *, allow_missing: bool) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    from naevus.training.run import Run
-
     if (path / "run.toml").exists():
-        return Run.open(path).answers()
+        return open_run(path, allow_missing=allow_missing).answers()
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
     try:
@@ -124,6 +128,8 @@ def _together(found: EnsembleScores) -> Iterable[RenderableType]:
         table.add_row(name, spread(interval), f"{found.weights[name]:.2f}")
     table.add_row("mean of all", spread(found.mean), "", style="bold")
     table.add_row("greedy, judged by nested folds", spread(found.greedy), "", style="bold")
+    if found.left_out:
+        yield Text(f"note: {found.left_out:,} more are not in all and left out", style="yellow")
     table.caption = "95 % intervals by lesion; shares are those chosen on all pictures"
     yield table
     yield Text(found.gain.sentence("the mean", "greedy selection"))

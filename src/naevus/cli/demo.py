@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from naevus.cli.answers import tell
 from naevus.cli.console import console, progress
 from naevus.errors import DataError
 
@@ -246,7 +247,9 @@ def _scores(
         ),
     }
     table = pd.read_parquet(out / "predictions" / "predictions.parquet")
-    answers = judged(with_truth(table, unseen.table), taxonomy, out / "predictions" / "masks")
+    joined = with_truth(table, unseen.table, allow_missing=True)
+    tell(joined.notes())
+    answers = judged(joined.table, taxonomy, out / "predictions" / "masks")
     assert answers.diagnosed is not None  # all that is unseen has a diagnosis
     _, on_unseen = scored(*answers.diagnosed)
     figures["balanced accuracy, unseen"] = (

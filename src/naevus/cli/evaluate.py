@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from naevus.cli.answers import is_run, truth_of
+from naevus.cli.answers import AllowMissing, is_run, open_run, tell, truth_of
 from naevus.cli.console import console, errors, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
 from naevus.errors import ConfigError, DataError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
+    from naevus.datasets.records import Dataset
     from naevus.evaluation.diagnostics import DiagnosticScores
     from naevus.evaluation.intervals import Interval
     from naevus.evaluation.outlines import OutlineScores
@@ -67,6 +68,13 @@ def evaluate(
     ] = None,
     taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
     image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "auto",
+    part: Annotated[
+        str | None, typer.Option(help="Of --data: this part alone, such as task1 or task3.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of --data: this split alone: train, validation or test.")
+    ] = None,
+    allow_missing: AllowMissing = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score out-of-fold predictions of a run, or predictions against a data set's truth.
@@ -98,19 +106,30 @@ def evaluate(
         raise DataError(
             "several predictions cannot be scored as one", "predict with all bundles at once"
         )
+    if runs and any(option is not None for option in (data, part, split)):
+        raise ConfigError("--data, --part and --split are for PREDICTIONS", "leave them out")
+    if not runs and pictures is not None:
+        raise ConfigError("--pictures is for a run", "leave it out")
     scored = (
-        _of_runs(runs, pictures)
+        _of_runs(runs, pictures, allow_missing=allow_missing)
         if runs
-        else _of_predictions(results[0], data, benign or (), taxonomy, image_type)
+        else _of_predictions(
+            results[0],
+            truth_of(results[0], data, taxonomy, image_type, part=part, split=split),
+            benign or (),
+            allow_missing=allow_missing,
+        )
     )
     _show(scored, as_json=json)
 
 
-def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored]:
+def _of_runs(
+    folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool
+) -> dict[str, Scored]:
+    from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.files import write_json
-    from naevus.training.run import Run
 
-    runs = [Run.open(folder) for folder in folders]
+    runs = [open_run(folder, allow_missing=allow_missing) for folder in folders]
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
         raise DataError("the runs hold out different folds", "name runs of the same folds")
     tables = [run.answers() for run in runs]
@@ -123,25 +142,35 @@ def _of_runs(folders: Sequence[Path], pictures: Path | None) -> dict[str, Scored
             raise DataError("only classifiers' runs are scored as one", "name one run")
         scored: dict[str, Scored] = {title: _outlined(tables[0])}
     elif pictures is None:
-        scored = {title: _heldout(tables, folders)}
+        scored = {title: _heldout(tables, folders, allow_missing=allow_missing)}
     else:
         copies = [_copies(*each, pictures) for each in zip(runs, tables, strict=True)]
-        copied = copies[0]["image_id"]
-        same = [table[table["image_id"].isin(copied)] for table in tables]
+        uncopied = {image_id for table in tables for image_id in table["image_id"]}
+        uncopied -= set(copies[0]["image_id"])
+        absent = left_out(("held-out images have no copy", uncopied))
+        refuse_left_out(absent, str(pictures), allow_missing=allow_missing)
+        tell(f"{pictures}: {found}: left out" for found in absent)
+        same = [table[~table["image_id"].isin(uncopied)] for table in tables]
         scored = {
-            f"{title}, as trained": _heldout(same, folders),
-            f"{title}, copies in {pictures.name}": _heldout(copies, folders),
+            f"{title}, {kind}": _heldout(answers, folders, allow_missing=allow_missing)
+            for kind, answers in (("as trained", same), (f"copies in {pictures.name}", copies))
         }
     if pictures is None and len(runs) == 1:
         write_json(runs[0].folder / "scores.json", _as_json(scored))
     return scored
 
 
-def _heldout(tables: Sequence[pd.DataFrame], folders: Sequence[Path]) -> Scored:
+def _heldout(
+    tables: Sequence[pd.DataFrame], folders: Sequence[Path], *, allow_missing: bool
+) -> Scored:
     from naevus.evaluation.outoffold import combined, probabilities, taxonomy_of
 
     taxonomy = taxonomy_of(tables[0])
-    table = combined(tables, taxonomy, [str(folder) for folder in folders])
+    names = [str(folder) for folder in folders]
+    table = combined(tables, taxonomy, names, allow_missing=allow_missing)
+    every = set().union(*(each["image_id"] for each in tables))
+    if len(every) > len(table):
+        tell([f"{len(every) - len(table):,} images are not in all runs: left out"])
     return _diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 
@@ -199,15 +228,18 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
 
 
 def _of_predictions(
-    folder: Path, data: Path | None, benign: Sequence[str], taxonomy: str, image_type: str
+    folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool
 ) -> dict[str, Scored]:
     import pandas as pd
 
     from naevus.evaluation.judged import judged, with_truth
 
-    dataset = truth_of(folder, data, taxonomy, image_type)
-    table = with_truth(pd.read_parquet(folder / "predictions.parquet"), dataset.table)
-    there = judged(table, dataset.taxonomy, folder / "masks", benign)
+    path = folder / "predictions.parquet"
+    joined = with_truth(
+        pd.read_parquet(path), dataset.table, allow_missing=allow_missing, name=str(path)
+    )
+    there = judged(joined.table, dataset.taxonomy, folder / "masks", benign)
+    tell([*joined.notes(), *there.notes(joined.table)])
     found: dict[str, Scored] = {}
     if there.outlined is not None:
         found["masks"] = _outlined(there.outlined)

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from naevus.cli.answers import AllowMissing, open_run
 from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError
 
@@ -55,6 +56,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="The data set, if it is not where the runs found it.")
     ] = None,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Join the finished folds of runs into one bundle, after checking it against the networks.
 
@@ -73,11 +75,10 @@ def export(
       naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
     from naevus.training.export.join import Told, Wishes, export_runs
-    from naevus.training.run import Run
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
-    opened = [Run.open(folder) for folder in runs]
+    opened = [open_run(folder, allow_missing=allow_missing) for folder in runs]
     wishes = Wishes(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
         precision=precision,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus.cli.answers import AllowMissing, open_run
 from naevus.cli.console import console
-from naevus.errors import DataError
+from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from naevus.bundles.spec import BundleSpec
@@ -24,6 +25,7 @@ def model_card(
     data: Annotated[
         Path | None, typer.Option(help="A run's data set, if it is not where the run found it.")
     ] = None,
+    allow_missing: AllowMissing = False,
 ) -> None:
     """Print the model card of a bundle, or that of a run's finished folds as one ensemble.
 
@@ -38,7 +40,7 @@ def model_card(
     from naevus.bundles.card import card_of
     from naevus.files import write_text
 
-    card = card_of(_spec(networks, data))
+    card = card_of(_spec(networks, data, allow_missing=allow_missing))
     if out is None:
         typer.echo(card, nl=False)
         return
@@ -46,7 +48,7 @@ def model_card(
     console.print(f"{out}", soft_wrap=True)
 
 
-def _spec(path: Path, data: Path | None) -> BundleSpec:
+def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import MANIFEST
 
@@ -55,8 +57,9 @@ def _spec(path: Path, data: Path | None) -> BundleSpec:
             raise DataError(
                 f"{path}: is neither a run nor a bundle", "name a folder of train or export"
             )
+        if data is not None or allow_missing:
+            raise ConfigError("--data and --allow-missing are for a run", "leave them out")
         return Bundle.read(path).spec
     from naevus.training.export.runcard import spec_of_run
-    from naevus.training.run import Run
 
-    return spec_of_run(Run.open(path), data)
+    return spec_of_run(open_run(path, allow_missing=allow_missing), data)

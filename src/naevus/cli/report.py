@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import is_run, truth_of
-from naevus.cli.console import console, errors, progress
+from naevus.cli.answers import AllowMissing, is_run, open_run, tell, truth_of
+from naevus.cli.console import console, progress
+from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,15 @@ def report(
         Path | None,
         typer.Option(help="Folder to write to; report/ inside RUN|PREDICTIONS by default."),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Of the data set of PREDICTIONS: this part alone, such as task3."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of the data set of PREDICTIONS: train, validation or test alone."),
+    ] = None,
+    allow_missing: AllowMissing = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Write the figures as SVG and PDF too, for a paper.")
     ] = False,
@@ -55,7 +65,18 @@ def report(
     from naevus.reports.report import make_report, write_report
 
     of_run = is_run(results)
-    found = _of_run(results, data) if of_run else _of_predictions(results, data, bundle or ())
+    if of_run and any(option is not None for option in (bundle, part, split)):
+        raise ConfigError("--bundle, --part and --split are for PREDICTIONS", "leave them out")
+    found = (
+        _of_run(results, data, allow_missing=allow_missing)
+        if of_run
+        else _of_predictions(
+            results,
+            truth_of(results, data, part=part, split=split),
+            bundle or (),
+            allow_missing=allow_missing,
+        )
+    )
     with progress("reading pictures") as move:
         document = make_report(found, move, pictures=pictures)
     page = write_report(document, out or results / "report", figures=figures)
@@ -63,27 +84,25 @@ def report(
     console.print(f"{page}", soft_wrap=True, markup=False)
 
 
-def _of_run(folder: Path, data: Path | None) -> Results:
+def _of_run(folder: Path, data: Path | None, *, allow_missing: bool) -> Results:
     from naevus.reports.trained import of_run
-    from naevus.training.run import Run
+    from naevus.training.selection import dataset_of
 
-    run = Run.open(folder)
-    return of_run(folder, run.join(), _dataset(data, Path(run.inputs["data"])))
-
-
-def _dataset(named: Path | None, trained: Path) -> Dataset | None:
-    from naevus.datasets.layouts import load
-
-    if named is None and not trained.exists():
-        errors.print(f"{trained} is not there: no pictures, no subgroups; name it with --data")
-        return None
-    return load(named or trained)
+    run = open_run(folder, allow_missing=allow_missing)
+    run.answers()  # refuses what is missing, where that is not allowed
+    dataset = dataset_of(run, data)
+    if dataset is None:
+        tell([f"{run.inputs['data']} is not there: no pictures, no subgroups; name it with --data"])
+    return of_run(folder, run.join(), dataset)
 
 
-def _of_predictions(folder: Path, data: Path | None, named: Sequence[Path]) -> Results:
+def _of_predictions(
+    folder: Path, dataset: Dataset, named: Sequence[Path], *, allow_missing: bool
+) -> Results:
     from naevus.bundles.bundle import find_bundles
     from naevus.reports.predicted import of_predictions
 
-    dataset = truth_of(folder, data)
     bundles = [each for each in find_bundles(named) if each.spec.classifier is not None]
-    return of_predictions(folder, dataset, bundles)
+    found = of_predictions(folder, dataset, bundles, allow_missing=allow_missing)
+    tell(found.notes)
+    return found

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus.cli.answers import AllowMissing, open_run
 from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -40,6 +41,7 @@ def shortcuts(
     data: Annotated[
         Path | None, typer.Option(help="Its data set, with masks, if it is no longer there.")
     ] = None,
+    allow_missing: AllowMissing = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Tell how well diagnoses are guessed from what is not the lesion.
@@ -54,32 +56,31 @@ def shortcuts(
       naevus shortcuts runs/cls
       naevus shortcuts runs/cls --data ISIC2018 --json
     """
-    from naevus.datasets.layouts import load
     from naevus.files import write_json
-    from naevus.training.run import Run
+    from naevus.training.selection import dataset_of
 
-    opened = Run.open(run)
+    opened = open_run(run, allow_missing=allow_missing)
     if opened.config.task != "classification":
         raise DataError(f"{run}: is no run of classification", "name one")
     table = opened.answers()
-    dataset = load(data or Path(opened.inputs["data"]))
-    if opened.config.data.parts:
-        dataset = dataset.part(*opened.config.data.parts)
+    dataset = dataset_of(opened, data)
+    if dataset is None:
+        raise DataError(f"{opened.inputs['data']}: is not there", "name the data set with --data")
     records = dataset.table.drop_duplicates("image_id").set_index("image_id", drop=False)
     scores, hiding = _scores(opened, table, records)
-    found = {**scores.to_dict(), **_told(hiding, scores)}
+    told = _told(hiding, scores, len(table))
+    found = {**scores.to_dict(), **told}
     write_json(run / "shortcuts.json", found)
     if json:
         console.print_json(data=found)
         return
-    for part in _tables(scores, hiding):
+    for part in _tables(scores, told):
         console.print(part)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
 def _scores(run: Run, table: pd.DataFrame, records: pd.DataFrame) -> tuple[ShortcutScores, Hiding]:
     import numpy as np
-    import pandas as pd
 
     from naevus.evaluation.outoffold import probabilities, taxonomy_of
     from naevus.evaluation.shortcuts import ShortcutScores
@@ -91,8 +92,7 @@ def _scores(run: Run, table: pd.DataFrame, records: pd.DataFrame) -> tuple[Short
         hiding = hiding_of(sources)
     parts = [_of_fold(run, fold, table, sources, hiding, taxonomy) for fold in run.finished()]
     ids = [image_id for known, _ in parts for image_id in known]
-    places = pd.Index(table["image_id"]).get_indexer(pd.Index(ids))
-    chosen = table.iloc[places]
+    chosen = table.set_index("image_id", drop=False).loc[ids]
     own = probabilities(chosen, taxonomy)[1]
     balanced = {_OWN: own}
     for way, name in _BY_WAY.items():
@@ -163,17 +163,26 @@ def _by_metadata(
     known = records[records["diagnosis"].notna() & records["image_id"].isin(folds.index)]
     parts = pd.factorize(known["image_id"].map(folds))[0]
     guessed = by_metadata(known, known["diagnosis"].tolist(), parts, taxonomy.codes)
-    return guessed[known.index.get_indexer(pd.Index(ids))]
+    places = known.index.get_indexer(pd.Index(ids))
+    if (places < 0).any():  # -1 would be the last picture's guess
+        strange = [image_id for image_id, place in zip(ids, places, strict=True) if place < 0]
+        raise DataError(
+            f"{run.folder}: {len(strange)} pictures with an answer have no diagnosis in the data "
+            f"set or stand in no fold, such as {strange[0]}",
+            "name the run's own data set with --data",
+        )
+    return guessed[places]
 
 
-def _told(hiding: Hiding, scores: ShortcutScores) -> dict[str, float]:
+def _told(hiding: Hiding, scores: ShortcutScores, answers: int) -> dict[str, float]:
     return {
+        "without_mask": answers - scores.pictures,
         "hole": float(hiding.hole.mean()),
         "fits": len(hiding.fits) / scores.pictures,
     }
 
 
-def _tables(scores: ShortcutScores, hiding: Hiding) -> Iterable[RenderableType]:
+def _tables(scores: ShortcutScores, told: Mapping[str, float]) -> Iterable[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
@@ -195,7 +204,12 @@ def _tables(scores: ShortcutScores, hiding: Hiding) -> Iterable[RenderableType]:
     table.add_row("chance", "", f"{scores.chance:.3f}", "0.500", "0.500", style="dim")
     table.caption = "95 % intervals by lesion; AUCs rank balanced probabilities"
     yield table
-    told = _told(hiding, scores)
+    if told["without_mask"]:
+        yield Text(
+            f"note: {told['without_mask']:,} pictures with an answer have no plausible mask and "
+            "are left out",
+            style="yellow",
+        )
     yield Text(
         f"The common hole covers {told['hole']:.0%} of the picture; {told['fits']:.0%} of the "
         "lesions fit in. Of the others, what sticks out is filled too and may tell their size."

@@ -12,6 +12,7 @@ from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import classification_scores, taxonomy_of
 from naevus.evaluation.subgroups import holm
+from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,8 @@ class Ablation:
     reference: str
     scores: Mapping[str, Interval]
     arms: tuple[Arm, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """Pictures that some arm does not answer."""
 
     def table(self) -> pd.DataFrame:
         """Return a row for each arm and score, recalls among them."""
@@ -89,6 +92,7 @@ class Ablation:
             "title": self.title,
             "budget": self.budget,
             "reference": self.reference,
+            "left_out": [str(found) for found in self.left_out],
             "scores": {name: interval._asdict() for name, interval in self.scores.items()},
             "arms": [
                 {
@@ -130,7 +134,11 @@ class Ablation:
         """Return what is said under the table: the reference's intervals, and what arms are."""
         names = (("balanced_accuracy", "balanced accuracy"), ("accuracy", "accuracy"))
         own = "; ".join(f"{words} {self.scores[name]}" for name, words in names)
-        return [f"{self.reference}: {own}", *(f"{arm.name}: {arm.about}" for arm in self.arms)]
+        return [
+            f"{self.reference}: {own}",
+            *(f"{arm.name}: {arm.about}" for arm in self.arms),
+            *(f"{found}: left out" for found in self.left_out),
+        ]
 
     def markdown(self) -> str:
         """Return title, budget, table and notes as Markdown."""
@@ -150,6 +158,8 @@ def ablation(
     tables: Mapping[str, pd.DataFrame],
     abouts: Mapping[str, str],
     reference: str,
+    *,
+    allow_missing: bool = False,
 ) -> Ablation:
     """Compare the arms with the reference on the pictures that all of them answer.
 
@@ -159,10 +169,11 @@ def ablation(
         tables: Out-of-fold tables of logits by arm, the reference among them.
         abouts: What differs, by arm.
         reference: Which arm the others are compared with.
+        allow_missing: Whether pictures may be left out that an arm does not answer.
 
     Raises:
-        DataError: There is no other arm, the tables have no picture in common, or their truths or
-            groups differ.
+        DataError: There is no other arm, the tables have no picture in common, one does not answer
+            all and that is not allowed, or their truths or groups differ.
     """
     others = [name for name in tables if name != reference]
     if reference not in tables or not others:
@@ -170,6 +181,14 @@ def ablation(
     common = set.intersection(*(set(table["image_id"]) for table in tables.values()))
     if not common:
         raise DataError("the arms have no picture in common", "compare arms of one fold")
+    absent = left_out(
+        *(
+            (f"images have no answer in {name}", set(table["image_id"]) ^ every)
+            for every in [set().union(*(table["image_id"] for table in tables.values()))]
+            for name, table in tables.items()
+        )
+    )
+    refuse_left_out(absent, title, allow_missing=allow_missing)
     kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
     found = [compare(kept[reference], kept[name], (reference, name)) for name in others]
     corrected = holm([one.differences[0].p for one in found])
@@ -183,6 +202,7 @@ def ablation(
             Arm(name, abouts[name], one, float(p))
             for name, one, p in zip(others, found, corrected, strict=True)
         ),
+        absent,
     )
 
 

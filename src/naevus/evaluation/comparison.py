@@ -13,6 +13,7 @@ from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, McNemar, mcnemar, paired_difference
 from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
+from naevus.evaluation.tables import check_finite, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,24 +90,34 @@ class Comparison:
         return {**tables, "changed": pd.DataFrame(self.changed, columns=Change._fields)}
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str] = ("A", "B")) -> Comparison:
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    names: tuple[str, str] = ("A", "B"),
+    *,
+    allow_missing: bool = False,
+) -> Comparison:
     """Compare two out-of-fold tables of one task on the pictures they have in common.
 
     Args:
         a: What `naevus.evaluation.outoffold` reads, of either task.
         b: Likewise, of the same task.
         names: What A and B are called in sentences.
+        allow_missing: Whether pictures may be left out that are in one of them alone.
 
     Raises:
-        DataError: The tasks or classes differ, a table lacks a column or holds an id twice, no
-            picture is in both, or truth or groups disagree.
+        DataError: The tasks or classes differ, a table lacks a column, holds an id twice or a value
+            that is no finite number, a picture is not in both and that is not allowed, or truth
+            or groups disagree.
     """
     task = _task(a, names[0])
     if _task(b, names[1]) != task:
         raise DataError(
             f"{names[0]} and {names[1]} are of different tasks", "compare runs of one task"
         )
-    ours, theirs = in_common((a, b), names, _AGREED[task])
+    for table, name in ((a, names[0]), (b, names[1])):
+        check_finite(table, _figures(table, task), name)
+    ours, theirs = in_common((a, b), names, _AGREED[task], allow_missing=allow_missing)
     differences, recalls, test, changed = (
         _diagnoses(ours, theirs) if task == "classification" else _masks(ours, theirs)
     )
@@ -145,6 +156,12 @@ def _task(table: pd.DataFrame, name: str) -> Task:
             f"{name}: has no column {absent[0]}", "name a run or an out-of-fold table of train"
         )
     return task
+
+
+def _figures(table: pd.DataFrame, task: Task) -> list[str]:
+    if task == "classification":
+        return numbers_of(table, ("logit", "share", "weight"))
+    return ["jaccard", "thresholded"]
 
 
 def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:

@@ -14,6 +14,7 @@ from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, paired_difference
 from naevus.evaluation.pairing import AGREED, in_common
+from naevus.evaluation.tables import check_finite, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ class EnsembleScores:
 
     pictures: int
     groups: int
+    left_out: int
+    """Pictures that are not in all tables."""
     single: dict[str, Interval]
     """Each recipe by itself."""
     mean: Interval
@@ -47,6 +50,7 @@ class EnsembleScores:
         return {
             "pictures": self.pictures,
             "groups": self.groups,
+            "left_out": self.left_out,
             "single": {name: interval._asdict() for name, interval in self.single.items()},
             "mean": self.mean._asdict(),
             "greedy": self.greedy._asdict(),
@@ -55,7 +59,9 @@ class EnsembleScores:
         }
 
 
-def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
+def ensemble_scores(
+    tables: dict[str, pd.DataFrame], *, allow_missing: bool = False
+) -> EnsembleScores:
     """Score ensembles of some recipes' out-of-fold answers.
 
     As in prediction, the mean is taken of log-probabilities, each freed of its own weights and
@@ -65,6 +71,7 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
     Args:
         tables: By name what `naevus.evaluation.outoffold.probabilities` reads, with ``image_id,
             group_id, truth``; at least two, that agree on groups and diagnoses.
+        allow_missing: Whether pictures may be left out that are not in all of them.
 
     Raises:
         DataError: There is one table only, or they do not belong together.
@@ -72,7 +79,9 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
     names = list(tables)
     if len(names) < 2:
         raise DataError("an ensemble needs two runs or more", "name another")
-    rows = in_common(list(tables.values()), names, AGREED)
+    for name, table in tables.items():
+        check_finite(table, numbers_of(table, ("logit", "share", "weight")), name)
+    rows = in_common(list(tables.values()), names, AGREED, allow_missing=allow_missing)
     first, logs = rows[0], _logs(rows)
     taxonomy = taxonomy_of(first)
     truth = np.array([taxonomy.index(code) for code in first["truth"]], np.intp)
@@ -96,6 +105,7 @@ def ensemble_scores(tables: dict[str, pd.DataFrame]) -> EnsembleScores:
     return EnsembleScores(
         pictures=len(first),
         groups=first["group_id"].nunique(),
+        left_out=len(set().union(*(table["image_id"] for table in tables.values()))) - len(first),
         single={name: interval(logs[n].argmax(axis=1)) for n, name in enumerate(names)},
         mean=interval(by_mean),
         greedy=interval(by_greedy),

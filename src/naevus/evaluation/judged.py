@@ -11,6 +11,14 @@ from naevus.errors import DataError
 from naevus.evaluation.folding import folding_of
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.scoring.folders import compare_folder
+from naevus.evaluation.tables import (
+    LeftOut,
+    check_finite,
+    check_ids,
+    left_out,
+    numbers_of,
+    refuse_left_out,
+)
 from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
@@ -45,21 +53,85 @@ class Diagnosed(NamedTuple):
     taxonomy: Taxonomy
 
 
-def with_truth(predictions: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions of known pictures with what a data set knows of them.
+class Joined(NamedTuple):
+    """Predictions with what a data set knows of their pictures.
+
+    Attributes:
+        table: The rows of known pictures with ``truth``, ``group_id``, ``mask_path`` and
+            ``picture_path``.
+        left_out: Pictures with an answer and no ground truth, or the other way round.
+        unasked: Parts and splits of the data set of which no picture was predicted, and how many
+            pictures with ground truth they have: they count for nothing.
+    """
+
+    table: pd.DataFrame
+    left_out: tuple[LeftOut, ...]
+    unasked: dict[str, int]
+
+    def notes(self) -> list[str]:
+        """Return what is left out, in sentences."""
+        unasked = [
+            f"{part}: none of its {count:,} images was predicted, so none counts"
+            for part, count in self.unasked.items()
+        ]
+        return [*(f"{found}: left out" for found in self.left_out), *unasked]
+
+
+def with_truth(
+    predictions: pd.DataFrame,
+    records: pd.DataFrame,
+    *,
+    allow_missing: bool = False,
+    name: str = "the predictions",
+) -> Joined:
+    """Join predictions with what a data set knows of their pictures.
+
+    A picture is due where another of its part and split was predicted.
 
     Args:
         predictions: One row a picture, with ``image_id``.
-        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``. Of a picture
-            that stands in several parts, each column is the first that is known.
+        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``, and ``part,
+            split`` where it has several. Of a picture that stands in several parts, each column is
+            the first that is known.
+        allow_missing: Whether pictures may lack an answer or a ground truth.
+        name: What the predictions are called in errors.
 
-    Returns:
-        The rows with ``truth``, ``group_id``, ``mask_path`` and ``picture_path``.
+    Raises:
+        DataError: A picture stands twice, a probability is no finite number, or pictures lack an
+            answer or a ground truth and that is not allowed.
     """
+    check_ids(predictions, name)
+    check_finite(predictions, numbers_of(predictions, "pb"), name)
     known = records[["image_id", *_KNOWN]].groupby("image_id").first().rename(columns=_KNOWN)
+    answered = set(predictions["image_id"])
+    true = records[records["diagnosis"].notna() | records["mask_path"].notna()]
+    due: set[str] = set()
+    unasked: dict[str, int] = {}
+    strata = [column for column in ("part", "split") if column in true.columns]
+    for stratum, rows in true.groupby(strata) if strata else [((), true)]:
+        ids = set(rows["image_id"])
+        if ids & answered:
+            due |= ids
+        else:
+            unasked[", ".join(map(str, stratum))] = len(ids)
+    if not due:
+        raise DataError(
+            f"{name}: the data set has no truth for these pictures",
+            "name the one that they are from",
+        )
+    found = left_out(
+        ("images with ground truth have no answer", due - answered),
+        ("predicted images are not in the data set", answered.difference(known.index)),
+        (
+            "predicted images are without ground truth",
+            answered.intersection(known.index) - set(true["image_id"]),
+        ),
+    )
+    refuse_left_out(found, name, allow_missing=allow_missing)
     there = predictions[predictions["image_id"].isin(known.index)]
     mine = there.drop(columns=list(known.columns), errors="ignore")
-    return mine.merge(known, left_on="image_id", right_index=True).reset_index(drop=True)
+    table = mine.merge(known, left_on="image_id", right_index=True).reset_index(drop=True)
+    return Joined(table, found, unasked)
 
 
 class Judged(NamedTuple):
@@ -74,6 +146,26 @@ class Judged(NamedTuple):
     diagnosed: Diagnosed | None
     outlined: pd.DataFrame | None
     folded: str = ""
+
+    def notes(self, table: pd.DataFrame) -> list[str]:
+        """Return of how many pictures of ``table`` (from `with_truth`) a kind of truth is absent.
+
+        Also what is true of pictures and was not predicted of any.
+        """
+        told = []
+        for kind, column, found in (
+            ("diagnosis", "truth", None if self.diagnosed is None else self.diagnosed.table),
+            ("mask", "mask_path", self.outlined),
+        ):
+            true = int(table[column].notna().sum())
+            if found is None and true:
+                told.append(f"{true:,} images have a true {kind} and none was predicted")
+            elif found is not None and len(found) < len(table):
+                told.append(
+                    f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "
+                    f"they are not in its figures"
+                )
+        return told
 
 
 def judged(
@@ -121,8 +213,7 @@ def _diagnosed(
     if not codes:
         return None
     columns = {kind: [f"{kind}_{code}" for code in codes] for kind in "pb"}
-    there = table["truth"].notna() & table[columns["p"][0]].notna()
-    rows = table[there].reset_index(drop=True)
+    rows = table[table["truth"].notna()].reset_index(drop=True)
     if rows.empty:
         return None
     truth = rows["truth"].tolist()

@@ -21,6 +21,7 @@ from naevus.evaluation.intervals import (
 from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, SegmentationScores
+from naevus.evaluation.tables import check_finite
 from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ def probabilities(
         taxonomy: The diagnoses.
 
     Raises:
-        DataError: A column is missing.
+        DataError: A column is missing, or a value is no finite number.
     """
     columns = _columns(table, taxonomy)
+    for names in columns.values():
+        check_finite(table, names, "the table of answers")
     natural = np.empty((len(table), len(taxonomy)))
     balanced = np.empty_like(natural)
     for rows in _trained_alike(table, columns["share"] + columns["weight"]):
@@ -118,7 +121,11 @@ def rebalanced(
 
 
 def combined(
-    tables: Sequence[pd.DataFrame], taxonomy: Taxonomy, names: Sequence[str] = ()
+    tables: Sequence[pd.DataFrame],
+    taxonomy: Taxonomy,
+    names: Sequence[str] = (),
+    *,
+    allow_missing: bool = False,
 ) -> pd.DataFrame:
     """Return the table of networks that answer as one, each having held the picture out.
 
@@ -128,21 +135,22 @@ def combined(
         tables: What :func:`probabilities` reads, of runs over the same folds.
         taxonomy: The diagnoses.
         names: What the runs are called; by default by their number.
+        allow_missing: Whether pictures may be left out that are not in all tables.
 
     Returns:
         The pictures that are in all of them, sorted, with weights of 1.
 
     Raises:
-        DataError: A column is missing, no picture is in all tables, or they disagree on what one
-            shows or on its group.
+        DataError: A column is missing, no picture is in all tables, some are not and that is not
+            allowed, or they disagree on what one shows or on its group.
     """
     if len(tables) == 1:
         return tables[0]
     columns = _columns(tables[0], taxonomy)
     numbered = [f"run {number}" for number in range(1, len(tables) + 1)]
-    same = in_common(tables, names or numbered, AGREED)
+    same = in_common(tables, names or numbered, AGREED, allow_missing=allow_missing)
+    logits = np.mean([_natural_logarithms(table, taxonomy) for table in same], axis=0)
     with np.errstate(divide="ignore"):
-        logits = np.mean([np.log(probabilities(table, taxonomy)[0]) for table in same], axis=0)
         shares = [table[_columns(table, taxonomy)["share"]].to_numpy(np.float64) for table in same]
         share = np.exp(np.mean(np.log(shares), axis=0))
     result = same[0].copy()
@@ -150,6 +158,19 @@ def combined(
     result[columns["share"]] = share / share.sum(axis=1, keepdims=True)
     result[columns["weight"]] = 1.0
     return result
+
+
+def _natural_logarithms(table: pd.DataFrame, taxonomy: Taxonomy) -> NDArray[np.float64]:
+    """Return natural log-probabilities, N x C: finite where a probability would come to 0."""
+    columns = _columns(table, taxonomy)
+    for names in columns.values():
+        check_finite(table, names, "the table of answers")
+    found = np.empty((len(table), len(taxonomy)))
+    for rows in _trained_alike(table, columns["weight"]):
+        logits = table[columns["logit"]].to_numpy(np.float64)[rows]
+        weights = table[columns["weight"]].to_numpy(np.float64)[rows[0]]
+        found[rows] = natural_log_probabilities(logits, weights)
+    return found
 
 
 def _columns(table: pd.DataFrame, taxonomy: Taxonomy) -> dict[str, list[str]]:

@@ -1,66 +1,106 @@
-"""Joining what was predicted with what is true: by image id, never by position."""
+"""Tables of answers: sound ids, finite numbers, and what a join leaves out, which is said."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
     import pandas as pd
 
+ALLOW: Final = "allow it with --allow-missing (from Python allow_missing=True): they are left out"
 
-def join_by_id(
-    truth: pd.DataFrame, predictions: pd.DataFrame, *, on: str = "image_id", extra: bool = False
-) -> pd.DataFrame:
-    """Join two tables on image ids, in the truth's order.
+REMAKE: Final = "predict or train again, or take such rows out and say so"
+
+
+class LeftOut(NamedTuple):
+    """Images that a join leaves out: in words what they are, and their ids (at least one)."""
+
+    what: str
+    ids: tuple[str, ...]
+
+    @property
+    def answerless(self) -> bool:
+        """Whether these are images without an answer."""
+        return "no answer" in self.what
+
+    def __str__(self) -> str:
+        """Tell how many there are, and one of them."""
+        return f"{len(self.ids):,} {self.what}, such as {self.ids[0]}"
+
+
+def left_out(*found: tuple[str, Collection[str]]) -> tuple[LeftOut, ...]:
+    """Return what is left out of a join, in words and sorted ids, without what there is none of."""
+    return tuple(LeftOut(what, tuple(sorted(ids))) for what, ids in found if ids)
+
+
+def refuse_left_out(found: Sequence[LeftOut], where: str, *, allow_missing: bool) -> None:
+    """Refuse a join that leaves images out.
 
     Args:
-        truth: One row a picture.
-        predictions: One row a picture; columns that are also in ``truth`` are left out.
-        on: The column of image ids.
-        extra: Whether predictions of pictures that are not in the truth are let by.
-
-    Returns:
-        The truth's columns, then those of the predictions, with a fresh index.
+        found: What it leaves out.
+        where: The file or folder, for the message.
+        allow_missing: Whether that is allowed.
 
     Raises:
-        DataError: A table lacks the column or holds an id twice or none; a picture of the truth
-            was not predicted; or one was predicted that is not in the truth.
+        DataError: It does, and it is not allowed.
 
     Examples:
-        >>> import pandas as pd
-        >>> truth = pd.DataFrame({"image_id": ["a", "b"], "diagnosis": ["NV", "MEL"]})
-        >>> predictions = pd.DataFrame({"image_id": ["b", "a"], "p_MEL": [0.8, 0.1]})
-        >>> join_by_id(truth, predictions)["p_MEL"].tolist()
-        [0.1, 0.8]
+        >>> found = left_out(("images have no answer", {"b", "a"}), ("others", ()))
+        >>> refuse_left_out(found, "answers", allow_missing=True)
+        >>> print(*found)
+        2 images have no answer, such as a
     """
-    for table, name in ((truth, "truth"), (predictions, "predictions")):
-        _check_ids(table, name, on)
-    missing = truth.loc[~truth[on].isin(predictions[on]), on].tolist()
-    if missing:
-        raise DataError(
-            f"{len(missing)} pictures were not predicted, such as {missing[0]}",
-            "predict all of them, or score only those that were",
-        )
-    strange = predictions.loc[~predictions[on].isin(truth[on]), on].tolist()
-    if strange and not extra:
-        raise DataError(
-            f"{len(strange)} predictions are of pictures that are not in the truth, "
-            f"such as {strange[0]}",
-            "give the truth of these pictures, or take them out",
-        )
-    fresh = [name for name in predictions.columns if name == on or name not in truth.columns]
-    return truth.merge(predictions[fresh], on=on, how="left", validate="one_to_one")
+    if found and not allow_missing:
+        raise DataError(f"{where}: {'; '.join(map(str, found))}", ALLOW)
 
 
-def _check_ids(table: pd.DataFrame, name: str, on: str) -> None:
-    if on not in table.columns:
-        raise DataError(f"the table of {name} has no column {on!r}")
-    if table[on].isna().any():
-        raise DataError(f"the table of {name} has a row without {on}")
-    twice = table.loc[table[on].duplicated(), on]
-    if not twice.empty:
-        raise DataError(
-            f"{twice.iloc[0]} is in the table of {name} more than once", "keep one row a picture"
-        )
+def check_ids(table: pd.DataFrame, name: str) -> None:
+    """Refuse a table without image ids, or with one twice.
+
+    Raises:
+        DataError: It is one.
+    """
+    if "image_id" not in table.columns:
+        raise DataError(f"{name}: has no column image_id", "name a table of answers")
+    if table["image_id"].isna().any():
+        raise DataError(f"{name}: has a row without image_id", "make it again")
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise DataError(f"{name}: {twice.iloc[0]} stands twice", "keep one row a picture")
+
+
+def check_finite(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Refuse a table with an empty, NaN or infinite number: it can neither count nor be dropped.
+
+    Args:
+        table: One row a picture, with ``image_id``.
+        columns: Those that must be finite numbers; all of them are there.
+        name: The file, for the message.
+
+    Raises:
+        DataError: A value is none; the message names the file, the image and the column.
+    """
+    for column in columns:
+        try:
+            values = table[column].to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError):
+            raise DataError(f"{name}: column {column} does not hold numbers", REMAKE) from None
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            row = wrong[0]
+            image = table["image_id"].iloc[row] if "image_id" in table.columns else f"row {row}"
+            more = f" (and so for {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
+            raise DataError(
+                f"{name}: {image}: {column} is {values[row]:g}, no finite number{more}", REMAKE
+            )
+
+
+def numbers_of(table: pd.DataFrame, kinds: Iterable[str]) -> list[str]:
+    """Return the columns of some kinds, such as ``logit_MEL`` and ``logit_NV`` of ``logit``."""
+    return [name for name in map(str, table.columns) if name.partition("_")[0] in set(kinds)]

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 _CHOICES = ("views", "engine", "precision")
 
 
-def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = ()) -> Results:
+def of_predictions(
+    folder: Path,
+    dataset: Dataset,
+    bundles: Sequence[Bundle] = (),
+    *,
+    allow_missing: bool = False,
+) -> Results:
     """Return the results of a prediction, judged by a data set's truth.
 
     Args:
@@ -34,9 +40,10 @@ def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = (
         dataset: Where the truth is.
         bundles: The classification bundles it was made with, to draw heat maps with; none: there
             are no heat maps.
+        allow_missing: Whether pictures may lack an answer or a ground truth.
 
     Raises:
-        DataError: The data set has no truth for them.
+        DataError: The data set has no truth for them, or not for all and that is not allowed.
         RunError: A file of the folder cannot be read.
         BundleError: The predictions were made with other bundles.
     """
@@ -49,11 +56,15 @@ def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = (
             refused = pd.read_csv(out.refused, dtype="string", keep_default_na=False)
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read: {error}", "name what predict wrote") from error
-    table = with_truth(predictions, dataset.table)
+    joined = with_truth(
+        predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
+    )
+    table = joined.table
     there = judged(table, dataset.taxonomy, out.masks)
-    unanswered = pd.DataFrame({"image_id": [], "why": []})
-    if len(refused):
-        unanswered = refused.rename(columns={"problem": "why"})[["image_id", "why"]]
+    why = dict(zip(refused["image_id"], refused["problem"], strict=True)) if len(refused) else {}
+    silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
+    why = {**dict.fromkeys(silent, "it was not predicted"), **why}
+    unanswered = pd.DataFrame({"image_id": list(why), "why": list(why.values())})
     classifier = _classifier(settings.get("classifier") or {}, bundles)
     results = Results(
         name=folder.name,
@@ -66,6 +77,7 @@ def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = (
         history=None,
         counts=(
             Count("predicted", len(predictions)),
+            *(Count(f"left out: {each.what}", len(each.ids)) for each in joined.left_out),
             Count("known to the data set", len(table), table["group_id"].nunique()),
         ),
         unanswered=unanswered,
@@ -78,6 +90,7 @@ def of_predictions(folder: Path, dataset: Dataset, bundles: Sequence[Bundle] = (
         },
         command=_predicting(settings, dataset),
         classifier_of=lambda _: classifier,
+        notes=(*joined.notes(), *there.notes(table)),
     )
     judged_count = Count("judged", len(results.pictures), results.pictures["group_id"].nunique())
     return replace(results, counts=(*results.counts, judged_count))

@@ -79,7 +79,7 @@ def make_report(
         summary=" ".join(sentences),
         sections=tuple(section for section in sections if section is not None),
         keys=tuple(keys),
-        notes=() if results.unseen else (_SEEN,),
+        notes=(*(() if results.unseen else (_SEEN,)), *results.notes),
     )
 
 

@@ -50,6 +50,7 @@ class Results:
         command: What makes the same again.
         classifier_of: Gives the classifier that answered a picture, to draw its heat map with;
             None where it is not at hand.
+        notes: What does not count, in sentences.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Results:
     facts: Facts
     command: str
     classifier_of: Callable[[str], Classifier | None]
+    notes: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> pd.DataFrame:

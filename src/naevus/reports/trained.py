@@ -82,6 +82,9 @@ def of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Result
         facts={"Results": made, "Recipe": dict(flat(recipe)), "Versions": versions},
         command=_training(recipe["task"], inputs),
         classifier_of=_of_folds(table, {} if segmentation else bundles),
+        notes=(f"{len(silent):,} held-out pictures have no answer and do not count.",)
+        if len(silent)
+        else (),
     )
 
 

@@ -12,12 +12,16 @@ import pandas as pd
 
 from naevus.datasets.folds import Folds
 from naevus.errors import RunError
+from naevus.evaluation.scoring.segmentation import MaskScore
+from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
 from naevus.files import atomic, write_json, write_text
 from naevus.training.config import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from naevus.evaluation.tables import LeftOut
 
 _PACKAGES = (
     "naevus",
@@ -41,12 +45,14 @@ class Run:
         config: The resolved recipe.
         folds: Who is held out when.
         inputs: Where the pictures came from: ``data``, ``copies``, ``masks``, fingerprints.
+        allow_missing: Whether pictures that finished folds hold out may have no answer.
     """
 
     folder: Path
     config: TrainConfig
     folds: Folds
     inputs: dict[str, Any]
+    allow_missing: bool = False
 
     @classmethod
     def start(cls, folder: Path, config: TrainConfig, folds: Folds, inputs: dict[str, Any]) -> Run:
@@ -72,8 +78,12 @@ class Run:
         return cls(folder, config, folds, inputs)
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, *, allow_missing: bool = False) -> Run:
         """Open an existing run.
+
+        Args:
+            folder: Its folder.
+            allow_missing: Whether pictures that finished folds hold out may have no answer.
 
         Raises:
             RunError: There is none, or it is incomplete.
@@ -82,7 +92,8 @@ class Run:
         if not path.exists():
             raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
         inputs = _read_json(folder / "inputs.json")
-        return cls(folder, load_config(path), Folds.read(folder / "folds.csv"), inputs)
+        folds = Folds.read(folder / "folds.csv")
+        return cls(folder, load_config(path), folds, inputs, allow_missing)
 
     def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
         """Note what the pictures are, or refuse others than the run was started with.
@@ -147,12 +158,12 @@ class Run:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
         Returns:
-            As `answers`.
+            As `answers`; pictures without an answer are let by, for training has told of them.
 
         Raises:
             RunError: As `answers`.
         """
-        joined = self.answers()
+        joined = self._joined()
         with atomic(self.folder / "oof.parquet") as temporary:
             joined.to_parquet(temporary, index=False)
         return joined
@@ -164,14 +175,28 @@ class Run:
             One row a picture, with the ``fold`` that predicted it and never saw its group.
 
         Raises:
-            RunError: No fold is finished, or a picture was predicted twice or by a wrong fold.
+            RunError: No fold is finished, a picture was predicted twice or by a wrong fold, or
+                one that a finished fold holds out has no answer and ``allow_missing`` is false.
+            DataError: A value is no finite number.
         """
+        joined = self._joined()
+        refuse_left_out(self.left_out(joined), str(self.folder), allow_missing=self.allow_missing)
+        return joined
+
+    def left_out(self, answers: pd.DataFrame) -> tuple[LeftOut, ...]:
+        """Return the pictures that finished folds hold out and that have no answer."""
+        due = {image_id for fold in self.finished() for image_id in self.folds.held_out(fold)}
+        what = "held-out images have no answer (refused.csv may tell why)"
+        return left_out((what, due.difference(answers["image_id"])))
+
+    def _joined(self) -> pd.DataFrame:
         finished = self.finished()
         if not finished:
             raise RunError(f"{self.folder}: no fold is finished", "train at least one fold")
         tables = []
         for fold in finished:
-            table = pd.read_parquet(self.fold_folder(fold) / "heldout.parquet")
+            path = self.fold_folder(fold) / "heldout.parquet"
+            table = pd.read_parquet(path)
             strangers = set(table["image_id"]) - set(self.folds.held_out(fold))
             if strangers:
                 raise RunError(
@@ -184,6 +209,8 @@ class Run:
                     f"{self.folder}: fold {fold} predicted {twice.iloc[0]} twice",
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
+            kinds = ("logit", "share", "weight", *MaskScore._fields)
+            check_finite(table, numbers_of(table, kinds), str(path))
             tables.append(table.assign(fold=fold))
         return pd.concat(tables).sort_values("image_id", ignore_index=True)
 

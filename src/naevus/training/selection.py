@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from naevus.datasets.records import Dataset
     from naevus.training.config import Task, TrainConfig
+    from naevus.training.run import Run
 
 USUAL_PART: Final[dict[Task, str]] = {"segmentation": "task1", "classification": "task3"}
 """The challenge's part of each task."""
@@ -66,6 +66,30 @@ def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
             f"{dataset.root}: all training pictures show {there[0]}", "use two diagnoses or more"
         )
     return replace(labelled, taxonomy=labelled.taxonomy.present(there))
+
+
+def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
+    """Return a run's training pictures; None where their folder is gone.
+
+    Args:
+        run: The run.
+        data: The data set's folder, where it has moved since.
+
+    Raises:
+        DataError: ``data`` is not there, or what is there is another data set.
+    """
+    folder = Path(run.inputs["data"]) if data is None else data
+    if not folder.exists():
+        if data is not None:
+            raise DataError(f"{data}: no such folder or file", "name the data set of the run")
+        return None
+    dataset = select_pictures(load_for(folder, run.config), run.config)
+    if dataset.fingerprint() != run.inputs["fingerprint"]:
+        raise DataError(
+            f"{folder}: is not the data that {run.folder} was trained on",
+            "name that data with --data",
+        )
+    return dataset
 
 
 def _parts(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def diagnosing_entry(
     if calibration is None:
         tables = [run.answers() for run in runs]
         taxonomy = taxonomy_of(tables[0])
-        table, whose = combined(tables, taxonomy, [str(run.folder) for run in runs]), RECIPE
+        names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
+        table, whose = combined(tables, taxonomy, names, allow_missing=allowed), RECIPE
         source = f"out-of-fold answers: {_source(table, len(runs), shipped)}"
     else:
         table, whose = calibration, COMBINATION

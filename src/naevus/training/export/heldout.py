@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from naevus.bundles.bundle import write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
+from naevus.evaluation.tables import left_out, refuse_left_out
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.training.export.entries import stored_entry, task_entry
 
@@ -57,7 +58,8 @@ def heldout_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
         A table like the out-of-fold table of its task.
 
     Raises:
-        DataError: Masks are to be judged, and the data set is not there.
+        DataError: Masks are to be judged, and the data set is not there; or pictures that the run
+            answered cannot be answered now, and the run does not allow that.
     """
     member = each.graphs.member
     known = member.run.answers()
@@ -66,6 +68,12 @@ def heldout_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
     if member.config.task == "segmentation":
         groups = known[["image_id", "group_id"]]
         table = heldout_scores(bundle, _sources(each, known), precision=variant.computed)
+        gone = set(known["image_id"]).difference(table["image_id"])
+        refuse_left_out(
+            left_out(("images of the run cannot be judged now", gone)),
+            str(member.run.folder),
+            allow_missing=member.run.allow_missing,
+        )
         return table.merge(groups, on="image_id", validate="one_to_one")
     ids = known["image_id"].tolist()
     table = heldout_logits(bundle, each.pictures, ids, precision=variant.computed)

@@ -17,13 +17,13 @@ from naevus.training.export.answers import diagnosing_entry, outlining_entry
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
 from naevus.training.export.combination import combine, judges
 from naevus.training.export.costs import choose, measured, variants
-from naevus.training.export.data import dataset_of
 from naevus.training.export.entries import stored_entry, task_entry
 from naevus.training.export.heldout import Measuring, Variant, heldout_answers
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
 from naevus.training.export.squares import squares
 from naevus.training.export.stored import StoredGraphs
+from naevus.training.selection import dataset_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from naevus.datasets.decoded import DecodedPictures
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError
-from naevus.training.export.data import dataset_of
 from naevus.training.job import Material, learning_of
+from naevus.training.selection import dataset_of
 
 if TYPE_CHECKING:
     from naevus.training.run import Run

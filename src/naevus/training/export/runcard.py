@@ -8,8 +8,8 @@ from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import RunError
 from naevus.training.export.answers import Shipped, diagnosing_entry, outlining_entry
-from naevus.training.export.data import dataset_of
 from naevus.training.export.provenance import about, add, limits_of
+from naevus.training.selection import dataset_of
 
 if TYPE_CHECKING:
     from pathlib import Path
