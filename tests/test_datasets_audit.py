@@ -138,15 +138,14 @@ def test_masks(made: Maker) -> None:
     found = {(f.subject, f.kind): f for f in made.audit().findings}
     assert {key for key in found if key[0].startswith("m")} == {
         (size, "mask of another size"),
-        (ones, "mask not binary"),
-        (ones, "implausible mask"),
+        (ones, "mask written unusually"),
         (soft, "mask not binary"),
         (tiny, "implausible mask"),
         (full, "implausible mask"),
         (coloured, "unusable mask"),
     }
     assert found[size, "mask of another size"].detail == "mask 160 x 150, picture 160 x 160"
-    assert found[ones, "mask not binary"].severity == "error", "nothing of it reads as lesion"
+    assert found[ones, "mask written unusually"].detail == "read as 0 and 1"
     assert found[soft, "mask not binary"].severity == "warning"
     assert found["all", "no mask"].detail == "6 of 13 pictures: p0, p1, p2, p3, p4 ..."
     assert "0.39%" in found[tiny, "implausible mask"].detail

@@ -19,7 +19,8 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.files import lock
 from naevus.images.crops import cut
 from naevus.images.geometry import squash
-from naevus.images.read import Limits, read, read_mask, write_png
+from naevus.images.maskfile import read_mask
+from naevus.images.read import Limits, read, write_png
 
 if TYPE_CHECKING:
     from naevus.datasets.forms import Rendered

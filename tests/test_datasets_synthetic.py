@@ -22,7 +22,8 @@ from naevus.datasets.synthetic import draw_lesion, write_isic2018
 from naevus.datasets.synthetic.outline import Shape, area, draw_outline
 from naevus.datasets.synthetic.plan import plan
 from naevus.errors import ConfigError, DataError
-from naevus.images.read import read, read_mask
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.submission.lint_table import lint_classification
 from naevus.images.heat import glowing
+from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline
-from naevus.images.read import read, read_mask, write_png
+from naevus.images.read import read, write_png
 from naevus.inference import batch, outfolder, stream, table
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier

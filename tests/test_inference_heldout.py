@@ -7,7 +7,8 @@ import pytest
 
 from naevus.evaluation.scoring.segmentation import compare_masks
 from naevus.images.geometry import resize
-from naevus.images.read import read, read_mask, write_png
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.segmenter import Segmenter

@@ -20,7 +20,8 @@ from naevus.datasets.pixelstore import Source
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.comparison import compare
 from naevus.images.crops import cut
-from naevus.images.read import read, read_mask, write_png
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read, write_png
 from naevus.inference.heldout import heldout_logits
 from naevus.training.ablation.arms import side_of_crops, with_detail
 from naevus.training.ablation.plan import load_plan, recipes

@@ -21,7 +21,8 @@ from naevus.errors import DataError, RunError
 from naevus.evaluation.scoring.segmentation import compare_masks
 from naevus.images.crops import cut
 from naevus.images.geometry import resize
-from naevus.images.read import read, read_mask, write_png
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
 from naevus.training import job as training_job
 from naevus.training.checkpoint import load_network, save_tensors

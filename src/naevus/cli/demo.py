@@ -299,7 +299,8 @@ def _contact_sheet(dataset: Dataset, predictions: Path, path: Path) -> None:
     """Draw unseen pictures with true and predicted outlines and what was answered."""
     import pandas as pd
 
-    from naevus.images.read import read, read_mask
+    from naevus.images.maskfile import read_mask
+    from naevus.images.read import read
     from naevus.reports.contact_sheet import Tile, contact_sheet
 
     answers = pd.read_parquet(predictions / "predictions.parquet").set_index("image_id")

@@ -107,7 +107,8 @@ def _write_page(chosen: Sequence[Record], path: Path, title: str) -> None:
 
 def _seen(chosen: Sequence[Record], shortest: int) -> Iterator[Seen]:
     """Yield each picture with its mask; one that cannot be read is named and left out."""
-    from naevus.images.read import read, read_mask
+    from naevus.images.maskfile import read_mask
+    from naevus.images.read import read
 
     with progress("reading pictures", len(chosen)) as move:
         for done, row in enumerate(chosen, start=1):

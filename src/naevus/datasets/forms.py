@@ -12,8 +12,9 @@ from naevus.errors import ConfigError, PictureError
 from naevus.images.colour import shades_of_grey
 from naevus.images.crops import cut
 from naevus.images.geometry import Box, box_of, square_with_margin, squash
+from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.images.read import Limits, read, read_mask
+from naevus.images.read import Limits, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,11 +63,19 @@ class Form:
 
 
 class Source(NamedTuple):
-    """A picture's id and files."""
+    """A picture's id and files.
+
+    Attributes:
+        image_id: Its id.
+        path: Its file.
+        mask_path: Its mask.
+        scaled: Whether the mask may be of another size, as where the file is a smaller copy.
+    """
 
     image_id: str
     path: Path
     mask_path: Path | None = None
+    scaled: bool = False
 
 
 class Rendered(NamedTuple):
@@ -90,7 +99,7 @@ def files_of(source: Source, form: Form) -> tuple[Path, ...]:
     if form.mode == "mask":
         if source.mask_path is None:
             raise PictureError(source.path, "has no mask file", "give a mask or leave it out")
-        return (source.mask_path,)
+        return (source.mask_path, source.path)  # which tells the size that the mask must have
     if form.mode in {"crop", "blank"} and source.mask_path is not None:
         return (source.path, source.mask_path)
     return (source.path,)
@@ -115,17 +124,19 @@ def render(source: Source, form: Form, limits: Limits = Limits()) -> Rendered:  
     """Decode ``source`` at the scale that ``form`` needs and bring it into that form.
 
     Raises:
-        PictureError: The picture or its mask is absent or cannot be decoded.
+        PictureError: The picture or its mask is absent or cannot be decoded, or they differ in
+            size.
     """
     if form.mode == "mask":
-        (path,) = files_of(source, form)
-        grey = read_mask(path, limits=limits).astype(np.uint8) * np.uint8(255)
+        path, image = files_of(source, form)
+        mask = read_mask_of(path, image, limits, scaled=source.scaled)
+        grey = mask.astype(np.uint8) * np.uint8(255)
         return Rendered(squash(grey, form.size), "mask", _whole(grey))
-    mask = None
+    outline = None
     if form.mode in {"crop", "blank"} and source.mask_path is not None:
-        mask = read_mask(source.mask_path, limits=limits)
-    pixels = read(source.path, shortest=decoding_side(mask, form), limits=limits)
-    return arrange(pixels, mask, form)
+        outline = read_mask_of(source.mask_path, source.path, limits, scaled=source.scaled)
+    pixels = read(source.path, shortest=decoding_side(outline, form), limits=limits)
+    return arrange(pixels, outline, form)
 
 
 def _whole(pixels: NDArray[np.uint8]) -> Box:

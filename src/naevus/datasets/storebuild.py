@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from naevus.datasets.forms import Form, Source
     from naevus.images.read import Limits
 
-_RENDERING = 1  # raised whenever resizing or cutting gives other pixels
+_RENDERING = 2  # raised whenever masks are read, or pictures resized or cut, in another way
 _PUBLISHED = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")  # the last one commits
 _LOOK_AHEAD = 4  # pictures waiting for each thread
 

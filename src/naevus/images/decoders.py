@@ -11,8 +11,9 @@ import os
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -31,6 +32,7 @@ FORMATS: Final[tuple[str, ...]] = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", 
 """The formats that are read without an extra, as Pillow names them."""
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
 _NEW_SUBFILE_TYPE, _REDUCED = 254, 0b101  # a smaller copy, or a mask
 _MOST_PAGES = 64
 _PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
@@ -251,13 +253,43 @@ def without_ink(cmyk: NDArray[np.uint8], *, inverted: bool) -> NDArray[np.uint8]
     return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
-def without_alpha(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a loaded picture as H x W x 3, or H x W if it is grey; alpha left aside."""
+def stored(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Return a loaded picture's values as they are stored, and its palette if it has one.
+
+    Returns:
+        H x W or H x W x C (with alpha, if there is one, as the last), uint8 or uint16; the palette
+        256 x 3.
+
+    Raises:
+        ValueError: It has 32 bits a channel, or 16 where only 8 of them can be had.
+    """
+    if image.mode == "P":
+        entries = np.asarray(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3)[:256]
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(entries)] = entries
+        return np.array(image), palette
     if image.mode.startswith("I;16"):
-        return _high_byte(image)
-    if image.mode in {"1", "L"}:
-        return np.array(image.convert("L"))
-    return np.array(_checked_depth(image).convert("RGBA"))[:, :, :3]
+        return np.array(image).astype(np.uint16), None
+    if image.mode == "1":
+        return np.array(image.convert("L")), None
+    _checked_depth(image)
+    if image.mode != "L" and _has_16_bits(image, data):  # Pillow would leave 8 of them away
+        if image.format != "PNG":
+            raise ValueError("16 bits a channel in several channels")
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return np.asarray(found, np.uint16), None
+    if image.mode in {"L", "LA", "RGB", "RGBA"}:
+        return np.array(image), None
+    return np.array(image.convert("RGBA")), None
+
+
+def _has_16_bits(image: Image.Image, data: bytes) -> bool:
+    if image.format == "PNG":
+        return data[24] == 16
+    if image.format == "TIFF":
+        depths = image.tag_v2.get(_BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
+        return bool(np.max(depths) > 8)
+    return False
 
 
 @contextmanager

@@ -106,6 +106,21 @@ class DecodedImage(NamedTuple):
     flags: tuple[str, ...]
 
 
+class StoredValues(NamedTuple):
+    """What is stored of each pixel.
+
+    Attributes:
+        values: H x W or H x W x C, uint8 or uint16; 1-bit pictures have 0 and 255, palettes'
+            numbers come as they are.
+        palette: 256 x 3, RGB of each number, where there is one.
+        format: The file's format.
+    """
+
+    values: NDArray[Any]
+    palette: NDArray[np.uint8] | None
+    format: str
+
+
 _DEFAULT_LIMITS = Limits()
 
 
@@ -149,12 +164,7 @@ def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
     Raises:
         PictureError: The file is absent, empty, unreadable, not a picture, or beyond the limits.
     """
-    named, stream = _opened(path, limits)
-    with stream, _named(named):
-        image = _open(named, stream)
-        _check_pixels(named, image, limits)
-        image = decoders.find_late_exif(stream, image)
-        return Header(*decoders.shown_size(image), decoders.format_of(image))
+    return probe_with_turn(path, limits)[0]
 
 
 def read(
@@ -189,39 +199,46 @@ def read_with_header(
     Raises:
         PictureError: As `read`.
     """
-    return _decode(path, limits, shortest, in_colour=True)
+    return _decode(path, limits, shortest)
 
 
-def read_grey(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.uint8]:
-    """Read the values of a grey picture such as a mask; transparency is left aside.
-
-    Returns:
-        H x W; 1-bit pictures have 0 and 255.
+def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValues:
+    """Read the values of a file as they are stored, such as a mask's; upright.
 
     Raises:
-        PictureError: As `read`, or the picture is in colour.
+        PictureError: As `read`.
     """
-    pixels = _decode(path, limits, None, in_colour=False).pixels
-    if pixels.ndim == 2:
-        return pixels
-    grey = pixels[:, :, 0]
-    if not ((grey == pixels[:, :, 1]).all() and (grey == pixels[:, :, 2]).all()):
-        raise PictureError(
-            _name(path), "is in colour", "a mask must be a grey picture of 0 and 255"
-        )
-    return np.ascontiguousarray(grey)
+    named, data = _content(path, limits)
+    with _named(named):
+        stream = io.BytesIO(data)
+        image = _open(named, stream)
+        _check_pixels(named, image, limits)
+        form, palette = decoders.format_of(image), None
+        with _IN_FLIGHT.room_for(_cost(image, None)):
+            if form == "JPEG":
+                values: NDArray[Any] = _decode_jpeg(
+                    image, stream.getvalue(), None, limits, [], in_colour=False
+                )
+            else:
+                decoders.load(data, image)
+                values, palette = decoders.stored(image, data)
+            values = decoders.upright(values, decoders.orientation(image))
+        return StoredValues(values, palette, form)
 
 
-def read_mask(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> NDArray[np.bool_]:
-    """Read a mask: what is lighter than middle grey (over 127) is foreground.
-
-    Returns:
-        H x W.
+def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[Header, int]:
+    """Read a header as `probe` does, and the EXIF orientation (1..8) that was undone for it.
 
     Raises:
-        PictureError: As `read_grey`.
+        PictureError: As `probe`.
     """
-    return read_grey(path, limits) > 127
+    named, stream = _opened(path, limits)
+    with stream, _named(named):
+        image = _open(named, stream)
+        _check_pixels(named, image, limits)
+        image = decoders.find_late_exif(stream, image)
+        header = Header(*decoders.shown_size(image), decoders.format_of(image))
+        return header, decoders.orientation(image)
 
 
 def write_png(path: Path, pixels: NDArray[Any]) -> None:
@@ -242,9 +259,7 @@ def write_png(path: Path, pixels: NDArray[Any]) -> None:
     write_bytes(path, encoded.tobytes())
 
 
-def _decode(
-    source: ImageFile, limits: Limits, shortest: int | None, *, in_colour: bool
-) -> DecodedImage:
+def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedImage:
     path, data = _content(source, limits)
     with _named(path):
         stream = io.BytesIO(data)
@@ -254,14 +269,12 @@ def _decode(
         flags = ["first_frame"] if decoders.is_first_of_several(image) else []
         with _IN_FLIGHT.room_for(_cost(image, shortest)):
             if form == "JPEG":
-                pixels = _decode_jpeg(image, stream.getvalue(), shortest, limits, flags, in_colour)
+                pixels = _decode_jpeg(
+                    image, stream.getvalue(), shortest, limits, flags, in_colour=True
+                )
             else:
                 decoders.load(data, image)
-                if in_colour:
-                    conversion = _conversion(image, data, flags)
-                    pixels = decoders.over_white(image, conversion)
-                else:
-                    pixels = decoders.without_alpha(image)
+                pixels = decoders.over_white(image, _conversion(image, data, flags))
             # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
             pixels = decoders.upright(pixels, decoders.orientation(image))
         return DecodedImage(pixels, Header(*decoders.shown_size(image), form), tuple(flags))
@@ -273,6 +286,7 @@ def _decode_jpeg(
     shortest: int | None,
     limits: Limits,
     flags: list[str],
+    *,
     in_colour: bool,
 ) -> NDArray[np.uint8]:
     width, height = image.size

@@ -33,5 +33,7 @@ def copies_for(bundle: Bundle, files: Mapping[str, Path], masks: Path | None) ->
     sources = []
     for image_id, path in files.items():
         mask = mask_file(masks, image_id) if masks is not None else None
-        sources.append(Source(image_id, path, mask if mask and mask.exists() else None))
+        sources.append(
+            Source(image_id, path, mask if mask and mask.exists() else None, scaled=True)
+        )
     return DecodedPictures(sources, form)

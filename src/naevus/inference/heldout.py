@@ -10,8 +10,9 @@ import pandas as pd
 from naevus.errors import PictureError
 from naevus.evaluation.scoring.outline import Outline, outline_table
 from naevus.images.geometry import resize
+from naevus.images.maskfile import read_mask_of
 from naevus.images.quality import SIDE
-from naevus.images.read import read, read_mask, write_png
+from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.looks import Look, look, stacked
 from naevus.inference.outfolder import mask_file
@@ -86,7 +87,8 @@ def heldout_scores(
     outlines: dict[str, Outline] = {}
 
     def score(surface: Surface) -> None:
-        path, truth = files[surface.image_id][0], read_mask(files[surface.image_id][1])
+        path, mask_path = files[surface.image_id]
+        truth = read_mask_of(mask_path, path, scaled=True)
         if out is not None:
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
         predicted = segmenter.mask_of(surface.logit, *truth.shape)

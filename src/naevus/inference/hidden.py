@@ -10,9 +10,10 @@ import numpy as np
 from naevus.datasets.forms import Form, arrange
 from naevus.errors import DataError, PictureError
 from naevus.images.geometry import centre_square, resize
+from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_hole
-from naevus.images.read import read, read_mask
+from naevus.images.read import read
 from naevus.inference.classifier import Classifier
 from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.stream import BATCH, Workers, batches
@@ -161,7 +162,7 @@ def _squares(sources: Sequence[Source], side: int) -> Iterator[Square]:
 def _mask_of(source: Source) -> NDArray[np.bool_] | None:
     """Return the centre square of a mask; None where it is not plausible."""
     assert source.mask_path is not None
-    mask = read_mask(source.mask_path)
+    mask = read_mask_of(source.mask_path, source.path)
     return centre_square(mask) if plausible(mask) else None
 
 

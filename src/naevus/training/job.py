@@ -300,10 +300,11 @@ def predict_held_out(run: Run, fold: int, material: Material) -> None:
     bundle = Bundle.read(run.bundle_folder(fold))
     held_out = set(run.folds.held_out(fold))
     if run.config.task == "segmentation":
+        store = material.stores["masks"]
         sources = [
             (row.image_id, row.path, row.mask_path)
             for row in material.dataset.rows()
-            if row.image_id in held_out and row.path and row.mask_path
+            if row.image_id in held_out.intersection(store.ids) and row.path and row.mask_path
         ]
         table = heldout_scores(bundle, sources, out=run.folder / "masks")
     else:

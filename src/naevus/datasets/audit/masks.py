@@ -4,53 +4,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from naevus.datasets.audit.findings import Finding
 from naevus.errors import PictureError
+from naevus.images.maskfile import MaskFile, fitted, orientation_uncertain, read_mask_file
 from naevus.images.masks import area_share, plausible
-from naevus.images.read import Header, Limits, read_grey
+from naevus.images.read import Header, Limits, probe_with_turn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
 
 def mask_findings(
-    image_id: str, path: Path, picture: Header | None, limits: Limits
+    image_id: str, path: Path, image: Path, picture: Header | None, limits: Limits
 ) -> list[Finding]:
     """Return what is wrong with one mask file.
 
     Args:
         image_id: The picture it belongs to.
         path: The mask file.
+        image: The picture's file.
         picture: Header of the picture, where it could be read.
         limits: What is refused from the header alone.
     """
     try:
-        grey = read_grey(path, limits)
+        found = read_mask_file(path, limits)
     except PictureError as error:
         return [Finding("unusable mask", "error", image_id, error.problem)]
-    findings = []
-    height, width = grey.shape
-    if picture is not None and (picture.width, picture.height) != (width, height):
-        detail = f"mask {width} x {height}, picture {picture.width} x {picture.height}"
-        findings.append(Finding("mask of another size", "error", image_id, detail))
-    findings.extend(_value_findings(image_id, grey))
-    mask = grey > 127
-    if not plausible(mask):
-        detail = f"covers {area_share(mask):.2%} of the picture"
+    findings = [
+        *_fitting(image_id, found, path, image, picture, limits),
+        *_encoding(image_id, found),
+    ]
+    if not plausible(found.mask):
+        detail = f"covers {area_share(found.mask):.2%} of the picture"
         findings.append(Finding("implausible mask", "warning", image_id, detail))
     return findings
 
 
-def _value_findings(image_id: str, grey: NDArray[np.uint8]) -> list[Finding]:
-    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
-    strange = values[(values != 0) & (values != 255)]
-    if not strange.size:
+def _fitting(
+    image_id: str, found: MaskFile, path: Path, image: Path, picture: Header | None, limits: Limits
+) -> list[Finding]:
+    if picture is None:
         return []
-    shown = ", ".join(str(value) for value in strange[:5])
-    detail = f"{strange.size} values other than 0 and 255 ({shown})"
-    lost = values.max() <= 127  # all of the foreground reads as background
-    return [Finding("mask not binary", "error" if lost else "warning", image_id, detail)]
+    header, turn = probe_with_turn(image, limits)
+    height, width = found.mask.shape
+    try:
+        fitted(found.mask, path, header, turn)
+    except PictureError:
+        detail = f"mask {width} x {height}, picture {header.width} x {header.height}"
+        return [Finding("mask of another size", "error", image_id, detail)]
+    if orientation_uncertain(header, turn):
+        detail = "EXIF turns the image; whether the mask is turned too, its size does not tell"
+        return [Finding("mask maybe turned", "warning", image_id, detail)]
+    return []
+
+
+def _encoding(image_id: str, found: MaskFile) -> list[Finding]:
+    if found.usual:
+        return []
+    detail = f"read as {found.encoding}"
+    if found.values == 2:
+        return [Finding("mask written unusually", "warning", image_id, detail)]
+    return [Finding("mask not binary", "warning", image_id, f"{detail}; {found.values} values")]

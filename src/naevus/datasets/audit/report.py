@@ -22,6 +22,7 @@ from naevus.datasets.audit.files import (
 from naevus.datasets.audit.findings import Finding
 from naevus.datasets.audit.labels import counts, label_findings
 from naevus.datasets.audit.masks import mask_findings
+from naevus.datasets.masksurvey import survey
 from naevus.files import atomic, write_json
 from naevus.images.read import Limits
 
@@ -134,6 +135,7 @@ def audit(
         *layout_findings(dataset.problems),
         *findings,
         *label_findings(dataset),
+        *_masks_as_a_whole(with_pictures, limits),
         *copy_findings(copies, rows),
         *large,
     ]
@@ -171,4 +173,15 @@ def _read_row(record: Record, limits: Limits) -> _Row:
     seen = see(record.image_id, record.path, limits)
     if record.mask_path is None:
         return _Row(seen, [])
-    return _Row(seen, mask_findings(record.image_id, record.mask_path, seen.header, limits))
+    return _Row(seen, _of_mask(record, record.mask_path, seen, limits))
+
+
+def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
+    masks = [row.mask_path for row in dataset.rows() if row.mask_path is not None]
+    problem = survey(masks, limits).problem()
+    return [] if problem is None else [Finding("doubtful masks", "error", "all", problem[0])]
+
+
+def _of_mask(record: Record, mask: Path, seen: Seen, limits: Limits) -> list[Finding]:
+    assert record.path is not None
+    return mask_findings(record.image_id, mask, record.path, seen.header, limits)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from naevus.errors import DataError
 from naevus.evaluation.scoring.outline import Outline, outline_table
+from naevus.images.maskfile import read_mask, read_mask_of
 from naevus.images.quality import SIDE
-from naevus.images.read import read, read_mask
+from naevus.images.read import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,8 @@ def compare_folder(
         try:
             picture = None if pictures is None else pictures.get(image_id)
             pixels = None if picture is None else read(picture, shortest=SIDE)
-            outlines[image_id] = Outline.of(read_mask(truth), read_mask(path), pixels)
+            true = read_mask(truth) if picture is None else read_mask_of(truth, picture)
+            outlines[image_id] = Outline.of(true, read_mask(path), pixels)
         except DataError as error:
             raise DataError(f"{path}: {error.message}", error.remedy) from error
     return outline_table(outlines)

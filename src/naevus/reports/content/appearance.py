@@ -9,7 +9,8 @@ import pandas as pd
 
 from naevus.errors import PictureError
 from naevus.images import quality
-from naevus.images.read import read, read_mask
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read
 from naevus.inference.stream import Workers, batches
 from naevus.io.parallel import cpu_count
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from naevus.errors import PictureError
 from naevus.images.heat import glowing
-from naevus.images.read import read, read_mask
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read
 from naevus.inference.heat import heat_map, side_for
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.content.choices import of_diagnoses, of_masks

@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 
 from naevus.bundles.bundle import Bundle
-from naevus.errors import DataError
+from naevus.errors import DataError, PictureError
 from naevus.evaluation.ablations import decided
 from naevus.evaluation.outoffold import combined, taxonomy_of
 from naevus.files import atomic
 from naevus.images.geometry import box_of, square_with_margin
+from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.images.read import read_mask
 from naevus.inference.heldout import heldout_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from naevus.datasets.pixelstore import PixelStore, Source
     from naevus.images.geometry import ViewSet
@@ -125,7 +127,7 @@ def side_of_crops(
     """
     sides = []
     for done, source in enumerate(sources, start=1):
-        mask = None if source.mask_path is None else read_mask(source.mask_path)
+        mask = _mask_of(source)
         box = box_of(mask) if mask is not None and plausible(mask) else None
         if mask is not None and box is not None:
             sides.append(square_with_margin(box, margin, *mask.shape).width)
@@ -134,6 +136,13 @@ def side_of_crops(
     if not sides:
         raise DataError("no mask shows a lesion", "name other masks")
     return round(float(np.median(sides)))
+
+
+def _mask_of(source: Source) -> NDArray[np.bool_] | None:
+    try:
+        return None if source.mask_path is None else read_mask_of(source.mask_path, source.path)
+    except PictureError:  # its picture is left out of the caches, and told there
+        return None
 
 
 def with_detail(config: TrainConfig, side: int) -> TrainConfig:
