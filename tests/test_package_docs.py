@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from naevus.datasets.layouts import LAYOUTS, labels
+from naevus.datasets.layouts.tables import COLUMN_NAMES
 from naevus.inference.table import Schema
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -87,6 +89,19 @@ def test_commands_are_told_with_their_examples(generated: Any) -> None:
     assert "## `naevus predict`" in told
     assert "```sh\nnaevus predict photo.jpg" in told
     assert "--help" not in told
+
+
+def test_every_layout_column_and_spelling_is_told(generated: Any) -> None:
+    assert all(f"| `{name}` |" in generated.layouts() for name in LAYOUTS)
+    for column, names in COLUMN_NAMES.items():
+        assert f"| `{column}` |" in generated.table_columns()
+        assert all(f"`{name}`" in generated.table_columns() for name in names)
+    told = generated.spellings()
+    assert all(name in told for names in labels.NAMES.values() for name in names)
+    assert "melanoma …" in told
+    assert "naevi" in generated.words()
+    assert "`unknown`" in generated.no_labels()
+    assert all(f"| `{name}` |" in generated.taxonomies() for name in TAXONOMIES)
 
 
 def test_every_marker_names_a_generator(generated: Any) -> None:

@@ -22,9 +22,11 @@ from pydantic_core import PydanticUndefined
 from sphinx.errors import ExtensionError
 
 from naevus.bundles import figures, spec
+from naevus.datasets.layouts import LAYOUTS, labels
+from naevus.datasets.layouts.tables import COLUMN_NAMES
 from naevus.flags import FLAGS
 from naevus.inference.table import Schema
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -140,9 +142,82 @@ def module(name: str, package: bool = False) -> str:
     return f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}{option}\n```"
 
 
+def layouts() -> str:
+    """List the layouts in the order in which they are tried."""
+    rows = []
+    for name, module in LAYOUTS.items():
+        what = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
+        rows.append((f"`{name}`", module.DESCRIPTION, what))
+    return _table(("layout", "recognised by", "what is read"), rows)
+
+
+def table_columns() -> str:
+    """List the columns of tables of images, with the names under which each is read."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{each}`" for each in names))
+        for name, names in COLUMN_NAMES.items()
+    ]
+    return _table(("column", "read as it under the names"), rows)
+
+
+def spellings() -> str:
+    """List what each code is called, and what follows a name."""
+    rows = [
+        (
+            f"`{code}`",
+            ", ".join(names),
+            ", ".join(f"{begin}…" for begin, its in labels.BEGINNINGS if its == code),
+        )
+        for code, names in labels.NAMES.items()
+    ]
+    return _table(("read as", "spellings", "and whatever begins with"), rows)
+
+
+def words() -> str:
+    """List the words that are read as another."""
+    meant: dict[str, list[str]] = {}
+    for word, read in labels.WORDS.items():
+        if word != read:
+            meant.setdefault(read, []).append(word)
+    rows = [(read, ", ".join(spelled)) for read, spelled in sorted(meant.items())]
+    return _table(("word", "also spelled"), rows)
+
+
+def no_labels() -> str:
+    """List what stands where no diagnosis is known."""
+    return ", ".join(f"`{each}`" for each in sorted(labels.NO_LABEL) if each)
+
+
+def taxonomies() -> str:
+    """List the taxonomies with their classes, the malignant ones in bold."""
+    rows = [
+        (
+            f"`{name}`",
+            ", ".join(f"**{d.code}**" if d.malignant else d.code for d in taxonomy.diagnoses),
+        )
+        for name, taxonomy in TAXONOMIES.items()
+    ]
+    return _table(("taxonomy", "classes, in order; malignant in bold"), rows)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (commands, recipe, bundle, columns, flags, diagnoses, room, module)
+    for function in (
+        commands,
+        recipe,
+        bundle,
+        columns,
+        flags,
+        diagnoses,
+        room,
+        module,
+        layouts,
+        table_columns,
+        spellings,
+        words,
+        no_labels,
+        taxonomies,
+    )
 }
 
 

@@ -16,7 +16,7 @@ from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, SAME, Taxonomy,
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WORDS = {
+WORDS = {
     "naevus": "nevus", "naevi": "nevus", "nevi": "nevus", "nevuses": "nevus", "navus": "nevus",
     "navi": "nevus", "keratoses": "keratosis", "keratose": "keratosis", "keratosen": "keratosis",
     "melanomas": "melanoma", "melanom": "melanoma", "melanome": "melanoma", "melanomen": "melanoma",
@@ -46,7 +46,7 @@ _WORDS = {
 }  # fmt: skip
 """Words without accents, and how they are read: plurals, British and German spellings."""
 
-_NAMES = {
+NAMES = {
     "MEL": (
         "mel", "mm", "melanoma", "malignant melanoma", "lentigo maligna", "metastatic melanoma",
         "malignant melanocytic proliferations melanoma",
@@ -92,11 +92,11 @@ _NAMES = {
     "BENIGN": ("benign", "benign lesion"),
     "MALIGNANT": ("malignant", "malignant lesion"),
 }  # fmt: skip
-"""What each code is called, in lower case and without punctuation, after `_WORDS`."""
+"""What each code is called, in lower case and without punctuation, after `WORDS`."""
 
-_SPELLINGS = {name: code for code, names in _NAMES.items() for name in names}
+_SPELLINGS = {name: code for code, names in NAMES.items() for name in names}
 
-_BEGINNINGS = (
+BEGINNINGS = (
     ("melanoma ", "MEL"),
     ("basal cell carcinoma ", "BCC"),
     ("squamous cell carcinoma in situ ", "AKIEC"),
@@ -112,7 +112,7 @@ _BEGINNINGS = (
 )
 """Diagnoses whose subtypes follow the name."""
 
-_NO_MELANOCYTES = frozenset(
+NO_MELANOCYTES = frozenset(
     ("sebaceous", "sebaceus", "epidermal", "comedonicus", "depigmentosus", "anemicus",
      "lipomatosus", "connective", "becker", "beckers", "verrucous", "inflammatory", "ilven",
      "araneus")
@@ -221,17 +221,17 @@ def code_of(label: str) -> str | None:
         >>> [code_of(name) for name in ("Actinic_Keratoses", "Blue nevus, Cellular", "Läsion")]
         ['AKIEC', 'NV', None]
     """
-    text = " ".join(_WORDS.get(word, word) for word in key_of(label).split("_"))
+    text = " ".join(WORDS.get(word, word) for word in key_of(label).split("_"))
     if text in NO_LABEL:
         return ""
     text = re.sub(r" (nos|not otherwise specified)\b", "", text)
     if text in _SPELLINGS:
         return _SPELLINGS[text]
-    for beginning, code in _BEGINNINGS:
+    for beginning, code in BEGINNINGS:
         if text.startswith(beginning):
             return code
     words = set(text.split())
-    if "nevus" in words and not words & (_NO_MELANOCYTES | {"no", "not", "melanoma", "vs"}):
+    if "nevus" in words and not words & (NO_MELANOCYTES | {"no", "not", "melanoma", "vs"}):
         return "NV"
     return None
 
