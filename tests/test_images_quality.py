@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 from naevus.flags import FLAGS, explained
 from naevus.images.geometry import resize
 from naevus.images.hair import Line, open_by_lines, straight, thin
-from naevus.images.quality import Quality, flags, flags_of, quality_of, typology_angle
+from naevus.images.quality import Quality, flags, flags_of, quality_of, size_flags, typology_angle
 from naevus.images.read import read
 
 Pixels = NDArray[np.uint8]
@@ -105,8 +105,25 @@ def test_flags_do_not_hang_on_how_much_is_measured(hairs: int) -> None:
         assert flags_of(pixels, lesion) == flags(quality_of(pixels, lesion))
 
 
+@pytest.mark.parametrize("side", [64, 300, 700])
+def test_a_grey_picture_is_told_in_whatever_channels(side: int) -> None:
+    pixels, mask = picture(side)
+    assert "grey" not in flags_of(pixels, mask)
+    grey = np.repeat(pixels[:, :, :1], 3, axis=2)
+    noise = np.random.default_rng(4).integers(0, 3, grey.shape, np.uint8)
+    for told in (grey, np.clip(grey, 0, 250) + noise):
+        assert "grey" in flags_of(told.astype(np.uint8), mask)
+    faint = (0.9 * grey + 0.1 * pixels).round().astype(np.uint8)
+    assert "grey" not in flags_of(faint, mask)
+
+
+def test_few_pixels_are_told() -> None:
+    assert size_flags(99, 4000) == size_flags(4000, 99) == size_flags(1, 1) == ("small",)
+    assert size_flags(100, 100) == ()
+
+
 def test_every_flag_has_its_sentence() -> None:
-    worst = Quality(sharpness=0, dark=1, bright=1, cut=1, hair=1)
+    worst = Quality(sharpness=0, dark=1, bright=1, cut=1, hair=1, chroma=0)
     assert len(flags(worst)) == len(worst)
     assert list(explained(flags(worst))) == list(flags(worst))
     assert all(sentence.endswith(".") for sentence in FLAGS.values())

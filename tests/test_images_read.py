@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
+import sys
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import pytest
 from PIL import Image
 
 from naevus.errors import PictureError
+from naevus.images import decoders
 from naevus.images.decoders import FORMATS
 from naevus.images.geometry import squash
 from naevus.images.maskfile import read_mask
@@ -21,6 +26,8 @@ from naevus.images.read import (
     PICTURE_SUFFIXES,
     ImageBytes,
     Limits,
+    _Room,
+    allow_megapixels,
     probe,
     read,
     read_with_header,
@@ -257,13 +264,33 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
     return jpeg[:start] + jpeg[start + 2 + length :]
 
 
-@pytest.mark.parametrize("name", ["frames.tif", "frames.webp", "frames.png"])
-def test_the_first_frame_is_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png", "a.gif", "a.avif"])
+def test_the_first_frame_is_read_and_that_is_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ((200, 0, 0), (0, 200, 0))]
+    frames = [Image.new("RGB", (48, 32), colour) for colour in ((200, 0, 0), (0, 200, 0))]
     options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-    assert read(path)[0, 0].tolist() == [200, 0, 0]
+    found = read_with_header(path)
+    assert np.abs(found.pixels[0, 0].astype(int) - (200, 0, 0)).max() <= 2
+    assert found.flags == ("first_frame",)
+    frames[0].save(path, **options)
+    assert read_with_header(path).flags == ()
+
+
+@pytest.mark.parametrize("kinds", [(1,), (1, 1), (4,), (1, 0)])
+def test_smaller_copies_among_the_pages_of_a_tiff_are_no_pages(
+    tmp_path: Path, kinds: tuple[int, ...]
+) -> None:
+    path = tmp_path / "pages.tif"
+    pages = [Image.fromarray(picture())]
+    for kind in kinds:
+        page = Image.new("RGB", (44, 30), "green")
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+        pages.append(page)
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    found = read_with_header(path)
+    np.testing.assert_array_equal(found.pixels, picture())
+    assert found.flags == (("first_frame",) if 0 in kinds else ())
 
 
 def test_a_multi_picture_jpeg_is_a_jpeg(tmp_path: Path) -> None:
@@ -483,3 +510,135 @@ def test_bytes_that_are_no_picture_are_named(tmp_path: Path) -> None:
     closed.close()
     with pytest.raises(PictureError, match="cannot be read"):
         ImageBytes.from_stream(closed, "upload 3")
+
+
+HEIC = (
+    "0000SW^{RQXk}?*00000ZE0pPXk}?*ZE0a<0004fZDn*}000000000XXk=`10000000000aA{+70000000000000"
+    "0000000B57=IV*mgE07O6l0RRC200001p#T8@0000000310001LtX>Mi!000000RR916=`l}WdZ;I000310BCk&F"
+    "#rGn01j|zbZr0t000010002}X>f9I0002pX>en20001XXm(>m0RwOV0058x000009`FGC{rLC*01pFT0096PKmiN"
+    "^|NjGU00093kN^M!000939=ZZRVE_RDDnbDP18@KU0|1Z!00RI30{|YNAb|yz>g1-mxCm%4AOHXZ10VnZ0{|gn00"
+    "967L;=Bbz=;3=025<xY;ta6Y<K_x01W^JfB*mh6lrsCWdHyG00000KmY&$KmY&$C}V74Z~y=RKmY&$0RR91FaQ7m"
+    "0RR91000000{{R2@Bjb+0ssI25O8UDX#fBK00RgJ2mk;87-?{AVE_OC000000RRC7fdT^sga7~lU2SAxbN~PVQ78"
+    "egSmyuqPXQ{BF&#9wz*T37h6WzGlJYqPm0@H9GB^0DL(}RlL>z;^d*eO6Z^WkI_XhAbWBz+~1BC%`QkUf5l^Zi5%"
+    "Cr;J&{@GVc5n"
+)
+"""A picture of 64 x 48 pixels, red from left to right and green from top to bottom, by an encoder
+that naevus does not use."""
+
+
+def test_a_heic_picture_is_read_with_the_extra() -> None:
+    pytest.importorskip("pi_heif")
+    image = ImageBytes("photo.heic", base64.b85decode(HEIC))
+    pixels = read(image).astype(int)
+    assert probe(image) == (64, 48, "HEIF")
+    assert pixels.shape == (48, 64, 3)
+    y, x = np.mgrid[0:48, 0:64]
+    expected = np.stack([255 * x / 63, 255 * y / 47, np.full_like(x, 120)], axis=-1)
+    assert np.abs(pixels - expected).mean() < 6
+    for length in (100, 300, 480):
+        with pytest.raises(PictureError, match=r"damaged|HEIC"):
+            read(ImageBytes("photo.heic", image.content[:length]))
+
+
+def test_without_the_extra_a_heic_picture_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    image = ImageBytes("photo.heic", base64.b85decode(HEIC))
+    for reading in (read, probe):
+        with pytest.raises(PictureError, match="decoder is not installed") as caught:
+            reading(image)
+        assert 'pip install "naevus[heif]"' in caught.value.remedy
+    assert ".heic" in PICTURE_SUFFIXES
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "zTXt", "iTXt"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_what_stands_behind_the_pixels_of_a_png_counts(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = {
+        "eXIf": exif.tobytes()[6:],
+        "zTXt": b"Raw profile type exif\0\0" + zlib.compress(
+            b"\nexif\n      %d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode()
+        ),
+        "iTXt": b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><rdf:Description tiff:Orientation=\"%d\"/>"
+        % orientation,
+    }[kind]  # fmt: skip
+    buffer = io.BytesIO()
+    Image.fromarray(stored(picture(), orientation)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    check = zlib.crc32(kind.encode() + content)
+    chunk = struct.pack(">I4s", len(content), kind.encode()) + content + struct.pack(">I", check)
+    for at in (len(whole) - 12, 33):
+        image = ImageBytes("late.png", whole[:at] + chunk + whole[at:])
+        np.testing.assert_array_equal(read(image), picture())
+        assert read_with_header(image).header == probe(image) == (WIDTH, HEIGHT, "PNG")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_strips_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    alpha = Image.fromarray(picture()[:, :, 2])
+    image = Image.fromarray(picture())
+    if mode in {"RGBA", "LA"}:
+        image = image.convert(mode[:-1].replace("RGB", "RGB"))
+        image.putalpha(alpha)
+    image.convert(mode).save(buffer, "PNG")
+    whole = read(ImageBytes("whole.png", buffer.getvalue()))
+    for pixels in (1, 7 * WIDTH, HEIGHT * WIDTH - 1):
+        monkeypatch.setattr("naevus.images.decoders._STRIP", pixels)
+        np.testing.assert_array_equal(read(ImageBytes("strips.png", buffer.getvalue())), whole)
+
+
+def test_pixels_in_flight_are_bounded_over_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, "PNG")
+    image = ImageBytes("one.png", buffer.getvalue())
+    room = _Room(2 * HEIGHT * WIDTH + 1)
+    monkeypatch.setattr("naevus.images.read._IN_FLIGHT", room)
+    loading, most, guard = 0, 0, threading.Lock()
+    load = decoders.load
+
+    def slowly(data: bytes, opened: Any) -> None:
+        nonlocal loading, most
+        with guard:
+            loading += 1
+            most = max(most, loading)
+        time.sleep(0.01)
+        load(data, opened)
+        with guard:
+            loading -= 1
+
+    monkeypatch.setattr(decoders, "load", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        pixels = list(pool.map(read, [image] * 24))
+    assert most == 2
+    assert all(np.array_equal(each, picture()) for each in pixels)
+    with room.room_for(100 * HEIGHT * WIDTH):  # a larger one goes alone, and does not wait for ever
+        pass
+    with pytest.raises(PictureError):  # what fails gives its room back
+        read(ImageBytes("cut.png", image.content[:-40]))
+    assert room._free == room._all
+
+
+def test_default_limits_are_those_of_the_format_and_the_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, "JPEG")
+    at = buffer.getvalue().index(b"\xff\xc0") + 5
+    photograph = buffer.getvalue()[:at] + struct.pack(">HH", 9000, 12_000)
+    photograph += buffer.getvalue()[at + 4 :]
+    assert probe(ImageBytes("phone.jpg", photograph)) == (12_000, 9000, "JPEG")
+    large = png(width=12_000, height=9000, depth=8, colour_type=2, rows=b"")
+    with pytest.raises(PictureError, match=r"limit of 100,000,000.*--megapixels 108"):
+        probe(ImageBytes("large.png", large))
+    try:
+        allow_megapixels(108)
+        assert probe(ImageBytes("large.png", large)).width == 12_000
+        allow_megapixels(107.9)
+        for name, content in (("phone.jpg", photograph), ("large.png", large)):
+            with pytest.raises(PictureError, match=r"limit of 107,900,000.*--megapixels 108"):
+                probe(ImageBytes(name, content))
+    finally:
+        allow_megapixels(None)
+    assert Limits().settings()["jpeg_pixels"] == 150_000_000

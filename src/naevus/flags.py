@@ -11,10 +11,6 @@ FLAGS: Final[dict[str, str]] = {
     "damaged": (
         "The file is damaged: parts of the picture are missing or may not be what was taken."
     ),
-    "small": (
-        "The picture is too small to judge: what the networks look for is not in so few pixels."
-    ),
-    "grey": "The picture has no colour, and the networks judge by colour.",
     "broken_profile": ("What the file says of its colours could not be used: colours may be off."),
     "first_frame": "The file holds several pages or frames: the first was taken.",
     "not_dermoscopy": (
@@ -25,6 +21,10 @@ FLAGS: Final[dict[str, str]] = {
     "implausible_mask": (
         "The outline covers nearly nothing or nearly all of the picture: it can hardly be a lesion."
     ),
+    "small": (
+        "The picture is too small to judge: what the networks look for is not in so few pixels."
+    ),
+    "grey": "The picture has no colour, and the networks judge by colour.",
     "blurred": "The picture is out of focus or blurred by movement: fine structures are lost.",
     "dark": "The picture is too dark: colours and structures cannot be told apart.",
     "bright": "Parts of the picture are overexposed or reflect the light: nothing is seen there.",

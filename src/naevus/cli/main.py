@@ -30,6 +30,7 @@ from naevus.cli import (
     train,
 )
 from naevus.cli.console import console, errors
+from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
 FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
@@ -124,14 +125,21 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Submit": {"lint-submission": score.lint_submission},
 }
+_READING = {
+    "demo", "show", "check", "folds", "train", "export", "predict", "evaluate", "ablate",
+    "shortcuts", "report", "lint-submission",
+}  # fmt: skip
+"""The commands that read images."""
+
 for _panel, _commands in _PANELS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel, help=_help(_command))(_guarded(_command))
+        _whole = with_megapixels(_command) if _name in _READING else _command
+        app.command(_name, rich_help_panel=_panel, help=_help(_command))(_guarded(_whole))
 
 _score = typer.Typer(
     no_args_is_help=True, help="Score a submission exactly as the ISIC 2018 challenge does."
 )
-for _command in (score.classification, score.segmentation):
+for _command in (score.classification, with_megapixels(score.segmentation)):
     _score.command(_command.__name__, help=_help(_command))(_guarded(_command))
 app.add_typer(_score, name="score", rich_help_panel="Submit")
 

@@ -11,7 +11,6 @@ import typer
 
 from naevus.cli.console import console, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, ImageType, tell_types
-from naevus.cli.options import Megapixels  # noqa: TC001 - typer looks at it
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +81,6 @@ def predict(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads; all processors by default.")
     ] = None,
-    megapixels: Megapixels = None,
 ) -> None:
     """Outline, crop and diagnose pictures with trained bundles. Research use only.
 
@@ -98,7 +96,6 @@ def predict(
       naevus predict ISIC --split test --part task3 --bundle runs/cls --out test
     """
     from naevus.bundles.bundle import builtin, find_bundles
-    from naevus.images.read import Limits
     from naevus.inference import inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
@@ -152,7 +149,6 @@ def predict(
             heatmaps=heatmaps,
             embeddings=embeddings,
             threads=threads,
-            limits=Limits.of_megapixels(megapixels),
             unusable=found.refused,
             progress=move,
         )

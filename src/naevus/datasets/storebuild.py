@@ -50,7 +50,7 @@ class Build:
             "rendering": _RENDERING,
             "decoding": DECODING,
             "form": asdict(form),
-            "limits": asdict(limits),
+            "limits": limits.settings(),
         }
         _publish(self.building, folder)
         self.published: dict[str, tuple[int, Row]] = {}

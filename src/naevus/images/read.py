@@ -64,24 +64,40 @@ class Limits:
 
     Args:
         pixels: Most pixels (width x height) a picture may have; the square of its longer side may
-            have twice as many. None: 150,000,000 of a JPEG, which is decoded scaled, and
-            100,000,000 of others.
+            have twice as many. None: what `allow_megapixels` set, else 150,000,000 of a JPEG,
+            which is decoded scaled, and 100,000,000 of others.
         file_bytes: Most bytes its file may have.
     """
 
     pixels: int | None = None
     file_bytes: int = 500_000_000
 
-    @classmethod
-    def of_megapixels(cls, most: float | None) -> Self:
-        """Return the limits that the option ``--megapixels`` asks for."""
-        return cls(None if most is None else round(most * 1e6))
-
     def pixels_of(self, form: str) -> int:
         """Return the most pixels of a file of this format."""
-        if self.pixels is not None:
-            return self.pixels
+        pixels = _allowed if self.pixels is None else self.pixels
+        if pixels is not None:
+            return pixels
         return 150_000_000 if form == "JPEG" else 100_000_000
+
+    def settings(self) -> dict[str, int]:
+        """Return the limits in force, for what is kept with them."""
+        return {
+            "jpeg_pixels": self.pixels_of("JPEG"),
+            "pixels": self.pixels_of("PNG"),
+            "file_bytes": self.file_bytes,
+        }
+
+
+_allowed: int | None = None
+
+
+def allow_megapixels(most: float | None) -> None:
+    """Set how large pictures may be wherever `Limits` says nothing, in the whole process.
+
+    Commands do it for their option ``--megapixels``; None: the defaults of `Limits`.
+    """
+    global _allowed  # noqa: PLW0603 - a command's option holds wherever it reads pictures
+    _allowed = None if most is None else round(most * 1e6)
 
 
 class Header(NamedTuple):

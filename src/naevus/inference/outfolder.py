@@ -233,7 +233,7 @@ def mask_file(folder: Path, image_id: str) -> Path:
 
 def key_of(piece: Sequence[Source], limits: Limits) -> str:
     """Return a name for a batch that changes when a picture or a file's size or time does."""
-    parts = [repr(limits)]
+    parts = [repr(limits.settings())]
     for source in piece:
         try:
             status = source.path.stat()

@@ -166,7 +166,12 @@ class Job:
             None if mask is None else box_of(mask),
             None if mask is None else area_share(mask),
             None if mask is None or self.folder is not None else np.packbits(mask),
-            (*of_file, *flags_of(mask), *quality.flags_of(pixels, mask)),
+            (
+                *of_file,
+                *quality.size_flags(height, width),
+                *flags_of(mask),
+                *quality.flags_of(pixels, mask),
+            ),
             cut,
             _shown(pixels, mask) if self.plan.heatmaps and self.folder is not None else None,
         )
