@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines import Outputs
+    from naevus.inference.looks import Picture
     from naevus.inference.networks import Networks
-    from naevus.inference.predictor import AnyPicture
 
     Floats = NDArray[np.float64]
     Score = Callable[["Seen"], Floats]
@@ -208,7 +208,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     ]
 
 
-def _seen(networks: Networks, pictures: Sequence[AnyPicture]) -> list[Seen]:
+def _seen(networks: Networks, pictures: Sequence[Picture]) -> list[Seen]:
     """Let the networks see pictures, each cut by its predicted mask."""
     classifier = networks.classifier
     assert classifier is not None
@@ -217,7 +217,7 @@ def _seen(networks: Networks, pictures: Sequence[AnyPicture]) -> list[Seen]:
     for piece in batches(pictures):
         masks = [said.mask for said in predictor.stream(piece)]
         squares = [
-            cut_for(picture, mask, classifier.forms).squares  # type: ignore[arg-type]
+            cut_for(picture, mask, classifier.forms).squares
             for picture, mask in zip(piece, masks, strict=True)
         ]
         batch_of = dict(zip(classifier.forms, stacked(squares), strict=True))

@@ -504,7 +504,7 @@ def test_bytes_that_are_no_picture_are_named(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="more than the limit"):
         probe(ImageBytes("upload 3", content), few)
     text: Any = io.StringIO("text")
-    with pytest.raises(PictureError, match="gives text"):
+    with pytest.raises(PictureError, match="gives str, not bytes"):
         ImageBytes.from_stream(text, "upload 3")
     closed = io.BytesIO(content)
     closed.close()

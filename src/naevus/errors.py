@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,10 @@ class PictureError(NaevusError):
         super().__init__(f"{path}: {problem}", remedy)
         self.path = path
         self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel to another process: what it was made of is not what it says."""
+        return type(self), (self.path, self.problem, self.remedy)
 
 
 class DataError(NaevusError):

@@ -100,7 +100,7 @@ def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def format_of(image: ImageFile) -> str:
+def format_of(image: Image.Image) -> str:
     """Return the format's name; a camera's multi-picture JPEG is a JPEG."""
     return "JPEG" if image.format == "MPO" else str(image.format)
 
@@ -135,7 +135,7 @@ def _has_more_pages(image: ImageFile) -> bool:
     return True
 
 
-def orientation(image: ImageFile) -> int:
+def orientation(image: Image.Image) -> int:
     """Return how the camera was held, 1..8 (EXIF 2.3, tag 0x0112); 1, upright, if unknown."""
     try:
         with _pillow_silenced():

@@ -19,7 +19,6 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.ImageFile import ImageFile
 
 Space = Literal["L", "RGB", "CMYK"]
 
@@ -122,7 +121,7 @@ def channels_of(mode: str) -> Space:
     return "CMYK" if mode == "CMYK" else "RGB"
 
 
-def profile_of(image: ImageFile, data: bytes) -> bytes | None:
+def profile_of(image: Image.Image, data: bytes) -> bytes | None:
     """Return the profile an image file declares, in whatever way; None: sRGB, or nothing is said.
 
     What counts, the first that is there: a PNG's, AVIF's or HEIF's code points (ITU-T H.273; of
@@ -183,7 +182,7 @@ def _nclx(data: bytes) -> tuple[int, int] | None:
     return primaries, transfer
 
 
-def _jp2_profile(image: ImageFile, data: bytes) -> bytes | None:
+def _jp2_profile(image: Image.Image, data: bytes) -> bytes | None:
     """Return the profile in a JPEG 2000 file's colour box (ISO/IEC 15444-1, I.5.3.3)."""
     at = data.find(b"colr\x02", 0, _ISO_HEADER) if image.format == "JPEG2000" else -1
     if at < 4:
@@ -208,7 +207,7 @@ def _png_calibrated(info: dict[Any, Any]) -> bytes | None:
     return matrix_profile(space, 1 / gamma if "gamma" in info else None)
 
 
-def _exif_says_adobe(image: ImageFile) -> bool:
+def _exif_says_adobe(image: Image.Image) -> bool:
     """Whether EXIF says Adobe RGB: as DCF 2.0 does (R03), or by the colour space 2 of old cameras.
 
     Looked into only where the bytes are there that say so: parsing takes longer than small

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from numpy.typing import NDArray
+    from PIL import Image
     from PIL.ImageFile import ImageFile as OpenedImage
 
     from naevus.images.profiles import Conversion
@@ -164,7 +165,9 @@ class ImageBytes:
         except (OSError, ValueError) as error:
             raise _unreadable(Path(name), error) from None
         if not isinstance(content, bytes | bytearray | memoryview):
-            raise PictureError(Path(name), "gives text, not bytes", "open it in binary mode")
+            raise PictureError(
+                Path(name), f"gives {type(content).__name__}, not bytes", "open it with 'rb'"
+            )
         _check_bytes(Path(name), len(content), limits)
         return cls(name, bytes(content))
 
@@ -257,6 +260,30 @@ def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[
         return header, decoders.orientation(image)
 
 
+def from_pillow(image: Image.Image, name: str, limits: Limits = _DEFAULT_LIMITS) -> DecodedImage:
+    """Take the pixels of an image of Pillow as `read` takes those of a file.
+
+    Args:
+        image: Opened or made by Pillow; of several frames the one it stands at. It may carry a
+            profile and EXIF, as files do.
+        name: What messages call it.
+        limits: What is refused before it is loaded.
+
+    Raises:
+        PictureError: It is beyond the limits, or the file behind it is cut off or damaged.
+    """
+    path = Path(name)
+    flags: list[str] = []
+    with _named(path):
+        _check_pixels(path, image, limits)
+        with _IN_FLIGHT.room_for(image.width * image.height):
+            image.load()
+            pixels = decoders.over_white(image, _conversion(image, b"", flags))
+            pixels = decoders.upright(pixels, decoders.orientation(image))
+    height, width = pixels.shape[:2]
+    return DecodedImage(pixels, Header(width, height, image.format or "image"), tuple(flags))
+
+
 def write_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write a PNG atomically; the same pixels give the same bytes.
 
@@ -319,7 +346,7 @@ def _decode_jpeg(
     return conversion.apply(255 - pixels if inverted and pixels.shape[2] == 4 else pixels)
 
 
-def _conversion(image: OpenedImage, data: bytes, flags: list[str]) -> Conversion | None:
+def _conversion(image: Image.Image, data: bytes, flags: list[str]) -> Conversion | None:
     """Return how the image becomes sRGB; of a profile that cannot be used the flags tell."""
     try:
         profile = profiles.profile_of(image, data)
@@ -464,9 +491,16 @@ def _open(path: Path, stream: BinaryIO) -> OpenedImage:
         ) from None
 
 
-def _check_pixels(path: Path, image: OpenedImage, limits: Limits) -> None:
-    width, height = image.size
-    most = limits.pixels_of(decoders.format_of(image))
+def _check_pixels(path: Path, image: Image.Image, limits: Limits) -> None:
+    check_size(path, *image.size, limits.pixels_of(decoders.format_of(image)))
+
+
+def check_size(path: Path, width: int, height: int, most: int) -> None:
+    """Refuse a picture of more pixels than ``most``, or one too long for that.
+
+    Raises:
+        PictureError: It is one.
+    """
     if width * height > most:
         raise PictureError(
             path,

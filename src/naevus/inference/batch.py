@@ -17,11 +17,12 @@ from naevus.evaluation.submission.write import write_submission
 from naevus.files import lock
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings
+from naevus.inference.given import Given
 from naevus.inference.inputs import keep_ids, unique
 from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction, Refused
-from naevus.inference.stages import Given, Job
+from naevus.inference.stages import Job
 from naevus.inference.stream import Workers, batches
 from naevus.inference.table import join, read_rows, refused_in, write_part
 from naevus.io.parallel import cpu_count

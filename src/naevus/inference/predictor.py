@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import os
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from naevus.bundles.bundle import builtin, find_bundles
-from naevus.errors import PictureError
+from naevus.errors import ConfigError, DataError, PictureError
 from naevus.images.read import Limits
+from naevus.inference.engines.engine import refuse_forked
+from naevus.inference.given import Given, given_of, is_one
 from naevus.inference.inputs import find_pictures
 from naevus.inference.networks import check_pair, open_networks
 from naevus.inference.plan import Plan
 from naevus.inference.prediction import Prediction, Refused
-from naevus.inference.stages import Given, Job
+from naevus.inference.stages import Job
 from naevus.inference.stream import BATCH, Workers
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Sequence
 
     from naevus.images.geometry import ViewSet
     from naevus.inference.classifier import Classifier
     from naevus.inference.engines import EngineName, Precision
+    from naevus.inference.given import PictureLike
     from naevus.inference.segmenter import Segmenter
 
-    AnyPicture = Path | str | NDArray[np.uint8]
 
 _LIMITS = Limits()
 
@@ -37,14 +37,17 @@ _LIMITS = Limits()
 class Predictor:
     """Outlines and diagnoses pictures; `naevus.load` makes one.
 
-    The networks are loaded once, so keep it for all your pictures. Use it from one thread; it
-    has threads of its own that read and cut pictures meanwhile.
+    The networks are loaded once, so keep it for all your pictures. Any number of threads may use
+    it at a time; each is answered as if it were alone. It has threads of its own that read and cut
+    pictures meanwhile. A process that was forked cannot use it and is told so; one that was
+    spawned loads it anew where it is given one that `naevus.load` made.
 
     Args:
         segmenter: Makes the masks; None where the classifier sees whole pictures.
         classifier: Gives the diagnoses; None for masks alone.
         threads: Threads that read pictures; None: as many as processors.
         limits: Which pictures are refused before decoding.
+        made_by: What `load` was given, to load it anew in another process.
 
     Raises:
         ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
@@ -63,6 +66,7 @@ class Predictor:
 
         Pixels do as well as files, and several of either as one:
 
+        >>> import numpy as np
         >>> pixels = np.full((120, 160, 3), 200, np.uint8)
         >>> pixels[30:90, 50:110] = (90, 50, 40)
         >>> dark, again = predictor([pixels, "lesion.jpg"])
@@ -91,51 +95,79 @@ class Predictor:
         *,
         threads: int | None = None,
         limits: Limits = _LIMITS,
+        made_by: Mapping[str, Any] | None = None,
     ) -> None:
         check_pair(segmenter, classifier)
         forms = () if classifier is None else classifier.forms
         self._job = Job(Plan(segmenter, classifier, forms), limits)
         self._threads = threads or cpu_count()
+        self._process = os.getpid()
+        self._made_by = made_by
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel to a process that was spawned, which loads it anew.
+
+        Raises:
+            ConfigError: `load` did not make it.
+        """
+        if self._made_by is None:
+            raise ConfigError(
+                "only a predictor that naevus.load made can be sent to another process",
+                "make one there",
+            )
+        return _load_anew, (dict(self._made_by),)
 
     @overload
-    def __call__(self, pictures: AnyPicture) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, pictures: PictureLike) -> Prediction: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, pictures: Sequence[AnyPicture]) -> list[Prediction]: ...
+    def __call__(self, pictures: Iterable[PictureLike]) -> list[Prediction]: ...
 
     def __call__(
-        self, pictures: AnyPicture | Sequence[AnyPicture]
+        self, pictures: PictureLike | Iterable[PictureLike]
     ) -> Prediction | list[Prediction]:
         """Predict a picture, or several.
 
+        A picture is one of these:
+
+        - the path of a file;
+        - its bytes, or a stream opened with ``rb`` (read from where it stands, not closed);
+        - an image of Pillow: brought to sRGB by the profile it carries, turned upright by its
+          EXIF and laid over white, as a file is;
+        - an array, or a tensor on the CPU: uint8, 0 to 255, in sRGB, H x W x 3 in the order red,
+          green, blue, or H x W in grey. Channels may come first (3 x H x W) where the last axis
+          cannot be channels. OpenCV's order is blue, green, red and cannot be told from this one:
+          bring its pixels through ``cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)``.
+
         Args:
-            pictures: A file, or pixels H x W x 3 (uint8, RGB); or a list of those.
+            pictures: One of those, or an iterable of them; or the path of a folder, for all
+                pictures below it.
 
         Returns:
-            A prediction, or a list of them in the same order.
+            A prediction; a list of them in the same order, by id for a folder.
 
         Raises:
             PictureError: A file cannot be read; nothing is returned of the others. Use `stream`
                 where that may be.
-            DataError: Pixels are of another shape or type.
+            DataError: It is nothing of that kind, or pixels are of another shape or type.
         """
-        if isinstance(pictures, Path | str | np.ndarray):
-            return next(self.stream([pictures]))
-        return list(self.stream(pictures))
+        if is_one(pictures) and not _is_folder(pictures):
+            return next(self.stream([pictures]))  # type: ignore[list-item]
+        return list(self.stream(pictures))  # type: ignore[arg-type]
 
     @overload
     def stream(
-        self, pictures: str | Path | Iterable[AnyPicture], *, errors: Literal["raise"] = "raise"
+        self, pictures: str | Path | Iterable[PictureLike], *, errors: Literal["raise"] = "raise"
     ) -> Iterator[Prediction]: ...
 
     @overload
     def stream(
-        self, pictures: str | Path | Iterable[AnyPicture], *, errors: Literal["yield"]
+        self, pictures: str | Path | Iterable[PictureLike], *, errors: Literal["yield"]
     ) -> Iterator[Prediction | Refused]: ...
 
     def stream(
         self,
-        pictures: str | Path | Iterable[AnyPicture],
+        pictures: str | Path | Iterable[PictureLike],
         *,
         errors: Literal["raise", "yield"] = "raise",
     ) -> Iterator[Prediction | Refused]:
@@ -146,8 +178,8 @@ class Predictor:
         prediction is there.
 
         Args:
-            pictures: Files or pixels, in any number and order; or a folder, for all pictures below
-                it, by id. Pixels must stay as they are until their prediction is there.
+            pictures: What a call takes, in any number and order; or a folder, for all pictures
+                below it, by id. Pixels must stay as they are until their prediction is there.
             errors: What is done about a file that cannot be read. ``raise``: the stream ends with
                 its error. ``yield``: a `Refused` with its id, path and problem stands in its place.
 
@@ -156,16 +188,32 @@ class Predictor:
 
         Raises:
             PictureError: A file cannot be read, and errors are raised.
-            DataError: Pixels are of another shape or type, or the folder has no pictures.
+            NaevusError: The process was forked after the predictor was loaded.
+            DataError: Something is no picture, pixels are of another shape or type, or the folder
+                has no pictures.
         """
-        if isinstance(pictures, str | Path):
-            pictures = [source.path for source in find_pictures([Path(pictures)]).sources]
+        refuse_forked(self._process)
+        refused, given = self._given(pictures)
         with Workers(self._threads) as workers:
-            for piece in self._job.predict(_pieces(pictures), workers):
+            for piece in chain([refused], self._job.predict(_pieces(given), workers)):
                 for said in piece:
                     if isinstance(said, Refused) and errors == "raise":
                         raise PictureError(Path(said.path), said.problem)
                     yield said
+
+    def _given(
+        self, pictures: str | Path | Iterable[PictureLike]
+    ) -> tuple[Sequence[Refused], Iterator[Given]]:
+        if isinstance(pictures, str | os.PathLike):
+            found = find_pictures([Path(pictures)])
+            return found.refused, (Given(each.image_id, each.path) for each in found.sources)
+        if is_one(pictures) or isinstance(pictures, Mapping) or not isinstance(pictures, Iterable):
+            raise DataError(
+                f"{type(pictures).__name__} is no picture, no folder and no list of pictures",
+                "give a path, bytes, a stream, an image of Pillow, an array or a tensor, or a list",
+            )
+        limits = self._job.limits
+        return (), (given_of(each, number, limits) for number, each in enumerate(pictures))
 
 
 def load(
@@ -205,6 +253,7 @@ def load(
         >>> print(predictor("lesion.jpg").diagnosis)
         BKL
     """
+    made_by = locals().copy()
     paths = (
         [builtin()] if bundle is None else [bundle] if isinstance(bundle, str | Path) else bundle
     )
@@ -217,15 +266,17 @@ def load(
         precision=precision,
         streams=streams,
     )
-    return Predictor(*networks, threads=threads)
+    return Predictor(*networks, threads=threads, made_by=made_by)
 
 
-def _pieces(pictures: Iterable[AnyPicture]) -> Iterator[list[Given]]:
-    given = (
-        Given(f"picture {number}", picture)
-        if isinstance(picture, np.ndarray)
-        else Given(Path(picture).stem, Path(picture))
-        for number, picture in enumerate(pictures)
-    )
-    while piece := list(islice(given, BATCH)):
+def _load_anew(made_by: Mapping[str, Any]) -> Predictor:
+    return load(**made_by)
+
+
+def _pieces(pictures: Iterator[Given]) -> Iterator[list[Given]]:
+    while piece := list(islice(pictures, BATCH)):
         yield piece
+
+
+def _is_folder(given: object) -> bool:
+    return isinstance(given, str | os.PathLike) and os.path.isdir(given)  # noqa: PTH112

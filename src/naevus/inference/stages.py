@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
     from naevus.inference.classifier import Answers
-    from naevus.inference.looks import Picture
+    from naevus.inference.given import Given
     from naevus.inference.outfolder import OutFolder
     from naevus.inference.plan import Plan
     from naevus.inference.stream import Workers
@@ -40,13 +40,6 @@ HEATED: Final = 384
 
 OUTLINE: Final = (0, 255, 255)
 """The colour of the lesion's outline on a heat map: cyan, which no heat has."""
-
-
-class Given(NamedTuple):
-    """A picture to predict: its id, and its file or its pixels."""
-
-    image_id: str
-    picture: Picture
 
 
 class _Seen(NamedTuple):
@@ -119,7 +112,10 @@ class Job:
 
     def _look(self, given: Given) -> Look:
         """Decode a picture for the segmenter."""
-        return look(given.picture, self.plan.segmenter, self.plan.forms, self.limits, keep=True)
+        if given.problem is not None:
+            raise given.problem
+        seen = look(given.picture, self.plan.segmenter, self.plan.forms, self.limits, keep=True)
+        return seen._replace(flags=(*given.flags, *seen.flags))
 
     def _segment(
         self, piece: Sequence[Given], seen: Sequence[Look | PictureError]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from weakref import WeakSet
 
-from naevus.errors import BundleError
+from naevus.errors import BundleError, NaevusError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +20,7 @@ Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 
 
 class Engine(Protocol):
-    """A loaded graph. One caller at a time: an engine is not shared between threads.
+    """A loaded graph. Threads may share it; a process that was forked may not.
 
     Attributes:
         outputs: What the graph gives, by name.
@@ -30,6 +33,44 @@ class Engine(Protocol):
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N."""
         ...
+
+
+_KEPT: Final[WeakSet[Any]] = WeakSet()
+
+
+def keep_in_forks(engine: object) -> None:
+    """Have a process that is forked never take an engine apart, not even at its end.
+
+    Taking it apart would wait without end for threads that a fork does not have.
+    """
+    _KEPT.add(engine)
+
+
+def _keep() -> None:
+    for engine in _KEPT:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep)
+
+
+def refuse_forked(loaded_in: int) -> None:
+    """Refuse to go on in another process than the one that loaded the networks.
+
+    A fork has none of their threads, and would wait for them without end.
+
+    Args:
+        loaded_in: The number of the process that loaded them.
+
+    Raises:
+        NaevusError: This is another one.
+    """
+    if os.getpid() != loaded_in:
+        raise NaevusError(
+            "networks were loaded before this process was forked, and do not run in it",
+            "load them in each process (naevus.load), or start processes by 'spawn'",
+        )
 
 
 def graph_bytes(path: Path) -> bytes:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.inference.engines.engine import Precision, graph_bytes, unusable
+from naevus.inference.engines.engine import (
+    Precision,
+    graph_bytes,
+    keep_in_forks,
+    refuse_forked,
+    unusable,
+)
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -64,6 +70,8 @@ class OnnxRuntimeEngine:
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         self.precision: Precision = precision
         self._path = path
+        self._process = os.getpid()
+        keep_in_forks(self)
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
@@ -71,7 +79,9 @@ class OnnxRuntimeEngine:
 
         Raises:
             BundleError: The graph does not take pixels of this shape.
+            NaevusError: The process was forked after the engine was made.
         """
+        refuse_forked(self._process)
         try:
             results = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
         except Exception as error:  # ONNX Runtime's errors share no other base

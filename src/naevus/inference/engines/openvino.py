@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections import deque
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +15,13 @@ import numpy as np
 from naevus.errors import ConfigError
 from naevus.files import sha256_of
 from naevus.inference.engines.cache import CompiledCache
-from naevus.inference.engines.engine import Precision, graph_bytes, unusable
+from naevus.inference.engines.engine import (
+    Precision,
+    graph_bytes,
+    keep_in_forks,
+    refuse_forked,
+    unusable,
+)
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -75,6 +83,8 @@ class OpenVINOEngine:
         self.outputs = tuple(output.get_any_name() for output in self._compiled.outputs)
         self.precision = precision
         # Two a stream: the next piece waits where the last one is computed.
+        self._alone, self._process = Lock(), os.getpid()
+        keep_in_forks(self)
         self._requests = [
             self._compiled.create_infer_request() for _ in range(2 * min(streams, threads))
         ]
@@ -82,10 +92,17 @@ class OpenVINOEngine:
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
 
+        Threads that share the engine wait for one another: it uses all its processors for each.
+
         Raises:
             BundleError: The graph does not take pixels of this shape.
+            NaevusError: The process was forked after the engine was made.
         """
-        batch = np.ascontiguousarray(batch)
+        refuse_forked(self._process)
+        with self._alone:
+            return self._run(np.ascontiguousarray(batch))
+
+    def _run(self, batch: NDArray[np.uint8]) -> Outputs:
         starts = range(0, max(len(batch), 1), PIECE)
         outputs: Outputs = {}
         waiting: deque[tuple[int, Any]] = deque()

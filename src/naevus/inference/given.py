@@ -1,0 +1,179 @@
+"""Whatever Python holds a picture in: a path, bytes, a stream, an image, an array, a tensor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from naevus.errors import DataError, PictureError
+from naevus.images.read import ImageBytes, Limits, check_size, from_pillow
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from naevus.inference.looks import Picture
+
+_CPU: Final = (1, 3)  # DLPack's numbers of memory that the processor reads, ordinary and pinned
+_RGB: Final = (
+    "give uint8, height x width x 3 in the order red, green, blue (what OpenCV read goes through "
+    "cv2.cvtColor first), or height x width in grey"
+)
+
+
+class SupportsArray(Protocol):
+    """What NumPy makes an array of, such as a tensor on the CPU."""
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+PictureLike: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | ImageBytes | BinaryIO | Image.Image"
+    " | NDArray[np.uint8] | SupportsArray"
+)
+"""What is taken as one picture."""
+
+
+class Given(NamedTuple):
+    """A picture to predict.
+
+    Attributes:
+        image_id: Its id.
+        picture: Its file, the bytes of one, or its pixels.
+        flags: What is known of it beforehand.
+        problem: Why there is none to predict, where that is so.
+    """
+
+    image_id: str
+    picture: Picture
+    flags: tuple[str, ...] = ()
+    problem: PictureError | None = None
+
+
+def is_one(given: object) -> bool:
+    """Tell whether something is taken as one picture, not as several."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, ImageBytes, Image.Image, np.ndarray)
+    return isinstance(given, kinds) or any(
+        hasattr(given, name) for name in ("read", "__array__", "__dlpack__")
+    )
+
+
+def given_of(given: object, number: int, limits: Limits) -> Given:
+    """Return a picture as what is predicted.
+
+    Bytes and streams are read as files are. An image of Pillow is brought to sRGB by the profile
+    it carries, turned upright by its EXIF, and laid over white, as a file is. An array, or what
+    NumPy makes one of (a tensor on the CPU), holds pixels: uint8, 0 to 255, in sRGB; H x W x 3 in
+    the order red, green, blue, or H x W in grey. Channels may come first (3 x H x W, 1 x H x W)
+    where the last axis cannot be channels.
+
+    Args:
+        given: The picture.
+        number: Which of the pictures it is: its id, where it has no name.
+        limits: What is refused before decoding.
+
+    Raises:
+        DataError: It is no picture, or pixels are of another shape or type.
+    """
+    name = f"picture {number}"
+    if isinstance(given, str | os.PathLike):
+        path = Path(os.fsdecode(given))
+        return Given(path.stem, path)
+    if isinstance(given, ImageBytes | bytes | bytearray | memoryview):
+        held = given if isinstance(given, ImageBytes) else ImageBytes(name, bytes(given))
+        return Given(Path(held.name).stem, held)
+    if isinstance(given, Image.Image):
+        return _of_pillow(given, name, limits)
+    if isinstance(given, np.ndarray) or hasattr(given, "__array__") or hasattr(given, "__dlpack__"):
+        return _of_array(given, name, limits)
+    if callable(getattr(given, "read", None)):
+        return _of_stream(given, name, limits)
+    raise DataError(
+        f"{name} is of type {type(given).__name__}",
+        "give a path, bytes, a stream opened with 'rb', an image of Pillow, an array or a tensor",
+    )
+
+
+def _of_stream(stream: Any, name: str, limits: Limits) -> Given:
+    said = getattr(stream, "name", None)
+    image_id = Path(said).stem if isinstance(said, str) and Path(said).stem else name
+    try:
+        return Given(image_id, ImageBytes.from_stream(stream, image_id, limits))
+    except PictureError as problem:
+        return Given(image_id, Path(image_id), problem=problem)
+
+
+def _of_pillow(image: Image.Image, name: str, limits: Limits) -> Given:
+    said = getattr(image, "filename", "")
+    image_id = Path(os.fsdecode(said)).stem if said else name
+    try:
+        decoded = from_pillow(image, image_id, limits)
+    except PictureError as problem:
+        return Given(image_id, Path(image_id), problem=problem)
+    return Given(image_id, decoded.pixels, decoded.flags)
+
+
+def _of_array(array: Any, name: str, limits: Limits) -> Given:
+    pixels, grey = _pixels(array, name)
+    try:
+        check_size(Path(name), pixels.shape[1], pixels.shape[0], limits.pixels_of("array"))
+    except PictureError as problem:
+        return Given(name, pixels, problem=problem)
+    return Given(name, pixels, ("grey",) if grey else ())
+
+
+def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
+    """Return pixels H x W x 3, and whether they were given in grey."""
+    array = _on_cpu(given, name)
+    if array.ndim == 3 and array.shape[2] not in {1, 3} and array.shape[0] in {1, 3}:
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    remedy = _remedy(array)
+    if remedy:
+        raise DataError(f"{name}: {array.dtype} {array.shape} is no picture", remedy)
+    grey = array.ndim == 2
+    if grey:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(array), grey
+
+
+def _on_cpu(given: Any, name: str) -> NDArray[Any]:
+    """Return an array of what may be a tensor, of any library."""
+    kind = type(given).__name__
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(f"{name} is a masked array", "give its data, filled where it is masked")
+    if isinstance(given, np.ndarray):
+        return given
+    if not _is_on_cpu(given):
+        raise DataError(f"{name}: the {kind} is not on the CPU", "give it by .cpu()")
+    try:
+        return np.asarray(given) if hasattr(given, "__array__") else np.from_dlpack(given)
+    except Exception as error:  # each library has errors of its own
+        line = " ".join(str(error).split())[:200]
+        raise DataError(f"{name}: the {kind} gives no array ({line})", _RGB) from error
+
+
+def _is_on_cpu(given: Any) -> bool:
+    device = getattr(given, "__dlpack_device__", None)
+    try:
+        return device is None or int(device()[0]) in _CPU
+    except Exception:  # noqa: BLE001 - a device that DLPack has no number for
+        return False
+
+
+def _remedy(array: NDArray[Any]) -> str | None:
+    """Return what is to be done to an array that is no picture; None for one that is."""
+    if array.ndim == 4:
+        return "give several pictures as a list: list(batch)"
+    if array.dtype.kind in "OUS":
+        return "give paths as a list: paths.tolist()"
+    if array.dtype.kind == "f":
+        return "bring the values to 0..255, round them, and convert them to uint8"
+    if array.ndim == 3 and array.dtype == np.uint8 and 4 in {array.shape[0], array.shape[2]}:
+        return "leave out the transparency (pixels[:, :, :3]), or give an image of Pillow"
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    return None if array.dtype == np.uint8 and shaped and array.size else _RGB
