@@ -50,6 +50,16 @@ def test_isic2016(tmp_path: Path) -> None:
     assert "two files of one id" not in kinds(dataset)
 
 
+def test_isic2016_with_masks_beside_images(tmp_path: Path) -> None:
+    folder = tmp_path / "ISBI2016_ISIC_Part3B_Training_Data"
+    files(folder, "ISIC_0000000.jpg", "ISIC_0000000_Segmentation.png")
+    text(tmp_path / "ISBI2016_ISIC_Part3B_Training_GroundTruth.csv", "ISIC_0000000,malignant")
+    dataset = load(tmp_path)
+    assert row(dataset, "ISIC_0000000")["mask_path"].endswith("_Segmentation.png")
+    assert labels(tmp_path) == {"ISIC_0000000": "MALIGNANT"}
+    assert dataset.problems == ()
+
+
 def test_isic2017_without_either_is_a_nevus(tmp_path: Path) -> None:
     data = tmp_path / "ISIC-2017_Training_Data"
     names = [f"ISIC_000000{k}" for k in range(4)]

@@ -276,6 +276,28 @@ def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
     assert make_folds(dataset, k=2).table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
 
 
+def test_tables_called_as_splits(tmp_path: Path) -> None:
+    files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
+    for place, name in enumerate(("train", "val labels", "my_test")):
+        rows = (f"{2 * place}.jpg,nevus", f"{2 * place + 1}.jpg,seb. keratosis")
+        text(tmp_path / f"{name}.csv", "filename,label", *rows)
+    dataset = load(tmp_path)
+    assert dataset.split("validation").ids == ["2", "3"]
+    assert dataset.split("test").ids == ["4", "5"]
+    assert dataset.table["diagnosis"].tolist() == ["NV", "BKL"] * 3
+
+
+def test_what_fits_no_layout_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no known layout of pictures fits; no image lies below"):
+        load(tmp_path)
+    files(tmp_path, "a.jpg")
+    text(tmp_path / "odd.csv", "image,remark", "a,b")
+    with pytest.raises(
+        DataError, match=r"below it lie 1 images, and odd.csv with the columns image, remark; .*csv"
+    ):
+        load(tmp_path)
+
+
 def test_groups_are_joined() -> None:
     frame = pd.DataFrame(
         {

@@ -24,7 +24,9 @@ from naevus.datasets.layouts import (
 from naevus.datasets.layouts.groups import apply_groups
 from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.scan import subfolders
+from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.records import Dataset, make_table
+from naevus.datasets.sources import images_below
 from naevus.errors import DataError
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
@@ -55,6 +57,12 @@ LAYOUTS: dict[str, ModuleType] = {
     )
 }
 """The known layouts by name, in the order in which they are tried."""
+
+_REMEDY = (
+    "give it a folder a diagnosis, a folder masks beside one of images, a labels.csv with columns "
+    "image and diagnosis, or a manifest.csv with a column path; the known layouts are "
+    f"{', '.join(LAYOUTS)}"
+)
 
 
 def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
@@ -122,5 +130,14 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType
                 "name them as diagnoses (the page on data sets lists spellings), take them as they "
                 "are with --taxonomy own, or put a manifest.csv there",
             )
-    known = "; ".join(f"{name} ({module.DESCRIPTION})" for name, module in LAYOUTS.items())
-    raise DataError(f"{root}: no known layout of pictures fits", f"the known ones are {known}")
+    raise DataError(f"{root}: no known layout of pictures fits{_seen(root)}", _REMEDY)
+
+
+def _seen(root: Path) -> str:
+    """Return what there is in a folder without a known layout."""
+    images = len(images_below(root).files) if root.is_dir() else 0
+    seen = f"; below it lie {images} images" if images else "; no image lies below it"
+    for path in tables_in(root):
+        columns = ", ".join(read_table(path).columns)
+        return f"{seen}, and {path.name} with the columns {columns}"
+    return seen

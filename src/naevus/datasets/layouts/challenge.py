@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.scan import masks_in, subfolders, unnested
+from naevus.datasets.layouts.scan import masks_beside, subfolders, unnested
 from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import draft_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.datasets.layouts.draft import Draft
-    from naevus.datasets.records import Problem
     from naevus.taxonomy import Taxonomy
 
 
@@ -52,17 +51,14 @@ class Challenge:
             taxonomy: The diagnoses to read labels as.
             read_truth: Reads a table of truth.
         """
-        problems: list[Problem] = []
         tables = [(read_truth(path), path) for path in _tables(root, self.truth)]
         if self.metadata is not None:
             tables += [(read_table(path), path) for path in _tables(root, self.metadata)]
         masks: dict[str, str] = {}
         for folder in _folders(root, self.masks) if self.masks else ():
-            masks = masks_in(folder, problems) | masks
+            masks = masks_beside(folder) | masks
         pictures = Pictures(root, _folders(root, self.images))
-        draft = draft_of(tables, pictures, masks=masks, taxonomy=taxonomy)
-        draft.problems.extend(problems)
-        return draft
+        return draft_of(tables, pictures, masks=masks, taxonomy=taxonomy)
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:

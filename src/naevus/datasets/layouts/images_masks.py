@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures
+from naevus.datasets.layouts.scan import masks_beside
 from naevus.datasets.layouts.tabular import draft_of, masks_below
-from naevus.datasets.sources import mask_owner
-from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +36,7 @@ def matches(root: Path) -> bool:
 
 def _masks(root: Path, problems: list[Problem]) -> dict[str, str]:
     """Return the masks in folders of masks, and those that lie beside the pictures."""
-    beside = {
-        mask_owner(path.stem): str(path.absolute())
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES and mask_owner(path.stem) != path.stem
-    }
-    return beside | masks_below(root, problems)
+    return masks_beside(root) | masks_below(root, problems)
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:

@@ -29,7 +29,8 @@ WORDS = {
     "angiokeratomas": "angiokeratoma", "angiokeratom": "angiokeratoma",
     "dermatofibromas": "dermatofibroma", "dermatofibrom": "dermatofibroma",
     "dermatofibrome": "dermatofibroma", "histiocytomas": "histiocytoma",
-    "seborrhoeic": "seborrheic", "seborrhoic": "seborrheic", "seborrhoische": "seborrheic",
+    "seborrhoeic": "seborrheic",
+    "seb": "seborrheic", "seborrhoic": "seborrheic", "seborrhoische": "seborrheic",
     "seborrhoischen": "seborrheic", "aktinische": "actinic", "aktinischen": "actinic",
     "solare": "solar", "benigne": "benign", "maligne": "malignant", "malignes": "malignant",
     "malignant": "malignant", "gutartig": "benign", "gutartige": "benign", "bosartig": "malignant",
@@ -67,7 +68,7 @@ NAMES = {
     ),
     "AK": ("ak", "ack"),
     "BKL": (
-        "bkl", "sk", "sek", "seb k", "benign keratosis", "benign keratosis like lesion",
+        "bkl", "sk", "sek", "seborrheic k", "benign keratosis", "benign keratosis like lesion",
         "pigmented benign keratosis", "seborrheic keratosis", "seborrheickeratosis",
         "solar lentigo", "lichenoid keratosis", "lichen planus like keratosis", "lplk",
         "benign lichenoid keratosis", "large cell acanthoma", "senile lentigo", "lentigo solar",

@@ -28,6 +28,15 @@ def masks_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
     return _files(folder, problems, masks=True)
 
 
+def masks_beside(folder: Path) -> dict[str, str]:
+    """Return image id → absolute path of the files below ``folder`` that are masks by name."""
+    return {
+        mask_owner(path.stem): str(path.absolute())
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in PICTURE_SUFFIXES and mask_owner(path.stem) != path.stem
+    }
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in ``folder``, sorted by name, without hidden ones."""
     with os.scandir(folder) as entries:

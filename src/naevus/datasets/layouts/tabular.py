@@ -187,7 +187,7 @@ def draft_of(
         pictures: The pictures.
         masks: Image id → mask.
         taxonomy: The diagnoses to use.
-        split: Of pictures whose split neither a table nor a folder's name tells.
+        split: Of pictures whose split no table, nor its name, nor a folder's name tells.
     """
     problems: list[Problem] = []
     frame = pd.DataFrame({KEY: pd.Series(dtype="string")})
@@ -195,6 +195,10 @@ def draft_of(
     chosen = taxonomy
     for table, source in tables:
         rows, found = rows_of(table, source, problems, chosen)
+        told = split_of(source.stem)
+        if told is not None:
+            own = rows["split"] if "split" in rows.columns else pd.Series(pd.NA, rows.index)
+            rows["split"] = own.astype("string").fillna(told)
         chosen = chosen or found
         _add(draft, rows, pictures, source)
     _add_rest(draft, pictures)
