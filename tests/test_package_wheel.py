@@ -32,12 +32,14 @@ BUILT_IN = "naevus/bundles/builtin/"
 LARGEST = 30_000_000
 """Bytes that the built-in bundle may have."""
 BASE = {
+    "filelock",
     "jinja2",
     "numpy",
     "opencv-python-headless",
     "openvino",
     "pandas",
     "pillow",
+    "platformdirs",
     "pyarrow",
     "pydantic",
     "rich",
@@ -243,5 +245,5 @@ def test_the_extras_bring_the_rest(metadata: Message) -> None:
 def test_the_command_is_installed(content: dict[str, bytes]) -> None:
     assert told(content, "entry_points.txt").decode().splitlines() == [
         "[console_scripts]",
-        "naevus = naevus.cli.main:run",
+        "naevus = naevus.__main__:run",
     ]

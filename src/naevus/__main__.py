@@ -1,5 +1,17 @@
-"""``python -m naevus`` is the ``naevus`` command."""
+"""``python -m naevus``, and what the ``naevus`` command starts."""
 
-from naevus.cli.main import run
+import sys
 
-run()
+
+def run() -> None:
+    """Run the command; an interruption while it is being loaded is one, too."""
+    try:
+        from naevus.cli.main import run as run_command  # noqa: PLC0415 (what may be interrupted)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before anything was done\n")
+        sys.exit(130)
+    run_command()
+
+
+if __name__ == "__main__":
+    run()

@@ -175,6 +175,6 @@ def _show(found: Ablation, out: Path) -> None:
         table.add_row(*row)
     console.print(table)
     for line in (found.budget, *found.lines()):
-        console.print(line, markup=False)
+        console.print(line)
     console.print(f"tables: {out / 'ablation.md'}, .csv, .json")
     errors.print("Research use only, never a diagnosis.", style="dim")

@@ -58,7 +58,7 @@ def open_run(folder: Path, *, allow_missing: bool) -> Run:
 def tell(notes: Iterable[str]) -> None:
     """Print notes on what does not count."""
     for note in notes:
-        errors.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+        errors.print(f"note: {note}", style="yellow", soft_wrap=True)
 
 
 def truth_of(

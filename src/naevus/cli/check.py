@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from naevus.cli.console import console, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
@@ -73,7 +73,7 @@ def _show(found: Audit) -> None:
 
 
 def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
-    table = Table(title=escape(part), title_justify="left")
+    table = Table(title=part, title_justify="left")
     for name in ("", "", "pictures", "lesions"):
         table.add_column(name, justify="right" if name else "left")
     before = None
@@ -81,7 +81,7 @@ def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
         if before not in {None, row["column"]}:
             table.add_section()
         label = str(row["column"]).replace("_", " ") if row["column"] != before else ""
-        table.add_row(label, escape(str(row["value"])), str(row["pictures"]), str(row["lesions"]))
+        table.add_row(label, str(row["value"]), str(row["pictures"]), str(row["lesions"]))
         before = row["column"]
     return table
 
@@ -105,7 +105,7 @@ def _merged(found: Audit) -> Table:
     table.add_column("ids")
     for members in found.merged[:_SHOWN]:
         more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
-        table.add_row(str(len(members)), escape(", ".join(members[:_SHOWN]) + more))
+        table.add_row(str(len(members)), ", ".join(members[:_SHOWN]) + more)
     if len(found.merged) > _SHOWN:
         table.add_row("", f"and {len(found.merged) - _SHOWN} more groups")
     return table
@@ -120,9 +120,9 @@ def _findings(found: Audit) -> Table:
     for severity, kind, number, first in found.kinds():
         colour = "red" if severity == "error" else "yellow"
         table.add_row(
-            f"[{colour}]{severity}[/]",
+            Text(severity, style=colour),
             kind,
             str(number),
-            escape(f"{first.subject}: {first.detail}"),
+            f"{first.subject}: {first.detail}",
         )
     return table

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
+import sys
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,9 +26,51 @@ if TYPE_CHECKING:
 
     from rich.progress import Task
 
-# An unknown width (a file, a pipe) would wrap tables at 80 columns and break paths.
-console = Console(width=None if os.isatty(1) else 120, highlight=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Markup is off: paths and labels may hold brackets. An unknown width (a file, a pipe) would wrap
+# tables at 80 columns and break paths.
+console = Console(width=None if os.isatty(1) else 120, highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+_PLAIN = {
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "×": "x",
+    "·": ".",
+    "…": "...",
+    "≥": ">=",
+    "≤": "<=",
+    "→": "->",
+}
+
+
+def print_anywhere() -> None:
+    """Let terminals and pipes show what their encoding has no character for, as best they can.
+
+    A latin-1 terminal has no dash or line to draw with, and names on disk may be no text at all.
+    """
+    codecs.register_error("naevus", _in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="naevus")
+
+
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    words = []
+    for character in error.object[error.start : error.end]:
+        if "\udc80" <= character <= "\udcff":  # a byte of a name that is no text
+            words.append(f"\\x{ord(character) - 0xDC00:02x}")
+            continue
+        bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        words.append(_PLAIN.get(character) or bare or "?")
+    return "".join(words), error.end
+
+
+def remark(label: str, rest: str, *, to: Console = console) -> None:
+    """Print a line that begins with a label in yellow."""
+    to.print(Text.assemble((label, "yellow"), rest), soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

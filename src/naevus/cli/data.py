@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from naevus.cli.console import console, progress
+from naevus.cli.console import console, progress, remark
 from naevus.cli.datasets import (
     IMAGE_TYPE_HELP,
     TAXONOMY_HELP,
@@ -86,9 +86,9 @@ def folds(
     if part is not None:
         dataset = dataset.part(part, *more)
     if not dataset.has_groups:
-        console.print(
-            "[yellow]no lesion ids here[/]: every picture counts as a lesion; pictures of one "
-            "lesion may be parted"
+        remark(
+            "no lesion ids here",
+            ": every picture counts as a lesion; pictures of one lesion may be parted",
         )
     groups = _duplicates(dataset) if duplicates else None
     made = make_folds(
@@ -176,7 +176,7 @@ def _duplicates(dataset: Dataset) -> dict[str, str]:
         found = audit(dataset, progress=move)
     for finding in found.findings:
         if finding.kind == "large merged component":
-            console.print(f"[yellow]{finding.detail}[/], the first is {finding.subject}")
+            remark(finding.detail, f", the first is {finding.subject}")
     joined = len(set(found.groups.values()))
     console.print(f"{len(found.groups)} pictures in {joined} groups joined by duplicates")
     return found.groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from naevus.cli.console import console
+from naevus.cli.console import remark
 
 if TYPE_CHECKING:
     from naevus.datasets.folds import Folds
@@ -28,18 +28,18 @@ def tell_types(dataset: Dataset, image_type: str) -> None:
         return
     named = ", ".join(f"{count} {name}" for name, count in others.items())
     if image_type == "all" or (image_type == "auto" and DERMOSCOPIC not in counts):
-        console.print(f"[yellow]not dermoscopic[/], used all the same: {named} images")
+        remark("not dermoscopic", f", used all the same: {named} images")
         return
     kept = DERMOSCOPIC if image_type == "auto" else image_type
     named = ", ".join(f"{count} {name}" for name, count in counts.items() if name != kept)
     if named:
-        console.print(f"[yellow]left out[/]: {named} images (--image-type all takes them)")
+        remark("left out", f": {named} images (--image-type all takes them)")
 
 
 def tell_exceptions(folds: Folds) -> None:
     """Say which pictures of one group the folds are known to part."""
     for pair in folds.exceptions:
-        console.print(
-            f"[yellow]known exception[/]: the folds part {pair.image_id} and {pair.other_id} "
-            f"({pair.reason})"
+        remark(
+            "known exception",
+            f": the folds part {pair.image_id} and {pair.other_id} ({pair.reason})",
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
 from naevus.cli.console import console
 
 
@@ -31,8 +29,8 @@ def engines() -> None:
             "yes" if found.chosen else "no",
             found.why,
         )
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     console.print(table)
     cache = CompiledCache.of_user()
     kept = "not kept (NAEVUS_CACHE=off)" if cache is None else f"kept in {cache.folder}"
-    console.print(f"Compiled networks are {kept}.", markup=False)
+    console.print(f"Compiled networks are {kept}.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from naevus.cli.answers import AllowMissing, open_run
@@ -95,7 +94,7 @@ def export(
         if checked:
             console.print(_table(checked))
     _tell(bundle.spec)
-    console.print(f"bundle: {out}", markup=False, soft_wrap=True)
+    console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
@@ -129,7 +128,7 @@ def _tell(spec: BundleSpec) -> None:
         f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
         for choice in spec.precision_choices
     ]
-    console.print("\n".join(lines), markup=False)
+    console.print("\n".join(lines))
 
 
 def _table(checked: list[Checked]) -> Table:
@@ -141,7 +140,7 @@ def _table(checked: list[Checked]) -> Table:
         size = f"{member.size / 1e6:.1f} MB"
         table.add_row(
             member.file,
-            escape(member.origin),
+            member.origin,
             "fp32 graph : network",
             *_cells(member.graph, member),
         )

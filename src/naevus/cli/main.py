@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from naevus import __version__
 from naevus.cli import (
@@ -29,7 +32,7 @@ from naevus.cli import (
     show,
     train,
 )
-from naevus.cli.console import console, errors
+from naevus.cli.console import console, errors, print_anywhere
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
@@ -65,42 +68,68 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+_debugging = ContextVar("debugging", default=False)
+
+
 @app.callback()
 def _common(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback prints it)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where a failure came from: naevus --debug check …")
+    ] = False,
 ) -> None:
-    pass
+    _debugging.set(debug)
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn failures into one line and an exit code."""
+    """Turn failures into one line and an exit code; with --debug, show where they came from."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except NaevusError as error:
-            raise _failed(str(error)) from None
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in _TRAINING:
-                raise
-            absent = NaevusError(
-                f"training needs {error.name}, which is absent", 'run pip install "naevus[train]"'
-            )
-            raise _failed(str(absent)) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
         except KeyboardInterrupt:
             errors.print("interrupted; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:  # noqa: BLE001 (whatever it is, one line)
+            if _debugging.get():
+                errors.print(traceback.format_exc(), end="")
+            line = " ".join(str(_as_told(error)).splitlines())
+            errors.print(Text.assemble(("error:", "bold red"), " ", line))
+            raise typer.Exit(ERROR) from None
 
     return guarded
 
 
-def _failed(line: str) -> typer.Exit:
-    errors.print("[bold red]error:[/]", end=" ")
-    errors.print(line, markup=False)
-    return typer.Exit(ERROR)
+def _as_told(error: Exception) -> NaevusError:
+    """Return a failure in words that a user can act on, whatever raised it."""
+    if isinstance(error, NaevusError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in _TRAINING:
+        return NaevusError(
+            f"training needs {error.name}, which is absent", 'run pip install "naevus[train]"'
+        )
+    if isinstance(error, MemoryError):
+        return NaevusError(
+            "there is not enough memory", "close other programs, or use one thread (--threads 1)"
+        )
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return NaevusError(
+            "the system gives no more threads", "close other programs, or use --threads 1"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return NaevusError(
+            f"{where}{error.strerror}", "check the place, its rights and the space left"
+        )
+    return NaevusError(
+        f"{type(error).__name__}: {error}",
+        "this is a fault of naevus: please report it, with what naevus --debug shows",
+    )
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -146,4 +175,5 @@ app.add_typer(_score, name="score", rich_help_panel="Submit")
 
 def run() -> None:
     """Run the command; exit with 0 fine, 1 findings, 2 error or usage, 130 interrupted."""
+    print_anywhere()
     app()

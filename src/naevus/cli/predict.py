@@ -171,19 +171,19 @@ def _report(outcome: Outcome) -> None:
     if outcome.predicted == 1:
         from naevus.inference.table import first_of
 
-        console.print(str(first_of(outcome.table)), markup=False)
+        console.print(str(first_of(outcome.table)))
         console.print()
     pictures = "1 picture" if outcome.predicted == 1 else f"{outcome.predicted} pictures"
     networks = "1 network" if len(outcome.members) == 1 else f"{len(outcome.members)} networks"
     console.print(f"{pictures} predicted by {networks}:")
     for member in outcome.members:
-        console.print(f"  {member}", markup=False)
+        console.print(f"  {member}")
     if outcome.reused:
         console.print(f"{outcome.reused} of them were done before.")
     for path in outcome.files:
-        console.print(f"  {path}", markup=False)
+        console.print(f"  {path}")
     for refused in outcome.refused:
-        console.print(f"refused: {refused.path}: {refused.problem}", markup=False, soft_wrap=True)
+        console.print(f"refused: {refused.path}: {refused.problem}", soft_wrap=True)
 
 
 def _tell_names(found: Found) -> None:
@@ -194,7 +194,6 @@ def _tell_names(found: Found) -> None:
         console.print(
             f"{len(found.renamed)} ids hold folders, a suffix or a number, for other files have "
             f"their name too: {_some(found.renamed)}",
-            markup=False,
             soft_wrap=True,
         )
     formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
@@ -202,12 +201,11 @@ def _tell_names(found: Found) -> None:
         console.print(
             f"{len(formulas)} ids begin with = + - or @ and are kept as they are; spreadsheets "
             f"take them for formulas, so import the column as text: {_some(formulas)}",
-            markup=False,
             soft_wrap=True,
         )
     if found.left_out:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
-        console.print(f"not read, for they are no pictures: {kinds}", markup=False, soft_wrap=True)
+        console.print(f"not read, for they are no pictures: {kinds}", soft_wrap=True)
 
 
 def _some(names: Sequence[str]) -> str:

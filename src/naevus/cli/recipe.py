@@ -28,4 +28,4 @@ def recipe(
     """
     from naevus.training.config import load_config, to_toml
 
-    console.print(to_toml(load_config(path, task)), markup=False, soft_wrap=True, end="")
+    console.print(to_toml(load_config(path, task)), soft_wrap=True, end="")

@@ -81,7 +81,7 @@ def report(
         document = make_report(found, move, pictures=pictures)
     page = write_report(document, out or results / "report", figures=figures)
     show(document)
-    console.print(f"{page}", soft_wrap=True, markup=False)
+    console.print(f"{page}", soft_wrap=True)
 
 
 def _of_run(folder: Path, data: Path | None, *, allow_missing: bool) -> Results:

@@ -114,7 +114,7 @@ def _lint_csv(path: Path, truth: Path | None, pictures: Path | None) -> list[Fin
 
 def _show(scores: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        console.print(json.dumps(scores, indent=2, allow_nan=False), markup=False, soft_wrap=True)
+        console.print(json.dumps(scores, indent=2, allow_nan=False), soft_wrap=True)
         return
     from naevus.cli.score_tables import challenge_tables
 

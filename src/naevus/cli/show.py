@@ -117,7 +117,7 @@ def _seen(chosen: Sequence[Record], shortest: int) -> Iterator[Seen]:
                 pixels = read(row.path, shortest=shortest)
                 mask = read_mask(row.mask_path) if row.mask_path else None
             except PictureError as error:
-                errors.print(f"left out: {error}", markup=False)
+                errors.print(f"left out: {error}")
                 continue
             finally:
                 move(done, len(chosen))

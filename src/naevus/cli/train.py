@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.logging import RichHandler
 
-from naevus.cli.console import console, errors, progress
+from naevus.cli.console import console, errors, progress, remark
 from naevus.cli.datasets import (
     IMAGE_TYPE_HELP,
     TAXONOMY_HELP,
@@ -165,7 +165,7 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
         {name: store.contents for name, store in stores.items()},
     )
     for image_id, why in refused.items():
-        errors.print(f"[yellow]left out[/] {image_id}: {why}")
+        remark("left out", f" {image_id}: {why}", to=errors)
     write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
     for fold in folds:
         with progress(f"{run.config.task} fold {fold}") as move:
@@ -201,7 +201,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 @contextmanager
 def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
     """Send what training reports to a file, and the terminal, while the block runs."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     if screen:
         handlers.append(

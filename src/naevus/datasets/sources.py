@@ -103,7 +103,7 @@ def problem_of_id(image_id: str) -> str | None:
     breaking = not image_id.isprintable() and any(map(_breaks, image_id))
     foreign = os.name == "nt" and any(sign in _WINDOWS for sign in image_id)
     faults = (
-        (any("\ud800" <= sign <= "\udfff" for sign in image_id), "is not UTF-8"),
+        (not is_text(image_id), "is not UTF-8"),
         (not image_id.strip(), "is empty"),
         ("/" in image_id or "\\" in image_id, "has parts of a path"),
         (image_id.startswith("."), "begins with a dot"),
@@ -112,6 +112,11 @@ def problem_of_id(image_id: str) -> str | None:
         (foreign, f"has one of {_WINDOWS}, which Windows does not allow"),
     )
     return next((fault for found, fault in faults if found), None)
+
+
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Tell whether a name on disk is text: UTF-8, as tables are written."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in os.fspath(name))
 
 
 def printable(text: str | os.PathLike[str]) -> str:

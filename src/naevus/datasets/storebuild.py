@@ -127,12 +127,12 @@ class Build:
     def _rows_to_fill(self) -> RowFile:
         plan = sha256_of(json.dumps(self.settings), *(source.image_id for source in self.sources))
         noted, pixels = self.building / "plan", self.building / "pixels.npy"
-        if pixels.exists() and noted.exists() and noted.read_text() == plan:
+        if pixels.exists() and noted.exists() and noted.read_text(encoding="utf-8") == plan:
             return RowFile.open(pixels)
         shutil.rmtree(self.building, ignore_errors=True)
         self.building.mkdir()
         opened = RowFile.create(pixels, len(self.sources), self.form.shape)
-        noted.write_text(plan)
+        noted.write_text(plan, encoding="utf-8")
         return opened
 
     def _in_parallel(

@@ -253,7 +253,7 @@ def load_config(
     settings: dict[str, Any] = {}
     if path is not None:
         try:
-            settings = tomllib.loads(path.read_text())
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read", "name an existing recipe") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

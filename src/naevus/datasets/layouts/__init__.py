@@ -25,12 +25,13 @@ from naevus.datasets.layouts.groups import apply_groups
 from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.scan import subfolders
 from naevus.datasets.layouts.tables import read_table, tables_in
-from naevus.datasets.records import Dataset, make_table
-from naevus.datasets.sources import images_below
+from naevus.datasets.records import Dataset, Problem, make_table
+from naevus.datasets.sources import images_below, is_text, printable
 from naevus.errors import DataError
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
 
@@ -87,7 +88,17 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
     draft: Draft = module.read(place, chosen)
     apply_groups(draft, place)
     table = make_table(draft.frame, draft.ties)
-    return Dataset(table, root, module.NAME, draft.taxonomy, tuple(draft.problems))
+    problems = (*draft.problems, *_names_that_are_no_text(place))
+    return Dataset(table, root, module.NAME, draft.taxonomy, problems)
+
+
+def _names_that_are_no_text(place: Path) -> Iterator[Problem]:
+    """Yield a problem for each picture whose name no table can hold; readers pass over them."""
+    if place.is_dir():
+        for file in images_below(place).files:
+            if not is_text(file):
+                name = printable(file.relative_to(place))
+                yield Problem("name is not UTF-8", name, "was left out: rename it")
 
 
 def _taxonomy(name: str | None) -> Taxonomy | None:

@@ -13,7 +13,7 @@ from naevus.datasets.layouts.labels import code_of, to_codes
 from naevus.datasets.layouts.pictures import is_mask_folder
 from naevus.datasets.layouts.scan import subfolders
 from naevus.datasets.records import Problem
-from naevus.datasets.sources import ids_of, images_below
+from naevus.datasets.sources import ids_of, images_below, is_text
 
 if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
@@ -79,7 +79,8 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
 
 
 def _pictures(folder: Path) -> list[tuple[str, str]]:
-    return [(path.stem, str(path.absolute())) for path in images_below(folder).files]
+    files = [path for path in images_below(folder).files if is_text(path)]
+    return [(path.stem, str(path.absolute())) for path in files]
 
 
 def _folders(root: Path) -> list[_Folder]:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from naevus.datasets.records import Problem
-from naevus.datasets.sources import ids_of, images_below
+from naevus.datasets.sources import ids_of, images_below, is_text
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -171,5 +171,5 @@ def _stands_alike(wanted: str, chosen: str, found: list[str]) -> bool:
 
 def _below(folder: Path) -> list[str]:
     """Return the paths of the images below a folder, without those in folders of masks."""
-    files = [file.relative_to(folder) for file in images_below(folder).files]
+    files = [file.relative_to(folder) for file in images_below(folder).files if is_text(file)]
     return [str(file) for file in files if not any(map(is_mask_folder, file.parts[:-1]))]

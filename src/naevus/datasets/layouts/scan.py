@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from naevus.datasets.records import Problem
-from naevus.datasets.sources import is_mask_name, mask_owner
+from naevus.datasets.sources import is_mask_name, is_text, mask_owner
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, s
     for name in names:
         stem, dot, suffix = name.rpartition(".")
         if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in PICTURE_SUFFIXES:
+            continue
+        if not is_text(name):  # `load` tells of it
             continue
         image_id = mask_owner(stem) if masks else stem
         if not masks and is_mask_name(stem):

@@ -105,7 +105,7 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     marker = root / _MARKER
     if marker.is_file():
         try:
-            same = json.loads(marker.read_text()) == settings
+            same = json.loads(marker.read_text(encoding="utf-8")) == settings
         except ValueError:
             same = False
         if same:

@@ -105,7 +105,7 @@ def load_plan(path: Path) -> Plan:
         ConfigError: The file cannot be read, is not TOML, or is no plan.
     """
     try:
-        settings = tomllib.loads(path.read_text())
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read", "name an existing plan") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
