@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.sample import SAMPLE_FILE, Sample, compared, sample_views, write_sample
 from naevus.bundles.spec import BundleSpec
 from naevus.taxonomy import ISIC2018
 
@@ -165,6 +166,46 @@ def segmentation_bundle(
     ]
     spec = BundleSpec.model_validate({"segmenter": {"members": members, **settings}})
     return write_bundle(folder, spec, files)
+
+
+def sampled(bundle: Bundle, folder: Path, *, borne: bool = True) -> Bundle:
+    """Write a bundle again with a sample, answered by ONNX's own evaluator.
+
+    Args:
+        bundle: The bundle.
+        folder: Where to.
+        borne: Whether it is said to bear bf16.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    members = bundle.spec.members
+    pixels = np.random.default_rng(5).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    answers = {}
+    for member in members:
+        model = onnx.load(bundle.member_path(member))
+        found = ReferenceEvaluator(model).run(
+            None, {"pixels": sample_views(pixels, member.input_size)}
+        )
+        outputs = dict(zip([each.name for each in model.graph.output], found, strict=True))
+        answers[member.file] = np.ascontiguousarray(compared(outputs)).astype(np.float32)
+    path = folder.parent / f"{folder.name}-{SAMPLE_FILE}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_sample(path, Sample(pixels, answers))
+    sample = {
+        "file": SAMPLE_FILE,
+        "answered_by": "the reference evaluator of onnx",
+        "tolerances": {member.file: {"f32": 0.01, "bf16": 0.1} for member in members},
+    }
+    choices = [
+        {"task": task, "stored": "fp32", "computed": "bf16", "why": "a test says so"}
+        for task in bundle.spec.tasks
+        if borne
+    ]
+    spec = BundleSpec.model_validate(
+        bundle.spec.model_dump() | {"sample": sample, "precision_choices": choices}
+    )
+    files = {member.file: bundle.member_path(member) for member in members}
+    return write_bundle(folder, spec, {**files, SAMPLE_FILE: path})
 
 
 def whole_bundle(folder: Path, **settings: Any) -> Bundle:

@@ -10,12 +10,23 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.cli.engines import engines
-from naevus.inference.engines import EngineName, OnnxRuntimeEngine, OpenVINOEngine, open_engine
+from naevus.errors import ConfigError
+from naevus.inference.engines import (
+    EngineName,
+    OnnxRuntimeEngine,
+    OpenVINOEngine,
+    automatic,
+    open_engine,
+)
+from naevus.inference.engines.automatic import judged_of
 from naevus.inference.engines.survey import DEFAULT, survey
+from naevus.inference.engines.trial import Result, Way
 from tests.onnx_graphs import write_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+ORT = Way("onnxruntime", "f32")
 
 
 def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
@@ -71,6 +82,31 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert found.name in result.output
         assert str(found.version) in result.output
     assert str(tmp_path) in result.output.replace("\n", "")
-    assert not list(tmp_path.iterdir())  # only told, not made
+    for member in ("segmentation-0", "classification-2"):
+        assert f"{member} " in result.output
+    assert "Networks run in openvino" in result.output
+    assert "Instructions: all" in result.output
+    # OpenVINO's ways, and ONNX Runtime.
+    assert len(list(tmp_path.rglob("choice-*.json"))) == 2
+
+
+def test_only_where_nothing_runs_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = typer.Typer()
+    app.command()(engines)
     monkeypatch.setenv("NAEVUS_CACHE", "off")
-    assert "NAEVUS_CACHE=off" in CliRunner().invoke(app, []).output
+
+    def trials(problem: str | None) -> object:
+        return lambda bundle, **_: {
+            way: [Result(said, 0.0, (1.0,) * 3)] * len(judged_of(bundle))
+            for way, said in ((Way("openvino", "f32"), "refused"), (ORT, problem))
+        }
+
+    monkeypatch.setattr(automatic, "trials_of", trials(None))
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    assert "refused" in result.output
+    assert "NAEVUS_CACHE=off" in result.output
+    monkeypatch.setattr(automatic, "trials_of", trials("refused too"))
+    failed = CliRunner().invoke(app, [])
+    assert isinstance(failed.exception, ConfigError)  # exit code 2, see cli.main
+    assert "do not run here" in str(failed.exception)

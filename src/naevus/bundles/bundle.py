@@ -247,6 +247,8 @@ def _check_names(spec: BundleSpec, files: Mapping[str, Path]) -> None:
     reference = spec.classifier and spec.classifier.reference
     if reference and reference not in files:
         raise BundleError(f"reference statistics without a file: {reference}")
+    if spec.sample is not None and spec.sample.file not in files:
+        raise BundleError(f"a sample without a file: {spec.sample.file}")
     try:
         BundleSpec.model_validate(spec.model_dump() | {"files": dict.fromkeys(files, "0" * 64)})
     except ValidationError as error:

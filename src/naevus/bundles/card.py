@@ -170,12 +170,12 @@ def _source(classifier: ClassifierSpec) -> str:
 def _precision(spec: BundleSpec) -> list[str]:
     stored = ", ".join(dict.fromkeys(member.precision for member in spec.members))
     lines = [f"Numbers are stored in {stored}."]
-    if not spec.precision_costs:
+    if not spec.precision_costs and not spec.precision_refusals:
         return [*lines, "What other precisions change was not measured for this bundle."]
     lines += [
         _COSTS,
         "",
-        *costs_table(spec.precision_costs),
+        *costs_table(spec.precision_costs, spec.precision_refusals),
     ]
     if spec.precision_choices:
         lines.append("")

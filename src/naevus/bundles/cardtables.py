@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         ClassFigures,
         Figure,
         PrecisionCost,
+        PrecisionRefusal,
         ScoreSpec,
         SubgroupFigures,
     )
@@ -92,9 +93,11 @@ def sets_table(sets: ConformalSpec) -> list[str]:
     return _table(("class", "least probability", "lesions"), rows)
 
 
-def costs_table(costs: Iterable[PrecisionCost]) -> list[str]:
-    """Return what each precision changes."""
-    rows = [
+def costs_table(
+    costs: Iterable[PrecisionCost], refusals: Iterable[PrecisionRefusal] = ()
+) -> list[str]:
+    """Return what each precision changes, and which did not run."""
+    rows: list[tuple[str, ...]] = [
         (
             cost.task,
             f"{cost.stored}, {cost.computed}",
@@ -107,6 +110,15 @@ def costs_table(costs: Iterable[PrecisionCost]) -> list[str]:
             cost.networks,
         )
         for cost in costs
+    ]
+    rows += [
+        (
+            refused.task,
+            f"{refused.stored}, {refused.computed}",
+            f"did not run on the machine that measured: {refused.problem}",
+            *[""] * 6,
+        )
+        for refused in refusals
     ]
     header = ("task", "stored, computed", "score", "fp32, f32", "points", "95 % interval")
     return _table((*header, "answers changed", "pictures", "by"), rows)

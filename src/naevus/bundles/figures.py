@@ -122,6 +122,22 @@ class PrecisionCost(Section):
     groups: Count
 
 
+class PrecisionRefusal(Section):
+    """A precision whose cost could not be measured, for networks did not run in it there.
+
+    Attributes:
+        task: Which networks.
+        stored: How their numbers were stored.
+        computed: What they were to be computed in.
+        problem: What happened.
+    """
+
+    task: Task
+    stored: Precision
+    computed: Computed
+    problem: str = Field(min_length=1)
+
+
 class PrecisionChoice(Section):
     """Which of the measured precisions is recommended, by a rule.
 

@@ -11,6 +11,7 @@ from naevus.bundles.figures import (
     ClassFigures,
     PrecisionChoice,
     PrecisionCost,
+    PrecisionRefusal,
     ScoreSpec,
     SubgroupFigures,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ConformalSpec",
     "Member",
     "Precision",
+    "SampleSpec",
     "SegmenterSpec",
     "Task",
     "TrainingData",
@@ -184,6 +186,21 @@ class ClassifierSpec(Section):
         return {one.code: one.name for one in known.diagnoses} if known else {}
 
 
+class SampleSpec(Section):
+    """By what engines are judged before they are trusted (`bundles.sample`).
+
+    Attributes:
+        file: The drawn picture, and what the networks say of it.
+        answered_by: What gave these answers.
+        tolerances: By the member's file, how far an engine's answers may be from them, for each
+            precision that was measured.
+    """
+
+    file: FileName
+    answered_by: str = Field(min_length=1)
+    tolerances: dict[FileName, dict[Computed, Positive]]
+
+
 class TrainingData(Section):
     """What networks learnt from.
 
@@ -213,9 +230,11 @@ class BundleSpec(Section):
         by_class: Figures of each diagnosis.
         subgroups: Figures by sex, age and the like, where the data tells them.
         precision_costs: What other precisions than 32 bits change, where that was measured.
+        precision_refusals: Which of them did not run on the machine that measured.
         precision_choices: Which precision is recommended for each task, by these.
         limits: What is known not to have been tried, in sentences for the model card.
         provenance: Where the bundle comes from; printed on the model card.
+        sample: By what engines are judged before they are trusted, where that is there.
         files: SHA-256 of every other file of the folder, by name.
     """
 
@@ -228,9 +247,11 @@ class BundleSpec(Section):
     by_class: tuple[ClassFigures, ...] = ()
     subgroups: tuple[SubgroupFigures, ...] = ()
     precision_costs: tuple[PrecisionCost, ...] = ()
+    precision_refusals: tuple[PrecisionRefusal, ...] = ()
     precision_choices: tuple[PrecisionChoice, ...] = ()
     limits: tuple[str, ...] = ()
     provenance: dict[str, str | int | float] = Field(default_factory=dict)
+    sample: SampleSpec | None = None
     files: dict[FileName, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -292,7 +313,18 @@ def parse_manifest(content: bytes, where: str) -> BundleSpec:
     reference = spec.classifier and spec.classifier.reference
     if reference and reference not in spec.files:
         raise BundleError(f"{where}: reference {reference} has no hash", EXPORT_AGAIN)
+    _check_sample(spec, where)
     return spec
+
+
+def _check_sample(spec: BundleSpec, where: str) -> None:
+    if spec.sample is None:
+        return
+    if spec.sample.file not in spec.files:
+        raise BundleError(f"{where}: sample {spec.sample.file} has no hash", EXPORT_AGAIN)
+    for member in spec.members:
+        if "f32" not in spec.sample.tolerances.get(member.file, {}):
+            raise BundleError(f"{where}: member {member.file} has no tolerance", EXPORT_AGAIN)
 
 
 _FILE_NAME: TypeAdapter[str] = TypeAdapter(FileName)

@@ -128,6 +128,10 @@ def _tell(spec: BundleSpec) -> None:
         f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
         for choice in spec.precision_choices
     ]
+    lines += [
+        f"{each.task}: {each.stored}, {each.computed}: does not run here: {each.problem}"
+        for each in spec.precision_refusals
+    ]
     console.print("\n".join(lines))
 
 

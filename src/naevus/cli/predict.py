@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from naevus.cli.console import console, progress
+from naevus.cli.console import console, errors, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, ImageType, tell_types
 from naevus.errors import ConfigError
 
@@ -70,12 +70,15 @@ def predict(
     decision: Annotated[
         Decision, typer.Option(help="Probabilities in the submission: balanced or natural.")
     ] = "balanced",
-    engine: Annotated[Engine, typer.Option(help="What runs the networks.")] = "openvino",
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="What runs the networks; by default what is best here."),
+    ] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(
-            help="What the networks compute in; by default what the bundle was measured to bear "
-            "and this processor has (see naevus engines)."
+            help="What the networks compute in; by default what is best here, which is tried once "
+            "(see naevus engines)."
         ),
     ] = None,
     threads: Annotated[
@@ -99,6 +102,7 @@ def predict(
     from naevus.inference import inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
+    from naevus.inference.outfolder import OutFolder
     from naevus.io.parallel import cpu_count
 
     if part is not None and split is None:
@@ -135,6 +139,8 @@ def predict(
         threads=threads,
         precision=precision,
         streams=streams_for(len(sources), threads or cpu_count()),
+        choice=OutFolder(out).choice() if engine is None and precision is None else None,
+        say=errors.print,
     )
     from naevus.inference import batch
 

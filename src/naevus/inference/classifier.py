@@ -14,6 +14,7 @@ from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
+from naevus.inference.engines import instructions
 from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
 from naevus.inference.finite import faults_of, refuse_faults, silenced
 from naevus.inference.members import (
@@ -120,7 +121,12 @@ class Classifier:
         self.bundles = as_sequence(bundles)
         check_together(self.bundles, "classification")
         self.views = views_named(views)
-        self._choices = {"views": views, "engine": engine, "precision": precision}
+        self._choices = {
+            "views": views,
+            "engine": engine,
+            "precision": precision,
+            "instructions": instructions.limit(),
+        }
         pairs = [(bundle, each) for bundle in self.bundles for each in bundle.classifier.members]
         self._trained = [
             Trained(_corrected(member, bundle.classifier), bundle.classifier.temperature)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from naevus.errors import NaevusError
 from naevus.files import flush, sha256_of, sweep, write_json, write_list
+from naevus.inference.engines.automatic import Choice
+from naevus.inference.engines.engine import EngineName, Precision
 from naevus.inference.prediction import Refused
 from naevus.inference.table import ids_of_table, read_part
 
@@ -128,6 +130,19 @@ class OutFolder:
                 _ANOTHER_OUT,
             )
 
+    def choice(self) -> Choice | None:
+        """Return how the networks of an earlier job are run, which goes on here; None: of none."""
+        try:
+            settings = json.loads((self.root / SETTINGS).read_bytes())
+            parts = [settings[name] for name in ("segmenter", "classifier")]
+            (engine,) = {part["engine"] for part in parts if part}
+            (limit,) = {part["instructions"] for part in parts if part}
+            one, other = (_precision(part["precision"] if part else "f32") for part in parts)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # `claim` tells what is wrong with it
+        known = engine in get_args(EngineName)
+        return Choice(engine, one, other, limit, "as the job began") if known else None
+
     def sweep(self) -> None:
         """Remove what a killed job left half-written; call it with the lock held."""
         parts = self.part("").parent
@@ -224,6 +239,12 @@ class OutFolder:
     def write_refused(self, refused: Sequence[Refused]) -> None:
         """Write the list of unusable pictures, or take an old one away where there are none."""
         write_list(self.refused, Refused._fields, refused)
+
+
+def _precision(name: str) -> Precision:
+    if name not in get_args(Precision):
+        raise ValueError(name)
+    return cast("Precision", name)
 
 
 def mask_file(folder: Path, image_id: str) -> Path:

@@ -220,7 +220,7 @@ def load(
     bundle: Path | str | Sequence[Path | str] | None = None,
     *,
     views: ViewSet = "none",
-    engine: EngineName = "openvino",
+    engine: EngineName | None = None,
     precision: Precision | None = None,
     threads: int | None = None,
     streams: int = 1,
@@ -232,9 +232,12 @@ def load(
         bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
             or a list of those, for both tasks or to be averaged. None: the built-in one.
         views: The views every picture is seen in: ``none``, ``flips`` (4) or ``dihedral`` (8).
-        engine: What runs the networks: ``openvino`` or ``onnxruntime``.
-        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it. None: bf16
-            where that is so and the bundle was measured to lose next to nothing by it.
+        engine: What runs the networks: ``openvino`` or ``onnxruntime``. None: what is best here. It
+            is tried once for a machine and bundle, for up to 15 s, by the answers to the bundle's
+            sample, and the verdict is kept in the user's cache; where nothing can be kept it is
+            OpenVINO in f32. The logger ``naevus`` tells what came of it.
+        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it. None: what
+            is best, in the same way.
         threads: How many are used; None: as many as this process has processors.
         streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
             pictures as many as threads are faster.
@@ -246,7 +249,8 @@ def load(
 
     Raises:
         BundleError: A bundle is absent, damaged or of another schema, or none is built in.
-        ConfigError: The bundles do not go together, or a setting is impossible here.
+        ConfigError: The bundles do not go together, what is named does not run here, or a setting
+            is impossible.
 
     Examples:
         >>> predictor = load(["bundle"], threads=1)

@@ -14,6 +14,7 @@ import numpy as np
 from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
+from naevus.inference.engines import instructions
 from naevus.inference.ensemble import check_together, mean
 from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.members import (
@@ -87,7 +88,12 @@ class Segmenter:
         self.bundles = as_sequence(bundles)
         check_together(self.bundles, "segmentation")
         self._views = views_named(views)
-        self._choices = {"views": views, "engine": engine, "precision": precision}
+        self._choices = {
+            "views": views,
+            "engine": engine,
+            "precision": precision,
+            "instructions": instructions.limit(),
+        }
         self.members = open_members(
             (
                 (bundle, member, _squashed(bundle, member))

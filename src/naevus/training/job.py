@@ -11,6 +11,7 @@ import torch
 
 from naevus import __version__
 from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.folds import inner_split
 from naevus.datasets.pixelstore import Form, PixelStore, Source
@@ -24,6 +25,7 @@ from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
 from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx
+from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.export.squares import squares
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.memory import kept_memory
@@ -230,9 +232,14 @@ def export_fold(
         "training pictures": len(learning.training.ids),
     }
     does = task_entry(config, [member], codes)
-    spec = BundleSpec.model_validate({**does, "provenance": provenance})
-    bundle = write_bundle(run.bundle_folder(fold), spec, {"network.onnx": graph})
-    graph.unlink()
+    place = graph.with_name(SAMPLE_FILE)
+    shipped = Shipped(config.task, graph, network, config.input_size)
+    sample = sample_entry([shipped], place)
+    spec = BundleSpec.model_validate({**does, **sample, "provenance": provenance})
+    files = {"network.onnx": graph, place.name: place}
+    bundle = write_bundle(run.bundle_folder(fold), spec, files)
+    for path in files.values():
+        path.unlink()
     return bundle
 
 

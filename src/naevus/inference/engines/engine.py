@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from weakref import WeakSet
 
-from naevus.errors import BundleError, NaevusError
+from naevus.errors import BundleError, ConfigError, NaevusError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,4 +93,17 @@ def unusable(path: Path, problem: str) -> BundleError:
     line = " ".join(problem.split())
     return BundleError(
         f"{path}: not a usable graph ({line[:300]})", "export the bundle again from its run"
+    )
+
+
+def unable(path: Path, engine: EngineName, precision: Precision, problem: str) -> ConfigError:
+    """Return the error for a graph that an engine cannot run here, its problem in one line."""
+    line = " ".join(problem.split())
+    others = [each for each in ("openvino", "onnxruntime") if each != engine]
+    choice = "f32, or " if precision != "f32" else ""
+    return ConfigError(
+        f"{path.name} does not run here by {engine} in {precision} ({line[-300:]})",
+        f"choose {choice}the engine {others[0]} (pip install 'naevus[onnxruntime]')"
+        if engine == "openvino"
+        else f"choose {choice}the engine {others[0]}",
     )

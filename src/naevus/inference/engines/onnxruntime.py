@@ -15,6 +15,7 @@ from naevus.inference.engines.engine import (
     refuse_forked,
     unusable,
 )
+from naevus.inference.engines.graphfile import check_graph
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ class OnnxRuntimeEngine:
                 f"ONNX Runtime does not compute in {precision} here",
                 "choose f32, or the engine openvino",
             )
+        content = graph_bytes(path)
+        check_graph(path, content)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or cpu_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(
-                graph_bytes(path),
+                content,
                 options,
                 providers=providers(onnxruntime.get_available_providers()),
             )

@@ -20,8 +20,11 @@ from naevus.inference.engines.engine import (
     graph_bytes,
     keep_in_forks,
     refuse_forked,
+    unable,
     unusable,
 )
+from naevus.inference.engines.graphfile import check_graph
+from naevus.inference.engines.instructions import limit
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class OpenVINOEngine:
 
     Raises:
         BundleError: The file is no such graph.
-        ConfigError: The processor does not compute in that precision.
+        ConfigError: The processor does not compute in that precision, or the graph not in it.
     """
 
     def __init__(
@@ -166,11 +169,13 @@ def precisions() -> tuple[Precision, ...]:
 def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     """Compile a graph, or take what an earlier start compiled."""
     content = graph_bytes(path)
+    check_graph(path, content)  # before the cache is asked, which would answer all the same
     disk = CompiledCache.of_user()
     key = sha256_of(
         import_openvino().__version__,
         core().get_property("CPU", "FULL_DEVICE_NAME"),
         *capabilities(),
+        str(limit()),
         settings["INFERENCE_PRECISION_HINT"],
         CompiledCache.digest(content).hex(),
     )
@@ -183,9 +188,12 @@ def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     try:
         model = core().read_model(content)
         _check(path, model)
-        compiled = core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise unusable(path, str(error)) from error
+    try:
+        compiled = core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise unable(path, "openvino", settings["INFERENCE_PRECISION_HINT"], str(error)) from error
     if disk is not None:
         disk.store(key, _exported(compiled))
     return compiled

@@ -43,7 +43,7 @@ def survey() -> tuple[Found, ...]:
 def _openvino() -> Found:
     computes = precisions()
     bf16 = (
-        "bf16 where the bundle was measured to bear it, else f32; --precision says otherwise"
+        "f32, or bf16 where a bundle was measured to bear it and that is tried to be faster"
         if "bf16" in computes
         else "f32: this processor has no instructions for bf16"
     )
@@ -70,6 +70,6 @@ def _onnxruntime() -> Found:
     why = (
         "Runs on the GPU: name it with --engine onnxruntime."
         if CUDA in available
-        else "No CUDA here, and on a CPU about as fast as OpenVINO in f32: taken where it is named."
+        else "No CUDA here, and on a CPU slower than OpenVINO: taken where that fails, or by name."
     )
     return Found("onnxruntime", onnxruntime.__version__, devices, ("f32",), chosen=False, why=why)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 import pandas as pd
 
-from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost
+from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost, PrecisionRefusal
 from naevus.bundles.section import Computed, Precision, Task
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import combined, taxonomy_of
+from naevus.inference.engines.automatic import PATIENCE_S, passed_over
 from naevus.inference.engines.openvino import precisions
+from naevus.inference.engines.trial import Judged, Way, tried
 from naevus.training.export.heldout import REFERENCE, Variant, heldout_answers
 
 if TYPE_CHECKING:
@@ -40,13 +42,19 @@ def variants() -> tuple[Variant, ...]:
     return (REFERENCE, *(Variant(*pair) for pair in pairs if pair != REFERENCE))
 
 
-def measured(
-    runs: Sequence[Sequence[Measuring]], step: Callable[[], None]
-) -> tuple[PrecisionCost, ...]:
+class Measured(NamedTuple):
+    """What precisions cost, and which did not run."""
+
+    costs: tuple[PrecisionCost, ...]
+    refusals: tuple[PrecisionRefusal, ...]
+
+
+def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> Measured:
     """Measure every precision of networks of one task on all that each of them held out.
 
     Pictures are answered by the one network of each run that never saw them, those of several runs
-    as one; the differences between two precisions are paired by picture and drawn by group.
+    as one; the differences between two precisions are paired by picture and drawn by group. A
+    precision that a network does not run in here is tried in a process of its own, and left out.
 
     Args:
         runs: For each run that answers, networks with held-out pictures, each of other folds; one
@@ -57,12 +65,17 @@ def measured(
         DataError: Masks are to be judged, and the data set is not there.
         ConfigError: NNCF is not installed.
     """
-    joined: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in variants()}
+    problems = {variant: _problem(runs, variant) for variant in variants()}
+    joined: dict[Variant, list[pd.DataFrame]] = {
+        variant: [] for variant, problem in problems.items() if problem is None
+    }
     for members in runs:
         tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in joined}
         for each in members:
             for variant, found in tables.items():
                 found.append(heldout_answers(each, variant))
+                step()
+            for _ in range(len(problems) - len(joined)):
                 step()
         for variant, found in tables.items():
             joined[variant].append(pd.concat(found, ignore_index=True))
@@ -73,11 +86,38 @@ def measured(
     }
     reference = whole.pop(REFERENCE)
     networks = _networks([[each.graphs.member.origin for each in members] for members in runs])
-    return tuple(
+    costs = tuple(
         cost
         for variant, table in whole.items()
         for cost in _costs(task, variant, networks, reference, table)
     )
+    refusals = tuple(
+        PrecisionRefusal(task=task, **variant._asdict(), problem=problem)
+        for variant, problem in problems.items()
+        if problem is not None
+    )
+    return Measured(costs, refusals)
+
+
+def _problem(runs: Sequence[Sequence[Measuring]], variant: Variant) -> str | None:
+    """Return why networks do not run so here; None where they do, or run in f32."""
+    if variant.computed == "f32":
+        return None
+    graphs = [each.graphs for members in runs for each in members]
+    networks = [
+        Judged(
+            each.member.config.task,
+            str(each.path(variant.stored)),
+            each.member.config.input_size,
+            None,
+            {},
+        )
+        for each in graphs
+    ]
+    way = Way("openvino", variant.computed)
+    patience = PATIENCE_S * len(networks)
+    found = tried([way], networks, limit_s=patience, patience_s=patience, rounds=0)
+    return passed_over(found).get(way)
 
 
 def choose(

@@ -8,8 +8,10 @@ import logging
 import warnings
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
@@ -121,7 +123,7 @@ def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bo
     chance = torch.Generator().manual_seed(0)
     side = (1, input_size, input_size, 3)
     pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
-    with _evaluating(network), torch.no_grad(), _watched(stages) as maps:
+    with evaluating(network), torch.no_grad(), _watched(stages) as maps:
         features = classifier.features(network.prepared(pixels.to(network.scale.device)))
         pooled = classifier.pool(features)
     widths = [stage["num_chs"] for stage in told]
@@ -156,7 +158,7 @@ def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
     if isinstance(network.network, Classifier):
         graph = explained = Explained(network, input_size)
         outputs = explained.outputs
-    with _evaluating(graph), _quiet():
+    with evaluating(graph), _quiet():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -168,7 +170,52 @@ def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
             verbose=False,
         )
     assert program is not None
-    write_onnx(program.model_proto, path)
+    model = program.model_proto
+    scale_by_number(model)
+    write_onnx(model, path)
+
+
+def scale_by_number(model: onnx.ModelProto) -> None:
+    """Let a graph's maps be resized by how many times they grow, where torch gives their new size.
+
+    The size is put together from the batch's when the graph runs, and what OpenVINO makes of that
+    fails on processors without AVX. A fixed scale is also a little faster.
+    """
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in model.graph.value_info
+    }
+    for node in model.graph.node:
+        if node.op_type != "Resize" or len(node.input) != 4:
+            continue
+        before, after = (shapes.get(name, []) for name in (node.input[0], node.output[0]))
+        if len(before) != 4 or len(after) != 4 or not all((*before[1:], *after[1:])):
+            continue
+        scales = [1.0, *(new / old for new, old in zip(after[1:], before[1:], strict=True))]
+        name = f"{node.output[0]}_scales"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(scales, np.float32), name))
+        del node.input[2:]
+        node.input.append(name)
+    _drop_unused(model.graph)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out the layers and weights that nothing uses any more."""
+    results = {value.name for value in graph.output}
+    while True:
+        used = results.union(*(node.input for node in graph.node))
+        kept = [node for node in graph.node if used.intersection(node.output)]
+        if len(kept) == len(graph.node):
+            break
+        del graph.node[:]
+        graph.node.extend(kept)
+    weights = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+    there = used.union(results)
+    values = [value for value in graph.value_info if value.name in there]
+    del graph.value_info[:]
+    graph.value_info.extend(values)
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -205,7 +252,8 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Have a network in its evaluation mode while the block runs."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

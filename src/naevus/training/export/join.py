@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.reference import REFERENCE_FILE
+from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import RunError
 from naevus.inference.offset import cell_offset
@@ -21,6 +22,7 @@ from naevus.training.export.entries import stored_entry, task_entry
 from naevus.training.export.heldout import Measuring, Variant, heldout_answers
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
+from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.export.squares import squares
 from naevus.training.export.stored import StoredGraphs
 from naevus.training.selection import dataset_of
@@ -138,6 +140,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
     to_measure = [judges(part) if wishes.measure else [] for part in parts]
     steps = _Steps(told.step, parts, to_measure)
     says, files = about(runs), dict[str, Path]()
+    shipped: list[Shipped] = []
     with tempfile.TemporaryDirectory() as temporary:
         for part, chosen in zip(parts, to_measure, strict=True):
             folder = Path(temporary) / part.task
@@ -166,6 +169,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 entries.append(
                     stored_entry(each.member, name, precision, **_measured(each, pixels))
                 )
+                shipped.append(_shipped(each.member, files[name], precision, costs))
                 steps.one()
             classes = part.members[0].classes
             add(says, task_entry(part.members[0].config, entries, classes))
@@ -174,7 +178,22 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 add(says, reference_entry(graphs, part.sources, precision, place))
                 files |= {place.name: place} if place.exists() else {}
                 steps.one()
+        place = Path(temporary) / SAMPLE_FILE
+        add(says, sample_entry(shipped, place))
+        files[place.name] = place
         return write_bundle(out, BundleSpec.model_validate(says), files)
+
+
+def _shipped(
+    member: TrainedMember, graph: Path, stored: Precision, costs: Mapping[str, Any]
+) -> Shipped:
+    """Return a member as it is in the bundle, with what it was measured to bear."""
+    choices: Sequence[PrecisionChoice] = costs.get("precision_choices", ())
+    computed = tuple(
+        each.computed for each in choices if each.stored == stored and each.computed != "f32"
+    )
+    config = member.config
+    return Shipped(config.task, graph, member.network, config.input_size, stored, computed)
 
 
 class _Steps:
@@ -274,9 +293,10 @@ def _costs(
     if not graphs:
         return {}
     runs = [[_measuring(part, each, wishes) for each in some] for some in graphs]
-    costs = measured(runs, steps.one)
+    costs, refusals = measured(runs, steps.one)
     return {
         "precision_costs": list(costs),
+        "precision_refusals": list(refusals),
         "precision_choices": [choose(costs, part.task, stored=wishes.precision)],
     }
 

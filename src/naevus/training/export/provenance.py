@@ -63,6 +63,7 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
         "scores": [],
         "precision_costs": [],
         "precision_choices": [],
+        "precision_refusals": [],
     }
 
 

@@ -1,0 +1,143 @@
+"""A small drawn picture and what a bundle's networks say of it: by that engines are judged."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from naevus.bundles.spec import EXPORT_AGAIN
+from naevus.errors import BundleError
+from naevus.files import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from naevus.bundles.section import Computed, Precision
+
+SAMPLE_FILE: Final = "sample.npz"
+"""What bundles call the file; ``sample.file`` names it."""
+LARGEST: Final = 4 * 1024**2
+"""Most bytes of a file that is read, and of all its arrays."""
+STEP: Final = 8
+"""Of a segmenter's logits every so many pixels, down and to the right, are kept."""
+_FLOORS: Final[dict[tuple[bool, Computed], float]] = {
+    (False, "f32"): 0.005,
+    (False, "bf16"): 0.03,
+    (True, "f32"): 0.03,
+    (True, "bf16"): 0.05,
+}
+"""The least tolerance, by whether numbers are stored in 8 bits and by what is computed in."""
+_PIXELS: Final = "pixels"
+_DAMAGE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class Sample(NamedTuple):
+    """A drawn picture, and what networks say of it in the views of `sample_views`.
+
+    Attributes:
+        pixels: S x S x 3, uint8.
+        answers: By the member's file, what `compared` takes of its outputs: 8 x C logits of a
+            classifier, 8 x h x w of a segmenter.
+    """
+
+    pixels: NDArray[np.uint8]
+    answers: Mapping[str, NDArray[np.float32]]
+
+
+def sample_views(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return the picture at a network's size, flipped and turned: 8 x size x size x 3.
+
+    Pixels are only picked, never mixed: every machine makes the same numbers.
+    """
+    picked = (np.arange(size) * len(pixels)) // size
+    square = pixels[picked][:, picked]
+    turned = [np.rot90(square, times) for times in range(4)]
+    return np.ascontiguousarray([view for one in turned for view in (one, one[:, ::-1])])
+
+
+def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what of a network's outputs is compared: logits, of a segmenter every `STEP`th."""
+    if "logits" in outputs:
+        return outputs["logits"]
+    return outputs["logit"][:, ::STEP, ::STEP]
+
+
+def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Return how far an answer is from the reference: infinitely where it is no finite number.
+
+    It is the root of the mean squared difference, as a share of the reference's own spread.
+    """
+    if answer.shape != reference.shape or not np.isfinite(answer).all():
+        return float("inf")
+    right = reference.astype(np.float64)
+    error = np.sqrt(np.mean(np.square(answer - right)))
+    return float(error / max(right.std(), 1e-6))
+
+
+def tolerance(measured: float, stored: Precision, computed: Computed) -> float:
+    """Return how far answers may be from the reference: twice what was measured, or a floor.
+
+    Args:
+        measured: The largest distance that was seen.
+        stored: How the network's numbers are stored.
+        computed: What was computed in.
+    """
+    return max(2 * measured, _FLOORS[stored == "int8", computed])
+
+
+def write_sample(path: Path, sample: Sample) -> None:
+    """Write a sample; the same one gives the same bytes.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
+    content = io.BytesIO()
+    arrays: dict[str, NDArray[Any]] = {_PIXELS: sample.pixels, **sample.answers}
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def read_sample(path: Path, files: Mapping[str, int]) -> Sample:
+    """Read what `write_sample` wrote.
+
+    Args:
+        path: The file.
+        files: The members' files, and the side of the square that each sees.
+
+    Raises:
+        BundleError: It is absent, too large or damaged, or lacks a member.
+    """
+    try:
+        with zipfile.ZipFile(path) as stored:
+            size = sum(entry.file_size for entry in stored.infolist())
+        if max(size, path.stat().st_size) > LARGEST:
+            raise ValueError(f"more than {LARGEST // 1024**2} MB")
+        with np.load(path, allow_pickle=False) as arrays:
+            pixels = arrays[_PIXELS]
+            answers = {name: arrays[name] for name in files}
+    except _DAMAGE as error:
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BundleError(f"{path}: no usable sample ({problem})", EXPORT_AGAIN) from error
+    square = pixels.ndim == 3 and pixels.shape[0] == pixels.shape[1] and pixels.shape[2] == 3
+    if pixels.dtype != np.uint8 or not square or not pixels.size:
+        raise BundleError(f"{path}: no usable sample (its pixels are no square)", EXPORT_AGAIN)
+    for name, values in answers.items():
+        if values.dtype != np.float32 or len(values) != 8 or not np.isfinite(values).all():
+            raise BundleError(f"{path}: no usable sample (of {name})", EXPORT_AGAIN)
+    return Sample(pixels, answers)

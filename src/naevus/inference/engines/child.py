@@ -1,0 +1,106 @@
+"""The process in which a way of running networks is tried: what it breaks, it breaks alone.
+
+It reads a `Task` from its standard input, loads the networks, lets them answer the bundle's sample
+and tells how far they are from what is right. Then, for every further line, it runs them all once
+and tells how long each took. One JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+import numpy as np
+
+from naevus.bundles.sample import compared, distance, read_sample, sample_views
+from naevus.errors import NaevusError
+from naevus.inference.engines.choice import open_engine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from naevus.inference.engines.engine import Engine, EngineName, Precision
+
+
+class Network(NamedTuple):
+    """A network to be tried.
+
+    Attributes:
+        path: Its graph.
+        size: Side of the square it sees, pixels.
+        sample: The bundle's sample; None where it has none: then answers must only be numbers.
+        precision: What it is to compute in.
+    """
+
+    path: str
+    size: int
+    sample: str | None
+    precision: Precision
+
+
+class Task(NamedTuple):
+    """What is tried: networks, and by which engine."""
+
+    engine: EngineName
+    networks: tuple[Network, ...]
+
+
+class Told(NamedTuple):
+    """What came of one network: how far its answers are off, or what went wrong."""
+
+    distance: float | None
+    problem: str | None
+
+
+def main() -> None:
+    """Try what the standard input asks for, until it ends."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
+        os.dup2(2, 1)  # what libraries print is not for the parent
+        given = json.loads(sys.stdin.readline())
+        task = Task(given["engine"], tuple(Network(*each) for each in given["networks"]))
+        loaded = [_opened(task.engine, network) for network in task.networks]
+        _say(told, [each[0]._asdict() for each in loaded])
+        runs = [each[1:] for each in loaded]
+        for _ in sys.stdin:
+            _say(told, [_seconds(*each) for each in runs])
+
+
+def _say(told: TextIO, what: Any) -> None:
+    told.write(json.dumps(what) + "\n")
+    told.flush()
+
+
+def _opened(
+    engine: EngineName, network: Network
+) -> tuple[Told, Engine | None, NDArray[np.uint8] | None]:
+    path = Path(network.path)
+    reference = None
+    try:
+        if network.sample is None:
+            pixels = np.linspace(0, 255, network.size**2 * 3).astype(np.uint8)
+            batch = sample_views(pixels.reshape(network.size, network.size, 3), network.size)
+        else:
+            sample = read_sample(Path(network.sample), {path.name: network.size})
+            batch = sample_views(sample.pixels, network.size)
+            reference = sample.answers[path.name]
+        # One thread: what is measured then does not hang on how many are free just now.
+        opened = open_engine(path, engine, 1, precision=network.precision)
+        answer = compared(opened.run(batch))
+    except NaevusError as error:
+        return Told(None, str(error)), None, None
+    off = distance(answer, answer if reference is None else reference)
+    if np.isinf(off):
+        return Told(None, "answers that are no numbers, or of another shape"), None, None
+    return Told(off, None), opened, batch
+
+
+def _seconds(opened: Engine | None, batch: NDArray[np.uint8] | None) -> float | None:
+    if opened is None or batch is None:
+        return None
+    start = time.perf_counter()
+    opened.run(batch)
+    return time.perf_counter() - start

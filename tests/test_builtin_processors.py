@@ -1,0 +1,113 @@
+"""The networks that come with naevus, on every kind of processor that this one can pass for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from naevus.datasets.synthetic.photograph import draw_lesion
+from naevus.inference.engines import instructions
+from naevus.inference.engines.cache import SWITCH
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What a limit needs of the processor, as Linux tells it.
+LIMITS = {
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "AVX2_VNNI": "avx_vnni",
+    "AVX512_CORE": "avx512bw",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_BF16": "avx512_bf16",
+    "AVX512_CORE_FP16": "avx512_fp16",
+    "AVX512_CORE_AMX": "amx_tile",
+}
+ANSWER = """
+import json, sys, naevus
+one = naevus.load()(sys.argv[1])
+mask = round(float(one.mask.mean()), 3)
+print(json.dumps([one.diagnosis, mask, list(one.probabilities.values())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "drawn.png"
+    Image.fromarray(draw_lesion("MEL", 3, 256)[0]).save(path)
+    return path
+
+
+def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    known = {name: value for name, value in os.environ.items() if name != instructions.SWITCH}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=known | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def answer(picture: Path, **variables: str) -> Any:
+    done = run(["-c", ANSWER, str(picture)], **variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def usual(picture: Path) -> Any:
+    """The answer with all instructions, in f32."""
+    return answer(picture, **{SWITCH: "off"})
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_every_kind_of_processor_gives_the_same_answer(
+    picture: Path, usual: Any, limit: str
+) -> None:
+    _, able = instructions.processor()
+    if LIMITS[limit] not in able:
+        pytest.skip(f"this processor cannot pass for one with {limit}")
+    diagnosis, mask, probabilities = answer(picture, **{SWITCH: "off", instructions.SWITCH: limit})
+    assert diagnosis == usual[0]
+    assert mask == pytest.approx(usual[1], abs=0.01)
+    # Where there are no instructions for 8 bits (AVX), roundings differ; else nothing does.
+    assert probabilities == pytest.approx(usual[2], abs=0.15 if limit == "AVX" else 0.001)
+
+
+def test_where_openvino_answers_wrongly_onnx_runtime_answers(picture: Path, usual: Any) -> None:
+    """Held to SSE 4.1, OpenVINO resizes the segmenter's maps wrongly, without a word."""
+    _, able = instructions.processor()
+    if "sse4_1" not in able:
+        pytest.skip("this is no such processor")
+    diagnosis, mask, probabilities = answer(
+        picture, **{SWITCH: "off", instructions.SWITCH: "SSE41"}
+    )
+    assert diagnosis == usual[0]
+    assert mask == pytest.approx(usual[1], abs=0.01)
+    assert probabilities == pytest.approx(usual[2], abs=0.15)
+
+
+def test_by_default_the_command_answers_and_goes_on_as_it_began(
+    picture: Path, usual: Any, tmp_path: Path
+) -> None:
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), SWITCH: ""}
+    out = tmp_path / "out"
+    command = ["-m", "naevus", "predict", str(picture), "--out", str(out)]
+    done = run(command, **cache)
+    assert done.returncode == 0, done.stderr
+    assert "Trying how networks run best here" in done.stderr
+    assert "Networks run in" in done.stderr
+    assert usual[0] in done.stdout
+    settings = json.loads((out / "predict.json").read_bytes())
+    # A job that goes on takes what is stored, whatever would be chosen now.
+    again = run(command, **{SWITCH: "off"})
+    assert again.returncode == 0, again.stderr
+    assert json.loads((out / "predict.json").read_bytes()) == settings
