@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from naevus.cli.check import check
@@ -19,6 +20,7 @@ from naevus.datasets.audit.copies import LARGEST_MERGE
 from naevus.datasets.audit.duplicates import components, find_duplicates, look_at
 from naevus.datasets.audit.registration import correlation, detail_of
 from naevus.datasets.records import Dataset, Problem, make_table
+from naevus.flags import FLAGS
 from naevus.images.geometry import resize, view
 from naevus.images.read import Limits, read, write_png
 
@@ -113,6 +115,20 @@ def test_unusable_files(made: Maker) -> None:
     assert found.errors == 4
     small = made.audit(limits=Limits(pixels=1000))
     assert small.errors == 10
+
+
+def test_files_that_are_read_with_a_doubt(made: Maker) -> None:
+    path = made.add("doubtful")
+    pixels = Image.open(path).convert("RGB")
+    pixels.save(path, "JPEG", quality=90)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes(range(1, 99)) + content[-2:])
+    path = made.add("frames")
+    pixels.save(path, "TIFF", save_all=True, append_images=[pixels])
+    found = made.audit().findings
+    told = {f.subject: f.detail for f in found if f.kind == "doubtful picture"}
+    assert told == {"doubtful": FLAGS["damaged"], "frames": FLAGS["first_frame"]}
+    assert {f.severity for f in found if f.kind == "doubtful picture"} == {"warning"}
 
 
 def test_layout_problems(made: Maker) -> None:

@@ -595,6 +595,7 @@ def test_pixels_in_flight_are_bounded_over_all_threads(monkeypatch: pytest.Monke
     image = ImageBytes("one.png", buffer.getvalue())
     room = _Room(2 * HEIGHT * WIDTH + 1)
     monkeypatch.setattr("naevus.images.read._IN_FLIGHT", room)
+    monkeypatch.setattr("naevus.images.read.SMALL", 0)
     loading, most, guard = 0, 0, threading.Lock()
     load = decoders.load
 

@@ -105,6 +105,18 @@ def format_of(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
+def has_several_scans(image: ImageFile, data: bytes) -> bool:
+    """Whether a JPEG sends its picture in several scans: told by its header, and by its first scan.
+
+    Pillow has read up to the end of that scan's header, where the number of components stands.
+    """
+    if "progressive" in image.info or image.fp is None:
+        return True
+    count = image.layers  # type: ignore[attr-defined]
+    at = image.fp.tell() - 4 - 2 * count
+    return not (0 < at < len(data) and data[at] == count)
+
+
 def is_first_of_several(image: ImageFile) -> bool:
     """Whether a file has more pages or frames than the one that is read.
 
@@ -174,11 +186,11 @@ def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
         return Image.open(io.BytesIO(written), formats=["PNG"])
 
 
-def shown_size(image: ImageFile) -> tuple[int, int]:
-    """Return width and height once the picture stands upright."""
+def shown_size(image: ImageFile, held: int) -> tuple[int, int]:
+    """Return width and height once the picture, held as `orientation` says, stands upright."""
     width, height = image.size
     # Pillow gives a TIFF's size as it will be shown.
-    if image.format != "TIFF" and orientation(image) in {5, 6, 7, 8}:
+    if image.format != "TIFF" and held in {5, 6, 7, 8}:
         return height, width
     return width, height
 

@@ -17,7 +17,7 @@ import io
 import os
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -33,6 +33,7 @@ from naevus.images import decoders, jpeg, profiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -57,6 +58,9 @@ DECODING: Final = 2
 
 IN_FLIGHT: Final = 200_000_000
 """Most pixels that are decoded at a time by all threads; a larger picture is decoded alone."""
+
+SMALL: Final = 1_000_000
+"""Pictures of no more pixels are not counted among them."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +237,14 @@ def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValu
         image = _open(named, stream)
         _check_pixels(named, image, limits)
         form, palette = decoders.format_of(image), None
-        with _IN_FLIGHT.room_for(_cost(image, None)):
+        flags: list[str] = []
+        with _IN_FLIGHT.room_for(_cost(image, form, None)):
             if form == "JPEG":
                 values: NDArray[Any] = _decode_jpeg(
-                    image, stream.getvalue(), None, limits, [], in_colour=False
+                    image, stream.getvalue(), None, limits, flags, in_colour=False
                 )
+                if "damaged" in flags:  # doubtful values would be taken as they are
+                    raise ValueError("parts of it are missing or doubtful")
             else:
                 decoders.load(data, image)
                 values, palette = decoders.stored(image, data)
@@ -256,8 +263,8 @@ def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[
         image = _open(named, stream)
         _check_pixels(named, image, limits)
         image = decoders.find_late_exif(stream, image)
-        header = Header(*decoders.shown_size(image), decoders.format_of(image))
-        return header, decoders.orientation(image)
+        held = decoders.orientation(image)
+        return Header(*decoders.shown_size(image, held), decoders.format_of(image)), held
 
 
 def from_pillow(image: Image.Image, name: str, limits: Limits = _DEFAULT_LIMITS) -> DecodedImage:
@@ -309,18 +316,21 @@ def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedI
         image = _open(path, stream)
         _check_pixels(path, image, limits)
         form = decoders.format_of(image)
-        flags = ["first_frame"] if decoders.is_first_of_several(image) else []
-        with _IN_FLIGHT.room_for(_cost(image, shortest)):
+        flags: list[str] = []
+        with _IN_FLIGHT.room_for(_cost(image, form, shortest)):
             if form == "JPEG":
                 pixels = _decode_jpeg(
                     image, stream.getvalue(), shortest, limits, flags, in_colour=True
                 )
             else:
+                if decoders.is_first_of_several(image):
+                    flags.append("first_frame")
                 decoders.load(data, image)
                 pixels = decoders.over_white(image, _conversion(image, data, flags))
             # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
-            pixels = decoders.upright(pixels, decoders.orientation(image))
-        return DecodedImage(pixels, Header(*decoders.shown_size(image), form), tuple(flags))
+            held = decoders.orientation(image)
+            pixels = decoders.upright(pixels, held)
+        return DecodedImage(pixels, Header(*decoders.shown_size(image, held), form), tuple(flags))
 
 
 def _decode_jpeg(
@@ -333,7 +343,8 @@ def _decode_jpeg(
     in_colour: bool,
 ) -> NDArray[np.uint8]:
     width, height = image.size
-    jpeg.check_scans(data, width * height, limits.pixels_of("JPEG"))
+    if decoders.has_several_scans(image, data):
+        jpeg.check_scans(data, width * height, limits.pixels_of("JPEG"))
     pixels, damaged = jpeg.decode(data, shortest, progressive="progressive" in image.info)
     if damaged:
         flags.append("damaged")
@@ -348,23 +359,37 @@ def _decode_jpeg(
 
 def _conversion(image: Image.Image, data: bytes, flags: list[str]) -> Conversion | None:
     """Return how the image becomes sRGB; of a profile that cannot be used the flags tell."""
+    if image.format == "JPEG":  # what most are: nothing, or sRGB as often before
+        embedded = image.info.get("icc_profile")
+        if embedded is None and "exif" not in image.info:
+            return None
+        if embedded in _SRGB_BEFORE and image.mode != "CMYK":
+            return None
     try:
         profile = profiles.profile_of(image, data)
         if profile is None:
             return None
-        return profiles.conversion(profile, profiles.channels_of(image.mode))
+        found = profiles.conversion(profile, profiles.channels_of(image.mode))
     except profiles.BrokenProfileError:
         flags.append("broken_profile")
         return None
+    if found is None and len(_SRGB_BEFORE) < _MOST_KNOWN and len(profile) < _SHORT_PROFILE:
+        _SRGB_BEFORE.add(profile)
+    return found
 
 
-def _cost(image: OpenedImage, shortest: int | None) -> int:
+def _cost(image: OpenedImage, form: str, shortest: int | None) -> int:
     """Return about how many pixels are held while an image is decoded."""
     width, height = image.size
-    if decoders.format_of(image) != "JPEG" or "progressive" in image.info or not shortest:
+    if form != "JPEG" or "progressive" in image.info or not shortest:
         return width * height
     scale = min(1.0, jpeg.SPARE * shortest / min(width, height))
     return round(width * height * scale**2)
+
+
+_SRGB_BEFORE: set[bytes] = set()
+_MOST_KNOWN, _SHORT_PROFILE = 32, 65_536
+_NO_WAIT: Final = nullcontext()
 
 
 class _Room:
@@ -374,11 +399,16 @@ class _Room:
         self._all = self._free = pixels
         self._changed = threading.Condition()
 
+    def room_for(self, pixels: int) -> AbstractContextManager[None]:
+        """Wait for room, and hold it; small pictures go by, for waiting costs them more."""
+        return _NO_WAIT if pixels <= SMALL else self._taken(pixels)
+
     @contextmanager
-    def room_for(self, pixels: int) -> Iterator[None]:
+    def _taken(self, pixels: int) -> Iterator[None]:
         taken = min(pixels, self._all)
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= taken)
+            while self._free < taken:
+                self._changed.wait()
             self._free -= taken
         try:
             yield

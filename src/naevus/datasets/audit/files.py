@@ -11,7 +11,8 @@ from naevus.datasets.audit.findings import Finding
 from naevus.datasets.audit.registration import SIDE
 from naevus.errors import PictureError
 from naevus.files import sha256
-from naevus.images.read import Header, Limits, probe, read
+from naevus.flags import explained
+from naevus.images.read import Header, Limits, probe, read_with_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,25 +42,34 @@ class Seen(NamedTuple):
     sha256: str
     look: Look | None
     problem: str
+    flags: tuple[str, ...] = ()
 
 
 def see(image_id: str, path: Path, limits: Limits) -> Seen:
     """Read a picture file from end to end, at the smallest scale that does."""
     try:
         header = probe(path, limits)
-        look = look_at(read(path, shortest=SIDE, limits=limits))
-        return Seen(image_id, header, sha256(path), look, "")
+        decoded = read_with_header(path, shortest=SIDE, limits=limits)
+        look = look_at(decoded.pixels)
+        return Seen(image_id, header, sha256(path), look, "", decoded.flags)
     except PictureError as error:
         return Seen(image_id, None, "", None, error.problem)
 
 
 def file_findings(seen: Iterable[Seen]) -> list[Finding]:
-    """Return the pictures that cannot be read, and why."""
-    return [
+    """Return the pictures that cannot be read, and why, and those that are read with a doubt."""
+    seen = list(seen)
+    unusable = [
         Finding("unusable picture", "error", picture.image_id, picture.problem)
         for picture in seen
         if picture.problem
     ]
+    doubtful = [
+        Finding("doubtful picture", "warning", picture.image_id, sentence)
+        for picture in seen
+        for sentence in explained(picture.flags).values()
+    ]
+    return unusable + doubtful
 
 
 def layout_findings(problems: Iterable[Problem]) -> list[Finding]:
