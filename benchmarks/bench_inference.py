@@ -3,12 +3,12 @@
 Three questions, each answered by one table or more:
 
 - speed: files in, probabilities out, on camera originals and on pictures of 256 px, beside the
-  usual torch script, torch at its best (bf16, channels_last, ``torch.compile``) and ONNX Runtime,
-  which take turns in one process; and how far that is from the limit, where decoding (twice,
-  where a crop needs it finer) and networks, each as fast as alone, would share the processors
-  without a gap. Torch's best network is shown in the usual script; in one that reads ahead in
-  threads at a scale, as naevus does; and in that with the C library told to keep freed memory,
-  which few scripts do and which helps it much;
+  usual torch script, torch at its best (f32 and bf16, channels_last, ``torch.compile`` or not: the
+  fastest here) and ONNX Runtime, which take turns in one process; and how far that is from the
+  limit, where decoding (twice, where a crop needs it finer) and networks, each as fast as alone,
+  would share the processors without a gap. Torch's best network is shown in the usual script; in
+  one that reads ahead in threads at a scale, as naevus does; and in that with the C library told to
+  keep freed memory, which few scripts do and which helps it much;
 - start: how soon a process of its own answers for one picture, and what it does until then;
 - memory: the peak of 1,000 pictures and of 10,000.
 

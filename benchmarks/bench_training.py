@@ -1,6 +1,6 @@
 """How much of a training's time is the network's own: the whole loop against bare steps.
 
-Four ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in turn, several
+Five ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in turn, several
 rounds in one process after one that is not counted:
 
 - naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
@@ -8,8 +8,9 @@ rounds in one process after one that is not counted:
 - bare: forward, backward and optimiser of the same network, prepared the same way and in the same
   precision, on one ready batch;
 - returned: the same, with the C library's habit of returning freed memory to the system;
-- plain: the same network as timm makes it, on one ready batch, under bf16 autocast and
-  channels_last (a sixth of the steps on processors without instructions for bf16).
+- plain, f32 and plain, bf16: the same network as timm makes it, on one ready batch, channels_last,
+  in float32 and under bf16 autocast (a sixth of the steps on processors without instructions for
+  bf16). Which is faster hangs on the processor: naevus is compared with the faster.
 
 A job's start, once an hour, is not counted; an epoch's end is, though epochs are short here.
 
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
-    """Time the four ways in turn and print their ratios."""
+    """Time the ways in turn and print their ratios."""
     console = Console()
     console.print(f"drawing pictures for {steps} steps of {BATCH}")
     native = resolve("auto") == "bf16-mixed"
@@ -77,7 +78,8 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
         "naevus": whole_training(folder, config, steps),
         "bare": bare_steps(config, steps, keep=True),
         "returned": bare_steps(config, steps, keep=False),
-        "plain": plain_steps(steps if native else max(1, steps // 6)),
+        "plain, f32": plain_steps(steps, None),
+        "plain, bf16": plain_steps(steps if native else max(1, steps // 6), torch.bfloat16),
     }
     for way in ways.values():
         way()()
@@ -99,6 +101,10 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
             f"{median(ratios):.2f} ×",
         )
     console.print(table)
+    plain = {name: median(values) for name, values in rates.items() if name.startswith("plain")}
+    best = max(plain, key=plain.__getitem__)
+    ratio = median(own / other for own, other in zip(rates["naevus"], rates[best], strict=True))
+    console.print(f"the plain network's best here: {best}; naevus makes {ratio:.2f} times that")
     console.print(
         f"precision {resolve(config.precision)}, torch {torch.__version__} on "
         f"{torch.get_num_threads()} threads, {workers_of(config)} for batches"
@@ -159,8 +165,8 @@ def bare_steps(config: TrainConfig, steps: int, *, keep: bool) -> Way:
     return lambda: timed
 
 
-def plain_steps(steps: int) -> Way:
-    """Return the steps of the plain network under bf16 autocast and channels_last."""
+def plain_steps(steps: int, autocast: torch.dtype | None) -> Way:
+    """Return the steps of the plain network, channels_last; None: in float32."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=7).train()
     network = network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -169,7 +175,7 @@ def plain_steps(steps: int) -> Way:
 
     def step() -> int:
         for _ in range(steps):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", autocast, enabled=autocast is not None):
                 loss = functional.cross_entropy(network(pictures).float(), labels)
             loss.backward()
             optimiser.step()

@@ -112,13 +112,13 @@ def eager(network: Preprocessed) -> Network:
     return run
 
 
-def bf16(network: Preprocessed, *, compiled: bool = False) -> Network:
-    """Run a network under bf16 autocast, channels last, and compiled if asked for."""
+def channels_last(network: Preprocessed, *, half: bool, compiled: bool = False) -> Network:
+    """Run a network channels last: under bf16 autocast (``half``) or in float32; maybe compiled."""
     placed = copy.deepcopy(network).to(memory_format=torch.channels_last)
     function = torch.compile(placed) if compiled else placed
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             return np.asarray(function(torch.from_numpy(batch)).float())
 
     return run

@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 
 from inference_material import SIZE, originals, small, squares, whole_pictures
-from inference_peers import Script, bf16, eager, onnxruntime
+from inference_peers import Script, channels_last, eager, onnxruntime
 from naevus.datasets.forms import Form, arrange, decoding_side
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 USUAL = "torch, the usual script"
 AHEAD = "read ahead"
+PRECISIONS = {"f32": False, "bf16": True}
+"""What torch computes in, and whether that is half precision; the faster one counts."""
 KEPT = ", memory kept"
 BEST = ("× best torch", "× best ahead", "× ahead, kept")
 """Columns: torch's fastest network in the usual script; in any; in any, with memory kept or not."""
@@ -108,34 +110,47 @@ class Peers:
     def __init__(self, material: Material, console: Console) -> None:
         networks, graphs = material.networks, material.graphs
         self.eager = {task: eager(network) for task, network in networks.items()}
-        self.bf16 = {task: bf16(network) for task, network in networks.items()}
+        self.placed = {
+            name: {task: channels_last(each, half=half) for task, each in networks.items()}
+            for name, half in PRECISIONS.items()
+        }
         self.onnxruntime = {
             "segmentation": onnxruntime(graphs["segmentation"], "logit"),
             "classification": onnxruntime(graphs["classification"], "logits"),
         }
-        self.compiled: dict[str, Network] = {}
+        self.compiled: dict[str, dict[str, Network]] = {}
         self.problem = ""
         blank = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)
         try:
             began = time.perf_counter()
-            made = {task: bf16(network, compiled=True) for task, network in networks.items()}
-            for run in made.values():
-                run(blank)
-            self.compiled = made
-            console.print(f"torch.compile took {time.perf_counter() - began:.0f} s for both.")
+            for name, half in PRECISIONS.items():
+                made = {
+                    task: channels_last(each, half=half, compiled=True)
+                    for task, each in networks.items()
+                }
+                for run in made.values():
+                    run(blank)
+                self.compiled[name] = made
+            console.print(f"torch.compile took {time.perf_counter() - began:.0f} s for all.")
         except Exception as error:  # noqa: BLE001 - whatever a machine without a compiler raises
             self.problem = str(error).strip().splitlines()[0][:60]
 
     def ways(self, task: str) -> Iterator[tuple[str, Way | None]]:
-        """Yield scripts by name; None for one that cannot run here."""
+        """Yield scripts by name; None for one that cannot run here.
+
+        Which precision is faster hangs on the processor: both are tried, compiled and not.
+        """
         yield USUAL, self._script(self.eager, task)
-        yield "torch bf16, channels_last", self._script(self.bf16, task)
-        yield f"torch bf16, channels_last, {AHEAD}", self._script(self.bf16, task, ahead=True)
-        if self.compiled:
-            yield "torch bf16, compiled", self._script(self.compiled, task)
-            yield f"torch bf16, compiled, {AHEAD}", self._script(self.compiled, task, ahead=True)
-        else:
-            yield f"torch bf16, compiled: cannot be compiled here ({self.problem})", None
+        for name in PRECISIONS:
+            placed = self.placed[name]
+            yield f"torch {name}, channels_last", self._script(placed, task)
+            yield f"torch {name}, channels_last, {AHEAD}", self._script(placed, task, ahead=True)
+            if name in self.compiled:
+                built = self.compiled[name]
+                yield f"torch {name}, compiled", self._script(built, task)
+                yield f"torch {name}, compiled, {AHEAD}", self._script(built, task, ahead=True)
+            else:
+                yield f"torch {name}, compiled: cannot be compiled here ({self.problem})", None
         yield f"ONNX Runtime, {AHEAD}", self._script(self.onnxruntime, task, ahead=True)
 
     def _script(self, networks: dict[str, Network], task: str, *, ahead: bool = False) -> Script:

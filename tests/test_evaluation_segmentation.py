@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from naevus.errors import DataError
 from naevus.evaluation.scoring import MaskScore, SegmentationScores, compare_masks
-from naevus.evaluation.scoring.segmentation import table_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -89,13 +89,18 @@ def test_other_sizes_are_refused() -> None:
         compare_masks(square(3), square(3).T)
 
 
+def table_of(scores: dict[str, MaskScore]) -> pd.DataFrame:
+    rows = [(image_id, *score) for image_id, score in scores.items()]
+    return pd.DataFrame(rows, columns=["image_id", *MaskScore._fields])
+
+
 def test_means_over_pictures() -> None:
     scores = {
         "good": compare_masks(square(10), square(10)),
         "bad": compare_masks(square(10), square(5)),
         "edge": compare_masks(square(10), square(9)),
     }
-    result = SegmentationScores.from_scores(scores, worst=2)
+    result = SegmentationScores.from_table(table_of(scores), worst=2)
     assert result.pictures == 3
     assert result.jaccard == pytest.approx((1 + 0.25 + 0.81) / 3)
     assert result.thresholded_jaccard == pytest.approx((1 + 0.81) / 3)
@@ -111,8 +116,10 @@ def test_the_order_of_pictures_does_not_matter(drawn: list[Mask], random: Random
     scores = {f"p{n}": compare_masks(mask, drawn[0]) for n, mask in enumerate(drawn)}
     names = list(scores)
     random.shuffle(names)
-    one = SegmentationScores.from_scores(scores).to_dict()
-    other = SegmentationScores.from_scores({name: scores[name] for name in names}).to_dict()
+    one = SegmentationScores.from_table(table_of(scores)).to_dict()
+    other = SegmentationScores.from_table(
+        table_of({name: scores[name] for name in names})
+    ).to_dict()
     assert one.pop("worst") == other.pop("worst")
     assert one == pytest.approx(other)
 

@@ -184,7 +184,9 @@ def test_where_there_is_no_skin_there_is_no_angle() -> None:
 
 
 def test_ordinary_photographs_have_no_flag_and_blurred_ones_have(shared_data: Path) -> None:
-    for path in sorted((shared_data / "originals").glob("*.jpg"))[:5]:
+    paths = sorted((shared_data / "originals").glob("*.jpg"))[:5]
+    assert paths
+    for path in paths:
         pixels = read(path)
         assert flags(quality_of(pixels)) == ()
         rows, columns = (round(512 * side / min(pixels.shape[:2])) for side in pixels.shape[:2])

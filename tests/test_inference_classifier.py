@@ -133,8 +133,8 @@ def test_another_case_mix_moves_the_natural_probabilities_alone(tmp_path: Path) 
 
 def test_an_impossible_prevalence_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b")
-    for graph in bundle.folder.glob("*.onnx"):
-        graph.unlink()
+    (graph,) = bundle.folder.glob("*.onnx")
+    graph.unlink()
     with pytest.raises(ConfigError, match="are not of 7"):
         Classifier(bundle, prevalence=(0.5, 0.5))
     with pytest.raises(ConfigError, match="prevalence"):

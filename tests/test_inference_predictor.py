@@ -10,7 +10,7 @@ from naevus.bundles.spec import ClassifierMember
 from naevus.datasets.forms import decoding_side
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
-from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview, view
+from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview_batch, view
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference import looks
@@ -60,7 +60,7 @@ def test_a_segmenter_turns_views_back_and_averages_logits(tmp_path: Path, views:
     segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), views=views)
     picture = noise(1, 48)[0]
     by_hand = [
-        unview(member.engine.run(view(picture, k)[None])["logit"][0], k)
+        unview_batch(member.engine.run(view(picture, k)[None])["logit"], k)[0]
         for member in segmenter.members
         for k in VIEW_SETS[views]
     ]
@@ -78,7 +78,7 @@ def test_dihedral_answers_do_not_depend_on_how_the_picture_lies(tmp_path: Path) 
             classifier.logits(view(small, k)[None]), classifier.logits(small[None]), atol=1e-4
         )
         np.testing.assert_allclose(
-            unview(segmenter.logits(view(picture, k)[None])[0], k),
+            unview_batch(segmenter.logits(view(picture, k)[None]), k)[0],
             segmenter.logits(picture[None])[0],
             atol=1e-4,
         )

@@ -132,6 +132,8 @@ def test_texts_have_the_contrast_of_wcag_aa() -> None:
 
 
 def test_lines_are_seen_on_light_and_dark_pages() -> None:
+    assert themes()
+    assert style.COLOURS
     for theme in themes():
         for colour in style.COLOURS:
             drawn = theme["ink"] if colour == style.INK else colour

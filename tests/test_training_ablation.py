@@ -275,7 +275,9 @@ def test_mistakes_in_plans_are_named(changed: tuple[str, str], said: str, tmp_pa
 
 
 def test_the_plans_that_come_with_it_are_sound() -> None:
-    for path in sorted((RECIPES / "ablations").glob("*.toml")):
+    plans = sorted((RECIPES / "ablations").glob("*.toml"))
+    assert plans
+    for path in plans:
         plan = load_plan(path)
         configs = recipes(plan, path.parent)
         assert set(configs) == set(plan.to_train(plan.shown(())))

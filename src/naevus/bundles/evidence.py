@@ -22,6 +22,7 @@ from naevus.evaluation.outoffold import (
     scored,
     segmentation_scores,
 )
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.subgroups import age_bands, subgroup_scores
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def counted(table: pd.DataFrame) -> str:
     return f"{text}, held out by fold{'s' if len(folds) > 1 else ''} {numbers}"
 
 
+@repeatable
 def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
     """Return the figures of networks that outline.
 
@@ -79,6 +81,7 @@ def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
     )
 
 
+@repeatable
 def diagnosing(
     table: pd.DataFrame, taxonomy: Taxonomy, whose: str, records: pd.DataFrame | None
 ) -> Diagnosing:

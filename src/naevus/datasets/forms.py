@@ -108,7 +108,9 @@ def files_of(source: Source, form: Form) -> tuple[Path, ...]:
 def arrange(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, form: Form) -> Rendered:
     """Bring a decoded picture (H x W x 3) into ``form``; not for masks.
 
-    Training caches and predictions both come through here, so that they see the same pixels.
+    Training caches and predictions both come through here, so that both are cut by the same rules.
+    Their pixels are not the same: a cache has one size, which batches are then resized from, and
+    predictions are decoded for the network's own.
     """
     if form.colour_constancy:
         pixels = shades_of_grey(pixels)

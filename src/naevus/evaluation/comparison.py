@@ -12,6 +12,7 @@ from naevus.errors import DataError
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, McNemar, mcnemar, paired_difference
 from naevus.evaluation.pairing import AGREED, in_common
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
 from naevus.evaluation.tables import check_finite, numbers_of
 
@@ -90,6 +91,7 @@ class Comparison:
         return {**tables, "changed": pd.DataFrame(self.changed, columns=Change._fields)}
 
 
+@repeatable
 def compare(
     a: pd.DataFrame,
     b: pd.DataFrame,

@@ -20,6 +20,7 @@ from naevus.evaluation.intervals import (
     recall_intervals,
     weighted_intervals,
 )
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.selective import SelectiveScores
 from naevus.evaluation.weighted import Ranking
 
@@ -68,6 +69,7 @@ class DiagnosticScores:
     """Prediction sets, by class too; None where there were too few groups."""
 
     @classmethod
+    @repeatable
     def of(
         cls,
         table: pd.DataFrame,

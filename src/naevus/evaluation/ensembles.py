@@ -14,6 +14,7 @@ from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.paired import Difference, paired_difference
 from naevus.evaluation.pairing import AGREED, in_common
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.tables import check_finite, numbers_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class EnsembleScores:
         }
 
 
+@repeatable
 def ensemble_scores(
     tables: dict[str, pd.DataFrame], *, allow_missing: bool = False
 ) -> EnsembleScores:

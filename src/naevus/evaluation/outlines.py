@@ -16,6 +16,7 @@ from naevus.evaluation.intervals import (
     weighted_intervals,
     wilson_interval,
 )
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scoring.boundary import BoundaryDistance
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
 from naevus.evaluation.weighted import means_of, quantiles_of
@@ -78,6 +79,7 @@ class OutlineScores:
     where those below the threshold count 0; ``reached`` likewise: the share at or above it."""
 
     @classmethod
+    @repeatable
     def from_table(cls, table: pd.DataFrame) -> OutlineScores:
         """Score the masks of some pictures.
 

@@ -19,6 +19,7 @@ from naevus.evaluation.intervals import (
     wilson_interval,
 )
 from naevus.evaluation.pairing import AGREED, in_common
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scoring.classification import ClassificationScores
 from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, SegmentationScores
 from naevus.evaluation.tables import check_finite
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 
+@repeatable
 def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[str, Interval]]:
     """Score out-of-fold masks.
 
@@ -204,6 +206,7 @@ def classification_scores(
     return scored(table, natural, balanced, taxonomy)
 
 
+@repeatable
 def scored(
     table: pd.DataFrame,
     natural: NDArray[np.float64],

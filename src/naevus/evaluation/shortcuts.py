@@ -14,6 +14,7 @@ from naevus.evaluation.calibration.parts import dealt
 from naevus.evaluation.calibration.scaling import each_part
 from naevus.evaluation.diagnostics import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.resampling import SEED, Groups, finite
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ShortcutScores:
     guesses: tuple[Guess, ...]
 
     @classmethod
+    @repeatable
     def of(
         cls,
         balanced: dict[str, NDArray[np.float64]],
@@ -110,6 +112,7 @@ class ShortcutScores:
         }
 
 
+@repeatable
 def by_embeddings(
     embeddings: ArrayLike,
     truth: Sequence[str],
@@ -158,6 +161,7 @@ def by_embeddings(
     return _cross_fitted(model, rows, truth, dealt(numbered, parts, seed), codes)
 
 
+@repeatable
 def by_metadata(
     records: pd.DataFrame, truth: Sequence[str], parts: NDArray[np.intp], codes: Sequence[str]
 ) -> NDArray[np.float64]:

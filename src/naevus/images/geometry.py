@@ -163,18 +163,6 @@ def view(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
     return single
 
 
-def unview(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Undo `view`: ``unview(view(a, k), k)`` equals ``a``.
-
-    Examples:
-        >>> array = np.array([[1, 2], [3, 4]])
-        >>> bool((unview(view(array, 5), 5) == array).all())
-        True
-    """
-    single: NDArray[Scalar] = unview_batch(array[None], k)[0]
-    return single
-
-
 def view_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
     """Return view ``k`` of every picture of a batch N x H x W (x C); see `view`."""
     mirrored = batch[:, :, ::-1] if k & 4 else batch
@@ -182,7 +170,13 @@ def view_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
 
 
 def unview_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Undo `view_batch`."""
+    """Undo `view_batch`.
+
+    Examples:
+        >>> batch = np.array([[[1, 2], [3, 4]]])
+        >>> bool((unview_batch(view_batch(batch, 5), 5) == batch).all())
+        True
+    """
     turned = np.rot90(batch, -(k & 3), axes=(1, 2))
     return _copy(turned[:, :, ::-1] if k & 4 else turned)
 

@@ -12,7 +12,6 @@ from naevus.images.geometry import VIEWS, resize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BITS = 64
 _SIDE = 32
 _KEPT = slice(1, 9)  # without the zeroth row and column, which hold the light's gradient
 
@@ -24,19 +23,12 @@ def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def perceptual_hash(grey: NDArray[np.uint8]) -> np.uint64:
-    """Return the DCT hash of a grey picture (H x W).
-
-    Reduced to 32 x 32, transformed by the cosine transform, the 8 x 8 coefficients of lowest
-    frequency (but the zeroth) against their median: one bit each.
-
-    C. Zauner: Implementation and benchmarking of perceptual image hash functions (2010), 3.2.1.
-    """
-    return np.uint64(_bits(_spectrum(grey)))
-
-
 def hashes_of_views(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the hashes of the eight views of a picture, in the order of `geometry.VIEWS`.
+    """Return the DCT hashes of the eight views of a picture, in the order of `geometry.VIEWS`.
+
+    A grey view is reduced to 32 x 32 and transformed by the cosine transform; the 8 x 8
+    coefficients of lowest frequency (but the zeroth) against their median are one bit each
+    (C. Zauner: Implementation and benchmarking of perceptual image hash functions, 2010, 3.2.1).
 
     The spectrum of a mirrored or turned picture is the picture's with signs and axes changed:
     one transform is enough.
@@ -49,11 +41,6 @@ def hashes_of_views(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """
     spectrum = _spectrum(grey_of(pixels))
     return np.array([_bits(_viewed(spectrum, k)) for k in VIEWS], np.uint64)
-
-
-def canonical(hashes: NDArray[np.uint64]) -> np.uint64:
-    """Return one hash for all views of a picture: the smallest of the eight."""
-    return np.uint64(hashes.min())
 
 
 def hamming(a: NDArray[np.uint64] | np.uint64, b: NDArray[np.uint64]) -> NDArray[np.uint8]:

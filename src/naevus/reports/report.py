@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from naevus.evaluation.repeatable import repeatable
 from naevus.files import atomic, write_bytes, write_json, write_text
 from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
 from naevus.reports.content.appearance import appearances
@@ -28,6 +29,7 @@ _SEEN = (
 )
 
 
+@repeatable
 def make_report(
     results: Results,
     progress: Callable[[int, int], None] | None = None,

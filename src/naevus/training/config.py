@@ -23,7 +23,7 @@ _REMEDY = "see `naevus recipe` for all settings"
 class Section(BaseModel):
     """A table of the TOML file; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):

@@ -77,9 +77,9 @@ def read_truth(path: Path) -> Truth:
     table = table.set_index("image")
     codes = tuple(str(name) for name in table.columns if name not in WEIGHTS)
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    if not codes or numbers.isna().any(axis=None):
+    if not codes or not np.isfinite(numbers.to_numpy(np.float64)).all():
         raise SubmissionError(
-            f"{path}: a ground truth holds only numbers beside the column 'image'",
+            f"{path}: a ground truth holds only finite numbers beside the column 'image'",
             "give the challenge's GroundTruth.csv",
         )
     rows = numbers.sort_index()

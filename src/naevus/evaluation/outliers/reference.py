@@ -10,6 +10,7 @@ import numpy as np
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.outliers.factors import FactorModel
 from naevus.evaluation.outliers.scores import checked_features
+from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.resampling import Groups
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Reference:
             raise DataError("the centre is no finite number, or the spread is not above 0")
 
     @classmethod
+    @repeatable
     def fit(
         cls,
         learnt: ArrayLike,

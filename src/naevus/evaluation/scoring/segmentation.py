@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    import pandas as pd
     from numpy.typing import NDArray
 
 JACCARD_THRESHOLD = 0.65
@@ -119,15 +117,6 @@ class SegmentationScores:
             ),
         )
 
-    @classmethod
-    def from_scores(cls, scores: Mapping[str, MaskScore], *, worst: int = 10) -> SegmentationScores:
-        """Take the means of mask scores by image id.
-
-        Raises:
-            DataError: There are none.
-        """
-        return cls.from_table(table_of(scores), worst=worst)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         values = asdict(self)
@@ -135,14 +124,6 @@ class SegmentationScores:
             {"image_id": image_id, "jaccard": jaccard} for image_id, jaccard in self.worst
         ]
         return values
-
-
-def table_of(scores: Mapping[str, MaskScore]) -> pd.DataFrame:
-    """Return the table :meth:`SegmentationScores.from_table` reads, in the mapping's order."""
-    return pd.DataFrame(
-        [(image_id, *score) for image_id, score in scores.items()],
-        columns=["image_id", *MaskScore._fields],
-    )
 
 
 def _check(table: pd.DataFrame) -> None:
