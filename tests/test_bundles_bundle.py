@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
-from naevus.bundles.spec import BundleSpec
+from naevus.bundles.spec import BundleSpec, ClassifierSpec
 from naevus.errors import BundleError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.files import sha256
@@ -188,6 +188,18 @@ def test_a_wrong_member_is_refused_in_one_line(
 ) -> None:
     change_member(bundle, **entries)
     assert_refused(bundle, problem)
+
+
+def test_classes_may_be_some_of_a_taxonomy(bundle: Bundle) -> None:
+    entries = bundle.spec.model_dump(mode="json")["classifier"]
+    member = entries["members"][0] | {"weights": [1.0, 1.0], "shares": [0.5, 0.5]}
+    some = entries | {"members": [member], "classes": ["MEL", "NV"], "offsets": []}
+    found = ClassifierSpec.model_validate(some | {"conformal": None, "taxonomy": "isic2018"})
+    assert found.names == {**found.names, "MEL": "melanoma", "NV": "melanocytic naevus"}
+    with pytest.raises(ValueError, match="in order"):
+        ClassifierSpec.model_validate(
+            some | {"conformal": None, "taxonomy": "isic2018", "classes": ["NV", "MEL"]}
+        )
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
+from naevus.taxonomy import ISIC2019
 from naevus.training import job as training_job
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
@@ -316,6 +317,26 @@ def test_only_pictures_with_what_is_learnt_are_selected(drawn: Path) -> None:
     table.loc[table["image_id"] == dataset.part("task3").ids[0], "split"] = "test"
     diagnosed = select_pictures(replace(dataset, table=table), TrainConfig(task="classification"))
     assert diagnosed.ids == dataset.part("task3").ids[1:]
+
+
+def test_training_takes_the_classes_that_are_there(drawn: Path) -> None:
+    dataset = load(drawn).part("task3")
+    config = TrainConfig(task="classification")
+    two = dataset.table[dataset.table["diagnosis"].isin(["NV", "MEL"])]
+    chosen = select_pictures(replace(dataset, table=two), config)
+    assert chosen.taxonomy.codes == ("MEL", "NV")
+    assert select_pictures(dataset, config).taxonomy is dataset.taxonomy
+    eight = two.assign(diagnosis=two["diagnosis"].replace("NV", "SCC"))
+    chosen = select_pictures(replace(dataset, table=eight, taxonomy=ISIC2019), config)
+    assert chosen.taxonomy.codes == ("MEL", "SCC")  # and no UNK
+    alone = two[two["diagnosis"] == "NV"]
+    with pytest.raises(DataError, match="all training pictures show NV"):
+        select_pictures(replace(dataset, table=alone), config)
+    types = two.assign(image_type=["clinical", *["dermoscopic"] * (len(two) - 1)])
+    assert len(select_pictures(replace(dataset, table=types), config)) == len(two) - 1
+    settings = {"task": "classification", "data": {"image_type": "all"}}
+    every = TrainConfig.model_validate(settings)
+    assert len(select_pictures(replace(dataset, table=types), every)) == len(two)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,11 @@ def of_predictions(
         },
         command=_predicting(settings, dataset),
         classifier_of=lambda _: classifier,
-        notes=(*joined.notes(), *there.notes(table)),
+        notes=(
+            *joined.notes(),
+            *there.notes(table),
+            *([f"diagnoses: {there.folded}"] if there.folded else []),
+        ),
     )
     judged_count = Count("judged", len(results.pictures), results.pictures["group_id"].nunique())
     return replace(results, counts=(*results.counts, judged_count))
