@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.command()(compare)
 
+INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
+"""Where a run's pictures came from."""
+
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
@@ -64,7 +67,7 @@ def test_runs_are_joined_over_their_folds(tmp_path: Path) -> None:
     for folder, shift in zip(folders, (0.0, 0.02), strict=True):
         table = masks(shift)
         folds = Folds(table[["image_id", "group_id"]].assign(fold=[n // 50 for n in range(100)]))
-        run = Run.start(folder, TrainConfig(task="segmentation"), folds, {})
+        run = Run.start(folder, TrainConfig(task="segmentation"), folds, INPUTS)
         for fold in range(2):
             run.fold_folder(fold).mkdir()
             part = table.iloc[fold * 50 : fold * 50 + 50]
@@ -83,7 +86,7 @@ def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Pa
     broken.write_text("no table")
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)
-    assert "broken.parquet: is not a Parquet table" in str(error)
+    assert "broken.parquet: is no Parquet table" in str(error)
     masks().to_parquet(broken)
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)

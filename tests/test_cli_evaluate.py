@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.command()(evaluate)
 
+INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
+"""Where a run's pictures came from."""
+
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
@@ -39,7 +42,7 @@ def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
     """A run whose two folds held out half of the table each."""
     half = len(table) // 2
     folds = Folds(table[["image_id", "group_id"]].assign(fold=[0] * half + [1] * half))
-    run = Run.start(folder, TrainConfig.model_validate({"task": task}), folds, {})
+    run = Run.start(folder, TrainConfig.model_validate({"task": task}), folds, INPUTS)
     for fold in range(2):
         run.fold_folder(fold).mkdir()
         part = table.iloc[fold * half : (fold + 1) * half].drop(columns="fold", errors="ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from naevus.training.config import TrainConfig
 from naevus.training.run import Run
 
 CONFIG = TrainConfig(task="classification")
-INPUTS: dict[str, Any] = {"data": "ISIC2018", "fingerprint": "abc", "copies": [], "masks": None}
+INPUTS: dict[str, Any] = {
+    "data": "ISIC2018",
+    "layout": "isic2018",
+    "pictures": 9,
+    "fingerprint": "abc",
+    "copies": [],
+    "masks": None,
+}
 
 
 def folds(shift: int = 0) -> Folds:
@@ -110,9 +118,12 @@ def test_what_is_no_run_is_told(tmp_path: Path) -> None:
         Run.open(tmp_path)
     start(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{")
-    with pytest.raises(RunError, match=r"inputs\.json cannot be read"):
+    with pytest.raises(RunError, match=r"inputs\.json: is no JSON file"):
         Run.open(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{}")
+    with pytest.raises(RunError, match=r"inputs\.json: data is absent"):
+        Run.open(tmp_path / "run")
+    (tmp_path / "run" / "inputs.json").write_text(json.dumps(INPUTS))
     (tmp_path / "run" / "folds.csv").unlink()
     with pytest.raises(NaevusError, match=r"folds\.csv"):
         Run.open(tmp_path / "run")

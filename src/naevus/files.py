@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 # Asked for once, before there are threads: it can only be read by setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
+
+_LEFT = re.compile(r"\.(.+\.)?[a-z0-9_]{8}\.tmp(\.[^.]+)?")
+"""What `atomic` and temporary folders beside their place are called."""
 
 
 @contextmanager
@@ -69,10 +74,36 @@ def flush(path: Path) -> None:
             raise _unwritable(path, error) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed processes left; nobody may be writing there."""
-    for left in folder.glob(".*.tmp*"):
-        left.unlink(missing_ok=True)
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove temporary files and folders of killed processes; nobody may be writing there.
+
+    Args:
+        folder: Where they are; it need not exist.
+        name: Of the file or folder they were to become; all of them by default.
+    """
+    if not folder.is_dir():
+        return
+    for left in list(folder.iterdir()):
+        if not left.name.startswith(f".{name}") or _LEFT.fullmatch(left.name) is None:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with writing(left):
+                left.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into one line.
+
+    Raises:
+        NaevusError: The disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -136,17 +167,23 @@ def cache_folder(name: str) -> Path | None:
     import platformdirs  # noqa: PLC0415 (most commands never ask)
 
     base = platformdirs.user_cache_path("naevus", appauthor=False)
+    named = Path(os.environ.get("XDG_CACHE_HOME", "")).is_absolute()
+    try:
+        home = base if named else Path.home()
+    except RuntimeError:
+        return None
     if not base.is_absolute():  # a variable to be ignored, as the specification says
-        try:
-            base = Path.home() / ".cache" / "naevus"
-        except RuntimeError:
-            return None
+        base = home / ".cache" / "naevus"
     return base / name
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, what: Path | None = None) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (created if absent) while the block runs.
+
+    Args:
+        path: The lock.
+        what: What it guards; its folder by default.
 
     Raises:
         NaevusError: Another process holds it, or the folder cannot be written.
@@ -164,7 +201,8 @@ def lock(path: Path) -> Iterator[None]:
             held.acquire(timeout=0)
     except filelock.Timeout:
         raise NaevusError(
-            f"{path.parent} is in use by another process", "wait until it has ended"
+            f"{what or path.parent} is in use by another process: another naevus is working on it",
+            "wait until it has ended",
         ) from None
     except (OSError, NotImplementedError) as error:
         raise _unwritable(path, error) from error

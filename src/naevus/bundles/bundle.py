@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from naevus.bundles.archive import SUFFIX, pack, unpacked
 from naevus.bundles.card import CARD, card_of
 from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, BundleSpec, parse_manifest
 from naevus.errors import BundleError, NaevusError
-from naevus.files import sha256, write_text
+from naevus.files import lock, sha256, sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -117,22 +118,32 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
     check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        ) as temporary:
-            new = Path(temporary) / "new"
-            new.mkdir()
-            full = _fill(new, spec, files)
-            if path.suffix == SUFFIX:
-                pack(new, full, path)
-            else:
-                _replace(path, new, Path(temporary) / "old")
+        held = path.with_name(f".{path.name}.lock")
+        with lock(held, path):
+            sweep(path.parent, f"{path.name}.")
+            _write(path, spec, files)
+            with suppress(OSError):  # Windows keeps what is open
+                held.unlink()
     except OSError as error:
         raise NaevusError(
             f"{path}: the bundle cannot be written ({error.strerror or error})",
             "free some space or choose a folder you may write to",
         ) from error
     return Bundle.read(path)
+
+
+def _write(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> None:
+    """Build a bundle beside its place and rename it there."""
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    ) as temporary:
+        new = Path(temporary) / "new"
+        new.mkdir()
+        full = _fill(new, spec, files)
+        if path.suffix == SUFFIX:
+            pack(new, full, path)
+        else:
+            _replace(path, new, Path(temporary) / "old")
 
 
 def check_place(path: Path) -> None:

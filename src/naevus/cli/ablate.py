@@ -135,24 +135,26 @@ class _Workshop:
         from naevus.cli.train import inputs_of, logged, train_folds
         from naevus.training.ablation.arms import Trained, check_masks
         from naevus.training.job import prepare
-        from naevus.training.run import Run
+        from naevus.training.run import Run, held
 
         material = self._material(config)
         if config.data.crop_mode != "full":
             check_masks(material.sources(), name)
         inputs = inputs_of(self.dataset, material)
-        run = Run.start(self.out / "arms" / name, config, self.folds, inputs)
 
         def store() -> PixelStore:
             if "pictures" not in material.stores:
                 prepare(material, config, lambda _: lambda _done, _total: None)
             return material.stores["pictures"]
 
-        self.trained[name] = Trained(run, self.fold, store)
-        if self.fold not in run.finished():
-            console.rule(f"arm {name}", align="left")
-            with logged(run.folder / "train.log"):
-                train_folds(run, [self.fold], material)
+        folder = self.out / "arms" / name
+        with held(folder):
+            run = Run.start(folder, config, self.folds, inputs)
+            self.trained[name] = Trained(run, self.fold, store)
+            if self.fold not in run.finished():
+                console.rule(f"arm {name}", align="left")
+                with logged(run.folder / "train.log"):
+                    train_folds(run, [self.fold], material)
 
 
 def _write(found: Ablation, out: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from naevus.cli.answers import AllowMissing, open_run
 from naevus.cli.console import console, errors
-from naevus.errors import ConfigError, DataError, RunError
+from naevus.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -76,19 +76,17 @@ def compare(
 
 
 def _answers(path: Path, *, allow_missing: bool) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
+    from naevus.io.formats import read_parquet
 
     if (path / "run.toml").exists():
         return open_run(path, allow_missing=allow_missing).answers()
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
-    try:
-        return pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: is not a Parquet table", "name an oof.parquet of train"
-        ) from error
+    return read_parquet(
+        path,
+        "name an oof.parquet of train",
+        numbers=("logit", "share", "weight", "jaccard", "dice"),
+    )
 
 
 def _tables(found: Comparison) -> Iterable[RenderableType]:

@@ -150,14 +150,15 @@ def _train(
     from naevus.datasets.folds import make_folds
     from naevus.training.config import load_config
     from naevus.training.job import Material
-    from naevus.training.run import Run
+    from naevus.training.run import Run, held
 
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_share=_TEST_SHARE)
     config = load_config(None, task, {**settings, "seed": seed})
     material = Material(dataset, out / "cache", masks=masks)
-    run = Run.start(out / task, config, folds, inputs_of(dataset, material))
-    with logged(run.folder / "train.log", screen=False):
-        train_folds(run, list(range(_FOLDS)), material)
+    with held(out / task):
+        run = Run.start(out / task, config, folds, inputs_of(dataset, material))
+        with logged(run.folder / "train.log", screen=False):
+            train_folds(run, list(range(_FOLDS)), material)
     return run
 
 
@@ -226,10 +227,9 @@ def _scores(
     segmentation: Run, classification: Run, unseen: Dataset, out: Path
 ) -> dict[str, tuple[Interval, str]]:
     """Return each figure with its interval and what it was measured on."""
-    import pandas as pd
-
     from naevus.evaluation.judged import judged, with_truth
     from naevus.evaluation.outoffold import classification_scores, scored, segmentation_scores
+    from naevus.inference.table import read_predictions
 
     outlined, diagnosed = segmentation.join(), classification.join()
     _, masks = segmentation_scores(outlined)
@@ -246,7 +246,7 @@ def _scores(
             f"the same {len(diagnosed)}, by logistic regression",
         ),
     }
-    table = pd.read_parquet(out / "predictions" / "predictions.parquet")
+    table = read_predictions(out / "predictions" / "predictions.parquet")
     joined = with_truth(table, unseen.table, allow_missing=True)
     tell(joined.notes())
     answers = judged(joined.table, taxonomy, out / "predictions" / "masks")
@@ -297,13 +297,12 @@ def _table(scores: Mapping[str, tuple[Interval, str]]) -> Any:
 
 def _contact_sheet(dataset: Dataset, predictions: Path, path: Path) -> None:
     """Draw unseen pictures with true and predicted outlines and what was answered."""
-    import pandas as pd
-
     from naevus.images.maskfile import read_mask
     from naevus.images.read import read
+    from naevus.inference.table import read_predictions
     from naevus.reports.contact_sheet import Tile, contact_sheet
 
-    answers = pd.read_parquet(predictions / "predictions.parquet").set_index("image_id")
+    answers = read_predictions(predictions / "predictions.parquet").set_index("image_id")
     tiles = []
     for row in list(dataset.rows())[:24]:
         if row.image_id not in answers.index or row.path is None:

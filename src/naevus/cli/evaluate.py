@@ -230,13 +230,13 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
 def _of_predictions(
     folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool
 ) -> dict[str, Scored]:
-    import pandas as pd
 
     from naevus.evaluation.judged import judged, with_truth
+    from naevus.inference.table import read_predictions
 
     path = folder / "predictions.parquet"
     joined = with_truth(
-        pd.read_parquet(path), dataset.table, allow_missing=allow_missing, name=str(path)
+        read_predictions(path), dataset.table, allow_missing=allow_missing, name=str(path)
     )
     there = judged(joined.table, dataset.taxonomy, folder / "masks", benign)
     tell([*joined.notes(), *there.notes(joined.table)])

@@ -99,15 +99,13 @@ def export(
 
 
 def _answers(path: Path) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
+    from naevus.io.formats import read_parquet
 
-    try:
-        return pd.read_parquet(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: is not a Parquet table", "give one like the oof.parquet of train"
-        ) from error
+    return read_parquet(
+        path,
+        "give one like the oof.parquet of train",
+        numbers=("logit", "share", "weight", "jaccard", "dice"),
+    )
 
 
 def _tell(spec: BundleSpec) -> None:

@@ -82,7 +82,7 @@ def train(
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
     """
     from naevus.training.config import load_config
-    from naevus.training.run import Run
+    from naevus.training.run import Run, held
 
     overrides = dict(map(parse_setting, setting or []))
     if weights is not None:
@@ -106,9 +106,10 @@ def train(
     chosen = list(range(dealt.k)) if fold is None else [fold]
     for number in chosen:
         dealt.held_out(number)  # refuses a fold that is not there, before a folder is made
-    run = Run.start(out, config, dealt, inputs_of(dataset, material))
-    with logged(out / "train.log"):
-        train_folds(run, chosen, material)
+    with held(out):
+        run = Run.start(out, config, dealt, inputs_of(dataset, material))
+        with logged(out / "train.log"):
+            train_folds(run, chosen, material)
 
 
 def pictures_and_folds(

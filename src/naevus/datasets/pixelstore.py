@@ -15,7 +15,7 @@ from naevus.datasets.forms import Form, Source
 from naevus.datasets.storebuild import Build
 from naevus.datasets.storefiles import map_pixels, read_rows, read_settings
 from naevus.errors import DataError
-from naevus.files import lock, sha256_of
+from naevus.files import lock, sha256_of, writing
 from naevus.images.read import Limits
 from naevus.io.parallel import cpu_count
 
@@ -98,7 +98,7 @@ class PixelStore:
         """
         folder = Path(folder)
         _refuse_twice(sources)
-        with lock(folder / ".lock"):
+        with lock(folder / ".lock"), writing(folder):
             build = Build(sources, form, folder, limits)
             if not build.is_current():
                 build.run(workers or cpu_count(), progress)

@@ -10,6 +10,7 @@ import numpy as np
 
 from naevus.errors import DataError
 from naevus.files import sha256, write_csv
+from naevus.io.formats import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,12 +92,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
         DataError: There is none, or it is damaged or of another version.
     """
     path = folder / "store.json"
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no finished pixel store", "build it first") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error})", "build the cache anew") from error
+    if not path.exists():
+        raise DataError(f"{folder}: no finished pixel store", "build it first")
+    settings = read_json(path, "build the cache anew", optional={"key": (str,)})
     if settings.get("schema") != SCHEMA:
         raise DataError(f"{path}: made by another version", "build the cache anew")
     return settings

@@ -53,10 +53,17 @@ class RowFile:
             return cls(path, stream.tell(), shape[1:])
 
     def read(self, position: int) -> bytes:
-        """Return the row at ``position``."""
+        """Return the row at ``position``.
+
+        Raises:
+            OSError: The file ends before it does.
+        """
         with self._turn:
             self._stream.seek(self._offset + position * self._bytes)
-            return self._stream.read(self._bytes)
+            row = self._stream.read(self._bytes)
+        if row is None or len(row) < self._bytes:
+            raise OSError(f"{self.path.name} is cut off")
+        return row
 
     def write(self, position: int, row: bytes) -> None:
         """Write the row at ``position``."""

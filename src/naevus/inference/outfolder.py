@@ -12,6 +12,7 @@ from naevus.inference.engines.automatic import Choice
 from naevus.inference.engines.engine import EngineName, Precision
 from naevus.inference.prediction import Refused
 from naevus.inference.table import ids_of_table, read_part
+from naevus.io.formats import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,10 +119,7 @@ class OutFolder:
                 )
             write_json(path, settings)
             return
-        try:
-            before = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise NaevusError(f"{path}: cannot be read", _ANOTHER_OUT) from error
+        before = read_json(path, _ANOTHER_OUT)
         if before != json.loads(json.dumps(settings)):
             differing = [name for name in settings if before.get(name) != settings[name]]
             raise NaevusError(

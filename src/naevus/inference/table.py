@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from naevus.errors import NaevusError
+from naevus.errors import NaevusError, RunError
 from naevus.files import atomic, flush
 from naevus.flags import explained
 from naevus.inference.prediction import Prediction, Refused
+from naevus.io.formats import read_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
 
 ABOUT = b"naevus"
 """Under which name a table's metadata says what it was made with."""
@@ -177,6 +180,16 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns)
 
 
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a table of predictions, as pandas has it.
+
+    Raises:
+        RunError: It is absent or damaged.
+    """
+    kinds = ("p", "b", "height", "width", "mask", "spread", "unlikeness")
+    return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
+
+
 def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
     """Join parts of one schema into one file, a few thousand rows in memory at a time.
 
@@ -206,8 +219,11 @@ def about(path: Path) -> dict[str, Any]:
         raise _no_table(path) from error
     if ABOUT not in metadata:
         raise _no_table(path)
-    told: dict[str, Any] = json.loads(metadata[ABOUT])
-    return told
+    try:
+        told = json.loads(metadata[ABOUT])
+        return {**told, "classes": [str(code) for code in told["classes"]]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _no_table(path) from error
 
 
 def first_of(path: Path) -> Prediction:
@@ -217,7 +233,11 @@ def first_of(path: Path) -> Prediction:
         NaevusError: The file is no such table, or holds no prediction.
     """
     told = about(path)
-    rows = next(pq.ParquetFile(path).iter_batches(batch_size=1), None)
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = next(file.iter_batches(batch_size=1), None)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_table(path) from error
     if rows is None or not rows.num_rows:
         raise NaevusError(f"{path}: holds no prediction")
     (row,) = rows.to_pylist()

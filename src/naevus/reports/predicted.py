@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from naevus import __version__
+from naevus.datasets.layouts.tables import read_table
 from naevus.errors import BundleError, RunError
 from naevus.evaluation.judged import judged, with_truth
 from naevus.files import sha256
 from naevus.inference.classifier import Classifier
 from naevus.inference.outfolder import SETTINGS, OutFolder
+from naevus.inference.table import read_predictions
+from naevus.io.formats import read_json
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
 
 if TYPE_CHECKING:
@@ -48,14 +50,17 @@ def of_predictions(
         BundleError: The predictions were made with other bundles.
     """
     out = OutFolder(folder)
-    try:
-        predictions = pd.read_parquet(out.table)
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        refused = pd.DataFrame()
-        if out.refused.exists():
-            refused = pd.read_csv(out.refused, dtype="string", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder}: cannot be read: {error}", "name what predict wrote") from error
+    predictions = read_predictions(out.table)
+    part = (dict, type(None))
+    settings = read_json(
+        folder / SETTINGS,
+        "predict again into another folder",
+        optional={"segmenter": part, "classifier": part},
+        error=RunError,
+    )
+    refused = pd.DataFrame()
+    if out.refused.exists():
+        refused = read_table(out.refused, required=("image_id", "problem"))
     joined = with_truth(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
     )

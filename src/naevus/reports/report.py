@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from naevus.evaluation.repeatable import repeatable
-from naevus.files import atomic, write_bytes, write_json, write_text
+from naevus.files import atomic, lock, sweep, write_bytes, write_json, write_text
 from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
 from naevus.reports.content.appearance import appearances
 from naevus.reports.content.pictures import gallery_section
@@ -98,21 +98,24 @@ def write_report(document: Document, out: Path, *, figures: bool = False) -> Pat
         The page.
 
     Raises:
-        NaevusError: A file cannot be written.
+        NaevusError: A file cannot be written, or another process writes there.
     """
-    for table in document.tables:
-        write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
-        write_json(out / "tables" / f"{table.name}.json", _rows(table.frame))
-        with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
-            table.frame.to_parquet(temporary, index=False)
-    drawn = {}
-    for drawing in document.drawings:
-        drawn[drawing.name] = style.svg(drawing.figure)
-        if figures:
-            write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
-            write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
-    write_json(out / "report.json", as_json(document))
-    write_text(out / PAGE, render(document, drawn))
+    with lock(out / ".lock"):
+        for folder in (out, out / "tables", out / "figures"):
+            sweep(folder)
+        for table in document.tables:
+            write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
+            write_json(out / "tables" / f"{table.name}.json", _rows(table.frame))
+            with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
+                table.frame.to_parquet(temporary, index=False)
+        drawn = {}
+        for drawing in document.drawings:
+            drawn[drawing.name] = style.svg(drawing.figure)
+            if figures:
+                write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
+                write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
+        write_json(out / "report.json", as_json(document))
+        write_text(out / PAGE, render(document, drawn))
     return out / PAGE
 
 

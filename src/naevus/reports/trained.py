@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -13,16 +12,20 @@ import pandas as pd
 from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import MANIFEST
+from naevus.datasets.folds import Folds
 from naevus.errors import RunError
 from naevus.evaluation.judged import heldout_diagnosed
 from naevus.files import sha256
 from naevus.inference.classifier import Classifier
+from naevus.io.formats import read_csv, read_json
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from naevus.datasets.records import Dataset
+
+_RUN = "name a run of train"
 
 
 def of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
@@ -39,13 +42,17 @@ def of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Result
     """
     try:
         recipe = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
-        inputs, versions = (
-            json.loads((folder / name).read_text(encoding="utf-8"))
-            for name in ("inputs.json", "environment.json")
-        )
-        dealt = pd.read_csv(folder / "folds.csv", dtype={"image_id": "string"})
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read: {error}", "name a run of train") from error
+    inputs = read_json(
+        folder / "inputs.json",
+        _RUN,
+        members={"data": (str,), "fingerprint": (str,)},
+        optional={"masks": (str, type(None)), "copies": (list, type(None))},
+        error=RunError,
+    )
+    versions = read_json(folder / "environment.json", _RUN, error=RunError)
+    dealt = Folds.read(folder / "folds.csv").table
     segmentation = "jaccard" in table.columns
     masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
     folds = sorted(table["fold"].unique())
@@ -106,7 +113,11 @@ def _folder(named: str | None) -> Path | None:
 
 def _history(folder: Path, folds: Sequence[int]) -> pd.DataFrame | None:
     paths = {fold: folder / f"fold-{fold}" / "history.csv" for fold in folds}
-    tables = [pd.read_csv(path).assign(fold=k) for k, path in paths.items() if path.exists()]
+    tables = [
+        read_csv(path, "delete it: it is shown, and not needed", error=RunError).assign(fold=k)
+        for k, path in paths.items()
+        if path.exists()
+    ]
     return pd.concat(tables, ignore_index=True) if tables else None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,26 @@ from naevus.datasets.folds import Folds
 from naevus.errors import RunError
 from naevus.evaluation.scoring.segmentation import MaskScore
 from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
-from naevus.files import atomic, write_json, write_text
+from naevus.files import atomic, lock, sweep, write_json, write_text
+from naevus.io.formats import read_json, read_parquet
 from naevus.training.config import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from naevus.evaluation.tables import LeftOut
+
+_AGAIN = "train it again into another folder"
+_INPUTS = {
+    "data": (str,),
+    "fingerprint": (str,),
+    "layout": (str,),
+    "pictures": (int,),
+    "masks": (str, type(None)),
+}
+_MORE = {"copies": (list, type(None)), "warm_start": (str, type(None))}
+"""What a run's inputs are, by name; older runs lack some."""
 
 _PACKAGES = (
     "naevus",
@@ -91,7 +103,9 @@ class Run:
         path = folder / "run.toml"
         if not path.exists():
             raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
-        inputs = _read_json(folder / "inputs.json")
+        inputs = read_json(
+            folder / "inputs.json", _AGAIN, members=_INPUTS, optional=_MORE, error=RunError
+        )
         folds = Folds.read(folder / "folds.csv")
         return cls(folder, load_config(path), folds, inputs, allow_missing)
 
@@ -111,7 +125,7 @@ class Run:
         if not path.exists():
             write_json(path, now)
             return
-        then = _read_json(path)
+        then = _read_contents(path)
         if then == now:
             return
         ours: dict[str, dict[str, str]] = then["files"]
@@ -136,7 +150,7 @@ class Run:
     def cache_key(self, name: str) -> str | None:
         """Return the key of a cache that the run learnt from; None where none was noted yet."""
         path = self.folder / "contents.json"
-        return _read_json(path)["caches"].get(name) if path.exists() else None
+        return _read_contents(path)["caches"].get(name) if path.exists() else None
 
     def fold_folder(self, fold: int) -> Path:
         """Return the folder of one fold."""
@@ -196,7 +210,7 @@ class Run:
         tables = []
         for fold in finished:
             path = self.fold_folder(fold) / "heldout.parquet"
-            table = pd.read_parquet(path)
+            table = read_heldout(path)
             strangers = set(table["image_id"]) - set(self.folds.held_out(fold))
             if strangers:
                 raise RunError(
@@ -215,12 +229,34 @@ class Run:
         return pd.concat(tables).sort_values("image_id", ignore_index=True)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path.parent}: {path.name} cannot be read", "train it again") from error
-    return found
+def read_heldout(path: Path) -> pd.DataFrame:
+    """Read what a fold answered to the pictures that it held out.
+
+    Raises:
+        RunError: The file is absent or damaged.
+    """
+    remedy = f"delete {path.parent.name} and train it again"
+    kinds = ("logit", "share", "weight", *MaskScore._fields)
+    return read_parquet(path, remedy, numbers=kinds, error=RunError)
+
+
+def _read_contents(path: Path) -> dict[str, Any]:
+    return read_json(path, _AGAIN, members={"caches": (dict,), "files": (dict,)}, error=RunError)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep others from training in a run's folder while the block runs.
+
+    What killed trainings left half-written is taken away first.
+
+    Raises:
+        NaevusError: Another process trains there, or the folder cannot be written.
+    """
+    with lock(folder / ".lock"):
+        for place in (folder, *folder.glob("fold-*")):
+            sweep(place)
+        yield
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, PictureError
@@ -17,10 +16,12 @@ from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.inference.heldout import heldout_logits
+from naevus.training.run import read_heldout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from naevus.datasets.pixelstore import PixelStore, Source
@@ -49,7 +50,7 @@ class Trained:
     ) -> pd.DataFrame:
         """Return the fold's out-of-fold table, its pictures seen in some views; kept in a file."""
         folder = self.run.fold_folder(self.fold)
-        table = pd.read_parquet(folder / "heldout.parquet")
+        table = read_heldout(folder / "heldout.parquet")
         if views == "none":
             return table
         kept = folder / f"heldout-{views}.parquet"
@@ -62,7 +63,7 @@ class Trained:
                 seen.merge(rest, on="image_id", validate="one_to_one").to_parquet(
                     temporary, index=False
                 )
-        return pd.read_parquet(kept)
+        return read_heldout(kept)
 
 
 def answers_of(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from naevus.errors import RunError
 from naevus.training.checkpoint import load_network
 from naevus.training.job import WEIGHTS
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.run import read_heldout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -102,7 +102,7 @@ def _outlining(run: Run, fold: int) -> TrainedMember:
 def _diagnosing(run: Run, fold: int) -> TrainedMember:
     """Return a classifier with what its held-out table says of its training."""
     path = run.fold_folder(fold) / "heldout.parquet"
-    row = pd.read_parquet(path).iloc[0]
+    row = read_heldout(path).iloc[0]
     classes = tuple(name.removeprefix("logit_") for name in row.index if name.startswith("logit_"))
     weights, shares = (
         tuple(float(row[f"{kind}_{code}"]) for code in classes) for kind in ("weight", "share")
