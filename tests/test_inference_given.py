@@ -107,7 +107,8 @@ def test_all_that_holds_a_picture_is_answered_alike(tmp_path: Path, loaded: Pred
     with path.open("rb") as stream:
         assert loaded(stream).image_id == "lesion"
         assert not stream.closed
-    assert loaded(Image.open(path)).image_id == "lesion"
+    with Image.open(path) as image:
+        assert loaded(image).image_id == "lesion"
     assert loaded(forms["named bytes"]).image_id == "upload"
     several = loaded([path, content, pixels])
     assert [each.image_id for each in several] == ["lesion", "picture 1", "picture 2"]
@@ -146,7 +147,8 @@ def test_an_image_of_pillow_stands_as_its_file_would(tmp_path: Path, loaded: Pre
     alpha.putalpha(Image.fromarray((pixels[:, :, 0] > 150).astype(np.uint8) * 255))
     alpha.save(clear)
     for path in (turned, clear):
-        by_file, by_image = loaded(path), loaded(Image.open(path))
+        with Image.open(path) as image:
+            by_file, by_image = loaded(path), loaded(image)
         assert (by_image.height, by_image.width) == (by_file.height, by_file.width)
         assert by_image.box == by_file.box
         for code, share in by_file.probabilities.items():
@@ -176,6 +178,24 @@ def test_images_and_pixels_beyond_the_limits_are_refused(loaded: Predictor) -> N
     for given in (pixels, Image.fromarray(pixels), cv2.imencode(".png", pixels)[1].tobytes()):
         with pytest.raises(PictureError, match=r"180 x 120 pixels, more than the limit"):
             small(given)
+
+
+def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
+    tmp_path: Path, loaded: Predictor
+) -> None:
+    path = tmp_path / "photo.jpg"
+    pixels = cv2.resize(drawn(10), (1440, 960), interpolation=cv2.INTER_CUBIC)
+    path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)))
+    expected = loaded(path)
+    with Image.open(path) as image:
+        assert said_of(loaded(image)) == said_of(loaded(image)) == said_of(expected)
+        assert image.size == (1440, 960)
+        by_pixels = loaded(image.convert("RGB"))
+    with Image.open(path) as image:
+        image.draft("RGB", (360, 240))
+        assert (loaded(image).width, loaded(image).height) == image.size == (360, 240)
+    for code, share in expected.probabilities.items():
+        assert by_pixels.probabilities[code] == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -109,11 +109,32 @@ def _of_stream(stream: Any, name: str, limits: Limits) -> Given:
 def _of_pillow(image: Image.Image, name: str, limits: Limits) -> Given:
     said = getattr(image, "filename", "")
     image_id = Path(os.fsdecode(said)).stem if said else name
+    content = _unloaded_jpeg(image)
+    if content is not None:
+        return Given(image_id, ImageBytes(image_id, content))
     try:
         decoded = from_pillow(image, image_id, limits)
     except PictureError as problem:
         return Given(image_id, Path(image_id), problem=problem)
     return Given(image_id, decoded.pixels, decoded.flags)
+
+
+def _unloaded_jpeg(image: Image.Image) -> bytes | None:
+    """Return the bytes of a JPEG that was opened and nothing more.
+
+    It is then decoded scaled, as its file is, so that both give the same answer.
+    """
+    stream = getattr(image, "fp", None)
+    if image.format != "JPEG" or stream is None or getattr(image, "decoderconfig", None):
+        return None
+    try:
+        at = stream.tell()
+        stream.seek(0)
+        content = stream.read()
+        stream.seek(at)
+    except (OSError, ValueError):  # closed meanwhile: Pillow tells
+        return None
+    return bytes(content)
 
 
 def _of_array(array: Any, name: str, limits: Limits) -> Given:
