@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
-from naevus.datasets.layouts import load
+from naevus.datasets.layouts import NOT_READ, load
 from naevus.datasets.records import COLUMNS, SPLITS
 from naevus.errors import DataError
 
@@ -360,3 +360,14 @@ def test_an_id_that_cannot_name_files_is_refused(
     manifest.write_text(f"image_id,path\n{image_id},1.jpg\n")
     with pytest.raises(DataError, match=problem):
         load(manifest)
+
+
+def test_files_that_are_no_images_are_counted_by_kind(tmp_path: Path) -> None:
+    files(tmp_path / "nevus", "a.jpg")
+    files(tmp_path / "melanoma", "b.jpg")
+    assert load(tmp_path).problems == ()
+    files(tmp_path / "nevus", "c.dcm", "d.DCM", "notes.txt")
+    files(tmp_path / "melanoma", "e.cr2", "list.csv")
+    (problem,) = load(tmp_path).problems
+    assert problem.kind == NOT_READ
+    assert problem.detail.startswith("1 .cr2, 2 .dcm: ")

@@ -19,9 +19,13 @@ TAXONOMY_HELP: Final = (
 
 
 def tell_types(dataset: Dataset, image_type: str) -> None:
-    """Say how many images of other types are left out, or that what is used is not dermoscopic."""
+    """Say which files are not read, and how many images of other types are left out or used."""
+    from naevus.datasets.layouts import NOT_READ
     from naevus.datasets.records import DERMOSCOPIC
 
+    for problem in dataset.problems:
+        if problem.kind == NOT_READ:
+            remark("not read", f": {problem.detail}")
     counts = dataset.image_types()
     others = {name: count for name, count in counts.items() if name != DERMOSCOPIC}
     if not others:

@@ -59,6 +59,16 @@ LAYOUTS: dict[str, ModuleType] = {
 }
 """The known layouts by name, in the order in which they are tried."""
 
+_NO_IMAGES = frozenset({
+    ".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".toml",
+    ".yaml", ".yml", ".parquet", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh",
+    ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz", ".db", ".ini",
+})  # fmt: skip
+"""Suffixes of what lies beside images and is none."""
+
+NOT_READ = "files not read"
+"""The problem that counts the files, by suffix, that are passed over."""
+
 _REMEDY = (
     "give it a folder a diagnosis, a folder masks beside one of images, a labels.csv with columns "
     "image and diagnosis, or a manifest.csv with a column path; the known layouts are "
@@ -88,17 +98,30 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
     draft: Draft = module.read(place, chosen)
     apply_groups(draft, place)
     table = make_table(draft.frame, draft.ties)
-    problems = (*draft.problems, *_names_that_are_no_text(place))
+    problems = (*draft.problems, *_passed_over(place))
     return Dataset(table, root, module.NAME, draft.taxonomy, problems)
 
 
-def _names_that_are_no_text(place: Path) -> Iterator[Problem]:
-    """Yield a problem for each picture whose name no table can hold; readers pass over them."""
-    if place.is_dir():
-        for file in images_below(place).files:
-            if not is_text(file):
-                name = printable(file.relative_to(place))
-                yield Problem("name is not UTF-8", name, "was left out: rename it")
+def _passed_over(place: Path) -> Iterator[Problem]:
+    """Yield a problem for each picture whose name no table can hold, and one for files not read.
+
+    Readers pass over both. Of the latter the suffixes are counted; tables and texts are none.
+    """
+    if not place.is_dir():
+        return
+    listing = images_below(place)
+    for file in listing.files:
+        if not is_text(file):
+            name = printable(file.relative_to(place))
+            yield Problem("name is not UTF-8", name, "was left out: rename it")
+    kinds = {
+        kind: count
+        for kind, count in sorted(listing.left_out.items())
+        if kind.startswith(".") and kind not in _NO_IMAGES
+    }
+    if kinds:
+        told = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds.items())
+        yield Problem(NOT_READ, str(place), f"{told}: not among the formats that are read")
 
 
 def _taxonomy(name: str | None) -> Taxonomy | None:
