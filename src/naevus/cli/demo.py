@@ -9,7 +9,7 @@ import typer
 
 from naevus.cli.answers import tell
 from naevus.cli.console import console, progress
-from naevus.errors import DataError
+from naevus.errors import DataError, NaevusError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +75,7 @@ def demo(
         _draw(data, pictures or 160, seed)
     dataset = load(data)
     console.print(f"{data}: {len(dataset)} pictures, layout {dataset.layout}")
+    _try_shipped(next(row.path for row in dataset.rows() if row.path is not None), out / "shipped")
     _audit(dataset, out / "check")
     outlined, diagnosed = _chosen(dataset, pictures or 1000, seed)
 
@@ -104,6 +105,25 @@ def _draw(folder: Path, pictures: int, seed: int) -> None:
 
     with progress("drawing pictures", pictures) as move:
         write_isic2018(folder, pictures=pictures, seed=seed, progress=move)
+
+
+def _try_shipped(picture: Path, out: Path) -> None:
+    """See that the networks that come with naevus answer here, with all settings as they are.
+
+    In a process of its own: which instructions suit them may not suit what is trained afterwards.
+    """
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "naevus", "predict", str(picture), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise NaevusError(
+            f"the networks that come with naevus do not run here ({said[-1] if said else ''})",
+            "see naevus engines",
+        )
+    console.print(f"the networks that come with naevus answer here: {out}")
 
 
 def _audit(dataset: Dataset, out: Path) -> None:

@@ -1,0 +1,77 @@
+"""What exported bundles hold for engines to be judged by, and graphs that every engine takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from naevus.bundles.sample import SAMPLE_FILE, compared, distance, read_sample, sample_views
+from naevus.inference.engines import EngineName, open_engine
+from naevus.training.export.graph import export_onnx
+from naevus.training.export.sample import Shipped, sample_entry
+from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"segmentation": 64, "classification": 32}
+ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> list[Shipped]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("shipped")
+    outlines = Preprocessed(
+        build_segmenter("unet", "resnet18", "none", {"decoder_channels": [32, 16, 16, 8, 8]})
+    )
+    names = Preprocessed(build_classifier("test_resnet", weights="none"))
+    found = []
+    for task, network in (("segmentation", outlines), ("classification", names)):
+        path = folder / f"{task}-0.onnx"
+        export_onnx(network, path, input_size=SIZES[task])
+        found.append(Shipped(task, path, network, SIZES[task]))  # type: ignore[arg-type]
+    return found
+
+
+def test_engines_agree_with_what_torch_says_of_the_sample(
+    shipped: list[Shipped], tmp_path: Path
+) -> None:
+    path = tmp_path / SAMPLE_FILE
+    training = [each.network.training for each in shipped]
+    entry = sample_entry(shipped, path)["sample"]
+    assert [each.network.training for each in shipped] == training
+    assert "torch" in entry["answered_by"]
+    sample = read_sample(path, {each.graph.name: each.size for each in shipped})
+    assert sample.pixels.shape == (64, 64, 3)
+    for each in shipped:
+        right = sample.answers[each.graph.name]
+        allowed = entry["tolerances"][each.graph.name]
+        assert allowed == {"f32": 0.005}
+        assert right.std() > 1e-3
+        for engine in ENGINES:
+            views = sample_views(sample.pixels, each.size)
+            said = compared(open_engine(each.graph, engine, 1).run(views))
+            assert distance(said, right) <= allowed["f32"]
+            assert distance(said * np.float32(1.1), right) > allowed["f32"]
+    again = tmp_path / "again.npz"
+    sample_entry(shipped, again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_maps_are_resized_by_fixed_scales(shipped: list[Shipped]) -> None:
+    model = onnx.load(shipped[0].graph)
+    resizes = [node for node in model.graph.node if node.op_type == "Resize"]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    assert resizes
+    for node in resizes:
+        scales = onnx.numpy_helper.to_array(weights[node.input[2]])
+        assert scales.tolist() == [1, 1, 2, 2]
+        assert len(node.input) == 3
+    used = {name for node in model.graph.node for name in node.input}
+    assert weights.keys() <= used
