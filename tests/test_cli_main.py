@@ -44,6 +44,9 @@ COMMANDS = (
 )
 
 
+CROPS = ("--set", "data.crop_mode=crop")
+
+
 def call(*words: object, columns: int = 80) -> Result:
     environment = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
     return CliRunner().invoke(app, [str(word) for word in words], env=environment)
@@ -138,8 +141,8 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("score", "classification", "nowhere", "nowhere"),
         ("score", "segmentation", "nowhere", "nowhere"),
         ("lint-submission", "nowhere"),
-        ("train", "segmentation", "DATA", "--out", "run", "--masks", "nowhere"),
-        ("train", "segmentation", "DATA", "--out", "run", "--copies", "nowhere"),
+        ("train", "classification", "DATA", "--out", "run", "--masks", "nowhere", *CROPS),
+        ("train", "classification", "DATA", "--out", "run", "--copies", "nowhere"),
         ("train", "segmentation", "DATA", "--out", "run", "--from", "nowhere"),
     ],
     ids=" ".join,
@@ -224,7 +227,7 @@ def test_masks_of_other_pictures_are_told(drawn: Path, tmp_path: Path) -> None:
     """Else every crop would silently be a centre square."""
     (tmp_path / "ISIC_0_segmentation.png").touch()
     words = ("train", "classification", drawn, "--out", tmp_path / "run", "--masks", tmp_path)
-    assert "holds no mask of any picture" in error_of(call(*words))
+    assert "holds no mask of any picture" in error_of(call(*words, *CROPS))
     assert not (tmp_path / "run").exists()
 
 

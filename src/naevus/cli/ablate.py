@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import AllowMissing  # noqa: TC001 (typer reads annotations)
+from naevus.cli.answers import AllowMissing, Force  # noqa: TC001 (typer reads annotations)
 from naevus.cli.console import console, errors, progress
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def ablate(
         Path | None, typer.Option(help="Decoded pictures; beside the runs by default.")
     ] = None,
     allow_missing: AllowMissing = False,
+    force: Force = False,
 ) -> None:
     """Train a recipe's variations under one budget and compare them on one held-out fold.
 
@@ -58,15 +59,25 @@ def ablate(
     """
     from naevus.cli.train import parse_setting, pictures_and_folds
     from naevus.training.ablation.plan import load_plan, recipes
+    from naevus.training.unused import once, refuse_unused_by_all
 
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
-    configs = recipes(chosen, plan.parent, dict(map(parse_setting, setting or [])))
-    trained = configs[chosen.to_train(shown)[0]]
+    settings = once([parse_setting(text) for text in setting or ()], {})
+    configs = recipes(chosen, plan.parent, settings)
+    names = chosen.to_train(shown)
+    trained = configs[names[0]]
+    measured = {chosen.arms[name].detail_of for name in names}
+    refuse_unused_by_all(
+        [configs[name] for name in configs if name in measured.union(names)],
+        settings,
+        masks=masks,
+        copies=copies or (),
+    )
     dataset, dealt = pictures_and_folds(data, trained, folds, masks, copies or [])
     dealt.held_out(fold)  # refuses a fold that is not there, before a folder is made
     workshop = _Workshop(
-        chosen, dataset, dealt, fold, out, cache or out / "cache", masks, tuple(copies or ())
+        chosen, dataset, dealt, fold, out, cache or out / "cache", masks, tuple(copies or ()), force
     )
     found = workshop.ablation(shown, configs, allow_missing=allow_missing)
     _write(found, out)
@@ -85,6 +96,7 @@ class _Workshop:
     cache: Path
     masks: Path | None
     copies: tuple[Path, ...]
+    force: bool
     trained: dict[str, Trained] = field(default_factory=dict)
 
     def ablation(
@@ -118,28 +130,29 @@ class _Workshop:
 
         # Centre squares are the same whatever the masks: one cache for all arms that see them.
         masks = None if config.data.crop_mode == "full" else self.masks
-        return Material(self.dataset, self.cache, masks=masks, copies=self.copies)
+        return Material(self.dataset, self.cache, masks=masks, copies=self.copies, force=self.force)
 
     def _coarser(
         self, config: TrainConfig, every: dict[str, TrainConfig], name: str
     ) -> TrainConfig:
-        from naevus.training.ablation.arms import check_masks, side_of_crops, with_detail
+        from naevus.cli.train import check_material
+        from naevus.training.ablation.arms import side_of_crops, with_detail
 
         crops = every[name]
         sources = self._material(crops).sources()
-        check_masks(sources, name)
+        check_material(self._material(crops), crops, name)
         with progress("measuring crops") as move:
             return with_detail(config, side_of_crops(sources, crops.data.crop_margin, move))
 
     def _train(self, name: str, config: TrainConfig) -> None:
-        from naevus.cli.train import inputs_of, logged, train_folds
-        from naevus.training.ablation.arms import Trained, check_masks
+        from naevus.cli.train import check_material, inputs_of, logged, train_folds
+        from naevus.training.ablation.arms import Trained
         from naevus.training.job import prepare
         from naevus.training.run import Run, held
 
         material = self._material(config)
         if config.data.crop_mode != "full":
-            check_masks(material.sources(), name)
+            check_material(material, config, name)
         inputs = inputs_of(self.dataset, material)
 
         def store() -> PixelStore:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import pandas as pd
+
     from naevus.datasets.records import Dataset
     from naevus.training.run import Run
 
@@ -22,6 +24,16 @@ AllowMissing = Annotated[
         "--allow-missing",
         help="Leave out images that have no answer, or no ground truth, and say how many they are; "
         "else they are an error.",
+    ),
+]
+
+
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Use masks that cannot be right as a whole: most of them empty, full, dark where "
+        "lesions are, or absent where crops are cut by them.",
     ),
 ]
 
@@ -53,6 +65,28 @@ def open_run(folder: Path, *, allow_missing: bool) -> Run:
     if allow_missing and run.finished():
         tell(f"{folder}: {found}: left out" for found in run.left_out(run.answers()))
     return run
+
+
+def check_areas(table: pd.DataFrame, where: Path, *, force: bool) -> None:
+    """Refuse scores of masks most of whose ground truth is empty or full.
+
+    Args:
+        table: Scores of masks, with the true ``area`` of each, a share; older ones lack it.
+        where: Where the ground truth is, for the message.
+        force: Say it, and take them nevertheless.
+
+    Raises:
+        DataError: They are.
+    """
+    from naevus.datasets.masksurvey import implausible_problem, refuse
+    from naevus.images.masks import PLAUSIBLE_SHARES
+
+    if "area" not in table.columns:
+        return
+    empty = int((table["area"] < PLAUSIBLE_SHARES[0]).sum())
+    full = int((table["area"] > PLAUSIBLE_SHARES[1]).sum())
+    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
+    tell([] if note is None else [note])
 
 
 def tell(notes: Iterable[str]) -> None:

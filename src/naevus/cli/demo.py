@@ -166,7 +166,7 @@ def _train(
     seed: int,
     masks: Path | None = None,
 ) -> Run:
-    from naevus.cli.train import inputs_of, logged, train_folds
+    from naevus.cli.train import check_material, inputs_of, logged, train_folds
     from naevus.datasets.folds import make_folds
     from naevus.training.config import load_config
     from naevus.training.job import Material
@@ -175,6 +175,7 @@ def _train(
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_share=_TEST_SHARE)
     config = load_config(None, task, {**settings, "seed": seed})
     material = Material(dataset, out / "cache", masks=masks)
+    check_material(material, config)
     with held(out / task):
         run = Run.start(out / task, config, folds, inputs_of(dataset, material))
         with logged(run.folder / "train.log", screen=False):

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from naevus.cli.answers import AllowMissing, is_run, open_run, tell, truth_of
+from naevus.cli.answers import (
+    AllowMissing,
+    Force,
+    check_areas,
+    is_run,
+    open_run,
+    tell,
+    truth_of,
+)
 from naevus.cli.console import console, errors, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
 from naevus.errors import ConfigError, DataError
@@ -75,6 +83,7 @@ def evaluate(
         str | None, typer.Option(help="Of --data: this split alone: train, validation or test.")
     ] = None,
     allow_missing: AllowMissing = False,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score out-of-fold predictions of a run, or predictions against a data set's truth.
@@ -111,20 +120,21 @@ def evaluate(
     if not runs and pictures is not None:
         raise ConfigError("--pictures is for a run", "leave it out")
     scored = (
-        _of_runs(runs, pictures, allow_missing=allow_missing)
+        _of_runs(runs, pictures, allow_missing=allow_missing, force=force)
         if runs
         else _of_predictions(
             results[0],
             truth_of(results[0], data, taxonomy, image_type, part=part, split=split),
             benign or (),
             allow_missing=allow_missing,
+            force=force,
         )
     )
     _show(scored, as_json=json)
 
 
 def _of_runs(
-    folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool
+    folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool, force: bool
 ) -> dict[str, Scored]:
     from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.files import write_json
@@ -140,7 +150,7 @@ def _of_runs(
             raise DataError("--pictures needs a classification run", "leave it out")
         if len(runs) > 1:
             raise DataError("only classifiers' runs are scored as one", "name one run")
-        scored: dict[str, Scored] = {title: _outlined(tables[0])}
+        scored: dict[str, Scored] = {title: _outlined(tables[0], folders[0], force=force)}
     elif pictures is None:
         scored = {title: _heldout(tables, folders, allow_missing=allow_missing)}
     else:
@@ -189,10 +199,11 @@ def _diagnosed(
     return Scored(scores, intervals, details)
 
 
-def _outlined(table: pd.DataFrame) -> Scored:
+def _outlined(table: pd.DataFrame, where: Path, *, force: bool) -> Scored:
     from naevus.evaluation.outlines import OutlineScores
     from naevus.evaluation.outoffold import segmentation_scores
 
+    check_areas(table, where, force=force)
     return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
 
 
@@ -205,7 +216,7 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     from naevus.inference.heldout import heldout_logits
     from naevus.inference.inputs import find_pictures
 
-    masks = run.inputs["masks"]
+    masks = _masks_of(run)
     copies = find_pictures([pictures])
     if copies.renamed:
         raise DataError(
@@ -217,7 +228,7 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     for fold in run.finished():
         bundle = Bundle.read(run.bundle_folder(fold))
         ids = sorted(set(table.loc[table["fold"] == fold, "image_id"]).intersection(files))
-        squares = copies_for(bundle, files, Path(masks) if masks else None)
+        squares = copies_for(bundle, files, masks)
         with progress(f"predicting fold {fold}", len(ids)) as move:
             tables.append(heldout_logits(bundle, squares, ids, progress=move))
     found = pd.concat(tables, ignore_index=True)
@@ -227,8 +238,34 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     return found.merge(table[known], on="image_id", validate="one_to_one")
 
 
+def _masks_of(run: Run) -> Mapping[str, Path | None]:
+    """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
+    from naevus.training.masks import masks_used
+    from naevus.training.selection import dataset_of
+
+    if run.config.data.crop_mode == "full":
+        return {}
+    dataset = dataset_of(run)
+    if dataset is None:
+        raise DataError(
+            f"{run.inputs['data']}: is not there, and crops of {run.folder} are cut by its masks",
+            "put the data set back",
+        )
+    predicted = Path(run.inputs["masks"]) if run.inputs["masks"] else None
+    if predicted is not None and not predicted.is_dir():
+        raise DataError(
+            f"{predicted}: is not there, and crops of {run.folder} are cut by its masks",
+            "put the masks back",
+        )
+    masks = masks_used(dataset, predicted)
+    lacking = sum(path is None for path in masks.values())
+    if lacking:
+        tell([f"{lacking} of {len(masks)} images have no mask: centre squares, as in training"])
+    return masks
+
+
 def _of_predictions(
-    folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool
+    folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool, force: bool
 ) -> dict[str, Scored]:
 
     from naevus.evaluation.judged import judged, with_truth
@@ -242,7 +279,7 @@ def _of_predictions(
     tell([*joined.notes(), *there.notes(joined.table)])
     found: dict[str, Scored] = {}
     if there.outlined is not None:
-        found["masks"] = _outlined(there.outlined)
+        found["masks"] = _outlined(there.outlined, dataset.root, force=force)
     if there.diagnosed is not None:
         title = f"diagnoses, {there.folded}" if there.folded else "diagnoses"
         found[title] = _diagnosed(*there.diagnosed)

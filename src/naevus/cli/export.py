@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from naevus.cli.answers import AllowMissing, open_run
+from naevus.cli.answers import AllowMissing, Force, check_areas, open_run
 from naevus.cli.console import console, errors, progress
 from naevus.errors import DataError
 
@@ -56,6 +56,7 @@ def export(
         Path | None, typer.Option(help="The data set, if it is not where the runs found it.")
     ] = None,
     allow_missing: AllowMissing = False,
+    force: Force = False,
 ) -> None:
     """Join the finished folds of runs into one bundle, after checking it against the networks.
 
@@ -78,6 +79,9 @@ def export(
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
     opened = [open_run(folder, allow_missing=allow_missing) for folder in runs]
+    for run in opened:
+        if run.config.task == "segmentation":
+            check_areas(run.answers(), run.folder, force=force)
     wishes = Wishes(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
         precision=precision,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import AllowMissing, is_run, open_run, tell, truth_of
+from naevus.cli.answers import AllowMissing, Force, check_areas, is_run, open_run, tell, truth_of
 from naevus.cli.console import console, progress
 from naevus.errors import ConfigError
 
@@ -46,6 +46,7 @@ def report(
         typer.Option(help="Of the data set of PREDICTIONS: train, validation or test alone."),
     ] = None,
     allow_missing: AllowMissing = False,
+    force: Force = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Write the figures as SVG and PDF too, for a paper.")
     ] = False,
@@ -77,6 +78,8 @@ def report(
             allow_missing=allow_missing,
         )
     )
+    if found.outlined is not None:
+        check_areas(found.outlined, data or results, force=force)
     with progress("reading pictures") as move:
         document = make_report(found, move, pictures=pictures)
     page = write_report(document, out or results / "report", figures=figures)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from naevus.cli.answers import Force, tell
 from naevus.cli.console import console
 from naevus.errors import SubmissionError
 
@@ -41,6 +42,7 @@ def segmentation(
     prediction: Annotated[Path, typer.Argument(help="The folder of submitted masks.")],
     *,
     as_json: Json = False,
+    force: Force = False,
 ) -> None:
     """Score masks: the thresholded Jaccard index, and the means beside it.
 
@@ -50,8 +52,13 @@ def segmentation(
       naevus score segmentation ISIC2018_Task1_Test_GroundTruth answers/masks
       naevus score segmentation ISIC2018_Task1_Test_GroundTruth masks --json
     """
+    from naevus.datasets.masksurvey import implausible_problem, refuse, survey
     from naevus.evaluation.challenge import score_segmentation
+    from naevus.evaluation.challenge.maskfiles import truth_files
 
+    found = survey([path for _, path in truth_files(truth)])
+    note = refuse(implausible_problem(found.masks, found.empty, found.full), truth, force=force)
+    tell([] if note is None else [note])
     _show(score_segmentation(truth, prediction), as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.logging import RichHandler
 
+from naevus.cli.answers import Force, tell
 from naevus.cli.console import console, errors, progress, remark
 from naevus.cli.datasets import (
     IMAGE_TYPE_HELP,
@@ -21,7 +22,7 @@ from naevus.cli.datasets import (
     tell_types,
 )
 from naevus.errors import ConfigError, DataError
-from naevus.files import write_list
+from naevus.files import write_json, write_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,6 +72,7 @@ def train(
     cache: Annotated[
         Path | None, typer.Option(help="Decoded pictures; beside the run by default.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Train fold models, export their bundles, and predict what each fold held out.
 
@@ -83,15 +85,20 @@ def train(
     """
     from naevus.training.config import load_config
     from naevus.training.run import Run, held
+    from naevus.training.unused import once, refuse_unused
 
-    overrides = dict(map(parse_setting, setting or []))
-    if weights is not None:
-        overrides["network.weights"] = weights
-    if image_type is not None:
-        overrides["data.image_type"] = image_type
-    if taxonomy is not None:
-        overrides["data.taxonomy"] = taxonomy
+    overrides = once(
+        [parse_setting(text) for text in setting or ()],
+        {
+            "--weights network.weights": weights,
+            "--image-type data.image_type": image_type,
+            "--taxonomy data.taxonomy": taxonomy,
+        },
+    )
+    if warm_start is not None and "network.weights" in overrides:
+        raise ConfigError("network.weights does nothing beside --from", "give one of them")
     config = load_config(recipe, task, overrides)
+    refuse_unused(config, overrides, masks=masks, copies=copies or ())
     source = Run.open(warm_start) if warm_start else None
     dataset, dealt = pictures_and_folds(data, config, folds, masks, copies or [])
     from naevus.training.job import Material  # late: torch takes seconds
@@ -102,7 +109,9 @@ def train(
         masks=masks,
         copies=tuple(copies or ()),
         warm_start=source,
+        force=force,
     )
+    check_material(material, config)
     chosen = list(range(dealt.k)) if fold is None else [fold]
     for number in chosen:
         dealt.held_out(number)  # refuses a fold that is not there, before a folder is made
@@ -153,18 +162,32 @@ def pictures_and_folds(
     return dataset, dealt
 
 
+def check_material(material: Material, config: TrainConfig, arm: str = "") -> None:
+    """Look at the masks that a job will use, before a folder is made for it.
+
+    Raises:
+        DataError: As `naevus.training.masks.check_before`.
+    """
+    from naevus.training.masks import check_before
+
+    where = material.masks or material.dataset.root
+    tell(check_before(material.sources(), config, where, force=material.force, arm=arm))
+
+
 def train_folds(run: Run, folds: list[int], material: Material) -> None:
     """Build the caches, train the folds one after the other, and print how they did."""
-    from naevus.training.job import prepare, train_fold
+    from naevus.training.job import check_cached, prepare, train_fold
     from naevus.training.loop import Watch
 
     with ExitStack() as stack:
         refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))
+    tell(check_cached(material, run.config))
     stores = material.stores
     run.hold_to(
         {name: store.key for name, store in stores.items()},
         {name: store.contents for name, store in stores.items()},
     )
+    _tell_crops(run, material)
     for image_id, why in refused.items():
         remark("left out", f" {image_id}: {why}", to=errors)
     write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
@@ -173,6 +196,19 @@ def train_folds(run: Run, folds: list[int], material: Material) -> None:
             train_fold(run, fold, material, Watch(move, lambda _: None))
     run.join()
     console.print(f"run: {run.folder}")
+
+
+def _tell_crops(run: Run, material: Material) -> None:
+    """Print what became of crops, and keep it in the run's folder."""
+    from naevus.training.masks import CropCounts
+
+    if run.config.task == "segmentation" or run.config.data.crop_mode == "full":
+        return
+    sources = material.sources()
+    counts = {name: CropCounts.of(store, sources) for name, store in material.stores.items()}
+    for name, counted in counts.items():
+        console.print(f"crops ({name}): {counted}")
+    write_json(run.folder / "crops.json", {name: each.to_json() for name, each in counts.items()})
 
 
 def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:

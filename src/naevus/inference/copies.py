@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.decoded import DecodedPictures
 from naevus.datasets.forms import Form, Source
-from naevus.inference.outfolder import mask_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,13 +14,15 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
 
 
-def copies_for(bundle: Bundle, files: Mapping[str, Path], masks: Path | None) -> DecodedPictures:
+def copies_for(
+    bundle: Bundle, files: Mapping[str, Path], masks: Mapping[str, Path | None]
+) -> DecodedPictures:
     """Return squares by id as a classification bundle sees them, at its largest input size.
 
     Args:
         bundle: The bundle; its crop mode is used.
         files: Picture file of each id.
-        masks: Folder of masks (``<id>_segmentation.png``) that crops are cut by, if they are.
+        masks: Mask that the crop of each id is cut by, if it is.
     """
     spec = bundle.classifier
     form = Form(
@@ -30,10 +31,7 @@ def copies_for(bundle: Bundle, files: Mapping[str, Path], masks: Path | None) ->
         margin=spec.crop_margin,
         colour_constancy=spec.colour_constancy,
     )
-    sources = []
-    for image_id, path in files.items():
-        mask = mask_file(masks, image_id) if masks is not None else None
-        sources.append(
-            Source(image_id, path, mask if mask and mask.exists() else None, scaled=True)
-        )
+    sources = [
+        Source(image_id, path, masks.get(image_id), scaled=True) for image_id, path in files.items()
+    ]
     return DecodedPictures(sources, form)

@@ -202,18 +202,22 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _what_is_chosen_is_watched(self) -> Self:
         """Without an inner part there is no score to choose or to stop by."""
+        if self.data.inner_share == 0 and self.watches:
+            raise ValueError(
+                f"data.inner_share is 0, so there is no score for {self.watches}: keep an inner "
+                "part, or do without"
+            )
+        return self
+
+    @property
+    def watches(self) -> str:
+        """The settings that need the score of the inner part; empty if none does."""
         needs = {
             'select = "best"': self.select == "best",
             "early_stopping": self.early_stopping > 0,
             'optimiser.schedule = "plateau"': self.optimiser.schedule == "plateau",
         }
-        if self.data.inner_share == 0 and any(needs.values()):
-            wanting = ", ".join(name for name, needed in needs.items() if needed)
-            raise ValueError(
-                f"data.inner_share is 0, so there is no score for {wanting}: keep an inner part, "
-                "or do without"
-            )
-        return self
+        return ", ".join(name for name, needed in needs.items() if needed)
 
     @property
     def input_size(self) -> int:

@@ -28,6 +28,7 @@ from naevus.training.export.graph import export_onnx
 from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.export.squares import squares
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
+from naevus.training.masks import CropCounts, check_cropped, check_learnt, masks_used
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed
 from naevus.training.precision import fabric_for, resolve
@@ -59,6 +60,7 @@ class Material:
         masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
         copies: Folders with other copies of some of the pictures, named alike.
         warm_start: A run to start from in place of the recipe's weights.
+        force: Whether masks are used that cannot be right as a whole.
     """
 
     dataset: Dataset
@@ -66,18 +68,15 @@ class Material:
     masks: Path | None = None
     copies: tuple[Path, ...] = ()
     warm_start: Run | None = None
+    force: bool = False
     stores: dict[str, PixelStore] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:
         """Return the pictures and the masks that go with them."""
-        sources = []
+        masks, sources = masks_used(self.dataset, self.masks), []
         for row in self.dataset.rows():
             assert row.path is not None
-            mask = row.mask_path
-            if self.masks is not None:
-                predicted = self.masks / f"{row.image_id}_segmentation.png"
-                mask = predicted if predicted.exists() else None
-            sources.append(Source(row.image_id, row.path, mask))
+            sources.append(Source(row.image_id, row.path, masks[row.image_id]))
         return sources
 
 
@@ -110,7 +109,7 @@ def prepare(
             if path.suffix.lower() in PICTURE_SUFFIXES
         }
         copied = [
-            source._replace(path=by_id[source.image_id])
+            source._replace(path=by_id[source.image_id], scaled=True)
             for source in sources
             if source.image_id in by_id
         ]
@@ -132,6 +131,24 @@ def prepare(
     }
 
 
+def check_cached(material: Material, config: TrainConfig) -> list[str]:
+    """Look at what `prepare` has cached.
+
+    Returns:
+        What would have been refused, were it not forced.
+
+    Raises:
+        DataError: Most crops are centre squares, or most masks to be learnt are empty or full.
+    """
+    where = material.masks or material.dataset.root
+    if config.task == "segmentation":
+        return check_learnt(material.stores["masks"], where, force=material.force)
+    if config.data.crop_mode == "full":
+        return []
+    counts = CropCounts.of(material.stores["pictures"], material.sources())
+    return check_cropped(counts, where, force=material.force)
+
+
 def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
     """Train one fold, export its bundle, and predict what it held out.
 
@@ -151,6 +168,11 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
         run.folds, fold, material.dataset, config.data.inner_share, config.seed
     )
     learning = _make_learning(config, material, training, inner)
+    if not learning.inner.ids and config.watches:
+        raise DataError(
+            f"{run.folder}: fold {fold} has no images to watch training by, for {config.watches}",
+            "raise data.inner_share, or do without",
+        )
     torch.manual_seed(config.network.init_seed)  # what comes after the start has the job's seed
     network = learning.network()
     if material.warm_start is not None:

@@ -99,20 +99,6 @@ def budget_of(config: TrainConfig, fold: int) -> str:
     )
 
 
-def check_masks(sources: Sequence[Source], name: str) -> None:
-    """Refuse to cut crops where most pictures have no mask.
-
-    Raises:
-        DataError: They would be centre squares.
-    """
-    outlined = sum(source.mask_path is not None for source in sources)
-    if 2 * outlined < len(sources):
-        raise DataError(
-            f"{len(sources) - outlined} of {len(sources)} pictures have no mask for arm {name}",
-            "name masks of a model that did not train on them with --masks",
-        )
-
-
 def side_of_crops(
     sources: Sequence[Source], margin: float, progress: Callable[[int, int], None] | None = None
 ) -> int:
