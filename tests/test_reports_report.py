@@ -38,7 +38,7 @@ from naevus.reports.predicted import of_predictions
 from naevus.reports.report import make_report, write_report
 from naevus.reports.results import Results
 from naevus.reports.trained import of_run
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import BINARY, ISIC2018
 from tests.html_outline import Outline
 from tests.onnx_graphs import classification_bundle
 from tests.test_evaluation_outlines import table_of_masks
@@ -150,6 +150,17 @@ def test_heat_maps_need_the_bundles_of_the_predictions(
         for gallery in section.galleries
         for picture in gallery.pictures
     )
+
+
+def test_heat_maps_are_of_what_was_predicted(
+    data: Dataset, predictions: Path, bundle: Bundle
+) -> None:
+    sides = {one.code: "MALIGNANT" if one.malignant else "BENIGN" for one in ISIC2018.diagnoses}
+    table = data.table.assign(diagnosis=data.table["diagnosis"].map(sides).astype("string"))
+    coarse = replace(data, table=table, taxonomy=BINARY)
+    assert any("folded into benign" in note for note in of_predictions(predictions, coarse).notes)
+    with pytest.raises(DataError, match=r"heat maps are of MEL, .* scored as BENIGN, MALIGNANT"):
+        of_predictions(predictions, coarse, [bundle])
 
 
 def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus import __version__
 from naevus.datasets.layouts.tables import read_table
-from naevus.errors import BundleError, RunError
+from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.judged import judged, with_truth
 from naevus.files import sha256
 from naevus.inference.classifier import Classifier
@@ -71,6 +71,14 @@ def of_predictions(
     why = {**dict.fromkeys(silent, "it was not predicted"), **why}
     unanswered = pd.DataFrame({"image_id": list(why), "why": list(why.values())})
     classifier = _classifier(settings.get("classifier") or {}, bundles)
+    if classifier is not None and there.diagnosed is not None:
+        strange = set(there.diagnosed.taxonomy.codes) - set(classifier.classes)
+        if strange:
+            raise DataError(
+                f"heat maps are of {', '.join(classifier.classes)}, and diagnoses are scored as "
+                f"{', '.join(there.diagnosed.taxonomy.codes)} here",
+                "leave out --bundle",
+            )
     results = Results(
         name=folder.name,
         unseen=False,
