@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 import pytest
 import typer
 from typer.main import get_command
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from naevus import __version__
 from naevus.cli.main import app
 from naevus.errors import NaevusError
+from naevus.images.read import write_png
 from naevus.training.config import load_config
 
 if TYPE_CHECKING:
@@ -302,3 +304,14 @@ def test_every_command_is_tested_for_its_help() -> None:
         for inner in getattr(command, "commands", {"": None})
     }
     assert found == set(COMMANDS)
+
+
+def test_every_command_that_reads_images_has_the_option_its_message_names(tmp_path: Path) -> None:
+    none = {"download", "recipe", "model-card", "compare", "engines", "score classification"}
+    for command in COMMANDS:
+        told = call(*command.split(), "--help", columns=120)
+        assert ("--megapixels" in told.output) == (command not in none), command
+    for number, name in enumerate(("nevus", "melanoma")):
+        write_png(tmp_path / name / "a.png", np.full((130, 90 + number, 3), 99, np.uint8))
+    told = call("show", tmp_path, "--out", tmp_path / "sheet.png", "--megapixels", 0.01)
+    assert "limit of 10,000; raise the limit with --megapixels 1" in " ".join(told.output.split())

@@ -20,7 +20,7 @@ from naevus.files import lock
 from naevus.images.crops import cut
 from naevus.images.geometry import squash
 from naevus.images.maskfile import read_mask
-from naevus.images.read import Limits, read, write_png
+from naevus.images.read import DECODING, Limits, allow_megapixels, read, write_png
 
 if TYPE_CHECKING:
     from naevus.datasets.forms import Rendered
@@ -325,3 +325,29 @@ def test_a_jpeg_crop_is_decoded_large_enough(shared_data: Path) -> None:
     small[40:60, 40:60] = True
     assert forms.decoding_side(small, form) == pytest.approx(64 * 100 / 26, abs=1)
     assert forms.decoding_side(None, form) == 64
+
+
+def test_other_decoding_makes_everything_anew(
+    sources: list[Source], tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    key = PixelStore.build(sources, SQUASH, folder).key
+    del decoded[:]
+    assert PixelStore.build(sources, SQUASH, folder).key == key
+    assert decoded == []
+    monkeypatch.setattr(storebuild, "DECODING", DECODING + 1)
+    assert PixelStore.build(sources, SQUASH, folder).key != key
+    assert sorted(decoded) == [source.image_id for source in sources]
+
+
+def test_a_raised_limit_lets_pictures_in_that_were_refused(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    try:
+        allow_megapixels(0.001)
+        none = PixelStore.build(sources, SQUASH, tmp_path / "store")
+        assert len(none.quarantined) == len(sources)
+        allow_megapixels(None)
+        assert len(PixelStore.build(sources, SQUASH, tmp_path / "store")) == len(sources)
+    finally:
+        allow_megapixels(None)
