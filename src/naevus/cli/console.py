@@ -26,10 +26,20 @@ if TYPE_CHECKING:
 
     from rich.progress import Task
 
-# Markup is off: paths and labels may hold brackets. An unknown width (a file, a pipe) would wrap
-# tables at 80 columns and break paths.
-console = Console(width=None if os.isatty(1) else 120, highlight=False, markup=False)
-errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+class _Console(Console):
+    """A console that leaves it to the command what an end of its reader means."""
+
+    def on_broken_pipe(self) -> None:
+        """Fail as any stream does; Rich would end the command, with the exit code for findings."""
+        raise BrokenPipeError
+
+
+# Markup is off: paths and labels may hold brackets, and colons that look like an emoji's name. An
+# unknown width (a file, a pipe) would wrap tables at 80 columns and break paths.
+_WIDTH = None if os.isatty(1) or os.environ.get("COLUMNS", "").isdecimal() else 120
+console = _Console(width=_WIDTH, highlight=False, markup=False, emoji=False)
+errors = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 _PLAIN = {
     "–": "-",
@@ -93,7 +103,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
         A function ``(done, total)``.
     """
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

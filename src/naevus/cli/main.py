@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from typing import Annotated, Any
@@ -90,8 +93,14 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+            sys.stdout.flush()  # a full disk is told now, not passed over when all ends
+        except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:
+            _discard_output()
+            with suppress(OSError):
+                errors.print("error: what reads the output has ended; files may be missing")
+            raise typer.Exit(ERROR) from None
         except KeyboardInterrupt:
             errors.print("interrupted; the same command goes on from here")
             raise typer.Exit(INTERRUPTED) from None
@@ -103,6 +112,14 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(ERROR) from None
 
     return guarded
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere: writing it when all ends would fail again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _as_told(error: Exception) -> NaevusError:

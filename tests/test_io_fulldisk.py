@@ -1,0 +1,95 @@
+"""A full disk, a closed pipe and a folder that cannot be written: one line, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from naevus.datasets.forms import Form, Source
+from naevus.datasets.pixelstore import PixelStore
+from naevus.errors import NaevusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def mount(folder: Path, *options: str) -> bool:
+    command = ["mount", *options, "-t", "tmpfs", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if not mount(folder, "-o", "size=400k"):
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Source]:
+    chance = np.random.default_rng(3)
+    found = []
+    for number in range(12):
+        path = tmp_path / f"p{number}.png"
+        Image.fromarray(chance.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path)
+        found.append(Source(f"p{number}", path))
+    return found
+
+
+def test_a_full_disk_while_caching_is_a_line_and_caching_goes_on(
+    small: Path, sources: list[Source]
+) -> None:
+    form = Form("full", 128)
+    (small / "ballast").write_bytes(b"x" * 120_000)
+    with pytest.raises(NaevusError, match=r"cannot be written \(No space left"):
+        PixelStore.build(sources, form, small / "cache")
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True, capture_output=True)
+    store = PixelStore.build(sources, form, small / "cache")
+    assert len(store) == len(sources)
+    assert all(store[source.image_id].any() for source in sources)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
+def test_a_reader_that_ends_is_no_finding() -> None:
+    read, written = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "naevus", "recipe", "classification"],
+        stdout=written,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(written)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "what reads the output has ended" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_full_disk_for_the_output_is_told() -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "naevus", "recipe", "segmentation"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No space left on device")
+    assert done.stderr.count("\n") == 1
