@@ -290,7 +290,7 @@ def test_a_job_killed_outright_goes_on(
     )
     assert killed.returncode == -signal.SIGKILL
     (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
-    (out / "crops" / ".ISIC_0000006.abc.tmp.png").write_bytes(b"")
+    (out / "crops" / ".ISIC_0000006.abcd1234.tmp.png").write_bytes(b"")
     sources = find_pictures([pictures]).sources
     outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
     assert (outcome.predicted, outcome.reused) == (COUNT, 3)
@@ -373,11 +373,15 @@ def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
-    flush, replace = files.flush, Path.replace
+    together, flush, replace = files.flush_together, files.flush, Path.replace
 
     def flushing(path: Path) -> None:
         flushed.append(str(path))
         flush(path)
+
+    def flushing_together(paths: list[Path]) -> None:
+        flushed.extend(map(str, paths))
+        together(paths)
 
     def replacing(path: Path, to: Path) -> Path:
         if to.parent.name == ".parts":
@@ -391,11 +395,22 @@ def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
         return replace(path, to)
 
     out, seen = tmp_path / "out", list[str]()
-    for module in (outfolder, table):
-        monkeypatch.setattr(module, "flush", flushing)
+    monkeypatch.setattr(outfolder, "flush_together", flushing_together)
+    monkeypatch.setattr(table, "flush", flushing)
     monkeypatch.setattr(Path, "replace", replacing)
     predict(find_pictures([pictures]).sources, out, segmenter=segmenter)
     assert len(seen) == COUNT
+
+
+def test_files_are_flushed_one_by_one_where_it_cannot_be_done_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "_flushed_at_once", lambda _: False)
+    monkeypatch.setattr(files, "flush", flushed.append)
+    files.flush_together([tmp_path / "a" / "1", tmp_path / "a" / "2"])
+    assert flushed == [tmp_path / "a" / "1", tmp_path / "a" / "2", tmp_path / "a"]
+    files.flush_together([])
 
 
 @pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])

