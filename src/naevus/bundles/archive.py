@@ -99,7 +99,7 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
             folder = archives_folder() / digest
             stream.seek(0)
             _unpack(stream, path, folder, limits, afresh=afresh)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError) as error:
         raise BundleError(f"{path}: is no bundle, or damaged ({error})", EXPORT_AGAIN) from error
     except OSError as error:
         raise BundleError(

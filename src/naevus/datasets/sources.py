@@ -24,6 +24,9 @@ LONGEST: Final = 200
 its name stays below the 255 that file systems allow."""
 
 _WINDOWS: Final = '<>:"|?*'
+_DEVICES: Final = frozenset(
+    {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
+)
 
 
 class Listing(NamedTuple):
@@ -102,6 +105,8 @@ def problem_of_id(image_id: str) -> str | None:
     length = len(image_id.encode(errors="surrogateescape"))
     breaking = not image_id.isprintable() and any(map(_breaks, image_id))
     foreign = os.name == "nt" and any(sign in _WINDOWS for sign in image_id)
+    device = image_id.partition(".")[0].rstrip().upper() in _DEVICES
+    reserved = os.name == "nt" and (device or image_id.endswith((".", " ")))
     faults = (
         (not is_text(image_id), "is not UTF-8"),
         (not image_id.strip(), "is empty"),
@@ -110,6 +115,7 @@ def problem_of_id(image_id: str) -> str | None:
         (breaking, "has a line break or another control character"),
         (length > LONGEST, f"has {length} bytes, more than {LONGEST}"),
         (foreign, f"has one of {_WINDOWS}, which Windows does not allow"),
+        (reserved, "is a device on Windows, or ends with a dot or blank, which it takes off"),
     )
     return next((fault for found, fault in faults if found), None)
 

@@ -41,7 +41,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
                     temporary.open("wb") as target,
                 ):
                     shutil.copyfileobj(stream, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError) as error:
         raise DataError(
             f"{archive}: damaged ({error})", "remove it and download it again"
         ) from error
