@@ -164,7 +164,7 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
     assert isinstance(error, DataError)
     first, strange = rows["image_id"].iloc[0], rows["image_id"].iloc[9]
     assert f"2 images with ground truth have no answer, such as {first}" in str(error)
-    assert f"1 predicted images are not in the data set, such as {strange}" in str(error)
+    assert f"1 predicted image is not in the data set: {strange}" in str(error)
     allowed = call(folder, "--data", manifest, "--allow-missing")
     assert allowed.exit_code == 0, allowed.output
     assert "2 images with ground truth have no answer" in allowed.output

@@ -74,15 +74,15 @@ def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
 
 def test_images_without_an_answer_or_a_truth_are_an_error(tmp_path: Path) -> None:
     known, rows = records(tmp_path), predictions()
-    with pytest.raises(DataError, match=r"^some/table: 1 images .*answer, such as d; 1 pred.*x"):
+    with pytest.raises(DataError, match=r"^some/table: 1 image .*answer: d; 1 pred.*x"):
         with_truth(rows, known, name="some/table")
-    with pytest.raises(DataError, match="1 images with ground truth have no answer, such as d"):
+    with pytest.raises(DataError, match="1 image with ground truth has no answer: d"):
         with_truth(rows[rows["image_id"] != "x"], known)
-    with pytest.raises(DataError, match="1 predicted images are not in the data set, such as x"):
+    with pytest.raises(DataError, match="1 predicted image is not in the data set: x"):
         with_truth(rows, known[known["image_id"] != "d"])
     blank = known["image_id"] == "c"
     bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
-    with pytest.raises(DataError, match="1 predicted images are without ground truth, such as c"):
+    with pytest.raises(DataError, match="1 predicted image is without ground truth: c"):
         with_truth(rows[rows["image_id"] != "x"], bare)
     whole = with_truth(rows[rows["image_id"] != "x"], known[known["image_id"] != "d"])
     assert (whole.left_out, whole.unasked) == ((), {})

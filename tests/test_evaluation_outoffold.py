@@ -168,7 +168,7 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
     strange = other.assign(image_id=other["image_id"] + "x")
     with pytest.raises(DataError, match="run 1 and run 2 have no picture in common"):
         combined([one, strange], BINARY)
-    with pytest.raises(DataError, match="1 images have no answer in run 2, such as p03"):
+    with pytest.raises(DataError, match="1 image has no answer in run 2: p03"):
         combined([one, other], BINARY)
     told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
     with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):

@@ -31,6 +31,11 @@ class LeftOut(NamedTuple):
 
     def __str__(self) -> str:
         """Tell how many there are, and one of them."""
+        if len(self.ids) == 1:
+            one = self.what.replace("images", "image", 1)
+            for many, single in (("have", "has"), ("are", "is")):
+                one = one.replace(f" {many} ", f" {single} ", 1)
+            return f"1 {one}: {self.ids[0]}"
         return f"{len(self.ids):,} {self.what}, such as {self.ids[0]}"
 
 
