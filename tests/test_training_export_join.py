@@ -259,7 +259,7 @@ def test_one_fold_s_own_answers_are_told_from_those_of_other_networks(
     ("change", "said"),
     [
         (lambda table: table.drop(columns="truth"), "no column truth"),
-        (lambda table: table.drop(columns="logit_DF"), "no known taxonomy"),
+        (lambda table: table.drop(columns="logit_DF"), "about other classes"),
         (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
     ],
 )
@@ -307,7 +307,7 @@ def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs:
     names += [str(runs["answers"].inputs["data"]), str(Path(torch.__file__).parents[1])]
     user, host = getpass.getuser(), socket.gethostname()
     files = list(joined.folder.iterdir())
-    assert len(files) == 6  # three graphs, what they learnt from, the card, bundle.json
+    assert len(files) == 7  # three graphs, what they learnt from, a sample, the card, bundle.json
     for path in files:
         content = path.read_bytes()
         for name in names:
