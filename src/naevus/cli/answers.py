@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from naevus.cli.console import errors
+from naevus.cli.datasets import tell_types
 from naevus.errors import DataError, RunError
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def truth_of(
 
     if data is None:
         raise DataError(f"{folder}: needs the truth", "name its data set with --data")
-    dataset = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).of_type(image_type)
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
+    tell_types(named, image_type)
+    dataset = named.of_type(image_type)
     if part is not None:
         dataset = dataset.part(part)
     if split is not None:

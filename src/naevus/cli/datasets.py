@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from naevus.cli.console import remark
+from naevus.cli.console import errors, remark
 
 if TYPE_CHECKING:
     from naevus.datasets.folds import Folds
@@ -25,19 +25,19 @@ def tell_types(dataset: Dataset, image_type: str) -> None:
 
     for problem in dataset.problems:
         if problem.kind == NOT_READ:
-            remark("not read", f": {problem.detail}")
+            remark("not read", f": {problem.detail}", to=errors)
     counts = dataset.image_types()
     others = {name: count for name, count in counts.items() if name != DERMOSCOPIC}
     if not others:
         return
     named = ", ".join(f"{count} {name}" for name, count in others.items())
     if image_type == "all" or (image_type == "auto" and DERMOSCOPIC not in counts):
-        remark("not dermoscopic", f", used all the same: {named} images")
+        remark("not dermoscopic", f", used all the same: {named} images", to=errors)
         return
     kept = DERMOSCOPIC if image_type == "auto" else image_type
     named = ", ".join(f"{count} {name}" for name, count in counts.items() if name != kept)
     if named:
-        remark("left out", f": {named} images (--image-type all takes them)")
+        remark("left out", f": {named} images (--image-type all takes them)", to=errors)
 
 
 def tell_exceptions(folds: Folds) -> None:
