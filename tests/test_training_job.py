@@ -47,7 +47,15 @@ if TYPE_CHECKING:
     from naevus.datasets.records import Dataset
 
 STILL = Watch(lambda *_: None, lambda _: None)
-INPUTS = {"fingerprint": "drawn"}
+INPUTS = {
+    "data": "drawn",
+    "layout": "isic2018",
+    "pictures": 1,
+    "fingerprint": "drawn",
+    "masks": None,
+    "copies": [],
+    "warm_start": None,
+}
 FOLD = 1
 
 CLASSIFICATION: dict[str, Any] = {
