@@ -98,7 +98,7 @@ def evaluate(
 
     Examples:
       naevus evaluate runs/cls
-      naevus evaluate runs/cls --pictures ISIC2018_Task3_Training_Input_sharp --allow-missing
+      naevus evaluate runs/cls --pictures Sharp_Copies --allow-missing
       naevus evaluate runs/cls runs/cls-second-seed
       naevus evaluate answers --data ISIC2018
       naevus evaluate answers --data ISIC2020 --benign AKIEC

@@ -40,19 +40,22 @@ from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
 FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
-_TRAINING = frozenset(
-    {
-        "lightning_fabric",
-        "onnx",
-        "onnxscript",
-        "safetensors",
-        "segmentation_models_pytorch",
-        "timm",
-        "torch",
-        "torchvision",
-    }
-)
-"""What the extra ``train`` brings, by the names it is imported under."""
+_EXTRAS = {
+    "matplotlib": "report",
+    "nncf": "quantise",
+    "onnxruntime": "onnxruntime",
+    "openpyxl": "excel",
+    "pi_heif": "heif",
+    "sklearn": "evaluate",
+    **dict.fromkeys(
+        (
+            *("lightning_fabric", "onnx", "onnxscript", "safetensors"),
+            *("segmentation_models_pytorch", "timm", "torch", "torchvision"),
+        ),
+        "train",
+    ),
+}
+"""The extra that brings a package, by the name that it is imported under."""
 
 app = typer.Typer(
     name="naevus",
@@ -126,18 +129,17 @@ def _as_told(error: Exception) -> NaevusError:
     """Return a failure in words that a user can act on, whatever raised it."""
     if isinstance(error, NaevusError):
         return error
-    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in _TRAINING:
+    absent = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if absent in _EXTRAS:
         return NaevusError(
-            f"training needs {error.name}, which is absent", 'run pip install "naevus[train]"'
+            f"this needs {absent}, which is absent",
+            f'run pip install "naevus[{_EXTRAS[absent]}]"',
         )
+    fewer = "close other programs, or use --threads 1 where the command has it"
     if isinstance(error, MemoryError):
-        return NaevusError(
-            "there is not enough memory", "close other programs, or use one thread (--threads 1)"
-        )
+        return NaevusError("there is not enough memory", fewer)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return NaevusError(
-            "the system gives no more threads", "close other programs, or use --threads 1"
-        )
+        return NaevusError("the system gives no more threads", fewer)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return NaevusError(
