@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import simplejpeg
 from PIL import Image
@@ -207,7 +208,6 @@ def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
         ([None], "picture 0 is of type NoneType.*give a path, bytes"),
         ([["a.jpg"]], "picture 0 is of type list"),
         (np.zeros((2, 20, 30, 3), np.uint8), r"as a list: list\(batch\)"),
-        (np.array(["a.jpg", "b.jpg"]), r"paths\.tolist\(\)"),
         (np.zeros((20, 30, 3), np.float32), "bring the values to 0..255"),
         (np.zeros((20, 30, 3), np.uint16), "uint16 .* is no picture; give uint8.*OpenCV"),
         (np.zeros((20, 30), np.bool_), "bool .* is no picture; give uint8"),
@@ -269,6 +269,15 @@ def test_a_folder_gives_a_list(tmp_path: Path, loaded: Predictor) -> None:
     first, *rest = loaded.stream(tmp_path, errors="yield")
     assert isinstance(first, Refused)
     assert [each.image_id for each in rest] == expected
+
+
+def test_a_column_of_a_table_is_several_pictures(tmp_path: Path, loaded: Predictor) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), drawn(number))
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    expected = [said_of(each) for each in loaded(paths)]
+    for column in (pd.Series(paths, dtype="string"), np.array(paths), pd.Index(paths)):
+        assert [said_of(each) for each in loaded(column)] == expected
 
 
 def test_a_picture_from_memory_is_drawn(tmp_path: Path, loaded: Predictor) -> None:

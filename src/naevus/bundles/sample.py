@@ -72,7 +72,7 @@ def sample_views(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return what of a network's outputs is compared: logits, of a segmenter every `STEP`th."""
+    """Return the logits to compare; of a segmenter, every one of `STEP` in each direction."""
     if "logits" in outputs:
         return outputs["logits"]
     return outputs["logit"][:, ::STEP, ::STEP]

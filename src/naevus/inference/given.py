@@ -54,7 +54,12 @@ class Given(NamedTuple):
 
 
 def is_one(given: object) -> bool:
-    """Tell whether something is taken as one picture, not as several."""
+    """Tell whether something is taken as one picture, not as several.
+
+    What has one dimension is several, such as a column of paths.
+    """
+    if getattr(given, "ndim", 0) == 1 and not isinstance(given, memoryview):
+        return False
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, ImageBytes, Image.Image, np.ndarray)
     return isinstance(given, kinds) or any(
         hasattr(given, name) for name in ("read", "__array__", "__dlpack__")
