@@ -13,6 +13,7 @@ from naevus.datasets.synthetic import write_isic2018
 # Tests leave nothing in the user's cache of compiled networks; those about it turn it on.
 os.environ["NAEVUS_CACHE"] = "off"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also where a test imports ONNX Runtime itself
+os.environ.pop("COLUMNS", None)  # commands print as into a pipe, whoever runs the tests
 
 # A busy machine is no failure.
 settings.register_profile("naevus", deadline=None)

@@ -161,7 +161,7 @@ def test_other_classes_are_refused() -> None:
     )
     with pytest.raises(DataError, match="different classes"):
         compare(a, fewer)
-    with pytest.raises(DataError, match="of no known taxonomy"):
+    with pytest.raises(DataError, match="unknown diagnosis 'MEL'"):
         compare(*(a.rename(columns={"logit_MEL": "logit_MOLE"}),) * 2)
     with pytest.raises(DataError, match="unknown diagnosis 'XYZ'"):
         compare(*(a.assign(truth="XYZ"),) * 2)

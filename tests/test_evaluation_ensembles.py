@@ -115,7 +115,7 @@ def test_what_cannot_answer_together_is_refused() -> None:
     table = diagnoses(1.0)
     with pytest.raises(DataError, match="two runs or more"):
         ensemble_scores({"a": table})
-    with pytest.raises(DataError, match="no known taxonomy"):
+    with pytest.raises(DataError, match="has no logits"):
         ensemble_scores({"a": masks().assign(truth="MEL"), "b": masks().assign(truth="MEL")})
     with pytest.raises(DataError, match="no picture in common"):
         ensemble_scores({"a": table, "b": table.assign(image_id=table["image_id"] + "x")})

@@ -276,7 +276,8 @@ def test_a_column_of_a_table_is_several_pictures(tmp_path: Path, loaded: Predict
         cv2.imwrite(str(tmp_path / f"{number}.png"), drawn(number))
     paths = [str(tmp_path / f"{number}.png") for number in range(2)]
     expected = [said_of(each) for each in loaded(paths)]
-    for column in (pd.Series(paths, dtype="string"), np.array(paths), pd.Index(paths)):
+    columns: list[Any] = [pd.Series(paths, dtype="string"), np.array(paths), pd.Index(paths)]
+    for column in columns:
         assert [said_of(each) for each in loaded(column)] == expected
 
 

@@ -44,6 +44,7 @@ BASE = {
     "pydantic",
     "rich",
     "simplejpeg",
+    "threadpoolctl",
     "typer",
 }
 

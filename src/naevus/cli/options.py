@@ -30,7 +30,10 @@ def with_megapixels(command: Callable[..., None]) -> Callable[..., None]:
         from naevus.images.read import allow_megapixels
 
         allow_megapixels(megapixels)
-        command(*args, **kwargs)
+        try:
+            command(*args, **kwargs)
+        finally:
+            allow_megapixels(None)
 
     own = inspect.signature(command, eval_str=True)  # typer looks at what stands here
     option = inspect.Parameter(
