@@ -18,8 +18,7 @@ from PIL import Image
 
 from inference_material import SIZE
 from naevus.inference.engines import OnnxRuntimeEngine
-from naevus.inference.stream import BATCH, batches
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import BATCH, batches, cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

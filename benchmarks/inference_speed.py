@@ -19,8 +19,7 @@ from naevus.inference.engines.openvino import precisions
 from naevus.inference.looks import LEAST, look
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
-from naevus.inference.stream import BATCH, Workers, batches
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.training.memory import kept_memory
 
 if TYPE_CHECKING:

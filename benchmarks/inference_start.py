@@ -54,7 +54,7 @@ def told(module, name, part):
 
 tell("starting the interpreter", began, first_line - began)
 from naevus.cli import main
-import naevus.bundles.bundle, naevus.images.read, naevus.files
+import naevus.bundles.bundle, naevus.images.read, naevus.io.files
 import naevus.inference.engines.openvino as openvino
 importing = time.monotonic()
 told(naevus.bundles.bundle, "find_bundles", "reading the bundle, hashing every file")
@@ -64,7 +64,7 @@ told(openvino.OpenVINOEngine, "run", "running the networks")
 for name in ("probe", "read"):
     told(naevus.images.read, name, "decoding the picture")
 told(naevus.images.read, "write_png", "writing pictures")
-told(naevus.files, "write_bytes", "writing tables")
+told(naevus.io.files, "write_bytes", "writing tables")
 tell("importing the command", first_line, importing - first_line)
 
 def end():

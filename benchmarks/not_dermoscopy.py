@@ -52,11 +52,11 @@ from naevus.evaluation.outliers.scores import (
     shrunk_precision,
 )
 from naevus.evaluation.weighted import Ranking
-from naevus.files import sha256_of
 from naevus.inference.looks import cut_for, stacked
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
-from naevus.inference.stream import batches
+from naevus.io.files import sha256_of
+from naevus.io.parallel import batches
 from other_pictures import SYNTHETIC, other_pictures
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from naevus.datasets.synthetic.fields import fractal
 from naevus.errors import DataError
-from naevus.files import sha256_of
+from naevus.io.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from naevus.bundles.archive import Limits, archives_folder, pack, unpacked
 from naevus.bundles.bundle import Bundle, _replace, find_bundles, write_bundle
 from naevus.bundles.spec import MANIFEST
 from naevus.errors import BundleError, NaevusError
-from naevus.files import cache_folder, sha256
+from naevus.io.files import cache_folder, sha256
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from naevus.datasets.audit.copies import LARGEST_MERGE
 from naevus.datasets.audit.duplicates import components, find_duplicates, look_at
 from naevus.datasets.audit.registration import correlation, detail_of
 from naevus.datasets.records import Dataset, Problem, make_table
-from naevus.flags import FLAGS
 from naevus.images.geometry import resize, view
 from naevus.images.read import Limits, read, write_png
+from naevus.types import FLAGS
 
 if TYPE_CHECKING:
     from pathlib import Path

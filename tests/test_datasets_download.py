@@ -14,7 +14,7 @@ import pytest
 from naevus.datasets.download import FILES, RemoteFile, download
 from naevus.datasets.unpack import unpack
 from naevus.errors import DataError, NaevusError
-from naevus.files import lock
+from naevus.io.files import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

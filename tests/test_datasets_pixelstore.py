@@ -14,13 +14,14 @@ import pytest
 
 import naevus
 from naevus.datasets import forms, storebuild
-from naevus.datasets.pixelstore import Form, PixelStore, Source
+from naevus.datasets.forms import Form, Source
+from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import ConfigError, DataError, NaevusError
-from naevus.files import lock
 from naevus.images.crops import cut
 from naevus.images.geometry import squash
 from naevus.images.maskfile import read_mask
 from naevus.images.read import DECODING, Limits, allow_megapixels, read, write_png
+from naevus.io.files import lock
 
 if TYPE_CHECKING:
     from naevus.datasets.forms import Rendered
@@ -208,7 +209,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from naevus.datasets import storerows
-from naevus.datasets.pixelstore import Form, PixelStore, Source
+from naevus.datasets.forms import Form, Source
+from naevus.datasets.pixelstore import PixelStore
 
 pictures, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 storerows._CHECKPOINT_SECONDS = 0.0

@@ -11,9 +11,9 @@ import pytest
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.layouts.labels import NO_LABEL, code_of, to_codes
-from naevus.datasets.layouts.tables import COLUMN_NAMES, key_of, known_columns, read_table
 from naevus.datasets.records import make_table
 from naevus.errors import DataError
+from naevus.io.formats import COLUMN_NAMES, key_of, known_columns, read_table
 from naevus.taxonomy import ISIC2018
 from tests.test_datasets_layouts import files, kinds, row, text
 

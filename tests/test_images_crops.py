@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naevus.images.crops import CropMode, cut
+from naevus.images.crops import cut
 from naevus.images.geometry import Box, centre_square, squash
 from naevus.images.masks import plausible
+from naevus.types import CropMode
 
 HEIGHT, WIDTH = 120, 180
 

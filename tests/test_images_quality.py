@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
-from naevus.flags import FLAGS, explained
 from naevus.images.geometry import resize
 from naevus.images.hair import Line, open_by_lines, straight, thin
 from naevus.images.quality import Quality, flags, flags_of, quality_of, size_flags, typology_angle
 from naevus.images.read import read
+from naevus.types import FLAGS, explained
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

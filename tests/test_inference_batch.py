@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from naevus import files
 from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.submission.lint_table import lint_classification
@@ -21,7 +20,7 @@ from naevus.images.heat import glowing
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline
 from naevus.images.read import read, write_png
-from naevus.inference import batch, outfolder, stream, table
+from naevus.inference import batch, outfolder, table
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures, kept_ids, pictures_of_split, unique
@@ -29,6 +28,7 @@ from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.stages import OUTLINE
 from naevus.inference.table import about, first_of
+from naevus.io import files, parallel
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.test_inference_classifier import CONFORMAL
@@ -77,7 +77,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "batches", lambda items: stream.batches(items, 3))
+    monkeypatch.setattr(batch, "batches", lambda items: parallel.batches(items, 3))
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -261,14 +261,15 @@ def test_an_interrupted_job_goes_on_and_ends_alike(
 KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
-from naevus.inference import batch, outfolder, stream, table
+from naevus.inference import batch, outfolder, table
+from naevus.io import parallel
 from naevus.inference.classifier import Classifier
 from naevus.inference.inputs import find_pictures
 from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
 
 folder, pictures, out = map(pathlib.Path, sys.argv[1:])
-batch.batches = lambda items: stream.batches(items, 3)
+batch.batches = lambda items: parallel.batches(items, 3)
 batch.predict(
     find_pictures([pictures]).sources,
     out,

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from naevus.bundles import bundle
 from naevus.cli.predict import predict
 from naevus.errors import BundleError, ConfigError, DataError
-from naevus.flags import FLAGS
 from naevus.images.read import write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
 from naevus.inference.table import about
+from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
 from tests.test_inference_classifier import CONFORMAL
 

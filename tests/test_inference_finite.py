@@ -20,9 +20,10 @@ from naevus.inference.finite import faults_of
 from naevus.inference.heat import heat_map
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.networks import open_networks
-from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.prediction import Prediction
 from naevus.inference.predictor import Predictor, load
 from naevus.inference.reference import features_of
+from naevus.types import Refused
 from tests.onnx_graphs import whole_bundle
 
 if TYPE_CHECKING:

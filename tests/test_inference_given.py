@@ -24,8 +24,8 @@ from naevus import errors
 from naevus.errors import ConfigError, DataError, NaevusError, PictureError
 from naevus.images import profiles
 from naevus.images.read import ImageBytes, Limits, read
-from naevus.inference.prediction import Refused
 from naevus.inference.predictor import Predictor
+from naevus.types import Refused
 from tests.onnx_graphs import whole_bundle
 
 if TYPE_CHECKING:

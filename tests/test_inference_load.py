@@ -19,13 +19,13 @@ import naevus
 from naevus.bundles import bundle as bundles
 from naevus.bundles.archive import pack
 from naevus.errors import BundleError, ConfigError, DataError, NaevusError, PictureError
-from naevus.flags import FLAGS
 from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
 from naevus.inference.inputs import find_pictures
 from naevus.inference.networks import open_networks
-from naevus.inference.prediction import NOTICE, Prediction, Refused
+from naevus.inference.prediction import NOTICE, Prediction
+from naevus.types import FLAGS, Refused
 from tests.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
 from tests.test_inference_classifier import CONFORMAL
 

@@ -10,7 +10,7 @@ from naevus.bundles.spec import ClassifierMember
 from naevus.datasets.forms import decoding_side
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
-from naevus.images.geometry import VIEW_SETS, ViewSet, box_of, resize, unview_batch, view
+from naevus.images.geometry import VIEW_SETS, box_of, resize, unview_batch, view
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference import looks
@@ -19,6 +19,7 @@ from naevus.inference.ensemble import Trained, posterior
 from naevus.inference.looks import LEAST, cut_for, look
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
+from naevus.types import ViewSet
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:

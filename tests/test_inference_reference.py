@@ -14,7 +14,6 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.reference import REFERENCE_FILE, write_references
 from naevus.errors import BundleError, ConfigError, DataError, PictureError
 from naevus.evaluation.outliers.reference import LIMIT, Reference
-from naevus.flags import FLAGS
 from naevus.images.geometry import resize
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
@@ -22,6 +21,7 @@ from naevus.inference.predictor import Predictor
 from naevus.inference.reference import features_of, fit_reference
 from naevus.inference.stages import outlier_flags
 from naevus.inference.table import Schema, first_of, write_part
+from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, write_classifier
 
 if TYPE_CHECKING:

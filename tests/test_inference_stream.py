@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from naevus.errors import NaevusError, PictureError
-from naevus.inference.stream import Workers, batches
+from naevus.io.parallel import Workers, batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

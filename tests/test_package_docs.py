@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from naevus.datasets.layouts import LAYOUTS, labels
-from naevus.datasets.layouts.tables import COLUMN_NAMES
 from naevus.inference.table import Schema
+from naevus.io.formats import COLUMN_NAMES
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.training.config import TrainConfig
 

@@ -25,11 +25,11 @@ from naevus.evaluation.decisions import rebalance
 from naevus.evaluation.judged import Diagnosed
 from naevus.evaluation.outlines import OutlineScores
 from naevus.evaluation.scoring.segmentation import MaskScore
-from naevus.files import write_json
 from naevus.images.maskfile import read_mask
 from naevus.images.quality import typology_angle
 from naevus.images.read import read, write_png
 from naevus.inference.outfolder import mask_file
+from naevus.io.files import write_json
 from naevus.reports.content.appearance import appearances, tone_of
 from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
 from naevus.reports.content.outlines import failure_section

@@ -15,8 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.cli import ablate as command
+from naevus.datasets.forms import Source
 from naevus.datasets.layouts import load
-from naevus.datasets.pixelstore import Source
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.comparison import compare
 from naevus.images.crops import cut

@@ -10,13 +10,8 @@ import torch
 from torch import nn
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.training.networks import (
-    Preprocessed,
-    Segmenter,
-    build_classifier,
-    build_segmenter,
-    normalisation_of,
-)
+from naevus.training.encoders import normalisation_of
+from naevus.training.networks import Preprocessed, Segmenter, build_classifier, build_segmenter
 from naevus.training.summary import layer_summary
 
 LITE0 = "tf_efficientnet_lite0"

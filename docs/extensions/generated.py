@@ -23,11 +23,11 @@ from sphinx.errors import ExtensionError
 
 from naevus.bundles import figures, spec
 from naevus.datasets.layouts import LAYOUTS, labels
-from naevus.datasets.layouts.tables import COLUMN_NAMES
-from naevus.flags import FLAGS
 from naevus.inference.table import Schema
+from naevus.io.formats import COLUMN_NAMES
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.training.config import TrainConfig
+from naevus.types import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

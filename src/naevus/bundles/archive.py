@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, is_file_name, parse_manifest
 from naevus.errors import BundleError, NaevusError
-from naevus.files import atomic, cache_folder
+from naevus.io.files import atomic, cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from naevus.bundles.archive import SUFFIX, pack, unpacked
 from naevus.bundles.card import CARD, card_of
 from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, BundleSpec, parse_manifest
 from naevus.errors import BundleError, NaevusError
-from naevus.files import lock, sha256, sweep, write_text
+from naevus.io.files import lock, sha256, sweep, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from naevus.bundles.section import Computed, Finite, Precision, Section, Share, Task
+from naevus.bundles.section import Finite, Section, Share
+from naevus.types import Computed, Precision, Task
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -13,7 +13,7 @@ from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, DataError
 from naevus.evaluation.outliers.factors import FactorModel
 from naevus.evaluation.outliers.reference import Reference
-from naevus.files import write_bytes
+from naevus.io.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ import numpy as np
 
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError
-from naevus.files import write_bytes
+from naevus.io.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.section import Computed, Precision
+    from naevus.types import Computed, Precision
 
 SAMPLE_FILE: Final = "sample.npz"
 """What bundles call the file; ``sample.file`` names it."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Task = Literal["segmentation", "classification"]
-Precision = Literal["fp32", "fp16", "int8"]
-"""How the numbers of a graph are stored; int8 graphs also compute in it."""
-Computed = Literal["f32", "bf16"]
-"""What an engine computes in, but for what a graph itself computes in 8 bits."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

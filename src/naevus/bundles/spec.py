@@ -15,10 +15,10 @@ from naevus.bundles.figures import (
     ScoreSpec,
     SubgroupFigures,
 )
-from naevus.bundles.section import Computed, Finite, Precision, Section, Share, Task
+from naevus.bundles.section import Finite, Section, Share
 from naevus.errors import BundleError
-from naevus.images.crops import CropMode
 from naevus.taxonomy import TAXONOMIES
+from naevus.types import Computed, CropMode, Precision, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

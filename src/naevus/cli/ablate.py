@@ -171,7 +171,7 @@ class _Workshop:
 
 
 def _write(found: Ablation, out: Path) -> None:
-    from naevus.files import atomic, write_json, write_text
+    from naevus.io.files import atomic, write_json, write_text
 
     write_text(out / "ablation.md", found.markdown())
     write_json(out / "ablation.json", found.to_dict())

@@ -189,9 +189,9 @@ def _outline(run: Run, dataset: Dataset, out: Path) -> Path:
     Where both tasks have the same pictures, that is the model of the fold that held it out.
     """
     from naevus.bundles.bundle import find_bundles
-    from naevus.files import write_bytes
     from naevus.inference.batch import predict
     from naevus.inference.segmenter import Segmenter
+    from naevus.io.files import write_bytes
 
     groups = run.folds.table.set_index("image_id")["group_id"]
     unseen_by = {

@@ -137,7 +137,7 @@ def _of_runs(
     folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool, force: bool
 ) -> dict[str, Scored]:
     from naevus.evaluation.tables import left_out, refuse_left_out
-    from naevus.files import write_json
+    from naevus.io.files import write_json
 
     runs = [open_run(folder, allow_missing=allow_missing) for folder in folders]
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):

@@ -38,7 +38,7 @@ def model_card(
       naevus model-card lesions.naevus --out MODEL_CARD.md
     """
     from naevus.bundles.card import card_of
-    from naevus.files import write_text
+    from naevus.io.files import write_text
 
     card = card_of(_spec(networks, data, allow_missing=allow_missing))
     if out is None:

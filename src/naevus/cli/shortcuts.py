@@ -56,7 +56,7 @@ def shortcuts(
       naevus shortcuts runs/cls
       naevus shortcuts runs/cls --data ISIC2018 --json
     """
-    from naevus.files import write_json
+    from naevus.io.files import write_json
     from naevus.training.selection import dataset_of
 
     opened = open_run(run, allow_missing=allow_missing)

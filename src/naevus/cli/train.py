@@ -22,7 +22,7 @@ from naevus.cli.datasets import (
     tell_types,
 )
 from naevus.errors import ConfigError, DataError
-from naevus.files import write_json, write_list
+from naevus.io.files import write_json, write_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from naevus.datasets.unpack import unpack
 from naevus.errors import DataError
-from naevus.files import lock
+from naevus.io.files import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from naevus.datasets.grouping import deal_groups, join_groups, joined, sample_groups
-from naevus.datasets.layouts.tables import read_table
 from naevus.errors import FoldsError
-from naevus.files import write_bytes
+from naevus.io.files import write_bytes
+from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

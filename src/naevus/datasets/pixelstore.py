@@ -15,8 +15,8 @@ from naevus.datasets.forms import Form, Source
 from naevus.datasets.storebuild import Build
 from naevus.datasets.storefiles import map_pixels, read_rows, read_settings
 from naevus.errors import DataError
-from naevus.files import lock, sha256_of, writing
 from naevus.images.read import Limits
+from naevus.io.files import lock, sha256_of, writing
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pandas as pd
 from naevus.datasets.grouping import joined
 from naevus.datasets.sources import printable, problem_of_id
 from naevus.errors import DataError
-from naevus.files import sha256_of
+from naevus.io.files import sha256_of
 from naevus.taxonomy import ISIC2018, Taxonomy
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from naevus.datasets.storefiles import (
 )
 from naevus.datasets.storerows import Journal, RowFile
 from naevus.errors import DataError, PictureError
-from naevus.files import sha256_of, write_json
 from naevus.images.read import DECODING
+from naevus.io.files import sha256_of, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence

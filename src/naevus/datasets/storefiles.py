@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.files import sha256, write_csv
+from naevus.io.files import sha256, write_csv
 from naevus.io.formats import read_json
 
 if TYPE_CHECKING:

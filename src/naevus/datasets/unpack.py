@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from naevus.errors import DataError
-from naevus.files import atomic
+from naevus.io.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path

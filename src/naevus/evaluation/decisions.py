@@ -11,7 +11,7 @@ Everything is computed in float64: a submission's rows then sum to one to the la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-Decision = Literal["balanced", "probable"]
-"""Which class is answered: the most probable of the balanced or of the natural probabilities."""
 
 
 def natural_log_probabilities(

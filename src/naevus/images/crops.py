@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,7 +13,8 @@ from naevus.images.masks import plausible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CropMode = Literal["full", "crop", "blank"]
+    from naevus.types import CropMode
+
 
 MARGIN: Final = 0.15
 """Skin shown on each side of the lesion, as a share of the lesion's longer side."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -10,12 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from naevus.types import ViewSet
+
     Scalar = TypeVar("Scalar", bound=np.generic)
+
 
 VIEWS: Final = range(8)
 """The eight symmetries of the square, by number; see `view`."""
-
-ViewSet = Literal["none", "flips", "dihedral"]
 
 VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
     "none": (0,),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from naevus.flags import FLAGS
 from naevus.images import hair
 from naevus.images.geometry import reduced
+from naevus.types import FLAGS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -28,8 +28,8 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from naevus.errors import PictureError
-from naevus.files import write_bytes
 from naevus.images import decoders, jpeg, profiles
+from naevus.io.files import write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ class DecodedImage(NamedTuple):
     Attributes:
         pixels: H x W x 3, RGB; scaled where that was asked for.
         header: Its own size and format.
-        flags: What a reader should know of the file: keys of `naevus.flags.FLAGS`.
+        flags: What a reader should know of the file: keys of `naevus.types.FLAGS`.
     """
 
     pixels: NDArray[np.uint8]

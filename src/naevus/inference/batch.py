@@ -14,30 +14,29 @@ import numpy as np
 
 from naevus.errors import NaevusError
 from naevus.evaluation.submission.write import write_submission
-from naevus.files import lock
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings
 from naevus.inference.given import Given
 from naevus.inference.inputs import keep_ids, unique
 from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
-from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.prediction import Prediction
 from naevus.inference.stages import Job
-from naevus.inference.stream import Workers, batches
 from naevus.inference.table import join, read_rows, refused_in, write_part
-from naevus.io.parallel import cpu_count
+from naevus.io.files import lock
+from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.taxonomy import TAXONOMIES
+from naevus.types import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from naevus.datasets.forms import Source
-    from naevus.evaluation.decisions import Decision
     from naevus.inference.classifier import Classifier
-    from naevus.inference.plan import Only
     from naevus.inference.segmenter import Segmenter
     from naevus.inference.table import Schema
+    from naevus.types import Decision, Only
 
 _LIMITS: Final = Limits()
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
-    from naevus.images.geometry import ViewSet
     from naevus.inference.engines import EngineName, Outputs, Precision
     from naevus.inference.members import Batches
+    from naevus.types import ViewSet
 
 
 class Answers(NamedTuple):

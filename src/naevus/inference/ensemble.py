@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import ClassifierMember, Task
+    from naevus.bundles.spec import ClassifierMember
+    from naevus.types import Task
 
     Scalar = TypeVar("Scalar", bound=np.floating[Any])
 

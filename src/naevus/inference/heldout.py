@@ -17,8 +17,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.looks import Look, look, stacked
 from naevus.inference.outfolder import mask_file
 from naevus.inference.segmenter import Segmenter
-from naevus.inference.stream import Workers, batches
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import Workers, batches, cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.images.geometry import ViewSet
     from naevus.inference.engines import EngineName, Precision
+    from naevus.types import ViewSet
 
 
 class Pictures(Protocol):

@@ -16,8 +16,7 @@ from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_ho
 from naevus.images.read import read
 from naevus.inference.classifier import Classifier
 from naevus.inference.finite import faults_of, refuse_faults
-from naevus.inference.stream import BATCH, Workers, batches
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from naevus.datasets.forms import Source
 from naevus.datasets.sources import ids_of, images_below, printable, problem_of_id
 from naevus.errors import DataError, NaevusError
-from naevus.files import write_csv
 from naevus.images.read import PICTURE_SUFFIXES
-from naevus.inference.prediction import Refused
+from naevus.io.files import write_csv
+from naevus.types import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

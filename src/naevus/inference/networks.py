@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import Task
-    from naevus.images.geometry import ViewSet
     from naevus.inference.engines import EngineName, Precision
+    from naevus.types import Task, ViewSet
 
 
 _log = logging.getLogger(__name__)

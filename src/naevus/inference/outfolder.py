@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from naevus.errors import NaevusError
-from naevus.files import flush_together, sha256_of, sweep, write_json, write_list
 from naevus.inference.engines.automatic import Choice
-from naevus.inference.engines.engine import EngineName, Precision
-from naevus.inference.prediction import Refused
+from naevus.inference.engines.engine import Precision
 from naevus.inference.table import ids_of_table, read_part
+from naevus.io.files import flush_together, sha256_of, sweep, write_json, write_list
 from naevus.io.formats import read_json
+from naevus.types import EngineName, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from naevus.datasets.forms import Form
 from naevus.errors import ConfigError
 from naevus.images.read import DECODING
 from naevus.inference.networks import check_pair
-from naevus.inference.stream import BATCH
+from naevus.io.parallel import BATCH
 
 if TYPE_CHECKING:
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.inference.table import Schema
+    from naevus.types import Only
 
-Only = Literal["masks", "crops"]
 
 CROPS: Final = Form("crop", 256)
 """The crops written where no classifier says how it wants them."""

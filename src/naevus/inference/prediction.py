@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,18 +23,11 @@ if TYPE_CHECKING:
     from naevus.inference.heat import ActivationMaps
     from naevus.inference.looks import Picture
 
+
 NOTICE = "For research only: not a medical device, never a diagnosis."
 """Stands below everything that is printed of a prediction."""
 
 _BAR = 24  # characters, for a probability of 1
-
-
-class Refused(NamedTuple):
-    """A picture that could not be predicted, and why, in one line."""
-
-    image_id: str
-    path: str
-    problem: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +53,7 @@ class Prediction:
         prediction_set: The classes that cannot be ruled out; None where the bundle has no
             thresholds, several bundles answer, or several views are seen.
         level: With which probability the set holds the truth, 0..1.
-        flags: What to know before relying on it: code → sentence (`naevus.flags`).
+        flags: What to know before relying on it: code → sentence (`naevus.types`).
         unlikeness: How unlike the dermoscopic pictures that the networks learnt from it is: about
             0 for most of those, above 1 where it is flagged; None where the bundle has no
             statistics of them.

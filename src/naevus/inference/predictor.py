@@ -16,19 +16,19 @@ from naevus.inference.given import Given, given_of, is_one
 from naevus.inference.inputs import find_pictures
 from naevus.inference.networks import check_pair, open_networks
 from naevus.inference.plan import Plan
-from naevus.inference.prediction import Prediction, Refused
 from naevus.inference.stages import Job
-from naevus.inference.stream import BATCH, Workers
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import BATCH, Workers, cpu_count
+from naevus.types import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from naevus.images.geometry import ViewSet
     from naevus.inference.classifier import Classifier
     from naevus.inference.engines import EngineName, Precision
     from naevus.inference.given import PictureLike
+    from naevus.inference.prediction import Prediction
     from naevus.inference.segmenter import Segmenter
+    from naevus.types import ViewSet
 
 
 _LIMITS = Limits()

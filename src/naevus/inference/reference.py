@@ -11,7 +11,7 @@ from naevus.evaluation.outliers.reference import Reference
 from naevus.images.geometry import resize
 from naevus.inference.engines import open_engine
 from naevus.inference.finite import faults_of, refuse_faults
-from naevus.inference.stream import batches
+from naevus.io.parallel import batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,6 @@ import numpy as np
 
 from naevus.errors import PictureError
 from naevus.evaluation.outliers.reference import LIMIT
-from naevus.flags import explained
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
 from naevus.images.heat import glowing
@@ -20,7 +19,8 @@ from naevus.images.read import write_png
 from naevus.inference.finite import REMEDY
 from naevus.inference.heat import activation_maps
 from naevus.inference.looks import Cut, Look, cut_for, look, stacked
-from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.prediction import Prediction
+from naevus.types import Refused, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from naevus.inference.given import Given
     from naevus.inference.outfolder import OutFolder
     from naevus.inference.plan import Plan
-    from naevus.inference.stream import Workers
+    from naevus.io.parallel import Workers
 
 HEATED: Final = 384
 """The shorter side, in pixels, of a picture written with its heat; a smaller one as it is."""

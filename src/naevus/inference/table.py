@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.errors import NaevusError, RunError
-from naevus.files import atomic, flush
-from naevus.flags import explained
-from naevus.inference.prediction import Prediction, Refused
+from naevus.inference.prediction import Prediction
+from naevus.io.files import atomic, flush
 from naevus.io.formats import read_parquet
+from naevus.types import Refused, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

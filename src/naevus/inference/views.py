@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.images.geometry import VIEW_SETS, ViewSet, unview_batch, view_batch
+from naevus.images.geometry import VIEW_SETS, unview_batch, view_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines import Outputs
+    from naevus.types import ViewSet
 
     Run = Callable[[NDArray[np.uint8]], Outputs]
 

@@ -1,10 +1,25 @@
-"""How many processors there are to use."""
+"""Work in bounded pieces: while networks see one batch, the next is decoded, the last written."""
 
 from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from naevus.errors import PictureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    Item = TypeVar("Item")
+
+    Result = TypeVar("Result")
+
+
+# How many processors there are to use.
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -60,3 +75,83 @@ def _limit(place: Path) -> float:
         return math.ceil(int(quota) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return math.inf
+
+
+BATCH = 32
+"""Pictures a batch. Fixed: it decides on the last bits of what is predicted."""
+
+
+def batches(items: Sequence[Item], size: int = BATCH) -> list[Sequence[Item]]:
+    """Cut a sequence into pieces of ``size``, the last one maybe shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+class Workers:
+    """Threads that decode and write; decoders and OpenCV let go of the interpreter's lock.
+
+    Use as a context: leaving it by an error drops what is not begun.
+
+    Args:
+        threads: How many.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="naevus")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result | PictureError]:
+        """Apply a function to all items; an item whose picture is unusable gives the error."""
+        return _outcomes(self._submit(function, items))
+
+    def ahead(
+        self, function: Callable[[Item], Result], pieces: Iterable[Sequence[Item]]
+    ) -> Iterator[tuple[Sequence[Item], list[Result | PictureError]]]:
+        """Yield each piece with its results, working on the next one meanwhile.
+
+        Stages chain: where ``pieces`` come from another stage, that one makes the next piece
+        before this one's results are waited for. No stage holds more than two pieces, so memory
+        does not grow with their number.
+        """
+        waiting: tuple[Sequence[Item], list[Future[Result]]] | None = None
+        for piece in pieces:
+            following = piece, self._submit(function, piece)
+            if waiting is not None:
+                yield waiting[0], _outcomes(waiting[1])
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], _outcomes(waiting[1])
+
+    def behind(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the result for each item, which is worked on while the next item is made.
+
+        One after the other: no item is begun before the result of the one before was taken.
+        """
+        coming: Future[Result] | None = None
+        for item in items:
+            if coming is not None:
+                yield coming.result()
+            coming = self._pool.submit(function, item)
+        if coming is not None:
+            yield coming.result()
+
+    def _submit(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Future[Result]]:
+        return [self._pool.submit(function, item) for item in items]
+
+
+def _outcomes(futures: Sequence[Future[Result]]) -> list[Result | PictureError]:
+    outcomes: list[Result | PictureError] = []
+    for future in futures:
+        try:
+            outcomes.append(future.result())
+        except PictureError as error:
+            outcomes.append(error)
+    return outcomes

@@ -11,8 +11,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from naevus.files import write_text
 from naevus.images import geometry, masks
+from naevus.io.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from naevus import __version__
-from naevus.datasets.layouts.tables import read_table
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.judged import judged, with_truth
-from naevus.files import sha256
 from naevus.inference.classifier import Classifier
 from naevus.inference.outfolder import SETTINGS, OutFolder
 from naevus.inference.table import read_predictions
-from naevus.io.formats import read_json
+from naevus.io.files import sha256
+from naevus.io.formats import read_json, read_table
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
 
 if TYPE_CHECKING:

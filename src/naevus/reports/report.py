@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from naevus.evaluation.repeatable import repeatable
-from naevus.files import atomic, lock, sweep, write_bytes, write_json, write_text
+from naevus.io.files import atomic, lock, sweep, write_bytes, write_json, write_text
 from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
 from naevus.reports.content.appearance import appearances
 from naevus.reports.content.pictures import gallery_section

@@ -15,8 +15,8 @@ from naevus.bundles.spec import MANIFEST
 from naevus.datasets.folds import Folds
 from naevus.errors import RunError
 from naevus.evaluation.judged import heldout_diagnosed
-from naevus.files import sha256
 from naevus.inference.classifier import Classifier
+from naevus.io.files import sha256
 from naevus.io.formats import read_csv, read_json
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from naevus.errors import RunError
-from naevus.files import atomic
+from naevus.io.files import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from naevus.datasets.pixelstore import Form
+from naevus.datasets.forms import Form
 from naevus.errors import DataError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.evaluation.scoring.classification import ClassificationScores

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from naevus.errors import ConfigError
-from naevus.files import sha256_of
-from naevus.images.crops import CropMode
+from naevus.io.files import sha256_of
+from naevus.types import CropMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

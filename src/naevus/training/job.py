@@ -14,12 +14,13 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.folds import inner_split
-from naevus.datasets.pixelstore import Form, PixelStore, Source
+from naevus.datasets.forms import Form, Source
+from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError, RunError
-from naevus.files import atomic, sha256_of, write_text
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.offset import cell_offset
+from naevus.io.files import atomic, sha256_of, write_text
 from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning

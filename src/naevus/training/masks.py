@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.datasets.pixelstore import PixelStore, Source
+    from naevus.datasets.forms import Source
+    from naevus.datasets.pixelstore import PixelStore
     from naevus.datasets.records import Dataset
     from naevus.training.config import TrainConfig
 

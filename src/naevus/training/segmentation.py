@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from naevus.datasets.pixelstore import Form
+from naevus.datasets.forms import Form
 from naevus.evaluation.scoring.segmentation import compare_masks
 from naevus.training.batches import Examples, plain_batches
 from naevus.training.losses import segmentation_loss

@@ -10,9 +10,9 @@ from naevus.datasets.audit.duplicates import Look, look_at
 from naevus.datasets.audit.findings import Finding
 from naevus.datasets.audit.registration import SIDE
 from naevus.errors import PictureError
-from naevus.files import sha256
-from naevus.flags import explained
 from naevus.images.read import Header, Limits, probe, read_with_header
+from naevus.io.files import sha256
+from naevus.types import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -23,8 +23,8 @@ from naevus.datasets.audit.findings import Finding
 from naevus.datasets.audit.labels import counts, label_findings
 from naevus.datasets.audit.masks import mask_findings
 from naevus.datasets.masksurvey import survey
-from naevus.files import atomic, write_json
 from naevus.images.read import Limits
+from naevus.io.files import atomic, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

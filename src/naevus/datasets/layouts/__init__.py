@@ -24,10 +24,10 @@ from naevus.datasets.layouts import (
 from naevus.datasets.layouts.groups import apply_groups
 from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.scan import subfolders
-from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.records import Dataset, Problem, make_table
 from naevus.datasets.sources import images_below, is_text, printable
 from naevus.errors import DataError
+from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:

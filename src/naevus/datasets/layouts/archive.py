@@ -17,8 +17,8 @@ from naevus.datasets.layouts.labels import (
     with_ham_classes,
 )
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import draft_of
+from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import BINARY
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures
 from naevus.datasets.layouts.scan import masks_beside, subfolders, unnested
-from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import draft_of
+from naevus.io.formats import read_table, tables_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

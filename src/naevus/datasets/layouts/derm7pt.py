@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.layouts.tabular import draft_of
 from naevus.errors import DataError
+from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.draft import Draft, fill
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.records import Problem
 from naevus.errors import DataError
+from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.draft import Draft, fill, once
 from naevus.datasets.layouts.labels import known, to_codes, to_confirmations
-from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.records import Problem
+from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018, Taxonomy
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from naevus.datasets.layouts import ham
 from naevus.datasets.layouts.draft import Draft, fill, once
 from naevus.datasets.layouts.labels import to_confirmations
 from naevus.datasets.layouts.scan import masks_in, pictures_in, unnested
-from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.records import Problem
+from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

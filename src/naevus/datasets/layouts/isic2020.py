@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import draft_of
+from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import BINARY
 
 if TYPE_CHECKING:

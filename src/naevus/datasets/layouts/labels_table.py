@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures, stem_of
-from naevus.datasets.layouts.tables import known_columns, read_table, tables_in
 from naevus.datasets.layouts.tabular import class_columns, draft_of, masks_below
 from naevus.errors import DataError
+from naevus.io.formats import known_columns, read_table, tables_in
 
 if TYPE_CHECKING:
     from pathlib import Path

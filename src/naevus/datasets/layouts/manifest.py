@@ -9,9 +9,9 @@ import pandas as pd
 
 from naevus.datasets.layouts.draft import Draft
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.tables import TABLE_SUFFIXES, known_columns, read_table
 from naevus.datasets.records import COLUMNS, Problem
 from naevus.datasets.sources import ids_of
+from naevus.io.formats import TABLE_SUFFIXES, known_columns, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ import pandas as pd
 
 from naevus.datasets.layouts.labels import to_codes
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table, tables_in
 from naevus.datasets.layouts.tabular import class_columns, draft_of, from_classes
+from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import MILK10K
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tables import read_table
 from naevus.datasets.layouts.tabular import draft_of
+from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

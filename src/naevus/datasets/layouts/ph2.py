@@ -12,10 +12,10 @@ import pandas as pd
 
 from naevus.datasets.layouts.pictures import Pictures
 from naevus.datasets.layouts.scan import subfolders
-from naevus.datasets.layouts.tables import key_of, read_table
 from naevus.datasets.layouts.tabular import draft_of
 from naevus.datasets.records import Problem
 from naevus.errors import DataError
+from naevus.io.formats import key_of, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

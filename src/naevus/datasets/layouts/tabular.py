@@ -16,10 +16,10 @@ from naevus.datasets.layouts.labels import (
 )
 from naevus.datasets.layouts.pictures import Pictures, is_mask_folder, split_of, stem_of
 from naevus.datasets.layouts.scan import masks_in, subfolders
-from naevus.datasets.layouts.tables import key_of, known_columns
 from naevus.datasets.records import DERMOSCOPIC, Problem
 from naevus.datasets.sources import ids_of, mask_owner
 from naevus.errors import DataError
+from naevus.io.formats import key_of, known_columns
 from naevus.taxonomy import BINARY, Taxonomy
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import naevus
 from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.datasets.synthetic.plan import plan
 from naevus.errors import DataError
-from naevus.files import write_bytes, write_csv, write_json
 from naevus.images.read import write_png
+from naevus.io.files import write_bytes, write_csv, write_json
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

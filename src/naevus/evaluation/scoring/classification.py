@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.decisions import Decision
     from naevus.taxonomy import Taxonomy
+    from naevus.types import Decision
 
 
 @dataclass(frozen=True)

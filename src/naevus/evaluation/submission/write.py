@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import SubmissionError
-from naevus.files import write_csv
+from naevus.io.files import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

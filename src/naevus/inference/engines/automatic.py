@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from naevus.bundles.sample import compared, distance, read_sample, sample_views
 from naevus.errors import ConfigError, NaevusError
-from naevus.files import sha256_of, write_json
 from naevus.inference.engines import instructions
 from naevus.inference.engines.cache import CompiledCache
 from naevus.inference.engines.engine import unable
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, Judged, Result, Way, tried
+from naevus.io.files import sha256_of, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines.engine import Engine, EngineName, Precision
+    from naevus.inference.engines.engine import Engine, Precision
+    from naevus.types import EngineName
 
     Trials = dict[Way, list[Result]]
     Say = Callable[[str], None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from naevus.errors import NaevusError
-from naevus.files import cache_folder, write_bytes
+from naevus.io.files import cache_folder, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,8 @@ from naevus.inference.engines.choice import open_engine
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.inference.engines.engine import Engine, EngineName, Precision
+    from naevus.inference.engines.engine import Engine, Precision
+    from naevus.types import EngineName
 
 
 class Network(NamedTuple):

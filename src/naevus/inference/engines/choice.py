@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from naevus.errors import ConfigError
-from naevus.inference.engines.engine import Engine, EngineName, Precision
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import PIECE, OpenVINOEngine
-from naevus.inference.stream import BATCH
+from naevus.io.parallel import BATCH
+from naevus.types import EngineName
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from naevus.inference.engines.engine import Engine, Precision
 
 
 def open_engine(

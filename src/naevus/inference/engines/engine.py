@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-EngineName = Literal["openvino", "onnxruntime"]
+    from naevus.types import EngineName
+
+
 Precision = Literal["f32", "bf16"]
 Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 

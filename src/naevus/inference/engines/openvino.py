@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.files import sha256_of
 from naevus.inference.engines.cache import CompiledCache
 from naevus.inference.engines.engine import (
     Precision,
@@ -25,6 +24,7 @@ from naevus.inference.engines.engine import (
 )
 from naevus.inference.engines.graphfile import check_graph
 from naevus.inference.engines.instructions import limit
+from naevus.io.files import sha256_of
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:

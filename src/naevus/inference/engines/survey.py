@@ -9,7 +9,7 @@ from naevus.inference.engines.onnxruntime import CPU, CUDA, import_onnxruntime
 from naevus.inference.engines.openvino import core, import_openvino, precisions
 
 if TYPE_CHECKING:
-    from naevus.inference.engines.engine import EngineName
+    from naevus.types import EngineName
 
 DEFAULT: Final[EngineName] = "openvino"
 """What runs graphs unless another engine is named, on every machine alike."""

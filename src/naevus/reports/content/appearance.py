@@ -11,8 +11,7 @@ from naevus.errors import PictureError
 from naevus.images import quality
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
-from naevus.inference.stream import Workers, batches
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import Workers, batches, cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, PictureError
 from naevus.evaluation.ablations import decided
 from naevus.evaluation.outoffold import combined, taxonomy_of
-from naevus.files import atomic
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.inference.heldout import heldout_logits
+from naevus.io.files import atomic
 from naevus.training.run import read_heldout
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.datasets.pixelstore import PixelStore, Source
-    from naevus.images.geometry import ViewSet
+    from naevus.datasets.forms import Source
+    from naevus.datasets.pixelstore import PixelStore
     from naevus.training.ablation.plan import Plan
     from naevus.training.config import TrainConfig
     from naevus.training.run import Run
+    from naevus.types import ViewSet
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from naevus.bundles.spec import Task
     from naevus.training.export.squares import Pictures
     from naevus.training.run import Run
+    from naevus.types import Task
 
 ESTIMATED = 512
 """Pictures for an average's statistics of batch normalisation."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 import pandas as pd
 
 from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost, PrecisionRefusal
-from naevus.bundles.section import Computed, Precision, Task
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.outoffold import combined, taxonomy_of
 from naevus.inference.engines.automatic import PATIENCE_S, passed_over
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.engines.trial import Judged, Way, tried
 from naevus.training.export.heldout import REFERENCE, Variant, heldout_answers
+from naevus.types import Computed, Precision, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -9,9 +9,9 @@ from naevus.taxonomy import known_taxonomy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from naevus.bundles.section import Precision
     from naevus.training.config import TrainConfig
     from naevus.training.export.members import TrainedMember
+    from naevus.types import Precision
 
 
 def member_entry(

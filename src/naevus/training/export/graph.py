@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from naevus.files import write_bytes
+from naevus.io.files import write_bytes
 from naevus.training.networks import Classifier
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.section import Computed, Precision
     from naevus.datasets.records import Dataset
     from naevus.training.export.squares import Pictures
     from naevus.training.export.stored import StoredGraphs
+    from naevus.types import Computed, Precision
 
 
 class Variant(NamedTuple):

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.figures import PrecisionChoice
-    from naevus.bundles.spec import Precision, Task
     from naevus.training.export.combination import Combination
     from naevus.training.export.members import TrainedMember
     from naevus.training.run import Run
+    from naevus.types import Precision, Task
 
 CHECKED, CALIBRATED = 200, 300
 """Pictures for the check, and for the ranges of 8 bits."""

@@ -14,9 +14,9 @@ from naevus.training.selection import USUAL_PART
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from naevus.bundles.section import Task
     from naevus.datasets.records import Dataset
     from naevus.training.run import Run
+    from naevus.types import Task
 
 SQUARE = (
     "The {task} pictures looked at were all square, as centre squares are; no truth of other "

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from naevus.bundles.spec import Precision
     from naevus.training.export.squares import Pictures
     from naevus.training.export.stored import StoredGraphs
+    from naevus.types import Precision
 
 _log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.bundles.section import Computed, Precision, Task
     from naevus.training.networks import Preprocessed
+    from naevus.types import Computed, Precision, Task
 
 _SIDES: Final = (32, 256)
 """The smallest and the largest picture that is drawn, pixels."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.bundles.spec import Precision
     from naevus.training.export.members import TrainedMember
     from naevus.training.export.squares import Pictures
+    from naevus.types import Precision
 
 
 class StoredGraphs:

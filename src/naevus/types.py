@@ -1,11 +1,38 @@
-"""What a reader should know before relying on a prediction: codes as data, each with a sentence."""
+"""Words that everything shares: tasks, decisions, modes, engines, flags, pictures that failed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+Task = Literal["segmentation", "classification"]
+Precision = Literal["fp32", "fp16", "int8"]
+"""How the numbers of a graph are stored; int8 graphs also compute in it."""
+Computed = Literal["f32", "bf16"]
+"""What an engine computes in, but for what a graph itself computes in 8 bits."""
+
+Decision = Literal["balanced", "probable"]
+"""Which class is answered: the most probable of the balanced or of the natural probabilities."""
+
+CropMode = Literal["full", "crop", "blank"]
+
+ViewSet = Literal["none", "flips", "dihedral"]
+
+EngineName = Literal["openvino", "onnxruntime"]
+
+Only = Literal["masks", "crops"]
+
+
+class Refused(NamedTuple):
+    """A picture that could not be predicted, and why, in one line."""
+
+    image_id: str
+    path: str
+    problem: str
+
 
 FLAGS: Final[dict[str, str]] = {
     "damaged": (

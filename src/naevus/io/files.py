@@ -22,6 +22,7 @@ from naevus.errors import NaevusError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+
 # Asked for once, before there are threads: it can only be read by setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
