@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 from naevus.images.geometry import squash
 from naevus.images.jpeg import SPARE
+from naevus.images.preprocess import Form, Source
 from naevus.images.read import read
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.layouts import load
 from naevus.datasets.pixelstore import PixelStore
+from naevus.images.preprocess import Form, Source
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "isic2018"
 SIZE, GOAL = 256, 600

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from naevus.bundles.bundle import BUILTIN, Bundle, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec
-from naevus.datasets.forms import Form, arrange
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import ConfigError
+from naevus.images.preprocess import Form, arrange
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.segmenter import Segmenter

@@ -13,10 +13,9 @@ from rich.table import Table
 
 from inference_material import SIZE, originals, small, squares, whole_pictures
 from inference_peers import Script, channels_last, eager, onnxruntime
-from naevus.datasets.forms import Form, arrange, decoding_side
+from naevus.images.preprocess import LEAST, Form, arrange, decoding_side, look
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
-from naevus.inference.looks import LEAST, look
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count

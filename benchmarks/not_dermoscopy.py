@@ -52,7 +52,7 @@ from naevus.evaluation.outliers.scores import (
     shrunk_precision,
 )
 from naevus.evaluation.weighted import Ranking
-from naevus.inference.looks import cut_for, stacked
+from naevus.images.preprocess import cut_for, stacked
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor
 from naevus.io.files import sha256_of
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.images.preprocess import Picture
     from naevus.inference.engines import Outputs
-    from naevus.inference.looks import Picture
     from naevus.inference.networks import Networks
 
     Floats = NDArray[np.float64]

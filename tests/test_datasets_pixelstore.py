@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 import naevus
-from naevus.datasets import forms, storebuild
-from naevus.datasets.forms import Form, Source
+from naevus.datasets import storebuild
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import ConfigError, DataError, NaevusError
-from naevus.images.crops import cut
+from naevus.images import preprocess
 from naevus.images.geometry import squash
 from naevus.images.maskfile import read_mask
+from naevus.images.preprocess import Form, Source, cut
 from naevus.images.read import DECODING, Limits, allow_megapixels, read, write_png
 from naevus.io.files import lock
 
 if TYPE_CHECKING:
-    from naevus.datasets.forms import Rendered
+    from naevus.images.preprocess import Rendered
 
 SQUASH = Form("squash", 24)
 FILES = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")
@@ -53,7 +53,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def spy(source: Source, form: Form, limits: Limits) -> Rendered:
         seen.append(source.image_id)
-        return forms.render(source, form, limits)
+        return preprocess.render(source, form, limits)
 
     monkeypatch.setattr(storebuild, "render", spy)
     return seen
@@ -209,7 +209,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from naevus.datasets import storerows
-from naevus.datasets.forms import Form, Source
+from naevus.images.preprocess import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 
 pictures, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -320,13 +320,13 @@ def test_a_jpeg_crop_is_decoded_large_enough(shared_data: Path) -> None:
     assert source.mask_path is not None
     mask = read_mask(source.mask_path)
     form = Form("crop", 64)
-    scaled = forms.render(source, form).pixels.astype(float)
+    scaled = preprocess.render(source, form).pixels.astype(float)
     exact = cut(read(source.path), mask, mode="crop", size=64).pixels.astype(float)
     assert np.abs(scaled - exact).mean() < 4
     small = np.zeros((100, 100), bool)
     small[40:60, 40:60] = True
-    assert forms.decoding_side(small, form) == pytest.approx(64 * 100 / 26, abs=1)
-    assert forms.decoding_side(None, form) == 64
+    assert preprocess.decoding_side(small, form) == pytest.approx(64 * 100 / 26, abs=1)
+    assert preprocess.decoding_side(None, form) == 64
 
 
 def test_other_decoding_makes_everything_anew(

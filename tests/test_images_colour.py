@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from naevus.images.colour import shades_of_grey
+from naevus.images.preprocess import shades_of_grey
 
 
 def test_the_colour_of_the_lamp_goes() -> None:

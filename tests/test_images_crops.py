@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from naevus.images.crops import cut
 from naevus.images.geometry import Box, centre_square, squash
 from naevus.images.masks import plausible
+from naevus.images.preprocess import cut
 from naevus.types import CropMode
 
 HEIGHT, WIDTH = 120, 180

@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
 from naevus.images.geometry import resize
-from naevus.images.hair import Line, open_by_lines, straight, thin
-from naevus.images.quality import Quality, flags, flags_of, quality_of, size_flags, typology_angle
+from naevus.images.quality import (
+    Line,
+    Quality,
+    flags,
+    flags_of,
+    open_by_lines,
+    quality_of,
+    size_flags,
+    straight,
+    thin_hair,
+    typology_angle,
+)
 from naevus.images.read import read
 from naevus.types import FLAGS, explained
 
@@ -155,14 +165,14 @@ def test_hair_is_found_in_every_direction_and_blots_are_not() -> None:
         ends = [(round(128 + sign * across), round(128 + sign * down)) for sign in (-1, 1)]
         cv2.line(grey, ends[0], ends[1], 60, 3)
         drawn = grey < 180
-        found = straight(thin(grey))
+        found = straight(thin_hair(grey))
         assert found[drawn].mean() > 0.8
         assert not found[~drawn].any()
     grey = np.full((256, 256), 180, np.uint8)
     for row in range(20, 250, 20):
         for column in range(20, 250, 20):
             cv2.circle(grey, (column, row), 4, 60, cv2.FILLED)
-    assert not straight(thin(grey)).any()
+    assert not straight(thin_hair(grey)).any()
 
 
 def test_the_typology_angle_is_that_of_the_skin_alone() -> None:

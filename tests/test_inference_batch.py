@@ -13,12 +13,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.submission.lint_table import lint_classification
 from naevus.images.heat import glowing
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline
+from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
 from naevus.inference import batch, outfolder, table
 from naevus.inference.batch import predict

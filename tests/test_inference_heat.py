@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import Box, resize
+from naevus.images.preprocess import Form, arrange
 from naevus.inference.classifier import Classifier
 from naevus.inference.heat import heat_map, side_for
 from naevus.taxonomy import ISIC2018

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from naevus.datasets.forms import Source
 from naevus.errors import ConfigError, DataError
 from naevus.images.geometry import resize
 from naevus.images.occlusion import HOLE_SIDE
+from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.hidden import WAYS, hidden_features, hiding_of

@@ -7,16 +7,15 @@ import pytest
 import simplejpeg
 
 from naevus.bundles.spec import ClassifierMember
-from naevus.datasets.forms import decoding_side
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.images import preprocess
 from naevus.images.geometry import VIEW_SETS, box_of, resize, unview_batch, view
 from naevus.images.masks import Cleaning, at_size
+from naevus.images.preprocess import LEAST, cut_for, decoding_side, look
 from naevus.images.read import Limits, read, read_with_header, write_png
-from naevus.inference import looks
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
-from naevus.inference.looks import LEAST, cut_for, look
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.types import ViewSet
@@ -291,7 +290,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         return counting
 
     for function in (read, read_with_header):
-        monkeypatch.setattr(looks, function.__name__, counted(function))
+        monkeypatch.setattr(preprocess, function.__name__, counted(function))
     return asked
 
 
@@ -350,7 +349,7 @@ def test_a_picture_of_another_format_is_kept_whole_and_a_vast_one_is_not(
     seen = look(picture, segmenter, keep=True)
     assert seen.fine_for(10_000) is seen.pixels is not None  # nothing finer is to be had
     assert look(picture, segmenter).pixels is None
-    monkeypatch.setattr(looks, "KEPT", 300 * 400 * 3 // 4)
+    monkeypatch.setattr(preprocess, "KEPT", 300 * 400 * 3 // 4)
     reduced = look(picture, segmenter, keep=True)
     assert reduced.pixels is not None
     assert reduced.pixels.shape == (150, 200, 3)

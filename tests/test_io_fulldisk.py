@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import NaevusError
+from naevus.images.preprocess import Form, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

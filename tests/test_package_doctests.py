@@ -48,7 +48,7 @@ def test_central_modules_have_examples() -> None:
         "naevus.datasets.folds",
         "naevus.evaluation.decisions",
         "naevus.evaluation.intervals",
-        "naevus.images.crops",
+        "naevus.images.preprocess",
         "naevus.images.geometry",
         "naevus.inference.predictor",
         "naevus.taxonomy",

@@ -15,12 +15,11 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.cli import ablate as command
-from naevus.datasets.forms import Source
 from naevus.datasets.layouts import load
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.comparison import compare
-from naevus.images.crops import cut
 from naevus.images.maskfile import read_mask
+from naevus.images.preprocess import Source, cut
 from naevus.images.read import read, write_png
 from naevus.inference.heldout import heldout_logits
 from naevus.training.ablation.arms import side_of_crops, with_detail

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
+from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times, workers_of
 from naevus.training.config import TrainConfig

@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.reference import REFERENCE_FILE, references_of
 from naevus.bundles.spec import ConformalSpec
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import fit_scaling, scaled
 from naevus.evaluation.outoffold import probabilities, segmentation_scores
+from naevus.images.preprocess import Form, Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine

@@ -19,9 +19,9 @@ from naevus.datasets.folds import Folds, inner_split, make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
 from naevus.evaluation.scoring.segmentation import compare_masks
-from naevus.images.crops import cut
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
+from naevus.images.preprocess import cut
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
 from naevus.taxonomy import ISIC2019

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from naevus.datasets.synthetic import draw_lesion
 from naevus.evaluation.scoring.segmentation import compare_masks
-from naevus.images.crops import cut
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import at_size
+from naevus.images.preprocess import cut
 from naevus.taxonomy import ISIC2018
 from naevus.training.batches import BatchMaker
 from naevus.training.classification import ClassificationLearning

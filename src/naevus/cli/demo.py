@@ -239,7 +239,7 @@ def _predict(runs: list[Run], dataset: Dataset, out: Path) -> Path:
 
 
 def _sources(dataset: Dataset) -> list[Any]:
-    from naevus.datasets.forms import Source
+    from naevus.images.preprocess import Source
 
     return [Source(row.image_id, row.path) for row in dataset.rows() if row.path is not None]
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
-    from naevus.datasets.forms import Source
     from naevus.evaluation.shortcuts import ShortcutScores
+    from naevus.images.preprocess import Source
     from naevus.inference.hidden import Hiding
     from naevus.taxonomy import Taxonomy
     from naevus.training.run import Run
@@ -108,7 +108,7 @@ def _scores(run: Run, table: pd.DataFrame, records: pd.DataFrame) -> tuple[Short
 
 
 def _sources(table: pd.DataFrame, records: pd.DataFrame) -> list[Source]:
-    from naevus.datasets.forms import Source
+    from naevus.images.preprocess import Source
 
     there = records[records["image_id"].isin(table["image_id"])]
     there = there[there["path"].notna() & there["mask_path"].notna()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.forms import render
+from naevus.images.preprocess import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.datasets.forms import Form, Source
+    from naevus.images.preprocess import Form, Source
 
 
 class DecodedPictures:

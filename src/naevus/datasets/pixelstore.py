@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.storebuild import Build
 from naevus.datasets.storefiles import map_pixels, read_rows, read_settings
 from naevus.errors import DataError
+from naevus.images.preprocess import Form, Source
 from naevus.images.read import Limits
 from naevus.io.files import lock, sha256_of, writing
 from naevus.io.parallel import cpu_count

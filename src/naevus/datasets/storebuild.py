@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from naevus.datasets.forms import files_of, render
 from naevus.datasets.storefiles import (
     SCHEMA,
     Row,
@@ -24,6 +23,7 @@ from naevus.datasets.storefiles import (
 )
 from naevus.datasets.storerows import Journal, RowFile
 from naevus.errors import DataError, PictureError
+from naevus.images.preprocess import files_of, render
 from naevus.images.read import DECODING
 from naevus.io.files import sha256_of, write_json
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
-    from naevus.datasets.forms import Form, Source
+    from naevus.images.preprocess import Form, Source
     from naevus.images.read import Limits
 
 _RENDERING = 2  # raised whenever masks are read, or pictures resized or cut, in another way

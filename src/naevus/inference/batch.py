@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from naevus.datasets.forms import Source
+    from naevus.images.preprocess import Source
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.inference.table import Schema

@@ -8,12 +8,12 @@ import numpy as np
 
 from naevus.bundles.reference import references_of
 from naevus.bundles.spec import EXPORT_AGAIN
-from naevus.datasets.forms import Form
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
 from naevus.evaluation.decisions import natural_log_probabilities
 from naevus.evaluation.prevalence import reweigh
+from naevus.images.preprocess import Form
 from naevus.inference.engines import instructions
 from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
 from naevus.inference.finite import faults_of, refuse_faults, silenced

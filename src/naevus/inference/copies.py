@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.decoded import DecodedPictures
-from naevus.datasets.forms import Form, Source
+from naevus.images.preprocess import Form, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

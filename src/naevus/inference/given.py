@@ -15,7 +15,7 @@ from naevus.images.read import ImageBytes, Limits, check_size, from_pillow
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.inference.looks import Picture
+    from naevus.images.preprocess import Picture
 
 _CPU: Final = (1, 3)  # DLPack's numbers of memory that the processor reads, ordinary and pinned
 _RGB: Final = (

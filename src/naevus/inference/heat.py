@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from naevus.datasets.forms import arrange, decoding_side
 from naevus.images.heat import Activation, heat_over
+from naevus.images.preprocess import arrange, decoding_side
 from naevus.inference.finite import refuse_faults
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from naevus.errors import PictureError
 from naevus.evaluation.scoring.outline import Outline, outline_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
+from naevus.images.preprocess import Look, look, stacked
 from naevus.images.quality import SIDE
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
-from naevus.inference.looks import Look, look, stacked
 from naevus.inference.outfolder import mask_file
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from naevus.datasets.forms import Form, arrange
 from naevus.errors import DataError, PictureError
 from naevus.images.geometry import centre_square, resize
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_hole
+from naevus.images.preprocess import Form, arrange
 from naevus.images.read import read
 from naevus.inference.classifier import Classifier
 from naevus.inference.finite import faults_of, refuse_faults
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.forms import Source
+    from naevus.images.preprocess import Source
     from naevus.inference.engines import EngineName
 
     Item = TypeVar("Item")

@@ -9,9 +9,9 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from naevus.datasets.forms import Source
 from naevus.datasets.sources import ids_of, images_below, printable, problem_of_id
 from naevus.errors import DataError, NaevusError
+from naevus.images.preprocess import Source
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.io.files import write_csv
 from naevus.types import Refused

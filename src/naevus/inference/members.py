@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.spec import Member
-    from naevus.datasets.forms import Form
+    from naevus.images.preprocess import Form
     from naevus.inference.engines import Engine, EngineName, Precision
 
     Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]

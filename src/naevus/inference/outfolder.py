@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from naevus.datasets.forms import Source
+    from naevus.images.preprocess import Source
     from naevus.images.read import Limits
 
 SETTINGS: Final = "predict.json"

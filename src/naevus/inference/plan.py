@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from naevus.datasets.forms import Form
 from naevus.errors import ConfigError
+from naevus.images.preprocess import Form
 from naevus.images.read import DECODING
 from naevus.inference.networks import check_pair
 from naevus.io.parallel import BATCH

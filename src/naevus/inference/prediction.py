@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.images.geometry import Box
+    from naevus.images.preprocess import Picture
     from naevus.inference.heat import ActivationMaps
-    from naevus.inference.looks import Picture
 
 
 NOTICE = "For research only: not a medical device, never a diagnosis."

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.datasets.forms import Form, arrange
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
+from naevus.images.preprocess import Form, arrange
 from naevus.inference.engines import instructions
 from naevus.inference.ensemble import check_together, mean
 from naevus.inference.finite import faults_of, refuse_faults

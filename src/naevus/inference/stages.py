@@ -15,10 +15,10 @@ from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
 from naevus.images.heat import glowing
 from naevus.images.masks import area_share, draw_outline, plausible
+from naevus.images.preprocess import Cut, Look, cut_for, look, stacked
 from naevus.images.read import write_png
 from naevus.inference.finite import REMEDY
 from naevus.inference.heat import activation_maps
-from naevus.inference.looks import Cut, Look, cut_for, look, stacked
 from naevus.inference.prediction import Prediction
 from naevus.types import Refused, explained
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from naevus.datasets.forms import Form
 from naevus.errors import DataError
 from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
 from naevus.evaluation.scoring.classification import ClassificationScores
+from naevus.images.preprocess import Form
 from naevus.training.batches import Examples
 from naevus.training.losses import (
     class_weights,

@@ -14,9 +14,9 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.folds import inner_split
-from naevus.datasets.forms import Form, Source
 from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError, RunError
+from naevus.images.preprocess import Form, Source
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.offset import cell_offset

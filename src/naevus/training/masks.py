@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.datasets.forms import Source
     from naevus.datasets.pixelstore import PixelStore
     from naevus.datasets.records import Dataset
+    from naevus.images.preprocess import Source
     from naevus.training.config import TrainConfig
 
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from naevus.datasets.forms import Form
 from naevus.evaluation.scoring.segmentation import compare_masks
+from naevus.images.preprocess import Form
 from naevus.training.batches import Examples, plain_batches
 from naevus.training.losses import segmentation_loss
 from naevus.training.networks import Preprocessed, build_segmenter

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.datasets.forms import Source
     from naevus.datasets.pixelstore import PixelStore
+    from naevus.images.preprocess import Source
     from naevus.training.ablation.plan import Plan
     from naevus.training.config import TrainConfig
     from naevus.training.run import Run
@@ -107,7 +107,7 @@ def side_of_crops(
 
     Args:
         sources: Pictures with masks of their size.
-        margin: Of the crops (`naevus.images.crops`).
+        margin: Of the crops (`naevus.images.preprocess`).
         progress: Called with (done, total) pictures.
 
     Raises:
