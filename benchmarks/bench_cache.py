@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
 from naevus.images.geometry import squash
 from naevus.images.jpeg import SPARE
 from naevus.images.preprocess import Form, Source

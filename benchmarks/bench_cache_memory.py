@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from naevus.datasets.cache import PixelStore
 from naevus.datasets.layouts import load
-from naevus.datasets.pixelstore import PixelStore
 from naevus.images.preprocess import Form, Source
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "isic2018"

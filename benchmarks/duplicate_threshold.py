@@ -20,17 +20,9 @@ import simplejpeg
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.audit.duplicates import (
-    CORRELATION,
-    Look,
-    Match,
-    look_at,
-    measure,
-    propose,
-)
+from naevus.datasets.duplicates import CORRELATION, Look, Match, hamming, look_at, measure, propose
 from naevus.datasets.layouts import load
 from naevus.images.geometry import resize, view
-from naevus.images.hashing import hamming
 from naevus.images.read import read
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from naevus.datasets.synthetic.fields import fractal
+from naevus.datasets.synthetic.structures import fractal_field
 from naevus.errors import DataError
 from naevus.io.files import sha256_of
 
@@ -279,7 +279,7 @@ def _noise(rng: np.random.Generator) -> Pixels:
 
 def _smooth_noise(rng: np.random.Generator) -> Pixels:
     cell = float(rng.uniform(4, 64))
-    field = np.stack([fractal(rng, _SIDE, cell) for _ in range(3)], axis=-1)
+    field = np.stack([fractal_field(rng, _SIDE, cell) for _ in range(3)], axis=-1)
     return np.clip(rng.uniform(60, 200, 3) + 40 * field, 0, 255).astype(np.uint8)
 
 

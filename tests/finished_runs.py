@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 SHARES = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
 WEIGHTS_OF_CLASSES = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)

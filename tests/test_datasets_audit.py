@@ -16,10 +16,15 @@ from typer.testing import CliRunner
 
 from naevus.cli.check import check
 from naevus.datasets.audit import Audit, audit
-from naevus.datasets.audit.copies import LARGEST_MERGE
-from naevus.datasets.audit.duplicates import components, find_duplicates, look_at
-from naevus.datasets.audit.registration import correlation, detail_of
-from naevus.datasets.records import Dataset, Problem, make_table
+from naevus.datasets.dataset import Dataset, Problem, make_table
+from naevus.datasets.duplicates import (
+    LARGEST_MERGE,
+    components,
+    correlation,
+    detail_of,
+    find_duplicates,
+    look_at,
+)
 from naevus.images.geometry import resize, view
 from naevus.images.read import Limits, read, write_png
 from naevus.types import FLAGS

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from naevus.datasets.download import FILES, RemoteFile, download
-from naevus.datasets.unpack import unpack
+from naevus.datasets.download import FILES, RemoteFile, download, unpack
 from naevus.errors import DataError, NaevusError
 from naevus.io.files import lock
 

@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naevus.datasets.folds import Folds, inner_split, join_folds, make_folds
-from naevus.datasets.grouping import join_groups, sample_groups
+from naevus.datasets.dataset import Dataset, make_table
+from naevus.datasets.folds import (
+    Folds,
+    inner_split,
+    join_folds,
+    join_groups,
+    make_folds,
+    sample_groups,
+)
 from naevus.datasets.layouts import load
-from naevus.datasets.records import Dataset, make_table
 from naevus.errors import FoldsError
 
 _RESULTS = Path(__file__).parents[1] / "results" / "folds"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
+from naevus.datasets.dataset import COLUMNS, SPLITS
 from naevus.datasets.layouts import NOT_READ, load
-from naevus.datasets.records import COLUMNS, SPLITS
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 
 def files(folder: Path, *names: str) -> None:

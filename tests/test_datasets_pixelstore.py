@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import naevus
-from naevus.datasets import storebuild
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets import cache
+from naevus.datasets.cache import PixelStore
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.images import preprocess
 from naevus.images.geometry import squash
@@ -55,7 +55,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(source.image_id)
         return preprocess.render(source, form, limits)
 
-    monkeypatch.setattr(storebuild, "render", spy)
+    monkeypatch.setattr(cache, "render", spy)
     return seen
 
 
@@ -208,12 +208,12 @@ def test_other_limits_try_the_quarantined_again(sources: list[Source], tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from naevus.datasets import storerows
+from naevus.datasets import cache
 from naevus.images.preprocess import Form, Source
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
 
 pictures, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-storerows._CHECKPOINT_SECONDS = 0.0
+cache._CHECKPOINT_SECONDS = 0.0
 names = sorted(path.stem for path in pictures.glob("p??.png"))
 sources = [Source(name, pictures / f"{name}.png") for name in names]
 replace = Path.replace
@@ -337,7 +337,7 @@ def test_other_decoding_makes_everything_anew(
     del decoded[:]
     assert PixelStore.build(sources, SQUASH, folder).key == key
     assert decoded == []
-    monkeypatch.setattr(storebuild, "DECODING", DECODING + 1)
+    monkeypatch.setattr(cache, "DECODING", DECODING + 1)
     assert PixelStore.build(sources, SQUASH, folder).key != key
     assert sorted(decoded) == [source.image_id for source in sources]
 

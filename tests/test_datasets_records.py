@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from naevus.datasets.records import COLUMNS, Dataset, Record, make_table
+from naevus.datasets.dataset import COLUMNS, Dataset, Record, make_table
 from naevus.errors import DataError
 
 

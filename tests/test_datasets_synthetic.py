@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from naevus.datasets import layouts
 from naevus.datasets.synthetic import draw_lesion, write_isic2018
-from naevus.datasets.synthetic.outline import Shape, area, draw_outline
-from naevus.datasets.synthetic.plan import plan
+from naevus.datasets.synthetic.dataset import plan
+from naevus.datasets.synthetic.lesion import Shape, area, draw_outline
 from naevus.errors import ConfigError, DataError
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from naevus.datasets.dataset import make_table
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.layouts.labels import NO_LABEL, code_of, to_codes
-from naevus.datasets.records import make_table
 from naevus.errors import DataError
 from naevus.io.formats import COLUMN_NAMES, key_of, known_columns, read_table
 from naevus.taxonomy import ISIC2018

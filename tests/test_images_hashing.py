@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from naevus.datasets.duplicates import grey_of, hamming, hashes_of_views
 from naevus.images.geometry import VIEWS, resize, view
-from naevus.images.hashing import grey_of, hamming, hashes_of_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from naevus.datasets.sources import find_pictures, kept_ids, pictures_of_split, unique
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.submission.lint_table import lint_classification
 from naevus.images.heat import glowing
@@ -23,7 +24,6 @@ from naevus.images.read import read, write_png
 from naevus.inference import batch, outfolder, table
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
-from naevus.inference.inputs import find_pictures, kept_ids, pictures_of_split, unique
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.stages import OUTLINE
@@ -264,7 +264,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.inference import batch, outfolder, table
 from naevus.io import parallel
 from naevus.inference.classifier import Classifier
-from naevus.inference.inputs import find_pictures
+from naevus.datasets.listing import find_pictures
 from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
 

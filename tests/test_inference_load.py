@@ -18,11 +18,11 @@ import simplejpeg
 import naevus
 from naevus.bundles import bundle as bundles
 from naevus.bundles.archive import pack
+from naevus.datasets.sources import find_pictures
 from naevus.errors import BundleError, ConfigError, DataError, NaevusError, PictureError
 from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
-from naevus.inference.inputs import find_pictures
 from naevus.inference.networks import open_networks
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.types import FLAGS, Refused

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
 from naevus.errors import NaevusError
 from naevus.images.preprocess import Form, Source
 

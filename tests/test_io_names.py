@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from naevus.bundles.bundle import Bundle
-from naevus.datasets.sources import problem_of_id
-from naevus.datasets.unpack import unpack
+from naevus.datasets.download import unpack
+from naevus.datasets.listing import problem_of_id
 from naevus.errors import BundleError, DataError
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from naevus.cli.report import report
 from naevus.datasets.layouts import load
+from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.decisions import rebalance
@@ -28,7 +29,6 @@ from naevus.evaluation.scoring.segmentation import MaskScore
 from naevus.images.maskfile import read_mask
 from naevus.images.quality import typology_angle
 from naevus.images.read import read, write_png
-from naevus.inference.outfolder import mask_file
 from naevus.io.files import write_json
 from naevus.reports.content.appearance import appearances, tone_of
 from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
@@ -45,7 +45,7 @@ from tests.test_evaluation_outlines import table_of_masks
 
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 app = typer.Typer()
 app.command()(report)

@@ -168,7 +168,7 @@ def _with_data(config: TrainConfig, **changes: Any) -> TrainConfig:
 
 def test_views_are_those_of_prediction(made: Made) -> None:
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
 
     flips = made.answers("full", "heldout-flips.parquet")
     plain = made.answers("full")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times, workers_of

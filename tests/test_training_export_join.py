@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.reference import REFERENCE_FILE, references_of
 from naevus.bundles.spec import ConformalSpec
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
+from naevus.datasets.sources import squares
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.calibration.conformal import Conformal
 from naevus.evaluation.calibration.scaling import fit_scaling, scaled
@@ -41,7 +42,6 @@ from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from naevus.training.export.members import open_member
 from naevus.training.export.pictures import pictures_of
 from naevus.training.export.provenance import training_data
-from naevus.training.export.squares import squares
 from naevus.training.job import Material
 from naevus.training.run import Run
 from naevus.training.selection import select_pictures

@@ -44,7 +44,7 @@ from naevus.training.selection import select_pictures
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 STILL = Watch(lambda *_: None, lambda _: None)
 INPUTS = {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
 
     Learning = ClassificationLearning | SegmentationLearning
 

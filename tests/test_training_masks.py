@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from naevus.cli.answers import check_areas
 from naevus.cli.evaluate import _masks_of
 from naevus.cli.main import app
+from naevus.datasets.cache import PixelStore
 from naevus.datasets.layouts import load
-from naevus.datasets.pixelstore import PixelStore
 from naevus.errors import DataError
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png

@@ -17,7 +17,7 @@ from naevus.training.classification import ClassificationLearning
 from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
 
 Sampling = Literal["natural", "balanced", "balanced-sqrt"]
 SAMPLINGS: tuple[Sampling, ...] = ("natural", "balanced", "balanced-sqrt")

@@ -12,9 +12,9 @@ from naevus.cli.answers import AllowMissing, Force  # noqa: TC001 (typer reads a
 from naevus.cli.console import console, errors, progress
 
 if TYPE_CHECKING:
+    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.datasets.pixelstore import PixelStore
-    from naevus.datasets.records import Dataset
     from naevus.evaluation.ablations import Ablation
     from naevus.training.ablation.arms import Trained
     from naevus.training.ablation.plan import Plan

@@ -87,8 +87,8 @@ def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
 
 
 def _duplicates(found: Audit) -> Table:
-    from naevus.datasets.audit import duplicates
-    from naevus.datasets.audit.copies import summary
+    from naevus.datasets import duplicates
+    from naevus.datasets.duplicates import summary
 
     table = Table(title="duplicates", title_justify="left", caption_justify="left")
     table.caption = duplicates.MEASURED

@@ -20,8 +20,8 @@ from naevus.cli.datasets import (
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.datasets.records import Dataset
 
 
 def folds(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from naevus.cli.console import errors, remark
 
 if TYPE_CHECKING:
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.datasets.records import Dataset
 
 ImageType = Literal["auto", "dermoscopic", "clinical", "tile", "all"]
 TaxonomyName = Literal["auto", "isic2018", "isic2019", "milk10k", "binary", "own"]
@@ -20,8 +20,8 @@ TAXONOMY_HELP: Final = (
 
 def tell_types(dataset: Dataset, image_type: str) -> None:
     """Say which files are not read, and how many images of other types are left out or used."""
+    from naevus.datasets.dataset import DERMOSCOPIC
     from naevus.datasets.layouts import NOT_READ
-    from naevus.datasets.records import DERMOSCOPIC
 
     for problem in dataset.problems:
         if problem.kind == NOT_READ:

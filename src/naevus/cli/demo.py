@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.datasets.records import Dataset
     from naevus.evaluation.intervals import Interval
     from naevus.training.run import Run
 
@@ -282,7 +282,7 @@ def _scores(
 
 def _by_colour(run: Run, diagnosed: pd.DataFrame) -> Interval:
     """Return what colour histograms reach on the same folds."""
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
     from naevus.evaluation.baselines import guess_by_colour
     from naevus.evaluation.intervals import balanced_accuracy_interval
 

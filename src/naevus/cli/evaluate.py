@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import RenderableType
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.evaluation.diagnostics import DiagnosticScores
     from naevus.evaluation.intervals import Interval
     from naevus.evaluation.outlines import OutlineScores
@@ -212,9 +212,9 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
     import pandas as pd
 
     from naevus.bundles.bundle import Bundle
+    from naevus.datasets.sources import find_pictures
     from naevus.inference.copies import copies_for
     from naevus.inference.heldout import heldout_logits
-    from naevus.inference.inputs import find_pictures
 
     masks = _masks_of(run)
     copies = find_pictures([pictures])

@@ -16,8 +16,8 @@ from naevus.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from naevus.datasets.sources import Found
     from naevus.inference.batch import Outcome
-    from naevus.inference.inputs import Found
 
 _FINDINGS = 1
 
@@ -99,7 +99,7 @@ def predict(
       naevus predict ISIC --split test --part task3 --bundle runs/cls --out test
     """
     from naevus.bundles.bundle import builtin, find_bundles
-    from naevus.inference import inputs
+    from naevus.datasets import sources as inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
     from naevus.inference.outfolder import OutFolder
@@ -194,7 +194,7 @@ def _report(outcome: Outcome) -> None:
 
 def _tell_names(found: Found) -> None:
     """Say what was not taken as it stands: files passed over, names that are not the ids."""
-    from naevus.inference.inputs import FORMULAS
+    from naevus.datasets.sources import FORMULAS
 
     if found.renamed:
         console.print(

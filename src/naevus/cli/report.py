@@ -14,7 +14,7 @@ from naevus.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.reports.results import Results
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.datasets.records import Dataset, Record
+    from naevus.datasets.dataset import Dataset, Record
 
     Seen = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
 

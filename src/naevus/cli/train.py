@@ -27,8 +27,8 @@ from naevus.io.files import write_json, write_list
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.datasets.records import Dataset
     from naevus.training.config import TrainConfig
     from naevus.training.job import Material
     from naevus.training.run import Run

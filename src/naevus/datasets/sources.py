@@ -1,233 +1,318 @@
-"""Images by id: which files below folders are images, and what each is called."""
+"""Which pictures a prediction is about: files, folders, or a split of a data set."""
 
 from __future__ import annotations
 
+import csv
 import os
-import unicodedata
 from collections import Counter
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import numpy as np
+
+from naevus.datasets.listing import ids_of, images_below, printable, problem_of_id
+from naevus.errors import DataError, NaevusError, PictureError
+from naevus.images.geometry import resize
+from naevus.images.preprocess import Source, render
 from naevus.images.read import PICTURE_SUFFIXES
+from naevus.io.files import write_csv
+from naevus.types import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-MASK_ENDINGS: Final = ("_segmentation", "_mask")
-"""What follows the image id in the names of mask files, in any case."""
+    from numpy.typing import NDArray
 
-NOT_IMAGES: Final = (*MASK_ENDINGS, "_superpixels")
-"""How the names of files end, in any case, that lie among images and are none."""
-
-LONGEST: Final = 200
-"""The most bytes of an id: with ``_segmentation``, and what a file is called while it is written,
-its name stays below the 255 that file systems allow."""
-
-_WINDOWS: Final = '<>:"|?*'
-_DEVICES: Final = frozenset(
-    {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
-)
+    from naevus.datasets.dataset import Dataset
+    from naevus.images.preprocess import Form
 
 
-class Listing(NamedTuple):
-    """What lies below a folder.
+# Pictures decoded when they are asked for, as a cache would hold them.
+
+
+class DecodedPictures:
+    """Squares by id.
+
+    Args:
+        sources: The files.
+        form: What a cache's rows would look like.
+    """
+
+    def __init__(self, sources: Sequence[Source], form: Form) -> None:
+        self._sources = {source.image_id: source for source in sources}
+        self._form = form
+
+    def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3.
+
+        Raises:
+            PictureError: It cannot be read.
+        """
+        return render(self._sources[image_id], self._form).pixels
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._sources
+
+
+class PicturesById(Protocol):
+    """Square pictures by id, such as a `PixelStore`."""
+
+    def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3."""
+        ...
+
+
+def mask_file(folder: Path, image_id: str) -> Path:
+    """Return the challenge's name for a picture's mask."""
+    return folder / f"{image_id}_segmentation.png"
+
+
+# Pictures by id, at the size that a network sees.
+
+
+class Pictures(Protocol):
+    """Squares by id."""
+
+    def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
+        """Return the picture, S x S x 3."""
+        ...
+
+    def __contains__(self, image_id: object, /) -> bool:
+        """Tell whether the picture is there."""
+        ...
+
+
+def squares(pictures: Pictures, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
+    """Return pictures at a network's size, N x S x S x 3; those that cannot be read are left out.
+
+    Args:
+        pictures: Where they are.
+        ids: Which ones.
+        size: S, pixels.
+
+    Raises:
+        DataError: None can be read.
+    """
+    found = []
+    for image_id in ids:
+        if image_id not in pictures:
+            continue
+        try:
+            found.append(resize(pictures[image_id], size, size))
+        except PictureError:
+            continue
+    if not found:
+        raise DataError("no picture can be read", "name the data set with --data")
+    return np.stack(found)
+
+
+FORMULAS: Final = ("=", "+", "-", "@")
+"""How the ids begin that spreadsheets take for formulas."""
+
+_IDS: Final = ".ids.csv"
+
+
+class Found(NamedTuple):
+    """The pictures that a job is about.
 
     Attributes:
-        files: The image files, sorted.
-        unlisted: Folders that could not be listed, and why.
-        left_out: What was passed over, by kind: a suffix, ``masks``, ``hidden``.
+        sources: Those that can be read, sorted by id.
+        refused: Those whose name cannot be an id, and folders that could not be listed.
+        renamed: The ids that are not their file's name without suffix, for others have that too.
+        left_out: What was passed over in folders, by kind: a suffix, ``masks``, ``hidden``.
     """
 
-    files: list[Path]
-    unlisted: list[tuple[Path, str]]
-    left_out: Counter[str]
+    sources: list[Source]
+    refused: Sequence[Refused] = ()
+    renamed: Sequence[str] = ()
+    left_out: Mapping[str, int] = MappingProxyType({})
 
 
-def is_mask_name(stem: str) -> bool:
-    """Tell by a file's name without suffix whether it is a mask or superpixels, not an image."""
-    return stem.lower().endswith(NOT_IMAGES)
+def find_pictures(
+    paths: Iterable[Path], *, without: Path | None = None, kept: Mapping[str, str] | None = None
+) -> Found:
+    """Return picture files, and all pictures below folders.
 
-
-def mask_owner(stem: str) -> str:
-    """Return the id of the image that a mask file belongs to, by its name without suffix."""
-    for ending in MASK_ENDINGS:
-        if stem.lower().endswith(ending):
-            return stem[: -len(ending)]
-    return stem
-
-
-def images_below(folder: Path, *, without: Path | None = None) -> Listing:
-    """List the image files below a folder.
-
-    Links to folders are followed, and every folder is listed once, under its own name rather than
-    a link's. Hidden files, masks and superpixels are left out.
+    A picture's id is its file's name without suffix, where no other picture of the job has it
+    (`datasets.sources.ids_of`); the same file reached twice counts once. In folders, links are
+    followed, and hidden files and masks (``*_segmentation.png``) are passed over; a file that is
+    named is taken as it is.
 
     Args:
-        folder: Where to look.
-        without: A folder that is left out with all below it.
+        paths: Files and folders.
+        without: A folder that is left out, such as the one results go to.
+        kept: The ids that files have from an earlier job (`kept_ids`), by absolute path.
+
+    Raises:
+        DataError: A path is absent, or there is no picture.
     """
-    found = Listing([], [], Counter())
-    left_out = None if without is None else Path(os.path.realpath(without))
-    if left_out is not None and Path(os.path.realpath(folder)).is_relative_to(left_out):
-        return found
-    seen = set() if left_out is None else {str(left_out)}
-    folders, links = [folder], list[Path]()
-    while folders or links:
-        place = folders.pop() if folders else links.pop(0)
-        real = os.path.realpath(place)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(place) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-        except OSError as error:
-            why = f"cannot be listed ({error.strerror or error})"
-            found.unlisted.append((place, why))
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                found.left_out["hidden"] += 1
-            elif _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(place / entry.name)
-            else:
-                _take(place, entry.name, found)
-    found.files.sort()
-    return found
+    paths = list(paths)
+    files: dict[str, Path] = {}
+    refused: list[Refused] = []
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
+            listing = images_below(path, without=without)
+            files |= {_absolute(file): file for file in listing.files}
+            refused += [_refused(*each) for each in listing.unlisted]
+            left_out += listing.left_out
+        elif os.path.exists(path):  # noqa: PTH110
+            files[_absolute(path)] = path
+        else:
+            raise DataError(f"{printable(path)} does not exist", "name picture files or folders")
+    if not files and not refused:
+        raise _nothing(paths, left_out)
+    sound = {}
+    for absolute, file in files.items():
+        problem = problem_of_id(file.stem) or _problem_of_path(absolute)
+        if problem is None:
+            sound[absolute] = file
+        else:
+            refused.append(_refused(file, f"its name {problem}; rename it"))
+    names = _once(sound)
+    base = _base(paths)
+    given = [(kept or {}).get(name) for name in names]
+    ids = ids_of([_below(name, base) for name in names], given)
+    sources = [Source(*pair) for pair in zip(ids, (sound[name] for name in names), strict=True)]
+    renamed = [source.image_id for source in sources if source.image_id != source.path.stem]
+    return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
 
 
-def problem_of_id(image_id: str) -> str | None:
-    """Return why an id cannot name an image's files, or None where it can.
-
-    An id names masks, crops and rows: it has no parts of a path, no control characters, is
-    UTF-8, and at most `LONGEST` bytes long.
-    """
-    length = len(image_id.encode(errors="surrogateescape"))
-    breaking = not image_id.isprintable() and any(map(_breaks, image_id))
-    foreign = os.name == "nt" and any(sign in _WINDOWS for sign in image_id)
-    device = image_id.partition(".")[0].rstrip().upper() in _DEVICES
-    reserved = os.name == "nt" and (device or image_id.endswith((".", " ")))
-    faults = (
-        (not is_text(image_id), "is not UTF-8"),
-        (not image_id.strip(), "is empty"),
-        ("/" in image_id or "\\" in image_id, "has parts of a path"),
-        (image_id.startswith("."), "begins with a dot"),
-        (breaking, "has a line break or another control character"),
-        (length > LONGEST, f"has {length} bytes, more than {LONGEST}"),
-        (foreign, f"has one of {_WINDOWS}, which Windows does not allow"),
-        (reserved, "is a device on Windows, or ends with a dot or blank, which it takes off"),
-    )
-    return next((fault for found, fault in faults if found), None)
-
-
-def is_text(name: str | os.PathLike[str]) -> bool:
-    """Tell whether a name on disk is text: UTF-8, as tables are written."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in os.fspath(name))
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    r"""Return a name as one line of UTF-8; what is neither stands as ``\xe9`` or ``\n``.
-
-    Examples:
-        >>> printable("two\nlines"), printable("caf\udce9.jpg")
-        ('two\\nlines', 'caf\\xe9.jpg')
-    """
-    sound = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(
-        sign.encode("unicode_escape").decode() if _breaks(sign) else sign for sign in sound
-    )
-
-
-def ids_of(files: Sequence[PurePath], kept: Sequence[str | None] | None = None) -> list[str]:
-    """Return an id for each file of a job: its name without suffix, where no other has that.
-
-    Where several have, also if only case tells them apart, each is called by its folders and
-    name, joined by ``__``; with the suffix where they are still alike, and numbered where that
-    does not tell them apart either.
+def pictures_of_split(
+    roots: Sequence[Path],
+    split: str,
+    part: str | None = None,
+    *,
+    image_type: str = "auto",
+    tell: Callable[[Dataset], None] | None = None,
+) -> list[Source]:
+    """Return the pictures of one split of data sets, sorted by id.
 
     Args:
-        files: Paths below the job's folder, whose names without suffix are sound ids.
-        kept: The ids that files have from before; they stay, and no other file gets them.
+        roots: Folders of data sets.
+        split: ``train``, ``validation`` or ``test``.
+        part: Only this part of each, such as ``task3``; None for all.
+        image_type: Only images of this type, see `Dataset.of_type`.
+        tell: Given each data set's split, before images of other types are left out.
 
-    Examples:
-        >>> names = ["a/1.jpg", "b/1.jpg", "b/1.png", "2.jpg"]
-        >>> ids_of([PurePath(name) for name in names])
-        ['a__1', 'b__1.jpg', 'b__1.png', '2']
+    Raises:
+        DataError: A folder has no known layout or no such part, the split has no pictures, or
+            two different files have one id.
     """
-    ids: list[str | None] = [None] * len(files) if kept is None else list(kept)
-    taken = {_folded(each) for each in ids if each is not None}
-    stems = Counter(_folded(file.stem) for file in files)
+    from naevus.datasets.layouts import load  # noqa: PLC0415 (slow: brings pandas)
 
-    def alone(file: PurePath) -> str | None:
-        return file.stem if stems[_folded(file.stem)] == 1 else None
-
-    proposals: tuple[Callable[[PurePath], str | None], ...] = (
-        alone,
-        lambda file: _joined(file, file.stem),
-        lambda file: _joined(file, file.name),
-    )
-    for propose in proposals:
-        proposed = {
-            number: name
-            for number, file in enumerate(files)
-            if ids[number] is None and (name := propose(file)) and problem_of_id(name) is None
-        }
-        times = Counter(map(_folded, proposed.values()))
-        for number, name in proposed.items():
-            if times[_folded(name)] == 1 and _folded(name) not in taken:
-                ids[number] = name
-        taken.update(_folded(each) for each in ids if each is not None)
-    return list(_numbered(files, ids, taken))
+    found: list[Source] = []
+    for root in roots:
+        dataset = load(root)
+        whole = (dataset if part is None else dataset.part(part)).split(split).pictures()
+        if tell is not None:
+            tell(whole)
+        rows = whole.of_type(image_type).rows() if len(whole) else iter(())
+        found += [Source(row.image_id, row.path) for row in rows if row.path is not None]
+    if not found:
+        named = " ".join(map(str, roots))
+        raise DataError(f"{named}: no pictures in split {split!r}", "choose another split")
+    return unique(found)
 
 
-def _breaks(sign: str) -> bool:
-    """Tell whether a character breaks a line or controls a terminal."""
-    return unicodedata.category(sign) in {"Cc", "Zl", "Zp"}
+def unique(sources: Iterable[Source]) -> list[Source]:
+    """Return sources sorted by id; the same file named twice counts once.
 
-
-def _numbered(
-    files: Sequence[PurePath], ids: Sequence[str | None], taken: set[str]
-) -> Iterator[str]:
-    last: Counter[str] = Counter()
-    for file, name in zip(files, ids, strict=True):
-        if name is not None:
-            yield name
-            continue
-        while True:
-            last[file.stem] += 1
-            numbered = f"{file.stem[: LONGEST // 4]}__{last[file.stem]}"
-            if _folded(numbered) not in taken:
-                break
-        taken.add(_folded(numbered))
-        yield numbered
-
-
-def _joined(file: PurePath, name: str) -> str:
-    parts = file.parts[1:] if file.anchor else file.parts
-    return "__".join((*parts[:-1], name)).lstrip(".")
-
-
-def _folded(name: str) -> str:
-    """Return a name as it is compared.
-
-    Some file systems keep neither case nor spelling; the challenge's tool takes ``.jpg`` off.
+    Raises:
+        DataError: Two different files have one id, or an id cannot be a file's name.
     """
-    return unicodedata.normalize("NFC", name).casefold().removesuffix(".jpg")
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        name = source.image_id
+        problem = problem_of_id(name)
+        if problem is not None:
+            raise DataError(
+                f"{printable(source.path)}: the id '{printable(name)}' {problem}",
+                "give it an id that can be a file's name",
+            )
+        other = by_id.setdefault(name, source)
+        if other.path != source.path and other.path.resolve() != source.path.resolve():
+            raise DataError(
+                f"image id {name} occurs twice: {other.path} and {source.path}",
+                "rename one of them or predict them one after the other",
+            )
+    return [by_id[name] for name in sorted(by_id)]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def kept_ids(out: Path) -> dict[str, str]:
+    """Return the ids that a job into ``out`` gave, by absolute path; none where it kept none."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        with (out / _IDS).open(newline="", encoding="utf-8") as stream:
+            return {path: image_id for image_id, path in list(csv.reader(stream))[1:]}
+    except (OSError, ValueError, csv.Error):
+        return {}
 
 
-def _take(place: Path, name: str, found: Listing) -> None:
-    path = place / name
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        found.left_out[suffix or "without suffix"] += 1
-    elif is_mask_name(path.stem):
-        found.left_out["masks"] += 1
-    else:
-        found.files.append(path)
+def keep_ids(out: Path, sources: Sequence[Source]) -> None:
+    """Note the ids of a job into ``out``, so that no file that is added renames another.
+
+    Raises:
+        NaevusError: A job that ran meanwhile has noted others.
+    """
+    before = kept_ids(out)
+    rows = [(source.image_id, _absolute(source.path)) for source in sources]
+    for image_id, path in rows:
+        if before.get(path, image_id) != image_id:
+            raise NaevusError(
+                f"{out}: another job has called {path} {before[path]}", "start this one again"
+            )
+    if {path: image_id for image_id, path in rows} != before:
+        write_csv(out / _IDS, ("image_id", "path"), rows)
+
+
+def _refused(path: Path, problem: str) -> Refused:
+    return Refused(printable(path.stem), printable(path), problem)
+
+
+def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
+    named = " ".join(map(printable, paths))
+    there = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
+    suffixes = " ".join(sorted(PICTURE_SUFFIXES))
+    return DataError(
+        f"{named}: no pictures there{f' ({there})' if there else ''}",
+        f"name a folder with {suffixes} files",
+    )
+
+
+def _problem_of_path(path: str) -> str | None:
+    """Return why a path cannot stand in a table; its last part is a sound id."""
+    sound = printable(path) == path
+    return None if sound else "is in a folder whose name is not UTF-8 or breaks a line"
+
+
+def _once(files: Mapping[str, Path]) -> list[str]:
+    """Return the absolute paths of files, sorted; one that is another of its name is left out."""
+    times = Counter(file.stem for file in files.values())
+    alike = [name for name, file in files.items() if times[file.stem] > 1]
+    real = {name: os.path.realpath(name) for name in alike}
+    first: dict[tuple[str, str], str] = {}
+    for name in sorted(alike, key=lambda name: (real[name] != name, name)):
+        first.setdefault((real[name], files[name].name), name)
+    again = set(alike).difference(first.values())
+    return sorted(files.keys() - again)
+
+
+def _base(paths: Sequence[Path]) -> str | None:
+    """Return the folder that ids tell paths from: the one that was named, or what all are in."""
+    folders = [
+        _absolute(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
+        for path in paths
+    ]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # on several drives
+        return None
+
+
+def _below(path: str, base: str | None) -> PurePath:
+    return PurePath(path) if base is None else PurePath(path).relative_to(base)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - as it is spelled, through links

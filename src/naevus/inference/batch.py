@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.evaluation.submission.write import write_submission
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings
 from naevus.inference.given import Given
-from naevus.inference.inputs import keep_ids, unique
 from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction

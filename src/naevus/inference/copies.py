@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.decoded import DecodedPictures
+from naevus.datasets.sources import DecodedPictures
 from naevus.images.preprocess import Form, Source
 
 if TYPE_CHECKING:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from naevus.datasets.sources import mask_file
 from naevus.errors import PictureError
 from naevus.evaluation.scoring.outline import Outline, outline_table
 from naevus.images.geometry import resize
@@ -15,7 +16,6 @@ from naevus.images.preprocess import Look, look, stacked
 from naevus.images.quality import SIDE
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
-from naevus.inference.outfolder import mask_file
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count
 
@@ -26,16 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
+    from naevus.datasets.sources import PicturesById
     from naevus.inference.engines import EngineName, Precision
     from naevus.types import ViewSet
-
-
-class Pictures(Protocol):
-    """Square pictures by id, such as a `PixelStore`."""
-
-    def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
-        """Return the picture, S x S x 3."""
-        ...
 
 
 class Surface(NamedTuple):
@@ -101,7 +94,7 @@ def heldout_scores(
 
 def heldout_logits(
     bundle: Bundle,
-    pictures: Pictures,
+    pictures: PicturesById,
     ids: Sequence[str],
     *,
     views: ViewSet = "none",

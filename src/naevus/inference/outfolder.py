@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
+from naevus.datasets.sources import mask_file
 from naevus.errors import NaevusError
 from naevus.inference.engines.automatic import Choice
 from naevus.inference.engines.engine import Precision
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from naevus.images.preprocess import Source
     from naevus.images.read import Limits
+
 
 SETTINGS: Final = "predict.json"
 """What the folder's results were made with; only a job with the same settings may add to them."""
@@ -240,11 +242,6 @@ def _precision(name: str) -> Precision:
     if name not in get_args(Precision):
         raise ValueError(name)
     return cast("Precision", name)
-
-
-def mask_file(folder: Path, image_id: str) -> Path:
-    """Return the challenge's name for a picture's mask."""
-    return folder / f"{image_id}_segmentation.png"
 
 
 def key_of(piece: Sequence[Source], limits: Limits) -> str:

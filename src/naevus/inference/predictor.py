@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from naevus.bundles.bundle import builtin, find_bundles
+from naevus.datasets.sources import find_pictures
 from naevus.errors import ConfigError, DataError, PictureError
 from naevus.images.read import Limits
 from naevus.inference.engines.engine import refuse_forked
 from naevus.inference.given import Given, given_of, is_one
-from naevus.inference.inputs import find_pictures
 from naevus.inference.networks import check_pair, open_networks
 from naevus.inference.plan import Plan
 from naevus.inference.stages import Job

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.inference.heldout import Pictures
+    from naevus.datasets.sources import PicturesById
 
     Progress = Callable[[int, int], None]
 
 
 def fit_reference(
     graph: Path,
-    pictures: Pictures,
+    pictures: PicturesById,
     learnt: Sequence[str],
     heldout: Sequence[str],
     group_of: Mapping[str, str],
@@ -65,7 +65,7 @@ def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.floa
 
 def features_of(
     graph: Path,
-    pictures: Pictures,
+    pictures: PicturesById,
     ids: Sequence[str],
     *,
     size: int,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 _CHOICES = ("views", "engine", "precision")
 

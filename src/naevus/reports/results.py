@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from naevus.inference.outfolder import mask_file
+from naevus.datasets.sources import mask_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.evaluation.judged import Diagnosed
     from naevus.inference.classifier import Classifier
 

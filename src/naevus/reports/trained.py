@@ -23,7 +23,7 @@ from naevus.reports.results import Count, Results, flat, in_lines, records_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
 
 _RUN = "name a run of train"
 

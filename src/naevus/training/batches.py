@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
     from naevus.training.config import TrainConfig
 
     Batch = tuple[Tensor, Tensor]

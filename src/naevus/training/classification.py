@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
     from naevus.taxonomy import Taxonomy
     from naevus.training.config import TrainConfig
     from naevus.training.loop import Metrics

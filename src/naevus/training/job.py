@@ -13,8 +13,9 @@ from naevus import __version__
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
+from naevus.datasets.cache import PixelStore
 from naevus.datasets.folds import inner_split
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.sources import squares
 from naevus.errors import DataError, RunError
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import PICTURE_SUFFIXES
@@ -27,7 +28,6 @@ from naevus.training.classification import ClassificationLearning
 from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.sample import Shipped, sample_entry
-from naevus.training.export.squares import squares
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.masks import CropCounts, check_cropped, check_learnt, masks_used
 from naevus.training.memory import kept_memory
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.training.config import TrainConfig
     from naevus.training.loop import Metrics
     from naevus.training.run import Run

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.datasets.pixelstore import PixelStore
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.dataset import Dataset
     from naevus.images.preprocess import Source
     from naevus.training.config import TrainConfig
 

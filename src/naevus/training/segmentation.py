@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
     from naevus.training.config import TrainConfig
     from naevus.training.loop import Metrics
 

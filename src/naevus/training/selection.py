@@ -10,7 +10,7 @@ from naevus.datasets.layouts import load
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.training.config import Task, TrainConfig
     from naevus.training.run import Run
 

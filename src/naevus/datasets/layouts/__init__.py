@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from naevus.datasets.dataset import Dataset, Problem, make_table
 from naevus.datasets.layouts import (
-    archive,
-    classfolders,
+    class_folders,
     derm7pt,
     ham10000,
     images_masks,
@@ -15,17 +15,16 @@ from naevus.datasets.layouts import (
     isic2018,
     isic2019,
     isic2020,
+    isic_archive,
     labels_table,
     manifest,
     milk10k,
     pad_ufes,
     ph2,
 )
-from naevus.datasets.layouts.groups import apply_groups
 from naevus.datasets.layouts.labels import OWN
-from naevus.datasets.layouts.scan import subfolders
-from naevus.datasets.records import Dataset, Problem, make_table
-from naevus.datasets.sources import images_below, is_text, printable
+from naevus.datasets.layouts.parsing import apply_groups, subfolders
+from naevus.datasets.listing import images_below, is_text, printable
 from naevus.errors import DataError
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
 
 LAYOUTS: dict[str, ModuleType] = {
     module.NAME: module
@@ -51,9 +50,9 @@ LAYOUTS: dict[str, ModuleType] = {
         derm7pt,
         pad_ufes,
         ph2,
-        archive,
+        isic_archive,
         labels_table,
-        classfolders,
+        class_folders,
         images_masks,
     )
 }
@@ -154,9 +153,9 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType
             if module.matches(place):
                 return place, module
     for place in (root, *_only_folder(root)):
-        labels = classfolders.labels_of(place) if place.is_dir() else []
+        labels = class_folders.labels_of(place) if place.is_dir() else []
         if len(labels) > 1 and taxonomy is not None and taxonomy.name == OWN:
-            return place, classfolders
+            return place, class_folders
         if len(labels) > 1:
             raise DataError(
                 f"{place}: no known layout of pictures fits; if its folders are diagnoses, none is "

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from naevus.datasets.layouts.parsing import masks_beside, subfolders, unnested
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.scan import masks_beside, subfolders, unnested
 from naevus.datasets.layouts.tabular import draft_of
 from naevus.io.formats import read_table, tables_in
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 

@@ -6,19 +6,74 @@ https://doi.org/10.7910/DVN/DBW86T (Tschandl, Rosendahl & Kittler, Sci. Data 201
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts import ham
-from naevus.datasets.layouts.draft import Draft
+from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.labels import known, to_codes, to_confirmations
+from naevus.datasets.layouts.parsing import (
+    Draft,
+    fill,
+    masks_in,
+    merged,
+    once,
+    pictures_in,
+    subfolders,
+    unnested,
+)
 from naevus.datasets.layouts.pictures import split_of
-from naevus.datasets.layouts.scan import masks_in, merged, pictures_in, subfolders, unnested
-from naevus.datasets.records import Problem
-from naevus.taxonomy import ISIC2018
+from naevus.io.formats import read_table
+from naevus.taxonomy import ISIC2018, Taxonomy
 
-if TYPE_CHECKING:
-    from naevus.taxonomy import Taxonomy
+# ``HAM10000_metadata.csv`` and the masks beside it, used by two layouts.
+
+METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
+"""The names under which the metadata file is published."""
+
+MASKS = "HAM10000_segmentations_lesion_tschandl"
+
+
+def find_metadata(root: Path) -> Path | None:
+    """Return the metadata file of ``root``, if there is one."""
+    return next((root / name for name in METADATA if (root / name).is_file()), None)
+
+
+def read_metadata(
+    path: Path, problems: list[Problem], taxonomy: Taxonomy = ISIC2018
+) -> pd.DataFrame:
+    """Return the metadata, indexed by image id, with the columns of a `Record`."""
+    table = read_table(path, required=("lesion_id", "image_id", "dx"))
+    table = once(table, "image_id", path, problems)
+    codes, _ = to_codes(table["dx"], problems, taxonomy, source=path)
+    result = table[["lesion_id"]].assign(diagnosis=codes)
+    for source, column in (("sex", "sex"), ("localization", "site")):
+        if source in table.columns:
+            result[column] = known(table[source])
+    if "dx_type" in table.columns:
+        result["confirmation"] = to_confirmations(table["dx_type"])
+    if "age" in table.columns:
+        result["age"] = table["age"]
+    return result
+
+
+def join_metadata(draft: Draft, metadata: pd.DataFrame, only: pd.Series[bool]) -> None:
+    """Fill what the rows ``only`` do not yet know from the metadata, by image id."""
+    frame = draft.frame
+    rows = frame[only].copy()
+    if "lesion_id" in rows.columns:
+        draft.ties.append(metadata["lesion_id"])
+    for column in metadata.columns:
+        fill(rows, column, metadata[column])
+        frame.loc[only, column] = rows[column]
+
+
+def note_masks(masks: dict[str, str], ids: set[str], problems: list[Problem]) -> None:
+    """Note masks that belong to none of ``ids``."""
+    problems.extend(
+        Problem("mask without picture", image_id, masks[image_id])
+        for image_id in sorted(masks.keys() - ids)
+    )
+
 
 NAME = "ham10000"
 DESCRIPTION = "HAM10000_metadata.csv beside folders of pictures"
@@ -26,19 +81,17 @@ DESCRIPTION = "HAM10000_metadata.csv beside folders of pictures"
 
 def matches(root: Path) -> bool:
     """Tell whether the metadata table is in ``root``."""
-    return root.is_dir() and ham.find_metadata(root) is not None
+    return root.is_dir() and find_metadata(root) is not None
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     """Read the table, and the pictures and masks that belong to it."""
     problems: list[Problem] = []
-    path = ham.find_metadata(root)
-    table = (
-        pd.DataFrame() if path is None else ham.read_metadata(path, problems, taxonomy or ISIC2018)
-    )
-    folders = [unnested(folder) for folder in subfolders(root) if folder.name != ham.MASKS]
+    path = find_metadata(root)
+    table = pd.DataFrame() if path is None else read_metadata(path, problems, taxonomy or ISIC2018)
+    folders = [unnested(folder) for folder in subfolders(root) if folder.name != MASKS]
     pictures = merged([pictures_in(folder, problems) for folder in (root, *folders)], problems)
-    masks = masks_in(unnested(root / ham.MASKS), problems)
+    masks = masks_in(unnested(root / MASKS), problems)
     ids = pd.Series([*table.index, *sorted(pictures.keys() - set(table.index))], dtype="string")
     frame = pd.DataFrame({"image_id": ids, "path": ids.map(pictures), "mask_path": ids.map(masks)})
     frame["split"] = frame["path"].map(
@@ -46,7 +99,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
         na_action="ignore",
     )
     draft = Draft(frame, taxonomy or ISIC2018, problems)
-    ham.join_metadata(draft, table, only=pd.Series(data=True, index=frame.index))
+    join_metadata(draft, table, only=pd.Series(data=True, index=frame.index))
     problems.extend(
         Problem("row without picture", image_id, str(path))
         for image_id in table.index
@@ -56,5 +109,5 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
         Problem("picture without row", image_id, pictures[image_id])
         for image_id in sorted(pictures.keys() - set(table.index))
     )
-    ham.note_masks(masks, set(ids), problems)
+    note_masks(masks, set(ids), problems)
     return draft

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from naevus.datasets.layouts.parsing import masks_beside
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.scan import masks_beside
 from naevus.datasets.layouts.tabular import draft_of, masks_below
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
-    from naevus.datasets.records import Problem
+    from naevus.datasets.dataset import Problem
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "images_masks"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2016"

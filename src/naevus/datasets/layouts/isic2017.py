@@ -13,7 +13,7 @@ from naevus.datasets.layouts.challenge import Challenge
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2017"

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts import ham
-from naevus.datasets.layouts.draft import Draft, fill, once
+from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts import ham10000
 from naevus.datasets.layouts.labels import to_confirmations
-from naevus.datasets.layouts.scan import masks_in, pictures_in, unnested
-from naevus.datasets.records import Problem
+from naevus.datasets.layouts.parsing import Draft, fill, masks_in, once, pictures_in, unnested
 from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018
 
@@ -154,16 +153,16 @@ def _add_lesions(root: Path, draft: Draft) -> None:
 
 def _add_ham(root: Path, draft: Draft) -> None:
     task3 = draft.frame["part"] == "task3"
-    metadata = ham.find_metadata(root)
+    metadata = ham10000.find_metadata(root)
     if metadata is not None:
-        ham.join_metadata(draft, ham.read_metadata(metadata, draft.problems), only=task3)
-    masks = masks_in(unnested(root / ham.MASKS), draft.problems)
+        ham10000.join_metadata(draft, ham10000.read_metadata(metadata, draft.problems), only=task3)
+    masks = masks_in(unnested(root / ham10000.MASKS), draft.problems)
     if masks:
         rows = draft.frame.loc[task3, "image_id"]
         if "mask_path" not in draft.frame.columns:
             draft.frame["mask_path"] = pd.Series(pd.NA, index=draft.frame.index, dtype="string")
         draft.frame.loc[task3, "mask_path"] = rows.map(masks).astype("string")
-        ham.note_masks(masks, set(rows), draft.problems)
+        ham10000.note_masks(masks, set(rows), draft.problems)
 
 
 def _note_shared_ids(draft: Draft) -> None:

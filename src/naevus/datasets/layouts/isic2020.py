@@ -20,7 +20,7 @@ from naevus.taxonomy import BINARY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2020"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.records import Problem
+from naevus.datasets.dataset import Problem
 from naevus.errors import DataError
 from naevus.io.formats import key_of
 from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, SAME, Taxonomy, own_taxonomy

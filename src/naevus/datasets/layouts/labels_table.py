@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.layouts.draft import Draft
-    from naevus.datasets.records import Problem
+    from naevus.datasets.dataset import Problem
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "labels_table"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.draft import Draft
+from naevus.datasets.dataset import COLUMNS, Problem
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.records import COLUMNS, Problem
-from naevus.datasets.sources import ids_of
+from naevus.datasets.layouts.parsing import Draft
+from naevus.datasets.listing import ids_of
 from naevus.io.formats import TABLE_SUFFIXES, known_columns, read_table
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from naevus.taxonomy import MILK10K
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
-    from naevus.datasets.records import Problem
+    from naevus.datasets.dataset import Problem
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "milk10k"

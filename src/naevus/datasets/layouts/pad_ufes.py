@@ -14,7 +14,7 @@ from naevus.io.formats import read_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "pad_ufes"

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.parsing import subfolders
 from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.scan import subfolders
 from naevus.datasets.layouts.tabular import draft_of
-from naevus.datasets.records import Problem
 from naevus.errors import DataError
 from naevus.io.formats import key_of, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
 
 NAME = "ph2"

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from naevus.datasets.records import Problem
-from naevus.datasets.sources import ids_of, images_below, is_text
+from naevus.datasets.dataset import Problem
+from naevus.datasets.listing import ids_of, images_below, is_text
 from naevus.images.read import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:

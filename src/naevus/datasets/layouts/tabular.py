@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.draft import Draft, fill, once
+from naevus.datasets.dataset import DERMOSCOPIC, Problem
 from naevus.datasets.layouts.labels import (
     code_of,
     known,
     to_codes,
     to_confirmations,
 )
+from naevus.datasets.layouts.parsing import Draft, fill, masks_in, once, subfolders
 from naevus.datasets.layouts.pictures import Pictures, is_mask_folder, split_of, stem_of
-from naevus.datasets.layouts.scan import masks_in, subfolders
-from naevus.datasets.records import DERMOSCOPIC, Problem
-from naevus.datasets.sources import ids_of, mask_owner
+from naevus.datasets.listing import ids_of, mask_owner
 from naevus.errors import DataError
 from naevus.io.formats import key_of, known_columns
 from naevus.taxonomy import BINARY, Taxonomy

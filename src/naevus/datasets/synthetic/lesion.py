@@ -6,18 +6,175 @@ from ranges that overlap widely, and the structures only move it from place to p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 
-from naevus.datasets.synthetic import fields, structures
-from naevus.datasets.synthetic.outline import Shape
-from naevus.datasets.synthetic.skin import Layers
+from naevus.datasets.synthetic import structures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from naevus.datasets.synthetic.structures import Canvas, Field
+    from numpy.typing import NDArray
+
+    from naevus.datasets.synthetic.structures import Canvas
+
+    Field = NDArray[np.float32]
+
+
+# The outline of a lesion: a closed curve with lobes, notches and a long axis.
+
+_POINTS = 360
+_SUBPIXEL_BITS = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the outlines of a kind of lesion look.
+
+    Attributes:
+        lobes: Strength of the coarse lobes, as a share of the radius.
+        notches: Strength of the fine ones.
+        stretch: The largest ratio of the long axis to the short one.
+    """
+
+    lobes: float
+    notches: float
+    stretch: float
+
+
+def draw_outline(rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
+    """Return an outline round the origin that encloses an area of π.
+
+    Args:
+        rng: Where the randomness comes from.
+        shape: How strongly the curve departs from a circle.
+
+    Returns:
+        n x 2 float64, x before y, in units of the mean radius.
+    """
+    angle = np.linspace(0, 2 * np.pi, _POINTS, endpoint=False)
+    radius = np.ones(_POINTS)
+    for order in range(2, 7):
+        strength = shape.lobes * rng.normal() / (order - 1) ** 0.8
+        radius += strength * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    for order in range(8, 26):
+        strength = shape.notches * rng.normal() / order**0.5
+        radius += strength * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    radius = np.clip(radius, 0.45, 1.6)
+    points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    ratio = np.sqrt(rng.uniform(1, shape.stretch))
+    points *= (ratio, 1 / ratio)
+    turn = rng.uniform(0, np.pi)
+    points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    points -= points.mean(axis=0)
+    return np.asarray(points * np.sqrt(np.pi / area(points)), np.float64)
+
+
+def area(points: NDArray[np.float64]) -> float:
+    """Return the area that a closed curve of n x 2 points encloses."""
+    x, y = points[:, 0], points[:, 1]
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def fill(points: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
+    """Return the mask, side x side, of the pixels in a closed curve of n x 2 points, in pixels."""
+    mask = np.zeros((side, side), np.uint8)
+    fixed = np.rint(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], (1,), shift=_SUBPIXEL_BITS)
+    return mask.astype(np.bool_)
+
+
+def depth(points: NDArray[np.float64], side: int) -> NDArray[np.float32]:
+    """Return how far each pixel lies inside the curve (outside: below 0), in pixels."""
+    mask = fill(points, side).astype(np.uint8)
+    inner = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+    outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+    return np.asarray(inner - outer, np.float32)
+
+
+# Skin as light sees it: layers of absorbers and scatterers, and the colour they give.
+
+# Optical densities a unit of absorber has for red, green and blue, in gamma-encoded values:
+# melanin absorbs ever more towards blue, haemoglobin mostly green.
+_MELANIN = np.array([0.56, 0.88, 1.10], np.float32)
+_BLOOD = np.array([0.13, 0.98, 0.78], np.float32)
+_DERMIS = np.array([0.95, 0.87, 0.84], np.float32)
+# Melanin deep in the skin looks blue (Tyndall effect); keratin and scars scatter all light.
+_VEIL = np.array([0.34, 0.38, 0.48], np.float32)
+_WHITE = np.array([0.96, 0.90, 0.86], np.float32)
+
+# Melanin of skin types I to VI on Fitzpatrick's scale, and how often they are drawn.
+_TYPES = (0.04, 0.10, 0.20, 0.36, 0.60, 0.90)
+_TYPE_SHARES = (0.16, 0.27, 0.25, 0.15, 0.10, 0.07)
+
+
+class Layers(NamedTuple):
+    """What the skin holds, each field side x side float32.
+
+    Attributes:
+        melanin: Brown absorber near the surface, in optical densities of green light.
+        blood: Red absorber, likewise.
+        veil: Share of the light that comes from pigment deep below, 0 to 1.
+        white: Share of the light that keratin or a scar scatters, 0 to 1.
+    """
+
+    melanin: Field
+    blood: Field
+    veil: Field
+    white: Field
+
+
+def draw_skin(rng: np.random.Generator, side: int, unit: float) -> Layers:
+    """Return healthy skin: a skin type, mottled redness, skin lines, now and then freckles.
+
+    Args:
+        rng: Where the randomness comes from.
+        side: Height and width, in pixels.
+        unit: How many pixels stand for one pixel of a 256 px photograph.
+    """
+    tone = float(rng.choice(_TYPES, p=_TYPE_SHARES)) * rng.uniform(0.8, 1.25)
+    redness = rng.uniform(0.05, 0.24)
+    mottle = structures.fractal_field(rng, side, 26 * unit, 4)
+    uneven = structures.fractal_field(rng, side, 40 * unit, 3)
+    furrows = _skin_lines(rng, side, unit)
+    melanin = tone * (1 + 0.10 * uneven + 0.25 * furrows) + 0.05 * furrows
+    blood = redness * (1 + 0.22 * mottle)
+    if rng.random() < 0.4:
+        spots = structures.ramp(structures.fractal_field(rng, side, 14 * unit, 2), 1.0, 2.4)
+        melanin = melanin + rng.uniform(0.06, 0.22) * spots
+    nothing = np.zeros((side, side), np.float32)
+    return Layers(
+        np.maximum(melanin, 0).astype(np.float32),
+        np.maximum(blood, 0).astype(np.float32),
+        nothing,
+        np.asarray(0.05 * structures.ramp(mottle, 0.4, 1.8), np.float32),
+    )
+
+
+def _skin_lines(rng: np.random.Generator, side: int, unit: float) -> Field:
+    """Return the faint furrows that part the skin into small rhombs, stretched one way."""
+    points = structures.lattice(rng, side, rng.uniform(7, 11) * unit, 0.4)
+    border = structures.cells(points, side).border / np.float32(unit)
+    lines = np.exp(-((border / np.float32(1.0)) ** 2)).astype(np.float32)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 180), 1.1)
+    turn *= np.array([1.6, 1.0, 1.0])
+    turned = cv2.warpAffine(lines, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(turned * np.float32(rng.uniform(0.2, 0.7)), np.float32)
+
+
+def colour(layers: Layers) -> NDArray[np.float32]:
+    """Return the colour of the layers in white light: side x side x 3 float32 RGB from 0 to 1."""
+    channels = []
+    for k in range(3):
+        density = _MELANIN[k] * layers.melanin + _BLOOD[k] * layers.blood
+        light = _DERMIS[k] * np.exp(-density)
+        light += layers.veil * (_VEIL[k] - light)
+        light += layers.white * (_WHITE[k] - light)
+        channels.append(light)
+    return np.asarray(cv2.merge(channels), np.float32)
 
 
 class Painting(NamedTuple):
@@ -68,11 +225,11 @@ def draw(canvas: Canvas, kind: Kind, skin: Layers) -> Layers:
     redness = float(np.clip(rng.normal(kind.redness, 0.15), 0.06, 0.8))
     width = rng.uniform(*kind.edge)
     ragged = canvas.depth + (0.6 + 0.07 * width) * canvas.fractal(10)
-    alpha = fields.ramp(ragged, -0.7 * width, 0.7 * width)
+    alpha = structures.ramp(ragged, -0.7 * width, 0.7 * width)
     grain = 1 + 0.10 * canvas.fractal(5, 2)
     melanin = amount * (1 - redness) * grain * _about_one(painted.melanin, canvas)
     blood = amount * redness * _about_one(painted.blood, canvas)
-    reach = fields.ramp(canvas.depth, -18, 2)
+    reach = structures.ramp(canvas.depth, -18, 2)
     return Layers(
         skin.melanin * (1 - 0.3 * alpha) + melanin * np.maximum(alpha, painted.beyond),
         skin.blood + blood * alpha + rng.uniform(0, 0.12) * reach,
@@ -99,7 +256,7 @@ def _naevus(canvas: Canvas) -> Painting:
     """Regular: an even network that thins out to the edge, or even cobblestone globules."""
     rng = canvas.rng
     base = _plain(canvas, 0.10)
-    fading = fields.ramp(canvas.depth, -6, 0.45 * canvas.radius)
+    fading = structures.ramp(canvas.depth, -6, 0.45 * canvas.radius)
     if rng.random() < 0.65:
         lines = structures.pigment_network(canvas, rng.uniform(11, 14), 2.1, 0.27)
         melanin = base * (0.38 + 0.25 * fading) + lines * (0.55 + 0.45 * fading)
@@ -114,17 +271,17 @@ def _melanoma(canvas: Canvas) -> Painting:
     tones = 0.30 + 0.75 * canvas.patch(0.55, 42) + 0.75 * canvas.patch(0.3, 34)
     lines = structures.pigment_network(canvas, rng.uniform(13, 18), 2.6, 0.5)
     broken = canvas.patch(0.4, 38)
-    rim = fields.ramp(canvas.depth, 0.5 * canvas.radius, 0)
+    rim = structures.ramp(canvas.depth, 0.5 * canvas.radius, 0)
     dots = canvas.spots(int(rng.integers(14, 30)), 1.8, 4.2, canvas.patch(0.4, 36) * rim)
     melanin = tones * (1 - 0.35 * broken + 0.9 * broken * lines) + 1.5 * dots
     beyond = _nothing(canvas)
     if rng.random() < 0.75:
         beyond = structures.streaks(canvas, int(rng.integers(9, 20)), 15)
         melanin = melanin + 1.3 * beyond
-    core = fields.ramp(canvas.depth, 2, 12)
+    core = structures.ramp(canvas.depth, 2, 12)
     veil = canvas.patch(rng.uniform(0.2, 0.35), 40) * (0.85 + 0.15 * canvas.fractal(9))
     veil = canvas.blur(veil, 1.5) * core * rng.uniform(0.5, 0.72)
-    hazy = 0.22 * veil * fields.ramp(canvas.fractal(12), -0.5, 1.2)
+    hazy = 0.22 * veil * structures.ramp(canvas.fractal(12), -0.5, 1.2)
     regression = canvas.patch(0.12, 30) * core * 0.35
     return Painting(melanin, _plain(canvas, 0.25), veil, np.maximum(hazy, regression), beyond)
 
@@ -135,14 +292,14 @@ def _basal_cell_carcinoma(canvas: Canvas) -> Painting:
     base = _plain(canvas, 0.15)
     vessels = structures.arborising_vessels(canvas, int(rng.integers(3, 6)))
     nests = canvas.spots(int(rng.integers(4, 11)), 4.0, 8.5, canvas.patch(0.5, 40))
-    nests = fields.ramp(canvas.blur(nests, 2.0) + 0.14 * canvas.fractal(7, 2), 0.2, 0.85)
+    nests = structures.ramp(canvas.blur(nests, 2.0) + 0.14 * canvas.fractal(7, 2), 0.2, 0.85)
     blood = base * 0.40 + 2.6 * vessels
     melanin = base * 0.55 + 0.9 * nests
     if rng.random() < 0.4:
-        ulcer = canvas.spots(1, 6, 10, fields.ramp(canvas.depth, 6, 20))
-        ulcer = fields.ramp(canvas.blur(ulcer, 1.5) + 0.15 * canvas.noise(6), 0.3, 0.6)
+        ulcer = canvas.spots(1, 6, 10, structures.ramp(canvas.depth, 6, 20))
+        ulcer = structures.ramp(canvas.blur(ulcer, 1.5) + 0.15 * canvas.noise(6), 0.3, 0.6)
         blood, melanin = blood + 1.6 * ulcer, melanin + 0.9 * ulcer
-    pearly = 0.26 * fields.ramp(canvas.fractal(18), -0.5, 2.0) * (1 - vessels)
+    pearly = 0.26 * structures.ramp(canvas.fractal(18), -0.5, 2.0) * (1 - vessels)
     return Painting(melanin, blood, nests * 0.55 * (1 - vessels), pearly, _nothing(canvas))
 
 
@@ -164,11 +321,11 @@ def _benign_keratosis(canvas: Canvas) -> Painting:
     rng = canvas.rng
     base = _plain(canvas, 0.20)
     furrows = structures.fissures(canvas, rng.uniform(13, 19)) * canvas.patch(0.75, 45)
-    core = fields.ramp(canvas.depth, 3, 9)
+    core = structures.ramp(canvas.depth, 3, 9)
     cysts = canvas.spots(int(rng.integers(10, 24)), 1.8, 3.6, core)
     cysts = canvas.blur(cysts, 0.9)
     openings = canvas.spots(int(rng.integers(6, 14)), 2.2, 4.4, core)
-    openings = fields.ramp(openings + 0.10 * canvas.noise(5), 0.3, 0.6) * (1 - cysts)
+    openings = structures.ramp(openings + 0.10 * canvas.noise(5), 0.3, 0.6) * (1 - cysts)
     melanin = base * 0.68 + 0.55 * furrows + 1.3 * openings
     return Painting(melanin, _plain(canvas), _nothing(canvas), 0.9 * cysts, _nothing(canvas))
 
@@ -179,7 +336,7 @@ def _dermatofibroma(canvas: Canvas) -> Painting:
     base = _plain(canvas, 0.12)
     scar = structures.scar(canvas, rng.uniform(0.34, 0.52))
     lines = structures.pigment_network(canvas, rng.uniform(9, 11), 1.5, 0.25)
-    rim = fields.ramp(canvas.depth, -4, 0.3 * canvas.radius)
+    rim = structures.ramp(canvas.depth, -4, 0.3 * canvas.radius)
     melanin = (base * 0.65 + 0.5 * lines) * (0.45 + 0.55 * rim) * (1 - 0.75 * scar)
     blood = base * (1 - 0.55 * scar)
     return Painting(melanin, blood, _nothing(canvas), 0.66 * scar, _nothing(canvas))
@@ -193,7 +350,7 @@ def _vascular_lesion(canvas: Canvas) -> Painting:
     purple = canvas.patch(0.4, 50) * rng.uniform(0, 0.35)
     melanin = (0.25 + clods) * (1 + 1.2 * clotted)
     blood = 0.2 + clods
-    septa = 0.28 * (1 - fields.ramp(clods, 0.1, 0.5))
+    septa = 0.28 * (1 - structures.ramp(clods, 0.1, 0.5))
     return Painting(melanin, blood, clods * purple, septa, _nothing(canvas))
 
 

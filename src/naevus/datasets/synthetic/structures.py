@@ -8,17 +8,116 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-
-from naevus.datasets.synthetic import fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Field = NDArray[np.float32]
+
+
+# Random fields that textures and structures are made of: noise, lattices, cells.
+
+
+def noise_field(rng: np.random.Generator, side: int, cell: float) -> Field:
+    """Return smooth noise, about standard normal.
+
+    Args:
+        rng: Where the randomness comes from.
+        side: Height and width of the field, in pixels.
+        cell: Size of the noise's grains, in pixels.
+
+    Returns:
+        side x side float32 of mean about 0 and standard deviation about 1.
+    """
+    count = max(3, round(side / cell))
+    grid = rng.standard_normal((count, count), dtype=np.float32)
+    field = cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
+    # Interpolation averages: the factor brings the deviation back to 1.
+    return np.asarray(field * np.float32(1.25), np.float32)
+
+
+def fractal_field(
+    rng: np.random.Generator, side: int, cell: float, octaves: int = 3, gain: float = 0.55
+) -> Field:
+    """Return a sum of noises, each half as coarse as the one before; about standard normal."""
+    total = np.zeros((side, side), np.float32)
+    weight, power = 1.0, 0.0
+    for octave in range(octaves):
+        total += np.float32(weight) * noise_field(rng, side, max(cell / 2**octave, 1.0))
+        power += weight**2
+        weight *= gain
+    return total / np.float32(np.sqrt(power))
+
+
+def ramp(field: Field, low: float, high: float) -> Field:
+    """Return the smooth step from 0 at ``low`` to 1 at ``high`` (which may be the smaller)."""
+    t = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def lattice(
+    rng: np.random.Generator, side: int, spacing: float, jitter: float
+) -> NDArray[np.int32]:
+    """Return the points of a shaken hexagonal lattice that fall into the field.
+
+    Args:
+        rng: Where the randomness comes from.
+        side: Height and width of the field, in pixels.
+        spacing: Distance of neighbours, in pixels.
+        jitter: How far a point may leave its place, as a share of the spacing.
+
+    Returns:
+        n x 2 int32, x before y.
+    """
+    step = spacing * np.sqrt(3) / 2
+    rows = np.arange(-step, side + step, step)
+    columns = np.arange(-spacing, side + spacing, spacing)
+    x, y = np.meshgrid(columns, rows)
+    x[1::2] += spacing / 2
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    points += rng.uniform(-jitter, jitter, points.shape) * spacing
+    points = np.rint(points).astype(np.int32)
+    inside = ((points >= 0) & (points < side)).all(axis=1)
+    return np.asarray(points[inside], np.int32)
+
+
+class Cells(NamedTuple):
+    """The Voronoi cells of some points.
+
+    Attributes:
+        labels: side x side int32, the cell of each pixel, from 1.
+        centre: Distance to the cell's own point, in pixels.
+        border: Distance to the nearest border between cells, in pixels.
+    """
+
+    labels: NDArray[np.int32]
+    centre: Field
+    border: Field
+
+    def each(self, values: NDArray[np.float64]) -> Field:
+        """Return the field that has one of ``values`` in each cell."""
+        return values.astype(np.float32)[self.labels % len(values)]
+
+
+def cells(points: NDArray[np.int32], side: int) -> Cells:
+    """Return the Voronoi cells of n x 2 ``points`` (x before y) in a square of ``side`` pixels."""
+    seeds = np.ones((side, side), np.uint8)
+    seeds[points[:, 1], points[:, 0]] = 0
+    centre, labels = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    inner = np.ones((side, side), np.uint8)
+    inner[:, :-1] &= labels[:, :-1] == labels[:, 1:]
+    inner[:-1] &= labels[:-1] == labels[1:]
+    border = cv2.distanceTransform(inner, cv2.DIST_L2, 5)
+    return Cells(
+        np.asarray(labels, np.int32), np.asarray(centre, np.float32), np.asarray(border, np.float32)
+    )
+
 
 _SUBPIXEL_BITS = 4
 
@@ -56,16 +155,16 @@ class Canvas:
 
     def noise(self, cell: float) -> Field:
         """Return smooth noise with grains of ``cell`` units."""
-        return fields.noise(self.rng, self.side, cell * self.unit)
+        return noise_field(self.rng, self.side, cell * self.unit)
 
     def fractal(self, cell: float, octaves: int = 3) -> Field:
         """Return noise of several scales, the coarsest with grains of ``cell`` units."""
-        return fields.fractal(self.rng, self.side, cell * self.unit, octaves)
+        return fractal_field(self.rng, self.side, cell * self.unit, octaves)
 
-    def mesh(self, spacing: float, jitter: float) -> fields.Cells:
+    def mesh(self, spacing: float, jitter: float) -> Cells:
         """Return the cells of a shaken lattice with ``spacing`` units between neighbours."""
-        points = fields.lattice(self.rng, self.side, spacing * self.unit, jitter)
-        return fields.cells(points, self.side)
+        points = lattice(self.rng, self.side, spacing * self.unit, jitter)
+        return cells(points, self.side)
 
     def blur(self, field: Field, sigma: float) -> Field:
         """Return the field blurred by a Gaussian of ``sigma`` units."""
@@ -75,7 +174,7 @@ class Canvas:
         """Return an irregular region that covers about ``share`` of the lesion."""
         field = self.fractal(cell)
         edge = float(np.quantile(field.ravel()[self.inside], 1 - share))
-        return fields.ramp(field, edge - 0.45, edge + 0.45)
+        return ramp(field, edge - 0.45, edge + 0.45)
 
     def spots(self, count: int, smallest: float, largest: float, where: Field) -> Field:
         """Return ``count`` round spots with radii in units, more of them where ``where`` is high.
@@ -111,7 +210,7 @@ def cobblestones(canvas: Canvas, spacing: float) -> Field:
     mesh = canvas.mesh(spacing, 0.22)
     own = mesh.each(canvas.rng.uniform(0.55, 1, 997))
     centre = mesh.centre / np.float32(canvas.unit) + 0.06 * spacing * canvas.noise(5)
-    return canvas.blur(own * fields.ramp(centre, spacing * 0.5, spacing * 0.25), 0.8)
+    return canvas.blur(own * ramp(centre, spacing * 0.5, spacing * 0.25), 0.8)
 
 
 def streaks(canvas: Canvas, count: int, length: float) -> Field:
@@ -179,10 +278,10 @@ def lacunae(canvas: Canvas, spacing: float) -> Field:
     mesh = canvas.mesh(spacing, 0.3)
     own = mesh.each(canvas.rng.uniform(0.55, 1, 997))
     border = mesh.border / np.float32(canvas.unit)
-    shade = 0.75 + 0.25 * fields.ramp(border, 0, spacing * 0.4)
+    shade = 0.75 + 0.25 * ramp(border, 0, spacing * 0.4)
     # Blurring and cutting again rounds the corners of the cells.
-    clods = canvas.blur(fields.ramp(border + 0.5 * canvas.noise(5), 0.6, 2.4), 0.11 * spacing)
-    return np.asarray(own * shade * fields.ramp(clods, 0.42, 0.80), np.float32)
+    clods = canvas.blur(ramp(border + 0.5 * canvas.noise(5), 0.6, 2.4), 0.11 * spacing)
+    return np.asarray(own * shade * ramp(clods, 0.42, 0.80), np.float32)
 
 
 def fissures(canvas: Canvas, spacing: float) -> Field:
@@ -196,14 +295,14 @@ def follicles(canvas: Canvas, spacing: float) -> tuple[Field, Field]:
     mesh = canvas.mesh(spacing, 0.24)
     centre = mesh.centre / np.float32(canvas.unit)
     own = mesh.each(canvas.rng.uniform(0.5, 1, 997))
-    halo = own * fields.ramp(centre, spacing * 0.42, spacing * 0.2)
+    halo = own * ramp(centre, spacing * 0.42, spacing * 0.2)
     plug = mesh.each((canvas.rng.random(997) < 0.55).astype(np.float64))
-    return halo, np.asarray(plug * fields.ramp(centre, spacing * 0.15, spacing * 0.06), np.float32)
+    return halo, np.asarray(plug * ramp(centre, spacing * 0.15, spacing * 0.06), np.float32)
 
 
 def scales(canvas: Canvas, share: float) -> Field:
     """Return white surface scale: ragged flakes in patches that cover ``share`` of the lesion."""
-    flakes = canvas.blur(fields.ramp(canvas.fractal(6, 2), 0.3, 1.1), 0.6)
+    flakes = canvas.blur(ramp(canvas.fractal(6, 2), 0.3, 1.1), 0.6)
     return np.asarray(flakes * canvas.patch(share, 34), np.float32)
 
 
@@ -216,7 +315,7 @@ def scar(canvas: Canvas, size: float) -> Field:
     distance /= np.float32(canvas.radius * canvas.unit)
     distance += np.float32(0.09) * canvas.fractal(28, 2)
     lines = pigment_network(canvas, 11, 1.3, 0.45)
-    body = fields.ramp(distance, size * 1.5, size * 0.45)
+    body = ramp(distance, size * 1.5, size * 0.45)
     return np.asarray(body * (0.72 + 0.28 * lines), np.float32)
 
 

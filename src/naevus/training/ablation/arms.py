@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.datasets.pixelstore import PixelStore
+    from naevus.datasets.cache import PixelStore
     from naevus.images.preprocess import Source
     from naevus.training.ablation.plan import Plan
     from naevus.training.config import TrainConfig

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from naevus.datasets.sources import squares
 from naevus.errors import RunError
 from naevus.training.export.answers import Shipped
 from naevus.training.export.average import average, estimate_statistics
 from naevus.training.export.members import TrainedMember, open_member
 from naevus.training.export.pictures import pictures_of
-from naevus.training.export.squares import squares
 from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from naevus.training.export.squares import Pictures
+    from naevus.datasets.sources import Pictures
     from naevus.training.run import Run
     from naevus.types import Task
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.records import Dataset
-    from naevus.training.export.squares import Pictures
+    from naevus.datasets.dataset import Dataset
+    from naevus.datasets.sources import Pictures
     from naevus.training.export.stored import StoredGraphs
     from naevus.types import Computed, Precision
 

@@ -12,6 +12,7 @@ from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.reference import REFERENCE_FILE
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
+from naevus.datasets.sources import squares
 from naevus.errors import RunError
 from naevus.inference.offset import cell_offset
 from naevus.training.export.answers import diagnosing_entry, outlining_entry
@@ -23,7 +24,6 @@ from naevus.training.export.heldout import Measuring, Variant, heldout_answers
 from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
 from naevus.training.export.sample import Shipped, sample_entry
-from naevus.training.export.squares import squares
 from naevus.training.export.stored import StoredGraphs
 from naevus.training.selection import dataset_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from naevus.datasets.decoded import DecodedPictures
-from naevus.datasets.pixelstore import PixelStore
+from naevus.datasets.cache import PixelStore
+from naevus.datasets.sources import DecodedPictures
 from naevus.errors import DataError
 from naevus.training.job import Material, learning_of
 from naevus.training.selection import dataset_of

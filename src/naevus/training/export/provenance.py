@@ -14,7 +14,7 @@ from naevus.training.selection import USUAL_PART
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from naevus.datasets.records import Dataset
+    from naevus.datasets.dataset import Dataset
     from naevus.training.run import Run
     from naevus.types import Task
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from naevus.training.export.squares import Pictures
+    from naevus.datasets.sources import Pictures
     from naevus.training.export.stored import StoredGraphs
     from naevus.types import Precision
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from naevus.datasets.sources import squares
 from naevus.training.export.graph import export_onnx, write_onnx
 from naevus.training.export.precision import to_fp16, to_int8
-from naevus.training.export.squares import squares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from naevus.datasets.sources import Pictures
     from naevus.training.export.members import TrainedMember
-    from naevus.training.export.squares import Pictures
     from naevus.types import Precision
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from naevus.datasets.layouts.draft import Draft
+from naevus.datasets.dataset import Problem
 from naevus.datasets.layouts.labels import code_of, to_codes
+from naevus.datasets.layouts.parsing import Draft, subfolders
 from naevus.datasets.layouts.pictures import is_mask_folder
-from naevus.datasets.layouts.scan import subfolders
-from naevus.datasets.records import Problem
-from naevus.datasets.sources import ids_of, images_below, is_text
+from naevus.datasets.listing import ids_of, images_below, is_text
 
 if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
+
 
 NAME = "classfolders"
 DESCRIPTION = "a folder a diagnosis (MEL, NV, … or names), perhaps within train, validation, test"

@@ -4,18 +4,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from naevus.datasets.grouping import joined
-from naevus.datasets.sources import printable, problem_of_id
+from naevus.datasets.listing import printable, problem_of_id
 from naevus.errors import DataError
 from naevus.io.files import sha256_of
 from naevus.taxonomy import ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+# What an audit finds.
+
+Severity = Literal["error", "warning"]
+
+
+class Finding(NamedTuple):
+    """Something wrong with the data.
+
+    ``error``: it cannot be used, or results made from it would be wrong; ``warning``: worth a look.
+    """
+
+    kind: str
+    severity: Severity
+    subject: str
+    detail: str
+
+
+def joined(names: pd.Series[str], ties: Iterable[pd.Series[str]]) -> list[str]:
+    """Return each row's group where rows that share a value of any of ``ties`` are one group.
+
+    Args:
+        names: What each row's group is called by itself; rows of one name are one group too.
+        ties: Values by row, as long as ``names``; absent ones tie nothing.
+
+    Returns:
+        For each row the first, in alphabetical order, of the names that were joined.
+    """
+    places, ordered = names.astype(object).factorize(sort=True)
+    group = np.asarray(places, np.int64)
+    shared = [group.copy()]
+    shared += [np.asarray(tie.astype(object).factorize()[0], np.int64) for tie in ties]
+    before = None
+    while before is None or not np.array_equal(before, group):
+        before = group
+        for values in shared:
+            there = values >= 0
+            least = np.full(values.max(initial=-1) + 1, len(ordered), np.int64)
+            np.minimum.at(least, values[there], group[there])
+            group = group.copy()
+            group[there] = least[values[there]]
+    return [str(ordered[place]) for place in group]
+
 
 SPLITS = ("train", "validation", "test")
 """The splits a layout may have; folds are made of the first."""

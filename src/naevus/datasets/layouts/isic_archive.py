@@ -24,9 +24,10 @@ from naevus.taxonomy import BINARY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.draft import Draft
-    from naevus.datasets.records import Problem
+    from naevus.datasets.dataset import Problem
+    from naevus.datasets.layouts.parsing import Draft
     from naevus.taxonomy import Taxonomy
+
 
 NAME = "archive"
 DESCRIPTION = "metadata.csv (or another name) with a column isic_id, and pictures"

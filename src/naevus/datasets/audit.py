@@ -1,0 +1,433 @@
+"""The audit of a data set: every check, and its results in one object."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import pandas as pd
+
+from naevus.datasets import duplicates
+from naevus.datasets.dataset import Finding
+from naevus.datasets.duplicates import (
+    SIDE,
+    Look,
+    copies_table,
+    copy_findings,
+    look_at,
+    merged_groups,
+    summary,
+)
+from naevus.datasets.masksurvey import survey
+from naevus.errors import PictureError
+from naevus.images.maskfile import MaskFile, fitted, orientation_uncertain, read_mask_file
+from naevus.images.masks import area_share, plausible
+from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
+from naevus.io.files import atomic, sha256, write_json
+from naevus.types import explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from naevus.datasets.dataset import Dataset, Problem, Record
+
+    Item = TypeVar("Item")
+
+    Result = TypeVar("Result")
+
+
+__all__ = ["Audit", "Finding", "audit"]
+
+
+# Every picture file read once: whether it is whole, how large, and what it looks like.
+
+_ERRORS = {
+    "row without picture",
+    "picture without row",
+    "picture in two splits",
+    "two rows of one id",
+    "two files of one id",
+    "lesion in several groups",
+}
+_LOOK_AHEAD = 32
+
+
+class Seen(NamedTuple):
+    """One picture file: what was seen of it, or why it cannot be read."""
+
+    image_id: str
+    header: Header | None
+    sha256: str
+    look: Look | None
+    problem: str
+    flags: tuple[str, ...] = ()
+
+
+def see(image_id: str, path: Path, limits: Limits) -> Seen:
+    """Read a picture file from end to end, at the smallest scale that does."""
+    try:
+        header = probe(path, limits)
+        decoded = read_with_header(path, shortest=SIDE, limits=limits)
+        look = look_at(decoded.pixels)
+        return Seen(image_id, header, sha256(path), look, "", decoded.flags)
+    except PictureError as error:
+        return Seen(image_id, None, "", None, error.problem)
+
+
+def file_findings(seen: Iterable[Seen]) -> list[Finding]:
+    """Return the pictures that cannot be read, and why, and those that are read with a doubt."""
+    seen = list(seen)
+    unusable = [
+        Finding("unusable picture", "error", picture.image_id, picture.problem)
+        for picture in seen
+        if picture.problem
+    ]
+    doubtful = [
+        Finding("doubtful picture", "warning", picture.image_id, sentence)
+        for picture in seen
+        for sentence in explained(picture.flags).values()
+    ]
+    return unusable + doubtful
+
+
+def layout_findings(problems: Iterable[Problem]) -> list[Finding]:
+    """Return what the layout noticed; what loses or mixes up pictures is an error."""
+    return [
+        Finding(kind, "error" if kind in _ERRORS else "warning", subject, detail)
+        for kind, subject, detail in problems
+    ]
+
+
+def same_files(seen: list[Seen]) -> list[tuple[int, int]]:
+    """Return positions of files with the same bytes: each later one with the first."""
+    positions: dict[str, list[int]] = defaultdict(list)
+    for position, picture in enumerate(seen):
+        if picture.sha256:
+            positions[picture.sha256].append(position)
+    return [(first, other) for first, *others in positions.values() for other in others]
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield ``work(item)`` in order, looking ahead only a little."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= _LOOK_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# Labels that contradict each other, and how many there are of each.
+
+_FEWEST_LESIONS = 5
+_AGES = (0, 20, 40, 60, 80, 200)
+_AGE_BANDS = ("under 20", "20-39", "40-59", "60-79", "80 and over")
+UNKNOWN = "unknown"
+
+
+def label_findings(dataset: Dataset) -> list[Finding]:
+    """Return contradictions within lesions, leaks between splits, and classes with few lesions."""
+    table = dataset.table
+    findings = [
+        *_contradictions(table, "diagnosis", "contradictory diagnoses", "lesion_id"),
+        *_contradictions(table, "sex", "contradictory sexes", "lesion_id"),
+        *_contradictions(table, "split", "group in several splits", "group_id"),
+    ]
+    for part, rows in table.groupby("part"):
+        known = rows["diagnosis"].notna()
+        trained = rows[rows["split"] == "train"]
+        absent = int(trained["diagnosis"].isna().sum())
+        if known.any() and absent:
+            detail = f"{absent} of {len(trained)} training pictures have no diagnosis"
+            findings.append(Finding("no diagnosis", "warning", str(part), detail))
+        lesions = trained.groupby("diagnosis")["group_id"].nunique()
+        findings.extend(
+            Finding("few lesions", "warning", f"{part} {code}", f"{count} lesions to train on")
+            for code, count in lesions.items()
+            if count < _FEWEST_LESIONS
+        )
+        findings.extend(_without_masks(str(part), rows))
+    return findings
+
+
+def counts(dataset: Dataset) -> pd.DataFrame:
+    """Return how many pictures and lesions there are of each class and subgroup.
+
+    Returns:
+        Columns ``part, column, value, pictures, lesions``; lesions are groups where no lesion is
+        known. Diagnoses stand in the taxonomy's order, ages in bands of twenty years.
+    """
+    table = dataset.table.assign(age_band=_bands(dataset.table["age"]))
+    orders = {"diagnosis": dataset.taxonomy.codes, "age_band": _AGE_BANDS}
+    rows = []
+    for part, pictures in table.groupby("part", sort=True):
+        for column in (
+            "image_type",
+            "split",
+            "diagnosis",
+            "sex",
+            "age_band",
+            "site",
+            "confirmation",
+        ):
+            if pictures[column].isna().all():
+                continue
+            values = pictures[column].astype("string").fillna(UNKNOWN)
+            for value in _ordered(values, orders.get(column, ())):
+                of_it = pictures[values == value]
+                lesions = of_it["lesion_id"].fillna(of_it["group_id"]).nunique()
+                rows.append((part, column, value, len(of_it), lesions))
+    return pd.DataFrame(rows, columns=["part", "column", "value", "pictures", "lesions"])
+
+
+def _without_masks(part: str, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Tell of the pictures without a mask, where others of their part have one."""
+    without = rows.loc[rows["mask_path"].isna() & rows["path"].notna(), "image_id"].tolist()
+    if without and rows["mask_path"].notna().any():
+        shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+        yield Finding(
+            "no mask", "warning", part, f"{len(without)} of {len(rows)} pictures: {shown}"
+        )
+
+
+def _contradictions(table: pd.DataFrame, column: str, kind: str, group: str) -> Iterator[Finding]:
+    known = table[table[group].notna() & table[column].notna()]
+    kinds = known.groupby(group)[column].nunique()
+    for name in kinds.index[kinds > 1]:
+        rows = known[known[group] == name]
+        detail = ", ".join(f"{row.image_id} {getattr(row, column)}" for row in rows.itertuples())
+        yield Finding(kind, "warning" if column == "sex" else "error", str(name), detail)
+
+
+def _bands(age: pd.Series[float]) -> pd.Series[str]:
+    years = age.astype("float64")
+    return pd.cut(years, _AGES, right=False, labels=_AGE_BANDS).astype("string")
+
+
+def _ordered(values: pd.Series[str], order: tuple[str, ...]) -> list[str]:
+    present = list(values.value_counts().index)
+    known = [value for value in order if value in present]
+    rest = [value for value in present if value not in known and value != UNKNOWN]
+    return known + rest + ([UNKNOWN] if UNKNOWN in present else [])
+
+
+# Masks that cannot be right.
+
+
+def mask_findings(
+    image_id: str, path: Path, image: Path, picture: Header | None, limits: Limits
+) -> list[Finding]:
+    """Return what is wrong with one mask file.
+
+    Args:
+        image_id: The picture it belongs to.
+        path: The mask file.
+        image: The picture's file.
+        picture: Header of the picture, where it could be read.
+        limits: What is refused from the header alone.
+    """
+    try:
+        found = read_mask_file(path, limits)
+    except PictureError as error:
+        return [Finding("unusable mask", "error", image_id, error.problem)]
+    findings = [
+        *_fitting(image_id, found, path, image, picture, limits),
+        *_encoding(image_id, found),
+    ]
+    if not plausible(found.mask):
+        detail = f"covers {area_share(found.mask):.2%} of the picture"
+        findings.append(Finding("implausible mask", "warning", image_id, detail))
+    return findings
+
+
+def _fitting(
+    image_id: str, found: MaskFile, path: Path, image: Path, picture: Header | None, limits: Limits
+) -> list[Finding]:
+    if picture is None:
+        return []
+    header, turn = probe_with_turn(image, limits)
+    height, width = found.mask.shape
+    try:
+        fitted(found.mask, path, header, turn)
+    except PictureError:
+        detail = f"mask {width} x {height}, picture {header.width} x {header.height}"
+        return [Finding("mask of another size", "error", image_id, detail)]
+    if orientation_uncertain(header, turn):
+        detail = "EXIF turns the image; whether the mask is turned too, its size does not tell"
+        return [Finding("mask maybe turned", "warning", image_id, detail)]
+    return []
+
+
+def _encoding(image_id: str, found: MaskFile) -> list[Finding]:
+    if found.usual:
+        return []
+    detail = f"read as {found.encoding}"
+    if found.values == 2:  # noqa: PD011
+        return [Finding("mask written unusually", "warning", image_id, detail)]
+    return [Finding("mask not binary", "warning", image_id, f"{detail}; {found.values} values")]  # noqa: PD011
+
+
+_ORDER = {"error": 0, "warning": 1}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is wrong with a data set and how much of everything it holds.
+
+    Attributes:
+        layout: The layout it was read as.
+        pictures: How many pictures there are.
+        findings: What is wrong, errors first.
+        counts: Pictures and lesions of each class and subgroup, see `labels.counts`.
+        duplicates: Pairs of duplicates, see `copies.copies_table`.
+        merged: Ids of the pictures that duplicates join across groups, largest first.
+        groups: Image id → joined group, for ``make_folds(groups=...)``.
+    """
+
+    layout: str
+    pictures: int
+    findings: list[Finding]
+    counts: pd.DataFrame
+    duplicates: pd.DataFrame
+    merged: list[list[str]]
+    groups: dict[str, str]
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    def kinds(self) -> list[tuple[str, str, int, Finding]]:
+        """Return severity, kind, how many, and the first finding of each kind, errors first."""
+        number = Counter(finding.kind for finding in self.findings)
+        first = {finding.kind: finding for finding in reversed(self.findings)}
+        listed = [
+            (first[kind].severity, kind, count, first[kind]) for kind, count in number.items()
+        ]
+        return sorted(listed, key=lambda line: (_ORDER[line[0]], -line[2]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the findings as a table: ``kind, severity, subject, detail``."""
+        return pd.DataFrame(self.findings, columns=list(Finding._fields))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as what JSON can hold."""
+        return {
+            "layout": self.layout,
+            "pictures": self.pictures,
+            "errors": self.errors,
+            "warnings": len(self.findings) - self.errors,
+            "findings": [finding._asdict() for finding in self.findings],
+            "counts": self.counts.to_dict("records"),
+            "duplicates": {
+                **summary(self.duplicates),
+                "threshold": duplicates.CORRELATION,
+                "measured": duplicates.MEASURED,
+                "merged": self.merged,
+                "groups": self.groups,
+            },
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``check.json``, ``findings.csv`` and ``duplicates.csv``."""
+        write_json(folder / "check.json", self.to_json())
+        for name, table in (("findings", self.to_frame()), ("duplicates", self.duplicates)):
+            with atomic(folder / f"{name}.csv") as temporary:
+                table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def audit(
+    dataset: Dataset,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    workers: int = 2,
+) -> Audit:
+    """Check files, masks, labels and duplicates of ``dataset``.
+
+    Every picture and mask file is read once, pictures at the smallest scale that reads them whole.
+
+    Args:
+        dataset: What to check; nothing in it is changed.
+        progress: Called with (done, total): first of the pictures read with their masks, then of
+            the pairs registered.
+        limits: Larger files and pictures are findings.
+        workers: Threads.
+    """
+    with_pictures = dataset.pictures()
+    seen, findings = _read_all(with_pictures, limits, workers, progress)
+    usable = [picture for picture in seen if picture.look is not None]
+    rows = with_pictures.table.loc[[not picture.problem for picture in seen]].reset_index(drop=True)
+    near = duplicates.find_duplicates(
+        [picture.look for picture in usable if picture.look is not None],
+        workers=workers,
+        progress=progress,
+    )
+    copies = copies_table(rows, same_files(usable), near)
+    groups, merged, large = merged_groups(copies, with_pictures.table)
+    found = [
+        *file_findings(seen),
+        *layout_findings(dataset.problems),
+        *findings,
+        *label_findings(dataset),
+        *_masks_as_a_whole(with_pictures, limits),
+        *copy_findings(copies, rows),
+        *large,
+    ]
+    return Audit(
+        layout=dataset.layout,
+        pictures=len(with_pictures),
+        findings=sorted(found, key=lambda finding: _ORDER[finding.severity]),
+        counts=counts(dataset),
+        duplicates=copies,
+        merged=merged,
+        groups=groups,
+    )
+
+
+class _Row(NamedTuple):
+    seen: Seen
+    findings: list[Finding]
+
+
+def _read_all(
+    dataset: Dataset, limits: Limits, workers: int, progress: Callable[[int, int], None] | None
+) -> tuple[list[Seen], list[Finding]]:
+    seen: list[Seen] = []
+    findings: list[Finding] = []
+    for row in in_threads(partial(_read_row, limits=limits), dataset.rows(), workers):
+        seen.append(row.seen)
+        findings.extend(row.findings)
+        if progress is not None:
+            progress(len(seen), len(dataset))
+    return seen, findings
+
+
+def _read_row(record: Record, limits: Limits) -> _Row:
+    assert record.path is not None
+    seen = see(record.image_id, record.path, limits)
+    if record.mask_path is None:
+        return _Row(seen, [])
+    return _Row(seen, _of_mask(record, record.mask_path, seen, limits))
+
+
+def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
+    masks = [row.mask_path for row in dataset.rows() if row.mask_path is not None]
+    problem = survey(masks, limits).problem()
+    return [] if problem is None else [Finding("doubtful masks", "error", "all", problem[0])]
+
+
+def _of_mask(record: Record, mask: Path, seen: Seen, limits: Limits) -> list[Finding]:
+    assert record.path is not None
+    return mask_findings(record.image_id, mask, record.path, seen.header, limits)

@@ -1,0 +1,538 @@
+"""A cache of decoded pictures: one memory-mapped array, ids inside, resumable and self-checking.
+
+A store is a folder: ``pixels.npy`` (uint8, one row a picture), ``index.csv`` (the rows' ids),
+``quarantine.csv`` (pictures that cannot be used, and why) and ``store.json``, whose presence says
+that the rest is whole. While a store is built everything stands in ``.building`` inside the
+folder; the finished files are renamed into place, ``store.json`` last.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from naevus.errors import DataError, PictureError
+from naevus.images.preprocess import Form, Source, files_of, render
+from naevus.images.read import DECODING, Limits
+from naevus.io.files import lock, sha256, sha256_of, write_csv, write_json, writing
+from naevus.io.formats import read_json
+from naevus.io.parallel import cpu_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+
+# The files of a finished pixel store, and what is known of each row.
+
+SCHEMA = 1
+_COLUMNS = ("image_id", "mode", "why", "files")
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file changed; ``sha256`` is empty where there is no file."""
+
+    path: str
+    size: int
+    modified: int
+    sha256: str
+
+
+class Row(NamedTuple):
+    """One picture of a store: the mode really used, or ``why`` it is quarantined."""
+
+    image_id: str
+    mode: str
+    why: str
+    files: tuple[Stamp, ...]
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The content hashes of the files it was made from."""
+        return tuple(stamp.sha256 for stamp in self.files)
+
+
+def stamp_of(path: Path, known: Stamp | None = None) -> Stamp:
+    """Return the stamp of ``path``; its content is read only where ``known`` does not fit."""
+    path = path.absolute()
+    try:
+        status = path.stat()
+        seen = (str(path), status.st_size, status.st_mtime_ns)
+        if known is not None and known[:3] == seen:
+            return known
+        return Stamp(*seen, sha256(path))
+    except OSError:
+        return Stamp(str(path), -1, -1, "")
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as CSV, one a line, in order."""
+    write_csv(path, _COLUMNS, ((*row[:3], json.dumps(row.files)) for row in rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote.
+
+    Raises:
+        DataError: The table is absent or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = csv.DictReader(stream, strict=True)
+            rows = [_row(*(line[name] for name in _COLUMNS)) for line in lines]
+            header = tuple(lines.fieldnames or ())
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise DataError(f"{path}: damaged ({error})", "build the cache anew") from error
+    if header != _COLUMNS:
+        raise DataError(f"{path}: damaged (no header)", "build the cache anew")
+    return rows
+
+
+def _row(image_id: str, mode: str, why: str, files: str) -> Row:
+    return Row(image_id, mode, why, tuple(Stamp(*stamp) for stamp in json.loads(files)))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings a finished store was made with.
+
+    Raises:
+        DataError: There is none, or it is damaged or of another version.
+    """
+    path = folder / "store.json"
+    if not path.exists():
+        raise DataError(f"{folder}: no finished pixel store", "build it first")
+    settings = read_json(path, "build the cache anew", optional={"key": (str,)})
+    if settings.get("schema") != SCHEMA:
+        raise DataError(f"{path}: made by another version", "build the cache anew")
+    return settings
+
+
+def map_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Map the rows read-only.
+
+    Raises:
+        DataError: They are absent, damaged or of another shape.
+    """
+    try:
+        pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error})", "build the cache anew") from error
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        raise DataError(f"{path}: does not fit its index", "build the cache anew")
+    return pixels
+
+
+# Rows of pixels on disk while a store is built, and the journal of those that are done.
+
+_CHECKPOINT_SECONDS = 2.0
+
+
+class RowFile:
+    """A ``.npy`` file of rows, read and written by position without being mapped.
+
+    A full disk is thus an error and not a dead process, and the rows never count as memory of this
+    process. Threads may share it.
+    """
+
+    def __init__(self, path: Path, offset: int, row_shape: tuple[int, ...]) -> None:
+        self.path = path
+        self._offset = offset
+        self._bytes = int(np.prod(row_shape))
+        self._shape = row_shape
+        self._stream = path.open("r+b" if os.access(path, os.W_OK) else "rb", buffering=0)
+        self._turn = threading.Lock()  # no system but POSIX reads and writes at a place
+
+    @classmethod
+    def create(cls, path: Path, rows: int, row_shape: tuple[int, ...]) -> Self:
+        """Make a file of ``rows`` rows of zeros, uint8."""
+        layout = {"descr": "|u1", "fortran_order": False, "shape": (rows, *row_shape)}
+        with path.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, layout)
+            offset = stream.tell()
+            stream.truncate(offset + rows * int(np.prod(row_shape)))
+        return cls(path, offset, row_shape)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a file that `create` made."""
+        with path.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+            return cls(path, stream.tell(), shape[1:])
+
+    def read(self, position: int) -> bytes:
+        """Return the row at ``position``.
+
+        Raises:
+            OSError: The file ends before it does.
+        """
+        with self._turn:
+            self._stream.seek(self._offset + position * self._bytes)
+            row = self._stream.read(self._bytes)
+        if row is None or len(row) < self._bytes:
+            raise OSError(f"{self.path.name} is cut off")
+        return row
+
+    def write(self, position: int, row: bytes) -> None:
+        """Write the row at ``position``."""
+        view = memoryview(row)
+        with self._turn:
+            self._stream.seek(self._offset + position * self._bytes)
+            while view:
+                view = view[self._stream.write(view) :]
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Journal:
+    """Which rows of an unfinished store are done, so that a killed build goes on from there.
+
+    A row is noted only after its pixels were handed to the disk.
+    """
+
+    def __init__(self, path: Path, pixels: RowFile) -> None:
+        self._path = path
+        self._pixels = pixels
+        self._waiting: list[Row] = []
+        self._written = time.monotonic()
+
+    def done(self) -> dict[str, Row]:
+        """Return the rows noted so far, by id; a line cut off by a kill is forgotten."""
+        if not self._path.exists():
+            return {}
+        text = self._path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            os.truncate(self._path, len(whole))
+        rows = {}
+        for line in whole.decode().splitlines():
+            image_id, mode, why, files = json.loads(line)
+            rows[image_id] = Row(image_id, mode, why, tuple(Stamp(*stamp) for stamp in files))
+        return rows
+
+    def add(self, row: Row) -> None:
+        """Note that ``row`` is done; written down every few seconds."""
+        self._waiting.append(row)
+        if time.monotonic() - self._written > _CHECKPOINT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write down everything noted."""
+        if self._waiting:
+            self._pixels.sync()
+            with self._path.open("a", encoding="ascii") as stream:
+                stream.writelines(json.dumps(row) + "\n" for row in self._waiting)
+                stream.flush()
+                os.fsync(stream.fileno())
+        self._waiting.clear()
+        self._written = time.monotonic()
+
+
+# Building a pixel store: what is fresh stays, what changed is decoded, what is bad is told.
+
+_RENDERING = 2  # raised whenever masks are read, or pictures resized or cut, in another way
+_PUBLISHED = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")  # the last one commits
+_LOOK_AHEAD = 4  # pictures waiting for each thread
+
+
+class Build:
+    """One run of `PixelStore.build`, under its lock."""
+
+    def __init__(self, sources: Sequence[Source], form: Form, folder: Path, limits: Limits) -> None:
+        self.sources, self.form, self.folder, self.limits = sources, form, folder, limits
+        self.building = folder / ".building"
+        self.settings = {
+            "schema": SCHEMA,
+            "rendering": _RENDERING,
+            "decoding": DECODING,
+            "form": asdict(form),
+            "limits": limits.settings(),
+        }
+        _publish(self.building, folder)
+        self.published: dict[str, tuple[int, Row]] = {}
+        self.published_ids: list[str] = []
+        self._look_at_published()
+
+    def _look_at_published(self) -> None:
+        try:
+            settings = read_settings(self.folder)
+            rows = read_rows(self.folder / "index.csv")
+            bad = read_rows(self.folder / "quarantine.csv")
+            map_pixels(self.folder / "pixels.npy", (len(rows), *self.form.shape))
+        except DataError:
+            return
+        if any(
+            settings.get(name) != self.settings[name] for name in ("rendering", "decoding", "form")
+        ):
+            return
+        self.published_ids = [row.image_id for row in rows]
+        self.published = {row.image_id: (at, row) for at, row in enumerate(rows)}
+        if settings.get("limits") == self.settings["limits"]:
+            self.published |= {row.image_id: (-1, row) for row in bad}
+
+    def is_current(self) -> bool:
+        """Whether the published store holds exactly these sources, unchanged."""
+        if not (self.folder / "store.json").exists() or len(self.published) != len(self.sources):
+            return False
+        known = [self.published.get(source.image_id) for source in self.sources]
+        good = [entry[1].image_id for entry in known if entry is not None and not entry[1].why]
+        return good == self.published_ids and all(
+            entry is not None and self._is_fresh(source, entry[1])
+            for source, entry in zip(self.sources, known, strict=True)
+        )
+
+    def _is_fresh(self, source: Source, row: Row) -> bool:
+        return self._stamped(source, row).contents == row.contents
+
+    def _stamped(self, source: Source, known: Row | None) -> Row:
+        try:
+            paths = files_of(source, self.form)
+        except PictureError as error:
+            return Row(source.image_id, "", str(error), ())
+        stamps = dict(zip(paths, known.files, strict=False)) if known is not None else {}
+        files = tuple(stamp_of(path, stamps.get(path)) for path in paths)
+        return Row(source.image_id, "", "", files)
+
+    def run(self, workers: int, progress: Callable[[int, int], None] | None) -> None:
+        """Fill the rows that are not done yet, then put the store in its place."""
+        with self._rows_to_fill() as pixels:
+            journal = Journal(self.building / "progress.jsonl", pixels)
+            noted = journal.done()
+            rows = {
+                source.image_id: noted[source.image_id]
+                for source in self.sources
+                if source.image_id in noted and self._is_fresh(source, noted[source.image_id])
+            }
+            todo = [
+                (position, source)
+                for position, source in enumerate(self.sources)
+                if source.image_id not in rows
+            ]
+            try:
+                with closing(self._in_parallel(todo, pixels, workers)) as finished:
+                    for row in finished:
+                        journal.add(row)
+                        rows[row.image_id] = row
+                        if progress is not None:
+                            progress(len(rows), len(self.sources))
+            finally:
+                journal.flush()
+            self._complete([rows[source.image_id] for source in self.sources], pixels)
+        _publish(self.building, self.folder)
+
+    def _rows_to_fill(self) -> RowFile:
+        plan = sha256_of(json.dumps(self.settings), *(source.image_id for source in self.sources))
+        noted, pixels = self.building / "plan", self.building / "pixels.npy"
+        if pixels.exists() and noted.exists() and noted.read_text(encoding="utf-8") == plan:
+            return RowFile.open(pixels)
+        shutil.rmtree(self.building, ignore_errors=True)
+        self.building.mkdir()
+        opened = RowFile.create(pixels, len(self.sources), self.form.shape)
+        noted.write_text(plan, encoding="utf-8")
+        return opened
+
+    def _in_parallel(
+        self, todo: Iterable[tuple[int, Source]], pixels: RowFile, workers: int
+    ) -> Generator[Row]:
+        """Yield finished rows in order; the decoders release the interpreter's lock."""
+        waiting: deque[Future[Row]] = deque()
+        pool = ThreadPoolExecutor(workers)
+        old = RowFile.open(self.folder / "pixels.npy") if self.published_ids else None
+        try:
+            for position, source in todo:
+                waiting.append(pool.submit(self._fill, position, source, pixels, old))
+                if len(waiting) >= _LOOK_AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if old is not None:
+                old.close()
+
+    def _fill(self, position: int, source: Source, pixels: RowFile, old: RowFile | None) -> Row:
+        at, known = self.published.get(source.image_id, (-1, None))
+        row = self._stamped(source, known)
+        if row.why:
+            return row
+        if known is not None and known.contents == row.contents:
+            if old is not None and not known.why:
+                pixels.write(position, old.read(at))
+            return known._replace(files=row.files)
+        try:
+            rendered = render(source, self.form, self.limits)
+        except PictureError as error:
+            return row._replace(why=str(error))
+        pixels.write(position, np.ascontiguousarray(rendered.pixels).tobytes())
+        return row._replace(mode=rendered.mode)
+
+    def _complete(self, rows: list[Row], pixels: RowFile) -> None:
+        (self.building / "compact.npy").unlink(missing_ok=True)
+        good = [position for position, row in enumerate(rows) if not row.why]
+        if len(good) < len(rows):
+            self._close_ranks(good, pixels)
+        write_rows(self.building / "index.csv", (row for row in rows if not row.why))
+        write_rows(self.building / "quarantine.csv", (row for row in rows if row.why))
+        contents = (part for row in rows for part in (row.image_id, *row.contents))
+        key = sha256_of(json.dumps(self.settings), *contents)
+        write_json(self.building / "store.json", {**self.settings, "key": key})
+
+    def _close_ranks(self, good: list[int], pixels: RowFile) -> None:
+        """Write the rows that are not quarantined to a file of their own, without gaps."""
+        path = self.building / "compact.npy"
+        with RowFile.create(path, len(good), self.form.shape) as compact:
+            for row, position in enumerate(good):
+                compact.write(row, pixels.read(position))
+            compact.sync()
+
+
+def _publish(building: Path, folder: Path) -> None:
+    """Move a finished store into place; safe to be killed in and called again."""
+    if not building.exists():
+        return
+    if not (building / "store.json").exists():
+        return
+    (folder / "store.json").unlink(missing_ok=True)
+    compact = building / "compact.npy"
+    if compact.exists():
+        compact.replace(building / "pixels.npy")
+    for name in _PUBLISHED:
+        if (building / name).exists():
+            (building / name).replace(folder / name)
+    shutil.rmtree(building)
+
+
+class PixelStore:
+    """Decoded pictures by id.
+
+    Attributes:
+        pixels: Rows, N x size x size x 3 uint8 RGB (N x size x size for the form ``mask``), a
+            read-only memory map.
+        ids: The rows' image ids, in order.
+        index: Row of each id.
+        modes: Mode really used for each id (a crop without a usable mask is ``full``).
+        quarantined: Why each unusable picture has no row.
+        contents: A hash over the files that each picture was made from, quarantined ones too.
+        form: What a row looks like.
+        key: SHA-256 over form, ids and file contents; equal keys mean equal pixels.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        settings = read_settings(folder)
+        rows = read_rows(folder / "index.csv")
+        self.folder = folder
+        self.form = Form(**settings["form"])
+        self.key = str(settings["key"])
+        self.ids = [row.image_id for row in rows]
+        self.index = {image_id: position for position, image_id in enumerate(self.ids)}
+        self.modes = {row.image_id: row.mode for row in rows}
+        bad = read_rows(folder / "quarantine.csv")
+        self.quarantined = {row.image_id: row.why for row in bad}
+        self.contents = {row.image_id: sha256_of(*row.contents)[:16] for row in (*rows, *bad)}
+        self.pixels = map_pixels(folder / "pixels.npy", (len(rows), *self.form.shape))
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a finished store.
+
+        Raises:
+            DataError: The folder holds none, or a damaged one.
+        """
+        return cls(Path(folder))
+
+    @classmethod
+    def build(
+        cls,
+        sources: Sequence[Source],
+        form: Form,
+        folder: Path,
+        *,
+        workers: int | None = None,
+        limits: Limits = Limits(),  # noqa: B008
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Decode ``sources`` into ``folder``, doing only what is not done there already.
+
+        Rows whose files (size and time, else content) and form are as before are copied, not
+        decoded. A build that was killed goes on where it stopped, a few seconds' work lost at
+        most. Pictures smaller than the form's size are enlarged. A picture that cannot be decoded
+        is quarantined and the rest goes on.
+
+        Args:
+            sources: The pictures, in the order of the rows; ids unique.
+            form: What every row looks like.
+            folder: Where the store is or shall be.
+            workers: Decoding threads; as many as processors by default.
+            limits: Largest files and pictures that are decoded.
+            progress: Called with (done, total) pictures.
+
+        Raises:
+            DataError: An id occurs twice.
+            NaevusError: Another process builds here, or the disk is full.
+        """
+        folder = Path(folder)
+        _refuse_twice(sources)
+        with lock(folder / ".lock"), writing(folder):
+            build = Build(sources, form, folder, limits)
+            if not build.is_current():
+                build.run(workers or cpu_count(), progress)
+        if progress is not None:
+            progress(len(sources), len(sources))
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self.index
+
+    def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
+        """Return the picture of ``image_id``.
+
+        Raises:
+            DataError: It has no row here.
+        """
+        if image_id not in self.index:
+            why = self.quarantined.get(image_id, "it is not in this cache")
+            raise DataError(f"{self.folder}: no picture {image_id}", why)
+        row: NDArray[np.uint8] = self.pixels[self.index[image_id]]
+        return row
+
+
+def _refuse_twice(sources: Sequence[Source]) -> None:
+    seen: set[str] = set()
+    for source in sources:
+        if source.image_id in seen:
+            raise DataError(f"image id {source.image_id} occurs twice", "give each picture one id")
+        seen.add(source.image_id)

@@ -1,0 +1,184 @@
+"""What a layout's reader hands over before the table is typed and checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.labels import to_codes
+from naevus.datasets.listing import is_mask_name, is_text, mask_owner
+from naevus.errors import DataError
+from naevus.images.read import PICTURE_SUFFIXES
+from naevus.io.formats import read_table
+from naevus.taxonomy import ISIC2018, Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+
+@dataclass
+class Draft:
+    """Rows as read, the taxonomy of their diagnoses, what was noticed, and further groupings.
+
+    Each of ``ties`` is by image id: pictures of one value are one group, whatever else groups them.
+    """
+
+    frame: pd.DataFrame
+    taxonomy: Taxonomy = ISIC2018
+    problems: list[Problem] = field(default_factory=list)
+    ties: list[pd.Series[str]] = field(default_factory=list)
+
+
+def once(table: pd.DataFrame, key: str, source: Path, problems: list[Problem]) -> pd.DataFrame:
+    """Return ``table`` indexed by ``key``, the first row of each; others become problems."""
+    table = table[table[key].notna()]
+    again = table.duplicated(key)
+    problems.extend(
+        Problem("two rows of one id", image_id, f"the later one in {source} was left out")
+        for image_id in table.loc[again, key]
+    )
+    return table[~again].set_index(key)
+
+
+def fill(frame: pd.DataFrame, column: str, values: pd.Series[str] | Mapping[str, str]) -> None:
+    """Fill the unknown places of ``frame[column]`` by image id, in place."""
+    new = frame["image_id"].map(values).astype("string")
+    old = frame[column] if column in frame.columns else None
+    frame[column] = new if old is None else old.fillna(new)
+
+
+# ``*_Groups.csv`` beside any layout: which pictures must never be parted.
+
+PATTERN = "*_Groups.csv"
+
+
+def apply_groups(draft: Draft, root: Path) -> None:
+    """Take groups, and diagnoses not yet known, from the ``*_Groups.csv`` files of ``root``.
+
+    Each file has the columns ``image``, ``group_id`` and, if it likes, ``diagnosis``. Its groups
+    are joined with the lesions, patients and groups that are known already.
+
+    Raises:
+        DataError: A file lacks a column, or gives one picture two groups.
+    """
+    folder = root if root.is_dir() else root.parent
+    for path in sorted(folder.glob(PATTERN)):
+        _apply(draft, path)
+
+
+def _apply(draft: Draft, path: Path) -> None:
+    table = read_table(path, required=("image", "group_id")).dropna(subset=["image", "group_id"])
+    table["image"] = table["image"].str.replace(r"(?i)\.(jpe?g|png|bmp|tiff?)$", "", regex=True)
+    table = table.drop_duplicates()
+    twice = table.loc[table.duplicated("image"), "image"]
+    if len(twice):
+        raise DataError(
+            f"{path}: {twice.iloc[0]} has two groups or diagnoses", "keep one row a picture"
+        )
+    table = table.set_index("image")
+    frame = draft.frame
+    named = frame["image_id"].map(table["group_id"]).astype("string")
+    if "group_id" in frame.columns:
+        draft.ties.append(frame.set_index("image_id")["group_id"].groupby(level=0).first())
+        named = named.fillna(frame["group_id"])
+    frame["group_id"] = named
+    _note_strangers(draft, table.index, path)
+    if "diagnosis" in table.columns:
+        codes, _ = to_codes(table["diagnosis"], draft.problems, draft.taxonomy)
+        fill(frame, "diagnosis", codes)
+
+
+def _note_strangers(draft: Draft, named: pd.Index[str], path: Path) -> None:
+    strangers = named.difference(draft.frame["image_id"].drop_duplicates().tolist())
+    if len(strangers):
+        draft.problems.append(
+            Problem(
+                "row without picture",
+                path.name,
+                f"{len(strangers)} of its {len(named)} pictures are not here, "
+                f"the first is {strangers[0]}",
+            )
+        )
+
+
+# Listing folders of pictures: names only, no file is opened or asked for its size.
+
+
+def pictures_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
+    """Return image id → absolute path of the pictures in ``folder``, sorted by name.
+
+    Mask files and superpixel files are left out. Of two pictures of one id the first is taken,
+    and the other is a problem. A folder that is not there is empty.
+    """
+    return _files(folder, problems, masks=False)
+
+
+def masks_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
+    """Return image id → absolute path of the masks in ``folder`` (``<id>_segmentation.png``)."""
+    return _files(folder, problems, masks=True)
+
+
+def masks_beside(folder: Path) -> dict[str, str]:
+    """Return image id → absolute path of the files below ``folder`` that are masks by name."""
+    return {
+        mask_owner(path.stem): str(path.absolute())
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in PICTURE_SUFFIXES and mask_owner(path.stem) != path.stem
+    }
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in ``folder``, sorted by name, without hidden ones."""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
+    return [folder / name for name in sorted(names)]
+
+
+def unnested(folder: Path) -> Path:
+    """Return ``folder/<its own name>`` where an archive was unpacked into its own folder."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
+
+
+def merged(folders: Iterable[dict[str, str]], problems: list[Problem]) -> dict[str, str]:
+    """Return the pictures of several folders; of one id in two of them the first is taken."""
+    result: dict[str, str] = {}
+    for pictures in folders:
+        again = sorted(result.keys() & pictures.keys())
+        if again:
+            first = pictures[again[0]]
+            problems.append(
+                Problem("two files of one id", again[0], f"{first} and {len(again) - 1} others")
+            )
+        result = pictures | result
+    return result
+
+
+def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if not folder.is_dir():
+        return found
+    base = str(folder.absolute())
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in PICTURE_SUFFIXES:
+            continue
+        if not is_text(name):  # `load` tells of it
+            continue
+        image_id = mask_owner(stem) if masks else stem
+        if not masks and is_mask_name(stem):
+            continue
+        if image_id in found:
+            problems.append(
+                Problem("two files of one id", image_id, f"{name} in {base} was left out")
+            )
+            continue
+        found[image_id] = os.path.join(base, name)  # noqa: PTH118 - 20 times faster than Path
+    return found

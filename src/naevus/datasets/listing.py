@@ -1,0 +1,234 @@
+"""Images by id: which files below folders are images, and what each is called."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from naevus.images.read import PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+MASK_ENDINGS: Final = ("_segmentation", "_mask")
+"""What follows the image id in the names of mask files, in any case."""
+
+NOT_IMAGES: Final = (*MASK_ENDINGS, "_superpixels")
+"""How the names of files end, in any case, that lie among images and are none."""
+
+LONGEST: Final = 200
+"""The most bytes of an id: with ``_segmentation``, and what a file is called while it is written,
+its name stays below the 255 that file systems allow."""
+
+_WINDOWS: Final = '<>:"|?*'
+_DEVICES: Final = frozenset(
+    {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
+)
+
+
+class Listing(NamedTuple):
+    """What lies below a folder.
+
+    Attributes:
+        files: The image files, sorted.
+        unlisted: Folders that could not be listed, and why.
+        left_out: What was passed over, by kind: a suffix, ``masks``, ``hidden``.
+    """
+
+    files: list[Path]
+    unlisted: list[tuple[Path, str]]
+    left_out: Counter[str]
+
+
+def is_mask_name(stem: str) -> bool:
+    """Tell by a file's name without suffix whether it is a mask or superpixels, not an image."""
+    return stem.lower().endswith(NOT_IMAGES)
+
+
+def mask_owner(stem: str) -> str:
+    """Return the id of the image that a mask file belongs to, by its name without suffix."""
+    for ending in MASK_ENDINGS:
+        if stem.lower().endswith(ending):
+            return stem[: -len(ending)]
+    return stem
+
+
+def images_below(folder: Path, *, without: Path | None = None) -> Listing:
+    """List the image files below a folder.
+
+    Links to folders are followed, and every folder is listed once, under its own name rather than
+    a link's. Hidden files, masks and superpixels are left out.
+
+    Args:
+        folder: Where to look.
+        without: A folder that is left out with all below it.
+    """
+    found = Listing([], [], Counter())
+    left_out = None if without is None else Path(os.path.realpath(without))
+    if left_out is not None and Path(os.path.realpath(folder)).is_relative_to(left_out):
+        return found
+    seen = set() if left_out is None else {str(left_out)}
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        place = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(place) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            why = f"cannot be listed ({error.strerror or error})"
+            found.unlisted.append((place, why))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                found.left_out["hidden"] += 1
+            elif _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(place / entry.name)
+            else:
+                _take(place, entry.name, found)
+    found.files.sort()
+    return found
+
+
+def problem_of_id(image_id: str) -> str | None:
+    """Return why an id cannot name an image's files, or None where it can.
+
+    An id names masks, crops and rows: it has no parts of a path, no control characters, is
+    UTF-8, and at most `LONGEST` bytes long.
+    """
+    length = len(image_id.encode(errors="surrogateescape"))
+    breaking = not image_id.isprintable() and any(map(_breaks, image_id))
+    foreign = os.name == "nt" and any(sign in _WINDOWS for sign in image_id)
+    device = image_id.partition(".")[0].rstrip().upper() in _DEVICES
+    reserved = os.name == "nt" and (device or image_id.endswith((".", " ")))
+    faults = (
+        (not is_text(image_id), "is not UTF-8"),
+        (not image_id.strip(), "is empty"),
+        ("/" in image_id or "\\" in image_id, "has parts of a path"),
+        (image_id.startswith("."), "begins with a dot"),
+        (breaking, "has a line break or another control character"),
+        (length > LONGEST, f"has {length} bytes, more than {LONGEST}"),
+        (foreign, f"has one of {_WINDOWS}, which Windows does not allow"),
+        (reserved, "is a device on Windows, or ends with a dot or blank, which it takes off"),
+    )
+    return next((fault for found, fault in faults if found), None)
+
+
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Tell whether a name on disk is text: UTF-8, as tables are written."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in os.fspath(name))
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    r"""Return a name as one line of UTF-8; what is neither stands as ``\xe9`` or ``\n``.
+
+    Examples:
+        >>> printable("two\nlines"), printable("caf\udce9.jpg")
+        ('two\\nlines', 'caf\\xe9.jpg')
+    """
+    sound = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return "".join(
+        sign.encode("unicode_escape").decode() if _breaks(sign) else sign for sign in sound
+    )
+
+
+def ids_of(files: Sequence[PurePath], kept: Sequence[str | None] | None = None) -> list[str]:
+    """Return an id for each file of a job: its name without suffix, where no other has that.
+
+    Where several have, also if only case tells them apart, each is called by its folders and
+    name, joined by ``__``; with the suffix where they are still alike, and numbered where that
+    does not tell them apart either.
+
+    Args:
+        files: Paths below the job's folder, whose names without suffix are sound ids.
+        kept: The ids that files have from before; they stay, and no other file gets them.
+
+    Examples:
+        >>> names = ["a/1.jpg", "b/1.jpg", "b/1.png", "2.jpg"]
+        >>> ids_of([PurePath(name) for name in names])
+        ['a__1', 'b__1.jpg', 'b__1.png', '2']
+    """
+    ids: list[str | None] = [None] * len(files) if kept is None else list(kept)
+    taken = {_folded(each) for each in ids if each is not None}
+    stems = Counter(_folded(file.stem) for file in files)
+
+    def alone(file: PurePath) -> str | None:
+        return file.stem if stems[_folded(file.stem)] == 1 else None
+
+    proposals: tuple[Callable[[PurePath], str | None], ...] = (
+        alone,
+        lambda file: _joined(file, file.stem),
+        lambda file: _joined(file, file.name),
+    )
+    for propose in proposals:
+        proposed = {
+            number: name
+            for number, file in enumerate(files)
+            if ids[number] is None and (name := propose(file)) and problem_of_id(name) is None
+        }
+        times = Counter(map(_folded, proposed.values()))
+        for number, name in proposed.items():
+            if times[_folded(name)] == 1 and _folded(name) not in taken:
+                ids[number] = name
+        taken.update(_folded(each) for each in ids if each is not None)
+    return list(_numbered(files, ids, taken))
+
+
+def _breaks(sign: str) -> bool:
+    """Tell whether a character breaks a line or controls a terminal."""
+    return unicodedata.category(sign) in {"Cc", "Zl", "Zp"}
+
+
+def _numbered(
+    files: Sequence[PurePath], ids: Sequence[str | None], taken: set[str]
+) -> Iterator[str]:
+    last: Counter[str] = Counter()
+    for file, name in zip(files, ids, strict=True):
+        if name is not None:
+            yield name
+            continue
+        while True:
+            last[file.stem] += 1
+            numbered = f"{file.stem[: LONGEST // 4]}__{last[file.stem]}"
+            if _folded(numbered) not in taken:
+                break
+        taken.add(_folded(numbered))
+        yield numbered
+
+
+def _joined(file: PurePath, name: str) -> str:
+    parts = file.parts[1:] if file.anchor else file.parts
+    return "__".join((*parts[:-1], name)).lstrip(".")
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared.
+
+    Some file systems keep neither case nor spelling; the challenge's tool takes ``.jpg`` off.
+    """
+    return unicodedata.normalize("NFC", name).casefold().removesuffix(".jpg")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _take(place: Path, name: str, found: Listing) -> None:
+    path = place / name
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        found.left_out[suffix or "without suffix"] += 1
+    elif is_mask_name(path.stem):
+        found.left_out["masks"] += 1
+    else:
+        found.files.append(path)
