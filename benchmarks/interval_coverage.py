@@ -21,17 +21,17 @@ from scipy.integrate import quad
 from scipy.special import ndtr
 from scipy.stats import norm
 
-from naevus.evaluation.bca import bca_interval
+from naevus.evaluation.bootstrap import Ranking, quantiles_of
+from naevus.evaluation.comparison import paired_difference
 from naevus.evaluation.intervals import (
     Interval,
     balanced_accuracy_interval,
+    bca_interval,
     mean_interval,
     weighted_intervals,
     wilson_interval,
 )
-from naevus.evaluation.paired import paired_difference
-from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
-from naevus.evaluation.weighted import Ranking, quantiles_of
+from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

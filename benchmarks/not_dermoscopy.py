@@ -35,15 +35,18 @@ from rich.table import Table
 from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load as load_dataset
+from naevus.evaluation.bootstrap import Ranking
 from naevus.evaluation.intervals import (
     Interval,
     mean_interval,
     weighted_intervals,
     wilson_interval,
 )
-from naevus.evaluation.outliers.factors import FactorModel
-from naevus.evaluation.outliers.reference import FLAGGED, LIMIT, Reference
-from naevus.evaluation.outliers.scores import (
+from naevus.evaluation.ood import (
+    FLAGGED,
+    LIMIT,
+    FactorModel,
+    Reference,
     class_means,
     directions,
     energy,
@@ -51,7 +54,6 @@ from naevus.evaluation.outliers.scores import (
     neighbour_distance,
     shrunk_precision,
 )
-from naevus.evaluation.weighted import Ranking
 from naevus.images.preprocess import cut_for, stacked
 from naevus.inference.networks import open_networks
 from naevus.inference.predictor import Predictor

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.outoffold import classification_scores, combined, taxonomy_of
+from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.training.export.combination import combine
 from naevus.training.export.heldout import Measuring, heldout_answers
 from naevus.training.export.stored import StoredGraphs

@@ -8,7 +8,7 @@ import pytest
 from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec, ClassifierSpec
 from naevus.errors import BundleError
-from naevus.evaluation.calibration.conformal import Conformal
+from naevus.evaluation.conformal import Conformal
 from naevus.io.files import sha256
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import WEIGHTS, classification_bundle, segmentation_bundle

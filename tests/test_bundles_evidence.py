@@ -9,11 +9,12 @@ import pytest
 from naevus.bundles.card import card_of
 from naevus.bundles.evidence import Diagnosing, diagnosing, outlining
 from naevus.bundles.spec import BundleSpec
-from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
-from naevus.evaluation.calibration.metrics import CalibrationScores
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.scaling import cross_fitted, fit_scaling
-from naevus.evaluation.outoffold import classification_scores, probabilities, segmentation_scores
+from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.conformal import SetScores, cross_fitted_sets
+from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
+from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.tables import probabilities
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from naevus.bundles.reference import LARGEST, read_references, write_references
 from naevus.errors import BundleError
-from naevus.evaluation.outliers.reference import Reference
+from naevus.evaluation.ood import Reference
 
 if TYPE_CHECKING:
     from pathlib import Path

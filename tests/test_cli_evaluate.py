@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from naevus.cli.evaluate import evaluate
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError
-from naevus.evaluation.ensembles import ensemble_scores
+from naevus.evaluation.ensemble_selection import ensemble_scores
 from naevus.images.read import write_png
 from naevus.taxonomy import ISIC2018
 from naevus.training.config import TrainConfig

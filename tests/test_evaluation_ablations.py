@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from naevus.errors import DataError
-from naevus.evaluation.ablations import HEADLINE, ablation, decided
+from naevus.evaluation.ablation import HEADLINE, ablation, decided
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.outoffold import probabilities, taxonomy_of
 from naevus.evaluation.subgroups import holm
+from naevus.evaluation.tables import probabilities, taxonomy_of
 from tests.test_evaluation_comparison import diagnoses
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.evaluation.ablations import Ablation
+    from naevus.evaluation.ablation import Ablation
 
 ABOUTS = {"full": "the recipe", "worse": "less sure", "better": "surer"}
 

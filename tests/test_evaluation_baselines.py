@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from naevus.evaluation.baselines import colour_histogram, guess_by_colour
+from naevus.evaluation.shortcuts import colour_histogram, guess_by_colour
 
 Pictures = list[NDArray[np.uint8]]
 

@@ -9,8 +9,8 @@ from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 
 from naevus.errors import DataError
-from naevus.evaluation.bca import bca_interval
-from naevus.evaluation.weighted import Ranking, means_of, quantiles_of
+from naevus.evaluation.bootstrap import Ranking, means_of, quantiles_of
+from naevus.evaluation.intervals import bca_interval
 
 
 def test_scipy_finds_the_same_interval_of_a_leaning_mean() -> None:

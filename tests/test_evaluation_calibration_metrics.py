@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from naevus.errors import DataError
-from naevus.evaluation.calibration.metrics import CalibrationScores, gaps_by_bin
+from naevus.evaluation.calibration import CalibrationScores, gaps_by_bin
 
 
 def honest(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from naevus.errors import DataError
-from naevus.evaluation.calibration.reliability import Binning, reliability_curve
+from naevus.evaluation.calibration import Binning, reliability_curve
 
 
 @pytest.mark.parametrize(("binning", "theirs"), [("width", "uniform"), ("mass", "quantile")])

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from naevus.errors import DataError, NaevusError
-from naevus.evaluation.scoring import ClassificationScores
-from naevus.evaluation.scoring.ranking import auc_above_sensitivity
+from naevus.evaluation.classification import ClassificationScores, auc_above_sensitivity
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes

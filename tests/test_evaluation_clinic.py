@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_curve
 
 from naevus.errors import DataError
-from naevus.evaluation.clinic import (
+from naevus.evaluation.operating_points import (
     FIXED,
     ClinicalScores,
     Target,

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from naevus.cli.main import app
 from naevus.cli.score_tables import classification_tables, confusion_table, segmentation_tables
-from naevus.evaluation.outoffold import scored, segmentation_scores
-from naevus.evaluation.scoring.outline import Outline, outline_table
-from naevus.evaluation.submission.write import write_submission
+from naevus.evaluation.challenge.classification import write_submission
+from naevus.evaluation.evaluate import scored
+from naevus.evaluation.mask_metrics import Outline, outline_table
+from naevus.evaluation.segmentation import segmentation_scores
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.outoffold import classification_scores, segmentation_scores
+from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.segmentation import segmentation_scores
 from naevus.taxonomy import BINARY, ISIC2018
 
 

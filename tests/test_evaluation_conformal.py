@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from naevus.errors import ConfigError, DataError
-from naevus.evaluation.calibration.conformal import Conformal, one_a_group
-from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
-from naevus.evaluation.calibration.scaling import fit_scaling, scaled
+from naevus.evaluation.conformal import Conformal, SetScores, cross_fitted_sets, one_a_group
+from naevus.evaluation.scaling import fit_scaling, scaled
 
 CODES = ("MEL", "NV", "BCC")
 Sample = tuple[NDArray[np.float64], NDArray[np.intp], list[str]]

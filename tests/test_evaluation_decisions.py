@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from naevus.errors import ConfigError
-from naevus.evaluation.decisions import (
+from naevus.evaluation.priors import (
     balanced_log_probabilities,
     natural_log_probabilities,
     rebalance,

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import recall_score, roc_auc_score
 
 from naevus.errors import DataError
-from naevus.evaluation.bca import bca_interval
-from naevus.evaluation.decisions import rebalance
-from naevus.evaluation.diagnostics import AS_GIVEN, FITTED, DiagnosticScores, auc_intervals
-from naevus.evaluation.weighted import Ranking
+from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.classification import auc_intervals
+from naevus.evaluation.evaluate import AS_GIVEN, FITTED, DiagnosticScores
+from naevus.evaluation.intervals import bca_interval
+from naevus.evaluation.priors import rebalance
 from naevus.taxonomy import BINARY, ISIC2018
 
 CODES = ISIC2018.codes

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, recall_score
 
 from naevus.errors import DataError
-from naevus.evaluation.ensembles import blended, ensemble_scores, greedy_weights
-from naevus.evaluation.outoffold import probabilities
+from naevus.evaluation.ensemble_selection import blended, ensemble_scores, greedy_weights
+from naevus.evaluation.tables import probabilities
 from naevus.taxonomy import ISIC2018
 from tests.test_evaluation_comparison import diagnoses, masks
 

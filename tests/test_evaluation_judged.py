@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from naevus.errors import DataError
-from naevus.evaluation.judged import heldout_diagnosed, judged, with_truth
+from naevus.evaluation.tables import heldout_diagnosed, judged, with_truth
 from naevus.images.read import write_png
 from naevus.taxonomy import ISIC2018
 

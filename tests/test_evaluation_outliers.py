@@ -18,9 +18,10 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from naevus.errors import ConfigError, DataError
-from naevus.evaluation.outliers.factors import FactorModel
-from naevus.evaluation.outliers.reference import LIMIT, Reference
-from naevus.evaluation.outliers.scores import (
+from naevus.evaluation.ood import (
+    LIMIT,
+    FactorModel,
+    Reference,
     class_means,
     directions,
     energy,
@@ -191,7 +192,7 @@ def test_settings_that_mean_nothing_are_refused(shrinkage: float, neighbours: in
 _DISTANCES = """
 import sys
 import numpy as np
-from naevus.evaluation.outliers.factors import FactorModel
+from naevus.evaluation.ood import FactorModel
 chance = np.random.default_rng(5)
 basis = np.linalg.qr(chance.normal(0, 1, (864, 128)))[0].astype(np.float16)
 model = FactorModel(

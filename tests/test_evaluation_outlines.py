@@ -15,12 +15,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from naevus.errors import DataError
-from naevus.evaluation.outlines import NONE_OF_THESE, OutlineScores, area_ratios
-from naevus.evaluation.scoring.boundary import boundary_distance
-from naevus.evaluation.scoring.folders import compare_folder
-from naevus.evaluation.scoring.outline import COLUMNS, Conditions, Outline, outline_table
-from naevus.evaluation.scoring.segmentation import SegmentationScores, compare_masks
-from naevus.evaluation.weighted import quantiles_of
+from naevus.evaluation.bootstrap import quantiles_of
+from naevus.evaluation.mask_metrics import (
+    COLUMNS,
+    Conditions,
+    Outline,
+    boundary_distance,
+    compare_folder,
+    compare_masks,
+    outline_table,
+)
+from naevus.evaluation.segmentation import (
+    NONE_OF_THESE,
+    OutlineScores,
+    SegmentationScores,
+    area_ratios,
+)
 from naevus.images.read import write_png
 
 if TYPE_CHECKING:

@@ -8,15 +8,11 @@ import pytest
 
 from naevus.bundles.spec import ClassifierMember
 from naevus.errors import DataError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
-from naevus.evaluation.outoffold import (
-    classification_scores,
-    combined,
-    probabilities,
-    rebalanced,
-    segmentation_scores,
-)
-from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
+from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.mask_metrics import MaskScore, compare_masks
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.tables import combined, probabilities, rebalanced
 from naevus.inference.ensemble import Trained, posterior
 from naevus.taxonomy import BINARY, ISIC2018
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
 from naevus.errors import DataError
+from naevus.evaluation.comparison import Difference, mcnemar, paired_difference, swap_test
 from naevus.evaluation.intervals import Interval, mean_interval
-from naevus.evaluation.paired import Difference, mcnemar, paired_difference, swap_test
 
 
 def ones(values: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naevus.errors import ConfigError
-from naevus.evaluation.decisions import rebalance
-from naevus.evaluation.prevalence import read_prevalence, reweigh
+from naevus.evaluation.priors import read_prevalence, rebalance, reweigh
 from naevus.taxonomy import BINARY, ISIC2018
 
 MIX = [0.7, 0.2, 0.1]

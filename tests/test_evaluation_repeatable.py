@@ -13,12 +13,11 @@ from threadpoolctl import threadpool_info
 
 from naevus.bundles.evidence import diagnosing, outlining
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.diagnostics import DiagnosticScores
-from naevus.evaluation.ensembles import ensemble_scores
-from naevus.evaluation.outliers.reference import Reference
-from naevus.evaluation.outlines import OutlineScores
-from naevus.evaluation.outoffold import scored, segmentation_scores
+from naevus.evaluation.ensemble_selection import ensemble_scores
+from naevus.evaluation.evaluate import DiagnosticScores, scored
+from naevus.evaluation.ood import Reference
 from naevus.evaluation.repeatable import repeatable
+from naevus.evaluation.segmentation import OutlineScores, segmentation_scores
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
 from naevus.reports.report import make_report
 

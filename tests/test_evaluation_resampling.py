@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naevus.errors import DataError
-from naevus.evaluation.resampling import Groups, bootstrap
-from naevus.evaluation.weighted import means_of
+from naevus.evaluation.bootstrap import Groups, bootstrap, means_of
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 120))

@@ -12,13 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from naevus.errors import ConfigError, DataError
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.scaling import (
+from naevus.evaluation.scaling import (
     BOUNDS,
     SPREAD,
     Scaling,
     cross_fitted,
     fit_scaling,
+    parts_of,
     scaled,
 )
 

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from naevus.errors import DataError
-from naevus.evaluation.scoring import MaskScore, SegmentationScores, compare_masks
+from naevus.evaluation.mask_metrics import MaskScore, compare_masks
+from naevus.evaluation.segmentation import SegmentationScores
 
 if TYPE_CHECKING:
     from random import Random

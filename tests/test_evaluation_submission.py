@@ -15,9 +15,12 @@ from PIL import Image
 
 from naevus.errors import SubmissionError
 from naevus.evaluation.challenge import score_classification
-from naevus.evaluation.submission.lint_masks import count_regions_and_holes, lint_segmentation
-from naevus.evaluation.submission.lint_table import lint_classification
-from naevus.evaluation.submission.write import write_submission
+from naevus.evaluation.challenge.classification import write_submission
+from naevus.evaluation.challenge.lint import (
+    count_regions_and_holes,
+    lint_classification,
+    lint_segmentation,
+)
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.submission.finding import Finding
+    from naevus.evaluation.challenge.lint import Finding
 
 HEADER = ",".join(("image", *ISIC2018.codes))
 

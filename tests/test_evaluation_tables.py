@@ -8,9 +8,8 @@ import pytest
 
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.ensembles import ensemble_scores
-from naevus.evaluation.outoffold import combined, probabilities
-from naevus.evaluation.tables import check_finite, check_ids, numbers_of
+from naevus.evaluation.ensemble_selection import ensemble_scores
+from naevus.evaluation.tables import check_finite, check_ids, combined, numbers_of, probabilities
 from naevus.taxonomy import ISIC2018
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import recall_score, roc_auc_score, roc_curve
 
 from naevus.errors import DataError
+from naevus.evaluation.bootstrap import Ranking, means_of, ratios_of
 from naevus.evaluation.intervals import weighted_intervals
-from naevus.evaluation.weighted import Ranking, means_of, ratios_of
 
 PICTURES = st.lists(
     st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=40

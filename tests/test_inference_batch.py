@@ -15,7 +15,7 @@ import pytest
 
 from naevus.datasets.sources import find_pictures, kept_ids, pictures_of_split, unique
 from naevus.errors import ConfigError, DataError, NaevusError
-from naevus.evaluation.submission.lint_table import lint_classification
+from naevus.evaluation.challenge.lint import lint_classification
 from naevus.images.heat import glowing
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from naevus.errors import ConfigError
-from naevus.evaluation.calibration.scaling import Scaling, scaled
-from naevus.evaluation.decisions import rebalance
-from naevus.evaluation.prevalence import reweigh
+from naevus.evaluation.priors import rebalance, reweigh
+from naevus.evaluation.scaling import Scaling, scaled
 from naevus.inference.classifier import Classifier
 from tests.onnx_graphs import SHARES, classification_bundle
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from naevus.evaluation.scoring.segmentation import compare_masks
+from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png

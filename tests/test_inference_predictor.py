@@ -8,7 +8,7 @@ import simplejpeg
 
 from naevus.bundles.spec import ClassifierMember
 from naevus.errors import BundleError, ConfigError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images import preprocess
 from naevus.images.geometry import VIEW_SETS, box_of, resize, unview_batch, view
 from naevus.images.masks import Cleaning, at_size

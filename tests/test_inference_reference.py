@@ -13,7 +13,7 @@ import pytest
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.reference import REFERENCE_FILE, write_references
 from naevus.errors import BundleError, ConfigError, DataError, PictureError
-from naevus.evaluation.outliers.reference import LIMIT, Reference
+from naevus.evaluation.ood import LIMIT, Reference
 from naevus.images.geometry import resize
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine

@@ -46,7 +46,7 @@ def test_examples_give_what_they_show(
 def test_central_modules_have_examples() -> None:
     assert {
         "naevus.datasets.folds",
-        "naevus.evaluation.decisions",
+        "naevus.evaluation.priors",
         "naevus.evaluation.intervals",
         "naevus.images.preprocess",
         "naevus.images.geometry",

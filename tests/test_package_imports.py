@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import naevus
-from naevus.evaluation.submission.write import write_submission
+from naevus.evaluation.challenge.classification import write_submission
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 

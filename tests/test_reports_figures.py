@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from naevus.evaluation.calibration.reliability import reliability_curve
+from naevus.evaluation.calibration import reliability_curve
 from naevus.reports.figures import style
 from naevus.reports.figures.benefit import benefit_figure
 from naevus.reports.figures.confusion import confusion_figure

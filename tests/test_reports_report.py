@@ -22,10 +22,10 @@ from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import BundleError, DataError, RunError
-from naevus.evaluation.decisions import rebalance
-from naevus.evaluation.judged import Diagnosed
-from naevus.evaluation.outlines import OutlineScores
-from naevus.evaluation.scoring.segmentation import MaskScore
+from naevus.evaluation.mask_metrics import MaskScore
+from naevus.evaluation.priors import rebalance
+from naevus.evaluation.segmentation import OutlineScores
+from naevus.evaluation.tables import Diagnosed
 from naevus.images.maskfile import read_mask
 from naevus.images.quality import typology_angle
 from naevus.images.read import read, write_png

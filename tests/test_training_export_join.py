@@ -24,9 +24,10 @@ from naevus.bundles.spec import ConformalSpec
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.sources import squares
 from naevus.errors import BundleError, DataError, RunError
-from naevus.evaluation.calibration.conformal import Conformal
-from naevus.evaluation.calibration.scaling import fit_scaling, scaled
-from naevus.evaluation.outoffold import probabilities, segmentation_scores
+from naevus.evaluation.conformal import Conformal
+from naevus.evaluation.scaling import fit_scaling, scaled
+from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.tables import probabilities
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier

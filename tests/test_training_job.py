@@ -18,7 +18,7 @@ from naevus.cli.train import train_folds
 from naevus.datasets.folds import Folds, inner_split, make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
-from naevus.evaluation.scoring.segmentation import compare_masks
+from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import cut

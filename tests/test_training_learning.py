@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from naevus.datasets.synthetic import draw_lesion
-from naevus.evaluation.scoring.segmentation import compare_masks
+from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import at_size
 from naevus.images.preprocess import cut

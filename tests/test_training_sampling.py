@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.taxonomy import ISIC2018
 from naevus.training.batches import order
 from naevus.training.classification import ClassificationLearning

@@ -9,30 +9,24 @@ import numpy as np
 import pandas as pd
 
 from naevus.bundles.figures import ClassFigures, Figure, ScoreSpec, SubgroupFigures
-from naevus.evaluation.calibration.conformal import Conformal
-from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
-from naevus.evaluation.calibration.metrics import CalibrationScores
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.scaling import Scaling, cross_fitted, fit_scaling, scaled
+from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.conformal import Conformal, SetScores, cross_fitted_sets
+from naevus.evaluation.evaluate import classification_scores, scored
 from naevus.evaluation.intervals import recall_intervals
-from naevus.evaluation.outoffold import (
-    classification_scores,
-    probabilities,
-    rebalanced,
-    scored,
-    segmentation_scores,
-)
 from naevus.evaluation.repeatable import repeatable
+from naevus.evaluation.scaling import Scaling, cross_fitted, fit_scaling, parts_of, scaled
+from naevus.evaluation.segmentation import segmentation_scores
 from naevus.evaluation.subgroups import age_bands, subgroup_scores
+from naevus.evaluation.tables import probabilities, rebalanced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.calibration.metrics import BinnedError
+    from naevus.evaluation.calibration import BinnedError
+    from naevus.evaluation.classification import ClassificationScores
     from naevus.evaluation.intervals import Interval, Proportion
-    from naevus.evaluation.scoring.classification import ClassificationScores
     from naevus.taxonomy import Taxonomy
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, DataError
-from naevus.evaluation.outliers.factors import FactorModel
-from naevus.evaluation.outliers.reference import Reference
+from naevus.evaluation.ood import FactorModel, Reference
 from naevus.io.files import write_bytes
 
 if TYPE_CHECKING:

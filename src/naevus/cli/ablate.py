@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from naevus.datasets.cache import PixelStore
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.evaluation.ablations import Ablation
+    from naevus.evaluation.ablation import Ablation
     from naevus.training.ablation.arms import Trained
     from naevus.training.ablation.plan import Plan
     from naevus.training.config import TrainConfig
@@ -103,7 +103,7 @@ class _Workshop:
         self, shown: tuple[str, ...], every: dict[str, TrainConfig], *, allow_missing: bool
     ) -> Ablation:
         """Train what is not trained, and compare."""
-        from naevus.evaluation.ablations import ablation
+        from naevus.evaluation.ablation import ablation
         from naevus.training.ablation.arms import answers_of, budget_of
 
         arms = self.plan.arms

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from naevus.evaluation.comparison import Change, Comparison
-    from naevus.evaluation.ensembles import EnsembleScores
-    from naevus.evaluation.paired import Difference
+    from naevus.evaluation.comparison import Change, Comparison, Difference
+    from naevus.evaluation.ensemble_selection import EnsembleScores
 
 _MOST = 20
 """How many changed pictures are listed; --json has all."""
@@ -49,7 +48,7 @@ def compare(
       naevus compare runs/cls runs/cls-fold0-alone --allow-missing
     """
     from naevus.evaluation.comparison import compare as compared
-    from naevus.evaluation.ensembles import ensemble_scores
+    from naevus.evaluation.ensemble_selection import ensemble_scores
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores

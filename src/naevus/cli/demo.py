@@ -248,8 +248,9 @@ def _scores(
     segmentation: Run, classification: Run, unseen: Dataset, out: Path
 ) -> dict[str, tuple[Interval, str]]:
     """Return each figure with its interval and what it was measured on."""
-    from naevus.evaluation.judged import judged, with_truth
-    from naevus.evaluation.outoffold import classification_scores, scored, segmentation_scores
+    from naevus.evaluation.evaluate import classification_scores, scored
+    from naevus.evaluation.segmentation import segmentation_scores
+    from naevus.evaluation.tables import judged, with_truth
     from naevus.inference.table import read_predictions
 
     outlined, diagnosed = segmentation.join(), classification.join()
@@ -283,8 +284,8 @@ def _scores(
 def _by_colour(run: Run, diagnosed: pd.DataFrame) -> Interval:
     """Return what colour histograms reach on the same folds."""
     from naevus.datasets.cache import PixelStore
-    from naevus.evaluation.baselines import guess_by_colour
     from naevus.evaluation.intervals import balanced_accuracy_interval
+    from naevus.evaluation.shortcuts import guess_by_colour
 
     store = PixelStore.open(next((run.folder.parent / "cache").glob("crop-*")))
     truth = diagnosed.set_index("image_id")["truth"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from naevus.evaluation.diagnostics import DiagnosticScores
+    from naevus.evaluation.evaluate import DiagnosticScores
 
 _BENEFITS = (0.05, 0.1, 0.2, 0.3)
 

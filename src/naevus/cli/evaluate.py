@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from naevus.cli.answers import (
-    AllowMissing,
-    Force,
-    check_areas,
-    is_run,
-    open_run,
-    tell,
-    truth_of,
-)
+from naevus.cli.answers import AllowMissing, Force, check_areas, is_run, open_run, tell, truth_of
 from naevus.cli.console import console, errors, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
 from naevus.errors import ConfigError, DataError
@@ -29,29 +21,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from naevus.datasets.dataset import Dataset
-    from naevus.evaluation.diagnostics import DiagnosticScores
-    from naevus.evaluation.intervals import Interval
-    from naevus.evaluation.outlines import OutlineScores
-    from naevus.evaluation.scoring.classification import ClassificationScores
-    from naevus.evaluation.scoring.segmentation import SegmentationScores
+    from naevus.evaluation.evaluate import Scored
     from naevus.taxonomy import Taxonomy
     from naevus.training.run import Run
-
-
-class Scored(NamedTuple):
-    """The scores of one set of answers, the intervals of the headline, and what lies behind it."""
-
-    scores: ClassificationScores | SegmentationScores
-    intervals: dict[str, Interval]
-    details: DiagnosticScores | OutlineScores
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dictionary that JSON can hold."""
-        return {
-            **self.scores.to_dict(),
-            "intervals": {name: interval._asdict() for name, interval in self.intervals.items()},
-            "details": self.details.to_dict(),
-        }
 
 
 def evaluate(
@@ -173,7 +145,7 @@ def _of_runs(
 def _heldout(
     tables: Sequence[pd.DataFrame], folders: Sequence[Path], *, allow_missing: bool
 ) -> Scored:
-    from naevus.evaluation.outoffold import combined, probabilities, taxonomy_of
+    from naevus.evaluation.tables import combined, probabilities, taxonomy_of
 
     taxonomy = taxonomy_of(tables[0])
     names = [str(folder) for folder in folders]
@@ -190,8 +162,7 @@ def _diagnosed(
     balanced: NDArray[np.float64],
     taxonomy: Taxonomy,
 ) -> Scored:
-    from naevus.evaluation.diagnostics import DiagnosticScores
-    from naevus.evaluation.outoffold import scored
+    from naevus.evaluation.evaluate import DiagnosticScores, Scored, scored
 
     with errors.status(f"scoring {len(table):,} answers"):
         scores, intervals = scored(table, natural, balanced, taxonomy)
@@ -200,8 +171,8 @@ def _diagnosed(
 
 
 def _outlined(table: pd.DataFrame, where: Path, *, force: bool) -> Scored:
-    from naevus.evaluation.outlines import OutlineScores
-    from naevus.evaluation.outoffold import segmentation_scores
+    from naevus.evaluation.evaluate import Scored
+    from naevus.evaluation.segmentation import OutlineScores, segmentation_scores
 
     check_areas(table, where, force=force)
     return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
@@ -268,7 +239,7 @@ def _of_predictions(
     folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool, force: bool
 ) -> dict[str, Scored]:
 
-    from naevus.evaluation.judged import judged, with_truth
+    from naevus.evaluation.tables import judged, with_truth
     from naevus.inference.table import read_predictions
 
     path = folder / "predictions.parquet"
@@ -305,8 +276,7 @@ def _tables(found: Scored) -> Iterable[RenderableType]:
     from naevus.cli.diagnostic_tables import diagnostic_tables
     from naevus.cli.outline_tables import outline_tables
     from naevus.cli.score_tables import classification_tables, segmentation_tables
-    from naevus.evaluation.outlines import OutlineScores
-    from naevus.evaluation.scoring.segmentation import SegmentationScores
+    from naevus.evaluation.segmentation import OutlineScores, SegmentationScores
 
     scores, intervals, details = found
     if isinstance(scores, SegmentationScores):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from naevus.evaluation.outlines import OutlineScores
+    from naevus.evaluation.segmentation import OutlineScores
 
 _SHOWN = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 """Thresholds of the curve that are printed."""

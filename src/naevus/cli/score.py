@@ -13,7 +13,7 @@ from naevus.cli.console import console
 from naevus.errors import SubmissionError
 
 if TYPE_CHECKING:
-    from naevus.evaluation.submission.finding import Finding
+    from naevus.evaluation.challenge.lint import Finding
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -54,7 +54,7 @@ def segmentation(
     """
     from naevus.datasets.masksurvey import implausible_problem, refuse, survey
     from naevus.evaluation.challenge import score_segmentation
-    from naevus.evaluation.challenge.maskfiles import truth_files
+    from naevus.evaluation.challenge.segmentation import truth_files
 
     found = survey([path for _, path in truth_files(truth)])
     note = refuse(implausible_problem(found.masks, found.empty, found.full), truth, force=force)
@@ -97,14 +97,14 @@ def lint_submission(
 
 
 def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
-    from naevus.evaluation.submission.lint_masks import lint_segmentation
+    from naevus.evaluation.challenge.lint import lint_segmentation
 
     return lint_segmentation(folder, against)
 
 
 def _lint_csv(path: Path, truth: Path | None, pictures: Path | None) -> list[Finding]:
-    from naevus.evaluation.challenge.csvfiles import read_truth
-    from naevus.evaluation.submission.lint_table import lint_classification
+    from naevus.evaluation.challenge.classification import read_truth
+    from naevus.evaluation.challenge.lint import lint_classification
     from naevus.images.read import PICTURE_SUFFIXES
 
     if truth is not None:

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from naevus.evaluation.challenge.lint import Finding
+    from naevus.evaluation.classification import ClassificationScores
     from naevus.evaluation.intervals import Interval
-    from naevus.evaluation.scoring import ClassificationScores, SegmentationScores
-    from naevus.evaluation.submission.finding import Finding
+    from naevus.evaluation.segmentation import SegmentationScores
     from naevus.types import Decision
 
 _RIGHT, _WRONG = (30, 110, 60), (150, 40, 45)

@@ -82,8 +82,8 @@ def shortcuts(
 def _scores(run: Run, table: pd.DataFrame, records: pd.DataFrame) -> tuple[ShortcutScores, Hiding]:
     import numpy as np
 
-    from naevus.evaluation.outoffold import probabilities, taxonomy_of
     from naevus.evaluation.shortcuts import ShortcutScores
+    from naevus.evaluation.tables import probabilities, taxonomy_of
     from naevus.inference.hidden import hiding_of
 
     taxonomy = taxonomy_of(table)

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
+from naevus.evaluation.bootstrap import finite, run_ends
 from naevus.evaluation.intervals import Interval, weighted_intervals
-from naevus.evaluation.resampling import finite
-from naevus.evaluation.weighted import run_ends
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

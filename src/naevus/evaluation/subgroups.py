@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
+from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, divided
 from naevus.evaluation.intervals import Interval, grouped_ratios, percentile_interval
-from naevus.evaluation.resampling import DRAWS, SEED, Groups
-from naevus.evaluation.weighted import divided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ import numpy as np
 
 from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
-from naevus.evaluation.submission.write import write_submission
+from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
 from naevus.inference.embeddings import embeddings_schema, write_embeddings
 from naevus.inference.given import Given

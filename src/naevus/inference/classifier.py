@@ -9,10 +9,9 @@ import numpy as np
 from naevus.bundles.reference import references_of
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, ConfigError, DataError
-from naevus.evaluation.calibration.conformal import Conformal
-from naevus.evaluation.calibration.scaling import Scaling, corrected_weights
-from naevus.evaluation.decisions import natural_log_probabilities
-from naevus.evaluation.prevalence import reweigh
+from naevus.evaluation.conformal import Conformal
+from naevus.evaluation.priors import natural_log_probabilities, reweigh
+from naevus.evaluation.scaling import Scaling, corrected_weights
 from naevus.images.preprocess import Form
 from naevus.inference.engines import instructions
 from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.datasets.sources import mask_file
 from naevus.errors import PictureError
-from naevus.evaluation.scoring.outline import Outline, outline_table
+from naevus.evaluation.mask_metrics import Outline, outline_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
 from naevus.images.preprocess import Look, look, stacked

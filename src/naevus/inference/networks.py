@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.errors import ConfigError
-from naevus.evaluation.prevalence import read_prevalence
+from naevus.evaluation.priors import read_prevalence
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import Choice, choose, installed, judged_of, verify

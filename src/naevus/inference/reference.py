@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naevus.errors import BundleError, DataError, PictureError
-from naevus.evaluation.outliers.reference import Reference
+from naevus.evaluation.ood import Reference
 from naevus.images.geometry import resize
 from naevus.inference.engines import open_engine
 from naevus.inference.finite import faults_of, refuse_faults

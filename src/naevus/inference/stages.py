@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import PictureError
-from naevus.evaluation.outliers.reference import LIMIT
+from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
 from naevus.images.heat import glowing

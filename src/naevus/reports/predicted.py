@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus import __version__
 from naevus.errors import BundleError, DataError, RunError
-from naevus.evaluation.judged import judged, with_truth
+from naevus.evaluation.tables import judged, with_truth
 from naevus.inference.classifier import Classifier
 from naevus.inference.outfolder import SETTINGS, OutFolder
 from naevus.inference.table import read_predictions

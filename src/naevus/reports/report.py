@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from naevus.evaluation import evaluate, segmentation
 from naevus.evaluation.repeatable import repeatable
 from naevus.io.files import atomic, lock, sweep, write_bytes, write_json, write_text
 from naevus.reports.content import background, diagnoses, honesty, outlines, ranking
@@ -52,7 +53,7 @@ def make_report(
     sentences: list[str] = []
     keys: list[Key] = []
     if results.diagnosed is not None:
-        answers = diagnoses.answers_of(results.diagnosed)
+        answers = evaluate.answers_of(results.diagnosed)
         sentences.append(diagnoses.summary(answers, which))
         keys += diagnoses.keys(answers)
         sections += [
@@ -66,7 +67,7 @@ def make_report(
             shown = appearances(results, progress) if pictures else None
             sections.append(background.subgroup_section(answers, results.records, shown))
     if results.outlined is not None:
-        intervals = outlines.mask_intervals(results.outlined)
+        intervals = segmentation.mask_intervals(results.outlined)
         sentences.append(outlines.summary(results.outlined, intervals, which))
         keys += outlines.keys(results.outlined, intervals)
         sections.append(outlines.mask_section(results.outlined, intervals))

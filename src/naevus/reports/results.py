@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.dataset import Dataset
-    from naevus.evaluation.judged import Diagnosed
+    from naevus.evaluation.tables import Diagnosed
     from naevus.inference.classifier import Classifier
 
 Facts = dict[str, dict[str, str]]

@@ -14,7 +14,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import MANIFEST
 from naevus.datasets.folds import Folds
 from naevus.errors import RunError
-from naevus.evaluation.judged import heldout_diagnosed
+from naevus.evaluation.tables import heldout_diagnosed
 from naevus.inference.classifier import Classifier
 from naevus.io.files import sha256
 from naevus.io.formats import read_csv, read_json

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from naevus.errors import DataError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
-from naevus.evaluation.scoring.classification import ClassificationScores
+from naevus.evaluation.classification import ClassificationScores
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.preprocess import Form
 from naevus.training.batches import Examples
 from naevus.training.losses import (

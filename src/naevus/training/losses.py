@@ -1,7 +1,7 @@
 """Losses, and what each choice of them makes the network learn.
 
 A classifier trained with loss weights or sampling ``w_c`` on class shares ``π_c`` learns
-probabilities ∝ π_c·w_c·p(x|c); ``naevus.evaluation.decisions`` takes them back with the ``w_c``
+probabilities ∝ π_c·w_c·p(x|c); ``naevus.evaluation.priors`` takes them back with the ``w_c``
 that ``effective_weights`` gives.
 """
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from naevus.datasets.folds import Folds
 from naevus.errors import RunError
-from naevus.evaluation.scoring.segmentation import MaskScore
+from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
 from naevus.io.files import atomic, lock, sweep, write_json, write_text
 from naevus.io.formats import read_json, read_parquet

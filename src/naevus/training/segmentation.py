@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from naevus.evaluation.scoring.segmentation import compare_masks
+from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.preprocess import Form
 from naevus.training.batches import Examples, plain_batches
 from naevus.training.losses import segmentation_loss

@@ -2,25 +2,116 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from naevus.errors import SubmissionError
-from naevus.evaluation.challenge.maskfiles import (
-    FOREGROUND_ABOVE,
-    files_in,
-    grey_values,
-    matching,
-    size_text,
-    truth_files,
-)
-from naevus.evaluation.scoring.segmentation import MaskScore, compare_masks
+from naevus.evaluation.mask_metrics import MaskScore, compare_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+# The mask files of Task 1: finding the one that belongs to a picture, and reading it.
+
+FOREGROUND_ABOVE = 128
+"""Values above it are lesion; 128 itself is not."""
+
+_ID = re.compile(r"ISIC_([0-9]{7})")
+_NOT_MASKS = frozenset({"ATTRIBUTION.txt", "LICENSE.txt"})
+
+
+def number_of(name: str) -> str | None:
+    """Return the seven digits of the first ISIC id in a file's name, if there is one."""
+    match = _ID.search(name)
+    return match.group(1) if match else None
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, without the archive's own notes.
+
+    Raises:
+        SubmissionError: The folder is not there or cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.name not in _NOT_MASKS)
+    except OSError as error:
+        raise SubmissionError(
+            f"{folder}: not a folder that can be read ({error.strerror})",
+            "give the folder that holds the masks, unpacked",
+        ) from error
+
+
+def truth_files(folder: Path) -> list[tuple[str, Path]]:
+    """Return number and path of every true mask.
+
+    Raises:
+        SubmissionError: The folder is absent or empty, or a file in it bears no ISIC id.
+    """
+    numbered = []
+    for path in files_in(folder):
+        number = number_of(path.stem)
+        if number is None:
+            raise SubmissionError(
+                f"{path}: unknown ground truth file",
+                "keep only files named like ISIC_0000000_segmentation.png there",
+            )
+        numbered.append((number, path))
+    if not numbered:
+        raise SubmissionError(f"{folder}: no ground truth masks", "give the challenge's masks")
+    return numbered
+
+
+def matching(number: str, candidates: list[Path]) -> list[Path]:
+    """Return the files whose stem holds a picture's number, as the official tool looks for it."""
+    return [path for path in candidates if number in path.stem]
+
+
+def grey_values(path: Path) -> NDArray[np.uint8]:
+    """Read a mask as the official tool sees it, which is not as `naevus.images` would.
+
+    Only 8-bit grey and 1-bit files pass, and no orientation is applied.
+
+    Returns:
+        H x W; 1-bit pictures have 0 and 255.
+
+    Raises:
+        SubmissionError: The file cannot be decoded, is cut off, or is not single-channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                mode = image.mode
+                values = np.array(image.convert("L")) if mode in {"1", "L"} else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SubmissionError(
+            f"{path}: could not be decoded ({error})", "write the mask again"
+        ) from error
+    if values is None:
+        raise SubmissionError(
+            f"{path}: is not single-channel (greyscale) but of mode {mode}",
+            "write 8-bit greyscale PNGs of 0 and 255, without colour, palette or transparency",
+        )
+    return values
+
+
+def one_bit(path: Path) -> bool:
+    """Tell whether a readable picture is a black-and-white one of 1 bit a pixel."""
+    with Image.open(path) as image:
+        return image.mode == "1"
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """Return a shape H x W as the width and height people say."""
+    return f"{shape[1]} x {shape[0]}"
+
 
 _OFFICIAL_NAMES = {
     "accuracy": "accuracy",

@@ -11,8 +11,8 @@ from naevus.reports.document import Drawing, Section, Table
 from naevus.reports.figures.learning import learning_figure
 
 if TYPE_CHECKING:
-    from naevus.evaluation.judged import Diagnosed
-    from naevus.reports.content.diagnoses import Answers
+    from naevus.evaluation.evaluate import Answers
+    from naevus.evaluation.tables import Diagnosed
     from naevus.reports.results import Results
 
 _MANY = 12

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.judged import Diagnosed
+    from naevus.evaluation.tables import Diagnosed
 
 MOST = 12
 """How many pictures a gallery has."""

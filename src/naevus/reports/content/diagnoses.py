@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from naevus.evaluation.intervals import recall_intervals
-from naevus.evaluation.outoffold import scored
 from naevus.reports.content.columns import interval_table, percent, percent_range, spread
 from naevus.reports.document import Drawing, Key, Section, Table
 from naevus.reports.figures.confusion import confusion_figure
@@ -17,54 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from naevus.evaluation.intervals import Interval, Proportion
-    from naevus.evaluation.judged import Diagnosed
-    from naevus.evaluation.scoring.classification import ClassificationScores
-
-
-class Answers(NamedTuple):
-    """The answers of some pictures with their scores, which every section reads."""
-
-    diagnosed: Diagnosed
-    scores: ClassificationScores
-    intervals: dict[str, Interval]
-    recalls: dict[str, Proportion]
-
-    @property
-    def truth(self) -> list[str]:
-        """N true codes."""
-        codes: list[str] = self.diagnosed.table["truth"].tolist()
-        return codes
-
-    @property
-    def groups(self) -> list[str]:
-        """N groups."""
-        names: list[str] = self.diagnosed.table["group_id"].tolist()
-        return names
-
-    @property
-    def folds(self) -> list[int] | None:
-        """N folds that answered, where there are several."""
-        numbers = self.diagnosed.table["fold"].tolist() if "fold" in self.diagnosed.table else []
-        return numbers if len(set(numbers)) > 1 else None
-
-    @property
-    def balanced(self) -> list[str]:
-        """N codes with the largest balanced probability."""
-        codes = np.array(self.diagnosed.taxonomy.codes, object)
-        answers: list[str] = codes[self.diagnosed.balanced.argmax(axis=1)].tolist()
-        return answers
-
-
-def answers_of(diagnosed: Diagnosed) -> Answers:
-    """Score pictures with a known diagnosis."""
-    scores, intervals = scored(
-        diagnosed.table, diagnosed.natural, diagnosed.balanced, diagnosed.taxonomy
-    )
-    answers = Answers(diagnosed, scores, intervals, {})
-    return answers._replace(
-        recalls=recall_intervals(answers.truth, answers.balanced, answers.groups)
-    )
+    from naevus.evaluation.evaluate import Answers
 
 
 def summary(answers: Answers, which: str) -> str:

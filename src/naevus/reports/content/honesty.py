@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from naevus.evaluation.calibration.metrics import CalibrationScores
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.reliability import reliability_curve
-from naevus.evaluation.calibration.scaling import cross_fitted
-from naevus.evaluation.diagnostics import AS_GIVEN, FITTED
+from naevus.evaluation.calibration import CalibrationScores, reliability_curve
+from naevus.evaluation.evaluate import AS_GIVEN, FITTED
+from naevus.evaluation.scaling import cross_fitted, parts_of
 from naevus.evaluation.selective import SelectiveScores
 from naevus.reports.content.columns import percent, spread
 from naevus.reports.document import Drawing, Section, Table
@@ -19,8 +17,8 @@ from naevus.reports.figures.coverage import risk_coverage_figure
 from naevus.reports.figures.reliability import reliability_figure
 
 if TYPE_CHECKING:
-    from naevus.evaluation.calibration.reliability import ReliabilityBin
-    from naevus.reports.content.diagnoses import Answers
+    from naevus.evaluation.calibration import ReliabilityBin
+    from naevus.evaluation.evaluate import Answers
 
 
 def calibration_section(answers: Answers) -> Section:

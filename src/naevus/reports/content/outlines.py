@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.evaluation.intervals import mean_interval
-from naevus.evaluation.outlines import OutlineScores
-from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD, MaskScore
+from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
+from naevus.evaluation.segmentation import OutlineScores
 from naevus.reports.content.columns import interval_table, percent, spread
 from naevus.reports.document import Drawing, Key, Section, Table
 from naevus.reports.figures.jaccard import jaccard_figure, threshold_figure
@@ -16,13 +15,8 @@ from naevus.reports.figures.jaccard import jaccard_figure, threshold_figure
 if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
 
+
 _WORST = 20
-
-
-def mask_intervals(outlined: pd.DataFrame) -> dict[str, Interval]:
-    """Return the mean of every mask score with its interval by group."""
-    groups = outlined["group_id"].tolist()
-    return {name: mean_interval(outlined[name], groups) for name in MaskScore._fields}
 
 
 def summary(outlined: pd.DataFrame, intervals: dict[str, Interval], which: str) -> str:

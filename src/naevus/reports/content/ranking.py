@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from naevus.evaluation.clinic import ClinicalScores, decision_curve, targets_of
+from naevus.evaluation.operating_points import ClinicalScores, decision_curve, targets_of
 from naevus.reports.content.columns import spread
 from naevus.reports.document import Drawing, Section, Table
 from naevus.reports.figures.benefit import benefit_figure
@@ -16,7 +16,7 @@ from naevus.reports.figures.ranking import precision_recall_figure, roc_figure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from naevus.reports.content.diagnoses import Answers
+    from naevus.evaluation.evaluate import Answers
 
 
 def ranking_section(answers: Answers) -> Section:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
+from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.reports.figures.style import COLOURS, INK, axes, styled
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def threshold_figure(curve: pd.DataFrame) -> Figure:
     """Draw the thresholded Jaccard index and the share of masks that reach each threshold.
 
     Args:
-        curve: That of `naevus.evaluation.outlines.OutlineScores`.
+        curve: That of `naevus.evaluation.segmentation.OutlineScores`.
     """
     figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
     for colour, name, label in (

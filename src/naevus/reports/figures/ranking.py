@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from naevus.evaluation.weighted import Ranking
+from naevus.evaluation.bootstrap import Ranking
 from naevus.reports.figures.style import GREY, axes, legend_below, line_of, styled, thinned
 
 if TYPE_CHECKING:

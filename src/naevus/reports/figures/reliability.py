@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from naevus.evaluation.calibration.reliability import ReliabilityBin
+    from naevus.evaluation.calibration import ReliabilityBin
 
 
 @styled

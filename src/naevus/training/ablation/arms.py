@@ -9,8 +9,8 @@ import numpy as np
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, PictureError
-from naevus.evaluation.ablations import decided
-from naevus.evaluation.outoffold import combined, taxonomy_of
+from naevus.evaluation.ablation import decided
+from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible

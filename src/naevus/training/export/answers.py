@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.evidence import counted, diagnosing, outlining
 from naevus.errors import DataError
-from naevus.evaluation.outoffold import combined, taxonomy_of
+from naevus.evaluation.tables import combined, taxonomy_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

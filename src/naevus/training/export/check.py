@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from naevus.errors import BundleError
-from naevus.evaluation.decisions import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.inference.engines import open_engine
 
 if TYPE_CHECKING:

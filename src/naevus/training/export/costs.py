@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost, PrecisionRefusal
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.outoffold import combined, taxonomy_of
+from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.inference.engines.automatic import PATIENCE_S, passed_over
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.engines.trial import Judged, Way, tried

@@ -7,11 +7,71 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from naevus.errors import ConfigError, DataError, NaevusError
-from naevus.evaluation.calibration.metrics import checked_rows
-from naevus.evaluation.decisions import natural_log_probabilities
+from naevus.evaluation.bootstrap import SEED, Groups
+from naevus.evaluation.calibration import checked_rows
+from naevus.evaluation.priors import natural_log_probabilities
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
+
+
+# Parts of a table that are fitted without one another: folds, or halves of the groups.
+
+
+def parts_of(table: pd.DataFrame, *, seed: int = SEED) -> NDArray[np.intp]:
+    """Return each picture's part; what judges a part is fitted on the others alone.
+
+    The parts are the folds of the table. Where there is but one, they are two halves of its groups,
+    drawn within each diagnosis.
+
+    Args:
+        table: ``group_id`` and ``truth``, and ``fold`` where there is more than one.
+        seed: Of the draw.
+
+    Returns:
+        N numbers from 0.
+
+    Raises:
+        DataError: There is no picture, one has no group or no fold, or a group is in two folds.
+    """
+    groups = Groups.of(table["group_id"].tolist(), table["truth"].tolist())
+    if "fold" in table.columns and len(table["fold"].unique()) > 1:
+        return _folds(table["fold"], groups)
+    return dealt(groups, 2, seed)
+
+
+def dealt(groups: Groups, parts: int, seed: int = SEED) -> NDArray[np.intp]:
+    """Deal whole groups out to parts as even as can be, within each stratum and over all.
+
+    Args:
+        groups: The groups of N pictures, with their diagnoses as strata.
+        parts: How many parts.
+        seed: Of the deal.
+
+    Returns:
+        N numbers from 0.
+    """
+    random = np.random.default_rng(seed)
+    part = np.empty(len(groups), np.intp)
+    done = 0  # the rest of a stratum goes to the parts in turn, over all strata
+    for members in groups.strata:
+        part[random.permutation(members)] = (done + np.arange(len(members))) % parts
+        done += len(members)
+    return part[groups.codes]
+
+
+def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    if folds.isna().any():
+        raise DataError(f"{int(folds.isna().sum())} pictures have no fold", "give each one")
+    parts: NDArray[np.intp] = pd.factorize(folds, sort=True)[0]
+    pairs = np.unique(np.stack([groups.codes, parts]), axis=1)
+    if pairs.shape[1] > len(groups):
+        raise DataError("a group is in two folds", "use a table made over folds of whole groups")
+    return parts
+
 
 BOUNDS = (0.2, 5.0)
 """No temperature outside is believed: so few pictures that all are right would give 0."""
@@ -113,7 +173,7 @@ def corrected_weights(weights: ArrayLike, scaling: Scaling) -> NDArray[np.float6
     the answers: ``(z - log w) / T + b = (z - log(w exp(-T b))) / T``.
 
     Args:
-        weights: The C weights ``w_c`` of `naevus.evaluation.decisions`.
+        weights: The C weights ``w_c`` of `naevus.evaluation.priors`.
         scaling: What was fitted to answers freed of them.
 
     Raises:

@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.scaling import each_part
+from naevus.evaluation.comparison import Difference, paired_difference
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
-from naevus.evaluation.outoffold import probabilities, taxonomy_of
-from naevus.evaluation.paired import Difference, paired_difference
-from naevus.evaluation.pairing import AGREED, in_common
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.tables import check_finite, numbers_of
+from naevus.evaluation.scaling import each_part, parts_of
+from naevus.evaluation.tables import (
+    AGREED,
+    check_finite,
+    in_common,
+    numbers_of,
+    probabilities,
+    taxonomy_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
+
 
 ROUNDS: Final = 25
 """How many members a greedy selection draws, with replacement."""
@@ -71,7 +76,7 @@ def ensemble_scores(
     part (`parts_of`) on the other parts alone.
 
     Args:
-        tables: By name what `naevus.evaluation.outoffold.probabilities` reads, with ``image_id,
+        tables: By name what `naevus.evaluation.tables.probabilities` reads, with ``image_id,
             group_id, truth``; at least two, that agree on groups and diagnoses.
         allow_missing: Whether pictures may be left out that are not in all of them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -10,19 +10,112 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
-from naevus.evaluation.intervals import (
-    Interval,
-    mean_interval,
-    weighted_intervals,
-    wilson_interval,
-)
+from naevus.evaluation.bootstrap import means_of, quantiles_of
+from naevus.evaluation.intervals import Interval, mean_interval, weighted_intervals, wilson_interval
+from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD, BoundaryDistance, MaskScore
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.scoring.boundary import BoundaryDistance
-from naevus.evaluation.scoring.segmentation import JACCARD_THRESHOLD
-from naevus.evaluation.weighted import means_of, quantiles_of
 
 if TYPE_CHECKING:
     from naevus.evaluation.intervals import Proportion
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Task 1 over many pictures: means over pictures, not over pixels."""
+
+    pictures: int
+    jaccard: float
+    thresholded_jaccard: float
+    dice: float
+    sensitivity: float
+    specificity: float
+    accuracy: float
+    below_threshold: float
+    """The share of pictures with a Jaccard index below 0.65."""
+    worst: tuple[tuple[str, float], ...]
+    """Image id and Jaccard index of the worst masks, worst first."""
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, *, worst: int = 10) -> SegmentationScores:
+        """Take the means of a table of mask scores.
+
+        Args:
+            table: One row a picture: ``image_id`` and the fields of :class:`MaskScore`.
+            worst: How many of the worst masks to list.
+
+        Raises:
+            DataError: The table is empty, lacks a column, or holds an id twice or a missing score.
+        """
+        _check(table)
+        means = table[list(MaskScore._fields)].astype(float).mean()
+        order = table.sort_values(["jaccard", "image_id"]).head(worst)
+        return cls(
+            pictures=len(table),
+            jaccard=float(means["jaccard"]),
+            thresholded_jaccard=float(means["thresholded"]),
+            dice=float(means["dice"]),
+            sensitivity=float(means["sensitivity"]),
+            specificity=float(means["specificity"]),
+            accuracy=float(means["accuracy"]),
+            below_threshold=float((table["jaccard"] < JACCARD_THRESHOLD).mean()),
+            worst=tuple(
+                (str(image_id), float(jaccard))
+                for image_id, jaccard in zip(order["image_id"], order["jaccard"], strict=True)
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        values = asdict(self)
+        values["worst"] = [
+            {"image_id": image_id, "jaccard": jaccard} for image_id, jaccard in self.worst
+        ]
+        return values
+
+
+def _check(table: pd.DataFrame) -> None:
+    absent = [name for name in ("image_id", *MaskScore._fields) if name not in table.columns]
+    if absent:
+        raise DataError(f"the table of mask scores has no column {', '.join(absent)}")
+    if table.empty:
+        raise DataError("no mask was scored", "give pictures that have a true mask")
+    if table["image_id"].duplicated().any():
+        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
+        raise DataError(f"{twice} was scored twice", "score every picture once")
+    missing = table[list(MaskScore._fields)].isna().any(axis="columns")
+    if missing.any():
+        raise DataError(f"{table.loc[missing, 'image_id'].iloc[0]} has no score")
+
+
+@repeatable
+def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[str, Interval]]:
+    """Score out-of-fold masks.
+
+    Args:
+        table: ``image_id``, ``group_id`` and the fields of `MaskScore`, one row a picture.
+
+    Returns:
+        The scores, and intervals by group of their means.
+    """
+    groups = table["group_id"].tolist()
+    scores = SegmentationScores.from_table(table)
+    failed = table["jaccard"] < JACCARD_THRESHOLD
+    return scores, {
+        "jaccard": mean_interval(table["jaccard"], groups),
+        "thresholded_jaccard": mean_interval(table["thresholded"], groups),
+        **{
+            name: mean_interval(table[name], groups)
+            for name in ("dice", "sensitivity", "specificity", "accuracy")
+        },
+        "below_threshold": Interval(*wilson_interval(failed, groups)[:3]),
+    }
+
+
+def mask_intervals(outlined: pd.DataFrame) -> dict[str, Interval]:
+    """Return the mean of every mask score with its interval by group."""
+    groups = outlined["group_id"].tolist()
+    return {name: mean_interval(outlined[name], groups) for name in MaskScore._fields}
+
 
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 THRESHOLDS: Final = tuple(number / 20 for number in range(21))

@@ -4,20 +4,161 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from naevus.errors import DataError
-from naevus.evaluation.scoring.ranking import auc, average_precision
+from naevus.errors import DataError, NaevusError
+from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.intervals import Interval, Proportion, bca_interval, weighted_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision
+
+
+FEW: Final = 100
+"""A class of fewer groups has a BCa interval of its AUC, and Wilson's of its recall."""
+
+
+def auc_intervals(
+    natural: NDArray[np.float64],
+    truth: Sequence[str],
+    groups: Sequence[str],
+    taxonomy: Taxonomy,
+) -> tuple[Interval | None, dict[str, Proportion]]:
+    """Return the mean AUC over classes, and each class's, with intervals by group.
+
+    Args:
+        natural: N x C natural probabilities; all folds' pictures are ranked together.
+        truth: N diagnoses.
+        groups: N group ids.
+        taxonomy: The C classes.
+
+    Returns:
+        The mean, None where no class has both sides; and by code, with how many groups the class
+        has. Classes of fewer than `FEW` groups have BCa intervals, all else percentiles.
+    """
+    names, ids = np.asarray(truth, object), np.asarray(groups, object)
+    rankings = {
+        code: Ranking.of(names == code, natural[:, place])
+        for place, code in enumerate(taxonomy.codes)
+        if (names == code).any() and (names != code).any()
+    }
+    if not rankings:
+        return None, {}
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        areas = np.concatenate([ranking.auc(weights) for ranking in rankings.values()], axis=1)
+        return np.concatenate([areas.mean(axis=1, keepdims=True), areas], axis=1)
+
+    mean, *found = weighted_intervals(statistic, groups, truth)
+    aucs = {}
+    for (code, ranking), interval in zip(rankings.items(), found, strict=True):
+        count = len(set(ids[names == code].tolist()))
+        told = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
+        aucs[code] = Proportion(*told, groups=count)
+    return mean, aucs
+
+
+# How well a probability ranks the pictures of one class above the others.
+
+
+def auc_of(
+    truth: NDArray[np.bool_],
+    probabilities: NDArray[np.floating[Any]],
+    weights: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Return the area under the ROC curve, or None where a side of the truth is absent.
+
+    Args:
+        truth: N, true where the picture is of the class.
+        probabilities: N, the class's probability.
+        weights: N weights of the pictures; all 1 if None.
+
+    Raises:
+        NaevusError: scikit-learn is not installed.
+    """
+    if not both_sides(truth, weights):
+        return None
+    return float(_metrics().roc_auc_score(truth, probabilities, sample_weight=weights))
+
+
+def auc_above_sensitivity(
+    truth: NDArray[np.bool_],
+    probabilities: NDArray[np.floating[Any]],
+    sensitivity: float,
+    weights: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Return the area under that part of the ROC curve whose sensitivity is high enough.
+
+    The curve is cut by linear interpolation where it first reaches ``sensitivity``; the area is
+    the raw one, down to the axis, so that a perfect ranking has 1 (ISIC challenges,
+    "AUC, Sens > 80%").
+
+    Args:
+        truth: N, true where the picture is of the class.
+        probabilities: N, the class's probability.
+        sensitivity: Where the curve is cut, above 0 and at most 1.
+        weights: N weights of the pictures; all 1 if None.
+
+    Raises:
+        NaevusError: scikit-learn is not installed.
+    """
+    if not both_sides(truth, weights):
+        return None
+    metrics = _metrics()
+    fpr, tpr, _ = metrics.roc_curve(
+        truth, probabilities, sample_weight=weights, drop_intermediate=False
+    )
+    first = int(np.argmax(tpr >= sensitivity))
+    rise = tpr[first] - tpr[first - 1]
+    along = (sensitivity - tpr[first - 1]) / rise
+    cut = fpr[first - 1] + along * (fpr[first] - fpr[first - 1])
+    return float(metrics.auc(np.append(cut, fpr[first:]), np.append(sensitivity, tpr[first:])))
+
+
+def average_precision_of(
+    truth: NDArray[np.bool_],
+    probabilities: NDArray[np.floating[Any]],
+    weights: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Return the mean precision over the steps of recall, or None where a side is absent.
+
+    Args:
+        truth: N, true where the picture is of the class.
+        probabilities: N, the class's probability.
+        weights: N weights of the pictures; all 1 if None.
+
+    Raises:
+        NaevusError: scikit-learn is not installed.
+    """
+    if not both_sides(truth, weights):
+        return None
+    return float(_metrics().average_precision_score(truth, probabilities, sample_weight=weights))
+
+
+def both_sides(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> bool:
+    """Tell whether pictures that count are on both sides: in the class and out of it."""
+    counted = truth if weights is None else truth[weights > 0]
+    return bool(counted.any() and not counted.all())
+
+
+def _metrics() -> ModuleType:
+    try:
+        import sklearn.metrics  # noqa: PLC0415
+    except ImportError:
+        raise NaevusError(
+            "scikit-learn, which ranks probabilities, is not installed",
+            "pip install naevus[evaluate]",
+        ) from None
+    module: ModuleType = sklearn.metrics
+    return module
 
 
 @dataclass(frozen=True)
@@ -164,9 +305,9 @@ class ClassificationScores:
             absent=tuple(code for code, member in members.items() if not member.any()),
             balanced=DecisionScores.from_answers(truth, answers, codes),
             probable=DecisionScores.from_answers(truth, natural.argmax(axis=1), codes),
-            auc={code: auc(members[code], natural[:, c]) for c, code in enumerate(codes)},
+            auc={code: auc_of(members[code], natural[:, c]) for c, code in enumerate(codes)},
             average_precision={
-                code: average_precision(members[code], natural[:, c])
+                code: average_precision_of(members[code], natural[:, c])
                 for c, code in enumerate(codes)
             },
             mistakes=_surest_mistakes(ids, truth, balanced, codes)[:mistakes],

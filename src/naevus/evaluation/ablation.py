@@ -10,15 +10,16 @@ import pandas as pd
 
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.outoffold import classification_scores, taxonomy_of
+from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.subgroups import holm
-from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out
+from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out, taxonomy_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.intervals import Interval
+
 
 OtherDecision = Literal["raw", "probable"]
 """The network's largest logit as it comes, or the largest natural probability."""

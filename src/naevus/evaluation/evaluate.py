@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from naevus.evaluation.bca import bca_interval
-from naevus.evaluation.calibration.coverage import SetScores, cross_fitted_sets
-from naevus.evaluation.calibration.metrics import CalibrationScores
-from naevus.evaluation.calibration.parts import parts_of
-from naevus.evaluation.calibration.scaling import Scaling, cross_fitted
-from naevus.evaluation.clinic import ClinicalScores, decision_curve, malignant, melanoma
+from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.classification import ClassificationScores, auc_intervals
+from naevus.evaluation.conformal import SetScores, cross_fitted_sets
 from naevus.evaluation.intervals import (
     Interval,
     Proportion,
     balanced_accuracy_interval,
+    mean_interval,
     recall_intervals,
-    weighted_intervals,
 )
+from naevus.evaluation.operating_points import ClinicalScores, decision_curve, malignant, melanoma
 from naevus.evaluation.repeatable import repeatable
+from naevus.evaluation.scaling import Scaling, cross_fitted, parts_of
 from naevus.evaluation.selective import SelectiveScores
-from naevus.evaluation.weighted import Ranking
+from naevus.evaluation.tables import probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.evaluation.clinic import Target
+    from naevus.evaluation.operating_points import Target
+    from naevus.evaluation.segmentation import OutlineScores, SegmentationScores
+    from naevus.evaluation.tables import Diagnosed
     from naevus.taxonomy import Taxonomy
 
-FEW: Final = 100
-"""A class of fewer groups has a BCa interval of its AUC, and Wilson's of its recall."""
+
 AS_GIVEN: Final = "as given"
 FITTED: Final = "calibrated elsewhere"
 
@@ -163,46 +163,6 @@ def _balanced_accuracy(
     return balanced_accuracy_interval(truth, codes[balanced.argmax(1)].tolist(), groups)
 
 
-def auc_intervals(
-    natural: NDArray[np.float64],
-    truth: Sequence[str],
-    groups: Sequence[str],
-    taxonomy: Taxonomy,
-) -> tuple[Interval | None, dict[str, Proportion]]:
-    """Return the mean AUC over classes, and each class's, with intervals by group.
-
-    Args:
-        natural: N x C natural probabilities; all folds' pictures are ranked together.
-        truth: N diagnoses.
-        groups: N group ids.
-        taxonomy: The C classes.
-
-    Returns:
-        The mean, None where no class has both sides; and by code, with how many groups the class
-        has. Classes of fewer than `FEW` groups have BCa intervals, all else percentiles.
-    """
-    names, ids = np.asarray(truth, object), np.asarray(groups, object)
-    rankings = {
-        code: Ranking.of(names == code, natural[:, place])
-        for place, code in enumerate(taxonomy.codes)
-        if (names == code).any() and (names != code).any()
-    }
-    if not rankings:
-        return None, {}
-
-    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        areas = np.concatenate([ranking.auc(weights) for ranking in rankings.values()], axis=1)
-        return np.concatenate([areas.mean(axis=1, keepdims=True), areas], axis=1)
-
-    mean, *found = weighted_intervals(statistic, groups, truth)
-    aucs = {}
-    for (code, ranking), interval in zip(rankings.items(), found, strict=True):
-        count = len(set(ids[names == code].tolist()))
-        told = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
-        aucs[code] = Proportion(*told, groups=count)
-    return mean, aucs
-
-
 def _targets(
     natural: NDArray[np.float64], truth: Sequence[str], taxonomy: Taxonomy
 ) -> tuple[Target, ...]:
@@ -215,4 +175,112 @@ def _targets(
         make(natural, truth, taxonomy)
         for make, codes in kinds.items()
         if present & codes and present - codes
+    )
+
+
+class Scored(NamedTuple):
+    """The scores of one set of answers, the intervals of the headline, and what lies behind it."""
+
+    scores: ClassificationScores | SegmentationScores
+    intervals: dict[str, Interval]
+    details: DiagnosticScores | OutlineScores
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a dictionary that JSON can hold."""
+        return {
+            **self.scores.to_dict(),
+            "intervals": {name: interval._asdict() for name, interval in self.intervals.items()},
+            "details": self.details.to_dict(),
+        }
+
+
+def classification_scores(
+    table: pd.DataFrame, taxonomy: Taxonomy
+) -> tuple[ClassificationScores, dict[str, Interval]]:
+    """Score out-of-fold logits.
+
+    Args:
+        table: What :func:`probabilities` reads, with ``image_id``, ``group_id`` and ``truth``.
+        taxonomy: The diagnoses.
+
+    Returns:
+        The scores, and intervals by group of the headline figures.
+    """
+    natural, balanced = probabilities(table, taxonomy)
+    return scored(table, natural, balanced, taxonomy)
+
+
+@repeatable
+def scored(
+    table: pd.DataFrame,
+    natural: NDArray[np.float64],
+    balanced: NDArray[np.float64],
+    taxonomy: Taxonomy,
+) -> tuple[ClassificationScores, dict[str, Interval]]:
+    """Score probabilities of the pictures of ``table`` (``image_id, group_id, truth``).
+
+    Returns:
+        The scores, and intervals by group: ``balanced_accuracy`` of the balanced decision,
+        ``accuracy`` of the probable one, and ``accuracy_balanced`` and
+        ``balanced_accuracy_probable``, the other way round.
+    """
+    truth, groups = table["truth"].tolist(), table["group_id"].tolist()
+    codes = np.array(taxonomy.codes, object)
+    by_balanced, by_probable = codes[balanced.argmax(1)], codes[natural.argmax(1)]
+    intervals: dict[str, Any] = {
+        "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced.tolist(), groups),
+        "accuracy": mean_interval(by_probable == np.array(truth, object), groups, truth),
+        "balanced_accuracy_probable": balanced_accuracy_interval(
+            truth, by_probable.tolist(), groups
+        ),
+        "accuracy_balanced": mean_interval(by_balanced == np.array(truth, object), groups, truth),
+    }
+    scores = ClassificationScores.from_probabilities(
+        table["image_id"].tolist(), truth, natural, balanced, taxonomy
+    )
+    return scores, intervals
+
+
+class Answers(NamedTuple):
+    """The answers of some pictures with their scores, which every section reads."""
+
+    diagnosed: Diagnosed
+    scores: ClassificationScores
+    intervals: dict[str, Interval]
+    recalls: dict[str, Proportion]
+
+    @property
+    def truth(self) -> list[str]:
+        """N true codes."""
+        codes: list[str] = self.diagnosed.table["truth"].tolist()
+        return codes
+
+    @property
+    def groups(self) -> list[str]:
+        """N groups."""
+        names: list[str] = self.diagnosed.table["group_id"].tolist()
+        return names
+
+    @property
+    def folds(self) -> list[int] | None:
+        """N folds that answered, where there are several."""
+        numbers = self.diagnosed.table["fold"].tolist() if "fold" in self.diagnosed.table else []
+        return numbers if len(set(numbers)) > 1 else None
+
+    @property
+    def balanced(self) -> list[str]:
+        """N codes with the largest balanced probability."""
+        codes = np.array(self.diagnosed.taxonomy.codes, object)
+        answers: list[str] = codes[self.diagnosed.balanced.argmax(axis=1)].tolist()
+        return answers
+
+
+def answers_of(diagnosed: Diagnosed) -> Answers:
+    """Score pictures with a known diagnosis."""
+    scores, intervals = scored(
+        diagnosed.table, diagnosed.natural, diagnosed.balanced, diagnosed.taxonomy
+    )
+    answers = Answers(diagnosed, scores, intervals, {})
+    return answers._replace(
+        recalls=recall_intervals(answers.truth, answers.balanced, answers.groups)
     )

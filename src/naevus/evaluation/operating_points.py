@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
-from naevus.evaluation.calibration.metrics import checked_rows
-from naevus.evaluation.calibration.reliability import checked_probabilities
+from naevus.evaluation.bootstrap import Ranking, area, divided, means_of
+from naevus.evaluation.calibration import checked_probabilities, checked_rows
 from naevus.evaluation.intervals import Interval, weighted_intervals
-from naevus.evaluation.weighted import Ranking, area, divided, means_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from naevus.taxonomy import Taxonomy
+
 
 FIXED = (0.8, 0.9, 0.95)
 """Specificities at which the sensitivity is told, and the other way round."""

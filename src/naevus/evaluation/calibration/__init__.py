@@ -1,1 +1,0 @@
-"""How far probabilities are what they say, and what makes them so."""

@@ -1,1 +1,0 @@
-"""How unlike the training pictures a picture is, from a classifier's embedding and logits."""
