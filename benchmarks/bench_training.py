@@ -34,15 +34,15 @@ from torch.nn import functional
 
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
+from naevus.runs.recipe import TrainConfig, load_config
+from naevus.runs.run import select_pictures
 from naevus.training.batches import BatchMaker, workers_of
 from naevus.training.classification import ClassificationLearning
-from naevus.training.config import TrainConfig, load_config
 from naevus.training.job import Material, prepare
 from naevus.training.loop import Trainer, Watch, make_optimiser
 from naevus.training.memory import kept_memory
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.precision import fabric_for, resolve
-from naevus.training.selection import select_pictures
 
 BATCH, SIZE = 32, 160
 RECIPE = Path(__file__).parents[1] / "recipes" / "classification.toml"

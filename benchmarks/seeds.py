@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.tables import combined, taxonomy_of
+from naevus.runs.run import Run
 from naevus.training.export.combination import combine
 from naevus.training.export.heldout import Measuring, heldout_answers
 from naevus.training.export.stored import StoredGraphs
-from naevus.training.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

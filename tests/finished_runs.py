@@ -10,13 +10,11 @@ import torch
 
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import WEIGHTS, Run, select_pictures
 from naevus.taxonomy import ISIC2018
 from naevus.training.checkpoint import save_tensors
-from naevus.training.config import TrainConfig
-from naevus.training.job import WEIGHTS
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.run import Run
-from naevus.training.selection import select_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from naevus.bundles.archive import Limits, archives_folder, pack, unpacked
-from naevus.bundles.bundle import Bundle, _replace, find_bundles, write_bundle
+from naevus.bundles.bundle import (
+    Bundle,
+    Limits,
+    _replace,
+    archives_folder,
+    find_bundles,
+    pack,
+    unpacked,
+    write_bundle,
+)
 from naevus.bundles.spec import MANIFEST
 from naevus.errors import BundleError, NaevusError
 from naevus.io.files import cache_folder, sha256

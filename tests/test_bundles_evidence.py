@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from naevus.bundles.card import card_of
-from naevus.bundles.evidence import Diagnosing, diagnosing, outlining
 from naevus.bundles.spec import BundleSpec
 from naevus.evaluation.calibration import CalibrationScores
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
@@ -15,6 +14,7 @@ from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
 from naevus.evaluation.segmentation import segmentation_scores
 from naevus.evaluation.tables import probabilities
+from naevus.runs.evidence import Diagnosing, diagnosing, outlining
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from naevus.bundles.reference import LARGEST, read_references, write_references
+from naevus.bundles.ood import LARGEST, read_references, write_references
 from naevus.errors import BundleError
 from naevus.evaluation.ood import Reference
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from naevus.cli.compare import compare
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError, RunError
-from naevus.training.config import TrainConfig
-from naevus.training.run import Run
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
 from tests.test_evaluation_comparison import diagnoses, masks
 
 if TYPE_CHECKING:

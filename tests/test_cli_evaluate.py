@@ -16,9 +16,9 @@ from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.ensemble_selection import ensemble_scores
 from naevus.images.read import write_png
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
-from naevus.training.config import TrainConfig
-from naevus.training.run import Run
 from tests.test_evaluation_comparison import diagnoses, masks
 from tests.test_evaluation_outlines import table_of_masks
 

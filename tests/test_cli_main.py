@@ -16,7 +16,7 @@ from naevus import __version__
 from naevus.cli.main import app
 from naevus.errors import NaevusError
 from naevus.images.read import write_png
-from naevus.training.config import load_config
+from naevus.runs.recipe import load_config
 
 if TYPE_CHECKING:
     from pathlib import Path

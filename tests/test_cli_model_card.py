@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
 from naevus.cli.main import app
-from naevus.training.export.runcard import spec_of_run
+from naevus.runs.manifest import spec_of_run
 from tests.finished_runs import finished_run
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.test_package_imports import FRAMEWORKS, without
 
 if TYPE_CHECKING:
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
 
 
 def run_card(*words: object) -> Any:

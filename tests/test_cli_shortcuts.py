@@ -15,8 +15,8 @@ from naevus.cli.report import report
 from naevus.cli.shortcuts import _by_metadata, shortcuts
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
+from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
-from naevus.training.run import Run
 from tests.finished_runs import finished_run
 from tests.onnx_graphs import classification_bundle
 

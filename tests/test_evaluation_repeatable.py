@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from naevus.bundles.evidence import diagnosing, outlining
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.ensemble_selection import ensemble_scores
 from naevus.evaluation.evaluate import DiagnosticScores, scored
@@ -20,6 +19,7 @@ from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.segmentation import OutlineScores, segmentation_scores
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
 from naevus.reports.report import make_report
+from naevus.runs.evidence import diagnosing, outlining
 
 if TYPE_CHECKING:
     from collections.abc import Callable

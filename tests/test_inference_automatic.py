@@ -323,7 +323,7 @@ def test_what_is_worth_trying_follows_the_processor(
 
 
 def test_a_choice_of_a_job_is_taken_over(tmp_path: Path) -> None:
-    from naevus.inference.outfolder import SETTINGS, OutFolder
+    from naevus.runs.predictions import SETTINGS, OutFolder
 
     part = {"engine": "openvino", "precision": "bf16", "instructions": "AVX2"}
     folder = OutFolder(tmp_path)

@@ -21,14 +21,15 @@ from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline
 from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
-from naevus.inference import batch, outfolder, table
+from naevus.inference import batch
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.stages import OUTLINE
-from naevus.inference.table import about, first_of
 from naevus.io import files, parallel
+from naevus.runs import predictions
+from naevus.runs.predictions import about, first_of
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.test_inference_classifier import CONFORMAL
@@ -261,7 +262,8 @@ def test_an_interrupted_job_goes_on_and_ends_alike(
 KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
-from naevus.inference import batch, outfolder, table
+from naevus.inference import batch
+from naevus.runs import predictions
 from naevus.io import parallel
 from naevus.inference.classifier import Classifier
 from naevus.datasets.listing import find_pictures
@@ -396,8 +398,8 @@ def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
         return replace(path, to)
 
     out, seen = tmp_path / "out", list[str]()
-    monkeypatch.setattr(outfolder, "flush_together", flushing_together)
-    monkeypatch.setattr(table, "flush", flushing)
+    monkeypatch.setattr(predictions, "flush_together", flushing_together)
+    monkeypatch.setattr(predictions, "flush", flushing)
     monkeypatch.setattr(Path, "replace", replacing)
     predict(find_pictures([pictures]).sources, out, segmenter=segmenter)
     assert len(seen) == COUNT
@@ -556,7 +558,7 @@ def test_masks_alone_and_crops_alone(
 def test_row_groups_are_joined(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("naevus.inference.table._ROW_GROUP", 5)
+    monkeypatch.setattr("naevus.runs.predictions._ROW_GROUP", 5)
     predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
     groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
     assert groups == 2

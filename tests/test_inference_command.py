@@ -17,7 +17,7 @@ from naevus.errors import BundleError, ConfigError, DataError
 from naevus.images.read import write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
-from naevus.inference.table import about
+from naevus.runs.predictions import about
 from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
 from tests.test_inference_classifier import CONFORMAL

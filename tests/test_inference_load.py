@@ -17,7 +17,7 @@ import simplejpeg
 
 import naevus
 from naevus.bundles import bundle as bundles
-from naevus.bundles.archive import pack
+from naevus.bundles.bundle import pack
 from naevus.datasets.sources import find_pictures
 from naevus.errors import BundleError, ConfigError, DataError, NaevusError, PictureError
 from naevus.images.geometry import Box

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from naevus.bundles.bundle import Bundle, write_bundle
-from naevus.bundles.reference import REFERENCE_FILE, write_references
+from naevus.bundles.ood import REFERENCE_FILE, write_references
 from naevus.errors import BundleError, ConfigError, DataError, PictureError
 from naevus.evaluation.ood import LIMIT, Reference
 from naevus.images.geometry import resize
@@ -20,7 +20,7 @@ from naevus.inference.engines import open_engine
 from naevus.inference.predictor import Predictor
 from naevus.inference.reference import features_of, fit_reference
 from naevus.inference.stages import outlier_flags
-from naevus.inference.table import Schema, first_of, write_part
+from naevus.runs.predictions import Schema, first_of, write_part
 from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, write_classifier
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from naevus.datasets.layouts import LAYOUTS, labels
-from naevus.inference.table import Schema
 from naevus.io.formats import COLUMN_NAMES
+from naevus.runs.predictions import Schema
+from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018, TAXONOMIES
-from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -22,10 +22,10 @@ from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import Source, cut
 from naevus.images.read import read, write_png
 from naevus.inference.heldout import heldout_logits
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
 from naevus.training.ablation.arms import side_of_crops, with_detail
 from naevus.training.ablation.plan import load_plan, recipes
-from naevus.training.config import TrainConfig
-from naevus.training.run import Run
 
 if TYPE_CHECKING:
     from typer.testing import Result

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naevus.runs.recipe import AugmentConfig
 from naevus.training.augment import Augmentation, generator
-from naevus.training.config import AugmentConfig
 
 STILL = AugmentConfig(
     dihedral=False,

@@ -12,8 +12,8 @@ import torch
 from naevus.datasets.cache import PixelStore
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
+from naevus.runs.recipe import TrainConfig
 from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times, workers_of
-from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from naevus.errors import NaevusError, RunError
+from naevus.runs.recipe import OptimiserConfig
 from naevus.training import checkpoint
 from naevus.training.checkpoint import (
     load_checkpoint,
@@ -19,7 +20,6 @@ from naevus.training.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from naevus.training.config import OptimiserConfig
 from naevus.training.loop import make_optimiser
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from naevus.errors import ConfigError
-from naevus.training.config import TrainConfig, load_config, to_toml
+from naevus.runs.recipe import TrainConfig, load_config, to_toml
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

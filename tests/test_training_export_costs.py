@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from naevus.bundles.figures import Figure, PrecisionCost
+from naevus.bundles.spec import Figure, PrecisionCost
 from naevus.training.export import costs
 from naevus.training.export.costs import choose, variants
 from naevus.training.export.heldout import REFERENCE, Variant

@@ -19,7 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
-from naevus.bundles.reference import REFERENCE_FILE, references_of
+from naevus.bundles.ood import REFERENCE_FILE, references_of
 from naevus.bundles.spec import ConformalSpec
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.sources import squares
@@ -34,18 +34,17 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.heldout import heldout_logits
 from naevus.inference.segmenter import Segmenter
+from naevus.runs.evidence import Shipped, diagnosing_entry
+from naevus.runs.manifest import training_data
+from naevus.runs.run import Run, select_pictures
 from naevus.taxonomy import ISIC2018
 from naevus.training.export import combination, join, stored
-from naevus.training.export.answers import Shipped, diagnosing_entry
 from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from naevus.training.export.members import open_member
 from naevus.training.export.pictures import pictures_of
-from naevus.training.export.provenance import training_data
 from naevus.training.job import Material
-from naevus.training.run import Run
-from naevus.training.selection import select_pictures
 from tests.finished_runs import SHARES, WEIGHTS_OF_CLASSES, finished_run
 
 if TYPE_CHECKING:

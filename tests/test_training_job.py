@@ -24,22 +24,14 @@ from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import cut
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import WEIGHTS, Run, select_pictures
 from naevus.taxonomy import ISIC2019
 from naevus.training import job as training_job
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
-from naevus.training.config import TrainConfig
-from naevus.training.job import (
-    WEIGHTS,
-    Material,
-    _make_learning,
-    export_fold,
-    prepare,
-    train_fold,
-)
+from naevus.training.job import Material, _make_learning, export_fold, prepare, train_fold
 from naevus.training.loop import Trainer, Watch
-from naevus.training.run import Run
-from naevus.training.selection import select_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

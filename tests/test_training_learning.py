@@ -16,10 +16,10 @@ from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import at_size
 from naevus.images.preprocess import cut
+from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018
 from naevus.training.batches import BatchMaker
 from naevus.training.classification import ClassificationLearning
-from naevus.training.config import TrainConfig
 from naevus.training.loop import Trainer, Watch
 from naevus.training.segmentation import SegmentationLearning
 

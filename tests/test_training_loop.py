@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from naevus.errors import RunError
-from naevus.training.config import OptimiserConfig, TrainConfig
+from naevus.runs.recipe import OptimiserConfig, TrainConfig
 from naevus.training.loop import Trainer, Watch, make_optimiser
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from naevus.errors import DataError
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.inference.copies import copies_for
-from naevus.training.config import load_config
+from naevus.runs.recipe import load_config
+from naevus.runs.run import select_pictures
 from naevus.training.job import Material, check_cached, prepare
 from naevus.training.masks import CropCounts, check_before
-from naevus.training.selection import select_pictures
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:

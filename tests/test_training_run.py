@@ -11,8 +11,8 @@ import pytest
 
 from naevus.datasets.folds import Folds
 from naevus.errors import NaevusError, RunError
-from naevus.training.config import TrainConfig
-from naevus.training.run import Run
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
 
 CONFIG = TrainConfig(task="classification")
 INPUTS: dict[str, Any] = {

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
+from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018
 from naevus.training.batches import order
 from naevus.training.classification import ClassificationLearning
-from naevus.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from naevus.datasets.cache import PixelStore

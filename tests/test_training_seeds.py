@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from naevus.runs.recipe import TrainConfig
 from naevus.training.augment import generator
 from naevus.training.batches import order
-from naevus.training.config import TrainConfig
 from naevus.training.export.join import Checked, Told, Wishes, export_runs
 from tests.finished_runs import finished_run
 

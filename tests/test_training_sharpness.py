@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from naevus.training.config import TrainConfig
+from naevus.runs.recipe import TrainConfig
 from naevus.training.loop import Trainer, Watch
 from naevus.training.sharpness import uphill
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from naevus.errors import ConfigError
-from naevus.training.config import Task, load_config
+from naevus.runs.recipe import Task, load_config
 from naevus.training.unused import once, refuse_unused, refuse_unused_by_all
 
 MASKS, COPIES = Path("masks"), (Path("copies"),)

@@ -21,12 +21,12 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.errors import ExtensionError
 
-from naevus.bundles import figures, spec
+from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
-from naevus.inference.table import Schema
 from naevus.io.formats import COLUMN_NAMES
+from naevus.runs.predictions import Schema
+from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018, TAXONOMIES
-from naevus.training.config import TrainConfig
 from naevus.types import FLAGS
 
 if TYPE_CHECKING:
@@ -96,9 +96,11 @@ def bundle() -> str:
     """List what may stand in ``bundle.json``, the whole first."""
     models = [
         model
-        for module in (spec, figures)
+        for module in (spec,)
         for value in reversed(vars(module).values())
-        if (model := _model(value)) and value.__module__ == module.__name__
+        if (model := _model(value))
+        and value.__module__ == module.__name__
+        and value is not spec.Section
     ]
     parts = []
     for model in models:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
     from naevus.evaluation.ablation import Ablation
+    from naevus.runs.recipe import TrainConfig
     from naevus.training.ablation.arms import Trained
     from naevus.training.ablation.plan import Plan
-    from naevus.training.config import TrainConfig
     from naevus.training.job import Material
 
 
@@ -57,7 +57,8 @@ def ablate(
       naevus ablate plan.toml ISIC2018 --out runs/ablations
       naevus ablate plan.toml ISIC2018 --arm crop --arm both --out runs/crops
     """
-    from naevus.cli.train import parse_setting, pictures_and_folds
+    from naevus.cli.train import pictures_and_folds
+    from naevus.runs.recipe import parse_setting
     from naevus.training.ablation.plan import load_plan, recipes
     from naevus.training.unused import once, refuse_unused_by_all
 
@@ -146,9 +147,9 @@ class _Workshop:
 
     def _train(self, name: str, config: TrainConfig) -> None:
         from naevus.cli.train import check_material, inputs_of, logged, train_folds
+        from naevus.runs.run import Run, held
         from naevus.training.ablation.arms import Trained
         from naevus.training.job import prepare
-        from naevus.training.run import Run, held
 
         material = self._material(config)
         if config.data.crop_mode != "full":

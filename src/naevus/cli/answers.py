@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.datasets.dataset import Dataset
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
 
 AllowMissing = Annotated[
     bool,
@@ -60,7 +60,7 @@ def open_run(folder: Path, *, allow_missing: bool) -> Run:
     Raises:
         RunError: There is none, or it is incomplete.
     """
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
 
     run = Run.open(folder, allow_missing=allow_missing)
     if allow_missing and run.finished():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
     from naevus.evaluation.intervals import Interval
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
 
 # Small enough for two slow processors, large enough to learn something.
 _COMMON: dict[str, Any] = {
@@ -137,8 +137,8 @@ def _audit(dataset: Dataset, out: Path) -> None:
 
 def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
     """Return the pictures to outline and the pictures to diagnose, whole groups of each."""
-    from naevus.training.config import load_config
-    from naevus.training.selection import select_pictures
+    from naevus.runs.recipe import load_config
+    from naevus.runs.run import select_pictures
 
     outlined, diagnosed = (
         _sample(select_pictures(dataset, load_config(None, task)), most, seed)
@@ -168,9 +168,9 @@ def _train(
 ) -> Run:
     from naevus.cli.train import check_material, inputs_of, logged, train_folds
     from naevus.datasets.folds import make_folds
-    from naevus.training.config import load_config
+    from naevus.runs.recipe import load_config
+    from naevus.runs.run import Run, held
     from naevus.training.job import Material
-    from naevus.training.run import Run, held
 
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_share=_TEST_SHARE)
     config = load_config(None, task, {**settings, "seed": seed})
@@ -251,7 +251,7 @@ def _scores(
     from naevus.evaluation.evaluate import classification_scores, scored
     from naevus.evaluation.segmentation import segmentation_scores
     from naevus.evaluation.tables import judged, with_truth
-    from naevus.inference.table import read_predictions
+    from naevus.runs.predictions import read_predictions
 
     outlined, diagnosed = segmentation.join(), classification.join()
     _, masks = segmentation_scores(outlined)
@@ -321,8 +321,8 @@ def _contact_sheet(dataset: Dataset, predictions: Path, path: Path) -> None:
     """Draw unseen pictures with true and predicted outlines and what was answered."""
     from naevus.images.maskfile import read_mask
     from naevus.images.read import read
-    from naevus.inference.table import read_predictions
     from naevus.reports.contact_sheet import Tile, contact_sheet
+    from naevus.runs.predictions import read_predictions
 
     answers = read_predictions(predictions / "predictions.parquet").set_index("image_id")
     tiles = []

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.evaluate import Scored
+    from naevus.runs.run import Run
     from naevus.taxonomy import Taxonomy
-    from naevus.training.run import Run
 
 
 def evaluate(
@@ -211,8 +211,8 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
 
 def _masks_of(run: Run) -> Mapping[str, Path | None]:
     """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
+    from naevus.runs.run import dataset_of
     from naevus.training.masks import masks_used
-    from naevus.training.selection import dataset_of
 
     if run.config.data.crop_mode == "full":
         return {}
@@ -240,7 +240,7 @@ def _of_predictions(
 ) -> dict[str, Scored]:
 
     from naevus.evaluation.tables import judged, with_truth
-    from naevus.inference.table import read_predictions
+    from naevus.runs.predictions import read_predictions
 
     path = folder / "predictions.parquet"
     joined = with_truth(

@@ -60,6 +60,6 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
         if data is not None or allow_missing:
             raise ConfigError("--data and --allow-missing are for a run", "leave them out")
         return Bundle.read(path).spec
-    from naevus.training.export.runcard import spec_of_run
+    from naevus.runs.manifest import spec_of_run
 
     return spec_of_run(open_run(path, allow_missing=allow_missing), data)

@@ -102,8 +102,8 @@ def predict(
     from naevus.datasets import sources as inputs
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
-    from naevus.inference.outfolder import OutFolder
     from naevus.io.parallel import cpu_count
+    from naevus.runs.predictions import OutFolder
 
     if part is not None and split is None:
         raise ConfigError("--part tells which part of a split", "name the split with --split")
@@ -175,7 +175,7 @@ def _import_meanwhile(*names: str) -> None:
 
 def _report(outcome: Outcome) -> None:
     if outcome.predicted == 1:
-        from naevus.inference.table import first_of
+        from naevus.runs.predictions import first_of
 
         console.print(str(first_of(outcome.table)))
         console.print()

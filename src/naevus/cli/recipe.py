@@ -26,6 +26,6 @@ def recipe(
       naevus recipe classification > my.toml
       naevus recipe segmentation --recipe recipes/segmentation.toml
     """
-    from naevus.training.config import load_config, to_toml
+    from naevus.runs.recipe import load_config, to_toml
 
     console.print(to_toml(load_config(path, task)), soft_wrap=True, end="")

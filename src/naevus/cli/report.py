@@ -89,7 +89,7 @@ def report(
 
 def _of_run(folder: Path, data: Path | None, *, allow_missing: bool) -> Results:
     from naevus.reports.trained import of_run
-    from naevus.training.selection import dataset_of
+    from naevus.runs.run import dataset_of
 
     run = open_run(folder, allow_missing=allow_missing)
     run.answers()  # refuses what is missing, where that is not allowed

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from naevus.evaluation.shortcuts import ShortcutScores
     from naevus.images.preprocess import Source
     from naevus.inference.hidden import Hiding
+    from naevus.runs.run import Run
     from naevus.taxonomy import Taxonomy
-    from naevus.training.run import Run
 
 _METADATA = "age, sex and site alone"
 _OWN = "the run's own answers"
@@ -57,7 +57,7 @@ def shortcuts(
       naevus shortcuts runs/cls --data ISIC2018 --json
     """
     from naevus.io.files import write_json
-    from naevus.training.selection import dataset_of
+    from naevus.runs.run import dataset_of
 
     opened = open_run(run, allow_missing=allow_missing)
     if opened.config.task != "classification":

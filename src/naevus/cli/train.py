@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
-    from naevus.training.config import TrainConfig
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
     from naevus.training.job import Material
-    from naevus.training.run import Run
 
 
 def train(
@@ -83,8 +82,8 @@ def train(
       naevus train segmentation ISIC2018 --recipe my.toml --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
     """
-    from naevus.training.config import load_config
-    from naevus.training.run import Run, held
+    from naevus.runs.recipe import load_config, parse_setting
+    from naevus.runs.run import Run, held
     from naevus.training.unused import once, refuse_unused
 
     overrides = once(
@@ -142,7 +141,7 @@ def pictures_and_folds(
         FoldsError: The folds are of other pictures.
     """
     from naevus.datasets.folds import Folds, make_folds
-    from naevus.training.selection import load_for, pictures_of_parts, select_pictures
+    from naevus.runs.run import load_for, pictures_of_parts, select_pictures
 
     loaded = load_for(data, config)
     for folder in (*copies, *([masks] if masks else ())):
@@ -222,17 +221,6 @@ def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:
         "copies": [str(folder.resolve()) for folder in material.copies],
         "warm_start": str(material.warm_start.folder.resolve()) if material.warm_start else None,
     }
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Return the name and value of a setting; values are TOML, bare words are strings."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {text}: has no value", "write NAME=VALUE")
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
 
 
 @contextmanager

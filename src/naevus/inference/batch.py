@@ -16,15 +16,22 @@ from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
-from naevus.inference.embeddings import embeddings_schema, write_embeddings
 from naevus.inference.given import Given
-from naevus.inference.outfolder import OutFolder, key_of
 from naevus.inference.plan import Plan, plan_of
 from naevus.inference.prediction import Prediction
 from naevus.inference.stages import Job
-from naevus.inference.table import join, read_rows, refused_in, write_part
 from naevus.io.files import lock
 from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.runs.predictions import (
+    OutFolder,
+    embeddings_schema,
+    join,
+    key_of,
+    read_rows,
+    refused_in,
+    write_embeddings,
+    write_part,
+)
 from naevus.taxonomy import TAXONOMIES
 from naevus.types import Refused
 
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from naevus.images.preprocess import Source
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
-    from naevus.inference.table import Schema
+    from naevus.runs.predictions import Schema
     from naevus.types import Decision, Only
 
 _LIMITS: Final = Limits()

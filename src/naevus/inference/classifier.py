@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.bundles.reference import references_of
+from naevus.bundles.ood import references_of
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.conformal import Conformal

@@ -14,7 +14,7 @@ from naevus.io.parallel import BATCH
 if TYPE_CHECKING:
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
-    from naevus.inference.table import Schema
+    from naevus.runs.predictions import Schema
     from naevus.types import Only
 
 
@@ -62,7 +62,7 @@ class Plan:
 
     def schema(self) -> Schema:
         """Return the table's schema."""
-        from naevus.inference.table import Schema  # noqa: PLC0415 (slow to import)
+        from naevus.runs.predictions import Schema  # noqa: PLC0415 (slow to import)
 
         loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
         conformal = None if self.classifier is None else self.classifier.conformal

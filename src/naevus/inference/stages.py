@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from naevus.images.read import Limits
     from naevus.inference.classifier import Answers
     from naevus.inference.given import Given
-    from naevus.inference.outfolder import OutFolder
     from naevus.inference.plan import Plan
     from naevus.io.parallel import Workers
+    from naevus.runs.predictions import OutFolder
 
 HEATED: Final = 384
 """The shorter side, in pixels, of a picture written with its heat; a smaller one as it is."""

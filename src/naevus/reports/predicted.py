@@ -11,11 +11,10 @@ from naevus import __version__
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.tables import judged, with_truth
 from naevus.inference.classifier import Classifier
-from naevus.inference.outfolder import SETTINGS, OutFolder
-from naevus.inference.table import read_predictions
 from naevus.io.files import sha256
 from naevus.io.formats import read_json, read_table
 from naevus.reports.results import Count, Results, flat, in_lines, records_of
+from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ import simplejpeg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.training.config import AugmentConfig
+    from naevus.runs.recipe import AugmentConfig
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 

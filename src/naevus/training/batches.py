@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from naevus.datasets.cache import PixelStore
-    from naevus.training.config import TrainConfig
+    from naevus.runs.recipe import TrainConfig
 
     Batch = tuple[Tensor, Tensor]
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from naevus.datasets.cache import PixelStore
+    from naevus.runs.recipe import TrainConfig
     from naevus.taxonomy import Taxonomy
-    from naevus.training.config import TrainConfig
     from naevus.training.loop import Metrics
 
 

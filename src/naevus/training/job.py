@@ -22,10 +22,11 @@ from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.heldout import heldout_logits, heldout_scores
 from naevus.inference.offset import cell_offset
 from naevus.io.files import atomic, sha256_of, write_text
+from naevus.runs.manifest import member_entry, task_entry
+from naevus.runs.run import WEIGHTS
 from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.classification import ClassificationLearning
-from naevus.training.export.entries import member_entry, task_entry
 from naevus.training.export.graph import export_onnx
 from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.dataset import Dataset
-    from naevus.training.config import TrainConfig
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
     from naevus.training.loop import Metrics
-    from naevus.training.run import Run
+
 
 _log = logging.getLogger(__name__)
-WEIGHTS = "weights.safetensors"
 _MEASURED = 200
 """Pictures that tell how far a network's activation maps lie beside what they show."""
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from naevus.runs.recipe import OptimiserConfig, TrainConfig
     from naevus.training.batches import BatchMaker
-    from naevus.training.config import OptimiserConfig, TrainConfig
 
 Metrics = dict[str, Any]
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from naevus.datasets.cache import PixelStore
     from naevus.datasets.dataset import Dataset
     from naevus.images.preprocess import Source
-    from naevus.training.config import TrainConfig
+    from naevus.runs.recipe import TrainConfig
 
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"
 

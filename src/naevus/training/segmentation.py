@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from naevus.datasets.cache import PixelStore
-    from naevus.training.config import TrainConfig
+    from naevus.runs.recipe import TrainConfig
     from naevus.training.loop import Metrics
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from naevus.errors import ConfigError
-from naevus.training.config import TrainConfig
+from naevus.runs.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

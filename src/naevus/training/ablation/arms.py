@@ -16,7 +16,7 @@ from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.inference.heldout import heldout_logits
 from naevus.io.files import atomic
-from naevus.training.run import read_heldout
+from naevus.runs.run import read_heldout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from naevus.datasets.cache import PixelStore
     from naevus.images.preprocess import Source
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
     from naevus.training.ablation.plan import Plan
-    from naevus.training.config import TrainConfig
-    from naevus.training.run import Run
     from naevus.types import ViewSet
 
 

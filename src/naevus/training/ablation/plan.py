@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from naevus.errors import ConfigError
-from naevus.training.config import Section, TrainConfig, load_config
+from naevus.runs.recipe import Section, TrainConfig, load_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from naevus.datasets.sources import squares
 from naevus.errors import RunError
-from naevus.training.export.answers import Shipped
+from naevus.runs.evidence import Shipped
+from naevus.runs.run import USUAL_PART
 from naevus.training.export.average import average, estimate_statistics
 from naevus.training.export.members import TrainedMember, open_member
 from naevus.training.export.pictures import pictures_of
-from naevus.training.selection import USUAL_PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from naevus.datasets.sources import Pictures
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
     from naevus.types import Task
 
 ESTIMATED = 512

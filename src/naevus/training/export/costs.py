@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 import pandas as pd
 
-from naevus.bundles.figures import Figure, PrecisionChoice, PrecisionCost, PrecisionRefusal
+from naevus.bundles.spec import Figure, PrecisionChoice, PrecisionCost, PrecisionRefusal
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.inference.engines.automatic import PATIENCE_S, passed_over

@@ -9,7 +9,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
 from naevus.evaluation.tables import left_out, refuse_left_out
 from naevus.inference.heldout import heldout_logits, heldout_scores
-from naevus.training.export.entries import stored_entry, task_entry
+from naevus.runs.manifest import stored_entry, task_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

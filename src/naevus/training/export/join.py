@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.bundle import check_place, write_bundle
-from naevus.bundles.reference import REFERENCE_FILE
+from naevus.bundles.ood import REFERENCE_FILE
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import squares
 from naevus.errors import RunError
 from naevus.inference.offset import cell_offset
-from naevus.training.export.answers import diagnosing_entry, outlining_entry
+from naevus.runs.evidence import diagnosing_entry, outlining_entry
+from naevus.runs.manifest import about, add, limits_of, stored_entry, task_entry
+from naevus.runs.run import dataset_of
 from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
 from naevus.training.export.combination import combine, judges
 from naevus.training.export.costs import choose, measured, variants
-from naevus.training.export.entries import stored_entry, task_entry
 from naevus.training.export.heldout import Measuring, Variant, heldout_answers
-from naevus.training.export.provenance import about, add, limits_of
 from naevus.training.export.reference import reference_entry
 from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.export.stored import StoredGraphs
-from naevus.training.selection import dataset_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.figures import PrecisionChoice
+    from naevus.bundles.spec import PrecisionChoice
+    from naevus.runs.run import Run
     from naevus.training.export.combination import Combination
     from naevus.training.export.members import TrainedMember
-    from naevus.training.run import Run
     from naevus.types import Precision, Task
 
 CHECKED, CALIBRATED = 200, 300

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naevus.errors import RunError
+from naevus.runs.run import WEIGHTS, read_heldout
 from naevus.training.checkpoint import load_network
-from naevus.training.job import WEIGHTS
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.run import read_heldout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from naevus.training.config import TrainConfig
-    from naevus.training.run import Run
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
 
 
 @dataclass(frozen=True)

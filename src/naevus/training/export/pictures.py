@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.sources import DecodedPictures
 from naevus.errors import DataError
+from naevus.runs.run import dataset_of
 from naevus.training.job import Material, learning_of
-from naevus.training.selection import dataset_of
 
 if TYPE_CHECKING:
-    from naevus.training.run import Run
+    from naevus.runs.run import Run
 
 
 def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from naevus.bundles.reference import REFERENCE_FILE, write_references
+from naevus.bundles.ood import REFERENCE_FILE, write_references
 from naevus.errors import ConfigError, DataError
 from naevus.inference.reference import fit_reference
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
+
 REFERENCE_FILE = "reference.npz"
 """What bundles call the file; ``classifier.reference`` names it."""
 LARGEST = 8 * 1024**2

@@ -6,17 +6,88 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus import __version__
-from naevus.bundles.spec import TrainingData
-from naevus.errors import PictureError
+from naevus.bundles.bundle import Bundle
+from naevus.bundles.spec import BundleSpec, TrainingData
+from naevus.errors import PictureError, RunError
 from naevus.images.read import probe
-from naevus.training.selection import USUAL_PART
+from naevus.runs.evidence import Shipped, diagnosing_entry, outlining_entry
+from naevus.runs.run import USUAL_PART, dataset_of
+from naevus.taxonomy import known_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from naevus.datasets.dataset import Dataset
-    from naevus.training.run import Run
-    from naevus.types import Task
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
+    from naevus.training.export.members import TrainedMember
+    from naevus.types import Precision, Task
+
+
+# What ``bundle.json`` says of trained networks, whoever writes it.
+
+
+def member_entry(
+    config: TrainConfig, file: str, folds: Sequence[int], **more: Any
+) -> dict[str, Any]:
+    """Return the entry of one network.
+
+    Args:
+        config: Its recipe.
+        file: Its graph in the bundle.
+        folds: The folds it did not train on.
+        more: Precision; of a classifier its weights, its shares and the offset of its maps.
+    """
+    return {
+        "file": file,
+        "folds": tuple(folds),
+        "architecture": config.architecture,
+        "input_size": config.input_size,
+        **more,
+    }
+
+
+def stored_entry(
+    member: TrainedMember, file: str, precision: Precision, **measured: Any
+) -> dict[str, Any]:
+    """Return the entry of a trained member whose numbers are stored so.
+
+    Args:
+        member: The network.
+        file: Its graph in the bundle.
+        precision: How the graph's numbers are stored.
+        measured: What was measured on its graph in 32 bits.
+    """
+    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
+    return member_entry(
+        member.config, file, member.folds, precision=precision, **trained, **measured
+    )
+
+
+def task_entry(
+    config: TrainConfig, members: Sequence[dict[str, Any]], codes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the entry of a task: its name in ``bundle.json``, and its members in their form.
+
+    Args:
+        config: The recipe of one of the members; all see pictures alike.
+        members: Their entries.
+        codes: A classifier's classes in the order of its logits.
+    """
+    data = config.data
+    if config.task == "segmentation":
+        return {"segmenter": {"members": members, "colour_constancy": data.colour_constancy}}
+    return {
+        "classifier": {
+            "members": members,
+            "taxonomy": known_taxonomy(codes),
+            "classes": codes,
+            "crop_mode": data.crop_mode,
+            "crop_margin": data.crop_margin,
+            "colour_constancy": data.colour_constancy,
+        }
+    }
+
 
 SQUARE = (
     "The {task} pictures looked at were all square, as centre squares are; no truth of other "
@@ -146,3 +217,46 @@ def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:
         ):
             said.setdefault(f"{run.config.task} {what}", set()).add(value)
     return {"naevus": __version__, **{name: ", ".join(sorted(each)) for name, each in said.items()}}
+
+
+# What a bundle of a run's finished folds would say, without any being exported.
+
+LOOKED_AT = 200
+"""Pictures whose format is looked at."""
+
+
+def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
+    """Return the specification of all finished folds as one ensemble, with its figures.
+
+    Args:
+        run: The run.
+        data: The data set, where it is not where the run found it; where it is nowhere, there are
+            no subgroups.
+
+    Raises:
+        RunError: No fold is finished.
+        BundleError: A fold's bundle is damaged.
+        DataError: ``data`` is another data set.
+    """
+    folds = run.finished()
+    if not folds:
+        raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
+    task = run.config.task
+    part = "segmenter" if task == "segmentation" else "classifier"
+    specs = [getattr(Bundle.read(run.bundle_folder(fold)).spec, part) for fold in folds]
+    members = [
+        member.model_dump() | {"file": f"fold-{fold}.onnx"}
+        for fold, spec in zip(folds, specs, strict=True)
+        for member in spec.members
+    ]
+    says: dict[str, Any] = about([run])
+    says[part] = specs[0].model_dump() | {"members": members}
+    dataset = dataset_of(run, data)
+    if task == "segmentation":
+        add(says, outlining_entry([run]))
+    else:
+        origins = tuple(f"{run.folder.name} fold {fold}" for fold in folds)
+        add(says, diagnosing_entry([run], Shipped(origins, (tuple(folds),)), dataset))
+    looked_at = run.answers()["image_id"].tolist()[:LOOKED_AT]
+    add(says, limits_of(task, dataset, looked_at))
+    return BundleSpec.model_validate(says)

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Return the name and value of a setting; values are TOML, bare words are strings."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: has no value", "write NAME=VALUE")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
 Task = Literal["segmentation", "classification"]
 _REMEDY = "see `naevus recipe` for all settings"
 

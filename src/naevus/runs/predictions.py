@@ -1,0 +1,556 @@
+"""The folder results go to: whose it is, what is done already, what was refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from naevus.datasets.sources import mask_file
+from naevus.errors import NaevusError, RunError
+from naevus.inference.engines.automatic import Choice
+from naevus.inference.engines.engine import Precision
+from naevus.inference.prediction import Prediction
+from naevus.io.files import atomic, flush, flush_together, sha256_of, sweep, write_json, write_list
+from naevus.io.formats import read_json, read_parquet
+from naevus.types import EngineName, Refused, explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from naevus.images.preprocess import Source
+    from naevus.images.read import Limits
+
+
+# The table of predictions: one schema, written in parts, joined at the end.
+
+ABOUT = b"naevus"
+"""Under which name a table's metadata says what it was made with."""
+_REFUSED = b"naevus.refused"
+_SIZES = b"naevus.sizes"
+_ROW_GROUP = 8192
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of ``predictions.parquet``.
+
+    ``image_id, path``; ``height, width`` of the picture; ``p_<code>``: natural probabilities;
+    ``b_<code>``: balanced ones; ``decision_probable, decision_balanced``: the codes of their
+    maxima; ``prediction_set``: the classes that cannot be ruled out; ``members``: natural
+    probabilities, member by member, in the order of the metadata's list; ``doubt``: one minus the
+    greatest natural probability; ``spread``: how far members and views are apart;
+    ``unlikeness``: how unlike the training pictures, above 1 where flagged; ``flags``;
+    ``mask_share``: share of the picture; ``crop_mode``: what the classifier really saw;
+    ``bundles``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
+    probabilities and what follows from them is null.
+
+    Args:
+        classes: Codes in order; none without a classifier.
+        bundles: SHA-256 of the bundles.
+        about: What the file's metadata says under ``naevus``, as JSON: settings and members.
+    """
+
+    classes: tuple[str, ...]
+    bundles: tuple[str, ...]
+    about: dict[str, Any]
+
+    def arrow(self) -> pa.Schema:
+        """Return the schema for Arrow, with its metadata."""
+        numbers = [f"{kind}_{code}" for kind in "pb" for code in self.classes]
+        fields = [
+            ("image_id", pa.string()),
+            ("path", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            *((name, pa.float64()) for name in numbers),
+            ("decision_probable", pa.string()),
+            ("decision_balanced", pa.string()),
+            ("prediction_set", pa.list_(pa.string())),
+            ("members", pa.list_(pa.list_(pa.float32()))),
+            ("doubt", pa.float64()),
+            ("spread", pa.float64()),
+            ("unlikeness", pa.float64()),
+            ("flags", pa.list_(pa.string())),
+            ("mask_share", pa.float64()),
+            ("crop_mode", pa.string()),
+            ("bundles", pa.string()),
+        ]
+        about = json.dumps(self.about, sort_keys=True)
+        return pa.schema(fields, metadata={ABOUT: about.encode()})
+
+    def values(self, said: Prediction) -> dict[str, Any]:
+        """Return a prediction's values by column."""
+        values: dict[str, Any] = {
+            "image_id": said.image_id,
+            "path": str(said.picture),
+            "height": said.height,
+            "width": said.width,
+            "decision_probable": said.diagnosis,
+            "decision_balanced": said.balanced_diagnosis,
+            "prediction_set": said.prediction_set,
+            "members": None if said.members is None else said.members.tolist(),
+            "doubt": said.doubt,
+            "spread": said.spread,
+            "unlikeness": said.unlikeness,
+            "flags": list(said.flags),
+            "mask_share": said.mask_share,
+            "crop_mode": said.crop_mode,
+            "bundles": ",".join(self.bundles),
+        }
+        values |= {f"p_{code}": share for code, share in said.probabilities.items()}
+        return values | {f"b_{code}": share for code, share in said.balanced_probabilities.items()}
+
+
+def write_part(
+    path: Path,
+    schema: Schema,
+    rows: Sequence[Prediction],
+    refused: Sequence[Refused],
+    sizes: Mapping[str, Sequence[int]],
+) -> None:
+    """Write the rows of one batch, and in the file's metadata what was refused.
+
+    Args:
+        path: Where to.
+        schema: The rows' columns.
+        rows: What was predicted.
+        refused: What was refused.
+        sizes: The bytes of the files that were written of each picture.
+
+    Raises:
+        NaevusError: The disk is full or the folder cannot be written.
+    """
+    table = pa.Table.from_pylist([schema.values(row) for row in rows], schema.arrow())
+    noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
+    write_whole(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
+
+
+def write_whole(path: Path, table: pa.Table) -> None:
+    """Write a table atomically, so that `read_rows` tells damage, and it survives a power cut."""
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+        flush(temporary)
+
+
+class Part(NamedTuple):
+    """What is told by a batch's file that is whole.
+
+    Attributes:
+        predicted: The ids of its predicted pictures.
+        refused: What was refused.
+        sizes: The bytes of the files that were written of each picture.
+    """
+
+    predicted: list[str]
+    refused: list[Refused]
+    sizes: dict[str, list[int]]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all its pictures, sorted."""
+        return sorted([*self.predicted, *(refused.image_id for refused in self.refused)])
+
+
+def read_part(path: Path) -> Part | None:
+    """Read all of a batch's file; None where it is absent or damaged in any way."""
+    try:
+        table = read_rows(path)
+        noted = table.schema.metadata
+        refused = [Refused(*values) for values in json.loads(noted[_REFUSED])]
+        return Part(table.column("image_id").to_pylist(), refused, json.loads(noted[_SIZES]))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def refused_in(path: Path) -> list[Refused]:
+    """Return what was refused in a batch's file that is whole; its rows are not read."""
+    return [Refused(*values) for values in json.loads(pq.read_schema(path).metadata[_REFUSED])]
+
+
+def ids_of_table(path: Path) -> list[str] | None:
+    """Read all of a table; return its ids, or None where it is absent or damaged."""
+    try:
+        ids: list[str] = read_rows(path).column("image_id").to_pylist()
+    except (pa.ArrowException, OSError, KeyError):
+        return None
+    return ids
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file of ours; unlike ``pq.read_table`` this imports no more of Arrow."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a table of predictions, as pandas has it.
+
+    Raises:
+        RunError: It is absent or damaged.
+    """
+    kinds = ("p", "b", "height", "width", "mask", "spread", "unlikeness")
+    return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
+
+
+def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
+    """Join parts of one schema into one file, a few thousand rows in memory at a time.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        NaevusError: The disk is full or the folder cannot be written.
+    """
+    rows = 0
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow) as writer:
+        for table in _groups(parts):
+            writer.write_table(table.cast(arrow))
+            rows += table.num_rows
+    return rows
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return the settings and members that a table of predictions was made with.
+
+    Raises:
+        NaevusError: The file is no such table.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _no_table(path) from error
+    if ABOUT not in metadata:
+        raise _no_table(path)
+    try:
+        told = json.loads(metadata[ABOUT])
+        return {**told, "classes": [str(code) for code in told["classes"]]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _no_table(path) from error
+
+
+def first_of(path: Path) -> Prediction:
+    """Return the first prediction of a table, without mask, heat map and embedding.
+
+    Raises:
+        NaevusError: The file is no such table, or holds no prediction.
+    """
+    told = about(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = next(file.iter_batches(batch_size=1), None)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_table(path) from error
+    if rows is None or not rows.num_rows:
+        raise NaevusError(f"{path}: holds no prediction")
+    (row,) = rows.to_pylist()
+    within = row["prediction_set"]
+    return Prediction(
+        row["image_id"],
+        Path(row["path"]),
+        row["height"],
+        row["width"],
+        mask_share=row["mask_share"],
+        crop_mode=row["crop_mode"],
+        probabilities={code: row[f"p_{code}"] for code in told["classes"]},
+        balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
+        spread=row["spread"],
+        unlikeness=row["unlikeness"],
+        prediction_set=None if within is None else tuple(within),
+        level=told["level"],
+        flags=explained(row["flags"]),
+        taxonomy=told["taxonomy"],
+    )
+
+
+def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(read_rows(part).replace_schema_metadata())
+        if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _no_table(path: Path) -> NaevusError:
+    return NaevusError(f"{path}: no table of predictions", "name one that `naevus predict` wrote")
+
+
+# The table of embeddings: what a network makes of a picture before it decides.
+
+
+def embeddings_schema(about: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns of ``embeddings.parquet``: ``image_id``, and ``embedding`` in 16 bits.
+
+    Args:
+        about: What the file's metadata says under ``naevus``.
+    """
+    fields = [("image_id", pa.string()), ("embedding", pa.list_(pa.float16()))]
+    return pa.schema(fields, metadata={ABOUT: json.dumps(about, sort_keys=True).encode()})
+
+
+def write_embeddings(path: Path, schema: pa.Schema, rows: Sequence[Prediction]) -> None:
+    """Write the embeddings of one batch.
+
+    Raises:
+        NaevusError: The disk is full or the folder cannot be written.
+    """
+    features = [None if row.embedding is None else row.embedding.astype(np.float16) for row in rows]
+    columns = [
+        pa.array([row.image_id for row in rows], schema.field("image_id").type),
+        pa.array(features, schema.field("embedding").type),
+    ]
+    write_whole(path, pa.table(columns, schema=schema))
+
+
+SETTINGS: Final = "predict.json"
+"""What the folder's results were made with; only a job with the same settings may add to them."""
+
+
+@dataclass(frozen=True)
+class OutFolder:
+    """Paths below the folder ``root``."""
+
+    root: Path
+
+    @property
+    def table(self) -> Path:
+        """The table of predictions."""
+        return self.root / "predictions.parquet"
+
+    @property
+    def submission(self) -> Path:
+        """The submission to Task 3."""
+        return self.root / "submission.csv"
+
+    @property
+    def refused(self) -> Path:
+        """The list of unusable pictures."""
+        return self.root / "refused.csv"
+
+    @property
+    def masks(self) -> Path:
+        """The folder of masks."""
+        return self.root / "masks"
+
+    @property
+    def crops(self) -> Path:
+        """The folder of crops."""
+        return self.root / "crops"
+
+    @property
+    def heatmaps(self) -> Path:
+        """The folder of pictures with their heat maps."""
+        return self.root / "heatmaps"
+
+    @property
+    def embeddings(self) -> Path:
+        """The table of embeddings."""
+        return self.root / "embeddings.parquet"
+
+    @property
+    def lock(self) -> Path:
+        """What only one process may hold."""
+        return self.root / ".lock"
+
+    def mask(self, image_id: str) -> Path:
+        """Return where a picture's mask goes."""
+        return mask_file(self.masks, image_id)
+
+    def crop(self, image_id: str) -> Path:
+        """Return where a picture's crop goes."""
+        return self.crops / f"{image_id}.png"
+
+    def heatmap(self, image_id: str) -> Path:
+        """Return where a picture's heat map goes."""
+        return self.heatmaps / f"{image_id}.png"
+
+    def part(self, key: str) -> Path:
+        """Return where a batch's rows go."""
+        return self.root / ".parts" / f"{key}.parquet"
+
+    def embeddings_part(self, key: str) -> Path:
+        """Return where a batch's embeddings go; they are written before its rows."""
+        return self.root / ".parts" / "embeddings" / f"{key}.parquet"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            NaevusError: It cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NaevusError(
+                f"{self.root}: cannot be made ({error.strerror})", "choose another --out"
+            ) from error
+
+    def claim(self, settings: dict[str, Any]) -> None:
+        """Say what this folder's results are made with; call it with the lock held.
+
+        Raises:
+            NaevusError: The folder holds something else, or results of other settings.
+        """
+        path = self.root / SETTINGS
+        if not path.exists():
+            others = [entry.name for entry in self.root.iterdir() if entry != self.lock]
+            if others:
+                raise NaevusError(
+                    f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT
+                )
+            write_json(path, settings)
+            return
+        before = read_json(path, _ANOTHER_OUT)
+        if before != json.loads(json.dumps(settings)):
+            differing = [name for name in settings if before.get(name) != settings[name]]
+            raise NaevusError(
+                f"{self.root} holds predictions made with other settings "
+                f"({', '.join(differing) or 'of another version'})",
+                _ANOTHER_OUT,
+            )
+
+    def choice(self) -> Choice | None:
+        """Return how the networks of an earlier job are run, which goes on here; None: of none."""
+        try:
+            settings = json.loads((self.root / SETTINGS).read_bytes())
+            parts = [settings[name] for name in ("segmenter", "classifier")]
+            (engine,) = {part["engine"] for part in parts if part}
+            (limit,) = {part["instructions"] for part in parts if part}
+            one, other = (_precision(part["precision"] if part else "f32") for part in parts)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # `claim` tells what is wrong with it
+        known = engine in get_args(EngineName)
+        return Choice(engine, one, other, limit, "as the job began") if known else None
+
+    def sweep(self) -> None:
+        """Remove what a killed job left half-written; call it with the lock held."""
+        parts = self.part("").parent
+        for folder in (
+            self.root,
+            self.masks,
+            self.crops,
+            self.heatmaps,
+            parts,
+            parts / "embeddings",
+        ):
+            sweep(folder)
+
+    def is_done(
+        self,
+        key: str,
+        ids: Sequence[str],
+        places: Sequence[Callable[[str], Path]] = (),
+        *,
+        embeddings: bool = False,
+    ) -> bool:
+        """Tell whether a batch's rows are there and whole, and what else is wanted of it.
+
+        Args:
+            key: Of the batch.
+            ids: Of its pictures.
+            places: Where the pictures that are wanted of each of its predicted pictures go. They
+                must have the sizes that were noted with the rows.
+            embeddings: Whether embeddings are wanted.
+        """
+        part = read_part(self.part(key))
+        if part is None or part.ids != sorted(ids):
+            return False
+        if embeddings and ids_of_table(self.embeddings_part(key)) != part.predicted:
+            return False
+        return all(
+            part.sizes.get(name) == [_size(place(name)) for place in places]
+            for name in part.predicted
+        )
+
+    def settle(
+        self, ids: Sequence[str], places: Sequence[Callable[[str], Path]]
+    ) -> dict[str, list[int]]:
+        """Have the disk keep the pictures made of a batch, before its rows tell that it is done.
+
+        Args:
+            ids: Of its predicted pictures.
+            places: Where the pictures that were made of each go.
+
+        Returns:
+            Their sizes in bytes, in the order of the places.
+        """
+        made = {name: [place(name) for place in places] for name in ids}
+        flush_together([path for paths in made.values() for path in paths])
+        return {name: [path.stat().st_size for path in paths] for name, paths in made.items()}
+
+    def forget(self, image_id: str) -> None:
+        """Take away the pictures that an earlier job made of one that is refused now."""
+        for place in (self.mask, self.crop, self.heatmap):
+            place(image_id).unlink(missing_ok=True)
+
+    def stale_parts(self, keys: Sequence[str]) -> list[Path]:
+        """Return parts of other batches than these."""
+        current = {self.part(key) for key in keys}
+        return sorted(set(self.part("").parent.glob("*.parquet")) - current)
+
+    def remove(self, stale: Sequence[Path]) -> None:
+        """Take parts away, with their embeddings."""
+        for part in stale:
+            self.embeddings_part(part.stem).unlink(missing_ok=True)
+            part.unlink()
+
+    def check_covered(self, stale: Sequence[Path], sources: Sequence[Source]) -> None:
+        """Refuse to go on where results of pictures lie that are not asked for now.
+
+        Raises:
+            NaevusError: There are such pictures; table and folder of masks would disagree.
+        """
+        if not stale:
+            return
+        asked = {source.image_id for source in sources}
+        for part in stale:
+            found = read_part(part)
+            others = set() if found is None else set(found.ids) - asked
+            if others:
+                raise NaevusError(
+                    f"{self.root} holds predictions of other pictures, such as {min(others)}",
+                    _ANOTHER_OUT,
+                )
+
+    def write_refused(self, refused: Sequence[Refused]) -> None:
+        """Write the list of unusable pictures, or take an old one away where there are none."""
+        write_list(self.refused, Refused._fields, refused)
+
+
+def _precision(name: str) -> Precision:
+    if name not in get_args(Precision):
+        raise ValueError(name)
+    return cast("Precision", name)
+
+
+def key_of(piece: Sequence[Source], limits: Limits) -> str:
+    """Return a name for a batch that changes when a picture or a file's size or time does."""
+    parts = [repr(limits.settings())]
+    for source in piece:
+        try:
+            status = source.path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "absent"
+        parts += [source.image_id, str(source.path), state]
+    return sha256_of(*parts)[:32]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+_ANOTHER_OUT = "choose another --out, or delete this folder"
