@@ -16,8 +16,7 @@ from inference_peers import Script, channels_last, eager, onnxruntime
 from naevus.images.preprocess import LEAST, Form, arrange, decoding_side, look
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
-from naevus.inference.networks import open_networks
-from naevus.inference.predictor import Predictor
+from naevus.inference.predictor import Predictor, open_networks
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.training.memory import kept_memory
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from inference_peers import Network
     from naevus.bundles.bundle import Bundle
     from naevus.inference.engines import Precision
-    from naevus.inference.networks import Networks
+    from naevus.inference.predictor import Networks
 
     Way = Callable[[Sequence[Path]], object]
 

@@ -55,8 +55,7 @@ from naevus.evaluation.ood import (
     shrunk_precision,
 )
 from naevus.images.preprocess import cut_for, stacked
-from naevus.inference.networks import open_networks
-from naevus.inference.predictor import Predictor
+from naevus.inference.predictor import Predictor, open_networks
 from naevus.io.files import sha256_of
 from naevus.io.parallel import batches
 from other_pictures import SYNTHETIC, other_pictures
@@ -68,7 +67,7 @@ if TYPE_CHECKING:
 
     from naevus.images.preprocess import Picture
     from naevus.inference.engines import Outputs
-    from naevus.inference.networks import Networks
+    from naevus.inference.predictor import Networks
 
     Floats = NDArray[np.float64]
     Score = Callable[["Seen"], Floats]

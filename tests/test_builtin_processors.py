@@ -13,7 +13,7 @@ from PIL import Image
 
 from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.inference.engines import instructions
-from naevus.inference.engines.cache import SWITCH
+from naevus.inference.engines.openvino import SWITCH
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from naevus.images.geometry import (
-    VIEW_SETS,
     VIEWS,
     Box,
     box_of,
@@ -24,6 +23,7 @@ from naevus.images.geometry import (
     view,
     view_batch,
 )
+from naevus.inference.tta import VIEW_SETS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

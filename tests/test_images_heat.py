@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from naevus.images.geometry import Box
-from naevus.images.heat import Activation, glowing, heat_over
+from naevus.inference.cam import Activation, glowing, heat_over
 
 CORNER = np.array([[0, 0], [0, 3]], np.float32)
 

@@ -15,9 +15,9 @@ from naevus.bundles.sample import distance, read_sample, sample_views
 from naevus.errors import BundleError, ConfigError
 from naevus.inference.engines import automatic, instructions, trial
 from naevus.inference.engines.automatic import Choice, choose, decide, told
-from naevus.inference.engines.cache import SWITCH
+from naevus.inference.engines.openvino import SWITCH
 from naevus.inference.engines.trial import TIMEOUT, Judged, Result, Way
-from naevus.inference.networks import open_networks
+from naevus.inference.predictor import open_networks
 from tests.onnx_graphs import classification_bundle, sampled, segmentation_bundle, whole_bundle
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def test_wrong_answers_are_told_even_where_nothing_is_tried(
     other = sampled(segmentation_bundle(tmp_path / "other", seeds=(1,)), tmp_path / "wrong")
     right = automatic.judged_of(other)[0]
     monkeypatch.setattr(
-        "naevus.inference.networks.judged_of",
+        "naevus.inference.predictor.judged_of",
         lambda _: [right._replace(tolerances={"f32": 1e-12})],
     )
     with pytest.raises(ConfigError, match="wrong answers"):

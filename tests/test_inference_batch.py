@@ -16,20 +16,20 @@ import pytest
 from naevus.datasets.sources import find_pictures, kept_ids, pictures_of_split, unique
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
-from naevus.images.heat import glowing
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import draw_outline
 from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
 from naevus.inference import batch
-from naevus.inference.batch import predict
+from naevus.inference.batch import first_of, predict
+from naevus.inference.cam import glowing
 from naevus.inference.classifier import Classifier
+from naevus.inference.pipeline import OUTLINE
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
-from naevus.inference.stages import OUTLINE
 from naevus.io import files, parallel
 from naevus.runs import predictions
-from naevus.runs.predictions import about, first_of
+from naevus.runs.predictions import about
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.test_inference_classifier import CONFORMAL

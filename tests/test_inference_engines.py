@@ -17,7 +17,7 @@ from naevus.inference.engines import (
     streams_for,
 )
 from naevus.inference.engines import onnxruntime as ort
-from naevus.inference.engines.cache import SWITCH, CompiledCache
+from naevus.inference.engines.openvino import SWITCH, CompiledCache
 from tests.onnx_graphs import write_classifier, write_segmenter
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, cache: Path
 def test_the_cache_lets_go_of_what_was_used_longest_ago(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("naevus.inference.engines.cache.LIMIT", 3 * (32 + 10))
+    monkeypatch.setattr("naevus.inference.engines.openvino.LIMIT", 3 * (32 + 10))
     cache = CompiledCache(tmp_path / "cache")
     for number, key in enumerate("abc"):
         cache.store(key, bytes(10))

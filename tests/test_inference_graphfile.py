@@ -50,7 +50,7 @@ def test_weights_in_another_file_are_refused_though_they_are_there(
 def test_the_cache_is_not_asked_about_such_a_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from naevus.inference.engines.cache import CompiledCache
+    from naevus.inference.engines.openvino import CompiledCache
 
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     onnx.save(onnx.load(graph), graph, save_as_external_data=True, location="w", size_threshold=0)

@@ -7,8 +7,8 @@ import pytest
 
 from naevus.images.geometry import Box, resize
 from naevus.images.preprocess import Form, arrange
+from naevus.inference.cam import heat_map, side_for
 from naevus.inference.classifier import Classifier
-from naevus.inference.heat import heat_map, side_for
 from naevus.taxonomy import ISIC2018
 from tests.onnx_graphs import classification_bundle
 

@@ -10,7 +10,7 @@ from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
-from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.inference.segmenter import Segmenter
 from tests.onnx_graphs import classification_bundle, segmentation_bundle
 

@@ -23,8 +23,8 @@ from naevus.errors import BundleError, ConfigError, DataError, NaevusError, Pict
 from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
-from naevus.inference.networks import open_networks
 from naevus.inference.prediction import NOTICE, Prediction
+from naevus.inference.predictor import open_networks
 from naevus.types import FLAGS, Refused
 from tests.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
 from tests.test_inference_classifier import CONFORMAL

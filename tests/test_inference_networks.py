@@ -10,7 +10,7 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import candidates
 from naevus.inference.engines.trial import Way
-from naevus.inference.networks import open_networks
+from naevus.inference.predictor import open_networks
 from tests.onnx_graphs import classification_bundle, sampled
 
 if TYPE_CHECKING:

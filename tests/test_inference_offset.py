@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from naevus.inference import offset
-from naevus.inference.offset import cell_offset
+from naevus.inference import cam
+from naevus.inference.cam import cell_offset
 from tests.onnx_graphs import write_classifier, write_displaced, write_explained
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def test_unlike_maps_do_not_tell(seed: int, monkeypatch: pytest.MonkeyPatch) -> 
             maps = chance.normal(size=(len(pixels), 2, 5, 5)).astype(np.float32)
             return {"logits": maps.mean((2, 3)), "cam": maps}
 
-    monkeypatch.setattr(offset, "open_engine", lambda _graph: Random())
+    monkeypatch.setattr(cam, "open_engine", lambda _graph: Random())
     assert cell_offset(Path("any"), photographs(SIZE)) == (0, 0)
 
 

@@ -10,7 +10,7 @@ from naevus.bundles.spec import ClassifierMember
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images import preprocess
-from naevus.images.geometry import VIEW_SETS, box_of, resize, unview_batch, view
+from naevus.images.geometry import box_of, resize, unview_batch, view
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.preprocess import LEAST, cut_for, decoding_side, look
 from naevus.images.read import Limits, read, read_with_header, write_png
@@ -18,6 +18,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
+from naevus.inference.tta import VIEW_SETS
 from naevus.types import ViewSet
 from tests.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
 

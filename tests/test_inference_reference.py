@@ -15,12 +15,13 @@ from naevus.bundles.ood import REFERENCE_FILE, write_references
 from naevus.errors import BundleError, ConfigError, DataError, PictureError
 from naevus.evaluation.ood import LIMIT, Reference
 from naevus.images.geometry import resize
+from naevus.inference.batch import first_of
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
+from naevus.inference.pipeline import outlier_flags
 from naevus.inference.predictor import Predictor
 from naevus.inference.reference import features_of, fit_reference
-from naevus.inference.stages import outlier_flags
-from naevus.runs.predictions import Schema, first_of, write_part
+from naevus.runs.predictions import Schema, write_part
 from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, write_classifier
 

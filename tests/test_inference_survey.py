@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 from naevus.cli.engines import engines
 from naevus.errors import ConfigError
 from naevus.inference.engines import (
+    DEFAULT,
     EngineName,
     OnnxRuntimeEngine,
     OpenVINOEngine,
     automatic,
     open_engine,
+    survey,
 )
 from naevus.inference.engines.automatic import judged_of
-from naevus.inference.engines.survey import DEFAULT, survey
 from naevus.inference.engines.trial import Result, Way
 from tests.onnx_graphs import write_classifier
 
@@ -41,7 +42,7 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
 
 def test_what_bf16_would_bring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for computes, told in ((("f32", "bf16"), "measured to bear"), (("f32",), "no instructions")):
-        monkeypatch.setattr("naevus.inference.engines.survey.precisions", lambda it=computes: it)
+        monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)
         found = survey()[0]
         assert found.precisions == computes
         assert told in found.why

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from naevus.cli.main import app
 from naevus.errors import DataError, NaevusError, RunError
+from naevus.inference.batch import first_of
 from naevus.io.formats import read_csv, read_json, read_parquet
-from naevus.runs.predictions import about, first_of
+from naevus.runs.predictions import about
 from naevus.runs.run import Run, held, read_heldout
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from naevus.evaluation.comparison import compare
 from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import Source, cut
 from naevus.images.read import read, write_png
-from naevus.inference.heldout import heldout_logits
+from naevus.inference.out_of_fold import heldout_logits
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import Run
 from naevus.training.ablation.arms import side_of_crops, with_detail

@@ -32,7 +32,7 @@ from naevus.images.preprocess import Form, Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
-from naevus.inference.heldout import heldout_logits
+from naevus.inference.out_of_fold import heldout_logits
 from naevus.inference.segmenter import Segmenter
 from naevus.runs.evidence import Shipped, diagnosing_entry
 from naevus.runs.manifest import training_data

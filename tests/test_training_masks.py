@@ -19,7 +19,7 @@ from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
-from naevus.inference.copies import copies_for
+from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_config
 from naevus.runs.run import select_pictures
 from naevus.training.job import Material, check_cached, prepare

@@ -37,7 +37,7 @@ def engines(
 
     from naevus.bundles.bundle import Bundle, builtin
     from naevus.inference.engines import automatic, instructions
-    from naevus.inference.engines.cache import CompiledCache
+    from naevus.inference.engines.openvino import CompiledCache
 
     # Tried before the survey imports OpenVINO: which instructions it may use is then settled.
     bundle = Bundle.read(builtin())
@@ -60,7 +60,7 @@ def engines(
 
 
 def _engines(table: Table) -> Table:
-    from naevus.inference.engines.survey import survey
+    from naevus.inference.engines import survey
 
     for name in ("engine", "version", "devices", "precisions", "chosen", "why"):
         table.add_column(name)

@@ -184,8 +184,7 @@ def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
 
     from naevus.bundles.bundle import Bundle
     from naevus.datasets.sources import find_pictures
-    from naevus.inference.copies import copies_for
-    from naevus.inference.heldout import heldout_logits
+    from naevus.inference.out_of_fold import copies_for, heldout_logits
 
     masks = _masks_of(run)
     copies = find_pictures([pictures])

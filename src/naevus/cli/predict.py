@@ -101,7 +101,7 @@ def predict(
     from naevus.bundles.bundle import builtin, find_bundles
     from naevus.datasets import sources as inputs
     from naevus.inference.engines import streams_for
-    from naevus.inference.networks import open_networks
+    from naevus.inference.predictor import open_networks
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import OutFolder
 
@@ -175,7 +175,7 @@ def _import_meanwhile(*names: str) -> None:
 
 def _report(outcome: Outcome) -> None:
     if outcome.predicted == 1:
-        from naevus.runs.predictions import first_of
+        from naevus.inference.batch import first_of
 
         console.print(str(first_of(outcome.table)))
         console.print()

@@ -10,20 +10,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.types import ViewSet
-
     Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 VIEWS: Final = range(8)
 """The eight symmetries of the square, by number; see `view`."""
-
-VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
-    "none": (0,),
-    "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
-    "dihedral": tuple(VIEWS),
-}
-"""The views that a picture is predicted in, by the name of the choice."""
 
 
 def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:

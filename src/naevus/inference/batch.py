@@ -8,22 +8,26 @@ goes on after the last whole batch, and every job over the same pictures gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
 from naevus.inference.given import Given
-from naevus.inference.plan import Plan, plan_of
+from naevus.inference.pipeline import Job, Plan, plan_of
 from naevus.inference.prediction import Prediction
-from naevus.inference.stages import Job
 from naevus.io.files import lock
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.runs.predictions import (
     OutFolder,
+    _no_table,
+    about,
     embeddings_schema,
     join,
     key_of,
@@ -33,17 +37,51 @@ from naevus.runs.predictions import (
     write_part,
 )
 from naevus.taxonomy import TAXONOMIES
-from naevus.types import Refused
+from naevus.types import Refused, explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from naevus.images.preprocess import Source
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.predictions import Schema
     from naevus.types import Decision, Only
+
+
+def first_of(path: Path) -> Prediction:
+    """Return the first prediction of a table, without mask, heat map and embedding.
+
+    Raises:
+        NaevusError: The file is no such table, or holds no prediction.
+    """
+    told = about(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = next(file.iter_batches(batch_size=1), None)
+    except (pa.ArrowException, OSError) as error:
+        raise _no_table(path) from error
+    if rows is None or not rows.num_rows:
+        raise NaevusError(f"{path}: holds no prediction")
+    (row,) = rows.to_pylist()
+    within = row["prediction_set"]
+    return Prediction(
+        row["image_id"],
+        Path(row["path"]),
+        row["height"],
+        row["width"],
+        mask_share=row["mask_share"],
+        crop_mode=row["crop_mode"],
+        probabilities={code: row[f"p_{code}"] for code in told["classes"]},
+        balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
+        spread=row["spread"],
+        unlikeness=row["unlikeness"],
+        prediction_set=None if within is None else tuple(within),
+        level=told["level"],
+        flags=explained(row["flags"]),
+        taxonomy=told["taxonomy"],
+    )
+
 
 _LIMITS: Final = Limits()
 

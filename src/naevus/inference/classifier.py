@@ -14,28 +14,36 @@ from naevus.evaluation.priors import natural_log_probabilities, reweigh
 from naevus.evaluation.scaling import Scaling, corrected_weights
 from naevus.images.preprocess import Form
 from naevus.inference.engines import instructions
-from naevus.inference.ensemble import Trained, check_together, mean, posterior, shares_of
-from naevus.inference.finite import faults_of, refuse_faults, silenced
-from naevus.inference.members import (
+from naevus.inference.ensemble import (
+    Trained,
     as_sequence,
     by_form,
     check_shape,
+    check_together,
     different_forms,
+    mean,
     open_members,
+    posterior,
+    shares_of,
 )
-from naevus.inference.reference import told_features
-from naevus.inference.views import averaged, each_view, views_named
+from naevus.inference.finite import faults_of, refuse_faults, silenced
+from naevus.inference.tta import averaged, each_view, views_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
     from naevus.inference.engines import EngineName, Outputs, Precision
-    from naevus.inference.members import Batches
+    from naevus.inference.ensemble import Batches
     from naevus.types import ViewSet
+
+
+def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what pictures are described by, N x F: the texture if a graph gives it."""
+    return outputs["texture"] if "texture" in outputs else outputs["embedding"]
 
 
 class Answers(NamedTuple):

@@ -9,9 +9,9 @@ import numpy as np
 
 from naevus.errors import NaevusError
 from naevus.images.geometry import reduced, resize
-from naevus.images.heat import glowing
 from naevus.images.masks import draw_outline
 from naevus.images.read import read
+from naevus.inference.cam import glowing
 from naevus.inference.prediction import NOTICE
 
 try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.images.heat import heat_over
+from naevus.inference.cam import heat_over
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from naevus.images.geometry import Box
     from naevus.images.preprocess import Picture
-    from naevus.inference.heat import ActivationMaps
+    from naevus.inference.cam import ActivationMaps
 
 
 NOTICE = "For research only: not a medical device, never a diagnosis."

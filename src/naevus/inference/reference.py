@@ -9,6 +9,7 @@ import numpy as np
 from naevus.errors import BundleError, DataError, PictureError
 from naevus.evaluation.ood import Reference
 from naevus.images.geometry import resize
+from naevus.inference.classifier import told_features
 from naevus.inference.engines import open_engine
 from naevus.inference.finite import faults_of, refuse_faults
 from naevus.io.parallel import batches
@@ -56,11 +57,6 @@ def fit_reference(
         graph, pictures, heldout, size=size, progress=progress, done=len(learnt), total=total
     )
     return Reference.fit(known, new, [group_of[image_id] for image_id in read])
-
-
-def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return what pictures are described by, N x F: the texture if a graph gives it."""
-    return outputs["texture"] if "texture" in outputs else outputs["embedding"]
 
 
 def features_of(

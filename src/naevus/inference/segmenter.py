@@ -15,17 +15,18 @@ from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.preprocess import Form, arrange
 from naevus.inference.engines import instructions
-from naevus.inference.ensemble import check_together, mean
-from naevus.inference.finite import faults_of, refuse_faults
-from naevus.inference.members import (
+from naevus.inference.ensemble import (
     Loaded,
     as_sequence,
     by_form,
     check_shape,
+    check_together,
     different_forms,
+    mean,
     open_members,
 )
-from naevus.inference.views import mean_outputs, views_named
+from naevus.inference.finite import faults_of, refuse_faults
+from naevus.inference.tta import mean_outputs, views_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import Member
     from naevus.inference.engines import EngineName, Precision
-    from naevus.inference.members import Batches
+    from naevus.inference.ensemble import Batches
     from naevus.types import ViewSet
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
 
 import numpy as np
@@ -14,19 +13,20 @@ import pyarrow.parquet as pq
 from naevus.datasets.sources import mask_file
 from naevus.errors import NaevusError, RunError
 from naevus.inference.engines.automatic import Choice
-from naevus.inference.engines.engine import Precision
-from naevus.inference.prediction import Prediction
+from naevus.inference.engines.base import Precision
 from naevus.io.files import atomic, flush, flush_together, sha256_of, sweep, write_json, write_list
 from naevus.io.formats import read_json, read_parquet
-from naevus.types import EngineName, Refused, explained
+from naevus.types import EngineName, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
     from naevus.images.preprocess import Source
     from naevus.images.read import Limits
+    from naevus.inference.prediction import Prediction
 
 
 # The table of predictions: one schema, written in parts, joined at the end.
@@ -234,40 +234,6 @@ def about(path: Path) -> dict[str, Any]:
         return {**told, "classes": [str(code) for code in told["classes"]]}
     except (ValueError, TypeError, KeyError) as error:
         raise _no_table(path) from error
-
-
-def first_of(path: Path) -> Prediction:
-    """Return the first prediction of a table, without mask, heat map and embedding.
-
-    Raises:
-        NaevusError: The file is no such table, or holds no prediction.
-    """
-    told = about(path)
-    try:
-        with pq.ParquetFile(path) as file:
-            rows = next(file.iter_batches(batch_size=1), None)
-    except (pa.ArrowException, OSError) as error:
-        raise _no_table(path) from error
-    if rows is None or not rows.num_rows:
-        raise NaevusError(f"{path}: holds no prediction")
-    (row,) = rows.to_pylist()
-    within = row["prediction_set"]
-    return Prediction(
-        row["image_id"],
-        Path(row["path"]),
-        row["height"],
-        row["width"],
-        mask_share=row["mask_share"],
-        crop_mode=row["crop_mode"],
-        probabilities={code: row[f"p_{code}"] for code in told["classes"]},
-        balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
-        spread=row["spread"],
-        unlikeness=row["unlikeness"],
-        prediction_set=None if within is None else tuple(within),
-        level=told["level"],
-        flags=explained(row["flags"]),
-        taxonomy=told["taxonomy"],
-    )
 
 
 def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:

@@ -19,8 +19,8 @@ from naevus.datasets.sources import squares
 from naevus.errors import DataError, RunError
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import PICTURE_SUFFIXES
-from naevus.inference.heldout import heldout_logits, heldout_scores
-from naevus.inference.offset import cell_offset
+from naevus.inference.cam import cell_offset
+from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.io.files import atomic, sha256_of, write_text
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.run import WEIGHTS

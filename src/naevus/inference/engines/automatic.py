@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from naevus.bundles.sample import compared, distance, read_sample, sample_views
 from naevus.errors import ConfigError, NaevusError
 from naevus.inference.engines import instructions
-from naevus.inference.engines.cache import CompiledCache
-from naevus.inference.engines.engine import unable
+from naevus.inference.engines.base import unable
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
+from naevus.inference.engines.openvino import CompiledCache
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, Judged, Result, Way, tried
 from naevus.io.files import sha256_of, write_json
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines.engine import Engine, Precision
+    from naevus.inference.engines.base import Engine, Precision
     from naevus.types import EngineName
 
     Trials = dict[Way, list[Result]]

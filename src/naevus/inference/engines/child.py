@@ -18,12 +18,12 @@ import numpy as np
 
 from naevus.bundles.sample import compared, distance, read_sample, sample_views
 from naevus.errors import NaevusError
-from naevus.inference.engines.choice import open_engine
+from naevus.inference.engines import open_engine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.inference.engines.engine import Engine, Precision
+    from naevus.inference.engines.base import Engine, Precision
     from naevus.types import EngineName
 
 

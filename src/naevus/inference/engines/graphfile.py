@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from naevus.inference.engines.engine import unusable
+from naevus.inference.engines.base import unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

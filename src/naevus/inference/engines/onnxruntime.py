@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.inference.engines.engine import (
+from naevus.inference.engines.base import (
     Precision,
     graph_bytes,
     keep_in_forks,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.inference.engines.engine import Outputs
+    from naevus.inference.engines.base import Outputs
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 

@@ -19,7 +19,7 @@ from naevus.inference.engines.instructions import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from naevus.inference.engines.engine import Precision
+    from naevus.inference.engines.base import Precision
     from naevus.types import EngineName
 
 ROUNDS: Final = 3

@@ -11,10 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from naevus.errors import PictureError
-from naevus.images.heat import glowing
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
-from naevus.inference.heat import heat_map, side_for
+from naevus.inference.cam import glowing, heat_map, side_for
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.content.choices import of_diagnoses, of_masks
 from naevus.reports.document import Gallery, Section, Thumbnail

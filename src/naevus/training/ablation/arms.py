@@ -14,7 +14,7 @@ from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.inference.heldout import heldout_logits
+from naevus.inference.out_of_fold import heldout_logits
 from naevus.io.files import atomic
 from naevus.runs.run import read_heldout
 

@@ -8,7 +8,7 @@ from naevus.bundles.bundle import write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
 from naevus.evaluation.tables import left_out, refuse_left_out
-from naevus.inference.heldout import heldout_logits, heldout_scores
+from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.runs.manifest import stored_entry, task_entry
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import squares
 from naevus.errors import RunError
-from naevus.inference.offset import cell_offset
+from naevus.inference.cam import cell_offset
 from naevus.runs.evidence import diagnosing_entry, outlining_entry
 from naevus.runs.manifest import about, add, limits_of, stored_entry, task_entry
 from naevus.runs.run import dataset_of

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.images.geometry import VIEW_SETS, unview_batch, view_batch
+from naevus.images.geometry import VIEWS, unview_batch, view_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from naevus.types import ViewSet
 
     Run = Callable[[NDArray[np.uint8]], Outputs]
+
+
+VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
+    "none": (0,),
+    "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
+    "dihedral": tuple(VIEWS),
+}
+"""The views that a picture is predicted in, by the name of the choice."""
 
 
 def views_named(name: ViewSet) -> tuple[int, ...]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from naevus.datasets.sources import mask_file
+from naevus.datasets.sources import DecodedPictures, mask_file
 from naevus.errors import PictureError
 from naevus.evaluation.mask_metrics import Outline, outline_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
-from naevus.images.preprocess import Look, look, stacked
+from naevus.images.preprocess import Form, Look, Source, look, stacked
 from naevus.images.quality import SIDE
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
@@ -20,7 +20,7 @@ from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +29,32 @@ if TYPE_CHECKING:
     from naevus.datasets.sources import PicturesById
     from naevus.inference.engines import EngineName, Precision
     from naevus.types import ViewSet
+
+
+# Pictures read from files on demand, in the form that a bundle sees.
+
+
+def copies_for(
+    bundle: Bundle, files: Mapping[str, Path], masks: Mapping[str, Path | None]
+) -> DecodedPictures:
+    """Return squares by id as a classification bundle sees them, at its largest input size.
+
+    Args:
+        bundle: The bundle; its crop mode is used.
+        files: Picture file of each id.
+        masks: Mask that the crop of each id is cut by, if it is.
+    """
+    spec = bundle.classifier
+    form = Form(
+        spec.crop_mode,
+        max(member.input_size for member in spec.members),
+        margin=spec.crop_margin,
+        colour_constancy=spec.colour_constancy,
+    )
+    sources = [
+        Source(image_id, path, masks.get(image_id), scaled=True) for image_id, path in files.items()
+    ]
+    return DecodedPictures(sources, form)
 
 
 class Surface(NamedTuple):
