@@ -36,13 +36,13 @@ from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
 from naevus.runs.recipe import TrainConfig, load_config
 from naevus.runs.run import select_pictures
-from naevus.training.batches import BatchMaker, workers_of
-from naevus.training.classification import ClassificationLearning
-from naevus.training.job import Material, prepare
-from naevus.training.loop import Trainer, Watch, make_optimiser
-from naevus.training.memory import kept_memory
+from naevus.training.data import BatchMaker, Material, workers_of
+from naevus.training.loop import Trainer, Watch
 from naevus.training.networks import Preprocessed, build_classifier
-from naevus.training.precision import fabric_for, resolve
+from naevus.training.optim import make_optimiser
+from naevus.training.performance import fabric_for, kept_memory, resolve
+from naevus.training.tasks import ClassificationLearning
+from naevus.training.train import prepare
 
 BATCH, SIZE = 32, 160
 RECIPE = Path(__file__).parents[1] / "recipes" / "classification.toml"

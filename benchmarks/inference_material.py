@@ -18,16 +18,16 @@ from naevus.bundles.bundle import BUILTIN, Bundle, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import ConfigError
+from naevus.export.graphs import to_fp16, to_int8
+from naevus.export.members import open_member
 from naevus.images.preprocess import Form, arrange
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.segmenter import Segmenter
 from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
-from naevus.training.export.graph import export_onnx, write_onnx
-from naevus.training.export.members import open_member
-from naevus.training.export.precision import to_fp16, to_int8
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.onnx_graph import export_onnx, write_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

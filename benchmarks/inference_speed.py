@@ -18,7 +18,7 @@ from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.predictor import Predictor, open_networks
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
-from naevus.training.memory import kept_memory
+from naevus.training.performance import kept_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.tables import combined, taxonomy_of
+from naevus.export.graphs import StoredGraphs
+from naevus.export.members import combine
+from naevus.export.precision import Measuring, heldout_answers
 from naevus.runs.run import Run
-from naevus.training.export.combination import combine
-from naevus.training.export.heldout import Measuring, heldout_answers
-from naevus.training.export.stored import StoredGraphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

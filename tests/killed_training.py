@@ -17,9 +17,9 @@ from itertools import count
 from typing import Any, NoReturn
 
 from naevus.cli.main import run
-from naevus.training import job
+from naevus.training import train
 
-assert job  # what is imported before the fork is imported once
+assert train  # what is imported before the fork is imported once
 
 
 def arm(function: str, number: int, *, after: bool) -> None:

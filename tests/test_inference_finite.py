@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.cli.main import app
 from naevus.errors import BundleError, PictureError
+from naevus.export.ood import features_of
 from naevus.images.read import write_png
 from naevus.inference.cam import heat_map
 from naevus.inference.finite import faults_of
 from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.inference.prediction import Prediction
 from naevus.inference.predictor import Predictor, load, open_networks
-from naevus.inference.reference import features_of
 from naevus.types import Refused
 from tests.onnx_graphs import whole_bundle
 

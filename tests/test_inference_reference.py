@@ -14,13 +14,13 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.ood import REFERENCE_FILE, write_references
 from naevus.errors import BundleError, ConfigError, DataError, PictureError
 from naevus.evaluation.ood import LIMIT, Reference
+from naevus.export.ood import features_of, fit_reference
 from naevus.images.geometry import resize
 from naevus.inference.batch import first_of
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.pipeline import outlier_flags
 from naevus.inference.predictor import Predictor
-from naevus.inference.reference import features_of, fit_reference
 from naevus.runs.predictions import Schema, write_part
 from naevus.types import FLAGS
 from tests.onnx_graphs import classification_bundle, write_classifier

@@ -39,7 +39,8 @@ HEAVY = {"PIL", "cv2", "jinja2", "numpy", "openvino", "pandas", "pyarrow", "torc
 ROOMS = [
     module.name
     for module in pkgutil.walk_packages(naevus.__path__, "naevus.")
-    if not module.name.startswith("naevus.training.") and module.name != "naevus.__main__"
+    if not module.name.startswith(("naevus.training.", "naevus.export.", "naevus.workflows."))
+    and module.name != "naevus.__main__"
 ]
 
 

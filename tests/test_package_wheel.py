@@ -19,7 +19,7 @@ from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import MANIFEST, parse_manifest
 from naevus.errors import BundleError
-from naevus.training.export.join import Told, Wishes, export_runs
+from naevus.export.export import Told, Wishes, export_runs
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from naevus.datasets.cache import PixelStore
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.runs.recipe import TrainConfig
-from naevus.training.batches import BatchMaker, Examples, order, plain_batches, times, workers_of
+from naevus.training.data import BatchMaker, Examples, order, plain_batches, times, workers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

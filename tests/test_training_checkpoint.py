@@ -20,7 +20,7 @@ from naevus.training.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from naevus.training.loop import make_optimiser
+from naevus.training.optim import make_optimiser
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from naevus.training.depthwise import speed_up_depthwise
+from naevus.training.performance import speed_up_depthwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_only_gradients_that_are_wanted_are_computed(
     def unwanted(*_: object) -> None:
         pytest.fail("computed for nothing")
 
-    monkeypatch.setattr(f"naevus.training.depthwise.{name}", unwanted)
+    monkeypatch.setattr(f"naevus.training.performance.{name}", unwanted)
     with torch.autocast("cpu", torch.bfloat16):
         filters(seen).float().sum().backward()
     assert (seen.grad is None) == (frozen == "input")

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
-from naevus.training.export.graph import OPSET, export_onnx
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.onnx_graph import OPSET, export_onnx
 
 LITE0 = "tf_efficientnet_lite0"
 

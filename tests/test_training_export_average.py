@@ -13,8 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from naevus.errors import RunError
-from naevus.training.export.average import average, estimate_statistics
-from naevus.training.export.members import TrainedMember, open_member
+from naevus.export.members import TrainedMember, average, estimate_statistics, open_member
 from naevus.training.networks import Preprocessed, build_classifier
 from tests.finished_runs import WEIGHTS_OF_CLASSES, finished_run
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from naevus.errors import RunError
-from naevus.training.export import combination
-from naevus.training.export.combination import judges
+from naevus.export import members
+from naevus.export.members import judges
 
 
 def member(run: Any, *folds: int) -> Any:
@@ -28,7 +28,7 @@ def run_of(name: str, *folds: int) -> Any:
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(combination, "open_member", member)
+    monkeypatch.setattr(members, "open_member", member)
 
 
 def folds_of(found: list[list[Any]]) -> list[list[tuple[str, tuple[int, ...]]]]:

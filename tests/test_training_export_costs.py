@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from naevus.bundles.spec import Figure, PrecisionCost
-from naevus.training.export import costs
-from naevus.training.export.costs import choose, variants
-from naevus.training.export.heldout import REFERENCE, Variant
-from naevus.training.export.join import Told, Wishes, export_runs
+from naevus.export import precision
+from naevus.export.export import Told, Wishes, export_runs
+from naevus.export.precision import REFERENCE, Variant, choose, variants
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:
@@ -105,8 +104,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Bun
     wishes = Wishes(folds=(0,), checked=4, measure=True)
     with pytest.MonkeyPatch.context() as patch:
         pair = (REFERENCE, Variant("fp16", "f32"))
-        patch.setattr(costs, "variants", lambda: pair)
-        patch.setattr("naevus.training.export.join.variants", lambda: pair)
+        patch.setattr(precision, "variants", lambda: pair)
+        patch.setattr("naevus.export.export.variants", lambda: pair)
         told = Told(lambda _: None, lambda *step: steps.append(step))
         return export_runs(runs, folder / "bundle", wishes, told), steps
 

@@ -28,6 +28,10 @@ from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import segmentation_scores
 from naevus.evaluation.tables import probabilities
+from naevus.export import export, graphs, members
+from naevus.export.export import Checked, Told, Wishes, export_runs
+from naevus.export.graphs import Agreement, Answers, compare, network_answers, require
+from naevus.export.members import open_member, pictures_of
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
@@ -38,19 +42,14 @@ from naevus.runs.evidence import Shipped, diagnosing_entry
 from naevus.runs.manifest import training_data
 from naevus.runs.run import Run, select_pictures
 from naevus.taxonomy import ISIC2018
-from naevus.training.export import combination, join, stored
-from naevus.training.export.check import Agreement, Answers, compare, network_answers, require
-from naevus.training.export.graph import export_onnx
-from naevus.training.export.join import Checked, Told, Wishes, export_runs
-from naevus.training.export.members import open_member
-from naevus.training.export.pictures import pictures_of
-from naevus.training.job import Material
+from naevus.training.data import Material
+from naevus.training.onnx_graph import export_onnx
 from tests.finished_runs import SHARES, WEIGHTS_OF_CLASSES, finished_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from naevus.training.export.members import TrainedMember
+    from naevus.export.members import TrainedMember
 
 FEW = Wishes(checked=6, calibrated=4)
 
@@ -75,7 +74,7 @@ def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         shutil.copyfile(kept, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored, "export_onnx", export)
+        patch.setattr(graphs, "export_onnx", export)
         yield
 
 
@@ -139,7 +138,7 @@ def test_where_maps_lie_is_measured_on_pictures_the_network_never_saw(
         shown.append(pixels)
         return 0.25, -0.5
 
-    monkeypatch.setattr(join, "cell_offset", measured)
+    monkeypatch.setattr(export, "cell_offset", measured)
     both = [run, runs["outlines"]]
     bundle = export_runs(both, tmp_path / "b", FEW, Told(lambda _checked: None))
     assert [member.cell_offset for member in bundle.classifier.members] == [(0.25, -0.5)] * 2
@@ -368,9 +367,9 @@ def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
         given.append(len(pixels))
         return model
 
-    for module in (join, combination, stored):
+    for module in (export, members, graphs):
         monkeypatch.setattr(module, "squares", noting)
-    monkeypatch.setattr(stored, "to_int8", quantise)
+    monkeypatch.setattr(graphs, "to_int8", quantise)
     run = runs["answers"]
     wishes = replace(FEW, folds=(2,), precision="int8")
     bundle = export_runs([run], tmp_path / "small", wishes, Told(lambda _: None))
@@ -400,7 +399,7 @@ def test_a_graph_that_says_something_else_is_never_written(
         right = network_answers(member, pixels)
         return right._replace(probabilities=right.probabilities + 0.0021)
 
-    monkeypatch.setattr(join, "graph_answers", wrong)
+    monkeypatch.setattr(export, "graph_answers", wrong)
     told: list[Checked] = []
     out = tmp_path / "out.naevus"
     with pytest.raises(BundleError, match=r"outlines fold 0: its graph differs .* nothing was"):

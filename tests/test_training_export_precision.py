@@ -13,10 +13,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from naevus.errors import BundleError, ConfigError
+from naevus.export.graphs import FEWEST, _delicate, to_fp16, to_int8
 from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
-from naevus.training.export.graph import export_onnx, write_onnx
-from naevus.training.export.precision import FEWEST, _delicate, to_fp16, to_int8
 from naevus.training.networks import Preprocessed, build_classifier
+from naevus.training.onnx_graph import export_onnx, write_onnx
 
 SIZE = 32
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8)
@@ -156,7 +156,7 @@ import sys
 opened = []
 sys.addaudithook(lambda event, _: opened.append(event) if event.startswith("socket.") else None)
 import numpy as np, onnx
-from naevus.training.export.precision import to_int8
+from naevus.export.graphs import to_int8
 pixels = np.random.default_rng(0).integers(0, 256, (8, {SIZE}, {SIZE}, 3), dtype=np.uint8)
 quantised = to_int8(onnx.load({str(exported)!r}), pixels)
 assert any(node.op_type == "QuantizeLinear" for node in quantised.graph.node)

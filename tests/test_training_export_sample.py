@@ -11,9 +11,9 @@ import torch
 
 from naevus.bundles.sample import SAMPLE_FILE, compared, distance, read_sample, sample_views
 from naevus.inference.engines import EngineName, open_engine
-from naevus.training.export.graph import export_onnx
-from naevus.training.export.sample import Shipped, sample_entry
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.onnx_graph import export_onnx
+from naevus.training.sample import Shipped, sample_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

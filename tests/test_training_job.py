@@ -27,11 +27,12 @@ from naevus.inference.segmenter import Segmenter
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import WEIGHTS, Run, select_pictures
 from naevus.taxonomy import ISIC2019
-from naevus.training import job as training_job
+from naevus.training import train as training_job
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.classification import ClassificationLearning
-from naevus.training.job import Material, _make_learning, export_fold, prepare, train_fold
+from naevus.training.data import Material
 from naevus.training.loop import Trainer, Watch
+from naevus.training.tasks import ClassificationLearning, _make_learning
+from naevus.training.train import export_fold, prepare, train_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -453,7 +454,7 @@ def test_a_warm_start_takes_over_the_weights(
         seen.append(started.state_dict())
         raise InterruptedError
 
-    monkeypatch.setattr("naevus.training.job.Trainer", begin)
+    monkeypatch.setattr("naevus.training.train.Trainer", begin)
     with pytest.raises(InterruptedError):
         train_fold(run, 0, material, STILL)
     for name, tensor in network.state_dict().items():

@@ -18,10 +18,9 @@ from naevus.images.masks import at_size
 from naevus.images.preprocess import cut
 from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018
-from naevus.training.batches import BatchMaker
-from naevus.training.classification import ClassificationLearning
+from naevus.training.data import BatchMaker
 from naevus.training.loop import Trainer, Watch
-from naevus.training.segmentation import SegmentationLearning
+from naevus.training.tasks import ClassificationLearning, SegmentationLearning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

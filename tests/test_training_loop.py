@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from naevus.errors import RunError
 from naevus.runs.recipe import OptimiserConfig, TrainConfig
-from naevus.training.loop import Trainer, Watch, make_optimiser
+from naevus.training.loop import Trainer, Watch
+from naevus.training.optim import make_optimiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from naevus.training.batches import BatchMaker
+    from naevus.training.data import BatchMaker
     from naevus.training.loop import Metrics
 
 STEPS = 5

@@ -22,8 +22,9 @@ from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_config
 from naevus.runs.run import select_pictures
-from naevus.training.job import Material, check_cached, prepare
+from naevus.training.data import Material
 from naevus.training.masks import CropCounts, check_before
+from naevus.training.train import check_cached, prepare
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from naevus.training.memory import kept_memory
+from naevus.training.performance import kept_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,14 @@ import torch
 from torch import nn
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.training.encoders import normalisation_of
-from naevus.training.networks import Preprocessed, Segmenter, build_classifier, build_segmenter
-from naevus.training.summary import layer_summary
+from naevus.training.networks import (
+    Preprocessed,
+    Segmenter,
+    build_classifier,
+    build_segmenter,
+    layer_summary,
+)
+from naevus.training.pretrained import normalisation_of
 
 LITE0 = "tf_efficientnet_lite0"
 TINY = "test_efficientnet"

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from naevus.training.precision import prepare_network, resolve
+from naevus.training.performance import prepare_network, resolve
 
 
 def network() -> nn.Module:

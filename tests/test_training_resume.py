@@ -53,7 +53,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     },
 }
 DECODER = "network.decoder={channels=[4, 8]}"
-TRAINER, JOB = "naevus.training.loop:Trainer", "naevus.training.job"
+TRAINER, JOB = "naevus.training.loop:Trainer", "naevus.training.train"
 STEPS = 6  # batches an epoch of the classification
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.runs.recipe import TrainConfig
 from naevus.taxonomy import ISIC2018
-from naevus.training.batches import order
-from naevus.training.classification import ClassificationLearning
+from naevus.training.data import order
+from naevus.training.tasks import ClassificationLearning
 
 if TYPE_CHECKING:
     from naevus.datasets.cache import PixelStore

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from naevus.export.export import Checked, Told, Wishes, export_runs
 from naevus.runs.recipe import TrainConfig
 from naevus.training.augment import generator
-from naevus.training.batches import order
-from naevus.training.export.join import Checked, Told, Wishes, export_runs
+from naevus.training.data import order
 from tests.finished_runs import finished_run
 
 if TYPE_CHECKING:

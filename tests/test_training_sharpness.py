@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from naevus.runs.recipe import TrainConfig
 from naevus.training.loop import Trainer, Watch
-from naevus.training.sharpness import uphill
+from naevus.training.optim import uphill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from torch import nn
 
 from naevus.errors import ConfigError, WeightsError
 from naevus.images.geometry import centre_square, resize
-from naevus.training import weights as room
+from naevus.training import pretrained as room
 from naevus.training.networks import build_classifier, build_segmenter
-from naevus.training.weights import packaged_tensors, pretrained
+from naevus.training.pretrained import packaged_tensors, pretrained
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from naevus.runs.recipe import TrainConfig
     from naevus.training.ablation.arms import Trained
     from naevus.training.ablation.plan import Plan
-    from naevus.training.job import Material
+    from naevus.training.data import Material
 
 
 def ablate(
@@ -127,7 +127,7 @@ class _Workshop:
         )
 
     def _material(self, config: TrainConfig) -> Material:
-        from naevus.training.job import Material
+        from naevus.training.data import Material
 
         # Centre squares are the same whatever the masks: one cache for all arms that see them.
         masks = None if config.data.crop_mode == "full" else self.masks
@@ -149,7 +149,7 @@ class _Workshop:
         from naevus.cli.train import check_material, inputs_of, logged, train_folds
         from naevus.runs.run import Run, held
         from naevus.training.ablation.arms import Trained
-        from naevus.training.job import prepare
+        from naevus.training.train import prepare
 
         material = self._material(config)
         if config.data.crop_mode != "full":

@@ -170,7 +170,7 @@ def _train(
     from naevus.datasets.folds import make_folds
     from naevus.runs.recipe import load_config
     from naevus.runs.run import Run, held
-    from naevus.training.job import Material
+    from naevus.training.data import Material
 
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_share=_TEST_SHARE)
     config = load_config(None, task, {**settings, "seed": seed})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.bundles.spec import BundleSpec
-    from naevus.training.export.check import Agreement
-    from naevus.training.export.join import Checked
+    from naevus.export.export import Checked
+    from naevus.export.graphs import Agreement
 
 
 def export(
@@ -74,7 +74,7 @@ def export(
       naevus export runs/cls --fold 0 --precision int8 --out bundles/small
       naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
-    from naevus.training.export.join import Told, Wishes, export_runs
+    from naevus.export.export import Told, Wishes, export_runs
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from naevus.datasets.folds import Folds
     from naevus.runs.recipe import TrainConfig
     from naevus.runs.run import Run
-    from naevus.training.job import Material
+    from naevus.training.data import Material
 
 
 def train(
@@ -100,7 +100,7 @@ def train(
     refuse_unused(config, overrides, masks=masks, copies=copies or ())
     source = Run.open(warm_start) if warm_start else None
     dataset, dealt = pictures_and_folds(data, config, folds, masks, copies or [])
-    from naevus.training.job import Material  # late: torch takes seconds
+    from naevus.training.data import Material
 
     material = Material(
         dataset,
@@ -175,8 +175,8 @@ def check_material(material: Material, config: TrainConfig, arm: str = "") -> No
 
 def train_folds(run: Run, folds: list[int], material: Material) -> None:
     """Build the caches, train the folds one after the other, and print how they did."""
-    from naevus.training.job import check_cached, prepare, train_fold
     from naevus.training.loop import Watch
+    from naevus.training.train import check_cached, prepare, train_fold
 
     with ExitStack() as stack:
         refused = prepare(material, run.config, lambda what: stack.enter_context(progress(what)))

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import TrainConfig
     from naevus.runs.run import Run
-    from naevus.training.export.members import TrainedMember
-    from naevus.types import Precision, Task
+    from naevus.types import Task
 
 
 # What ``bundle.json`` says of trained networks, whoever writes it.
@@ -45,23 +44,6 @@ def member_entry(
         "input_size": config.input_size,
         **more,
     }
-
-
-def stored_entry(
-    member: TrainedMember, file: str, precision: Precision, **measured: Any
-) -> dict[str, Any]:
-    """Return the entry of a trained member whose numbers are stored so.
-
-    Args:
-        member: The network.
-        file: Its graph in the bundle.
-        precision: How the graph's numbers are stored.
-        measured: What was measured on its graph in 32 bits.
-    """
-    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
-    return member_entry(
-        member.config, file, member.folds, precision=precision, **trained, **measured
-    )
 
 
 def task_entry(

@@ -9,18 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from naevus.errors import RunError
-from naevus.training.checkpoint import (
-    load_checkpoint,
-    load_network,
-    save_checkpoint,
-    save_tensors,
-)
-from naevus.training.sharpness import uphill
+from naevus.training.checkpoint import load_checkpoint, load_network, save_checkpoint, save_tensors
+from naevus.training.optim import _average, learning_rate, make_optimiser, uphill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +22,10 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
     from torch import Tensor
-    from torch.optim import Optimizer
 
-    from naevus.runs.recipe import OptimiserConfig, TrainConfig
-    from naevus.training.batches import BatchMaker
+    from naevus.runs.recipe import TrainConfig
+    from naevus.training.data import BatchMaker
+
 
 Metrics = dict[str, Any]
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -234,45 +228,3 @@ class Trainer:
     def _save_best(self) -> None:
         if self._fabric.is_global_zero:
             save_tensors(self._best, self.used.state_dict(), {"epoch": self.state.best_epoch})
-
-
-def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:
-    """Return the optimiser; biases and normalisation layers are not decayed."""
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    others = [weight for weight in network.parameters() if weight.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            fused=True,
-        )
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, fused=True)
-
-
-def learning_rate(
-    config: OptimiserConfig, step: int, total: int, plateau: ReduceLROnPlateau
-) -> float:
-    """Return the learning rate of a step; a function of its position and the plateau alone."""
-    warm = round(config.warm_up * total)
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    if config.schedule == "cosine":
-        done = (step - warm) / max(1, total - warm)
-        return config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done))
-    if config.schedule == "plateau":
-        return float(plateau.get_last_lr()[0])
-    return config.learning_rate
-
-
-def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
-    """Return the running average of the weights; it starts short-sighted and widens."""
-    if decay == 0:
-        return None
-    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.75)

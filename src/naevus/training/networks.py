@@ -6,6 +6,7 @@ takes pictures as they are stored, uint8 N×H×W×3.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import segmentation_models_pytorch as smp
@@ -15,22 +16,148 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.training.encoders import PLAIN_UNET, Normalisation, normalisation_of, timm_name
-from naevus.training.plain_unet import PlainUnet
-from naevus.training.weights import Weights, pretrained
+from naevus.training.pretrained import (
+    PLAIN_UNET,
+    Normalisation,
+    Weights,
+    normalisation_of,
+    pretrained,
+    timm_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = [
-    "Classifier",
-    "Pooling",
-    "Preprocessed",
-    "Segmenter",
-    "build_classifier",
-    "build_segmenter",
-    "normalisation_of",
-]
+
+# The plain U-Net of Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), from scratch.
+#
+# With batch normalisation, padded convolutions and bilinear enlarging in place of what made the
+# original's output smaller than its input and its pattern chequered.
+
+
+class PlainUnet(nn.Module):
+    """A U-Net for pictures N×3×H×W with sides divisible by ``stride``.
+
+    Args:
+        channels: Width of each level, the full-size one first; each next has half the size.
+
+    Raises:
+        ValueError: Fewer than two levels, or one without channels.
+    """
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 128, 256, 512)) -> None:
+        super().__init__()
+        if len(channels) < 2 or min(channels) < 1:
+            raise ValueError("`channels` needs two or more positive widths")
+        pairs = list(pairwise(channels))
+        self.stride: int = 2 ** len(pairs)
+        self.stem = _block(3, channels[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.MaxPool2d(2), _block(above, below)) for above, below in pairs
+        )
+        self.up = nn.ModuleList(_block(above + below, above) for above, below in reversed(pairs))
+        self.head = nn.Conv2d(channels[0], 1, kernel_size=1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Take pictures N×3×H×W to logits N×1×H×W."""
+        levels = [self.stem(pictures)]
+        for block in self.down:
+            levels.append(block(levels[-1]))
+        features = levels.pop()
+        for block in self.up:
+            skipped = levels.pop()
+            features = functional.interpolate(
+                features, scale_factor=2.0, mode="bilinear", align_corners=False
+            )
+            features = block(torch.cat([skipped, features], dim=1))
+        logits: Tensor = self.head(features)
+        return logits
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in (inputs, outputs):
+        layers += [
+            nn.Conv2d(width, outputs, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+# A network on one page: modules, output shapes, parameters.
+
+_OPENED_ABOVE = 0.5
+"""A module with more than this share of all parameters is shown by its parts."""
+
+
+def layer_summary(network: nn.Module, input_size: int) -> str:
+    """Describe a network as it sees one square picture.
+
+    Args:
+        network: Takes float pictures N×3×H×W. Its modes, weights and statistics stay as they are.
+        input_size: Height and width of the picture, in pixels.
+
+    Returns:
+        A table in plain text: a line a module in the order of the forward pass, with the shape of
+        what it gives (without the batch) and its parameters, and a line with the totals.
+    """
+    total = _parameters(network)
+    shapes: dict[str, str] = {}
+    handles = [
+        module.register_forward_hook(_note(shapes, name))
+        for name, module in _parts(network, "", total)
+    ]
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            weight = next(network.parameters())
+            network(torch.zeros(1, 3, input_size, input_size, device=weight.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    rows = [
+        (name, type(module).__name__, shapes[name], f"{_parameters(module):,}")
+        for name in shapes
+        for module in (network.get_submodule(name),)
+    ]
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    end = f"{total:,} parameters, {trained:,} of them trained, at {input_size} × {input_size} px"
+    return "\n".join([*_aligned([("module", "kind", "output", "parameters"), *rows]), end])
+
+
+def _parts(module: nn.Module, name: str, total: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts to show: large modules are opened, small ones shown whole."""
+    for key, child in module.named_children():
+        path = f"{name}.{key}" if name else key
+        if any(True for _ in child.children()) and _parameters(child) > _OPENED_ABOVE * total:
+            yield from _parts(child, path, total)
+        elif _parameters(child):
+            yield path, child
+
+
+def _note(shapes: dict[str, str], name: str) -> Callable[[nn.Module, object, object], None]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[name] = " × ".join(str(side) for side in output.shape[1:])
+        else:
+            shapes[name] = "several"
+
+    return hook
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _aligned(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
+    name, kind, shape, count = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for row in rows:
+        yield f"{row[0]:<{name}}  {row[1]:<{kind}}  {row[2]:<{shape}}  {row[3]:>{count}}"
+
 
 Pooling = Literal["avg", "max"]
 

@@ -1,16 +1,15 @@
-"""Depthwise convolutions in bf16 on the CPU, each gradient by the way that is fast there.
-
-Of a depthwise convolution torch computes two gradients slowly in bf16 on the CPU: that of the
-input at strides above 1 (ten times the fp32 time), and that of the weight for kernels above 3 x 3
-(four to six times). The first is computed in fp32 here, the second as another convolution.
-"""
+"""Number formats: bf16 where the processor computes in it, fp32 elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import platform
 from types import MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from lightning_fabric import Fabric
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
@@ -18,7 +17,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
+
+
+# Depthwise convolutions in bf16 on the CPU, each gradient by the way that is fast there.
+#
+# Of a depthwise convolution torch computes two gradients slowly in bf16 on the CPU: that of the
+# input at strides above 1 (ten times the fp32 time), and that of the weight for kernels above 3 x 3
+# (four to six times). The first is computed in fp32 here, the second as another convolution.
 
 _LARGEST_USUAL = 3
 """Side of the largest kernel whose weight gradient torch computes fast in bf16."""
@@ -126,3 +134,73 @@ def _gradients(
         slope, pictures, weight, None, *steps, False, [0, 0], len(weight), mask
     )[wanted]
     return found
+
+
+# Memory that training keeps from step to step.
+
+# Of glibc's <malloc.h>, with the values a process starts with.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_DEFAULT, _MMAP_DEFAULT = 128 * 1024, 65536
+
+
+@contextlib.contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory for reuse while inside; it is given back on leaving.
+
+    Activations are blocks of tens of megabytes. glibc maps each of them anew and returns it when
+    freed, and the kernel clears its pages every time: a third of a training step on a CPU
+    (``benchmarks/bench_training.py``). With another C library nothing changes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, _MMAP_DEFAULT)
+        libc.mallopt(_TRIM_THRESHOLD, _TRIM_DEFAULT)
+        libc.malloc_trim(0)
+
+
+FabricPrecision = Literal["bf16-mixed", "32-true"]
+
+
+def resolve(precision: Literal["auto", "32", "bf16"]) -> FabricPrecision:
+    """Return Fabric's name for a precision.
+
+    ``auto`` is bf16 on GPUs and CPUs that have instructions for it. Without them torch imitates
+    bf16: on a processor with AVX2 alone a U-Net trained 7 times slower in it than in fp32.
+    """
+    if precision == "auto":
+        if torch.cuda.is_available():
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            able = torch.cpu.get_capabilities()
+            native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+        precision = "bf16" if native else "32"
+    return "bf16-mixed" if precision == "bf16" else "32-true"
+
+
+def fabric_for(network: nn.Module, precision: FabricPrecision) -> Fabric:
+    """Return what trains a network in a precision, after preparing the network for it."""
+    prepare_network(network, precision)
+    return Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
+
+
+def prepare_network(network: nn.Module, precision: FabricPrecision) -> None:
+    """Make training steps faster on the CPU; what the network computes without autocast stays.
+
+    Under autocast to bf16 depthwise convolutions go their own ways
+    (`naevus.training.performance`). Activations whose gradient needs their input keep it instead of
+    changing it in place: torch would copy it first. On a GPU nothing is done.
+    """
+    if torch.cuda.is_available():
+        return
+    for module in network.modules():
+        if isinstance(module, (nn.Hardtanh, nn.Hardswish, nn.SiLU)):
+            module.inplace = False
+    if precision == "bf16-mixed":
+        speed_up_depthwise(network)

@@ -14,17 +14,22 @@ from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import squares
 from naevus.errors import RunError
+from naevus.export.graphs import (
+    Agreement,
+    StoredGraphs,
+    compare,
+    graph_answers,
+    network_answers,
+    require,
+)
+from naevus.export.members import combine, judges, stored_entry
+from naevus.export.ood import reference_entry
+from naevus.export.precision import Measuring, Variant, choose, heldout_answers, measured, variants
 from naevus.inference.cam import cell_offset
 from naevus.runs.evidence import diagnosing_entry, outlining_entry
-from naevus.runs.manifest import about, add, limits_of, stored_entry, task_entry
+from naevus.runs.manifest import about, add, limits_of, task_entry
 from naevus.runs.run import dataset_of
-from naevus.training.export.check import Agreement, compare, graph_answers, network_answers, require
-from naevus.training.export.combination import combine, judges
-from naevus.training.export.costs import choose, measured, variants
-from naevus.training.export.heldout import Measuring, Variant, heldout_answers
-from naevus.training.export.reference import reference_entry
-from naevus.training.export.sample import Shipped, sample_entry
-from naevus.training.export.stored import StoredGraphs
+from naevus.training.sample import Shipped, sample_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +40,10 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import PrecisionChoice
+    from naevus.export.members import Combination, TrainedMember
     from naevus.runs.run import Run
-    from naevus.training.export.combination import Combination
-    from naevus.training.export.members import TrainedMember
     from naevus.types import Precision, Task
+
 
 CHECKED, CALIBRATED = 200, 300
 """Pictures for the check, and for the ranges of 8 bits."""

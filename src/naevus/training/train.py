@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -24,62 +23,33 @@ from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.io.files import atomic, sha256_of, write_text
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.run import WEIGHTS
-from naevus.training.batches import BatchMaker
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.classification import ClassificationLearning
-from naevus.training.export.graph import export_onnx
-from naevus.training.export.sample import Shipped, sample_entry
+from naevus.training.data import BatchMaker
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
-from naevus.training.masks import CropCounts, check_cropped, check_learnt, masks_used
-from naevus.training.memory import kept_memory
-from naevus.training.networks import Preprocessed
-from naevus.training.precision import fabric_for, resolve
-from naevus.training.segmentation import SegmentationLearning
-from naevus.training.summary import layer_summary
+from naevus.training.masks import CropCounts, check_cropped, check_learnt
+from naevus.training.networks import Preprocessed, layer_summary
+from naevus.training.onnx_graph import export_onnx
+from naevus.training.performance import fabric_for, kept_memory, resolve
+from naevus.training.sample import Shipped, sample_entry
+from naevus.training.tasks import (
+    ClassificationLearning,
+    SegmentationLearning,
+    _make_learning,
+    learning_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import TrainConfig
     from naevus.runs.run import Run
+    from naevus.training.data import Material
     from naevus.training.loop import Metrics
 
 
 _log = logging.getLogger(__name__)
 _MEASURED = 200
 """Pictures that tell how far a network's activation maps lie beside what they show."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """The pictures a job learns from.
-
-    Attributes:
-        dataset: The pictures of the task, with their labels.
-        cache: Folder of the pixel stores; shared by jobs.
-        masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
-        copies: Folders with other copies of some of the pictures, named alike.
-        warm_start: A run to start from in place of the recipe's weights.
-        force: Whether masks are used that cannot be right as a whole.
-    """
-
-    dataset: Dataset
-    cache: Path
-    masks: Path | None = None
-    copies: tuple[Path, ...] = ()
-    warm_start: Run | None = None
-    force: bool = False
-    stores: dict[str, PixelStore] = field(default_factory=dict)
-
-    def sources(self) -> list[Source]:
-        """Return the pictures and the masks that go with them."""
-        masks, sources = masks_used(self.dataset, self.masks), []
-        for row in self.dataset.rows():
-            assert row.path is not None
-            sources.append(Source(row.image_id, row.path, masks[row.image_id]))
-        return sources
 
 
 def prepare(
@@ -265,25 +235,6 @@ def export_fold(
     for path in files.values():
         path.unlink()
     return bundle
-
-
-def learning_of(
-    config: TrainConfig,
-) -> type[SegmentationLearning | ClassificationLearning]:
-    """Return what learns a recipe's task."""
-    return SegmentationLearning if config.task == "segmentation" else ClassificationLearning
-
-
-def _make_learning(
-    config: TrainConfig, material: Material, training: list[str], inner: list[str]
-) -> SegmentationLearning | ClassificationLearning:
-    if config.task == "segmentation":
-        return SegmentationLearning(config, material.stores, training, inner)
-    table = material.dataset.table
-    diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
-    return ClassificationLearning(
-        config, material.stores, training, inner, diagnoses, material.dataset.taxonomy
-    )
 
 
 def _store(

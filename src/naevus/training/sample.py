@@ -21,7 +21,7 @@ from naevus.errors import BundleError
 from naevus.inference.engines import open_engine
 from naevus.inference.engines.automatic import PATIENCE_S
 from naevus.inference.engines.trial import Judged, Way, tried
-from naevus.training.export.graph import evaluating
+from naevus.training.onnx_graph import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from naevus.training.networks import Preprocessed
     from naevus.types import Computed, Precision, Task
+
 
 _SIDES: Final = (32, 256)
 """The smallest and the largest picture that is drawn, pixels."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from naevus.training.networks import Preprocessed
 
+
 STAGES = 2
 """How many of the backbone's last stages are told of; chosen by benchmarks/not_dermoscopy.py."""
 

@@ -4,25 +4,60 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from naevus.images.geometry import resize
+from naevus.images.preprocess import Source
 from naevus.training.augment import Augmentation, generator
+from naevus.training.masks import masks_used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from naevus.datasets.cache import PixelStore
+    from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
 
     Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pictures a job learns from.
+
+    Attributes:
+        dataset: The pictures of the task, with their labels.
+        cache: Folder of the pixel stores; shared by jobs.
+        masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
+        copies: Folders with other copies of some of the pictures, named alike.
+        warm_start: A run to start from in place of the recipe's weights.
+        force: Whether masks are used that cannot be right as a whole.
+    """
+
+    dataset: Dataset
+    cache: Path
+    masks: Path | None = None
+    copies: tuple[Path, ...] = ()
+    warm_start: Run | None = None
+    force: bool = False
+    stores: dict[str, PixelStore] = field(default_factory=dict)
+
+    def sources(self) -> list[Source]:
+        """Return the pictures and the masks that go with them."""
+        masks, sources = masks_used(self.dataset, self.masks), []
+        for row in self.dataset.rows():
+            assert row.path is not None
+            sources.append(Source(row.image_id, row.path, masks[row.image_id]))
+        return sources
 
 
 class Key(NamedTuple):

@@ -1,0 +1,315 @@
+"""A network's graph as it may be stored: in 32, 16 or 8 bits, each made once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from naevus.datasets.sources import squares
+from naevus.errors import BundleError, ConfigError
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
+from naevus.inference.engines import open_engine
+from naevus.training.onnx_graph import export_onnx, write_onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from naevus.datasets.sources import Pictures
+    from naevus.export.members import TrainedMember
+    from naevus.types import Precision
+
+
+# Whether a graph says what its network says.
+
+LARGEST = 2e-3
+"""How far a probability of the 32-bit graph may be from the network's own."""
+ALIKE = 0.999
+"""Share of decisions that must be the network's own."""
+_BATCH = 16
+
+
+class Agreement(NamedTuple):
+    """How two versions of one network agree.
+
+    Attributes:
+        pictures: How many they were compared on.
+        largest: The largest difference of a probability: of a class, or of lesion at a pixel.
+        mean: The mean difference.
+        decisions: Share of equal decisions: most probable and balanced class, or pixels of masks.
+    """
+
+    pictures: int
+    largest: float
+    mean: float
+    decisions: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether a graph in 32 bits that agrees so with its network may be written."""
+        return self.largest <= LARGEST and self.decisions >= ALIKE  # not so where a value is NaN
+
+
+class Answers(NamedTuple):
+    """What a network says of N pictures: its probabilities, and what follows from them."""
+
+    probabilities: NDArray[np.float64]
+    decisions: NDArray[np.int64]
+
+
+def network_answers(member: TrainedMember, pixels: NDArray[np.uint8]) -> Answers:
+    """Return what the network itself says, in torch and 32 bits, of pixels N x S x S x 3."""
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = member.network(torch.from_numpy(batch)).numpy()
+        return logits
+
+    return _answers(member, pixels, run)
+
+
+def graph_answers(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8]) -> Answers:
+    """Return what its graph says, in OpenVINO and 32 bits where the graph has them."""
+    engine = open_engine(graph)
+    output = "logits" if member.classes else "logit"
+    return _answers(member, pixels, lambda batch: engine.run(batch)[output])
+
+
+def compare(one: Answers, other: Answers) -> Agreement:
+    """Compare what two versions of a network say of the same pictures."""
+    difference = np.abs(one.probabilities - other.probabilities)
+    return Agreement(
+        pictures=len(one.probabilities),
+        largest=float(difference.max()),
+        mean=float(difference.mean()),
+        decisions=float(np.mean(one.decisions == other.decisions)),
+    )
+
+
+def require(agreement: Agreement, origin: str) -> None:
+    """Refuse a graph that does not say what its network says.
+
+    Raises:
+        BundleError: A probability is off by more than ``LARGEST``, or too many decisions differ.
+    """
+    if not agreement.holds:
+        raise BundleError(
+            f"{origin}: its graph differs from the network by {agreement.largest:.2g} and agrees "
+            f"in {agreement.decisions:.2%} of decisions",
+            "nothing was written; report this with the recipe and the versions of torch and onnx",
+        )
+
+
+def _answers(
+    member: TrainedMember,
+    pixels: NDArray[np.uint8],
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+) -> Answers:
+    pieces = [
+        run(np.ascontiguousarray(pixels[start : start + _BATCH]))
+        for start in range(0, len(pixels), _BATCH)
+    ]
+    logits = np.concatenate(pieces)
+    if not member.classes:
+        with np.errstate(over="ignore"):
+            probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return Answers(probability, (logits > 0).astype(np.int64))
+    natural = natural_log_probabilities(logits, member.weights)
+    balanced = balanced_log_probabilities(logits, member.weights, member.shares)
+    decisions = np.stack([natural.argmax(1), balanced.argmax(1)], axis=1)
+    return Answers(np.exp(natural), decisions)
+
+
+# Smaller graphs: numbers stored in 16 bits, or stored and computed in 8.
+
+FEWEST = 256
+"""Tensors of fewer numbers stay in 32 bits: they weigh nothing, and normalisation is among them."""
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store a graph's weights in 16 bits, each followed by a cast back to 32.
+
+    Inputs, outputs and everything between stay as they are, so an engine computes as it likes.
+
+    Args:
+        model: The graph; it is not changed.
+
+    Raises:
+        BundleError: A weight is beyond what 16 bits can hold, 65504.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    casts = []
+    for tensor in half.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < FEWEST:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise BundleError(f"weights {tensor.name} are too large for fp16", "export it as fp32")
+        name, stored = tensor.name, f"{tensor.name}_fp16"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(
+            helper.make_node("Cast", [stored], [name], f"{name}_cast", to=TensorProto.FLOAT)
+        )
+    nodes = [*casts, *half.graph.node]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    return half
+
+
+def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+    """Quantise a graph to 8 bits after training, with NNCF's ``QuantizeLinear`` pairs.
+
+    Both engines read them. Some layers are left as they are, see `_delicate`.
+
+    Args:
+        model: The graph; it is not changed.
+        pixels: Calibration pictures, uint8 N x S x S x 3: their activations give the ranges.
+
+    Raises:
+        ConfigError: NNCF is not installed.
+    """
+    nncf = _import_nncf()
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for number, node in enumerate(copied.graph.node):
+        node.name = node.name or f"node_{number}"
+    name = model.graph.input[0].name
+    with _quiet():
+        quantised: onnx.ModelProto = nncf.quantize(
+            copied,
+            nncf.Dataset([{name: picture[None]} for picture in pixels]),
+            subset_size=len(pixels),
+            # With NNCF's default, symmetric ranges of activations, OpenVINO gave other answers than
+            # ONNX Runtime: 20 % of EfficientNet-Lite0's decisions changed, in place of 3 %.
+            preset=nncf.QuantizationPreset.MIXED,
+            # The slow, accurate correction halved how far a U-Net's probabilities moved; of
+            # classifiers it brought nothing.
+            fast_bias_correction=all(output.name != "logit" for output in model.graph.output),
+            # Weights of 7 bits: where a processor has no VNNI instructions, two products of 8 bits
+            # are added up in 16, and with whole weights that sum can be cut off.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE
+            ),
+            ignored_scope=nncf.IgnoredScope(names=_delicate(copied.graph)),
+        )
+    return quantised
+
+
+def _delicate(graph: onnx.GraphProto) -> list[str]:
+    """Return the layers that 8 bits would spoil.
+
+    - What gives an output directly (a classifier's head and its activation map): so the map's mean
+      remains the logit.
+    - The convolution that sees the picture: with it in 8 bits three times as many of
+      EfficientNet-Lite0's decisions changed (4.3 % in place of 1.5).
+    - Convolutions of maps that were joined, as in a U-Net's decoder: they have one range together,
+      and the finer ones lose theirs. Probabilities then moved three times as far.
+    """
+    layers = [node for node in graph.node if node.op_type in {"Gemm", "MatMul", "Conv"}]
+    last = {value.name for value in graph.output}
+    joined = {name for node in graph.node if node.op_type == "Concat" for name in node.output}
+    first = next((node.name for node in layers if node.op_type == "Conv"), None)
+    return [
+        node.name
+        for node in layers
+        if node.name == first
+        or last.intersection(node.output)
+        or (node.op_type == "Conv" and node.input[0] in joined)
+    ]
+
+
+def _import_nncf() -> ModuleType:
+    # NNCF, and the OpenVINO it imports, report to their makers unless this package is absent.
+    sys.modules["openvino_telemetry"] = cast("Any", None)
+    try:
+        with _quiet():
+            import nncf  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise ConfigError("NNCF is not installed", "run pip install 'naevus[quantise]'") from error
+    module: ModuleType = nncf
+    return module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's bars and notes away from users."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+class StoredGraphs:
+    """The files of one member.
+
+    Args:
+        member: The network.
+        pictures: Where its pictures are; those of the folds it trained on give 8 bits' ranges.
+        folder: Where files are made.
+        calibrated: From how many pictures, one a group, the ranges are taken.
+        without: Pictures whose groups these are not of.
+
+    Attributes:
+        member: The network.
+        folder: Where its files are.
+    """
+
+    def __init__(
+        self,
+        member: TrainedMember,
+        pictures: Pictures,
+        folder: Path,
+        *,
+        calibrated: int,
+        without: Sequence[str],
+    ) -> None:
+        self.member = member
+        self.folder = folder
+        self._pictures = pictures
+        self._calibrated, self._without = calibrated, without
+
+    def path(self, precision: Precision) -> Path:
+        """Return the file whose numbers are stored so.
+
+        Raises:
+            BundleError: A weight is beyond 16 bits.
+            ConfigError: NNCF, which makes 8 bits, is not installed.
+            NaevusError: The file cannot be written.
+        """
+        path = self.folder / f"{precision}.onnx"
+        if path.exists():
+            return path
+        if precision == "fp32":
+            self.folder.mkdir(parents=True, exist_ok=True)
+            export_onnx(self.member.network, path, input_size=self.member.config.input_size)
+            return path
+        model = onnx.load(self.path("fp32"))
+        if precision == "fp16":
+            write_onnx(to_fp16(model), path)
+            return path
+        ids = self.member.draw(self.member.learnt(), self._calibrated, without=self._without)
+        size = self.member.config.input_size
+        write_onnx(to_int8(model, squares(self._pictures, ids, size)), path)
+        return path

@@ -1,0 +1,433 @@
+"""What a finished fold holds: its network, and which pictures that network never saw."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+
+from naevus.datasets.cache import PixelStore
+from naevus.datasets.sources import DecodedPictures, squares
+from naevus.errors import DataError, RunError
+from naevus.runs.evidence import Shipped
+from naevus.runs.manifest import member_entry
+from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_heldout
+from naevus.training.checkpoint import load_network
+from naevus.training.data import Material
+from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.optim import momentum
+from naevus.training.tasks import learning_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from naevus.datasets.sources import Pictures
+    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.run import Run
+    from naevus.types import Precision, Task
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    """A network on the CPU, in evaluation mode, that becomes a member of a bundle.
+
+    Attributes:
+        run: The run it is from; of an average, the first member's.
+        network: It takes pictures as they are stored.
+        folds: The folds it did not train on.
+        origin: What tables and messages call it.
+        classes: Codes in the order of a classifier's logits.
+        weights: w_c, how much more than its share each class counted in training.
+        shares: pi_c, the classes' shares in the training part.
+    """
+
+    run: Run
+    network: Preprocessed
+    folds: tuple[int, ...]
+    origin: str
+    classes: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+
+    @property
+    def config(self) -> TrainConfig:
+        """The recipe."""
+        return self.run.config
+
+    def held_out(self) -> list[str]:
+        """Return the ids of the pictures it never saw, without the test pictures."""
+        return [image_id for fold in self.folds for image_id in self.run.folds.held_out(fold)]
+
+    def learnt(self) -> list[str]:
+        """Return the ids of the pictures of the folds it trained on."""
+        never = {*self.run.folds.test(), *self.held_out()}
+        return [image_id for image_id in self.run.folds.table["image_id"] if image_id not in never]
+
+    def draw(
+        self, ids: Iterable[str], count: int, *, without: Collection[str] = (), seed: int = 2018
+    ) -> list[str]:
+        """Draw pictures by chance, one a group.
+
+        Args:
+            ids: What is drawn from.
+            count: How many at most.
+            without: Pictures whose whole groups are left out.
+            seed: Of the draw.
+        """
+        group: dict[str, str] = dict(
+            self.run.folds.table[["image_id", "group_id"]].itertuples(index=False)
+        )
+        banned = {group[image_id] for image_id in without}
+        pool = sorted(set(ids))
+        drawn: dict[str, str] = {}
+        for position in np.random.default_rng(seed).permutation(len(pool)).tolist():
+            image_id = pool[position]
+            if len(drawn) < count and group[image_id] not in banned:
+                drawn.setdefault(group[image_id], image_id)
+        return sorted(drawn.values())
+
+
+def open_member(run: Run, fold: int) -> TrainedMember:
+    """Load the network of a finished fold.
+
+    Raises:
+        RunError: The fold is not finished, or its files are damaged.
+    """
+    folder = run.fold_folder(fold)
+    if fold not in run.finished() or not (folder / WEIGHTS).exists():
+        raise RunError(f"{run.folder}: fold {fold} is not finished", "train it first")
+    member = _outlining(run, fold) if run.config.task == "segmentation" else _diagnosing(run, fold)
+    load_network(folder / WEIGHTS, member.network)
+    member.network.eval()
+    return member
+
+
+def _outlining(run: Run, fold: int) -> TrainedMember:
+    return TrainedMember(run, _random(run.config), (fold,), f"{run.folder.name} fold {fold}")
+
+
+def _diagnosing(run: Run, fold: int) -> TrainedMember:
+    """Return a classifier with what its held-out table says of its training."""
+    path = run.fold_folder(fold) / "heldout.parquet"
+    row = read_heldout(path).iloc[0]
+    classes = tuple(name.removeprefix("logit_") for name in row.index if name.startswith("logit_"))
+    weights, shares = (
+        tuple(float(row[f"{kind}_{code}"]) for code in classes) for kind in ("weight", "share")
+    )
+    network = _random(run.config, len(classes))
+    origin = f"{run.folder.name} fold {fold}"
+    return TrainedMember(run, network, (fold,), origin, classes, weights, shares)
+
+
+def _random(config: TrainConfig, classes: int = 1) -> Preprocessed:
+    """Build the recipe's network without loading what it once started from."""
+    settings = config.network
+    if config.task == "segmentation":
+        return Preprocessed(
+            build_segmenter(settings.architecture, settings.encoder, "none", settings.decoder)
+        )
+    return Preprocessed(
+        build_classifier(
+            settings.backbone,
+            classes,
+            "none",
+            pooling=settings.pooling,
+            hidden=settings.hidden,
+            dropout=settings.dropout,
+        )
+    )
+
+
+def stored_entry(
+    member: TrainedMember, file: str, precision: Precision, **measured: Any
+) -> dict[str, Any]:
+    """Return the entry of a trained member whose numbers are stored so.
+
+    Args:
+        member: The network.
+        file: Its graph in the bundle.
+        precision: How the graph's numbers are stored.
+        measured: What was measured on its graph in 32 bits.
+    """
+    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
+    return member_entry(
+        member.config, file, member.folds, precision=precision, **trained, **measured
+    )
+
+
+# Several networks averaged into one: weights, not answers.
+
+_ONLY_CHANCE = {"seed", "workers", "checkpoint_seconds"}
+"""What recipes may differ in: order and augmentation, never where the networks start."""
+_BATCH = 32
+
+
+def average(members: Sequence[TrainedMember]) -> TrainedMember:
+    """Average the weights of networks that were trained alike from one start.
+
+    Such networks end in one basin of the loss, where their mean is as good as their ensemble or
+    nearly, at the price of one (Wortsman et al., Model soups, ICML 2022). The means of batch
+    normalisation's statistics are not those of the mean network: see ``estimate_statistics``.
+
+    Args:
+        members: Two or more.
+
+    Returns:
+        The average. Its folds are those that no member trained on. Its class weights are the
+        geometric means of the members', as logits are averaged in logarithms.
+
+    Raises:
+        RunError: The networks do not go together.
+    """
+    _check_alike(members)
+    network = copy.deepcopy(members[0].network)
+    states = [member.network.state_dict() for member in members]
+    network.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
+    weights = np.exp(np.mean([np.log(member.weights) for member in members], axis=0))
+    shares = np.mean([member.shares for member in members], axis=0)
+    never = set.intersection(*(set(member.folds) for member in members))
+    return replace(
+        members[0],
+        network=network,
+        folds=tuple(sorted(never)),
+        origin=" + ".join(member.origin for member in members),
+        weights=tuple(weights.tolist()),
+        shares=tuple(shares.tolist()),
+    )
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, pixels: NDArray[np.uint8]) -> None:
+    """Put the means and variances of these pictures into every batch normalisation.
+
+    An averaged network needs it (Izmailov et al., Averaging weights leads to wider optima, UAI
+    2018). All batches count alike, whatever the momentum; the rest runs as in use, without dropout.
+
+    Args:
+        network: Takes uint8 N x S x S x 3; left in evaluation mode.
+        pixels: Training pictures, unvaried.
+    """
+    network.eval()
+    with momentum(network, None) as norms:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        for batch in np.array_split(pixels, -(-len(pixels) // _BATCH)):
+            network(torch.from_numpy(np.ascontiguousarray(batch)))
+    network.eval()
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    first = tensors[0]
+    if not first.is_floating_point():
+        return first
+    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(first.dtype)
+
+
+def _check_alike(members: Sequence[TrainedMember]) -> None:
+    if len(members) < 2:
+        raise RunError("one network alone has no average", "name more runs, or more folds of one")
+    first = members[0]
+    for other in members[1:]:
+        pair = f"{first.origin} and {other.origin}"
+        for what, same in (
+            ("recipes", _start(first) == _start(other)),
+            ("classes", first.classes == other.classes),
+            ("folds", first.run.folds.sha256 == other.run.folds.sha256),
+            ("data", first.run.inputs["fingerprint"] == other.run.inputs["fingerprint"]),
+            ("starts", _warm_start(first) == _warm_start(other)),
+        ):
+            if not same:
+                raise RunError(
+                    f"{pair} have different {what}",
+                    "average networks that differ in seed or fold alone",
+                )
+
+
+def _start(member: TrainedMember) -> object:
+    return member.config.model_dump(exclude=_ONLY_CHANCE)
+
+
+def _warm_start(member: TrainedMember) -> object:
+    """Where it started from: another run's fold, or nothing but the recipe."""
+    source = member.run.inputs.get("warm_start")
+    return source and (source, member.folds)
+
+
+# Pictures of a run, as its networks learnt to see them.
+
+
+def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelStore:
+    """Return a run's training pictures: from its data set, else from the cache beside the run.
+
+    Args:
+        run: The run.
+        data: The data set's folder, where it has moved since.
+
+    Raises:
+        DataError: ``data`` is another data set, or the pictures are nowhere.
+    """
+    config = run.config
+    dataset = dataset_of(run, data)
+    if dataset is not None:
+        form = learning_of(config).forms(config)["pictures"]
+        masks = run.inputs["masks"]
+        material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
+        return DecodedPictures(material.sources(), form)
+    key = run.cache_key("pictures")
+    for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
+        store = PixelStore.open(settings.parent)
+        if store.key == key:
+            return store
+    raise DataError(
+        f"{run.folder}: its pictures are neither in their folder nor cached beside the run",
+        "name the data set with --data",
+    )
+
+
+# The networks of one task that go into one bundle: finished folds, each or averaged.
+
+ESTIMATED = 512
+"""Pictures for an average's statistics of batch normalisation."""
+_ALIKE: Final[dict[Task, tuple[str, ...]]] = {
+    "segmentation": ("colour_constancy",),
+    "classification": ("crop_mode", "crop_margin", "colour_constancy"),
+}
+
+
+class Combination(NamedTuple):
+    """The networks of one task that go into one bundle.
+
+    Attributes:
+        task: The task.
+        runs: The runs they are from.
+        trained: Their networks.
+        members: The networks that become members: these, or their average.
+        shipped: What these are, in words.
+        sources: Each run's pictures, by its folder.
+    """
+
+    task: Task
+    runs: Sequence[Run]
+    trained: Sequence[TrainedMember]
+    members: Sequence[TrainedMember]
+    shipped: Shipped
+    sources: Mapping[Path, Pictures]
+
+
+def combine(
+    task: Task,
+    runs: Sequence[Run],
+    *,
+    folds: Sequence[int] | None = None,
+    averaged: bool = False,
+    data: Path | None = None,
+) -> Combination:
+    """Take the networks of runs of one task together.
+
+    Args:
+        task: The task.
+        runs: Its runs; one or more.
+        folds: Which folds of each; None: all that are finished.
+        averaged: Whether their weights become one network's.
+        data: The data set, where it is not where the runs found it.
+
+    Raises:
+        RunError: No fold is finished, or the runs do not go together.
+        DataError: Their pictures are not there.
+    """
+    _check_together(runs)
+    sources = {run.folder: pictures_of(run, data) for run in runs}
+    trained = _trained(runs, folds)
+    shipped = Shipped(
+        tuple(member.origin for member in trained),
+        tuple(tuple(folds or run.finished()) for run in runs),
+        averaged,
+    )
+    members = [_averaged(trained, sources)] if averaged else trained
+    return Combination(task, runs, trained, members, shipped, sources)
+
+
+def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedMember]:
+    members = []
+    for run in runs:
+        folds = wanted or run.finished()
+        if not folds:
+            raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
+        members += [open_member(run, fold) for fold in folds]
+    if len({member.classes for member in members}) > 1:
+        raise RunError("the runs know different diagnoses", "join runs of the same ones")
+    return members
+
+
+def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]) -> TrainedMember:
+    whole = average(trained)
+    ids = whole.draw(whole.learnt(), ESTIMATED)
+    pictures = sources[whole.run.folder]
+    estimate_statistics(whole.network, squares(pictures, ids, whole.config.input_size))
+    return whole
+
+
+def judges(combination: Combination) -> list[list[TrainedMember]]:
+    """Return the networks that tell what a precision costs, each on what it held out.
+
+    There is a list for each run whose networks answer together, and in it a network for each fold
+    that all runs have finished, whichever are shipped: a single fold's pictures hardly tell half a
+    point from nothing. Masks of several runs are judged by the first run's. An average that held
+    something out is judged by itself alone, and another by the networks that it was made of.
+    """
+    if combination.shipped.averaged:
+        average = [member for member in combination.members if member.folds]
+        return [average or _of_each_fold(combination.trained)]
+    runs = combination.runs[:1] if combination.task == "segmentation" else combination.runs
+    folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
+    if not folds:
+        raise RunError("the runs have finished no common fold", "train one, or do not measure")
+    there = {(member.run.folder, member.folds): member for member in combination.members}
+    return [
+        [there.get((run.folder, (fold,))) or open_member(run, fold) for fold in folds]
+        for run in runs
+    ]
+
+
+def _of_each_fold(members: Iterable[TrainedMember]) -> list[TrainedMember]:
+    """Return the first network that held out each fold."""
+    chosen: dict[tuple[int, ...], TrainedMember] = {}
+    for member in members:
+        chosen.setdefault(member.folds, member)
+    return list(chosen.values())
+
+
+def _check_together(runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        first = runs[0]
+        for name in _ALIKE[run.config.task]:
+            if getattr(first.config.data, name) != getattr(run.config.data, name):
+                raise RunError(
+                    f"{first.folder} and {run.folder} differ in data.{name}",
+                    "join runs that see pictures alike",
+                )
+        # One may have learnt from parts of the data besides, which no fold holds out.
+        same_parts = (
+            len(
+                {each.config.data.parts or (USUAL_PART[each.config.task],) for each in (first, run)}
+            )
+            == 1
+        )
+        same_data = first.inputs["fingerprint"] == run.inputs["fingerprint"]
+        for what, same in (
+            ("data", same_data or not same_parts),
+            ("folds", first.folds.hold_out_as(run.folds)),
+        ):
+            if not same:
+                raise RunError(
+                    f"{first.folder} and {run.folder} have different {what}",
+                    "join runs of the same data and folds",
+                )

@@ -1,0 +1,126 @@
+"""Sharpness-aware minimisation: learning from where, near by, the loss is worst."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Final
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from torch.nn.utils import get_total_norm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    from naevus.runs.recipe import OptimiserConfig
+
+    Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d
+
+
+# Batch normalisation whose running statistics are to go another way for a while.
+
+_KINDS: Final = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+
+
+@contextlib.contextmanager
+def momentum(network: nn.Module, value: float | None) -> Iterator[list[Norm]]:
+    """Give a network's batch normalisations another momentum; on leaving they have theirs back.
+
+    Args:
+        network: Whose.
+        value: 0 keeps the statistics as they are; None, torch's word for it, makes them the plain
+            mean over all batches since they were reset.
+
+    Yields:
+        Those layers that keep statistics.
+    """
+    norms = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, _KINDS) and layer.track_running_stats
+    ]
+    before = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = value
+    try:
+        yield norms
+    finally:
+        for layer, own in zip(norms, before, strict=True):
+            layer.momentum = own
+
+
+def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:
+    """Return the optimiser; biases and normalisation layers are not decayed."""
+    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
+    others = [weight for weight in network.parameters() if weight.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            fused=True,
+        )
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate, fused=True)
+
+
+def learning_rate(
+    config: OptimiserConfig, step: int, total: int, plateau: ReduceLROnPlateau
+) -> float:
+    """Return the learning rate of a step; a function of its position and the plateau alone."""
+    warm = round(config.warm_up * total)
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    if config.schedule == "cosine":
+        done = (step - warm) / max(1, total - warm)
+        return config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done))
+    if config.schedule == "plateau":
+        return float(plateau.get_last_lr()[0])
+    return config.learning_rate
+
+
+def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
+    """Return the running average of the weights; it starts short-sighted and widens."""
+    if decay == 0:
+        return None
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.75)
+
+
+@contextlib.contextmanager
+def uphill(network: nn.Module, radius: float) -> Iterator[None]:
+    """Move the weights up the slope that their gradients tell of; on leaving they are back.
+
+    The gradients made inside are those of about the worst place near by. Steps along these end
+    in flat minima, which hold better on pictures never seen (Foret et al., Sharpness-aware
+    minimization for efficiently improving generalization, ICLR 2021). BatchNorm keeps the
+    statistics it had: they are of the weights that stay.
+
+    Args:
+        network: Its gradients are there; they are cleared on entering.
+        radius: How far all weights together are moved (rho).
+    """
+    slopes = [(weight, weight.grad) for weight in network.parameters() if weight.grad is not None]
+    length = float(get_total_norm([slope for _, slope in slopes]))
+    stayed = [(weight, weight.detach().clone()) for weight, _ in slopes]
+    with torch.no_grad():
+        for weight, slope in slopes:
+            weight.add_(slope, alpha=radius / max(length, 1e-12))
+            weight.grad = None
+    try:
+        with momentum(network, 0.0):
+            yield
+    finally:
+        with torch.no_grad():
+            for weight, before in stayed:
+                weight.copy_(before)
