@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.compare import compare
+from naevus.cli.evaluate import compare
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError, RunError
 from naevus.runs.recipe import TrainConfig

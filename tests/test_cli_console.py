@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from naevus.cli import check as check_command
+from naevus.cli import data as check_command
 from naevus.cli.main import app
 
 

@@ -11,8 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.report import report
-from naevus.cli.shortcuts import _by_metadata, shortcuts
+from naevus.cli.evaluate import report
+from naevus.cli.study import _by_metadata, shortcuts
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.runs.run import Run

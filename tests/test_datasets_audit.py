@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from naevus.cli.check import check
+from naevus.cli.data import check
 from naevus.datasets.audit import Audit, audit
 from naevus.datasets.dataset import Dataset, Problem, make_table
 from naevus.datasets.duplicates import (

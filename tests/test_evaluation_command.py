@@ -13,11 +13,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from naevus.cli.main import app
-from naevus.cli.score_tables import classification_tables, confusion_table, segmentation_tables
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.evaluation.evaluate import scored
 from naevus.evaluation.mask_metrics import Outline, outline_table
 from naevus.evaluation.segmentation import segmentation_scores
+from naevus.reports.classification import classification_tables, confusion_table
+from naevus.reports.segmentation import segmentation_tables
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from naevus.images.occlusion import HOLE_SIDE, filled, grown, mean_hole, ring_hole
+from naevus.workflows.shortcuts import HOLE_SIDE, filled, grown, mean_hole, ring_hole
 
 Mask = NDArray[np.bool_]
 

@@ -9,11 +9,10 @@ import pytest
 
 from naevus.errors import ConfigError, DataError
 from naevus.images.geometry import resize
-from naevus.images.occlusion import HOLE_SIDE
 from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
-from naevus.inference.hidden import WAYS, hidden_features, hiding_of
+from naevus.workflows.shortcuts import HOLE_SIDE, WAYS, hidden_features, hiding_of
 from tests.onnx_graphs import classification_bundle
 
 if TYPE_CHECKING:

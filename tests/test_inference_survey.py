@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.engines import engines
+from naevus.cli.info import engines
 from naevus.errors import ConfigError
 from naevus.inference.engines import (
     DEFAULT,

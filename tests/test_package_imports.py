@@ -206,5 +206,5 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_the_list_of_rooms_is_whole() -> None:
-    assert {"naevus.images.read", "naevus.cli.main", "naevus.reports.browser"} < set(ROOMS)
+    assert {"naevus.images.read", "naevus.cli.main", "naevus.reports.contact_sheet"} < set(ROOMS)
     assert len(ROOMS) > 80

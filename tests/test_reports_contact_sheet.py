@@ -9,17 +9,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.show import show
+from naevus.cli.data import show
 from naevus.datasets.synthetic import draw_lesion, write_isic2018
 from naevus.errors import DataError
 from naevus.images.read import probe, read
-from naevus.reports.browser import leaf, write_browser
 from naevus.reports.contact_sheet import (
     PREDICTED_COLOUR,
     TRUTH_COLOUR,
     Tile,
     contact_sheet,
     framed,
+    leaf,
+    write_browser,
 )
 
 if TYPE_CHECKING:

@@ -11,15 +11,19 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from naevus.evaluation.calibration import reliability_curve
-from naevus.reports.figures import style
-from naevus.reports.figures.benefit import benefit_figure
-from naevus.reports.figures.confusion import confusion_figure
-from naevus.reports.figures.coverage import risk_coverage_figure
-from naevus.reports.figures.jaccard import jaccard_figure
-from naevus.reports.figures.learning import learning_figure
-from naevus.reports.figures.ranking import precision_recall_figure, roc_figure
-from naevus.reports.figures.reliability import reliability_figure
-from naevus.reports.figures.style import line_of, thinned
+from naevus.reports import figures
+from naevus.reports.figures import (
+    benefit_figure,
+    confusion_figure,
+    jaccard_figure,
+    learning_figure,
+    line_of,
+    precision_recall_figure,
+    reliability_figure,
+    risk_coverage_figure,
+    roc_figure,
+    thinned,
+)
 from tests.html_outline import contrast
 
 if TYPE_CHECKING:
@@ -144,20 +148,20 @@ def test_thinning_keeps_both_ends() -> None:
 
 
 def test_the_same_values_give_the_same_figure() -> None:
-    drawn = style.svg(jaccard_figure([0.2, 0.9]))
-    assert drawn == style.svg(jaccard_figure([0.2, 0.9]))
-    assert style.pdf(jaccard_figure([0.2])) == style.pdf(jaccard_figure([0.2]))
+    drawn = figures.svg(jaccard_figure([0.2, 0.9]))
+    assert drawn == figures.svg(jaccard_figure([0.2, 0.9]))
+    assert figures.pdf(jaccard_figure([0.2])) == figures.pdf(jaccard_figure([0.2]))
 
 
 def test_inlined_figures_share_no_ids_and_take_the_ink_of_the_page() -> None:
     curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.0, 0.1]})
-    drawn = style.svg(risk_coverage_figure(curve))
-    first, second = style.inlined(drawn, "one"), style.inlined(drawn, "other")
+    drawn = figures.svg(risk_coverage_figure(curve))
+    first, second = figures.inlined(drawn, "one"), figures.inlined(drawn, "other")
     ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert style.INK in drawn
-    assert style.INK not in first
+    assert figures.INK in drawn
+    assert figures.INK not in first
     assert "currentColor" in first
     assert "<style" not in first
     assert "share of wrong answers" in first  # texts are texts

@@ -10,10 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from naevus.reports.document import Document, Drawing, Gallery, Key, Section, Table, Thumbnail
-from naevus.reports.figures import style
-from naevus.reports.figures.confusion import confusion_figure
-from naevus.reports.page import grid_of, render, words_of
+from naevus.reports import figures
+from naevus.reports.document import (
+    Document,
+    Drawing,
+    Gallery,
+    Key,
+    Section,
+    Table,
+    Thumbnail,
+    grid_of,
+    words_of,
+)
+from naevus.reports.figures import confusion_figure
+from naevus.reports.html import render
 from tests.html_outline import Outline, contrast
 
 FRAME = pd.DataFrame(
@@ -30,7 +40,7 @@ FRAME = pd.DataFrame(
 
 def page_of(*sections: Section, **parts: Any) -> str:
     drawn = {
-        drawing.name: style.svg(drawing.figure)
+        drawing.name: figures.svg(drawing.figure)
         for section in sections
         for drawing in section.drawings
     }
@@ -133,10 +143,10 @@ def test_texts_have_the_contrast_of_wcag_aa() -> None:
 
 def test_lines_are_seen_on_light_and_dark_pages() -> None:
     assert themes()
-    assert style.COLOURS
+    assert figures.COLOURS
     for theme in themes():
-        for colour in style.COLOURS:
-            drawn = theme["ink"] if colour == style.INK else colour
+        for colour in figures.COLOURS:
+            drawn = theme["ink"] if colour == figures.INK else colour
             assert contrast(drawn, theme["paper"]) >= 3
 
 
@@ -160,7 +170,7 @@ _SEEN_BY = {  # Machado, Oliveira & Fernandes 2009, severity 1
 def test_the_colour_blind_tell_lines_apart(reader: str) -> None:
     from skimage.color import deltaE_ciede2000, rgb2lab
 
-    rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in style.COLOURS])
+    rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in figures.COLOURS])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(_SEEN_BY[reader]).T, 0, 1)
     lab = rgb2lab(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055))

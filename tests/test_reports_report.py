@@ -17,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.report import report
+from naevus.cli.evaluate import report
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
@@ -30,13 +30,14 @@ from naevus.images.maskfile import read_mask
 from naevus.images.quality import typology_angle
 from naevus.images.read import read, write_png
 from naevus.io.files import write_json
-from naevus.reports.content.appearance import appearances, tone_of
-from naevus.reports.content.choices import disagreement, in_turn, of_masks, one_a_group
-from naevus.reports.content.outlines import failure_section
-from naevus.reports.figures import style
+from naevus.reports import figures
+from naevus.reports.background import appearances, tone_of
+from naevus.reports.gallery import disagreement, in_turn, of_masks, one_a_group
+from naevus.reports.html import write_report
 from naevus.reports.predicted import of_predictions
-from naevus.reports.report import make_report, write_report
+from naevus.reports.report import make_report
 from naevus.reports.results import Results
+from naevus.reports.segmentation import failure_section
 from naevus.reports.trained import of_run
 from naevus.taxonomy import BINARY, ISIC2018
 from tests.html_outline import Outline
@@ -116,7 +117,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
     without_names = re.sub(r'xmlns(:\w+)?="[^"]+"', "", page)
     assert "http" not in without_names.replace('http-equiv="', "")
     assert len(page) < 10_000_000
-    assert style.INK not in page.split("</style>", 1)[1]
+    assert figures.INK not in page.split("</style>", 1)[1]
     assert "<title>Report of" in page
 
 

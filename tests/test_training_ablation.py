@@ -14,7 +14,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli import ablate as command
+from naevus.cli import study as command
 from naevus.datasets.layouts import load
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.comparison import compare
@@ -24,8 +24,7 @@ from naevus.images.read import read, write_png
 from naevus.inference.out_of_fold import heldout_logits
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import Run
-from naevus.training.ablation.arms import side_of_crops, with_detail
-from naevus.training.ablation.plan import load_plan, recipes
+from naevus.workflows.ablation import load_plan, recipes, side_of_crops, with_detail
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -190,7 +189,7 @@ def test_started_again_nothing_is_trained_again(
         pytest.fail("trained again")
 
     monkeypatch.setattr("naevus.cli.train.train_folds", trained)
-    monkeypatch.setattr("naevus.training.ablation.arms.heldout_logits", trained)
+    monkeypatch.setattr("naevus.workflows.ablation.heldout_logits", trained)
     assert made.call().exit_code == 0
     assert (made.out / "ablation.json").read_bytes() == before
 

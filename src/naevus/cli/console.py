@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import sys
 import unicodedata
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -117,3 +120,24 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[i
             bar.update(task, completed=done, total=of)
 
         yield move
+
+
+@contextmanager
+def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
+    """Send what training reports to a file, and the terminal, while the block runs."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if screen:
+        handlers.append(
+            RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
+        )
+    logger = logging.getLogger("naevus")
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import random
+import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from naevus.cli.console import console, progress, remark
+from naevus.cli.console import console, errors, progress, remark
 from naevus.cli.datasets import (
     IMAGE_TYPE_HELP,
     TAXONOMY_HELP,
@@ -17,11 +21,249 @@ from naevus.cli.datasets import (
     tell_exceptions,
     tell_types,
 )
-from naevus.errors import ConfigError
+from naevus.errors import ConfigError, DataError, PictureError
 
 if TYPE_CHECKING:
-    from naevus.datasets.dataset import Dataset
+    from collections.abc import Hashable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from naevus.datasets.audit import Audit
+    from naevus.datasets.dataset import Dataset, Record
     from naevus.datasets.folds import Folds
+
+    Seen = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
+
+
+# ``naevus check``: what is wrong with a folder of pictures, before anything is trained on it.
+
+_SHOWN = 10
+
+
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for check.json, findings.csv and duplicates.csv."),
+    ] = None,
+    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "all",
+    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Find damaged files, doubtful masks, contradictory labels and duplicates; count the rest.
+
+    Near-duplicates are looked for in all eight views, across lesions and tasks. Ends with 0 where
+    no error was found (warnings may be), and with 1 where one was.
+
+    Examples:
+      naevus check ISIC2018 --out check
+      naevus check ISIC2018 --json > check.json
+    """
+    from naevus.datasets.audit import audit
+    from naevus.datasets.layouts import load
+
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
+    dataset = named.of_type(image_type)
+    with progress("reading, then comparing pictures", len(dataset)) as move:
+        found = audit(dataset, progress=move)
+    if out is not None:
+        found.write(out)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _show(found)
+    raise typer.Exit(1 if found.errors else 0)
+
+
+def _show(found: Audit) -> None:
+    for part, rows in found.counts.groupby("part"):
+        console.print(_counts(str(part), rows.to_dict("records")))
+    console.print(_duplicates_check(found))
+    if found.merged:
+        console.print(_merged(found))
+    if found.findings:
+        console.print(_findings(found))
+    warnings = len(found.findings) - found.errors
+    console.print(
+        f"{found.pictures} pictures, layout {found.layout}: "
+        f"{found.errors} errors, {warnings} warnings"
+    )
+
+
+def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
+    table = Table(title=part, title_justify="left")
+    for name in ("", "", "pictures", "lesions"):
+        table.add_column(name, justify="right" if name else "left")
+    before = None
+    for row in rows:
+        if before not in {None, row["column"]}:
+            table.add_section()
+        label = str(row["column"]).replace("_", " ") if row["column"] != before else ""
+        table.add_row(label, str(row["value"]), str(row["pictures"]), str(row["lesions"]))
+        before = row["column"]
+    return table
+
+
+def _duplicates_check(found: Audit) -> Table:
+    from naevus.datasets import duplicates
+    from naevus.datasets.duplicates import summary
+
+    table = Table(title="duplicates", title_justify="left", caption_justify="left")
+    table.caption = duplicates.MEASURED
+    table.add_column("sort")
+    table.add_column("pairs", justify="right")
+    for sort, number in summary(found.duplicates).items():
+        table.add_row(sort.replace(" pairs", ""), str(number))
+    return table
+
+
+def _merged(found: Audit) -> Table:
+    table = Table(title="groups joined by duplicates", title_justify="left")
+    table.add_column("pictures", justify="right")
+    table.add_column("ids")
+    for members in found.merged[:_SHOWN]:
+        more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+        table.add_row(str(len(members)), ", ".join(members[:_SHOWN]) + more)
+    if len(found.merged) > _SHOWN:
+        table.add_row("", f"and {len(found.merged) - _SHOWN} more groups")
+    return table
+
+
+def _findings(found: Audit) -> Table:
+    table = Table(title="findings", title_justify="left")
+    table.add_column("severity")
+    table.add_column("kind")
+    table.add_column("number", justify="right")
+    table.add_column("the first")
+    for severity, kind, number, first in found.kinds():
+        colour = "red" if severity == "error" else "yellow"
+        table.add_row(
+            Text(severity, style=colour),
+            kind,
+            str(number),
+            f"{first.subject}: {first.detail}",
+        )
+    return table
+
+
+# ``naevus show``: pictures with their masks and labels, before any model exists.
+
+_TILE = 192
+_PAGE = 640
+
+
+def show(
+    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; contact-sheet.png, or .html with --window, by default."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures, drawn at random.")] = 36,
+    diagnosis: Annotated[
+        list[str] | None, typer.Option(help="Only this diagnosis, such as MEL; may be repeated.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw; another seed, other pictures.")] = 0,
+    window: Annotated[
+        bool, typer.Option("--window", help="Open a page to leaf through them in the browser.")
+    ] = False,
+) -> None:
+    """Show pictures with their masks and labels: a contact sheet, or a page to leaf through.
+
+    Needs no model. Pictures that cannot be read are named and left out.
+
+    Examples:
+      naevus show ISIC2018
+      naevus show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
+      naevus show ISIC2018 --part task1 --window
+    """
+    from naevus.datasets.layouts import load
+
+    dataset = load(data)
+    if part is not None:
+        dataset = dataset.part(part)
+    chosen = _choose(dataset, count, diagnosis, seed)
+    title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} pictures"
+    path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
+    if window:
+        _write_page(chosen, path, title)
+        opened = webbrowser.open(path.resolve().as_uri())
+        console.print(f"{path}" if opened else f"no browser here: open {path} in one")
+    else:
+        _write_sheet(chosen, path, title)
+        console.print(f"{path}", soft_wrap=True)
+
+
+def _choose(
+    dataset: Dataset, count: int, diagnoses: Sequence[str] | None, seed: int
+) -> list[Record]:
+    """Return at most ``count`` random pictures, ordered by diagnosis and id."""
+    wanted = [code.upper() for code in diagnoses or ()]
+    order = {code: dataset.taxonomy.index(code) for code in wanted or dataset.taxonomy.codes}
+    rows = [row for row in dataset.pictures().rows() if not wanted or row.diagnosis in order]
+    if not rows:
+        of = f" of {', '.join(wanted)}" if wanted else ""
+        raise DataError(f"{dataset.root} holds no pictures{of}", "choose another folder or filter")
+    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
+    return sorted(chosen, key=lambda row: (order.get(row.diagnosis or "", 99), row.image_id))
+
+
+def _write_sheet(chosen: Sequence[Record], path: Path, title: str) -> None:
+    from naevus.reports.contact_sheet import Tile, contact_sheet
+
+    tiles = [
+        Tile(pixels, mask, caption=f"{row.diagnosis or ''} {row.image_id}".strip())
+        for row, pixels, mask in _seen(chosen, _TILE)
+    ]
+    contact_sheet(tiles, path, tile=_TILE, title=title)
+
+
+def _write_page(chosen: Sequence[Record], path: Path, title: str) -> None:
+    from naevus.reports.contact_sheet import leaf, write_browser
+
+    leaves = [
+        leaf(row.image_id, _facts(row), pixels, mask, _PAGE)
+        for row, pixels, mask in _seen(chosen, _PAGE)
+    ]
+    write_browser(leaves, path, title=title)
+
+
+def _seen(chosen: Sequence[Record], shortest: int) -> Iterator[Seen]:
+    """Yield each picture with its mask; one that cannot be read is named and left out."""
+    from naevus.images.maskfile import read_mask
+    from naevus.images.read import read
+
+    with progress("reading pictures", len(chosen)) as move:
+        for done, row in enumerate(chosen, start=1):
+            try:
+                assert row.path is not None  # _choose takes rows with a picture
+                pixels = read(row.path, shortest=shortest)
+                mask = read_mask(row.mask_path) if row.mask_path else None
+            except PictureError as error:
+                errors.print(f"left out: {error}")
+                continue
+            finally:
+                move(done, len(chosen))
+            yield row, pixels, mask
+
+
+def _facts(row: Record) -> list[tuple[str, str]]:
+    known = {
+        "diagnosis": row.diagnosis,
+        "confirmed by": row.confirmation,
+        "lesion": row.lesion_id,
+        "site": row.site,
+        "age": None if row.age is None else f"{row.age:g}",
+        "sex": row.sex,
+        "split": row.split,
+        "part": row.part,
+    }
+    return [(name, value) for name, value in known.items() if value is not None]
 
 
 def folds(

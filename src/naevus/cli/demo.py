@@ -166,7 +166,8 @@ def _train(
     seed: int,
     masks: Path | None = None,
 ) -> Run:
-    from naevus.cli.train import check_material, inputs_of, logged, train_folds
+    from naevus.cli.console import logged
+    from naevus.cli.train import check_material, inputs_of, train_folds
     from naevus.datasets.folds import make_folds
     from naevus.runs.recipe import load_config
     from naevus.runs.run import Run, held

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from naevus.cli.answers import AllowMissing, Force, check_areas, is_run, open_run, tell, truth_of
 from naevus.cli.console import console, errors, progress
 from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
-from naevus.errors import ConfigError, DataError
+from naevus.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +21,176 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from naevus.datasets.dataset import Dataset
+    from naevus.evaluation.comparison import Comparison
+    from naevus.evaluation.ensemble_selection import EnsembleScores
     from naevus.evaluation.evaluate import Scored
+    from naevus.reports.results import Results
     from naevus.runs.run import Run
     from naevus.taxonomy import Taxonomy
+
+
+# ``naevus compare``: whether one recipe is better than another, or only luckier.
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="A B", help="Two runs of one task, or oof.parquet.")
+    ],
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Score two or more classifiers as one instead.")
+    ] = False,
+    allow_missing: AllowMissing = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare the out-of-fold answers of two runs on the pictures that both held out.
+
+    Every difference, B - A, has an interval and a permutation test by lesion, so that luck can
+    be told from progress. With --ensemble, runs answer together: all alike, and those that a
+    greedy search keeps, judged on folds that had no say in the search.
+
+    Examples:
+      naevus compare runs/cls runs/cls-larger
+      naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
+      naevus compare runs/seg/oof.parquet runs/seg-plain/oof.parquet --json
+      naevus compare runs/cls runs/cls-fold0-alone --allow-missing
+    """
+    from naevus.evaluation.comparison import compare as compared
+    from naevus.evaluation.ensemble_selection import ensemble_scores
+    from naevus.reports.terminal import _comparison_tables, _together
+
+    parts: Iterable[RenderableType]
+    found: Comparison | EnsembleScores
+    if ensemble:
+        if len(set(runs)) < len(runs):
+            raise ConfigError("a run is named twice", "name each run once")
+        tables = {str(path): _answers(path, allow_missing=allow_missing) for path in runs}
+        found = ensemble_scores(tables, allow_missing=allow_missing)
+        parts = _together(found)
+    else:
+        if len(runs) != 2:
+            raise ConfigError(
+                f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
+            )
+        one, other = (_answers(path, allow_missing=allow_missing) for path in runs)
+        found = compared(one, other, (str(runs[0]), str(runs[1])), allow_missing=allow_missing)
+        parts = _comparison_tables(found)
+    if json:
+        console.print_json(data=found.to_dict())
+        return
+    for part in parts:
+        console.print(part)
+    errors.print("Research use only, never a diagnosis.", style="dim")
+
+
+def _answers(path: Path, *, allow_missing: bool) -> pd.DataFrame:
+    from naevus.io.formats import read_parquet
+
+    if (path / "run.toml").exists():
+        return open_run(path, allow_missing=allow_missing).answers()
+    if not path.is_file():
+        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
+    return read_parquet(
+        path,
+        "name an oof.parquet of train",
+        numbers=("logit", "share", "weight", "jaccard", "dice"),
+    )
+
+
+# ``naevus report``: a run's, or a prediction's, results as one page.
+
+
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RUN|PREDICTIONS", help="A run, or what predict wrote.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Its data set; of a run the one it was trained on, if it is there."),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="What PREDICTIONS were made with: shows heat maps. A run has its own."),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Whether small copies of pictures are shown.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; report/ inside RUN|PREDICTIONS by default."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Of the data set of PREDICTIONS: this part alone, such as task3."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of the data set of PREDICTIONS: train, validation or test alone."),
+    ] = None,
+    allow_missing: AllowMissing = False,
+    force: Force = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write the figures as SVG and PDF too, for a paper.")
+    ] = False,
+) -> None:
+    """Write a report: scores, figures, subgroups, and the pictures most worth a look.
+
+    One page, report.html, that needs no network and prints well; beside it every table as CSV,
+    JSON and Parquet, and all values in report.json. It holds small copies of pictures where the
+    data set is at hand: show it to those who may see them, or make it with --no-pictures.
+
+    Examples:
+      naevus report runs/cls
+      naevus report runs/cls --data ISIC2018 --out cls-report --figures
+      naevus report answers --data ISIC2018 --bundle runs/cls
+    """
+    from naevus.cli.summary import show
+    from naevus.reports.html import write_report
+    from naevus.reports.report import make_report
+
+    of_run = is_run(results)
+    if of_run and any(option is not None for option in (bundle, part, split)):
+        raise ConfigError("--bundle, --part and --split are for PREDICTIONS", "leave them out")
+    found = (
+        _of_run(results, data, allow_missing=allow_missing)
+        if of_run
+        else _of_predictions_report(
+            results,
+            truth_of(results, data, part=part, split=split),
+            bundle or (),
+            allow_missing=allow_missing,
+        )
+    )
+    if found.outlined is not None:
+        check_areas(found.outlined, data or results, force=force)
+    with progress("reading pictures") as move:
+        document = make_report(found, move, pictures=pictures)
+    page = write_report(document, out or results / "report", figures=figures)
+    show(document)
+    console.print(f"{page}", soft_wrap=True)
+
+
+def _of_run(folder: Path, data: Path | None, *, allow_missing: bool) -> Results:
+    from naevus.reports.trained import of_run
+    from naevus.runs.run import dataset_of
+
+    run = open_run(folder, allow_missing=allow_missing)
+    run.answers()  # refuses what is missing, where that is not allowed
+    dataset = dataset_of(run, data)
+    if dataset is None:
+        tell([f"{run.inputs['data']} is not there: no pictures, no subgroups; name it with --data"])
+    return of_run(folder, run.join(), dataset)
+
+
+def _of_predictions_report(
+    folder: Path, dataset: Dataset, named: Sequence[Path], *, allow_missing: bool
+) -> Results:
+    from naevus.bundles.bundle import find_bundles
+    from naevus.reports.predicted import of_predictions
+
+    bundles = [each for each in find_bundles(named) if each.spec.classifier is not None]
+    found = of_predictions(folder, dataset, bundles, allow_missing=allow_missing)
+    tell(found.notes)
+    return found
 
 
 def evaluate(
@@ -110,6 +277,7 @@ def _of_runs(
 ) -> dict[str, Scored]:
     from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.io.files import write_json
+    from naevus.reports.terminal import _evaluation_json
 
     runs = [open_run(folder, allow_missing=allow_missing) for folder in folders]
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
@@ -138,7 +306,7 @@ def _of_runs(
             for kind, answers in (("as trained", same), (f"copies in {pictures.name}", copies))
         }
     if pictures is None and len(runs) == 1:
-        write_json(runs[0].folder / "scores.json", _as_json(scored))
+        write_json(runs[0].folder / "scores.json", _evaluation_json(scored))
     return scored
 
 
@@ -256,33 +424,14 @@ def _of_predictions(
     return found
 
 
-def _as_json(scored: Mapping[str, Scored]) -> dict[str, Any]:
-    return {title: found.to_dict() for title, found in scored.items()}
-
-
 def _show(scored: Mapping[str, Scored], *, as_json: bool) -> None:
+    from naevus.reports.terminal import _evaluation_json, _evaluation_tables
+
     if as_json:
-        console.print_json(data=_as_json(scored))
+        console.print_json(data=_evaluation_json(scored))
         return
     for title, found in scored.items():
         console.rule(title, align="left")
-        for table in _tables(found):
+        for table in _evaluation_tables(found):
             console.print(table)
     errors.print("Research use only, never a diagnosis.", style="dim")
-
-
-def _tables(found: Scored) -> Iterable[RenderableType]:
-    from naevus.cli.diagnostic_tables import diagnostic_tables
-    from naevus.cli.outline_tables import outline_tables
-    from naevus.cli.score_tables import classification_tables, segmentation_tables
-    from naevus.evaluation.segmentation import OutlineScores, SegmentationScores
-
-    scores, intervals, details = found
-    if isinstance(scores, SegmentationScores):
-        assert isinstance(details, OutlineScores)
-        yield from segmentation_tables(scores, intervals)
-        yield from outline_tables(details)
-    else:
-        assert not isinstance(details, OutlineScores)
-        yield from classification_tables(scores, intervals)
-        yield from diagnostic_tables(details, intervals["balanced_accuracy"])

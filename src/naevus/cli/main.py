@@ -17,24 +17,7 @@ import typer
 from rich.text import Text
 
 from naevus import __version__
-from naevus.cli import (
-    ablate,
-    check,
-    compare,
-    data,
-    demo,
-    engines,
-    evaluate,
-    export,
-    model_card,
-    predict,
-    recipe,
-    report,
-    score,
-    shortcuts,
-    show,
-    train,
-)
+from naevus.cli import challenge, data, demo, evaluate, export, info, predict, study, train
 from naevus.cli.console import console, errors, print_anywhere
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
@@ -157,21 +140,21 @@ def _help(command: Callable[..., None]) -> str:
 
 
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Look": {"demo": demo.demo, "show": show.show, "check": check.check},
-    "Prepare": {"download": data.download, "folds": data.folds, "recipe": recipe.recipe},
+    "Look": {"demo": demo.demo, "show": data.show, "check": data.check},
+    "Prepare": {"download": data.download, "folds": data.folds, "recipe": train.recipe},
     "Train and predict": {
         "train": train.train,
         "export": export.export,
         "predict": predict.predict,
         "evaluate": evaluate.evaluate,
-        "compare": compare.compare,
-        "ablate": ablate.ablate,
-        "shortcuts": shortcuts.shortcuts,
-        "report": report.report,
-        "model-card": model_card.model_card,
-        "engines": engines.engines,
+        "compare": evaluate.compare,
+        "ablate": study.ablate,
+        "shortcuts": study.shortcuts,
+        "report": evaluate.report,
+        "model-card": info.model_card,
+        "engines": info.engines,
     },
-    "Submit": {"lint-submission": score.lint_submission},
+    "Submit": {"lint-submission": challenge.lint_submission},
 }
 _READING = {
     "demo", "show", "check", "folds", "train", "export", "predict", "evaluate", "ablate",
@@ -187,7 +170,7 @@ for _panel, _commands in _PANELS.items():
 _score = typer.Typer(
     no_args_is_help=True, help="Score a submission exactly as the ISIC 2018 challenge does."
 )
-for _command in (score.classification, with_megapixels(score.segmentation)):
+for _command in (challenge.classification, with_megapixels(challenge.segmentation)):
     _score.command(_command.__name__, help=_help(_command))(_guarded(_command))
 app.add_typer(_score, name="score", rich_help_panel="Submit")
 

@@ -10,7 +10,7 @@ from rich.table import Table as Lines
 from rich.text import Text
 
 from naevus.cli.console import console
-from naevus.reports.page import grid_of
+from naevus.reports.document import grid_of
 
 if TYPE_CHECKING:
     from naevus.reports.document import Document, Table

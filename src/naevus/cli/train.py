@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.logging import RichHandler
 
 from naevus.cli.answers import Force, tell
-from naevus.cli.console import console, errors, progress, remark
+from naevus.cli.console import console, errors, logged, progress, remark
 from naevus.cli.datasets import (
     IMAGE_TYPE_HELP,
     TAXONOMY_HELP,
@@ -24,13 +22,37 @@ from naevus.errors import ConfigError, DataError
 from naevus.io.files import write_json, write_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
     from naevus.runs.recipe import TrainConfig
     from naevus.runs.run import Run
     from naevus.training.data import Material
+
+
+# ``naevus recipe``: every setting of a training job, with its value.
+
+
+def recipe(
+    task: Annotated[
+        Literal["segmentation", "classification"], typer.Argument(help="What would be learnt.")
+    ],
+    path: Annotated[
+        Path | None, typer.Option("--recipe", help="A TOML file; none prints the defaults.")
+    ] = None,
+) -> None:
+    """Print a recipe with all its settings, as TOML to start one's own from.
+
+    A recipe may leave out what it does not change; with --recipe, what it left out is filled in.
+
+    Examples:
+      naevus recipe classification > my.toml
+      naevus recipe segmentation --recipe recipes/segmentation.toml
+    """
+    from naevus.runs.recipe import load_config, to_toml
+
+    console.print(to_toml(load_config(path, task)), soft_wrap=True, end="")
 
 
 def train(
@@ -221,24 +243,3 @@ def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:
         "copies": [str(folder.resolve()) for folder in material.copies],
         "warm_start": str(material.warm_start.folder.resolve()) if material.warm_start else None,
     }
-
-
-@contextmanager
-def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
-    """Send what training reports to a file, and the terminal, while the block runs."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    if screen:
-        handlers.append(
-            RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
-        )
-    logger = logging.getLogger("naevus")
-    logger.setLevel(logging.INFO)
-    for handler in handlers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()

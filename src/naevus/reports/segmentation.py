@@ -5,15 +5,158 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from rich.text import Text
 
+from naevus.evaluation.intervals import Interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.evaluation.segmentation import OutlineScores
-from naevus.reports.content.columns import interval_table, percent, spread
-from naevus.reports.document import Drawing, Key, Section, Table
-from naevus.reports.figures.jaccard import jaccard_figure, threshold_figure
+from naevus.reports.document import (
+    Drawing,
+    Key,
+    Section,
+    Table,
+    _plain,
+    figures_table,
+    interval_table,
+    number,
+    percent,
+    spread,
+    spread_with_interval,
+)
+from naevus.reports.figures import jaccard_figure, threshold_figure
 
 if TYPE_CHECKING:
-    from naevus.evaluation.intervals import Interval
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import RenderableType
+    from rich.table import Table as RichTable
+
+    from naevus.evaluation.segmentation import SegmentationScores
+
+
+# Masks beyond their means as tables for the terminal, each figure with its interval.
+
+_SHOWN = (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+"""Thresholds of the curve that are printed."""
+
+
+def outline_tables(scores: OutlineScores) -> Iterable[RenderableType]:
+    """Yield how Jaccard indices are spread, distances, failures, sizes, and other thresholds."""
+    table = figures_table("spread of the masks", "figure", "value, 95 % interval by lesion")
+    for share, interval in scores.quantiles.items():
+        table.add_row(f"Jaccard, {share:.0%} of masks at or below", spread_with_interval(interval))
+    for name, interval in scores.distances.items():
+        low, value, high = (100 * part for part in (interval.low, interval.value, interval.high))
+        title = name.replace("_", " ").replace("hausdorff 95", "Hausdorff distance, 95 %")
+        table.add_row(f"{title}, % of diagonal", f"{value:.2f} ({low:.2f} to {high:.2f})")
+    yield table
+    if scores.circumstances:
+        yield _failures(scores)
+    if scores.sizes:
+        yield _sizes(scores)
+    if not scores.distances:
+        yield Text(
+            "note: this table is from before distances and conditions were measured",
+            style="yellow",
+        )
+    yield _curve(scores)
+
+
+def _failures(scores: OutlineScores) -> RichTable:
+    table = figures_table(
+        f"what goes along with failures, {scores.failed.value:.1%} in all",
+        "pictures with",
+        "pictures",
+        "lesions",
+        "failures",
+        "share failed",
+        "of all others",
+    )
+    for one in scores.circumstances:
+        table.add_row(
+            one.name,
+            f"{one.pictures:,}",
+            "0" if one.failed is None else f"{one.failed.groups:,}",
+            f"{one.failures:,}",
+            spread_with_interval(one.failed),
+            spread_with_interval(one.elsewhere),
+        )
+    table.caption = "failed: Jaccard below 0.65; a picture may stand in several rows"
+    return table
+
+
+def _sizes(scores: OutlineScores) -> RichTable:
+    table = figures_table(
+        "by size of the lesion",
+        "share of picture",
+        "pictures",
+        "lesions",
+        "Jaccard",
+        "share failed",
+        "distance, % of diagonal",
+        "area of mask / lesion, median",
+    )
+    for band in scores.sizes:
+        low, value, high = (
+            100 * part
+            for part in (
+                band.surface_distance.low,
+                band.surface_distance.value,
+                band.surface_distance.high,
+            )
+        )
+        table.add_row(
+            f"{band.low:.0%} to {band.high:.0%}",
+            f"{band.pictures:,}",
+            f"{band.failed.groups:,}",
+            spread_with_interval(band.jaccard),
+            spread_with_interval(band.failed),
+            f"{value:.2f} ({low:.2f} to {high:.2f})",
+            spread_with_interval(band.area_ratio),
+        )
+    return table
+
+
+def _curve(scores: OutlineScores) -> RichTable:
+    table = figures_table(
+        "at other thresholds", "below it a mask fails", "thresholded Jaccard", "share at or above"
+    )
+    shown = scores.curve[scores.curve["threshold"].round(2).isin(_SHOWN)]
+    for threshold, *figures in shown.to_numpy(float).tolist():
+        table.add_row(
+            f"{threshold:.2f}",
+            spread_with_interval(Interval(*figures[:3])),
+            spread_with_interval(Interval(*figures[3:])),
+        )
+    return table
+
+
+def segmentation_tables(
+    scores: SegmentationScores, intervals: Mapping[str, Interval]
+) -> Iterable[RenderableType]:
+    """Yield Task 1's means and the worst masks.
+
+    Args:
+        scores: The scores.
+        intervals: Of the means, by the names that `evaluation.outoffold.segmentation_scores` gives.
+    """
+    summary = _plain(f"{scores.pictures:,} masks", "mean, 95 % interval by lesion")
+    for title, name in (
+        ("Jaccard", "jaccard"),
+        ("thresholded Jaccard", "thresholded_jaccard"),
+        ("Dice", "dice"),
+        ("sensitivity of pixels", "sensitivity"),
+        ("specificity of pixels", "specificity"),
+        ("accuracy of pixels", "accuracy"),
+        ("share below 0.65", "below_threshold"),
+    ):
+        style = "bold" if name == "thresholded_jaccard" else None
+        summary.add_row(title, spread_with_interval(intervals[name]), style=style)
+    yield summary
+    worst = _plain("worst masks", "Jaccard")
+    for image_id, jaccard in scores.worst:
+        worst.add_row(image_id, number(jaccard))
+    yield worst
 
 
 _WORST = 20

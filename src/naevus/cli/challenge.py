@@ -15,6 +15,7 @@ from naevus.errors import SubmissionError
 if TYPE_CHECKING:
     from naevus.evaluation.challenge.lint import Finding
 
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -88,7 +89,7 @@ def lint_submission(
     if not findings:
         console.print(f"{path}: nothing to mend", soft_wrap=True)
         return
-    from naevus.cli.score_tables import findings_table
+    from naevus.reports.terminal import findings_table
 
     console.print(findings_table(findings))
     refused = sum(finding.consequence == "refused" for finding in findings)
@@ -123,7 +124,7 @@ def _show(scores: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         console.print(json.dumps(scores, indent=2, allow_nan=False), soft_wrap=True)
         return
-    from naevus.cli.score_tables import challenge_tables
+    from naevus.reports.terminal import challenge_tables
 
     for table in challenge_tables(scores):
         console.print(table)

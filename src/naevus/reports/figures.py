@@ -1,0 +1,393 @@
+"""How figures look and how they are written: SVG for pages, SVG and PDF for papers."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from naevus.errors import NaevusError
+from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike, NDArray
+
+    from naevus.evaluation.calibration import ReliabilityBin
+
+    ByClass = Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]
+
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+except ImportError:
+    raise NaevusError(
+        "matplotlib, which draws the figures, is not installed", 'run pip install "naevus[report]"'
+    ) from None
+
+P = ParamSpec("P")
+
+INK = "#1c1f27"
+"""Of texts, axes and what has no colour of its own; a page puts its own ink in its place."""
+GREY = "#858b96"
+"""Of what is there to compare with: seen on white and on black."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", INK)
+"""Told apart by the colour-blind (Okabe & Ito 2008), each with a contrast of 3 to white and to dark
+pages; orange, sky blue and yellow have less. Lines that share a colour differ in their dashes."""
+DASHES = ("-", "--", "-.")
+_SIZE = (4.6, 3.7)  # inches: 10 points stay readable on a phone
+_RC: dict[Any, Any] = {
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "grid.color": GREY,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "pdf.fonttype": 42,  # texts stay texts
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "naevus",  # the same figure gives the same bytes
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+_IDS = re.compile(r'(\bid="|url\(#|href="#)')
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw with the house's settings, whatever the user's own are."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def axes(
+    xlabel: str, ylabel: str, *, size: tuple[float, float] = _SIZE, unit: bool = False
+) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes.
+
+    Args:
+        xlabel: What the horizontal axis is.
+        ylabel: What the vertical axis is.
+        size: Width and height in inches.
+        unit: Whether both axes go from 0 to 1.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    pair = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
+    if unit:
+        pair.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    return figure, pair
+
+
+def line_of(number: int) -> dict[str, Any]:
+    """Return colour and dashes of the line with this number; no two of 15 are alike."""
+    round_, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": DASHES[round_ % len(DASHES)]}
+
+
+def legend_below(pair: Axes, columns: int = 3) -> None:
+    """Put the legend below the axes, where it covers nothing."""
+    pair.figure.legend(loc="outside lower center", ncols=columns)
+
+
+def thinned(count: int, most: int = 400) -> Sequence[int]:
+    """Return at most about ``most`` positions of ``count``, with the first and the last."""
+    step = max(1, count // most)
+    return sorted({*range(0, count, step), count - 1})
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG document; texts are texts."""
+    stream = io.StringIO()
+    with mpl.rc_context(_RC):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def pdf(figure: Figure) -> bytes:
+    """Return a figure as a PDF document with its fonts in it."""
+    stream = io.BytesIO()
+    about = {"CreationDate": None, "Creator": None, "Producer": None}
+    with mpl.rc_context(_RC):
+        figure.savefig(stream, format="pdf", metadata=about)
+    return stream.getvalue()
+
+
+def inlined(document: str, name: str) -> str:
+    """Return an SVG document as an element of a page.
+
+    Its ink becomes the page's, its ids begin with ``name`` so that those of several figures do not
+    meet, and it takes the width it is given. It is hidden from screen readers: the page says
+    what it shows.
+    """
+    element = document[document.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    # A rule inside an inlined element would hold for the whole page.
+    element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", element, flags=re.DOTALL)
+    element = _IDS.sub(rf"\g<1>{name}-", element)
+    element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+    element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
+    element = element.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    element = element.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    return element.replace(INK, "currentColor")
+
+
+# What acting on a probability is worth.
+
+
+@styled
+def benefit_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw decision curves with their intervals (Vickers & Elkin 2006).
+
+    Args:
+        curves: By name, what `evaluation.clinic.decision_curve` returns.
+    """
+    figure, pair = axes("threshold of the probability", "net benefit")
+    pair.axhline(0, color=GREY, linewidth=1)
+    top = 0.0
+    for number, (name, curve) in enumerate(curves.items()):
+        line = line_of(number)
+        pair.fill_between(
+            curve["threshold"], curve["low"], curve["high"], color=line["color"], alpha=0.15,
+            linewidth=0,
+        )  # fmt: skip
+        pair.plot(curve["threshold"], curve["net_benefit"], label=name, **line)
+        pair.plot(
+            curve["threshold"], curve["act_on_all"], color=line["color"], linewidth=1,
+            linestyle=":",
+        )  # fmt: skip
+        top = max(top, float(curve["high"].max()))
+    pair.set(xlim=(0, float(max(curve["threshold"].max() for curve in curves.values()))))
+    pair.set(ylim=(-0.15 * top, 1.1 * top))
+    legend_below(pair, columns=2)
+    return figure
+
+
+# Which diagnoses are taken for which.
+
+_BLUE = "#005a96"
+_PALEST = 0.07  # of a cell without pictures: the grid is seen, on white and on black
+_DARK = 0.79  # on white, white and black texts are equally readable there
+
+
+@styled
+def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: the colour is the share of the true class, the numbers are counts.
+
+    Cells let through what is behind them, so that they suit a light and a dark page. Texts are
+    black, which a dark page turns to white, or white, where the cell itself is dark.
+
+    Args:
+        counts: C x C; rows are the truth, columns the answers.
+        codes: The C codes.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    side = max(4.2, 0.62 * len(codes))
+    figure, pair = axes("answer", "truth", size=(side + 0.4, side))
+    pair.grid(visible=False)
+    for row, column in np.ndindex(counts.shape):
+        share = shares[row, column]
+        depth = _PALEST + (1 - _PALEST) * share
+        pair.add_patch(
+            Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, color=_BLUE, alpha=depth, lw=0)
+        )
+        words = f"{counts[row, column]:,}\n{_per_cent(share)}" if counts[row, column] else "0"
+        colour = "#ffffff" if depth > _DARK else "#000000"
+        pair.text(column + 0.5, row + 0.5, words, ha="center", va="center", color=colour, size=8)
+    pair.set(xlim=(0, len(codes)), ylim=(len(codes), 0))
+    pair.set_xticks(np.arange(len(codes)) + 0.5, codes, size=8.5)
+    pair.set_yticks(np.arange(len(codes)) + 0.5, codes, size=8.5)
+    pair.tick_params(length=0)
+    pair.spines[:].set_visible(False)
+    return figure
+
+
+def _per_cent(share: float) -> str:
+    return "<1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+# What answering only when sure would bring.
+
+
+@styled
+def risk_coverage_figure(curve: pd.DataFrame) -> Figure:
+    """Draw the share of wrong answers against the share of pictures that are answered.
+
+    Args:
+        curve: ``coverage`` and ``risk`` of `SelectiveScores`.
+    """
+    figure, pair = axes("share of pictures answered, the surest first", "share of wrong answers")
+    pair.axhline(float(curve["risk"].iloc[-1]), color=GREY, linewidth=1, linestyle=":")
+    shown = curve.iloc[list(thinned(len(curve)))]
+    pair.plot(shown["coverage"], shown["risk"], color=COLOURS[0])
+    pair.set(xlim=(0, 1.01), ylim=(0, None))
+    return figure
+
+
+# How the masks' Jaccard indices are distributed, and what other thresholds would make of them.
+
+
+@styled
+def jaccard_figure(jaccard: ArrayLike) -> Figure:
+    """Draw a histogram of Jaccard indices; those below the challenge's threshold stand out."""
+    values = np.asarray(jaccard, np.float64)
+    figure, pair = axes("Jaccard index", "pictures")
+    edges = np.linspace(0, 1, 41)
+    for part, colour in (
+        (values[values < JACCARD_THRESHOLD], COLOURS[1]),
+        (values[values >= JACCARD_THRESHOLD], COLOURS[0]),
+    ):
+        pair.hist(part, bins=edges.tolist(), color=colour)
+    pair.axvline(JACCARD_THRESHOLD, color=INK, linewidth=1, linestyle="--")
+    pair.set_xlim(0, 1)
+    pair.grid(visible=False, axis="x")
+    return figure
+
+
+@styled
+def threshold_figure(curve: pd.DataFrame) -> Figure:
+    """Draw the thresholded Jaccard index and the share of masks that reach each threshold.
+
+    Args:
+        curve: That of `naevus.evaluation.segmentation.OutlineScores`.
+    """
+    figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
+    for colour, name, label in (
+        (COLOURS[0], "thresholded", "mean Jaccard index, failures counting 0"),
+        (COLOURS[1], "reached", "share of masks that do not fail"),
+    ):
+        pair.plot(curve["threshold"], curve[name], color=colour, label=label)
+        low, high = curve[f"{name}_low"], curve[f"{name}_high"]
+        pair.fill_between(curve["threshold"], low, high, color=colour, alpha=0.2, linewidth=0)
+    pair.axvline(JACCARD_THRESHOLD, color=INK, linewidth=1, linestyle="--")
+    pair.set(xlim=(0, 1), ylim=(0, 1.01))
+    pair.legend(loc="lower left")
+    return figure
+
+
+# How training went, epoch by epoch.
+
+
+@styled
+def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
+    """Draw a column of the folds' histories.
+
+    Args:
+        history: ``fold, epoch`` and the column.
+        column: Which.
+        label: What it is, in words.
+    """
+    figure, pair = axes("epoch", label)
+    for number, (fold, rows) in enumerate(history.dropna(subset=[column]).groupby("fold")):
+        pair.plot(
+            rows["epoch"] + 1, rows[column], label=f"fold {fold}", marker="o", markersize=3,
+            **line_of(number),
+        )  # fmt: skip
+    pair.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(pair, columns=5)
+    return figure
+
+
+# How well each class's probability ranks its pictures above the others: ROC and precision.
+
+
+@styled
+def roc_figure(classes: ByClass, areas: Mapping[str, float | None]) -> Figure:
+    """Draw a ROC curve for each class.
+
+    Args:
+        classes: By code, N truths and N probabilities; each has both sides.
+        areas: By code, the area under the curve.
+    """
+    figure, pair = axes("1 - specificity", "sensitivity", unit=True)
+    pair.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    for number, (code, (truth, probability)) in enumerate(classes.items()):
+        sensitivity, false_positive = _rates(truth, probability)
+        rows = thinned(len(sensitivity))
+        label = f"{code} {areas[code]:.3f}"
+        pair.plot(false_positive[rows], sensitivity[rows], label=label, **line_of(number))
+    legend_below(pair)
+    return figure
+
+
+@styled
+def precision_recall_figure(classes: ByClass, precisions: Mapping[str, float | None]) -> Figure:
+    """Draw precision against recall for each class.
+
+    Args:
+        classes: By code, N truths and N probabilities; each has both sides.
+        precisions: By code, the average precision.
+    """
+    figure, pair = axes("recall", "precision", unit=True)
+    for number, (code, (truth, probability)) in enumerate(classes.items()):
+        sensitivity, false_positive = _rates(truth, probability)
+        found = sensitivity[1:] * truth.sum()
+        precision = found / (found + false_positive[1:] * (~truth).sum())
+        rows = thinned(len(precision))
+        label = f"{code} {precisions[code]:.3f}"
+        pair.plot(
+            sensitivity[1:][rows],
+            precision[rows],
+            label=label,
+            drawstyle="steps",
+            **line_of(number),
+        )
+    legend_below(pair)
+    return figure
+
+
+def _rates(
+    truth: NDArray[np.bool_], probability: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ranking = Ranking.of(truth, probability)
+    sensitivity, false_positive = ranking.curve(np.ones((1, len(truth))))
+    return sensitivity[0], false_positive[0]
+
+
+# Whether pictures of a stated probability are as often right as was said.
+
+
+@styled
+def reliability_figure(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
+    """Draw reliability curves with their intervals; the dotted diagonal is honesty.
+
+    Args:
+        curves: By name.
+    """
+    figure, pair = axes("stated probability of the answer", "share that was right", unit=True)
+    pair.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    for number, (name, bins) in enumerate(curves.items()):
+        stated = [each.stated for each in bins]
+        found = np.array([each.found[:3] for each in bins])
+        spread = np.abs(found[:, 1:] - found[:, :1]).T
+        pair.errorbar(
+            stated, found[:, 0], yerr=spread, label=name, marker="os^"[number % 3], markersize=4,
+            elinewidth=0.9, **line_of(number),
+        )  # fmt: skip
+    legend_below(pair, columns=2)
+    return figure

@@ -1,0 +1,118 @@
+"""A report as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from naevus import __version__
+from naevus.io.files import atomic, lock, sweep, write_bytes, write_json, write_text
+from naevus.reports import figures as style
+from naevus.reports.document import Document, grid_of
+from naevus.reports.figures import inlined
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+    from naevus.reports.document import Grid, Section
+
+
+def render(document: Document, drawn: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        document: The report.
+        drawn: By name, the figures as SVG documents.
+    """
+    figures = {
+        # matplotlib escapes what it writes
+        name: Markup(inlined(svg, name))  # noqa: S704
+        for name, svg in drawn.items()
+    }
+    return _template().render(
+        document=document, figures=figures, grids_of=_grids_of, version=__version__
+    )
+
+
+def _grids_of(section: Section) -> list[Grid]:
+    return [grid_of(table) for table in section.tables]
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("naevus.reports", "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html")
+
+
+PAGE = "report.html"
+
+
+def write_report(document: Document, out: Path, *, figures: bool = False) -> Path:
+    """Write the page, and beside it every table as files of their own.
+
+    Args:
+        document: The report.
+        out: A folder: ``report.html``, ``report.json``, ``tables/*.csv``, ``*.json`` and
+            ``*.parquet``.
+        figures: Whether every figure is also written, for a paper: ``figures/*.svg``, ``*.pdf``.
+
+    Returns:
+        The page.
+
+    Raises:
+        NaevusError: A file cannot be written, or another process writes there.
+    """
+    with lock(out / ".lock"):
+        for folder in (out, out / "tables", out / "figures"):
+            sweep(folder)
+        for table in document.tables:
+            write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
+            write_json(out / "tables" / f"{table.name}.json", _rows(table.frame))
+            with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
+                table.frame.to_parquet(temporary, index=False)
+        drawn = {}
+        for drawing in document.drawings:
+            drawn[drawing.name] = style.svg(drawing.figure)
+            if figures:
+                write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
+                write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
+        write_json(out / "report.json", as_json(document))
+        write_text(out / PAGE, render(document, drawn))
+    return out / PAGE
+
+
+def as_json(document: Document) -> dict[str, Any]:
+    """Return everything but pictures and figures as a dictionary that JSON can hold."""
+    return {
+        "title": document.title,
+        "summary": document.summary,
+        "notes": list(document.notes),
+        "sections": {
+            section.name: {
+                "title": section.title,
+                "notes": list(section.notes),
+                "tables": {table.name: _rows(table.frame) for table in section.tables},
+                "pictures": {
+                    gallery.name: [picture.image_id for picture in gallery.pictures]
+                    for gallery in section.galleries
+                },
+                "command": section.command,
+            }
+            for section in document.sections
+        },
+    }
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[Any, Any]]:
+    plain = frame.astype(object)
+    rows: list[dict[Any, Any]] = plain.where(plain.notna(), None).to_dict("records")
+    return rows

@@ -1,1 +1,0 @@
-"""Several recipes under one budget: what each change gains or costs."""

@@ -1,0 +1,1 @@
+"""Jobs that span several packages."""
