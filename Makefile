@@ -17,8 +17,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)
 	$(BIN)/naevus demo --out demo
 
-test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## Run all tests, a file at a time on each processor
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) docs ## Style, types, the house plan, and every link of the pages
 	$(BIN)/ruff check .

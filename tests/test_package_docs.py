@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,3 +113,13 @@ def test_every_marker_names_a_generator(generated: Any) -> None:
         for marker in generated._MARKER.findall(page.read_text())
     ]
     assert {name for name, _ in markers} == set(generated.GENERATORS)
+
+
+def test_the_architecture_page_shows_the_package_as_it_is() -> None:
+    checked = subprocess.run(
+        [sys.executable, str(Path(__file__).parents[1] / "tools" / "draw_house.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr

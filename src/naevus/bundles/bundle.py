@@ -1,4 +1,4 @@
-"""What predicts: ``bundle.json``, ONNX graphs and a model card, every file hashed."""
+"""A bundle: a folder or one file of ``bundle.json``, graphs and a card, all of them hashed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle's statistics of training pictures, as one file of plain arrays."""
+"""A bundle's statistics of training pictures on disk, as one file of plain arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``naevus folds`` and ``naevus download``: data before any training."""
+"""``naevus check``, ``show``, ``folds`` and ``download``: data before any training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``naevus evaluate``: how good a run's, or a prediction's, answers are."""
+"""``naevus evaluate``, ``compare`` and ``report``: how good answers are."""
 
 from __future__ import annotations
 

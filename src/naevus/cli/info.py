@@ -1,4 +1,4 @@
-"""``naevus engines``: what can run networks here, and what does."""
+"""``naevus engines`` and ``model-card``: what runs here, and what is known of it."""
 
 from __future__ import annotations
 

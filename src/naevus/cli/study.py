@@ -1,4 +1,4 @@
-"""``naevus ablate``: what each change to a recipe gains or costs."""
+"""``naevus ablate`` and ``shortcuts``: what changes gain, what is guessed without a lesion."""
 
 from __future__ import annotations
 

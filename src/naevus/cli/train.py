@@ -1,4 +1,4 @@
-"""``naevus train``: fold models of both tasks."""
+"""``naevus train`` and ``recipe``: fold models of both tasks, and their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pictures a prediction is about: files, folders, or a split of a data set."""
+"""Pictures by id, from files, folders or a split: found, and decoded when asked for."""
 
 from __future__ import annotations
 

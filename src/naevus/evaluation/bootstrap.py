@@ -1,4 +1,4 @@
-"""Whole groups (lesions) drawn again and again, never single pictures."""
+"""Resampling of whole groups (lesions), never of pictures, and weighted statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far stated probabilities are from what comes true, each figure with an interval by group."""
+"""How far stated probabilities are from what comes true, with reliability curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well probabilities tell diagnoses apart, over many pictures."""
+"""How well probabilities tell diagnoses apart: accuracy, recall, AUC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A against B: two recipes' out-of-fold answers to the same pictures."""
+"""A against B: two recipes' answers to the same held-out pictures, paired by lesion."""
 
 from __future__ import annotations
 

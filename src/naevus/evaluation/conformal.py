@@ -1,4 +1,4 @@
-"""Conformal prediction sets: the diagnoses that cannot be ruled out, right as often as promised."""
+"""Conformal prediction sets: what cannot be ruled out, and how often they hold the truth."""
 
 from __future__ import annotations
 

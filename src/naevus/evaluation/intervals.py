@@ -1,4 +1,4 @@
-"""Intervals by group (lesion): by resampling, and in closed form where there are few groups."""
+"""Intervals by group (lesion): percentile, Wilson and BCa."""
 
 from __future__ import annotations
 

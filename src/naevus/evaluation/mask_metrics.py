@@ -1,4 +1,4 @@
-"""How well a mask covers a lesion, for one picture and over many."""
+"""One mask against the true one: overlap and distance of outlines; and over many."""
 
 from __future__ import annotations
 

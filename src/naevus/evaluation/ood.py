@@ -1,4 +1,4 @@
-"""Statistics of training pictures, by which unlike pictures are told."""
+"""How unlike its training pictures a picture is: a factor model of features, other scores."""
 
 from __future__ import annotations
 

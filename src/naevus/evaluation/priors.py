@@ -1,4 +1,4 @@
-"""From a network's logits to natural and balanced probabilities.
+"""Natural and balanced probabilities from logits, and for another prevalence.
 
 A network trained with loss weights or sampling ``w_c`` on class shares ``π_c`` learns a posterior
 proportional to ``π_c · w_c · p(x|c)``. Dividing by ``w_c`` gives the natural posterior, that of a

@@ -1,4 +1,4 @@
-"""One temperature for all classes and an offset for each: what a network's probabilities mean."""
+"""Temperature and offsets by class, cross-fitted over parts of whole groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be guessed of a diagnosis without its lesion: by metadata, by what surrounds it."""
+"""What can be guessed of a diagnosis without its lesion: by metadata, by colour."""
 
 from __future__ import annotations
 

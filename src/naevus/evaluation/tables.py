@@ -1,4 +1,4 @@
-"""Tables of answers: sound ids, finite numbers, and what a join leaves out, which is said."""
+"""Tables of answers: sound ids, finite numbers, and joins that lose nothing unsaid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's graph as it may be stored: in 32, 16 or 8 bits, each made once."""
+"""A network's graph in 32, 16 and 8 bits, each compared with the network."""
 
 from __future__ import annotations
 

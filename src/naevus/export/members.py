@@ -1,4 +1,4 @@
-"""What a finished fold holds: its network, and which pictures that network never saw."""
+"""Finished folds as members of a bundle: which go together, and averaged weights."""
 
 from __future__ import annotations
 

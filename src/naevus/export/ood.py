@@ -1,4 +1,4 @@
-"""What a bundle's classifiers saw in training, so that unlike pictures can be told."""
+"""Statistics of what classifiers saw in training, so that unlike pictures can be told."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pixels without learning: reading, geometry, masks, crops, colour."""
+"""Pixels without learning."""

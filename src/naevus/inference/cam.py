@@ -1,4 +1,4 @@
-"""Where in a picture a classifier sees a diagnosis."""
+"""Class activation maps: computed, how far beside what they show, laid over a picture."""
 
 from __future__ import annotations
 

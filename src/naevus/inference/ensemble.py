@@ -1,4 +1,4 @@
-"""Several networks that answer as one."""
+"""Several networks that answer as one: opened, checked to fit, averaged."""
 
 from __future__ import annotations
 

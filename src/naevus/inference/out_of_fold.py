@@ -1,4 +1,4 @@
-"""A fold's exported bundle over the pictures it never saw: out-of-fold masks, logits, scores."""
+"""A fold's exported bundle over pictures it never saw, and over copies of them."""
 
 from __future__ import annotations
 

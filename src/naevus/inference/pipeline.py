@@ -1,4 +1,4 @@
-"""The stages of a batch: look, segment, finish, diagnose; each works on another batch at a time."""
+"""The stages of a batch: look, segment, finish, diagnose; and what a job is to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From Python: pictures in, predictions out."""
+"""From Python: ``load``, and a predictor: pictures in, predictions out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What naevus asks of the machine it runs on."""
+"""Files, tables, threads: what naevus asks of the machine."""

@@ -1,4 +1,4 @@
-"""Work in bounded pieces: while networks see one batch, the next is decoded, the last written."""
+"""Ordered work in threads with bounded look-ahead, and how many processors there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section about diagnoses: headline scores, scores by class and fold, confusion."""
+"""The sections about diagnoses, for pages and the terminal."""
 
 from __future__ import annotations
 

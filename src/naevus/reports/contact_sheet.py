@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, with outlines, captions and whether a prediction was right."""
+"""Many pictures on one sheet, or on a page to leaf through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report consists of: sections of tables, figures and galleries."""
+"""What a report consists of: sections, tables, figures, galleries; how cells read."""
 
 from __future__ import annotations
 

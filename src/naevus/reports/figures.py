@@ -1,4 +1,4 @@
-"""How figures look and how they are written: SVG for pages, SVG and PDF for papers."""
+"""Every figure of a report, and how figures look."""
 
 from __future__ import annotations
 

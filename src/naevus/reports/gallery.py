@@ -1,4 +1,4 @@
-"""Galleries: small copies of the pictures most worth a look, with outlines and heat maps."""
+"""Galleries: which pictures are most worth a look, and their small copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections about masks."""
+"""The sections about masks, for pages and the terminal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What jobs leave on disk: recipes, runs, predictions and what is known of them."""
+"""What jobs leave on disk: recipes, runs, predictions."""

@@ -1,4 +1,4 @@
-"""What runs are known to be worth: their folds' answers to pictures they never saw."""
+"""What runs are known to be worth, from their answers to held-out pictures."""
 
 from __future__ import annotations
 

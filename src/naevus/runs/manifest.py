@@ -1,4 +1,4 @@
-"""What a bundle says of where it comes from."""
+"""A run as entries of ``bundle.json``: members, data, licence, provenance; its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder results go to: whose it is, what is done already, what was refused."""
+"""The folder of predictions: table and parts, what is done, what was refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training job can be told, typed and checked; TOML is how people write it."""
+"""A recipe: every setting of a training job, typed and checked, written in TOML."""
 
 from __future__ import annotations
 

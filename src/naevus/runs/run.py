@@ -1,4 +1,4 @@
-"""A run: the folder of one training job."""
+"""A run: the folder of one training job, its pictures, and its finished folds."""
 
 from __future__ import annotations
 

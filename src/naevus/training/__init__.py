@@ -1,1 +1,1 @@
-"""Training networks: the only room with torch in it."""
+"""Recipes to runs; torch lives here and in export."""

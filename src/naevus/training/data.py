@@ -1,4 +1,4 @@
-"""Which pictures come in which order, and how they become batches."""
+"""What a job learns from: caches, the order of pictures, and batches."""
 
 from __future__ import annotations
 

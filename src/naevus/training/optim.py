@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: learning from where, near by, the loss is worst."""
+"""How weights move: optimiser, schedule, averages, sharpness-aware steps."""
 
 from __future__ import annotations
 

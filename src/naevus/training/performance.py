@@ -1,4 +1,4 @@
-"""Number formats: bf16 where the processor computes in it, fp32 elsewhere."""
+"""What makes training quick: number formats, depthwise convolutions, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders and backbones by name, and the normalisation each expects."""
+"""Encoders by name, the normalisation each expects, and their ImageNet weights."""
 
 from __future__ import annotations
 

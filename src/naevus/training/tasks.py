@@ -1,4 +1,4 @@
-"""What is particular to learning lesion masks."""
+"""What is particular to each task: learning lesion masks, and learning diagnoses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ablation tries, as people write it: TOML with a recipe and its arms."""
+"""An ablation: a plan of arms in TOML, their training, and what became of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layout's reader hands over before the table is typed and checked."""
+"""What readers need: listing folders, filling rows, group files, and a draft."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs of a drawn lesion: the same skin from another distance, turned, in other light."""
+"""Photographs of a drawn lesion: distance, light, camera, hairs, rulers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task 3's scores: balanced multi-class accuracy and the tables beside it."""
+"""Task 3 of the challenge: its CSV files, and its scores."""
 
 from __future__ import annotations
 

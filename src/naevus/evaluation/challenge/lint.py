@@ -1,4 +1,4 @@
-"""What is wrong with Task 1's folder of masks."""
+"""What the challenge would refuse, or score as wrong, in a submission."""
 
 from __future__ import annotations
 

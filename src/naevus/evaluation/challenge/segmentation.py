@@ -1,4 +1,4 @@
-"""Task 1's scores: the thresholded Jaccard index and the means beside it."""
+"""Task 1 of the challenge: folders of masks, and its scores."""
 
 from __future__ import annotations
 
