@@ -262,13 +262,11 @@ def test_an_interrupted_job_goes_on_and_ends_alike(
 KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
+from naevus.datasets.sources import find_pictures
 from naevus.inference import batch
-from naevus.runs import predictions
-from naevus.io import parallel
-from naevus.inference.classifier import Classifier
-from naevus.datasets.listing import find_pictures
 from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
+from naevus.io import parallel
 
 folder, pictures, out = map(pathlib.Path, sys.argv[1:])
 batch.batches = lambda items: parallel.batches(items, 3)
