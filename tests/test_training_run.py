@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from naevus.datasets.folds import Folds
-from naevus.errors import NaevusError, RunError
+from naevus.errors import DataError, NaevusError, RunError
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import Run
 
@@ -111,6 +111,17 @@ def test_replaced_pictures_are_refused_and_named(
     run.hold_to({"pictures": "key"}, HASHES)
     with pytest.raises(RunError, match=said):
         run.hold_to({"pictures": "another"}, changed)
+
+
+def test_pictures_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    held_out = run.folds.held_out(0)
+    predicted(run, 0, held_out[1:])
+    with pytest.raises(DataError, match=f"has no answer.*: {held_out[0]}"):
+        run.answers()
+    used = dict.fromkeys(held_out[1:], "hash")
+    run.hold_to({"pictures": "key"}, {"pictures": used})
+    assert run.answers()["image_id"].tolist() == held_out[1:]
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:

@@ -204,8 +204,14 @@ class Run:
         return joined
 
     def left_out(self, answers: pd.DataFrame) -> tuple[LeftOut, ...]:
-        """Return the pictures that finished folds hold out and that have no answer."""
+        """Return the pictures that finished folds hold out and that have no answer.
+
+        Folds may know pictures that the run could not use: without a mask, or a diagnosis.
+        """
         due = {image_id for fold in self.finished() for image_id in self.folds.held_out(fold)}
+        contents = self.folder / "contents.json"
+        if contents.exists():
+            due &= _read_contents(contents)["files"].get("pictures", {}).keys()
         what = "held-out images have no answer (refused.csv may tell why)"
         return left_out((what, due.difference(answers["image_id"])))
 
