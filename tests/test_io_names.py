@@ -11,7 +11,9 @@ import pytest
 from naevus.bundles.bundle import Bundle
 from naevus.datasets.download import unpack
 from naevus.datasets.listing import problem_of_id
-from naevus.errors import BundleError, DataError
+from naevus.errors import BundleError, DataError, PictureError
+from naevus.images.read import read
+from naevus.io import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +53,15 @@ def test_names_that_windows_reserves_are_refused_there(monkeypatch: pytest.Monke
         untold = [problem_of_id(name) for name in fine]
     assert all(told)
     assert not any(untold)
+
+
+def test_paths_too_long_for_windows_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a-long-name.png"
+    monkeypatch.setattr(files, "LONGEST_PATH", 20)
+    with pytest.raises(PictureError, match="characters, and Windows takes 19: choose a shorter"):
+        read(path)
+    monkeypatch.setattr(files, "LONGEST_PATH", len(str(path)) + 1)
+    with pytest.raises(PictureError, match="check the name and the folder"):
+        read(path)

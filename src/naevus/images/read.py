@@ -29,7 +29,7 @@ from PIL import UnidentifiedImageError
 
 from naevus.errors import PictureError
 from naevus.images import decoders, jpeg, profiles
-from naevus.io.files import write_bytes
+from naevus.io.files import too_long, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -434,7 +434,8 @@ def _check_file(path: Path, limits: Limits) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise PictureError(path, "is not there", "check the name and the folder") from None
+        remedy = too_long(path) or "check the name and the folder"
+        raise PictureError(path, "is not there", remedy) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):

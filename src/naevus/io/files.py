@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
+LONGEST_PATH = 260 if os.name == "nt" else None
+"""Characters from which on Windows takes no path; None where there is no such limit."""
+
 # Asked for once, before there are threads: it can only be read by setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -245,5 +248,19 @@ def lock(path: Path, what: Path | None = None) -> Iterator[None]:
 def _unwritable(path: Path, error: Exception) -> NaevusError:
     return NaevusError(
         f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})",
-        "free some space or choose a folder you may write to",
+        too_long(path) or "free some space or choose a folder you may write to",
+    )
+
+
+def too_long(path: Path) -> str | None:
+    """Return what to do about a path that is too long for this system; None where it is not.
+
+    Windows calls such a file absent, unless long paths were allowed.
+    """
+    length = len(os.path.abspath(path))  # noqa: PTH100 (never touches the disk)
+    if LONGEST_PATH is None or length < LONGEST_PATH:
+        return None
+    return (
+        f"its path has {length} characters, and Windows takes {LONGEST_PATH - 1}: choose a shorter "
+        "place, or allow long paths in Windows"
     )
