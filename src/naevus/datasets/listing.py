@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path, PurePath
@@ -19,6 +20,9 @@ MASK_ENDINGS: Final = ("_segmentation", "_mask")
 
 NOT_IMAGES: Final = (*MASK_ENDINGS, "_superpixels")
 """How the names of files end, in any case, that lie among images and are none."""
+
+_BY_DATA_SET: Final = re.compile(r"(?i)_attribute_[a-z_]+$|^IMD\d+_(lesion|roi\d*)$")
+"""Masks as single data sets call them: the attributes of ISIC 2018, lesions and regions of PH2."""
 
 LONGEST: Final = 200
 """The most bytes of an id: with ``_segmentation``, and what a file is called while it is written,
@@ -46,7 +50,7 @@ class Listing(NamedTuple):
 
 def is_mask_name(stem: str) -> bool:
     """Tell by a file's name without suffix whether it is a mask or superpixels, not an image."""
-    return stem.lower().endswith(NOT_IMAGES)
+    return stem.lower().endswith(NOT_IMAGES) or _BY_DATA_SET.search(stem) is not None
 
 
 def mask_owner(stem: str) -> str:
