@@ -95,6 +95,10 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 errors.print(traceback.format_exc(), end="")
             line = " ".join(str(_as_told(error)).splitlines())
             errors.print(Text.assemble(("error:", "bold red"), " ", line))
+            try:
+                sys.stdout.flush()
+            except OSError:  # it was the output that failed, and would again when all ends
+                _discard_output()
             raise typer.Exit(ERROR) from None
 
     return guarded
