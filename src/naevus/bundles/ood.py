@@ -31,8 +31,7 @@ LARGEST = 8 * 1024**2
 """Most bytes of a file that is read, and of all its arrays."""
 _SCALES: Final = "scales"
 """Centre and spread."""
-# What zipfile and NumPy raise where a file is damaged.
-_DAMAGE: Final = (
+DAMAGE: Final = (
     OSError,
     ValueError,
     EOFError,
@@ -42,6 +41,7 @@ _DAMAGE: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What zipfile and NumPy raise where a file of arrays is damaged."""
 
 
 def write_references(path: Path, references: Sequence[Reference]) -> None:
@@ -79,7 +79,7 @@ def read_references(path: Path, members: int) -> tuple[Reference, ...]:
     try:
         arrays = _arrays(path)
         references = tuple(_reference(arrays, number) for number in range(members))
-    except (*_DAMAGE, DataError) as error:
+    except (*DAMAGE, DataError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BundleError(f"{path}: no usable statistics ({problem})", EXPORT_AGAIN) from error
     if any(name.partition(".")[0] == str(members) for name in arrays):

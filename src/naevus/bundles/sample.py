@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from naevus.bundles.ood import DAMAGE
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError
 from naevus.io.files import write_bytes
@@ -35,16 +35,6 @@ _FLOORS: Final[dict[tuple[bool, Computed], float]] = {
 }
 """The least tolerance, by whether numbers are stored in 8 bits and by what is computed in."""
 _PIXELS: Final = "pixels"
-_DAMAGE: Final = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Sample(NamedTuple):
@@ -131,7 +121,7 @@ def read_sample(path: Path, files: Mapping[str, int]) -> Sample:
         with np.load(path, allow_pickle=False) as arrays:
             pixels = arrays[_PIXELS]
             answers = {name: arrays[name] for name in files}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BundleError(f"{path}: no usable sample ({problem})", EXPORT_AGAIN) from error
     square = pixels.ndim == 3 and pixels.shape[0] == pixels.shape[1] and pixels.shape[2] == 3
