@@ -1,0 +1,286 @@
+"""Ablations: plans, and arms that are trained under one budget, asked and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli import study as command
+from naevus.datasets.layouts import load
+from naevus.errors import ConfigError, DataError
+from naevus.evaluation.comparison import compare
+from naevus.images.maskfile import read_mask
+from naevus.images.preprocess import Source, cut
+from naevus.images.read import read, write_png
+from naevus.inference.out_of_fold import heldout_logits
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
+from naevus.workflows.ablation import load_plan, recipes, side_of_crops, with_detail
+from tests.helpers import ROOT
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+RECIPES = ROOT / "recipes"
+RECIPE = """
+task = "classification"
+batch_size = 8
+workers = 0
+precision = "32"
+sampling = "balanced-sqrt"
+[data]
+parts = ["task3"]
+cache_size = 64
+[network]
+weights = "none"
+backbone = "test_efficientnet"
+[loss]
+class_weights = "ones"
+[optimiser]
+learning_rate = 1e-2
+ema = 0.5
+"""
+PLAN = """
+title = "What helps"
+recipe = "recipe.toml"
+reference = "full"
+[settings]
+epochs = 1
+sizes = [[0, 32]]
+[arms.full]
+about = "the recipe"
+[arms.flips]
+about = "four views"
+of = "full"
+views = "flips"
+[arms.raw]
+about = "as they come"
+of = "full"
+decision = "raw"
+[arms.crop]
+about = "squares round lesions"
+set = { "data.crop_mode" = "crop" }
+[arms.both]
+about = "mean of two"
+mean = ["crop", "full"]
+[arms.coarse]
+about = "no more pixels than crops"
+detail_of = "crop"
+"""
+app = typer.Typer()
+app.command()(command.ablate)
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "160"})
+
+
+class Made:
+    """A finished ablation."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.out, self.data, self.masks = folder / "out", data, folder / "masks"
+        self.plan = folder / "plan.toml"
+        (folder / "recipe.toml").write_text(RECIPE)
+        self.plan.write_text(PLAN)
+        for row in load(data).part("task3").rows():
+            assert row.path is not None
+            height, width = read(row.path).shape[:2]
+            disc = np.zeros((height, width), np.uint8)
+            centre = (int(width * 0.45), int(height * 0.55))
+            cv2.circle(disc, centre, int(height * 0.25), 1, -1)
+            write_png(self.masks / f"{row.image_id}_segmentation.png", disc > 0)
+        self.result = self.call()
+
+    def call(self, *more: object) -> Result:
+        masks, cache = ("--masks", self.masks), ("--cache", self.out.parent / "cache")
+        return call(self.plan, self.data, "--out", self.out, *masks, *cache, *more)
+
+    def run(self, arm: str) -> Run:
+        return Run.open(self.out / "arms" / arm)
+
+    def answers(self, arm: str, file: str = "heldout.parquet") -> pd.DataFrame:
+        return pd.read_parquet(self.run(arm).fold_folder(0) / file)
+
+
+@pytest.fixture(scope="module")
+def made(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    torch.set_num_threads(1)
+    return Made(tmp_path_factory.mktemp("ablation"), drawn)
+
+
+def columns(table: pd.DataFrame, kind: str) -> np.ndarray[Any, Any]:
+    names = [name for name in table.columns if name.startswith(f"{kind}_") and name != "group_id"]
+    return table[names].to_numpy(np.float64)
+
+
+def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
+    assert made.result.exit_code == 0, made.result.output
+    assert "1 passes at 32 px" in made.result.stdout
+    assert "Crops are cut by predicted masks" in made.result.stdout
+    names = ["flips", "raw", "crop", "both", "coarse"]
+    whole = json.loads((made.out / "ablation.json").read_text())
+    assert [arm["name"] for arm in whole["arms"]] == names
+    table = pd.read_csv(made.out / "ablation.csv")
+    assert list(dict.fromkeys(table["arm"])) == names
+    assert ((table["low"] <= table["difference"]) & (table["difference"] <= table["high"])).all()
+    np.testing.assert_allclose(table["difference"], table["value"] - table["reference"])
+    page = (made.out / "ablation.md").read_text()
+    assert all(f"| {name} |" in page and f"- {name}: " in page for name in ["full", *names])
+    assert all(name in made.result.stdout for name in names)
+
+
+def test_differences_are_those_of_compare(made: Made) -> None:
+    expected = compare(made.answers("full"), made.answers("crop")).differences
+    table = pd.read_csv(made.out / "ablation.csv")
+    rows = table[table["arm"] == "crop"].set_index("score")
+    for one in expected:
+        row = rows.loc[one.score]
+        assert tuple(row[["difference", "low", "high"]]) == pytest.approx(tuple(one.difference))
+        assert row["p"] == pytest.approx(one.p)
+
+
+def test_arms_differ_in_what_they_say_alone(made: Made) -> None:
+    full = made.run("full").config
+    assert (full.epochs, full.sizes) == (1, ((0, 32),))
+    assert made.run("crop").config == _with_data(full, crop_mode="crop")
+    coarse = made.run("coarse").config
+    assert coarse == _with_data(
+        full, cache_size=coarse.data.cache_size, copies_size=coarse.data.cache_size
+    )
+    assert 32 < coarse.data.cache_size < 64
+    held_out = {name: list(made.answers(name)["image_id"]) for name in ("full", "crop", "coarse")}
+    assert held_out["full"] == held_out["crop"] == held_out["coarse"]
+
+
+def _with_data(config: TrainConfig, **changes: Any) -> TrainConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def test_views_are_those_of_prediction(made: Made) -> None:
+    from naevus.bundles.bundle import Bundle
+    from naevus.datasets.cache import PixelStore
+
+    flips = made.answers("full", "heldout-flips.parquet")
+    plain = made.answers("full")
+    assert not np.allclose(columns(flips, "logit"), columns(plain, "logit"))
+    assert flips["truth"].tolist() == plain["truth"].tolist()
+    stores = [PixelStore.open(folder) for folder in (made.out.parent / "cache").glob("full-64-*")]
+    (store,) = stores
+    bundle = Bundle.read(made.run("full").bundle_folder(0))
+    seen = heldout_logits(bundle, store, plain["image_id"].tolist(), views="flips")
+    np.testing.assert_array_equal(columns(seen, "logit"), columns(flips, "logit"))
+
+
+def test_started_again_nothing_is_trained_again(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (made.out / "ablation.json").read_bytes()
+
+    def trained(*_: object) -> None:
+        pytest.fail("trained again")
+
+    monkeypatch.setattr("naevus.cli.train.train_folds", trained)
+    monkeypatch.setattr("naevus.workflows.ablation.heldout_logits", trained)
+    assert made.call().exit_code == 0
+    assert (made.out / "ablation.json").read_bytes() == before
+
+
+def test_single_arms_are_shown_with_the_reference(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = made.call("--arm", "both")
+    assert result.exit_code == 0, result.output
+    assert [
+        arm["name"] for arm in json.loads((made.out / "ablation.json").read_text())["arms"]
+    ] == ["both"]
+    unknown = made.call("--arm", "twice")
+    assert isinstance(unknown.exception, ConfigError)
+    assert "no arm is called twice" in str(unknown.exception)
+
+
+def test_another_budget_is_not_mixed_in(made: Made) -> None:
+    result = made.call("--set", "epochs=2")
+    assert "another recipe" in str(result.exception)
+
+
+def test_crops_need_masks(made: Made, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    for path in sorted(made.masks.iterdir())[:3]:
+        write_png(few / path.name, read_mask(path))
+    result = call(made.plan, made.data, "--out", tmp_path / "out", "--arm", "crop", "--masks", few)
+    assert isinstance(result.exception, DataError)
+    assert "have no mask for arm crop" in str(result.exception)
+
+
+def test_the_side_of_crops_is_what_cut_cuts(made: Made) -> None:
+    sources = [
+        Source(row.image_id, row.path, made.masks / f"{row.image_id}_segmentation.png")
+        for row in load(made.data).part("task3").rows()
+        if row.path is not None
+    ]
+    sides = []
+    for source in sources:
+        assert source.mask_path is not None
+        crop = cut(read(source.path), read_mask(source.mask_path), mode="crop", size=32, margin=0.1)
+        sides.append(crop.box.width)
+    assert side_of_crops(sources, 0.1) == round(float(np.median(sides)))
+    with pytest.raises(DataError, match="no mask shows a lesion"):
+        side_of_crops([source._replace(mask_path=None) for source in sources], 0.1)
+
+
+def test_detail_is_never_more_than_the_recipe_has() -> None:
+    config = TrainConfig(task="classification")
+    assert with_detail(config, 100).data.cache_size == 100
+    assert with_detail(config, 999).data.cache_size == config.data.cache_size
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("= 3", ""), "is not TOML"),
+        (('reference = "full"', 'reference = "none"'), "the reference none is no arm"),
+        (('reference = "full"', 'reference = "raw"'), "the reference raw is no arm that trains"),
+        (('of = "full"', 'of = "nothing"'), "flips is made from nothing"),
+        (('views = "flips"', 'views = "many"'), "arms.flips.views"),
+        (
+            ('set = { "data.crop_mode" = "crop" }', "set = { epochs = 9 }"),
+            "crop may not set epochs",
+        ),
+        (('mean = ["crop", "full"]', 'mean = ["crop"]'), "a mean is of two"),
+        (('mean = ["crop", "full"]', 'mean = ["crop", "raw"]'), "both is made from raw"),
+        (('detail_of = "crop"', 'views = "flips"'), "need `of`"),
+        (('detail_of = "crop"', 'detail_of = "crop"\nof = "full"'), "either trains"),
+        (("[arms.raw]", '[arms."raw logits"]'), "small letters"),
+        (("[arms.raw]", "[arms.raw]\nlr = 3"), "arms.raw.lr"),
+    ],
+)
+def test_mistakes_in_plans_are_named(changed: tuple[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace(*changed) if changed[1] else PLAN + changed[0])
+    with pytest.raises(ConfigError, match=said):
+        load_plan(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_plan(tmp_path / "none.toml")
+
+
+def test_the_plans_that_come_with_it_are_sound() -> None:
+    plans = sorted((RECIPES / "ablations").glob("*.toml"))
+    assert plans
+    for path in plans:
+        plan = load_plan(path)
+        configs = recipes(plan, path.parent)
+        assert set(configs) == set(plan.to_train(plan.shown(())))
+        budgets = {(c.epochs, c.sizes, c.batch_size, c.seed) for c in configs.values()}
+        assert len(budgets) == 1
+        assert "5 passes" in path.read_text().splitlines()[0]
+        assert budgets.pop()[:2] == (5, ((0, 160),))

@@ -1,0 +1,108 @@
+"""``naevus compare``: tables, JSON and refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.evaluate import compare
+from naevus.datasets.folds import Folds
+from naevus.errors import ConfigError, DataError, RunError
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
+from tests.unit.evaluation.test_comparison import diagnoses, masks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+app = typer.Typer()
+app.command()(compare)
+
+INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
+"""Where a run's pictures came from."""
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    diagnoses(1.0).to_parquet(paths[0])
+    diagnoses(4.0).iloc[:220].to_parquet(paths[1])
+    return paths
+
+
+def test_tables_say_what_changed(tables: tuple[Path, Path]) -> None:
+    error = call(*tables).exception
+    assert isinstance(error, DataError)
+    assert "20 images have no answer in" in str(error)
+    assert "--allow-missing" in str(error)
+    result = call(*tables, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "220 pictures of 110 lesions are in both" in result.stdout
+    assert "20 more are only in A and left out" in result.stdout
+    assert "only in B" not in result.stdout
+    assert "balanced decision: B is better by" in result.stdout
+    for word in ("MEL", "NV", "BCC", "McNemar, exact", "mended", "--json lists all"):
+        assert word in result.stdout
+
+
+def test_json_has_everything(tables: tuple[Path, Path]) -> None:
+    answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
+    assert answer["pictures"] == 220
+    assert answer["only_a"] == 20
+    assert len(answer["changed"]) > 20
+
+
+def test_runs_are_joined_over_their_folds(tmp_path: Path) -> None:
+    folders = tmp_path / "one", tmp_path / "other"
+    for folder, shift in zip(folders, (0.0, 0.02), strict=True):
+        table = masks(shift)
+        folds = Folds(table[["image_id", "group_id"]].assign(fold=[n // 50 for n in range(100)]))
+        run = Run.start(folder, TrainConfig(task="segmentation"), folds, INPUTS)
+        for fold in range(2):
+            run.fold_folder(fold).mkdir()
+            part = table.iloc[fold * 50 : fold * 50 + 50]
+            part.to_parquet(run.fold_folder(fold) / "heldout.parquet")
+    answer = json.loads(call(*folders, "--json").stdout)
+    assert answer["pictures"] == 100
+    assert answer["differences"][1]["difference"]["value"] == pytest.approx(0.02, abs=0.001)
+    assert "Jaccard" in call(*folders).stdout
+
+
+def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    error = call(tables[0], tmp_path / "nowhere").exception
+    assert isinstance(error, RunError)
+    assert "nowhere: is neither a run nor a table" in str(error)
+    broken = tmp_path / "broken.parquet"
+    broken.write_text("no table")
+    error = call(tables[0], broken).exception
+    assert isinstance(error, DataError)
+    assert "broken.parquet: is no Parquet table" in str(error)
+    masks().to_parquet(broken)
+    error = call(tables[0], broken).exception
+    assert isinstance(error, DataError)
+    assert "different tasks" in str(error)
+
+
+def test_runs_can_answer_together(tables: tuple[Path, Path]) -> None:
+    assert isinstance(call(*tables, "--ensemble").exception, DataError)
+    result = call(*tables, "--ensemble", "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "20 more are not in all and left out" in result.stdout
+    for word in ("mean of all", "judged by nested folds", "greedy selection", "220 pictures"):
+        assert word in result.stdout, word
+    error = call(*tables, tables[0], "--ensemble").exception
+    assert isinstance(error, ConfigError)
+    assert "a run is named twice" in str(error)
+    error = call(*tables, tables[0]).exception
+    assert isinstance(error, ConfigError)
+    assert "more with --ensemble" in str(error)

@@ -1,0 +1,204 @@
+"""``naevus evaluate`` on runs: tables, JSON, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.evaluate import evaluate
+from naevus.datasets.folds import Folds
+from naevus.errors import ConfigError, DataError
+from naevus.evaluation.ensemble_selection import ensemble_scores
+from naevus.images.read import write_png
+from naevus.runs.recipe import TrainConfig
+from naevus.runs.run import Run
+from naevus.taxonomy import ISIC2018
+from tests.unit.evaluation.test_comparison import diagnoses, masks
+from tests.unit.evaluation.test_mask_metrics import table_of_masks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+app = typer.Typer()
+app.command()(evaluate)
+
+INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
+"""Where a run's pictures came from."""
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "120"})
+
+
+def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
+    """A run whose two folds held out half of the table each."""
+    half = len(table) // 2
+    folds = Folds(table[["image_id", "group_id"]].assign(fold=[0] * half + [1] * half))
+    run = Run.start(folder, TrainConfig.model_validate({"task": task}), folds, INPUTS)
+    for fold in range(2):
+        run.fold_folder(fold).mkdir()
+        part = table.iloc[fold * half : (fold + 1) * half].drop(columns="fold", errors="ignore")
+        part.to_parquet(run.fold_folder(fold) / "heldout.parquet")
+    return folder
+
+
+def test_diagnoses_get_every_table(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    result = call(folder)
+    assert result.exit_code == 0, result.output
+    for word in (
+        "held out by fold 0, 1",
+        "balanced accuracy",
+        "each class, with 95 % intervals by lesion",
+        "sensitivity at specificity 0.9",
+        "net benefit",
+        "ECE, bins of equal mass",
+        "calibrated elsewhere",
+        "accuracy of the surest 80%",
+        "diagnoses in a prediction set",
+    ):
+        assert word in result.stdout, word
+
+
+def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    answer = json.loads(call(folder, "--json").stdout)
+    assert answer == json.loads((folder / "scores.json").read_text())
+    (scores,) = answer.values()
+    assert scores["intervals"]["balanced_accuracy"]["value"] == pytest.approx(
+        scores["balanced"]["balanced_accuracy"]
+    )
+    for name in ("accuracy_balanced", "balanced_accuracy_probable"):
+        assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
+    assert scores["details"]["recalls"]["MEL"]["groups"] > 0
+    assert len(scores["details"]["scalings"]) == 2
+    assert scores["details"]["clinic"][0]["fold_auc"]["value"] > 0.5
+
+
+def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
+    tables = {"a": diagnoses(2.0), "b": diagnoses(0.5, seed=1)}
+    runs = [run_of(tmp_path / name, "classification", table) for name, table in tables.items()]
+    (scores,) = json.loads(call(*runs, "--json").stdout).values()
+    together = ensemble_scores(tables)
+    interval = scores["intervals"]["balanced_accuracy"]
+    assert interval == pytest.approx(together.mean._asdict())
+    assert interval["value"] != together.single["a"].value
+    assert not (runs[0] / "scores.json").exists()
+
+
+def test_what_cannot_be_scored_as_one_is_refused(tmp_path: Path) -> None:
+    outlines = run_of(tmp_path / "seg", "segmentation", masks())
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    (predictions / "predictions.parquet").touch()
+    for folders, problem in (
+        ((outlines, outlines), "only classifiers' runs"),
+        ((outlines, predictions), "runs and predictions"),
+        ((predictions, predictions), "several predictions"),
+    ):
+        assert problem in str(call(*folders).exception)
+
+
+def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
+    table = table_of_masks()
+    table["thresholded"] = table["jaccard"].where(table["jaccard"] >= 0.65, 0)
+    for name in ("dice", "specificity", "accuracy"):
+        table[name] = table["jaccard"]
+    result = call(run_of(tmp_path / "seg", "segmentation", table))
+    assert result.exit_code == 0, result.output
+    for word in (
+        "Hausdorff distance, 95 %",
+        "lesion under 5 % of the picture",
+        "none of these",
+        "by size of the lesion",
+        "60% to 100%",
+        "at other thresholds",
+    ):
+        assert word in result.stdout, word
+    assert "note:" not in result.stdout
+
+
+def test_masks_of_before_say_what_they_lack(tmp_path: Path) -> None:
+    result = call(run_of(tmp_path / "seg", "segmentation", masks()))
+    assert result.exit_code == 0, result.output
+    assert "from before distances and conditions were measured" in result.stdout
+    assert "at other thresholds" in result.stdout
+
+
+def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, Path]:
+    """What predict wrote of some pictures, and a manifest that says what is true of them."""
+    table = rows[["image_id"]].copy()
+    for code in ISIC2018.codes:
+        for kind in "pb":
+            table[f"{kind}_{code}"] = np.where(rows["truth"] == code, 0.7, 0.05)
+    folder.mkdir()
+    table.to_parquet(folder / "predictions.parquet")
+    for name in rows["image_id"]:
+        write_png(data / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+    known = rows.assign(diagnosis=rows["truth"], path=rows["image_id"] + ".png")
+    known[["image_id", "path", "diagnosis", "group_id"]].to_csv(data / "all.csv", index=False)
+    return folder, data / "all.csv"
+
+
+def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -> None:
+    rows = diagnoses(2.0).iloc[:70]
+    folder, manifest = predictions_of(tmp_path / "out", rows, tmp_path / "data")
+    whole = call(folder, "--data", manifest)
+    assert whole.exit_code == 0, whole.output
+    assert "left out" not in whole.output
+    assert "no true" not in whole.output
+    path = folder / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.iloc[2:].to_parquet(path)
+    known = pd.read_csv(manifest)
+    known[known["image_id"] != rows["image_id"].iloc[9]].to_csv(manifest, index=False)
+    error = call(folder, "--data", manifest).exception
+    assert isinstance(error, DataError)
+    first, strange = rows["image_id"].iloc[0], rows["image_id"].iloc[9]
+    assert f"2 images with ground truth have no answer, such as {first}" in str(error)
+    assert f"1 predicted image is not in the data set: {strange}" in str(error)
+    allowed = call(folder, "--data", manifest, "--allow-missing")
+    assert allowed.exit_code == 0, allowed.output
+    assert "2 images with ground truth have no answer" in allowed.output
+    scores = json.loads(call(folder, "--data", manifest, "--allow-missing", "--json").stdout)
+    assert scores["diagnoses"]["pictures"] == 67
+    table.loc[4, "b_DF"] = np.nan
+    table.to_parquet(path)
+    error = call(folder, "--data", manifest, "--allow-missing").exception
+    assert isinstance(error, DataError)
+    assert f"{path}: {rows['image_id'].iloc[4]}: b_DF is nan" in str(error)
+
+
+def test_options_that_would_not_count_are_refused(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    for option in ("--data", "--part", "--split"):
+        assert isinstance(call(folder, option, "x").exception, ConfigError)
+    out, manifest = predictions_of(tmp_path / "out", diagnoses(2.0).iloc[:14], tmp_path / "data")
+    assert isinstance(call(out, "--data", manifest, "--pictures", out).exception, ConfigError)
+    for option, name in (("--part", "task9"), ("--split", "later")):
+        error = call(out, "--data", manifest, option, name).exception
+        assert isinstance(error, DataError)
+        assert name in str(error)
+
+
+def test_a_run_without_all_answers_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    path = folder / "fold-1" / "heldout.parquet"
+    pd.read_parquet(path).iloc[:-4].to_parquet(path)
+    assert "4 held-out images have no answer" in str(call(folder).exception)
+    result = call(folder, "--allow-missing")
+    assert result.exit_code == 0, result.output
+    assert "4 held-out images have no answer" in result.output
+    whole = run_of(tmp_path / "other", "classification", diagnoses(1.0, seed=1))
+    assert "4 held-out images" in str(call(whole, folder).exception)
+    both = call(whole, folder, "--allow-missing")
+    assert both.exit_code == 0, both.output
+    assert "4 images are not in all runs: left out" in both.output

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.bundles import bundle
+from naevus.cli.predict import predict
+from naevus.errors import BundleError, ConfigError, DataError
+from naevus.images.read import write_png
+from naevus.inference.engines import openvino
+from naevus.inference.prediction import NOTICE
+from naevus.runs.predictions import about
+from naevus.types import FLAGS
+from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
+from tests.unit.inference.test_classifier import CONFORMAL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typer.testing import Result
+
+
+def call(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(predict)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    chance = np.random.default_rng(0)
+    for number in range(3):
+        picture = chance.integers(100, 250, (40, 60, 3), dtype=np.uint8)
+        picture[10:30, 10:40] = 40
+        write_png(tmp_path / "pictures" / f"p{number}.png", picture)
+    return tmp_path / "pictures"
+
+
+def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    for fold in range(2):
+        (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
+        classification_bundle(
+            tmp_path / "run" / f"fold-{fold}" / "bundle", seeds=(fold,), crop_mode="crop"
+        )
+    bundles = ("--bundle", tmp_path / "run", "--bundle", tmp_path / "s")
+    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "3 pictures predicted by 3 networks" in result.output
+    assert (tmp_path / "out" / "submission.csv").exists()
+    (pictures / "bad.jpg").write_bytes(b"")
+    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    assert result.exit_code == 1
+    assert "bad.jpg: is empty; fetch it again from its source\n" in result.output
+    alone = call(pictures / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
+    assert alone.exit_code == 1
+    assert alone.output.startswith("0 pictures predicted")
+    assert "crops" not in alone.output
+
+
+def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    out = tmp_path / "out"
+    result = call(pictures / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (out / "masks").iterdir()] == ["p1_segmentation.png"]
+    assert not (out / "crops").exists()
+
+
+def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL)
+    words = (pictures / "p1.png", "--bundle", tmp_path / "b", "--out", tmp_path / "out")
+    result = call(*words, "--heatmaps", "--embeddings")
+    assert result.exit_code == 0, result.output
+    for said in (
+        "p1\n",
+        "Most probable: ",
+        "Cannot be ruled out (90% prediction set): ",
+        "Doubt: ",
+        NOTICE,
+        "1 picture predicted by 2 networks",
+    ):
+        assert said in result.output
+    assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
+    assert (tmp_path / "out" / "embeddings.parquet").exists()
+    again = call(*words, "--heatmaps", "--embeddings")  # all is done before, and told again
+    assert again.output.startswith(result.output.partition("1 picture")[0])
+    several = call(pictures, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
+    assert "Most probable" not in several.output
+
+
+def test_one_picture_s_mask_alone_is_told_too(tmp_path: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    write_png(tmp_path / "dark.png", np.full((60, 80, 3), 20, np.uint8))
+    words = (tmp_path / "dark.png", "--bundle", tmp_path / "s", "--out", tmp_path / "out")
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert "The lesion covers 100.0% of the picture." in result.output
+    assert FLAGS["dark"] in " ".join(result.output.split())
+    assert NOTICE in result.output
+
+
+def test_the_built_in_bundle_is_the_default(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "BUILTIN", tmp_path / "builtin")
+    words = (pictures, "--out", tmp_path / "out")
+    absent = call(*words)
+    assert isinstance(absent.exception, BundleError)
+    assert "--bundle DIR" in str(absent.exception)
+    assert not (tmp_path / "out").exists()
+    whole_bundle(tmp_path / "builtin")
+    assert call(*words).exit_code == 0
+    assert (tmp_path / "out" / "submission.csv").exists()
+
+
+def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, pictures: Path) -> None:
+    whole_bundle(tmp_path / "b")
+    clinic = tmp_path / "clinic.toml"
+    clinic.write_text("MEL=1\nNV=0\nBCC=0\nAKIEC=0\nBKL=0\nDF=0\nVASC=0\n")
+    words = (pictures, "--bundle", tmp_path / "b", "--prevalence", clinic)
+    assert call(*words, "--out", tmp_path / "out").exit_code == 0
+    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert (table["decision_probable"] == "MEL").all()
+    told = about(tmp_path / "out" / "predictions.parquet")
+    assert told["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
+    clinic.write_text("MEL=0.5\n")
+    wrong = call(*words, "--out", tmp_path / "other")
+    assert isinstance(wrong.exception, ConfigError)
+    assert not (tmp_path / "other").exists()
+
+
+def test_mistakes_are_told(tmp_path: Path, pictures: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
+    absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
+    assert isinstance(absent.exception, DataError)
+    assert call(pictures, "--bundle", tmp_path, *out, "--views", "all").exit_code == 2
+    assert call(pictures, "--bundle", tmp_path).exit_code == 2  # nowhere to write
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_module_is_quick_to_import() -> None:
+    code = (
+        "import sys, naevus.cli.predict\n"
+        "heavy = {'numpy', 'cv2', 'openvino', 'pandas', 'pyarrow', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bf16_reaches_the_engines_and_is_told(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmentation_bundle(tmp_path / "s")
+    words = (pictures, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
+    monkeypatch.setattr(openvino, "precisions", lambda: ("f32",))
+    refused = call(*words, "--out", tmp_path / "out")
+    assert isinstance(refused.exception, ConfigError)
+    assert not (tmp_path / "out").exists()
+    assert call(*words[:-2], "--out", tmp_path / "out").exit_code == 0
+    said = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert said["segmenter"]["precision"] == "f32"
+
+
+NOTHING_MORE = """
+import sys
+from naevus.cli.main import app
+try:
+    app(sys.argv[1:])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+heavy = {"jinja2", "matplotlib", "sklearn", "scipy", "torch", "onnxruntime"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    classification_bundle(tmp_path / "c", crop_mode="crop")
+    bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
+    words = map(str, ("predict", pictures, *bundles, "--out", tmp_path / "out"))
+    subprocess.run([sys.executable, "-c", NOTHING_MORE, *words], check=True)
+    assert (tmp_path / "out" / "submission.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--part", "task3"), "--part tells which part of a split"),
+        (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops makes none"),
+    ],
+)
+def test_options_that_would_not_count_are_refused(
+    tmp_path: Path, pictures: Path, options: tuple[str, ...], problem: str
+) -> None:
+    result = call(pictures, *options, "--out", tmp_path / "out")
+    assert isinstance(result.exception, ConfigError)
+    assert problem in str(result.exception)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,208 @@
+"""Killed with SIGKILL and started again, training ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from tests.helpers import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+pytestmark = pytest.mark.slow
+
+COMMON = ["--weights", "none", "--fold", "0"]
+SETTINGS: dict[str, dict[str, object]] = {
+    "classification": {
+        "data.parts": ["task3"],
+        "data.cache_size": 40,
+        "sizes": [[0, 32]],
+        "epochs": 2,
+        "batch_size": 8,
+        "workers": 1,
+        "network.backbone": "test_efficientnet",
+        "network.dropout": 0.3,
+        "network.drop_path": 0.2,
+        "optimiser.ema": 0.9,
+        "checkpoint_seconds": 0,
+    },
+    "segmentation": {
+        "data.parts": ["task1"],
+        "data.cache_size": 32,
+        "sizes": [[0, 16], [1, 32]],
+        "epochs": 4,
+        "batch_size": 8,
+        "network.architecture": "plain-unet",
+        "optimiser.name": "sgd",
+        "optimiser.learning_rate": 0.05,
+        "optimiser.schedule": "plateau",
+        "optimiser.patience": 0,
+        "optimiser.ema": 0,
+        "select": "best",
+        "checkpoint_seconds": 0,
+    },
+}
+DECODER = "network.decoder={channels=[4, 8]}"
+TRAINER, JOB = "naevus.training.loop:Trainer", "naevus.training.train"
+STEPS = 6  # batches an epoch of the classification
+
+
+@dataclass(frozen=True)
+class Kill:
+    """The last call a process makes."""
+
+    function: str
+    number: int = 1
+    after: bool = False
+
+
+EXPORT = Kill(f"{JOB}:export_fold")  # takes longer than the training; its result follows from it
+
+
+class Commands:
+    """Carries out ``naevus train``; each in its own process, which may kill itself."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.killed_training"],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def train(self, task: str, out: Path, kill: Kill | None, **changes: object) -> int:
+        settings = [
+            f"{name}={json.dumps(value)}" for name, value in (SETTINGS[task] | changes).items()
+        ]
+        settings += [DECODER] if task == "segmentation" else []
+        arguments = ["train", task, str(self.data), "--out", str(out), *COMMON]
+        arguments += ["--cache", str(self.folder / "cache")]
+        for setting in settings:
+            arguments += ["--set", setting]
+        request: dict[str, Any] = {"arguments": arguments, "log": f"{out}.log"}
+        request["kill"] = kill and vars(kill)
+        assert self._server.stdin
+        assert self._server.stdout
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def end(self) -> None:
+        self._server.communicate()
+
+
+@pytest.fixture(scope="module")
+def commands(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """The commands; the runs ``<task>`` in their folder were never interrupted."""
+    made = Commands(drawn, tmp_path_factory.mktemp("runs"))
+    try:
+        assert made.train("classification", made.folder / "classification", None) == 0
+        assert made.train("segmentation", made.folder / "segmentation", EXPORT) == -signal.SIGKILL
+        yield made
+    finally:
+        made.end()
+
+
+def interrupted(
+    commands: Commands, task: str, out: Path, kills: Sequence[Kill], **changes: object
+) -> None:
+    """Train, killed here and there, up to the export."""
+    for kill in [*kills, EXPORT]:
+        code = commands.train(task, out, kill, **changes)
+        assert code == -signal.SIGKILL, Path(f"{out}.log").read_text()
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Make sure that two runs have the same weights and history, to the last bit."""
+    tensors, others = (load_file(run / "fold-0" / "weights.safetensors") for run in (one, other))
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == others[name].dtype
+        assert tensor.numpy().tobytes() == others[name].numpy().tobytes(), name
+    one_history, other_history = (
+        pd.read_csv(run / "fold-0" / "history.csv", dtype=str).drop(
+            columns=["seconds", "pictures_per_second"]
+        )
+        for run in (one, other)
+    )
+    pd.testing.assert_frame_equal(one_history, other_history)
+
+
+KILLS = {
+    "mid epoch 0": [Kill(f"{TRAINER}._step", 3)],
+    "half-written checkpoint": [Kill("naevus.training.checkpoint:save_file", 4, after=True)],
+    "last step of epoch 0": [Kill(f"{TRAINER}._close_epoch")],
+    "epoch 0 told, not saved": [Kill(f"{TRAINER}._save", STEPS + 1)],
+    "epoch 0 saved": [Kill(f"{TRAINER}._save", STEPS + 1, after=True)],
+    "mid epoch 1": [Kill(f"{TRAINER}._step", STEPS + 3)],
+    "last epoch saved": [Kill(f"{TRAINER}._save", 2 * (STEPS + 1), after=True)],
+    "twice": [Kill(f"{TRAINER}._step", 2), Kill(f"{TRAINER}._step", STEPS + 1)],
+}
+
+
+@pytest.mark.parametrize("kills", KILLS.values(), ids=KILLS)
+def test_classification_ends_the_same(
+    kills: list[Kill], commands: Commands, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(commands, "classification", run, kills)
+    assert_same(commands.folder / "classification", run)
+
+
+def test_steps_since_the_last_checkpoint_are_made_again(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    kills = [Kill(f"{TRAINER}._step", STEPS + 4)]
+    interrupted(commands, "classification", run, kills, checkpoint_seconds=1e9)
+    assert_same(commands.folder / "classification", run)
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        Kill(f"{TRAINER}._close_epoch", 2),
+        Kill(f"{TRAINER}._save_best", 1, after=True),
+        Kill(f"{TRAINER}._step", 12),
+    ],
+    ids=["plateau not told", "best saved", "mid epoch 1"],
+)
+def test_segmentation_with_plateau_and_best_weights_ends_the_same(
+    kill: Kill, commands: Commands, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    interrupted(commands, "segmentation", run, [kill])
+    assert_same(commands.folder / "segmentation", run)
+
+
+@pytest.mark.parametrize("made", ["write_bundle", "heldout_logits"])
+def test_a_kill_after_training_loses_nothing(made: str, commands: Commands, tmp_path: Path) -> None:
+    whole, run = commands.folder / "classification", tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "oof.parquet").unlink()
+    (run / "fold-0" / "heldout.parquet").unlink()
+    (run / "fold-0" / "weights.safetensors").unlink()
+    killed = commands.train("classification", run, Kill(f"{JOB}:{made}", after=True))
+    assert killed == -signal.SIGKILL
+    assert not (run / "fold-0" / "heldout.parquet").exists()
+    assert commands.train("classification", run, None) == 0
+    assert_same(whole, run)
+    for name in ("oof.parquet", "fold-0/heldout.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(whole / name), pd.read_parquet(run / name), check_exact=True
+        )
+    graph = Path("fold-0", "bundle", "network.onnx")
+    assert (whole / graph).read_bytes() == (run / graph).read_bytes()

@@ -1,0 +1,126 @@
+"""The extensions that the pages are built with: what they generate, which links they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from naevus.datasets.layouts import LAYOUTS, labels
+from naevus.io.formats import COLUMN_NAMES
+from naevus.runs.predictions import Schema
+from naevus.runs.recipe import TrainConfig
+from naevus.taxonomy import ISIC2018, TAXONOMIES
+from tests.helpers import ROOT
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The link checker."""
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    import links
+
+    return links
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What fills in the pages."""
+    monkeypatch.syspath_prepend(DOCS / "extensions")
+    import generated
+
+    return generated
+
+
+@pytest.mark.parametrize(
+    ("html", "problem"),
+    [
+        ('<a href="b.html#there">', None),
+        ('<a href="#here">', None),
+        ('<a href="https://example.org/far">', None),
+        ('<a href="mailto:someone@example.org">', None),
+        ('<img src="picture.png">', None),
+        ('<a href="b.html#gone">', "b.html#gone has no such anchor"),
+        ('<a href="c.html">', "c.html is not there"),
+        ('<a href="../out.html">', "../out.html leads out of the site"),
+        ('<script src="https://example.org/far.js">', "https://example.org/far.js would be"),
+        ('<link href="//example.org/font.css">', "//example.org/font.css would be"),
+        ('<img src="absent.png">', "absent.png is not there"),
+    ],
+)
+def test_broken_links_are_found(links: Any, tmp_path: Path, html: str, problem: str | None) -> None:
+    (tmp_path / "picture.png").touch()
+    pages = {
+        tmp_path / "a.html": links.Parsed(f'<h1 id="here">{html}'),
+        tmp_path / "b.html": links.Parsed('<h1 id="there">'),
+    }
+    found = list(links.broken(pages, tmp_path))
+    assert [line.partition(": ")[2][: len(problem or "")] for line in found] == [problem] * bool(
+        problem
+    )
+
+
+def test_every_setting_of_a_recipe_is_told(generated: Any) -> None:
+    told = generated.recipe()
+    config = TrainConfig(task="classification").model_dump()
+    for name, value in config.items():
+        assert f"[{name}]" in told if isinstance(value, dict) else f"| `{name}` |" in told
+        for setting in value if name in {"data", "optimiser", "augment"} else ():
+            assert f"| `{setting}` |" in told
+
+
+def test_every_column_and_field_is_told(generated: Any) -> None:
+    schema = Schema(ISIC2018.codes, (), {}).arrow()
+    assert all(f"| `{name}` |" in generated.columns() for name in schema.names)
+    assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
+        generated.bundle()
+    )
+    for name in ("**`PrecisionCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):
+        assert name in generated.bundle()
+
+
+def test_commands_are_told_with_their_examples(generated: Any) -> None:
+    told = generated.commands()
+    assert "## `naevus predict`" in told
+    assert "```sh\nnaevus predict photo.jpg" in told
+    assert "--help" not in told
+
+
+def test_every_layout_column_and_spelling_is_told(generated: Any) -> None:
+    assert all(f"| `{name}` |" in generated.layouts() for name in LAYOUTS)
+    for column, names in COLUMN_NAMES.items():
+        assert f"| `{column}` |" in generated.table_columns()
+        assert all(f"`{name}`" in generated.table_columns() for name in names)
+    told = generated.spellings()
+    assert all(name in told for names in labels.NAMES.values() for name in names)
+    assert "melanoma …" in told
+    assert "naevi" in generated.words()
+    assert "`unknown`" in generated.no_labels()
+    assert all(f"| `{name}` |" in generated.taxonomies() for name in TAXONOMIES)
+
+
+def test_every_marker_names_a_generator(generated: Any) -> None:
+    markers = [
+        marker
+        for page in DOCS.rglob("*.md")
+        for marker in generated._MARKER.findall(page.read_text())
+    ]
+    assert {name for name, _ in markers} == set(generated.GENERATORS)
+
+
+def test_the_architecture_page_shows_the_package_as_it_is() -> None:
+    checked = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "draw_house.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr

@@ -1,0 +1,56 @@
+"""The examples in docstrings say what the code does."""
+
+from __future__ import annotations
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import simplejpeg
+
+from naevus.datasets.synthetic.photograph import draw_lesion
+from tests.helpers import ROOT
+from tests.helpers.onnx_graphs import whole_bundle
+
+SOURCE = ROOT / "src"
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that examples speak of: a bundle, and a drawn picture."""
+    folder = tmp_path_factory.mktemp("examples")
+    whole_bundle(folder / "bundle")
+    picture, _ = draw_lesion("NV", 5, size=160)
+    (folder / "lesion.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
+    return folder
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_give_what_they_show(
+    name: str, material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(material)
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for example in doctest.DocTestFinder().find(import_module(name)):
+        runner.run(example, out=said.append)
+    assert runner.tries > 0
+    assert not runner.failures, "".join(said)
+
+
+def test_central_modules_have_examples() -> None:
+    assert {
+        "naevus.datasets.folds",
+        "naevus.evaluation.priors",
+        "naevus.evaluation.intervals",
+        "naevus.images.preprocess",
+        "naevus.images.geometry",
+        "naevus.inference.predictor",
+        "naevus.taxonomy",
+    } <= set(MODULES)

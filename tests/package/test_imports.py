@@ -1,0 +1,210 @@
+"""What does not train works without a training framework; what only starts up starts fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import naevus
+from naevus.evaluation.challenge.classification import write_submission
+from naevus.taxonomy import ISIC2018
+from tests.helpers import ROOT
+from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FRAMEWORKS = [
+    "lightning_fabric",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "segmentation_models_pytorch",
+    "timm",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+]
+BASE_LACKS = [*FRAMEWORKS, "onnxruntime", "scipy", "skimage", "sklearn"]
+"""All that the base install does not bring."""
+HEAVY = {"PIL", "cv2", "jinja2", "numpy", "openvino", "pandas", "pyarrow", "torch"}
+ROOMS = [
+    module.name
+    for module in pkgutil.walk_packages(naevus.__path__, "naevus.")
+    if not module.name.startswith(("naevus.training.", "naevus.export.", "naevus.workflows."))
+    and module.name != "naevus.__main__"
+]
+
+
+class Answer(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    error: str
+
+
+def without(
+    blocked: Sequence[str],
+    commands: Sequence[Sequence[object]],
+    *,
+    modules: Sequence[str] = (),
+    absent: Sequence[str] = (),
+    folder: Path,
+) -> tuple[list[Answer], set[str]]:
+    """Run commands in a process without some packages; return answers and imported modules."""
+    job: dict[str, Any] = {"blocked": list(blocked), "modules": list(modules)}
+    job["absent"] = list(absent)  # of the module os
+    job["commands"] = [[str(word) for word in words] for words in commands]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "helpers" / "blocked.py"), json.dumps(job)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    return [Answer(*answer) for answer in said["answers"]], set(said["imported"])
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
+    """A folder with bundles, a submission with its truth, and the drawn pictures as ``data``."""
+    folder = tmp_path_factory.mktemp("material")
+    segmentation_bundle(folder / "outlines")
+    classification_bundle(folder / "answers", crop_mode="crop")
+    ids = [f"ISIC_{number:07}" for number in range(7)]
+    write_submission(folder / "truth.csv", ids, np.eye(7), ISIC2018)
+    write_submission(folder / "answers.csv", ids, 0.3 / 7 + 0.7 * np.eye(7), ISIC2018)
+    (folder / "data").symlink_to(drawn)
+    return folder
+
+
+def test_nothing_but_training_needs_a_training_framework(material: Path) -> None:
+    truth = "data/ISIC2018_Task1_Training_GroundTruth"
+    bundles = ("--bundle", "outlines", "--bundle", "answers")
+    commands: list[list[object]] = [
+        ["--help"],
+        ["show", "data", "--count", 4],
+        ["check", "data"],
+        ["folds", "data", "--part", "task3", "--out", "folds.csv"],
+        ["recipe", "classification"],
+        ["predict", "data/ISIC2018_Task3_Training_Input", *bundles, "--out", "predicted"],
+        ["evaluate", "predicted", "--data", "data"],
+        ["score", "classification", "truth.csv", "answers.csv"],
+        ["score", "segmentation", truth, truth],
+        ["lint-submission", "predicted/submission.csv"],
+        ["lint-submission", "predicted/masks"],
+        ["train", "segmentation", "data", "--out", "run"],
+    ]
+    answers, imported = without(FRAMEWORKS, commands, modules=ROOMS, folder=material)
+    *fine, training = answers
+    for words, answer in zip(commands, fine, strict=False):
+        said = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), said
+    assert (material / "contact-sheet.png").exists()
+    assert (material / "predicted" / "predictions.parquet").exists()
+    assert "balanced accuracy" in answers[6].out
+    assert training.code == 2
+    assert 'pip install "naevus[train]"' in training.error
+    assert not (material / "run").exists()
+    assert not imported.intersection(FRAMEWORKS)
+
+
+FINDING = {"check", "lint-submission"}
+"""Commands that end with 1 where they found something."""
+
+
+def test_the_base_install_suffices_for_what_it_promises(material: Path) -> None:
+    truth = "data/ISIC2018_Task1_Training_GroundTruth"
+    picture = "data/ISIC2018_Task1-2_Training_Input"
+    outlining = ("--bundle", "outlines", "--only", "masks")
+    commands: list[list[object]] = [
+        ["show", "data", "--count", 2, "--out", "sheet.png"],
+        ["folds", "data", "--part", "task1", "--k", 1, "--no-duplicates", "--out", "one.csv"],
+        ["recipe", "segmentation"],
+        ["predict", picture, *outlining, "--out", "base"],
+        ["evaluate", "base", "--data", "data"],
+        ["score", "segmentation", truth, "base/masks"],
+        ["lint-submission", "truth.csv"],
+        ["folds", "data", "--part", "task1", "--out", "five.csv"],
+        ["score", "classification", "truth.csv", "answers.csv"],
+        ["predict", picture, *outlining, "--engine", "onnxruntime", "--out", "other"],
+    ]
+    answers, imported = without(BASE_LACKS, commands, modules=ROOMS, folder=material)
+    *fine, folds, score, predict = answers
+    for words, answer in zip(commands, fine, strict=False):
+        assert answer.code == 0, f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+    for answer, extra in ((folds, "evaluate"), (score, "evaluate"), (predict, "onnxruntime")):
+        assert answer.code == 2
+        assert answer.error.count("\n") == 1
+        assert f"naevus[{extra}]" in answer.error
+    assert not imported.intersection(BASE_LACKS)
+
+
+ELSEWHERE = ("fcntl", "grp", "pwd", "resource", "termios")
+"""Modules of the standard library that Windows lacks."""
+
+NOT_EVERYWHERE = (
+    *("chown", "fork", "getpgid", "geteuid", "getuid", "killpg", "mkfifo", "posix_fallocate"),
+    *("pread", "preadv", "pwrite", "pwritev", "register_at_fork", "sched_getaffinity"),
+    *("sched_setaffinity", "setsid", "statvfs", "sysconf"),
+)
+"""What ``os`` lacks on Windows or macOS."""
+
+
+def test_the_commands_need_nothing_that_other_systems_lack(material: Path) -> None:
+    pictures = "data/ISIC2018_Task3_Training_Input"
+    bundles = ("--bundle", "outlines", "--bundle", "answers")
+    commands: list[list[object]] = [
+        ["show", "data", "--count", 2, "--out", "elsewhere.png"],
+        ["check", "data"],
+        ["folds", "data", "--part", "task3", "--out", "elsewhere.csv"],
+        ["predict", pictures, *bundles, "--precision", "f32", "--out", "elsewhere"],
+        ["evaluate", "elsewhere", "--data", "data"],
+    ]
+    answers, imported = without(ELSEWHERE, commands, absent=NOT_EVERYWHERE, folder=material)
+    for words, answer in zip(commands, answers, strict=True):
+        said = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), said
+    assert not imported.intersection(ELSEWHERE)
+
+
+def test_python_s_front_door_needs_no_training_framework(material: Path) -> None:
+    code = (
+        "import sys; from tests.helpers.blocked import Blocker\n"
+        f"sys.meta_path.insert(0, Blocker({BASE_LACKS}))\n"
+        "import naevus\n"
+        "predictor = naevus.load(['outlines', 'answers'])\n"
+        "said = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
+        "assert len(said) > 50 and all(each.diagnosis for each in said)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=material,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    (answer, train), imported = without([], [["--help"], ["train", "--help"]], folder=tmp_path)
+    assert answer.code == train.code == 0
+    assert not imported.intersection(HEAVY)
+
+
+def test_the_list_of_rooms_is_whole() -> None:
+    assert {"naevus.images.read", "naevus.cli.main", "naevus.reports.contact_sheet"} < set(ROOMS)
+    assert len(ROOMS) > 80

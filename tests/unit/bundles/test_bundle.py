@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
+from naevus.bundles.spec import BundleSpec, ClassifierSpec
+from naevus.errors import BundleError
+from naevus.evaluation.conformal import Conformal
+from naevus.io.files import sha256
+from naevus.taxonomy import ISIC2018
+from tests.helpers.onnx_graphs import WEIGHTS, classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+SETS = {
+    "codes": list(ISIC2018.codes),
+    "level": 0.9,
+    "thresholds": [0.25, 0.1, 0.2, 0.2, 0.2, 0.0, 0.2],
+    "groups": [50, 400, 30, 20, 60, 5, 15],
+}
+SCORE = {"name": "balanced accuracy", "value": 0.8, "low": 0.75, "high": 0.85, "on": "fold 0"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return classification_bundle(tmp_path / "bundle", seeds=(0, 1), provenance={"recipe": "x"})
+
+
+def change(bundle: Bundle, **entries: Any) -> None:
+    path = bundle.folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def change_classifier(bundle: Bundle, **entries: Any) -> None:
+    change(bundle, classifier=bundle.classifier.model_dump(mode="json") | entries)
+
+
+def change_member(bundle: Bundle, **entries: Any) -> None:
+    member = bundle.classifier.members[0].model_dump(mode="json") | entries
+    change_classifier(bundle, members=[member])
+
+
+def test_is_read_as_written(bundle: Bundle) -> None:
+    read = Bundle.read(bundle.folder)
+    assert read == bundle
+    assert read.sha256 == sha256(bundle.folder / "bundle.json")
+    assert set(read.spec.files) == {"member-0.onnx", "member-1.onnx", "MODEL_CARD.md"}
+    assert read.classifier.classes == ISIC2018.codes
+    assert read.classifier.members[0].weights == WEIGHTS
+    with pytest.raises(BundleError, match="outlines no lesions"):
+        _ = read.segmenter
+
+
+def test_card_tells_members_shares_and_provenance(bundle: Bundle) -> None:
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert "member-1.onnx" in card
+    assert "| NV | 0.6700 | 0.5000 |" in card
+    assert "recipe: x" in card
+    assert "never a diagnosis" in card
+
+
+def written_with(bundle: Bundle, files: dict[str, Path], **entries: Any) -> Bundle:
+    spec = BundleSpec.model_validate(bundle.spec.model_dump() | entries)
+    graphs = {member.file: bundle.member_path(member) for member in spec.members}
+    return write_bundle(bundle.folder.parent / "full", spec, graphs | files)
+
+
+def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None:
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    for title in ("Intended use", "Out of scope", "Members", "Probabilities", "Scores", "Limits"):
+        assert f"\n## {title}\n\n" in card
+    assert "None were handed over" in card
+    assert "Training data" not in card
+    data = {"task": "classification", "name": "HAM10000", "pictures": 10014}
+    full = written_with(
+        bundle,
+        {},
+        scores=[SCORE, {"name": "Jaccard", "value": 0.7, "on": "fold 1"}],
+        training_data=[data | {"licence": "CC BY-NC 4.0"}, data | {"task": "segmentation"}],
+        limits=["Only squares."],
+    )
+    card = (full.folder / "MODEL_CARD.md").read_text()
+    assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | (1) |" in card
+    assert "| Jaccard | 0.700 | – | (2) |" in card
+    assert "1. fold 0\n2. fold 1\n" in card
+    assert "- classification: HAM10000, 10014 pictures; licence: CC BY-NC 4.0\n" in card
+    assert "- segmentation: HAM10000, 10014 pictures; licence: not known here" in card
+    assert "- Only squares.\n" in card
+    assert "\n\n\n" not in card
+
+
+def test_sets_and_statistics_are_carried(bundle: Bundle, tmp_path: Path) -> None:
+    classifier = bundle.classifier.model_dump()
+    classifier |= {"conformal": SETS, "reference": "statistics.npz"}
+    with pytest.raises(BundleError, match=r"without a file: statistics\.npz"):
+        written_with(bundle, {}, classifier=classifier)
+    statistics = tmp_path / "any.npz"
+    statistics.write_bytes(b"numbers")
+    full = written_with(bundle, {"statistics.npz": statistics}, classifier=classifier)
+    assert full.classifier.conformal is not None
+    assert Conformal.from_dict(full.classifier.conformal.model_dump()).to_dict() == SETS
+    assert full.classifier.reference == "statistics.npz"
+    assert "| MEL | 0.2500 | 50 |" in (full.folder / "MODEL_CARD.md").read_text()
+    (full.folder / "statistics.npz").write_bytes(b"other numbers")
+    with pytest.raises(BundleError, match=r"statistics\.npz: changed since"):
+        Bundle.read(full.folder)
+
+
+def test_same_content_gives_same_hash(tmp_path: Path) -> None:
+    one = classification_bundle(tmp_path / "one")
+    two = classification_bundle(tmp_path / "two")
+    assert one.sha256 == two.sha256
+
+
+@pytest.mark.parametrize("name", ["member-1.onnx", "MODEL_CARD.md"])
+def test_a_changed_file_is_refused(bundle: Bundle, name: str) -> None:
+    with (bundle.folder / name).open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(BundleError, match=f"{name}: changed since"):
+        Bundle.read(bundle.folder)
+
+
+def test_an_absent_file_is_refused(bundle: Bundle) -> None:
+    (bundle.folder / "member-0.onnx").unlink()
+    with pytest.raises(BundleError, match=r"member-0\.onnx: cannot be read"):
+        Bundle.read(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "a/b.onnx", "..", ".hidden", "", "a\n", "a\\b"]
+)
+def test_names_that_leave_the_folder_are_refused(bundle: Bundle, name: str) -> None:
+    files = dict(bundle.spec.files)
+    change(bundle, files={**files, name: "0" * 64})
+    with pytest.raises(BundleError, match=r"files\."):
+        Bundle.read(bundle.folder)
+
+
+def test_a_member_outside_the_folder_is_refused(bundle: Bundle) -> None:
+    change_member(bundle, file="../bundle-graphs/0.onnx")
+    with pytest.raises(BundleError, match=r"members\.0\.file"):
+        Bundle.read(bundle.folder)
+
+
+def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
+    files = dict(bundle.spec.files)
+    del files["member-0.onnx"]
+    change(bundle, files=files)
+    with pytest.raises(BundleError, match=r"member-0\.onnx has no hash"):
+        Bundle.read(bundle.folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"stray": 1}, "stray"),
+        ({"classifier": None}, "needs a segmenter or a classifier"),
+        ({"scores": [SCORE | {"low": 0.9}]}, "lower end is above"),
+        ({"scores": [SCORE | {"high": None}]}, "both ends"),
+        ({"scores": [SCORE | {"on": ""}]}, "scores.0.on"),
+        ({"training_data": [{"task": "sleep", "name": "x", "pictures": 1}]}, "task"),
+    ],
+)
+def test_a_wrong_schema_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"weights": [1.0]}, "equally many"),
+        ({"weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
+        ({"shares": [1.0] * 7}, "sum to 1"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_a_wrong_member_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change_member(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+def test_classes_may_be_some_of_a_taxonomy(bundle: Bundle) -> None:
+    entries = bundle.spec.model_dump(mode="json")["classifier"]
+    member = entries["members"][0] | {"weights": [1.0, 1.0], "shares": [0.5, 0.5]}
+    some = entries | {"members": [member], "classes": ["MEL", "NV"], "offsets": []}
+    found = ClassifierSpec.model_validate(some | {"conformal": None, "taxonomy": "isic2018"})
+    assert found.names == {**found.names, "MEL": "melanoma", "NV": "melanocytic naevus"}
+    with pytest.raises(ValueError, match="in order"):
+        ClassifierSpec.model_validate(
+            some | {"conformal": None, "taxonomy": "isic2018", "classes": ["NV", "MEL"]}
+        )
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"members": []}, "members"),
+        ({"classes": [*ISIC2018.codes[1:], "MEL"]}, "in order"),
+        ({"classes": ["MEL"] * 7}, "different classes"),
+        ({"taxonomy": "icd"}, "unknown taxonomy"),
+        ({"temperature": 0}, "temperature"),
+        ({"crop_mode": "circle"}, "crop_mode"),
+        ({"conformal": SETS | {"level": 1}}, "level"),
+        ({"conformal": SETS | {"thresholds": [0.1]}}, "a threshold and a count for each class"),
+        ({"conformal": SETS | {"codes": [*ISIC2018.codes[1:], "MEL"]}}, "for each class, in order"),
+        ({"conformal": SETS | {"groups": [-1] * 7}}, "groups"),
+        ({"reference": "../statistics.npz"}, "reference"),
+        ({"reference": "statistics.npz"}, "reference statistics.npz has no hash"),
+    ],
+)
+def test_a_wrong_classifier_is_refused_in_one_line(
+    bundle: Bundle, entries: dict[str, Any], problem: str
+) -> None:
+    change_classifier(bundle, **entries)
+    assert_refused(bundle, problem)
+
+
+def assert_refused(bundle: Bundle, problem: str) -> None:
+    with pytest.raises(BundleError, match=problem) as raised:
+        Bundle.read(bundle.folder)
+    assert "\n" not in str(raised.value)
+    assert "bundle.json" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_what_is_no_json_is_refused(bundle: Bundle, content: bytes) -> None:
+    (bundle.folder / "bundle.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        Bundle.read(bundle.folder)
+
+
+def test_replaces_an_older_bundle(bundle: Bundle) -> None:
+    newer = segmentation_bundle(bundle.folder.parent / "newer")
+    files = {"member-0.onnx": newer.folder / "member-0.onnx"}
+    written = write_bundle(bundle.folder, newer.spec, files)
+    assert written.spec.tasks == ("segmentation",)
+    names = sorted(path.name for path in bundle.folder.iterdir())
+    assert names == ["MODEL_CARD.md", "bundle.json", "member-0.onnx"]
+    left = [entry.name for entry in bundle.folder.parent.iterdir() if entry.suffix == ".tmp"]
+    assert left == []
+
+
+def test_a_failed_write_leaves_the_older_bundle(bundle: Bundle) -> None:
+    spec = bundle.spec
+    files = dict.fromkeys((member.file for member in spec.members), bundle.folder / "absent")
+    with pytest.raises(Exception, match="cannot be written"):
+        write_bundle(bundle.folder, spec, files)
+    assert Bundle.read(bundle.folder) == bundle
+
+
+def test_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path, bundle: Bundle) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    files = {member.file: bundle.member_path(member) for member in bundle.spec.members}
+    with pytest.raises(BundleError, match="is no bundle"):
+        write_bundle(tmp_path / "thesis", bundle.spec, files)
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+def test_files_must_cover_the_members_and_be_plain_names(tmp_path: Path, bundle: Bundle) -> None:
+    graph = bundle.folder / "member-0.onnx"
+    member = {"file": "a.onnx", "architecture": "tiny", "input_size": 8}
+    spec = BundleSpec.model_validate({"segmenter": {"members": [member]}})
+    with pytest.raises(BundleError, match=r"without a file: a\.onnx"):
+        write_bundle(tmp_path / "new", spec, {})
+    for name in ("../b", "bundle.json", "MODEL_CARD.md"):
+        with pytest.raises(BundleError):
+            write_bundle(tmp_path / "new", spec, {"a.onnx": graph, name: graph})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_stands_for_its_folds_in_their_order(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for fold in (10, 2):
+        (run / f"fold-{fold}").mkdir(parents=True)
+        classification_bundle(run / f"fold-{fold}" / "bundle", seeds=(fold,))
+    alone = segmentation_bundle(tmp_path / "alone")
+    found = find_bundles([run, tmp_path / "alone"])
+    assert [each.folder.parent.name for each in found[:2]] == ["fold-2", "fold-10"]
+    assert found[2] == alone
+
+
+def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BundleError, match="neither a bundle"):
+            find_bundles([folder])

@@ -1,0 +1,278 @@
+"""A bundle as one file: the same bytes, the same bundle, and nothing a hostile file can do."""
+
+from __future__ import annotations
+
+import stat
+import tracemalloc
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from naevus.bundles.bundle import (
+    Bundle,
+    Limits,
+    _replace,
+    archives_folder,
+    find_bundles,
+    pack,
+    unpacked,
+    write_bundle,
+)
+from naevus.bundles.spec import MANIFEST
+from naevus.errors import BundleError, NaevusError
+from naevus.io.files import cache_folder, sha256
+from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return archives_folder()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return classification_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def packed(bundle: Bundle, tmp_path: Path) -> Path:
+    return pack(bundle.folder, bundle.spec, tmp_path / "one.naevus")
+
+
+def test_a_packed_bundle_is_the_bundle(bundle: Bundle, packed: Path, cache: Path) -> None:
+    read = Bundle.read(packed)
+    assert (read.spec, read.sha256) == (bundle.spec, bundle.sha256)
+    assert read.folder == cache / sha256(packed)
+    assert find_bundles([packed]) == [read]
+
+
+def test_the_same_bundle_gives_the_same_bytes(bundle: Bundle, packed: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for source in sorted(bundle.folder.iterdir(), reverse=True):
+        (copied / source.name).write_bytes(source.read_bytes())  # other times, other order
+    (copied / "stray.txt").write_text("not of the bundle")
+    again = pack(copied, bundle.spec, tmp_path / "again.naevus")
+    assert again.read_bytes() == packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_it_is_unpacked_once(packed: Path, cache: Path) -> None:
+    unpacked(packed)
+    marker = cache / sha256(packed) / "marker"
+    marker.touch()
+    assert marker.parent == unpacked(packed)
+    assert marker.exists()
+    assert [path.name for path in cache.iterdir()] == [marker.parent.name]
+
+
+def test_what_was_damaged_in_the_cache_is_unpacked_again(packed: Path) -> None:
+    bundle = Bundle.read(packed)
+    with (bundle.folder / "member-0.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    assert Bundle.read(packed) == bundle
+
+
+def test_a_bundle_is_written_as_one_file_by_its_name(bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lesions.naevus"
+    files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
+    written = write_bundle(path, bundle.spec, files)
+    assert written.sha256 == bundle.sha256
+    newer = segmentation_bundle(tmp_path / "newer")
+    files = {"member-0.onnx": newer.folder / "member-0.onnx"}
+    assert write_bundle(path, newer.spec, files).sha256 == newer.sha256
+    assert [entry.name for entry in path.parent.iterdir()] == ["lesions.naevus"]
+
+
+def test_what_is_no_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.naevus"
+    thesis.write_text("years of work")
+    files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
+    with pytest.raises(BundleError, match="is no bundle"):
+        write_bundle(thesis, bundle.spec, files)
+    assert thesis.read_text() == "years of work"
+    with pytest.raises(BundleError, match=r"let it end in \.naevus"):
+        pack(bundle.folder, bundle.spec, tmp_path / "one.zip")
+
+
+_INFLATED = 1 << 26  # bytes of a manifest that claims fewer
+
+
+def rewritten(path: Path, change: Callable[[zipfile.ZipFile], None], *leave_out: str) -> Path:
+    """The archive again, without some files and with a change."""
+    other = path.with_name("other.naevus")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
+        for entry in old.infolist():
+            if entry.filename not in leave_out:
+                new.writestr(entry, old.read(entry))
+        change(new)
+    return other
+
+
+def linking(archive: zipfile.ZipFile) -> None:
+    entry = zipfile.ZipInfo("MODEL_CARD.md")
+    entry.create_system = 3
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(entry, "/etc/hostname")
+
+
+def named(name: str, method: int = zipfile.ZIP_STORED) -> Callable[[zipfile.ZipFile], None]:
+    return lambda archive: archive.writestr(zipfile.ZipInfo(name), b"x", method)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (linking, "link"),
+        (named("../outside"), "no plain file name"),
+        (named("/tmp/outside"), "no plain file name"),
+        (named("folder/"), "no plain file name"),
+        (named("a\\b"), "no plain file name"),
+        (named("C:outside"), "no plain file name"),
+        (named(".hidden"), "no plain file name"),
+        (named("member-0.ONNX"), "stands twice"),
+        (named("stray.txt"), "knows nothing"),
+        (named("MODEL_CARD.md", zipfile.ZIP_LZMA), "uncommon"),
+    ],
+)
+def test_a_hostile_archive_is_refused_before_anything_is_written(
+    packed: Path, cache: Path, change: Callable[[zipfile.ZipFile], None], problem: str
+) -> None:
+    other = rewritten(packed, change, "MODEL_CARD.md")
+    with pytest.raises(BundleError, match=problem):
+        Bundle.read(other)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        (Limits(files=2), "holds 3 files"),
+        (Limits(size=1000), "1000 at most"),
+        (Limits(manifest=10), "too large"),
+    ],
+)
+def test_too_large_an_archive_is_refused_before_anything_is_written(
+    packed: Path, cache: Path, limits: Limits, problem: str
+) -> None:
+    with pytest.raises(BundleError, match=problem):
+        unpacked(packed, limits)
+    assert not cache.exists()
+
+
+def test_a_bomb_is_refused_before_anything_is_written(packed: Path, cache: Path) -> None:
+    def bomb(archive: zipfile.ZipFile) -> None:
+        archive.writestr("MODEL_CARD.md", bytes(1 << 24), zipfile.ZIP_DEFLATED)
+
+    with pytest.raises(BundleError, match="would become"):
+        Bundle.read(rewritten(packed, bomb, "MODEL_CARD.md"))
+    assert not cache.exists()
+
+
+def test_no_more_of_a_manifest_is_inflated_than_it_claims(packed: Path, tmp_path: Path) -> None:
+    def bomb(archive: zipfile.ZipFile) -> None:
+        archive.writestr(MANIFEST, b"{" + bytes(_INFLATED - 1), zipfile.ZIP_DEFLATED)
+
+    bombed = rewritten(packed, bomb, MANIFEST)
+    claim = tmp_path / "claim.naevus"
+    true, false = (size.to_bytes(4, "little") for size in (_INFLATED, 1 << 20))
+    assert bombed.read_bytes().count(true) == 2  # where the file begins, and in the list
+    claim.write_bytes(bombed.read_bytes().replace(true, false))
+    tracemalloc.start()
+    with pytest.raises(BundleError):
+        unpacked(claim)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < _INFLATED / 4
+
+
+def test_a_manifest_that_was_changed_in_the_cache_is_unpacked_again(packed: Path) -> None:
+    bundle = Bundle.read(packed)
+    manifest = bundle.folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"temperature": 1.0', '"temperature": 50.0'))
+    assert Bundle.read(bundle.folder).classifier.temperature == 50
+    assert Bundle.read(packed) == bundle
+
+
+def test_a_folder_with_more_than_a_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
+    place = write_bundle(tmp_path / "place", bundle.spec, files).folder
+    (place / "notes.txt").write_text("years of work")
+    with pytest.raises(BundleError, match=r"holds 'notes\.txt' beside a bundle"):
+        write_bundle(place, bundle.spec, files)
+    assert (place / "notes.txt").read_text() == "years of work"
+    (place / "notes.txt").unlink()
+    (place / MANIFEST).write_text("{")  # a damaged bundle is one
+    assert write_bundle(place, bundle.spec, files).sha256 == bundle.sha256
+
+
+def test_what_was_there_stays_where_it_cannot_be_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _replace(bundle.folder, tmp_path / "absent", tmp_path / "old")
+    assert Bundle.read(bundle.folder) == bundle
+
+
+def test_a_bundle_named_twice_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="named twice"):
+        find_bundles([bundle.folder, bundle.folder / "." / ".." / bundle.folder.name])
+
+
+def test_a_file_that_was_changed_is_refused(packed: Path) -> None:
+    other = rewritten(packed, named("MODEL_CARD.md"), "MODEL_CARD.md")
+    with pytest.raises(BundleError, match=r"MODEL_CARD\.md: changed since"):
+        Bundle.read(other)
+
+
+@pytest.mark.parametrize("left_out", ["bundle.json", "member-0.onnx"])
+def test_an_archive_that_lacks_a_file_is_refused(packed: Path, left_out: str) -> None:
+    other = rewritten(packed, lambda _: None, left_out)
+    with pytest.raises(BundleError, match=left_out):
+        Bundle.read(other)
+
+
+def test_a_cut_or_altered_or_foreign_file_is_refused(packed: Path, cache: Path) -> None:
+    whole = packed.read_bytes()
+    altered = bytearray(whole)
+    altered[500] ^= 1
+    for content in (whole[:-30], whole[: len(whole) // 2], bytes(altered), b"no archive", b""):
+        packed.write_bytes(content)
+        with pytest.raises(BundleError, match=r"one\.naevus"):
+            Bundle.read(packed)
+    assert not list(cache.glob("*"))
+
+
+def test_a_cache_that_cannot_be_written_is_told(packed: Path, cache: Path) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file in the way")
+    with pytest.raises(NaevusError, match="set XDG_CACHE_HOME"):
+        Bundle.read(packed)
+
+
+def test_a_relative_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert archives_folder() == tmp_path / ".cache" / "naevus" / "bundles"
+
+
+def test_without_a_home_there_is_no_cache(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    assert cache_folder("bundles") is None
+    with pytest.raises(NaevusError, match=r"no home folder .* set XDG_CACHE_HOME"):
+        Bundle.read(packed)
+
+
+def test_a_moved_archive_is_the_same_in_the_cache(packed: Path, tmp_path: Path) -> None:
+    first = Bundle.read(packed)
+    moved = packed.rename(tmp_path / "elsewhere.naevus")
+    assert Bundle.read(moved) == first

@@ -1,0 +1,341 @@
+"""Tables as spreadsheets write them, and diagnoses as people spell them."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from naevus.datasets.dataset import make_table
+from naevus.datasets.folds import make_folds
+from naevus.datasets.layouts import load
+from naevus.datasets.layouts.labels import NO_LABEL, code_of, to_codes
+from naevus.errors import DataError
+from naevus.io.formats import COLUMN_NAMES, key_of, known_columns, read_table
+from naevus.taxonomy import ISIC2018
+from tests.unit.datasets.layouts.test_layouts import files, kinds, row, text
+
+ROWS = ("Bild;Diagnose;Läsion;Patient ID", "bilder\\a.JPG; Melanom ;0;P0", "b.jpg;Nävus;1;P0")
+ENCODINGS = {
+    "utf-8": lambda content: content.encode(),
+    "utf-8 with mark": lambda content: codecs.BOM_UTF8 + content.encode(),
+    "utf-16": lambda content: content.encode("utf-16"),
+    "utf-16 without mark": lambda content: content.encode("utf-16-le"),
+    "utf-16 big end": lambda content: codecs.BOM_UTF16_BE + content.encode("utf-16-be"),
+    "latin-1": lambda content: content.encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_tables_of_every_encoding(tmp_path: Path, encoding: str) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        for separator in (";", ",", "\t", "|"):
+            content = end.join(ROWS).replace(";", separator) + end
+            (tmp_path / "t.csv").write_bytes(ENCODINGS[encoding](content))
+            table = read_table(tmp_path / "t.csv", required=("image_id", "diagnosis"))
+            assert known_columns(table) == {
+                "image_id": "image_id",
+                "diagnosis": "diagnosis",
+                "lesion_id": "Läsion",
+                "patient_id": "Patient ID",
+            }
+            assert table["diagnosis"].tolist() == ["Melanom", "Nävus"]
+
+
+def test_tables_in_odd_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('sep=;\nIMAGE ;"dx"\n a ; nv \n;\n\nb;""\n')
+    table = read_table(path, required=("image_id", "diagnosis"))
+    assert table["image_id"].tolist() == ["a", "b"]
+    assert table["diagnosis"].isna().tolist() == [False, True]
+    path.write_text("Image,image\na,b\n")
+    assert read_table(path)["Image"].tolist() == ["a"]
+    path.write_text("image,image \na,b\n")
+    with pytest.raises(DataError, match="two columns are called 'image'"):
+        read_table(path)
+    path.write_bytes(b"image\0,x\n1,2\n" * 40)
+    with pytest.raises(DataError, match=r"t\.csv: cannot be read as CSV"):
+        read_table(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"t\.csv: cannot be read as CSV"):
+        read_table(path)
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04 no workbook")
+    with pytest.raises(DataError, match=r"t\.xlsx: cannot be read as a workbook"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_workbooks_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"needs openpyxl; install it with .*naevus\[excel\]"):
+        read_table(tmp_path / "t.xlsx")
+
+
+@pytest.mark.parametrize("column", COLUMN_NAMES)
+def test_every_column_under_every_name(column: str) -> None:
+    for name in COLUMN_NAMES[column]:
+        for spelled in (name, name.upper(), name.replace("_", " "), f" {name.title()} "):
+            table = pd.DataFrame(columns=[spelled, "something"])
+            assert column in known_columns(table), spelled
+
+
+def test_a_workbook_of_labels(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    files(tmp_path / "Fotos", "1.jpg", "2.jpg", "3.JPEG")
+    book = openpyxl.Workbook()
+    book.active.append(["notes"])
+    sheet = book.create_sheet("Tabelle2")
+    for cells in ([], ["Sammlung 2023"], ["Datei", "Befund", "Alter"], [1, "Basaliom", 70.0],
+                  [2, "Basalzellkarzinome", None], [3.0, "Aktinische Keratose", 61]):  # fmt: skip
+        sheet.append(cells)
+    book.save(tmp_path / "Befunde.xlsx")
+    dataset = load(tmp_path)
+    assert dataset.layout == "labels_table"
+    assert dataset.table["diagnosis"].tolist() == ["BCC", "BCC", "AKIEC"]
+    assert row(dataset, "3")["path"].endswith("3.JPEG")
+    assert row(dataset, "1")["age"] == 70
+
+
+SPELLINGS = {
+    "MEL": ("Melanomas", "MELANOMA", "malignant melanoma", "Melanoma in situ", "melanoma, nos",
+            "Malignes Melanom", "melanoma (0.76 to 1.5 mm)", "lentigo maligna", "mel"),
+    "NV": ("nevi", "Naevi", "melanocytic_nevi", "Melanocytic-Naevus", "Nävus", "Muttermal",
+           "dysplastic nevus", "nevus spilus", "Spitz naevus", "NEV", "common nevus", "moles"),
+    "BCC": ("Basal Cell Carcinomas", "basalzellkarzinom", "BASALIOM", "basal-cell carcinoma"),
+    "AKIEC": ("Actinic_Keratoses", "actinic keratosis", "Bowen's disease", "Bowens disease",
+              "Morbus Bowen", "aktinische Keratosen", "AKIEC", "Squamous cell carcinoma in situ"),
+    "AK": ("ak", "ACK"),
+    "SCC": ("squamous cell carcinomas", "Plattenepithelkarzinom", "Spinaliom", "scc"),
+    "BKL": ("benign-keratoses", "Seborrhoeic keratosis", "seborrhoische Keratose", "SK", "SEK",
+            "solar lentigines", "Lichen planus-like keratosis", "Alterswarzen"),
+    "DF": ("Dermatofibromas", "Dermatofibrom", "df"),
+    "VASC": ("vascular lesions", "Haemangioma", "Hämangiom", "angiomas", "Angiokeratoma",
+             "Pyogenic granulomas", "Gefäßläsion", "nevus flammeus"),
+    "BENIGN": ("benign", "Benign ", "gutartig"),
+    "MALIGNANT": ("malignant", "bösartig", "boesartig"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", SPELLINGS)
+def test_spellings(code: str) -> None:
+    assert {name: code_of(name) for name in SPELLINGS[code]} == dict.fromkeys(SPELLINGS[code], code)
+
+
+@pytest.mark.parametrize("name", ["sebaceous nevus", "no nevus", "wart", "lentigo", "scar", "x1"])
+def test_what_no_code_stands_for(name: str) -> None:
+    assert code_of(name) is None
+
+
+@pytest.mark.parametrize("name", ["unknown", " Unknown", "N/A", "", "-", "unbekannt", "NaN"])
+def test_no_labels_are_not_misunderstood(name: str) -> None:
+    problems: list[object] = []
+    labels = pd.Series([name, "nv", name, name], dtype="string")
+    codes, _ = to_codes(labels, problems, source="here")  # type: ignore[arg-type]
+    assert codes.fillna("none").tolist() == ["none", "NV", "none", "none"]
+    assert problems == []
+    assert key_of(name) in NO_LABEL or key_of(name).replace("_", " ") in NO_LABEL
+
+
+def test_most_not_understood_is_an_error(tmp_path: Path) -> None:
+    files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
+    text(tmp_path / "labels.csv", "image_id,label", "0,mel", "1,foo", "2,foo", "3,bar", "4,", "5,?")
+    with pytest.raises(
+        DataError,
+        match=r"labels.csv: most diagnoses are not understood: 'foo' \(2\), 'bar' \(1\); .*own",
+    ):
+        load(tmp_path)
+    dataset = load(tmp_path, taxonomy="own")
+    assert dataset.taxonomy.codes == ("bar", "foo", "mel")
+    text(tmp_path / "labels.csv", "image_id,label", "0,mel", "1,nv", "2,foo", "3,nv", "4,", "5,")
+    dataset = load(tmp_path)
+    assert kinds(dataset)["unknown diagnosis"] == ["foo"]
+    with pytest.raises(DataError, match="unknown taxonomy 'x'; use isic2018, isic2019, milk10k"):
+        load(tmp_path, taxonomy="x")
+
+
+@pytest.mark.parametrize("names", [("mel", "nv"), ("Melanoma", "nevi")])
+@pytest.mark.parametrize("point", [".", ","])
+def test_a_column_a_class(tmp_path: Path, names: tuple[str, str], point: str) -> None:
+    files(tmp_path / "photos", "a.png", "b.png", "c.png")
+    files(tmp_path / "Masken", "a_mask.png", "b.png")
+    lines = (f"id;{names[0]};{names[1]};age", "a.png;1.0;0.0;4,5", "b.png;0;1;", "C.PNG;0;0;7")
+    text(tmp_path / "any name.csv", *(line.replace(".0", f"{point}0") for line in lines))
+    dataset = load(tmp_path)
+    assert dataset.table["diagnosis"].fillna("none").tolist() == ["MEL", "NV", "none"]
+    assert dataset.with_masks().ids == ["a", "b"]
+    assert row(dataset, "a")["age"] == 4.5
+    assert row(dataset, "c")["path"].endswith("c.png")
+    assert kinds(dataset)["row without one diagnosis"] == ["C.PNG"]
+
+
+def test_a_table_without_a_heading(tmp_path: Path) -> None:
+    files(tmp_path / "images", "a.jpg", "b.jpg")
+    text(tmp_path / "labels.csv", "a.jpg,melanoma", "b.jpg,nevus")
+    assert load(tmp_path).table["diagnosis"].tolist() == ["MEL", "NV"]
+
+
+def test_a_table_that_names_other_pictures(tmp_path: Path) -> None:
+    files(tmp_path / "images", "a.jpg")
+    text(tmp_path / "labels.csv", "image,dx", "x,nv", "y,nv")
+    dataset = load(tmp_path)
+    assert kinds(dataset) == {"row without picture": ["x", "y"], "picture without row": ["a"]}
+    (tmp_path / "images" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"none of the pictures it names lies below .* first is x"):
+        load(tmp_path)
+
+
+def test_names_that_folders_tell_apart(tmp_path: Path) -> None:
+    for folder in ("clinic A", "clinic B"):
+        files(tmp_path / folder, "1.jpg", f"{folder[-1]}2.jpg")
+        files(tmp_path / "Masks", f"{folder[-1]}2.png")
+    text(
+        tmp_path / "labels.csv",
+        "file;label;mask",
+        "clinic A\\1.jpg;nevus;",
+        "clinic B\\1.jpg;melanoma;",
+        "clinic A\\A2.jpg;nevus;Masks\\A2.png",
+        "clinic B\\B2.jpg;melanoma;Masks\\absent.png",
+    )
+    dataset = load(tmp_path)
+    assert dict(zip(dataset.ids, dataset.table["diagnosis"], strict=True)) == {
+        "A2": "NV",
+        "B2": "MEL",
+        "clinic A__1": "NV",
+        "clinic B__1": "MEL",
+    }
+    assert row(dataset, "clinic B__1")["path"].endswith("clinic B/1.jpg")
+    assert row(dataset, "A2")["mask_path"].endswith("Masks/A2.png")
+    assert kinds(dataset)["row without mask"] == ["B2"]
+
+
+def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        files(tmp_path / split / "images", f"{split}1.jpg", f"{split}2.jpg")
+        files(tmp_path / split / "masks", f"{split}1_mask.png", "stray.png")
+    dataset = load(tmp_path)
+    assert dataset.layout == "images_masks"
+    assert dataset.with_masks().ids == ["train1", "val1"]
+    assert dataset.split("validation").ids == ["val1", "val2"]
+    assert kinds(dataset)["picture without mask"] == ["train2", "val2"]
+    assert "stray" in kinds(dataset)["mask without picture"]
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    files(tmp_path / "a", "1.jpg", "1_Segmentation.png", "2.jpg", "2_mask.PNG", "2_superpixels.png")
+    dataset = load(tmp_path)
+    assert dataset.layout == "images_masks"
+    assert dataset.with_masks().ids == ["1", "2"]
+
+
+@pytest.mark.parametrize("names", [("MEL", "NV"), ("Malignant", "Benign"), ("Melanome", "Nävi")])
+def test_folders_in_the_folder_of_an_archive(tmp_path: Path, names: tuple[str, str]) -> None:
+    base = tmp_path / "Skin cancer, unpacked"
+    files(base / "Train" / names[0] / "of 2023", "1.jpg")
+    files(base / "Train" / names[1], "2.jpg")
+    files(base / "Test" / names[1], "3.jpg")
+    dataset = load(tmp_path)
+    assert dataset.layout == "classfolders"
+    assert dataset.table["diagnosis"].nunique() == 2
+    assert dataset.split("test").ids == ["3"]
+
+
+def test_folders_that_are_no_diagnoses(tmp_path: Path) -> None:
+    files(tmp_path / "wart", "1.jpg")
+    files(tmp_path / "scar", "2.jpg")
+    with pytest.raises(DataError, match=r"none is understood: 'scar', 'wart'; .*--taxonomy own"):
+        load(tmp_path)
+    assert load(tmp_path, taxonomy="own").table["diagnosis"].tolist() == ["wart", "scar"]
+    files(tmp_path / "nevi", "3.jpg")
+    with pytest.raises(DataError, match="most diagnoses are not understood: 'scar'"):
+        load(tmp_path)
+
+
+def test_numbers_are_no_diagnoses(tmp_path: Path) -> None:
+    files(tmp_path / "images", "a.jpg", "b.jpg")
+    text(tmp_path / "labels.csv", "image,label", "a,0", "b,1")
+    with pytest.raises(DataError, match=r"not understood: '0' \(1\), '1' \(1\)"):
+        load(tmp_path)
+    text(tmp_path / "labels.csv", "image,malignant", "a,0", "b,1.0")
+    assert load(tmp_path).table["diagnosis"].tolist() == ["BENIGN", "MALIGNANT"]
+    text(tmp_path / "labels.csv", "image,target", "a,nevus", "b,melanoma")
+    assert load(tmp_path).table["diagnosis"].tolist() == ["NV", "MEL"]
+
+
+def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
+    files(tmp_path / "HAM10000_images_part_1", "ISIC_1.jpg", "ISIC_2.jpg")
+    files(tmp_path / "ISIC2018_Task3_Test_Images", "ISIC_3.jpg")
+    text(
+        tmp_path / "HAM10000_metadata.csv", "lesion_id,image_id,dx", "H1,ISIC_1,nv", "H2,ISIC_2,mel"
+    )
+    dataset = load(tmp_path)
+    assert dataset.split("test").ids == ["ISIC_3"]
+    assert make_folds(dataset, k=2).table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
+
+
+def test_tables_called_as_splits(tmp_path: Path) -> None:
+    files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
+    for place, name in enumerate(("train", "val labels", "my_test")):
+        rows = (f"{2 * place}.jpg,nevus", f"{2 * place + 1}.jpg,seb. keratosis")
+        text(tmp_path / f"{name}.csv", "filename,label", *rows)
+    dataset = load(tmp_path)
+    assert dataset.split("validation").ids == ["2", "3"]
+    assert dataset.split("test").ids == ["4", "5"]
+    assert dataset.table["diagnosis"].tolist() == ["NV", "BKL"] * 3
+
+
+def test_what_fits_no_layout_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no known layout of pictures fits; no image lies below"):
+        load(tmp_path)
+    files(tmp_path, "a.jpg")
+    text(tmp_path / "odd.csv", "image,remark", "a,b")
+    with pytest.raises(
+        DataError, match=r"below it lie 1 images, and odd.csv with the columns image, remark; .*csv"
+    ):
+        load(tmp_path)
+
+
+def test_groups_are_joined() -> None:
+    frame = pd.DataFrame(
+        {
+            "image_id": list("abcdefg"),
+            "lesion_id": ["L1", "L1", "L2", None, None, "L3", None],
+            "patient_id": [None, "P1", "P1", "P2", "P2", None, None],
+            "group_id": [None, None, None, "G", None, "G", None],
+        }
+    )
+    more = pd.Series(["other", "other"], index=["a", "g"], dtype="string")
+    groups = make_table(frame, [more]).set_index("image_id")["group_id"].to_dict()
+    assert groups["a"] == groups["b"] == groups["c"] == groups["g"] == "L1"
+    assert groups["d"] == groups["e"] == groups["f"]
+    assert groups["a"] != groups["d"]
+
+
+def test_two_tables_that_name_two_lesions(tmp_path: Path) -> None:
+    """As ISIC_0025226: HAM_0000140 in one table of HAM10000 and HAM_0004919 in the other."""
+    names = ("ISIC_0025226", "ISIC_0000001", "ISIC_0000002")
+    files(tmp_path / "ISIC2018_Task3_Training_Input", *(f"{name}.jpg" for name in names))
+    text(
+        tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv",
+        "image,lesion_id,diagnosis_confirm_type",
+        "ISIC_0025226,HAM_0000140,histopathology",
+        "ISIC_0000001,HAM_0000140,histopathology",
+        "ISIC_0000002,HAM_0004919,histopathology",
+    )
+    text(
+        tmp_path / "HAM10000_metadata.csv",
+        "lesion_id,image_id,dx,dx_type,age,sex,localization",
+        "HAM_0004919,ISIC_0025226,nv,histo,,,",
+        "HAM_0000140,ISIC_0000001,nv,histo,,,",
+        "HAM_0004919,ISIC_0000002,nv,histo,,,",
+    )
+    dataset = load(tmp_path)
+    assert len(set(dataset.table["group_id"])) == 1
+    assert row(dataset, "ISIC_0025226")["lesion_id"] == "HAM_0000140"
+
+
+def test_taxonomies_say_what_is_what() -> None:
+    assert ISIC2018.present(["NV", "MEL"]).codes == ("MEL", "NV")

@@ -1,0 +1,342 @@
+"""Folds: whole groups, alike in diagnoses, written once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from naevus.datasets.dataset import Dataset, make_table
+from naevus.datasets.folds import (
+    Folds,
+    inner_split,
+    join_folds,
+    join_groups,
+    make_folds,
+    sample_groups,
+)
+from naevus.datasets.layouts import load
+from naevus.errors import FoldsError
+from tests.helpers import ROOT
+
+_RESULTS = ROOT / "results" / "folds"
+
+
+def dataset(pictures: int = 300, seed: int = 0, **columns: object) -> Dataset:
+    """Pictures of lesions with one to four pictures, in classes of 70, 20 and 10 %."""
+    random = np.random.default_rng(seed)
+    lesions = np.repeat(np.arange(pictures), random.integers(1, 5, pictures))[:pictures]
+    codes = np.array(["NV", "MEL", "DF"])[random.choice(3, pictures, p=[0.7, 0.2, 0.1])]
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"I{number:05d}" for number in random.permutation(pictures)],
+            "path": "x.jpg",
+            "lesion_id": [f"L{lesion}" for lesion in lesions],
+            "diagnosis": codes[lesions],
+        }
+    ).assign(**columns)  # type: ignore[arg-type]
+    return Dataset(make_table(frame), Path("data"), "manifest")
+
+
+def shares(data: Dataset, ids: list[str]) -> dict[str, float]:
+    codes = data.select(ids).table["diagnosis"]
+    return {code: float((codes == code).mean()) for code in ("NV", "MEL", "DF")}
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**16), k=st.integers(1, 6), test=st.sampled_from([0.0, 0.15]))
+def test_every_picture_once_and_groups_whole(seed: int, k: int, test: float) -> None:
+    data = dataset(120, seed=seed)
+    folds = make_folds(data, k=k, seed=seed, test_share=test)
+    assert folds.k == k
+    groups = data.table.set_index("image_id")["group_id"]
+    tested = folds.test()
+    seen = Counter(tested)
+    for fold in range(k):
+        held_out, training = folds.held_out(fold), folds.training(fold)
+        seen.update(held_out)
+        assert held_out
+        assert sorted([*held_out, *training, *tested]) == data.ids
+        kept_apart = {*held_out, *tested}
+        assert not set(groups[training]) & set(groups[list(kept_apart)])
+    assert max(seen.values()) == 1
+    if k > 1:
+        assert sorted(seen) == data.ids
+
+
+def test_classes_are_alike_in_every_fold() -> None:
+    data = dataset(2000)
+    whole = shares(data, data.ids)
+    folds = make_folds(data)
+    for fold in range(5):
+        assert len(folds.held_out(fold)) == pytest.approx(400, abs=8)
+        assert shares(data, folds.held_out(fold)) == pytest.approx(whole, abs=0.01)
+
+
+def test_one_fold_holds_out_a_fifth() -> None:
+    data = dataset(2000)
+    folds = make_folds(data, k=1, test_share=0.1)
+    assert len(folds.test()) == pytest.approx(200, abs=10)
+    assert len(folds.held_out(0)) == pytest.approx(360, abs=10)
+    assert len(folds.training(0)) == pytest.approx(1440, abs=20)
+    assert shares(data, folds.held_out(0)) == pytest.approx(shares(data, data.ids), abs=0.02)
+
+
+def test_seed_and_order() -> None:
+    data = dataset()
+    shuffled = Dataset(data.table.sample(frac=1.0, random_state=1), data.root, data.layout)
+    assert make_folds(data).sha256 == make_folds(shuffled).sha256
+    assert make_folds(data).sha256 != make_folds(data, seed=1).sha256
+
+
+def test_without_diagnoses() -> None:
+    data = dataset(diagnosis=pd.NA)
+    sizes = [len(make_folds(data).held_out(fold)) for fold in range(5)]
+    assert max(sizes) - min(sizes) <= 4
+
+
+def test_a_class_rarer_than_folds() -> None:
+    data = dataset()
+    data.table.loc[3, ["diagnosis", "group_id"]] = ["VASC", "alone"]
+    assert make_folds(data).k == 5
+
+
+def test_only_training_pictures_that_are_there() -> None:
+    data = dataset()
+    data.table.loc[0, "split"] = "test"
+    data.table.loc[1, "path"] = pd.NA
+    folds = make_folds(data)
+    assert sorted(folds.table["image_id"]) == data.ids[2:]
+    folds.check(data)
+
+
+def test_duplicates_join_groups() -> None:
+    data = dataset(lesion_id=pd.NA)
+    one, two, three = data.ids[:3]
+    folds = make_folds(data, groups={one: "a", two: "a", three: "b"})
+    groups = folds.table.set_index("image_id")["group_id"]
+    assert groups[one] == groups[two] == one
+    assert groups[three] == three
+
+
+def test_join_is_transitive() -> None:
+    table = pd.DataFrame({"image_id": list("abcde"), "group_id": ["1", "1", "2", "3", "4"]})
+    assert join_groups(table, {"b": "x", "c": "x", "d": "y", "e": "4"}) == ["1", "1", "1", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"k": 0}, "0 folds"), ({"test_share": 1.0}, "share of 1.0"), ({"k": 400}, "too few")],
+)
+def test_numbers_that_make_no_sense(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(FoldsError, match=message):
+        make_folds(dataset(), **settings)  # type: ignore[arg-type]
+
+
+def test_an_id_in_two_parts() -> None:
+    both = pd.concat([dataset(part="task1").table, dataset(part="task3").table])
+    with pytest.raises(FoldsError, match="I00000 is in two parts"):
+        make_folds(Dataset(make_table(both), Path("data"), "isic2018"))
+
+
+def test_a_part_that_every_fold_trains_on() -> None:
+    dealt = dataset(120)
+    more = dataset(60, seed=1).table.assign(part="more")
+    more["image_id"] = "M" + more["image_id"]
+    more["lesion_id"] = more["group_id"] = "M" + more["lesion_id"]
+    shared = more["image_id"] == more["image_id"].min()
+    more.loc[shared, ["lesion_id", "group_id"]] = dealt.table["group_id"].iloc[0]
+    both = replace(dealt, table=pd.concat([dealt.table, more], ignore_index=True))
+    folds = make_folds(both, k=3, train_parts=["more"])
+    fold_of = folds.table.set_index("image_id")["fold"]
+    alone = make_folds(dealt, k=3).table.set_index("image_id")["fold"]
+    # Without such lesions, the folds are those that there would be without the part.
+    apart = pd.concat([dealt.table, more[~shared]], ignore_index=True)
+    assert make_folds(replace(dealt, table=apart), k=3, train_parts=["more"]).hold_out_as(
+        make_folds(dealt, k=3)
+    )
+    # A lesion of both parts is held out with all its pictures.
+    assert fold_of[more["image_id"][shared]].tolist() != ["train"]
+    assert set(fold_of[more["image_id"][~shared]]) == {"train"}
+    assert set(fold_of[alone.index]) == {"0", "1", "2"}
+    for fold in range(3):
+        assert {*more["image_id"][~shared]} <= {*folds.training(fold)}
+    assert folds.hold_out_as(Folds(folds.table[folds.table["fold"] != "train"]))
+    assert not folds.hold_out_as(make_folds(both, k=3, seed=1, train_parts=["more"]))
+    without = both.table[both.table["image_id"] != more["image_id"].max()]
+    fewer = replace(both, table=without.reset_index(drop=True))
+    folds.check(fewer, among=both)  # one has not the label that is wanted
+    with pytest.raises(FoldsError, match="0 new, 1 absent"):
+        folds.check(fewer)
+    with pytest.raises(FoldsError, match="no part 'task1' to train on"):
+        make_folds(both, k=3, train_parts=["task1"])
+
+
+def test_written_once(tmp_path: Path) -> None:
+    data, path = dataset(), tmp_path / "folds.csv"
+    folds = make_folds(data)
+    folds.write(path)
+    before = path.read_bytes()
+    folds.write(path)
+    with pytest.raises(FoldsError, match=r"folds\.csv holds other folds"):
+        make_folds(data, seed=1).write(path)
+    assert path.read_bytes() == before
+    assert before.startswith(b"image_id,group_id,fold\nI00000,")
+    assert b"\r" not in before
+
+
+def test_read_is_what_was_written(tmp_path: Path) -> None:
+    folds = make_folds(dataset(), test_share=0.1)
+    folds.write(tmp_path / "folds.csv")
+    again = Folds.read(tmp_path / "folds.csv")
+    pd.testing.assert_frame_equal(again.table, folds.table)
+    assert again.sha256 == folds.sha256
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a,g,0", "b,g,1"], "group g is cut into 2 folds"),
+        (["a,g,0", "a,g,0"], "a stands twice"),
+        (["a,g,0", "b,h,2"], "the folds are called 0, 2"),
+        (["a,g,test"], "the folds are called nothing"),
+        (["a,,0"], "a row is not complete"),
+    ],
+)
+def test_broken_files(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text("\n".join(["image_id,group_id,fold", *lines]) + "\n")
+    with pytest.raises(FoldsError, match=rf"folds\.csv: {message}"):
+        Folds.read(path)
+
+
+def test_check_refuses_other_ids() -> None:
+    data = dataset()
+    folds = make_folds(data)
+    folds.check(data)
+    fewer = data.select(data.ids[1:])
+    with pytest.raises(FoldsError, match="0 new, 1 absent, the first is I00000"):
+        folds.check(fewer)
+    with pytest.raises(FoldsError, match="1 new, 0 absent"):
+        make_folds(fewer).check(data)
+
+
+def test_check_refuses_groups_the_folds_cut() -> None:
+    data = dataset()
+    folds = make_folds(data)
+    data.table.loc[
+        data.table["image_id"].isin([folds.held_out(k)[0] for k in (0, 1)]), "group_id"
+    ] = "G"
+    with pytest.raises(FoldsError, match="group G is cut into 2 folds"):
+        folds.check(data)
+
+
+def test_folds_of_parts_are_joined_as_they_are() -> None:
+    one, other = dataset(), dataset()
+    for name in ("image_id", "lesion_id", "group_id"):
+        other.table[name] = "other " + other.table[name]
+    other.table["part"] = "more"
+    first, second = make_folds(one), make_folds(other, seed=1, test_share=0.1)
+    joined = join_folds([second, first])
+    both = replace(one, table=pd.concat([one.table, other.table], ignore_index=True))
+    joined.check(both)
+    for fold in range(5):
+        assert {*joined.held_out(fold)} == {*first.held_out(fold), *second.held_out(fold)}
+    assert joined.test() == second.test()
+    assert joined.sha256 == join_folds([first, second]).sha256
+    near = {first.held_out(0)[0]: "near", second.held_out(0)[0]: "near"}
+    join_folds([first, second], near)
+    with pytest.raises(FoldsError, match="cut into 2 folds"):
+        join_folds([first, second], {**near, second.held_out(1)[0]: "near"})
+    with pytest.raises(FoldsError, match="stands twice"):
+        join_folds([first, first])
+    with pytest.raises(FoldsError, match="5, 3 folds cannot be joined"):
+        join_folds([first, make_folds(other, k=3)])
+
+
+def test_no_such_fold() -> None:
+    folds = make_folds(dataset())
+    for fold in (-1, 5):
+        with pytest.raises(FoldsError, match="choose one of 0 to 4"):
+            folds.held_out(fold)
+
+
+def test_inner_split() -> None:
+    data = dataset(2000)
+    folds = make_folds(data, test_share=0.1)
+    training, inner = inner_split(folds, 2, data, share=0.1)
+    assert sorted([*training, *inner]) == folds.training(2)
+    assert len(inner) == pytest.approx(0.1 * len(folds.training(2)), abs=10)
+    groups = data.table.set_index("image_id")["group_id"]
+    assert not set(groups[training]) & set(groups[inner])
+    assert shares(data, inner) == pytest.approx(shares(data, training), abs=0.03)
+    assert inner_split(folds, 2, data)[1] == inner
+    assert inner_split(folds, 3, data)[1] != inner
+
+
+def test_a_share_of_one_group_is_none() -> None:
+    table = pd.DataFrame({"group_id": ["a"] * 4, "stratum": ["s"] * 4})
+    assert not sample_groups(table, 0.2, np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize("part", ["task1", "task3"])
+def test_the_frozen_folds(shared_data: Path, part: str) -> None:
+    data = load(shared_data / "isic2018").part(part)
+    folds = Folds.read(_RESULTS / f"isic2018-{part}.csv")
+    folds.check(data)
+    assert folds.k == 5
+    rows = folds.table.merge(data.table[["image_id", "diagnosis"]], on="image_id")
+    counts = rows.groupby(["diagnosis", "fold"]).size().unstack()  # noqa: PD010 - counts, nothing to pivot
+    assert (counts.max(axis="columns") - counts.min(axis="columns")).max() <= 2
+
+
+PARTED = "image_id,other_id,reason"
+
+
+def parted(tmp_path: Path, *exceptions: str) -> tuple[Folds, Dataset]:
+    """Four pictures in two folds, whose two groups of the data are one lesion each of two folds."""
+    path = tmp_path / "folds.csv"
+    path.write_text("image_id,group_id,fold\na,A,0\nb,A,0\nc,C,1\nd,D,1\n")
+    if exceptions:
+        (tmp_path / "exceptions.csv").write_text("\n".join((PARTED, *exceptions)) + "\n")
+    frame = pd.DataFrame(
+        {"image_id": list("abcd"), "path": list("abcd"), "group_id": ["A", "A", "A", "D"]}
+    )
+    return Folds.read(path), Dataset(make_table(frame), tmp_path, "manifest")
+
+
+def test_only_named_pairs_may_be_parted(tmp_path: Path) -> None:
+    folds, dataset = parted(tmp_path)
+    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+        folds.check(dataset)
+    folds, dataset = parted(tmp_path, "b,c,the same photograph", "x,y,of other data")
+    folds.check(dataset)
+    assert [pair.image_id for pair in folds.exceptions] == ["b"]
+    folds, dataset = parted(tmp_path, "a,d,another pair")
+    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+        folds.check(dataset)
+    folds, _ = parted(tmp_path, "c,d,not parted at all")
+    assert folds.exceptions == ()
+
+
+def test_the_committed_folds_name_their_exceptions() -> None:
+    folder = ROOT / "results" / "folds"
+    named = {
+        path.name: {frozenset(pair[:2]) for pair in Folds.read(path).exceptions}
+        for path in sorted(folder.glob("isic*.csv"))
+    }
+    both = {
+        frozenset(("ISIC_0027027", "ISIC_0029036")),
+        frozenset(("ISIC_0027636", "ISIC_0027994")),
+    }
+    assert named == {
+        "isic2018-task1.csv": set(),
+        "isic2018-task3-and-task1.csv": both,
+        "isic2018-task3.csv": both,
+    }

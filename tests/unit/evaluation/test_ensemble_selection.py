@@ -1,0 +1,125 @@
+"""Several recipes answering as one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, recall_score
+
+from naevus.errors import DataError
+from naevus.evaluation.ensemble_selection import blended, ensemble_scores, greedy_weights
+from naevus.evaluation.tables import probabilities
+from naevus.taxonomy import ISIC2018
+from tests.unit.evaluation.test_comparison import diagnoses, masks
+
+
+def good_and_noise() -> dict[str, pd.DataFrame]:
+    return {
+        "good": diagnoses(2.0, seed=1),
+        "other": diagnoses(2.0, seed=2),
+        "noise": diagnoses(0.0, seed=3),
+    }
+
+
+def balanced_accuracy(truth: pd.Series[str], answers: np.ndarray) -> float:
+    present = sorted(set(truth))
+    return float(recall_score(truth, answers, labels=present, average="macro", zero_division=0))
+
+
+def logs_of(tables: dict[str, pd.DataFrame]) -> np.ndarray:
+    return np.log([probabilities(table, ISIC2018)[1] for table in tables.values()])
+
+
+def test_single_and_mean_are_scikit_learn_s() -> None:
+    tables = good_and_noise()
+    scores = ensemble_scores(tables)
+    truth, codes = tables["good"]["truth"], np.array(ISIC2018.codes)
+    for name, table in tables.items():
+        answers = codes[probabilities(table, ISIC2018)[1].argmax(1)]
+        assert scores.single[name].value == pytest.approx(balanced_accuracy(truth, answers))
+    together = codes[logs_of(tables).mean(axis=0).argmax(1)]
+    assert scores.mean.value == pytest.approx(balanced_accuracy(truth, together))
+    assert scores.mean.value == scores.gain.a
+    assert scores.greedy.value == pytest.approx(scores.gain.b)
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
+    scores = ensemble_scores(good_and_noise())
+    assert scores.weights["noise"] < 0.1
+    assert min(scores.weights["good"], scores.weights["other"]) > 0.3
+    assert sum(scores.weights.values()) == pytest.approx(1)
+    assert scores.greedy.value > max(interval.value for interval in scores.single.values())
+    assert scores.gain.difference.value > 0
+
+
+def test_what_judges_a_part_had_no_say_in_it() -> None:
+    # In each fold another member was told the truth there: selection on the same pictures would
+    # take it and be always right.
+    tables = {"a": diagnoses(0.5, seed=1), "b": diagnoses(0.5, seed=2)}
+    truth = np.array([ISIC2018.codes.index(code) for code in tables["a"]["truth"]])
+    for fold, (name, table) in enumerate(tables.items()):
+        table["fold"] = np.arange(len(table)) // 2 % 2
+        own = np.flatnonzero(table["fold"] == fold)
+        columns = [f"logit_{code}" for code in ISIC2018.codes]
+        logits = table[columns].to_numpy(copy=True)
+        logits[own] = 20 * np.eye(7)[truth[own]]
+        tables[name] = table.assign(**dict(zip(columns, logits.T, strict=True)))
+    scores = ensemble_scores(tables)
+    assert scores.greedy.value < 0.6 < scores.mean.value
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 30), st.integers(0, 5))
+def test_the_first_round_takes_the_member_with_the_least_loss(rounds: int, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    logits = chance.normal(size=(3, 40, 4))
+    logs = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+    truth = chance.integers(0, 4, 40)
+    weights = greedy_weights(logs, truth, rounds)
+    assert weights.sum() == pytest.approx(1)
+    assert np.allclose(weights * rounds, np.round(weights * rounds))
+    per_class = 1 / np.bincount(truth, minlength=4)[truth]
+    losses = [
+        log_loss(truth, np.exp(one), sample_weight=per_class, labels=range(4)) for one in logs
+    ]
+    assert greedy_weights(logs, truth, 1).argmax() == int(np.argmin(losses))
+    together = log_loss(
+        truth, np.exp(blended(logs, weights)), sample_weight=per_class, labels=range(4)
+    )
+    assert together <= min(losses) + 1e-9 or rounds < 3
+
+
+def test_copies_of_one_member_are_that_member() -> None:
+    table = diagnoses(2.0)
+    scores = ensemble_scores({"a": table, "b": table.sample(frac=1, random_state=0)})
+    assert scores.mean.value == pytest.approx(scores.single["a"].value)
+    assert tuple(scores.gain.difference) == (0, 0, 0)
+    assert scores.weights == {"a": 1.0, "b": 0.0}  # of equals, the first
+
+
+def test_pictures_that_only_some_answered_are_left_out_where_that_is_allowed() -> None:
+    tables = {"a": diagnoses(1.0), "b": diagnoses(2.0).iloc[:200]}
+    with pytest.raises(DataError, match="a and b: 40 images have no answer in b"):
+        ensemble_scores(tables)
+    found = ensemble_scores(tables, allow_missing=True)
+    assert (found.pictures, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
+
+
+def test_what_cannot_answer_together_is_refused() -> None:
+    table = diagnoses(1.0)
+    with pytest.raises(DataError, match="two runs or more"):
+        ensemble_scores({"a": table})
+    with pytest.raises(DataError, match="has no logits"):
+        ensemble_scores({"a": masks().assign(truth="MEL"), "b": masks().assign(truth="MEL")})
+    with pytest.raises(DataError, match="no picture in common"):
+        ensemble_scores({"a": table, "b": table.assign(image_id=table["image_id"] + "x")})
+    with pytest.raises(DataError, match="another diagnosis"):
+        ensemble_scores({"a": table, "b": table.assign(truth="NV")})
+    with pytest.raises(DataError, match="twice"):
+        ensemble_scores({"a": table, "b": pd.concat([table, table])})

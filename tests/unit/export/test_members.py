@@ -1,0 +1,149 @@
+"""Averages: of weights that belong together, with statistics of their own, and of nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from naevus.errors import RunError
+from naevus.export.members import TrainedMember, average, estimate_statistics, open_member
+from naevus.training.networks import Preprocessed, build_classifier
+from tests.helpers.finished_runs import WEIGHTS_OF_CLASSES, finished_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        name: finished_run(folder / name, task, drawn, (0, 1), **changed)
+        for name, task, changed in (
+            ("one", "classification", {"seed": 1}),
+            ("two", "classification", {"seed": 2}),
+            ("longer", "classification", {"epochs": 99}),
+            (
+                "other start",
+                "classification",
+                {"network": {"backbone": "test_resnet", "init_seed": 1}},
+            ),
+            ("outlines", "segmentation", {}),
+        )
+    }
+
+
+def members(runs: dict[str, Any], *named: tuple[str, int]) -> list[TrainedMember]:
+    return [open_member(runs[name], fold) for name, fold in named]
+
+
+def test_every_weight_is_the_mean(runs: dict[str, Any]) -> None:
+    both = members(runs, ("one", 0), ("two", 0))
+    states = [member.network.state_dict() for member in both]
+    found = average(both).network.state_dict()
+    assert any(not torch.equal(*pair) for pair in zip(*(s.values() for s in states), strict=True))
+    for name, value in found.items():
+        if value.is_floating_point():
+            expected = (states[0][name] + states[1][name]) / 2
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=0)
+    assert not average(both).network.training
+    for member, state in zip(both, states, strict=True):
+        assert all(torch.equal(state[k], v) for k, v in member.network.state_dict().items())
+
+
+def test_it_has_held_out_what_all_members_have(runs: dict[str, Any]) -> None:
+    same = average(members(runs, ("one", 0), ("two", 0)))
+    assert same.folds == (0,)
+    assert set(same.held_out()) == set(same.run.folds.held_out(0))
+    assert set(same.learnt()) == set(same.run.folds.training(0))
+    mixed = average(members(runs, ("one", 0), ("one", 1)))
+    assert mixed.folds == ()
+    assert mixed.held_out() == []
+    assert set(mixed.learnt()) == set(mixed.run.folds.table["image_id"])
+
+
+def test_class_weights_are_averaged_in_logarithms(runs: dict[str, Any]) -> None:
+    one, two = members(runs, ("one", 0), ("two", 0))
+    doubled = replace(two, weights=tuple(4 * weight for weight in two.weights))
+    found = average([one, doubled])
+    np.testing.assert_allclose(found.weights, 2 * np.array(WEIGHTS_OF_CLASSES))
+    assert sum(found.shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ([("one", 0)], "alone"),
+        ([("one", 0), ("longer", 0)], "different recipes"),
+        ([("one", 0), ("other start", 0)], "different recipes"),
+        ([("one", 0), ("outlines", 0)], "different recipes"),
+    ],
+)
+def test_what_was_not_trained_alike_is_refused(
+    runs: dict[str, Any], named: list[tuple[str, int]], said: str
+) -> None:
+    with pytest.raises(RunError, match=said):
+        average(members(runs, *named))
+
+
+def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
+    def started(name: str, fold: int, source: str) -> TrainedMember:
+        member = open_member(runs[name], fold)
+        inputs = member.run.inputs | {"warm_start": source}
+        return replace(member, run=replace(member.run, inputs=inputs))
+
+    average([started("one", 0, "a"), started("two", 0, "a")])
+    for other in (started("two", 0, "b"), started("two", 1, "a")):
+        with pytest.raises(RunError, match="different starts"):
+            average([started("one", 0, "a"), other])
+
+
+def test_statistics_are_those_of_the_pictures() -> None:
+    """Against torch's own ``update_bn``, on a network without chance in it."""
+    torch.manual_seed(3)
+    network = Preprocessed(build_classifier("test_resnet", weights="none", dropout=0))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert layers
+    batches = [torch.from_numpy(half) for half in np.array_split(pixels, 2)]
+    update_bn(batches, network)
+    expected = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]  # type: ignore[union-attr]
+    for layer in layers:
+        layer.running_mean.fill_(7)  # type: ignore[union-attr]
+    estimate_statistics(network, pixels)
+    for layer, (mean, variance) in zip(layers, expected, strict=True):
+        torch.testing.assert_close(layer.running_mean, mean)
+        torch.testing.assert_close(layer.running_var, variance)
+        assert layer.momentum is not None
+    assert not any(module.training for module in network.modules())
+
+
+def test_statistics_are_without_dropout() -> None:
+    network = Preprocessed(build_classifier("test_efficientnet", weights="none"))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        estimate_statistics(network, pixels)
+        found.append({name: value.clone() for name, value in network.named_buffers()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_pictures_are_drawn_one_a_group(runs: dict[str, Any]) -> None:
+    (member,) = members(runs, ("one", 0))
+    groups = member.run.folds.table.set_index("image_id")["group_id"]
+    judged = member.draw(member.held_out(), 10)
+    learnt = member.draw(member.learnt(), 1000)
+    assert len(judged) == 10
+    for drawn, pool in ((judged, member.held_out()), (learnt, member.learnt())):
+        assert set(drawn) <= set(pool)
+        assert groups[drawn].is_unique
+    assert set(groups[learnt]) == set(groups[member.learnt()])
+    assert member.draw(member.learnt(), 1000) == learnt
+    without = member.draw(member.learnt(), 1000, without=learnt[:3])
+    assert set(groups[without]) == set(groups[learnt[3:]])

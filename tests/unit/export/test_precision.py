@@ -1,0 +1,148 @@
+"""What precisions cost on held-out pictures, and the rule that chooses one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from naevus.bundles.spec import Figure, PrecisionCost
+from naevus.export import precision
+from naevus.export.export import Told, Wishes, export_runs
+from naevus.export.precision import REFERENCE, Variant, choose, variants
+from tests.helpers.finished_runs import finished_run
+
+if TYPE_CHECKING:
+    from naevus.bundles.bundle import Bundle
+
+BALANCED = "balanced accuracy, balanced decision"
+
+
+def cost(stored: Any, computed: Any, value: float, low: float, score: str = BALANCED) -> Any:
+    return PrecisionCost(
+        task="classification",
+        stored=stored,
+        computed=computed,
+        score=score,
+        networks="one network",
+        reference=0.8,
+        difference=Figure(value=value, low=low, high=0.01),
+        changed=0.05,
+        pictures=100,
+        groups=90,
+    )
+
+
+HARMLESS = (-0.001, -0.004)
+
+
+def chosen(*found: Any, **more: Any) -> tuple[str, str]:
+    choice = choose(found, "classification", **more)
+    return choice.stored, choice.computed
+
+
+def test_the_fastest_harmless_precision_is_chosen() -> None:
+    whole = cost("fp32", "bf16", *HARMLESS)
+    half = cost("fp16", "f32", *HARMLESS)
+    assert chosen(cost("int8", "bf16", *HARMLESS), whole, half) == ("int8", "bf16")
+    assert chosen(cost("int8", "f32", *HARMLESS), whole, half) == ("int8", "f32")
+    assert chosen(cost("int8", "bf16", -0.009, -0.02), whole, half) == ("fp32", "bf16")
+    assert chosen(half) == ("fp16", "f32")
+    assert chosen() == ("fp32", "f32")
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "taken"),
+    [
+        (-0.005, -0.0099, True),
+        (-0.0051, -0.0099, False),
+        (-0.001, -0.01, False),
+        (0.002, -0.0099, True),
+        (0.002, -0.03, False),
+    ],
+)
+def test_a_loss_must_be_small_and_known_to_be(value: float, low: float, taken: bool) -> None:
+    found = chosen(cost("int8", "f32", value, low))
+    assert found == (("int8", "f32") if taken else ("fp32", "f32"))
+
+
+def test_the_order_of_speed_is_what_was_measured() -> None:
+    both = cost("int8", "f32", *HARMLESS), cost("fp32", "bf16", *HARMLESS)
+    assert chosen(*both, order=("bf16", "int8", "f32")) == ("fp32", "bf16")
+    equally_fast = cost("fp32", "bf16", *HARMLESS), cost("fp16", "bf16", *HARMLESS)
+    assert chosen(*equally_fast) == ("fp16", "bf16")
+
+
+def test_only_the_task_s_own_headline_decides() -> None:
+    other = cost("int8", "f32", -0.3, -0.4, "accuracy, probable decision")
+    assert chosen(cost("int8", "f32", *HARMLESS), other) == ("int8", "f32")
+    choice = choose([cost("int8", "f32", *HARMLESS)], "segmentation")
+    assert (choice.stored, choice.computed) == ("fp32", "f32")
+    assert "Jaccard" in choice.why
+
+
+def test_the_reference_comes_first_and_once() -> None:
+    found = variants()
+    assert found[0] == REFERENCE
+    assert len(set(found)) == len(found)
+    assert {each.stored for each in found} == {"fp32", "fp16", "int8"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Bundle, list[Any]]:
+    """Fold 0 of all, of two folds of two runs' diagnoses; no 8 bits, for NNCF takes long."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("measured")
+    runs = [
+        finished_run(folder / "outlines", "segmentation", drawn, (0,)),
+        finished_run(folder / "answers", "classification", drawn, (0, 1)),
+        finished_run(folder / "others", "classification", drawn, (0, 1), seed=1),
+    ]
+    steps: list[Any] = []
+    wishes = Wishes(folds=(0,), checked=4, measure=True)
+    with pytest.MonkeyPatch.context() as patch:
+        pair = (REFERENCE, Variant("fp16", "f32"))
+        patch.setattr(precision, "variants", lambda: pair)
+        patch.setattr("naevus.export.export.variants", lambda: pair)
+        told = Told(lambda _: None, lambda *step: steps.append(step))
+        return export_runs(runs, folder / "bundle", wishes, told), steps
+
+
+def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any]) -> None:
+    spec = measured[0].spec
+    by_task = {
+        task: [each for each in spec.precision_costs if each.task == task] for task in spec.tasks
+    }
+    assert [each.score for each in by_task["segmentation"]] == ["Jaccard", "thresholded Jaccard"]
+    assert next(each.score for each in by_task["classification"]) == BALANCED
+    for each in spec.precision_costs:
+        assert (each.stored, each.computed) == ("fp16", "f32")
+        assert abs(each.difference.value) < 0.05
+        assert each.groups <= each.pictures
+        assert 0 <= each.changed < 0.2
+    assert {each.networks for each in by_task["segmentation"]} == {"outlines fold 0"}
+    assert {each.networks for each in by_task["classification"]} == {
+        "2 networks as one, on each of 2 folds"
+    }
+    held_out = by_task["classification"][0].pictures
+    assert held_out > by_task["segmentation"][0].pictures
+    assert [choice.task for choice in spec.precision_choices] == list(spec.tasks)
+    # What is recommended is what is stored, and computed in.
+    outlining, diagnosing = (choice.stored for choice in spec.precision_choices)
+    assert [each.precision for each in spec.members] == [outlining, diagnosing, diagnosing]
+    for choice in spec.precision_choices:
+        assert spec.bears(choice.task) == choice.computed
+
+
+def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
+    card = (measured[0].folder / "MODEL_CARD.md").read_text()
+    assert "| segmentation | fp16, f32 | Jaccard | " in card
+    assert "\n- classification: fp" in card
+
+
+def test_every_step_is_counted(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
+    steps = measured[1]
+    # 3 graphs are checked, 2 tables judged, 1 reference made, 5 graphs measured in 2 precisions.
+    assert steps == [(done, 3 + 2 + 1 + 5 * 2) for done in range(17)]

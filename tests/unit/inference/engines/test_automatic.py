@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from naevus.bundles.bundle import Bundle
+from naevus.bundles.sample import distance, read_sample, sample_views
+from naevus.errors import BundleError, ConfigError
+from naevus.inference.engines import automatic, instructions, trial
+from naevus.inference.engines.automatic import Choice, choose, decide, told
+from naevus.inference.engines.openvino import SWITCH
+from naevus.inference.engines.trial import TIMEOUT, Judged, Result, Way
+from naevus.inference.predictor import open_networks
+from tests.helpers.onnx_graphs import (
+    classification_bundle,
+    sampled,
+    segmentation_bundle,
+    whole_bundle,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+F32, BF16, HELD = Way("openvino", "f32"), Way("openvino", "bf16"), Way("openvino", "f32", "AVX2")
+ORT = Way("onnxruntime", "f32")
+PAIR = [
+    Judged(task, f"{task}.onnx", 32, "sample.npz", {"f32": 0.01})
+    for task in ("segmentation", "classification")
+]
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that verdicts are kept in."""
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.delenv(instructions.SWITCH, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Here OpenVINO is imported; in a process that begins it is not.
+    monkeypatch.setattr(instructions, "_READERS", frozenset({"not imported"}))
+    return tmp_path / "cache" / "naevus" / "compiled"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny bundle of both tasks with a sample."""
+    folder = tmp_path_factory.mktemp("sampled")
+    return sampled(whole_bundle(folder / "plain"), folder / "bundle")
+
+
+def timed(*rounds: float) -> Result:
+    return Result(None, 0.0, rounds)
+
+
+# The rule.
+
+
+def test_f32_is_taken_unless_another_is_a_tenth_faster() -> None:
+    trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.95, 0.92, 0.93)] * 2}
+    assert decide(trials, PAIR)[:4] == ("openvino", "f32", "f32", None)
+    trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.8, 2, 0.8)] * 2}  # one slow round
+    assert decide(trials, PAIR)[:4] == ("openvino", "bf16", "bf16", None)
+
+
+def test_each_task_has_a_precision_of_its_own() -> None:
+    trials = {F32: [timed(1, 1, 1), timed(1, 1, 1)], BF16: [timed(0.6, 0.6, 0.6), timed(2, 2, 2)]}
+    assert decide(trials, PAIR)[:4] == ("openvino", "bf16", "f32", None)
+    crashed = {F32: trials[F32], BF16: [Result("crashes"), timed(0.1, 0.1, 0.1)]}
+    assert decide(crashed, PAIR)[:4] == ("openvino", "f32", "bf16", None)
+
+
+def test_fewer_instructions_are_taken_where_they_pay() -> None:
+    trials = {F32: [timed(1, 1, 1)] * 2, HELD: [timed(0.5, 0.5, 0.5)] * 2}
+    choice = decide(trials, PAIR)
+    assert (choice.limit, choice.segmentation) == ("AVX2", "f32")
+    assert "2.00 times" in told(choice, trials)
+
+
+def test_what_is_too_slow_to_be_timed_is_not_taken() -> None:
+    trials = {F32: [timed(1, 1)] * 2, BF16: [timed(0.1, 0.1)] * 2}
+    choice = decide(trials, PAIR)
+    assert choice[:4] == ("openvino", "f32", "f32", None)
+    assert "no time" in choice.why
+
+
+def test_onnx_runtime_is_the_last_resort() -> None:
+    fine, broken = [timed(1, 1, 1)] * 2, [Result("refused")] * 2
+    quick = [timed(0.1, 0.1, 0.1)] * 2
+    assert decide({F32: fine, ORT: quick}, PAIR).engine == "openvino"
+    choice = decide({F32: broken, BF16: broken, ORT: fine}, PAIR)
+    assert choice.engine == "onnxruntime"
+    assert "openvino f32 (refused)" in told(choice, {F32: broken, BF16: broken, ORT: fine})
+    with pytest.raises(ConfigError, match="openvino f32: refused"):
+        decide({F32: broken, BF16: broken}, PAIR)
+
+
+# The sample.
+
+
+def test_a_sample_is_the_same_pixels_everywhere_and_its_views_differ(bundle: Bundle) -> None:
+    assert bundle.spec.sample is not None
+    path = bundle.folder / bundle.spec.sample.file
+    sample = read_sample(path, {each.file: each.input_size for each in bundle.spec.members})
+    views = sample_views(sample.pixels, 32)
+    assert views.shape == (8, 32, 32, 3)
+    assert len({view.tobytes() for view in views}) == 8
+    assert {*views[0].ravel().tolist()} <= {*sample.pixels.ravel().tolist()}
+    with pytest.raises(BundleError, match="no usable sample"):
+        read_sample(path, {"another.onnx": 32})
+
+
+def test_distance_knows_what_is_no_number() -> None:
+    right = np.array([[1.0, 2.0, 4.0]], np.float32)
+    assert distance(right, right) == 0
+    assert 0 < distance(right + np.float32(0.01), right) < 0.02
+    for wrong in (right * np.nan, right * np.inf, right[:, :2]):
+        assert distance(wrong, right) == float("inf")
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "absent"])
+def test_a_damaged_sample_is_refused(bundle: Bundle, tmp_path: Path, damage: str) -> None:
+    assert bundle.spec.sample is not None
+    path = tmp_path / "sample.npz"
+    whole = (bundle.folder / bundle.spec.sample.file).read_bytes()
+    if damage != "absent":
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"no numbers")
+    with pytest.raises(BundleError, match="no usable sample"):
+        read_sample(path, {"names.onnx": 32})
+
+
+# What breaks in a child.
+
+FAULT = """
+import os, sys, time
+sys.path[:] = {path!r}
+from naevus.inference.engines import child
+import numpy as np
+right = child.open_engine
+class Broken:
+    def __init__(self, inner, run):
+        self.inner, self.outputs, self.precision = inner, inner.outputs, inner.precision
+        self.run = lambda batch: run(inner.run(batch))
+def fault(path, engine, threads, *, precision):
+    if engine != "openvino" or {only!r} and os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        return right(path, engine, threads, precision=precision)
+    def run(outputs):
+        {run}
+        return outputs
+    {load}
+    return Broken(right(path, engine, threads, precision=precision), run)
+child.open_engine = fault
+child.main()
+"""
+FAULTS = {
+    "compiling raises": ("pass", "raise RuntimeError('no implementation')", "no implementation"),
+    "running raises": ("raise RuntimeError('bad layer')", "pass", "bad layer"),
+    "killed by a signal": ("os.kill(os.getpid(), 11)", "pass", "signal 11"),
+    "hangs": ("time.sleep(600)", "pass", TIMEOUT),
+    "gives NaN": ("[each.fill(np.nan) for each in outputs.values()]", "pass", "no numbers"),
+    "is off": ("[each.__imul__(1.5) for each in outputs.values()]", "pass", "wrong answers"),
+}
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, kind: str, *, only: bool = True) -> str:
+    """Break OpenVINO in children, those held to fewer instructions excepted if ``only``."""
+    run, load, problem = FAULTS[kind]
+    program = FAULT.format(path=sys.path, run=run, load=load, only=only)
+    monkeypatch.setattr(trial, "command", lambda: [sys.executable, "-c", program])
+    if kind == "hangs":
+        monkeypatch.setattr(automatic, "LIMIT_S", 30.0)
+        monkeypatch.setattr(automatic, "PATIENCE_S", 1.0)
+    return problem
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_leads_to_the_next_choice(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    problem = broken(monkeypatch, kind)
+    monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
+    lines: list[str] = []
+    choice = choose([bundle], say=lines.append)
+    assert choice[:4] == ("openvino", "f32", "f32", "AVX2")
+    assert len(lines) == 2
+    assert "openvino f32 (" in lines[1]
+    assert problem in lines[1]
+
+
+def test_where_openvino_fails_onnx_runtime_answers(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "is off", only=False)
+    monkeypatch.setattr(automatic, "candidates", lambda *_: [F32])
+    choice = choose([bundle], say=lambda _: None)
+    assert choice.engine == "onnxruntime"
+
+
+def test_where_nothing_runs_one_line_names_the_extra(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "compiling raises", only=False)
+    monkeypatch.setattr(automatic, "candidates", lambda *_: [F32])
+    version = automatic._version
+    monkeypatch.setattr(
+        automatic, "_version", lambda name: None if name == "onnxruntime" else version(name)
+    )
+    with pytest.raises(ConfigError, match=r"no implementation.*naevus\[onnxruntime\]") as raised:
+        choose([bundle], say=lambda _: None)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_named_is_tried_alone_and_fails_clearly(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "killed by a signal")
+    with pytest.raises(ConfigError, match=r"openvino bf16: crashes \(signal 11\)"):
+        choose([bundle], precision="bf16", say=pytest.fail)
+
+
+# Where verdicts are kept.
+
+
+def test_it_is_tried_once_and_read_afterwards(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
+    first = choose([bundle], say=lines.append)
+    assert lines[0].startswith("Trying how networks run best")
+    (file,) = kept.glob("choice-*.json")
+    monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried again"))
+    assert choose([bundle], say=pytest.fail) == first
+    whole = json.loads(file.read_bytes())
+    monkeypatch.setattr(automatic, "tried", lambda *_, **__: {F32: [timed(1, 1, 1)] * 2})
+    for damaged in (b"", b"[]", b"{}", b'{"attempts": 1, "trials": [[1, 2]]}'):
+        file.write_bytes(damaged)
+        assert choose([bundle], say=lambda _: None).engine == "openvino"
+    assert whole["attempts"] == 1
+
+
+@pytest.mark.parametrize("how", ["off", "read-only"])
+def test_where_nothing_can_be_kept_it_is_f32_and_nothing_is_started(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "off":
+        monkeypatch.setenv(SWITCH, "off")
+    else:
+        kept.parent.mkdir(parents=True)
+        kept.write_text("a file in the folder's place")
+    monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried"))
+    choice = choose([bundle], say=pytest.fail)
+    assert choice[:4] == ("openvino", "f32", "f32", None)
+    assert not choice.tried
+
+
+def test_without_a_sample_it_is_f32_and_that_is_said(
+    tmp_path: Path, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = classification_bundle(tmp_path / "plain")
+    with caplog.at_level(logging.INFO, "naevus"):
+        networks = open_networks([plain])
+    assert networks.classifier is not None
+    assert networks.classifier.settings()["precision"] == "f32"
+    assert "no sample" in caplog.text
+
+
+def test_wrong_answers_are_told_even_where_nothing_is_tried(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "off")
+    assert bundle.spec.sample is not None
+    other = sampled(segmentation_bundle(tmp_path / "other", seeds=(1,)), tmp_path / "wrong")
+    right = automatic.judged_of(other)[0]
+    monkeypatch.setattr(
+        "naevus.inference.predictor.judged_of",
+        lambda _: [right._replace(tolerances={"f32": 1e-12})],
+    )
+    with pytest.raises(ConfigError, match="wrong answers"):
+        open_networks([other], engine="openvino")
+
+
+# Instructions.
+
+
+def test_a_process_is_held_only_where_nobody_has_read_or_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instructions, "_READERS", frozenset({"not imported"}))
+    monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")
+    instructions.hold("AVX2")
+    assert instructions.limit() == instructions.users_limit() == "AVX512_CORE"
+    monkeypatch.delenv(instructions.SWITCH)
+    monkeypatch.setattr(instructions, "_READERS", frozenset({"numpy"}))
+    instructions.hold("AVX2")
+    assert instructions.limit() is None
+    monkeypatch.setattr(instructions, "_READERS", frozenset({"not imported"}))
+    monkeypatch.setattr(instructions, "_held", [])
+    monkeypatch.setenv(instructions.SWITCH, "")
+    instructions.hold("AVX2")
+    assert (instructions.limit(), instructions.held()) == ("AVX2", "AVX2")
+    assert instructions.users_limit() is None
+    assert instructions.SWITCH not in instructions.environment(None)
+    assert instructions.environment("AVX")[instructions.SWITCH] == "AVX"
+
+
+@pytest.mark.parametrize(
+    ("able", "limits", "bf16"),
+    [
+        ("avx2", (None,), False),
+        ("avx512f avx512_bf16", (None,), True),
+        ("avx512f avx512_bf16 amx_tile amx_bf16", (None, "AVX512_CORE_FP16"), True),
+        ("", (None, "AVX512_CORE_FP16"), True),  # a system that does not tell
+    ],
+)
+def test_what_is_worth_trying_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, able: str, limits: tuple[str | None, ...], bf16: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(instructions, "processor", lambda: ("one", frozenset(able.split())))
+    assert instructions.limits() == limits
+    assert instructions.has_bf16() == bf16
+
+
+def test_a_choice_of_a_job_is_taken_over(tmp_path: Path) -> None:
+    from naevus.runs.predictions import SETTINGS, OutFolder
+
+    part = {"engine": "openvino", "precision": "bf16", "instructions": "AVX2"}
+    folder = OutFolder(tmp_path)
+    assert folder.choice() is None
+    (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part, "classifier": None}))
+    assert folder.choice() == Choice("openvino", "bf16", "f32", "AVX2", "as the job began")
+    (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part | {"precision": "x"}}))
+    assert folder.choice() is None
+
+
+def test_children_leave_nothing_running(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    popen = subprocess.Popen
+
+    def start(*args: Any, **kwargs: Any) -> Any:
+        process = popen(*args, **kwargs)
+        started.append(process.pid)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    trial.tried([F32], automatic.judged_of(bundle), limit_s=60, patience_s=60, rounds=1)
+    assert started
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

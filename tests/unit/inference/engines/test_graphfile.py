@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from naevus.bundles.bundle import builtin
+from naevus.errors import BundleError
+from naevus.inference.engines import EngineName, graphfile, open_engine
+from naevus.inference.engines.graphfile import check_graph
+from tests.helpers.onnx_graphs import write_classifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+
+
+def test_the_built_in_graphs_pass() -> None:
+    graphs = sorted(builtin().glob("*.onnx"))
+    assert graphs
+    for path in graphs:
+        check_graph(path, path.read_bytes())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_weights_in_another_file_are_refused_though_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: EngineName, absolute: bool
+) -> None:
+    graph = write_classifier(tmp_path / "g.onnx", size=32)
+    model = onnx.load(graph)
+    onnx.save(model, graph, save_as_external_data=True, location="weights.data", size_threshold=0)
+    if absolute:
+        model = onnx.load(graph, load_external_data=False)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = str(tmp_path / "weights.data")
+        graph.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)  # where engines look
+    with pytest.raises(BundleError, match="weights are in another file"):
+        open_engine(graph, engine)
+
+
+def test_the_cache_is_not_asked_about_such_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from naevus.inference.engines.openvino import CompiledCache
+
+    graph = write_classifier(tmp_path / "g.onnx", size=32)
+    onnx.save(onnx.load(graph), graph, save_as_external_data=True, location="w", size_threshold=0)
+    monkeypatch.delenv("NAEVUS_CACHE", raising=False)
+    monkeypatch.setattr(CompiledCache, "load", lambda *_: pytest.fail("asked"))
+    with pytest.raises(BundleError, match="another file"):
+        open_engine(graph)
+
+
+def _external() -> TensorProto:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "w.data"
+    return tensor
+
+
+def _with_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=_external()))
+
+
+def _with_loop(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["", ""], ["x"], body=body))
+
+
+def _with_branch(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.append(
+        helper.make_node("If", ["c"], ["x"], then_branch=body, else_branch=body)
+    )
+
+
+def _with_function(model: onnx.ModelProto) -> None:
+    model.functions.append(
+        helper.make_function("d", "f", [], [], [], [helper.make_opsetid("", 18)])
+    )
+
+
+def _with_sparse(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().dims.append(4)
+
+
+def _with_huge_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2**40
+
+
+def _with_outputs(model: onnx.ModelProto) -> None:
+    for number in range(40):
+        model.graph.output.append(
+            helper.make_tensor_value_info(f"o{number}", TensorProto.FLOAT, [1])
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_with_constant, "another file"),
+        (_with_loop, "Loop"),
+        (_with_branch, "If"),
+        (_with_function, "functions"),
+        (_with_sparse, "sparse"),
+        (_with_huge_output, "an output of"),
+        (_with_outputs, "outputs"),
+    ],
+)
+def test_what_has_no_place_in_a_network_is_refused(
+    tmp_path: Path, change: object, said: str
+) -> None:
+    graph = write_classifier(tmp_path / "g.onnx", size=32)
+    model = onnx.load(graph)
+    change(model)  # type: ignore[operator]
+    with pytest.raises(BundleError, match=said) as raised:
+        check_graph(graph, model.SerializeToString())
+    assert "\n" not in str(raised.value)
+
+
+def test_bounds_on_layers_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = write_classifier(tmp_path / "g.onnx", size=32)
+    content = graph.read_bytes()
+    monkeypatch.setattr(graphfile, "NODES", 3)
+    with pytest.raises(BundleError, match="layers"):
+        check_graph(graph, content)
+    monkeypatch.setattr(graphfile, "LARGEST", 100)
+    with pytest.raises(BundleError, match="of more than"):
+        check_graph(graph, content)
+
+
+def test_damaged_files_are_told_in_one_line(tmp_path: Path) -> None:
+    graph = write_classifier(tmp_path / "g.onnx", size=32)
+    content = graph.read_bytes()
+    for cut in (1, 10, len(content) // 2, len(content) - 1):
+        with pytest.raises(BundleError, match=r"g\.onnx"):
+            check_graph(graph, content[:cut])
+    chance = np.random.default_rng(0)
+    for _ in range(200):
+        noise = chance.bytes(int(chance.integers(1, 200)))
+        with pytest.raises(BundleError):
+            check_graph(graph, noise + os.urandom(0))

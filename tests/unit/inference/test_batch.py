@@ -1,0 +1,736 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from naevus.datasets.sources import find_pictures, kept_ids, pictures_of_split, unique
+from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.evaluation.challenge.lint import lint_classification
+from naevus.images.maskfile import read_mask
+from naevus.images.masks import draw_outline
+from naevus.images.preprocess import Source
+from naevus.images.read import read, write_png
+from naevus.inference import batch
+from naevus.inference.batch import first_of, predict
+from naevus.inference.cam import glowing
+from naevus.inference.classifier import Classifier
+from naevus.inference.pipeline import OUTLINE
+from naevus.inference.predictor import Predictor
+from naevus.inference.segmenter import Segmenter
+from naevus.io import files, parallel
+from naevus.runs import predictions
+from naevus.runs.predictions import about
+from naevus.taxonomy import ISIC2018
+from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
+from tests.unit.inference.test_classifier import CONFORMAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from naevus.bundles.bundle import Bundle
+
+COUNT = 7
+
+
+def draw(path: Path, seed: int, height: int = 60, width: int = 90) -> None:
+    chance = np.random.default_rng(seed)
+    picture = chance.integers(190, 250, (height, width, 3), dtype=np.uint8)
+    top, left = chance.integers(5, 20, 2)
+    picture[top : top + 30, left : left + 40] = chance.integers(20, 110, 3)
+    write_png(path, picture)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return (
+        segmentation_bundle(folder / "s"),
+        classification_bundle(folder / "c", crop_mode="crop", seeds=(0, 1)),
+    )
+
+
+@pytest.fixture(scope="module")
+def segmenter(bundles: tuple[Bundle, Bundle]) -> Segmenter:
+    return Segmenter(bundles[0], threads=1)
+
+
+@pytest.fixture(scope="module")
+def classifier(bundles: tuple[Bundle, Bundle]) -> Classifier:
+    return Classifier(bundles[1], threads=1)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for number in range(COUNT):
+        draw(tmp_path / "pictures" / f"ISIC_{number:07d}.png", number)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "batches", lambda items: parallel.batches(items, 3))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+def test_writes_masks_crops_table_and_submission(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    out = tmp_path / "out"
+    seen: list[tuple[int, int]] = []
+    outcome = predict(
+        find_pictures([pictures]).sources,
+        out,
+        segmenter=segmenter,
+        classifier=classifier,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (outcome.predicted, outcome.reused, outcome.refused) == (COUNT, 0, ())
+    assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    assert len(outcome.members) == 3
+    assert all(path.exists() for path in outcome.files)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert table["image_id"].tolist() == [f"ISIC_{number:07d}" for number in range(COUNT)]
+    one = Predictor(segmenter, classifier)(pictures / "ISIC_0000004.png")
+    row = table.iloc[4]
+    assert one.mask is not None
+    p = row[[f"p_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    b = row[[f"b_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    np.testing.assert_allclose(p, list(one.probabilities.values()), atol=1e-5)
+    np.testing.assert_allclose(b, list(one.balanced_probabilities.values()), atol=1e-5)
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    assert row["decision_probable"] == ISIC2018.codes[int(p.argmax())]
+    assert row["decision_balanced"] == ISIC2018.codes[int(b.argmax())]
+    assert row["doubt"] == pytest.approx(1 - p.max())
+    assert np.stack(row["members"]).shape == (2, 7)
+    assert row["crop_mode"] == "crop"
+    assert list(row["flags"]) == list(one.flags)
+    assert row["spread"] == pytest.approx(one.spread)
+    assert row["prediction_set"] is None
+    assert (row["height"], row["width"]) == (60, 90)
+    assert row["path"] == str(pictures / "ISIC_0000004.png")
+    shas = [bundle.sha256 for each in (segmenter, classifier) for bundle in each.bundles]
+    assert row["bundles"] == ",".join(shas)
+    mask_path = out / "masks" / "ISIC_0000004_segmentation.png"
+    mask = read_mask(mask_path)
+    assert mask.shape == (60, 90)
+    assert (mask == one.mask).mean() > 0.999
+    assert row["mask_share"] == pytest.approx(mask.mean())
+    assert read(out / "crops" / "ISIC_0000004.png").shape == (32, 32, 3)
+    told = about(out / "predictions.parquet")
+    assert told["classes"] == list(ISIC2018.codes)
+    assert len(told["members"]) == 2
+
+
+@pytest.mark.parametrize(("decision", "kind"), [("balanced", "b"), ("probable", "p")])
+def test_the_submission_holds_the_decision_asked_for(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    decision: Any, kind: str,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    sources = find_pictures([pictures]).sources
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    again = predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
+    assert again.reused == COUNT  # the decision needs no new prediction
+    table = pd.read_parquet(out / "predictions.parquet")
+    submission = pd.read_csv(out / "submission.csv")
+    assert submission.columns.tolist() == ["image", *ISIC2018.codes]
+    assert submission["image"].tolist() == table["image_id"].tolist()
+    np.testing.assert_allclose(
+        submission[list(ISIC2018.codes)],
+        table[[f"{kind}_{code}" for code in ISIC2018.codes]],
+        atol=2e-9,
+    )
+
+
+def test_same_input_gives_same_bytes_whatever_order_and_threads(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    sources = find_pictures([pictures]).sources
+    for name, given, threads in (("a", sources, 1), ("b", sources[::-1], 4)):
+        predict(given, tmp_path / name, segmenter=segmenter, classifier=classifier, threads=threads)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A classifier of two members that tells what its logits are made of."""
+    folder = tmp_path_factory.mktemp("explained")
+    bundle = classification_bundle(
+        folder / "c", crop_mode="crop", seeds=(0, 1), explained=True, conformal=CONFORMAL
+    )
+    return Classifier(bundle, threads=1)
+
+
+def test_heat_maps_and_embeddings_are_written_on_demand(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
+) -> None:
+    out = tmp_path / "out"
+    draw(pictures / "large.png", 3, 700, 1000)
+    (pictures / "bad.png").write_bytes(b"")
+    outcome = predict(
+        find_pictures([pictures]).sources,
+        out,
+        segmenter=segmenter,
+        classifier=explained,
+        heatmaps=True,
+        embeddings=True,
+    )
+    assert {out / "heatmaps", out / "embeddings.parquet"} <= set(outcome.files)
+    ids = [f"ISIC_{number:07d}" for number in range(COUNT)] + ["large"]
+    assert sorted(path.stem for path in (out / "heatmaps").iterdir()) == ids
+    assert read(out / "heatmaps" / "large.png").shape == (384, 549, 3)
+    said = Predictor(segmenter, explained)(pictures / "ISIC_0000004.png")
+    assert said.heatmap is not None
+    assert said.mask is not None
+    assert said.embedding is not None
+    glowing_ = glowing(read(pictures / "ISIC_0000004.png"), said.heatmap)
+    expected = draw_outline(glowing_, said.mask, OUTLINE, 1)
+    written = read(out / "heatmaps" / "ISIC_0000004.png")
+    assert np.abs(written.astype(int) - expected).max() <= 2
+    table = pd.read_parquet(out / "embeddings.parquet")
+    assert table["image_id"].tolist() == ids
+    assert table["embedding"][4].dtype == np.float16
+    assert table["embedding"][4].shape == (16,)  # two members' features
+    np.testing.assert_allclose(table["embedding"][4], said.embedding, rtol=2e-3, atol=1e-3)
+    assert len(about(out / "embeddings.parquet")["members"]) == 2
+    row = pd.read_parquet(out / "predictions.parquet").iloc[4]
+    assert tuple(row["prediction_set"]) == said.prediction_set
+    assert about(out / "predictions.parquet")["level"] == 0.9
+    again = first_of(out / "predictions.parquet")
+    assert str(again) == str(Predictor(segmenter, explained)(pictures / "ISIC_0000000.png"))
+
+
+def test_without_diagnoses_there_is_no_heat(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    explained: Classifier,
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    with pytest.raises(ConfigError, match="give 'cam'"):
+        predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
+    wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
+    for asked in wanted:
+        with pytest.raises(ConfigError, match="none are made here"):
+            predict(sources, out, segmenter=segmenter, **asked)
+        with pytest.raises(ConfigError, match="none are made here"):
+            predict(sources, out, segmenter=segmenter, classifier=explained, only="masks", **asked)
+    assert not out.exists()
+
+
+class _StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 6, 7])
+def test_an_interrupted_job_goes_on_and_ends_alike(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
+) -> None:
+    sources = find_pictures([pictures]).sources
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "heatmaps": True,
+        "embeddings": True,
+    }
+    predict(sources, tmp_path / "whole", **wanted)
+
+    def stop(done: int, _: int) -> None:
+        if done == stop_at:
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        predict(sources, tmp_path / "cut", **wanted, progress=stop)
+    outcome = predict(sources, tmp_path / "cut", **wanted)
+    assert outcome.reused == stop_at
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from naevus.bundles.bundle import Bundle
+from naevus.datasets.sources import find_pictures
+from naevus.inference import batch
+from naevus.inference.classifier import Classifier
+from naevus.inference.segmenter import Segmenter
+from naevus.io import parallel
+
+folder, pictures, out = map(pathlib.Path, sys.argv[1:])
+batch.batches = lambda items: parallel.batches(items, 3)
+batch.predict(
+    find_pictures([pictures]).sources,
+    out,
+    segmenter=Segmenter(Bundle.read(folder / "s")),
+    classifier=Classifier(Bundle.read(folder / "c")),
+    progress=lambda done, total: done == 3 and os.kill(os.getpid(), signal.SIGKILL),
+)
+"""
+
+
+def test_a_job_killed_outright_goes_on(
+    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+    classifier: Classifier,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    folder = bundles[0].folder.parent
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(pictures), str(out)], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
+    (out / "crops" / ".ISIC_0000006.abcd1234.tmp.png").write_bytes(b"")
+    sources = find_pictures([pictures]).sources
+    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (outcome.predicted, outcome.reused) == (COUNT, 3)
+    predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
+    assert contents(tmp_path / "whole") == contents(out)
+
+
+@pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
+def test_a_damaged_part_is_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str
+) -> None:
+    sources = find_pictures([pictures]).sources
+    out = tmp_path / "out"
+    predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
+    before = contents(out)
+    part = min((out / parts).glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    again = predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
+    assert again.reused < COUNT
+    assert contents(out) == before
+
+
+def _two_rows_fewer(part: Path) -> None:
+    with pq.ParquetFile(part) as file:
+        table = file.read()
+    pq.write_table(table.slice(0, table.num_rows - 2), part)
+
+
+def _one_row_called_otherwise(part: Path) -> None:
+    with pq.ParquetFile(part) as file:
+        table = file.read()
+    ids = ["another", *table.column("image_id").to_pylist()[1:]]
+    pq.write_table(table.set_column(0, table.schema.field(0), [ids]), part)
+
+
+def _one_byte_otherwise(part: Path) -> None:
+    content = bytearray(part.read_bytes())
+    content[len(content) // 8] ^= 0xFF
+    part.write_bytes(content)
+
+
+@pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
+@pytest.mark.parametrize("harm", [_two_rows_fewer, _one_row_called_otherwise, _one_byte_otherwise])
+def test_rows_that_are_lost_or_changed_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str,
+    harm: Callable[[Path], None],
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "embeddings": True,
+    }
+    predict(sources, out, **wanted)
+    before = contents(out)
+    harm(max((out / parts).glob("*.parquet"), key=lambda part: part.stat().st_size))
+    again = predict(sources, out, **wanted)
+    assert (again.predicted, again.reused < COUNT) == (COUNT, True)
+    assert contents(out) == before
+    assert predict(sources, out, **wanted).reused == COUNT
+
+
+@pytest.mark.parametrize("harmed", ["masks", "crops", "heatmaps"])
+@pytest.mark.parametrize("left", [0, 60])
+def test_pictures_that_were_cut_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, harmed: str,
+    left: int,
+) -> None:  # fmt: skip
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(sources, out, **wanted)
+    before = contents(out)
+    cut = max((out / harmed).iterdir())
+    cut.write_bytes(cut.read_bytes()[:left])
+    assert predict(sources, out, **wanted).reused < COUNT
+    assert contents(out) == before
+
+
+def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    together, flush, replace = files.flush_together, files.flush, Path.replace
+
+    def flushing(path: Path) -> None:
+        flushed.append(str(path))
+        flush(path)
+
+    def flushing_together(paths: list[Path]) -> None:
+        flushed.extend(map(str, paths))
+        together(paths)
+
+    def replacing(path: Path, to: Path) -> Path:
+        if to.parent.name == ".parts":
+            known = set(flushed)
+            assert str(path) in known
+            with pq.ParquetFile(path) as file:
+                ids = file.read(["image_id"]).column(0).to_pylist()
+            assert {str(out / "crops" / f"{name}.png") for name in ids} <= known
+            assert {str(out / "masks" / f"{name}_segmentation.png") for name in ids} <= known
+            seen.extend(ids)
+        return replace(path, to)
+
+    out, seen = tmp_path / "out", list[str]()
+    monkeypatch.setattr(predictions, "flush_together", flushing_together)
+    monkeypatch.setattr(predictions, "flush", flushing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    predict(find_pictures([pictures]).sources, out, segmenter=segmenter)
+    assert len(seen) == COUNT
+
+
+def test_files_are_flushed_one_by_one_where_it_cannot_be_done_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(files, "_flushed_at_once", lambda _: False)
+    monkeypatch.setattr(files, "flush", flushed.append)
+    files.flush_together([tmp_path / "a" / "1", tmp_path / "a" / "2"])
+    assert flushed == [tmp_path / "a" / "1", tmp_path / "a" / "2", tmp_path / "a"]
+    files.flush_together([])
+
+
+@pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])
+def test_pictures_that_were_taken_away_are_made_again(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, gone: str
+) -> None:
+    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(sources, out, **wanted)
+    before = contents(out)
+    min((out / gone).iterdir()).unlink()
+    assert predict(sources, out, **wanted).reused < COUNT
+    assert contents(out) == before
+    assert predict(sources, out, **wanted).reused == COUNT
+
+
+def test_nothing_stays_of_a_picture_that_is_refused_now(
+    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter
+) -> None:
+    out = tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    predict(find_pictures([pictures]).sources, out, **wanted)
+    (pictures / "ISIC_0000005.png").write_bytes(b"")
+    predict(find_pictures([pictures]).sources, out, **wanted)
+    assert not list(out.glob("*/ISIC_0000005*"))
+    assert len(list(out.glob("*/ISIC_0000004*"))) == 3
+
+
+def test_a_changed_picture_is_predicted_again(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
+) -> None:
+    out = tmp_path / "out"
+    wanted: dict[str, Any] = {"classifier": explained, "embeddings": True}
+    predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
+    draw(pictures / "ISIC_0000005.png", 99)
+    draw(pictures / "ISIC_0000009.png", 9)
+    outcome = predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
+    assert (outcome.predicted, outcome.reused) == (COUNT + 1, 3)
+    mask = read_mask(out / "masks" / "ISIC_0000005_segmentation.png")
+    expected = segmenter.mask(read(pictures / "ISIC_0000005.png"))
+    assert (mask == expected).mean() > 0.999
+    assert len(list((out / ".parts").glob("*.parquet"))) == 3
+    assert len(list((out / ".parts" / "embeddings").iterdir())) == 3
+
+
+def test_other_settings_or_pictures_need_another_folder(
+    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+    classifier: Classifier,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    sources = find_pictures([pictures]).sources
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    before = contents(out)
+    flipped = Segmenter(bundles[0], views="flips", threads=1)
+    with pytest.raises(NaevusError, match=r"other settings \(segmenter\).*another --out"):
+        predict(sources, out, segmenter=flipped, classifier=classifier)
+    with pytest.raises(NaevusError, match="other settings"):
+        predict(sources, out, segmenter=segmenter, only="masks")
+    with pytest.raises(NaevusError, match="other pictures, such as ISIC_0000006"):
+        predict(sources[:-1], out, segmenter=segmenter, classifier=classifier)
+    assert contents(out) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter
+) -> None:
+    with pytest.raises(NaevusError, match="holds other files"):
+        predict(find_pictures([pictures]).sources, pictures, segmenter=segmenter)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NaevusError, match="another --out"):
+        predict(find_pictures([pictures]).sources, tmp_path / "file", segmenter=segmenter)
+
+
+def test_bad_pictures_are_refused_and_the_rest_goes_on(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    (pictures / "ISIC_0000001.png").write_bytes(b"")
+    cut = (pictures / "ISIC_0000003.png").read_bytes()
+    (pictures / "ISIC_0000003.png").write_bytes(cut[: len(cut) // 2])
+    (pictures / "aaa.jpg").write_bytes(b"no picture")
+    sources = [*find_pictures([pictures]).sources, Source("zzz", pictures / "absent.jpg")]
+    out = tmp_path / "out"
+    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
+    assert [refused.image_id for refused in outcome.refused] == bad
+    assert outcome.predicted == COUNT - 2
+    with (out / "refused.csv").open(newline="") as stream_:
+        rows = list(csv.DictReader(stream_))
+    assert [row["image_id"] for row in rows] == bad
+    assert all(row["problem"] and "\n" not in row["problem"] for row in rows)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert not set(bad) & set(table["image_id"])
+    assert len(pd.read_csv(out / "submission.csv")) == COUNT - 2
+    again = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert again.refused == outcome.refused
+    for name in ("ISIC_0000001", "ISIC_0000003", "aaa"):
+        suffix = "jpg" if name == "aaa" else "png"
+        draw(tmp_path / "good.png", 5)
+        (pictures / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
+    draw(pictures / "absent.jpg", 6)
+    mended = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (mended.refused, mended.predicted) == ((), COUNT + 2)
+    assert not (out / "refused.csv").exists()
+
+
+def test_nothing_but_bad_pictures(
+    tmp_path: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    out = tmp_path / "out"
+    outcome = predict(
+        [Source("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
+    )
+    assert (outcome.predicted, len(outcome.refused)) == (0, 1)
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert len(table) == 0
+    assert "p_MEL" in table.columns
+
+
+def test_masks_alone_and_crops_alone(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    sources = find_pictures([pictures]).sources
+    predict(sources, tmp_path / "m", segmenter=segmenter, classifier=classifier, only="masks")
+    predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
+    predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
+    names = {out: {path.name for path in (tmp_path / out).iterdir()} for out in "mcd"}
+    common = {".ids.csv", ".lock", ".parts", "predict.json", "predictions.parquet"}
+    assert names["m"] == {*common, "masks"}
+    assert names["c"] == names["d"] == {*common, "crops"}
+    assert read(tmp_path / "c" / "crops" / "ISIC_0000000.png").shape == (32, 32, 3)
+    assert read(tmp_path / "d" / "crops" / "ISIC_0000000.png").shape == (256, 256, 3)
+    table = pd.read_parquet(tmp_path / "m" / "predictions.parquet")
+    assert table["decision_balanced"].isna().all()
+    assert (table["mask_share"] > 0.1).all()
+    with pytest.raises(ConfigError, match="segmentation bundle"):
+        predict(sources, tmp_path / "e", classifier=classifier, only="crops")
+    with pytest.raises(ConfigError, match="segmentation bundle"):
+        predict(sources, tmp_path / "e", only="masks")
+
+
+def test_row_groups_are_joined(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("naevus.runs.predictions._ROW_GROUP", 5)
+    predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
+    groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
+    assert groups == 2
+
+
+def test_a_full_disk_is_told_in_one_line_and_no_picture_is_blamed(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(NaevusError, match="No space left on device"):
+        predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
+
+
+def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> None:
+    draw(pictures / "deep" / "er" / "X.PNG", 1)
+    passed = (
+        "a_segmentation.png",
+        "B_Mask.TIF",
+        ".hidden.png",
+        ".cache/b.png",
+        "notes.txt",
+        "README",
+    )
+    for name in passed:
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_bytes(b"")
+    draw(pictures / "out" / "masks" / "c.png", 1)
+    extra = tmp_path / "extra.dat"
+    extra.write_bytes(b"")
+    again = pictures / "ISIC_0000003.png"
+    found = find_pictures([pictures, extra, again], without=pictures / "out")
+    assert [source.image_id for source in found.sources] == [
+        *(f"ISIC_{number:07d}" for number in range(COUNT)),
+        "X",
+        "extra",
+    ]
+    assert found.left_out == {".txt": 1, "hidden": 2, "masks": 2, "without suffix": 1}
+    assert (found.refused, found.renamed) == ([], [])
+
+
+def test_wrong_inputs_are_told(tmp_path: Path, pictures: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "report.pdf").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no pictures there \(1 .pdf\)"):
+        find_pictures([tmp_path / "empty"])
+    for absent in ("absent", "x" * 5000, "a/" * 3000):
+        with pytest.raises(DataError, match="does not exist"):
+            find_pictures([tmp_path / absent])
+    with pytest.raises(DataError, match="parts of a path"):
+        unique([Source("../x", pictures / "x.png")])
+    with pytest.raises(DataError, match=r"a occurs twice: .*1.png and .*2.png"):
+        unique([Source("a", pictures / "1.png"), Source("a", pictures / "2.png")])
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/1.jpg", "2.png", "c/3.png", "3.png"):
+        draw(tmp_path / "photos" / name, 1)
+    (tmp_path / "photos" / "again.png").symlink_to("2.png")
+    (tmp_path / "photos" / "d").mkdir()
+    (tmp_path / "photos" / "d" / "2.png").symlink_to("../2.png")
+    found = find_pictures([tmp_path / "photos"])
+    names = {
+        source.image_id: source.path.relative_to(tmp_path / "photos").as_posix()
+        for source in found.sources
+    }
+    assert names == {
+        "a__1": "a/1.png", "b__1.png": "b/1.png", "b__1.jpg": "b/1.jpg", "2": "2.png",
+        "c__3": "c/3.png", "3": "3.png", "again": "again.png",
+    }  # fmt: skip
+    assert found.renamed == ["a__1", "b__1.jpg", "b__1.png", "c__3"]
+    several = find_pictures([tmp_path / "photos" / name for name in ("a", "b/1.png", "2.png")])
+    assert [source.image_id for source in several.sources] == ["2", "a__1", "b__1"]
+
+
+def test_links_to_folders_are_followed_without_end(tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "a" / "1.png", 1)
+    draw(tmp_path / "elsewhere" / "2.png", 1)
+    (tmp_path / "photos" / "a" / "up").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "0").symlink_to(tmp_path / "photos" / "a")
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos" / "a")
+    (tmp_path / "photos" / "self").symlink_to("self")
+    (tmp_path / "photos" / "broken.png").symlink_to("nothing.png")
+    found = find_pictures([tmp_path / "photos"]).sources
+    assert [source.path.relative_to(tmp_path).as_posix() for source in found] == [
+        "photos/a/1.png", "photos/link/2.png", "photos/broken.png",
+    ]  # fmt: skip
+
+
+def test_a_file_added_later_renames_nothing(
+    tmp_path: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+
+    def run() -> dict[str, str]:
+        found = find_pictures([photos], without=out, kept=kept_ids(out))
+        predict(found.sources, out, segmenter=segmenter, classifier=classifier)
+        table = pd.read_parquet(out / "predictions.parquet")
+        ids = table["image_id"].tolist()
+        assert sorted(path.stem for path in (out / "crops").iterdir()) == ids
+        assert pd.read_csv(out / "submission.csv", dtype={"image": str})["image"].tolist() == ids
+        paths = [path.removeprefix(f"{photos}/") for path in table["path"]]
+        return dict(zip(paths, ids, strict=True))
+
+    draw(photos / "b" / "1.png", 1)
+    draw(photos / "2.png", 2)
+    assert run() == {"b/1.png": "1", "2.png": "2"}
+    draw(photos / "a" / "1.png", 3)
+    draw(photos / "a" / "b" / "2.png", 4)
+    assert run() == {"b/1.png": "1", "2.png": "2", "a/1.png": "a__1", "a/b/2.png": "a__b__2"}
+    draw(photos / "a__1.png", 5)
+    assert run() == {
+        "b/1.png": "1", "2.png": "2", "a/1.png": "a__1", "a/b/2.png": "a__b__2",
+        "a__1.png": "a__1.png",
+    }  # fmt: skip
+
+
+def test_a_job_that_named_a_file_otherwise_meanwhile_is_told(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter
+) -> None:
+    (first, *rest) = find_pictures([pictures]).sources
+    predict([first, *rest], tmp_path / "out", segmenter=segmenter)
+    with pytest.raises(NaevusError, match=r"has called .*ISIC_0000000.*start this one again"):
+        predict([first._replace(image_id="a"), first, *rest], tmp_path / "out", segmenter=segmenter)
+
+
+def test_names_that_cannot_be_ids_are_listed(
+    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    bad = {
+        b"two\nlines.png": "has a line break",
+        b"caf\xe9.png": "is not UTF-8; rename",
+        b"x" * 240 + b".png": "has 240 bytes",
+        b"back\\slash.png": "has parts of a path",
+    }
+    for name in bad:
+        Path(os.fsdecode(os.fsencode(pictures) + b"/" + name)).write_bytes(b"")
+    latin = Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9"))
+    latin.mkdir()
+    (latin / "1.png").write_bytes(b"")
+    for odd in ('comma, "quoted"', "=1+1", "@x", "grün", "two words"):
+        draw(pictures / f"{odd}.png", 1)
+    found = find_pictures([pictures])
+    assert len(found.refused) == len(bad) + 1
+    for name, problem in bad.items():
+        (entry,) = [each for each in found.refused if f"name {problem}" in each.problem]
+        assert str(entry.path).isprintable(), name
+    out = tmp_path / "out"
+    outcome = predict(
+        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.refused
+    )
+    assert (outcome.predicted, len(outcome.refused)) == (COUNT + 5, len(bad) + 1)
+    listed = pd.read_csv(out / "refused.csv")
+    assert listed["problem"].str.contains("rename it").all()
+    assert "caf\\xe9" in listed["image_id"].tolist()
+    submitted = pd.read_csv(out / "submission.csv")["image"].tolist()
+    assert submitted == [source.image_id for source in found.sources]
+    assert not lint_classification(out / "submission.csv", submitted)
+
+
+def test_a_split_of_a_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    draw(folder / "ISIC2018_Task3_Validation_Input" / "ISIC_0000001.jpg", 1)
+    draw(folder / "ISIC2018_Task3_Test_Input" / "ISIC_0000002.jpg", 2)
+    (found,) = pictures_of_split([folder], "validation")
+    assert found.image_id == "ISIC_0000001"
+    draw(folder / "ISIC2018_Task1-2_Test_Input" / "ISIC_0000003.jpg", 3)
+    assert len(pictures_of_split([folder], "test")) == 2
+    (alone,) = pictures_of_split([folder], "test", "task3")
+    assert alone.image_id == "ISIC_0000002"
+    with pytest.raises(DataError, match="no pictures in split 'train'"):
+        pictures_of_split([folder], "train")
+    with pytest.raises(DataError):
+        pictures_of_split([tmp_path / "data" / "ISIC2018_Task3_Test_Input"], "test")

@@ -1,0 +1,363 @@
+"""What a predictor takes for a picture, and from where it may be used."""
+
+from __future__ import annotations
+
+import copy
+import io
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+from PIL import Image
+
+import naevus
+from naevus import errors
+from naevus.errors import ConfigError, DataError, NaevusError, PictureError
+from naevus.images import profiles
+from naevus.images.read import ImageBytes, Limits, read
+from naevus.inference.predictor import Predictor
+from naevus.types import Refused
+from tests.helpers.onnx_graphs import whole_bundle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def drawn(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
+    chance = np.random.default_rng(seed)
+    picture = chance.integers(190, 240, (height, width, 3), dtype=np.uint8)
+    top, left = chance.integers(20, 40, 2)
+    picture[top : top + 50, left : left + 70] = (120, 60, 40)
+    return picture
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given") / "bundle"
+    whole_bundle(folder, temperature=2.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(bundle: Path) -> Predictor:
+    return naevus.load(bundle, threads=2)
+
+
+def said_of(prediction: Any) -> dict[str, Any]:
+    told: dict[str, Any] = prediction.to_dict()
+    return {name: value for name, value in told.items() if name not in {"image_id", "path"}}
+
+
+class Tensor:
+    """What a tensor of another library shows of itself."""
+
+    def __init__(self, values: NDArray[Any], device: int = 1) -> None:
+        self._values, self._device = values, device
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._device, 0
+
+    def __dlpack__(self, **asked: Any) -> Any:
+        return self._values.__dlpack__(**asked)
+
+
+class ArrayTensor(Tensor):
+    """One that NumPy is given by another door."""
+
+    def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
+        return self._values
+
+
+def test_all_that_holds_a_picture_is_answered_alike(tmp_path: Path, loaded: Predictor) -> None:
+    pixels = drawn(1)
+    path = tmp_path / "lesion.png"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    expected = said_of(loaded(path))
+    first = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    forms: dict[str, Any] = {
+        "name": str(path),
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "memoryview": memoryview(content),
+        "named bytes": ImageBytes("upload.png", content),
+        "stream": io.BytesIO(content),
+        "opened image": Image.open(path),
+        "made image": Image.fromarray(pixels),
+        "image with alpha": Image.fromarray(pixels).convert("RGBA"),
+        "array": pixels,
+        "turned round": pixels[:, :, ::-1].copy()[:, :, ::-1],
+        "read-only": np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
+        "channels first": first,
+        "tensor": Tensor(pixels),
+        "pinned tensor": Tensor(pixels, 3),
+        "array tensor": ArrayTensor(first),
+    }
+    assert {name: said_of(loaded(given)) for name, given in forms.items()} == dict.fromkeys(
+        forms, expected
+    )
+    with path.open("rb") as stream:
+        assert loaded(stream).image_id == "lesion"
+        assert not stream.closed
+    with Image.open(path) as image:
+        assert loaded(image).image_id == "lesion"
+    assert loaded(forms["named bytes"]).image_id == "upload"
+    several = loaded([path, content, pixels])
+    assert [each.image_id for each in several] == ["lesion", "picture 1", "picture 2"]
+    assert [each.image_id for each in loaded(iter([pixels]))] == ["picture 0"]
+
+
+def test_torch_tensors_are_taken(loaded: Predictor) -> None:
+    torch = pytest.importorskip("torch")
+    pixels = drawn(2)
+    expected = said_of(loaded(pixels))
+    tensor = torch.from_numpy(pixels)
+    assert said_of(loaded(tensor)) == said_of(loaded(tensor.permute(2, 0, 1))) == expected
+    with pytest.raises(DataError, match=r"float32 \(120, 180, 3\).*0..255.*uint8"):
+        loaded(tensor.permute(2, 0, 1).float().requires_grad_().detach() / 255)
+    with pytest.raises(DataError, match="gives no array"):
+        loaded(tensor.float().requires_grad_())
+    with pytest.raises(DataError, match="is not on the CPU"):
+        loaded(tensor.to("meta"))
+
+
+def test_grey_is_taken_as_three_equal_channels(loaded: Predictor) -> None:
+    grey = drawn(3).mean(axis=2).astype(np.uint8)
+    expected = said_of(loaded(np.repeat(grey[:, :, None], 3, axis=2)))
+    for given in (grey, grey[None], grey[:, :, None], Image.fromarray(grey)):
+        told = said_of(loaded(given))
+        assert told["probabilities"] == expected["probabilities"]
+
+
+def test_an_image_of_pillow_stands_as_its_file_would(tmp_path: Path, loaded: Predictor) -> None:
+    pixels = drawn(4)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
+    Image.fromarray(pixels).save(turned, quality=95, exif=exif)
+    alpha = Image.fromarray(pixels)
+    alpha.putalpha(Image.fromarray((pixels[:, :, 0] > 150).astype(np.uint8) * 255))
+    alpha.save(clear)
+    for path in (turned, clear):
+        with Image.open(path) as image:
+            by_file, by_image = loaded(path), loaded(image)
+        assert (by_image.height, by_image.width) == (by_file.height, by_file.width)
+        assert by_image.box == by_file.box
+        for code, share in by_file.probabilities.items():
+            assert by_image.probabilities[code] == pytest.approx(share, abs=0.01)
+
+
+def test_an_image_of_pillow_is_brought_to_srgb(tmp_path: Path, loaded: Predictor) -> None:
+    pixels = drawn(8)
+    swapped = profiles.SRGB._replace(red=profiles.SRGB.blue, blue=profiles.SRGB.red)
+    profile = profiles.matrix_profile(swapped, None)
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+    image.info["icc_profile"] = profile
+    image.save(tmp_path / "p.png", icc_profile=profile)
+    expected = read(tmp_path / "p.png")
+    assert np.abs(expected.astype(int) - pixels).max() <= 3  # the profile turns them back
+    said = loaded(image)
+    np.testing.assert_array_equal(said.picture, expected)
+    assert said_of(said) == said_of(loaded(tmp_path / "p.png"))
+    image.info["icc_profile"] = b"no profile"
+    assert "broken_profile" in loaded(image).flags
+
+
+def test_images_and_pixels_beyond_the_limits_are_refused(loaded: Predictor) -> None:
+    job = loaded._job
+    small = Predictor(job.plan.segmenter, job.plan.classifier, limits=Limits(pixels=10_000))
+    pixels = drawn(9)
+    for given in (pixels, Image.fromarray(pixels), cv2.imencode(".png", pixels)[1].tobytes()):
+        with pytest.raises(PictureError, match=r"180 x 120 pixels, more than the limit"):
+            small(given)
+
+
+def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
+    tmp_path: Path, loaded: Predictor
+) -> None:
+    path = tmp_path / "photo.jpg"
+    pixels = cv2.resize(drawn(10), (1440, 960), interpolation=cv2.INTER_CUBIC)
+    path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)))
+    expected = loaded(path)
+    with Image.open(path) as image:
+        assert said_of(loaded(image)) == said_of(loaded(image)) == said_of(expected)
+        assert image.size == (1440, 960)
+        by_pixels = loaded(image.convert("RGB"))
+    with Image.open(path) as image:
+        image.draft("RGB", (360, 240))
+        assert (loaded(image).width, loaded(image).height) == image.size == (360, 240)
+    for code, share in expected.probabilities.items():
+        assert by_pixels.probabilities[code] == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (None, "NoneType is no picture"),
+        (3, "int is no picture"),
+        ({"a.jpg": 1}, "dict is no picture"),
+        ([None], "picture 0 is of type NoneType.*give a path, bytes"),
+        ([["a.jpg"]], "picture 0 is of type list"),
+        (np.zeros((2, 20, 30, 3), np.uint8), r"as a list: list\(batch\)"),
+        (np.zeros((20, 30, 3), np.float32), "bring the values to 0..255"),
+        (np.zeros((20, 30, 3), np.uint16), "uint16 .* is no picture; give uint8.*OpenCV"),
+        (np.zeros((20, 30), np.bool_), "bool .* is no picture; give uint8"),
+        (np.zeros((20, 30, 4), np.uint8), "leave out the transparency"),
+        (np.zeros((0, 30, 3), np.uint8), "is no picture"),
+        (np.zeros(30, np.uint8), "is no picture"),
+        (np.ma.masked_equal(np.zeros((20, 30, 3), np.uint8), 0), "masked array"),
+        (
+            Tensor(np.zeros((20, 30, 3), np.uint8), device=2),
+            r"not on the CPU; give it by \.cpu\(\)",
+        ),
+        (io.StringIO("text"), "gives str, not bytes; open it with 'rb'"),
+        (b"", "picture 0: is empty"),
+        (b"no picture", "picture 0: is not a"),
+    ],
+)
+def test_what_is_no_picture_is_one_clear_error(loaded: Predictor, wrong: Any, problem: str) -> None:
+    with pytest.raises(NaevusError, match=problem) as raised:
+        loaded(wrong)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_picture_that_cannot_be_read_stands_in_its_place(
+    tmp_path: Path, loaded: Predictor
+) -> None:
+    pixels = drawn(5)
+    whole = simplejpeg.encode_jpeg(pixels)
+    cut = tmp_path / "cut.png"
+    Image.fromarray(pixels).save(cut)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    closed = io.BytesIO(whole)
+    closed.close()
+    opened = Image.open(cut)
+    given = [whole, whole[:300], closed, opened, pixels]
+    said = list(loaded.stream(given, errors="yield"))
+    bad = [number for number, each in enumerate(said) if isinstance(each, Refused)]
+    assert bad == [1, 2, 3]
+    assert [each.image_id for each in said] == [
+        "picture 0",
+        "picture 1",
+        "picture 2",
+        "cut",
+        "picture 4",
+    ]
+    with pytest.raises(PictureError, match="picture 1: "):
+        loaded(given)
+    opened.close()
+
+
+def test_a_folder_gives_a_list(tmp_path: Path, loaded: Predictor) -> None:
+    for name in ("a/1.png", "b/1.png", "2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(drawn(len(name))).save(tmp_path / name)
+    expected = ["2", "a__1", "b__1"]
+    for folder in (tmp_path, str(tmp_path)):
+        said: Any = loaded(folder)
+        assert [each.image_id for each in said] == expected
+    (tmp_path / "new\nline.png").write_bytes((tmp_path / "2.png").read_bytes())
+    first, *rest = loaded.stream(tmp_path, errors="yield")
+    assert isinstance(first, Refused)
+    assert [each.image_id for each in rest] == expected
+
+
+def test_a_column_of_a_table_is_several_pictures(tmp_path: Path, loaded: Predictor) -> None:
+    for number in range(2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), drawn(number))
+    paths = [str(tmp_path / f"{number}.png") for number in range(2)]
+    expected = [said_of(each) for each in loaded(paths)]
+    columns: list[Any] = [pd.Series(paths, dtype="string"), np.array(paths), pd.Index(paths)]
+    for column in columns:
+        assert [said_of(each) for each in loaded(column)] == expected
+
+
+def test_a_picture_from_memory_is_drawn(tmp_path: Path, loaded: Predictor) -> None:
+    pytest.importorskip("matplotlib")
+    content = simplejpeg.encode_jpeg(drawn(6))
+    loaded(content).plot().savefig(tmp_path / "p.png")
+    assert read(tmp_path / "p.png").shape[1] > 300
+
+
+def test_threads_share_a_predictor(loaded: Predictor) -> None:
+    pictures = [drawn(seed) for seed in range(20)]
+    alone = [said_of(loaded(picture)) for picture in pictures]
+
+    def ask(number: int) -> bool:
+        return said_of(loaded(pictures[number % 20])) == alone[number % 20]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(200)))
+
+
+FORKED = """
+import os, sys
+import numpy as np
+import naevus
+
+pixels = np.full((120, 180, 3), 200, np.uint8)
+pixels[30:90, 50:110] = (90, 50, 40)
+predictor = naevus.load(sys.argv[1], threads=2, engine=sys.argv[2])
+alone = predictor(pixels).to_dict()
+child = os.fork()
+if child == 0:
+    try:
+        predictor(pixels)
+    except naevus.NaevusError as error:
+        print(error, flush=True)
+    again = naevus.load(sys.argv[1], threads=2, engine=sys.argv[2])
+    print(again(pixels).to_dict() == alone, flush=True)
+    sys.exit(0)  # an ordinary end, which takes everything apart
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_fork_is_told_at_once_and_may_load_anew(bundle: Path, engine: str) -> None:
+    if engine == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(bundle), engine],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    told, works = done.stdout.splitlines()
+    assert "before this process was forked" in told
+    assert "spawn" in told
+    assert works == "True"
+
+
+def _ask(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    return said_of(predictor(pixels))
+
+
+def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> None:
+    pixels = drawn(7)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
+    job = loaded._job
+    made = Predictor(job.plan.segmenter, job.plan.classifier)
+    with pytest.raises(ConfigError, match=r"only a predictor that naevus\.load made"):
+        copy.copy(made)  # asks for what a process would be sent
+
+
+def test_every_error_travels_between_processes() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type)]
+    found = [each for each in kinds if issubclass(each, NaevusError)]
+    assert PictureError in found
+    for kind in found:
+        made: Any = kind
+        told = ("is cut off", "fetch it")
+        error = made(Path("a.jpg"), *told) if kind is PictureError else made(*told)
+        again = copy.copy(error)  # as a process is sent it
+        assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))

@@ -1,0 +1,363 @@
+"""naevus.load: from Python, the answers that the command gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+
+import naevus
+from naevus.bundles import bundle as bundles
+from naevus.bundles.bundle import pack
+from naevus.datasets.sources import find_pictures
+from naevus.errors import BundleError, ConfigError, DataError, NaevusError, PictureError
+from naevus.images.geometry import Box
+from naevus.images.read import read, write_png
+from naevus.inference import batch, predictor
+from naevus.inference.prediction import NOTICE, Prediction
+from naevus.inference.predictor import open_networks
+from naevus.types import FLAGS, Refused
+from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
+from tests.unit.inference.test_classifier import CONFORMAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from naevus.inference.predictor import Predictor
+
+CODES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
+
+
+def drawn(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
+    """Light noise with a dark rectangle that is nowhere near the border."""
+    chance = np.random.default_rng(seed)
+    picture = chance.integers(190, 240, (height, width, 3), dtype=np.uint8)
+    top, left = chance.integers(20, 40, 2)
+    picture[top : top + 50, left : left + 70] = chance.integers(20, 100, (50, 70, 3))
+    return picture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one bundle, and five pictures."""
+    made = tmp_path_factory.mktemp("load")
+    whole_bundle(made / "bundle", conformal=CONFORMAL, temperature=2.0)
+    for number in range(5):
+        write_png(made / "pictures" / f"p{number}.png", drawn(number))
+    return made
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Predictor:
+    return naevus.load(folder / "bundle", threads=2)
+
+
+@pytest.fixture
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "pictures").iterdir())
+
+
+def test_python_and_the_command_say_the_same(
+    tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    networks = open_networks(bundles.find_bundles([folder / "bundle"]), threads=2)
+    batch.predict(
+        find_pictures([folder / "pictures"]).sources, tmp_path / "out", **networks._asdict()
+    )
+    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    said = loaded(files)
+    assert [each.image_id for each in said] == table["image_id"].tolist()
+    for row, each in zip(table.to_dict("records"), said, strict=True):
+        assert [row[f"p_{code}"] for code in CODES] == list(each.probabilities.values())
+        assert [row[f"b_{code}"] for code in CODES] == list(each.balanced_probabilities.values())
+        assert row["decision_probable"] == each.diagnosis
+        assert row["decision_balanced"] == each.balanced_diagnosis
+        assert tuple(row["prediction_set"]) == each.prediction_set
+        assert list(row["flags"]) == list(each.flags)
+        assert (row["doubt"], row["mask_share"]) == (each.doubt, each.mask_share)
+        assert each.mask is not None
+        mask = read(tmp_path / "out" / "masks" / f"{each.image_id}_segmentation.png")
+        np.testing.assert_array_equal(mask[:, :, 0] > 0, each.mask)
+
+
+def test_a_prediction_has_all_that_is_said_of_a_picture(
+    loaded: Predictor, files: list[Path]
+) -> None:
+    said = loaded(files[0])
+    assert isinstance(said, Prediction)
+    assert (said.image_id, said.picture) == ("p0", files[0])
+    assert said.mask is not None
+    assert said.mask.shape == (said.height, said.width) == (120, 180)
+    assert said.mask is said.mask  # unpacked once
+    assert said.mask_share == said.mask.mean()
+    assert said.heatmap is not None
+    assert said.heatmap.shape == (120, 180)
+    assert said.heatmap.max() == 1
+    assert said.embedding is not None
+    assert said.embedding.shape == (8,)
+    assert said.prediction_set is not None
+    reached = zip(CODES, said.probabilities.values(), CONFORMAL["thresholds"], strict=True)  # type: ignore[call-overload]
+    assert said.prediction_set == tuple(code for code, share, least in reached if share >= least)
+    assert said.level == 0.9
+    assert said.spread is None
+
+
+def test_the_heat_lies_where_the_classifier_looked(loaded: Predictor, files: list[Path]) -> None:
+    said = loaded(files[1])
+    assert said.activations is not None
+    ((maps, box, frame, offset),) = said.activations
+    assert said.crop_mode == "crop"
+    assert frame == (120, 180)
+    assert offset == (0.0, 0.0)
+    assert said.box is not None
+    assert box.left <= said.box.left
+    assert box.right >= said.box.right
+    heat = said.heat_of("MEL")
+    assert heat is not None
+    inside = np.zeros((120, 180), bool)
+    inside[box.top : box.bottom, box.left : box.right] = True
+    assert (heat[~inside] == 0).all()
+    hottest = np.unravel_index(maps[0].argmax(), maps[0].shape)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert abs((row - box.top) / box.height * 8 - hottest[0] - 0.5) < 1
+    assert abs((column - box.left) / box.width * 8 - hottest[1] - 0.5) < 1
+    with pytest.raises(ConfigError, match="there is no class 'XYZ'"):
+        said.heat_of("XYZ")
+
+
+def test_a_scaled_decoding_does_not_move_the_heat(tmp_path: Path, loaded: Predictor) -> None:
+    large = np.repeat(np.repeat(drawn(3), 8, axis=0), 8, axis=1)
+    (tmp_path / "large.jpg").write_bytes(simplejpeg.encode_jpeg(large, quality=95))
+    said = loaded(tmp_path / "large.jpg")
+    assert said.activations is not None
+    assert said.activations[0].frame != (960, 1440)  # it was not decoded whole
+    assert said.heatmap is not None
+    assert said.heatmap.shape == (960, 1440)
+    small = loaded(drawn(3))
+    assert said.box is not None
+    assert small.box is not None
+    np.testing.assert_allclose(np.array(said.box) / 8, small.box, atol=2)
+    heat = said.heat_of(small.diagnosis or "", 120, 180)
+    assert heat is not None
+    assert np.corrcoef(heat.ravel(), small.heatmap.ravel())[0, 1] > 0.8  # type: ignore[union-attr]
+
+
+def test_pixels_do_as_well_as_files(loaded: Predictor, files: list[Path]) -> None:
+    pixels = read(files[2])
+    from_pixels, from_file, from_name = loaded([pixels, files[2], str(files[2])])
+    told = from_file.to_dict()
+    assert from_name.to_dict() == told
+    assert from_pixels.to_dict() == {**told, "image_id": "picture 0", "path": None}
+    np.testing.assert_array_equal(from_pixels.mask, from_file.mask)
+
+
+def test_a_file_that_cannot_be_read_raises_or_stands_in_its_place(
+    tmp_path: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(files[0].read_bytes()[:500])
+    with pytest.raises(PictureError, match=r"broken\.png: is cut off") as raised:
+        loaded(broken)
+    assert str(raised.value).count("broken.png") == 1
+    with pytest.raises(PictureError, match="is not there"):
+        loaded([files[0], tmp_path / "absent.png"])
+    with pytest.raises(PictureError, match="is a folder"):
+        loaded([tmp_path])
+    given = [files[0], broken, files[1]]
+    first, bad, last = loaded.stream(given, errors="yield")
+    assert isinstance(bad, Refused)
+    assert (first.image_id, bad.image_id, last.image_id) == ("p0", "broken", "p1")
+    assert bad.path == str(broken)
+    assert bad.problem.startswith("is cut off, damaged")
+    stream = loaded.stream(given)
+    assert next(stream).image_id == "p0"
+    with pytest.raises(PictureError):
+        list(stream)
+
+
+def test_a_stream_keeps_the_order_and_takes_little_ahead(
+    loaded: Predictor, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "BATCH", 3)
+    taken: list[int] = []
+
+    def endless() -> Iterator[Path]:
+        for number in count():
+            taken.append(number)
+            yield files[number % 5]
+
+    stream = loaded.stream(endless())
+    ids = []
+    for _ in range(40):
+        ids.append(next(stream).image_id)
+        assert len(taken) <= len(ids) + 5 * 3
+    assert ids == [f"p{number % 5}" for number in range(40)]
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_folder_is_streamed_by_id(folder: Path, loaded: Predictor) -> None:
+    ids = [said.image_id for said in loaded.stream(folder / "pictures")]
+    assert ids == [f"p{number}" for number in range(5)]
+    assert [said.image_id for said in loaded.stream(str(folder / "pictures" / "p3.png"))] == ["p3"]
+    with pytest.raises(DataError, match="no pictures there"):
+        list(loaded.stream(folder / "bundle"))
+    assert loaded([]) == []
+
+
+def test_flags_are_told_in_sentences(loaded: Predictor) -> None:
+    dark = np.full((120, 160, 3), 20, np.uint8)
+    said = loaded(dark)
+    assert {"implausible_mask", "dark", "cut_by_border"} <= set(said.flags)
+    assert all(said.flags[code] == FLAGS[code] for code in said.flags)
+    assert said.crop_mode == "full"
+    empty = loaded(np.full((120, 160, 3), 230, np.uint8))
+    assert "empty_mask" in empty.flags
+    assert (empty.box, empty.mask_share) == (None, 0)
+    assert not empty.mask.any()  # type: ignore[union-attr]
+
+
+def test_what_json_can_hold_comes_back(loaded: Predictor, files: list[Path]) -> None:
+    told = loaded(files[0]).to_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert told["path"] == str(files[0])
+    assert set(told["box"]) == set(Box._fields)
+    assert list(told["probabilities"]) == CODES
+
+
+def test_it_prints_as_an_answer(loaded: Predictor, files: list[Path]) -> None:
+    said = loaded(files[0])
+    lines = str(said).splitlines()
+    assert lines[0] == "p0"
+    assert f"({said.diagnosis})" in lines[2]
+    assert lines[-1] == NOTICE
+    bars = [line.split() for line in lines if "%  " in line or line.endswith("%")]
+    shares = {words[0]: float(words[1].rstrip("%")) for words in bars if words[0] in CODES}
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    for code, share in said.probabilities.items():
+        assert shares[code] == pytest.approx(100 * share, abs=0.051)
+    assert any(line.startswith("Cannot be ruled out (90% prediction set):") for line in lines)
+    dark = str(loaded(np.full((120, 160, 3), 20, np.uint8)))
+    assert f"! {FLAGS['dark']}" in dark
+    others = tuple(code for code in CODES if code != said.diagnosis)
+    without = str(replace(said, prediction_set=others))
+    assert f"{said.diagnosis} is missing: in the training pictures' case mix, 90% of" in without
+    assert "is missing" not in str(replace(said, prediction_set=tuple(CODES)))
+
+
+def test_a_bundle_may_be_given_in_any_form(tmp_path: Path, files: list[Path]) -> None:
+    whole = whole_bundle(tmp_path / "whole")
+    packed = pack(whole.folder, whole.spec, tmp_path / "whole.naevus")
+    one = naevus.load(str(whole.folder))(files[0]).to_dict()
+    assert naevus.load(packed)(files[0]).to_dict() == one
+    segmentation_bundle(tmp_path / "s")
+    for fold in range(2):
+        (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
+        classification_bundle(tmp_path / "run" / f"fold-{fold}" / "bundle", seeds=(fold,))
+    said = naevus.load([tmp_path / "s", tmp_path / "run"])(files[0])
+    assert said.mask is not None
+    assert said.members is not None
+    assert said.members.shape == (2, 7)
+    assert said.spread is not None
+    alone = naevus.load(tmp_path / "s")(files[0])
+    assert (alone.diagnosis, alone.crop_mode, alone.probabilities) == (None, None, {})
+    assert alone.mask_share == said.mask_share
+
+
+def test_the_built_in_bundle_is_the_default(
+    tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "BUILTIN", tmp_path / "builtin")
+    with pytest.raises(BundleError, match="no bundle is built into this naevus; name one"):
+        naevus.load()
+    whole_bundle(tmp_path / "builtin")
+    assert naevus.load()(files[0]).diagnosis in CODES
+
+
+def test_a_clinic_s_prevalence_reweighs(
+    tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    clinic = tmp_path / "clinic.toml"
+    clinic.write_text("".join(f"{code} = {int(code == 'DF')}\n" for code in CODES))
+    said = naevus.load(folder / "bundle", prevalence=clinic)(files[0])
+    assert (said.diagnosis, said.doubt) == ("DF", 0)
+    plain = loaded(files[0])
+    assert said.balanced_probabilities == plain.balanced_probabilities
+    assert said.prediction_set == plain.prediction_set
+    with pytest.raises(ConfigError, match="known diagnoses"):
+        naevus.load(segmentation_bundle(tmp_path / "s").folder, prevalence=clinic)
+
+
+def test_a_figure_shows_picture_heat_and_probabilities(
+    tmp_path: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    pytest.importorskip("matplotlib")
+    said = loaded(files[0])
+    figure = said.plot()
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:2] == ["Lesion's outline", f"What speaks for {said.diagnosis}"]
+    assert "90% prediction set" in titles[2]
+    labels = [text.get_text() for text in figure.axes[2].texts]
+    assert [label.endswith("●") for label in labels] == [
+        code in (said.prediction_set or ()) for code in CODES
+    ]
+    figure.savefig(tmp_path / "figure.png")
+    assert read(tmp_path / "figure.png").std() > 10
+    plain = naevus.load(segmentation_bundle(tmp_path / "s").folder)(drawn(1)).plot()
+    assert len(plain.axes) == 1
+
+
+NO_MATPLOTLIB = """
+import sys
+sys.modules["matplotlib"] = None
+import naevus
+said = naevus.load(sys.argv[1])(sys.argv[2])
+try:
+    said.plot()
+except naevus.NaevusError as error:
+    print(error)
+"""
+
+
+def test_without_matplotlib_a_figure_names_the_extra(folder: Path, files: list[Path]) -> None:
+    words = (sys.executable, "-c", NO_MATPLOTLIB, str(folder / "bundle"), str(files[0]))
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert "pip install 'naevus[report]'" in done.stdout
+
+
+LIGHT = """
+import sys
+import naevus
+heavy = {"numpy", "cv2", "openvino", "pandas", "pyarrow", "pydantic"}
+assert not heavy & set(sys.modules)
+assert "load" in dir(naevus)
+said = naevus.load(sys.argv[1])(sys.argv[2])
+assert said.diagnosis
+needless = {"pandas", "pyarrow", "matplotlib", "rich", "typer", "jinja2", "torch", "sklearn"}
+assert not needless & set(sys.modules), needless & set(sys.modules)
+"""
+
+
+def test_importing_is_instant_and_loading_brings_no_more_than_it_needs(
+    folder: Path, files: list[Path]
+) -> None:
+    words = (sys.executable, "-c", LIGHT, str(folder / "bundle"), str(files[0]))
+    subprocess.run(words, check=True)
+
+
+def test_other_names_are_no_part_of_the_package() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'predict'"):
+        naevus.predict  # noqa: B018
+    assert issubclass(naevus.NaevusError, Exception)
+    assert naevus.NaevusError is NaevusError

@@ -1,0 +1,168 @@
+"""Figures of known arrays: what is drawn is what was given."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+
+from naevus.evaluation.calibration import reliability_curve
+from naevus.reports import figures
+from naevus.reports.figures import (
+    benefit_figure,
+    confusion_figure,
+    jaccard_figure,
+    learning_figure,
+    line_of,
+    precision_recall_figure,
+    reliability_figure,
+    risk_coverage_figure,
+    roc_figure,
+    thinned,
+)
+from tests.helpers.html_page import contrast
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def lines(figure: Figure) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the labelled lines' points."""
+    found = figure.axes[0].get_lines()
+    return {str(line.get_label()): np.array(line.get_xydata()) for line in found}
+
+
+def test_a_confusion_matrix_tells_counts_and_shares() -> None:
+    figure = confusion_figure(np.array([[9, 1], [0, 400]]), ["A", "B"])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["9\n90 %", "1\n10 %", "0", "400\n100 %"]
+    depths = [patch.get_alpha() for patch in figure.axes[0].patches]
+    assert depths[0] == pytest.approx(0.07 + 0.93 * 0.9)
+    assert depths[2] == pytest.approx(0.07)
+    colours = [text.get_color() for text in figure.axes[0].texts]
+    assert colours == ["#ffffff", "#000000", "#000000", "#ffffff"]
+    assert figure.axes[0].get_ylim() == (2, 0)  # the first class stands on top
+
+
+def test_numbers_of_a_confusion_matrix_are_read_on_white_and_on_black() -> None:
+    """WCAG AA: black or white on a blue of any depth; a dark page turns black to white."""
+    counts = np.zeros((51, 51), int)
+    counts[:, 0] = np.arange(51) * 2
+    counts[:, 1] = 100 - counts[:, 0]
+    pair = confusion_figure(counts, [str(n) for n in range(51)]).axes[0]
+    for patch, text in zip(pair.patches, pair.texts, strict=True):
+        depth, blue = patch.get_alpha(), np.array(to_rgb(patch.get_facecolor()))
+        assert depth is not None
+        assert contrast(to_hex(text.get_color()), hexed(depth * blue + (1 - depth))) >= 4.5
+        dark = depth * blue + (1 - depth) * np.array(to_rgb("#15171c"))
+        assert contrast("#ffffff", hexed(dark)) >= 4.5
+
+
+def hexed(rgb: np.ndarray[Any, Any]) -> str:
+    red, green, blue = rgb.tolist()
+    return str(to_hex((red, green, blue)))
+
+
+def test_a_roc_curve_goes_through_its_points() -> None:
+    truth = np.array([True, False, True, False])
+    figure = roc_figure({"MEL": (truth, np.array([0.9, 0.8, 0.7, 0.1]))}, {"MEL": 0.75})
+    drawn = lines(figure)["MEL 0.750"]
+    expected = np.array([[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]])
+    np.testing.assert_allclose(drawn, expected)
+
+
+def test_precision_falls_with_what_is_wrongly_found() -> None:
+    truth = np.array([True, False, True, False])
+    figure = precision_recall_figure({"MEL": (truth, np.array([0.9, 0.8, 0.7, 0.1]))}, {"MEL": 0.5})
+    drawn = lines(figure)["MEL 0.500"]
+    np.testing.assert_allclose(drawn, [[0.5, 1], [0.5, 0.5], [1, 2 / 3], [1, 0.5]])
+
+
+def test_reliability_shows_stated_against_found_with_its_interval() -> None:
+    stated = np.repeat([0.2, 0.8], 50)
+    right = np.concatenate([np.arange(50) < 10, np.arange(50) < 45])
+    curve = reliability_curve(stated, right, [f"g{n}" for n in range(100)], bins=2)
+    figure = reliability_figure({"as given": curve})
+    (container,) = figure.axes[0].containers
+    drawn = np.array(container[0].get_xydata())
+    np.testing.assert_allclose(drawn, [[0.2, 0.2], [0.8, 0.9]])
+    (bars,) = container[2]
+    low, high = bars.get_segments()[1][:, 1]
+    assert low < 0.9 < high
+
+
+def test_risk_is_drawn_over_coverage() -> None:
+    curve = pd.DataFrame({"coverage": [0.25, 0.5, 0.75, 1.0], "risk": [0.0, 0.0, 1 / 3, 0.5]})
+    drawn = [
+        np.array(line.get_xydata()) for line in risk_coverage_figure(curve).axes[0].get_lines()
+    ]
+    np.testing.assert_allclose(drawn[1], curve.to_numpy())
+    assert (drawn[0][:, 1] == 0.5).all()
+
+
+def test_the_histogram_counts_every_mask_on_its_side() -> None:
+    values = [0.1, 0.6, 0.64, 0.65, 0.9, 0.99]
+    bars: list[Any] = list(jaccard_figure(values).axes[0].patches)
+    below = sum(bar.get_height() for bar in bars if bar.get_facecolor() == bars[0].get_facecolor())
+    assert below == 3
+    assert sum(bar.get_height() for bar in bars) == len(values)
+
+
+def test_learning_is_a_line_a_fold_counted_from_one() -> None:
+    history = pd.DataFrame(
+        {"fold": [0, 0, 3, 3], "epoch": [0, 1, 0, 1], "loss": [2.0, 1.0, 3.0, None]}
+    )
+    drawn = lines(learning_figure(history, "loss", "training loss"))
+    np.testing.assert_allclose(drawn["fold 0"], [[1, 2], [2, 1]])
+    np.testing.assert_allclose(drawn["fold 3"], [[1, 3]])
+
+
+def test_net_benefit_is_drawn_with_acting_on_all() -> None:
+    curve = pd.DataFrame(
+        {
+            "threshold": [0.1, 0.2], "net_benefit": [0.3, 0.2], "low": [0.25, 0.15],
+            "high": [0.35, 0.25], "act_on_all": [0.3, 0.1],
+        }
+    )  # fmt: skip
+    figure = benefit_figure({"melanoma": curve})
+    np.testing.assert_allclose(lines(figure)["melanoma"], [[0.1, 0.3], [0.2, 0.2]])
+    all_of_them = np.array(figure.axes[0].get_lines()[-1].get_xydata())
+    np.testing.assert_allclose(all_of_them[:, 1], [0.3, 0.1])
+
+
+def test_no_two_of_fifteen_lines_are_alike() -> None:
+    assert len({tuple(line_of(number).values()) for number in range(15)}) == 15
+
+
+def test_thinning_keeps_both_ends() -> None:
+    for count in (1, 5, 399, 400, 401, 10_000):
+        rows = thinned(count)
+        assert rows[0] == 0
+        assert rows[-1] == count - 1
+        assert len(rows) <= 802
+        assert list(rows) == sorted(set(rows))
+
+
+def test_the_same_values_give_the_same_figure() -> None:
+    drawn = figures.svg(jaccard_figure([0.2, 0.9]))
+    assert drawn == figures.svg(jaccard_figure([0.2, 0.9]))
+    assert figures.pdf(jaccard_figure([0.2])) == figures.pdf(jaccard_figure([0.2]))
+
+
+def test_inlined_figures_share_no_ids_and_take_the_ink_of_the_page() -> None:
+    curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.0, 0.1]})
+    drawn = figures.svg(risk_coverage_figure(curve))
+    first, second = figures.inlined(drawn, "one"), figures.inlined(drawn, "other")
+    ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert figures.INK in drawn
+    assert figures.INK not in first
+    assert "currentColor" in first
+    assert "<style" not in first
+    assert "share of wrong answers" in first  # texts are texts
+    assert "Verdana" in first  # as wide, where the first choice is not installed

@@ -1,0 +1,428 @@
+"""The report: its parts, its galleries, the files beside it, and the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.evaluate import report
+from naevus.datasets.layouts import load
+from naevus.datasets.sources import mask_file
+from naevus.datasets.synthetic import write_isic2018
+from naevus.errors import BundleError, DataError, RunError
+from naevus.evaluation.mask_metrics import MaskScore
+from naevus.evaluation.priors import rebalance
+from naevus.evaluation.segmentation import OutlineScores
+from naevus.evaluation.tables import Diagnosed
+from naevus.images.maskfile import read_mask
+from naevus.images.quality import typology_angle
+from naevus.images.read import read, write_png
+from naevus.io.files import write_json
+from naevus.reports import figures
+from naevus.reports.background import appearances, tone_of
+from naevus.reports.gallery import disagreement, in_turn, of_masks, one_a_group
+from naevus.reports.html import write_report
+from naevus.reports.predicted import of_predictions
+from naevus.reports.report import make_report
+from naevus.reports.results import Results
+from naevus.reports.segmentation import failure_section
+from naevus.reports.trained import of_run
+from naevus.taxonomy import BINARY, ISIC2018
+from tests.helpers.html_page import Outline
+from tests.helpers.onnx_graphs import classification_bundle
+from tests.unit.evaluation.test_mask_metrics import table_of_masks
+
+if TYPE_CHECKING:
+    from naevus.bundles.bundle import Bundle
+    from naevus.datasets.dataset import Dataset
+
+app = typer.Typer()
+app.command()(report)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    write_isic2018(folder, pictures=60, size=48)
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return classification_bundle(tmp_path_factory.mktemp("bundle") / "b", explained=True)
+
+
+@pytest.fixture(scope="module")
+def predictions(data: Dataset, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers of two made-up networks, and masks that are shifted by a pixel."""
+    folder = tmp_path_factory.mktemp("predicted")
+    random = np.random.default_rng(0)
+    known = data.with_diagnosis().table.drop_duplicates("image_id")
+    truth = np.array([ISIC2018.index(code) for code in known["diagnosis"]])
+    members = random.dirichlet(np.ones(7), (2, len(known))) + 0.3 * np.eye(7)[truth]
+    members /= members.sum(axis=2, keepdims=True)
+    natural = members.mean(axis=0)
+    table = pd.DataFrame({"image_id": known["image_id"].to_numpy(str)})
+    for place, code in enumerate(ISIC2018.codes):
+        table[f"p_{code}"] = natural[:, place]
+        table[f"b_{code}"] = rebalance(natural, [1 / 7] * 7)[:, place]
+    by_picture: list[Any] = [list(map(list, each)) for each in members.transpose(1, 0, 2)]
+    table["members"] = by_picture
+    masked = data.with_masks().table.drop_duplicates("image_id")
+    only_masks = masked[~masked["image_id"].isin(table["image_id"])][["image_id"]]
+    pd.concat([table, only_masks]).to_parquet(folder / "predictions.parquet")
+    made_with = {"views": "flips", "engine": "openvino", "bundles": [bundle.sha256]}
+    write_json(folder / "predict.json", {"classifier": made_with, "masks": True})
+    (folder / "refused.csv").write_text("image_id,path,problem\nbroken,broken.jpg,is empty\n")
+    for row in data.with_masks().rows():
+        assert row.mask_path is not None
+        shifted = np.roll(read_mask(row.mask_path), 1, axis=0)
+        write_png(folder / "masks" / f"{row.image_id}_segmentation.png", shifted)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(
+    data: Dataset, predictions: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    document = make_report(of_predictions(predictions, data, [bundle]))
+    return write_report(document, tmp_path_factory.mktemp("report"), figures=True).parent
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    outline = Outline(page)
+    assert outline.open == []
+    assert outline.headings[0] == ("h1", "Report of " + outline.title.removeprefix("Report of "))
+    levels = [int(level[1]) for level, _ in outline.headings]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert outline.first_text_of_main.startswith("Of ")
+    assert len(outline.ids) == len(set(outline.ids))
+    ids = set(outline.ids)
+    for address in outline.addresses:
+        assert address.startswith("data:image/jpeg;base64,") or address[1:] in ids, address
+    assert all(name in ids for name in re.findall(r"url\(#([^)]+)\)", page))
+    without_names = re.sub(r'xmlns(:\w+)?="[^"]+"', "", page)
+    assert "http" not in without_names.replace('http-equiv="', "")
+    assert len(page) < 10_000_000
+    assert figures.INK not in page.split("</style>", 1)[1]
+    assert "<title>Report of" in page
+
+
+def test_galleries_show_each_kind(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    values = json.loads((written / "report.json").read_text())
+    galleries = values["sections"]["pictures"]["pictures"]
+    assert set(galleries) == {
+        "best", "worst", "doubtful", "disagreed", "best-masks", "usual-masks", "worst-masks",
+    }  # fmt: skip
+    with_heat = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
+    assert Outline(page).images == sum(map(len, galleries.values())) + with_heat
+    assert not set(galleries["best"]) & set(galleries["worst"])
+    assert "Heat maps:" in page
+
+
+def test_heat_maps_need_the_bundles_of_the_predictions(
+    data: Dataset, predictions: Path, tmp_path: Path
+) -> None:
+    other = classification_bundle(tmp_path / "other", explained=True, seeds=(5,))
+    with pytest.raises(BundleError, match="other classification bundles"):
+        of_predictions(predictions, data, [other])
+    without = make_report(of_predictions(predictions, data))
+    unseen = make_report(of_predictions(predictions, data), pictures=False)
+    assert {section.name for section in without.sections} == {
+        "pictures", *(section.name for section in unseen.sections),
+    }  # fmt: skip
+    assert not any(
+        picture.heat
+        for section in without.sections
+        for gallery in section.galleries
+        for picture in gallery.pictures
+    )
+
+
+def test_heat_maps_are_of_what_was_predicted(
+    data: Dataset, predictions: Path, bundle: Bundle
+) -> None:
+    sides = {one.code: "MALIGNANT" if one.malignant else "BENIGN" for one in ISIC2018.diagnoses}
+    table = data.table.assign(diagnosis=data.table["diagnosis"].map(sides).astype("string"))
+    coarse = replace(data, table=table, taxonomy=BINARY)
+    assert any("folded into benign" in note for note in of_predictions(predictions, coarse).notes)
+    with pytest.raises(DataError, match=r"heat maps are of MEL, .* scored as BENIGN, MALIGNANT"):
+        of_predictions(predictions, coarse, [bundle])
+
+
+def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
+    values = json.loads((written / "report.json").read_text())
+    names = [name for section in values["sections"].values() for name in section["tables"]]
+    assert len(names) == len(set(names))
+    assert {path.stem for path in (written / "tables").iterdir()} == set(names)
+    for name in names:
+        table = pd.read_csv(written / "tables" / f"{name}.csv")
+        stored = pd.read_parquet(written / "tables" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(table, pd.read_csv(StringIO(stored.to_csv(index=False))))
+        rows = json.loads((written / "tables" / f"{name}.json").read_text())
+        assert len(rows) == len(table)
+        assert all(list(row) == list(table.columns) for row in rows)
+    figures = {path.stem for path in (written / "figures").iterdir()}
+    assert figures == {
+        "confusion", "clinic-roc", "net-benefit", "roc", "precision-recall", "reliability",
+        "risk-coverage", "jaccard", "thresholds",
+    }  # fmt: skip
+    for name in figures:
+        ET.parse(written / "figures" / f"{name}.svg")
+        assert (written / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
+    values = json.loads((written / "report.json").read_text())
+    scores = pd.read_csv(written / "tables" / "scores.csv").set_index("score")["value"]
+    masks = pd.read_csv(written / "tables" / "mask-scores.csv").set_index("score")["value"]
+    assert f"{100 * scores['balanced accuracy']:.1f} %" in values["summary"]
+    assert f"{masks['jaccard']:.3f}" in values["summary"]
+    (unanswered,) = values["sections"]["data"]["tables"]["unanswered"]
+    assert unanswered == {"image_id": "broken", "why": "is empty"}
+    (note,) = values["notes"]
+    assert "not known" in note
+    command = values["sections"]["provenance"]["command"].split("\n")
+    assert command[0] == (
+        "naevus predict PICTURES --bundle BUNDLE --views flips --engine openvino --out OUT"
+    )
+    assert command[1] == "naevus report OUT --data data"
+
+
+def test_the_best_are_one_of_each_classin_turn() -> None:
+    classes = np.array([0, 0, 0, 1, 1, 2])
+    right = np.array([True, True, True, True, False, True])
+    order = np.array([2, 0, 1, 4, 3, 5])
+    assert in_turn(order, classes, right).tolist() == [2, 3, 5, 0, 1]
+
+
+def test_disagreement_is_between_networks_or_within_a_lesion() -> None:
+    natural = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
+    table = pd.DataFrame({"group_id": ["a", "a", "b"]})
+    apart, _ = disagreement(table, natural)
+    assert apart == pytest.approx([0.4, 0.4, 0])
+    members: list[Any] = [[[1, 0], [0, 1]], [[0.3, 0.7], [0.3, 0.7]], [[1, 0], [1, 0]]]
+    table["members"] = members
+    apart, _ = disagreement(table, natural)
+    assert apart == pytest.approx([np.log(2), 0, 0])
+
+
+def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -> None:
+    from tests.helpers.finished_runs import finished_run  # late: torch takes seconds
+
+    run = finished_run(tmp_path / "run", "classification", data.root, folds=(0, 1))
+    heldout = pd.concat(
+        pd.read_parquet(run.fold_folder(fold) / "heldout.parquet").assign(f=fold) for fold in (0, 1)
+    )
+    known = data.part("task3").table.set_index("image_id").loc[heldout["image_id"]]
+    heldout = heldout.assign(
+        truth=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy()
+    )
+    for code in ISIC2018.codes:
+        heldout[f"logit_{code}"] = 2.0 * (heldout["truth"] == code)
+    heldout["logit_NV"] += 1.5
+    for fold in (0, 1):
+        rows = heldout[heldout["f"] == fold]
+        rows.iloc[1:].drop(columns="f").to_parquet(run.fold_folder(fold) / "heldout.parquet")
+        history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "inner_score": [0.1, 0.2]})
+        history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
+    inputs = json.loads((run.folder / "inputs.json").read_text())
+    write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
+    error = CliRunner().invoke(app, [str(run.folder)]).exception
+    assert isinstance(error, DataError)
+    assert "2 held-out images have no answer" in str(error)
+    words = [str(run.folder), "--allow-missing"]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "moved is not there" in result.output
+    assert "2 held-out images have no answer" in result.output
+    values = json.loads((run.folder / "report" / "report.json").read_text())
+    sections = values["sections"]
+    assert "pictures" not in sections
+    assert "subgroups" not in sections
+    assert ", held out while training, " in values["summary"]
+    assert values["notes"] == ["2 held-out pictures have no answer and do not count."]
+    assert len(sections["data"]["tables"]["unanswered"]) == 2
+    assert sections["provenance"]["command"].startswith("naevus train classification moved")
+    assert not (run.folder / "report" / "figures").exists()
+    page = (run.folder / "report" / "report.html").read_text()
+    assert 'id="figure-learning-loss"' in page
+    assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
+    assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
+    counts = {row["what"]: row["pictures"] for row in sections["data"]["tables"]["counts"]}
+    judged, due = counts["judged"], counts["held out by finished folds"]
+    assert judged == len(heldout) - 2 == due - 2
+    assert "balanced accuracy" in result.output
+    assert "Against the rest" in result.output
+    recipe = {row["name"]: row["value"] for row in sections["provenance"]["tables"]["recipe"]}
+    assert recipe["network.backbone"] == "test_resnet"
+
+
+def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> None:
+    from tests.helpers.finished_runs import finished_run  # late: torch takes seconds
+
+    run = finished_run(tmp_path / "run", "segmentation", data.root, folds=(0, 1))
+    masked = data.part("task1").with_masks().table.set_index("image_id")
+    heldout = []
+    for fold in (0, 1):
+        ids = sorted(set(run.folds.held_out(fold)) & set(masked.index))
+        scores = np.linspace(0.5, 0.95, len(ids))
+        table = pd.DataFrame({"image_id": ids, "group_id": masked.loc[ids, "group_id"].to_numpy()})
+        for name in MaskScore._fields:
+            table[name] = scores
+        table["thresholded"] = np.where(scores < 0.65, 0, scores)
+        heldout.append(table.assign(fold=fold))
+        for image_id in ids:
+            mask = read_mask(Path(str(masked.loc[image_id, "mask_path"])))
+            write_png(run.folder / "masks" / f"{image_id}_segmentation.png", mask)
+    document = make_report(of_run(run.folder, pd.concat(heldout, ignore_index=True), data))
+    names = [section.name for section in document.sections]
+    assert names == ["masks", "failures", "pictures", "data", "provenance"]
+    both = pd.concat(heldout)
+    assert f"mean Jaccard index of {both['jaccard'].mean():.3f}" in document.summary
+    assert document.keys[0].value == f"{both['jaccard'].mean():.3f}"
+    galleries = {gallery.name: gallery for gallery in document.sections[2].galleries}
+    worst = [picture.words[0] for picture in galleries["worst-masks"].pictures]
+    assert worst[0] == "Jaccard 0.500"
+    assert worst == sorted(worst)
+
+
+def test_failures_are_told_with_what_goes_along() -> None:
+    table = table_of_masks()
+    section = failure_section(table)
+    scores = OutlineScores.from_table(table)
+    tables = {each.name: each.frame for each in section.tables}
+    assert list(tables) == ["mask-failures", "mask-sizes", "mask-distances", "mask-thresholds"]
+    assert tables["mask-failures"]["failures"].tolist() == [
+        one.failures for one in scores.circumstances
+    ]
+    assert tables["mask-sizes"]["pictures"].sum() == len(table)
+    assert f"{100 * scores.failed.value:.1f} %" in section.notes[0]
+    plain = failure_section(table[["group_id", "jaccard", "sensitivity"]])
+    assert [each.name for each in plain.tables] == ["mask-thresholds"]
+
+
+def test_pictures_tell_their_skin_and_what_is_wrong_with_them(
+    data: Dataset, predictions: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    results = of_predictions(predictions, data, [bundle])
+    assert results.records is not None
+    assert results.diagnosed is not None
+    first, second, third = results.diagnosed.table["image_id"].head(3)
+    dim, broken = tmp_path / "dim.png", tmp_path / "broken.png"
+    write_png(dim, np.random.default_rng(0).integers(0, 40, (48, 48, 3), dtype=np.uint8))
+    broken.write_bytes(b"no picture")
+    records = results.records.copy()
+    records.loc[[first, second], "path"] = [str(dim), str(broken)]
+    told: list[tuple[int, int]] = []
+    found = appearances(
+        replace(results, records=records), lambda done, total: told.append((done, total))
+    )
+    assert found is not None
+    assert found.loc[first, "quality"] == "dark"
+    assert second not in found.index
+    mask = read_mask(mask_file(predictions / "masks", third))
+    pixels = read(Path(str(records.loc[third, "path"])))
+    assert found.loc[third, "tone"] == tone_of(typology_angle(pixels, mask))
+    assert told[-1] == (len(results.diagnosed.table), len(results.diagnosed.table))
+    assert appearances(replace(results, records=None)) is None
+
+
+def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:
+    jaccard = np.linspace(0.4, 0.9, 41)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{number:02}" for number in range(41)],
+            "group_id": [f"g{number // 2}" for number in range(41)],
+            "jaccard": jaccard,
+        }
+    )
+    best, usual, worst = of_masks(table.sample(frac=1, random_state=0))
+    assert [chosen.image_id for chosen in best.pictures][:3] == ["i40", "i39", "i37"]
+    assert [chosen.image_id for chosen in worst.pictures][:3] == ["i00", "i02", "i04"]
+    assert usual.pictures[0].image_id == "i20"
+    assert one_a_group(np.array([3, 2, 0, 1]), table).tolist() == [3, 0]
+
+
+def test_ten_thousand_pictures_make_a_page_of_bounded_size(tmp_path: Path) -> None:
+    """What grows with the pictures is thinned: curves, listed pictures, rows of tables."""
+    sizes = {}
+    for count in (1_000, 10_000):
+        results = many(count)
+        document = make_report(results)
+        page = write_report(document, tmp_path / str(count))
+        assert len(document.tables) > 10
+        assert max(len(table.frame) for table in document.tables) <= 2 * 50  # the net benefit
+        scores = next(table.frame for table in document.tables if table.name == "scores")
+        assert (
+            (scores["value_low"] <= scores["value"]) & (scores["value"] <= scores["value_high"])
+        ).all()
+        confusion = next(table.frame for table in document.tables if table.name == "confusion")
+        assert confusion.drop(columns="truth").to_numpy().sum() == count
+        sizes[count] = page.stat().st_size
+    assert sizes[10_000] < 1_000_000
+    assert sizes[10_000] < 1.5 * sizes[1_000]
+
+
+def many(count: int) -> Results:
+    """Return results of drawn probabilities, two pictures a lesion."""
+    chance = np.random.default_rng(0)
+    shares = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
+    truth = chance.choice(7, count // 2, p=shares).repeat(2)
+    logits = chance.normal(0, 1.3, (count, 7)) + 2 * np.eye(7)[truth]
+    natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"i{number}" for number in range(count)],
+            "group_id": [f"g{number // 2}" for number in range(count)],
+            "truth": np.array(ISIC2018.codes, object)[truth],
+            "fold": np.arange(count) // 2 % 5,
+        }
+    )
+    records = pd.DataFrame(index=pd.Index(table["image_id"]))
+    for name in ("path", "mask_path", "site", "confirmation"):
+        records[name] = pd.Series(pd.NA, index=records.index, dtype="string")
+    records["lesion_id"] = table["group_id"].to_numpy()
+    records["sex"] = np.where(np.arange(count) // 2 % 3 == 0, "female", "male")
+    records["age"] = pd.Series(20.0 + np.arange(count) // 2 % 60, index=records.index)
+    return Results(
+        name="many",
+        unseen=True,
+        diagnosed=Diagnosed(table, natural, rebalance(natural, shares), ISIC2018),
+        outlined=None,
+        masks=None,
+        own_masks=False,
+        records=records,
+        history=None,
+        counts=(),
+        unanswered=pd.DataFrame({"image_id": [], "why": []}),
+        facts={},
+        command="",
+        classifier_of=lambda _: None,
+    )
+
+
+def test_what_is_no_result_is_refused(data: Dataset, predictions: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="neither a run nor predictions"):
+        report(tmp_path)
+    with pytest.raises(DataError, match="needs the truth"):
+        report(predictions)
+    table = pd.read_parquet(predictions / "predictions.parquet")
+    table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")
+    write_json(tmp_path / "predict.json", {})
+    with pytest.raises(DataError, match="no truth"):
+        of_predictions(tmp_path, data)

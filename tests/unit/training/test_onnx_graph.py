@@ -1,0 +1,130 @@
+"""ONNX files: the same numbers elsewhere, the same bytes again, and no trace of a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
+from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.onnx_graph import OPSET, export_onnx
+from tests.helpers import ROOT
+
+LITE0 = "tf_efficientnet_lite0"
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[Outputs]:
+    """What ONNX Runtime and OpenVINO make of the file."""
+    engines: list[Engine] = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
+    return [engine.run(pixels) for engine in engines]
+
+
+EXPORTED = [
+    pytest.param("plain-unet", None, ("logit",), 40, id="plain"),
+    pytest.param(
+        None, "test_resnet", ("logits", "embedding", "texture", "cam"), 64, id="classifier"
+    ),
+    pytest.param(None, "test_vit", ("logits", "embedding"), 160, id="without-maps"),
+    pytest.param(
+        None,
+        LITE0,
+        ("logits", "embedding", "texture", "cam"),
+        64,
+        id="lite0",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param("unet", LITE0, ("logit",), 80, id="unet-lite0", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("architecture", "encoder", "names", "size"), EXPORTED)
+def test_the_onnx_file_is_the_network_and_nothing_else(
+    architecture: str | None,
+    encoder: str | None,
+    names: tuple[str, ...],
+    size: int,
+    tmp_path: Path,
+) -> None:
+    weights: Any = "imagenet" if encoder == LITE0 else "none"
+    if architecture is None:
+        network = Preprocessed(build_classifier(encoder or "", weights=weights))
+    else:
+        decoder = {"channels": [4, 8, 8]} if encoder is None else {}
+        network = Preprocessed(build_segmenter(architecture, encoder or "", weights, decoder))
+    path = tmp_path / "network.onnx"
+    export_onnx(network, path, input_size=size)
+
+    assert all(module.training for module in network.modules())
+    network.eval()
+    for pictures in (1, 3):
+        pixels = np.random.default_rng(pictures).integers(
+            0, 256, (pictures, size, size, 3), dtype=np.uint8
+        )
+        with torch.no_grad():
+            expected = network(torch.from_numpy(pixels)).numpy()
+        for found in outputs(path, pixels):
+            assert tuple(found) == names
+            assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
+            np.testing.assert_allclose(found[names[0]], expected, atol=1e-4, rtol=0)
+            if "cam" in names:
+                means = found["cam"].mean((2, 3))
+                np.testing.assert_allclose(means, found["logits"], atol=1e-4, rtol=0)
+            if "embedding" in names:
+                classifier: Any = network.network
+                head = classifier.head[-1]
+                with torch.no_grad():
+                    logits = head(torch.from_numpy(found["embedding"])).numpy()
+                np.testing.assert_allclose(logits, found["logits"], atol=1e-4, rtol=0)
+            if "texture" in names:
+                expected_texture = texture(network, torch.from_numpy(pixels))
+                np.testing.assert_allclose(found["texture"], expected_texture, atol=1e-3, rtol=1e-3)
+
+    model = onnx.load(path)
+    assert [value.name for value in model.graph.input] == ["pixels"]
+    assert tuple(value.name for value in model.graph.output) == names
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [OPSET]
+    content = path.read_bytes()
+    for folder in (ROOT, Path.home(), Path(torch.__file__).parents[1], tmp_path):
+        assert str(folder).encode() not in content
+    for trace in (b".py", b"site-packages", b"Traceback", b"stack_trace", b"torch", b"timm"):
+        assert trace not in content
+
+
+def texture(network: Preprocessed, pixels: torch.Tensor) -> Any:
+    """The mean and deviation of the maps of the backbone's last two stages, by hand."""
+    classifier: Any = network.network
+    with torch.no_grad():
+        _, maps = classifier.backbone.forward_intermediates(network.prepared(pixels), indices=2)
+        return torch.cat(
+            [part for each in maps for part in (each.mean((2, 3)), each.std((2, 3), correction=0))],
+            dim=1,
+        )
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
+    network = Preprocessed(
+        build_segmenter("plain-unet", weights="none", decoder={"channels": [4, 8]})
+    )
+    files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    for file in files:
+        export_onnx(network, file, input_size=32)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_maps_are_left_out_where_they_would_not_be_exact(tmp_path: Path) -> None:
+    for settings in ({"pooling": "max"}, {"hidden": 8}):
+        network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))
+        export_onnx(network, tmp_path / "network.onnx", input_size=96)
+        graph = onnx.load(tmp_path / "network.onnx").graph
+        assert [value.name for value in graph.output] == ["logits", "embedding", "texture"]
