@@ -1,4 +1,4 @@
-"""Fixtures every room's tests share."""
+"""Settings and fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from naevus.datasets.synthetic import write_isic2018
+from tests.helpers import ROOT
 
 # Tests leave nothing in the user's cache of compiled networks; those about it turn it on.
 os.environ["NAEVUS_CACHE"] = "off"
@@ -19,34 +20,44 @@ os.environ.pop("COLUMNS", None)  # commands print as into a pipe, whoever runs t
 settings.register_profile("naevus", deadline=None)
 settings.load_profile("naevus")
 
-_SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared"))
+_SHARED = Path(os.environ.get("NAEVUS_SHARED", ROOT.parent / "shared"))
+_DATA = ROOT / "tests" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with the real pictures; the test is skipped where it is absent."""
+    """The folder with real dermoscopic images; the test is skipped where it is absent."""
     folder = _SHARED / "data"
     if not folder.is_dir():
-        pytest.skip(f"real pictures are not here ({folder.name} beside the checkout is absent)")
+        pytest.skip("real images are not here (shared/data beside the checkout is absent)")
     return folder
 
 
 @pytest.fixture(scope="session")
 def shared_field() -> Path:
-    """Files as people have them; the test is skipped where they are absent."""
+    """Files that cameras and telephones wrote; the test is skipped where they are absent."""
     folder = _SHARED / "field"
     if not folder.is_dir():
-        pytest.skip("files as people have them are not here (shared/field is absent)")
+        pytest.skip("files of real cameras are not here (shared/field is absent)")
     return folder
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The official scorer's answers; the test is skipped where they are absent."""
-    folder = _SHARED / "golden" / "isic-challenge-scoring"
-    if not folder.is_dir():
-        pytest.skip("the golden cases are not here (shared/golden beside the checkout is absent)")
-    return folder
+    """The official ISIC scorer's inputs and results, see ``tests/data/README.md``."""
+    return _DATA / "golden"
+
+
+@pytest.fixture(scope="session")
+def layout_examples() -> Path:
+    """The tables of public data sets, with made-up rows, a folder each."""
+    return _DATA / "layouts"
+
+
+@pytest.fixture(scope="session")
+def synthetic_images() -> Path:
+    """The committed synthetic data set: 40 images of 160 px in the ISIC 2018 layout."""
+    return _DATA / "ISIC2018"
 
 
 @pytest.fixture(scope="session")

@@ -106,10 +106,8 @@ def test_odd_spectral_bytes_of_a_sequential_scan_do_not_count(
 
 
 @pytest.mark.parametrize("name", ["sos_params.jpg", "stray_header_byte.jpg"])
-def test_files_of_the_field(shared_data: Path, name: str) -> None:
-    folder = shared_data.parent / "field" / "jpeg"
-    if not folder.exists():
-        pytest.skip("files as people have them are not here")
+def test_files_of_the_field(shared_field: Path, name: str) -> None:
+    folder = shared_field / "jpeg"
     found = read_with_header(folder / name)
     np.testing.assert_array_equal(found.pixels, read(folder / "plain.jpg"))
     assert not found.flags

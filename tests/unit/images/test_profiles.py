@@ -126,10 +126,8 @@ def test_colours_and_scaled_decoding_go_together(name: str) -> None:
     assert difference(found, small) < 1.5
 
 
-def test_the_display_p3_file_of_the_field(shared_data: Path) -> None:
-    folder = shared_data.parent / "field" / "colour"
-    if not folder.exists():
-        pytest.skip("files as people have them are not here")
+def test_the_display_p3_file_of_the_field(shared_field: Path) -> None:
+    folder = shared_field / "colour"
     twin = read(folder / "display_p3_same_in_srgb.jpg")
     assert difference(read(folder / "display_p3.jpg"), twin) < 1
     for name in ("adobe", "prophoto"):

@@ -421,8 +421,8 @@ FIELD = {
 
 
 @pytest.mark.parametrize("name", FIELD)
-def test_files_as_people_have_them(shared_field: Path, tmp_path: Path, name: str) -> None:
-    source = shared_field / "layouts" / name
+def test_files_as_people_have_them(layout_examples: Path, tmp_path: Path, name: str) -> None:
+    source = layout_examples / name
     for line in (source / "TREE.txt").read_text().split("\n"):
         if line:
             tables = sorted(source.rglob(Path(line).name))
