@@ -189,7 +189,7 @@ def test_started_again_nothing_is_trained_again(
     def trained(*_: object) -> None:
         pytest.fail("trained again")
 
-    monkeypatch.setattr("naevus.cli.train.train_folds", trained)
+    monkeypatch.setattr("naevus.workflows.ablation.train_folds", trained)
     monkeypatch.setattr("naevus.workflows.ablation.heldout_logits", trained)
     assert made.call().exit_code == 0
     assert (made.out / "ablation.json").read_bytes() == before

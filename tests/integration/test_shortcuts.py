@@ -12,11 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.cli.evaluate import report
-from naevus.cli.study import _by_metadata, shortcuts
+from naevus.cli.study import shortcuts
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
+from naevus.workflows.shortcuts import _by_metadata
 from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import classification_bundle
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from naevus.bundles.bundle import Bundle
-from naevus.cli.train import train_folds
 from naevus.datasets.folds import Folds, inner_split, make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
@@ -32,7 +31,7 @@ from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import Material
 from naevus.training.loop import Trainer, Watch
 from naevus.training.tasks import ClassificationLearning, _make_learning
-from naevus.training.train import export_fold, prepare, train_fold
+from naevus.training.train import export_fold, prepare, train_fold, train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from naevus.cli.answers import check_areas
-from naevus.cli.evaluate import _masks_of
 from naevus.cli.main import app
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.layouts import load
@@ -21,7 +20,7 @@ from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_config
-from naevus.runs.run import select_pictures
+from naevus.runs.run import crop_masks, select_pictures
 from naevus.training.data import Material
 from naevus.training.masks import CropCounts, check_before
 from naevus.training.train import check_cached, prepare
@@ -206,7 +205,7 @@ def test_copies_are_cropped_by_the_masks_of_training(tmp_path: Path, predicted: 
             members = (type("Member", (), {"input_size": 32}),)
 
     files = {row.image_id: row.path for row in dataset_.rows() if row.path}
-    squares = copies_for(Bundle, files, _masks_of(run))  # type: ignore[arg-type]
+    squares = copies_for(Bundle, files, crop_masks(run))  # type: ignore[arg-type]
     for image_id in files:
         np.testing.assert_array_equal(squares[image_id], learnt[image_id])
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from naevus.cli.console import errors
-from naevus.cli.datasets import tell_types
+from naevus.cli.console import reporter
 from naevus.errors import DataError, RunError
+from naevus.io.progress import warn_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,25 +16,6 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.runs.run import Run
-
-AllowMissing = Annotated[
-    bool,
-    typer.Option(
-        "--allow-missing",
-        help="Leave out images that have no answer, or no ground truth, and say how many they are; "
-        "else they are an error.",
-    ),
-]
-
-
-Force = Annotated[
-    bool,
-    typer.Option(
-        "--force",
-        help="Use masks that cannot be right as a whole: most of them empty, full, dark where "
-        "lesions are, or absent where crops are cut by them.",
-    ),
-]
 
 
 def is_run(folder: Path) -> bool:
@@ -92,8 +71,7 @@ def check_areas(table: pd.DataFrame, where: Path, *, force: bool) -> None:
 
 def tell(notes: Iterable[str]) -> None:
     """Print notes on what does not count."""
-    for note in notes:
-        errors.print(f"note: {note}", style="yellow", soft_wrap=True)
+    warn_all(reporter, notes)
 
 
 def truth_of(
@@ -110,12 +88,12 @@ def truth_of(
     Raises:
         DataError: None is named, it cannot be read, or it has no such part or split.
     """
-    from naevus.datasets.layouts import load
+    from naevus.datasets.layouts import load, report_types
 
     if data is None:
         raise DataError(f"{folder}: needs the truth", "name its data set with --data")
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
-    tell_types(named, image_type)
+    report_types(named, image_type, reporter)
     dataset = named.of_type(image_type)
     if part is not None:
         dataset = dataset.part(part)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from naevus.cli.answers import Force, tell
+from naevus.cli.answers import tell
 from naevus.cli.console import console
+from naevus.cli.options import Force
 from naevus.errors import SubmissionError
 
 if TYPE_CHECKING:

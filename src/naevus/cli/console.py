@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import codecs
 import io
-import logging
 import os
 import sys
 import unicodedata
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,8 +22,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from naevus.io.progress import handled
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from rich.progress import Task
 
@@ -81,11 +82,6 @@ def _in_plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(words), error.end
 
 
-def remark(label: str, rest: str, *, to: Console = console) -> None:
-    """Print a line that begins with a label in yellow."""
-    to.print(Text.assemble((label, "yellow"), rest), soft_wrap=True)
-
-
 class _Rate(ProgressColumn):
     """How many a second, over the last half minute."""
 
@@ -94,50 +90,53 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
 
+class TerminalReporter:
+    """Shows how a job goes: output on standard output, the rest on standard error."""
+
+    @contextmanager
+    def progress(
+        self, description: str, total: int | None = None
+    ) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar with rate and time left, where standard error is a terminal."""
+        with Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=errors,
+            disable=not errors.is_terminal,
+        ) as bar:
+            task = bar.add_task(description, total=total)
+
+            def move(done: int, of: int) -> None:
+                bar.update(task, completed=done, total=of)
+
+            yield move
+
+    def status(self, description: str) -> AbstractContextManager[object]:
+        """Show a spinner."""
+        return errors.status(description)
+
+    def message(self, text: str, label: str = "") -> None:
+        """Print a line on standard output."""
+        console.print(_labelled(text, label), soft_wrap=True)
+
+    def warning(self, text: str, label: str = "note") -> None:
+        """Print a line on standard error."""
+        errors.print(_labelled(text, label))
+
+
+reporter = TerminalReporter()
+"""What the commands hand to jobs."""
+
+
+def _labelled(text: str, label: str) -> Text:
+    return Text.assemble((f"{label}: " if label else "", "yellow"), text)
+
+
 @contextmanager
-def progress(description: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left; yield what moves it.
-
-    Args:
-        description: What is being done, as a participle ("reading pictures").
-        total: How many steps there are, where it is known beforehand.
-
-    Yields:
-        A function ``(done, total)``.
-    """
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-    ) as bar:
-        task = bar.add_task(description, total=total)
-
-        def move(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-
-        yield move
-
-
-@contextmanager
-def logged(path: Path, *, screen: bool = True) -> Iterator[None]:
-    """Send what training reports to a file, and the terminal, while the block runs."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    if screen:
-        handlers.append(
-            RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
-        )
-    logger = logging.getLogger("naevus")
-    logger.setLevel(logging.INFO)
-    for handler in handlers:
-        logger.addHandler(handler)
-    try:
+def log_on_screen() -> Iterator[None]:
+    """Show what training logs while the block runs."""
+    with handled(RichHandler(console=errors, show_time=False, show_level=False, show_path=False)):
         yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()

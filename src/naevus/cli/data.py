@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,19 +11,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from naevus.cli.console import console, errors, progress, remark
-from naevus.cli.datasets import (
+from naevus.cli.console import console, reporter
+from naevus.cli.options import (
     IMAGE_TYPE_HELP,
     TAXONOMY_HELP,
     ImageType,
     TaxonomyName,
-    tell_exceptions,
-    tell_types,
 )
-from naevus.errors import ConfigError, DataError, PictureError
+from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -66,7 +63,7 @@ def check(
 
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
     dataset = named.of_type(image_type)
-    with progress("reading, then comparing pictures", len(dataset)) as move:
+    with reporter.progress("reading, then comparing pictures", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:
         found.write(out)
@@ -150,9 +147,6 @@ def _findings(found: Audit) -> Table:
 
 # ``naevus show``: pictures with their masks and labels, before any model exists.
 
-_TILE = 192
-_PAGE = 640
-
 
 def show(
     data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
@@ -183,87 +177,21 @@ def show(
       naevus show ISIC2018 --part task1 --window
     """
     from naevus.datasets.layouts import load
+    from naevus.reports.contact_sheet import choose_records, write_browser_of, write_sheet_of
 
     dataset = load(data)
     if part is not None:
         dataset = dataset.part(part)
-    chosen = _choose(dataset, count, diagnosis, seed)
+    chosen = choose_records(dataset, count, diagnosis, seed)
     title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} pictures"
     path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
     if window:
-        _write_page(chosen, path, title)
+        write_browser_of(chosen, path, title=title, reporter=reporter)
         opened = webbrowser.open(path.resolve().as_uri())
         console.print(f"{path}" if opened else f"no browser here: open {path} in one")
     else:
-        _write_sheet(chosen, path, title)
+        write_sheet_of(chosen, path, title=title, reporter=reporter)
         console.print(f"{path}", soft_wrap=True)
-
-
-def _choose(
-    dataset: Dataset, count: int, diagnoses: Sequence[str] | None, seed: int
-) -> list[Record]:
-    """Return at most ``count`` random pictures, ordered by diagnosis and id."""
-    wanted = [code.upper() for code in diagnoses or ()]
-    order = {code: dataset.taxonomy.index(code) for code in wanted or dataset.taxonomy.codes}
-    rows = [row for row in dataset.pictures().rows() if not wanted or row.diagnosis in order]
-    if not rows:
-        of = f" of {', '.join(wanted)}" if wanted else ""
-        raise DataError(f"{dataset.root} holds no pictures{of}", "choose another folder or filter")
-    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
-    return sorted(chosen, key=lambda row: (order.get(row.diagnosis or "", 99), row.image_id))
-
-
-def _write_sheet(chosen: Sequence[Record], path: Path, title: str) -> None:
-    from naevus.reports.contact_sheet import Tile, contact_sheet
-
-    tiles = [
-        Tile(pixels, mask, caption=f"{row.diagnosis or ''} {row.image_id}".strip())
-        for row, pixels, mask in _seen(chosen, _TILE)
-    ]
-    contact_sheet(tiles, path, tile=_TILE, title=title)
-
-
-def _write_page(chosen: Sequence[Record], path: Path, title: str) -> None:
-    from naevus.reports.contact_sheet import leaf, write_browser
-
-    leaves = [
-        leaf(row.image_id, _facts(row), pixels, mask, _PAGE)
-        for row, pixels, mask in _seen(chosen, _PAGE)
-    ]
-    write_browser(leaves, path, title=title)
-
-
-def _seen(chosen: Sequence[Record], shortest: int) -> Iterator[Seen]:
-    """Yield each picture with its mask; one that cannot be read is named and left out."""
-    from naevus.images.maskfile import read_mask
-    from naevus.images.read import read
-
-    with progress("reading pictures", len(chosen)) as move:
-        for done, row in enumerate(chosen, start=1):
-            try:
-                assert row.path is not None  # _choose takes rows with a picture
-                pixels = read(row.path, shortest=shortest)
-                mask = read_mask(row.mask_path) if row.mask_path else None
-            except PictureError as error:
-                errors.print(f"left out: {error}")
-                continue
-            finally:
-                move(done, len(chosen))
-            yield row, pixels, mask
-
-
-def _facts(row: Record) -> list[tuple[str, str]]:
-    known = {
-        "diagnosis": row.diagnosis,
-        "confirmed by": row.confirmation,
-        "lesion": row.lesion_id,
-        "site": row.site,
-        "age": None if row.age is None else f"{row.age:g}",
-        "sex": row.sex,
-        "split": row.split,
-        "part": row.part,
-    }
-    return [(name, value) for name, value in known.items() if value is not None]
 
 
 def folds(
@@ -307,17 +235,17 @@ def folds(
       naevus folds ISIC2018 --join task1.csv --join task3.csv --out both.csv
     """
     from naevus.datasets.folds import Folds, join_folds, make_folds
-    from naevus.datasets.layouts import load
+    from naevus.datasets.layouts import load, report_types
 
     if join:
         _refuse_beside_join(context)
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).split("train")
-    tell_types(named, image_type)
+    report_types(named, image_type, reporter)
     dataset = named.of_type(image_type)
     if join:
         files = [Folds.read(path) for path in join]
         for each in files:
-            tell_exceptions(each)
+            each.report_exceptions(reporter)
         known = {name for each in files for name in each.table["image_id"]}
         of_known = dataset.table["image_id"].isin(known)
         dataset = dataset.part(*dataset.table.loc[of_known, "part"].unique())
@@ -328,9 +256,9 @@ def folds(
     if part is not None:
         dataset = dataset.part(part, *more)
     if not dataset.has_groups:
-        remark(
+        reporter.message(
+            "every picture counts as a lesion; pictures of one lesion may be parted",
             "no lesion ids here",
-            ": every picture counts as a lesion; pictures of one lesion may be parted",
         )
     groups = _duplicates(dataset) if duplicates else None
     made = make_folds(
@@ -365,7 +293,7 @@ def download(
         console.print(_files())
         return
     for name in dict.fromkeys(chosen):
-        with progress(name) as move:
+        with reporter.progress(name) as move:
             paths = fetch(
                 [name],
                 out,
@@ -414,11 +342,11 @@ def _duplicates(dataset: Dataset) -> dict[str, str]:
     """Return the joined group of every picture that has a confirmed duplicate elsewhere."""
     from naevus.datasets.audit import audit
 
-    with progress("looking for duplicates", len(dataset)) as move:
+    with reporter.progress("looking for duplicates", len(dataset)) as move:
         found = audit(dataset, progress=move)
     for finding in found.findings:
         if finding.kind == "large merged component":
-            remark(finding.detail, f", the first is {finding.subject}")
+            reporter.message(f"the first is {finding.subject}", finding.detail)
     joined = len(set(found.groups.values()))
     console.print(f"{len(found.groups)} pictures in {joined} groups joined by duplicates")
     return found.groups

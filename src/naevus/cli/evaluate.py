@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import AllowMissing, Force, check_areas, is_run, open_run, tell, truth_of
-from naevus.cli.console import console, errors, progress
-from naevus.cli.datasets import IMAGE_TYPE_HELP, TAXONOMY_HELP, ImageType, TaxonomyName
+from naevus.cli.answers import check_areas, is_run, open_run, tell, truth_of
+from naevus.cli.console import console, errors, reporter
+from naevus.cli.options import (
+    IMAGE_TYPE_HELP,
+    TAXONOMY_HELP,
+    AllowMissing,
+    Force,
+    ImageType,
+    TaxonomyName,
+)
 from naevus.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from naevus.evaluation.ensemble_selection import EnsembleScores
     from naevus.evaluation.evaluate import Scored
     from naevus.reports.results import Results
-    from naevus.runs.run import Run
     from naevus.taxonomy import Taxonomy
 
 
@@ -162,7 +168,7 @@ def report(
     )
     if found.outlined is not None:
         check_areas(found.outlined, data or results, force=force)
-    with progress("reading pictures") as move:
+    with reporter.progress("reading pictures") as move:
         document = make_report(found, move, pictures=pictures)
     page = write_report(document, out or results / "report", figures=figures)
     show(document)
@@ -276,6 +282,7 @@ def _of_runs(
     folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool, force: bool
 ) -> dict[str, Scored]:
     from naevus.evaluation.tables import left_out, refuse_left_out
+    from naevus.inference.out_of_fold import copies_of_run
     from naevus.io.files import write_json
     from naevus.reports.terminal import _evaluation_json
 
@@ -294,7 +301,9 @@ def _of_runs(
     elif pictures is None:
         scored = {title: _heldout(tables, folders, allow_missing=allow_missing)}
     else:
-        copies = [_copies(*each, pictures) for each in zip(runs, tables, strict=True)]
+        copies = [
+            copies_of_run(*each, pictures, reporter) for each in zip(runs, tables, strict=True)
+        ]
         uncopied = {image_id for table in tables for image_id in table["image_id"]}
         uncopied -= set(copies[0]["image_id"])
         absent = left_out(("held-out images have no copy", uncopied))
@@ -332,7 +341,7 @@ def _diagnosed(
 ) -> Scored:
     from naevus.evaluation.evaluate import DiagnosticScores, Scored, scored
 
-    with errors.status(f"scoring {len(table):,} answers"):
+    with reporter.status(f"scoring {len(table):,} answers"):
         scores, intervals = scored(table, natural, balanced, taxonomy)
         details = DiagnosticScores.of(table, natural, balanced, taxonomy)
     return Scored(scores, intervals, details)
@@ -344,62 +353,6 @@ def _outlined(table: pd.DataFrame, where: Path, *, force: bool) -> Scored:
 
     check_areas(table, where, force=force)
     return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
-
-
-def _copies(run: Run, table: pd.DataFrame, pictures: Path) -> pd.DataFrame:
-    """Return the out-of-fold table of other copies of some of the run's pictures."""
-    import pandas as pd
-
-    from naevus.bundles.bundle import Bundle
-    from naevus.datasets.sources import find_pictures
-    from naevus.inference.out_of_fold import copies_for, heldout_logits
-
-    masks = _masks_of(run)
-    copies = find_pictures([pictures])
-    if copies.renamed:
-        raise DataError(
-            f"{pictures}: several files are called as one picture, such as {copies.renamed[0]}",
-            "keep one copy of each picture there",
-        )
-    files = {source.image_id: source.path for source in copies.sources}
-    tables = []
-    for fold in run.finished():
-        bundle = Bundle.read(run.bundle_folder(fold))
-        ids = sorted(set(table.loc[table["fold"] == fold, "image_id"]).intersection(files))
-        squares = copies_for(bundle, files, masks)
-        with progress(f"predicting fold {fold}", len(ids)) as move:
-            tables.append(heldout_logits(bundle, squares, ids, progress=move))
-    found = pd.concat(tables, ignore_index=True)
-    if found.empty:
-        raise DataError(f"{pictures}: no copy of a held-out picture", "name files by image id")
-    known = [name for name in table.columns if not name.startswith("logit_")]
-    return found.merge(table[known], on="image_id", validate="one_to_one")
-
-
-def _masks_of(run: Run) -> Mapping[str, Path | None]:
-    """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
-    from naevus.runs.run import dataset_of
-    from naevus.training.masks import masks_used
-
-    if run.config.data.crop_mode == "full":
-        return {}
-    dataset = dataset_of(run)
-    if dataset is None:
-        raise DataError(
-            f"{run.inputs['data']}: is not there, and crops of {run.folder} are cut by its masks",
-            "put the data set back",
-        )
-    predicted = Path(run.inputs["masks"]) if run.inputs["masks"] else None
-    if predicted is not None and not predicted.is_dir():
-        raise DataError(
-            f"{predicted}: is not there, and crops of {run.folder} are cut by its masks",
-            "put the masks back",
-        )
-    masks = masks_used(dataset, predicted)
-    lacking = sum(path is None for path in masks.values())
-    if lacking:
-        tell([f"{lacking} of {len(masks)} images have no mask: centre squares, as in training"])
-    return masks
 
 
 def _of_predictions(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from naevus.cli.answers import AllowMissing, Force, check_areas, open_run
-from naevus.cli.console import console, errors, progress
+from naevus.cli.answers import check_areas, open_run
+from naevus.cli.console import console, errors, reporter
+from naevus.cli.options import AllowMissing, Force
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def export(
     )
     checked: list[Checked] = []
     try:
-        with progress("exporting and checking") as move:
+        with reporter.progress("exporting and checking") as move:
             bundle = export_runs(opened, out, wishes, Told(checked.append, move))
     finally:
         if checked:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import AllowMissing, open_run
+from naevus.cli.answers import open_run
 from naevus.cli.console import console
+from naevus.cli.options import AllowMissing
 from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import inspect
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ImageType = Literal["auto", "dermoscopic", "clinical", "tile", "all"]
+TaxonomyName = Literal["auto", "isic2018", "isic2019", "milk10k", "binary", "own"]
+IMAGE_TYPE_HELP: Final = "Type of the images to use; auto: dermoscopic ones, or all where none is."
+TAXONOMY_HELP: Final = (
+    "What diagnoses are read as; auto: what fits best; own: the labels as they are."
+)
+
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing",
+        help="Leave out images that have no answer, or no ground truth, and say how many they are; "
+        "else they are an error.",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Use masks that cannot be right as a whole: most of them empty, full, dark where "
+        "lesions are, or absent where crops are cut by them.",
+    ),
+]
 
 Megapixels = Annotated[
     float | None,

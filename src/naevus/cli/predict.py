@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from naevus.cli.console import console, errors, progress
-from naevus.cli.datasets import IMAGE_TYPE_HELP, ImageType, tell_types
+from naevus.cli.console import console, errors, reporter
+from naevus.cli.options import IMAGE_TYPE_HELP, ImageType
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def predict(
     """
     from naevus.bundles.bundle import builtin, find_bundles
     from naevus.datasets import sources as inputs
+    from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
     from naevus.inference.predictor import open_networks
     from naevus.io.parallel import cpu_count
@@ -124,7 +125,7 @@ def predict(
                 split,
                 part,
                 image_type=image_type,
-                tell=lambda dataset: tell_types(dataset, image_type),
+                tell=lambda dataset: report_types(dataset, image_type, reporter),
             )
         )
     )
@@ -144,7 +145,7 @@ def predict(
     )
     from naevus.inference import batch
 
-    with progress("predicting pictures", len(sources)) as move:
+    with reporter.progress("predicting pictures", len(sources)) as move:
         outcome = batch.predict(
             sources,
             out,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.datasets.dataset import Dataset
+    from naevus.io.progress import Reporter
 
 
 # Whole groups: joining them, dealing them into folds, drawing a share of them.
@@ -248,6 +249,14 @@ class Folds:
         table = self.table.set_index("image_id").loc[dealt["image_id"]].reset_index()
         excused = _excused(table, self.exceptions)
         _refuse_cut(dealt["group_id"], fold, excused)
+
+    def report_exceptions(self, reporter: Reporter) -> None:
+        """Report which images of one group the folds are known to part."""
+        for pair in self.exceptions:
+            reporter.message(
+                f"the folds part {pair.image_id} and {pair.other_id} ({pair.reason})",
+                "known exception",
+            )
 
     def _csv(self) -> bytes:
         text = io.StringIO()

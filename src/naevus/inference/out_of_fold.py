@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from naevus.datasets.sources import DecodedPictures, mask_file
-from naevus.errors import PictureError
+from naevus.bundles.bundle import Bundle
+from naevus.datasets.sources import DecodedPictures, find_pictures, mask_file
+from naevus.errors import DataError, PictureError
 from naevus.evaluation.mask_metrics import Outline, outline_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
@@ -18,6 +19,8 @@ from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.io.progress import SILENT
+from naevus.runs.run import crop_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.bundle import Bundle
     from naevus.datasets.sources import PicturesById
     from naevus.inference.engines import EngineName, Precision
+    from naevus.io.progress import Reporter
+    from naevus.runs.run import Run
     from naevus.types import ViewSet
 
 
@@ -203,3 +207,39 @@ def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Su
         Surface(image_id, logit, seen.height, seen.width)
         for (image_id, seen), logit in zip(good, logits, strict=True)
     ]
+
+
+def copies_of_run(
+    run: Run, table: pd.DataFrame, folder: Path, reporter: Reporter = SILENT
+) -> pd.DataFrame:
+    """Return the out-of-fold table of other copies of some of a run's images.
+
+    Args:
+        run: The run.
+        table: Its out-of-fold table.
+        folder: Files by image id; those that the run did not hold out do not count.
+        reporter: Shows how it goes.
+
+    Raises:
+        DataError: There is no such copy, or several of one image; or the crops' masks are gone.
+    """
+    masks = crop_masks(run, reporter)
+    copies = find_pictures([folder])
+    if copies.renamed:
+        raise DataError(
+            f"{folder}: several files are called as one picture, such as {copies.renamed[0]}",
+            "keep one copy of each picture there",
+        )
+    files = {source.image_id: source.path for source in copies.sources}
+    tables = []
+    for fold in run.finished():
+        bundle = Bundle.read(run.bundle_folder(fold))
+        ids = sorted(set(table.loc[table["fold"] == fold, "image_id"]).intersection(files))
+        squares = copies_for(bundle, files, masks)
+        with reporter.progress(f"predicting fold {fold}", len(ids)) as move:
+            tables.append(heldout_logits(bundle, squares, ids, progress=move))
+    found = pd.concat(tables, ignore_index=True)
+    if found.empty:
+        raise DataError(f"{folder}: no copy of a held-out picture", "name files by image id")
+    known = [name for name in table.columns if not name.startswith("logit_")]
+    return found.merge(table[known], on="image_id", validate="one_to_one")

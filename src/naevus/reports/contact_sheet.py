@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,16 +12,23 @@ import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from naevus.errors import DataError, PictureError
 from naevus.images import geometry, masks
-from naevus.images.read import write_png
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read, write_png
 from naevus.io.files import write_text
+from naevus.io.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from naevus.datasets.dataset import Dataset, Record
+    from naevus.io.progress import Reporter
+
+    ReadRecord = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -231,3 +239,87 @@ def _fitted(words: str, font: Font, width: int) -> str:
     while words and font.getlength(words + "...") > width:
         words = words[:-1]
     return words + "..."
+
+
+# A sheet or page of a data set's images.
+
+_TILE = 192
+_PAGE = 640
+
+
+def choose_records(
+    dataset: Dataset, count: int, diagnoses: Sequence[str] | None, seed: int
+) -> list[Record]:
+    """Return at most ``count`` random images, ordered by diagnosis and id.
+
+    Args:
+        dataset: The data set.
+        count: How many.
+        diagnoses: Only these diagnoses, in their order; None: all.
+        seed: Of the draw.
+
+    Raises:
+        DataError: There is no such image.
+    """
+    wanted = [code.upper() for code in diagnoses or ()]
+    order = {code: dataset.taxonomy.index(code) for code in wanted or dataset.taxonomy.codes}
+    rows = [row for row in dataset.pictures().rows() if not wanted or row.diagnosis in order]
+    if not rows:
+        of = f" of {', '.join(wanted)}" if wanted else ""
+        raise DataError(f"{dataset.root} holds no pictures{of}", "choose another folder or filter")
+    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
+    return sorted(chosen, key=lambda row: (order.get(row.diagnosis or "", 99), row.image_id))
+
+
+def write_sheet_of(
+    chosen: Sequence[Record], path: Path, *, title: str, reporter: Reporter = SILENT
+) -> None:
+    """Write a contact sheet of a data set's images; unreadable ones are reported and left out."""
+    tiles = [
+        Tile(pixels, mask, caption=f"{row.diagnosis or ''} {row.image_id}".strip())
+        for row, pixels, mask in _read_records(chosen, _TILE, reporter)
+    ]
+    contact_sheet(tiles, path, tile=_TILE, title=title)
+
+
+def write_browser_of(
+    chosen: Sequence[Record], path: Path, *, title: str, reporter: Reporter = SILENT
+) -> None:
+    """Write a page to leaf through; images that cannot be read are reported and left out."""
+    leaves = [
+        leaf(row.image_id, _facts(row), pixels, mask, _PAGE)
+        for row, pixels, mask in _read_records(chosen, _PAGE, reporter)
+    ]
+    write_browser(leaves, path, title=title)
+
+
+def _read_records(
+    chosen: Sequence[Record], shortest: int, reporter: Reporter
+) -> Iterator[ReadRecord]:
+    """Yield each picture with its mask; one that cannot be read is named and left out."""
+    with reporter.progress("reading pictures", len(chosen)) as move:
+        for done, row in enumerate(chosen, start=1):
+            try:
+                assert row.path is not None  # _choose takes rows with a picture
+                pixels = read(row.path, shortest=shortest)
+                mask = read_mask(row.mask_path) if row.mask_path else None
+            except PictureError as error:
+                reporter.warning(str(error), "left out")
+                continue
+            finally:
+                move(done, len(chosen))
+            yield row, pixels, mask
+
+
+def _facts(row: Record) -> list[tuple[str, str]]:
+    known = {
+        "diagnosis": row.diagnosis,
+        "confirmed by": row.confirmation,
+        "lesion": row.lesion_id,
+        "site": row.site,
+        "age": None if row.age is None else f"{row.age:g}",
+        "sex": row.sex,
+        "split": row.split,
+        "part": row.part,
+    }
+    return [(name, value) for name, value in known.items() if value is not None]

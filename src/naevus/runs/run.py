@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from naevus.datasets.folds import Folds
-from naevus.datasets.layouts import load
+from naevus.datasets.folds import Folds, make_folds
+from naevus.datasets.layouts import load, report_types
 from naevus.errors import DataError, RunError
 from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
 from naevus.io.files import atomic, lock, sweep, write_json, write_text
 from naevus.io.formats import read_json, read_parquet
+from naevus.io.progress import SILENT
 from naevus.runs.recipe import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.tables import LeftOut
+    from naevus.io.progress import Reporter
     from naevus.runs.recipe import Task
 
 
@@ -338,6 +340,46 @@ def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
     return replace(labelled, taxonomy=labelled.taxonomy.present(there))
 
 
+def images_and_folds(
+    data: Path,
+    config: TrainConfig,
+    folds: Path | None,
+    masks: Path | None,
+    copies: Sequence[Path],
+    reporter: Reporter = SILENT,
+) -> tuple[Dataset, Folds]:
+    """Return what a recipe can learn from in a folder, and the folds to do it in.
+
+    Args:
+        data: The folder.
+        config: The recipe.
+        folds: A file of folds; None: they are dealt here.
+        masks: A folder of masks that crops are cut by; looked at before anything else is done.
+        copies: Folders of other copies, likewise.
+        reporter: Told what is left out.
+
+    Raises:
+        DataError: A folder is absent, or holds no mask of any picture; or there are no pictures.
+        FoldsError: The folds are of other pictures.
+    """
+    loaded = load_for(data, config)
+    for folder in (*copies, *([masks] if masks else ())):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
+    if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
+        raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
+    dataset = select_pictures(loaded, config)
+    report_types(loaded, config.data.image_type, reporter)
+    if config.task == "classification" and loaded.taxonomy != dataset.taxonomy:
+        reporter.message(f"classes: {', '.join(dataset.taxonomy.codes)} (those that are there)")
+    if folds is None:
+        return dataset, make_folds(dataset)
+    dealt = Folds.read(folds)
+    dealt.report_exceptions(reporter)
+    dealt.check(dataset, among=pictures_of_parts(loaded, config))
+    return dataset, dealt
+
+
 def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
     """Return a run's training pictures; None where their folder is gone.
 
@@ -360,6 +402,45 @@ def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
             "name that data with --data",
         )
     return dataset
+
+
+def masks_used(dataset: Dataset, predicted: Path | None) -> dict[str, Path | None]:
+    """Return the mask of each image that a job learns, or cuts crops by.
+
+    Args:
+        dataset: The images.
+        predicted: Folder of predicted masks (``<id>_segmentation.png``), which take the place of
+            the data set's own; images without one then have none.
+    """
+    if predicted is None:
+        return {row.image_id: row.mask_path for row in dataset.rows()}
+    files = {name: predicted / f"{name}_segmentation.png" for name in dataset.ids}
+    return {name: path if path.exists() else None for name, path in files.items()}
+
+
+def crop_masks(run: Run, reporter: Reporter = SILENT) -> Mapping[str, Path | None]:
+    """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
+    if run.config.data.crop_mode == "full":
+        return {}
+    dataset = dataset_of(run)
+    if dataset is None:
+        raise DataError(
+            f"{run.inputs['data']}: is not there, and crops of {run.folder} are cut by its masks",
+            "put the data set back",
+        )
+    predicted = Path(run.inputs["masks"]) if run.inputs["masks"] else None
+    if predicted is not None and not predicted.is_dir():
+        raise DataError(
+            f"{predicted}: is not there, and crops of {run.folder} are cut by its masks",
+            "put the masks back",
+        )
+    masks = masks_used(dataset, predicted)
+    lacking = sum(path is None for path in masks.values())
+    if lacking:
+        reporter.warning(
+            f"{lacking} of {len(masks)} images have no mask: centre squares, as in training"
+        )
+    return masks
 
 
 def _parts(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:

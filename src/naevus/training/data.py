@@ -12,8 +12,8 @@ import torch
 
 from naevus.images.geometry import resize
 from naevus.images.preprocess import Source
+from naevus.runs.run import masks_used
 from naevus.training.augment import Augmentation, generator
-from naevus.training.masks import masks_used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -15,25 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.cache import PixelStore
-    from naevus.datasets.dataset import Dataset
     from naevus.images.preprocess import Source
     from naevus.runs.recipe import TrainConfig
 
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"
-
-
-def masks_used(dataset: Dataset, predicted: Path | None) -> dict[str, Path | None]:
-    """Return the mask of each image that a job learns, or cuts crops by.
-
-    Args:
-        dataset: The images.
-        predicted: Folder of predicted masks (``<id>_segmentation.png``), which take the place of
-            the data set's own; images without one then have none.
-    """
-    if predicted is None:
-        return {row.image_id: row.mask_path for row in dataset.rows()}
-    files = {name: predicted / f"{name}_segmentation.png" for name in dataset.ids}
-    return {name: path if path.exists() else None for name, path in files.items()}
 
 
 class CropCounts(NamedTuple):

@@ -1,8 +1,9 @@
-"""One fold from cached pictures to a bundle and its held-out predictions."""
+"""The folds of a run: caches, training, each fold's bundle and its held-out predictions."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,13 +21,14 @@ from naevus.images.preprocess import Form, Source
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.cam import cell_offset
 from naevus.inference.out_of_fold import heldout_logits, heldout_scores
-from naevus.io.files import atomic, sha256_of, write_text
+from naevus.io.files import atomic, sha256_of, write_json, write_list, write_text
+from naevus.io.progress import SILENT, logged, warn_all
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.run import WEIGHTS
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import BatchMaker
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
-from naevus.training.masks import CropCounts, check_cropped, check_learnt
+from naevus.training.masks import CropCounts, check_before, check_cropped, check_learnt
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import export_onnx
 from naevus.training.performance import fabric_for, kept_memory, resolve
@@ -39,8 +41,10 @@ from naevus.training.tasks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from naevus.datasets.dataset import Dataset
+    from naevus.io.progress import Reporter
     from naevus.runs.recipe import TrainConfig
     from naevus.runs.run import Run
     from naevus.training.data import Material
@@ -50,6 +54,84 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _MEASURED = 200
 """Pictures that tell how far a network's activation maps lie beside what they show."""
+
+
+def check_material(
+    material: Material, config: TrainConfig, reporter: Reporter = SILENT, arm: str = ""
+) -> None:
+    """Look at the masks that a job will use, before a folder is made for it.
+
+    Raises:
+        DataError: As `naevus.training.masks.check_before`.
+    """
+    where = material.masks or material.dataset.root
+    notes = check_before(material.sources(), config, where, force=material.force, arm=arm)
+    warn_all(reporter, notes)
+
+
+def train_folds(
+    run: Run, folds: Sequence[int], material: Material, reporter: Reporter = SILENT
+) -> None:
+    """Build the caches, then train the folds one after the other.
+
+    Args:
+        run: The run; its ``train.log`` gets what is logged.
+        folds: Which folds.
+        material: The images.
+        reporter: Shows how it goes, and is told what is left out.
+
+    Raises:
+        DataError: Most masks or crops cannot be right, or a fold has nothing to learn from.
+        RunError: The caches are not those that the run began with.
+    """
+    with logged(run.folder / "train.log"):
+        _train_folds(run, folds, material, reporter)
+
+
+def _train_folds(run: Run, folds: Sequence[int], material: Material, reporter: Reporter) -> None:
+    with ExitStack() as stack:
+        refused = prepare(
+            material, run.config, lambda what: stack.enter_context(reporter.progress(what))
+        )
+    warn_all(reporter, check_cached(material, run.config))
+    stores = material.stores
+    run.hold_to(
+        {name: store.key for name, store in stores.items()},
+        {name: store.contents for name, store in stores.items()},
+    )
+    _count_crops(run, material, reporter)
+    for image_id, why in refused.items():
+        reporter.warning(f"{image_id}: {why}", "left out")
+    write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
+    for fold in folds:
+        with reporter.progress(f"{run.config.task} fold {fold}") as move:
+            train_fold(run, fold, material, Watch(move, lambda _: None))
+    run.join()
+    reporter.message(f"run: {run.folder}")
+
+
+def _count_crops(run: Run, material: Material, reporter: Reporter) -> None:
+    """Report what became of crops, and keep it in the run's folder."""
+    if run.config.task == "segmentation" or run.config.data.crop_mode == "full":
+        return
+    sources = material.sources()
+    counts = {name: CropCounts.of(store, sources) for name, store in material.stores.items()}
+    for name, counted in counts.items():
+        reporter.message(f"crops ({name}): {counted}")
+    write_json(run.folder / "crops.json", {name: each.to_json() for name, each in counts.items()})
+
+
+def inputs_of(dataset: Dataset, material: Material) -> dict[str, Any]:
+    """Return where a run's pictures come from; a run goes on only with the same."""
+    return {
+        "data": str(dataset.root.resolve()),
+        "layout": dataset.layout,
+        "pictures": len(dataset),
+        "fingerprint": dataset.fingerprint(),
+        "masks": str(material.masks.resolve()) if material.masks else None,
+        "copies": [str(folder.resolve()) for folder in material.copies],
+        "warm_start": str(material.warm_start.folder.resolve()) if material.warm_start else None,
+    }
 
 
 def prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -12,15 +12,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import ConfigError, DataError, PictureError
-from naevus.evaluation.ablation import decided
+from naevus.evaluation.ablation import ablation, decided
 from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.inference.out_of_fold import heldout_logits
 from naevus.io.files import atomic
+from naevus.io.progress import SILENT
 from naevus.runs.recipe import Section, TrainConfig, load_config
-from naevus.runs.run import read_heldout
+from naevus.runs.run import Run, held, read_heldout
+from naevus.training.data import Material
+from naevus.training.train import check_material, inputs_of, prepare, train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.datasets.cache import PixelStore
+    from naevus.datasets.dataset import Dataset
+    from naevus.datasets.folds import Folds
+    from naevus.evaluation.ablation import Ablation
     from naevus.images.preprocess import Source
-    from naevus.runs.run import Run
+    from naevus.io.progress import Reporter
     from naevus.types import ViewSet
 
 
@@ -276,3 +282,93 @@ def with_detail(config: TrainConfig, side: int) -> TrainConfig:
     return config.model_copy(
         update={"data": config.data.model_copy(update={"cache_size": size, "copies_size": size})}
     )
+
+
+@dataclass
+class Workshop:
+    """Trains a plan's arms and asks each for its out-of-fold predictions.
+
+    Attributes:
+        plan: The plan.
+        dataset: What all arms learn from.
+        folds: Its folds.
+        fold: The fold that is held out.
+        out: Where runs go, one a trained arm, under ``arms``.
+        cache: Where decoded images go.
+        masks: A folder of masks that crops are cut by; the data set's own where there is none.
+        copies: Folders of other copies of the images.
+        force: Use masks that cannot be right as a whole.
+        reporter: Shows how it goes.
+        trained: The finished arms.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    folds: Folds
+    fold: int
+    out: Path
+    cache: Path
+    masks: Path | None = None
+    copies: tuple[Path, ...] = ()
+    force: bool = False
+    reporter: Reporter = SILENT
+    trained: dict[str, Trained] = field(default_factory=dict)
+
+    def ablation(
+        self, shown: tuple[str, ...], every: dict[str, TrainConfig], *, allow_missing: bool
+    ) -> Ablation:
+        """Train what is not trained, and compare."""
+        arms = self.plan.arms
+        configs = {name: every[name] for name in self.plan.to_train(shown)}
+        for name, config in configs.items():
+            detail_of = arms[name].detail_of
+            self._train(name, self._coarser(config, every, detail_of) if detail_of else config)
+        tables = {}
+        for name in shown:
+            with self.reporter.progress(f"asking {name}") as move:
+                tables[name] = answers_of(self.plan, name, self.trained, move)
+        abouts = {name: arms[name].about for name in shown}
+        budget = budget_of(configs[self.plan.reference], self.fold)
+        if any(config.data.crop_mode != "full" for config in configs.values()):
+            own = "the data set's own masks, which are better than a model's"
+            budget += f" Crops are cut by {'predicted masks' if self.masks else own}."
+        reference = self.plan.reference
+        return ablation(
+            self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing
+        )
+
+    def _material(self, config: TrainConfig) -> Material:
+
+        # Centre squares are the same whatever the masks: one cache for all arms that see them.
+        masks = None if config.data.crop_mode == "full" else self.masks
+        return Material(self.dataset, self.cache, masks=masks, copies=self.copies, force=self.force)
+
+    def _coarser(
+        self, config: TrainConfig, every: dict[str, TrainConfig], name: str
+    ) -> TrainConfig:
+
+        crops = every[name]
+        sources = self._material(crops).sources()
+        check_material(self._material(crops), crops, self.reporter, name)
+        with self.reporter.progress("measuring crops") as move:
+            return with_detail(config, side_of_crops(sources, crops.data.crop_margin, move))
+
+    def _train(self, name: str, config: TrainConfig) -> None:
+
+        material = self._material(config)
+        if config.data.crop_mode != "full":
+            check_material(material, config, self.reporter, name)
+        inputs = inputs_of(self.dataset, material)
+
+        def store() -> PixelStore:
+            if "pictures" not in material.stores:
+                prepare(material, config, lambda _: lambda _done, _total: None)
+            return material.stores["pictures"]
+
+        folder = self.out / "arms" / name
+        with held(folder):
+            run = Run.start(folder, config, self.folds, inputs)
+            self.trained[name] = Trained(run, self.fold, store)
+            if self.fold not in run.finished():
+                self.reporter.message(name, "arm")
+                train_folds(run, [self.fold], material, self.reporter)

@@ -1,31 +1,38 @@
-"""Pictures with their lesion hidden in several ways, and what a network's features say of them."""
+"""What is guessed of the diagnoses without the lesion: by metadata, and by what surrounds it."""
 
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, PictureError
+from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
+from naevus.evaluation.tables import probabilities, taxonomy_of
 from naevus.images.geometry import box_of, centre_square, resize
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.images.preprocess import Form, arrange
+from naevus.images.preprocess import Form, Source, arrange
 from naevus.images.read import read
 from naevus.inference.classifier import Classifier
 from naevus.inference.finite import faults_of, refuse_faults
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
+from naevus.io.progress import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from naevus.bundles.bundle import Bundle
-    from naevus.images.preprocess import Source
     from naevus.inference.engines import EngineName
+    from naevus.io.progress import Reporter
+    from naevus.runs.run import Run
+    from naevus.taxonomy import Taxonomy
 
     Item = TypeVar("Item")
 
@@ -258,3 +265,120 @@ def _embedded(
 def _sized(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     surface = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
     return np.asarray(resize(surface, side, side) > 127)
+
+
+# What can be guessed of a run's diagnoses without the lesion.
+
+_METADATA = "age, sex and site alone"
+_OWN = "the run's own answers"
+_BY_WAY = {
+    "whole": "embedding of the whole picture",
+    "blanked": "... with the lesion filled",
+    "common hole": "... with a common hole filled",
+    "border ring": "... of the border ring alone",
+}
+_FITTING = "... of lesions that fit in it"
+
+
+def measure_shortcuts(
+    run: Run, table: pd.DataFrame, records: pd.DataFrame, reporter: Reporter = SILENT
+) -> tuple[ShortcutScores, dict[str, float]]:
+    """Score guesses of the diagnoses from what is not the lesion.
+
+    Args:
+        run: A classification run.
+        table: Its out-of-fold table.
+        records: Its images, indexed by id, with masks.
+        reporter: Shows how it goes.
+
+    Returns:
+        The scores; and how many images have no plausible mask (``without_mask``), the fraction of
+        an image that the common hole covers (``hole``) and of lesions that fit in it (``fits``).
+
+    Raises:
+        DataError: No image has a mask, or the records lack images of the run.
+    """
+    taxonomy = taxonomy_of(table)
+    sources = _sources(table, records)
+    with reporter.status("drawing the common hole"):
+        hiding = hiding_of(sources)
+    parts = [
+        _of_fold(run, fold, table, sources, hiding, taxonomy, reporter) for fold in run.finished()
+    ]
+    ids = [image_id for known, _ in parts for image_id in known]
+    chosen = table.set_index("image_id", drop=False).loc[ids]
+    own = probabilities(chosen, taxonomy)[1]
+    balanced = {_OWN: own}
+    for way, name in _BY_WAY.items():
+        balanced[name] = np.concatenate([guessed[way] for _, guessed in parts])
+        if way == "common hole":
+            balanced[_FITTING] = balanced[name]
+    with reporter.status("guessing by age, sex and site"):
+        balanced[_METADATA] = _by_metadata(run, records, ids, taxonomy)
+    truth, groups = chosen["truth"].tolist(), chosen["group_id"].tolist()
+    within = {_FITTING: np.isin(ids, list(hiding.fits))}
+    with reporter.status("scoring the guesses"):
+        found = ShortcutScores.of(balanced, truth, groups, taxonomy, within)
+    return found, {
+        "without_mask": len(table) - found.pictures,
+        "hole": float(hiding.hole.mean()),
+        "fits": len(hiding.fits) / found.pictures,
+    }
+
+
+def _sources(table: pd.DataFrame, records: pd.DataFrame) -> list[Source]:
+    there = records[records["image_id"].isin(table["image_id"])]
+    there = there[there["path"].notna() & there["mask_path"].notna()]
+    if there.empty:
+        raise DataError(
+            "no picture of the run has a mask", "name its data set, with masks, with --data"
+        )
+    return [
+        Source(image_id, Path(path), Path(mask))
+        for image_id, path, mask in there[["image_id", "path", "mask_path"]].to_numpy()
+    ]
+
+
+def _of_fold(
+    run: Run,
+    fold: int,
+    table: pd.DataFrame,
+    sources: Sequence[Source],
+    hiding: Hiding,
+    taxonomy: Taxonomy,
+    reporter: Reporter,
+) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    """Return the ids of a fold's pictures, and guesses of their diagnoses by each embedding."""
+    rows = table[table["fold"] == fold].set_index("image_id")
+    own = [source for source in sources if source.image_id in rows.index]
+    bundle = Bundle.read(run.bundle_folder(fold))
+    with reporter.progress(f"hiding the lesions of fold {fold}", len(own)) as move:
+        features = hidden_features(bundle, own, hiding, progress=move)
+    known = rows.loc[features.ids]
+    truth, groups = known["truth"].tolist(), known["group_id"].tolist()
+    with reporter.status(f"guessing by the embeddings of fold {fold}"):
+        guesses = {
+            way: by_embeddings(embedded, truth, groups, taxonomy.codes)
+            for way, embedded in features.embeddings.items()
+        }
+    return features.ids, guesses
+
+
+def _by_metadata(
+    run: Run, records: pd.DataFrame, ids: Sequence[str], taxonomy: Taxonomy
+) -> NDArray[np.float64]:
+    """Guess by the models of the run's folds, all of them: they need no network."""
+    folds = run.folds.table.set_index("image_id")["fold"]
+    folds = folds[folds != "test"]  # what stands apart for a last test teaches nobody
+    known = records[records["diagnosis"].notna() & records["image_id"].isin(folds.index)]
+    parts = pd.factorize(known["image_id"].map(folds))[0]
+    guessed = by_metadata(known, known["diagnosis"].tolist(), parts, taxonomy.codes)
+    places = known.index.get_indexer(pd.Index(ids))
+    if (places < 0).any():  # -1 would be the last picture's guess
+        strange = [image_id for image_id, place in zip(ids, places, strict=True) if place < 0]
+        raise DataError(
+            f"{run.folder}: {len(strange)} pictures with an answer have no diagnosis in the data "
+            f"set or stand in no fold, such as {strange[0]}",
+            "name the run's own data set with --data",
+        )
+    return guessed[places]

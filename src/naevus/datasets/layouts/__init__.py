@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.dataset import Dataset, Problem, make_table
+from naevus.datasets.dataset import DERMOSCOPIC, Dataset, Problem, make_table
 from naevus.datasets.layouts import (
     class_folders,
     derm7pt,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from naevus.datasets.layouts.parsing import Draft
+    from naevus.io.progress import Reporter
 
 LAYOUTS: dict[str, ModuleType] = {
     module.NAME: module
@@ -99,6 +100,25 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
     table = make_table(draft.frame, draft.ties)
     problems = (*draft.problems, *_passed_over(place))
     return Dataset(table, root, module.NAME, draft.taxonomy, problems)
+
+
+def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
+    """Report which files are not read, and how many images of other types are left out or used."""
+    for problem in dataset.problems:
+        if problem.kind == NOT_READ:
+            reporter.warning(problem.detail, "not read")
+    counts = dataset.image_types()
+    others = {name: count for name, count in counts.items() if name != DERMOSCOPIC}
+    if not others:
+        return
+    named = ", ".join(f"{count} {name}" for name, count in others.items())
+    if image_type == "all" or (image_type == "auto" and DERMOSCOPIC not in counts):
+        reporter.warning(f"{named} images, used all the same", "not dermoscopic")
+        return
+    kept = DERMOSCOPIC if image_type == "auto" else image_type
+    named = ", ".join(f"{count} {name}" for name, count in counts.items() if name != kept)
+    if named:
+        reporter.warning(f"{named} images (--image-type all takes them)", "left out")
 
 
 def _passed_over(place: Path) -> Iterator[Problem]:

@@ -1,0 +1,329 @@
+"""Everything end to end, on synthetic images or on one's own: check, train, score, predict."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from naevus.bundles.bundle import find_bundles
+from naevus.datasets.audit import audit
+from naevus.datasets.cache import PixelStore
+from naevus.datasets.folds import make_folds
+from naevus.datasets.layouts import load
+from naevus.datasets.synthetic import write_isic2018
+from naevus.errors import DataError, NaevusError
+from naevus.evaluation.evaluate import classification_scores, scored
+from naevus.evaluation.intervals import balanced_accuracy_interval
+from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.shortcuts import guess_by_colour
+from naevus.evaluation.tables import judged, with_truth
+from naevus.images.maskfile import read_mask
+from naevus.images.preprocess import Source
+from naevus.images.read import read
+from naevus.inference.batch import predict
+from naevus.inference.classifier import Classifier
+from naevus.inference.segmenter import Segmenter
+from naevus.io.files import write_bytes
+from naevus.io.progress import SILENT, warn_all
+from naevus.reports.contact_sheet import Tile, contact_sheet
+from naevus.runs.predictions import read_predictions
+from naevus.runs.recipe import load_config
+from naevus.runs.run import Run, held, select_pictures
+from naevus.training.data import Material
+from naevus.training.train import check_material, inputs_of, train_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+    from naevus.datasets.dataset import Dataset
+    from naevus.datasets.folds import Folds
+    from naevus.evaluation.intervals import Interval
+    from naevus.io.progress import Reporter
+
+# Small enough for two slow processors, large enough to learn something.
+_COMMON: dict[str, Any] = {
+    "data.cache_size": 160,
+    "data.inner_share": 0.1,
+    "optimiser.ema": 0.98,
+    "workers": 0,
+}
+SEGMENTATION = {
+    **_COMMON,
+    "epochs": 16,
+    "batch_size": 8,
+    "sizes": [[0, 96]],
+    "network.decoder": {"decoder_channels": [64, 32, 16, 16, 16]},
+    "optimiser.learning_rate": 3e-3,
+}
+CLASSIFICATION = {
+    **_COMMON,
+    "epochs": 24,
+    "batch_size": 16,
+    "sizes": [[0, 128]],
+    "data.crop_mode": "crop",
+    "loss.label_smoothing": 0.05,
+    "optimiser.learning_rate": 3e-3,
+    "augment.hue": 5,
+}
+_FOLDS, _TEST_SHARE = 3, 0.15
+
+
+class Demonstrated(NamedTuple):
+    """What a demo made.
+
+    Attributes:
+        scores: Each metric with its interval and what it was measured on.
+        paths: What was written where.
+    """
+
+    scores: dict[str, tuple[Interval, str]]
+    paths: tuple[tuple[str, Path], ...]
+
+
+def run_demo(
+    out: Path,
+    data: Path | None = None,
+    *,
+    images: int | None = None,
+    seed: int = 2018,
+    reporter: Reporter = SILENT,
+) -> Demonstrated:
+    """Check images, train both tasks over folds, score them, and predict unseen images.
+
+    Args:
+        out: Folder for everything; what is there is not made again.
+        data: Images in a known layout; without it, synthetic ones are drawn.
+        images: How many to draw (160), or to take from ``data`` (1000).
+        seed: Of the drawing and of all randomness.
+        reporter: Shows how it goes.
+
+    Raises:
+        NaevusError: The built-in networks do not run here, or the images cannot be learnt from.
+    """
+    if data is None:
+        data = out / "data"
+        _draw(data, images or 160, seed, reporter)
+    dataset = load(data)
+    reporter.message(f"{data}: {len(dataset)} pictures, layout {dataset.layout}")
+    first = next(row.path for row in dataset.rows() if row.path is not None)
+    _try_shipped(first, out / "shipped", reporter)
+    _audit(dataset, out / "check", reporter)
+    outlined, diagnosed = _chosen(dataset, images or 1000, seed)
+
+    segmentation = _train("segmentation", SEGMENTATION, outlined, out, seed, reporter)
+    masks = _outline(segmentation, diagnosed, out / "masks", reporter)
+    classification = _train(
+        "classification", CLASSIFICATION, diagnosed, out, seed, reporter, masks=masks
+    )
+    unseen = diagnosed.select(classification.folds.test())
+    outcome = _predict([segmentation, classification], unseen, out / "predictions", reporter)
+
+    scores = _scores(segmentation, classification, unseen, out, reporter)
+    sheet = out / "results.png"
+    _contact_sheet(unseen, outcome, sheet)
+    return Demonstrated(
+        scores,
+        (
+            ("contact sheet", sheet),
+            ("findings", out / "check"),
+            ("runs", segmentation.folder),
+            ("", classification.folder),
+            ("predictions", outcome),
+        ),
+    )
+
+
+def _draw(folder: Path, pictures: int, seed: int, reporter: Reporter) -> None:
+    with reporter.progress("drawing pictures", pictures) as move:
+        write_isic2018(folder, pictures=pictures, seed=seed, progress=move)
+
+
+def _try_shipped(picture: Path, out: Path, reporter: Reporter) -> None:
+    """See that the networks that come with naevus answer here, with all settings as they are.
+
+    In a process of its own: which instructions suit them may not suit what is trained afterwards.
+    """
+    command = [sys.executable, "-m", "naevus", "predict", str(picture), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise NaevusError(
+            f"the networks that come with naevus do not run here ({said[-1] if said else ''})",
+            "see naevus engines",
+        )
+    reporter.message(f"the networks that come with naevus answer here: {out}")
+
+
+def _audit(dataset: Dataset, out: Path, reporter: Reporter) -> None:
+    with reporter.progress("checking", len(dataset)) as move:
+        found = audit(dataset, progress=move)
+    found.write(out)
+    reporter.message(f"check: {len(found.findings)} findings in {out}")
+
+
+def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Return the pictures to outline and the pictures to diagnose, whole groups of each."""
+    outlined, diagnosed = (
+        _sample(select_pictures(dataset, load_config(None, task)), most, seed)
+        for task in ("segmentation", "classification")
+    )
+    return outlined, diagnosed
+
+
+def _sample(dataset: Dataset, most: int, seed: int) -> Dataset:
+    """Return about ``most`` pictures, whole groups, the diagnoses' shares as they are."""
+    groups = dataset.table["group_id"]
+    names = np.random.default_rng(seed).permutation(sorted(groups.unique()))
+    sizes = groups.value_counts()[names].cumsum()
+    kept = set(sizes.index[sizes <= max(most, sizes.iloc[0])])
+    return dataset.select(dataset.table.loc[groups.isin(kept), "image_id"])
+
+
+def _train(
+    task: Any,
+    settings: Mapping[str, Any],
+    dataset: Dataset,
+    out: Path,
+    seed: int,
+    reporter: Reporter,
+    masks: Path | None = None,
+) -> Run:
+    folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_share=_TEST_SHARE)
+    config = load_config(None, task, {**settings, "seed": seed})
+    material = Material(dataset, out / "cache", masks=masks)
+    check_material(material, config, reporter)
+    with held(out / task):
+        run = Run.start(out / task, config, folds, inputs_of(dataset, material))
+        train_folds(run, list(range(_FOLDS)), material, reporter)
+    return run
+
+
+def _outline(run: Run, dataset: Dataset, out: Path, reporter: Reporter) -> Path:
+    """Outline the pictures to be diagnosed, each by fold models that never saw its lesion.
+
+    Where both tasks have the same pictures, that is the model of the fold that held it out.
+    """
+    groups = run.folds.table.set_index("image_id")["group_id"]
+    unseen_by = {
+        group: fold for fold in run.finished() for group in groups[run.folds.held_out(fold)]
+    }
+    jobs: dict[int | None, list[str]] = {}
+    for row in dataset.rows():
+        group = groups.get(row.image_id, row.group_id)
+        jobs.setdefault(unseen_by.get(group), []).append(row.image_id)
+    for fold, ids in jobs.items():
+        models, name = (
+            ([run.folder], "unseen")
+            if fold is None
+            else ([run.bundle_folder(fold)], f"fold-{fold}")
+        )
+        with reporter.progress(f"outlining ({name})", len(ids)) as move:
+            predict(
+                _sources(dataset.select(ids)),
+                out / name,
+                segmenter=Segmenter(find_bundles(models)),
+                only="masks",
+                progress=move,
+            )
+    for mask in sorted(out.glob("*/masks/*.png")):
+        write_bytes(out / "masks" / mask.name, mask.read_bytes())
+    return out / "masks"
+
+
+def _predict(runs: list[Run], dataset: Dataset, out: Path, reporter: Reporter) -> Path:
+    segmentation, classification = (find_bundles([run.folder]) for run in runs)
+    with reporter.progress("predicting unseen pictures", len(dataset)) as move:
+        predict(
+            _sources(dataset),
+            out,
+            segmenter=Segmenter(segmentation),
+            classifier=Classifier(classification),
+            progress=move,
+        )
+    return out
+
+
+def _sources(dataset: Dataset) -> list[Any]:
+    return [Source(row.image_id, row.path) for row in dataset.rows() if row.path is not None]
+
+
+def _scores(
+    segmentation: Run, classification: Run, unseen: Dataset, out: Path, reporter: Reporter
+) -> dict[str, tuple[Interval, str]]:
+    """Return each figure with its interval and what it was measured on."""
+    outlined, diagnosed = segmentation.join(), classification.join()
+    _, masks = segmentation_scores(outlined)
+    taxonomy = unseen.taxonomy
+    _, diagnoses = classification_scores(diagnosed, taxonomy)
+    held_out = "pictures of lesions each fold never saw"
+    figures = {
+        "mean Jaccard": (masks["jaccard"], f"{len(outlined)} {held_out}"),
+        "thresholded Jaccard": (masks["thresholded_jaccard"], f"{len(outlined)} {held_out}"),
+        "balanced accuracy": (diagnoses["balanced_accuracy"], f"{len(diagnosed)} {held_out}"),
+        "accuracy": (diagnoses["accuracy"], f"{len(diagnosed)} {held_out}"),
+        "balanced accuracy, colours alone": (
+            _by_colour(classification, diagnosed),
+            f"the same {len(diagnosed)}, by logistic regression",
+        ),
+    }
+    table = read_predictions(out / "predictions" / "predictions.parquet")
+    joined = with_truth(table, unseen.table, allow_missing=True)
+    warn_all(reporter, joined.notes())
+    answers = judged(joined.table, taxonomy, out / "predictions" / "masks")
+    assert answers.diagnosed is not None  # all that is unseen has a diagnosis
+    _, on_unseen = scored(*answers.diagnosed)
+    figures["balanced accuracy, unseen"] = (
+        on_unseen["balanced_accuracy"],
+        f"{len(table)} pictures no fold saw, all folds together",
+    )
+    return figures
+
+
+def _by_colour(run: Run, diagnosed: pd.DataFrame) -> Interval:
+    """Return what colour histograms reach on the same folds."""
+    store = PixelStore.open(next((run.folder.parent / "cache").glob("crop-*")))
+    truth = diagnosed.set_index("image_id")["truth"]
+    guesses: dict[str, str] = {}
+    for fold in run.finished():
+        seen = [image_id for image_id in run.folds.training(fold) if image_id in truth.index]
+        held_out = [image_id for image_id in run.folds.held_out(fold) if image_id in truth.index]
+        codes = guess_by_colour(
+            [store[image_id] for image_id in seen],
+            truth[seen].tolist(),
+            [store[image_id] for image_id in held_out],
+        )
+        guesses.update(zip(held_out, codes, strict=True))
+    return balanced_accuracy_interval(
+        diagnosed["truth"].tolist(),
+        [guesses[image_id] for image_id in diagnosed["image_id"]],
+        diagnosed["group_id"].tolist(),
+    )
+
+
+def _contact_sheet(dataset: Dataset, predictions: Path, path: Path) -> None:
+    """Draw unseen pictures with true and predicted outlines and what was answered."""
+    answers = read_predictions(predictions / "predictions.parquet").set_index("image_id")
+    tiles = []
+    for row in list(dataset.rows())[:24]:
+        if row.image_id not in answers.index or row.path is None:
+            continue
+        answer = answers.loc[row.image_id]
+        code = str(answer["decision_balanced"])
+        tiles.append(
+            Tile(
+                read(row.path, shortest=256),
+                read_mask(row.mask_path) if row.mask_path else None,
+                read_mask(predictions / "masks" / f"{row.image_id}_segmentation.png"),
+                f"{row.diagnosis}: {code} {answer[f'p_{code}']:.2f}",
+                code == row.diagnosis,
+            )
+        )
+    if not tiles:
+        raise DataError(f"{dataset.root}: no picture was left for predictions", "use more pictures")
+    contact_sheet(tiles, path, title="Unseen pictures: truth: answer, probability")
