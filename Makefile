@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test test-fast lint docs bench clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
@@ -17,10 +17,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)
 	$(BIN)/naevus demo --out demo
 
+test-fast: $(READY) ## Run the unit tests that take seconds (about a minute)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests/unit
+
 test: $(READY) ## Run all tests, a file at a time on each processor
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-lint: $(READY) docs ## Style, types, the house plan, and every link of the pages
+lint: $(READY) ## Check style, types and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -24,6 +24,13 @@ _SHARED = Path(os.environ.get("NAEVUS_SHARED", ROOT.parent / "shared"))
 _DATA = ROOT / "tests" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what stands in ``tests/integration``."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "integration"):
+            item.add_marker("integration")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real dermoscopic images; the test is skipped where it is absent."""
