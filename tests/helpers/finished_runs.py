@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "sizes": [[0, 32]],
         "data": {"parts": ["task1"], "cache_size": 40},
         "network": {
-            "weights": "none",
+            "pretrained": "none",
             "architecture": "plain-unet",
             "decoder": {"channels": [4, 8]},
         },
@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "task": "classification",
         "sizes": [[0, 32]],
         "data": {"parts": ["task3"], "cache_size": 40},
-        "network": {"weights": "none", "backbone": "test_resnet"},
+        "network": {"pretrained": "none", "backbone": "test_resnet"},
     },
 }
 

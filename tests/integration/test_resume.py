@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-COMMON = ["--weights", "none", "--fold", "0"]
+COMMON = ["--pretrained", "none", "--fold", "0"]
 SETTINGS: dict[str, dict[str, object]] = {
     "classification": {
         "data.parts": ["task3"],

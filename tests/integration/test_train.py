@@ -58,7 +58,7 @@ CLASSIFICATION: dict[str, Any] = {
     "precision": "bf16",
     "workers": 0,
     "data": {"parts": ["task3"], "cache_size": 48, "copies_size": 40, "crop_mode": "crop"},
-    "network": {"weights": "none", "backbone": "test_efficientnet"},
+    "network": {"pretrained": "none", "backbone": "test_efficientnet"},
     "optimiser": {"ema": 0.5, "learning_rate": 1e-2},
 }
 SEGMENTATION: dict[str, Any] = {
@@ -69,7 +69,7 @@ SEGMENTATION: dict[str, Any] = {
     "workers": 0,
     "data": {"parts": ["task1"], "cache_size": 48},
     "network": {
-        "weights": "none",
+        "pretrained": "none",
         "architecture": "plain-unet",
         "decoder": {"channels": [8, 16]},
     },

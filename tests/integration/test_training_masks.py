@@ -62,7 +62,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 1,
     "sizes": [[0, 32]],
     "data.cache_size": 32,
-    "network.weights": "none",
+    "network.pretrained": "none",
     "workers": 0,
 }
 SMALL: dict[str, dict[str, Any]] = {

@@ -67,8 +67,12 @@ def train(
     warm_start: Annotated[
         Path | None, typer.Option("--from", help="A run whose weights to start from.")
     ] = None,
-    weights: Annotated[
-        Literal["imagenet", "none"] | None, typer.Option(help="What the encoder starts from.")
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet|none|FILE",
+            help="What the encoder starts from; FILE is safetensors with timm's names.",
+        ),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Decoded pictures; beside the run by default.")
@@ -91,14 +95,14 @@ def train(
     overrides = once(
         [parse_setting(text) for text in setting or ()],
         {
-            "--weights network.weights": weights,
+            "--pretrained network.pretrained": pretrained,
             "--image-type data.image_type": image_type,
             "--taxonomy data.taxonomy": taxonomy,
         },
     )
-    if warm_start is not None and "network.weights" in overrides:
-        raise ConfigError("network.weights does nothing beside --from", "give one of them")
     config = load_config(recipe, task, overrides)
+    if warm_start is not None and (config.pretrained_file or "network.pretrained" in overrides):
+        raise ConfigError("network.pretrained does nothing beside --from", "give one of them")
     refuse_unused(config, overrides, masks=masks, copies=copies or ())
     source = Run.open(warm_start) if warm_start else None
     dataset, dealt = images_and_folds(data, config, folds, masks, copies or [], reporter)
@@ -112,6 +116,7 @@ def train(
         copies=tuple(copies or ()),
         warm_start=source,
         force=force,
+        pretrained=config.pretrained_file,
     )
     check_material(material, config, reporter)
     chosen = list(range(dealt.k)) if fold is None else [fold]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from typing import TYPE_CHECKING, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from naevus.errors import ConfigError
-from naevus.io.files import sha256_of
+from naevus.errors import ConfigError, WeightsError
+from naevus.io.files import sha256, sha256_of
 from naevus.types import CropMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -29,6 +30,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 Task = Literal["segmentation", "classification"]
+PRETRAINED_SUFFIX: Final = ".safetensors"
+HASHED: Final = "sha256:"
+"""What a run's recipe has before the hash of the file that its weights started from."""
+
 _REMEDY = "see `naevus recipe` for all settings"
 
 
@@ -70,7 +75,11 @@ class DataConfig(Section):
 class NetworkConfig(Section):
     """The network; ``name`` and ``head`` are the classifier's, the rest the segmenter's."""
 
-    weights: Literal["imagenet", "none"] = "imagenet"
+    pretrained: str = Field(
+        default="imagenet",
+        description="What the encoder or backbone starts from: imagenet, none (random weights), or "
+        "a .safetensors file under timm's names, of which a run keeps the SHA-256, not the path.",
+    )
     architecture: str = "unet"
     encoder: str = "tu-tf_efficientnet_lite0"
     decoder: dict[str, Any] = Field(default_factory=dict)
@@ -89,6 +98,16 @@ class NetworkConfig(Section):
         ge=0,
         description="Of what starts random; with one for all seeds, weights can be averaged.",
     )
+
+    @field_validator("pretrained")
+    @classmethod
+    def _weights_have_a_known_origin(cls, value: str) -> str:
+        known = value in ("imagenet", "none") or value.endswith(PRETRAINED_SUFFIX)
+        if not known and not re.fullmatch(f"{HASHED}[0-9a-f]{{64}}", value):
+            raise ValueError(
+                f"{value!r} is neither imagenet nor none nor a {PRETRAINED_SUFFIX} file"
+            )
+        return value
 
 
 class LossConfig(Section):
@@ -230,6 +249,30 @@ class TrainConfig(Section):
             'optimiser.schedule = "plateau"': self.optimiser.schedule == "plateau",
         }
         return ", ".join(name for name, needed in needs.items() if needed)
+
+    @property
+    def pretrained_file(self) -> Path | None:
+        """The file of weights to start from; None where the recipe names none."""
+        name = self.network.pretrained
+        return Path(name).expanduser() if name.endswith(PRETRAINED_SUFFIX) else None
+
+    def with_pretrained_hash(self) -> Self:
+        """Return the recipe with the SHA-256 of its file of weights in place of the path.
+
+        Raises:
+            WeightsError: The file cannot be read.
+        """
+        path = self.pretrained_file
+        if path is None:
+            return self
+        try:
+            kept = f"{HASHED}{sha256(path)}"
+        except OSError as error:
+            raise WeightsError(
+                f"{path}: cannot be read", "name an existing file with --pretrained"
+            ) from error
+        network = self.network.model_copy(update={"pretrained": kept})
+        return self.model_copy(update={"network": network})
 
     @property
     def input_size(self) -> int:

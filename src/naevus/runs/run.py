@@ -78,9 +78,13 @@ class Run:
     def start(cls, folder: Path, config: TrainConfig, folds: Folds, inputs: dict[str, Any]) -> Run:
         """Make a run's folder, or take up the one that is there.
 
+        A file of weights to start from is kept by its hash: files move, and runs are shown around.
+
         Raises:
+            WeightsError: The file of weights to start from cannot be read.
             RunError: The folder holds a run with another recipe, other folds or other data.
         """
+        config = config.with_pretrained_hash()
         if (folder / "run.toml").exists():
             there = cls.open(folder)
             for what, same in (

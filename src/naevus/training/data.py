@@ -41,6 +41,7 @@ class Material:
         copies: Folders with other copies of some of the pictures, named alike.
         warm_start: A run to start from in place of the recipe's weights.
         force: Whether masks are used that cannot be right as a whole.
+        pretrained: The file of weights to start from, where the recipe has one.
     """
 
     dataset: Dataset
@@ -49,6 +50,7 @@ class Material:
     copies: tuple[Path, ...] = ()
     warm_start: Run | None = None
     force: bool = False
+    pretrained: Path | None = None
     stores: dict[str, PixelStore] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:

@@ -379,15 +379,16 @@ def _encoder_of(network: nn.Module) -> Any:
     return network.encoder.model  # type: ignore[union-attr]
 
 
-def _check_weights(weights: str) -> None:
-    if weights not in ("imagenet", "none"):
+def _check_weights(weights: Weights) -> None:
+    if isinstance(weights, str) and weights not in ("imagenet", "none"):
         raise ConfigError(f"no weights are called {weights!r}", "choose imagenet or none")
 
 
 def _plain_unet(weights: Weights, options: dict[str, Any]) -> Segmenter:
     if weights != "none":
         raise WeightsError(
-            f"{PLAIN_UNET} has no pretrained weights", "ask for random ones with `--weights none`"
+            f"{PLAIN_UNET} has no pretrained weights",
+            "ask for random ones with `--pretrained none`",
         )
     try:
         network = PlainUnet(**options)
@@ -405,7 +406,10 @@ def _build(
 ) -> nn.Module:
     """Build with the weights wanted; what the libraries say of bad settings is a ConfigError."""
     try:
-        return build(False) if weights == "none" else pretrained(name, build, encoder)
+        if weights == "none":
+            return build(False)
+        file = None if isinstance(weights, str) else weights
+        return pretrained(name, build, encoder, file)
     except _SETTING_ERRORS as error:
         raise ConfigError(
             f"{title} cannot be built ({error})", "change the options, or choose another network"

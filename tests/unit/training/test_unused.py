@@ -90,8 +90,10 @@ def test_a_setting_is_given_once() -> None:
     }
     with pytest.raises(ConfigError, match="--set gives a twice"):
         once([("a", 1), ("b", 2), ("a", 1)], {})
-    with pytest.raises(ConfigError, match=r"--weights and --set network\.weights say the same"):
-        once([("network.weights", "none")], {"--weights network.weights": "imagenet"})
+    with pytest.raises(
+        ConfigError, match=r"--pretrained and --set network\.pretrained say the same"
+    ):
+        once([("network.pretrained", "none")], {"--pretrained network.pretrained": "imagenet"})
 
 
 def test_of_several_jobs_one_must_heed_it() -> None:
