@@ -16,6 +16,7 @@ from naevus.taxonomy import ISIC2018
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 SHARES = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
 WEIGHTS = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)
 
@@ -252,3 +253,11 @@ def _save(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+CONFORMAL = {
+    "codes": ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"),
+    "level": 0.9,
+    "thresholds": (0.1, 0.2, 0.05, 0.0, 0.3, 0.1, 0.1),
+    "groups": (90, 90, 90, 3, 90, 90, 90),
+}

@@ -14,7 +14,7 @@ from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError, RunError
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import Run
-from tests.unit.evaluation.test_comparison import diagnoses, masks
+from tests.helpers.tables import diagnoses, masks
 
 if TYPE_CHECKING:
     from pathlib import Path

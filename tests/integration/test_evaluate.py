@@ -19,8 +19,7 @@ from naevus.images.read import write_png
 from naevus.runs.recipe import TrainConfig
 from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
-from tests.unit.evaluation.test_comparison import diagnoses, masks
-from tests.unit.evaluation.test_mask_metrics import table_of_masks
+from tests.helpers.tables import diagnoses, masks, table_of_masks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from naevus.bundles.bundle import Bundle
 from naevus.cli.main import app
 from naevus.runs.manifest import spec_of_run
+from tests.helpers.children import FRAMEWORKS, without
 from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
-from tests.package.test_imports import FRAMEWORKS, without
 
 if TYPE_CHECKING:
     from naevus.runs.run import Run

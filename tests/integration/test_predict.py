@@ -19,8 +19,12 @@ from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
 from naevus.runs.predictions import about
 from naevus.types import FLAGS
-from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
-from tests.unit.inference.test_classifier import CONFORMAL
+from tests.helpers.onnx_graphs import (
+    CONFORMAL,
+    classification_bundle,
+    segmentation_bundle,
+    whole_bundle,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,19 @@ def test_the_architecture_page_shows_the_package_as_it_is() -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    named = 0
+    for line in (DOCS / "explanation" / "robustness.md").read_text().splitlines():
+        source = ""
+        for file, name in re.findall(
+            r"`((?:unit|integration|package)/[\w/]+\.py)?(?:::(test_\w+))?", line
+        ):
+            if not file and not name:
+                continue
+            if file:
+                source = (ROOT / "tests" / file).read_text()
+            named += 1
+            assert not name or f"def {name}" in source, f"{file}::{name}"
+    assert named > 50

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,24 +15,13 @@ import naevus
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.taxonomy import ISIC2018
 from tests.helpers import ROOT
+from tests.helpers.children import FRAMEWORKS, without
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-FRAMEWORKS = [
-    "lightning_fabric",
-    "onnx",
-    "onnxscript",
-    "safetensors",
-    "segmentation_models_pytorch",
-    "timm",
-    "torch",
-    "torchmetrics",
-    "torchvision",
-]
 BASE_LACKS = [*FRAMEWORKS, "onnxruntime", "scipy", "skimage", "sklearn"]
 """All that the base install does not bring."""
+
+
 HEAVY = {"PIL", "cv2", "jinja2", "numpy", "openvino", "pandas", "pyarrow", "torch"}
 ROOMS = [
     module.name
@@ -42,38 +29,6 @@ ROOMS = [
     if not module.name.startswith(("naevus.training.", "naevus.export.", "naevus.workflows."))
     and module.name != "naevus.__main__"
 ]
-
-
-class Answer(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    error: str
-
-
-def without(
-    blocked: Sequence[str],
-    commands: Sequence[Sequence[object]],
-    *,
-    modules: Sequence[str] = (),
-    absent: Sequence[str] = (),
-    folder: Path,
-) -> tuple[list[Answer], set[str]]:
-    """Run commands in a process without some packages; return answers and imported modules."""
-    job: dict[str, Any] = {"blocked": list(blocked), "modules": list(modules)}
-    job["absent"] = list(absent)  # of the module os
-    job["commands"] = [[str(word) for word in words] for words in commands]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "helpers" / "blocked.py"), json.dumps(job)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    return [Answer(*answer) for answer in said["answers"]], set(said["imported"])
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +108,7 @@ def test_the_base_install_suffices_for_what_it_promises(material: Path) -> None:
 
 ELSEWHERE = ("fcntl", "grp", "pwd", "resource", "termios")
 """Modules of the standard library that Windows lacks."""
+
 
 NOT_EVERYWHERE = (
     *("chown", "fork", "getpgid", "geteuid", "getuid", "killpg", "mkfifo", "posix_fallocate"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
-from naevus.cli.data import check
 from naevus.datasets.audit import Audit, audit
 from naevus.datasets.dataset import Dataset, Problem, make_table
 from naevus.datasets.duplicates import (
@@ -263,30 +259,3 @@ def test_a_dark_spot_on_plain_skin_is_not_every_other_one(shared_data: Path) -> 
 
     assert correlation(look("26223"), look("29187")) < 0.9
     assert correlation(look("27027"), look("29036")) > 0.95, "one lesion with two ids"
-
-
-app = typer.Typer()
-app.command()(check)
-
-
-def test_command(tmp_path: Path) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    for number in range(12):
-        folder = data / ("NV" if number % 2 else "MEL")
-        write_png(folder / f"p{number:02}.png", lesion(number))
-    fine = CliRunner().invoke(app, [str(data), "--out", str(out)])
-    assert fine.exit_code == 0, fine.output
-    assert "12 pictures" in fine.stdout
-    assert {path.name for path in out.iterdir()} == {
-        "check.json",
-        "findings.csv",
-        "duplicates.csv",
-    }
-    shutil.copy(data / "NV" / "p01.png", data / "MEL" / "p99[x].png")
-    found = CliRunner().invoke(app, [str(data)])
-    assert found.exit_code == 1
-    assert "p01 p99[x]" in found.stdout
-    written = CliRunner().invoke(app, [str(data), "--out", str(out), "--json"])
-    assert json.loads(written.stdout) == json.loads((out / "check.json").read_text())
-    assert len(pd.read_csv(out / "duplicates.csv")) == 1
-    assert "exact duplicate" in set(pd.read_csv(out / "findings.csv")["kind"])

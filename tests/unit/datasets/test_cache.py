@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-import naevus
 from naevus.datasets import cache
 from naevus.datasets.cache import PixelStore
 from naevus.errors import ConfigError, DataError, NaevusError
@@ -25,6 +21,7 @@ from naevus.io.files import lock
 
 if TYPE_CHECKING:
     from naevus.images.preprocess import Rendered
+
 
 SQUASH = Form("squash", 24)
 FILES = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")
@@ -203,61 +200,6 @@ def test_other_limits_try_the_quarantined_again(sources: list[Source], tmp_path:
     none = PixelStore.build(sources, SQUASH, folder, limits=Limits(pixels=100))
     assert (len(none), len(none.quarantined)) == (0, 12)
     assert len(PixelStore.build(sources, SQUASH, folder)) == 12
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from naevus.datasets import cache
-from naevus.images.preprocess import Form, Source
-from naevus.datasets.cache import PixelStore
-
-pictures, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-cache._CHECKPOINT_SECONDS = 0.0
-names = sorted(path.stem for path in pictures.glob("p??.png"))
-sources = [Source(name, pictures / f"{name}.png") for name in names]
-replace = Path.replace
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def replaced(self, target):
-    replace(self, target)
-    if target == folder / point:
-        die()
-
-Path.replace = replaced
-PixelStore.build(
-    sources, Form("squash", 24), folder, workers=2,
-    progress=lambda done, of: die() if str(done) == point else None,
-)
-"""
-
-
-@pytest.mark.parametrize("point", ["5", "pixels.npy", "index.csv"])
-def test_a_killed_build_goes_on_where_it_stopped(
-    sources: list[Source], tmp_path: Path, decoded: list[str], point: str
-) -> None:
-    sources[1].path.write_bytes(b"nothing")
-    sources = [source._replace(mask_path=None) for source in sources]
-    whole = PixelStore.build(sources, SQUASH, tmp_path / "whole")
-    decoded.clear()
-    folder = tmp_path / "store"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "pictures"), str(folder), point],
-        env={**os.environ, "PYTHONPATH": str(Path(naevus.__file__).parents[1])},
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    with pytest.raises(DataError, match="no finished"):
-        PixelStore.open(folder)
-    journal = folder / ".building" / "progress.jsonl"
-    with journal.open("a") as stream:
-        stream.write('["p07", "squ')
-    resumed = PixelStore.build(sources, SQUASH, folder)
-    assert content(folder) == content(tmp_path / "whole")
-    assert resumed.key == whole.key
-    assert sorted(decoded) == ([source.image_id for source in sources[5:]] if point == "5" else [])
 
 
 def test_two_builders_are_one_too_many(sources: list[Source], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from naevus.evaluation.ablation import HEADLINE, ablation, decided
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.subgroups import holm
 from naevus.evaluation.tables import probabilities, taxonomy_of
-from tests.unit.evaluation.test_comparison import diagnoses
+from tests.helpers.tables import diagnoses
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from naevus.errors import DataError
 from naevus.evaluation.ensemble_selection import blended, ensemble_scores, greedy_weights
 from naevus.evaluation.tables import probabilities
 from naevus.taxonomy import ISIC2018
-from tests.unit.evaluation.test_comparison import diagnoses, masks
+from tests.helpers.tables import diagnoses, masks
 
 
 def good_and_noise() -> dict[str, pd.DataFrame]:

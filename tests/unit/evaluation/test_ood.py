@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -187,40 +183,3 @@ def test_settings_that_mean_nothing_are_refused(shrinkage: float, neighbours: in
     with pytest.raises(ConfigError):  # noqa: PT012
         shrunk_precision(cloud(10, 0), np.zeros(10), shrinkage)
         neighbour_distance(cloud(3, 1), cloud(10, 0), neighbours)
-
-
-_DISTANCES = """
-import sys
-import numpy as np
-from naevus.evaluation.ood import FactorModel
-chance = np.random.default_rng(5)
-basis = np.linalg.qr(chance.normal(0, 1, (864, 128)))[0].astype(np.float16)
-model = FactorModel(
-    chance.normal(0, 1, 864).astype(np.float32),
-    basis,
-    np.geomspace(200, 2, 128).astype(np.float32),
-    0.4,
-)
-rows = chance.normal(0, chance.uniform(0.5, 40, (96, 1)), (96, 864))
-whole = model.distances(rows)
-alone = np.concatenate([model.distances(row[None]) for row in rows])
-back = model.distances(rows[::-1])[::-1]
-assert np.array_equal(whole, alone), "a picture's batch changes its distance"
-assert np.array_equal(whole, back), "the order of pictures changes a distance"
-sys.stdout.write(whole.tobytes().hex())
-"""
-
-
-def test_distances_are_the_same_bits_with_any_number_of_threads() -> None:
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", _DISTANCES],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OPENBLAS_CORETYPE": core},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for threads, core in (("1", ""), ("2", ""), ("3", ""), ("2", "Haswell"))
-    ]
-    assert len(bytes.fromhex(found[0])) == 96 * 8
-    assert len(set(found)) == 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,35 +20,6 @@ from naevus.runs.evidence import diagnosing, outlining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_FIGURES = """
-import sys
-import numpy as np
-from naevus.evaluation.repeatable import repeatable
-chance = np.random.default_rng(0)
-weights, columns = chance.random((400, 1501)), chance.random((1501, 37))
-
-@repeatable
-def figures():
-    return weights @ columns / weights.sum(axis=1, keepdims=True)
-
-sys.stdout.write(figures().tobytes().hex())
-"""
-
-
-def test_sums_do_not_hang_on_the_number_of_threads() -> None:
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", _FIGURES],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for threads in "123"
-    }
-    (one,) = found
-    assert len(bytes.fromhex(one)) == 400 * 37 * 8
 
 
 def threads() -> set[int]:

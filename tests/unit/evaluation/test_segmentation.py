@@ -14,11 +14,18 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from naevus.errors import DataError
+from naevus.evaluation.bootstrap import quantiles_of
 from naevus.evaluation.mask_metrics import MaskScore, compare_masks
-from naevus.evaluation.segmentation import SegmentationScores
+from naevus.evaluation.segmentation import (
+    NONE_OF_THESE,
+    OutlineScores,
+    SegmentationScores,
+)
+from tests.helpers.tables import table_of_masks
 
 if TYPE_CHECKING:
     from random import Random
+
 
 Mask = NDArray[np.bool_]
 masks = arrays(np.bool_, (6, 9))
@@ -28,66 +35,6 @@ def square(side: int) -> Mask:
     mask = np.zeros((20, 30), dtype=bool)
     mask[:side, :side] = True
     return mask
-
-
-def test_known_counts() -> None:
-    truth, prediction = square(10), square(8)
-    assert compare_masks(truth, prediction) == pytest.approx(
-        MaskScore(
-            jaccard=0.64,
-            dice=2 * 64 / 164,
-            sensitivity=0.64,
-            specificity=1.0,
-            accuracy=564 / 600,
-            thresholded=0.0,
-        )
-    )
-
-
-@settings(deadline=None, max_examples=40)
-@given(masks, masks)
-def test_torchmetrics_agrees(truth: Mask, prediction: Mask) -> None:
-    torch = pytest.importorskip("torch")
-    functional = pytest.importorskip("torchmetrics.functional.classification")
-    score = compare_masks(truth, prediction)
-    y, p = torch.from_numpy(truth).int(), torch.from_numpy(prediction).int()
-    if truth.any() or prediction.any():
-        assert score.jaccard == pytest.approx(float(functional.binary_jaccard_index(p, y)))
-        assert score.dice == pytest.approx(float(functional.binary_f1_score(p, y)))
-    if truth.any():
-        assert score.sensitivity == pytest.approx(float(functional.binary_recall(p, y)))
-    if not truth.all():
-        assert score.specificity == pytest.approx(float(functional.binary_specificity(p, y)))
-    assert score.accuracy == pytest.approx(float(functional.binary_accuracy(p, y)))
-
-
-@settings(deadline=None, max_examples=40)
-@given(masks, masks)
-def test_jaccard_and_dice_say_the_same(truth: Mask, prediction: Mask) -> None:
-    score = compare_masks(truth, prediction)
-    assert score.dice == pytest.approx(2 * score.jaccard / (1 + score.jaccard))
-    assert score.thresholded == (score.jaccard if score.jaccard >= 0.65 else 0)
-    assert compare_masks(truth, truth) == (1, 1, 1, 1, 1, 1)
-    assert compare_masks(prediction, truth).jaccard == score.jaccard
-
-
-def test_empty_against_empty_is_perfect() -> None:
-    nothing = np.zeros((4, 4), dtype=bool)
-    assert compare_masks(nothing, nothing) == (1, 1, 1, 1, 1, 1)
-    assert compare_masks(nothing, ~nothing).jaccard == 0
-
-
-def test_exactly_at_the_threshold_counts() -> None:
-    truth = np.zeros((1, 100), dtype=bool)
-    truth[0, :] = True
-    prediction = truth.copy()
-    prediction[0, 65:] = False
-    assert compare_masks(truth, prediction).thresholded == 0.65
-
-
-def test_other_sizes_are_refused() -> None:
-    with pytest.raises(DataError, match="20 x 30"):
-        compare_masks(square(3), square(3).T)
 
 
 def table_of(scores: dict[str, MaskScore]) -> pd.DataFrame:
@@ -135,3 +82,86 @@ def test_tables_that_cannot_be_scored() -> None:
         SegmentationScores.from_table(table.loc[[0, 0]])
     with pytest.raises(DataError, match="a has no score"):
         SegmentationScores.from_table(table.assign(jaccard=np.nan))
+
+
+def test_quantiles_means_and_curve_are_numpy_s() -> None:
+    table = table_of_masks()
+    scores = OutlineScores.from_table(table)
+    for share, interval in scores.quantiles.items():
+        expected = np.quantile(table["jaccard"], share, method="inverted_cdf")
+        assert interval.value == expected
+        assert interval.low <= expected <= interval.high
+    assert scores.distances["mean hausdorff_95"].value == pytest.approx(
+        table["hausdorff_95"].mean()
+    )
+    assert scores.failed.value == (table["jaccard"] < 0.65).mean()
+    assert scores.groups == scores.failed.groups == 100
+    curve = scores.curve.set_index(scores.curve["threshold"].map("{:.2f}".format))
+    assert curve.loc["0.00", "thresholded"] == pytest.approx(table["jaccard"].mean())
+    kept = table["jaccard"].where(table["jaccard"] >= 0.65, 0)
+    assert curve.loc["0.65", "thresholded"] == pytest.approx(kept.mean())
+    assert curve.loc["0.65", "reached"] == pytest.approx(1 - scores.failed.value)
+    assert curve["thresholded"].is_monotonic_decreasing
+    assert (curve["thresholded_low"] <= curve["thresholded"] + 1e-12).all()
+    json.dumps(scores.to_dict(), allow_nan=False)
+
+
+def test_failures_are_told_with_what_goes_along_with_them() -> None:
+    table = table_of_masks()
+    scores = OutlineScores.from_table(table)
+    found = {one.name: one for one in scores.circumstances}
+    small = found["lesion under 5 % of the picture"]
+    inside = table["area"] < 0.05
+    assert small.pictures == inside.sum()
+    assert small.failures == (inside & (table["jaccard"] < 0.65)).sum()
+    assert small.failed is not None
+    assert small.elsewhere is not None
+    assert small.failed.value > small.elsewhere.value
+    assert small.failed.groups == inside.sum() / 2
+    hairy = found["hair over 5 % of the skin"]
+    assert (hairy.pictures, hairy.failed) == (0, None)
+    marked = inside | (table["area"] > 0.6) | (table["border"] > 0)
+    assert found[NONE_OF_THESE].pictures == (~marked).sum()
+
+
+def test_bands_of_size_hold_every_picture_once() -> None:
+    table = table_of_masks()
+    sizes = OutlineScores.from_table(table).sizes
+    assert sum(band.pictures for band in sizes) == len(table)
+    values = [band.jaccard.value for band in sizes]
+    assert values == sorted(values)
+    by_hand = table[(table["area"] > 0.15) & (table["area"] <= 0.3)]
+    band = next(band for band in sizes if band.low == 0.15)
+    assert band.jaccard.value == pytest.approx(by_hand["jaccard"].mean())
+    assert band.failed.groups == by_hand["group_id"].nunique()
+
+
+def test_tables_from_before_conditions_are_read() -> None:
+    table = table_of_masks()[["group_id", "jaccard", "sensitivity"]]
+    scores = OutlineScores.from_table(table)
+    assert (scores.distances, scores.circumstances, scores.sizes) == ({}, (), ())
+    with pytest.raises(DataError, match="no column jaccard"):
+        OutlineScores.from_table(table.drop(columns="jaccard"))
+    with pytest.raises(DataError, match="not a number"):
+        OutlineScores.from_table(table.assign(jaccard=np.nan))
+    with pytest.raises(DataError, match="no picture"):
+        OutlineScores.from_table(table.head(0))
+
+
+def test_one_lesion_and_masks_that_miss_are_told() -> None:
+    table = table_of_masks(2).assign(jaccard=0.0, sensitivity=0.0)
+    scores = OutlineScores.from_table(table)
+    assert tuple(scores.quantiles[0.5]) == (0, 0, 0)
+    assert scores.failed.groups == 1
+    assert scores.sizes[0].area_ratio is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3)), min_size=1, max_size=30))
+def test_weighted_quantiles_are_numpy_s(pictures: list[tuple[float, int]]) -> None:
+    values, weights = np.array(pictures, float).T
+    if weights.any():
+        shares = (0.1, 0.25, 0.5, 1.0)
+        found = quantiles_of(values, shares)(weights[None])[0]
+        repeated = np.repeat(values, weights.astype(int))
+        expected = np.quantile(repeated, shares, method="inverted_cdf")
+        assert found.tolist() == expected.tolist()

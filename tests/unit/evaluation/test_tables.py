@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from naevus.bundles.spec import ClassifierMember
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.ensemble_selection import ensemble_scores
-from naevus.evaluation.tables import check_finite, check_ids, combined, numbers_of, probabilities
-from naevus.taxonomy import ISIC2018
+from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.mask_metrics import MaskScore, compare_masks
+from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
+from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.tables import (
+    check_finite,
+    check_ids,
+    combined,
+    heldout_diagnosed,
+    judged,
+    numbers_of,
+    probabilities,
+    rebalanced,
+    with_truth,
+)
+from naevus.images.read import write_png
+from naevus.inference.ensemble import Trained, posterior
+from naevus.taxonomy import BINARY, ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def answers(count: int = 70, seed: int = 0) -> pd.DataFrame:
@@ -100,3 +122,289 @@ def test_ids_that_are_not_ids_are_refused() -> None:
         check_ids(table.assign(image_id=table["image_id"].mask(table.index == 2)), "t")
     with pytest.raises(DataError, match="no column image_id"):
         check_ids(table.drop(columns="image_id"), "t")
+
+
+def predictions() -> pd.DataFrame:
+    table = pd.DataFrame({"image_id": ["c", "a", "b", "x"]})
+    natural = np.random.default_rng(0).dirichlet(np.ones(7), 4)
+    for place, code in enumerate(ISIC2018.codes):
+        table[f"p_{code}"] = natural[:, place]
+        table[f"b_{code}"] = natural[::-1, place]
+    return table
+
+
+def records(folder: Path) -> pd.DataFrame:
+    """``a`` stands in two parts: with its mask in one, with its diagnosis in the other."""
+    for name in "ab":
+        mask = np.zeros((20, 30), bool)
+        mask[5:15, 5:15] = True
+        write_png(folder / "truth" / f"{name}.png", mask)
+        write_png(folder / "masks" / f"{name}_segmentation.png", mask if name == "a" else ~mask)
+    rows = [
+        ("a", None, "g1", str(folder / "truth" / "a.png")),
+        ("a", "MEL", "g1", None),
+        ("b", None, "g2", str(folder / "truth" / "b.png")),
+        ("c", "NV", "g1", None),
+        ("d", "NV", "g3", None),
+    ]
+    columns = ["image_id", "diagnosis", "group_id", "mask_path"]
+    return pd.DataFrame(rows, columns=columns).assign(path=None).astype("string")
+
+
+def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
+    joined = with_truth(predictions(), records(tmp_path), allow_missing=True)
+    table = joined.table
+    assert table["image_id"].tolist() == ["c", "a", "b"]
+    assert {found.what: found.ids for found in joined.left_out} == {
+        "images with ground truth have no answer": ("d",),
+        "predicted images are not in the data set": ("x",),
+    }
+    found = judged(table, ISIC2018, tmp_path / "masks")
+    assert found.diagnosed is not None
+    assert found.diagnosed.table["image_id"].tolist() == ["c", "a"]
+    assert found.diagnosed.table["truth"].tolist() == ["NV", "MEL"]
+    assert found.diagnosed.table["group_id"].tolist() == ["g1", "g1"]
+    given = predictions().set_index("image_id").loc[["c", "a"]]
+    np.testing.assert_array_equal(
+        found.diagnosed.natural, given[[f"p_{code}" for code in ISIC2018.codes]]
+    )
+    np.testing.assert_array_equal(
+        found.diagnosed.balanced, given[[f"b_{code}" for code in ISIC2018.codes]]
+    )
+    assert found.outlined is not None
+    assert found.outlined["image_id"].tolist() == ["a", "b"]
+    assert found.outlined["jaccard"].tolist() == [1.0, 0.0]
+    assert found.outlined["group_id"].tolist() == ["g1", "g2"]
+    assert found.notes(table) == [
+        "1 of 3 images have no true diagnosis: they are not in its figures",
+        "1 of 3 images have no true mask: they are not in its figures",
+    ]
+
+
+def test_images_without_an_answer_or_a_truth_are_an_error(tmp_path: Path) -> None:
+    known, rows = records(tmp_path), predictions()
+    with pytest.raises(DataError, match=r"^some/table: 1 image .*answer: d; 1 pred.*x"):
+        with_truth(rows, known, name="some/table")
+    with pytest.raises(DataError, match="1 image with ground truth has no answer: d"):
+        with_truth(rows[rows["image_id"] != "x"], known)
+    with pytest.raises(DataError, match="1 predicted image is not in the data set: x"):
+        with_truth(rows, known[known["image_id"] != "d"])
+    blank = known["image_id"] == "c"
+    bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
+    with pytest.raises(DataError, match="1 predicted image is without ground truth: c"):
+        with_truth(rows[rows["image_id"] != "x"], bare)
+    whole = with_truth(rows[rows["image_id"] != "x"], known[known["image_id"] != "d"])
+    assert (whole.left_out, whole.unasked) == ((), {})
+
+
+def test_parts_that_nobody_asked_for_are_told_and_not_due(tmp_path: Path) -> None:
+    known = records(tmp_path).assign(part="task3", split="train")
+    other = known.assign(image_id=known["image_id"] + "-late", split="test")
+    both = pd.concat([known[known["image_id"] != "d"], other], ignore_index=True)
+    joined = with_truth(predictions().head(3), both)
+    assert joined.unasked == {"task3, test": 4}
+    assert joined.notes() == ["task3, test: none of its 4 images was predicted, so none counts"]
+    with pytest.raises(DataError, match="3 images with ground truth have no answer"):
+        with_truth(
+            pd.concat([predictions().head(3), predictions().tail(1)]).replace(
+                {"image_id": {"x": "a-late"}}
+            ),
+            both,
+        )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None])
+@pytest.mark.parametrize("column", ["p_MEL", "p_VASC", "b_NV"])
+def test_a_row_that_is_no_number_is_an_error_and_never_dropped(
+    tmp_path: Path, column: str, value: float | None
+) -> None:
+    rows = predictions()
+    rows.loc[1, column] = value
+    with pytest.raises(DataError, match=f"^out/predictions: a: {column} is .*no finite number"):
+        with_truth(rows, records(tmp_path), allow_missing=True, name="out/predictions")
+
+
+def test_an_id_twice_is_an_error(tmp_path: Path) -> None:
+    twice = pd.concat([predictions(), predictions().head(1)])
+    with pytest.raises(DataError, match="c stands twice"):
+        with_truth(twice, records(tmp_path), allow_missing=True)
+
+
+def test_what_is_absent_is_not_judged(tmp_path: Path) -> None:
+    table = with_truth(predictions(), records(tmp_path), allow_missing=True).table
+    without = judged(table, ISIC2018, tmp_path / "nowhere")
+    assert without.outlined is None
+    assert "2 images have a true mask and none was predicted" in without.notes(table)
+    masks_alone = table[["image_id", "truth", "group_id", "mask_path", "picture_path"]]
+    assert judged(masks_alone, ISIC2018, tmp_path / "masks").diagnosed is None
+    with pytest.raises(DataError, match="no truth"):
+        judged(masks_alone, ISIC2018, tmp_path / "nowhere")
+    strangers = predictions().assign(image_id=[f"other-{n}" for n in range(4)])
+    with pytest.raises(DataError, match="no truth for these"):
+        with_truth(strangers, records(tmp_path), allow_missing=True)
+
+
+def test_held_out_logits_are_freed_of_their_training() -> None:
+    table = pd.DataFrame({"image_id": ["a"], "group_id": ["g"], "truth": ["MEL"]})
+    for code in ISIC2018.codes:
+        table[f"logit_{code}"] = np.log(2.0) if code == "MEL" else 0.0
+        table[f"weight_{code}"] = 2.0 if code == "MEL" else 1.0
+        table[f"share_{code}"] = 1 / 7
+    found = heldout_diagnosed(table)
+    assert found.taxonomy is ISIC2018
+    np.testing.assert_allclose(found.natural, np.full((1, 7), 1 / 7))
+
+
+SETTINGS = {
+    0: ([0.8, 0.2], [0.5, 3.0]),
+    1: ([0.6, 0.4], [1.0, 1.0]),
+}
+
+
+def table(shuffled: bool = False) -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        fold = number % 2
+        shares, weights = SETTINGS[fold]
+        rows.append(
+            {
+                "image_id": f"p{number:02d}",
+                "group_id": f"g{number // 2}",
+                "truth": BINARY.codes[number // 2 % 2],
+                "fold": fold,
+                **dict(
+                    zip(["logit_BENIGN", "logit_MALIGNANT"], chance.normal(size=2), strict=True)
+                ),
+                **dict(zip(["share_BENIGN", "share_MALIGNANT"], shares, strict=True)),
+                **dict(zip(["weight_BENIGN", "weight_MALIGNANT"], weights, strict=True)),
+            }
+        )
+    made = pd.DataFrame(rows)
+    return made.sample(frac=1, random_state=1) if shuffled else made
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_each_row_has_its_fold_s_weights(shuffled: bool) -> None:
+    given = table(shuffled)
+    natural, balanced = probabilities(given, BINARY)
+    for row, (one, other) in enumerate(zip(natural, balanced, strict=True)):
+        logits = given[["logit_BENIGN", "logit_MALIGNANT"]].to_numpy()[row]
+        shares, weights = SETTINGS[int(given["fold"].iloc[row])]
+        expected = np.exp(natural_log_probabilities(logits, np.array(weights)))
+        np.testing.assert_allclose(one, expected)
+        expected = np.exp(balanced_log_probabilities(logits, np.array(weights), np.array(shares)))
+        np.testing.assert_allclose(other, expected)
+    np.testing.assert_allclose(natural.sum(1), 1)
+    assert not np.allclose(natural, balanced)
+
+
+def test_equal_logits_are_answered_by_the_fold_s_shares() -> None:
+    given = table()
+    given[["logit_BENIGN", "logit_MALIGNANT"]] = 0.0
+    natural, balanced = probabilities(given, BINARY)
+    assert natural[0] == pytest.approx([6 / 7, 1 / 7])
+    assert natural[1] == pytest.approx([0.5, 0.5])
+    assert balanced[1] == pytest.approx([0.4, 0.6])
+
+
+def test_an_absent_column_is_told() -> None:
+    with pytest.raises(DataError, match="no column share_BENIGN"):
+        probabilities(table().drop(columns="share_BENIGN"), BINARY)
+
+
+def test_a_row_without_weights_is_not_scored_by_chance() -> None:
+    given = table()
+    given.loc[3, "weight_BENIGN"] = np.nan
+    with pytest.raises(DataError, match="weight_BENIGN is nan"):
+        probabilities(given, BINARY)
+
+
+def test_scores_and_their_intervals_agree() -> None:
+    scores, intervals = classification_scores(table(shuffled=True), BINARY)
+    assert intervals["balanced_accuracy"].value == pytest.approx(scores.balanced.balanced_accuracy)
+    assert intervals["accuracy"].value == pytest.approx(scores.probable.accuracy)
+    for interval in intervals.values():
+        assert interval.low < interval.value < interval.high
+
+
+def test_a_class_that_is_not_there_is_let_by() -> None:
+    codes = ISIC2018.codes
+    rows = [
+        {
+            "image_id": f"p{number}",
+            "group_id": f"g{number}",
+            "truth": codes[number % 3],
+            **{f"logit_{code}": 4.0 * (index == number % 3) for index, code in enumerate(codes)},
+            **{f"share_{code}": 1 / 7 for code in codes},
+            **{f"weight_{code}": 1.0 for code in codes},
+        }
+        for number in range(9)
+    ]
+    scores, intervals = classification_scores(pd.DataFrame(rows), ISIC2018)
+    assert scores.balanced.balanced_accuracy == 1
+    assert intervals["balanced_accuracy"] == (1, 1, 1)
+
+
+def test_masks_are_scored_by_picture_and_by_group() -> None:
+    truth = np.zeros((10, 10), bool)
+    truth[:5] = True
+    rows = []
+    for number in range(12):
+        guess = np.zeros_like(truth)
+        guess[: 2 + number % 4] = True
+        score = compare_masks(truth, guess)
+        rows.append({"image_id": f"p{number}", "group_id": f"g{number // 2}", **score._asdict()})
+    scores, intervals = segmentation_scores(pd.DataFrame(rows))
+    assert scores.jaccard == pytest.approx(np.mean([0.4, 0.6, 0.8, 1.0]))
+    assert scores.thresholded_jaccard == pytest.approx(np.mean([0, 0, 0.8, 1.0]))
+    assert intervals["jaccard"].value == pytest.approx(scores.jaccard)
+    assert intervals["thresholded_jaccard"].value == pytest.approx(scores.thresholded_jaccard)
+    assert intervals["jaccard"].low < scores.jaccard < intervals["jaccard"].high
+    assert set(MaskScore._fields) <= set(rows[0])
+
+
+def test_rebalancing_is_by_each_row_s_shares() -> None:
+    given = table(shuffled=True)
+    natural, balanced = probabilities(given, BINARY)
+    np.testing.assert_allclose(rebalanced(given, natural, BINARY), balanced)
+
+
+def test_runs_are_combined_as_an_ensemble_is() -> None:
+    one, other = table(), table(shuffled=True)
+    chance = np.random.default_rng(5)
+    columns = ["logit_BENIGN", "logit_MALIGNANT"]
+    other[columns] = chance.normal(size=(len(other), 2))
+    other[["weight_BENIGN", "weight_MALIGNANT"]] = [2.0, 0.7]
+    other[["share_BENIGN", "share_MALIGNANT"]] = [0.55, 0.45]
+    other = other[other["image_id"] != "p03"]
+    together = combined([one, other], BINARY, allow_missing=True)
+    assert "p03" not in set(together["image_id"])
+    assert together["image_id"].is_monotonic_increasing
+    natural, balanced = probabilities(together, BINARY)
+
+    def member(table: pd.DataFrame, row: int) -> ClassifierMember:
+        settings = table.iloc[row]
+        return ClassifierMember(
+            file="a.onnx",
+            architecture="tiny",
+            input_size=8,
+            weights=tuple(settings[["weight_BENIGN", "weight_MALIGNANT"]]),
+            shares=tuple(settings[["share_BENIGN", "share_MALIGNANT"]]),
+        )
+
+    for row, image_id in enumerate(together["image_id"]):
+        same = [each[each["image_id"] == image_id] for each in (one, other)]
+        logits = [each[columns].to_numpy(np.float32) for each in same]
+        found = posterior(logits, [Trained(member(each, 0), 1.0) for each in same])
+        np.testing.assert_allclose(natural[row], found.natural[0], atol=1e-6)
+        np.testing.assert_allclose(balanced[row], found.balanced[0], atol=1e-6)
+    assert combined([one], BINARY) is one
+    strange = other.assign(image_id=other["image_id"] + "x")
+    with pytest.raises(DataError, match="run 1 and run 2 have no picture in common"):
+        combined([one, strange], BINARY)
+    with pytest.raises(DataError, match="1 image has no answer in run 2: p03"):
+        combined([one, other], BINARY)
+    told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
+    with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):
+        combined([one, told_otherwise], BINARY)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from naevus.datasets.masksurvey import SAMPLE, check_masks, survey
-from naevus.errors import DataError, PictureError
+from naevus.errors import PictureError
 from naevus.images.maskfile import read_mask, read_mask_file, read_mask_of
 from naevus.images.read import write_png
 
@@ -21,8 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+
 HEIGHT, WIDTH = 60, 84
+
+
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
+
+
 LESION = np.asarray((ROWS - 25) ** 2 / 200 + (COLUMNS - 50) ** 2 / 500 < 1)
 NUMBERS = LESION.astype(np.uint8)
 
@@ -226,52 +230,3 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (100, 60)).save(tmp_path / "a.png")
     with pytest.raises(PictureError, match="its image 100 x 60"):
         read_mask_of(tmp_path / "mask.png", tmp_path / "a.png", scaled=True)
-
-
-def written(folder: Path, masks: list[NDArray[Any]]) -> list[Path]:
-    paths = [folder / f"{number}.png" for number in range(len(masks))]
-    for path, mask in zip(paths, masks, strict=True):
-        write_png(path, mask)
-    return paths
-
-
-EMPTY, FULL = np.zeros_like(LESION), np.ones_like(LESION)
-
-
-@pytest.mark.parametrize(
-    ("masks", "message"),
-    [
-        ([EMPTY] * 3 + [LESION] * 2, r"3 of 5 masks are empty or full \(3 empty, 0 full\)"),
-        ([EMPTY] * 2 + [FULL] * 2 + [LESION] * 3, r"4 of 7 masks are .*\(2 empty, 2 full\)"),
-        ([~LESION] * 9 + [LESION], "9 of 10 masks are light along the image's border"),
-        ([~LESION] * 5 + [LESION] * 5, "5 of 10 masks are light along"),
-        ([NUMBERS + 1] * 3 + [NUMBERS], "3 of 4 masks cannot be used: .*0.png: has 2 values"),
-    ],
-)
-def test_masks_that_cannot_be_right_together(
-    tmp_path: Path, masks: list[NDArray[Any]], message: str
-) -> None:
-    paths = written(tmp_path, masks)
-    with pytest.raises(DataError, match=message):
-        check_masks(paths, tmp_path)
-    assert "(--force)" in (check_masks(paths, tmp_path, force=True) or "")
-
-
-@pytest.mark.parametrize(
-    "masks",
-    [
-        [],
-        [LESION],
-        [NUMBERS] * 4,
-        [EMPTY, LESION],
-        [FULL, EMPTY, LESION, LESION],
-        [~LESION] * 4 + [LESION] * 6,
-    ],
-)
-def test_masks_that_may_be_right_together(tmp_path: Path, masks: list[NDArray[Any]]) -> None:
-    assert check_masks(written(tmp_path, masks), tmp_path) is None
-
-
-def test_of_many_masks_some_are_looked_at(tmp_path: Path) -> None:
-    paths = written(tmp_path, [LESION] * 3) * 300
-    assert SAMPLE / 2 <= survey(paths).masks <= SAMPLE

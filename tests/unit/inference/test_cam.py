@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
 from naevus.images.geometry import Box, resize
 from naevus.images.preprocess import Form, arrange
-from naevus.inference.cam import heat_map, side_for
+from naevus.inference import cam
+from naevus.inference.cam import Activation, cell_offset, glowing, heat_map, heat_over, side_for
 from naevus.inference.classifier import Classifier
 from naevus.taxonomy import ISIC2018
-from tests.helpers.onnx_graphs import classification_bundle
+from tests.helpers.onnx_graphs import (
+    classification_bundle,
+    write_classifier,
+    write_displaced,
+    write_explained,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +103,121 @@ def test_a_form_tells_where_its_square_lies() -> None:
     assert arrange(pixels, mask, Form("full", 16)).box == Box(8, 0, 56, 48)
     cropped = arrange(pixels, mask, Form("crop", 16, margin=0.0)).box
     assert (cropped.left, cropped.top, cropped.right, cropped.bottom) == (30, 10, 50, 30)
+
+
+CORNER = np.array([[0, 0], [0, 3]], np.float32)
+
+
+def test_lies_where_the_classifier_looked() -> None:
+    heat = heat_over([Activation(CORNER, Box(20, 0, 80, 60), (60, 100))], 60, 100)
+    assert heat.shape == (60, 100)
+    assert (heat[:, :20] == 0).all()
+    assert (heat[:, 80:] == 0).all()
+    assert heat.max() == 1
+    row, column = divmod(int(heat.argmax()), 100)
+    assert row >= 45
+    assert column >= 65
+    assert heat[5, 25] == 0
+
+
+@pytest.mark.parametrize("box", [Box(-10, 0, 50, 60), Box(0, -5, 40, 35), Box(-3, -3, 43, 43)])
+def test_a_square_larger_than_the_picture_is_cut_to_it(box: Box) -> None:
+    heat = heat_over([Activation(np.ones((5, 5), np.float32), box, (30, 40))], 30, 40)
+    inside = np.zeros((30, 40), bool)
+    inside[max(box.top, 0) : box.bottom, max(box.left, 0) : box.right] = True
+    np.testing.assert_array_equal(heat > 0, inside)
+
+
+def test_what_speaks_against_the_class_is_no_heat() -> None:
+    against = Activation(np.full((5, 5), -2, np.float32), Box(0, 0, 20, 20), (20, 20))
+    assert (heat_over([against], 20, 20) == 0).all()
+
+
+def test_a_picture_of_another_size_is_heated_in_the_same_places() -> None:
+    activation = Activation(CORNER, Box(20, 0, 80, 60), (60, 100))
+    small, large = heat_over([activation], 60, 100), heat_over([activation], 240, 400)
+    shrunk = large.reshape(60, 4, 100, 4).mean((1, 3))
+    assert np.abs(shrunk - small).max() < 0.05
+    assert heat_over([activation], 1, 1).shape == (1, 1)  # a square of no pixel keeps one
+
+
+@pytest.mark.parametrize(("offset", "place"), [((1, 0), (2, 2)), ((0, -2), (1, 0)), ((3, 3), None)])
+def test_a_map_is_drawn_where_what_it_shows_lies(
+    offset: tuple[float, float], place: tuple[int, int] | None
+) -> None:
+    cells = np.zeros((4, 4), np.float32)
+    cells[1, 2] = 1
+    heat = heat_over([Activation(cells, Box(4, 8, 44, 48), (50, 50), offset)], 50, 50)
+    drawn = heat[8:48, 4:44].reshape(4, 10, 4, 10).mean((1, 3))
+    if place is None:
+        assert heat.max() == 0
+    else:
+        assert np.unravel_index(drawn.argmax(), drawn.shape) == place
+    assert (heat[:8] == 0).all()
+    assert (heat[48:] == 0).all()
+
+
+def test_members_are_averaged_before_anything_is_left_out() -> None:
+    one = Activation(np.array([[2, -6]], np.float32), Box(0, 0, 2, 1), (1, 2))
+    other = Activation(np.array([[2, 2]], np.float32), Box(0, 0, 2, 1), (1, 2))
+    np.testing.assert_allclose(heat_over([one, other], 1, 2), [[1, 0]])
+
+
+def test_the_picture_shows_through_and_glows_where_it_is_hot() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    cold = glowing(pixels, np.zeros((8, 9), np.float32))
+    assert cold.shape == pixels.shape
+    assert cold.dtype == np.uint8
+    assert np.ptp(cold, axis=2).mean() < 0.5 * np.ptp(pixels, axis=2).mean()  # paled
+    heat = np.zeros((8, 9), np.float32)
+    heat[3, 4], heat[5, 5] = 1, 0.4
+    drawn = glowing(pixels, heat)
+    np.testing.assert_array_equal(drawn[heat == 0], cold[heat == 0])
+    yellow = np.array([253, 231, 37])  # viridis ends with it
+    np.testing.assert_allclose(drawn[3, 4], 0.25 * cold[3, 4] + 0.75 * yellow, atol=1)
+    assert (drawn[5, 5] != cold[5, 5]).any()
+
+
+SIZE, CELL = 50, 10
+
+
+def photographs(size: int, count: int = 20) -> NDArray[np.uint8]:
+    """Return pictures of soft stains, which lie anywhere."""
+    chance = np.random.default_rng(0)
+    noise = chance.normal(0, 1, (count, size, size, 3)).astype(np.float32)
+    soft = np.stack([cv2.GaussianBlur(each, (0, 0), CELL) for each in noise])
+    return np.asarray(np.clip(128 + 40 * soft / soft.std(), 0, 255), np.uint8)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (5, 5), (7, -1), (-3, 0), (0, 9)])
+def test_tells_how_far_from_its_cell_a_thing_lies(down: int, right: int, tmp_path: Path) -> None:
+    graph = write_displaced(tmp_path / "g.onnx", size=SIZE, cell=CELL, down=down, right=right)
+    measured = cell_offset(graph, photographs(SIZE))
+    np.testing.assert_allclose(measured, (down / CELL, right / CELL), atol=0.1)
+
+
+def test_where_nothing_tells_nothing_is_moved(tmp_path: Path) -> None:
+    graph = write_displaced(tmp_path / "g.onnx", size=SIZE, cell=CELL, down=5, right=5)
+    assert cell_offset(graph, np.zeros((3, SIZE, SIZE, 3), np.uint8)) == (0, 0)
+    assert cell_offset(graph, photographs(SIZE)[:0]) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_unlike_maps_do_not_tell(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(seed)
+
+    class Random:
+        outputs = ("logits", "cam")
+
+        def run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            maps = chance.normal(size=(len(pixels), 2, 5, 5)).astype(np.float32)
+            return {"logits": maps.mean((2, 3)), "cam": maps}
+
+    monkeypatch.setattr(cam, "open_engine", lambda _graph: Random())
+    assert cell_offset(Path("any"), photographs(SIZE)) == (0, 0)
+
+
+def test_a_graph_without_maps_or_with_coarse_ones_has_none(tmp_path: Path) -> None:
+    assert cell_offset(write_classifier(tmp_path / "c.onnx", size=32), photographs(32)) == (0, 0)
+    coarse = write_explained(tmp_path / "e.onnx", size=12)
+    assert cell_offset(coarse, photographs(12)) == (0, 0)

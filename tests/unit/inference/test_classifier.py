@@ -11,19 +11,12 @@ from naevus.errors import ConfigError
 from naevus.evaluation.priors import rebalance, reweigh
 from naevus.evaluation.scaling import Scaling, scaled
 from naevus.inference.classifier import Classifier
-from tests.helpers.onnx_graphs import SHARES, classification_bundle
+from tests.helpers.onnx_graphs import CONFORMAL, SHARES, classification_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-CONFORMAL = {
-    "codes": ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"),
-    "level": 0.9,
-    "thresholds": (0.1, 0.2, 0.05, 0.0, 0.3, 0.1, 0.1),
-    "groups": (90, 90, 90, 3, 90, 90, 90),
-}
 
 
 def noise(count: int, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import multiprocessing
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +17,7 @@ from PIL import Image
 
 import naevus
 from naevus import errors
-from naevus.errors import ConfigError, DataError, NaevusError, PictureError
+from naevus.errors import DataError, NaevusError, PictureError
 from naevus.images import profiles
 from naevus.images.read import ImageBytes, Limits, read
 from naevus.inference.predictor import Predictor
@@ -297,58 +293,6 @@ def test_threads_share_a_predictor(loaded: Predictor) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(200)))
-
-
-FORKED = """
-import os, sys
-import numpy as np
-import naevus
-
-pixels = np.full((120, 180, 3), 200, np.uint8)
-pixels[30:90, 50:110] = (90, 50, 40)
-predictor = naevus.load(sys.argv[1], threads=2, engine=sys.argv[2])
-alone = predictor(pixels).to_dict()
-child = os.fork()
-if child == 0:
-    try:
-        predictor(pixels)
-    except naevus.NaevusError as error:
-        print(error, flush=True)
-    again = naevus.load(sys.argv[1], threads=2, engine=sys.argv[2])
-    print(again(pixels).to_dict() == alone, flush=True)
-    sys.exit(0)  # an ordinary end, which takes everything apart
-sys.exit(os.waitpid(child, 0)[1])
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_a_fork_is_told_at_once_and_may_load_anew(bundle: Path, engine: str) -> None:
-    if engine == "onnxruntime":
-        pytest.importorskip("onnxruntime")
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(bundle), engine],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    told, works = done.stdout.splitlines()
-    assert "before this process was forked" in told
-    assert "spawn" in told
-    assert works == "True"
-
-
-def _ask(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    return said_of(predictor(pixels))
-
-
-def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> None:
-    pixels = drawn(7)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
-    job = loaded._job
-    made = Predictor(job.plan.segmenter, job.plan.classifier)
-    with pytest.raises(ConfigError, match=r"only a predictor that naevus\.load made"):
-        copy.copy(made)  # asks for what a process would be sent
 
 
 def test_every_error_travels_between_processes() -> None:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from naevus.cli.main import app
 from naevus.errors import DataError, NaevusError, RunError
 from naevus.inference.batch import first_of
 from naevus.io.formats import read_csv, read_json, read_parquet
@@ -20,6 +18,7 @@ from naevus.runs.run import Run, held, read_heldout
 
 if TYPE_CHECKING:
     from pathlib import Path
+
 
 TABLE = pd.DataFrame({"image_id": ["a", "b"], "logit_MEL": [0.5, -1.0], "logit_NV": [1.0, 2.0]})
 INPUTS: dict[str, Any] = {
@@ -135,20 +134,6 @@ def test_a_run_with_members_of_other_types_is_refused(
     (tmp_path / "inputs.json").write_text(json.dumps({**INPUTS, member: value}))
     with pytest.raises(RunError, match=rf"inputs\.json: {member} is of another type"):
         Run.open(tmp_path)
-
-
-@pytest.mark.parametrize("how", ["folder", "empty", "text", "cut", "bytes"])
-def test_commands_tell_of_damaged_predictions(how: str, tmp_path: Path) -> None:
-    table = tmp_path / "predictions.parquet"
-    TABLE.to_parquet(table)
-    damaged(table, how)
-    data = tmp_path / "data" / "NV"
-    data.mkdir(parents=True)
-    pd.DataFrame({"image": ["a"], "diagnosis": ["NV"]}).to_csv(tmp_path / "t.csv", index=False)
-    for words in (["compare", table, table], ["evaluate", tmp_path, "--data", tmp_path / "data"]):
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == 2, result.output
-        assert result.stderr.count("\n") == 1
 
 
 def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:

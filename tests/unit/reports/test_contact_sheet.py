@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
-import typer
-from typer.testing import CliRunner
 
-from naevus.cli.data import show
-from naevus.datasets.synthetic import draw_lesion, write_isic2018
-from naevus.errors import DataError
+from naevus.datasets.synthetic import draw_lesion
 from naevus.images.read import probe, read
 from naevus.reports.contact_sheet import (
     PREDICTED_COLOUR,
@@ -25,16 +20,6 @@ from naevus.reports.contact_sheet import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-app = typer.Typer()
-app.command()(show)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=40, size=64)
-    return folder
 
 
 def _has(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
@@ -97,45 +82,3 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert '"outline": "M' in page
-
-
-def test_show_writes_a_sheet_of_the_chosen_diagnosis(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "sheet.png"
-    result = CliRunner().invoke(app, [str(data), "--diagnosis", "mel", "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert probe(out).height > 192
-
-
-def test_show_opens_a_page(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-
-    def take(address: str) -> bool:
-        opened.append(address)
-        return True
-
-    monkeypatch.setattr("webbrowser.open", take)
-    out = tmp_path / "page.html"
-    arguments = [str(data), "--window", "--count", "5", "--part", "task3", "--out", str(out)]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert opened == [out.as_uri()]
-    assert out.read_text().count('"jpeg":') == 5
-
-
-def test_show_leaves_out_a_broken_picture(data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "ISIC2018_Task3_Training_Input"
-    copy.mkdir()
-    pictures = sorted((data / copy.name).glob("*.jpg"))[:3]
-    for path in pictures:
-        (copy / path.name).write_bytes(path.read_bytes())
-    (copy / pictures[0].name).write_bytes(b"no picture")
-    out = tmp_path / "sheet.png"
-    result = CliRunner().invoke(app, [str(tmp_path), "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert f"left out: {copy / pictures[0].name}" in " ".join(result.output.split())
-    assert probe(out).width == 10 + 2 * 202
-
-
-def test_show_refuses_what_is_not_there(data: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, [str(data), "--diagnosis", "XYZ"])
-    assert isinstance(result.exception, DataError)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
+from typing import TYPE_CHECKING
+
 import pytest
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from naevus.training.performance import prepare_network, resolve
+from naevus.training.performance import prepare_network, resolve, speed_up_depthwise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def network() -> nn.Module:
@@ -78,3 +86,145 @@ def test_auto_on_a_gpu_asks_the_gpu(
 def test_what_is_asked_for_is_done() -> None:
     assert resolve("32") == "32-true"
     assert resolve("bf16") == "bf16-mixed"
+
+
+CHANNELS = 8
+LAYERS: dict[str, Callable[..., nn.Conv2d]] = {
+    f"{kernel} x {kernel}, stride {stride}, dilation {dilation}, {name}": partial(
+        kind, CHANNELS, CHANNELS, kernel, stride=stride, dilation=dilation, groups=CHANNELS
+    )
+    for kernel in (3, 5)
+    for stride, dilation in ((1, 1), (2, 1), (1, 2), (2, 2))
+    for name, kind in (
+        ("padded", partial(nn.Conv2d, padding=kernel // 2)),
+        ("unpadded", nn.Conv2d),
+        ("as in TensorFlow", Conv2dSame),
+    )
+}
+
+
+LAYERS |= {
+    "a kernel of two sides": partial(
+        nn.Conv2d, CHANNELS, CHANNELS, (3, 7), padding=(1, 3), stride=(2, 1), groups=CHANNELS
+    ),
+    "without bias": partial(
+        nn.Conv2d, CHANNELS, CHANNELS, 5, padding=2, groups=CHANNELS, bias=False
+    ),
+}
+
+
+LEFT_ALONE: dict[str, nn.Conv2d] = {
+    "grouped": nn.Conv2d(8, 8, 3, groups=2),
+    "two filters a channel": nn.Conv2d(8, 16, 3, groups=8),
+    "one channel": nn.Conv2d(1, 1, 3),
+    "mirrored at the border": nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect", groups=8),
+    "padded by a word": nn.Conv2d(8, 8, 3, padding="same", groups=8),
+}
+
+
+def layer(make: Callable[..., nn.Conv2d]) -> nn.Conv2d:
+    torch.manual_seed(0)
+    made = make()
+    with torch.no_grad():  # whatever the number format, these are the same
+        for weight in made.parameters():
+            weight.copy_(weight.bfloat16())
+    return made
+
+
+def pictures() -> Tensor:
+    values = torch.rand(4, CHANNELS, 18, 22, generator=torch.Generator().manual_seed(1)) - 0.5
+    return values.bfloat16().float().contiguous(memory_format=torch.channels_last)
+
+
+def outcome(filters: nn.Conv2d, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return what a layer answers, and the gradients of a loss with slopes of its own."""
+    seen = pictures().to(dtype).requires_grad_()
+    answers = filters(seen)
+    slope = torch.rand(answers.shape, generator=torch.Generator().manual_seed(2)) - 0.5
+    (answers.float() * slope.bfloat16().float()).sum().backward()
+    found = {"answers": answers, "input": seen.grad, "weight": filters.weight.grad}
+    if filters.bias is not None:
+        found["bias"] = filters.bias.grad
+    assert all(value is not None for value in found.values())
+    return {name: value.detach() for name, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_answers_and_gradients_are_those_of_fp32(make: Callable[..., nn.Conv2d]) -> None:
+    expected = outcome(layer(make), torch.float32)
+    fast = layer(make)
+    speed_up_depthwise(fast)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = outcome(fast, torch.bfloat16)
+    assert found["answers"].dtype == found["input"].dtype == torch.bfloat16
+    assert found["weight"].dtype == torch.float32
+    for name, value in expected.items():
+        # bf16 has 8 bits: each value is rounded once, sums over pictures are exact enough.
+        margin = 2**-7 * value.abs().max().item()
+        torch.testing.assert_close(found[name].float(), value, atol=margin, rtol=0)
+
+
+def test_a_wrong_gradient_would_be_seen() -> None:
+    """The margin above is far below what a kernel turned round or moved by one would change."""
+    weight = outcome(layer(LAYERS["5 x 5, stride 1, dilation 1, padded"]), torch.float32)["weight"]
+    margin = 2**-7 * weight.abs().max()
+    assert (weight - weight.flip(-1)).abs().max() > 10 * margin
+    assert (weight - weight.roll(1, -1)).abs().max() > 10 * margin
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_without_autocast_nothing_changes(make: Callable[..., nn.Conv2d]) -> None:
+    plain, fast = layer(make), layer(make)
+    speed_up_depthwise(fast)
+    expected, found = outcome(plain, torch.float32), outcome(fast, torch.float32)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("other", LEFT_ALONE.values(), ids=LEFT_ALONE)
+def test_other_convolutions_are_left_alone(other: nn.Conv2d) -> None:
+    speed_up_depthwise(other)
+    assert "forward" not in vars(other)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "input"])
+def test_only_gradients_that_are_wanted_are_computed(
+    frozen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = layer(LAYERS["5 x 5, stride 1, dilation 1, padded"])
+    speed_up_depthwise(filters)
+    seen = pictures().requires_grad_(frozen == "weight")
+    filters.weight.requires_grad_(frozen == "input")
+    name = "_weight_gradient" if frozen == "weight" else "_input_gradient"
+
+    def unwanted(*_: object) -> None:
+        pytest.fail("computed for nothing")
+
+    monkeypatch.setattr(f"naevus.training.performance.{name}", unwanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        filters(seen).float().sum().backward()
+    assert (seen.grad is None) == (frozen == "input")
+    assert (filters.weight.grad is None) == (frozen == "weight")
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    filters = layer(LAYERS["3 x 3, stride 1, dilation 1, padded"])
+    speed_up_depthwise(filters)
+    average = copy.deepcopy(filters)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = average(pictures())
+        with torch.no_grad():
+            for weight in filters.parameters():
+                weight.zero_()
+        assert torch.equal(average(pictures()), before)
+        assert not torch.equal(filters(pictures()), before)
+
+
+def test_the_same_batch_gives_the_same_bits() -> None:
+    """A job that was interrupted and goes on ends with the same weights."""
+    for make in LAYERS.values():
+        first, again = layer(make), layer(make)
+        for filters in (first, again):
+            speed_up_depthwise(filters)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, others = (outcome(filters, torch.bfloat16) for filters in (first, again))
+        assert all(torch.equal(value, others[name]) for name, value in found.items())

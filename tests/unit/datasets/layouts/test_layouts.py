@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -10,36 +10,10 @@ import pytest
 from naevus.datasets.dataset import COLUMNS, SPLITS
 from naevus.datasets.layouts import NOT_READ, load
 from naevus.errors import DataError
+from tests.helpers.layouts import files, kinds, row, text
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from naevus.datasets.dataset import Dataset
-
-
-def files(folder: Path, *names: str) -> None:
-    """Make files of a few bytes: layouts look at names alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_bytes(b"x")
-
-
-def text(path: Path, *lines: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-
-
-def row(dataset: Dataset, image_id: str) -> dict[str, Any]:
-    rows = dataset.table[dataset.table["image_id"] == image_id].to_dict("records")
-    assert len(rows) == 1
-    return {str(name): value for name, value in rows[0].items()}
-
-
-def kinds(dataset: Dataset) -> dict[str, list[str]]:
-    result: dict[str, list[str]] = {}
-    for problem in dataset.problems:
-        result.setdefault(problem.kind, []).append(problem.subject)
-    return result
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from naevus.datasets.layouts import LAYOUTS, load
-from tests.unit.datasets.layouts.test_layouts import files, kinds, row, text
+from tests.helpers.layouts import files, kinds, row, text
 
 TYPES = "image_type"
 

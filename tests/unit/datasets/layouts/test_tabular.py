@@ -9,13 +9,10 @@ import pandas as pd
 import pytest
 
 from naevus.datasets.dataset import make_table
-from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
-from naevus.datasets.layouts.labels import NO_LABEL, code_of, to_codes
 from naevus.errors import DataError
-from naevus.io.formats import COLUMN_NAMES, key_of, known_columns, read_table
-from naevus.taxonomy import ISIC2018
-from tests.unit.datasets.layouts.test_layouts import files, kinds, row, text
+from naevus.io.formats import COLUMN_NAMES, known_columns, read_table
+from tests.helpers.layouts import files, kinds, row, text
 
 ROWS = ("Bild;Diagnose;Läsion;Patient ID", "bilder\\a.JPG; Melanom ;0;P0", "b.jpg;Nävus;1;P0")
 ENCODINGS = {
@@ -100,46 +97,6 @@ def test_a_workbook_of_labels(tmp_path: Path) -> None:
     assert row(dataset, "1")["age"] == 70
 
 
-SPELLINGS = {
-    "MEL": ("Melanomas", "MELANOMA", "malignant melanoma", "Melanoma in situ", "melanoma, nos",
-            "Malignes Melanom", "melanoma (0.76 to 1.5 mm)", "lentigo maligna", "mel"),
-    "NV": ("nevi", "Naevi", "melanocytic_nevi", "Melanocytic-Naevus", "Nävus", "Muttermal",
-           "dysplastic nevus", "nevus spilus", "Spitz naevus", "NEV", "common nevus", "moles"),
-    "BCC": ("Basal Cell Carcinomas", "basalzellkarzinom", "BASALIOM", "basal-cell carcinoma"),
-    "AKIEC": ("Actinic_Keratoses", "actinic keratosis", "Bowen's disease", "Bowens disease",
-              "Morbus Bowen", "aktinische Keratosen", "AKIEC", "Squamous cell carcinoma in situ"),
-    "AK": ("ak", "ACK"),
-    "SCC": ("squamous cell carcinomas", "Plattenepithelkarzinom", "Spinaliom", "scc"),
-    "BKL": ("benign-keratoses", "Seborrhoeic keratosis", "seborrhoische Keratose", "SK", "SEK",
-            "solar lentigines", "Lichen planus-like keratosis", "Alterswarzen"),
-    "DF": ("Dermatofibromas", "Dermatofibrom", "df"),
-    "VASC": ("vascular lesions", "Haemangioma", "Hämangiom", "angiomas", "Angiokeratoma",
-             "Pyogenic granulomas", "Gefäßläsion", "nevus flammeus"),
-    "BENIGN": ("benign", "Benign ", "gutartig"),
-    "MALIGNANT": ("malignant", "bösartig", "boesartig"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("code", SPELLINGS)
-def test_spellings(code: str) -> None:
-    assert {name: code_of(name) for name in SPELLINGS[code]} == dict.fromkeys(SPELLINGS[code], code)
-
-
-@pytest.mark.parametrize("name", ["sebaceous nevus", "no nevus", "wart", "lentigo", "scar", "x1"])
-def test_what_no_code_stands_for(name: str) -> None:
-    assert code_of(name) is None
-
-
-@pytest.mark.parametrize("name", ["unknown", " Unknown", "N/A", "", "-", "unbekannt", "NaN"])
-def test_no_labels_are_not_misunderstood(name: str) -> None:
-    problems: list[object] = []
-    labels = pd.Series([name, "nv", name, name], dtype="string")
-    codes, _ = to_codes(labels, problems, source="here")  # type: ignore[arg-type]
-    assert codes.fillna("none").tolist() == ["none", "NV", "none", "none"]
-    assert problems == []
-    assert key_of(name) in NO_LABEL or key_of(name).replace("_", " ") in NO_LABEL
-
-
 def test_most_not_understood_is_an_error(tmp_path: Path) -> None:
     files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
     text(tmp_path / "labels.csv", "image_id,label", "0,mel", "1,foo", "2,foo", "3,bar", "4,", "5,?")
@@ -212,92 +169,6 @@ def test_names_that_folders_tell_apart(tmp_path: Path) -> None:
     assert kinds(dataset)["row without mask"] == ["B2"]
 
 
-def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        files(tmp_path / split / "images", f"{split}1.jpg", f"{split}2.jpg")
-        files(tmp_path / split / "masks", f"{split}1_mask.png", "stray.png")
-    dataset = load(tmp_path)
-    assert dataset.layout == "images_masks"
-    assert dataset.with_masks().ids == ["train1", "val1"]
-    assert dataset.split("validation").ids == ["val1", "val2"]
-    assert kinds(dataset)["picture without mask"] == ["train2", "val2"]
-    assert "stray" in kinds(dataset)["mask without picture"]
-
-
-def test_masks_beside_their_images(tmp_path: Path) -> None:
-    files(tmp_path / "a", "1.jpg", "1_Segmentation.png", "2.jpg", "2_mask.PNG", "2_superpixels.png")
-    dataset = load(tmp_path)
-    assert dataset.layout == "images_masks"
-    assert dataset.with_masks().ids == ["1", "2"]
-
-
-@pytest.mark.parametrize("names", [("MEL", "NV"), ("Malignant", "Benign"), ("Melanome", "Nävi")])
-def test_folders_in_the_folder_of_an_archive(tmp_path: Path, names: tuple[str, str]) -> None:
-    base = tmp_path / "Skin cancer, unpacked"
-    files(base / "Train" / names[0] / "of 2023", "1.jpg")
-    files(base / "Train" / names[1], "2.jpg")
-    files(base / "Test" / names[1], "3.jpg")
-    dataset = load(tmp_path)
-    assert dataset.layout == "classfolders"
-    assert dataset.table["diagnosis"].nunique() == 2
-    assert dataset.split("test").ids == ["3"]
-
-
-def test_folders_that_are_no_diagnoses(tmp_path: Path) -> None:
-    files(tmp_path / "wart", "1.jpg")
-    files(tmp_path / "scar", "2.jpg")
-    with pytest.raises(DataError, match=r"none is understood: 'scar', 'wart'; .*--taxonomy own"):
-        load(tmp_path)
-    assert load(tmp_path, taxonomy="own").table["diagnosis"].tolist() == ["wart", "scar"]
-    files(tmp_path / "nevi", "3.jpg")
-    with pytest.raises(DataError, match="most diagnoses are not understood: 'scar'"):
-        load(tmp_path)
-
-
-def test_numbers_are_no_diagnoses(tmp_path: Path) -> None:
-    files(tmp_path / "images", "a.jpg", "b.jpg")
-    text(tmp_path / "labels.csv", "image,label", "a,0", "b,1")
-    with pytest.raises(DataError, match=r"not understood: '0' \(1\), '1' \(1\)"):
-        load(tmp_path)
-    text(tmp_path / "labels.csv", "image,malignant", "a,0", "b,1.0")
-    assert load(tmp_path).table["diagnosis"].tolist() == ["BENIGN", "MALIGNANT"]
-    text(tmp_path / "labels.csv", "image,target", "a,nevus", "b,melanoma")
-    assert load(tmp_path).table["diagnosis"].tolist() == ["NV", "MEL"]
-
-
-def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
-    files(tmp_path / "HAM10000_images_part_1", "ISIC_1.jpg", "ISIC_2.jpg")
-    files(tmp_path / "ISIC2018_Task3_Test_Images", "ISIC_3.jpg")
-    text(
-        tmp_path / "HAM10000_metadata.csv", "lesion_id,image_id,dx", "H1,ISIC_1,nv", "H2,ISIC_2,mel"
-    )
-    dataset = load(tmp_path)
-    assert dataset.split("test").ids == ["ISIC_3"]
-    assert make_folds(dataset, k=2).table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
-
-
-def test_tables_called_as_splits(tmp_path: Path) -> None:
-    files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
-    for place, name in enumerate(("train", "val labels", "my_test")):
-        rows = (f"{2 * place}.jpg,nevus", f"{2 * place + 1}.jpg,seb. keratosis")
-        text(tmp_path / f"{name}.csv", "filename,label", *rows)
-    dataset = load(tmp_path)
-    assert dataset.split("validation").ids == ["2", "3"]
-    assert dataset.split("test").ids == ["4", "5"]
-    assert dataset.table["diagnosis"].tolist() == ["NV", "BKL"] * 3
-
-
-def test_what_fits_no_layout_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no known layout of pictures fits; no image lies below"):
-        load(tmp_path)
-    files(tmp_path, "a.jpg")
-    text(tmp_path / "odd.csv", "image,remark", "a,b")
-    with pytest.raises(
-        DataError, match=r"below it lie 1 images, and odd.csv with the columns image, remark; .*csv"
-    ):
-        load(tmp_path)
-
-
 def test_groups_are_joined() -> None:
     frame = pd.DataFrame(
         {
@@ -335,7 +206,3 @@ def test_two_tables_that_name_two_lesions(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert len(set(dataset.table["group_id"])) == 1
     assert row(dataset, "ISIC_0025226")["lesion_id"] == "HAM_0000140"
-
-
-def test_taxonomies_say_what_is_what() -> None:
-    assert ISIC2018.present(["NV", "MEL"]).codes == ("MEL", "NV")

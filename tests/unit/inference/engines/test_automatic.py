@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from naevus.bundles.bundle import Bundle
+from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import distance, read_sample, sample_views
 from naevus.errors import BundleError, ConfigError
 from naevus.inference.engines import automatic, instructions, trial
-from naevus.inference.engines.automatic import Choice, choose, decide, told
+from naevus.inference.engines.automatic import Choice, candidates, choose, decide, told
 from naevus.inference.engines.openvino import SWITCH
 from naevus.inference.engines.trial import TIMEOUT, Judged, Result, Way
 from naevus.inference.predictor import open_networks
@@ -28,7 +26,12 @@ from tests.helpers.onnx_graphs import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from naevus.inference.engines import EngineName
+
+
 F32, BF16, HELD = Way("openvino", "f32"), Way("openvino", "bf16"), Way("openvino", "f32", "AVX2")
+
+
 ORT = Way("onnxruntime", "f32")
 PAIR = [
     Judged(task, f"{task}.onnx", 32, "sample.npz", {"f32": 0.01})
@@ -56,9 +59,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def timed(*rounds: float) -> Result:
     return Result(None, 0.0, rounds)
-
-
-# The rule.
 
 
 def test_f32_is_taken_unless_another_is_a_tenth_faster() -> None:
@@ -100,9 +100,6 @@ def test_onnx_runtime_is_the_last_resort() -> None:
         decide({F32: broken, BF16: broken}, PAIR)
 
 
-# The sample.
-
-
 def test_a_sample_is_the_same_pixels_everywhere_and_its_views_differ(bundle: Bundle) -> None:
     assert bundle.spec.sample is not None
     path = bundle.folder / bundle.spec.sample.file
@@ -134,8 +131,6 @@ def test_a_damaged_sample_is_refused(bundle: Bundle, tmp_path: Path, damage: str
         read_sample(path, {"names.onnx": 32})
 
 
-# What breaks in a child.
-
 FAULT = """
 import os, sys, time
 sys.path[:] = {path!r}
@@ -157,6 +152,8 @@ def fault(path, engine, threads, *, precision):
 child.open_engine = fault
 child.main()
 """
+
+
 FAULTS = {
     "compiling raises": ("pass", "raise RuntimeError('no implementation')", "no implementation"),
     "running raises": ("raise RuntimeError('bad layer')", "pass", "bad layer"),
@@ -223,9 +220,6 @@ def test_what_is_named_is_tried_alone_and_fails_clearly(
         choose([bundle], precision="bf16", say=pytest.fail)
 
 
-# Where verdicts are kept.
-
-
 def test_it_is_tried_once_and_read_afterwards(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,9 +279,6 @@ def test_wrong_answers_are_told_even_where_nothing_is_tried(
         open_networks([other], engine="openvino")
 
 
-# Instructions.
-
-
 def test_a_process_is_held_only_where_nobody_has_read_or_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -339,20 +330,66 @@ def test_a_choice_of_a_job_is_taken_over(tmp_path: Path) -> None:
     assert folder.choice() is None
 
 
-def test_children_leave_nothing_running(
-    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with bf16, whose instructions need no limit."""
+    monkeypatch.setattr(instructions, "has_bf16", lambda: True)
+    monkeypatch.setattr(instructions, "limits", lambda: (None,))
+
+
+def bearing(folder: Path, stored: str) -> Bundle:
+    """A bundle in fp32 with a sample, of which it was measured that ``stored`` bears bf16."""
+    whole = sampled(classification_bundle(folder / "plain", crop_mode="full"), folder / "whole")
+    (choice,) = whole.spec.precision_choices
+    choices = (choice.model_copy(update={"stored": stored}),)
+    spec = whole.spec.model_copy(update={"precision_choices": choices})
+    names = [*(member.file for member in spec.members), "sample.npz"]
+    return write_bundle(folder / "bearing", spec, {name: whole.folder / name for name in names})
+
+
+@pytest.mark.usefixtures("bf16_processor")
+def test_what_was_measured_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bearing(tmp_path, "fp32")
+    assert candidates([bundle]) == [F32, BF16]
+    monkeypatch.setattr(instructions, "limits", lambda: (None, "AVX2"))
+    held = [Way("openvino", "f32", "AVX2"), Way("openvino", "bf16", "AVX2")]
+    monkeypatch.delenv(instructions.SWITCH, raising=False)
+    assert candidates([bundle]) == [F32, BF16, *held]
+    monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")  # the user has said it
+    assert candidates([bundle]) == [F32, BF16]
+
+
+@pytest.mark.usefixtures("bf16_processor")
+def test_no_processor_is_asked_for_what_it_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[int] = []
-    popen = subprocess.Popen
+    """A processor with bf16, whose instructions need no limit."""
+    monkeypatch.setattr(instructions, "has_bf16", lambda: False)
+    assert candidates([bearing(tmp_path, "fp32")]) == [F32]
 
-    def start(*args: Any, **kwargs: Any) -> Any:
-        process = popen(*args, **kwargs)
-        started.append(process.pid)
-        return process
 
-    monkeypatch.setattr(subprocess, "Popen", start)
-    trial.tried([F32], automatic.judged_of(bundle), limit_s=60, patience_s=60, rounds=1)
-    assert started
-    for pid in started:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+@pytest.mark.usefixtures("bf16_processor")
+def test_what_was_measured_of_other_numbers_says_nothing(tmp_path: Path) -> None:
+    bundle = bearing(tmp_path, "int8")
+    assert bundle.spec.bears("classification") == "f32"
+    assert bundle.spec.bears("segmentation") == "f32"
+    assert candidates([bundle]) == [F32]
+
+
+@pytest.mark.usefixtures("bf16_processor")
+def test_without_a_sample_nothing_else_is_tried(tmp_path: Path) -> None:
+    plain = classification_bundle(tmp_path / "plain")
+    assert candidates([plain]) == [F32]
+    assert candidates([plain], "onnxruntime") == [Way("onnxruntime", "f32")]
+
+
+@pytest.mark.usefixtures("bf16_processor")
+def test_networks_compute_in_what_is_named(tmp_path: Path) -> None:
+    bundle = bearing(tmp_path, "fp32")
+    engines: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+    for engine in engines:
+        classifier = open_networks([bundle], engine=engine, precision="f32").classifier
+        assert classifier is not None
+        (member,) = classifier.members
+        assert member.engine.precision == classifier.settings()["precision"] == "f32"
+        assert classifier.settings()["engine"] == engine

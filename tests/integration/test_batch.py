@@ -31,8 +31,7 @@ from naevus.io import files, parallel
 from naevus.runs import predictions
 from naevus.runs.predictions import about
 from naevus.taxonomy import ISIC2018
-from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
-from tests.unit.inference.test_classifier import CONFORMAL
+from tests.helpers.onnx_graphs import CONFORMAL, classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,8 +26,12 @@ from naevus.inference import batch, predictor
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.inference.predictor import open_networks
 from naevus.types import FLAGS, Refused
-from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle, whole_bundle
-from tests.unit.inference.test_classifier import CONFORMAL
+from tests.helpers.onnx_graphs import (
+    CONFORMAL,
+    classification_bundle,
+    segmentation_bundle,
+    whole_bundle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

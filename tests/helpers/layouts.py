@@ -1,0 +1,35 @@
+"""Data set folders of a few tiny files, and what their readers make of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from naevus.datasets.dataset import Dataset
+
+
+def files(folder: Path, *names: str) -> None:
+    """Make files of a few bytes: layouts look at names alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+
+
+def text(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def row(dataset: Dataset, image_id: str) -> dict[str, Any]:
+    rows = dataset.table[dataset.table["image_id"] == image_id].to_dict("records")
+    assert len(rows) == 1
+    return {str(name): value for name, value in rows[0].items()}
+
+
+def kinds(dataset: Dataset) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    for problem in dataset.problems:
+        result.setdefault(problem.kind, []).append(problem.subject)
+    return result

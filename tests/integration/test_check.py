@@ -1,0 +1,62 @@
+"""``naevus check``: findings on the screen and in files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+import typer
+from typer.testing import CliRunner
+
+from naevus.cli.data import check
+from naevus.images.read import write_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
+    """Skin with texture and a blotch in the middle, alike in all pictures but for its details."""
+    random = np.random.default_rng(seed)
+    noise = sum(
+        cv2.GaussianBlur(random.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
+        for sigma in (2, 6, 14)
+    )
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    edge = 0.08 + 0.02 * random.normal() + 0.0002 * np.asarray(noise)
+    blotch = 90 / (1 + np.exp((x**2 + y**2 - edge**1.2) * 150))
+    grey = 170 + 0.6 * np.asarray(noise) - blotch
+    return np.asarray(np.clip(grey[:, :, None] + (25, -10, -20), 0, 255)).astype(np.uint8)
+
+
+app = typer.Typer()
+app.command()(check)
+
+
+def test_command(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    for number in range(12):
+        folder = data / ("NV" if number % 2 else "MEL")
+        write_png(folder / f"p{number:02}.png", lesion(number))
+    fine = CliRunner().invoke(app, [str(data), "--out", str(out)])
+    assert fine.exit_code == 0, fine.output
+    assert "12 pictures" in fine.stdout
+    assert {path.name for path in out.iterdir()} == {
+        "check.json",
+        "findings.csv",
+        "duplicates.csv",
+    }
+    shutil.copy(data / "NV" / "p01.png", data / "MEL" / "p99[x].png")
+    found = CliRunner().invoke(app, [str(data)])
+    assert found.exit_code == 1
+    assert "p01 p99[x]" in found.stdout
+    written = CliRunner().invoke(app, [str(data), "--out", str(out), "--json"])
+    assert json.loads(written.stdout) == json.loads((out / "check.json").read_text())
+    assert len(pd.read_csv(out / "duplicates.csv")) == 1
+    assert "exact duplicate" in set(pd.read_csv(out / "findings.csv")["kind"])
