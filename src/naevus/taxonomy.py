@@ -1,14 +1,24 @@
-"""Sets of diagnoses as data: codes in a fixed order, with their names."""
+"""Sets of diagnoses and of lesion attributes as data: codes in a fixed order, with their names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+ATTRIBUTES: Final[dict[str, str]] = {
+    "globules": "globules",
+    "milia_like_cyst": "milia-like cysts",
+    "negative_network": "negative network",
+    "pigment_network": "pigment network",
+    "streaks": "streaks",
+}
+"""The dermoscopic attributes of ISIC 2018 Task 2, as its files name them, in their order."""
 
 
 @dataclass(frozen=True)

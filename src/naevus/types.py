@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-Task = Literal["segmentation", "classification"]
+Task = Literal["segmentation", "classification", "attributes"]
 Precision = Literal["fp32", "fp16", "int8"]
 """How the numbers of a graph are stored; int8 graphs also compute in it."""
 Computed = Literal["f32", "bf16"]

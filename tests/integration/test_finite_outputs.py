@@ -18,7 +18,7 @@ from naevus.errors import BundleError, PictureError
 from naevus.export.ood import features_of
 from naevus.images.read import write_png
 from naevus.inference.cam import heat_map
-from naevus.inference.finite import faults_of
+from naevus.inference.ensemble import faults_of
 from naevus.inference.out_of_fold import heldout_logits, heldout_scores
 from naevus.inference.prediction import Prediction
 from naevus.inference.predictor import Predictor, load, open_networks

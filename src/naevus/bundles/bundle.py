@@ -23,7 +23,7 @@ from naevus.io.files import atomic, cache_folder, lock, sha256, sweep, write_tex
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from naevus.bundles.spec import ClassifierSpec, Member, SegmenterSpec
+    from naevus.bundles.spec import AttributesSpec, ClassifierSpec, Member, SegmenterSpec
 
 
 # A bundle as one file: ``name.naevus``, a ZIP archive of the folder's files.
@@ -293,6 +293,17 @@ class Bundle:
         if self.spec.classifier is None:
             raise BundleError(f"{self.folder}: gives no diagnoses", "name a classification bundle")
         return self.spec.classifier
+
+    @property
+    def attributes(self) -> AttributesSpec:
+        """What finds attributes.
+
+        Raises:
+            BundleError: Nothing here does.
+        """
+        if self.spec.attributes is None:
+            raise BundleError(f"{self.folder}: finds no attributes", "name an attributes bundle")
+        return self.spec.attributes
 
     def member_path(self, member: Member) -> Path:
         """Return the path of a member's ONNX graph."""

@@ -171,6 +171,7 @@ CARD = "MODEL_CARD.md"
 _TASKS = {
     "segmentation": "outlines the lesion in a dermoscopic picture",
     "classification": "gives probabilities of diagnoses for a dermoscopic picture",
+    "attributes": "finds globules, milia-like cysts, negative and pigment network, and streaks",
 }
 _INTENDED = (
     "Research on dermoscopic pictures: comparing methods, preparing data, teaching.",

@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     Attributes:
         pixels: S x S x 3, uint8.
         answers: By the member's file, what `compared` takes of its outputs: 8 x C logits of a
-            classifier, 8 x h x w of a segmenter.
+            classifier, 8 x h x w of a segmenter, 8 x K x h x w of one with attributes.
     """
 
     pixels: NDArray[np.uint8]
@@ -62,10 +62,16 @@ def sample_views(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the logits to compare; of a segmenter, every one of `STEP` in each direction."""
+    """Return the logits to compare; of a segmenter, every one of `STEP` in each direction.
+
+    Where a network gives maps of attributes, they follow the lesion's: 8 x K x h x w.
+    """
     if "logits" in outputs:
         return outputs["logits"]
-    return outputs["logit"][:, ::STEP, ::STEP]
+    if "attributes" not in outputs:
+        return outputs["logit"][:, ::STEP, ::STEP]
+    lesion = [outputs["logit"][:, None]] if "logit" in outputs else []
+    return np.concatenate([*lesion, outputs["attributes"]], axis=1)[..., ::STEP, ::STEP]
 
 
 def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from naevus.errors import BundleError
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import Computed, CropMode, Precision, Task
 
 if TYPE_CHECKING:
@@ -351,6 +351,46 @@ class TrainingData(Section):
     licence: str | None = None
 
 
+class PresenceSpec(Section):
+    """How the likeliest pixels of an attribute's map tell whether it is there.
+
+    The probability is the logistic function of ``slope * logit(peak) + intercept``, the peak being
+    the mean probability of the likeliest hundredth of the pixels (``evaluation.attributes``).
+    """
+
+    slope: Positive = 1.0
+    intercept: Finite = 0.0
+
+
+class AttributesSpec(Section):
+    """Finds dermoscopic attributes.
+
+    Attributes:
+        members: The networks whose mean logit is the answer; one whose file is a segmenter's too
+            gives both, and runs once.
+        names: The attributes in the order of the maps.
+        thresholds: Above which probability a pixel shows an attribute, one for each.
+        presence: How the probability that an attribute is there follows from its map, likewise.
+        colour_constancy: Whether shades of grey is applied to what the networks see.
+        chosen_on: By whose answers to which images thresholds and presence were chosen.
+    """
+
+    members: tuple[Member, ...] = Field(min_length=1)
+    names: tuple[str, ...]
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+    presence: tuple[PresenceSpec, ...]
+    colour_constancy: bool = False
+    chosen_on: str | None = None
+
+    @model_validator(mode="after")
+    def _attributes_fit(self) -> Self:
+        if self.names != tuple(ATTRIBUTES):
+            raise ValueError(f"the attributes must be {', '.join(ATTRIBUTES)}, in this order")
+        if not len(self.names) == len(self.thresholds) == len(self.presence):
+            raise ValueError("names, thresholds and presence must be equally many")
+        return self
+
+
 class BundleSpec(Section):
     """The content of ``bundle.json``.
 
@@ -358,6 +398,7 @@ class BundleSpec(Section):
         schema_version: Version of this schema.
         segmenter: What outlines lesions, if anything does.
         classifier: What diagnoses, if anything does.
+        attributes: What finds attributes, if anything does.
         licence: Under which licence the networks may be used, where that is said.
         training_data: What the networks learnt from.
         scores: Figures for the model card.
@@ -375,6 +416,7 @@ class BundleSpec(Section):
     schema_version: Literal[1] = 1
     segmenter: SegmenterSpec | None = None
     classifier: ClassifierSpec | None = None
+    attributes: AttributesSpec | None = None
     licence: str | None = None
     training_data: tuple[TrainingData, ...] = ()
     scores: tuple[ScoreSpec, ...] = ()
@@ -390,8 +432,8 @@ class BundleSpec(Section):
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
-        if self.segmenter is None and self.classifier is None:
-            raise ValueError("a bundle needs a segmenter or a classifier")
+        if not self.tasks:
+            raise ValueError("a bundle needs a segmenter, a classifier or attributes")
         return self
 
     @property
@@ -402,12 +444,18 @@ class BundleSpec(Section):
             able.append("segmentation")
         if self.classifier is not None:
             able.append("classification")
+        if self.attributes is not None:
+            able.append("attributes")
         return tuple(able)
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All networks, the segmenter's first."""
-        return (*self._members("segmentation"), *self._members("classification"))
+        """All networks, the segmenter's first; one that does two tasks stands once."""
+        found: dict[str, Member] = {}
+        for task in get_args(Task):
+            for member in self._members(task):
+                found.setdefault(member.file, member)
+        return tuple(found.values())
 
     def bears(self, task: Task) -> Computed:
         """Return what a task's networks, as they are stored, were measured to bear; else f32."""
@@ -418,7 +466,12 @@ class BundleSpec(Section):
         return "f32"
 
     def _members(self, task: Task) -> Sequence[Member]:
-        part = self.segmenter if task == "segmentation" else self.classifier
+        parts = {
+            "segmentation": self.segmenter,
+            "classification": self.classifier,
+            "attributes": self.attributes,
+        }
+        part = parts[task]
         return () if part is None else part.members
 
 

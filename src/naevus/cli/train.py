@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from naevus.cli.console import console, log_on_screen, reporter
 from naevus.cli.options import IMAGE_TYPE_HELP, TAXONOMY_HELP, Force, ImageType, TaxonomyName
 from naevus.errors import ConfigError
+from naevus.types import Task
 
 # ``naevus recipe``: every setting of a training job, with its value.
 
 
 def recipe(
-    task: Annotated[
-        Literal["segmentation", "classification"], typer.Argument(help="What would be learnt.")
-    ],
+    task: Annotated[Task, typer.Argument(help="What would be learnt.")],
     path: Annotated[
         Path | None, typer.Option("--recipe", help="A TOML file; none prints the defaults.")
     ] = None,
@@ -36,9 +35,7 @@ def recipe(
 
 
 def train(
-    task: Annotated[
-        Literal["segmentation", "classification"], typer.Argument(help="What is learnt.")
-    ],
+    task: Annotated[Task, typer.Argument(help="What is learnt.")],
     data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
     out: Annotated[Path, typer.Option(help="The run's folder; an interrupted run goes on.")],
     recipe: Annotated[
@@ -56,7 +53,10 @@ def train(
     ] = None,
     copies: Annotated[
         list[Path] | None,
-        typer.Option(help="Other copies of the same ids; one is drawn at random each time."),
+        typer.Option(
+            help="Other copies of the same ids; one is drawn at random each time. For attributes "
+            "a data set: each copy counts for the masks that lie beside it."
+        ),
     ] = None,
     image_type: Annotated[
         ImageType | None, typer.Option(help=f"{IMAGE_TYPE_HELP} The same as data.image_type.")
@@ -89,7 +89,7 @@ def train(
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
     """
     from naevus.runs.recipe import load_config, parse_setting
-    from naevus.runs.run import Run, held, images_and_folds
+    from naevus.runs.run import Run, copies_in, held, images_and_folds
     from naevus.training.unused import once, refuse_unused
 
     overrides = once(
@@ -117,6 +117,11 @@ def train(
         warm_start=source,
         force=force,
         pretrained=config.pretrained_file,
+        further=tuple(
+            copies_in(folder, dataset, config)
+            for folder in copies or ()
+            if config.task == "attributes"
+        ),
     )
     check_material(material, config, reporter)
     chosen = list(range(dealt.k)) if fold is None else [fold]

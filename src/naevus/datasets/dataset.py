@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from naevus.datasets.listing import printable, problem_of_id
 from naevus.errors import DataError
 from naevus.io.files import sha256_of
-from naevus.taxonomy import ISIC2018, Taxonomy
+from naevus.taxonomy import ATTRIBUTES, ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,10 +93,27 @@ class Record(NamedTuple):
     part: str
     patient_id: str | None = None
     image_type: str | None = None
+    attribute_globules: Path | None = None
+    attribute_milia_like_cyst: Path | None = None
+    attribute_negative_network: Path | None = None
+    attribute_pigment_network: Path | None = None
+    attribute_streaks: Path | None = None
+
+    @property
+    def attributes(self) -> dict[str, Path]:
+        """The mask files of the attributes that are known for this image, by attribute."""
+        files = {name: getattr(self, column) for name, column in ATTRIBUTE_COLUMNS.items()}
+        return {name: path for name, path in files.items() if path is not None}
 
 
 COLUMNS = Record._fields
 """The table's columns, in order."""
+
+ATTRIBUTE_COLUMNS: Final[dict[str, str]] = {name: f"attribute_{name}" for name in ATTRIBUTES}
+"""The column that holds the mask file of each attribute; an empty mask says that it is absent."""
+
+PATHS: Final = ("path", "mask_path", *ATTRIBUTE_COLUMNS.values())
+"""The columns that hold files."""
 
 DERMOSCOPIC = "dermoscopic"
 """The image type that everything here is made for; a picture of no known type counts as one."""
@@ -198,6 +215,11 @@ class Dataset:
         """Return the rows that have both a picture and a mask."""
         return self._where(self.table["path"].notna() & self.table["mask_path"].notna())
 
+    def with_attributes(self) -> Dataset:
+        """Return the rows that have an image and the mask of at least one attribute."""
+        known = self.table[list(ATTRIBUTE_COLUMNS.values())].notna().any(axis="columns")
+        return self._where(self.table["path"].notna() & known)
+
     def with_diagnosis(self) -> Dataset:
         """Return the rows that have a diagnosis."""
         return self._where(self.table["diagnosis"].notna())
@@ -232,7 +254,7 @@ class Dataset:
     def _values(self, name: str) -> list[Any]:
         column = self.table[name].astype(object)
         values = column.where(column.notna(), None).tolist()
-        if name in ("path", "mask_path"):
+        if name in PATHS:
             return [None if value is None else Path(value) for value in values]
         return values
 

@@ -24,6 +24,9 @@ NOT_IMAGES: Final = (*MASK_ENDINGS, "_superpixels")
 _BY_DATA_SET: Final = re.compile(r"(?i)_attribute_[a-z_]+$|^IMD\d+_(lesion|roi\d*)$")
 """Masks as single data sets call them: the attributes of ISIC 2018, lesions and regions of PH2."""
 
+_ATTRIBUTE: Final = re.compile(r"(?i)^(.+)_attribute_([a-z_]+)$")
+"""How a mask of an attribute is called: the image's id, then the attribute."""
+
 LONGEST: Final = 200
 """The most bytes of an id: with ``_segmentation``, and what a file is called while it is written,
 its name stays below the 255 that file systems allow."""
@@ -51,6 +54,17 @@ class Listing(NamedTuple):
 def is_mask_name(stem: str) -> bool:
     """Tell by a file's name without suffix whether it is a mask or superpixels, not an image."""
     return stem.lower().endswith(NOT_IMAGES) or _BY_DATA_SET.search(stem) is not None
+
+
+def attribute_of(stem: str) -> tuple[str, str] | None:
+    """Return the image id and the attribute of an attribute's mask, by its name without suffix.
+
+    Examples:
+        >>> attribute_of("ISIC_0000000_attribute_milia_like_cyst")
+        ('ISIC_0000000', 'milia_like_cyst')
+    """
+    found = _ATTRIBUTE.search(stem)
+    return None if found is None else (found[1], found[2].lower())
 
 
 def mask_owner(stem: str) -> str:

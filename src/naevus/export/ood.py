@@ -13,7 +13,7 @@ from naevus.evaluation.ood import Reference
 from naevus.images.geometry import resize
 from naevus.inference.classifier import told_features
 from naevus.inference.engines import open_engine
-from naevus.inference.finite import faults_of, refuse_faults
+from naevus.inference.ensemble import faults_of, refuse_faults
 from naevus.io.parallel import batches
 
 if TYPE_CHECKING:

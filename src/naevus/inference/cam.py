@@ -11,7 +11,7 @@ import numpy as np
 from naevus.images.geometry import Box, resize
 from naevus.images.preprocess import arrange, decoding_side
 from naevus.inference.engines import open_engine
-from naevus.inference.finite import refuse_faults
+from naevus.inference.ensemble import refuse_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

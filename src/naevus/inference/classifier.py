@@ -21,12 +21,14 @@ from naevus.inference.ensemble import (
     check_shape,
     check_together,
     different_forms,
+    faults_of,
     mean,
     open_members,
     posterior,
+    refuse_faults,
     shares_of,
+    silenced,
 )
-from naevus.inference.finite import faults_of, refuse_faults, silenced
 from naevus.inference.tta import averaged, each_view, views_named
 
 if TYPE_CHECKING:

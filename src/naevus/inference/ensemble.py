@@ -1,4 +1,4 @@
-"""Several networks that answer as one: opened, checked to fit, averaged."""
+"""Several networks that answer as one: opened, checked to fit, averaged; which of them failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from naevus.evaluation.priors import balanced_log_probabilities, natural_log_pro
 from naevus.inference.engines import open_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -123,7 +123,76 @@ def check_shape(member: Loaded, values: NDArray[np.float32], wanted: tuple[int, 
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("cleaning",),
     "classification": ("classes", "taxonomy"),
+    "attributes": ("names",),
 }
+_PARTS: Final[dict[Task, str]] = {
+    "segmentation": "segmenter",
+    "classification": "classifier",
+    "attributes": "attributes",
+}
+
+
+# Networks that give no usable number: which network, for which picture of a batch.
+
+_LARGEST: Final = 1e30  # sums over views and networks stay finite below it
+_HALF: Final = float(np.finfo(np.float16).max)  # embeddings are kept in half precision
+REMEDY: Final = "export the bundle again, or try --precision f32 or another engine"
+
+
+def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
+    """Return the pictures for which a network gave NaN, infinity, or what overflows later.
+
+    Args:
+        name: What the network is called.
+        outputs: Its outputs, N x ... each.
+
+    Returns:
+        What is wrong, in words, by the picture's number in the batch.
+    """
+    found: dict[int, str] = {}
+    for output, values in outputs.items():
+        if not values.size:
+            continue
+        limit = _HALF if output == "embedding" else _LARGEST
+        rows = values.reshape(len(values), -1)
+        # NaN goes through minimum and maximum, and no copy of the values is made.
+        least, most = rows.min(axis=1), rows.max(axis=1)
+        for number in np.flatnonzero(~((least >= -limit) & (most <= limit))).tolist():
+            worst = float(least[number] if abs(least[number]) > limit else most[number])
+            found.setdefault(
+                number, f"network {name} gives {worst:g} in its output {output!r}: no usable number"
+            )
+    return found
+
+
+def silenced(
+    outputs: dict[str, NDArray[np.float32]], numbers: Sequence[int]
+) -> dict[str, NDArray[np.float32]]:
+    """Return outputs in which some pictures' values are 0, so that others can be reckoned with."""
+    if not numbers:
+        return outputs
+    quiet = {name: values.copy() for name, values in outputs.items()}
+    for values in quiet.values():
+        values[list(numbers)] = 0
+    return quiet
+
+
+def refuse_faults(faults: Mapping[int, str], ids: Sequence[str] | None = None) -> None:
+    """Raise the first of the faults of a batch.
+
+    Args:
+        faults: From `faults_of`.
+        ids: What the batch's pictures are called; None: by their number.
+
+    Raises:
+        BundleError: There is one.
+    """
+    if not faults:
+        return
+    number = min(faults)
+    image = ids[number] if ids is not None else f"picture {number} of the batch"
+    more = f" ({len(faults) - 1} more of this batch)" if len(faults) > 1 else ""
+    raise BundleError(f"{image}: {faults[number]}{more}", REMEDY)
 
 
 class Posterior(NamedTuple):
@@ -209,8 +278,7 @@ def check_together(bundles: Sequence[Bundle], task: Task) -> None:
     first = bundles[0]
     for bundle in bundles:
         for name in _ALIKE[task]:
-            part = "segmenter" if task == "segmentation" else "classifier"
-            one, other = (getattr(getattr(each, part), name) for each in (first, bundle))
+            one, other = (getattr(getattr(each, _PARTS[task]), name) for each in (first, bundle))
             if one != other:
                 raise ConfigError(
                     f"{first.folder} and {bundle.folder} differ in {name}",

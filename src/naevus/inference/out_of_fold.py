@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from naevus.bundles.bundle import Bundle
 from naevus.datasets.sources import DecodedPictures, find_pictures, mask_file
 from naevus.errors import DataError, PictureError
+from naevus.evaluation.attributes import attribute_row
 from naevus.evaluation.mask_metrics import Outline, outline_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
@@ -17,6 +18,7 @@ from naevus.images.preprocess import Form, Look, Source, look, stacked
 from naevus.images.quality import SIDE
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
+from naevus.inference.ensemble import refuse_faults
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
@@ -62,15 +64,17 @@ def copies_for(
 
 
 class Surface(NamedTuple):
-    """Logits of lesion over a whole picture, and the picture's own size."""
+    """Logits of lesion, attributes or both over a whole picture, and the picture's own size."""
 
     image_id: str
-    logit: NDArray[np.float32]
+    logit: NDArray[np.float32] | None
     height: int
     width: int
+    attributes: NDArray[np.float32] | None = None
 
     def mask(self, segmenter: Segmenter) -> NDArray[np.bool_]:
-        """Return the mask at the picture's size."""
+        """Return the lesion's mask at the picture's size."""
+        assert self.logit is not None
         return segmenter.mask_of(self.logit, self.height, self.width)
 
 
@@ -113,6 +117,7 @@ def heldout_scores(
         truth = read_mask_of(mask_path, path, scaled=True)
         if out is not None:
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
+        assert surface.logit is not None
         predicted = segmenter.mask_of(surface.logit, *truth.shape)
         # Decoded again, small, rather than kept: pictures of a whole batch wait at once.
         outlines[surface.image_id] = Outline.of(truth, predicted, read(path, shortest=SIDE))
@@ -120,6 +125,60 @@ def heldout_scores(
     ordered = sorted((image_id, path) for image_id, path, _ in sources)
     _over_surfaces(segmenter, ordered, score, threads, progress)
     return outline_table(outlines)
+
+
+def heldout_attributes(
+    bundle: Bundle,
+    sources: Sequence[tuple[str, Path, Mapping[str, Path]]],
+    *,
+    views: ViewSet = "none",
+    engine: EngineName = "openvino",
+    threads: int | None = None,
+    precision: Precision = "f32",
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Compare a bundle's masks of attributes with the true ones at every threshold.
+
+    Args:
+        bundle: The bundle.
+        sources: Ids, image files, and the file of the true mask of each attribute.
+        views: The views every image is seen in.
+        engine: What runs the graphs.
+        threads: Threads for the engine and for decoding.
+        precision: What the engine computes in.
+        progress: Called with (done, total) images.
+
+    Returns:
+        ``image_id`` and what `attribute_row` gives, at the size of the true masks. Images that
+        cannot be read have no row.
+
+    Raises:
+        BundleError: The network gives no usable number for an image.
+    """
+    segmenter = Segmenter(
+        (),
+        attributes=[bundle],
+        views=views,
+        engine=engine,
+        threads=threads,
+        precision=precision,
+    )
+    files = {image_id: (path, truths) for image_id, path, truths in sources}
+    rows: dict[str, dict[str, Any]] = {}
+
+    def count(surface: Surface) -> None:
+        path, masks = files[surface.image_id]
+        truths = {name: read_mask_of(mask, path, scaled=True) for name, mask in masks.items()}
+        height, width = next(iter(truths.values())).shape
+        assert surface.attributes is not None
+        maps = segmenter.probabilities_of(surface.attributes, height, width)
+        peaks = segmenter.peaks_of(surface.attributes)
+        rows[surface.image_id] = attribute_row(maps, truths, peaks)
+
+    ordered = sorted((image_id, path) for image_id, path, _ in sources)
+    _over_surfaces(segmenter, ordered, count, threads, progress)
+    table = pd.DataFrame([{"image_id": name, **rows[name]} for name in sorted(rows)])
+    return table.astype({"image_id": "string"})
 
 
 def heldout_logits(
@@ -200,12 +259,17 @@ def _over_surfaces(
 def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
     if not good:
         return []
-    logits = segmenter.logits(
-        stacked([seen.squares for _, seen in good]), [image_id for image_id, _ in good]
-    )
+    found = segmenter.surfaces(stacked([seen.squares for _, seen in good]))
+    refuse_faults(found.faults, [image_id for image_id, _ in good])
     return [
-        Surface(image_id, logit, seen.height, seen.width)
-        for (image_id, seen), logit in zip(good, logits, strict=True)
+        Surface(
+            image_id,
+            None if found.logits is None else found.logits[number],
+            seen.height,
+            seen.width,
+            None if found.attributes is None else found.attributes[number],
+        )
+        for number, (image_id, seen) in enumerate(good)
     ]
 
 

@@ -17,7 +17,7 @@ from naevus.images.masks import area_share, draw_outline, plausible
 from naevus.images.preprocess import Cut, Form, Look, cut_for, look, stacked
 from naevus.images.read import DECODING, write_png
 from naevus.inference.cam import activation_maps, glowing
-from naevus.inference.finite import REMEDY
+from naevus.inference.ensemble import REMEDY
 from naevus.inference.prediction import Prediction
 from naevus.io.parallel import BATCH
 from naevus.types import Refused, explained
@@ -234,8 +234,10 @@ class Job:
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
         faults: dict[int, str] = {}
         if self.plan.segmenter is not None and looks:
-            logits, faults = self.plan.segmenter.surfaces(stacked([each.squares for each in looks]))
-            found = iter(logits)
+            surfaces = self.plan.segmenter.surfaces(stacked([each.squares for each in looks]))
+            faults = surfaces.faults
+            if surfaces.logits is not None:
+                found = iter(surfaces.logits)
         outcomes: list[_Seen | Refused] = []
         number = 0
         for given, each in zip(piece, seen, strict=True):

@@ -1,4 +1,4 @@
-"""Bundles that outline lesions.
+"""Bundles that segment lesions and their attributes.
 
 Everything is averaged as logits, over a member's views first and over members then, and only the
 mean is turned into probabilities: the geometric mean of the odds. A member that is sure counts
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from naevus.errors import BundleError, ConfigError
+from naevus.evaluation.attributes import peak, presence_of
 from naevus.images.geometry import resize
 from naevus.images.masks import Cleaning, at_size
 from naevus.images.preprocess import Form, arrange
@@ -22,19 +24,20 @@ from naevus.inference.ensemble import (
     check_shape,
     check_together,
     different_forms,
+    faults_of,
     mean,
     open_members,
+    refuse_faults,
 )
-from naevus.inference.finite import faults_of, refuse_faults
 from naevus.inference.tta import mean_outputs, views_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import Member
+    from naevus.bundles.spec import AttributesSpec, Member, SegmenterSpec
     from naevus.inference.engines import EngineName, Precision
     from naevus.inference.ensemble import Batches
     from naevus.types import ViewSet
@@ -44,20 +47,41 @@ class Surfaces(NamedTuple):
     """What a segmenter says of N pictures.
 
     Attributes:
-        logits: N x `size` x `size`, the mean logit of lesion over members and views.
+        logits: N x `size` x `size`, the mean logit of lesion over members and views; None where
+            no network segments lesions.
         faults: By number the pictures for which a network gave no usable number, and what it gave;
             their logits mean nothing.
+        attributes: N x A x `size` x `size`, likewise of each attribute; None where no network
+            finds attributes.
     """
 
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
     faults: dict[int, str]
+    attributes: NDArray[np.float32] | None = None
+
+
+class AttributeMask(NamedTuple):
+    """One attribute of one image.
+
+    Attributes:
+        mask: Where it is, height x width.
+        presence: The probability that it is there.
+    """
+
+    mask: NDArray[np.bool_]
+    presence: float
 
 
 class Segmenter:
-    """Outlines lesions with one or more segmentation bundles.
+    """Segments lesions, attributes, or both with one or more bundles.
+
+    A network that gives both runs once. Where bundles of attributes have different thresholds, as
+    those of folds have, the mean counts.
 
     Args:
-        bundles: One bundle, or several that answer as one.
+        bundles: One bundle that segments lesions, or several that answer as one; none where only
+            attributes are wanted.
+        attributes: Bundles that find attributes and answer as one; they may be the same ones.
         views: The views every picture is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
@@ -70,7 +94,8 @@ class Segmenter:
         ConfigError: The bundles do not go together.
 
     Attributes:
-        bundles: The bundles.
+        bundles: The bundles that segment lesions, then others that find attributes.
+        attributes: The attributes that are found, in the order of the maps.
         members: The loaded members, in order.
         forms: The different forms of picture the members see; a batch is wanted in each.
         size: Side of the surfaces returned, in pixels: the largest member's.
@@ -80,14 +105,19 @@ class Segmenter:
         self,
         bundles: Bundle | Sequence[Bundle],
         *,
+        attributes: Sequence[Bundle] = (),
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
         precision: Precision = "f32",
         streams: int = 1,
     ) -> None:
-        self.bundles = as_sequence(bundles)
-        check_together(self.bundles, "segmentation")
+        segmenting = as_sequence(bundles)
+        if segmenting or not attributes:
+            check_together(segmenting, "segmentation")
+        if attributes:
+            check_together(attributes, "attributes")
+        self.bundles = (*segmenting, *(each for each in attributes if each not in segmenting))
         self._views = views_named(views)
         self._choices = {
             "views": views,
@@ -95,21 +125,46 @@ class Segmenter:
             "precision": precision,
             "instructions": instructions.limit(),
         }
-        self.members = open_members(
-            (
-                (bundle, member, _squashed(bundle, member))
-                for bundle in self.bundles
-                for member in bundle.segmenter.members
-            ),
-            "logit",
-            engine=engine,
-            threads=threads,
-            precision=precision,
-            streams=streams,
+        lesions = {
+            (bundle.sha256, member.file): (bundle, member, _squashed(bundle.segmenter, member))
+            for bundle in segmenting
+            for member in bundle.segmenter.members
+        }
+        maps = {
+            (bundle.sha256, member.file): (bundle, member, _squashed(bundle.attributes, member))
+            for bundle in attributes
+            for member in bundle.attributes.members
+        }
+        how: Any = {
+            "engine": engine, "threads": threads, "precision": precision, "streams": streams,
+        }  # fmt: skip
+        more = [wanted for key, wanted in maps.items() if key not in lesions]
+        self.members = (
+            *open_members(lesions.values(), "logit", **how),
+            *open_members(more, "attributes", **how),
         )
+        self._give = [
+            [name for name, keys in (("logit", lesions), ("attributes", maps)) if key in keys]
+            for key in dict.fromkeys((*lesions, *maps))
+        ]
         self.forms = different_forms(self.members)
         self.size = max(form.size for form in self.forms)
-        self.cleaning = Cleaning(**self.bundles[0].segmenter.cleaning.model_dump())
+        self.cleaning = (
+            Cleaning(**segmenting[0].segmenter.cleaning.model_dump()) if segmenting else Cleaning()
+        )
+        self.attributes = attributes[0].attributes.names if attributes else ()
+        self._thresholds = _mean([each.attributes.thresholds for each in attributes])
+        self._presence = _mean(
+            [
+                [(one.slope, one.intercept) for one in each.attributes.presence]
+                for each in attributes
+            ]
+        )
+
+    @property
+    def segments_lesions(self) -> bool:
+        """Whether lesions are segmented; else attributes alone."""
+        return "logit" in self._give[0]
 
     def settings(self) -> dict[str, Any]:
         """Return what its answers depend on, in JSON's types."""
@@ -135,18 +190,22 @@ class Segmenter:
         """
         surfaces = self.surfaces(batches)
         refuse_faults(surfaces.faults, ids)
+        if surfaces.logits is None:
+            raise ConfigError("no network here segments lesions", "name a segmentation bundle, too")
         return surfaces.logits
 
     def surfaces(self, batches: Batches) -> Surfaces:
         """Return what `logits` does, and for which pictures a network failed."""
         batch_of = by_form(batches, self.forms)
         faults: dict[int, str] = {}
-        found = []
-        for member in self.members:
-            logits = self._surfaces(member, batch_of[member.form])
-            faults = {**faults_of(member.name, {"logit": logits}), **faults}
-            found.append(logits)
-        return Surfaces(mean(found), faults)
+        found: dict[str, list[NDArray[np.float32]]] = {"logit": [], "attributes": []}
+        for member, names in zip(self.members, self._give, strict=True):
+            outputs = self._outputs(member, batch_of[member.form], names)
+            faults = {**faults_of(member.name, outputs), **faults}
+            for name, values in outputs.items():
+                found[name].append(values)
+        logits, maps = (mean(each) if each else None for each in found.values())
+        return Surfaces(logits, faults, maps)
 
     def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return the lesion's mask of one picture (H x W x 3), at the picture's size."""
@@ -160,17 +219,60 @@ class Segmenter:
         """
         return at_size(_logistic(logit), height, width, self.cleaning)
 
-    def _surfaces(self, member: Loaded, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = mean_outputs(member.engine.run, batch, self._views)["logit"]
-        check_shape(member, logits, batch.shape[:3])
-        if member.form.size == self.size:
-            return logits
-        return np.stack([resize(surface, self.size, self.size) for surface in logits])
+    def attributes_of(
+        self, maps: NDArray[np.float32], height: int, width: int
+    ) -> Iterator[tuple[str, AttributeMask]]:
+        """Yield the attributes of one image, one after the other: masks may be large.
+
+        Args:
+            maps: A x `size` x `size`, one image of `Surfaces.attributes`.
+            height: Rows of the masks.
+            width: Columns of the masks.
+        """
+        for k, name in enumerate(self.attributes):
+            probability = _logistic(maps[k])
+            mask = resize(probability, height, width) > self._thresholds[k]
+            slope, intercept = self._presence[k]
+            yield name, AttributeMask(mask, presence_of(peak(probability), slope, intercept))
+
+    def peaks_of(self, maps: NDArray[np.float32]) -> list[float]:
+        """Return for each attribute of one image what its presence follows from."""
+        return [peak(_logistic(surface)) for surface in maps]
+
+    def probabilities_of(
+        self, maps: NDArray[np.float32], height: int, width: int
+    ) -> list[NDArray[np.float32]]:
+        """Return the probability of each attribute of one image, height x width."""
+        return [resize(_logistic(surface), height, width) for surface in maps]
+
+    def _outputs(
+        self, member: Loaded, batch: NDArray[np.uint8], names: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        outputs = mean_outputs(member.engine.run, batch, self._views)
+        found = {}
+        for name in names:
+            if name not in outputs:
+                raise BundleError(
+                    f"{member.bundle.folder}: member {member.name} gives no {name}",
+                    "export the bundle again from its run",
+                )
+            values, count, *square = outputs[name], *batch.shape[:3]
+            kinds = (len(self.attributes),) if name == "attributes" else ()
+            check_shape(member, values, (count, *kinds, *square))
+            if member.form.size != self.size:
+                flat = values.reshape(-1, *square)
+                larger = np.stack([resize(surface, self.size, self.size) for surface in flat])
+                values = larger.reshape(count, *kinds, self.size, self.size)
+            found[name] = values
+        return found
 
 
-def _squashed(bundle: Bundle, member: Member) -> Form:
-    constancy = bundle.segmenter.colour_constancy
-    return Form("squash", member.input_size, colour_constancy=constancy)
+def _squashed(part: SegmenterSpec | AttributesSpec, member: Member) -> Form:
+    return Form("squash", member.input_size, colour_constancy=part.colour_constancy)
+
+
+def _mean(values: Sequence[Any]) -> NDArray[np.float64]:
+    return np.mean(values, axis=0) if len(values) else np.empty(0)
 
 
 def _logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:

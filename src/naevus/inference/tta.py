@@ -71,6 +71,6 @@ def averaged(outputs: Iterable[Outputs]) -> Outputs:
 def _turned_back(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     if name == "logit":  # N x S x S
         return unview_batch(values, k)
-    if name == "cam":  # N x C x h x w
+    if name in {"cam", "attributes"}:  # N x C x h x w
         return np.moveaxis(unview_batch(np.moveaxis(values, 1, -1), k), -1, 1)
     return values

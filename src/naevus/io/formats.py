@@ -166,6 +166,11 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image_type": ("image_type", "modality", "bildart"),
     "split": ("split", "set", "partition", "subset"),
     "part": ("part",),
+    "attribute_globules": ("attribute_globules",),
+    "attribute_milia_like_cyst": ("attribute_milia_like_cyst",),
+    "attribute_negative_network": ("attribute_negative_network",),
+    "attribute_pigment_network": ("attribute_pigment_network",),
+    "attribute_streaks": ("attribute_streaks",),
 }  # fmt: skip
 """The table's columns, and the names under which each is read: case, accents and what stands
 between words do not count, and the first name that a table has is taken."""

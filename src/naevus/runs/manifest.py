@@ -12,7 +12,7 @@ from naevus.errors import PictureError, RunError
 from naevus.images.read import probe
 from naevus.runs.evidence import Shipped, diagnosing_entry, outlining_entry
 from naevus.runs.run import USUAL_PART, dataset_of
-from naevus.taxonomy import known_taxonomy
+from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -57,8 +57,17 @@ def task_entry(
         codes: A classifier's classes in the order of its logits.
     """
     data = config.data
+    segmenter = {"members": members, "colour_constancy": data.colour_constancy}
     if config.task == "segmentation":
-        return {"segmenter": {"members": members, "colour_constancy": data.colour_constancy}}
+        return {"segmenter": segmenter}
+    if config.task == "attributes":
+        found = {
+            **segmenter,
+            "names": tuple(ATTRIBUTES),
+            "thresholds": (0.5,) * len(ATTRIBUTES),
+            "presence": ({},) * len(ATTRIBUTES),
+        }
+        return {"attributes": found, **({"segmenter": segmenter} if config.data.lesion else {})}
     return {
         "classifier": {
             "members": members,

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from naevus.errors import ConfigError, WeightsError
 from naevus.io.files import sha256, sha256_of
-from naevus.types import CropMode
+from naevus.taxonomy import ATTRIBUTES
+from naevus.types import CropMode, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +30,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-Task = Literal["segmentation", "classification"]
 PRETRAINED_SUFFIX: Final = ".safetensors"
 HASHED: Final = "sha256:"
 """What a run's recipe has before the hash of the file that its weights started from."""
+LESION: Final = "lesion"
+"""The output of a network that segments lesions; the others are called as the attributes."""
 
 _REMEDY = "see `naevus recipe` for all settings"
 
@@ -60,6 +62,15 @@ class DataConfig(Section):
     cache_size: int = Field(default=256, ge=16, description="Side of the cached square, pixels.")
     copies_size: int = Field(
         default=256, ge=16, description="Side of the cached other copies, pixels."
+    )
+    copies_fraction: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="How often an image is drawn from its other copies, where it has some.",
+    )
+    lesion: bool = Field(
+        default=True, description="Whether a network of attributes learns lesion masks, too."
     )
     crop_mode: CropMode = "full"
     crop_margin: float = Field(default=0.15, ge=0, le=1)
@@ -204,7 +215,7 @@ class TrainConfig(Section):
     @classmethod
     def _segmenters_learn_stretched_pictures(cls, settings: Any) -> Any:
         """Cameras take 4:3 and 3:2, and a segmenter sees the whole frame made square."""
-        if isinstance(settings, dict) and settings.get("task") == "segmentation":
+        if isinstance(settings, dict) and settings.get("task") in {"segmentation", "attributes"}:
             augment = settings.get("augment", {})
             if isinstance(augment, dict):
                 return {**settings, "augment": {"stretch": 1.5, **augment}}
@@ -285,6 +296,13 @@ class TrainConfig(Section):
         if self.task == "classification":
             return self.network.backbone
         return f"{self.network.architecture}:{self.network.encoder}"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a network of masks gives a map of, in order."""
+        if self.task == "segmentation":
+            return (LESION,)
+        return (LESION, *ATTRIBUTES) if self.data.lesion else tuple(ATTRIBUTES)
 
     def size_at(self, epoch: int) -> int:
         """Side of the training pictures in an epoch, pixels."""

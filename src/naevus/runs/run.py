@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.tables import LeftOut
     from naevus.io.progress import Reporter
-    from naevus.runs.recipe import Task
+    from naevus.types import Task
 
 
 WEIGHTS = "weights.safetensors"
@@ -290,8 +290,19 @@ def environment() -> dict[str, str]:
 
 # Which pictures of a data set a recipe is about.
 
-USUAL_PART: Final[dict[Task, str]] = {"segmentation": "task1", "classification": "task3"}
-"""The challenge's part of each task."""
+USUAL_PART: Final[dict[Task, str]] = {
+    "segmentation": "task1",
+    "classification": "task3",
+    "attributes": "task1",
+}
+"""The challenge's part of each task; Tasks 1 and 2 are about the same images."""
+
+_LABELS: Final[dict[Task, str]] = {
+    "segmentation": "masks",
+    "classification": "diagnoses",
+    "attributes": "masks of attributes",
+}
+"""What each task learns."""
 
 
 def load_for(folder: Path, config: TrainConfig) -> Dataset:
@@ -326,15 +337,19 @@ def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
         DataError: There are none, they all have one diagnosis, or the data has no such part.
     """
     chosen = pictures_of_parts(dataset, config)
-    labelled = chosen.with_masks() if config.task == "segmentation" else chosen.with_diagnosis()
+    if config.task == "attributes":
+        labelled = chosen.with_attributes()
+    elif config.task == "segmentation":
+        labelled = chosen.with_masks()
+    else:
+        labelled = chosen.with_diagnosis()
     if not len(labelled):
-        what = "masks" if config.task == "segmentation" else "diagnoses"
         raise DataError(
-            f"{dataset.root}: no training pictures with {what} in "
+            f"{dataset.root}: no training pictures with {_LABELS[config.task]} in "
             f"{', '.join(_parts(dataset, config))}",
             "check the folder with `naevus check`, or set data.parts",
         )
-    if config.task == "segmentation":
+    if config.task != "classification":
         return labelled
     there = labelled.table["diagnosis"].unique().tolist()
     if len(there) < 2:
@@ -382,6 +397,25 @@ def images_and_folds(
     dealt.report_exceptions(reporter)
     dealt.check(dataset, among=pictures_of_parts(loaded, config))
     return dataset, dealt
+
+
+def copies_in(folder: Path, dataset: Dataset, config: TrainConfig) -> Dataset:
+    """Return other copies of a data set's images, from the data set in another folder.
+
+    Images are joined by id, and each copy keeps the masks that lie beside it: a mask is of one
+    copy, which may show another section of the photograph, or have another shape.
+
+    Raises:
+        DataError: The folder holds no data set, or no copy of any of the images.
+    """
+    there = pictures_of_parts(load_for(folder, config), config)
+    shared = set(dataset.ids).intersection(there.ids)
+    if not shared:
+        raise DataError(
+            f"{folder}: holds no copy of any image of {dataset.root}",
+            "name a data set with the same image ids",
+        )
+    return there.select(shared)
 
 
 def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:

@@ -52,12 +52,12 @@ class Augmentation:
 
         Args:
             pixels: H x W x 3 RGB.
-            mask: H x W, 0..255 (255 is lesion), or None.
+            mask: H x W or H x W x K, 0..255 (255 is lesion), or None.
             size: Side of what is returned, pixels.
             chance: Where the change is drawn from.
 
         Returns:
-            The picture, size x size x 3, and its mask, size x size.
+            The picture, size x size x 3, and its mask, size x size (x K, where K is above 1).
         """
         warp = self._warp(pixels.shape[0], pixels.shape[1], size, chance)
         varied = _apply(warp, pixels, size)

@@ -17,6 +17,7 @@ from naevus.errors import RunError
 from naevus.io.files import atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -116,13 +117,23 @@ def load_checkpoint(
     return header
 
 
-def load_network(path: Path, network: nn.Module) -> None:
+def load_network(
+    path: Path, network: nn.Module, outputs: tuple[Sequence[str], Sequence[str]] | None = None
+) -> None:
     """Put stored weights into a network.
+
+    Args:
+        path: The weights.
+        network: The network.
+        outputs: What the stored network gives maps of, and what this one does, where they differ:
+            what only this one gives stays as it is.
 
     Raises:
         RunError: The file is damaged or holds another network.
     """
     tensors, _ = load_tensors(path)
+    if outputs is not None:
+        tensors |= _of_outputs(tensors, network.state_dict(), *outputs)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -130,3 +141,23 @@ def load_network(path: Path, network: nn.Module) -> None:
             f"{path}: does not fit this network ({str(error).splitlines()[0]})",
             "use the recipe it was trained with",
         ) from error
+
+
+def _of_outputs(
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    theirs: Sequence[str],
+    ours: Sequence[str],
+) -> dict[str, Tensor]:
+    """Return the tensors that have a row an output, as a network with other outputs has them."""
+    pairs = [(ours.index(name), theirs.index(name)) for name in ours if name in theirs]
+    found = {}
+    for name, stored in tensors.items():
+        wanted = own.get(name)
+        if wanted is None or stored.shape == wanted.shape:
+            continue
+        if stored.shape[:1] == (len(theirs),) and wanted.shape == (len(ours), *stored.shape[1:]):
+            found[name] = wanted.clone()
+            for row, source in pairs:
+                found[name][row] = stored[source]
+    return found

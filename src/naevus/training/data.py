@@ -15,6 +15,9 @@ from naevus.images.preprocess import Source
 from naevus.runs.run import masks_used
 from naevus.training.augment import Augmentation, generator
 
+UNKNOWN = -1
+"""The value of a target where there is no ground truth."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -30,6 +33,18 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor]
 
 
+class ImageCopies(NamedTuple):
+    """One copy of each of some images, and the masks of this copy.
+
+    Attributes:
+        images: The images.
+        masks: The masks by output; an image without ground truth for it is absent there.
+    """
+
+    images: PixelStore
+    masks: Mapping[str, PixelStore]
+
+
 @dataclass(frozen=True)
 class Material:
     """The pictures a job learns from.
@@ -42,6 +57,8 @@ class Material:
         warm_start: A run to start from in place of the recipe's weights.
         force: Whether masks are used that cannot be right as a whole.
         pretrained: The file of weights to start from, where the recipe has one.
+        further: Data sets with other copies of the images, each with its own masks.
+        outputs: What a network of named outputs learns from, the data set's own copy first.
     """
 
     dataset: Dataset
@@ -51,7 +68,9 @@ class Material:
     warm_start: Run | None = None
     force: bool = False
     pretrained: Path | None = None
+    further: tuple[Dataset, ...] = ()
     stores: dict[str, PixelStore] = field(default_factory=dict)
+    outputs: list[ImageCopies] = field(default_factory=list)
 
     def sources(self) -> list[Source]:
         """Return the pictures and the masks that go with them."""
@@ -80,12 +99,16 @@ class Examples:
         copies: Stores that hold the pictures; the first holds all, the others may hold some.
         masks: A store of masks, for segmentation.
         labels: Class index of each id, for classification.
+        outputs: The outputs that ``masked`` has masks of, in the order of the targets.
+        masked: Copies with their own masks, in place of ``copies`` and ``masks``.
     """
 
     ids: tuple[str, ...]
     copies: tuple[PixelStore, ...]
     masks: PixelStore | None = None
     labels: Mapping[str, int] | None = None
+    outputs: tuple[str, ...] = ()
+    masked: tuple[ImageCopies, ...] = ()
 
     def target(self, image_id: str) -> int:
         """Return the class index of a picture."""
@@ -99,11 +122,16 @@ class _Pictures:
     def __init__(self, examples: Examples, config: TrainConfig, *, varied: bool) -> None:
         self._examples = examples
         self._seed = config.seed
+        self._copies_fraction = config.data.copies_fraction
         self._augmentation = Augmentation(config.augment) if varied else None
 
     def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return pictures uint8 N x S x S x 3 and masks uint8 N x S x S or classes int64 N."""
-        pictures, targets = zip(*(self._one(key) for key in keys), strict=True)
+        """Return images uint8 N x S x S x 3, and what is to be learnt of them.
+
+        Masks uint8 N x S x S, classes int64 N, or masks of K outputs int16 N x K x S x S.
+        """
+        one = self._with_outputs if self._examples.outputs else self._one
+        pictures, targets = zip(*(one(key) for key in keys), strict=True)
         return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(targets))
 
     def _one(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -120,6 +148,35 @@ class _Pictures:
             pixels, mask = self._augmentation(store[image_id], mask, key.size, chance)
         target = np.int64(examples.target(image_id)) if mask is None else mask
         return pixels, np.asarray(target)
+
+    def _with_outputs(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Return a copy of an image, and its own masks: K x S x S, `UNKNOWN` without truth."""
+        examples, size = self._examples, key.size
+        image_id = examples.ids[key.row]
+        first, *others = (each for each in examples.masked if image_id in each.images.index)
+        chance = generator(self._seed, key.epoch, image_id, key.time)
+        varied = self._augmentation is not None
+        if varied and others and chance.random() < self._copies_fraction:
+            first = others[int(chance.integers(len(others)))]
+        names = examples.outputs
+        known = [k for k, name in enumerate(names) if _has(first.masks.get(name), image_id)]
+        masks = [first.masks[names[k]][image_id] for k in known]
+        pixels = first.images[image_id]
+        if self._augmentation is None:
+            pixels = resize(pixels, size, size)
+            masks = [resize(mask, size, size) for mask in masks]
+        else:
+            stack = np.stack(masks, axis=-1) if masks else None
+            pixels, stack = self._augmentation(pixels, stack, size, chance)
+            masks = [] if stack is None else list(stack.reshape(size, size, -1).transpose(2, 0, 1))
+        target = np.full((len(names), size, size), UNKNOWN, np.int16)
+        for k, mask in zip(known, masks, strict=True):
+            target[k] = mask
+        return pixels, target
+
+
+def _has(store: PixelStore | None, image_id: str) -> bool:
+    return store is not None and image_id in store.index
 
 
 def order(
@@ -191,7 +248,7 @@ class BatchMaker:
         """Yield the batches of an epoch from number ``first`` on.
 
         Yields:
-            Pictures uint8 N x S x S x 3, and masks uint8 N x S x S or class indices int64 N.
+            Pictures uint8 N x S x S x 3, and targets, as `_Pictures.batch` gives them.
         """
         config = self._config
         indices = order(config, epoch, len(self._examples.ids), self._draw)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError
+from naevus.runs.recipe import LESION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +65,14 @@ _TERMS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+_POOLED: dict[str, Callable[[], nn.Module]] = {
+    "bce": nn.BCEWithLogitsLoss,
+    "dice": lambda: _PerBatch(smp_losses.DiceLoss("multilabel")),
+    "jaccard": lambda: _PerBatch(smp_losses.JaccardLoss("multilabel")),
+    "lovasz": _Lovasz,
+}
+
+
 class SegmentationLoss(nn.Module):
     """The sum of some terms over logits N×H×W and soft or hard targets N×H×W in [0, 1].
 
@@ -72,25 +81,82 @@ class SegmentationLoss(nn.Module):
 
     Args:
         terms: Names among ``bce``, ``dice``, ``jaccard`` and ``lovasz``.
+        pooled: Whether Dice and Jaccard are those of all images of the batch as one.
 
     Raises:
         ConfigError: No term, a repeated or an unknown one.
     """
 
-    def __init__(self, terms: Sequence[str]) -> None:
+    def __init__(self, terms: Sequence[str], *, pooled: bool = False) -> None:
         super().__init__()
         if not terms or len(set(terms)) < len(terms) or not set(terms) <= _TERMS.keys():
             raise ConfigError(
                 f"the segmentation loss cannot be the sum of {list(terms)}",
                 f"name one or more of {', '.join(_TERMS)}, each once",
             )
-        self.terms = nn.ModuleDict({term: _TERMS[term]() for term in terms})
+        made = _POOLED if pooled else _TERMS
+        self.terms = nn.ModuleDict({term: made[term]() for term in terms})
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar in float32 whatever the logits are."""
         logits, targets = logits.float(), targets.float()
         values = [term(logits, targets) for term in self.terms.values()]
         return torch.stack(values).sum()
+
+
+class _PerBatch(nn.Module):
+    """Dice or Jaccard of all images of a batch as one, as Task 2 of the challenge pools them.
+
+    Most images show none of an attribute: by image, the rest would drown in them. A batch without
+    the attribute adds nothing.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        value: Tensor = self.loss(logits.unsqueeze(1), targets.unsqueeze(1))
+        return value
+
+
+class OutputsLoss(nn.Module):
+    """The mean loss of several outputs, each on the images that have a ground truth for it.
+
+    The lesion's loss is that of a segmenter (`SegmentationLoss`); Dice and Jaccard terms of the
+    attributes are taken over the batch as a whole.
+
+    Args:
+        terms: As `SegmentationLoss` takes them.
+        outputs: The outputs, in the order of the logits.
+
+    Raises:
+        ConfigError: As `SegmentationLoss`.
+    """
+
+    def __init__(self, terms: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self._criteria = nn.ModuleList(
+            SegmentationLoss(terms, pooled=output != LESION) for output in outputs
+        )
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar in float32.
+
+        Args:
+            logits: N x K x H x W.
+            targets: Shares of the masks, likewise; below 0 where an image has no ground truth for
+                an output, which then does not count for it.
+        """
+        known = targets[:, :, 0, 0] >= 0
+        losses = [
+            criterion(logits[known[:, k], k], targets[known[:, k], k])
+            for k, criterion in enumerate(self._criteria)
+            if known[:, k].any()
+        ]
+        # An output that no image of the batch has a truth for is no reason to learn the others
+        # faster, hence not the mean over those that count.
+        return torch.stack(losses).sum() / len(self._criteria) if losses else 0 * logits.sum()
 
 
 class ClassificationLoss(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError, WeightsError
+from naevus.runs.recipe import LESION
 from naevus.training.pretrained import (
     PLAIN_UNET,
     Normalisation,
@@ -40,12 +41,15 @@ class PlainUnet(nn.Module):
 
     Args:
         channels: Width of each level, the full-size one first; each next has half the size.
+        outputs: How many logits a pixel has.
 
     Raises:
         ValueError: Fewer than two levels, or one without channels.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128, 256, 512)) -> None:
+    def __init__(
+        self, channels: Sequence[int] = (32, 64, 128, 256, 512), *, outputs: int = 1
+    ) -> None:
         super().__init__()
         if len(channels) < 2 or min(channels) < 1:
             raise ValueError("`channels` needs two or more positive widths")
@@ -56,10 +60,10 @@ class PlainUnet(nn.Module):
             nn.Sequential(nn.MaxPool2d(2), _block(above, below)) for above, below in pairs
         )
         self.up = nn.ModuleList(_block(above + below, above) for above, below in reversed(pairs))
-        self.head = nn.Conv2d(channels[0], 1, kernel_size=1)
+        self.head = nn.Conv2d(channels[0], outputs, kernel_size=1)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to logits N×1×H×W."""
+        """Take pictures N×3×H×W to logits N×outputs×H×W."""
         levels = [self.stem(pictures)]
         for block in self.down:
             levels.append(block(levels[-1]))
@@ -168,31 +172,41 @@ _FIXED_OPTIONS = frozenset(
 
 
 class Segmenter(nn.Module):
-    """A segmentation network that gives one logit a pixel at any picture size.
+    """A segmentation network that gives logits of each pixel at any picture size.
 
     Sides that the encoder's stride does not divide are padded by repeating the edge, and the
     logits cut back.
 
     Args:
-        network: Takes N×3×H×W and gives N×1×H×W for sides divisible by ``stride``.
+        network: Takes N×3×H×W and gives N×outputs×H×W for sides divisible by ``stride``.
         stride: The product of all subsampling in ``network``.
         normalisation: What the encoder expects.
+        outputs: What there is a logit of, by name and in order.
     """
 
-    def __init__(self, network: nn.Module, *, stride: int, normalisation: Normalisation) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        stride: int,
+        normalisation: Normalisation,
+        outputs: Sequence[str] = (LESION,),
+    ) -> None:
         super().__init__()
+        self.outputs = tuple(outputs)
         self.network = network
         self.stride = stride
         self.normalisation = normalisation
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to logits N×H×W."""
+        """Take pictures N×3×H×W to logits N×outputs×H×W, or N×H×W of a single output."""
         height, width = pictures.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
             pictures = functional.pad(pictures, (0, right, 0, bottom), mode="replicate")
         logits: Tensor = self.network(pictures)
-        return logits[:, 0, :height, :width]
+        logits = logits[:, :, :height, :width]
+        return logits[:, 0] if len(self.outputs) == 1 else logits
 
 
 class Classifier(nn.Module):
@@ -276,8 +290,9 @@ def build_segmenter(
     encoder: str = "tu-tf_efficientnet_lite0",
     weights: Weights = "imagenet",
     decoder: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] = (LESION,),
 ) -> Segmenter:
-    """Build a segmentation network with one logit a pixel.
+    """Build a segmentation network.
 
     Args:
         architecture: A class of segmentation-models-pytorch, in any case (``unet``, ``fpn``,
@@ -287,6 +302,7 @@ def build_segmenter(
         weights: What the encoder starts from; the rest is random in any case.
         decoder: Further options of the architecture, such as ``decoder_channels`` or
             ``encoder_depth`` (with ``plain-unet``: ``channels``).
+        outputs: What it gives a logit of for each pixel, by name.
 
     Raises:
         ConfigError: An unknown architecture or encoder, or options it does not take.
@@ -295,7 +311,7 @@ def build_segmenter(
     options = dict(decoder or {})
     _check_weights(weights)
     if architecture == PLAIN_UNET:
-        return _plain_unet(weights, options)
+        return _plain_unet(weights, options, outputs)
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if architecture.lower() not in known:
         names = ", ".join(sorted([*known, PLAIN_UNET]))
@@ -309,14 +325,14 @@ def build_segmenter(
             encoder_name=f"tu-{name}",
             encoder_weights=True if hub else None,
             in_channels=3,
-            classes=1,
+            classes=len(outputs),
             **options,
         )
         return made
 
     network = _build(f"{architecture} on {name}", name, weights, build, _encoder_of)
     stride = int(network.encoder.output_stride)  # type: ignore[union-attr, arg-type]
-    return Segmenter(network, stride=stride, normalisation=normalisation_of(name))
+    return Segmenter(network, stride=stride, normalisation=normalisation_of(name), outputs=outputs)
 
 
 def build_classifier(
@@ -384,17 +400,22 @@ def _check_weights(weights: Weights) -> None:
         raise ConfigError(f"no weights are called {weights!r}", "choose imagenet or none")
 
 
-def _plain_unet(weights: Weights, options: dict[str, Any]) -> Segmenter:
+def _plain_unet(weights: Weights, options: dict[str, Any], outputs: Sequence[str]) -> Segmenter:
     if weights != "none":
         raise WeightsError(
             f"{PLAIN_UNET} has no pretrained weights",
             "ask for random ones with `--pretrained none`",
         )
     try:
-        network = PlainUnet(**options)
+        network = PlainUnet(**options, outputs=len(outputs))
     except _SETTING_ERRORS as error:
         raise ConfigError(f"{PLAIN_UNET} does not take these options ({error})") from error
-    return Segmenter(network, stride=network.stride, normalisation=normalisation_of(PLAIN_UNET))
+    return Segmenter(
+        network,
+        stride=network.stride,
+        normalisation=normalisation_of(PLAIN_UNET),
+        outputs=outputs,
+    )
 
 
 def _build(

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from naevus.io.files import write_bytes
-from naevus.training.networks import Classifier
+from naevus.runs.recipe import LESION
+from naevus.training.networks import Classifier, Segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -136,11 +137,36 @@ def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bo
     return stages, pooled.shape == means.shape and torch.allclose(pooled, means, atol=1e-5)
 
 
+class NamedMaps(nn.Module):
+    """A network of several masks whose lesion and attributes are outputs of their own.
+
+    Args:
+        network: A ``Preprocessed`` segmentation network with more than one output.
+
+    Attributes:
+        outputs: ``logit`` N×S×S of the lesion, if there is one, and ``attributes`` N×A×S×S.
+    """
+
+    def __init__(self, network: Preprocessed) -> None:
+        super().__init__()
+        self._network = network
+        segmenter = network.network
+        assert isinstance(segmenter, Segmenter)
+        self._lesion = LESION in segmenter.outputs
+        self.outputs = ("logit", "attributes") if self._lesion else ("attributes",)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Take uint8 pixels N×S×S×3 to ``outputs``."""
+        logits = self._network(pixels)
+        return (logits[:, 0], logits[:, 1:]) if self._lesion else (logits,)
+
+
 def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
     """Write a network that takes stored pictures as an ONNX file.
 
     The graph has one input ``pixels``, uint8 N×S×S×3 with N free, and float32 outputs: ``logit``
-    N×S×S of a segmenter; ``Explained.outputs`` of a classifier. Notes about where and from which
+    N×S×S of a segmenter; ``NamedMaps.outputs`` of one with attributes; ``Explained.outputs`` of a
+    classifier. Notes about where and from which
     source lines it was made are taken out, so that the same network gives the same bytes on every
     machine with the same libraries.
 
@@ -159,6 +185,9 @@ def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
     if isinstance(network.network, Classifier):
         graph = explained = Explained(network, input_size)
         outputs = explained.outputs
+    elif isinstance(network.network, Segmenter) and len(network.network.outputs) > 1:
+        graph = maps = NamedMaps(network)
+        outputs = maps.outputs
     with evaluating(graph), _quiet():
         program = torch.onnx.export(
             graph,

@@ -88,8 +88,8 @@ def _answer(shipped: Shipped, views: np.ndarray[Any, np.dtype[np.uint8]]) -> Any
     device = next(shipped.network.parameters()).device
     with evaluating(shipped.network), torch.inference_mode():
         said = shipped.network(torch.from_numpy(views).to(device)).float().cpu().numpy()
-    name = "logit" if shipped.task == "segmentation" else "logits"
-    return np.ascontiguousarray(compared({name: said}), np.float32)
+    name = {"segmentation": "logit", "classification": "logits", "attributes": "attributes"}
+    return np.ascontiguousarray(compared({name[shipped.task]: said}), np.float32)
 
 
 def _tolerances(shipped: Shipped, pixels: Any, path: Path) -> dict[Computed, float]:

@@ -1,19 +1,23 @@
-"""What is particular to each task: learning lesion masks, and learning diagnoses."""
+"""What is particular to each task: learning lesion masks, attributes, and diagnoses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
 from naevus.errors import DataError
+from naevus.evaluation.attributes import PooledCounts, jaccard, threshold_counts
 from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.mask_metrics import compare_masks
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.preprocess import Form
-from naevus.training.data import Examples, plain_batches
+from naevus.runs.recipe import LESION
+from naevus.taxonomy import ATTRIBUTES
+from naevus.training.data import UNKNOWN, Examples, plain_batches
 from naevus.training.losses import (
+    OutputsLoss,
     class_weights,
     classification_loss,
     effective_weights,
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from naevus.datasets.cache import PixelStore
     from naevus.runs.recipe import TrainConfig
     from naevus.taxonomy import Taxonomy
-    from naevus.training.data import Material
+    from naevus.training.data import ImageCopies, Material
     from naevus.training.loop import Metrics
 
 
@@ -71,11 +75,7 @@ class SegmentationLearning:
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the network of the recipe, from a file of weights where it names one."""
-        settings = self._config.network
-        weights = weights_of(settings.pretrained, pretrained)
-        return Preprocessed(
-            build_segmenter(settings.architecture, settings.encoder, weights, settings.decoder)
-        )
+        return mask_network(self._config, pretrained)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x S x S on masks uint8 N x S x S, 0..255."""
@@ -124,6 +124,137 @@ def outputs(
     ]
     network.train(was_training)
     return pairs
+
+
+# What is particular to learning attributes.
+
+_COUNT: Final = len(ATTRIBUTES)
+"""How many of a network's outputs, the last ones, are attributes."""
+
+
+class AttributesLearning:
+    """Learns masks of attributes, and of the lesion beside them, as outputs of one network.
+
+    It is watched by the pooled Jaccard index over all attributes, at the thresholds that are best
+    on the same images.
+
+    Args:
+        config: The recipe.
+        copies: The images and their masks, the data set's own copy first; each other copy brings
+            its own masks, or counts for no output.
+        training: Ids that are trained on.
+        inner: Ids that training is watched on.
+
+    Raises:
+        DataError: No training image has a ground truth for an output.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        copies: Sequence[ImageCopies],
+        training: Sequence[str],
+        inner: Sequence[str],
+    ) -> None:
+        outputs = config.outputs
+        ids, monitored = (usable(some, copies[0].images) for some in (training, inner))
+        self.training = Examples(ids, (), outputs=outputs, masked=tuple(copies))
+        self.inner = Examples(monitored, (), outputs=outputs, masked=(copies[0],))
+        self._inner_copies = [
+            Examples(usable(inner, each.images), (), outputs=outputs, masked=(each,))
+            for each in copies[1:]
+        ]
+        self.draw = None
+        self._config = config
+        self._criterion = OutputsLoss(config.loss.terms, outputs)
+        for output in outputs:
+            stores = [each.masks[output] for each in copies if output in each.masks]
+            if all(store.index.keys().isdisjoint(ids) for store in stores):
+                raise DataError(f"no training image has a mask of {output}", _REMEDIES[output])
+
+    @staticmethod
+    def forms(config: TrainConfig) -> dict[str, Form]:
+        """Return the forms of the caches that are needed, by name."""
+        return SegmentationLearning.forms(config)
+
+    def network(self, pretrained: Path | None = None) -> Preprocessed:
+        """Build the network of the recipe, from a file of weights where it names one."""
+        return mask_network(self._config, pretrained)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of logits N x K x S x S on masks int16, 0..255, or `UNKNOWN`."""
+        shares = targets.float() / 255
+        if not self._config.loss.soft_masks:
+            shares = torch.where(targets == UNKNOWN, shares, (shares > 0.5).float())
+        value: Tensor = self._criterion(logits, shares)
+        return value
+
+    def inspect(self, network: nn.Module, size: int) -> Metrics:
+        """Return the pooled Jaccard index of all attributes and of each, and the lesion's mean."""
+        counts = self.counts(network, size)
+        metrics: Metrics = {"score": 0.0} if counts is None else _pooled_metrics(counts)
+        lesions = self._lesions(network, size) if LESION in self._config.outputs else []
+        if lesions:
+            metrics[f"jaccard_{LESION}"] = float(np.mean(lesions))
+        return metrics
+
+    def counts(self, network: nn.Module, size: int) -> PooledCounts | None:
+        """Return the counts of the inner part whose attributes are all known; None: of none."""
+        rows = [
+            [
+                threshold_counts(probability, truth > 127)
+                for probability, truth in zip(logit.sigmoid().numpy(), target.numpy(), strict=True)
+            ]
+            for logits, targets in outputs(network, self.inner, self._config, size)
+            for logit, target in zip(logits[:, -_COUNT:], targets[:, -_COUNT:], strict=True)
+            if (target[:, 0, 0] != UNKNOWN).all()
+        ]
+        return PooledCounts.pooled(rows, size * size) if rows else None
+
+    def _lesions(self, network: nn.Module, size: int) -> list[float]:
+        """Return the Jaccard index of each lesion mask of each copy of the inner part."""
+        return [
+            compare_masks((target[0] > 127).numpy(), (logit[0] > 0).numpy()).jaccard
+            for examples in (self.inner, *self._inner_copies)
+            for logits, targets in outputs(network, examples, self._config, size)
+            for logit, target in zip(logits, targets, strict=True)
+            if target[0, 0, 0] != UNKNOWN
+        ]
+
+
+_REMEDIES = {
+    LESION: "name a data set with lesion masks with --copies, or set data.lesion=false",
+    **dict.fromkeys(ATTRIBUTES, "use a data set with the masks of all attributes"),
+}
+
+
+def _pooled_metrics(counts: PooledCounts) -> Metrics:
+    """Return pooled Jaccard indices at the best thresholds for them."""
+    thresholds = counts.best_thresholds()
+    cut = counts.at(thresholds).sum(axis=0)
+    overall = float(jaccard(*cut.sum(axis=0)))
+    by_attribute = dict(zip(ATTRIBUTES, jaccard(*cut.T).tolist(), strict=True))
+    return {
+        "score": overall,
+        "jaccard": overall,
+        **{f"jaccard_{name}": value for name, value in by_attribute.items()},
+        "thresholds": dict(zip(ATTRIBUTES, thresholds, strict=True)),
+    }
+
+
+def mask_network(config: TrainConfig, pretrained: Path | None = None) -> Preprocessed:
+    """Build the network of a recipe that learns masks, with all its outputs."""
+    settings = config.network
+    weights = weights_of(settings.pretrained, pretrained)
+    return Preprocessed(
+        build_segmenter(
+            settings.architecture,
+            settings.encoder,
+            weights,
+            settings.decoder,
+            config.outputs,
+        )
+    )
 
 
 # What is particular to learning diagnoses.
@@ -254,18 +385,28 @@ class ClassificationLearning:
         }
 
 
-def learning_of(
-    config: TrainConfig,
-) -> type[SegmentationLearning | ClassificationLearning]:
+Learning = SegmentationLearning | AttributesLearning | ClassificationLearning
+"""What learns a task."""
+
+_LEARNING: dict[str, type[Learning]] = {
+    "segmentation": SegmentationLearning,
+    "attributes": AttributesLearning,
+    "classification": ClassificationLearning,
+}
+
+
+def learning_of(config: TrainConfig) -> type[Learning]:
     """Return what learns a recipe's task."""
-    return SegmentationLearning if config.task == "segmentation" else ClassificationLearning
+    return _LEARNING[config.task]
 
 
 def _make_learning(
     config: TrainConfig, material: Material, training: list[str], inner: list[str]
-) -> SegmentationLearning | ClassificationLearning:
+) -> Learning:
     if config.task == "segmentation":
         return SegmentationLearning(config, material.stores, training, inner)
+    if config.task == "attributes":
+        return AttributesLearning(config, material.outputs, training, inner)
     table = material.dataset.table
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
     return ClassificationLearning(

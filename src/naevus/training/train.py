@@ -6,6 +6,7 @@ import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -15,18 +16,22 @@ from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.folds import inner_split
+from naevus.datasets.masksurvey import implausible_problem, refuse
 from naevus.datasets.sources import squares
 from naevus.errors import DataError, RunError
+from naevus.images.masks import PLAUSIBLE_SHARES
 from naevus.images.preprocess import Form, Source
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.inference.cam import cell_offset
-from naevus.inference.out_of_fold import heldout_logits, heldout_scores
+from naevus.inference.out_of_fold import heldout_attributes, heldout_logits, heldout_scores
 from naevus.io.files import atomic, sha256_of, write_json, write_list, write_text
 from naevus.io.progress import SILENT, logged, warn_all
 from naevus.runs.manifest import member_entry, task_entry
+from naevus.runs.recipe import LESION
 from naevus.runs.run import WEIGHTS
+from naevus.taxonomy import ATTRIBUTES
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.data import BatchMaker
+from naevus.training.data import BatchMaker, ImageCopies
 from naevus.training.loop import CHECKPOINT, Trainer, Watch
 from naevus.training.masks import CropCounts, check_before, check_cropped, check_learnt
 from naevus.training.networks import Preprocessed, layer_summary
@@ -35,8 +40,9 @@ from naevus.training.performance import fabric_for, kept_memory, resolve
 from naevus.training.pretrained import check_pretrained
 from naevus.training.sample import Shipped, sample_entry
 from naevus.training.tasks import (
+    AttributesLearning,
     ClassificationLearning,
-    SegmentationLearning,
+    Learning,
     _make_learning,
     learning_of,
 )
@@ -154,6 +160,9 @@ def prepare(
         DataError: A folder of copies is absent or has none of the pictures.
     """
     kind = learning_of(config)
+    if config.task == "attributes":
+        _prepare_outputs(material, config, progress)
+        return _unusable(material)
     sources = material.sources()
     for name, form in kind.forms(config).items():
         material.stores[name] = _store(material, sources, form, progress(f"caching {name}"))
@@ -181,11 +190,41 @@ def prepare(
         material.stores[f"copies-{number}"] = _store(
             material, copied, form, progress("caching copies")
         )
+    return _unusable(material)
+
+
+def _unusable(material: Material) -> dict[str, str]:
     return {
         image_id: why
         for store in material.stores.values()
         for image_id, why in store.quarantined.items()
     }
+
+
+def _prepare_outputs(
+    material: Material, config: TrainConfig, progress: Callable[[str], Callable[[int, int], None]]
+) -> None:
+    """Cache the copies of the images, each with its own masks of every output."""
+    forms = learning_of(config).forms(config)
+    material.outputs.clear()
+    for number, dataset in enumerate((material.dataset, *material.further)):
+        prefix = f"copies-{number - 1} " if number else ""
+        rows = [row for row in dataset.rows() if row.path is not None]
+        wanted: dict[str, list[Source]] = {"pictures": []}
+        for row in rows:
+            assert row.path is not None
+            wanted["pictures"].append(Source(row.image_id, row.path))
+            masks = {**({LESION: row.mask_path} if row.mask_path else {}), **row.attributes}
+            for output in (each for each in config.outputs if each in masks):
+                source = Source(row.image_id, row.path, masks[output])
+                wanted.setdefault(output, []).append(source)
+        made = {}
+        for name, sources in wanted.items():
+            form = forms["pictures" if name == "pictures" else "masks"]
+            told = progress(f"caching {prefix}{name}")
+            made[name] = _store(material, sources, form, told, name)
+            material.stores[f"{prefix}{name}"] = made[name]
+        material.outputs.append(ImageCopies(made.pop("pictures"), made))
 
 
 def check_cached(material: Material, config: TrainConfig) -> list[str]:
@@ -200,10 +239,29 @@ def check_cached(material: Material, config: TrainConfig) -> list[str]:
     where = material.masks or material.dataset.root
     if config.task == "segmentation":
         return check_learnt(material.stores["masks"], where, force=material.force)
+    if config.task == "attributes":
+        return _check_attributes(material)
     if config.data.crop_mode == "full":
         return []
     counts = CropCounts.of(material.stores["pictures"], material.sources())
     return check_cropped(counts, where, force=material.force)
+
+
+def _check_attributes(material: Material) -> list[str]:
+    """Refuse masks most of which cover everything; most of an attribute may well be empty."""
+    notes = []
+    for number, copy in enumerate(material.outputs):
+        where = (material.dataset, *material.further)[number].root
+        for output, store in copy.masks.items():
+            if output == LESION:
+                notes += check_learnt(store, where, force=material.force)
+                continue
+            shares = np.array([np.count_nonzero(store[name] > 127) for name in store.ids])
+            full = int((shares > PLAUSIBLE_SHARES[1] * store.pixels[0].size).sum())
+            problem = implausible_problem(len(shares), 0, full)
+            note = refuse(problem, where, force=material.force)
+            notes += [] if note is None else [note]
+    return notes
 
 
 def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
@@ -282,7 +340,7 @@ def train_fold(run: Run, fold: int, material: Material, watch: Watch) -> None:
 def export_fold(
     run: Run,
     fold: int,
-    learning: SegmentationLearning | ClassificationLearning,
+    learning: Learning,
     network: Preprocessed,
     material: Material,
 ) -> Bundle:
@@ -311,6 +369,13 @@ def export_fold(
         "training pictures": len(learning.training.ids),
     }
     does = task_entry(config, [member], codes)
+    if isinstance(learning, AttributesLearning):
+        counts = learning.counts(network, config.input_size)
+        if counts is not None:
+            does["attributes"] |= {
+                "thresholds": counts.best_thresholds(),
+                "chosen_on": f"{len(counts.true)} images of the training part, kept apart",
+            }
     place = graph.with_name(SAMPLE_FILE)
     shipped = Shipped(config.task, graph, network, config.input_size)
     sample = sample_entry([shipped], place)
@@ -323,12 +388,18 @@ def export_fold(
 
 
 def _store(
-    material: Material, sources: list[Source], form: Form, progress: Callable[[int, int], None]
+    material: Material,
+    sources: list[Source],
+    form: Form,
+    progress: Callable[[int, int], None],
+    output: str = "",
 ) -> PixelStore:
     """Build a store in a folder named by where its pictures lie and what they look like."""
     first = sources[0]
     places = (str(first.path.parent), str(first.mask_path and first.mask_path.parent))
-    key = sha256_of(*places, str(len(sources)), repr(form))[:16]
+    # Masks of all attributes lie in one folder.
+    mask = (output,) if form.mode == "mask" and output else ()
+    key = sha256_of(*places, str(len(sources)), repr(form), *mask)[:16]
     return PixelStore.build(
         sources, form, material.cache / f"{form.mode}-{form.size}-{key}", progress=progress
     )
@@ -355,13 +426,44 @@ def _warm_start(network: Preprocessed, source: Run, run: Run, fold: int) -> None
     weights = source.fold_folder(fold) / WEIGHTS
     if not weights.exists():
         raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
-    load_network(weights, network)
+    kinds = [
+        config.outputs if config.task != "classification" else ()
+        for config in (source.config, run.config)
+    ]
+    load_network(weights, network, None if kinds[0] == kinds[1] else (kinds[0], kinds[1]))
+
+
+def _predict_lesions(run: Run, fold: int, material: Material, bundle: Bundle) -> None:
+    """Compare lesion masks of a fold of attributes with the true ones, where there are some.
+
+    Each copy of an image that has a mask of its own has a row, with the folder it is from.
+    """
+    if bundle.spec.segmenter is None:
+        return
+    held_out = set(run.folds.held_out(fold))
+    tables = []
+    for dataset in (material.dataset, *material.further):
+        sources = [
+            (row.image_id, row.path, row.mask_path)
+            for row in dataset.rows()
+            if row.image_id in held_out and row.path and row.mask_path
+        ]
+        if sources:
+            found = heldout_scores(bundle, sources)
+            tables.append(found.assign(copy=dataset.root.name, fold=fold))
+    if not tables:
+        return
+    table = pd.concat(tables, ignore_index=True)
+    table["group_id"] = table["image_id"].map(run.folds.table.set_index("image_id")["group_id"])
+    with atomic(run.fold_folder(fold) / "lesions.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 def predict_held_out(run: Run, fold: int, material: Material) -> None:
     """Predict, from the fold's exported bundle, the pictures that it never saw.
 
-    Segmentation gives masks at the pictures' sizes and how they compare with the truth;
+    Segmentation gives masks at the pictures' sizes and how they compare with the truth; attributes
+    give counts at every threshold, and how masks of lesions compare in ``lesions.parquet``;
     classification gives logits. ``heldout.parquet``, written last, says that the fold is finished.
     """
     bundle = Bundle.read(run.bundle_folder(fold))
@@ -374,6 +476,16 @@ def predict_held_out(run: Run, fold: int, material: Material) -> None:
             if row.image_id in held_out.intersection(store.ids) and row.path and row.mask_path
         ]
         table = heldout_scores(bundle, sources, out=run.folder / "masks")
+    elif run.config.task == "attributes":
+        _predict_lesions(run, fold, material, bundle)
+        table = heldout_attributes(
+            bundle,
+            [
+                (row.image_id, row.path, row.attributes)
+                for row in material.dataset.rows()
+                if row.image_id in held_out and row.path and len(row.attributes) == len(ATTRIBUTES)
+            ],
+        )
     else:
         store = material.stores["pictures"]
         ids = sorted(held_out.intersection(store.ids))

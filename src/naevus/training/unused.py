@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SEGMENTERS = ("network.architecture", "network.encoder", "network.decoder", "loss.terms",
                "loss.soft_masks")  # fmt: skip
+_COPIES = ("data.copies_fraction", "data.lesion")
 _CLASSIFIERS = (
     "sampling",
     "data.crop_mode",
@@ -35,9 +36,12 @@ _LEAVE_OUT = "leave it out"
 
 def unused_settings(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """Yield each setting that counts for nothing beside the others, and why."""
-    segments = config.task == "segmentation"
+    segments = config.task != "classification"
     for name in _CLASSIFIERS if segments else _SEGMENTERS:
         yield name, f"{config.task} does not use it"
+    if config.task != "attributes":
+        for name in _COPIES:
+            yield name, f"{config.task} does not use it"
     if not segments and config.data.crop_mode == "full":
         yield "data.crop_margin", 'data.crop_mode = "full" cuts no crops'
     if not segments and config.loss.kind != "focal":
@@ -79,9 +83,9 @@ def refuse_unused(
     for name, why in unused_settings(config):
         if name in given or _value(config, name) != _value(_defaults(config), name):
             raise ConfigError(f"{name} does nothing here: {why}", _LEAVE_OUT)
-    if config.task == "segmentation" and masks is not None:
+    if config.task != "classification" and masks is not None:
         raise ConfigError(
-            "--masks does nothing here: segmentation learns the data set's own masks", _LEAVE_OUT
+            f"--masks does nothing here: {config.task} learns the data set's own masks", _LEAVE_OUT
         )
     if config.task == "segmentation" and copies:
         raise ConfigError("--copies does nothing here: segmentation uses none", _LEAVE_OUT)
@@ -90,8 +94,9 @@ def refuse_unused(
             'the masks of --masks do nothing here: data.crop_mode = "full" shows centre squares',
             "leave --masks out, or --set data.crop_mode=crop",
         )
-    if "data.copies_size" in given and not copies:
-        raise ConfigError("data.copies_size does nothing here: there are no --copies", _LEAVE_OUT)
+    for name in ("data.copies_size", "data.copies_fraction"):
+        if name in given and not copies:
+            raise ConfigError(f"{name} does nothing here: there are no --copies", _LEAVE_OUT)
 
 
 def once(settings: Sequence[tuple[str, Any]], options: Mapping[str, str | None]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from naevus.images.masks import plausible
 from naevus.images.preprocess import Form, Source, arrange
 from naevus.images.read import read
 from naevus.inference.classifier import Classifier
-from naevus.inference.finite import faults_of, refuse_faults
+from naevus.inference.ensemble import faults_of, refuse_faults
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.io.progress import SILENT
 

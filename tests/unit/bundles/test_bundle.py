@@ -160,7 +160,7 @@ def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
     [
         ({"schema_version": 2}, "schema_version"),
         ({"stray": 1}, "stray"),
-        ({"classifier": None}, "needs a segmenter or a classifier"),
+        ({"classifier": None}, "needs a segmenter, a classifier or attributes"),
         ({"scores": [SCORE | {"low": 0.9}]}, "lower end is above"),
         ({"scores": [SCORE | {"high": None}]}, "both ends"),
         ({"scores": [SCORE | {"on": ""}]}, "scores.0.on"),

@@ -23,7 +23,8 @@ def test_recipes_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> No
 
 
 def test_there_is_a_recipe_for_each_task() -> None:
-    assert {load_config(path).task for path in RECIPES} == {"segmentation", "classification"}
+    tasks = {load_config(path).task for path in RECIPES}
+    assert tasks == {"segmentation", "classification", "attributes"}
 
 
 @pytest.mark.parametrize(

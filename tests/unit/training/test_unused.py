@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import Task, load_config
+from naevus.runs.recipe import load_config
 from naevus.training.unused import once, refuse_unused, refuse_unused_by_all
+from naevus.types import Task
 
 MASKS, COPIES = Path("masks"), (Path("copies"),)
 REFUSED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [

@@ -1,4 +1,7 @@
-"""The ISIC 2018 challenge, Tasks 1 and 3, as its files unpack; any of them may be absent.
+"""The ISIC 2018 challenge, Tasks 1 to 3, as its files unpack; any of them may be absent.
+
+Tasks 1 and 2 are about the same images: they are one part, ``task1``, and a row of it may have the
+mask of the lesion, the masks of the attributes, or both.
 
 https://challenge.isic-archive.com/data/#2018
 """
@@ -9,10 +12,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.dataset import Problem
+from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Problem
 from naevus.datasets.layouts import ham10000
 from naevus.datasets.layouts.labels import to_confirmations
-from naevus.datasets.layouts.parsing import Draft, fill, masks_in, once, pictures_in, unnested
+from naevus.datasets.layouts.parsing import (
+    Draft,
+    attribute_masks_in,
+    fill,
+    masks_in,
+    once,
+    pictures_in,
+    unnested,
+)
 from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018
 
@@ -27,6 +38,8 @@ DESCRIPTION = "folders ISIC2018_Task1-2_Training_Input, ISIC2018_Task3_Training_
 _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 _INPUTS = {"task1": "ISIC2018_Task1-2_{}_Input", "task3": "ISIC2018_Task3_{}_Input"}
 _TRUTHS = {"task1": "ISIC2018_Task1_{}_GroundTruth", "task3": "ISIC2018_Task3_{}_GroundTruth"}
+_ATTRIBUTES = "ISIC2018_Task2_{}_GroundTruth*"
+"""The challenge corrected the masks of the training images: the last version counts."""
 _LESIONS = "ISIC2018_Task3_Training_LesionGroupings.csv"
 
 
@@ -37,11 +50,11 @@ def matches(root: Path) -> bool:
         (root / pattern.format(split)).is_dir()
         for pattern in patterns
         for split in _SPLITS.values()
-    )
+    ) or any(_attribute_folders(root, name) for name in _SPLITS.values())
 
 
 def read(root: Path, _taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the pictures, masks, diagnoses and lesions of both tasks."""
+    """Read the images, masks of lesions and attributes, diagnoses and lesions of all tasks."""
     problems: list[Problem] = []
     pieces = []
     for split, name in _SPLITS.items():
@@ -65,7 +78,42 @@ def _task1(root: Path, split: str, name: str, problems: list[Problem]) -> pd.Dat
             Problem("picture without mask", image_id, pictures[image_id])
             for image_id in sorted(pictures.keys() - masks.keys())
         )
-    return frame.assign(mask_path=frame["image_id"].map(masks).astype("string"))
+    frame["mask_path"] = frame["image_id"].map(masks).astype("string")
+    for column, found in _attributes(root, pictures, split, name, problems).items():
+        frame[column] = frame["image_id"].map(found).astype("string")
+    return frame
+
+
+def _attributes(
+    root: Path, pictures: dict[str, str], split: str, name: str, problems: list[Problem]
+) -> dict[str, dict[str, str]]:
+    """Return column → image id → mask of an attribute, of the images that are there."""
+    folders = _attribute_folders(root, name)
+    if not folders:
+        return {}
+    problems.extend(
+        Problem("older masks", folder.name, f"{folders[-1].name} was taken")
+        for folder in folders[:-1]
+    )
+    masks = attribute_masks_in(unnested(folders[-1]), problems)
+    known = {image_id for found in masks.values() for image_id in found}
+    problems.extend(
+        Problem("mask without picture", image_id, f"task2, {split}")
+        for image_id in sorted(known - pictures.keys())
+    )
+    problems.extend(
+        Problem("picture without attribute", image_id, ", ".join(absent))
+        for image_id in sorted(pictures)
+        if (absent := [attribute for attribute in masks if image_id not in masks[attribute]])
+    )
+    return {ATTRIBUTE_COLUMNS[attribute]: found for attribute, found in masks.items()}
+
+
+def _attribute_folders(root: Path, name: str) -> list[Path]:
+    """Return the folders of attribute masks of a split, by name."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.glob(_ATTRIBUTES.format(name)) if path.is_dir())
 
 
 def _task3(root: Path, split: str, name: str, problems: list[Problem]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.dataset import COLUMNS, Problem
+from naevus.datasets.dataset import COLUMNS, PATHS, Problem
 from naevus.datasets.layouts.labels import to_codes
 from naevus.datasets.layouts.parsing import Draft
 from naevus.datasets.listing import ids_of
@@ -44,7 +44,8 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     named = frame["path"].dropna().str.replace("\\", "/", regex=False)
     ids = pd.Series(ids_of([PurePosixPath(name) for name in named]), named.index, dtype="string")
     frame["image_id"] = frame["image_id"].astype("string").fillna(ids)
-    for column, kind in (("path", "row without picture"), ("mask_path", "row without mask")):
+    for column in PATHS:
+        kind = "row without picture" if column == "path" else "row without mask"
         if column in frame.columns:
             files, ids = frame[column], frame["image_id"]
             found = [_found(path.parent, name) for name in files]

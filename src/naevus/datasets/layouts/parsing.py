@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.dataset import Problem
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.listing import is_mask_name, is_text, mask_owner
+from naevus.datasets.listing import attribute_of, is_mask_name, is_text, mask_owner
 from naevus.errors import DataError
 from naevus.images.read import PICTURE_SUFFIXES
 from naevus.io.formats import read_table
-from naevus.taxonomy import ISIC2018, Taxonomy
+from naevus.taxonomy import ATTRIBUTES, ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,6 +121,27 @@ def pictures_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
 def masks_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
     """Return image id → absolute path of the masks in ``folder`` (``<id>_segmentation.png``)."""
     return _files(folder, problems, masks=True)
+
+
+def attribute_masks_in(folder: Path, problems: list[Problem]) -> dict[str, dict[str, str]]:
+    """Return attribute → image id → absolute path of the masks in ``folder``.
+
+    They are called as in the challenge, ``<id>_attribute_<attribute>.png``; one of an attribute
+    that is not known is a problem, and so is the second of two that answer to one name.
+    """
+    found: dict[str, dict[str, str]] = {name: {} for name in ATTRIBUTES}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        named = attribute_of(path.stem)
+        if named is None or path.suffix.lower() not in PICTURE_SUFFIXES or not is_text(path):
+            continue
+        image_id, attribute = named
+        if attribute not in found:
+            problems.append(Problem("unknown attribute", image_id, f"{path.name} was left out"))
+        elif image_id in found[attribute]:
+            problems.append(Problem("two files of one id", image_id, f"{path} was left out"))
+        else:
+            found[attribute][image_id] = str(path.absolute())
+    return found
 
 
 def masks_beside(folder: Path) -> dict[str, str]:

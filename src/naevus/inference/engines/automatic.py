@@ -54,7 +54,7 @@ class Choice(NamedTuple):
 
     Attributes:
         engine: What runs them.
-        segmentation: What those that outline compute in.
+        segmentation: What those that outline, or find attributes, compute in.
         classification: What those that diagnose compute in.
         limit: Which instructions the process is held to; None: all.
         why: In a few words.
@@ -157,19 +157,18 @@ def installed(choice: Choice) -> bool:
 
 def judged_of(bundle: Bundle) -> list[Judged]:
     """Return a bundle's networks as they are tried."""
-    sample = bundle.spec.sample
-    parts = {"segmentation": bundle.spec.segmenter, "classification": bundle.spec.classifier}
+    sample, classifier = bundle.spec.sample, bundle.spec.classifier
+    classifying = () if classifier is None else classifier.members
     return [
         Judged(
-            task,
+            # Whatever gives masks computes in the same precision.
+            "classification" if member in classifying else "segmentation",
             str(bundle.member_path(member)),
             member.input_size,
             None if sample is None else str(bundle.folder / sample.file),
             {} if sample is None else {**sample.tolerances[member.file]},
         )
-        for task, part in parts.items()
-        if part is not None
-        for member in part.members
+        for member in bundle.spec.members
     ]
 
 

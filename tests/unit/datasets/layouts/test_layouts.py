@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 from naevus.datasets.dataset import COLUMNS, SPLITS
 from naevus.datasets.layouts import NOT_READ, load
 from naevus.errors import DataError
+from naevus.taxonomy import ATTRIBUTES
+from tests.helpers.attribute_images import INPUT, TRUTH, write_task2
 from tests.helpers.layouts import files, kinds, row, text
 
 if TYPE_CHECKING:
@@ -345,3 +348,41 @@ def test_files_that_are_no_images_are_counted_by_kind(tmp_path: Path) -> None:
     (problem,) = load(tmp_path).problems
     assert problem.kind == NOT_READ
     assert problem.detail.startswith("1 .cr2, 2 .dcm: ")
+
+
+def test_masks_of_attributes_are_joined_by_id_and_the_last_version_counts(tmp_path: Path) -> None:
+    write_task2(tmp_path, 4)
+    older = tmp_path / "ISIC2018_Task2_Training_GroundTruth"
+    shutil.copytree(tmp_path / TRUTH, older)
+    (tmp_path / TRUTH / "ISIC_0000001_attribute_streaks.png").unlink()
+    (tmp_path / TRUTH / "ISIC_0000002_attribute_rosettes.png").touch()
+    (tmp_path / TRUTH / "ISIC_0000009_attribute_streaks.png").touch()
+    dataset = load(tmp_path)
+    assert dataset.layout == "isic2018"
+    assert dataset.parts == ("task1",)
+    rows = {row.image_id: row for row in dataset.rows()}
+    assert len(rows["ISIC_0000000"].attributes) == 5
+    assert rows["ISIC_0000000"].attributes["streaks"].parent.name == TRUTH
+    assert sorted(rows["ISIC_0000001"].attributes) == sorted(set(ATTRIBUTES) - {"streaks"})
+    assert {(problem.kind, problem.subject) for problem in dataset.problems} == {
+        ("older masks", older.name),
+        ("picture without attribute", "ISIC_0000001"),
+        ("unknown attribute", "ISIC_0000002"),
+        ("mask without picture", "ISIC_0000009"),
+    }
+    assert len(dataset.with_attributes()) == 4
+    assert not len(dataset.with_masks())
+
+
+def test_a_manifest_may_name_masks_of_attributes(tmp_path: Path) -> None:
+    write_task2(tmp_path / "data", 2)
+    name = "ISIC_0000000"
+    lines = [
+        "path,attribute_streaks,attribute_globules",
+        f"data/{INPUT}/{name}.png,data/{TRUTH}/{name}_attribute_streaks.png,data/absent.png",
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    dataset = load(tmp_path)
+    (row,) = dataset.rows()
+    assert list(row.attributes) == ["streaks"]
+    assert [problem.kind for problem in dataset.problems] == ["row without mask"]

@@ -1,0 +1,168 @@
+"""Attributes: each copy counts for its own masks alone, and outputs without truth for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from naevus.datasets.layouts import load
+from naevus.errors import DataError
+from naevus.runs.recipe import LESION, TrainConfig
+from naevus.runs.run import copies_in, select_pictures
+from naevus.taxonomy import ATTRIBUTES
+from naevus.training.checkpoint import load_network, save_tensors
+from naevus.training.data import UNKNOWN, BatchMaker, Material
+from naevus.training.losses import OutputsLoss, SegmentationLoss
+from naevus.training.networks import build_segmenter
+from naevus.training.tasks import AttributesLearning
+from naevus.training.train import prepare
+from tests.helpers.attribute_images import COLOURS, write_shifted, write_task2
+
+OUTPUTS = (LESION, *ATTRIBUTES)
+STILL = {
+    "dihedral": False, "rotation": 0, "scale": 0, "shift": 0, "stretch": 1, "brightness": 0,
+    "contrast": 0, "saturation": 0, "hue": 0, "blur": 0, "sharpen": 0, "jpeg": 0, "hair": 0,
+}  # fmt: skip
+CONFIG = {
+    "task": "attributes",
+    "sizes": [[0, 64]],
+    "batch_size": 4,
+    "epochs": 1,
+    "workers": 0,
+    "data": {"cache_size": 64, "copies_fraction": 0.5},
+    "network": {
+        "pretrained": "none",
+        "architecture": "plain-unet",
+        "decoder": {"channels": [4, 8]},
+    },
+    "augment": STILL,
+}
+
+
+def learning_of(
+    root: Path, *copies: Path, ids: int = 20, **changed: object
+) -> tuple[AttributesLearning, TrainConfig, Material]:
+    config = TrainConfig.model_validate({**CONFIG, **changed})
+    dataset = select_pictures(load(root), config)
+    further = tuple(copies_in(folder, dataset, config) for folder in copies)
+    material = Material(dataset, root.parent / "cache", further=further)
+    assert prepare(material, config, lambda _: lambda _done, _total: None) == {}
+    names = dataset.ids[:ids]
+    return AttributesLearning(config, material.outputs, names, names[:4]), config, material
+
+
+def test_a_shifted_copy_of_the_same_id_brings_its_own_mask_or_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    """All are square, so sizes tell nothing: the masks of one copy lie beside another's spots."""
+    write_task2(tmp_path / "task2")
+    write_shifted(tmp_path / "task1", by=9)
+    learning, config, _ = learning_of(tmp_path / "task2", tmp_path / "task1")
+    assert learning.training.outputs == OUTPUTS
+    maker = BatchMaker(learning.training, config)
+    seen = {"own": 0, "shifted": 0}
+    for epoch in range(3):
+        for pixels, targets in maker.epoch(epoch):
+            for image, target in zip(pixels.numpy(), targets.numpy(), strict=True):
+                unknown = (target == UNKNOWN).all(axis=(1, 2))
+                assert (target[~unknown] != UNKNOWN).all()
+                shown = (image.astype(int) != (220, 180, 160)).any(axis=2)
+                if unknown[0]:
+                    seen["own"] += 1
+                    assert not unknown[1:].any()
+                    for k, name in enumerate(ATTRIBUTES, start=1):
+                        coloured = (image == COLOURS[name]).all(axis=2)
+                        assert ((target[k] > 127) == coloured).all()
+                else:
+                    seen["shifted"] += 1
+                    assert unknown[1:].all()
+                    # The lesion and its spots are all that is no skin: they lie under its mask.
+                    assert ((target[0] > 127) == shown).all()
+    assert min(seen.values()) > 15
+
+
+def test_copies_are_drawn_as_often_as_the_recipe_says(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2")
+    write_shifted(tmp_path / "task1")
+    for fraction, expected in ((0.0, 0), (1.0, 20)):
+        learning, config, _ = learning_of(
+            tmp_path / "task2",
+            tmp_path / "task1",
+            data={"cache_size": 64, "copies_fraction": fraction},
+        )
+        targets = torch.cat([batch for _, batch in BatchMaker(learning.training, config).epoch(0)])
+        assert int((targets[:, 0, 0, 0] != UNKNOWN).sum()) == expected
+
+
+def test_what_no_image_has_a_mask_of_is_not_learnt_in_silence(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 8)
+    with pytest.raises(DataError, match="no training image has a mask of lesion"):
+        learning_of(tmp_path / "task2")
+    learning, _, _ = learning_of(tmp_path / "task2", data={"cache_size": 64, "lesion": False})
+    assert learning.training.outputs == tuple(ATTRIBUTES)
+
+
+def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 4)
+    other = tmp_path / "other"
+    write_shifted(other, 6)
+    for number in range(4):
+        (other / "ISIC2018_Task1-2_Training_Input" / f"ISIC_{number:07d}.png").unlink()
+    with pytest.raises(DataError, match="holds no copy of any image"):
+        learning_of(tmp_path / "task2", other)
+
+
+def test_images_without_truth_for_an_output_do_not_count_for_it() -> None:
+    torch.manual_seed(0)
+    criterion = OutputsLoss(("bce", "jaccard"), (LESION, "streaks"))
+    logits = torch.randn(3, 2, 8, 8, requires_grad=True)
+    targets = (torch.rand(3, 2, 8, 8) > 0.5).float()
+    targets[0, 0] = targets[1, 1] = targets[2, 1] = -1 / 255
+    criterion(logits, targets).backward()
+    assert logits.grad is not None
+    silent = logits.grad.abs().sum((2, 3)) == 0
+    assert silent.tolist() == [[True, False], [False, True], [False, True]]
+    # What counts is worth what it would be alone.
+    lesion = SegmentationLoss(("bce", "jaccard"))(logits[1:, 0], targets[1:, 0])
+    streaks = SegmentationLoss(("bce", "jaccard"), pooled=True)(logits[:1, 1], targets[:1, 1])
+    assert torch.isclose(criterion(logits, targets), (lesion + streaks) / 2)
+
+
+def test_a_batch_without_any_truth_moves_nothing() -> None:
+    logits = torch.randn(2, 1, 4, 4, requires_grad=True)
+    loss = OutputsLoss(("bce",), (LESION,))(logits, torch.full((2, 1, 4, 4), -1 / 255))
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_attributes_are_pooled_over_the_batch_and_lesions_are_not() -> None:
+    """One image without the attribute and one with it, all of it missed, beside a large hit."""
+    targets = torch.zeros(2, 8, 8)
+    targets[0, :4] = 1
+    targets[1, 0, 0] = 1
+    logits = torch.where(targets > 0, 20.0, -20.0)
+    logits[1, 0, 0] = -20.0
+    pooled = SegmentationLoss(("jaccard",), pooled=True)(logits, targets)
+    by_image = SegmentationLoss(("jaccard",))(logits, targets)
+    assert pooled.item() == pytest.approx(1 - 32 / 33, abs=1e-3)
+    assert by_image.item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_network_of_attributes_starts_from_one_of_lesions(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {"channels": [4, 8]}
+    source = build_segmenter("plain-unet", "", "none", settings)
+    save_tensors(tmp_path / "weights.safetensors", source.state_dict(), {})
+    network = build_segmenter("plain-unet", "", "none", settings, OUTPUTS)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    load_network(tmp_path / "weights.safetensors", network, ((LESION,), OUTPUTS))
+    images = torch.randn(2, 3, 16, 16)
+    network.eval()
+    source.eval()
+    assert torch.equal(network(images)[:, 0], source(images))
+    kernel = network.state_dict()["network.head.weight"]
+    assert torch.equal(kernel[1:], before["network.head.weight"][1:])
