@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.evaluate import classification_scores
-from naevus.evaluation.tables import combined, taxonomy_of
+from naevus.evaluation.tables import combined, heldout_diagnosed, taxonomy_of
 from naevus.export.graphs import StoredGraphs
 from naevus.export.members import combine
 from naevus.export.precision import Measuring, heldout_answers
@@ -60,7 +60,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     tables = answers([Run.open(folder) for folder in args.runs], args.fold, args.data)
     for name, table in tables.items():
-        _, intervals = classification_scores(table, taxonomy_of(table))
+        intervals = headline_intervals(heldout_diagnosed(table))
         for score in ("balanced_accuracy", "accuracy"):
             value, low, high = intervals[score]
             print(f"{name:9} {score:18} {value:.3f} ({low:.3f} to {high:.3f})")

@@ -6,19 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner
 
 from naevus.cli.main import app
 from naevus.evaluation.challenge.classification import write_submission
-from naevus.evaluation.evaluate import scored
-from naevus.evaluation.mask_metrics import Outline, outline_table
-from naevus.evaluation.segmentation import segmentation_scores
-from naevus.reports.classification import classification_tables, confusion_table
-from naevus.reports.segmentation import segmentation_tables
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -105,26 +98,3 @@ def test_lint_of_masks(masks: tuple[Path, Path]) -> None:
     bad = call("lint-submission", prediction, "--truth", truth)
     assert bad.exit_code == 1
     assert "missing mask" in bad.stdout
-
-
-def test_own_scores_as_tables() -> None:
-    truth = [ISIC2018.codes[n % 3] for n in range(7)]
-    values = 0.3 / 7 + 0.7 * np.eye(7)
-    table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "truth": truth})
-    diagnoses, sure = scored(table, values, values, ISIC2018)
-    mask = np.eye(5, dtype=bool)
-    masks = outline_table({"ISIC_0000042": Outline.of(mask, mask)}).assign(group_id="g")
-    segments, spread = segmentation_scores(masks)
-    console = Console(record=True, width=120, color_system="truecolor", force_terminal=True)
-    with console.capture() as capture:
-        for shown in (
-            *classification_tables(diagnoses, sure),
-            *segmentation_tables(segments, spread),
-        ):
-            console.print(shown)
-    text = capture.get()
-    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in text
-    assert "ISIC_0000042" in text
-    assert "1.000 (1.000 to 1.000)" in text
-    assert "48;2;" in text  # the confusion matrix has coloured cells
-    assert len(confusion_table(diagnoses, "balanced").rows) == 7

@@ -54,15 +54,16 @@ def test_diagnoses_get_every_table(tmp_path: Path) -> None:
     result = call(folder)
     assert result.exit_code == 0, result.output
     for word in (
-        "held out by fold 0, 1",
+        "cls, held out by folds 0, 1",
         "balanced accuracy",
-        "each class, with 95 % intervals by lesion",
+        "By diagnosis, balanced answers",
         "sensitivity at specificity 0.9",
-        "net benefit",
-        "ECE, bins of equal mass",
+        "Net benefit",
+        "error, bins of equal mass",
         "calibrated elsewhere",
-        "accuracy of the surest 80%",
-        "diagnoses in a prediction set",
+        "accuracy of the surest 80 %",
+        "diagnoses in a set",
+        "Confusion of balanced answers",
     ):
         assert word in result.stdout, word
 
@@ -70,27 +71,32 @@ def test_diagnoses_get_every_table(tmp_path: Path) -> None:
 def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     answer = json.loads(call(folder, "--json").stdout)
-    assert answer == json.loads((folder / "scores.json").read_text())
-    (scores,) = answer.values()
-    assert scores["intervals"]["balanced_accuracy"]["value"] == pytest.approx(
-        scores["balanced"]["balanced_accuracy"]
-    )
-    for name in ("accuracy_balanced", "balanced_accuracy_probable"):
-        assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
-    assert scores["details"]["recalls"]["MEL"]["groups"] > 0
-    assert len(scores["details"]["scalings"]) == 2
-    assert scores["details"]["clinic"][0]["fold_auc"]["value"] > 0.5
+    assert answer == json.loads((folder / "evaluation.json").read_text())
+    assert answer["subject"] == {
+        "name": "cls", "images": 240, "groups": 120, "folds": [0, 1], "out_of_fold": True,
+    }  # fmt: skip
+    found = answer["classification"]
+    for scores in (found["as_predicted"], found["calibrated"]):
+        assert scores["intervals"]["balanced_accuracy"]["value"] == pytest.approx(
+            scores["balanced"]["balanced_accuracy"]
+        )
+        for name in ("accuracy_balanced", "balanced_accuracy_probable"):
+            assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
+        assert scores["recalls"]["MEL"]["groups"] > 0
+    assert len(found["scalings"]) == 2
+    assert found["targets"][0]["fold_auc"]["value"] > 0.5
+    assert answer["segmentation"] is None
 
 
 def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
     tables = {"a": diagnoses(2.0), "b": diagnoses(0.5, seed=1)}
     runs = [run_of(tmp_path / name, "classification", table) for name, table in tables.items()]
-    (scores,) = json.loads(call(*runs, "--json").stdout).values()
+    answer = json.loads(call(*runs, "--json").stdout)
     together = ensemble_scores(tables)
-    interval = scores["intervals"]["balanced_accuracy"]
+    interval = answer["classification"]["as_predicted"]["intervals"]["balanced_accuracy"]
     assert interval == pytest.approx(together.mean._asdict())
     assert interval["value"] != together.single["a"].value
-    assert not (runs[0] / "scores.json").exists()
+    assert not (runs[0] / "evaluation.json").exists()
 
 
 def test_what_cannot_be_scored_as_one_is_refused(tmp_path: Path) -> None:
@@ -108,28 +114,27 @@ def test_what_cannot_be_scored_as_one_is_refused(tmp_path: Path) -> None:
 
 def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
     table = table_of_masks()
-    table["thresholded"] = table["jaccard"].where(table["jaccard"] >= 0.65, 0)
-    for name in ("dice", "specificity", "accuracy"):
-        table[name] = table["jaccard"]
     result = call(run_of(tmp_path / "seg", "segmentation", table))
     assert result.exit_code == 0, result.output
     for word in (
-        "Hausdorff distance, 95 %",
+        "Scores of masks",
+        "Spread of the Jaccard indices",
+        "mean hausdorff 95",
         "lesion under 5 % of the picture",
         "none of these",
-        "by size of the lesion",
-        "60% to 100%",
-        "at other thresholds",
+        "By size of the lesion",
+        "60 to 100 %",
+        "At every threshold",
     ):
         assert word in result.stdout, word
-    assert "note:" not in result.stdout
+    assert "from before" not in result.stdout
 
 
 def test_masks_of_before_say_what_they_lack(tmp_path: Path) -> None:
     result = call(run_of(tmp_path / "seg", "segmentation", masks()))
     assert result.exit_code == 0, result.output
     assert "from before distances and conditions were measured" in result.stdout
-    assert "at other thresholds" in result.stdout
+    assert "At every threshold" in result.stdout
 
 
 def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, Path]:
@@ -168,7 +173,7 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
     assert allowed.exit_code == 0, allowed.output
     assert "2 images with ground truth have no answer" in allowed.output
     scores = json.loads(call(folder, "--data", manifest, "--allow-missing", "--json").stdout)
-    assert scores["diagnoses"]["pictures"] == 67
+    assert scores["classification"]["images"] == 67
     table.loc[4, "b_DF"] = np.nan
     table.to_parquet(path)
     error = call(folder, "--data", manifest, "--allow-missing").exception

@@ -26,7 +26,7 @@ from naevus.datasets.sources import squares
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
-from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import probabilities
 from naevus.export import export, graphs, members
 from naevus.export.export import Checked, Told, Wishes, export_runs
@@ -192,7 +192,7 @@ def test_probabilities_are_calibrated_by_what_the_folds_never_saw(
 def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Run]) -> None:
     spec = joined.bundle.spec
     scores = {score.name: score for score in spec.scores}
-    _, intervals = segmentation_scores(runs["outlines"].answers())
+    intervals = SegmentationEvaluation.of(runs["outlines"].answers()).metrics
     mean = scores["mean Jaccard index"]
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert "balanced accuracy, balanced decision" in scores

@@ -21,7 +21,7 @@ from naevus.images.maskfile import read_mask
 from naevus.images.read import write_png
 from naevus.io.files import write_json
 from naevus.reports.report import make_report
-from naevus.reports.trained import of_run
+from naevus.runs.results import evaluate_results, results_of_run
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> 
         for image_id in ids:
             mask = read_mask(Path(str(masked.loc[image_id, "mask_path"])))
             write_png(run.folder / "masks" / f"{image_id}_segmentation.png", mask)
-    document = make_report(of_run(run.folder, pd.concat(heldout, ignore_index=True), data))
+    results = results_of_run(run.folder, pd.concat(heldout, ignore_index=True), data)
+    document = make_report(results, evaluate_results(results))
     names = [section.name for section in document.sections]
     assert names == ["masks", "failures", "pictures", "data", "provenance"]
     both = pd.concat(heldout)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from naevus.cli.answers import check_areas
 from PIL import Image
 from typer.testing import CliRunner
 
-from naevus.cli.answers import check_areas
 from naevus.cli.main import app
 from naevus.datasets.cache import PixelStore
 from naevus.datasets.layouts import load

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from naevus.cli.answers import tell
-from naevus.cli.console import console
+from naevus.cli.console import console, reporter
 from naevus.cli.options import Force
 from naevus.errors import SubmissionError
 
@@ -60,7 +59,8 @@ def segmentation(
 
     found = survey([path for _, path in truth_files(truth)])
     note = refuse(implausible_problem(found.masks, found.empty, found.full), truth, force=force)
-    tell([] if note is None else [note])
+    if note is not None:
+        reporter.warning(note)
     _show(score_segmentation(truth, prediction), as_json=as_json)
 
 

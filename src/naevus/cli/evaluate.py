@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import check_areas, is_run, open_run, tell, truth_of
 from naevus.cli.console import console, errors, reporter
 from naevus.cli.options import (
     IMAGE_TYPE_HELP,
@@ -20,19 +19,18 @@ from naevus.cli.options import (
 from naevus.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
     from rich.console import RenderableType
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.ensemble_selection import EnsembleScores
-    from naevus.evaluation.evaluate import Scored
-    from naevus.reports.results import Results
-    from naevus.taxonomy import Taxonomy
+    from naevus.evaluation.evaluate import Evaluation
+    from naevus.reports.gallery import ClassifierOf
+    from naevus.runs.results import Results
+    from naevus.runs.run import Run
 
 
 # ``naevus compare``: whether one recipe is better than another, or only luckier.
@@ -62,7 +60,7 @@ def compare(
     """
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
-    from naevus.reports.terminal import _comparison_tables, _together
+    from naevus.reports.terminal import comparison_tables, ensemble_tables
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
@@ -71,7 +69,7 @@ def compare(
             raise ConfigError("a run is named twice", "name each run once")
         tables = {str(path): _answers(path, allow_missing=allow_missing) for path in runs}
         found = ensemble_scores(tables, allow_missing=allow_missing)
-        parts = _together(found)
+        parts = ensemble_tables(found)
     else:
         if len(runs) != 2:
             raise ConfigError(
@@ -79,7 +77,7 @@ def compare(
             )
         one, other = (_answers(path, allow_missing=allow_missing) for path in runs)
         found = compared(one, other, (str(runs[0]), str(runs[1])), allow_missing=allow_missing)
-        parts = _comparison_tables(found)
+        parts = comparison_tables(found)
     if json:
         console.print_json(data=found.to_dict())
         return
@@ -90,9 +88,10 @@ def compare(
 
 def _answers(path: Path, *, allow_missing: bool) -> pd.DataFrame:
     from naevus.io.formats import read_parquet
+    from naevus.runs.results import open_run
 
     if (path / "run.toml").exists():
-        return open_run(path, allow_missing=allow_missing).answers()
+        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
     return read_parquet(
@@ -149,54 +148,75 @@ def report(
       naevus report runs/cls --data ISIC2018 --out cls-report --figures
       naevus report answers --data ISIC2018 --bundle runs/cls
     """
-    from naevus.cli.summary import show
+    from naevus.reports.background import appearances
+    from naevus.reports.figures import check_installed
     from naevus.reports.html import write_report
     from naevus.reports.report import make_report
+    from naevus.reports.terminal import CHIEF, document_lines
+    from naevus.runs.results import check_areas, evaluate_results, ground_truth, is_run
 
+    check_installed()
     of_run = is_run(results)
     if of_run and any(option is not None for option in (bundle, part, split)):
         raise ConfigError("--bundle, --part and --split are for PREDICTIONS", "leave them out")
-    found = (
-        _of_run(results, data, allow_missing=allow_missing)
+    found, classifier_of = (
+        _report_of_run(results, data, allow_missing=allow_missing)
         if of_run
-        else _of_predictions_report(
+        else _report_of_predictions(
             results,
-            truth_of(results, data, part=part, split=split),
+            ground_truth(results, data, part=part, split=split, reporter=reporter),
             bundle or (),
             allow_missing=allow_missing,
         )
     )
-    if found.outlined is not None:
-        check_areas(found.outlined, data or results, force=force)
+    if found.mask_scores is not None:
+        check_areas(found.mask_scores, data or results, force=force, reporter=reporter)
     with reporter.progress("reading pictures") as move:
-        document = make_report(found, move, pictures=pictures)
-    page = write_report(document, out or results / "report", figures=figures)
-    show(document)
+        looks = appearances(found, move) if pictures else None
+    with reporter.status(f"scoring {len(found.images):,} answers"):
+        evaluation = evaluate_results(found, looks)
+    with reporter.progress("drawing pictures") as move:
+        document = make_report(found, evaluation, classifier_of, move, images=pictures)
+    page = write_report(document, evaluation, out or results / "report", figures=figures)
+    for line in document_lines(document, CHIEF):
+        console.print(line)
+    console.print("Research use only, never a diagnosis.", style="dim")
     console.print(f"{page}", soft_wrap=True)
 
 
-def _of_run(folder: Path, data: Path | None, *, allow_missing: bool) -> Results:
-    from naevus.reports.trained import of_run
+def _report_of_run(
+    folder: Path, data: Path | None, *, allow_missing: bool
+) -> tuple[Results, ClassifierOf]:
+    from naevus.reports.gallery import fold_classifiers
+    from naevus.runs.results import open_run, results_of_run
     from naevus.runs.run import dataset_of
 
-    run = open_run(folder, allow_missing=allow_missing)
+    run = open_run(folder, allow_missing=allow_missing, reporter=reporter)
     run.answers()  # refuses what is missing, where that is not allowed
     dataset = dataset_of(run, data)
     if dataset is None:
-        tell([f"{run.inputs['data']} is not there: no pictures, no subgroups; name it with --data"])
-    return of_run(folder, run.join(), dataset)
+        reporter.warning(
+            f"{run.inputs['data']} is not there: no pictures, no subgroups; name it with --data"
+        )
+    found = results_of_run(folder, run.join(), dataset)
+    return found, fold_classifiers(found)
 
 
-def _of_predictions_report(
+def _report_of_predictions(
     folder: Path, dataset: Dataset, named: Sequence[Path], *, allow_missing: bool
-) -> Results:
+) -> tuple[Results, ClassifierOf]:
     from naevus.bundles.bundle import find_bundles
-    from naevus.reports.predicted import of_predictions
+    from naevus.io.progress import warn_all
+    from naevus.reports.gallery import predictions_classifier
+    from naevus.runs.results import results_of_predictions
 
     bundles = [each for each in find_bundles(named) if each.spec.classifier is not None]
-    found = of_predictions(folder, dataset, bundles, allow_missing=allow_missing)
-    tell(found.notes)
-    return found
+    found = results_of_predictions(folder, dataset, allow_missing=allow_missing)
+    warn_all(reporter, found.notes)
+    return found, predictions_classifier(found, bundles)
+
+
+# ``naevus evaluate``: how good a run, several as one, or predictions are.
 
 
 def evaluate(
@@ -238,8 +258,8 @@ def evaluate(
     abstaining and prediction sets: each with an interval by lesion, given the trained networks.
     Where the data set tells other classes apart than the predictions, the finer ones are folded
     into the coarser, and it is said how: of the seven diagnoses, MEL, BCC and AKIEC are malignant.
-    A run's scores are kept in its scores.json. Several classifiers' runs over the same folds are
-    scored as one that answers with their mean, as `naevus predict` does with their bundles.
+    A run's evaluation is kept in its evaluation.json. Several classifiers' runs over the same folds
+    are scored as one that answers with their mean, as `naevus predict` does with their bundles.
 
     Examples:
       naevus evaluate runs/cls
@@ -248,6 +268,8 @@ def evaluate(
       naevus evaluate answers --data ISIC2018
       naevus evaluate answers --data ISIC2020 --benign AKIEC
     """
+    from naevus.runs.results import ground_truth, is_run
+
     if data is None:
         given = {"--benign": benign, "--taxonomy": taxonomy != "auto",
                  "--image-type": image_type != "auto"}  # fmt: skip
@@ -264,127 +286,100 @@ def evaluate(
         raise ConfigError("--data, --part and --split are for PREDICTIONS", "leave them out")
     if not runs and pictures is not None:
         raise ConfigError("--pictures is for a run", "leave it out")
-    scored = (
+    evaluations = (
         _of_runs(runs, pictures, allow_missing=allow_missing, force=force)
         if runs
         else _of_predictions(
             results[0],
-            truth_of(results[0], data, taxonomy, image_type, part=part, split=split),
+            ground_truth(
+                results[0], data, taxonomy, image_type, part=part, split=split, reporter=reporter
+            ),
             benign or (),
             allow_missing=allow_missing,
             force=force,
         )
     )
-    _show(scored, as_json=json)
+    _show(evaluations, as_json=json)
 
 
 def _of_runs(
     folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool, force: bool
-) -> dict[str, Scored]:
+) -> list[Evaluation]:
+    from naevus.io.files import write_json
+    from naevus.runs.results import open_runs, results_of_tables
+
+    runs = open_runs(folders, allow_missing=allow_missing, reporter=reporter)
+    names = [str(run.folder) for run in runs]
+    name = runs[0].folder.name if len(runs) == 1 else f"mean of {len(runs)} runs"
+    answered = {name: [run.answers() for run in runs]}
+    if pictures is not None:
+        if any(run.config.task == "segmentation" for run in runs):
+            raise DataError("--pictures needs a classification run", "leave it out")
+        trained, copied = _with_copies(runs, answered[name], pictures, allow_missing=allow_missing)
+        answered = {
+            f"{name}, as trained": trained,
+            f"{name}, copies in {pictures.name}": copied,
+        }
+    found = [
+        _evaluated(
+            results_of_tables(each, tables, names, allow_missing=allow_missing),
+            folders[0],
+            force=force,
+        )
+        for each, tables in answered.items()
+    ]
+    if pictures is None and len(runs) == 1:
+        write_json(runs[0].folder / "evaluation.json", found[0].to_dict())
+    return found
+
+
+def _with_copies(
+    runs: Sequence[Run], tables: Sequence[pd.DataFrame], pictures: Path, *, allow_missing: bool
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Return what the runs said of the images that have copies, and of these copies."""
     from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.inference.out_of_fold import copies_of_run
-    from naevus.io.files import write_json
-    from naevus.reports.terminal import _evaluation_json
+    from naevus.io.progress import warn_all
 
-    runs = [open_run(folder, allow_missing=allow_missing) for folder in folders]
-    if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
-        raise DataError("the runs hold out different folds", "name runs of the same folds")
-    tables = [run.answers() for run in runs]
-    folds = ", ".join(str(fold) for fold in runs[0].finished())
-    title = f"held out by fold {folds}" if len(runs) == 1 else f"mean of {len(runs)} runs"
-    if any(run.config.task == "segmentation" for run in runs):
-        if pictures is not None:
-            raise DataError("--pictures needs a classification run", "leave it out")
-        if len(runs) > 1:
-            raise DataError("only classifiers' runs are scored as one", "name one run")
-        scored: dict[str, Scored] = {title: _outlined(tables[0], folders[0], force=force)}
-    elif pictures is None:
-        scored = {title: _heldout(tables, folders, allow_missing=allow_missing)}
-    else:
-        copies = [
-            copies_of_run(*each, pictures, reporter) for each in zip(runs, tables, strict=True)
-        ]
-        uncopied = {image_id for table in tables for image_id in table["image_id"]}
-        uncopied -= set(copies[0]["image_id"])
-        absent = left_out(("held-out images have no copy", uncopied))
-        refuse_left_out(absent, str(pictures), allow_missing=allow_missing)
-        tell(f"{pictures}: {found}: left out" for found in absent)
-        same = [table[~table["image_id"].isin(uncopied)] for table in tables]
-        scored = {
-            f"{title}, {kind}": _heldout(answers, folders, allow_missing=allow_missing)
-            for kind, answers in (("as trained", same), (f"copies in {pictures.name}", copies))
-        }
-    if pictures is None and len(runs) == 1:
-        write_json(runs[0].folder / "scores.json", _evaluation_json(scored))
-    return scored
-
-
-def _heldout(
-    tables: Sequence[pd.DataFrame], folders: Sequence[Path], *, allow_missing: bool
-) -> Scored:
-    from naevus.evaluation.tables import combined, probabilities, taxonomy_of
-
-    taxonomy = taxonomy_of(tables[0])
-    names = [str(folder) for folder in folders]
-    table = combined(tables, taxonomy, names, allow_missing=allow_missing)
-    every = set().union(*(each["image_id"] for each in tables))
-    if len(every) > len(table):
-        tell([f"{len(every) - len(table):,} images are not in all runs: left out"])
-    return _diagnosed(table, *probabilities(table, taxonomy), taxonomy)
-
-
-def _diagnosed(
-    table: pd.DataFrame,
-    natural: NDArray[np.float64],
-    balanced: NDArray[np.float64],
-    taxonomy: Taxonomy,
-) -> Scored:
-    from naevus.evaluation.evaluate import DiagnosticScores, Scored, scored
-
-    with reporter.status(f"scoring {len(table):,} answers"):
-        scores, intervals = scored(table, natural, balanced, taxonomy)
-        details = DiagnosticScores.of(table, natural, balanced, taxonomy)
-    return Scored(scores, intervals, details)
-
-
-def _outlined(table: pd.DataFrame, where: Path, *, force: bool) -> Scored:
-    from naevus.evaluation.evaluate import Scored
-    from naevus.evaluation.segmentation import OutlineScores, segmentation_scores
-
-    check_areas(table, where, force=force)
-    return Scored(*segmentation_scores(table), OutlineScores.from_table(table))
+    copies = [copies_of_run(*each, pictures, reporter) for each in zip(runs, tables, strict=True)]
+    uncopied = {image_id for table in tables for image_id in table["image_id"]}
+    uncopied -= set(copies[0]["image_id"])
+    absent = left_out(("held-out images have no copy", uncopied))
+    refuse_left_out(absent, str(pictures), allow_missing=allow_missing)
+    warn_all(reporter, (f"{pictures}: {one}: left out" for one in absent))
+    return [table[~table["image_id"].isin(uncopied)] for table in tables], copies
 
 
 def _of_predictions(
     folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool, force: bool
-) -> dict[str, Scored]:
+) -> list[Evaluation]:
+    from naevus.runs.results import results_of_predictions
 
-    from naevus.evaluation.tables import judged, with_truth
-    from naevus.runs.predictions import read_predictions
-
-    path = folder / "predictions.parquet"
-    joined = with_truth(
-        read_predictions(path), dataset.table, allow_missing=allow_missing, name=str(path)
-    )
-    there = judged(joined.table, dataset.taxonomy, folder / "masks", benign)
-    tell([*joined.notes(), *there.notes(joined.table)])
-    found: dict[str, Scored] = {}
-    if there.outlined is not None:
-        found["masks"] = _outlined(there.outlined, dataset.root, force=force)
-    if there.diagnosed is not None:
-        title = f"diagnoses, {there.folded}" if there.folded else "diagnoses"
-        found[title] = _diagnosed(*there.diagnosed)
-    return found
+    found = results_of_predictions(folder, dataset, benign, allow_missing=allow_missing)
+    return [_evaluated(found, dataset.root, force=force)]
 
 
-def _show(scored: Mapping[str, Scored], *, as_json: bool) -> None:
-    from naevus.reports.terminal import _evaluation_json, _evaluation_tables
+def _evaluated(found: Results, where: Path, *, force: bool) -> Evaluation:
+    """Return the evaluation of results, after telling what does not count in it."""
+    from naevus.io.progress import warn_all
+    from naevus.runs.results import check_areas, evaluate_results
+
+    warn_all(reporter, found.notes)
+    if found.mask_scores is not None:
+        check_areas(found.mask_scores, where, force=force, reporter=reporter)
+    with reporter.status(f"scoring {len(found.images):,} answers"):
+        return evaluate_results(found)
+
+
+def _show(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
+    from naevus.reports.report import evaluation_document
+    from naevus.reports.terminal import document_lines
 
     if as_json:
-        console.print_json(data=_evaluation_json(scored))
+        found = {one.subject.name: one.to_dict() for one in evaluations}
+        console.print_json(data=found if len(found) > 1 else evaluations[0].to_dict())
         return
-    for title, found in scored.items():
-        console.rule(title, align="left")
-        for table in _evaluation_tables(found):
-            console.print(table)
+    for one in evaluations:
+        for line in document_lines(evaluation_document(one)):
+            console.print(line)
     errors.print("Research use only, never a diagnosis.", style="dim")

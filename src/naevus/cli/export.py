@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from naevus.cli.answers import check_areas, open_run
 from naevus.cli.console import console, errors, reporter
 from naevus.cli.options import AllowMissing, Force
 from naevus.errors import DataError
@@ -76,13 +75,14 @@ def export(
       naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
     from naevus.export.export import Told, Wishes, export_runs
+    from naevus.runs.results import check_areas, open_run
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
-    opened = [open_run(folder, allow_missing=allow_missing) for folder in runs]
+    opened = [open_run(folder, allow_missing=allow_missing, reporter=reporter) for folder in runs]
     for run in opened:
         if run.config.task == "segmentation":
-            check_areas(run.answers(), run.folder, force=force)
+            check_areas(run.answers(), run.folder, force=force, reporter=reporter)
     wishes = Wishes(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
         precision=precision,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import open_run
-from naevus.cli.console import console
+from naevus.cli.console import console, reporter
 from naevus.cli.options import AllowMissing
 from naevus.errors import ConfigError, DataError
 
@@ -69,8 +68,9 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
             raise ConfigError("--data and --allow-missing are for a run", "leave them out")
         return Bundle.read(path).spec
     from naevus.runs.manifest import spec_of_run
+    from naevus.runs.results import open_run
 
-    return spec_of_run(open_run(path, allow_missing=allow_missing), data)
+    return spec_of_run(open_run(path, allow_missing=allow_missing, reporter=reporter), data)
 
 
 def engines(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from naevus.cli.answers import open_run
 from naevus.cli.console import console, errors, log_on_screen, reporter
 from naevus.cli.options import AllowMissing, Force
 from naevus.errors import DataError
@@ -45,10 +44,11 @@ def shortcuts(
       naevus shortcuts runs/cls --data ISIC2018 --json
     """
     from naevus.io.files import write_json
+    from naevus.runs.results import open_run
     from naevus.runs.run import dataset_of
     from naevus.workflows.shortcuts import measure_shortcuts
 
-    opened = open_run(run, allow_missing=allow_missing)
+    opened = open_run(run, allow_missing=allow_missing, reporter=reporter)
     if opened.config.task != "classification":
         raise DataError(f"{run}: is no run of classification", "name one")
     table = opened.answers()

@@ -9,10 +9,16 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.subgroups import holm
-from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out, taxonomy_of
+from naevus.evaluation.tables import (
+    LeftOut,
+    heldout_diagnosed,
+    left_out,
+    refuse_left_out,
+    taxonomy_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +199,7 @@ def ablation(
     kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
     found = [compare(kept[reference], kept[name], (reference, name)) for name in others]
     corrected = holm([one.differences[0].p for one in found])
-    _, scores = classification_scores(kept[reference], taxonomy_of(kept[reference]))
+    scores = headline_intervals(heldout_diagnosed(kept[reference]))
     return Ablation(
         title,
         budget,

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from naevus.errors import DataError, NaevusError
 from naevus.evaluation.bootstrap import Ranking
-from naevus.evaluation.intervals import Interval, Proportion, bca_interval, weighted_intervals
+from naevus.evaluation.intervals import (
+    Interval,
+    Proportion,
+    balanced_accuracy_interval,
+    bca_interval,
+    mean_interval,
+    weighted_intervals,
+)
+from naevus.evaluation.repeatable import repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from naevus.evaluation.tables import Diagnosed
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision
 
@@ -64,6 +73,57 @@ def auc_intervals(
         told = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
         aucs[code] = Proportion(*told, groups=count)
     return mean, aucs
+
+
+@repeatable
+def headline_intervals(labelled: Diagnosed) -> dict[str, Interval]:
+    """Return both decisions' accuracy and balanced accuracy, each with its interval by group.
+
+    Returns:
+        ``balanced_accuracy`` of the balanced decision and ``accuracy`` of the natural one; then
+        ``balanced_accuracy_probable`` and ``accuracy_balanced``, the other way round.
+    """
+    truth, groups = labelled.truth, labelled.groups
+    by_balanced, by_natural = labelled.balanced_codes, labelled.natural_codes
+    names = np.array(truth, object)
+    return {
+        "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced, groups),
+        "accuracy": mean_interval(np.array(by_natural, object) == names, groups, truth),
+        "balanced_accuracy_probable": balanced_accuracy_interval(truth, by_natural, groups),
+        "accuracy_balanced": mean_interval(np.array(by_balanced, object) == names, groups, truth),
+    }
+
+
+class RankingCurve(NamedTuple):
+    """What every threshold on a probability would do, from no image called to all of them."""
+
+    sensitivity: NDArray[np.float64]
+    """T + 1, from 0 to 1: also called recall."""
+    false_positive_rate: NDArray[np.float64]
+    """T + 1, one minus the specificity."""
+    precision: NDArray[np.float64]
+    """T + 1, the share of called images that are positive; NaN where none is called."""
+    thresholds: NDArray[np.float64]
+    """T + 1: an image is called whose probability is as large; infinite for none."""
+
+    @classmethod
+    def of(cls, truth: ArrayLike, probability: ArrayLike) -> RankingCurve:
+        """Return the curve of N probabilities, N times true on the positive side.
+
+        Raises:
+            DataError: There is no image, a probability is not a number, or the lengths differ.
+        """
+        ranking = Ranking.of(truth, probability)
+        weights = np.ones((1, len(ranking.truth)))
+        (sensitivity,), (false_positive_rate,) = ranking.curve(weights)
+        found = sensitivity[1:] * ranking.truth.sum()
+        precision = found / (found + false_positive_rate[1:] * (~ranking.truth).sum())
+        return cls(
+            sensitivity,
+            false_positive_rate,
+            np.append(np.nan, precision),
+            np.append(np.inf, ranking.thresholds),
+        )
 
 
 # How well a probability ranks the pictures of one class above the others.

@@ -1,286 +1,371 @@
-"""Diagnoses beyond accuracy: by class, for the clinic, how honest, how selective."""
+"""Evaluation and evaluate(): the one result that every table, page, card and file is made from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.evaluation.calibration import CalibrationScores
-from naevus.evaluation.classification import ClassificationScores, auc_intervals
-from naevus.evaluation.conformal import SetScores, cross_fitted_sets
-from naevus.evaluation.intervals import (
-    Interval,
-    Proportion,
-    balanced_accuracy_interval,
-    mean_interval,
-    recall_intervals,
+from naevus.evaluation.calibration import CalibrationScores, reliability_curve
+from naevus.evaluation.classification import (
+    ClassificationScores,
+    RankingCurve,
+    auc_intervals,
+    headline_intervals,
 )
-from naevus.evaluation.operating_points import ClinicalScores, decision_curve, malignant, melanoma
+from naevus.evaluation.conformal import SetScores, cross_fitted_sets
+from naevus.evaluation.intervals import recall_intervals
+from naevus.evaluation.operating_points import ClinicalScores, decision_curve, targets_of
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.scaling import Scaling, cross_fitted, parts_of
+from naevus.evaluation.scaling import cross_fitted, parts_of
+from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.selective import SelectiveScores
-from naevus.evaluation.tables import probabilities
+from naevus.evaluation.subgroups import subgroup_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from naevus.evaluation.calibration import ReliabilityBin
+    from naevus.evaluation.intervals import Interval, Proportion
     from naevus.evaluation.operating_points import Target
-    from naevus.evaluation.segmentation import OutlineScores, SegmentationScores
+    from naevus.evaluation.scaling import Scaling
+    from naevus.evaluation.subgroups import Subgroup
     from naevus.evaluation.tables import Diagnosed
     from naevus.taxonomy import Taxonomy
 
-
-AS_GIVEN: Final = "as given"
-FITTED: Final = "calibrated elsewhere"
+    Attributes = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class DiagnosticScores:
-    """What probabilities of known diagnoses are worth; every figure has a 95 % interval by group.
+class ProbabilityMetrics:
+    """How good one set of probabilities is; every figure has a 95 % interval by group."""
 
-    Scalings and prediction sets are cross-fitted: each part of the pictures has those of the others
-    (`parts_of`).
-    """
-
+    scores: ClassificationScores
+    """Both decisions, their confusion matrices, and the ranking of each class."""
+    intervals: dict[str, Interval]
+    """The headline, by the names of `headline_intervals`."""
     recalls: dict[str, Proportion]
     """By class that is present, of the balanced decision; Wilson's interval, with its groups."""
+    calibration: CalibrationScores
+    """How honest the natural probabilities are."""
+    reliability: tuple[ReliabilityBin, ...]
+    """How often the natural decision is right, by its stated probability."""
+    subgroups: tuple[Subgroup, ...]
+    """Of the balanced decision; none where nothing is known of the images."""
+
+    @classmethod
+    def of(cls, labelled: Diagnosed, attributes: Attributes) -> ProbabilityMetrics:
+        """Judge the probabilities of N images; each attribute has N values, None for unknown."""
+        truth, groups, taxonomy = labelled.truth, labelled.groups, labelled.taxonomy
+        natural, classes = labelled.natural, _classes(labelled)
+        recalls = recall_intervals(truth, labelled.balanced_codes, groups)
+        known = {name: values for name, values in attributes.items() if _any_known(values)}
+        return cls(
+            scores=ClassificationScores.from_probabilities(
+                labelled.table["image_id"].tolist(), truth, natural, labelled.balanced, taxonomy
+            ),
+            intervals=headline_intervals(labelled),
+            recalls={code: recalls[code] for code in taxonomy.codes if code in recalls},
+            calibration=CalibrationScores.from_probabilities(natural, classes, groups),
+            reliability=reliability_curve(
+                natural.max(axis=1), natural.argmax(axis=1) == classes, groups
+            ),
+            subgroups=subgroup_scores(truth, labelled.balanced_codes, groups, known)
+            if known
+            else (),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as a dictionary that JSON can hold."""
+        return {
+            **self.scores.to_dict(),
+            "intervals": _plain(self.intervals),
+            "recalls": _plain(self.recalls),
+            "calibration": self.calibration.to_dict(),
+            "reliability": [one.to_dict() for one in self.reliability],
+            "subgroups": [one.to_dict() for one in self.subgroups],
+        }
+
+
+class FoldAccuracy(NamedTuple):
+    """The headline of the images of one fold."""
+
+    fold: int
+    images: int
+    groups: int
+    balanced_accuracy: float
+    """Of the balanced decision, over the classes that the fold's images have."""
+    accuracy: float
+    """Of the natural decision."""
+
+
+@dataclass(frozen=True)
+class ClassificationEvaluation:
+    """What probabilities of known diagnoses are worth.
+
+    Calibration and prediction sets are cross-fitted: each part of the images has those that were
+    fitted on the others (`parts_of`). What does not say otherwise is of the probabilities as
+    predicted.
+    """
+
+    taxonomy: Taxonomy
+    """The C classes."""
+    images: int
+    groups: int
+    folded: str
+    """How classes were folded to be scored; empty where they were not."""
+    as_predicted: ProbabilityMetrics
+    calibrated: ProbabilityMetrics | None
+    """After temperature and offsets fitted on the other parts; None for want of groups."""
+    scalings: tuple[Scaling, ...]
+    """Those of each part; none for want of groups."""
     mean_auc: Interval | None
     """Mean over classes of the area under the ROC curve; None where all are of one class."""
     aucs: dict[str, Proportion]
     """By class against the others: the share of pairs that are ranked rightly."""
-    clinic: tuple[ClinicalScores, ...]
-    """Melanoma and malignancy against the rest, where the truth has both sides."""
-    benefit: dict[str, pd.DataFrame]
+    curves: dict[str, RankingCurve]
+    """ROC and precision-recall curves, by class that has both sides."""
+    by_fold: tuple[FoldAccuracy, ...]
+    """Where there are several folds."""
+    targets: tuple[ClinicalScores, ...]
+    """Operating points: melanoma and malignancy against the rest, where there are both sides."""
+    target_curves: dict[str, RankingCurve]
+    """ROC and precision-recall curves of the same."""
+    decision_curves: dict[str, pd.DataFrame]
     """Decision curves (`decision_curve`) of the same."""
-    calibration: dict[str, CalibrationScores]
-    """Of the natural probabilities as given, and scaled as fits other parts."""
-    balanced_accuracy: dict[str, Interval]
-    """Of the balanced decision by the same."""
-    scalings: tuple[Scaling, ...]
-    """Of each part; none where there were too few groups to fit one."""
     selective: SelectiveScores
     """What answering only when sure would bring."""
     sets: SetScores | None
-    """Prediction sets, by class too; None where there were too few groups."""
+    """Prediction sets, by class too; None for want of groups."""
+    in_every_set: tuple[str, ...]
+    """Classes that all sets of a part hold, for want of groups to fit a threshold on."""
 
     @classmethod
     @repeatable
     def of(
         cls,
-        table: pd.DataFrame,
-        natural: NDArray[np.float64],
-        balanced: NDArray[np.float64],
-        taxonomy: Taxonomy,
-    ) -> DiagnosticScores:
-        """Score the probabilities of some pictures.
+        labelled: Diagnosed,
+        attributes: Attributes | None = None,
+        *,
+        always_calibrated: bool = False,
+    ) -> ClassificationEvaluation:
+        """Judge the probabilities of some images.
 
         Args:
-            table: ``group_id`` and ``truth`` of N pictures; ``fold`` where it is known.
-            natural: N x C natural probabilities, calibrated or not.
-            balanced: N x C balanced probabilities.
-            taxonomy: The C classes.
+            labelled: N images, with ``image_id``, ``group_id``, ``truth``; ``fold`` where known.
+            attributes: What is known of the images, by name N values, for the subgroups.
+            always_calibrated: Whether few groups are an error; else figures that need more of
+                them are left out.
 
         Raises:
-            DataError: There is no picture, one has no group, or a probability is none.
-            NaevusError: SciPy is not installed.
+            DataError: There is no image, one has no group, or a probability is none; or there are
+                too few groups.
+            NaevusError: SciPy or scikit-learn is not installed.
         """
-        truth, groups = table["truth"].tolist(), table["group_id"].tolist()
-        codes = np.array(taxonomy.codes, object)
-        classes = np.array([taxonomy.index(code) for code in truth], np.intp)
-        folds = table["fold"].tolist() if "fold" in table.columns else None
-        found = recall_intervals(truth, codes[balanced.argmax(1)].tolist(), groups)
-        recalls = {code: found[code] for code in taxonomy.codes if code in found}
-        targets = _targets(natural, truth, taxonomy)
-        calibration = {AS_GIVEN: CalibrationScores.from_probabilities(natural, classes, groups)}
-        decided = {AS_GIVEN: _balanced_accuracy(balanced, truth, groups, codes)}
+        table, natural, taxonomy = labelled.table, labelled.natural, labelled.taxonomy
+        truth, groups, given = labelled.truth, labelled.groups, attributes or {}
+        as_predicted = ProbabilityMetrics.of(labelled, given)
+        calibrated: ProbabilityMetrics | None = None
         scalings: tuple[Scaling, ...] = ()
-        sets = None
+        sets: SetScores | None = None
+        in_every_set: tuple[str, ...] = ()
         # With fewer groups a part might not even have each class.
-        if len(set(groups)) >= 2 * len(recalls):
+        if always_calibrated or len(set(groups)) >= 2 * len(as_predicted.recalls):
             parts = parts_of(table)
-            fitted = cross_fitted(natural, classes, parts)
-            scalings = fitted.scalings
-            calibration[FITTED] = CalibrationScores.from_probabilities(
-                fitted.natural, classes, groups
-            )
-            # Natural and balanced probabilities differ by the shares, row for row.
-            possible = natural > 0
-            ratio = np.divide(balanced, natural, out=np.zeros_like(natural), where=possible)
-            again = fitted.natural * ratio
-            decided[FITTED] = _balanced_accuracy(again, truth, groups, codes)
-            sets = SetScores.from_sets(
-                cross_fitted_sets(natural, classes, groups, taxonomy.codes, parts),
-                classes,
-                groups,
-                taxonomy.codes,
-            )
+            other, scalings = _calibrated(labelled, parts)
+            calibrated = ProbabilityMetrics.of(other, given)
+            sets, in_every_set = _sets(labelled, parts)
         mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
-        right = natural.argmax(1) == classes
+        targets = targets_of(natural, truth, taxonomy)
+        folds = table["fold"].tolist() if "fold" in table.columns else None
+        right = natural.argmax(axis=1) == _classes(labelled)
         return cls(
-            recalls=recalls,
+            taxonomy=taxonomy,
+            images=len(table),
+            groups=len(set(groups)),
+            folded=labelled.folded,
+            as_predicted=as_predicted,
+            calibrated=calibrated,
+            scalings=scalings,
             mean_auc=mean_auc,
             aucs=aucs,
-            clinic=tuple(ClinicalScores.from_target(one, groups, folds) for one in targets),
-            benefit={one.name: decision_curve(one, groups) for one in targets},
-            calibration=calibration,
-            balanced_accuracy=decided,
-            scalings=scalings,
-            selective=SelectiveScores.from_answers(right, natural.max(1), groups, truth),
+            curves=_curves(labelled),
+            by_fold=_by_fold(labelled),
+            targets=tuple(ClinicalScores.from_target(one, groups, folds) for one in targets),
+            target_curves={one.name: _curve(one) for one in targets},
+            decision_curves={one.name: decision_curve(one, groups) for one in targets},
+            selective=SelectiveScores.from_answers(right, natural.max(axis=1), groups, truth),
             sets=sets,
+            in_every_set=in_every_set,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return all but the curves with a point an image as a dictionary that JSON can hold."""
+        curves = {name: one.to_dict(orient="records") for name, one in self.decision_curves.items()}
         return {
-            "recalls": {code: value._asdict() for code, value in self.recalls.items()},
-            "mean_auc": None if self.mean_auc is None else self.mean_auc._asdict(),
-            "aucs": {code: value._asdict() for code, value in self.aucs.items()},
-            "clinic": [scores.to_dict() for scores in self.clinic],
-            "benefit": {
-                name: curve.to_dict(orient="records") for name, curve in self.benefit.items()
-            },
-            "calibration": {name: scores.to_dict() for name, scores in self.calibration.items()},
-            "balanced_accuracy": {
-                name: value._asdict() for name, value in self.balanced_accuracy.items()
-            },
+            "images": self.images,
+            "groups": self.groups,
+            "folded": self.folded,
+            "as_predicted": self.as_predicted.to_dict(),
+            "calibrated": None if self.calibrated is None else self.calibrated.to_dict(),
             "scalings": [scaling._asdict() for scaling in self.scalings],
+            "mean_auc": None if self.mean_auc is None else self.mean_auc._asdict(),
+            "aucs": _plain(self.aucs),
+            "by_fold": [one._asdict() for one in self.by_fold],
+            "targets": [one.to_dict() for one in self.targets],
+            "decision_curves": curves,
             "selective": self.selective.to_dict(),
             "sets": None if self.sets is None else self.sets.to_dict(),
+            "in_every_set": list(self.in_every_set),
         }
 
 
-def _balanced_accuracy(
-    balanced: NDArray[np.float64],
-    truth: Sequence[str],
-    groups: Sequence[str],
-    codes: NDArray[np.object_],
-) -> Interval:
-    return balanced_accuracy_interval(truth, codes[balanced.argmax(1)].tolist(), groups)
+def _classes(labelled: Diagnosed) -> NDArray[np.intp]:
+    return np.array([labelled.taxonomy.index(code) for code in labelled.truth], np.intp)
 
 
-def _targets(
-    natural: NDArray[np.float64], truth: Sequence[str], taxonomy: Taxonomy
-) -> tuple[Target, ...]:
-    present = set(truth)
-    kinds = {
-        melanoma: {"MEL"},
-        malignant: {diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant},
+def _any_known(values: Sequence[Any]) -> bool:
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    return bool(pd.Series(list(values), dtype=object).notna().any())
+
+
+def _calibrated(
+    labelled: Diagnosed, parts: NDArray[np.intp]
+) -> tuple[Diagnosed, tuple[Scaling, ...]]:
+    """Return the images with probabilities that other parts calibrated."""
+    natural = labelled.natural
+    fitted = cross_fitted(natural, _classes(labelled), parts)
+    # Natural and balanced probabilities differ by the class priors, row for row; a class that
+    # cannot be, as a prevalence of 0 makes it, stays impossible.
+    ratio = np.divide(labelled.balanced, natural, out=np.zeros_like(natural), where=natural > 0)
+    balanced = fitted.natural * ratio
+    balanced /= balanced.sum(axis=1, keepdims=True)
+    return labelled._replace(natural=fitted.natural, balanced=balanced), fitted.scalings
+
+
+def _sets(labelled: Diagnosed, parts: NDArray[np.intp]) -> tuple[SetScores, tuple[str, ...]]:
+    """Return how good cross-fitted prediction sets are, and what is in all of a part's."""
+    codes, classes, groups = labelled.taxonomy.codes, _classes(labelled), labelled.groups
+    sets = cross_fitted_sets(labelled.natural, classes, groups, codes, parts)
+    always = np.any([sets[parts == part].all(axis=0) for part in np.unique(parts)], axis=0)
+    every = tuple(code for code, each in zip(codes, always, strict=True) if each)
+    return SetScores.from_sets(sets, classes, groups, codes), every
+
+
+def _curves(labelled: Diagnosed) -> dict[str, RankingCurve]:
+    names = np.array(labelled.truth, object)
+    return {
+        code: RankingCurve.of(names == code, labelled.natural[:, place])
+        for place, code in enumerate(labelled.taxonomy.codes)
+        if (names == code).any() and (names != code).any()
     }
+
+
+def _curve(target: Target) -> RankingCurve:
+    return RankingCurve.of(target.truth, target.probability)
+
+
+def _by_fold(labelled: Diagnosed) -> tuple[FoldAccuracy, ...]:
+    if "fold" not in labelled.table or labelled.table["fold"].nunique() < 2:
+        return ()
+    truth = labelled.table["truth"].to_numpy(object)
+    judged = labelled.table[["fold", "group_id", "truth"]].assign(
+        balanced=np.array(labelled.balanced_codes, object) == truth,
+        natural=np.array(labelled.natural_codes, object) == truth,
+    )
     return tuple(
-        make(natural, truth, taxonomy)
-        for make, codes in kinds.items()
-        if present & codes and present - codes
+        FoldAccuracy(
+            fold=int(part["fold"].iloc[0]),
+            images=len(part),
+            groups=part["group_id"].nunique(),
+            balanced_accuracy=float(part.groupby("truth")["balanced"].mean().mean()),
+            accuracy=float(part["natural"].mean()),
+        )
+        for _, part in judged.groupby("fold")
     )
 
 
-class Scored(NamedTuple):
-    """The scores of one set of answers, the intervals of the headline, and what lies behind it."""
+def _plain(intervals: Mapping[str, Interval | Proportion]) -> dict[str, dict[str, Any]]:
+    return {name: interval._asdict() for name, interval in intervals.items()}
 
-    scores: ClassificationScores | SegmentationScores
-    intervals: dict[str, Interval]
-    details: DiagnosticScores | OutlineScores
+
+@dataclass(frozen=True)
+class Subject:
+    """What an evaluation is of.
+
+    Attributes:
+        name: Of the run, the runs or the folder of predictions.
+        images: How many were judged, by either task.
+        groups: How many lesions these are of.
+        folds: The folds that predicted them, as far as they are known.
+        out_of_fold: Whether no network had seen the lesions that it is judged by.
+    """
+
+    name: str
+    images: int
+    groups: int
+    folds: tuple[int, ...]
+    out_of_fold: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a run, an ensemble of runs, or predictions are; it renders nothing.
+
+    Attributes:
+        subject: What was evaluated.
+        classification: Of the diagnoses, where there are any.
+        segmentation: Of the masks, where there are any.
+    """
+
+    subject: Subject
+    classification: ClassificationEvaluation | None = None
+    segmentation: SegmentationEvaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a dictionary that JSON can hold."""
+        """Return the evaluation as a dictionary that JSON can hold."""
+        parts = {"classification": self.classification, "segmentation": self.segmentation}
         return {
-            **self.scores.to_dict(),
-            "intervals": {name: interval._asdict() for name, interval in self.intervals.items()},
-            "details": self.details.to_dict(),
+            "subject": asdict(self.subject),
+            **{name: None if one is None else one.to_dict() for name, one in parts.items()},
         }
 
 
-def classification_scores(
-    table: pd.DataFrame, taxonomy: Taxonomy
-) -> tuple[ClassificationScores, dict[str, Interval]]:
-    """Score out-of-fold logits.
+def evaluate(
+    name: str,
+    *,
+    labelled: Diagnosed | None = None,
+    masks: pd.DataFrame | None = None,
+    attributes: Attributes | None = None,
+    out_of_fold: bool = False,
+) -> Evaluation:
+    """Evaluate diagnoses, masks, or both.
 
     Args:
-        table: What :func:`probabilities` reads, with ``image_id``, ``group_id`` and ``truth``.
-        taxonomy: The diagnoses.
+        name: What is evaluated.
+        labelled: Images with their true diagnosis and probabilities.
+        masks: A row an image: ``image_id, group_id`` and what `mask_metrics` measures.
+        attributes: What is known of the diagnosed images, by name N values, for subgroups.
+        out_of_fold: Whether no network had seen the lesions.
 
-    Returns:
-        The scores, and intervals by group of the headline figures.
+    Raises:
+        DataError: Nothing is given, or what is given contradicts itself.
+        NaevusError: SciPy or scikit-learn is not installed.
     """
-    natural, balanced = probabilities(table, taxonomy)
-    return scored(table, natural, balanced, taxonomy)
-
-
-@repeatable
-def scored(
-    table: pd.DataFrame,
-    natural: NDArray[np.float64],
-    balanced: NDArray[np.float64],
-    taxonomy: Taxonomy,
-) -> tuple[ClassificationScores, dict[str, Interval]]:
-    """Score probabilities of the pictures of ``table`` (``image_id, group_id, truth``).
-
-    Returns:
-        The scores, and intervals by group: ``balanced_accuracy`` of the balanced decision,
-        ``accuracy`` of the probable one, and ``accuracy_balanced`` and
-        ``balanced_accuracy_probable``, the other way round.
-    """
-    truth, groups = table["truth"].tolist(), table["group_id"].tolist()
-    codes = np.array(taxonomy.codes, object)
-    by_balanced, by_probable = codes[balanced.argmax(1)], codes[natural.argmax(1)]
-    intervals: dict[str, Any] = {
-        "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced.tolist(), groups),
-        "accuracy": mean_interval(by_probable == np.array(truth, object), groups, truth),
-        "balanced_accuracy_probable": balanced_accuracy_interval(
-            truth, by_probable.tolist(), groups
-        ),
-        "accuracy_balanced": mean_interval(by_balanced == np.array(truth, object), groups, truth),
+    tables = [table for table in (labelled and labelled.table, masks) if table is not None]
+    groups = {
+        image_id: group
+        for table in tables
+        for image_id, group in zip(table["image_id"], table["group_id"], strict=True)
     }
-    scores = ClassificationScores.from_probabilities(
-        table["image_id"].tolist(), truth, natural, balanced, taxonomy
-    )
-    return scores, intervals
-
-
-class Answers(NamedTuple):
-    """The answers of some pictures with their scores, which every section reads."""
-
-    diagnosed: Diagnosed
-    scores: ClassificationScores
-    intervals: dict[str, Interval]
-    recalls: dict[str, Proportion]
-
-    @property
-    def truth(self) -> list[str]:
-        """N true codes."""
-        codes: list[str] = self.diagnosed.table["truth"].tolist()
-        return codes
-
-    @property
-    def groups(self) -> list[str]:
-        """N groups."""
-        names: list[str] = self.diagnosed.table["group_id"].tolist()
-        return names
-
-    @property
-    def folds(self) -> list[int] | None:
-        """N folds that answered, where there are several."""
-        numbers = self.diagnosed.table["fold"].tolist() if "fold" in self.diagnosed.table else []
-        return numbers if len(set(numbers)) > 1 else None
-
-    @property
-    def balanced(self) -> list[str]:
-        """N codes with the largest balanced probability."""
-        codes = np.array(self.diagnosed.taxonomy.codes, object)
-        answers: list[str] = codes[self.diagnosed.balanced.argmax(axis=1)].tolist()
-        return answers
-
-
-def answers_of(diagnosed: Diagnosed) -> Answers:
-    """Score pictures with a known diagnosis."""
-    scores, intervals = scored(
-        diagnosed.table, diagnosed.natural, diagnosed.balanced, diagnosed.taxonomy
-    )
-    answers = Answers(diagnosed, scores, intervals, {})
-    return answers._replace(
-        recalls=recall_intervals(answers.truth, answers.balanced, answers.groups)
+    folds = {int(fold) for table in tables if "fold" in table for fold in table["fold"].unique()}
+    return Evaluation(
+        Subject(name, len(groups), len(set(groups.values())), tuple(sorted(folds)), out_of_fold),
+        None if labelled is None else ClassificationEvaluation.of(labelled, attributes),
+        None if masks is None else SegmentationEvaluation.of(masks),
     )

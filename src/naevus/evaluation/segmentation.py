@@ -1,8 +1,8 @@
-"""How masks of many pictures are spread: where they fail, how far they are off, by size."""
+"""SegmentationEvaluation: how good the masks of many images are, and where they fail."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,107 +16,22 @@ from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD, BoundaryDistance, 
 from naevus.evaluation.repeatable import repeatable
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from naevus.evaluation.intervals import Proportion
 
 
-@dataclass(frozen=True)
-class SegmentationScores:
-    """Task 1 over many pictures: means over pictures, not over pixels."""
-
-    pictures: int
-    jaccard: float
-    thresholded_jaccard: float
-    dice: float
-    sensitivity: float
-    specificity: float
-    accuracy: float
-    below_threshold: float
-    """The share of pictures with a Jaccard index below 0.65."""
-    worst: tuple[tuple[str, float], ...]
-    """Image id and Jaccard index of the worst masks, worst first."""
-
-    @classmethod
-    def from_table(cls, table: pd.DataFrame, *, worst: int = 10) -> SegmentationScores:
-        """Take the means of a table of mask scores.
-
-        Args:
-            table: One row a picture: ``image_id`` and the fields of :class:`MaskScore`.
-            worst: How many of the worst masks to list.
-
-        Raises:
-            DataError: The table is empty, lacks a column, or holds an id twice or a missing score.
-        """
-        _check(table)
-        means = table[list(MaskScore._fields)].astype(float).mean()
-        order = table.sort_values(["jaccard", "image_id"]).head(worst)
-        return cls(
-            pictures=len(table),
-            jaccard=float(means["jaccard"]),
-            thresholded_jaccard=float(means["thresholded"]),
-            dice=float(means["dice"]),
-            sensitivity=float(means["sensitivity"]),
-            specificity=float(means["specificity"]),
-            accuracy=float(means["accuracy"]),
-            below_threshold=float((table["jaccard"] < JACCARD_THRESHOLD).mean()),
-            worst=tuple(
-                (str(image_id), float(jaccard))
-                for image_id, jaccard in zip(order["image_id"], order["jaccard"], strict=True)
-            ),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
-        values = asdict(self)
-        values["worst"] = [
-            {"image_id": image_id, "jaccard": jaccard} for image_id, jaccard in self.worst
-        ]
-        return values
-
-
-def _check(table: pd.DataFrame) -> None:
-    absent = [name for name in ("image_id", *MaskScore._fields) if name not in table.columns]
-    if absent:
-        raise DataError(f"the table of mask scores has no column {', '.join(absent)}")
-    if table.empty:
-        raise DataError("no mask was scored", "give pictures that have a true mask")
-    if table["image_id"].duplicated().any():
-        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
-        raise DataError(f"{twice} was scored twice", "score every picture once")
-    missing = table[list(MaskScore._fields)].isna().any(axis="columns")
-    if missing.any():
-        raise DataError(f"{table.loc[missing, 'image_id'].iloc[0]} has no score")
-
-
-@repeatable
-def segmentation_scores(table: pd.DataFrame) -> tuple[SegmentationScores, dict[str, Interval]]:
-    """Score out-of-fold masks.
-
-    Args:
-        table: ``image_id``, ``group_id`` and the fields of `MaskScore`, one row a picture.
-
-    Returns:
-        The scores, and intervals by group of their means.
-    """
-    groups = table["group_id"].tolist()
-    scores = SegmentationScores.from_table(table)
-    failed = table["jaccard"] < JACCARD_THRESHOLD
-    return scores, {
-        "jaccard": mean_interval(table["jaccard"], groups),
-        "thresholded_jaccard": mean_interval(table["thresholded"], groups),
-        **{
-            name: mean_interval(table[name], groups)
-            for name in ("dice", "sensitivity", "specificity", "accuracy")
-        },
-        "below_threshold": Interval(*wilson_interval(failed, groups)[:3]),
-    }
-
-
-def mask_intervals(outlined: pd.DataFrame) -> dict[str, Interval]:
-    """Return the mean of every mask score with its interval by group."""
-    groups = outlined["group_id"].tolist()
-    return {name: mean_interval(outlined[name], groups) for name in MaskScore._fields}
-
-
+WORST: Final = 20
+"""How many of the worst masks are listed."""
+_MEANS: Final = {
+    "jaccard": "jaccard",
+    "thresholded_jaccard": "thresholded",
+    "dice": "dice",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "accuracy": "accuracy",
+}
+"""Means and the columns that they are of."""
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 THRESHOLDS: Final = tuple(number / 20 for number in range(21))
 """Of the threshold curve: Jaccard indices below which a mask counts as failed."""
@@ -124,8 +39,8 @@ AREAS: Final = (0.0, 0.05, 0.15, 0.3, 0.6, 1.0)
 """Where the bands of lesion size begin and end, in shares of the picture."""
 
 
-class Circumstance(NamedTuple):
-    """Pictures that something makes difficult, and how often their masks fail."""
+class FailureFactor(NamedTuple):
+    """Images that something makes difficult, and how often their masks fail."""
 
     name: str
     pictures: int
@@ -151,65 +66,139 @@ class SizeBand(NamedTuple):
     """Median of the mask's area over the lesion's; None where no mask meets its lesion."""
 
 
-@dataclass(frozen=True)
-class OutlineScores:
-    """Out-of-fold masks beyond their means; intervals are 95 %, by group."""
+def _check(table: pd.DataFrame) -> None:
+    absent = [
+        name for name in ("image_id", "group_id", *MaskScore._fields) if name not in table.columns
+    ]
+    if absent:
+        raise DataError(f"the table of mask scores has no column {', '.join(absent)}")
+    if table.empty:
+        raise DataError("no mask was scored", "give images that have a true mask")
+    if table["image_id"].duplicated().any():
+        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
+        raise DataError(f"{twice} was scored twice", "score every image once")
+    missing = table[list(MaskScore._fields)].isna().any(axis="columns")
+    if missing.any():
+        raise DataError(f"{table.loc[missing, 'image_id'].iloc[0]} has no score")
 
-    pictures: int
+
+class WorstMask(NamedTuple):
+    """One of the masks with the smallest Jaccard index."""
+
+    image_id: str
+    jaccard: float
+    dice: float
+
+
+class FoldOverlap(NamedTuple):
+    """The headline of the masks of one fold."""
+
+    fold: int
+    images: int
     groups: int
-    quantiles: dict[float, Interval]
-    """Of the Jaccard index, by share of pictures at or below."""
+    jaccard: float
+    thresholded_jaccard: float
+
+
+@dataclass(frozen=True)
+class SegmentationEvaluation:
+    """What masks with a ground truth are worth; intervals are 95 %, by group."""
+
+    images: int
+    groups: int
+    metrics: dict[str, Interval]
+    """Means over images, not over pixels: ``jaccard, thresholded_jaccard, dice, sensitivity,
+    specificity, accuracy``; and ``below_threshold``: the share of Jaccard indices below 0.65."""
+    by_fold: tuple[FoldOverlap, ...]
+    """Where there are several folds."""
     failed: Proportion
-    """The share of masks with a Jaccard index below 0.65."""
+    """The share of masks with a Jaccard index below 0.65, with its groups."""
+    quantiles: dict[float, Interval]
+    """Of the Jaccard index, by share of images at or below."""
     distances: dict[str, Interval]
     """Mean and median of each `BoundaryDistance`, in shares of the diagonal; may be empty."""
-    circumstances: tuple[Circumstance, ...]
+    factors: tuple[FailureFactor, ...]
     """What goes along with failures; they overlap. Empty where nothing was measured."""
     sizes: tuple[SizeBand, ...]
     """By lesion size, where it is known; bands without a lesion are left out."""
     curve: pd.DataFrame
     """``threshold``; ``thresholded`` with ``thresholded_low`` and ``_high``: the mean Jaccard index
     where those below the threshold count 0; ``reached`` likewise: the share at or above it."""
+    worst: tuple[WorstMask, ...]
+    """At most `WORST`, the worst first."""
+    jaccard: NDArray[np.float64]
+    """The Jaccard index of each image, in the table's order."""
 
     @classmethod
     @repeatable
-    def from_table(cls, table: pd.DataFrame) -> OutlineScores:
-        """Score the masks of some pictures.
+    def of(cls, table: pd.DataFrame) -> SegmentationEvaluation:
+        """Judge the masks of some images.
 
         Args:
-            table: ``group_id``, ``jaccard``, ``sensitivity`` of each picture; boundary distances
-                and conditions (`Outline`) where they are known.
+            table: A row an image: ``image_id``, ``group_id`` and the fields of `MaskScore`;
+                ``fold``, boundary distances and conditions (`Outline`) where they are known.
 
         Raises:
-            DataError: There is no picture, a column is missing or a score not a number.
+            DataError: The table is empty, lacks a column, or holds an id twice or a missing score.
         """
-        for name in ("group_id", "jaccard", "sensitivity"):
-            if name not in table.columns:
-                raise DataError(f"the table of masks has no column {name}")
+        _check(table)
         groups = table["group_id"].tolist()
-        found = weighted_intervals(quantiles_of(table["jaccard"], QUANTILES), groups)
+        quantiles = weighted_intervals(quantiles_of(table["jaccard"], QUANTILES), groups)
+        worst = table.sort_values(["jaccard", "image_id"]).head(WORST)
+        failed = _failed(table)
         return cls(
-            pictures=len(table),
+            images=len(table),
             groups=table["group_id"].nunique(),
-            quantiles=dict(zip(QUANTILES, found, strict=True)),
-            failed=_failed(table),
+            metrics={
+                **{name: mean_interval(table[column], groups) for name, column in _MEANS.items()},
+                "below_threshold": Interval(*failed[:3]),
+            },
+            by_fold=_by_fold(table),
+            failed=failed,
+            quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
             distances=_distances(table),
-            circumstances=_circumstances(table),
+            factors=_factors(table),
             sizes=_sizes(table),
             curve=_curve(table),
+            worst=tuple(
+                WorstMask(str(image_id), float(jaccard), float(dice))
+                for image_id, jaccard, dice in zip(
+                    worst["image_id"], worst["jaccard"], worst["dice"], strict=True
+                )
+            ),
+            jaccard=table["jaccard"].to_numpy(np.float64),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores, without the curve, as a dictionary that JSON can hold."""
+        """Return all but the single Jaccard indices as a dictionary that JSON can hold."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "groups": self.groups,
-            "quantiles": {str(at): value._asdict() for at, value in self.quantiles.items()},
+            "metrics": {name: value._asdict() for name, value in self.metrics.items()},
+            "by_fold": [one._asdict() for one in self.by_fold],
             "failed": self.failed._asdict(),
+            "quantiles": {str(at): value._asdict() for at, value in self.quantiles.items()},
             "distances": {name: value._asdict() for name, value in self.distances.items()},
-            "circumstances": [_plain(one) for one in self.circumstances],
+            "factors": [_plain(one) for one in self.factors],
             "sizes": [_plain(one) for one in self.sizes],
+            "curve": self.curve.to_dict(orient="records"),
+            "worst": [one._asdict() for one in self.worst],
         }
+
+
+def _by_fold(table: pd.DataFrame) -> tuple[FoldOverlap, ...]:
+    if "fold" not in table or table["fold"].nunique() < 2:
+        return ()
+    return tuple(
+        FoldOverlap(
+            fold=int(part["fold"].iloc[0]),
+            images=len(part),
+            groups=part["group_id"].nunique(),
+            jaccard=float(part["jaccard"].mean()),
+            thresholded_jaccard=float(part["thresholded"].mean()),
+        )
+        for _, part in table.groupby("fold")
+    )
 
 
 def area_ratios(table: pd.DataFrame) -> pd.Series[float]:
@@ -223,7 +212,7 @@ def area_ratios(table: pd.DataFrame) -> pd.Series[float]:
     return ratios
 
 
-_CIRCUMSTANCES: Final[dict[str, tuple[str, float, float]]] = {
+_FACTORS: Final[dict[str, tuple[str, float, float]]] = {
     "lesion under 5 % of the picture": ("area", -np.inf, AREAS[1]),
     "lesion over 60 % of the picture": ("area", AREAS[-2], np.inf),
     "faint: ΔE to the skin under 12": ("contrast", -np.inf, 12.0),
@@ -235,10 +224,10 @@ looked at: about a tenth of ISIC 2018's pictures are faint or hairy."""
 NONE_OF_THESE: Final = "none of these"
 
 
-def _circumstances(table: pd.DataFrame) -> tuple[Circumstance, ...]:
+def _factors(table: pd.DataFrame) -> tuple[FailureFactor, ...]:
     marks = {
         name: table[column].between(low, high, inclusive="neither")
-        for name, (column, low, high) in _CIRCUMSTANCES.items()
+        for name, (column, low, high) in _FACTORS.items()
         if column in table.columns and table[column].notna().any()
     }
     if not marks:
@@ -246,7 +235,7 @@ def _circumstances(table: pd.DataFrame) -> tuple[Circumstance, ...]:
     marks[NONE_OF_THESE] = ~pd.concat(marks, axis=1).any(axis=1)
     failed = table["jaccard"] < JACCARD_THRESHOLD
     return tuple(
-        Circumstance(
+        FailureFactor(
             name,
             int(mark.sum()),
             int((mark & failed).sum()),
@@ -315,7 +304,7 @@ def _curve(table: pd.DataFrame) -> pd.DataFrame:
     return curve
 
 
-def _plain(values: Circumstance | SizeBand) -> dict[str, Any]:
+def _plain(values: FailureFactor | SizeBand) -> dict[str, Any]:
     return {
         name: value._asdict() if hasattr(value, "_asdict") else value
         for name, value in values._asdict().items()

@@ -13,7 +13,6 @@ from naevus.evaluation.mask_metrics import compare_folder
 from naevus.evaluation.priors import (
     balanced_log_probabilities,
     natural_log_probabilities,
-    rebalance,
 )
 from naevus.taxonomy import taxonomy_with
 
@@ -223,27 +222,6 @@ def probabilities(
     return natural, balanced
 
 
-def rebalanced(
-    table: pd.DataFrame, natural: NDArray[np.float64], taxonomy: Taxonomy
-) -> NDArray[np.float64]:
-    """Return balanced probabilities from natural ones, such as these calibrated.
-
-    Args:
-        table: ``share_<code>`` for every code.
-        natural: N x C natural probabilities of its pictures.
-        taxonomy: The diagnoses.
-
-    Raises:
-        DataError: A column is missing.
-    """
-    columns = _columns(table, taxonomy)["share"]
-    balanced = np.empty_like(natural)
-    for rows in _trained_alike(table, columns):
-        shares = table[columns].to_numpy(np.float64)[rows[0]]
-        balanced[rows] = rebalance(natural[rows], shares)
-    return balanced
-
-
 def combined(
     tables: Sequence[pd.DataFrame],
     taxonomy: Taxonomy,
@@ -330,12 +308,41 @@ class Diagnosed(NamedTuple):
         natural: N x C.
         balanced: N x C.
         taxonomy: The C diagnoses.
+        folded: How classes were folded to be scored; empty where they were not.
     """
 
     table: pd.DataFrame
     natural: NDArray[np.float64]
     balanced: NDArray[np.float64]
     taxonomy: Taxonomy
+    folded: str = ""
+
+    @property
+    def truth(self) -> list[str]:
+        """N true codes."""
+        codes: list[str] = self.table["truth"].tolist()
+        return codes
+
+    @property
+    def groups(self) -> list[str]:
+        """N groups."""
+        names: list[str] = self.table["group_id"].tolist()
+        return names
+
+    @property
+    def balanced_codes(self) -> list[str]:
+        """N codes with the largest balanced probability."""
+        return self._codes(self.balanced)
+
+    @property
+    def natural_codes(self) -> list[str]:
+        """N codes with the largest natural probability."""
+        return self._codes(self.natural)
+
+    def _codes(self, probabilities: NDArray[np.float64]) -> list[str]:
+        codes = np.array(self.taxonomy.codes, object)
+        found: list[str] = codes[probabilities.argmax(axis=1)].tolist()
+        return found
 
 
 class Joined(NamedTuple):
@@ -425,12 +432,10 @@ class Judged(NamedTuple):
     Attributes:
         diagnosed: Pictures with a true diagnosis.
         outlined: What `compare_folder` gives of pictures with a true mask, and ``group_id``.
-        folded: How classes were folded to be scored; empty where they were not.
     """
 
     diagnosed: Diagnosed | None
     outlined: pd.DataFrame | None
-    folded: str = ""
 
     def notes(self, table: pd.DataFrame) -> list[str]:
         """Return of how many pictures of ``table`` (from `with_truth`) a kind of truth is absent.
@@ -470,10 +475,9 @@ def judged(
             or a predicted mask is absent or of another size.
         PictureError: A mask cannot be read.
     """
-    diagnosed, folded = _diagnosed(table, taxonomy, benign) or (None, "")
-    if benign and diagnosed is None:
+    found = Judged(_diagnosed(table, taxonomy, benign), _outlined(table, masks))
+    if benign and found.diagnosed is None:
         raise DataError(f"--benign {' '.join(benign)}: no diagnoses are scored", "leave it out")
-    found = Judged(diagnosed, _outlined(table, masks), folded)
     if found.diagnosed is None and found.outlined is None:
         raise DataError(
             "the data set has no truth for these pictures", "name the one that they are from"
@@ -491,9 +495,7 @@ def heldout_diagnosed(table: pd.DataFrame) -> Diagnosed:
     return Diagnosed(table, *probabilities(table, taxonomy), taxonomy)
 
 
-def _diagnosed(
-    table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]
-) -> tuple[Diagnosed, str] | None:
+def _diagnosed(table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]) -> Diagnosed | None:
     codes = predicted_codes(table)
     if not codes:
         return None
@@ -510,7 +512,7 @@ def _diagnosed(
         fold(rows[columns[kind]].to_numpy(np.float64))
         for fold, kind in ((folding.natural, "p"), (folding.balanced, "b"))
     )
-    return Diagnosed(rows, natural, balanced, folding.taxonomy), folding.told
+    return Diagnosed(rows, natural, balanced, folding.taxonomy, folding.told)
 
 
 def predicted_codes(table: pd.DataFrame) -> list[str]:

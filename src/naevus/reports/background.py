@@ -1,20 +1,20 @@
-"""Sections about what stands behind the results: training, subgroups, data, provenance."""
+"""Sections about what stands behind the results: training, data, provenance; what images show."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pandas as pd
 
 from naevus.errors import PictureError
-from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL, age_bands, subgroup_scores
 from naevus.images import quality
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.reports import figures
 from naevus.reports.document import Drawing, Section, Table
-from naevus.reports.figures import learning_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.evaluation.evaluate import Answers
     from naevus.evaluation.tables import Diagnosed
-    from naevus.reports.results import Results
+    from naevus.runs.results import Results
 
 
 # What pictures show of themselves: the tone of the skin, and how good they are.
@@ -62,9 +61,9 @@ def appearances(
         results: The answers; None is returned without their data set.
         progress: Called with (done, total) pictures.
     """
-    if results.records is None or results.diagnosed is None or results.records["path"].isna().all():
+    if results.records is None or results.labelled is None or results.records["path"].isna().all():
         return None
-    answered = results.diagnosed.table["image_id"]
+    answered = results.labelled.table["image_id"]
     ids = [image_id for image_id in answered if image_id in results.records.index]
     found: dict[str, Appearance] = {}
 
@@ -119,10 +118,6 @@ def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] 
 
 _MANY = 12
 """Rows from which on a table of facts is folded."""
-_PROXY = (
-    "Skin is told by the typology angle of the skin round the mask: a proxy, which camera, lamp "
-    "and white balance shift. Picture names the first thing that is wrong with it."
-)
 _CURVES = {"loss": "training loss", "inner_score": "score on the inner part"}
 
 
@@ -149,7 +144,7 @@ def training_section(history: pd.DataFrame) -> Section:
             Drawing(
                 f"learning-{name.replace('_', '-')}",
                 _CURVES[name].capitalize(),
-                learning_figure(history, name, _CURVES[name]),
+                partial(figures.learning_figure, history, name, _CURVES[name]),
                 "By epoch, a line a fold.",
             )
             for name in columns
@@ -157,76 +152,9 @@ def training_section(history: pd.DataFrame) -> Section:
     )
 
 
-def subgroup_section(
-    answers: Answers, records: pd.DataFrame, shown: pd.DataFrame | None = None
-) -> Section | None:
-    """Return balanced answers by what is known of the pictures.
-
-    Args:
-        answers: The answers.
-        records: Rows of the data set by image id, for sex, age, site, and how the diagnosis was
-            confirmed.
-        shown: What pictures show of themselves (`appearance`), where they were looked at.
-    """
-    ids = answers.diagnosed.table["image_id"]
-    rows = records.reindex(ids)
-    attributes = {
-        "sex": rows["sex"].tolist(),
-        "age": age_bands(rows["age"].astype("float64")),
-        "site": rows["site"].tolist(),
-        "confirmed by": rows["confirmation"].tolist(),
-    }
-    if shown is not None:
-        looks = shown.reindex(ids)
-        attributes["skin (proxy)"] = looks["tone"].tolist()
-        attributes["picture"] = looks["quality"].tolist()
-    known = {
-        name: column for name, column in attributes.items() if pd.notna(pd.Series(column)).any()
-    }
-    if not known:
-        return None
-    found = subgroup_scores(answers.truth, answers.balanced, answers.groups, known)
-    table = pd.DataFrame(
-        {
-            "attribute": one.attribute,
-            "value": one.value,
-            "pictures": one.pictures,
-            "lesions": one.groups,
-            "balanced accuracy": one.balanced_accuracy and one.balanced_accuracy.value,
-            "balanced accuracy_low": one.balanced_accuracy and one.balanced_accuracy.low,
-            "balanced accuracy_high": one.balanced_accuracy and one.balanced_accuracy.high,
-            "gap": one.gap,
-            "p": one.p,
-            "p, Holm": one.p_holm,
-            "over": " ".join(one.classes),
-            "gap over": " ".join(one.shared),
-            "small": one.small,
-        }
-        for one in found
-    )
-    return Section(
-        "subgroups",
-        "Subgroups",
-        (
-            (
-                f"Balanced accuracy is over the diagnoses with at least {LEAST_OF_CLASS} lesions "
-                "in the subgroup: compare rows only where these are the same."
-            ),
-            (
-                "The gap is the subgroup's minus that of all others, over diagnoses that both "
-                "have, each counting the same; p is by dealing the subgroups out anew among the "
-                "lesions of each diagnosis, and corrected for all rows after Holm."
-            ),
-            f"Rows in grey have fewer than {SMALL} lesions.",
-            *([_PROXY] if shown is not None else []),
-        ),
-        (Table("subgroups", "Balanced answers by subgroup", table),),
-    )
-
-
 def data_section(results: Results) -> Section:
     """Return how much of everything there is, and what was left out."""
-    pictures = results.pictures
+    pictures = results.images
     several = int((pictures["group_id"].value_counts() > 1).sum())
     counts = pd.DataFrame(
         [one._asdict() for one in results.counts]
@@ -237,8 +165,8 @@ def data_section(results: Results) -> Section:
         ]
     ).astype({"pictures": "Int64", "lesions": "Int64"})
     tables = [Table("counts", "Pictures and lesions", counts)]
-    if results.diagnosed is not None:
-        tables.append(Table("class-counts", "Diagnoses", _by_class(results.diagnosed)))
+    if results.labelled is not None:
+        tables.append(Table("class-counts", "Diagnoses", _by_class(results.labelled)))
     if len(results.unanswered):
         tables.append(
             Table("unanswered", "Without an answer", results.unanswered, folded=_long(results))
@@ -281,7 +209,7 @@ def _duplicates(results: Results) -> list[dict[str, Any]]:
     """Return how many groups join lesions under several ids: their pictures are duplicates."""
     if results.records is None:
         return []
-    pictures = results.pictures.set_index("image_id")["group_id"]
+    pictures = results.images.set_index("image_id")["group_id"]
     lesions = results.records["lesion_id"].groupby(pictures).nunique()
     return [{"what": "groups that join lesions known by several ids", "lesions": sum(lesions > 1)}]
 

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
-from rich.table import Table as RichTable
-from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
 
     from naevus.evaluation.intervals import Interval
 
@@ -35,35 +32,11 @@ class Spread(Protocol):
         """Where it ends."""
 
 
-def number(value: float | None) -> str:
-    """Return a score with three decimals, or a dash where it is undefined."""
-    return "-" if value is None else f"{value:.3f}"
-
-
 def spread_with_interval(value: Spread | None) -> str:
     """Return a value with its interval, short enough for a column; a dash where it is none."""
     if value is None:
         return "-"
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
-
-
-def figures_table(title: str, first: str, *others: str) -> RichTable:
-    """Return an empty table whose columns are to the right, but for the first."""
-    table = RichTable(first, title=title)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _plain(first: str, second: str) -> RichTable:
-    table = RichTable(first)
-    table.add_column(second, justify="right")
-    return table
-
-
-def _notes(notes: Iterable[str]) -> Iterable[RenderableType]:
-    for note in notes:
-        yield Text(f"note: {note}", style="yellow")
 
 
 # Values with their intervals as columns of a table.
@@ -135,7 +108,9 @@ class Table(NamedTuple):
     frame: pd.DataFrame
     note: str = ""
     folded: bool = False
-    """Whether the page shows it only when asked."""
+    """Whether the page shows it only when asked, and the terminal not at all."""
+    matrix: bool = False
+    """Whether it holds the counts of a confusion matrix, which a terminal shows in colours."""
 
 
 class Drawing(NamedTuple):
@@ -143,7 +118,8 @@ class Drawing(NamedTuple):
 
     name: str
     title: str
-    figure: Figure
+    draw: Callable[[], Figure]
+    """Draws it; called only where it is asked for, as it needs matplotlib."""
     note: str = ""
     """What it shows, for those who do not see it too."""
 

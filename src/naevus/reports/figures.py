@@ -8,15 +8,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from naevus.errors import NaevusError
-from naevus.evaluation.bootstrap import Ranking
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -24,17 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from naevus.evaluation.calibration import ReliabilityBin
-
-    ByClass = Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float64]]]
-
-
-try:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-except ImportError:
-    raise NaevusError(
-        "matplotlib, which draws the figures, is not installed", 'run pip install "naevus[report]"'
-    ) from None
+    from naevus.evaluation.classification import RankingCurve
 
 P = ParamSpec("P")
 
@@ -74,12 +62,37 @@ _RC: dict[Any, Any] = {
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
+def _house_style() -> AbstractContextManager[None]:
+    """Return the settings that figures are drawn and written with.
+
+    Raises:
+        NaevusError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow: only when a figure is drawn)
+    except ImportError:
+        raise NaevusError(
+            "matplotlib, which draws the figures, is not installed",
+            'run pip install "naevus[report]"',
+        ) from None
+    return mpl.rc_context(_RC)
+
+
+def check_installed() -> None:
+    """Refuse to begin what ends with figures where they cannot be drawn.
+
+    Raises:
+        NaevusError: matplotlib is not installed.
+    """
+    _house_style()
+
+
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw with the house's settings, whatever the user's own are."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_RC):
+        with _house_style():
             return draw(*args, **kwargs)
 
     return drawn
@@ -96,6 +109,8 @@ def axes(
         size: Width and height in inches.
         unit: Whether both axes go from 0 to 1.
     """
+    from matplotlib.figure import Figure  # noqa: PLC0415 (as above)
+
     figure = Figure(figsize=size, layout="constrained")
     pair = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
     if unit:
@@ -123,7 +138,7 @@ def thinned(count: int, most: int = 400) -> Sequence[int]:
 def svg(figure: Figure) -> str:
     """Return a figure as an SVG document; texts are texts."""
     stream = io.StringIO()
-    with mpl.rc_context(_RC):
+    with _house_style():
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
@@ -132,7 +147,7 @@ def pdf(figure: Figure) -> bytes:
     """Return a figure as a PDF document with its fonts in it."""
     stream = io.BytesIO()
     about = {"CreationDate": None, "Creator": None, "Producer": None}
-    with mpl.rc_context(_RC):
+    with _house_style():
         figure.savefig(stream, format="pdf", metadata=about)
     return stream.getvalue()
 
@@ -205,6 +220,8 @@ def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
         counts: C x C; rows are the truth, columns the answers.
         codes: The C codes.
     """
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 (as above)
+
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = max(4.2, 0.62 * len(codes))
@@ -274,7 +291,7 @@ def threshold_figure(curve: pd.DataFrame) -> Figure:
     """Draw the thresholded Jaccard index and the share of masks that reach each threshold.
 
     Args:
-        curve: That of `naevus.evaluation.segmentation.OutlineScores`.
+        curve: That of `naevus.evaluation.segmentation.SegmentationEvaluation`.
     """
     figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
     for colour, name, label in (
@@ -302,6 +319,8 @@ def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
         column: Which.
         label: What it is, in words.
     """
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 (as above)
+
     figure, pair = axes("epoch", label)
     for number, (fold, rows) in enumerate(history.dropna(subset=[column]).groupby("fold")):
         pair.plot(
@@ -317,56 +336,43 @@ def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
 
 
 @styled
-def roc_figure(classes: ByClass, areas: Mapping[str, float | None]) -> Figure:
+def roc_figure(curves: Mapping[str, RankingCurve], areas: Mapping[str, float | None]) -> Figure:
     """Draw a ROC curve for each class.
 
     Args:
-        classes: By code, N truths and N probabilities; each has both sides.
+        curves: By code.
         areas: By code, the area under the curve.
     """
     figure, pair = axes("1 - specificity", "sensitivity", unit=True)
     pair.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    for number, (code, (truth, probability)) in enumerate(classes.items()):
-        sensitivity, false_positive = _rates(truth, probability)
-        rows = thinned(len(sensitivity))
+    for number, (code, curve) in enumerate(curves.items()):
+        rows = thinned(len(curve.sensitivity))
         label = f"{code} {areas[code]:.3f}"
-        pair.plot(false_positive[rows], sensitivity[rows], label=label, **line_of(number))
-    legend_below(pair)
-    return figure
-
-
-@styled
-def precision_recall_figure(classes: ByClass, precisions: Mapping[str, float | None]) -> Figure:
-    """Draw precision against recall for each class.
-
-    Args:
-        classes: By code, N truths and N probabilities; each has both sides.
-        precisions: By code, the average precision.
-    """
-    figure, pair = axes("recall", "precision", unit=True)
-    for number, (code, (truth, probability)) in enumerate(classes.items()):
-        sensitivity, false_positive = _rates(truth, probability)
-        found = sensitivity[1:] * truth.sum()
-        precision = found / (found + false_positive[1:] * (~truth).sum())
-        rows = thinned(len(precision))
-        label = f"{code} {precisions[code]:.3f}"
         pair.plot(
-            sensitivity[1:][rows],
-            precision[rows],
-            label=label,
-            drawstyle="steps",
-            **line_of(number),
+            curve.false_positive_rate[rows], curve.sensitivity[rows], label=label, **line_of(number)
         )
     legend_below(pair)
     return figure
 
 
-def _rates(
-    truth: NDArray[np.bool_], probability: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    ranking = Ranking.of(truth, probability)
-    sensitivity, false_positive = ranking.curve(np.ones((1, len(truth))))
-    return sensitivity[0], false_positive[0]
+@styled
+def precision_recall_figure(
+    curves: Mapping[str, RankingCurve], precisions: Mapping[str, float | None]
+) -> Figure:
+    """Draw precision against recall for each class.
+
+    Args:
+        curves: By code.
+        precisions: By code, the average precision.
+    """
+    figure, pair = axes("recall", "precision", unit=True)
+    for number, (code, curve) in enumerate(curves.items()):
+        recall, precision = curve.sensitivity[1:], curve.precision[1:]  # nothing called has none
+        rows = thinned(len(precision))
+        label = f"{code} {precisions[code]:.3f}"
+        pair.plot(recall[rows], precision[rows], label=label, drawstyle="steps", **line_of(number))
+    legend_below(pair)
+    return figure
 
 
 # Whether pictures of a stated probability are as often right as was said.

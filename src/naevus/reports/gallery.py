@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,20 +13,22 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from naevus.errors import PictureError
+from naevus.bundles.bundle import Bundle
+from naevus.errors import BundleError, DataError, PictureError
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.inference.cam import glowing, heat_map, side_for
+from naevus.inference.classifier import Classifier
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.document import Gallery, Section, Thumbnail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from naevus.evaluation.tables import Diagnosed
-    from naevus.reports.results import Results
+    from naevus.runs.results import Results
 
 
 # Which pictures are most worth a look: best, worst, most doubtful, most disagreed.
@@ -192,13 +196,74 @@ SIDE = 192
 _QUALITY = 82
 
 
+ClassifierOf = Callable[[str], Classifier | None]
+"""Gives the classifier that answered an image, to draw its heat map with; None where there is none.
+"""
+
+
+def no_classifier(_image_id: str) -> None:
+    """Give none: there are no heat maps."""
+
+
+def fold_classifiers(results: Results) -> ClassifierOf:
+    """Return what gives the classifier of the fold that held an image out; loaded when asked.
+
+    Raises:
+        BundleError: When asked: a fold's bundle is damaged.
+    """
+    if results.labelled is None:
+        return no_classifier
+    table, bundles = results.labelled.table, results.fold_bundles
+    folds = dict(zip(table["image_id"], table["fold"], strict=True))
+
+    @cache
+    def of_fold(fold: int) -> Classifier | None:
+        there = fold in bundles and bundles[fold].is_dir()
+        return Classifier(Bundle.read(bundles[fold])) if there else None
+
+    return lambda image_id: of_fold(folds[image_id])
+
+
+def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> ClassifierOf:
+    """Return what gives the classifier that predictions were made with.
+
+    Args:
+        results: Of predictions.
+        bundles: The classification bundles that they were made with; none: there are no heat maps.
+
+    Raises:
+        BundleError: They were made with other bundles.
+        DataError: Diagnoses are scored as other classes than the bundles'.
+    """
+    if not bundles:
+        return no_classifier
+    made_with = results.classified_with
+    if sorted(made_with.get("bundles", ())) != sorted(bundle.sha256 for bundle in bundles):
+        raise BundleError(
+            "the predictions were made with other classification bundles",
+            "name with --bundle those that predict was given, or leave it out",
+        )
+    classifier = Classifier(bundles, views=made_with["views"])
+    codes = results.labelled.taxonomy.codes if results.labelled is not None else ()
+    if set(codes) - set(classifier.classes):
+        raise DataError(
+            f"heat maps are of {', '.join(classifier.classes)}, and diagnoses are scored as "
+            f"{', '.join(codes)} here",
+            "leave out --bundle",
+        )
+    return lambda _: classifier
+
+
 def gallery_section(
-    results: Results, progress: Callable[[int, int], None] | None = None
+    results: Results,
+    classifier_of: ClassifierOf = no_classifier,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Section | None:
     """Return galleries of the pictures most worth a look; None where there are no pictures.
 
     Args:
         results: The answers; without their data set there are no pictures.
+        classifier_of: Gives the classifier to draw an image's heat map with.
         progress: Called with (done, total) pictures.
 
     Raises:
@@ -206,15 +271,15 @@ def gallery_section(
     """
     if results.records is None or results.records["path"].isna().all():
         return None
-    choices = of_diagnoses(results.diagnosed) if results.diagnosed is not None else []
-    if results.outlined is not None:
-        choices += of_masks(results.outlined)
+    choices = of_diagnoses(results.labelled) if results.labelled is not None else []
+    if results.mask_scores is not None:
+        choices += of_masks(results.mask_scores)
     total, done = sum(len(choice.pictures) for choice in choices), 0
     galleries, unread = [], 0
     for choice in choices:
         shown = []
         for chosen in choice.pictures:
-            small = _thumbnail(results, chosen)
+            small = _thumbnail(results, chosen, classifier_of)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -229,7 +294,7 @@ def gallery_section(
 
 
 def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> list[str]:
-    predicted = ", yellow the predicted one" if results.masks is not None else ""
+    predicted = ", yellow the predicted one" if results.mask_folder is not None else ""
     notes = [
         (
             "Small copies of the pictures: where these are of patients, share this page only with "
@@ -257,14 +322,15 @@ class _Seen(NamedTuple):
     heat: NDArray[np.float32] | None
 
 
-def _thumbnail(results: Results, chosen: Chosen) -> Thumbnail | None:
+def _thumbnail(results: Results, chosen: Chosen, classifier_of: ClassifierOf) -> Thumbnail | None:
     """Return a small picture; None where its file cannot be read."""
     assert results.records is not None
     row: dict[Any, Any] = results.records.loc[chosen.image_id].to_dict()
     if pd.isna(row["path"]):
         return None
     try:
-        seen = _see(results, chosen, Path(row["path"]), row["mask_path"])
+        classifier = classifier_of(chosen.image_id) if chosen.answer else None
+        seen = _see(results, chosen, row, classifier)
     except PictureError:
         return None
     plain = framed(Tile(seen.pixels, seen.truth, seen.predicted), SIDE)
@@ -274,11 +340,13 @@ def _thumbnail(results: Results, chosen: Chosen) -> Thumbnail | None:
     return Thumbnail(chosen.image_id, chosen.words, _jpeg(plain), heat, chosen.right)
 
 
-def _see(results: Results, chosen: Chosen, path: Path, true_mask: Any) -> _Seen:
+def _see(
+    results: Results, chosen: Chosen, row: dict[Any, Any], classifier: Classifier | None
+) -> _Seen:
+    path, true_mask = Path(row["path"]), row["mask_path"]
     truth = read_mask(Path(true_mask)) if pd.notna(true_mask) else None
     file = results.predicted_mask(chosen.image_id)
     predicted = None if file is None else read_mask(file)
-    classifier = results.classifier_of(chosen.image_id) if chosen.answer else None
     if classifier is None or chosen.answer is None:
         return _Seen(read(path, shortest=SIDE), truth, predicted, None)
     given = predicted if results.own_masks else truth

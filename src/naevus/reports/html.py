@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from naevus.evaluation.evaluate import Evaluation
     from naevus.reports.document import Grid, Section
 
 
@@ -56,13 +57,16 @@ def _template() -> jinja2.Template:
 PAGE = "report.html"
 
 
-def write_report(document: Document, out: Path, *, figures: bool = False) -> Path:
+def write_report(
+    document: Document, evaluation: Evaluation, out: Path, *, figures: bool = False
+) -> Path:
     """Write the page, and beside it every table as files of their own.
 
     Args:
         document: The report.
-        out: A folder: ``report.html``, ``report.json``, ``tables/*.csv``, ``*.json`` and
-            ``*.parquet``.
+        evaluation: What its scores are from, written as it is.
+        out: A folder: ``report.html``, ``report.json``, ``evaluation.json``, ``tables/*.csv``,
+            ``*.json`` and ``*.parquet``.
         figures: Whether every figure is also written, for a paper: ``figures/*.svg``, ``*.pdf``.
 
     Returns:
@@ -81,11 +85,13 @@ def write_report(document: Document, out: Path, *, figures: bool = False) -> Pat
                 table.frame.to_parquet(temporary, index=False)
         drawn = {}
         for drawing in document.drawings:
-            drawn[drawing.name] = style.svg(drawing.figure)
+            figure = drawing.draw()
+            drawn[drawing.name] = style.svg(figure)
             if figures:
                 write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
-                write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(drawing.figure))
+                write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(figure))
         write_json(out / "report.json", as_json(document))
+        write_json(out / "evaluation.json", evaluation.to_dict())
         write_text(out / PAGE, render(document, drawn))
     return out / PAGE
 

@@ -1,22 +1,20 @@
-"""The report of a run or of a prediction: put together, then written as a page and as files."""
+"""Which sections a report has: those of the evaluation, then images, training, data, provenance."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.evaluation import evaluate, segmentation
-from naevus.evaluation.repeatable import repeatable
-from naevus.reports import background, classification
-from naevus.reports import segmentation as segmentation_sections
-from naevus.reports.background import appearances
-from naevus.reports.document import Document, Section
-from naevus.reports.gallery import gallery_section
+from naevus.reports import background, classification, segmentation
+from naevus.reports.document import Document
+from naevus.reports.gallery import gallery_section, no_classifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from naevus.reports.document import Key
-    from naevus.reports.results import Results
+    from naevus.evaluation.evaluate import Evaluation
+    from naevus.reports.document import Key, Section
+    from naevus.reports.gallery import ClassifierOf
+    from naevus.runs.results import Results
 
 
 _SEEN = (
@@ -25,57 +23,82 @@ _SEEN = (
 )
 
 
-@repeatable
+def evaluation_document(evaluation: Evaluation) -> Document:
+    """Return an evaluation alone as a document: no image is opened, and no figure drawn."""
+    subject = evaluation.subject
+    folds = ", ".join(map(str, subject.folds))
+    where = f", held out by fold{'s' if len(subject.folds) > 1 else ''} {folds}" if folds else ""
+    return Document(
+        title=f"{subject.name}{where if subject.out_of_fold else ''}",
+        summary=_summary(evaluation),
+        sections=tuple(_sections(evaluation)),
+        keys=tuple(_keys(evaluation)),
+        notes=() if subject.out_of_fold else (_SEEN,),
+    )
+
+
 def make_report(
     results: Results,
+    evaluation: Evaluation,
+    classifier_of: ClassifierOf = no_classifier,
     progress: Callable[[int, int], None] | None = None,
     *,
-    pictures: bool = True,
+    images: bool = True,
 ) -> Document:
     """Put a report together.
 
     Args:
-        results: The answers, and what is known of them.
-        progress: Called with (done, total) pictures that are looked at, then of the galleries.
-        pictures: Whether pictures are looked at and shown.
+        results: What was predicted, and what is known of it.
+        evaluation: That of the results (`evaluate_results`).
+        classifier_of: Gives the classifier to draw an image's heat map with.
+        progress: Called with (done, total) images of the galleries.
+        images: Whether images are shown.
 
     Raises:
-        DataError: The answers contradict themselves.
-        NaevusError: scikit-learn is not installed.
+        BundleError: A classifier that is to show its heat maps cannot be used.
     """
-    which = ", held out while training," if results.unseen else ""
-    sections: list[Section | None] = []
-    sentences: list[str] = []
-    keys: list[Key] = []
-    if results.diagnosed is not None:
-        answers = evaluate.answers_of(results.diagnosed)
-        sentences.append(classification.summary(answers, which))
-        keys += classification.keys(answers)
-        sections += [
-            classification.score_section(answers),
-            classification.clinic_section(answers),
-            classification.ranking_section(answers),
-            classification.calibration_section(answers),
-            classification.abstaining_section(answers),
-        ]
-        if results.records is not None:
-            shown = appearances(results, progress) if pictures else None
-            sections.append(background.subgroup_section(answers, results.records, shown))
-    if results.outlined is not None:
-        intervals = segmentation.mask_intervals(results.outlined)
-        sentences.append(segmentation_sections.summary(results.outlined, intervals, which))
-        keys += segmentation_sections.keys(results.outlined, intervals)
-        sections.append(segmentation_sections.mask_section(results.outlined, intervals))
-        sections.append(segmentation_sections.failure_section(results.outlined))
-    if pictures:
-        sections.append(gallery_section(results, progress))
-    if results.history is not None:
-        sections.append(background.training_section(results.history))
-    sections += [background.data_section(results), background.provenance_section(results)]
+    behind = [
+        gallery_section(results, classifier_of, progress) if images else None,
+        None if results.history is None else background.training_section(results.history),
+        background.data_section(results),
+        background.provenance_section(results),
+    ]
     return Document(
         title=f"Report of {results.name}",
-        summary=" ".join(sentences),
-        sections=tuple(section for section in sections if section is not None),
-        keys=tuple(keys),
-        notes=(*(() if results.unseen else (_SEEN,)), *results.notes),
+        summary=_summary(evaluation),
+        sections=(*_sections(evaluation), *(one for one in behind if one is not None)),
+        keys=tuple(_keys(evaluation)),
+        notes=(*(() if results.out_of_fold else (_SEEN,)), *results.notes),
     )
+
+
+def _summary(evaluation: Evaluation) -> str:
+    which = ", held out while training," if evaluation.subject.out_of_fold else ""
+    return " ".join(
+        [
+            *(
+                [classification.summary(evaluation.classification, which)]
+                if evaluation.classification
+                else []
+            ),
+            *(
+                [segmentation.summary(evaluation.segmentation, which)]
+                if evaluation.segmentation
+                else []
+            ),
+        ]
+    )
+
+
+def _keys(evaluation: Evaluation) -> Iterator[Key]:
+    if evaluation.classification is not None:
+        yield from classification.keys(evaluation.classification)
+    if evaluation.segmentation is not None:
+        yield from segmentation.keys(evaluation.segmentation)
+
+
+def _sections(evaluation: Evaluation) -> Iterator[Section]:
+    if evaluation.classification is not None:
+        yield from classification.sections(evaluation.classification)
+    if evaluation.segmentation is not None:
+        yield from segmentation.sections(evaluation.segmentation)

@@ -1,32 +1,135 @@
-"""Scores as tables for the terminal."""
+"""Documents, comparisons and challenge scores on the terminal, as Rich prints them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from naevus.reports.document import _notes, _plain, number
+from naevus.reports.document import grid_of, spread_with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
     from naevus.evaluation.challenge.lint import Finding
     from naevus.evaluation.comparison import Change, Comparison, Difference
     from naevus.evaluation.ensemble_selection import EnsembleScores
-    from naevus.evaluation.evaluate import Scored
+    from naevus.reports.document import Document
+    from naevus.reports.document import Table as DocumentTable
 
+
+# A document: of `evaluate` all of it, of `report` the chief tables, as its page has all.
+
+CHIEF: Final = ("classes", "clinic", "mask-scores")
+"""The tables that `report` shows."""
+_LEFT_OUT: Final = {"classes": ("name", "specificity")}
+"""Columns that a terminal has no room for."""
+_CHOSEN: Final = {
+    "net-benefit": (0.05, 0.1, 0.2, 0.3),
+    "mask-thresholds": (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+}
+"""Of long tables, the thresholds that a terminal shows."""
+_FEW, _WIDE = 3, 5
+"""Tables of at most so many rows and more columns are turned, so that they need no wider window."""
+_RIGHT, _WRONG = (30, 110, 60), (150, 40, 45)
+
+
+def document_lines(
+    document: Document, only: Collection[str] | None = None
+) -> Iterable[RenderableType]:
+    """Yield the summary, the figures that matter most, and the tables of a document.
+
+    Args:
+        document: What is shown.
+        only: The names of the tables that are shown; None: all that are not folded away.
+    """
+    if only is None:
+        yield Rule(Text(document.title), align="left")
+    yield Text(document.summary, style="bold")
+    for note in document.notes:
+        yield Text(note, style="yellow")
+    panels = [
+        Panel(Text.assemble((key.value, "bold"), "\n", (key.note, "dim")), title=key.label)
+        for key in document.keys
+    ]
+    yield Columns(panels, padding=(0, 1))
+    for section in document.sections:
+        shown = [table for table in section.tables if _is_shown(table, only)]
+        if only is None and shown:
+            yield from (Text(note, style="dim") for note in section.notes)
+        for table in shown:
+            yield _matrix(table) if table.matrix else _lines(table)
+
+
+def _is_shown(table: DocumentTable, only: Collection[str] | None) -> bool:
+    if only is not None:
+        return table.name in only
+    return not table.folded or table.matrix or table.name in _CHOSEN
+
+
+def _lines(table: DocumentTable) -> Table:
+    frame = table.frame.drop(columns=list(_LEFT_OUT.get(table.name, ())), errors="ignore")
+    if table.name in _CHOSEN:
+        frame = frame[frame["threshold"].round(3).isin(_CHOSEN[table.name])]
+    grid = grid_of(table._replace(frame=frame))
+    lines = Table(title=grid.title, title_justify="left", title_style="bold", caption=grid.note)
+    rows = [[Text(cell.words) for cell in cells] for cells, _ in grid.rows]
+    headings = [heading for heading, _ in grid.headings]
+    if len(rows) <= _FEW and len(headings) > _WIDE:
+        lines.add_column(headings[0])
+        for row in rows:
+            lines.add_column(row[0].plain, justify="right")
+        for place, heading in enumerate(headings[1:], 1):
+            lines.add_row(heading, *(row[place] for row in rows))
+        return lines
+    for heading, is_number in grid.headings:
+        lines.add_column(heading, justify="right" if is_number else "left")
+    for row, (_, small) in zip(rows, grid.rows, strict=True):
+        lines.add_row(*row, style="dim" if small else None)
+    return lines
+
+
+def _matrix(table: DocumentTable) -> Table:
+    """Return a confusion matrix: counts with their share of the row, coloured by the share.
+
+    The diagonal is green, the rest red; the stronger, the larger the share of its true class.
+    """
+    lines = Table("truth", title=table.title, title_justify="left", title_style="bold")
+    codes = [str(name) for name in table.frame.columns[1:]]
+    for code in (*codes, "all"):
+        lines.add_column(code, justify="right")
+    for code, row in zip(codes, table.frame[codes].to_numpy().tolist(), strict=True):
+        total = sum(row)
+        cells = (
+            _shaded(count, count / max(total, 1), right=code == answer)
+            for answer, count in zip(codes, row, strict=True)
+        )
+        lines.add_row(code, *cells, str(total))
+    return lines
+
+
+def _shaded(count: int, share: float, *, right: bool) -> Text:
+    if not count:
+        return Text("·", style="dim")
+    strength = 0.25 + 0.75 * share
+    red, green, blue = (round(part * strength) for part in (_RIGHT if right else _WRONG))
+    return Text(f"{count} {share:4.0%}", style=f"white on rgb({red},{green},{blue})")
+
+
+# Comparisons of runs.
 
 _MOST = 20
 """How many changed pictures are listed; --json has all."""
 
 
-def _comparison_tables(found: Comparison) -> Iterable[RenderableType]:
-    from rich.text import Text  # noqa: PLC0415
-
+def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
+    """Yield how two runs differ: the scores, the classes, and the images that changed."""
     yield Text(f"A: {found.a}\nB: {found.b}")
     yield Text(f"{found.pictures:,} pictures of {found.groups:,} lesions are in both")
     for name, count in (("A", found.only_a), ("B", found.only_b)):
@@ -46,12 +149,8 @@ def _comparison_tables(found: Comparison) -> Iterable[RenderableType]:
         yield _changes(found.changed)
 
 
-def _together(found: EnsembleScores) -> Iterable[RenderableType]:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    from naevus.reports.document import spread_with_interval  # noqa: PLC0415
-
+def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
+    """Yield how good runs are alone and together."""
     table = Table(
         "balanced decision", title=f"{found.pictures:,} pictures of {found.groups:,} lesions"
     )
@@ -71,8 +170,6 @@ def _together(found: EnsembleScores) -> Iterable[RenderableType]:
 
 
 def _differences(first: str, differences: Sequence[Difference]) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-
     table = Table(first, title="B - A with its 95 % interval by lesion")
     for column in ("lesions", "A", "B", "B - A", "95 % interval", "p"):
         table.add_column(column, justify="right")
@@ -92,8 +189,6 @@ def _differences(first: str, differences: Sequence[Difference]) -> Table:
 
 
 def _changes(changed: Sequence[Change]) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-
     counts = {
         effect: sum(change.effect == effect for change in changed)
         for effect in ("mended", "broken", "other")
@@ -107,25 +202,7 @@ def _changes(changed: Sequence[Change]) -> Table:
     return table
 
 
-def _evaluation_json(scored: Mapping[str, Scored]) -> dict[str, Any]:
-    return {title: found.to_dict() for title, found in scored.items()}
-
-
-def _evaluation_tables(found: Scored) -> Iterable[RenderableType]:
-    from naevus.evaluation.segmentation import OutlineScores, SegmentationScores  # noqa: PLC0415
-    from naevus.reports.classification import classification_tables, diagnostic_tables  # noqa: PLC0415
-    from naevus.reports.segmentation import outline_tables, segmentation_tables  # noqa: PLC0415
-
-    scores, intervals, details = found
-    if isinstance(scores, SegmentationScores):
-        assert isinstance(details, OutlineScores)
-        yield from segmentation_tables(scores, intervals)
-        yield from outline_tables(details)
-    else:
-        assert not isinstance(details, OutlineScores)
-        yield from classification_tables(scores, intervals)
-        yield from diagnostic_tables(details, intervals["balanced_accuracy"])
-
+# Scores and findings of the challenge.
 
 _STYLES = {"refused": "bold red", "loses points": "yellow", "tidy": "cyan"}
 
@@ -133,11 +210,11 @@ _STYLES = {"refused": "bold red", "loses points": "yellow", "tidy": "cyan"}
 def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
     """Yield what the challenge's scorer answers, as tables and notes."""
     summary = _plain("challenge score", "value")
-    summary.add_row("overall", number(scores["overall"]), style="bold")
-    summary.add_row("validation", number(scores["validation"]))
+    summary.add_row("overall", _number(scores["overall"]), style="bold")
+    summary.add_row("validation", _number(scores["validation"]))
     if "per_category" not in scores:
         for name, value in scores["macro_average"].items():
-            summary.add_row(f"mean {name}", number(value))
+            summary.add_row(f"mean {name}", _number(value))
         yield summary
         return
     yield summary
@@ -146,10 +223,11 @@ def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
     for column in (*codes, "mean"):
         by_category.add_column(column, justify="right")
     for name, values in scores["per_category"].items():
-        cells = [number(values[code]) for code in codes]
-        by_category.add_row(name, *cells, number(scores["macro_average"][name]))
+        cells = [_number(values[code]) for code in codes]
+        by_category.add_row(name, *cells, _number(scores["macro_average"][name]))
     yield by_category
-    yield from _notes(scores.get("notes", ()))
+    for note in scores.get("notes", ()):
+        yield Text(f"note: {note}", style="yellow")
 
 
 def findings_table(findings: Sequence[Finding], most: int = 50) -> Table:
@@ -167,4 +245,14 @@ def findings_table(findings: Sequence[Finding], most: int = 50) -> Table:
         )
     if len(ordered) > most:
         table.caption = f"and {len(ordered) - most} more"
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _plain(first: str, second: str) -> Table:
+    table = Table(first)
+    table.add_column(second, justify="right")
     return table

@@ -6,31 +6,28 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from naevus.bundles.spec import ClassFigures, Figure, ScoreSpec, SubgroupFigures
 from naevus.errors import DataError
-from naevus.evaluation.calibration import CalibrationScores
-from naevus.evaluation.conformal import Conformal, SetScores, cross_fitted_sets
-from naevus.evaluation.evaluate import classification_scores, scored
-from naevus.evaluation.intervals import recall_intervals
+from naevus.evaluation.conformal import Conformal
+from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.scaling import Scaling, cross_fitted, fit_scaling, parts_of, scaled
-from naevus.evaluation.segmentation import segmentation_scores
-from naevus.evaluation.subgroups import age_bands, subgroup_scores
-from naevus.evaluation.tables import combined, probabilities, rebalanced, taxonomy_of
+from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
+from naevus.evaluation.segmentation import SegmentationEvaluation
+from naevus.evaluation.subgroups import age_bands
+from naevus.evaluation.tables import combined, heldout_diagnosed, taxonomy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    import pandas as pd
 
     from naevus.datasets.dataset import Dataset
-    from naevus.evaluation.calibration import BinnedError
-    from naevus.evaluation.classification import ClassificationScores
+    from naevus.evaluation.calibration import BinnedError, CalibrationScores
+    from naevus.evaluation.conformal import SetScores
     from naevus.evaluation.intervals import Interval, Proportion
+    from naevus.evaluation.subgroups import Subgroup
     from naevus.runs.run import Run
-    from naevus.taxonomy import Taxonomy
 
 
 # What answers to pictures that networks never saw say of them, as ``bundle.json`` holds it.
@@ -64,35 +61,31 @@ def counted(table: pd.DataFrame) -> str:
     return f"{text}, held out by fold{'s' if len(folds) > 1 else ''} {numbers}"
 
 
-@repeatable
 def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
     """Return the figures of networks that outline.
 
     Args:
-        table: What `evaluation.outoffold.segmentation_scores` reads, out of fold.
+        table: What `SegmentationEvaluation.of` reads, out of fold.
         whose: Whose figures they are, such as ``of the recipe, out of fold``.
     """
-    scores, intervals = segmentation_scores(table)
+    found = SegmentationEvaluation.of(table)
     on = f"{whose}: {counted(table)}"
     return (
-        _score("mean Jaccard index", intervals["jaccard"], on),
-        _score("thresholded Jaccard index", intervals["thresholded_jaccard"], on),
-        ScoreSpec(name="Jaccard index below 0.65, share", value=scores.below_threshold, on=on),
+        _score("mean Jaccard index", found.metrics["jaccard"], on),
+        _score("thresholded Jaccard index", found.metrics["thresholded_jaccard"], on),
+        ScoreSpec(name="Jaccard index below 0.65, share", value=found.failed.value, on=on),
     )
 
 
 @repeatable
-def diagnosing(
-    table: pd.DataFrame, taxonomy: Taxonomy, whose: str, records: pd.DataFrame | None
-) -> Diagnosing:
+def diagnosing(table: pd.DataFrame, whose: str, records: pd.DataFrame | None) -> Diagnosing:
     """Fit scaling and prediction sets, and judge them where they were not fitted.
 
     Each fold is judged by what was fitted on the others, a single fold by halves of its lesions.
 
     Args:
-        table: What `evaluation.outoffold.probabilities` reads, with ``image_id``, ``group_id``
-            and ``truth``, out of fold.
-        taxonomy: The diagnoses.
+        table: What `heldout_diagnosed` reads, with ``image_id``, ``group_id`` and ``truth``, out
+            of fold.
         whose: Whose figures they are, such as ``of the recipe, out of fold``.
         records: Rows of the data set by image id (``sex``, ``age``); None where it is not there.
 
@@ -101,43 +94,51 @@ def diagnosing(
         NaevusError: SciPy or scikit-learn is not installed.
     """
     table = table.sort_values("image_id", ignore_index=True)  # a draw is by position
-    natural, _ = probabilities(table, taxonomy)
-    truth = np.array([taxonomy.index(code) for code in table["truth"]], np.intp)
-    groups, parts = table["group_id"].tolist(), parts_of(table)
+    labelled = heldout_diagnosed(table)
+    natural, taxonomy = labelled.natural, labelled.taxonomy
+    truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
     scaling = fit_scaling(natural, truth)
-    conformal = Conformal.fit(scaled(natural, scaling), truth, groups, taxonomy.codes)
-    elsewhere = cross_fitted(natural, truth, parts).natural
-    balanced = rebalanced(table, elsewhere, taxonomy)
-    scores, intervals = scored(table, elsewhere, balanced, taxonomy)
-    sets = cross_fitted_sets(natural, truth, groups, taxonomy.codes, parts)
-    covered = SetScores.from_sets(sets, truth, groups, taxonomy.codes)
-    on = f"{whose}: {counted(table)}"
-    fitted = f"{on}; temperature, offsets and sets fitted elsewhere, {_parted(table, parts)}"
-    plain = classification_scores(table, taxonomy)[1]["balanced_accuracy"]
-    answers = np.array(taxonomy.codes, object)[balanced.argmax(axis=1)].tolist()
-    recalls = recall_intervals(table["truth"].tolist(), answers, groups)
+    conformal = Conformal.fit(scaled(natural, scaling), truth, labelled.groups, taxonomy.codes)
+    found = ClassificationEvaluation.of(
+        labelled, _attributes(table, records), always_calibrated=True
+    )
+    assert found.calibrated is not None  # always
     return Diagnosing(
         scaling=scaling,
         conformal=conformal,
-        scores=(
-            _score("balanced accuracy, balanced decision", intervals["balanced_accuracy"], fitted),
-            _score("the same, not calibrated", plain, on),
-            _score("accuracy, probable decision", intervals["accuracy"], fitted),
-            *_calibration(elsewhere, truth, groups, "", fitted),
-            *_calibration(natural, truth, groups, ", not calibrated", on),
-            *_sets(covered, _wanting(sets, parts, taxonomy), fitted),
-        ),
-        by_class=tuple(_by_class(scores, recalls, covered)),
-        subgroups=_subgroups(table, answers, records),
+        scores=tuple(_scores(found, f"{whose}: {counted(table)}")),
+        by_class=tuple(_by_class(found)),
+        subgroups=tuple(map(_subgroup, found.calibrated.subgroups)),
     )
 
 
-def _parted(table: pd.DataFrame, parts: NDArray[np.intp]) -> str:
-    count = len(np.unique(parts))
-    folds = "fold" in table.columns and len(table["fold"].unique()) > 1
-    return (
-        f"each of {count} folds by the others" if folds else "each half of the lesions by the other"
+def _attributes(table: pd.DataFrame, records: pd.DataFrame | None) -> dict[str, list[Any]]:
+    """Return what the card's subgroups are by: those that most data sets know."""
+    if records is None:
+        return {}
+    rows = records.reindex(table["image_id"])
+    return {"sex": rows["sex"].tolist(), "age": age_bands(rows["age"].astype("float64"))}
+
+
+def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
+    """Yield the headline and what calibration and sets are worth, fitted on other parts."""
+    plain, calibrated, sets = found.as_predicted, found.calibrated, found.sets
+    assert calibrated is not None
+    assert sets is not None
+    parts = len(found.scalings)
+    how = (
+        f"each of {parts} folds by the others"
+        if found.by_fold
+        else "each half of the lesions by the other"
     )
+    fitted = f"{on}; temperature, offsets and sets fitted elsewhere, {how}"
+    balanced = calibrated.intervals["balanced_accuracy"]
+    yield _score("balanced accuracy, balanced decision", balanced, fitted)
+    yield _score("the same, not calibrated", plain.intervals["balanced_accuracy"], on)
+    yield _score("accuracy, probable decision", calibrated.intervals["accuracy"], fitted)
+    yield from _calibration(calibrated.calibration, "", fitted)
+    yield from _calibration(plain.calibration, ", not calibrated", on)
+    yield from _sets(sets, found.in_every_set, fitted)
 
 
 def _score(name: str, interval: Interval | Proportion | BinnedError, on: str) -> ScoreSpec:
@@ -150,72 +151,52 @@ def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
     return Figure(value=interval.value)
 
 
-def _calibration(
-    natural: NDArray[np.float64], truth: NDArray[np.intp], groups: list[str], how: str, on: str
-) -> Iterator[ScoreSpec]:
-    found = CalibrationScores.from_probabilities(natural, truth, groups)
+def _calibration(found: CalibrationScores, how: str, on: str) -> Iterator[ScoreSpec]:
     chance = f"about {found.ece.chance:.3f} by chance alone"
     yield _score(f"expected calibration error{how}, 15 bins ({chance})", found.ece, on)
     yield _score(f"negative log-likelihood{how}, nats", found.nll, on)
 
 
-def _sets(sets: SetScores, wanting: str, on: str) -> Iterator[ScoreSpec]:
+def _sets(sets: SetScores, in_every_set: Sequence[str], on: str) -> Iterator[ScoreSpec]:
     name = f"{100 * sets.level:g} % sets that hold the truth"
     yield _score(f"{name}, of lesions, one picture each", sets.overall.lesions, on)
     yield _score(f"{name}, of pictures", sets.overall.pictures, on)
+    listed = ", ".join(in_every_set)
+    wanting = f" ({listed} in all, for want of lesions to fit on)" if listed else ""
     size = f"mean number of diagnoses in a set{wanting}"
     yield ScoreSpec(name=size, value=sets.overall.size, on=on)
     yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, on=on)
     yield ScoreSpec(name="empty sets, share", value=sets.empty, on=on)
 
 
-def _wanting(sets: NDArray[np.bool_], parts: NDArray[np.intp], taxonomy: Taxonomy) -> str:
-    """Say which classes had too few lesions for a threshold, so that they are in every set."""
-    always = np.any([sets[parts == part].all(axis=0) for part in np.unique(parts)], axis=0)
-    codes = [code for code, every in zip(taxonomy.codes, always, strict=True) if every]
-    return f" ({', '.join(codes)} in all, for want of lesions to fit on)" if codes else ""
-
-
-def _by_class(
-    scores: ClassificationScores, recalls: dict[str, Proportion], sets: SetScores
-) -> Iterator[ClassFigures]:
-    for one in scores.balanced.classes:
-        recall, covered = recalls.get(one.code), sets.classes.get(one.code)
+def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
+    calibrated, sets = found.calibrated, found.sets
+    assert calibrated is not None
+    assert sets is not None
+    for one in calibrated.scores.balanced.classes:
+        recall, covered = calibrated.recalls.get(one.code), sets.classes.get(one.code)
         yield ClassFigures(
             code=one.code,
             pictures=one.pictures,
             groups=recall.groups if recall else 0,
             recall=recall and _figure(recall),
             precision=one.precision,
-            auc=scores.auc[one.code],
+            auc=calibrated.scores.auc[one.code],
             covered=covered and _figure(covered.lesions),
         )
 
 
-def _subgroups(
-    table: pd.DataFrame, answers: list[str], records: pd.DataFrame | None
-) -> tuple[SubgroupFigures, ...]:
-    if records is None:
-        return ()
-    rows = records.reindex(table["image_id"])
-    attributes = {"sex": rows["sex"].tolist(), "age": age_bands(rows["age"].astype("float64"))}
-    known = {name: each for name, each in attributes.items() if pd.Series(each).notna().any()}
-    if not known:
-        return ()
-    found = subgroup_scores(table["truth"].tolist(), answers, table["group_id"].tolist(), known)
-    return tuple(
-        SubgroupFigures(
-            attribute=one.attribute,
-            value=one.value,
-            pictures=one.pictures,
-            groups=one.groups,
-            small=one.small,
-            balanced_accuracy=one.balanced_accuracy and _figure(one.balanced_accuracy),
-            over=one.classes,
-            gap=one.gap,
-            p_holm=one.p_holm,
-        )
-        for one in found
+def _subgroup(one: Subgroup) -> SubgroupFigures:
+    return SubgroupFigures(
+        attribute=one.attribute,
+        value=one.value,
+        pictures=one.pictures,
+        groups=one.groups,
+        small=one.small,
+        balanced_accuracy=one.balanced_accuracy and _figure(one.balanced_accuracy),
+        over=one.classes,
+        gap=one.gap,
+        p_holm=one.p_holm,
     )
 
 
@@ -292,13 +273,12 @@ def diagnosing_entry(
         source = f"out-of-fold answers: {_source(table, len(runs), shipped)}"
     else:
         table, whose = calibration, COMBINATION
-        taxonomy = taxonomy_of(table)
         _check(table, runs)
         source = f"answers {COMBINATION}: {counted(table)}"
     if len(runs) > 1 and calibration is None:
         whose += f", as the mean of {len(runs)} networks, one a run"
     records = None if dataset is None else dataset.table.set_index("image_id")
-    found = diagnosing(table, taxonomy, whose, records)
+    found = diagnosing(table, whose, records)
     return {
         "scores": list(found.scores),
         "by_class": found.by_class,

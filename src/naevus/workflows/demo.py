@@ -15,11 +15,8 @@ from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import DataError, NaevusError
-from naevus.evaluation.evaluate import classification_scores, scored
 from naevus.evaluation.intervals import balanced_accuracy_interval
-from naevus.evaluation.segmentation import segmentation_scores
 from naevus.evaluation.shortcuts import guess_by_colour
-from naevus.evaluation.tables import judged, with_truth
 from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import Source
 from naevus.images.read import read
@@ -31,6 +28,7 @@ from naevus.io.progress import SILENT, warn_all
 from naevus.reports.contact_sheet import Tile, contact_sheet
 from naevus.runs.predictions import read_predictions
 from naevus.runs.recipe import load_config
+from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
 from naevus.runs.run import Run, held, select_pictures
 from naevus.training.data import Material
 from naevus.training.train import check_material, inputs_of, train_folds
@@ -258,31 +256,33 @@ def _scores(
 ) -> dict[str, tuple[Interval, str]]:
     """Return each figure with its interval and what it was measured on."""
     outlined, diagnosed = segmentation.join(), classification.join()
-    _, masks = segmentation_scores(outlined)
-    taxonomy = unseen.taxonomy
-    _, diagnoses = classification_scores(diagnosed, taxonomy)
+    masks = evaluate_results(results_of_tables("masks", [outlined])).segmentation
+    diagnoses = evaluate_results(results_of_tables("diagnoses", [diagnosed])).classification
+    predicted = results_of_predictions(out / "predictions", unseen, allow_missing=True)
+    warn_all(reporter, predicted.notes)
+    on_unseen = evaluate_results(predicted).classification
+    assert masks is not None
+    assert diagnoses is not None
+    assert on_unseen is not None  # all that is unseen has a diagnosis
+    headline = diagnoses.as_predicted.intervals
     held_out = "pictures of lesions each fold never saw"
-    figures = {
-        "mean Jaccard": (masks["jaccard"], f"{len(outlined)} {held_out}"),
-        "thresholded Jaccard": (masks["thresholded_jaccard"], f"{len(outlined)} {held_out}"),
-        "balanced accuracy": (diagnoses["balanced_accuracy"], f"{len(diagnosed)} {held_out}"),
-        "accuracy": (diagnoses["accuracy"], f"{len(diagnosed)} {held_out}"),
+    return {
+        "mean Jaccard": (masks.metrics["jaccard"], f"{masks.images} {held_out}"),
+        "thresholded Jaccard": (
+            masks.metrics["thresholded_jaccard"],
+            f"{masks.images} {held_out}",
+        ),
+        "balanced accuracy": (headline["balanced_accuracy"], f"{diagnoses.images} {held_out}"),
+        "accuracy": (headline["accuracy"], f"{diagnoses.images} {held_out}"),
         "balanced accuracy, colours alone": (
             _by_colour(classification, diagnosed),
-            f"the same {len(diagnosed)}, by logistic regression",
+            f"the same {diagnoses.images}, by logistic regression",
+        ),
+        "balanced accuracy, unseen": (
+            on_unseen.as_predicted.intervals["balanced_accuracy"],
+            f"{on_unseen.images} pictures no fold saw, all folds together",
         ),
     }
-    table = read_predictions(out / "predictions" / "predictions.parquet")
-    joined = with_truth(table, unseen.table, allow_missing=True)
-    warn_all(reporter, joined.notes())
-    answers = judged(joined.table, taxonomy, out / "predictions" / "masks")
-    assert answers.diagnosed is not None  # all that is unseen has a diagnosis
-    _, on_unseen = scored(*answers.diagnosed)
-    figures["balanced accuracy, unseen"] = (
-        on_unseen["balanced_accuracy"],
-        f"{len(table)} pictures no fold saw, all folds together",
-    )
-    return figures
 
 
 def _by_colour(run: Run, diagnosed: pd.DataFrame) -> Interval:

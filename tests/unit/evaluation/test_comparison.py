@@ -13,19 +13,25 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test
 
 from naevus.errors import DataError
+from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.comparison import Difference, compare, mcnemar, paired_difference, swap_test
-from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.intervals import Interval, mean_interval
-from naevus.evaluation.segmentation import segmentation_scores
-from naevus.taxonomy import BINARY, ISIC2018
+from naevus.evaluation.segmentation import SegmentationEvaluation
+from naevus.evaluation.tables import heldout_diagnosed
+from naevus.taxonomy import BINARY
 from tests.helpers.tables import diagnoses, masks
+
+
+def scores_of(table: pd.DataFrame) -> ClassificationScores:
+    return ClassificationEvaluation.of(heldout_diagnosed(table)).as_predicted.scores
 
 
 def test_a_better_network_is_told_in_one_sentence() -> None:
     a, b = diagnoses(1.0), diagnoses(4.0)
     found = compare(a, b)
     headline, probable, accuracy = found.differences
-    ours, theirs = (classification_scores(table, ISIC2018)[0] for table in (a, b))
+    ours, theirs = (scores_of(table) for table in (a, b))
     assert headline.a == pytest.approx(ours.balanced.balanced_accuracy)
     assert headline.b == pytest.approx(theirs.balanced.balanced_accuracy)
     assert probable.b == pytest.approx(theirs.probable.balanced_accuracy)
@@ -40,7 +46,7 @@ def test_a_better_network_is_told_in_one_sentence() -> None:
 def test_recalls_and_changes_are_those_of_the_balanced_decision() -> None:
     a, b = diagnoses(1.0), diagnoses(4.0)
     found = compare(a, b)
-    ours, theirs = (classification_scores(table, ISIC2018)[0].balanced for table in (a, b))
+    ours, theirs = (scores_of(table).balanced for table in (a, b))
     recalls = {each.score.removeprefix("recall of "): each for each in found.recalls}
     assert list(recalls) == ["MEL", "NV", "BCC"]
     for before, after in zip(ours.classes[:3], theirs.classes[:3], strict=True):
@@ -73,10 +79,11 @@ def test_masks_are_compared_by_both_means() -> None:
     a, b = masks(), masks(-0.03)
     found = compare(a, b)
     thresholded, jaccard = found.differences
-    ours, theirs = (segmentation_scores(table)[0] for table in (a, b))
-    assert jaccard.difference.value == pytest.approx(theirs.jaccard - ours.jaccard)
-    assert thresholded.a == pytest.approx(ours.thresholded_jaccard)
-    assert thresholded.b == pytest.approx(theirs.thresholded_jaccard)
+    ours, theirs = (SegmentationEvaluation.of(table).metrics for table in (a, b))
+    (before, *_), (after, *_) = ours["jaccard"], theirs["jaccard"]
+    assert jaccard.difference.value == pytest.approx(after - before)
+    assert thresholded.a == pytest.approx(ours["thresholded_jaccard"].value)
+    assert thresholded.b == pytest.approx(theirs["thresholded_jaccard"].value)
     assert "A is better by" in found.sentences[0]
     crossed = (a["jaccard"] >= 0.65) & (b["jaccard"] < 0.65)
     assert [change.image_id for change in found.changed] == a["image_id"][crossed].tolist()

@@ -7,22 +7,28 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from sklearn.metrics import recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    precision_recall_curve,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import Ranking
 from naevus.evaluation.classification import auc_intervals
-from naevus.evaluation.evaluate import AS_GIVEN, FITTED, DiagnosticScores
+from naevus.evaluation.evaluate import ClassificationEvaluation, Subject, evaluate
 from naevus.evaluation.intervals import bca_interval
+from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.priors import rebalance
+from naevus.evaluation.tables import Diagnosed
 from naevus.taxonomy import BINARY, ISIC2018
 
 CODES = ISIC2018.codes
-Answers = tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.float64]]
 
 
-def answers(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> Answers:
+def answers(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> Diagnosed:
     """Two pictures a lesion, classes 0 to 3, the last of them rare."""
     chance = np.random.default_rng(0)
     classes = np.repeat(chance.choice(4, lesions, p=(0.3, 0.4, 0.25, 0.05)), 2)
@@ -37,62 +43,116 @@ def answers(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> Answers:
             "fold": [n // 2 % folds for n in range(2 * lesions)],
         }
     )
-    return table, natural, rebalance(natural, [1 / 7] * 7)
+    return Diagnosed(table, natural, rebalance(natural, [1 / 7] * 7), ISIC2018)
 
 
 def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
-    table, natural, balanced = answers()
-    scores = DiagnosticScores.of(table, natural, balanced, ISIC2018)
+    labelled = answers()
+    table, natural = labelled.table, labelled.natural
+    found = ClassificationEvaluation.of(labelled)
+    plain, calibrated = found.as_predicted, found.calibrated
+    assert calibrated is not None
     truth = table["truth"].to_numpy()
-    said = np.array(CODES)[balanced.argmax(1)]
-    assert tuple(scores.recalls) == CODES[:4]
-    for code, recall in scores.recalls.items():
+    assert tuple(plain.recalls) == CODES[:4]
+    for code, recall in plain.recalls.items():
         assert recall.value == pytest.approx(
-            recall_score(truth, said, labels=[code], average=None)[0]
+            recall_score(truth, labelled.balanced_codes, labels=[code], average=None)[0]
         )
-        area = scores.aucs[code]
+        area = found.aucs[code]
         assert area.value == pytest.approx(
             roc_auc_score(truth == code, natural[:, CODES.index(code)])
         )
         assert area.low < area.value < area.high
         assert area.groups == recall.groups == table.loc[truth == code, "group_id"].nunique()
-    assert scores.mean_auc is not None
-    assert scores.mean_auc.value == pytest.approx(np.mean([a.value for a in scores.aucs.values()]))
-    assert [one.name for one in scores.clinic] == list(scores.benefit) == ["melanoma", "malignant"]
-    melanoma = scores.clinic[0]
-    assert melanoma.auc.value == pytest.approx(scores.aucs["MEL"].value)
+    assert found.mean_auc is not None
+    assert found.mean_auc.value == pytest.approx(np.mean([a.value for a in found.aucs.values()]))
+    names = ["melanoma", "malignant"]
+    assert [one.name for one in found.targets] == list(found.decision_curves) == names
+    assert list(found.target_curves) == names
+    melanoma = found.targets[0]
+    assert melanoma.auc.value == pytest.approx(found.aucs["MEL"].value)
     assert melanoma.fold_auc is not None
     by_fold = [
         roc_auc_score(truth[rows] == "MEL", natural[rows, 0])
         for rows in table.groupby("fold").indices.values()
     ]
     assert melanoma.fold_auc.value == pytest.approx(np.mean(by_fold))
-    assert list(scores.calibration) == [AS_GIVEN, FITTED]
-    assert len(scores.scalings) == 3
-    assert scores.calibration[FITTED].nll.value < scores.calibration[AS_GIVEN].nll.value
-    assert scores.sets is not None
-    assert set(scores.sets.classes) == set(CODES[:4])
+    assert len(found.scalings) == 3
+    assert calibrated.calibration.nll.value < plain.calibration.nll.value
+    assert found.sets is not None
+    assert set(found.sets.classes) == set(CODES[:4])
     wrong = 1 - (natural.argmax(1) == [CODES.index(code) for code in truth]).mean()
-    assert scores.selective.risk.value == pytest.approx(wrong)
-    assert scores.balanced_accuracy[AS_GIVEN].value == pytest.approx(
-        np.mean([recall.value for recall in scores.recalls.values()])
+    assert found.selective.risk.value == pytest.approx(wrong)
+    assert plain.intervals["balanced_accuracy"].value == pytest.approx(
+        np.mean([recall.value for recall in plain.recalls.values()])
     )
-    json.dumps(scores.to_dict(), allow_nan=False)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_curves_are_scikit_learn_s() -> None:
+    labelled = answers(60)
+    truth = np.array(labelled.truth) == "NV"
+    curve = ClassificationEvaluation.of(labelled).curves["NV"]
+    fpr, tpr, thresholds = roc_curve(truth, labelled.natural[:, 1], drop_intermediate=False)
+    np.testing.assert_allclose(curve.sensitivity, tpr)
+    np.testing.assert_allclose(curve.false_positive_rate, fpr)
+    np.testing.assert_allclose(curve.thresholds, thresholds)
+    precision, recall, _ = precision_recall_curve(truth, labelled.natural[:, 1])
+    np.testing.assert_allclose(curve.precision[1:], precision[:-1][::-1])
+    np.testing.assert_allclose(curve.sensitivity[1:], recall[:-1][::-1])
+
+
+def test_folds_have_their_own_accuracy() -> None:
+    labelled = answers()
+    found = ClassificationEvaluation.of(labelled)
+    assert [one.fold for one in found.by_fold] == [0, 1, 2]
+    table = labelled.table.assign(answer=labelled.balanced_codes, natural=labelled.natural_codes)
+    for one in found.by_fold:
+        rows = table[table["fold"] == one.fold]
+        assert (one.images, one.groups) == (len(rows), rows["group_id"].nunique())
+        assert one.balanced_accuracy == pytest.approx(
+            recall_score(
+                rows["truth"], rows["answer"], labels=rows["truth"].unique(), average="macro"
+            )
+        )
+        assert one.accuracy == pytest.approx(accuracy_score(rows["truth"], rows["natural"]))
+    one_fold = labelled._replace(table=labelled.table.assign(fold=0))
+    assert ClassificationEvaluation.of(one_fold).by_fold == ()
+
+
+def test_subgroups_are_judged_as_predicted_and_calibrated_and_unknown_attributes_are_left_out() -> (
+    None
+):
+    labelled = answers()
+    sex = np.where(np.arange(len(labelled.table)) // 2 % 2, "female", "male").tolist()
+    unknown = [None] * len(sex)
+    found = ClassificationEvaluation.of(labelled, {"sex": sex, "site": unknown})
+    assert found.calibrated is not None
+    for metrics in (found.as_predicted, found.calibrated):
+        assert {(one.attribute, one.value) for one in metrics.subgroups} == {
+            ("sex", "female"),
+            ("sex", "male"),
+        }
+    assert ClassificationEvaluation.of(labelled, {"site": unknown}).as_predicted.subgroups == ()
 
 
 def test_a_class_that_cannot_be_stays_impossible_when_calibrated() -> None:
-    table, natural, balanced = answers()
+    labelled = answers()
+    natural, balanced = labelled.natural, labelled.balanced
     natural[:, 6], balanced[:, 6] = 0, 0.01  # as a clinic's prevalence of 0 makes it
     natural /= natural.sum(axis=1, keepdims=True)
     balanced /= balanced.sum(axis=1, keepdims=True)
-    scores = DiagnosticScores.of(table, natural, balanced, ISIC2018)
-    as_given, fitted = scores.balanced_accuracy.values()
-    assert fitted.value == pytest.approx(as_given.value, abs=0.1)
+    found = ClassificationEvaluation.of(labelled)
+    assert found.calibrated is not None
+    before, after = (
+        metrics.intervals["balanced_accuracy"] for metrics in (found.as_predicted, found.calibrated)
+    )
+    assert after.value == pytest.approx(before.value, abs=0.1)
 
 
 def test_rare_classes_have_bca_intervals() -> None:
-    table, natural, _ = answers()
-    truth, groups = table["truth"].tolist(), table["group_id"].tolist()
+    labelled = answers()
+    natural, truth, groups = labelled.natural, labelled.truth, labelled.groups
     _, aucs = auc_intervals(natural, truth, groups, ISIC2018)
     rare = CODES[3]
     assert aucs[rare].groups < 100
@@ -104,40 +164,66 @@ def test_rare_classes_have_bca_intervals() -> None:
 
 
 def test_one_class_alone_and_few_lesions_leave_out_what_needs_more() -> None:
-    table, natural, balanced = answers(5, 1)
-    table["truth"] = "NV"
-    scores = DiagnosticScores.of(table, natural, balanced, ISIC2018)
-    assert (scores.mean_auc, scores.aucs, scores.clinic, scores.benefit) == (None, {}, (), {})
-    json.dumps(scores.to_dict(), allow_nan=False)
-    few = DiagnosticScores.of(
+    labelled = answers(5, 1)
+    table = labelled.table
+    alone = ClassificationEvaluation.of(labelled._replace(table=table.assign(truth="NV")))
+    assert (alone.mean_auc, alone.aucs, alone.targets) == (None, {}, ())
+    assert (alone.curves, alone.decision_curves) == ({}, {})
+    json.dumps(alone.to_dict(), allow_nan=False)
+    two = Diagnosed(
         table.head(2).assign(truth=["MEL", "NV"], group_id=["a", "b"]),
-        natural[:2],
-        balanced[:2],
+        labelled.natural[:2],
+        labelled.balanced[:2],
         ISIC2018,
     )
-    assert (few.sets, few.scalings, list(few.calibration)) == (None, (), [AS_GIVEN])
+    few = ClassificationEvaluation.of(two)
+    assert (few.sets, few.scalings, few.calibrated, few.in_every_set) == (None, (), None, ())
+    with pytest.raises(DataError, match="two parts or more"):
+        ClassificationEvaluation.of(
+            two._replace(table=two.table.assign(group_id="a")), always_calibrated=True
+        )
 
 
 def test_constant_scores_rank_nothing() -> None:
-    table, natural, _ = answers(60)
-    flat = np.full_like(natural, 1 / 7)
-    scores = DiagnosticScores.of(table, flat, flat, ISIC2018)
-    assert {area[:3] for area in scores.aucs.values()} == {(0.5, 0.5, 0.5)}
-    assert scores.mean_auc == (0.5, 0.5, 0.5)
-    assert scores.selective.excess_aurc.value > 0
+    labelled = answers(60)
+    flat = np.full_like(labelled.natural, 1 / 7)
+    found = ClassificationEvaluation.of(labelled._replace(natural=flat, balanced=flat))
+    assert {area[:3] for area in found.aucs.values()} == {(0.5, 0.5, 0.5)}
+    assert found.mean_auc == (0.5, 0.5, 0.5)
+    assert found.selective.excess_aurc.value > 0
 
 
 def test_a_taxonomy_without_melanoma_has_its_malignant_class() -> None:
-    table, natural, _ = answers(60)
+    labelled = answers(60)
+    table, natural = labelled.table, labelled.natural
     table["truth"] = [BINARY.codes[n // 2 % 2] for n in range(len(table))]
     two = natural[:, :2] / natural[:, :2].sum(1, keepdims=True)
-    scores = DiagnosticScores.of(table.drop(columns="fold"), two, two, BINARY)
-    assert [one.name for one in scores.clinic] == ["malignant"]
-    assert scores.clinic[0].fold_auc is None
+    found = ClassificationEvaluation.of(Diagnosed(table.drop(columns="fold"), two, two, BINARY))
+    assert [one.name for one in found.targets] == ["malignant"]
+    assert found.targets[0].fold_auc is None
 
 
 def test_what_is_no_probability_is_refused() -> None:
-    table, natural, balanced = answers(20)
-    natural[3, 0] = np.nan
-    with pytest.raises(DataError, match="not a number"):
-        DiagnosticScores.of(table, natural, balanced, ISIC2018)
+    labelled = answers(20)
+    labelled.natural[3, 0] = np.nan
+    with pytest.raises(DataError, match="not numbers"):
+        ClassificationEvaluation.of(labelled)
+
+
+def test_an_evaluation_says_what_it_is_of() -> None:
+    labelled = answers()
+    masks = pd.DataFrame(
+        {
+            "image_id": [f"p{n}" for n in range(590, 610)],
+            "group_id": [f"g{n // 2}" for n in range(590, 610)],
+            **dict.fromkeys(MaskScore._fields, 0.8),
+        }
+    )
+    both = evaluate("run", labelled=labelled, masks=masks, out_of_fold=True)
+    assert both.subject == Subject("run", 610, 305, (0, 1, 2), out_of_fold=True)
+    said = json.loads(json.dumps(both.to_dict(), allow_nan=False))
+    assert list(said) == ["subject", "classification", "segmentation"]
+    assert said["segmentation"]["metrics"]["jaccard"]["value"] == pytest.approx(0.8)
+    alone = evaluate("predictions", masks=masks)
+    assert alone.subject == Subject("predictions", 20, 10, (), out_of_fold=False)
+    assert alone.classification is None

@@ -87,8 +87,8 @@ def test_predictions_of_seven_judged_by_two(tmp_path: Path) -> None:
     assert found.diagnosed is not None
     assert found.diagnosed.taxonomy is BINARY
     assert found.diagnosed.natural.argmax(axis=1).tolist() == [0, 1]
-    assert found.folded.startswith("predictions folded into benign")
+    assert found.diagnosed.folded.startswith("predictions folded into benign")
     other = judged(table.assign(truth=["SCC", "NV"]), ISIC2019, tmp_path)
     assert other.diagnosed is not None
     assert other.diagnosed.table["image_id"].tolist() == ["b"]
-    assert "1 images of SCC" in other.folded
+    assert "1 images of SCC" in other.diagnosed.folded

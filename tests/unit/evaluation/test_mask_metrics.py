@@ -25,7 +25,7 @@ from naevus.evaluation.mask_metrics import (
     outline_table,
 )
 from naevus.evaluation.segmentation import (
-    SegmentationScores,
+    SegmentationEvaluation,
     area_ratios,
 )
 from naevus.images.read import write_png
@@ -147,7 +147,7 @@ def test_tables_keep_every_column_and_sort_by_id(tmp_path: Path) -> None:
     row = table.iloc[1]
     assert row["jaccard"] == compare_masks(truth, prediction).jaccard
     assert row["hausdorff_95"] == boundary_distance(truth, prediction).hausdorff_95
-    assert SegmentationScores.from_table(table).pictures == 2
+    assert SegmentationEvaluation.of(table.assign(group_id="g")).images == 2
     assert len(outline_table({})) == 0
 
 

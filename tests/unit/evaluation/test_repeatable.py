@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.ensemble_selection import ensemble_scores
-from naevus.evaluation.evaluate import DiagnosticScores, scored
+from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.ood import Reference
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.segmentation import OutlineScores, segmentation_scores
+from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
-from naevus.reports.report import make_report
-from naevus.runs.evidence import diagnosing, outlining
+from naevus.runs.evidence import diagnosing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,8 @@ def test_the_threads_are_given_back_also_after_an_error() -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        DiagnosticScores.of,
-        OutlineScores.from_table,
+        ClassificationEvaluation.of,
+        SegmentationEvaluation.of,
         Reference.fit,
         ShortcutScores.of,
         by_embeddings,
@@ -53,10 +53,7 @@ def test_the_threads_are_given_back_also_after_an_error() -> None:
         compare,
         diagnosing,
         ensemble_scores,
-        make_report,
-        outlining,
-        scored,
-        segmentation_scores,
+        headline_intervals,
     ],
 )
 def test_what_is_written_comes_of_one_thread(function: Callable[..., Any]) -> None:

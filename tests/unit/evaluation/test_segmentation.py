@@ -18,8 +18,7 @@ from naevus.evaluation.bootstrap import quantiles_of
 from naevus.evaluation.mask_metrics import MaskScore, compare_masks
 from naevus.evaluation.segmentation import (
     NONE_OF_THESE,
-    OutlineScores,
-    SegmentationScores,
+    SegmentationEvaluation,
 )
 from tests.helpers.tables import table_of_masks
 
@@ -38,8 +37,8 @@ def square(side: int) -> Mask:
 
 
 def table_of(scores: dict[str, MaskScore]) -> pd.DataFrame:
-    rows = [(image_id, *score) for image_id, score in scores.items()]
-    return pd.DataFrame(rows, columns=["image_id", *MaskScore._fields])
+    rows = [(image_id, image_id, *score) for image_id, score in scores.items()]
+    return pd.DataFrame(rows, columns=["image_id", "group_id", *MaskScore._fields])
 
 
 def test_means_over_pictures() -> None:
@@ -48,14 +47,14 @@ def test_means_over_pictures() -> None:
         "bad": compare_masks(square(10), square(5)),
         "edge": compare_masks(square(10), square(9)),
     }
-    result = SegmentationScores.from_table(table_of(scores), worst=2)
-    assert result.pictures == 3
-    assert result.jaccard == pytest.approx((1 + 0.25 + 0.81) / 3)
-    assert result.thresholded_jaccard == pytest.approx((1 + 0.81) / 3)
-    assert result.below_threshold == pytest.approx(1 / 3)
-    assert result.worst == (("bad", 0.25), ("edge", 0.81))
+    result = SegmentationEvaluation.of(table_of(scores))
+    assert (result.images, result.groups) == (3, 3)
+    assert result.metrics["jaccard"].value == pytest.approx((1 + 0.25 + 0.81) / 3)
+    assert result.metrics["thresholded_jaccard"].value == pytest.approx((1 + 0.81) / 3)
+    assert result.metrics["below_threshold"].value == pytest.approx(1 / 3)
+    assert [one[:2] for one in result.worst] == [("bad", 0.25), ("edge", 0.81), ("good", 1)]
     as_json = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert as_json["worst"][0] == {"image_id": "bad", "jaccard": 0.25}
+    assert as_json["worst"][0] == {"image_id": "bad", "jaccard": 0.25, "dice": 0.4}
 
 
 @settings(deadline=None, max_examples=40)
@@ -64,29 +63,32 @@ def test_the_order_of_pictures_does_not_matter(drawn: list[Mask], random: Random
     scores = {f"p{n}": compare_masks(mask, drawn[0]) for n, mask in enumerate(drawn)}
     names = list(scores)
     random.shuffle(names)
-    one = SegmentationScores.from_table(table_of(scores)).to_dict()
-    other = SegmentationScores.from_table(
-        table_of({name: scores[name] for name in names})
-    ).to_dict()
-    assert one.pop("worst") == other.pop("worst")
-    assert one == pytest.approx(other)
+    one, other = (
+        SegmentationEvaluation.of(table_of(each))
+        for each in (scores, {name: scores[name] for name in names})
+    )
+    assert one.worst == other.worst
+    for name, interval in one.metrics.items():
+        assert interval.value == pytest.approx(other.metrics[name].value)
+    for share, interval in one.quantiles.items():
+        assert interval.value == pytest.approx(other.quantiles[share].value)
 
 
 def test_tables_that_cannot_be_scored() -> None:
     table = table_of({"a": compare_masks(square(3), square(3))})
     with pytest.raises(DataError, match="dice"):
-        SegmentationScores.from_table(table.drop(columns="dice"))
+        SegmentationEvaluation.of(table.drop(columns="dice"))
     with pytest.raises(DataError, match="no mask"):
-        SegmentationScores.from_table(table.head(0))
+        SegmentationEvaluation.of(table.head(0))
     with pytest.raises(DataError, match="twice"):
-        SegmentationScores.from_table(table.loc[[0, 0]])
+        SegmentationEvaluation.of(table.loc[[0, 0]])
     with pytest.raises(DataError, match="a has no score"):
-        SegmentationScores.from_table(table.assign(jaccard=np.nan))
+        SegmentationEvaluation.of(table.assign(jaccard=np.nan))
 
 
 def test_quantiles_means_and_curve_are_numpy_s() -> None:
     table = table_of_masks()
-    scores = OutlineScores.from_table(table)
+    scores = SegmentationEvaluation.of(table)
     for share, interval in scores.quantiles.items():
         expected = np.quantile(table["jaccard"], share, method="inverted_cdf")
         assert interval.value == expected
@@ -108,8 +110,8 @@ def test_quantiles_means_and_curve_are_numpy_s() -> None:
 
 def test_failures_are_told_with_what_goes_along_with_them() -> None:
     table = table_of_masks()
-    scores = OutlineScores.from_table(table)
-    found = {one.name: one for one in scores.circumstances}
+    scores = SegmentationEvaluation.of(table)
+    found = {one.name: one for one in scores.factors}
     small = found["lesion under 5 % of the picture"]
     inside = table["area"] < 0.05
     assert small.pictures == inside.sum()
@@ -126,7 +128,7 @@ def test_failures_are_told_with_what_goes_along_with_them() -> None:
 
 def test_bands_of_size_hold_every_picture_once() -> None:
     table = table_of_masks()
-    sizes = OutlineScores.from_table(table).sizes
+    sizes = SegmentationEvaluation.of(table).sizes
     assert sum(band.pictures for band in sizes) == len(table)
     values = [band.jaccard.value for band in sizes]
     assert values == sorted(values)
@@ -137,20 +139,20 @@ def test_bands_of_size_hold_every_picture_once() -> None:
 
 
 def test_tables_from_before_conditions_are_read() -> None:
-    table = table_of_masks()[["group_id", "jaccard", "sensitivity"]]
-    scores = OutlineScores.from_table(table)
-    assert (scores.distances, scores.circumstances, scores.sizes) == ({}, (), ())
+    table = table_of_masks()[["image_id", "group_id", *MaskScore._fields]]
+    scores = SegmentationEvaluation.of(table)
+    assert (scores.distances, scores.factors, scores.sizes) == ({}, (), ())
     with pytest.raises(DataError, match="no column jaccard"):
-        OutlineScores.from_table(table.drop(columns="jaccard"))
-    with pytest.raises(DataError, match="not a number"):
-        OutlineScores.from_table(table.assign(jaccard=np.nan))
-    with pytest.raises(DataError, match="no picture"):
-        OutlineScores.from_table(table.head(0))
+        SegmentationEvaluation.of(table.drop(columns="jaccard"))
+    with pytest.raises(DataError, match="has no score"):
+        SegmentationEvaluation.of(table.assign(jaccard=np.nan))
+    with pytest.raises(DataError, match="no mask"):
+        SegmentationEvaluation.of(table.head(0))
 
 
 def test_one_lesion_and_masks_that_miss_are_told() -> None:
     table = table_of_masks(2).assign(jaccard=0.0, sensitivity=0.0)
-    scores = OutlineScores.from_table(table)
+    scores = SegmentationEvaluation.of(table)
     assert tuple(scores.quantiles[0.5]) == (0, 0, 0)
     assert scores.failed.groups == 1
     assert scores.sizes[0].area_ratio is None

@@ -10,12 +10,13 @@ import pytest
 
 from naevus.bundles.spec import ClassifierMember
 from naevus.errors import DataError
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.ensemble_selection import ensemble_scores
-from naevus.evaluation.evaluate import classification_scores
+from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.mask_metrics import MaskScore, compare_masks
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
-from naevus.evaluation.segmentation import segmentation_scores
+from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import (
     check_finite,
     check_ids,
@@ -24,7 +25,6 @@ from naevus.evaluation.tables import (
     judged,
     numbers_of,
     probabilities,
-    rebalanced,
     with_truth,
 )
 from naevus.images.read import write_png
@@ -321,7 +321,9 @@ def test_a_row_without_weights_is_not_scored_by_chance() -> None:
 
 
 def test_scores_and_their_intervals_agree() -> None:
-    scores, intervals = classification_scores(table(shuffled=True), BINARY)
+    labelled = heldout_diagnosed(table(shuffled=True).drop(columns="fold"))
+    scores = ClassificationEvaluation.of(labelled).as_predicted.scores
+    intervals = headline_intervals(labelled)
     assert intervals["balanced_accuracy"].value == pytest.approx(scores.balanced.balanced_accuracy)
     assert intervals["accuracy"].value == pytest.approx(scores.probable.accuracy)
     for interval in intervals.values():
@@ -341,9 +343,9 @@ def test_a_class_that_is_not_there_is_let_by() -> None:
         }
         for number in range(9)
     ]
-    scores, intervals = classification_scores(pd.DataFrame(rows), ISIC2018)
-    assert scores.balanced.balanced_accuracy == 1
-    assert intervals["balanced_accuracy"] == (1, 1, 1)
+    found = ClassificationEvaluation.of(heldout_diagnosed(pd.DataFrame(rows))).as_predicted
+    assert found.scores.balanced.balanced_accuracy == 1
+    assert found.intervals["balanced_accuracy"] == (1, 1, 1)
 
 
 def test_masks_are_scored_by_picture_and_by_group() -> None:
@@ -355,19 +357,12 @@ def test_masks_are_scored_by_picture_and_by_group() -> None:
         guess[: 2 + number % 4] = True
         score = compare_masks(truth, guess)
         rows.append({"image_id": f"p{number}", "group_id": f"g{number // 2}", **score._asdict()})
-    scores, intervals = segmentation_scores(pd.DataFrame(rows))
-    assert scores.jaccard == pytest.approx(np.mean([0.4, 0.6, 0.8, 1.0]))
-    assert scores.thresholded_jaccard == pytest.approx(np.mean([0, 0, 0.8, 1.0]))
-    assert intervals["jaccard"].value == pytest.approx(scores.jaccard)
-    assert intervals["thresholded_jaccard"].value == pytest.approx(scores.thresholded_jaccard)
-    assert intervals["jaccard"].low < scores.jaccard < intervals["jaccard"].high
+    metrics = SegmentationEvaluation.of(pd.DataFrame(rows)).metrics
+    jaccard = metrics["jaccard"]
+    assert jaccard.value == pytest.approx(np.mean([0.4, 0.6, 0.8, 1.0]))
+    assert metrics["thresholded_jaccard"].value == pytest.approx(np.mean([0, 0, 0.8, 1.0]))
+    assert jaccard.low < jaccard.value < jaccard.high
     assert set(MaskScore._fields) <= set(rows[0])
-
-
-def test_rebalancing_is_by_each_row_s_shares() -> None:
-    given = table(shuffled=True)
-    natural, balanced = probabilities(given, BINARY)
-    np.testing.assert_allclose(rebalanced(given, natural, BINARY), balanced)
 
 
 def test_runs_are_combined_as_an_ensemble_is() -> None:

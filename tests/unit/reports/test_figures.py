@@ -11,6 +11,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from naevus.evaluation.calibration import reliability_curve
+from naevus.evaluation.classification import RankingCurve
 from naevus.reports import figures
 from naevus.reports.figures import (
     benefit_figure,
@@ -69,7 +70,7 @@ def hexed(rgb: np.ndarray[Any, Any]) -> str:
 
 def test_a_roc_curve_goes_through_its_points() -> None:
     truth = np.array([True, False, True, False])
-    figure = roc_figure({"MEL": (truth, np.array([0.9, 0.8, 0.7, 0.1]))}, {"MEL": 0.75})
+    figure = roc_figure({"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.75})
     drawn = lines(figure)["MEL 0.750"]
     expected = np.array([[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]])
     np.testing.assert_allclose(drawn, expected)
@@ -77,7 +78,9 @@ def test_a_roc_curve_goes_through_its_points() -> None:
 
 def test_precision_falls_with_what_is_wrongly_found() -> None:
     truth = np.array([True, False, True, False])
-    figure = precision_recall_figure({"MEL": (truth, np.array([0.9, 0.8, 0.7, 0.1]))}, {"MEL": 0.5})
+    figure = precision_recall_figure(
+        {"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.5}
+    )
     drawn = lines(figure)["MEL 0.500"]
     np.testing.assert_allclose(drawn, [[0.5, 1], [0.5, 0.5], [1, 2 / 3], [1, 0.5]])
 

@@ -40,7 +40,7 @@ FRAME = pd.DataFrame(
 
 def page_of(*sections: Section, **parts: Any) -> str:
     drawn = {
-        drawing.name: figures.svg(drawing.figure)
+        drawing.name: figures.svg(drawing.draw())
         for section in sections
         for drawing in section.drawings
     }
@@ -79,7 +79,7 @@ def test_a_table_without_buttons_is_scrolled_from_the_keyboard() -> None:
 
 def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["A", "B"])
-    first = Section("one", "One", drawings=(Drawing("c", "C", figure),))
+    first = Section("one", "One", drawings=(Drawing("c", "C", lambda: figure),))
     second = Section("two", "Two", notes=("A note.",), command="naevus train x\nnaevus report y")
     page = page_of(first, second, keys=(Key("accuracy", "84.7 %", "82.9 to 86.4"),), notes=("N",))
     outline = Outline(page)
@@ -102,7 +102,7 @@ def test_narrow_tables_stand_beside_a_figure_and_folded_ones_below() -> None:
         Table("folded", "F", FRAME, folded=True),
         Table("empty", "E", FRAME.iloc[:0]),
     )
-    page = page_of(Section("s", "S", tables=tables, drawings=(Drawing("c", "C", figure),)))
+    page = page_of(Section("s", "S", tables=tables, drawings=(Drawing("c", "C", lambda: figure),)))
     beside = page[page.index('<div class="tables">') : page.index('id="table-wide"')]
     assert 'id="table-narrow"' in beside
     assert [grid_of(table).narrow for table in tables] == [True, False, False, False]

@@ -9,11 +9,11 @@ import pytest
 from naevus.bundles.card import card_of
 from naevus.bundles.spec import BundleSpec
 from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
-from naevus.evaluation.evaluate import classification_scores
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
-from naevus.evaluation.segmentation import segmentation_scores
-from naevus.evaluation.tables import probabilities
+from naevus.evaluation.segmentation import SegmentationEvaluation
+from naevus.evaluation.tables import heldout_diagnosed, probabilities
 from naevus.runs.evidence import Diagnosing, diagnosing, outlining
 from naevus.taxonomy import ISIC2018
 
@@ -61,7 +61,7 @@ def records(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def found(table: pd.DataFrame, records: pd.DataFrame) -> Diagnosing:
-    return diagnosing(table.sample(frac=1, random_state=0), ISIC2018, WHOSE, records)
+    return diagnosing(table.sample(frac=1, random_state=0), WHOSE, records)
 
 
 def value(found: Diagnosing, name: str, *words: str) -> float:
@@ -110,7 +110,7 @@ def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
 
 
 def test_scores_are_the_recipe_s_and_say_so(table: pd.DataFrame, found: Diagnosing) -> None:
-    plain = classification_scores(table, ISIC2018)[1]["balanced_accuracy"]
+    plain = headline_intervals(heldout_diagnosed(table))["balanced_accuracy"]
     assert value(found, "the same, not calibrated") == pytest.approx(plain.value)
     for score in found.scores:
         assert score.on.startswith(f"{WHOSE}: 800 pictures of 600 lesions, held out by folds 0, 1,")
@@ -133,7 +133,7 @@ def test_every_diagnosis_and_subgroup_is_told(table: pd.DataFrame, found: Diagno
 def test_one_fold_is_judged_by_halves_and_an_absent_class_has_no_figures() -> None:
     table = answers(folds=1, lesions=300)
     table = table[table["truth"] != "DF"]
-    found = diagnosing(table, ISIC2018, WHOSE, None)
+    found = diagnosing(table, WHOSE, None)
     assert found.subgroups == ()
     assert any("each half of the lesions by the other" in score.on for score in found.scores)
     (absent,) = (one for one in found.by_class if one.code == "DF")
@@ -158,7 +158,7 @@ def test_masks_have_both_jaccard_means() -> None:
         }
     )
     mean, thresholded, below = outlining(table, WHOSE)
-    _, intervals = segmentation_scores(table)
+    intervals = SegmentationEvaluation.of(table).metrics
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert (thresholded.value, thresholded.low) == intervals["thresholded_jaccard"][:2]
     assert below.value == pytest.approx((jaccard < 0.65).mean())

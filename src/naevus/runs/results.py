@@ -1,0 +1,519 @@
+"""Results: what a run's folds or predictions say, beside the ground truth; their evaluation."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from naevus import __version__
+from naevus.bundles.spec import MANIFEST
+from naevus.datasets.folds import Folds
+from naevus.datasets.layouts import load, report_types
+from naevus.datasets.masksurvey import implausible_problem, refuse
+from naevus.datasets.sources import mask_file
+from naevus.errors import DataError, RunError
+from naevus.evaluation.evaluate import evaluate
+from naevus.evaluation.subgroups import age_bands
+from naevus.evaluation.tables import combined, heldout_diagnosed, judged, taxonomy_of, with_truth
+from naevus.images.masks import PLAUSIBLE_SHARES
+from naevus.io.files import sha256
+from naevus.io.formats import read_csv, read_json, read_table
+from naevus.io.progress import SILENT, warn_all
+from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
+from naevus.runs.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from naevus.datasets.dataset import Dataset
+    from naevus.evaluation.evaluate import Evaluation
+    from naevus.evaluation.tables import Diagnosed
+    from naevus.io.progress import Reporter
+
+Facts = dict[str, dict[str, str]]
+"""Names and values by the title they stand under."""
+
+_RUN = "name a run of train"
+
+
+class Count(NamedTuple):
+    """How many pictures, and lesions where that is known, there are of something."""
+
+    what: str
+    pictures: int
+    lesions: int | None = None
+
+
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame({"image_id": [], "why": []})
+
+
+@dataclass(frozen=True)
+class Results:
+    """The predictions of a run or of a folder, joined with the ground truth by id.
+
+    Attributes:
+        name: Of the folder, or what it is called.
+        out_of_fold: Whether the images are known to be new to the networks: held out by a fold.
+        labelled: Images with their true diagnosis and probabilities, if there are any.
+        mask_scores: ``image_id, group_id`` and the fields of `MaskScore`, if there are masks.
+        mask_folder: The folder of predicted masks, if there is one.
+        own_masks: Whether the classifier was given these masks, not the data set's.
+        records: Rows of the data set by image id; None where it is not at hand.
+        history: ``fold, epoch`` and what training noted; None for predictions.
+        counts: From how many images there are to how many are judged.
+        unanswered: ``image_id, why`` of the images without a prediction.
+        facts: Configuration, versions and hashes.
+        command: What makes the same again.
+        fold_bundles: Folder of the bundle of each fold, of a run that classifies.
+        classified_with: What the predictions were made with: ``bundles`` (SHA-256), ``views``.
+        notes: What does not count, in sentences.
+    """
+
+    name: str
+    out_of_fold: bool
+    labelled: Diagnosed | None
+    mask_scores: pd.DataFrame | None
+    mask_folder: Path | None = None
+    own_masks: bool = False
+    records: pd.DataFrame | None = None
+    history: pd.DataFrame | None = None
+    counts: tuple[Count, ...] = ()
+    unanswered: pd.DataFrame = field(default_factory=_nothing)
+    facts: Facts = field(default_factory=dict)
+    command: str = ""
+    fold_bundles: Mapping[int, Path] = field(default_factory=dict)
+    classified_with: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """``image_id, group_id`` of every image with a prediction that can be judged."""
+        tables = [self.mask_scores] if self.mask_scores is not None else []
+        if self.labelled is not None:
+            tables.append(self.labelled.table)
+        both = pd.concat([table[["image_id", "group_id"]] for table in tables])
+        return both.drop_duplicates("image_id", ignore_index=True)
+
+    def predicted_mask(self, image_id: str) -> Path | None:
+        """Return the file of an image's predicted mask, if there is one."""
+        file = self.mask_folder and mask_file(self.mask_folder, image_id)
+        return file if file and file.exists() else None
+
+
+def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -> Evaluation:
+    """Evaluate results, with subgroups by what the data set knows of the images.
+
+    Args:
+        results: What was predicted, and the truth.
+        appearance: ``tone, quality`` by image id: what images show of themselves, where they were
+            looked at.
+
+    Raises:
+        DataError: The predictions contradict themselves.
+        NaevusError: SciPy or scikit-learn is not installed.
+    """
+    return evaluate(
+        results.name,
+        labelled=results.labelled,
+        masks=results.mask_scores,
+        attributes=_attributes(results, appearance),
+        out_of_fold=results.out_of_fold,
+    )
+
+
+def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, list[Any]]:
+    if results.records is None or results.labelled is None:
+        return {}
+    ids = results.labelled.table["image_id"]
+    rows = results.records.reindex(ids)
+    attributes = {
+        "sex": rows["sex"].tolist(),
+        "age": age_bands(rows["age"].astype("float64")),
+        "site": rows["site"].tolist(),
+        "confirmed by": rows["confirmation"].tolist(),
+    }
+    if appearance is not None:
+        looks = appearance.reindex(ids)
+        attributes["skin (proxy)"] = looks["tone"].tolist()
+        attributes["picture"] = looks["quality"].tolist()
+    return attributes
+
+
+def is_run(folder: Path) -> bool:
+    """Distinguish a run (true) from predictions (false).
+
+    Raises:
+        RunError: The folder is neither.
+    """
+    if (folder / "run.toml").exists():
+        return True
+    if (folder / "predictions.parquet").exists():
+        return False
+    raise RunError(
+        f"{folder}: is neither a run nor predictions", "name a folder of train or predict"
+    )
+
+
+def check_areas(
+    table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
+) -> None:
+    """Refuse scores of masks most of whose ground truth is empty or full.
+
+    Args:
+        table: Scores of masks, with the true ``area`` of each, a share; older ones lack it.
+        where: Where the ground truth is, for the message.
+        force: Say it, and take them nevertheless.
+        reporter: Told what would have been refused.
+
+    Raises:
+        DataError: They are.
+    """
+    if "area" not in table.columns:
+        return
+    empty = int((table["area"] < PLAUSIBLE_SHARES[0]).sum())
+    full = int((table["area"] > PLAUSIBLE_SHARES[1]).sum())
+    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
+    if note is not None:
+        reporter.warning(note)
+
+
+# The results of runs: what their folds say of the images that they held out.
+
+
+def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) -> Run:
+    """Open a run; report what it has no prediction for where that is allowed.
+
+    Raises:
+        RunError: There is none, or it is incomplete.
+    """
+    run = Run.open(folder, allow_missing=allow_missing)
+    if allow_missing and run.finished():
+        warn_all(reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.answers())))
+    return run
+
+
+def open_runs(
+    folders: Sequence[Path], *, allow_missing: bool, reporter: Reporter = SILENT
+) -> list[Run]:
+    """Open one or more runs that hold out the same folds.
+
+    Raises:
+        RunError: One is absent or incomplete.
+        DataError: They hold out different folds.
+    """
+    runs = [open_run(each, allow_missing=allow_missing, reporter=reporter) for each in folders]
+    if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
+        raise DataError("the runs hold out different folds", "name runs of the same folds")
+    return runs
+
+
+def results_of_tables(
+    name: str,
+    tables: Sequence[pd.DataFrame],
+    runs: Sequence[str] = (),
+    *,
+    allow_missing: bool = False,
+) -> Results:
+    """Return the results of out-of-fold tables, of several as of one ensemble.
+
+    Args:
+        name: What they are called.
+        tables: Of one run, or of classifiers' runs over the same folds.
+        runs: What the runs are called in errors.
+        allow_missing: Whether images may be left out that are not in all tables.
+
+    Raises:
+        DataError: A table is none, several are not all of classifiers, or they disagree.
+    """
+    if any("jaccard" in table.columns for table in tables):
+        if len(tables) > 1:
+            raise DataError("only classifiers' runs are scored as one", "name one run")
+        return Results(name, out_of_fold=True, labelled=None, mask_scores=tables[0])
+    table = combined(tables, taxonomy_of(tables[0]), runs, allow_missing=allow_missing)
+    every = {image_id for each in tables for image_id in each["image_id"]}
+    lacking = len(every) - len(table)
+    notes = (f"{lacking:,} images are not in all runs: left out",) if lacking else ()
+    labelled = heldout_diagnosed(table)
+    return Results(name, out_of_fold=True, labelled=labelled, mask_scores=None, notes=notes)
+
+
+def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
+    """Return the results of a run, with how they came about.
+
+    Args:
+        folder: The run's, with ``run.toml``, ``inputs.json``, ``environment.json``.
+        table: Its out-of-fold table.
+        dataset: Where its images are; None: there are no images to show, and no subgroups.
+
+    Raises:
+        RunError: A file of the run cannot be read.
+        DataError: The table is not one of a run.
+    """
+    try:
+        recipe = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder}: cannot be read: {error}", _RUN) from error
+    inputs = read_json(
+        folder / "inputs.json",
+        _RUN,
+        members={"data": (str,), "fingerprint": (str,)},
+        optional={"masks": (str, type(None)), "copies": (list, type(None))},
+        error=RunError,
+    )
+    versions = read_json(folder / "environment.json", _RUN, error=RunError)
+    found = results_of_tables(folder.name, [table])
+    segmentation = found.labelled is None
+    masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
+    split = Folds.read(folder / "folds.csv").table
+    folds = sorted(table["fold"].unique())
+    due = split[split["fold"].astype(str).isin(map(str, folds))]  # others are kept for testing
+    silent = due.loc[~due["image_id"].isin(table["image_id"]), "image_id"]
+    bundles = {fold: folder / f"fold-{fold}" / "bundle" for fold in folds}
+    return replace(
+        found,
+        mask_folder=masks if masks is not None and masks.is_dir() else None,
+        own_masks=masks is not None,
+        records=_records(dataset, table["image_id"], recipe.get("data", {}).get("parts")),
+        history=_history(folder, folds),
+        counts=(
+            Count("dealt into folds, or kept for testing", len(split), split["group_id"].nunique()),
+            Count("held out by finished folds", len(due), due["group_id"].nunique()),
+            Count("judged", len(table), table["group_id"].nunique()),
+        ),
+        unanswered=pd.DataFrame({"image_id": silent, "why": "quarantined: it could not be used"}),
+        facts={
+            "Results": _made(folder, bundles, inputs["fingerprint"]),
+            "Recipe": dict(_flat(recipe)),
+            "Versions": versions,
+        },
+        command=_training_command(recipe["task"], inputs),
+        fold_bundles={} if segmentation else bundles,
+        notes=(f"{len(silent):,} held-out pictures have no answer and do not count.",)
+        if len(silent)
+        else (),
+    )
+
+
+def _made(folder: Path, bundles: Mapping[int, Path], fingerprint: str) -> dict[str, str]:
+    manifests = {fold: bundle / MANIFEST for fold, bundle in bundles.items()}
+    return {
+        "run": folder.name,
+        "finished folds": ", ".join(map(str, bundles)),
+        "SHA-256 of ids, groups and diagnoses": fingerprint,
+        **{f"SHA-256 of {name}": sha256(folder / name) for name in ("folds.csv", "run.toml")},
+        **{
+            f"SHA-256 of the bundle of fold {fold}": sha256(manifest)
+            for fold, manifest in manifests.items()
+            if manifest.exists()
+        },
+        "reported by": f"naevus {__version__}",
+    }
+
+
+def _folder(named: str | None) -> Path | None:
+    return None if named is None else Path(named)
+
+
+def _history(folder: Path, folds: Sequence[int]) -> pd.DataFrame | None:
+    paths = {fold: folder / f"fold-{fold}" / "history.csv" for fold in folds}
+    tables = [
+        read_csv(path, "delete it: it is shown, and not needed", error=RunError).assign(fold=k)
+        for k, path in paths.items()
+        if path.exists()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
+    """Return the commands that train and report the same again; folders by their last name."""
+    data = Path(inputs["data"]).name
+    words = ["naevus", "train", task, data, "--recipe", "run.toml", "--folds", "folds.csv"]
+    if inputs.get("masks"):
+        words += ["--masks", Path(inputs["masks"]).name]
+    for folder in inputs.get("copies") or ():
+        words += ["--copies", Path(folder).name]
+    if inputs.get("warm_start"):
+        words += ["--from", Path(str(inputs["warm_start"])).name]
+    return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
+
+
+# The results of a folder of predictions, judged by a data set's ground truth.
+
+
+def ground_truth(
+    folder: Path,
+    data: Path | None,
+    taxonomy: str = "auto",
+    image_type: str = "auto",
+    *,
+    part: str | None = None,
+    split: str | None = None,
+    reporter: Reporter = SILENT,
+) -> Dataset:
+    """Return the data set that predictions are judged by, or some of its images.
+
+    Args:
+        folder: The predictions, for the message.
+        data: The data set's folder.
+        taxonomy: What its diagnoses are read as (`naevus.taxonomy`), or ``auto``.
+        image_type: Which types of images are taken, or ``auto``.
+        part: Of its parts this one alone.
+        split: Of its splits this one alone.
+        reporter: Told what is left out.
+
+    Raises:
+        DataError: None is named, it cannot be read, or it has no such part or split.
+    """
+    if data is None:
+        raise DataError(f"{folder}: needs the truth", "name its data set with --data")
+    named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
+    report_types(named, image_type, reporter)
+    dataset = named.of_type(image_type)
+    if part is not None:
+        dataset = dataset.part(part)
+    if split is not None:
+        dataset = dataset.split(split)
+    return dataset
+
+
+def results_of_predictions(
+    folder: Path,
+    dataset: Dataset,
+    benign: Sequence[str] = (),
+    *,
+    allow_missing: bool = False,
+) -> Results:
+    """Return the results of predictions, judged by a data set's truth.
+
+    Args:
+        folder: What predict wrote.
+        dataset: Where the truth is.
+        benign: Classes that count as benign where they are folded into benign and malignant.
+        allow_missing: Whether images may lack a prediction or a ground truth.
+
+    Raises:
+        DataError: The data set has no truth for them, or not for all and that is not allowed.
+        RunError: A file of the folder cannot be read.
+    """
+    out = OutFolder(folder)
+    predictions = read_predictions(out.table)
+    settings = _settings(folder)
+    joined = with_truth(
+        predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
+    )
+    table = joined.table
+    there = judged(table, dataset.taxonomy, out.masks, benign)
+    silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
+    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.refused)}
+    folded = there.diagnosed.folded if there.diagnosed else ""
+    results = Results(
+        name=folder.name,
+        out_of_fold=False,
+        labelled=there.diagnosed,
+        mask_scores=there.outlined,
+        mask_folder=out.masks if out.masks.is_dir() else None,
+        own_masks=True,
+        records=_records(dataset, table["image_id"], None),
+        counts=(
+            Count("predicted", len(predictions)),
+            *(Count(f"left out: {each.what}", len(each.ids)) for each in joined.left_out),
+            Count("known to the data set", len(table), table["group_id"].nunique()),
+        ),
+        unanswered=pd.DataFrame({"image_id": list(why), "why": list(why.values())}),
+        facts={
+            "Prediction": dict(_flat(settings)),
+            "Hashes": {
+                "SHA-256 of the table": sha256(out.table),
+                "reported by": f"naevus {__version__}",
+            },
+        },
+        command=_prediction_command(settings, dataset),
+        classified_with=settings.get("classifier") or {},
+        notes=(
+            *joined.notes(),
+            *there.notes(table),
+            *([f"diagnoses: {folded}"] if folded else []),
+            *([] if settings else [f"{SETTINGS} is not there: settings are not known"]),
+        ),
+    )
+    judged_count = Count("judged", len(results.images), results.images["group_id"].nunique())
+    return replace(results, counts=(*results.counts, judged_count))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if not (folder / SETTINGS).exists():
+        return {}
+    part = (dict, type(None))
+    settings: dict[str, Any] = read_json(
+        folder / SETTINGS,
+        "predict again into another folder",
+        optional={"segmenter": part, "classifier": part},
+        error=RunError,
+    )
+    return settings
+
+
+def _problems(path: Path) -> dict[str, str]:
+    """Return by image id why it could not be predicted."""
+    if not path.exists():
+        return {}
+    table = read_table(path, required=("image_id", "problem"))
+    return dict(zip(table["image_id"], table["problem"], strict=True))
+
+
+def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
+    """Return the commands that predict and report the same again."""
+    words = ["naevus", "predict", "PICTURES"]
+    chosen: dict[str, set[str]] = {}
+    for part in ("segmenter", "classifier"):
+        made_with = settings.get(part) or {}
+        words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
+        for name in ("views", "engine", "precision"):
+            if name in made_with:
+                chosen.setdefault(name, set()).add(str(made_with[name]))
+    for name, values in chosen.items():
+        if len(values) == 1:  # each task computes in what its bundle bears, if not told otherwise
+            words += [f"--{name}", *values]
+    return _lines(
+        [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
+    )
+
+
+def _records(
+    dataset: Dataset | None, ids: pd.Series[str], parts: list[str] | None
+) -> pd.DataFrame | None:
+    """Return the data set's rows of some images by image id.
+
+    Args:
+        dataset: None: there are none.
+        ids: The images.
+        parts: Those that were trained on; None: all. Of an image that stands in several, each
+            column is the first that is known.
+    """
+    if dataset is None:
+        return None
+    if parts and set(parts) <= set(dataset.parts):
+        dataset = dataset.part(*parts)
+    rows = dataset.table[dataset.table["image_id"].isin(ids)]
+    return rows.groupby("image_id").first()
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the settings of nested tables by their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _lines(*commands: list[str]) -> str:
+    """Return commands as they are typed, one a line."""
+    return "\n".join(map(shlex.join, commands))

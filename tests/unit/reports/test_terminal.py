@@ -1,0 +1,77 @@
+"""Documents on the terminal: the same tables as on the page."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from naevus.evaluation.evaluate import evaluate
+from naevus.evaluation.mask_metrics import Outline, outline_table
+from naevus.evaluation.tables import Diagnosed
+from naevus.reports.document import Document, Section, Table
+from naevus.reports.report import evaluation_document
+from naevus.reports.terminal import CHIEF, document_lines
+from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from naevus.evaluation.evaluate import Evaluation
+
+IDS = [f"ISIC_{n:07d}" for n in range(7)]
+
+
+def shown(document: Document, only: Collection[str] | None = None) -> str:
+    console = Console(record=True, width=120, color_system="truecolor", force_terminal=True)
+    with console.capture() as capture:
+        for line in document_lines(document, only):
+            console.print(line)
+    return capture.get()
+
+
+def both() -> Evaluation:
+    """Three of seven classes, all right; one mask that is right."""
+    values = 0.3 / 7 + 0.7 * np.eye(7)
+    truth = [ISIC2018.codes[n % 3] for n in range(7)]
+    table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "truth": truth})
+    mask = np.eye(5, dtype=bool)
+    masks = outline_table({"ISIC_0000042": Outline.of(mask, mask)}).assign(group_id="g")
+    return evaluate("both", labelled=Diagnosed(table, values, values, ISIC2018), masks=masks)
+
+
+def test_an_evaluation_is_shown_whole() -> None:
+    text = shown(evaluation_document(both()))
+    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in text
+    assert "1.000 (1.000 to 1.000)" in text
+    for word in ("both", "Scores of masks", "At every threshold", "Confusion of most probable"):
+        assert word in text, word
+    assert "48;2;" in text  # the confusion matrices have coloured cells
+    assert "Reliability curve" not in text  # folded
+
+
+def test_a_report_shows_its_chief_tables_alone() -> None:
+    text = shown(evaluation_document(both()), CHIEF)
+    assert "By diagnosis, balanced answers" in text
+    assert "specificity" not in text.split("Against the rest", maxsplit=1)[0]
+    assert "Confusion" not in text
+
+
+def test_wide_tables_of_few_rows_are_turned_and_notes_stand_below() -> None:
+    frame = pd.DataFrame([{"name": "one", **{f"figure {n}": n / 10 for n in range(6)}}])
+    section = Section("s", "S", ("About it.",), (Table("t", "T", frame, "A note."),))
+    text = shown(Document("D", "Summary.", (section,)))
+    (row,) = (line for line in text.splitlines() if "figure 5" in line)
+    assert "0.500" in row
+    assert "A note." in text
+
+
+def test_no_figure_is_drawn_for_the_terminal() -> None:
+    before = "matplotlib" in sys.modules
+    document = evaluation_document(both())
+    shown(document)
+    assert len(document.drawings) > 3
+    assert before or "matplotlib" not in sys.modules
