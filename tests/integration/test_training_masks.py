@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from naevus.cli.answers import check_areas
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,6 +19,7 @@ from naevus.images.preprocess import Form, Source
 from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_config
+from naevus.runs.results import check_areas
 from naevus.runs.run import crop_masks, select_pictures
 from naevus.training.data import Material
 from naevus.training.masks import CropCounts, check_before
