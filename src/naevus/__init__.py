@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from naevus.inference.predictor import load
 
 __all__ = ["NaevusError", "__version__", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

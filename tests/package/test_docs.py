@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.predictions import Schema
@@ -141,3 +142,18 @@ def test_every_test_that_a_page_names_exists() -> None:
             named += 1
             assert not name or f"def {name}" in source, f"{file}::{name}"
     assert named > 50
+
+
+def test_every_path_in_the_guide_for_contributors_exists() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = set(
+        re.findall(r"`((?:src|tests|docs|recipes|results|tools|benchmarks)[\w/.-]*)`", guide)
+    )
+    assert len(paths) > 20
+    made = {path for path in paths if re.search("[A-Z]{3}", path)}
+    assert not {path for path in paths - made if not (ROOT / path).exists()}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()

@@ -69,7 +69,8 @@ def test_no_pickle_is_read_or_written() -> None:
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    files = [ROOT / name for name in ("README.md", "Makefile", "pyproject.toml", "CITATION.cff")]
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")
+    files = [ROOT / name for name in (*names, "CITATION.cff")]
     for folder in ("src", "docs", "recipes", "benchmarks", "results"):
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
     assert len(files) > len(SOURCES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from naevus.errors import ConfigError
+from naevus.runs.recipe import LossConfig
+from naevus.training import losses
 from naevus.training.losses import (
     ClassWeighting,
     class_weights,
@@ -112,7 +115,7 @@ def test_lovasz_cuts_soft_targets_at_one_half(masks: tuple[Tensor, Tensor]) -> N
 
 
 def test_terms_add_up_and_each_changes_the_gradient(masks: tuple[Tensor, Tensor]) -> None:
-    terms = ("bce", "dice", "jaccard", "lovasz")
+    terms = tuple(losses._TERMS)
     gradients = [gradient(segmentation_loss((term,)), *masks) for term in terms]
     torch.testing.assert_close(gradient(segmentation_loss(terms), *masks), sum(gradients))
     for i, one in enumerate(gradients):
@@ -120,7 +123,7 @@ def test_terms_add_up_and_each_changes_the_gradient(masks: tuple[Tensor, Tensor]
             assert not torch.allclose(one / one.norm(), other / other.norm(), atol=1e-3)
 
 
-@pytest.mark.parametrize("term", ["bce", "dice", "jaccard", "lovasz"])
+@pytest.mark.parametrize("term", losses._TERMS)
 def test_each_term_pulls_towards_the_mask(term: str, masks: tuple[Tensor, Tensor]) -> None:
     logits, targets = masks
     slope = gradient(segmentation_loss((term,)), torch.zeros_like(logits), targets)
@@ -129,7 +132,7 @@ def test_each_term_pulls_towards_the_mask(term: str, masks: tuple[Tensor, Tensor
 
 
 def test_an_empty_mask_and_half_precision_give_finite_gradients() -> None:
-    loss = segmentation_loss(("bce", "dice", "jaccard", "lovasz"))
+    loss = segmentation_loss(tuple(losses._TERMS))
     logits = torch.randn(2, 8, 8).bfloat16()
     slope = gradient(loss, logits, torch.zeros(2, 8, 8))
     assert torch.isfinite(slope).all()
@@ -140,6 +143,11 @@ def test_an_empty_mask_and_half_precision_give_finite_gradients() -> None:
 def test_wrong_terms_are_refused(terms: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="name one or more of bce, dice, jaccard, lovasz"):
         segmentation_loss(terms)
+
+
+def test_recipes_know_every_term() -> None:
+    field = LossConfig.model_fields["terms"]
+    assert get_args(get_args(field.annotation)[0]) == tuple(losses._TERMS)
 
 
 def test_cross_entropy_is_torchs(classes: tuple[Tensor, Tensor]) -> None:
