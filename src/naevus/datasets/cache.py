@@ -17,7 +17,6 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -276,7 +275,7 @@ class Build:
             "schema": SCHEMA,
             "rendering": _RENDERING,
             "decoding": DECODING,
-            "form": asdict(form),
+            "form": form.settings(),
             "limits": limits.settings(),
         }
         _publish(self.building, folder)

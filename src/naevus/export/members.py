@@ -19,14 +19,13 @@ from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_heldout
 from naevus.training.checkpoint import load_network
 from naevus.training.data import Material
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.optim import momentum
+from naevus.training.optim import estimate_statistics
 from naevus.training.tasks import learning_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from naevus.datasets.sources import Pictures
     from naevus.runs.recipe import TrainConfig
@@ -203,27 +202,6 @@ def average(members: Sequence[TrainedMember]) -> TrainedMember:
     )
 
 
-@torch.no_grad()
-def estimate_statistics(network: nn.Module, pixels: NDArray[np.uint8]) -> None:
-    """Put the means and variances of these pictures into every batch normalisation.
-
-    An averaged network needs it (Izmailov et al., Averaging weights leads to wider optima, UAI
-    2018). All batches count alike, whatever the momentum; the rest runs as in use, without dropout.
-
-    Args:
-        network: Takes uint8 N x S x S x 3; left in evaluation mode.
-        pixels: Training pictures, unvaried.
-    """
-    network.eval()
-    with momentum(network, None) as norms:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train()
-        for batch in np.array_split(pixels, -(-len(pixels) // _BATCH)):
-            network(torch.from_numpy(np.ascontiguousarray(batch)))
-    network.eval()
-
-
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
     if not first.is_floating_point():
@@ -371,7 +349,9 @@ def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]
     whole = average(trained)
     ids = whole.draw(whole.learnt(), ESTIMATED)
     pictures = sources[whole.run.folder]
-    estimate_statistics(whole.network, squares(pictures, ids, whole.config.input_size))
+    pixels = squares(pictures, ids, whole.config.input_size)
+    batches = np.array_split(pixels, -(-len(pixels) // _BATCH))
+    estimate_statistics(whole.network, map(torch.from_numpy, batches))
     return whole
 
 

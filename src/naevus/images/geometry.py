@@ -127,6 +127,12 @@ def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
     return Box(left, top, left + side, top + side)
 
 
+def widened(box: Box, factor: float) -> Box:
+    """Return a square box with more around it on every side, by whole pixels."""
+    beyond = round(box.width * (factor - 1) / 2)
+    return Box(box.left - beyond, box.top - beyond, box.right + beyond, box.bottom + beyond)
+
+
 def _inside(start: int, length: int, limit: int) -> int:
     if length > limit:
         return (limit - length) // 2

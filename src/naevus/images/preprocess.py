@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from naevus.errors import ConfigError, DataError, PictureError
-from naevus.images.geometry import Box, box_of, centre_box, resize, square_with_margin, squash
+from naevus.images.geometry import (
+    Box,
+    box_of,
+    centre_box,
+    resize,
+    square_with_margin,
+    squash,
+    widened,
+)
 from naevus.images.jpeg import SPARE
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
@@ -88,6 +96,7 @@ def cut(
     mode: CropMode,
     size: int,
     margin: float = MARGIN,
+    context: float = 1.0,
 ) -> Crop:
     """Cut the square that the classifier sees.
 
@@ -98,6 +107,7 @@ def cut(
             margin; ``blank``: the same, black outside the mask, its edge antialiased.
         size: Side of the result.
         margin: Added on each side, as a share of the lesion's longer side.
+        context: Side of the result's box in sides of the crop, which stays in its middle.
 
     Returns:
         The crop. Without a mask, or with one that is empty or not plausible, it is the ``full``
@@ -117,9 +127,10 @@ def cut(
     height, width = pixels.shape[:2]
     found = box_of(mask) if mask is not None else None
     if mode == "full" or mask is None or found is None or not plausible(mask):
-        box = centre_box(height, width)
+        box = widened(centre_box(height, width), context)
         return Crop(resize(_window(pixels, box, cv2.BORDER_REFLECT_101), size, size), "full", box)
     box = square_with_margin(_scaled(found, mask, height, width), margin, height, width)
+    box = widened(box, context)
     square = resize(_window(pixels, box, cv2.BORDER_REFLECT_101), size, size)
     if mode == "blank":
         square = _blanked(square, mask, box, height, width)
@@ -173,17 +184,25 @@ class Form:
         size: Side in pixels. Smaller pictures are enlarged to it.
         margin: Margin round the mask's box as a fraction of its side (``crop`` and ``blank``).
         colour_constancy: Whether shades of grey is applied to the whole picture first.
+        context: Side of what is shown in sides of the crop, which stays in the middle; what of it
+            lies beyond the frame is reflected (``full``, ``crop``) or black (``blank``).
 
     Raises:
-        ConfigError: The mode is unknown, the size below 1, or the margin negative.
+        ConfigError: The mode is unknown, the size below 1, the margin negative, or the context
+            below 1 or of a form that has none.
     """
 
     mode: FormMode
     size: int
     margin: float = 0.15
     colour_constancy: bool = False
+    context: float = field(default=1.0, repr=False)
 
     def __post_init__(self) -> None:
+        if self.context < 1 or (self.context > 1 and self.mode in {"squash", "mask"}):
+            raise ConfigError(
+                f"a context of {self.context} makes no {self.mode}", "use one of at least 1"
+            )
         if self.mode not in MODES:
             raise ConfigError(f"unknown form {self.mode!r}", f"use one of {', '.join(MODES)}")
         if self.size < 1 or self.margin < 0:
@@ -191,6 +210,17 @@ class Form:
                 f"size {self.size} and margin {self.margin} make no picture",
                 "use a size of at least 1 and a margin of at least 0",
             )
+
+    def wider(self, context: float) -> Form:
+        """Return the form with more around the crop, which is shown as large as before."""
+        return replace(self, size=round(self.size * context), context=self.context * context)
+
+    def settings(self) -> dict[str, Any]:
+        """Return it by name; the context only where there is one."""
+        settings = asdict(self)
+        if self.context == 1:
+            del settings["context"]
+        return settings
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -255,7 +285,14 @@ def arrange(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, form: For
         return Rendered(squash(pixels, form.size), "squash", _whole(pixels))
     if form.mode == "mask":
         raise ConfigError("a picture cannot take the form of a mask", "use render")
-    crop = cut(pixels, mask, mode=form.mode, size=form.size, margin=form.margin)
+    crop = cut(
+        pixels,
+        mask,
+        mode=form.mode,
+        size=form.size,
+        margin=form.margin,
+        context=form.context,
+    )
     return Rendered(*crop)
 
 
@@ -286,12 +323,13 @@ def _whole(pixels: NDArray[np.uint8]) -> Box:
 def decoding_side(mask: NDArray[np.bool_] | None, form: Form) -> int:
     """Return the shorter side in pixels to decode at, so that a crop is not enlarged needlessly."""
     box = box_of(mask) if mask is not None and plausible(mask) else None
+    size = math.ceil(form.size / form.context)
     if mask is None or box is None:
-        return form.size
+        return size
     height, width = mask.shape
     side = square_with_margin(box, form.margin, height, width).width
     shorter: int = min(height, width)
-    return max(form.size, math.ceil(form.size * shorter / side))
+    return max(size, math.ceil(size * shorter / side))
 
 
 # A picture as networks want it: squares for the segmenter, and crops for the classifier.

@@ -74,6 +74,13 @@ class DataConfig(Section):
     )
     crop_mode: CropMode = "full"
     crop_margin: float = Field(default=0.15, ge=0, le=1)
+    context: float = Field(
+        default=1.0,
+        ge=1,
+        le=2,
+        description="Side of the squares that training varies, in sides of what the network sees: "
+        "above 1 turned and shifted images show the skin that is there, not mirrored pixels.",
+    )
     colour_constancy: bool = False
     inner_share: float = Field(
         default=0.1,
@@ -151,8 +158,26 @@ class OptimiserConfig(Section):
         ge=0,
         description="Radius of sharpness-aware minimisation, at half again the cost; 0 is off.",
     )
+    sam_batch: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Fraction of each batch that the first slope of sharpness-aware minimisation "
+        "is of; 1, whole batches, doubles the cost of a step.",
+    )
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 is off."
+    )
+    ema_restart: int = Field(
+        default=0,
+        ge=0,
+        description="Epoch in which averaging starts afresh, such as the last size's; 0 is never.",
+    )
+    bn_images: int = Field(
+        default=0,
+        ge=0,
+        description="Training images, as prediction sees them, that the statistics of batch "
+        "normalisation are estimated from again in the end; 0 keeps the averaged ones.",
     )
 
 
@@ -176,6 +201,10 @@ class AugmentConfig(Section):
     sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
     jpeg: float = Field(default=0.3, ge=0, le=1, description="Share of pictures compressed again.")
     hair: float = Field(default=0.1, ge=0, le=1, description="Share of pictures with drawn hairs.")
+    area_average: bool = Field(
+        default=False,
+        description="Whether what shrinks is averaged over areas, as in prediction, not sampled.",
+    )
 
 
 class TrainConfig(Section):
@@ -248,6 +277,15 @@ class TrainConfig(Section):
             raise ValueError(
                 f"data.inner_share is 0, so there is no score for {self.watches}: keep an inner "
                 "part, or do without"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averaging_restarts_in_an_epoch(self) -> Self:
+        if self.optimiser.ema_restart >= self.epochs:
+            raise ValueError(
+                f"optimiser.ema_restart is {self.optimiser.ema_restart}, but the last of "
+                f"{self.epochs} epochs is {self.epochs - 1}"
             )
         return self
 

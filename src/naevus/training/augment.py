@@ -8,6 +8,7 @@ the order or on who prepares it.
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class Augmentation:
         mask: NDArray[np.uint8] | None,
         size: int,
         chance: np.random.Generator,
+        context: float = 1.0,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Vary one picture.
 
@@ -55,12 +57,14 @@ class Augmentation:
             mask: H x W or H x W x K, 0..255 (255 is lesion), or None.
             size: Side of what is returned, pixels.
             chance: Where the change is drawn from.
+            context: How much wider than what the network sees ``pixels`` are.
 
         Returns:
             The picture, size x size x 3, and its mask, size x size (x K, where K is above 1).
         """
-        warp = self._warp(pixels.shape[0], pixels.shape[1], size, chance)
-        varied = _apply(warp, pixels, size)
+        warp = self.warp(pixels.shape[0], pixels.shape[1], size, chance, context)
+        apply = _averaged if self.config.area_average else _apply
+        varied = apply(warp, pixels, size)
         varied = self._colour(varied, chance)
         varied = self._hair(varied, chance)
         varied = self._sharpness(varied, chance)
@@ -70,10 +74,15 @@ class Augmentation:
         ratio = np.array([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
         to_mask = np.diag(ratio) @ warp
         to_mask[:, 2] += (ratio - 1) / 2  # pixel centres lie at whole numbers, in both of them
-        return varied, _apply(to_mask, mask, size)
+        return varied, apply(to_mask, mask, size)
 
-    def _warp(
-        self, height: int, width: int, size: int, chance: np.random.Generator
+    def warp(
+        self,
+        height: int,
+        width: int,
+        size: int,
+        chance: np.random.Generator,
+        context: float = 1.0,
     ) -> NDArray[np.float64]:
         """Return the 2 x 3 matrix from the new picture's pixels to the old one's."""
         config = self.config
@@ -85,10 +94,11 @@ class Augmentation:
         linear = _rotation(angle) @ np.diag([zoom * stretch, zoom / stretch])
         if config.dihedral:
             linear = linear @ _rotation(quarter * np.pi / 2) @ np.diag([-1 if flipped else 1, 1])
-        scaled = np.diag([width / size, height / size]) @ linear
+        seen = np.array([width, height]) / context
+        scaled = np.diag(seen / size) @ linear
         # Pixel centres lie at whole numbers, so the middle of n pixels is at (n - 1) / 2.
         middle = np.array([(width - 1) / 2, (height - 1) / 2])
-        offset = middle + shift * (width, height) - scaled @ np.full(2, (size - 1) / 2)
+        offset = middle + shift * seen - scaled @ np.full(2, (size - 1) / 2)
         return np.column_stack([scaled, offset])
 
     def _colour(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
@@ -152,6 +162,22 @@ def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> N
         borderMode=cv2.BORDER_REFLECT_101,
     )
     return np.asarray(warped, np.uint8)
+
+
+def _averaged(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """As `_apply`, but where the warp shrinks each pixel is the mean of samples closer together.
+
+    Single samples of what shrinks skip pixels: fine stripes become coarse ones, which the network
+    never sees in prediction (`geometry.resize` averages).
+    """
+    shrinks = float(np.linalg.norm(warp[:, :2], 2))
+    times = max(1, math.ceil(shrinks - 0.25))
+    if times == 1:
+        return _apply(warp, pixels, size)
+    finer = np.column_stack([warp[:, :2] / times, warp[:, 2]])
+    finer[:, 2] -= warp[:, :2] @ np.full(2, (times - 1) / (2 * times))
+    sampled = _apply(finer, pixels, times * size)
+    return np.asarray(cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _rotation(angle: float) -> NDArray[np.float64]:

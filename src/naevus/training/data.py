@@ -101,6 +101,7 @@ class Examples:
         labels: Class index of each id, for classification.
         outputs: The outputs that ``masked`` has masks of, in the order of the targets.
         masked: Copies with their own masks, in place of ``copies`` and ``masks``.
+        context: How much wider than what the network sees the stores' squares are.
     """
 
     ids: tuple[str, ...]
@@ -109,6 +110,7 @@ class Examples:
     labels: Mapping[str, int] | None = None
     outputs: tuple[str, ...] = ()
     masked: tuple[ImageCopies, ...] = ()
+    context: float = 1.0
 
     def target(self, image_id: str) -> int:
         """Return the class index of a picture."""
@@ -139,13 +141,16 @@ class _Pictures:
         image_id = examples.ids[key.row]
         mask = None if examples.masks is None else examples.masks[image_id]
         if self._augmentation is None:
-            pixels = resize(examples.copies[0][image_id], key.size, key.size)
+            pixels = _middle(examples.copies[0][image_id], examples.context)
+            pixels = resize(pixels, key.size, key.size)
             mask = None if mask is None else resize(mask, key.size, key.size)
         else:
             chance = generator(self._seed, key.epoch, image_id, key.time)
             stores = [store for store in examples.copies if image_id in store.index]
             store = stores[int(chance.integers(len(stores)))]
-            pixels, mask = self._augmentation(store[image_id], mask, key.size, chance)
+            pixels, mask = self._augmentation(
+                store[image_id], mask, key.size, chance, examples.context
+            )
         target = np.int64(examples.target(image_id)) if mask is None else mask
         return pixels, np.asarray(target)
 
@@ -177,6 +182,12 @@ class _Pictures:
 
 def _has(store: PixelStore | None, image_id: str) -> bool:
     return store is not None and image_id in store.index
+
+
+def _middle(pixels: NDArray[np.uint8], context: float) -> NDArray[np.uint8]:
+    """Return what the network sees of a square with more around it."""
+    beyond = round(len(pixels) * (1 - 1 / context) / 2)
+    return pixels[beyond : len(pixels) - beyond, beyond : len(pixels) - beyond]
 
 
 def order(
@@ -262,6 +273,20 @@ class BatchMaker:
             for step in range(first, self.steps)
         ]
         return _prepared(self._pictures, batches, workers_of(config))
+
+    def plain(self, count: int) -> Iterator[Tensor]:
+        """Yield images spread over all, unvaried, at the last size: uint8 N x S x S x 3.
+
+        They come as often as in the data, whatever is drawn in training.
+
+        Args:
+            count: How many images; all of them where there are fewer.
+        """
+        config, there = self._config, len(self._examples.ids)
+        rows = np.linspace(0, there, min(count, there), endpoint=False).astype(np.int64)
+        pictures = _Pictures(self._examples, config, varied=False)
+        for part in np.array_split(rows, -(-len(rows) // config.batch_size)):
+            yield pictures.batch([Key(int(row), 0, config.input_size) for row in part])[0]
 
 
 def plain_batches(examples: Examples, config: TrainConfig, size: int) -> Iterator[Batch]:

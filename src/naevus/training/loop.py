@@ -14,7 +14,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from naevus.errors import RunError
 from naevus.training.checkpoint import load_checkpoint, load_network, save_checkpoint, save_tensors
-from naevus.training.optim import _average, learning_rate, make_optimiser, uphill
+from naevus.training.optim import (
+    _average,
+    estimate_statistics,
+    learning_rate,
+    make_optimiser,
+    uphill,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +137,9 @@ class Trainer:
         if self._config.select == "best":
             self._fabric.barrier()
             load_network(self._best, self.used)
+        if count := self._config.optimiser.bn_images:
+            batches = self._batches.plain(count)
+            estimate_statistics(self.used, map(self._fabric.to_device, batches))
 
     def _train_epoch(self, watch: Watch) -> None:
         """Go through the batches of an epoch that have not been seen yet."""
@@ -157,7 +166,7 @@ class Trainer:
         pixels, targets = fabric.to_device(pixels), fabric.to_device(targets)
         with contextlib.ExitStack() as stack:
             if config.sam:
-                some = slice(max(2, len(pixels) // 2))  # BatchNorm needs two
+                some = slice(max(2, int(config.sam_batch * len(pixels))))  # BatchNorm needs two
                 fabric.backward(self._loss(pixels[some], targets[some]))
                 stack.enter_context(uphill(self._network, config.sam))
             loss = self._loss(pixels, targets)
@@ -172,7 +181,9 @@ class Trainer:
         self._optimiser.step()
         self._optimiser.zero_grad()
         if self._average:
-            self._average.update(self._network, step=step + 1)
+            # At the first step that counts, the average is the network itself.
+            restart = config.ema_restart * self._batches.steps
+            self._average.update(self._network, step=step + 1 - (restart if step >= restart else 0))
         return value
 
     def _loss(self, pixels: Tensor, targets: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from torch.nn.utils import get_total_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from torch import Tensor
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -53,6 +54,28 @@ def momentum(network: nn.Module, value: float | None) -> Iterator[list[Norm]]:
     finally:
         for layer, own in zip(norms, before, strict=True):
             layer.momentum = own
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Put the means and variances of these images into every batch normalisation.
+
+    An averaged network needs it (Izmailov et al., Averaging weights leads to wider optima, UAI
+    2018), and so does one that began with smaller images. All batches count alike, whatever the
+    momentum; the rest runs as in use, without dropout.
+
+    Args:
+        network: Takes uint8 N x S x S x 3; left in evaluation mode.
+        batches: Training images as prediction sees them, two or more a batch.
+    """
+    network.eval()
+    with momentum(network, None) as norms:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        for pixels in batches:
+            network(pixels)
+    network.eval()
 
 
 def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:

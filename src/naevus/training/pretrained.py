@@ -135,7 +135,7 @@ def check_pretrained(config: TrainConfig, file: Path | None) -> None:
         WeightsError: As `weights_of` and `file_tensors`.
         ConfigError: timm has no such network.
     """
-    settings, segments = config.network, config.task == "segmentation"
+    settings, segments = config.network, config.task != "classification"
     weights = weights_of(settings.pretrained, file)
     if isinstance(weights, WeightsFile):
         if segments and settings.architecture == PLAIN_UNET:

@@ -290,8 +290,15 @@ class ClassificationLearning:
     ) -> None:
         labels = {image_id: taxonomy.index(code) for image_id, code in diagnoses.items()}
         pictures = stores["pictures"]
+        # What is varied may have more skin around it than what the network sees.
+        wide = stores.get("wide", pictures)
         copies = [store for name, store in stores.items() if name.startswith("copies")]
-        self.training = Examples(usable(training, pictures), (pictures, *copies), labels=labels)
+        self.training = Examples(
+            usable(training, pictures, wide),
+            (wide, *copies),
+            labels=labels,
+            context=config.data.context,
+        )
         self.inner = Examples(usable(inner, pictures), (pictures,), labels=labels)
         self._config, self.taxonomy = config, taxonomy
         classes = np.array([labels[image_id] for image_id in self.training.ids], np.int64)
@@ -328,16 +335,17 @@ class ClassificationLearning:
 
     @staticmethod
     def forms(config: TrainConfig) -> dict[str, Form]:
-        """Return the form of the cache that is needed, by name."""
+        """Return the forms of the caches that are needed, by name."""
         data = config.data
-        return {
-            "pictures": Form(
-                data.crop_mode,
-                data.cache_size,
-                margin=data.crop_margin,
-                colour_constancy=data.colour_constancy,
-            )
-        }
+        shown = Form(
+            data.crop_mode,
+            data.cache_size,
+            margin=data.crop_margin,
+            colour_constancy=data.colour_constancy,
+        )
+        return {"pictures": shown} | (
+            {"wide": shown.wider(data.context)} if data.context > 1 else {}
+        )
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the network of the recipe, from a file of weights where it names one."""

@@ -186,7 +186,7 @@ def prepare(
             config.data.copies_size,
             margin=config.data.crop_margin,
             colour_constancy=config.data.colour_constancy,
-        )
+        ).wider(config.data.context)
         material.stores[f"copies-{number}"] = _store(
             material, copied, form, progress("caching copies")
         )
@@ -399,7 +399,8 @@ def _store(
     places = (str(first.path.parent), str(first.mask_path and first.mask_path.parent))
     # Masks of all attributes lie in one folder.
     mask = (output,) if form.mode == "mask" and output else ()
-    key = sha256_of(*places, str(len(sources)), repr(form), *mask)[:16]
+    wider = () if form.context == 1 else (str(form.context),)
+    key = sha256_of(*places, str(len(sources)), repr(form), *mask, *wider)[:16]
     return PixelStore.build(
         sources, form, material.cache / f"{form.mode}-{form.size}-{key}", progress=progress
     )

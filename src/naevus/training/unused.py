@@ -20,6 +20,7 @@ _CLASSIFIERS = (
     "data.crop_mode",
     "data.crop_margin",
     "data.copies_size",
+    "data.context",
     "network.backbone",
     "network.pooling",
     "network.hidden",
@@ -46,9 +47,19 @@ def unused_settings(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "data.crop_margin", 'data.crop_mode = "full" cuts no crops'
     if not segments and config.loss.kind != "focal":
         yield "loss.gamma", f'loss.kind = "{config.loss.kind}" has none'
+    yield from _unused_by_optimiser(config)
+    if config.early_stopping >= config.epochs:
+        yield "early_stopping", f"{config.epochs} epochs end before it can stop them"
+
+
+def _unused_by_optimiser(config: TrainConfig) -> Iterator[tuple[str, str]]:
     optimiser = config.optimiser
     if optimiser.name != "sgd":
         yield "optimiser.momentum", f'optimiser.name = "{optimiser.name}" has its own'
+    if not optimiser.sam:
+        yield "optimiser.sam_batch", "optimiser.sam = 0 takes no such steps"
+    if not optimiser.ema:
+        yield "optimiser.ema_restart", "optimiser.ema = 0 averages nothing"
     if optimiser.schedule != "plateau":
         yield "optimiser.patience", f'optimiser.schedule = "{optimiser.schedule}" waits for nothing'
     elif optimiser.patience >= config.epochs:
@@ -56,8 +67,6 @@ def unused_settings(config: TrainConfig) -> Iterator[tuple[str, str]]:
             "optimiser.schedule",
             (f"optimiser.patience = {optimiser.patience} is never over in {config.epochs} epochs"),
         )
-    if config.early_stopping >= config.epochs:
-        yield "early_stopping", f"{config.epochs} epochs end before it can stop them"
 
 
 def refuse_unused(

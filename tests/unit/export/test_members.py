@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from naevus.errors import RunError
-from naevus.export.members import TrainedMember, average, estimate_statistics, open_member
-from naevus.training.networks import Preprocessed, build_classifier
+from naevus.export.members import TrainedMember, average, open_member
 from tests.helpers.finished_runs import WEIGHTS_OF_CLASSES, finished_run
 
 
@@ -101,37 +98,6 @@ def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
     for other in (started("two", 0, "b"), started("two", 1, "a")):
         with pytest.raises(RunError, match="different starts"):
             average([started("one", 0, "a"), other])
-
-
-def test_statistics_are_those_of_the_pictures() -> None:
-    """Against torch's own ``update_bn``, on a network without chance in it."""
-    torch.manual_seed(3)
-    network = Preprocessed(build_classifier("test_resnet", weights="none", dropout=0))
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert layers
-    batches = [torch.from_numpy(half) for half in np.array_split(pixels, 2)]
-    update_bn(batches, network)
-    expected = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]  # type: ignore[union-attr]
-    for layer in layers:
-        layer.running_mean.fill_(7)  # type: ignore[union-attr]
-    estimate_statistics(network, pixels)
-    for layer, (mean, variance) in zip(layers, expected, strict=True):
-        torch.testing.assert_close(layer.running_mean, mean)
-        torch.testing.assert_close(layer.running_var, variance)
-        assert layer.momentum is not None
-    assert not any(module.training for module in network.modules())
-
-
-def test_statistics_are_without_dropout() -> None:
-    network = Preprocessed(build_classifier("test_efficientnet", weights="none"))
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        estimate_statistics(network, pixels)
-        found.append({name: value.clone() for name, value in network.named_buffers()})
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_pictures_are_drawn_one_a_group(runs: dict[str, Any]) -> None:

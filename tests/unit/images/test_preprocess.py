@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naevus.errors import ConfigError
 from naevus.images.geometry import Box, centre_square, squash
 from naevus.images.masks import plausible
-from naevus.images.preprocess import cut, shades_of_grey
+from naevus.images.preprocess import Form, FormMode, cut, shades_of_grey
 from naevus.types import CropMode
 
 HEIGHT, WIDTH = 120, 180
@@ -43,6 +44,28 @@ def test_crop_is_the_square_round_the_lesion() -> None:
     assert crop.mode == "crop"
     assert crop.box == Box(94, 34, 146, 86)
     np.testing.assert_array_equal(crop.pixels, scene()[34:86, 94:146])
+
+
+def test_a_wider_crop_reflects_only_what_the_frame_lacks() -> None:
+    mask = lesion(Box(100, 50, 140, 70))
+    crop = cut(scene(), mask, mode="crop", size=104, margin=0.15, context=2)
+    assert crop.box == Box(68, 8, 172, 112)
+    np.testing.assert_array_equal(crop.pixels, scene()[8:112, 68:172])
+    near_edge = cut(scene(), lesion(Box(0, 0, 40, 20)), mode="crop", size=104, context=2)
+    assert near_edge.box == Box(-26, -26, 78, 78)
+    np.testing.assert_array_equal(near_edge.pixels[26:, 26:], scene()[:78, :78])
+    np.testing.assert_array_equal(near_edge.pixels[25, 26:], scene()[1, :78])
+    full = cut(scene(), None, mode="full", size=180, context=1.5)
+    np.testing.assert_array_equal(full.pixels[30:150], scene())
+
+
+@pytest.mark.parametrize("mode", ["squash", "mask"])
+def test_only_crops_have_more_around_them(mode: FormMode) -> None:
+    with pytest.raises(ConfigError, match=r"context of 1\.5 makes no"):
+        Form(mode, 64).wider(1.5)
+    assert Form(mode, 64).wider(1) == Form(mode, 64)
+    assert "context" not in Form("crop", 64).settings()  # caches of before stay as they are
+    assert Form(**Form("crop", 64).wider(1.5).settings()) == Form("crop", 96, context=1.5)
 
 
 def test_blank_shows_the_lesion_alone() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from naevus.images.geometry import resize
 from naevus.runs.recipe import AugmentConfig
 from naevus.training.augment import Augmentation, generator
 
@@ -140,3 +141,61 @@ def test_blur_and_sharpening_move_sharpness_both_ways() -> None:
         for epoch in range(30)
     ]
     assert min(values) < edges(pixels) < max(values)
+
+
+@pytest.mark.parametrize("side", [256, 224])
+def test_stripes_that_are_too_fine_become_grey_and_not_moire(side: int) -> None:
+    """Stripes three pixels wide, shrunk to half: averaged they have next to no contrast left."""
+    stripes = np.where(np.arange(side) % 3 == 0, 255, 0).astype(np.uint8)
+    pixels = np.broadcast_to(stripes[None, :, None], (side, side, 3)).copy()
+    warped = STILL.model_copy(update={"rotation": 180, "scale": 0.2})
+    contrast = {
+        averages: np.mean(
+            [
+                Augmentation(warped.model_copy(update={"area_average": averages}))(
+                    pixels, None, side // 2, generator(0, epoch, "x")
+                )[0].std()
+                for epoch in range(20)
+            ]
+        )
+        for averages in (False, True)
+    }
+    assert contrast[False] > 50
+    assert contrast[True] < 0.55 * contrast[False]
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, 128), (192, 64), (250, 125)])
+def test_what_shrinks_by_whole_numbers_is_as_prediction_shrinks_it(side: int, size: int) -> None:
+    pixels = picture(side)
+    mask = disc(side)[1]
+    vary = Augmentation(STILL.model_copy(update={"area_average": True}))
+    varied, moved = vary(pixels, mask, size, generator(1, 0, "a"))
+    assert np.abs(varied.astype(int) - resize(pixels, size, size)).max() <= 1
+    assert moved is not None
+    assert np.abs(moved.astype(int) - resize(mask, size, size)).max() <= 1
+
+
+@given(st.integers(0, 10_000))
+def test_averaging_moves_nothing(epoch: int) -> None:
+    """A smooth ramp comes out the same whether averaged or sampled, turned and zoomed alike."""
+    ramp = np.linspace(0, 255, 200).round().astype(np.uint8)
+    pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)
+    one, other = (
+        Augmentation(WARPED.model_copy(update={"area_average": averages}))(
+            np.ascontiguousarray(pixels), None, 90, generator(0, epoch, "x")
+        )[0].astype(int)
+        for averages in (False, True)
+    )
+    assert np.abs((one - other).mean((0, 1))).max() < 0.6  # a third of a pixel would be 0.9
+    assert np.quantile(np.abs(one - other), 0.95) <= 2
+
+
+def test_what_grows_is_sampled_as_ever() -> None:
+    pixels = picture(64)
+    one, other = (
+        Augmentation(STILL.model_copy(update={"area_average": averages, "scale": 0.2}))(
+            pixels, None, 96, generator(0, 1, "x")
+        )[0]
+        for averages in (False, True)
+    )
+    np.testing.assert_array_equal(one, other)

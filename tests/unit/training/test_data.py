@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,9 +15,10 @@ from torch import nn
 from naevus.datasets.cache import PixelStore
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.preprocess import Form, Source
-from naevus.images.read import write_png
-from naevus.runs.recipe import TrainConfig
+from naevus.images.read import read, write_png
+from naevus.runs.recipe import AugmentConfig, TrainConfig
 from naevus.taxonomy import ISIC2018
+from naevus.training.augment import Augmentation, generator
 from naevus.training.data import BatchMaker, Examples, order, plain_batches, times, workers_of
 from naevus.training.tasks import ClassificationLearning
 
@@ -251,3 +253,71 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
         raw = torch.softmax(torch.from_numpy(logits), 1).numpy()
         natural = SHARES * density / (SHARES * density).sum(1, keepdims=True)
         assert np.abs(raw - natural).mean() > 0.03
+
+
+@pytest.mark.parametrize(("count", "rows"), [(4, [0, 2, 5, 7]), (99, list(range(10)))])
+def test_plain_images_are_spread_over_all(
+    count: int, rows: list[int], stores: tuple[PixelStore, PixelStore]
+) -> None:
+    batches = list(BatchMaker(examples(*stores), CONFIG).plain(count))
+    pixels = torch.cat(batches)
+    assert pixels.shape[1:] == (24, 24, 3)
+    assert pixels[:, 5, 5, 0].tolist() == [10 * row for row in rows]
+    assert min(map(len, batches)) > 1
+
+
+@pytest.fixture
+def ringed(tmp_path: Path) -> tuple[PixelStore, PixelStore]:
+    """A frame with a lesion in the middle of grey skin, as a crop and with more around it."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    mask = np.zeros((200, 200), np.uint8)
+    mask[80:120, 80:120] = 255
+    write_png(tmp_path / "a.png", pixels)
+    write_png(tmp_path / "a_segmentation.png", mask)
+    sources = [Source("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")]
+    crop = Form("crop", 52)
+    return (
+        PixelStore.build(sources, crop, tmp_path / "crop"),
+        PixelStore.build(sources, crop.wider(1.5), tmp_path / "wide"),
+    )
+
+
+def test_wider_squares_have_the_crop_in_their_middle(
+    ringed: tuple[PixelStore, PixelStore],
+) -> None:
+    crop, wide = ringed
+    assert crop["a"].shape == (52, 52, 3)
+    assert wide["a"].shape == (78, 78, 3)
+    np.testing.assert_array_equal(wide["a"][13:65, 13:65], crop["a"])
+    labelled = Examples(("a",), (wide,), labels={"a": 0}, context=1.5)
+    config = CONFIG.model_copy(update={"sizes": ((0, 52),)})
+    ((plain,),) = BatchMaker(labelled, config).plain(1)
+    np.testing.assert_array_equal(plain.numpy(), crop["a"])
+
+
+def test_shifted_crops_show_the_skin_that_is_there(
+    ringed: tuple[PixelStore, PixelStore], tmp_path: Path
+) -> None:
+    """Moved by a fifth of its side, a crop is the frame's own pixels and not its mirror image."""
+    crop, wide = ringed
+    frame = read(tmp_path / "a.png")
+    still = dict.fromkeys(("rotation", "scale", "brightness", "contrast", "saturation", "hue"), 0.0)
+    still |= dict.fromkeys(("blur", "sharpen", "jpeg", "hair"), 0.0)
+    vary = Augmentation(AugmentConfig.model_validate({"dihedral": False, "shift": 0.2, **still}))
+    for epoch in range(20):
+        moved = vary(wide["a"], None, 52, generator(0, epoch, "a"), 1.5)[0]
+        warp = vary.warp(78, 78, 52, generator(0, epoch, "a"), 1.5)
+        left, top = 74 - 13 + warp[0, 2], 74 - 13 + warp[1, 2]
+        shown = cv2.warpAffine(
+            frame,
+            np.array([[1, 0, left], [0, 1, top]]),
+            (52, 52),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        ).astype(int)
+        assert np.abs(moved - shown).max() <= 1
+        mirrored = vary(crop["a"], None, 52, generator(0, epoch, "a"))[0]
+        inside = slice(11, 41)  # what no shift of a fifth moves out
+        assert np.abs(mirrored - shown)[inside, inside].max() <= 1
+        if max(abs(warp[:, 2] - 13)) > 2:
+            assert np.abs(mirrored - shown).max() > 50

@@ -264,3 +264,72 @@ def test_only_matrices_are_decayed(name: Any) -> None:
     groups = make_optimiser(network, OptimiserConfig(name=name, weight_decay=0.1)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0]
     assert [len(group["params"]) for group in groups] == [1, 3]
+
+
+def test_averaging_that_restarts_forgets_what_was_before(tmp_path: Path) -> None:
+    """What a job averages from epoch 2 on, by hand: the mean of those weights alone."""
+    config = recipe(3, {"ema": 0.9, "ema_restart": 2})
+    job, network, _ = trainer(config, tmp_path / "restart")
+    seen: list[Tensor] = []
+    job.fit(Watch(lambda *_: seen.append(network.layer.weight.detach().clone()), lambda _: None))
+    expected = seen[2 * STEPS]
+    for step, weight in enumerate(seen[2 * STEPS + 1 :], 1):
+        decay = min(0.9, 1 - (1 + step) ** -0.75)
+        expected = decay * expected + (1 - decay) * weight
+    averaged = job.used.layer.weight  # type: ignore[union-attr]
+    assert isinstance(averaged, Tensor)
+    torch.testing.assert_close(averaged, expected)
+    plain, _, _ = trainer(recipe(3, {"ema": 0.9}), tmp_path / "plain")
+    plain.fit(STILL)
+    assert not equal(weights_of(job.used), weights_of(plain.used))
+
+
+def test_averaging_must_restart_within_the_epochs() -> None:
+    with pytest.raises(ValueError, match="ema_restart is 3, but the last of 3 epochs is 2"):
+        recipe(3, {"ema": 0.9, "ema_restart": 3})
+
+
+class Normed(Network):
+    """With statistics; what they are of in the end is the point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        value: Tensor = self.layer(self.drop(self.norm(pixels.float())))[:, 0]
+        return value
+
+
+PLAIN = [torch.rand(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in (8, 9)]
+
+
+class PlainBatches(Batches):
+    """Has images as prediction sees them, besides."""
+
+    def plain(self, count: int) -> Iterator[Tensor]:
+        assert count == 16
+        yield from PLAIN
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_statistics_are_estimated_again_in_the_end(ema: float, select: str, tmp_path: Path) -> None:
+    for _ in range(2):  # taken up when all is done, it does the same again
+        torch.manual_seed(3)
+        network = Normed()
+        config = recipe(2, {"ema": ema, "bn_images": 16}, select=select)
+        job = Trainer(
+            network,
+            Learning([0.5, 0.4]),
+            cast("BatchMaker", PlainBatches()),
+            config,
+            Fabric(accelerator="cpu", devices=1),
+            tmp_path,
+        )
+        job.fit(STILL)
+        norm = job.used.norm
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        torch.testing.assert_close(norm.running_mean, torch.stack(PLAIN).mean((0, 1)))
+        assert not job.used.training

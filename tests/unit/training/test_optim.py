@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from naevus.runs.recipe import TrainConfig
 from naevus.training.loop import Trainer, Watch
-from naevus.training.optim import uphill
+from naevus.training.networks import Preprocessed, build_classifier
+from naevus.training.optim import estimate_statistics, uphill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,3 +121,59 @@ def test_training_steps_by_those_gradients(tmp_path: Path) -> None:
     trainer = Trainer(bowl, Learning(), Batches(), config, fabric, tmp_path)  # type: ignore[arg-type]
     trainer.fit(Watch(lambda *_: None, lambda _: None))
     torch.testing.assert_close(bowl.place.detach(), before - RATE * STEEP[0] * uphill_of(before))
+
+
+@pytest.mark.parametrize(("fraction", "seen"), [(0.5, [2, 4]), (0.75, [3, 4]), (1.0, [4, 4])])
+def test_the_first_slope_is_of_a_fraction_of_the_batch(
+    fraction: float, seen: list[int], tmp_path: Path
+) -> None:
+    counted: list[int] = []
+
+    class Counting(Bowl):
+        def forward(self, steepness: Tensor) -> Tensor:
+            counted.append(len(steepness))
+            return super().forward(steepness)
+
+    config = TrainConfig.model_validate(
+        {
+            "task": "classification",
+            "epochs": 1,
+            "optimiser": {"sam": RADIUS, "sam_batch": fraction, "ema": 0},
+        }
+    )
+    fabric = Fabric(accelerator="cpu", devices=1)
+    trainer = Trainer(Counting(), Learning(), Batches(), config, fabric, tmp_path)  # type: ignore[arg-type]
+    trainer.fit(Watch(lambda *_: None, lambda _: None))
+    assert counted == seen
+
+
+def test_statistics_are_those_of_the_pictures() -> None:
+    """Against torch's own ``update_bn``, on a network without chance in it."""
+    torch.manual_seed(3)
+    network = Preprocessed(build_classifier("test_resnet", weights="none", dropout=0))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert layers
+    batches = [torch.from_numpy(half) for half in np.array_split(pixels, 2)]
+    update_bn(batches, network)
+    expected = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]  # type: ignore[union-attr]
+    for layer in layers:
+        layer.running_mean.fill_(7)  # type: ignore[union-attr]
+    estimate_statistics(network, batches)
+    for layer, (mean, variance) in zip(layers, expected, strict=True):
+        torch.testing.assert_close(layer.running_mean, mean)
+        torch.testing.assert_close(layer.running_var, variance)
+        assert layer.momentum is not None
+    assert not any(module.training for module in network.modules())
+
+
+def test_statistics_are_without_dropout() -> None:
+    network = Preprocessed(build_classifier("test_efficientnet", weights="none"))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    batches = [torch.from_numpy(pixels)]
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        estimate_statistics(network, batches)
+        found.append({name: value.clone() for name, value in network.named_buffers()})
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

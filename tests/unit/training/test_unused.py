@@ -33,6 +33,14 @@ REFUSED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
     ("classification", {"loss.gamma": 2.0}, {}, "loss.gamma does nothing here"),
     ("classification", {"data.copies_size": 64}, {}, "there are no --copies"),
     ("classification", {"optimiser.momentum": 0.8}, {}, "optimiser.momentum does nothing here"),
+    ("classification", {"optimiser.sam_batch": 1}, {}, "optimiser.sam_batch does nothing here"),
+    (
+        "segmentation",
+        {"optimiser.ema": 0, "optimiser.ema_restart": 1},
+        {},
+        "optimiser.ema_restart does nothing here",
+    ),
+    ("segmentation", {"data.context": 1.3}, {}, "data.context does nothing here"),
     ("classification", {"optimiser.patience": 1}, {}, "optimiser.patience does nothing here"),
     ("classification", {"epochs": 4, "early_stopping": 4}, {}, "4 epochs end before it can stop"),
     (
