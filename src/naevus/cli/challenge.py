@@ -99,8 +99,11 @@ def lint_submission(
 
 
 def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
-    from naevus.evaluation.challenge.lint import lint_segmentation
+    from naevus.evaluation.challenge.attributes import holds_attributes
+    from naevus.evaluation.challenge.lint import lint_attributes, lint_segmentation
 
+    if holds_attributes(folder):
+        return lint_attributes(folder, against)
     return lint_segmentation(folder, against)
 
 

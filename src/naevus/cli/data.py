@@ -270,7 +270,7 @@ def folds(
 def download(
     names: Annotated[list[str] | None, typer.Argument(help="Files; none lists them.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to put them in.")] = Path("ISIC2018"),
-    task: Annotated[int | None, typer.Option(help="All files of this task, 1 or 3.")] = None,
+    task: Annotated[int | None, typer.Option(help="All files of this task, 1, 2 or 3.")] = None,
     unpack: Annotated[bool, typer.Option(help="Unpack ZIP files beside themselves.")] = True,
     base_url: Annotated[str | None, typer.Option(help="Another place with the same files.")] = None,
 ) -> None:
@@ -286,9 +286,9 @@ def download(
     from naevus.datasets.download import BASE_URL, FILES
     from naevus.datasets.download import download as fetch
 
-    if task not in {None, 1, 3}:
-        raise ConfigError(f"there are no files of task {task}", "use --task 1 or --task 3")
-    chosen = [*(names or []), *(name for name, file in FILES.items() if file.task == task)]
+    if task not in {None, 1, 2, 3}:
+        raise ConfigError(f"there are no files of task {task}", "use --task 1, 2 or 3")
+    chosen = [*(names or []), *(name for name, file in FILES.items() if task in file.tasks)]
     if not chosen:
         console.print(_files())
         return
@@ -313,7 +313,7 @@ def _files() -> Table:
     table.add_column("MB", justify="right")
     for file in FILES.values():
         size = "" if file.size is None else f"{file.size / 1e6:,.0f}"
-        table.add_row(file.name, str(file.task), size)
+        table.add_row(file.name, ", ".join(map(str, file.tasks)), size)
     return table
 
 

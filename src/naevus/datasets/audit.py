@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pandas as pd
 
 from naevus.datasets import duplicates
-from naevus.datasets.dataset import Finding
+from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding
 from naevus.datasets.duplicates import (
     SIDE,
     Look,
@@ -23,8 +23,14 @@ from naevus.datasets.duplicates import (
 )
 from naevus.datasets.masksurvey import survey
 from naevus.errors import PictureError
-from naevus.images.maskfile import MaskFile, fitted, orientation_uncertain, read_mask_file
-from naevus.images.masks import area_share, plausible
+from naevus.images.maskfile import (
+    MaskFile,
+    fitted,
+    orientation_uncertain,
+    read_mask,
+    read_mask_file,
+)
+from naevus.images.masks import PLAUSIBLE_SHARES, area_share, plausible
 from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
 from naevus.io.files import atomic, sha256, write_json
 from naevus.types import explained
@@ -226,7 +232,12 @@ def _ordered(values: pd.Series[str], order: tuple[str, ...]) -> list[str]:
 
 
 def mask_findings(
-    image_id: str, path: Path, image: Path, picture: Header | None, limits: Limits
+    image_id: str,
+    path: Path,
+    image: Path,
+    picture: Header | None,
+    limits: Limits,
+    attribute: str | None = None,
 ) -> list[Finding]:
     """Return what is wrong with one mask file.
 
@@ -236,6 +247,7 @@ def mask_findings(
         image: The picture's file.
         picture: Header of the picture, where it could be read.
         limits: What is refused from the header alone.
+        attribute: Whose mask it is, which may well be small or empty; None: the lesion's.
     """
     try:
         found = read_mask_file(path, limits)
@@ -245,8 +257,9 @@ def mask_findings(
         *_fitting(image_id, found, path, image, picture, limits),
         *_encoding(image_id, found),
     ]
-    if not plausible(found.mask):
-        detail = f"covers {area_share(found.mask):.2%} of the picture"
+    share = area_share(found.mask)
+    if not (plausible(found.mask) or (attribute and share <= PLAUSIBLE_SHARES[1])):
+        detail = f"covers {share:.2%} of the picture"
         findings.append(Finding("implausible mask", "warning", image_id, detail))
     return findings
 
@@ -366,7 +379,7 @@ def audit(
         workers: Threads.
     """
     with_pictures = dataset.pictures()
-    seen, findings = _read_all(with_pictures, limits, workers, progress)
+    seen, findings, shown = _read_all(with_pictures, limits, workers, progress)
     usable = [picture for picture in seen if picture.look is not None]
     rows = with_pictures.table.loc[[not picture.problem for picture in seen]].reset_index(drop=True)
     near = duplicates.find_duplicates(
@@ -389,7 +402,7 @@ def audit(
         layout=dataset.layout,
         pictures=len(with_pictures),
         findings=sorted(found, key=lambda finding: _ORDER[finding.severity]),
-        counts=counts(dataset),
+        counts=pd.concat([counts(dataset), _shown_attributes(with_pictures, shown)]),
         duplicates=copies,
         merged=merged,
         groups=groups,
@@ -397,29 +410,54 @@ def audit(
 
 
 class _Row(NamedTuple):
+    """What was seen of an image and its masks, and which attributes these show."""
+
     seen: Seen
     findings: list[Finding]
+    shown: tuple[str, ...] = ()
 
 
 def _read_all(
     dataset: Dataset, limits: Limits, workers: int, progress: Callable[[int, int], None] | None
-) -> tuple[list[Seen], list[Finding]]:
+) -> tuple[list[Seen], list[Finding], list[tuple[str, ...]]]:
     seen: list[Seen] = []
     findings: list[Finding] = []
+    shown: list[tuple[str, ...]] = []
     for row in in_threads(partial(_read_row, limits=limits), dataset.rows(), workers):
         seen.append(row.seen)
         findings.extend(row.findings)
+        shown.append(row.shown)
         if progress is not None:
             progress(len(seen), len(dataset))
-    return seen, findings
+    return seen, findings, shown
 
 
 def _read_row(record: Record, limits: Limits) -> _Row:
     assert record.path is not None
     seen = see(record.image_id, record.path, limits)
-    if record.mask_path is None:
-        return _Row(seen, [])
-    return _Row(seen, _of_mask(record, record.mask_path, seen, limits))
+    findings = []
+    if record.mask_path is not None:
+        findings += _of_mask(record, record.mask_path, seen, limits)
+    shown = []
+    for attribute, path in record.attributes.items():
+        found = _of_mask(record, path, seen, limits, attribute)
+        findings += found
+        if not any(each.severity == "error" for each in found) and read_mask(path, limits).any():
+            shown.append(attribute)
+    return _Row(seen, findings, tuple(shown))
+
+
+def _shown_attributes(dataset: Dataset, shown: list[tuple[str, ...]]) -> pd.DataFrame:
+    """Return how many images and lesions show each attribute, like `counts`; none where unknown."""
+    rows = []
+    for part, table in dataset.table.groupby("part"):
+        for name, column in ATTRIBUTE_COLUMNS.items():
+            if table[column].isna().all():
+                continue
+            lesion = table["lesion_id"].fillna(table["group_id"])
+            there = lesion[[name in shown[position] for position in table.index]]
+            rows.append((part, "attribute", name, len(there), there.nunique()))
+    return pd.DataFrame(rows, columns=["part", "column", "value", "pictures", "lesions"])
 
 
 def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
@@ -428,6 +466,11 @@ def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
     return [] if problem is None else [Finding("doubtful masks", "error", "all", problem[0])]
 
 
-def _of_mask(record: Record, mask: Path, seen: Seen, limits: Limits) -> list[Finding]:
+def _of_mask(
+    record: Record, mask: Path, seen: Seen, limits: Limits, attribute: str | None = None
+) -> list[Finding]:
     assert record.path is not None
-    return mask_findings(record.image_id, mask, record.path, seen.header, limits)
+    found = mask_findings(record.image_id, mask, record.path, seen.header, limits, attribute)
+    if attribute is None:
+        return found
+    return [each._replace(detail=f"{attribute}: {each.detail}") for each in found]

@@ -87,29 +87,32 @@ _BROKEN = (URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 class RemoteFile(NamedTuple):
-    """A file of the challenge: its name, its task, its exact size in bytes where it is known."""
+    """A file of the challenge: its name, its tasks, its exact size in bytes where it is known."""
 
     name: str
-    task: int
+    tasks: tuple[int, ...]
     size: int | None = None
 
 
 FILES = {
     file.name: file
     for file in (
-        RemoteFile("ISIC2018_Task1-2_Training_Input.zip", 1, 11_165_358_566),
-        RemoteFile("ISIC2018_Task1_Training_GroundTruth.zip", 1, 27_402_895),
-        RemoteFile("ISIC2018_Task1-2_Validation_Input.zip", 1, 239_231_159),
-        RemoteFile("ISIC2018_Task1_Validation_GroundTruth.zip", 1, 759_706),
-        RemoteFile("ISIC2018_Task1-2_Test_Input.zip", 1, 2_370_457_338),
-        RemoteFile("ISIC2018_Task1_Test_GroundTruth.zip", 1, 9_680_101),
-        RemoteFile("ISIC2018_Task3_Training_Input.zip", 3, 2_771_732_744),
-        RemoteFile("ISIC2018_Task3_Training_GroundTruth.zip", 3),
-        RemoteFile("ISIC2018_Task3_Training_LesionGroupings.csv", 3),
-        RemoteFile("ISIC2018_Task3_Validation_Input.zip", 3),
-        RemoteFile("ISIC2018_Task3_Validation_GroundTruth.zip", 3),
-        RemoteFile("ISIC2018_Task3_Test_Input.zip", 3),
-        RemoteFile("ISIC2018_Task3_Test_GroundTruth.zip", 3),
+        RemoteFile("ISIC2018_Task1-2_Training_Input.zip", (1, 2), 11_165_358_566),
+        RemoteFile("ISIC2018_Task1_Training_GroundTruth.zip", (1,), 27_402_895),
+        RemoteFile("ISIC2018_Task1-2_Validation_Input.zip", (1, 2), 239_231_159),
+        RemoteFile("ISIC2018_Task1_Validation_GroundTruth.zip", (1,), 759_706),
+        RemoteFile("ISIC2018_Task1-2_Test_Input.zip", (1, 2), 2_370_457_338),
+        RemoteFile("ISIC2018_Task1_Test_GroundTruth.zip", (1,), 9_680_101),
+        RemoteFile("ISIC2018_Task2_Training_GroundTruth_v3.zip", (2,)),
+        RemoteFile("ISIC2018_Task2_Validation_GroundTruth.zip", (2,)),
+        RemoteFile("ISIC2018_Task2_Test_GroundTruth.zip", (2,)),
+        RemoteFile("ISIC2018_Task3_Training_Input.zip", (3,), 2_771_732_744),
+        RemoteFile("ISIC2018_Task3_Training_GroundTruth.zip", (3,)),
+        RemoteFile("ISIC2018_Task3_Training_LesionGroupings.csv", (3,)),
+        RemoteFile("ISIC2018_Task3_Validation_Input.zip", (3,)),
+        RemoteFile("ISIC2018_Task3_Validation_GroundTruth.zip", (3,)),
+        RemoteFile("ISIC2018_Task3_Test_Input.zip", (3,)),
+        RemoteFile("ISIC2018_Task3_Test_GroundTruth.zip", (3,)),
     )
 }
 """The files by name. Where no size is given, the server's word is taken."""

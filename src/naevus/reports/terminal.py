@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naevus.reports.document import grid_of, spread_with_interval
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -211,6 +212,10 @@ def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
     """Yield what the challenge's scorer answers, as tables and notes."""
     summary = _plain("challenge score", "value")
     summary.add_row("overall", _number(scores["overall"]), style="bold")
+    if "validation" not in scores:
+        yield summary
+        yield _attributes_table(scores)
+        return
     summary.add_row("validation", _number(scores["validation"]))
     if "per_category" not in scores:
         for name, value in scores["macro_average"].items():
@@ -228,6 +233,16 @@ def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
     yield by_category
     for note in scores.get("notes", ()):
         yield Text(f"note: {note}", style="yellow")
+
+
+def _attributes_table(scores: Mapping[str, Any]) -> Table:
+    """Return the scores of Task 2, pooled over all images."""
+    table = Table("attribute", title="pooled over all images")
+    for column in ("jaccard", "dice"):
+        table.add_column(column, justify="right")
+    for name, title in (*ATTRIBUTES.items(), ("micro_average", "all together")):
+        table.add_row(title, *(_number(scores[name][score]) for score in ("jaccard", "dice")))
+    return table
 
 
 def findings_table(findings: Sequence[Finding], most: int = 50) -> Table:

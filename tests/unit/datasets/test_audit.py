@@ -21,9 +21,11 @@ from naevus.datasets.duplicates import (
     find_duplicates,
     look_at,
 )
+from naevus.datasets.layouts import load
 from naevus.images.geometry import resize, view
 from naevus.images.read import Limits, read, write_png
 from naevus.types import FLAGS
+from tests.helpers.attribute_images import TRUTH, draw, write_task2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -259,3 +261,25 @@ def test_a_dark_spot_on_plain_skin_is_not_every_other_one(shared_data: Path) -> 
 
     assert correlation(look("26223"), look("29187")) < 0.9
     assert correlation(look("27027"), look("29036")) > 0.95, "one lesion with two ids"
+
+
+def test_masks_of_attributes_are_read_and_counted(tmp_path: Path) -> None:
+    write_task2(tmp_path, 4)
+    bad = tmp_path / TRUTH / "ISIC_0000001_attribute_streaks.png"
+    bad.write_bytes(b"no mask")
+    write_png(tmp_path / TRUTH / "ISIC_0000002_attribute_globules.png", np.zeros((9, 9), bool))
+    write_png(tmp_path / TRUTH / "ISIC_0000003_attribute_globules.png", np.ones((64, 64), bool))
+    found = audit(load(tmp_path))
+    of_masks = {
+        (finding.kind, finding.severity, finding.subject, finding.detail.partition(":")[0])
+        for finding in found.findings
+        if "mask" in finding.kind
+    }
+    assert of_masks == {
+        ("unusable mask", "error", "ISIC_0000001", "streaks"),
+        ("mask of another size", "error", "ISIC_0000002", "globules"),
+        ("implausible mask", "warning", "ISIC_0000003", "globules"),
+    }
+    counted = found.counts[found.counts["column"] == "attribute"].set_index("value")["pictures"]
+    pigment = sum(bool(draw(number)[1]["pigment_network"].any()) for number in range(4))
+    assert counted["pigment_network"] == pigment > 0

@@ -148,7 +148,7 @@ def test_part_that_is_too_long_is_fetched_anew(server: Server, tmp_path: Path) -
 def test_server_has_another_file(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FILES, NAME, RemoteFile(NAME, 3, 77))
+    monkeypatch.setitem(FILES, NAME, RemoteFile(NAME, (3,), 77))
     with pytest.raises(DataError, match="10240 bytes instead of 77"):
         download([NAME], tmp_path, base_url=server.url)
     assert not (tmp_path / NAME).exists()

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from naevus.errors import PictureError, SubmissionError
+from naevus.evaluation.challenge.attributes import attribute_in, matching_attribute
 from naevus.evaluation.challenge.classification import image_ids, read_table, refusals
 from naevus.evaluation.challenge.segmentation import (
     FOREGROUND_ABOVE,
@@ -21,7 +22,7 @@ from naevus.evaluation.challenge.segmentation import (
     size_text,
 )
 from naevus.images.read import PICTURE_SUFFIXES, probe
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import ATTRIBUTES, ISIC2018
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,6 +141,7 @@ def _ragged(path: Path) -> Iterator[Finding]:
 
 _JPEG = frozenset({".jpg", ".jpeg"})
 _REGULAR = "{id}_segmentation.png"
+_OF_ATTRIBUTE = "{id}_attribute_{attribute}.png"
 _WRITE_GREY = "write an 8-bit greyscale PNG of 0 and 255"
 
 
@@ -168,6 +170,62 @@ def lint_segmentation(folder: Path, pictures: Path | None = None) -> list[Findin
         *(finding for number in sizes or numbers for finding in _named(number, files)),
         *(finding for path in files for finding in _lint_file(path, sizes)),
     ]
+
+
+def lint_attributes(folder: Path, images: Path | None = None) -> list[Finding]:
+    """Find what the official tool refuses in a Task 2 submission, or scores as nothing.
+
+    Args:
+        folder: The submitted masks, one for each attribute of each image.
+        images: The challenge's images (or true masks); without them neither an image without any
+            mask nor a mask of another size can be found.
+
+    Returns:
+        Findings, by file name; none where the submission is sound.
+
+    Raises:
+        SubmissionError: A folder is absent, or no image with an ISIC id is in ``images``.
+    """
+    files = files_in(folder)
+    sizes = None if images is None else _sizes(images)
+    masks = [path for path in files if attribute_in(path.stem) is not None]
+    numbers = sorted({number for path in masks if (number := number_of(path.stem))})
+    return [
+        *(
+            finding
+            for number in sizes or numbers
+            for attribute in ATTRIBUTES
+            for finding in _named_attribute(number, attribute, files)
+        ),
+        *(finding for path in files for finding in _lint_attribute(path, sizes)),
+    ]
+
+
+def _named_attribute(number: str, attribute: str, files: list[Path]) -> Iterator[Finding]:
+    """Yield what is wrong with the number of files that answer for an attribute of an image."""
+    regular = _OF_ATTRIBUTE.format(id=f"ISIC_{number}", attribute=attribute)
+    found = matching_attribute(number, attribute, files)
+    if not found:
+        what = "no file has this number and attribute in its name"
+        remedy = f"write {regular}; an empty mask where the attribute is absent"
+        yield Finding("missing mask", "refused", f"ISIC_{number} {attribute}", what, remedy)
+    elif len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        what = f"several files have this number and attribute in their name: {names}"
+        yield Finding(
+            "several files", "refused", f"ISIC_{number} {attribute}", what, f"keep {regular} alone"
+        )
+
+
+def _lint_attribute(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Iterator[Finding]:
+    attribute = attribute_in(path.stem)
+    if attribute is None:
+        what = f"is not a mask of {', '.join(ATTRIBUTES)}"
+        remedy = "take it out of the folder, or name it ISIC_0000000_attribute_<attribute>.png"
+        yield Finding("stray file", "tidy", path.name, what, remedy)
+        return
+    regular = _OF_ATTRIBUTE.replace("{attribute}", attribute)
+    yield from _lint_file(path, sizes, regular, lesion=False)
 
 
 def _sizes(pictures: Path) -> dict[str, tuple[int, int]]:
@@ -212,7 +270,13 @@ def _named(number: str, files: list[Path]) -> Iterator[Finding]:
         )
 
 
-def _lint_file(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Iterator[Finding]:
+def _lint_file(
+    path: Path,
+    sizes: dict[str, tuple[int, int]] | None,
+    regular: str = _REGULAR,
+    *,
+    lesion: bool = True,
+) -> Iterator[Finding]:
     number = number_of(path.stem)
     if number is None:
         yield Finding(
@@ -232,7 +296,7 @@ def _lint_file(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Iterator
             "take it out of the folder",
         )
         return
-    yield from _lint_name(path, number)
+    yield from _lint_name(path, regular.format(id=f"ISIC_{number}"))
     try:
         values = grey_values(path)
     except SubmissionError as error:
@@ -255,12 +319,12 @@ def _lint_file(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Iterator
             "is a 1-bit file; this scorer takes it, others do not",
             _WRITE_GREY,
         )
-    yield from _lint_values(path, values)
-    yield from _lint_shape(path, values > FOREGROUND_ABOVE)
+    yield from _lint_values(path, values, lesion=lesion)
+    if lesion:
+        yield from _lint_shape(path, values > FOREGROUND_ABOVE)
 
 
-def _lint_name(path: Path, number: str) -> Iterator[Finding]:
-    regular = _REGULAR.format(id=f"ISIC_{number}")
+def _lint_name(path: Path, regular: str) -> Iterator[Finding]:
     if path.suffix.lower() in _JPEG:
         yield Finding(
             "JPEG mask",
@@ -279,9 +343,12 @@ def _lint_name(path: Path, number: str) -> Iterator[Finding]:
         )
 
 
-def _lint_values(path: Path, values: NDArray[np.uint8]) -> Iterator[Finding]:
+def _lint_values(path: Path, values: NDArray[np.uint8], *, lesion: bool) -> Iterator[Finding]:
     odd = np.setdiff1d(values, [0, 255])
     top = int(values.max(initial=0))
+    what = "lesion" if lesion else "attribute"
+    if top == 0 and not lesion:  # most images lack most attributes
+        return
     if top == 0:
         yield Finding(
             "empty mask",
@@ -295,9 +362,9 @@ def _lint_values(path: Path, values: NDArray[np.uint8]) -> Iterator[Finding]:
             "dark foreground",
             "loses points",
             path.name,
-            f"its largest value is {top}; only values above {FOREGROUND_ABOVE} are lesion, "
+            f"its largest value is {top}; only values above {FOREGROUND_ABOVE} are {what}, "
             "so that the whole mask is scored as empty",
-            "write lesion as 255",
+            f"write {what} as 255",
         )
     elif odd.size and path.suffix.lower() not in _JPEG:
         yield Finding(
@@ -305,7 +372,7 @@ def _lint_values(path: Path, values: NDArray[np.uint8]) -> Iterator[Finding]:
             "loses points",
             path.name,
             f"holds values other than 0 and 255 (such as {odd[odd.size // 2]}); "
-            f"what is above {FOREGROUND_ABOVE} counts as lesion",
+            f"what is above {FOREGROUND_ABOVE} counts as {what}",
             "threshold the probabilities and write 0 and 255",
         )
 

@@ -143,8 +143,9 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     candidates = files_in(prediction_dir)
     scores = []
     for number, truth_path in truth_files(truth_dir):
-        path = _the_one(number, truth_path, candidates)
-        truth, prediction = _truth_mask(truth_path), grey_values(path)
+        files = matching(number, candidates)
+        path = the_one(files, truth_path, f"ISIC_{number}_segmentation.png")
+        truth, prediction = true_mask(truth_path), grey_values(path)
         if truth.shape != prediction.shape:
             raise SubmissionError(
                 f"{path}: has {size_text(prediction.shape)} pixels; "
@@ -160,12 +161,20 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     }
 
 
-def _the_one(number: str, truth_path: Path, candidates: list[Path]) -> Path:
-    found = matching(number, candidates)
+def the_one(found: list[Path], truth_path: Path, name: str) -> Path:
+    """Return the only one of the files that answer to a true mask.
+
+    Args:
+        found: The files.
+        truth_path: The true mask.
+        name: What the file should be called.
+
+    Raises:
+        SubmissionError: There is none, or there are several.
+    """
     if not found:
         raise SubmissionError(
-            f"no matching submission for {truth_path.name}",
-            f"write a mask ISIC_{number}_segmentation.png",
+            f"no matching submission for {truth_path.name}", f"write a mask {name}"
         )
     if len(found) > 1:
         raise SubmissionError(
@@ -176,8 +185,12 @@ def _the_one(number: str, truth_path: Path, candidates: list[Path]) -> Path:
     return found[0]
 
 
-def _truth_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a true mask; a single value other than 255 is taken for the lesion."""
+def true_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a true mask; a single value other than 255 is taken for the lesion.
+
+    Raises:
+        SubmissionError: It cannot be read, or has several values but 0.
+    """
     values = grey_values(path)
     if len(np.setdiff1d(values, [0])) > 1:
         raise SubmissionError(

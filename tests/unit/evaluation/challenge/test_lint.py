@@ -16,10 +16,11 @@ from PIL import Image
 from naevus.errors import SubmissionError
 from naevus.evaluation.challenge.lint import (
     count_regions_and_holes,
+    lint_attributes,
     lint_classification,
     lint_segmentation,
 )
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import ATTRIBUTES, ISIC2018
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,3 +184,35 @@ def test_regions_and_holes_follow_eulers_formula(mask: NDArray[np.bool_]) -> Non
     corners = np.maximum.reduce([m[:-1, :-1], m[1:, :-1], m[:-1, 1:], m[1:, 1:]]).sum()
     edges = np.maximum(m[:-1], m[1:]).sum() + np.maximum(m[:, :-1], m[:, 1:]).sum()
     assert regions - holes == corners - edges + cells
+
+
+def test_every_odd_folder_of_attributes_has_its_finding(golden: Path) -> None:
+    folder = golden / "refused_attributes"
+    verdicts = json.loads((folder / "verdicts.json").read_text())
+    for name, verdict in verdicts.items():
+        found = lint_attributes(folder / name, folder / "truth")
+        refused = [one for one in found if one.consequence == "refused"]
+        assert bool(refused) == (not verdict["accepted"]), name
+    expected = {
+        "missing": "missing mask",
+        "other_size": "other size",
+        "colour": "unreadable",
+        "twice": "several files",
+        "zero_one": "dark foreground",
+        "one_bit": "1-bit",
+        "not_an_image": "unreadable",
+    }
+    for name, kind in expected.items():
+        assert kind in kinds(lint_attributes(folder / name, folder / "truth")), name
+    assert kinds(lint_attributes(folder / "truth", folder / "truth")) == set()
+
+
+def test_what_a_folder_of_attributes_holds_besides_is_found(tmp_path: Path) -> None:
+    for attribute in ATTRIBUTES:
+        Image.new("L", (8, 6)).save(tmp_path / f"ISIC_0000001_attribute_{attribute}.png")
+    Image.new("L", (8, 6)).save(tmp_path / "ISIC_0000001_segmentation.png")
+    Image.new("L", (8, 6), 255).save(tmp_path / "mine_ISIC_0000002_attribute_streaks.png")
+    found = lint_attributes(tmp_path)
+    assert kinds(found) == {"stray file", "missing mask", "irregular name"}
+    absent = {one.subject for one in found if one.kind == "missing mask"}
+    assert absent == {f"ISIC_0000002 {name}" for name in ATTRIBUTES if name != "streaks"}

@@ -1,0 +1,114 @@
+"""Task 2 of the challenge: a folder of masks, five for each image, and its scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from naevus.errors import SubmissionError
+from naevus.evaluation.challenge.segmentation import (
+    FOREGROUND_ABOVE,
+    files_in,
+    grey_values,
+    number_of,
+    size_text,
+    the_one,
+    true_mask,
+)
+from naevus.taxonomy import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+def attribute_in(name: str) -> str | None:
+    """Return the attribute that a file's name tells of, if it tells of one."""
+    return next((attribute for attribute in ATTRIBUTES if f"_attribute_{attribute}" in name), None)
+
+
+def holds_attributes(folder: Path) -> bool:
+    """Tell whether a folder holds masks of attributes, by their names.
+
+    Raises:
+        SubmissionError: The folder is not there or cannot be read.
+    """
+    return any(attribute_in(path.stem) is not None for path in files_in(folder))
+
+
+def true_attributes(folder: Path) -> list[tuple[str, str, Path]]:
+    """Return number, attribute and path of every true mask.
+
+    Raises:
+        SubmissionError: The folder is absent or empty, or a file in it is no mask of an attribute.
+    """
+    found = []
+    for path in files_in(folder):
+        number, attribute = number_of(path.stem), attribute_in(path.stem)
+        if number is None or attribute is None:
+            raise SubmissionError(
+                f"{path}: unknown ground truth file",
+                "keep only files named like ISIC_0000000_attribute_globules.png there",
+            )
+        found.append((number, attribute, path))
+    if not found:
+        raise SubmissionError(f"{folder}: no ground truth masks", "give the challenge's masks")
+    return found
+
+
+def matching_attribute(number: str, attribute: str, candidates: list[Path]) -> list[Path]:
+    """Return the files that answer for an attribute of an image, as the official tool looks."""
+    return [path for path in candidates if number in path.stem and attribute in path.stem]
+
+
+def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
+    """Score a Task 2 submission as the challenge does.
+
+    The confusion matrix of each mask is divided by its number of pixels, and these are summed: over
+    all images for each attribute, and over all masks for the micro average. Masks are matched by
+    the image's number and the attribute anywhere in the file name.
+
+    Args:
+        truth_dir: The true masks.
+        prediction_dir: The submitted masks, of the same sizes; those of other images are not
+            looked at.
+
+    Returns:
+        ``jaccard`` and ``dice`` of each attribute and of ``micro_average``; ``overall``, the
+        Jaccard index of the latter.
+
+    Raises:
+        SubmissionError: The official tool refuses the submission, or the truth is unusable.
+    """
+    candidates = files_in(prediction_dir)
+    sums = {attribute: np.zeros(3) for attribute in ATTRIBUTES}
+    for number, attribute, truth_path in true_attributes(truth_dir):
+        files = matching_attribute(number, attribute, candidates)
+        path = the_one(files, truth_path, f"ISIC_{number}_attribute_{attribute}.png")
+        truth, prediction = true_mask(truth_path), grey_values(path)
+        if truth.shape != prediction.shape:
+            raise SubmissionError(
+                f"{path}: has {size_text(prediction.shape)} pixels; "
+                f"expected {size_text(truth.shape)}",
+                "bring each mask to the size of its image",
+            )
+        sums[attribute] += _shares(truth, prediction > FOREGROUND_ABOVE)
+    scores = {attribute: _overlap(*shares) for attribute, shares in sums.items()}
+    scores["micro_average"] = _overlap(*np.sum(list(sums.values()), axis=0))
+    return {**scores, "overall": scores["micro_average"]["jaccard"]}
+
+
+def _shares(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return which share of the pixels is in both, in the prediction alone, in the truth alone."""
+    pairs = (truth & prediction, ~truth & prediction, truth & ~prediction)
+    return np.array([np.count_nonzero(each) for each in pairs]) / truth.size
+
+
+def _overlap(both: float, predicted: float, true: float) -> dict[str, float]:
+    """Return Jaccard and Dice index; 1 where there is nothing to find and nothing is found."""
+    union = both + predicted + true
+    if not union:
+        return {"jaccard": 1.0, "dice": 1.0}
+    return {"jaccard": float(both / union), "dice": float(2 * both / (union + both))}
