@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from naevus.datasets import cache
 from naevus.datasets.cache import PixelStore
+from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.images import preprocess
 from naevus.images.geometry import squash
@@ -251,24 +253,35 @@ def test_users_mistakes(sources: list[Source], tmp_path: Path) -> None:
     assert store.ids == ["p01"]
 
 
-def test_a_jpeg_crop_is_decoded_large_enough(shared_data: Path) -> None:
-    folder = shared_data / "isic2018"
-    image_id = "ISIC_0024306"
+def far_from_exact(source: Source, form: Form) -> float:
+    """How far a crop of a scaled decoding is from that of the whole image, in grey levels."""
+    assert source.mask_path is not None
+    scaled = preprocess.render(source, form).pixels.astype(float)
+    mask = read_mask(source.mask_path)
+    exact = cut(read(source.path), mask, mode="crop", size=form.size).pixels.astype(float)
+    return float(np.abs(scaled - exact).mean())
+
+
+def test_a_jpeg_crop_is_decoded_large_enough(tmp_path: Path) -> None:
+    pixels, mask = draw_lesion("NV", 5, 600)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=92)
+    write_png(tmp_path / "a_mask.png", mask)
+    form = Form("crop", 64)
+    assert far_from_exact(Source("a", tmp_path / "a.jpg", tmp_path / "a_mask.png"), form) < 4
+    small = np.zeros((100, 100), bool)
+    small[40:60, 40:60] = True
+    assert preprocess.decoding_side(small, form) == pytest.approx(64 * 100 / 26, abs=1)
+    assert preprocess.decoding_side(None, form) == 64
+
+
+def test_a_crop_of_a_real_jpeg_is_decoded_large_enough(shared_data: Path) -> None:
+    folder, image_id = shared_data / "isic2018", "ISIC_0024306"
     source = Source(
         image_id,
         folder / "ISIC2018_Task3_Training_Input" / f"{image_id}.jpg",
         folder / "HAM10000_segmentations_lesion_tschandl" / f"{image_id}_segmentation.png",
     )
-    assert source.mask_path is not None
-    mask = read_mask(source.mask_path)
-    form = Form("crop", 64)
-    scaled = preprocess.render(source, form).pixels.astype(float)
-    exact = cut(read(source.path), mask, mode="crop", size=64).pixels.astype(float)
-    assert np.abs(scaled - exact).mean() < 4
-    small = np.zeros((100, 100), bool)
-    small[40:60, 40:60] = True
-    assert preprocess.decoding_side(small, form) == pytest.approx(64 * 100 / 26, abs=1)
-    assert preprocess.decoding_side(None, form) == 64
+    assert far_from_exact(source, Form("crop", 64)) < 4
 
 
 def test_other_decoding_makes_everything_anew(

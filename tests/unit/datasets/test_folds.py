@@ -325,6 +325,16 @@ def test_only_named_pairs_may_be_parted(tmp_path: Path) -> None:
     assert folds.exceptions == ()
 
 
+@pytest.mark.parametrize("part", ["task1", "task3", "task3-and-task1"])
+def test_committed_folds_are_five_of_whole_groups(part: str) -> None:
+    table = Folds.read(_RESULTS / f"isic2018-{part}.csv").table
+    assert {*table["fold"].astype(str)} - {"train"} == {*"01234"}
+    assert not table[["group_id", "fold"]].drop_duplicates()["group_id"].duplicated().any()
+    assert table["image_id"].is_unique
+    sizes = table["fold"].astype(str).value_counts().drop("train", errors="ignore")
+    assert sizes.max() - sizes.min() <= 0.01 * sizes.max()
+
+
 def test_the_committed_folds_name_their_exceptions() -> None:
     folder = ROOT / "results" / "folds"
     named = {

@@ -1,0 +1,37 @@
+"""The built-in bundle's results on the committed synthetic images, as they were recorded.
+
+Write them anew where the built-in networks change on purpose:
+``python -m tests.helpers.recorded``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from tests.helpers import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMAGES = ROOT / "tests" / "data" / "ISIC2018" / "ISIC2018_Task3_Training_Input"
+RECORDED = ROOT / "tests" / "data" / "builtin.csv"
+
+
+def predict(paths: list[Path]) -> pd.DataFrame:
+    """Predict images by the built-in bundle in fp32; a row each with area and probabilities."""
+    import naevus
+
+    rows = []
+    for path, found in zip(paths, naevus.load()(paths), strict=True):
+        assert found.mask is not None
+        area = float(found.mask.mean())
+        rows.append({"image_id": path.stem, "lesion_area": area, **found.probabilities})
+    return pd.DataFrame(rows).round(4)
+
+
+if __name__ == "__main__":
+    os.environ["NAEVUS_CACHE"] = "off"  # nothing faster than fp32 is tried then
+    predict(sorted(IMAGES.glob("*.jpg"))).to_csv(RECORDED, index=False, lineterminator="\n")
