@@ -1,17 +1,17 @@
-"""Several recipes answering as one: all of them alike, or those that a greedy search keeps."""
+"""Several recipes as one ensemble: all alike, those a greedy search keeps, and one more member."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from naevus.errors import DataError
+from naevus.errors import DataError, NaevusError
 from naevus.evaluation.comparison import Difference, paired_difference
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.scaling import each_part, parts_of
+from naevus.evaluation.scaling import BOUNDS, each_part, parts_of
 from naevus.evaluation.tables import (
     AGREED,
     check_finite,
@@ -22,7 +22,7 @@ from naevus.evaluation.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -126,6 +126,172 @@ def ensemble_scores(
         ),
         weights=dict(zip(names, chosen.tolist(), strict=True)),
     )
+
+
+# One more member, judged inside the ensemble by a rule that stands before it is read.
+
+LEAST_GAIN: Final = 0.010
+"""By how much the class-balanced log loss of the ensemble must fall over all folds together."""
+MOST_LOST: Final = 0.005
+"""By how much its balanced accuracy may fall at most."""
+
+
+class FoldOfMember(NamedTuple):
+    """One fold, held out by all networks: temperatures and losses without and with the member."""
+
+    fold: int
+    images: int
+    temperatures: tuple[float, float]
+    losses: tuple[float, float]
+    balanced_accuracies: tuple[float, float]
+    alone: tuple[float, float]
+    """Loss and balanced accuracy of the new member by itself."""
+
+
+@dataclass(frozen=True)
+class MemberVerdict:
+    """What a further network brings to an ensemble, or one in another's place."""
+
+    folds: tuple[FoldOfMember, ...]
+    loss: Difference
+    """Class-balanced log loss over all folds, without and with."""
+    balanced_accuracy: Difference
+    alone: tuple[float, float]
+    """Loss and balanced accuracy of the new member by itself, over all folds."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What speaks against adoption; empty where the member is adopted."""
+        gain = self.loss.a - self.loss.b
+        found = []
+        if gain < LEAST_GAIN:
+            found.append(f"the loss falls by {gain:.4f}, not by {LEAST_GAIN:.3f}")
+        found += [
+            f"the loss does not fall on fold {each.fold}"
+            for each in self.folds
+            if each.losses[1] >= each.losses[0]
+        ]
+        lost = self.balanced_accuracy.a - self.balanced_accuracy.b
+        if lost > MOST_LOST:
+            found.append(f"balanced accuracy falls by {lost:.4f}")
+        return tuple(found)
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the rule says to take the member."""
+        return not self.reasons
+
+
+@repeatable
+def judge_member(
+    before: dict[str, pd.DataFrame],
+    after: dict[str, pd.DataFrame],
+    new: str,
+    folds: Sequence[int] = (0, 1),
+) -> MemberVerdict:
+    """Judge an ensemble with a new member against the one without it.
+
+    Members' balanced log-probabilities are averaged. The temperature of each fold is the one that
+    is best on the other folds, so that nothing that is judged has chosen it.
+
+    Args:
+        before: Out-of-fold tables of the present members by name, with ``fold``.
+        after: Those of the ensemble with the new member.
+        new: Its name in ``after``.
+        folds: The folds; all members must have held out the same images in each.
+
+    Raises:
+        DataError: Fewer than two folds, or the tables do not belong together.
+        NaevusError: SciPy is not installed.
+    """
+    if len(set(folds)) < 2:
+        raise DataError("one fold has no other to take its temperature from", "name two or more")
+    tables = {**before, **after}
+    for name, table in tables.items():
+        check_finite(table, numbers_of(table, ("logit", "share", "weight")), name)
+        if "fold" not in table.columns:
+            raise DataError(f"{name}: has no folds", "use the oof.parquet of a run")
+    names = list(tables)
+    kept = [table[table["fold"].isin(list(folds))] for table in tables.values()]
+    rows = in_common(kept, names, {**AGREED, "fold": "fold"})
+    first, logs = rows[0], dict(zip(names, _logs(rows), strict=True))
+    taxonomy = taxonomy_of(first)
+    truth = np.array([taxonomy.index(code) for code in first["truth"]], np.intp)
+    parts = first["fold"].to_numpy()
+    ensembles = [_mean_of(logs, each) for each in (before, after, (new,))]
+    judged = [_at_other_folds(each, truth, parts) for each in ensembles]
+    member = truth[:, None] == np.unique(truth)[None, :]
+    losses = [member * each[:, None] for each, _ in judged]
+    right = [member & (each.argmax(axis=1) == truth)[:, None] for each in ensembles]
+
+    def means(columns: Sequence[NDArray[Any]], inside: NDArray[np.bool_]) -> list[float]:
+        counts = member[inside].sum(axis=0)
+        return [float((each[inside].sum(axis=0) / counts)[counts > 0].mean()) for each in columns]
+
+    found = []
+    for fold in folds:
+        inside = parts == fold
+        loss, accuracy = means(losses, inside), means(right, inside)
+        found.append(
+            FoldOfMember(
+                fold,
+                int(inside.sum()),
+                (judged[0][1][fold], judged[1][1][fold]),
+                (loss[0], loss[1]),
+                (accuracy[0], accuracy[1]),
+                (loss[2], accuracy[2]),
+            )
+        )
+    groups, strata = first["group_id"].tolist(), first["truth"].tolist()
+    everything = np.ones(len(first), bool)
+    return MemberVerdict(
+        tuple(found),
+        paired_difference("class-balanced log loss", losses[0], losses[1], member, groups, strata),
+        paired_difference("balanced accuracy", right[0], right[1], member, groups, strata),
+        (means(losses, everything)[2], means(right, everything)[2]),
+    )
+
+
+def _mean_of(logs: dict[str, NDArray[np.float64]], names: Iterable[str]) -> NDArray[np.float64]:
+    return _normalised(np.mean([logs[name] for name in names], axis=0))
+
+
+def _at_other_folds(
+    logs: NDArray[np.float64], truth: NDArray[np.intp], parts: NDArray[Any]
+) -> tuple[NDArray[np.float64], dict[int, float]]:
+    """Return each image's negative log-likelihood at its temperature, and these by fold."""
+    losses, temperatures = np.empty(len(truth)), {}
+    for fold in np.unique(parts).tolist():
+        inside = parts == fold
+        temperature = best_temperature(logs[~inside], truth[~inside])
+        scaled = _normalised(logs[inside] / temperature)
+        losses[inside] = -scaled[np.arange(len(scaled)), truth[inside]]
+        temperatures[fold] = temperature
+    return losses, temperatures
+
+
+def best_temperature(logs: NDArray[np.float64], truth: NDArray[np.intp]) -> float:
+    """Return the temperature of N x C log-probabilities with the least class-balanced log loss.
+
+    Raises:
+        NaevusError: SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize_scalar  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise NaevusError(
+            "fitting a temperature needs SciPy", "pip install 'naevus[evaluate]'"
+        ) from None
+    counts = np.bincount(truth, minlength=logs.shape[1])
+    shares = 1 / (counts[truth] * np.count_nonzero(counts))
+    limits = tuple(1 / bound for bound in reversed(BOUNDS))  # convex in 1 / T
+    found = minimize_scalar(
+        lambda sharpness: _loss(sharpness * logs, truth, shares),
+        bounds=limits,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(1 / found.x)
 
 
 def greedy_weights(

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, recall_score
 
 from naevus.errors import DataError
-from naevus.evaluation.ensemble_selection import blended, ensemble_scores, greedy_weights
+from naevus.evaluation.comparison import Difference
+from naevus.evaluation.ensemble_selection import (
+    FoldOfMember,
+    MemberVerdict,
+    best_temperature,
+    blended,
+    ensemble_scores,
+    greedy_weights,
+    judge_member,
+)
+from naevus.evaluation.intervals import Interval
 from naevus.evaluation.tables import probabilities
 from naevus.taxonomy import ISIC2018
 from tests.helpers.tables import diagnoses, masks
@@ -123,3 +133,96 @@ def test_what_cannot_answer_together_is_refused() -> None:
         ensemble_scores({"a": table, "b": table.assign(truth="NV")})
     with pytest.raises(DataError, match="twice"):
         ensemble_scores({"a": table, "b": pd.concat([table, table])})
+
+
+# One more member.
+
+
+def with_folds(strength: float, seed: int) -> pd.DataFrame:
+    table = diagnoses(strength, seed=seed)
+    groups = table["group_id"].astype("category").cat.codes
+    return table.assign(fold=groups % 3)
+
+
+def balanced_loss(truth: pd.Series[str], logs: np.ndarray, temperature: float) -> float:
+    """The mean over classes, by scikit-learn."""
+    odds = np.exp(logs / temperature)
+    probability = odds / odds.sum(axis=1, keepdims=True)
+    weight = 1 / truth.map(truth.value_counts())
+    positions = truth.map({code: n for n, code in enumerate(ISIC2018.codes)})
+    return float(log_loss(positions, probability, sample_weight=weight, labels=list(range(7))))
+
+
+def test_a_member_is_judged_at_the_other_folds_temperature() -> None:
+    present = {"a": with_folds(1.5, 1), "b": with_folds(1.5, 2)}
+    new = with_folds(2.0, 3)
+    verdict = judge_member(present, {**present, "new": new}, "new", (0, 1))
+    kept = new["fold"] < 2
+    truth, fold = new["truth"][kept], new["fold"][kept].to_numpy()
+    logs = logs_of({**present, "new": new})[:, kept]
+    for names, place in (([0, 1], 0), ([0, 1, 2], 1)):
+        mean = logs[names].mean(axis=0)
+        losses, counts = [], []
+        for each in verdict.folds:
+            other = fold == 1 - each.fold
+            found = best_temperature(mean[other], truth[other].map(ISIC2018.index).to_numpy())
+            assert each.temperatures[place] == pytest.approx(found)
+            near = [balanced_loss(truth[other], mean[other], found * f) for f in (0.97, 1, 1.03)]
+            assert near[1] == min(near)
+            here = fold == each.fold
+            loss = balanced_loss(truth[here], mean[here], found)
+            assert each.losses[place] == pytest.approx(loss)
+            answers = np.array(ISIC2018.codes)[mean[here].argmax(1)]
+            assert each.balanced_accuracies[place] == pytest.approx(
+                balanced_accuracy(truth[here], answers)
+            )
+            losses.append(loss)
+            counts.append(each.images)
+        assert sum(counts) == len(truth)
+        assert min(losses) <= (verdict.loss.a, verdict.loss.b)[place] <= max(losses)
+    assert verdict.is_adopted
+    assert verdict.loss.difference.high < 0
+
+
+def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
+    present = {"a": with_folds(2.0, 1), "b": with_folds(2.0, 2)}
+    noise = judge_member(present, {**present, "noise": with_folds(0.0, 3)}, "noise")
+    assert not noise.is_adopted
+    assert any("the loss falls by -" in reason for reason in noise.reasons)
+    replaced = judge_member(present, {"a": present["a"], "same": present["b"]}, "same")
+    assert replaced.loss.a == replaced.loss.b
+    assert replaced.reasons[0] == "the loss falls by 0.0000, not by 0.010"
+    assert replaced.alone[0] > replaced.loss.b
+
+
+def test_the_rule_is_the_one_that_was_written_down() -> None:
+    def verdict(losses: tuple[float, float], accuracy: float) -> MemberVerdict:
+        folds = tuple(
+            FoldOfMember(n, 10, (1, 1), (0.6, 0.6 - gain), (0.8, 0.8), (0.7, 0.7))
+            for n, gain in enumerate(losses)
+        )
+        gain = sum(losses) / 2
+        return MemberVerdict(
+            folds,
+            Difference("loss", 0.6, 0.6 - gain, Interval(-gain, -1, 1), 0.5, 9),
+            Difference("accuracy", 0.8, 0.8 + accuracy, Interval(accuracy, -1, 1), 0.5, 9),
+            (0.7, 0.7),
+        )
+
+    assert verdict((0.012, 0.010), -0.004).is_adopted
+    assert "not by 0.010" in verdict((0.012, 0.006), 0.01).reasons[0]
+    assert verdict((0.040, -0.001), 0.01).reasons == ("the loss does not fall on fold 1",)
+    assert verdict((0.040, 0.040), -0.006).reasons == ("balanced accuracy falls by 0.0060",)
+
+
+def test_tables_that_cannot_be_judged_are_refused() -> None:
+    table = with_folds(2.0, 1)
+    with pytest.raises(DataError, match="one fold has no other"):
+        judge_member({"a": table}, {"a": table, "b": table}, "b", (0, 0))
+    with pytest.raises(DataError, match="b: has no folds"):
+        judge_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
+    moved = table.assign(fold=(table["fold"] + 1) % 2)
+    with pytest.raises(DataError, match=r"another fold|no answer"):
+        judge_member({"a": table}, {"a": table, "b": moved}, "b", (0, 1))
+    with pytest.raises(DataError, match="no answer in b"):
+        judge_member({"a": table}, {"a": table, "b": table[table["fold"] != 1]}, "b", (0, 1))
