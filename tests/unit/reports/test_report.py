@@ -1,294 +1,29 @@
-"""The report: its parts, its galleries, the files beside it, and the command."""
+"""The report as a whole."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import replace
-from io import StringIO
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from naevus.cli.evaluate import report
-from naevus.datasets.layouts import load
-from naevus.datasets.sources import mask_file
-from naevus.datasets.synthetic import write_isic2018
-from naevus.errors import BundleError, DataError, RunError
-from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import Diagnosed
-from naevus.images.maskfile import read_mask
-from naevus.images.quality import typology_angle
-from naevus.images.read import read, write_png
-from naevus.io.files import write_json
-from naevus.reports import figures
-from naevus.reports.background import appearances, tone_of
-from naevus.reports.gallery import (
-    disagreement,
-    in_turn,
-    no_classifier,
-    of_masks,
-    one_a_group,
-    predictions_classifier,
-)
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
-from naevus.reports.segmentation import failure_section
 from naevus.runs.results import (
     Results,
     evaluate_results,
-    results_of_predictions,
 )
-from naevus.taxonomy import BINARY, ISIC2018
-from tests.helpers.html_page import Outline
-from tests.helpers.onnx_graphs import classification_bundle
-from tests.helpers.tables import table_of_masks
+from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
-    from naevus.bundles.bundle import Bundle
-    from naevus.datasets.dataset import Dataset
+    pass
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=60, size=48)
-    return load(folder)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return classification_bundle(tmp_path_factory.mktemp("bundle") / "b", explained=True)
-
-
-@pytest.fixture(scope="module")
-def predictions(data: Dataset, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Answers of two made-up networks, and masks that are shifted by a pixel."""
-    folder = tmp_path_factory.mktemp("predicted")
-    random = np.random.default_rng(0)
-    known = data.with_diagnosis().table.drop_duplicates("image_id")
-    truth = np.array([ISIC2018.index(code) for code in known["diagnosis"]])
-    members = random.dirichlet(np.ones(7), (2, len(known))) + 0.3 * np.eye(7)[truth]
-    members /= members.sum(axis=2, keepdims=True)
-    natural = members.mean(axis=0)
-    table = pd.DataFrame({"image_id": known["image_id"].to_numpy(str)})
-    for place, code in enumerate(ISIC2018.codes):
-        table[f"p_{code}"] = natural[:, place]
-        table[f"b_{code}"] = rebalance(natural, [1 / 7] * 7)[:, place]
-    by_picture: list[Any] = [list(map(list, each)) for each in members.transpose(1, 0, 2)]
-    table["members"] = by_picture
-    masked = data.with_masks().table.drop_duplicates("image_id")
-    only_masks = masked[~masked["image_id"].isin(table["image_id"])][["image_id"]]
-    pd.concat([table, only_masks]).to_parquet(folder / "predictions.parquet")
-    made_with = {"views": "flips", "engine": "openvino", "bundles": [bundle.sha256]}
-    write_json(folder / "predict.json", {"classifier": made_with, "masks": True})
-    (folder / "refused.csv").write_text("image_id,path,problem\nbroken,broken.jpg,is empty\n")
-    for row in data.with_masks().rows():
-        assert row.mask_path is not None
-        shifted = np.roll(read_mask(row.mask_path), 1, axis=0)
-        write_png(folder / "masks" / f"{row.image_id}_segmentation.png", shifted)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def written(
-    data: Dataset, predictions: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    results = results_of_predictions(predictions, data)
-    evaluation = evaluate_results(results, appearances(results))
-    classifier_of = predictions_classifier(results, [bundle])
-    document = make_report(results, evaluation, classifier_of)
-    out = tmp_path_factory.mktemp("report")
-    return write_report(document, evaluation, out, figures=True).parent
-
-
-def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
-    page = (written / "report.html").read_text()
-    outline = Outline(page)
-    assert outline.open == []
-    assert outline.headings[0] == ("h1", "Report of " + outline.title.removeprefix("Report of "))
-    levels = [int(level[1]) for level, _ in outline.headings]
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert outline.first_text_of_main.startswith("Of ")
-    assert len(outline.ids) == len(set(outline.ids))
-    ids = set(outline.ids)
-    for address in outline.addresses:
-        assert address.startswith("data:image/jpeg;base64,") or address[1:] in ids, address
-    assert all(name in ids for name in re.findall(r"url\(#([^)]+)\)", page))
-    without_names = re.sub(r'xmlns(:\w+)?="[^"]+"', "", page)
-    assert "http" not in without_names.replace('http-equiv="', "")
-    assert len(page) < 10_000_000
-    assert figures.INK not in page.split("</style>", 1)[1]
-    assert "<title>Report of" in page
-
-
-def test_galleries_show_each_kind(written: Path) -> None:
-    page = (written / "report.html").read_text()
-    values = json.loads((written / "report.json").read_text())
-    galleries = values["sections"]["pictures"]["pictures"]
-    assert set(galleries) == {
-        "best", "worst", "doubtful", "disagreed", "best-masks", "usual-masks", "worst-masks",
-    }  # fmt: skip
-    with_heat = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
-    assert Outline(page).images == sum(map(len, galleries.values())) + with_heat
-    assert not set(galleries["best"]) & set(galleries["worst"])
-    assert "Heat maps:" in page
-
-
-def test_heat_maps_need_the_bundles_of_the_predictions(
-    data: Dataset, predictions: Path, tmp_path: Path
-) -> None:
-    other = classification_bundle(tmp_path / "other", explained=True, seeds=(5,))
-    results = results_of_predictions(predictions, data)
-    evaluation = evaluate_results(results)
-    with pytest.raises(BundleError, match="other classification bundles"):
-        predictions_classifier(results, [other])
-    assert predictions_classifier(results, []) is no_classifier
-    without = make_report(results, evaluation)
-    unseen = make_report(results, evaluation, images=False)
-    assert {section.name for section in without.sections} == {
-        "pictures", *(section.name for section in unseen.sections),
-    }  # fmt: skip
-    assert not any(
-        picture.heat
-        for section in without.sections
-        for gallery in section.galleries
-        for picture in gallery.pictures
-    )
-
-
-def test_heat_maps_are_of_what_was_predicted(
-    data: Dataset, predictions: Path, bundle: Bundle
-) -> None:
-    sides = {one.code: "MALIGNANT" if one.malignant else "BENIGN" for one in ISIC2018.diagnoses}
-    table = data.table.assign(diagnosis=data.table["diagnosis"].map(sides).astype("string"))
-    coarse = replace(data, table=table, taxonomy=BINARY)
-    results = results_of_predictions(predictions, coarse)
-    assert any("folded into benign" in note for note in results.notes)
-    with pytest.raises(DataError, match=r"heat maps are of MEL, .* scored as BENIGN, MALIGNANT"):
-        predictions_classifier(results, [bundle])
-
-
-def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
-    values = json.loads((written / "report.json").read_text())
-    names = [name for section in values["sections"].values() for name in section["tables"]]
-    assert len(names) == len(set(names))
-    assert {path.stem for path in (written / "tables").iterdir()} == set(names)
-    for name in names:
-        table = pd.read_csv(written / "tables" / f"{name}.csv")
-        stored = pd.read_parquet(written / "tables" / f"{name}.parquet")
-        pd.testing.assert_frame_equal(table, pd.read_csv(StringIO(stored.to_csv(index=False))))
-        rows = json.loads((written / "tables" / f"{name}.json").read_text())
-        assert len(rows) == len(table)
-        assert all(list(row) == list(table.columns) for row in rows)
-    figures = {path.stem for path in (written / "figures").iterdir()}
-    assert figures == {
-        "confusion", "clinic-roc", "net-benefit", "roc", "precision-recall", "reliability",
-        "risk-coverage", "jaccard", "thresholds",
-    }  # fmt: skip
-    for name in figures:
-        ET.parse(written / "figures" / f"{name}.svg")
-        assert (written / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-
-
-def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
-    values = json.loads((written / "report.json").read_text())
-    scores = pd.read_csv(written / "tables" / "scores.csv").set_index("score")["value"]
-    masks = pd.read_csv(written / "tables" / "mask-scores.csv").set_index("score")["value"]
-    assert f"{100 * scores['balanced accuracy']:.1f} %" in values["summary"]
-    assert f"{masks['jaccard']:.3f}" in values["summary"]
-    (unanswered,) = values["sections"]["data"]["tables"]["unanswered"]
-    assert unanswered == {"image_id": "broken", "why": "is empty"}
-    (note,) = values["notes"]
-    assert "not known" in note
-    command = values["sections"]["provenance"]["command"].split("\n")
-    assert command[0] == (
-        "naevus predict PICTURES --bundle BUNDLE --views flips --engine openvino --out OUT"
-    )
-    assert command[1] == "naevus report OUT --data data"
-
-
-def test_the_best_are_one_of_each_classin_turn() -> None:
-    classes = np.array([0, 0, 0, 1, 1, 2])
-    right = np.array([True, True, True, True, False, True])
-    order = np.array([2, 0, 1, 4, 3, 5])
-    assert in_turn(order, classes, right).tolist() == [2, 3, 5, 0, 1]
-
-
-def test_disagreement_is_between_networks_or_within_a_lesion() -> None:
-    natural = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
-    table = pd.DataFrame({"group_id": ["a", "a", "b"]})
-    apart, _ = disagreement(table, natural)
-    assert apart == pytest.approx([0.4, 0.4, 0])
-    members: list[Any] = [[[1, 0], [0, 1]], [[0.3, 0.7], [0.3, 0.7]], [[1, 0], [1, 0]]]
-    table["members"] = members
-    apart, _ = disagreement(table, natural)
-    assert apart == pytest.approx([np.log(2), 0, 0])
-
-
-def test_failures_are_told_with_what_goes_along() -> None:
-    table = table_of_masks()
-    scores = SegmentationEvaluation.of(table)
-    section = failure_section(scores)
-    tables = {each.name: each.frame for each in section.tables}
-    assert list(tables) == ["mask-failures", "mask-sizes", "mask-distances", "mask-thresholds"]
-    assert tables["mask-failures"]["failures"].tolist() == [one.failures for one in scores.factors]
-    assert tables["mask-sizes"]["pictures"].sum() == len(table)
-    assert f"{100 * scores.failed.value:.1f} %" in section.notes[0]
-    before = table[["image_id", "group_id", *MaskScore._fields]]
-    plain = failure_section(SegmentationEvaluation.of(before))
-    assert [each.name for each in plain.tables] == ["mask-thresholds"]
-
-
-def test_pictures_tell_their_skin_and_what_is_wrong_with_them(
-    data: Dataset, predictions: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    results = results_of_predictions(predictions, data)
-    assert results.records is not None
-    assert results.labelled is not None
-    first, second, third = results.labelled.table["image_id"].head(3)
-    dim, broken = tmp_path / "dim.png", tmp_path / "broken.png"
-    write_png(dim, np.random.default_rng(0).integers(0, 40, (48, 48, 3), dtype=np.uint8))
-    broken.write_bytes(b"no picture")
-    records = results.records.copy()
-    records.loc[[first, second], "path"] = [str(dim), str(broken)]
-    told: list[tuple[int, int]] = []
-    found = appearances(
-        replace(results, records=records), lambda done, total: told.append((done, total))
-    )
-    assert found is not None
-    assert found.loc[first, "quality"] == "dark"
-    assert second not in found.index
-    mask = read_mask(mask_file(predictions / "masks", third))
-    pixels = read(Path(str(records.loc[third, "path"])))
-    assert found.loc[third, "tone"] == tone_of(typology_angle(pixels, mask))
-    assert told[-1] == (len(results.labelled.table), len(results.labelled.table))
-    assert appearances(replace(results, records=None)) is None
-
-
-def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:
-    jaccard = np.linspace(0.4, 0.9, 41)
-    table = pd.DataFrame(
-        {
-            "image_id": [f"i{number:02}" for number in range(41)],
-            "group_id": [f"g{number // 2}" for number in range(41)],
-            "jaccard": jaccard,
-        }
-    )
-    best, usual, worst = of_masks(table.sample(frac=1, random_state=0))
-    assert [chosen.image_id for chosen in best.pictures][:3] == ["i40", "i39", "i37"]
-    assert [chosen.image_id for chosen in worst.pictures][:3] == ["i00", "i02", "i04"]
-    assert usual.pictures[0].image_id == "i20"
-    assert one_a_group(np.array([3, 2, 0, 1]), table).tolist() == [3, 0]
-
-
+@pytest.mark.slow
 def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
     """What grows with the pictures is thinned: curves, listed pictures, rows of tables."""
     sizes = {}
@@ -338,15 +73,3 @@ def many(count: int) -> Results:
         mask_scores=None,
         records=records,
     )
-
-
-def test_what_is_no_result_is_refused(data: Dataset, predictions: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="neither a run nor predictions"):
-        report(tmp_path)
-    with pytest.raises(DataError, match="needs the truth"):
-        report(predictions)
-    table = pd.read_parquet(predictions / "predictions.parquet")
-    table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")
-    write_json(tmp_path / "predict.json", {})
-    with pytest.raises(DataError, match="no truth"):
-        results_of_predictions(tmp_path, data)
