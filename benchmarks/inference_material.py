@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.inference.engines import Precision
+    from naevus.types import Computed
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 ORIGINALS = SHARED / "originals"
@@ -65,7 +65,7 @@ class Material:
     plain: Bundle
     shipped: Sequence[Bundle]
     stored: str
-    computed: Precision | None
+    computed: Computed | None
 
 
 def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> Material:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from inference_material import Material
     from inference_peers import Network
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines import Precision
     from naevus.inference.predictor import Networks
+    from naevus.types import Computed
 
     Way = Callable[[Sequence[Path]], object]
 
@@ -167,7 +167,7 @@ def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
             if each.spec.classifier is not None
         ]
 
-    def load(bundles: Sequence[Bundle], precision: Precision | None) -> Ours:
+    def load(bundles: Sequence[Bundle], precision: Computed | None) -> Ours:
         return Ours(open_networks(bundles, precision=precision, streams=cpu_count()))
 
     loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}

@@ -23,6 +23,35 @@ ViewSet = Literal["none", "flips", "dihedral"]
 
 EngineName = Literal["openvino", "onnxruntime"]
 
+
+class EngineChoice(NamedTuple):
+    """How networks are run.
+
+    Attributes:
+        engine: What runs them.
+        segmentation: What those that outline, or find attributes, compute in.
+        classification: What those that diagnose compute in.
+        limit: Which instructions the process is held to; None: all.
+        why: In a few words.
+        tried: Whether it has been tried here.
+    """
+
+    engine: EngineName = "openvino"
+    segmentation: Computed = "f32"
+    classification: Computed = "f32"
+    limit: str | None = None
+    why: str = "as is safe everywhere"
+    tried: bool = False
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        pair = (self.segmentation, self.classification)
+        same = pair[0] == pair[1]
+        computes = pair[0] if same else f"{pair[0]} (outlines) and {pair[1]} (diagnoses)"
+        held = f" up to {self.limit}" if self.limit else ""
+        return f"{self.engine} in {computes}{held}"
+
+
 Only = Literal["masks", "crops"]
 
 

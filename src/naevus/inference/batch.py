@@ -239,8 +239,9 @@ def _write_parts(
         folder.forget(each.image_id)
     sizes = folder.settle([row.image_id for row in rows], _places(folder, plan))
     if plan.embeddings:
-        write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), rows)
-    write_part(folder.part(key), schema, rows, refused, sizes)
+        embeddings = {row.image_id: row.embedding for row in rows}
+        write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
+    write_part(folder.part(key), schema, [row.to_row() for row in rows], refused, sizes)
 
 
 def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:

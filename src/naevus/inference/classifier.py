@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
-    from naevus.inference.engines import EngineName, Outputs, Precision
+    from naevus.inference.engines import EngineName, Outputs
     from naevus.inference.ensemble import Batches
-    from naevus.types import ViewSet
+    from naevus.types import Computed, ViewSet
 
 
 def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -123,7 +123,7 @@ class Classifier:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Precision = "f32",
+        precision: Computed = "f32",
         streams: int = 1,
         prevalence: Sequence[float] | None = None,
     ) -> None:

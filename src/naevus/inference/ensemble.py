@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from naevus.bundles.spec import ClassifierMember, Member
     from naevus.images.preprocess import Form
-    from naevus.inference.engines import Engine, EngineName, Precision
-    from naevus.types import Task
+    from naevus.inference.engines import Engine, EngineName
+    from naevus.types import Computed, Task
 
     Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
@@ -49,7 +49,7 @@ def open_members(
     *,
     engine: EngineName,
     threads: int | None,
-    precision: Precision,
+    precision: Computed,
     streams: int,
 ) -> tuple[Loaded, ...]:
     """Load members.

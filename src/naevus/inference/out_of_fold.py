@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.datasets.sources import PicturesById
-    from naevus.inference.engines import EngineName, Precision
+    from naevus.inference.engines import EngineName
     from naevus.io.progress import Reporter
     from naevus.runs.run import Run
-    from naevus.types import ViewSet
+    from naevus.types import Computed, ViewSet
 
 
 # Pictures read from files on demand, in the form that a bundle sees.
@@ -86,7 +86,7 @@ def heldout_scores(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Precision = "f32",
+    precision: Computed = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
@@ -134,7 +134,7 @@ def heldout_attributes(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Precision = "f32",
+    precision: Computed = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a bundle's masks of attributes with the true ones at every threshold.
@@ -189,7 +189,7 @@ def heldout_logits(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Precision = "f32",
+    precision: Computed = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return a classification bundle's logits of cached pictures.

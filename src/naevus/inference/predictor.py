@@ -17,23 +17,23 @@ from naevus.evaluation.priors import read_prevalence
 from naevus.images.read import Limits
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import instructions
-from naevus.inference.engines.automatic import Choice, choose, installed, judged_of, verify
+from naevus.inference.engines.automatic import choose, installed, judged_of, verify
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.given import Given, given_of, is_one
 from naevus.inference.pipeline import Job, Plan, check_pair
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import BATCH, Workers, cpu_count
 from naevus.taxonomy import TAXONOMIES, taxonomy_with
-from naevus.types import Refused
+from naevus.types import EngineChoice, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines import EngineName, Precision
+    from naevus.inference.engines import EngineName
     from naevus.inference.given import PictureLike
     from naevus.inference.prediction import Prediction
-    from naevus.types import Task, ViewSet
+    from naevus.types import Computed, Task, ViewSet
 
 
 # The networks that answer together: those that outline, and those that diagnose.
@@ -60,9 +60,9 @@ def open_networks(
     views: ViewSet = "none",
     engine: EngineName | None = None,
     threads: int | None = None,
-    precision: Precision | None = None,
+    precision: Computed | None = None,
     streams: int = 1,
-    choice: Choice | None = None,
+    choice: EngineChoice | None = None,
     say: Callable[[str], None] = _say,
 ) -> Networks:
     """Load bundles; those that do the same answer as one.
@@ -96,7 +96,7 @@ def open_networks(
     try:
         return _opened(outlining, diagnosing, chosen, shares, how)
     except ConfigError as error:
-        last = Choice("onnxruntime")
+        last = EngineChoice("onnxruntime")
         if choice or engine or precision or chosen.engine == last.engine or not installed(last):
             raise
         say(f"Networks run in {last}: {error}.")
@@ -106,7 +106,7 @@ def open_networks(
 def _opened(
     outlining: Sequence[Bundle],
     diagnosing: Sequence[Bundle],
-    chosen: Choice,
+    chosen: EngineChoice,
     shares: list[float] | None,
     how: dict[str, Any],
 ) -> Networks:
@@ -342,7 +342,7 @@ def load(
     *,
     views: ViewSet = "none",
     engine: EngineName | None = None,
-    precision: Precision | None = None,
+    precision: Computed | None = None,
     threads: int | None = None,
     streams: int = 1,
     prevalence: Path | str | None = None,

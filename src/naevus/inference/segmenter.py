@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.bundles.spec import AttributesSpec, Member, SegmenterSpec
-    from naevus.inference.engines import EngineName, Precision
+    from naevus.inference.engines import EngineName
     from naevus.inference.ensemble import Batches
-    from naevus.types import ViewSet
+    from naevus.types import Computed, ViewSet
 
 
 class Surfaces(NamedTuple):
@@ -109,7 +109,7 @@ class Segmenter:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Precision = "f32",
+        precision: Computed = "f32",
         streams: int = 1,
     ) -> None:
         segmenting = as_sequence(bundles)

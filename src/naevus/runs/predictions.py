@@ -12,21 +12,19 @@ import pyarrow.parquet as pq
 
 from naevus.datasets.sources import mask_file
 from naevus.errors import NaevusError, RunError
-from naevus.inference.engines.automatic import Choice
-from naevus.inference.engines.base import Precision
 from naevus.io.files import atomic, flush, flush_together, sha256_of, sweep, write_json, write_list
 from naevus.io.formats import read_json, read_parquet
-from naevus.types import EngineName, Refused
+from naevus.types import Computed, EngineChoice, EngineName, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from naevus.images.preprocess import Source
     from naevus.images.read import Limits
-    from naevus.inference.prediction import Prediction
 
 
 # The table of predictions: one schema, written in parts, joined at the end.
@@ -86,33 +84,11 @@ class Schema:
         about = json.dumps(self.about, sort_keys=True)
         return pa.schema(fields, metadata={ABOUT: about.encode()})
 
-    def values(self, said: Prediction) -> dict[str, Any]:
-        """Return a prediction's values by column."""
-        values: dict[str, Any] = {
-            "image_id": said.image_id,
-            "path": str(said.picture),
-            "height": said.height,
-            "width": said.width,
-            "decision_probable": said.diagnosis,
-            "decision_balanced": said.balanced_diagnosis,
-            "prediction_set": said.prediction_set,
-            "members": None if said.members is None else said.members.tolist(),
-            "doubt": said.doubt,
-            "spread": said.spread,
-            "unlikeness": said.unlikeness,
-            "flags": list(said.flags),
-            "mask_share": said.mask_share,
-            "crop_mode": said.crop_mode,
-            "bundles": ",".join(self.bundles),
-        }
-        values |= {f"p_{code}": share for code, share in said.probabilities.items()}
-        return values | {f"b_{code}": share for code, share in said.balanced_probabilities.items()}
-
 
 def write_part(
     path: Path,
     schema: Schema,
-    rows: Sequence[Prediction],
+    rows: Sequence[Mapping[str, Any]],
     refused: Sequence[Refused],
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
@@ -121,14 +97,16 @@ def write_part(
     Args:
         path: Where to.
         schema: The rows' columns.
-        rows: What was predicted.
+        rows: What was predicted, by column (`naevus.inference.prediction.Prediction.to_row`).
         refused: What was refused.
         sizes: The bytes of the files that were written of each picture.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
-    table = pa.Table.from_pylist([schema.values(row) for row in rows], schema.arrow())
+    bundles = ",".join(schema.bundles)
+    values = [{**row, "bundles": bundles} for row in rows]
+    table = pa.Table.from_pylist(values, schema.arrow())
     noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
     write_whole(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
 
@@ -264,15 +242,22 @@ def embeddings_schema(about: Mapping[str, Any]) -> pa.Schema:
     return pa.schema(fields, metadata={ABOUT: json.dumps(about, sort_keys=True).encode()})
 
 
-def write_embeddings(path: Path, schema: pa.Schema, rows: Sequence[Prediction]) -> None:
+def write_embeddings(
+    path: Path, schema: pa.Schema, rows: Mapping[str, NDArray[np.float32] | None]
+) -> None:
     """Write the embeddings of one batch.
+
+    Args:
+        path: Where to.
+        schema: From `embeddings_schema`.
+        rows: F features by image id; None where the networks give none.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
-    features = [None if row.embedding is None else row.embedding.astype(np.float16) for row in rows]
+    features = [None if one is None else one.astype(np.float16) for one in rows.values()]
     columns = [
-        pa.array([row.image_id for row in rows], schema.field("image_id").type),
+        pa.array(list(rows), schema.field("image_id").type),
         pa.array(features, schema.field("embedding").type),
     ]
     write_whole(path, pa.table(columns, schema=schema))
@@ -385,18 +370,18 @@ class OutFolder:
                 _ANOTHER_OUT,
             )
 
-    def choice(self) -> Choice | None:
+    def choice(self) -> EngineChoice | None:
         """Return how the networks of an earlier job are run, which goes on here; None: of none."""
         try:
             settings = json.loads((self.root / SETTINGS).read_bytes())
             parts = [settings[name] for name in ("segmenter", "classifier")]
             (engine,) = {part["engine"] for part in parts if part}
             (limit,) = {part["instructions"] for part in parts if part}
-            one, other = (_precision(part["precision"] if part else "f32") for part in parts)
+            one, other = (_computed(part["precision"] if part else "f32") for part in parts)
         except (OSError, ValueError, KeyError, TypeError):
             return None  # `claim` tells what is wrong with it
         known = engine in get_args(EngineName)
-        return Choice(engine, one, other, limit, "as the job began") if known else None
+        return EngineChoice(engine, one, other, limit, "as the job began") if known else None
 
     def sweep(self) -> None:
         """Remove what a killed job left half-written; call it with the lock held."""
@@ -493,10 +478,10 @@ class OutFolder:
         write_list(self.refused, Refused._fields, refused)
 
 
-def _precision(name: str) -> Precision:
-    if name not in get_args(Precision):
+def _computed(name: str) -> Computed:
+    if name not in get_args(Computed):
         raise ValueError(name)
-    return cast("Precision", name)
+    return cast("Computed", name)
 
 
 def key_of(piece: Sequence[Source], limits: Limits) -> str:

@@ -175,7 +175,7 @@ def test_the_table_keeps_it(tmp_path: Path, bundle: Bundle) -> None:
     (said,) = Predictor(None, classifier)([stripes()])
     about = {"classes": classifier.classes, "taxonomy": "isic2018", "level": None}
     schema = Schema(classifier.classes, (bundle.sha256,), about)
-    write_part(tmp_path / "p.parquet", schema, [said], [], {})
+    write_part(tmp_path / "p.parquet", schema, [said.to_row()], [], {})
     row = pq.read_table(tmp_path / "p.parquet").to_pylist()[0]
     assert row["unlikeness"] == said.unlikeness
     assert "not_dermoscopy" in row["flags"]

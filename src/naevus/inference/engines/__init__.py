@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 
 from naevus.errors import ConfigError
-from naevus.inference.engines.base import Engine, Outputs, Precision
+from naevus.inference.engines.base import Engine, Outputs
 from naevus.inference.engines.onnxruntime import CPU, CUDA, OnnxRuntimeEngine, import_onnxruntime
 from naevus.inference.engines.openvino import (
     PIECE,
@@ -20,6 +20,8 @@ from naevus.types import EngineName
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from naevus.types import Computed
+
 
 __all__ = [
     "Engine",
@@ -27,7 +29,6 @@ __all__ = [
     "OnnxRuntimeEngine",
     "OpenVINOEngine",
     "Outputs",
-    "Precision",
     "open_engine",
     "streams_for",
 ]
@@ -41,7 +42,7 @@ def open_engine(
     engine: EngineName = "openvino",
     threads: int | None = None,
     *,
-    precision: Precision = "f32",
+    precision: Computed = "f32",
     streams: int = 1,
 ) -> Engine:
     """Load an ONNX graph into an engine.

@@ -14,7 +14,7 @@ import statistics
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from naevus.bundles.sample import compared, distance, read_sample, sample_views
 from naevus.errors import ConfigError, NaevusError
@@ -24,13 +24,14 @@ from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import CompiledCache
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, Judged, Result, Way, tried
 from naevus.io.files import sha256_of, write_json
+from naevus.types import EngineChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines.base import Engine, Precision
-    from naevus.types import EngineName
+    from naevus.inference.engines.base import Engine
+    from naevus.types import Computed, EngineName
 
     Trials = dict[Way, list[Result]]
     Say = Callable[[str], None]
@@ -49,46 +50,19 @@ _PLAIN: Final = Way("openvino", "f32")
 _LAST: Final = Way("onnxruntime", "f32")
 
 
-class Choice(NamedTuple):
-    """How networks are run.
-
-    Attributes:
-        engine: What runs them.
-        segmentation: What those that outline, or find attributes, compute in.
-        classification: What those that diagnose compute in.
-        limit: Which instructions the process is held to; None: all.
-        why: In a few words.
-        tried: Whether it has been tried here; if not, see `verify`.
-    """
-
-    engine: EngineName = "openvino"
-    segmentation: Precision = "f32"
-    classification: Precision = "f32"
-    limit: str | None = None
-    why: str = "as is safe everywhere"
-    tried: bool = False
-
-    def __str__(self) -> str:
-        """Return it in words."""
-        pair = (self.segmentation, self.classification)
-        same = pair[0] == pair[1]
-        computes = pair[0] if same else f"{pair[0]} (outlines) and {pair[1]} (diagnoses)"
-        held = f" up to {self.limit}" if self.limit else ""
-        return f"{self.engine} in {computes}{held}"
-
-    def way(self, task: str) -> Way:
-        """Return the way in which a task's networks are run."""
-        precision = self.segmentation if task == "segmentation" else self.classification
-        return Way(self.engine, precision, self.limit)
+def way_of(choice: EngineChoice, task: str) -> Way:
+    """Return the way in which a task's networks are run."""
+    computed = choice.segmentation if task == "segmentation" else choice.classification
+    return Way(choice.engine, computed, choice.limit)
 
 
 def choose(
     bundles: Sequence[Bundle],
     *,
     engine: EngineName | None = None,
-    precision: Precision | None = None,
+    precision: Computed | None = None,
     say: Say,
-) -> Choice:
+) -> EngineChoice:
     """Decide how the networks of some bundles are run on this machine.
 
     Args:
@@ -110,8 +84,8 @@ def choose(
     kept = _kept(networks, bundles, f"{engine} {precision}" if engine or precision else _AUTOMATIC)
     if kept is None:
         if named is not None:
-            return Choice(named.engine, named.precision, named.precision, None, "named")
-        return Choice(why="nothing can be kept, so nothing was tried")
+            return EngineChoice(named.engine, named.precision, named.precision, None, "named")
+        return EngineChoice(why="nothing can be kept, so nothing was tried")
     trials = _read(kept)
     if trials is not None:
         return decide(_usable(trials), networks)
@@ -150,7 +124,7 @@ def verify(engine: Engine, network: Judged) -> None:
         raise unable(path, name, engine.precision, f"wrong answers, off by {off:.2g}")
 
 
-def installed(choice: Choice) -> bool:
+def installed(choice: EngineChoice) -> bool:
     """Tell whether the engine of a choice is installed."""
     return _version(choice.engine) is not None
 
@@ -181,12 +155,12 @@ def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> l
     borne = any(
         bundle.spec.bears(task) == "bf16" for bundle in bundles for task in bundle.spec.tasks
     )
-    computed: list[Precision] = ["f32", "bf16"] if borne and instructions.has_bf16() else ["f32"]
+    computed: list[Computed] = ["f32", "bf16"] if borne and instructions.has_bf16() else ["f32"]
     held = (None,) if instructions.users_limit() else instructions.limits()
     return [Way("openvino", precision, limit) for limit in held for precision in computed]
 
 
-def decide(trials: Trials, networks: Sequence[Judged]) -> Choice:
+def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     """Return the fastest sound way of trials.
 
     Networks that outline and those that diagnose may compute in different precisions. OpenVINO in
@@ -211,7 +185,7 @@ def decide(trials: Trials, networks: Sequence[Judged]) -> Choice:
     return best._replace(why=f"{gains[best]:.2f} times as fast as f32")
 
 
-def told(choice: Choice, trials: Trials) -> str:
+def told(choice: EngineChoice, trials: Trials) -> str:
     """Return what came of trials, in a line: what is taken, and what was passed over and why."""
     line = f"Networks run in {choice}: {choice.why}."
     failed = [f"{way} ({problem})" for way, problem in passed_over(trials).items()]
@@ -248,7 +222,7 @@ def trials_of(bundle: Bundle, *, again: bool = False) -> Trials:
     return found
 
 
-def chosen_of(trials: Trials, networks: Sequence[Judged]) -> Choice:
+def chosen_of(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     """Return what is chosen by trials, as `choose` does.
 
     Raises:
@@ -256,11 +230,11 @@ def chosen_of(trials: Trials, networks: Sequence[Judged]) -> Choice:
     """
     choice = decide(_usable(trials), networks)
     if CompiledCache.of_user() is None and choice.engine == "openvino":
-        return Choice(why="nothing can be kept, so nothing else is tried")
+        return EngineChoice(why="nothing can be kept, so nothing else is tried")
     return choice
 
 
-def _named(engine: EngineName | None, precision: Precision | None) -> Way | None:
+def _named(engine: EngineName | None, precision: Computed | None) -> Way | None:
     if precision is not None:
         return Way(engine or "openvino", precision)
     return _LAST if engine == "onnxruntime" else None
@@ -274,10 +248,10 @@ def _usable(trials: Trials) -> Trials:
     return usable or trials
 
 
-def _sound(trials: Trials, networks: Sequence[Judged]) -> list[Choice]:
+def _sound(trials: Trials, networks: Sequence[Judged]) -> list[EngineChoice]:
     """Return what all networks can be run in; a task without networks counts as f32."""
     there = {network.task for network in networks}
-    found: list[Choice] = []
+    found: list[EngineChoice] = []
     for one in trials:
         for other in trials:
             if (one.engine, one.limit) != (other.engine, other.limit):
@@ -287,24 +261,25 @@ def _sound(trials: Trials, networks: Sequence[Judged]) -> list[Choice]:
                 precision if task in there else "f32"
                 for task, precision in zip(_TASKS, pair, strict=True)
             )
-            choice = Choice(one.engine, outlines, diagnoses, one.limit, tried=True)
+            choice = EngineChoice(one.engine, outlines, diagnoses, one.limit, tried=True)
             if choice not in found and _runs(choice, trials, networks):
                 found.append(choice)
     # ONNX Runtime is the last resort.
     return [each for each in found if each.engine == "openvino"] or found
 
 
-def _runs(choice: Choice, trials: Trials, networks: Sequence[Judged]) -> bool:
+def _runs(choice: EngineChoice, trials: Trials, networks: Sequence[Judged]) -> bool:
     return all(
-        trials[choice.way(network.task)][number].problem is None
+        trials[way_of(choice, network.task)][number].problem is None
         for number, network in enumerate(networks)
     )
 
 
-def _rounds(choice: Choice, trials: Trials, networks: Sequence[Judged]) -> list[float]:
+def _rounds(choice: EngineChoice, trials: Trials, networks: Sequence[Judged]) -> list[float]:
     """Return the seconds of all networks in each round that all of them were timed in."""
     each = [
-        trials[choice.way(network.task)][number].seconds for number, network in enumerate(networks)
+        trials[way_of(choice, network.task)][number].seconds
+        for number, network in enumerate(networks)
     ]
     return [sum(some) for some in zip(*each, strict=False)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 from naevus.errors import BundleError, ConfigError, NaevusError
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.types import EngineName
+    from naevus.types import Computed, EngineName
 
 
-Precision = Literal["f32", "bf16"]
 Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 
 
@@ -30,7 +29,7 @@ class Engine(Protocol):
     """
 
     outputs: tuple[str, ...]
-    precision: Precision
+    precision: Computed
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N."""
@@ -98,7 +97,7 @@ def unusable(path: Path, problem: str) -> BundleError:
     )
 
 
-def unable(path: Path, engine: EngineName, precision: Precision, problem: str) -> ConfigError:
+def unable(path: Path, engine: EngineName, precision: Computed, problem: str) -> ConfigError:
     """Return the error for a graph that an engine cannot run here, its problem in one line."""
     line = " ".join(problem.split())
     others = [each for each in ("openvino", "onnxruntime") if each != engine]

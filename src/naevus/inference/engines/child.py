@@ -23,8 +23,8 @@ from naevus.inference.engines import open_engine
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.inference.engines.base import Engine, Precision
-    from naevus.types import EngineName
+    from naevus.inference.engines.base import Engine
+    from naevus.types import Computed, EngineName
 
 
 class Network(NamedTuple):
@@ -40,7 +40,7 @@ class Network(NamedTuple):
     path: str
     size: int
     sample: str | None
-    precision: Precision
+    precision: Computed
 
 
 class Task(NamedTuple):

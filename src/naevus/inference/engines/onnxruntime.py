@@ -9,7 +9,6 @@ import numpy as np
 
 from naevus.errors import ConfigError
 from naevus.inference.engines.base import (
-    Precision,
     graph_bytes,
     keep_in_forks,
     refuse_forked,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines.base import Outputs
+    from naevus.types import Computed
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, path: Path, threads: int | None = None, *, precision: Precision = "f32"
+        self, path: Path, threads: int | None = None, *, precision: Computed = "f32"
     ) -> None:
         onnxruntime = import_onnxruntime()
         if precision != "f32":
@@ -71,7 +71,7 @@ class OnnxRuntimeEngine:
         if self._session.get_inputs()[0].type != "tensor(uint8)":
             raise unusable(path, "its input must be uint8")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
-        self.precision: Precision = precision
+        self.precision: Computed = precision
         self._path = path
         self._process = os.getpid()
         keep_in_forks(self)

@@ -16,7 +16,6 @@ import numpy as np
 
 from naevus.errors import ConfigError, NaevusError
 from naevus.inference.engines.base import (
-    Precision,
     graph_bytes,
     keep_in_forks,
     refuse_forked,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines.base import Outputs
+    from naevus.types import Computed
 
 
 # Compiled graphs kept on disk, so that the next start is quicker.
@@ -133,7 +133,7 @@ class OpenVINOEngine:
         path: Path,
         threads: int | None = None,
         *,
-        precision: Precision = "f32",
+        precision: Computed = "f32",
         streams: int = 1,
     ) -> None:
         if precision not in precisions():
@@ -233,7 +233,7 @@ def capabilities() -> tuple[str, ...]:
     return tuple(sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
 
 
-def precisions() -> tuple[Precision, ...]:
+def precisions() -> tuple[Computed, ...]:
     """Return what the CPU computes in; bf16 only where it has instructions for it."""
     return ("f32", "bf16") if "BF16" in capabilities() else ("f32",)
 

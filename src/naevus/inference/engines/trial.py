@@ -19,8 +19,7 @@ from naevus.inference.engines.instructions import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from naevus.inference.engines.base import Precision
-    from naevus.types import EngineName
+    from naevus.types import Computed, EngineName
 
 ROUNDS: Final = 3
 TIMEOUT: Final = "gave no answer in time"
@@ -42,7 +41,7 @@ class Judged(NamedTuple):
     path: str
     size: int
     sample: str | None
-    tolerances: Mapping[Precision, float]
+    tolerances: Mapping[Computed, float]
 
 
 class Way(NamedTuple):
@@ -55,7 +54,7 @@ class Way(NamedTuple):
     """
 
     engine: EngineName
-    precision: Precision
+    precision: Computed
     limit: str | None = None
 
     def __str__(self) -> str:

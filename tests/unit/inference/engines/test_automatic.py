@@ -12,10 +12,11 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import distance, read_sample, sample_views
 from naevus.errors import BundleError, ConfigError
 from naevus.inference.engines import automatic, instructions, trial
-from naevus.inference.engines.automatic import Choice, candidates, choose, decide, told
+from naevus.inference.engines.automatic import candidates, choose, decide, told
 from naevus.inference.engines.openvino import SWITCH
 from naevus.inference.engines.trial import TIMEOUT, Judged, Result, Way
 from naevus.inference.predictor import open_networks
+from naevus.types import EngineChoice
 from tests.helpers.onnx_graphs import (
     classification_bundle,
     sampled,
@@ -325,7 +326,7 @@ def test_a_choice_of_a_job_is_taken_over(tmp_path: Path) -> None:
     folder = OutFolder(tmp_path)
     assert folder.choice() is None
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part, "classifier": None}))
-    assert folder.choice() == Choice("openvino", "bf16", "f32", "AVX2", "as the job began")
+    assert folder.choice() == EngineChoice("openvino", "bf16", "f32", "AVX2", "as the job began")
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part | {"precision": "x"}}))
     assert folder.choice() is None
 
