@@ -8,7 +8,6 @@ goes on after the last whole batch, and every job over the same pictures gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,10 +36,11 @@ from naevus.runs.predictions import (
     write_part,
 )
 from naevus.taxonomy import TAXONOMIES
-from naevus.types import Refused, explained
+from naevus.types import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from naevus.images.preprocess import Source
     from naevus.inference.classifier import Classifier
@@ -59,28 +59,12 @@ def first_of(path: Path) -> Prediction:
     try:
         with pq.ParquetFile(path) as file:
             rows = next(file.iter_batches(batch_size=1), None)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _no_table(path) from error
     if rows is None or not rows.num_rows:
         raise NaevusError(f"{path}: holds no prediction")
     (row,) = rows.to_pylist()
-    within = row["prediction_set"]
-    return Prediction(
-        row["image_id"],
-        Path(row["path"]),
-        row["height"],
-        row["width"],
-        mask_share=row["mask_share"],
-        crop_mode=row["crop_mode"],
-        probabilities={code: row[f"p_{code}"] for code in told["classes"]},
-        balanced_probabilities={code: row[f"b_{code}"] for code in told["classes"]},
-        spread=row["spread"],
-        unlikeness=row["unlikeness"],
-        prediction_set=None if within is None else tuple(within),
-        level=told["level"],
-        flags=explained(row["flags"]),
-        taxonomy=told["taxonomy"],
-    )
+    return Prediction.from_row(row, told)
 
 
 _LIMITS: Final = Limits()

@@ -16,6 +16,7 @@ from naevus.images.masks import draw_outline
 from naevus.images.read import read
 from naevus.inference.cam import glowing, heat_over
 from naevus.taxonomy import TAXONOMIES
+from naevus.types import explained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,6 +195,33 @@ class Prediction:
             **{f"p_{code}": share for code, share in self.probabilities.items()},
             **{f"b_{code}": share for code, share in self.balanced_probabilities.items()},
         }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], about: Mapping[str, Any]) -> Prediction:
+        """Return what a row of ``predictions.parquet`` says, without mask, map and embedding.
+
+        Args:
+            row: By column.
+            about: What the table was made with (`naevus.runs.predictions.about`).
+        """
+        within, classes = row["prediction_set"], about["classes"]
+        return cls(
+            row["image_id"],
+            Path(row["path"]),
+            row["height"],
+            row["width"],
+            mask_share=row["mask_share"],
+            crop_mode=row["crop_mode"],
+            probabilities={code: row[f"p_{code}"] for code in classes},
+            balanced_probabilities={code: row[f"b_{code}"] for code in classes},
+            members=None if row["members"] is None else np.array(row["members"], np.float64),
+            spread=row["spread"],
+            unlikeness=row["unlikeness"],
+            prediction_set=None if within is None else tuple(within),
+            level=about["level"],
+            flags=explained(row["flags"]),
+            taxonomy=about["taxonomy"],
+        )
 
     def plot(self) -> Figure:
         """Draw the picture with the lesion's outline, its heat map, and the probabilities.

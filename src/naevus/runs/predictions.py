@@ -157,7 +157,7 @@ def ids_of_table(path: Path) -> list[str] | None:
     """Read all of a table; return its ids, or None where it is absent or damaged."""
     try:
         ids: list[str] = read_rows(path).column("image_id").to_pylist()
-    except (pa.ArrowException, OSError, KeyError):
+    except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
     return ids
 
@@ -203,7 +203,7 @@ def about(path: Path) -> dict[str, Any]:
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _no_table(path) from error
     if ABOUT not in metadata:
         raise _no_table(path)

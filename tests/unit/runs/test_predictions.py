@@ -1,0 +1,72 @@
+"""The folder of predictions: rows there and back, and damage that is told as such."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from naevus.errors import NaevusError
+from naevus.inference.prediction import Prediction
+from naevus.runs.predictions import (
+    Schema,
+    about,
+    embeddings_schema,
+    ids_of_table,
+    read_part,
+    read_rows,
+    write_embeddings,
+    write_part,
+)
+from naevus.types import explained
+
+ABOUT = {"classes": ["MEL", "NV"], "level": 0.9, "taxonomy": None}
+SAID = Prediction(
+    "i1",
+    Path("images/i1.jpg"),
+    60,
+    80,
+    mask_share=0.25,
+    crop_mode="crop",
+    probabilities={"MEL": 0.3, "NV": 0.7},
+    balanced_probabilities={"MEL": 0.6, "NV": 0.4},
+    members=np.array([[0.25, 0.75], [0.5, 0.5]]),
+    spread=0.1,
+    prediction_set=("NV",),
+    level=0.9,
+    flags=explained(["hair"]),
+    unlikeness=0.5,
+)
+
+
+def test_a_prediction_is_the_same_after_being_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "part.parquet"
+    write_part(path, Schema(("MEL", "NV"), ("a", "b"), ABOUT), [SAID.to_row()], [], {"i1": [3]})
+    (row,) = read_rows(path).to_pylist()
+    assert row["bundles"] == "a,b"
+    again = Prediction.from_row(row, about(path))
+    assert again.to_dict() == SAID.to_dict()
+    assert again.members is not None
+    np.testing.assert_allclose(again.members, [[0.25, 0.75], [0.5, 0.5]])
+    part = read_part(path)
+    assert part is not None
+    assert (part.predicted, part.refused, part.sizes) == (["i1"], [], {"i1": [3]})
+
+
+@pytest.mark.parametrize("flipped", [0xFF, 0x01])
+def test_a_table_with_any_byte_otherwise_is_read_or_told_to_be_damaged(
+    tmp_path: Path, flipped: int
+) -> None:
+    path, wanted = tmp_path / "embeddings.parquet", {"i1": np.ones(3, np.float32), "i2": None}
+    write_embeddings(path, embeddings_schema(ABOUT), wanted)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= flipped
+        path.write_bytes(damaged)
+        ids_of_table(path)
+        read_part(path)
+        with suppress(NaevusError):
+            about(path)
