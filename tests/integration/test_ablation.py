@@ -149,7 +149,7 @@ def test_differences_are_those_of_compare(made: Made) -> None:
         assert row["p"] == pytest.approx(one.p)
 
 
-def test_arms_differ_in_what_they_say_alone(made: Made) -> None:
+def test_arms_differ_only_in_their_settings(made: Made) -> None:
     full = made.run("full").config
     assert (full.epochs, full.sizes) == (1, ((0, 32),))
     assert made.run("crop").config == _with_data(full, crop_mode="crop")
@@ -181,9 +181,7 @@ def test_views_are_those_of_prediction(made: Made) -> None:
     np.testing.assert_array_equal(columns(seen, "logit"), columns(flips, "logit"))
 
 
-def test_started_again_nothing_is_trained_again(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_start_trains_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (made.out / "ablation.json").read_bytes()
 
     def trained(*_: object) -> None:
@@ -222,7 +220,7 @@ def test_crops_need_masks(made: Made, tmp_path: Path) -> None:
     assert "have no mask for arm crop" in str(result.exception)
 
 
-def test_the_side_of_crops_is_what_cut_cuts(made: Made) -> None:
+def test_the_side_of_crops_is_the_median_over_masks(made: Made) -> None:
     sources = [
         Source(row.image_id, row.path, made.masks / f"{row.image_id}_segmentation.png")
         for row in load(made.data).part("task3").rows()

@@ -156,7 +156,7 @@ def test_the_submission_holds_the_decision_asked_for(
     )
 
 
-def test_same_input_gives_same_bytes_whatever_order_and_threads(
+def test_order_and_threads_do_not_change_the_bytes(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     sources = find_pictures([pictures]).sources
@@ -427,7 +427,7 @@ def test_pictures_that_were_taken_away_are_made_again(
     assert predict(sources, out, **wanted).reused == COUNT
 
 
-def test_nothing_stays_of_a_picture_that_is_refused_now(
+def test_files_of_an_image_that_fails_now_are_deleted(
     tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter
 ) -> None:
     out = tmp_path / "out"
@@ -516,7 +516,7 @@ def test_bad_pictures_are_refused_and_the_rest_goes_on(
     assert not (out / "refused.csv").exists()
 
 
-def test_nothing_but_bad_pictures(
+def test_only_unreadable_images_is_an_error(
     tmp_path: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
@@ -552,7 +552,7 @@ def test_masks_alone_and_crops_alone(
         predict(sources, tmp_path / "e", only="masks")
 
 
-def test_row_groups_are_joined(
+def test_row_groups_are_merged(
     tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("naevus.runs.predictions._ROW_GROUP", 5)
@@ -599,7 +599,7 @@ def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> Non
     assert (found.refused, found.renamed) == ([], [])
 
 
-def test_wrong_inputs_are_told(tmp_path: Path, pictures: Path) -> None:
+def test_wrong_inputs_are_errors(tmp_path: Path, pictures: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "report.pdf").write_bytes(b"")
     with pytest.raises(DataError, match=r"no pictures there \(1 .pdf\)"):
@@ -648,7 +648,7 @@ def test_links_to_folders_are_followed_without_end(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_file_added_later_renames_nothing(
+def test_a_file_added_later_changes_no_id(
     tmp_path: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"

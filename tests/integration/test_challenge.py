@@ -45,7 +45,7 @@ def masks(tmp_path: Path) -> tuple[Path, Path]:
     return folders
 
 
-def test_classification(tables: tuple[Path, Path]) -> None:
+def test_score_of_a_csv_file(tables: tuple[Path, Path]) -> None:
     truth, prediction = tables
     answer = json.loads(call("score", "classification", truth, truth, "--json").stdout)
     assert answer["overall"] == 1
@@ -55,7 +55,7 @@ def test_classification(tables: tuple[Path, Path]) -> None:
     assert "auc_sens_80" in result.stdout
 
 
-def test_segmentation(masks: tuple[Path, Path]) -> None:
+def test_score_of_a_folder_of_masks(masks: tuple[Path, Path]) -> None:
     answer = json.loads(call("score", "segmentation", *masks, "--json").stdout)
     assert answer["macro_average"]["jaccard"] == pytest.approx(0.81)
     assert "0.810" in call("score", "segmentation", *masks).stdout
@@ -68,7 +68,7 @@ def test_refusals_reach_the_command_as_errors(tables: tuple[Path, Path]) -> None
     assert "nowhere.csv" in result.stderr
 
 
-def test_lint_of_tables(tables: tuple[Path, Path]) -> None:
+def test_lint_reports_every_fault_of_a_csv_file(tables: tuple[Path, Path]) -> None:
     truth, prediction = tables
     fine = call("lint-submission", prediction, "--truth", truth)
     assert (fine.exit_code, "nothing to mend" in fine.stdout) == (0, True)
@@ -91,7 +91,7 @@ def test_lint_of_tables_against_pictures(tables: tuple[Path, Path], tmp_path: Pa
     assert both.stderr.startswith("error:")
 
 
-def test_lint_of_masks(masks: tuple[Path, Path]) -> None:
+def test_lint_reports_every_fault_of_masks(masks: tuple[Path, Path]) -> None:
     truth, prediction = masks
     assert call("lint-submission", prediction, "--truth", truth).exit_code == 0
     (prediction / "ISIC_0000001_segmentation.png").unlink()

@@ -39,7 +39,7 @@ app = typer.Typer()
 app.command()(check)
 
 
-def test_command(tmp_path: Path) -> None:
+def test_check_lists_findings_and_writes_them(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     for number in range(12):
         folder = data / ("NV" if number % 2 else "MEL")

@@ -40,7 +40,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_tables_say_what_changed(tables: tuple[Path, Path]) -> None:
+def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
     error = call(*tables).exception
     assert isinstance(error, DataError)
     assert "20 images have no answer in" in str(error)
@@ -55,7 +55,7 @@ def test_tables_say_what_changed(tables: tuple[Path, Path]) -> None:
         assert word in result.stdout
 
 
-def test_json_has_everything(tables: tuple[Path, Path]) -> None:
+def test_json_holds_the_whole_comparison(tables: tuple[Path, Path]) -> None:
     answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
     assert answer["pictures"] == 220
     assert answer["only_a"] == 20
@@ -78,7 +78,7 @@ def test_runs_are_joined_over_their_folds(tmp_path: Path) -> None:
     assert "Jaccard" in call(*folders).stdout
 
 
-def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Path) -> None:
+def test_incomparable_results_are_refused(tables: tuple[Path, Path], tmp_path: Path) -> None:
     error = call(tables[0], tmp_path / "nowhere").exception
     assert isinstance(error, RunError)
     assert "nowhere: is neither a run nor a table" in str(error)
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_told(tables: tuple[Path, Path], tmp_path: Pa
     assert "different tasks" in str(error)
 
 
-def test_runs_can_answer_together(tables: tuple[Path, Path]) -> None:
+def test_several_runs_are_compared_as_their_mean(tables: tuple[Path, Path]) -> None:
     assert isinstance(call(*tables, "--ensemble").exception, DataError)
     result = call(*tables, "--ensemble", "--allow-missing")
     assert result.exit_code == 0, result.output

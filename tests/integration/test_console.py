@@ -93,7 +93,7 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
         (KeyError("column"), "KeyError"),
     ],
 )
-def test_whatever_fails_is_one_line_and_2(
+def test_any_failure_is_one_line_and_exit_code_2(
     fault: Exception, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -110,7 +110,7 @@ def test_whatever_fails_is_one_line_and_2(
     assert Path(str(check_command.__file__)).name in shown.stderr
 
 
-def test_an_interruption_is_130_even_while_loading(tmp_path: Path) -> None:
+def test_an_interruption_while_loading_exits_with_130(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Interrupted:\n"

@@ -119,5 +119,5 @@ def test_download_lists_files() -> None:
     assert "11,165" in result.output
 
 
-def test_download_of_no_task() -> None:
+def test_downloading_an_unknown_task_is_refused() -> None:
     assert isinstance(run("download", "--task", 2).exception, ConfigError)

@@ -52,9 +52,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return sampled(whole_bundle(folder / "plain"), folder / "bundle")
 
 
-def test_children_leave_nothing_running(
-    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_child_processes_end(bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     popen = subprocess.Popen
 
@@ -93,7 +91,7 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert len(list(tmp_path.rglob("choice-*.json"))) == 2
 
 
-def test_only_where_nothing_runs_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_fails_only_if_no_engine_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
     app.command()(engines)
     monkeypatch.setenv("NAEVUS_CACHE", "off")

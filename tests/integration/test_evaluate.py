@@ -49,7 +49,7 @@ def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
     return folder
 
 
-def test_diagnoses_get_every_table(tmp_path: Path) -> None:
+def test_classification_prints_every_table(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     result = call(folder)
     assert result.exit_code == 0, result.output
@@ -68,7 +68,7 @@ def test_diagnoses_get_every_table(tmp_path: Path) -> None:
         assert word in result.stdout, word
 
 
-def test_json_and_what_is_kept_say_the_same(tmp_path: Path) -> None:
+def test_json_and_the_saved_evaluation_are_equal(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     answer = json.loads(call(folder, "--json").stdout)
     assert answer == json.loads((folder / "evaluation.json").read_text())
@@ -99,7 +99,7 @@ def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
     assert not (runs[0] / "evaluation.json").exists()
 
 
-def test_what_cannot_be_scored_as_one_is_refused(tmp_path: Path) -> None:
+def test_runs_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
     outlines = run_of(tmp_path / "seg", "segmentation", masks())
     predictions = tmp_path / "predictions"
     predictions.mkdir()
@@ -130,7 +130,7 @@ def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
     assert "from before" not in result.stdout
 
 
-def test_masks_of_before_say_what_they_lack(tmp_path: Path) -> None:
+def test_tables_without_conditions_say_what_they_lack(tmp_path: Path) -> None:
     result = call(run_of(tmp_path / "seg", "segmentation", masks()))
     assert result.exit_code == 0, result.output
     assert "from before distances and conditions were measured" in result.stdout
@@ -181,7 +181,7 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
     assert f"{path}: {rows['image_id'].iloc[4]}: b_DF is nan" in str(error)
 
 
-def test_options_that_would_not_count_are_refused(tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     for option in ("--data", "--part", "--split"):
         assert isinstance(call(folder, option, "x").exception, ConfigError)

@@ -130,7 +130,7 @@ def test_all_finished_folds_of_both_tasks_are_joined(joined: Joined) -> None:
     assert {member.architecture for member in joined.bundle.classifier.members} == {"test_resnet"}
 
 
-def test_where_maps_lie_is_measured_on_pictures_the_network_never_saw(
+def test_cam_offsets_are_measured_on_held_out_images(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, shown = runs["answers"], []
@@ -160,7 +160,7 @@ def test_its_graphs_are_the_stored_weights(joined: Joined, runs: dict[str, Run])
     assert Segmenter(joined.bundle).size == 32
 
 
-def test_every_member_was_checked_on_pictures_it_never_saw(joined: Joined) -> None:
+def test_every_member_is_checked_on_held_out_images(joined: Joined) -> None:
     assert [each.file for each in joined.told] == [m.file for m in joined.bundle.spec.members]
     for told in joined.told:
         assert told.heldout
@@ -170,9 +170,7 @@ def test_every_member_was_checked_on_pictures_it_never_saw(joined: Joined) -> No
         assert told.graph.largest < 1e-4
 
 
-def test_probabilities_are_calibrated_by_what_the_folds_never_saw(
-    joined: Joined, runs: dict[str, Run]
-) -> None:
+def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str, Run]) -> None:
     spec, table = joined.bundle.classifier, runs["answers"].answers()
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["truth"]]
@@ -272,9 +270,7 @@ def test_answers_that_do_not_fit_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_there_is_nothing_to_calibrate_where_nothing_diagnoses(
-    runs: dict[str, Run], tmp_path: Path
-) -> None:
+def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
     wishes = replace(FEW, calibration=runs["answers"].answers())
     with pytest.raises(RunError, match="nothing here diagnoses"):
         export_runs([runs["outlines"]], tmp_path / "out", wishes, Told(lambda _: None))
@@ -300,7 +296,7 @@ def test_pictures_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None
     assert [each.task for each in told] == ["classification", "segmentation"]
 
 
-def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs: Any) -> None:
+def test_no_file_names_the_machine_its_user_or_the_time(joined: Joined, runs: Any) -> None:
     names = [str(ROOT), str(joined.folder.parent), str(Path.home()), "/tmp/"]
     names += [str(run.folder) for run in runs.values()]
     names += [str(runs["answers"].inputs["data"]), str(Path(torch.__file__).parents[1])]
@@ -320,7 +316,7 @@ def test_no_file_tells_of_the_machine_its_user_or_the_time(joined: Joined, runs:
             assert trace not in content, (path.name, trace)
 
 
-def test_classifiers_know_what_they_learnt_from(joined: Joined) -> None:
+def test_classifiers_carry_ood_statistics_of_their_training_images(joined: Joined) -> None:
     spec = joined.bundle.spec
     assert spec.classifier is not None
     assert spec.classifier.reference == REFERENCE_FILE
@@ -392,7 +388,7 @@ def test_folds_of_a_run_are_averaged_into_one_member(runs: dict[str, Run], tmp_p
     ]
 
 
-def test_a_graph_that_says_something_else_is_never_written(
+def test_a_graph_that_differs_from_its_network_is_never_written(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(member: TrainedMember, path: Path, pixels: Any) -> Answers:
@@ -408,7 +404,7 @@ def test_a_graph_that_says_something_else_is_never_written(
     assert not out.exists()
 
 
-def test_the_check_has_the_limits_it_names() -> None:
+def test_the_limits_of_agreement_are_enforced() -> None:
     ids = np.arange(2000)
     right = Answers(np.full((2000, 2), 0.5), ids)
     assert compare(right, right) == Agreement(2000, 0, 0, 1)
@@ -500,7 +496,7 @@ def test_without_the_data_its_cache_is_used(
     np.testing.assert_array_equal(squares(cached, ids, 32), squares(decoded, ids, 32))
 
 
-def test_what_lies_at_the_bundles_place_is_kept(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(runs: dict[str, Run], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(BundleError, match="is no bundle"):

@@ -166,7 +166,7 @@ def test_an_ensemble_with_one_bad_network_does_not_answer(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("file", "output", "value"), [KINDS[0], KINDS[3], KINDS[6]])
-def test_what_measures_networks_names_the_network_and_the_picture(
+def test_errors_of_measurements_name_network_and_image(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
@@ -183,7 +183,7 @@ def test_what_measures_networks_names_the_network_and_the_picture(
         measured[output]()
 
 
-def test_a_heat_map_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_heatmap_of_non_finite_values_is_refused(tmp_path: Path) -> None:
     _, classifier = open_networks([spoilt(tmp_path, *KINDS[5])], threads=1)
     assert classifier is not None
     with pytest.raises(BundleError, match="no usable number"):
@@ -192,7 +192,7 @@ def test_a_heat_map_of_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 6])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38])
-def test_any_place_counts(place: int, value: float) -> None:
+def test_a_single_non_finite_value_counts(place: int, value: float) -> None:
     values = np.linspace(-5, 5, 21, dtype=np.float32).reshape(3, 7)
     assert faults_of("n", {"logits": values}) == {}
     values[1, place] = value

@@ -62,13 +62,13 @@ def error_of(result: Result) -> str:
     return result.stderr
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     result = call("--version")
     assert result.exit_code == 0
     assert result.stdout == f"naevus {__version__}\n"
 
 
-def test_a_recipe_loads_back(tmp_path: Path) -> None:
+def test_a_printed_recipe_can_be_loaded(tmp_path: Path) -> None:
     for task in ("segmentation", "classification"):
         result = call("recipe", task)
         assert result.exit_code == 0
@@ -78,7 +78,7 @@ def test_a_recipe_loads_back(tmp_path: Path) -> None:
         assert call("recipe", task, "--recipe", written).stdout == result.stdout
 
 
-def test_findings_end_with_1(drawn: Path, tmp_path: Path) -> None:
+def test_findings_exit_with_1(drawn: Path, tmp_path: Path) -> None:
     data = tmp_path / "NV"
     data.mkdir()
     pictures = sorted((drawn / "ISIC2018_Task3_Training_Input").iterdir())
@@ -93,7 +93,7 @@ def test_findings_end_with_1(drawn: Path, tmp_path: Path) -> None:
     assert "cut" in found.stdout
 
 
-def test_an_interruption_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
@@ -149,7 +149,7 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ],
     ids=" ".join,
 )
-def test_a_path_that_is_not_there_is_named(
+def test_a_missing_path_is_named(
     words: tuple[str, ...], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -266,7 +266,7 @@ def test_an_unknown_setting_is_told(setting: str, said: str, tmp_path: Path) -> 
     ],
     ids=" ".join,
 )
-def test_wrong_usage_ends_with_2(words: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     result = call(*words)
     assert result.exit_code == 2
     assert "Usage: naevus" in result.stderr

@@ -87,7 +87,9 @@ def test_a_run_whose_data_is_gone_has_no_subgroups(runs: dict[str, Run], tmp_pat
     assert "no such folder" in refused.output
 
 
-def test_what_has_no_card_is_refused_in_one_line(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_inputs_without_a_card_are_refused_in_one_line(
+    runs: dict[str, Run], tmp_path: Path
+) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         done = run_card(folder)
         assert done.exit_code == 2

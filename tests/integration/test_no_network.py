@@ -91,7 +91,7 @@ HUSHING = {"CI", "TF_BUILD", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "ORT_DI
 @pytest.mark.parametrize(
     ("engine", "left"), [("openvino", {".cache/naevus/compiled"}), ("onnxruntime", set())]
 )
-def test_nothing_is_told_to_anybody(tmp_path: Path, engine: EngineName, left: set[str]) -> None:
+def test_no_library_sends_telemetry(tmp_path: Path, engine: EngineName, left: set[str]) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     home = tmp_path / "home"
     home.mkdir()

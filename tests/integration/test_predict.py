@@ -142,7 +142,7 @@ def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, pictures: Path
     assert not (tmp_path / "other").exists()
 
 
-def test_mistakes_are_told(tmp_path: Path, pictures: Path) -> None:
+def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, pictures: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
     absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
@@ -203,7 +203,7 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures
         (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops makes none"),
     ],
 )
-def test_options_that_would_not_count_are_refused(
+def test_options_without_effect_are_refused(
     tmp_path: Path, pictures: Path, options: tuple[str, ...], problem: str
 ) -> None:
     result = call(pictures, *options, "--out", tmp_path / "out")

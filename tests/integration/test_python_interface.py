@@ -117,7 +117,9 @@ def test_a_prediction_has_all_that_is_said_of_a_picture(
     assert said.spread is None
 
 
-def test_the_heat_lies_where_the_classifier_looked(loaded: Predictor, files: list[Path]) -> None:
+def test_the_heatmap_covers_the_region_that_the_classifier_used(
+    loaded: Predictor, files: list[Path]
+) -> None:
     said = loaded(files[1])
     assert said.activations is not None
     ((maps, box, frame, offset),) = said.activations
@@ -166,7 +168,7 @@ def test_pixels_do_as_well_as_files(loaded: Predictor, files: list[Path]) -> Non
     np.testing.assert_array_equal(from_pixels.mask, from_file.mask)
 
 
-def test_a_file_that_cannot_be_read_raises_or_stands_in_its_place(
+def test_an_unreadable_file_raises_or_is_returned_as_failed(
     tmp_path: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     broken = tmp_path / "broken.png"
@@ -231,7 +233,7 @@ def test_flags_are_told_in_sentences(loaded: Predictor) -> None:
     assert not empty.mask.any()  # type: ignore[union-attr]
 
 
-def test_what_json_can_hold_comes_back(loaded: Predictor, files: list[Path]) -> None:
+def test_the_dictionary_survives_json(loaded: Predictor, files: list[Path]) -> None:
     told = loaded(files[0]).to_dict()
     assert json.loads(json.dumps(told)) == told
     assert told["path"] == str(files[0])
@@ -239,7 +241,7 @@ def test_what_json_can_hold_comes_back(loaded: Predictor, files: list[Path]) -> 
     assert list(told["probabilities"]) == CODES
 
 
-def test_it_prints_as_an_answer(loaded: Predictor, files: list[Path]) -> None:
+def test_a_prediction_prints_its_result(loaded: Predictor, files: list[Path]) -> None:
     said = loaded(files[0])
     lines = str(said).splitlines()
     assert lines[0] == "p0"

@@ -166,7 +166,7 @@ def test_heat_maps_are_of_what_was_predicted(
         predictions_classifier(results, [bundle])
 
 
-def test_every_table_and_figure_stands_beside_the_page(written: Path) -> None:
+def test_every_table_and_figure_is_written_beside_the_page(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     names = [name for section in values["sections"].values() for name in section["tables"]]
     assert len(names) == len(set(names))
@@ -205,7 +205,7 @@ def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
     assert command[1] == "naevus report OUT --data data"
 
 
-def test_pictures_tell_their_skin_and_what_is_wrong_with_them(
+def test_images_are_listed_with_skin_tone_and_quality_flags(
     data: Dataset, predictions: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     results = results_of_predictions(predictions, data)
@@ -231,7 +231,9 @@ def test_pictures_tell_their_skin_and_what_is_wrong_with_them(
     assert appearances(replace(results, records=None)) is None
 
 
-def test_what_is_no_result_is_refused(data: Dataset, predictions: Path, tmp_path: Path) -> None:
+def test_folders_without_results_are_refused(
+    data: Dataset, predictions: Path, tmp_path: Path
+) -> None:
     with pytest.raises(RunError, match="neither a run nor predictions"):
         report(tmp_path)
     with pytest.raises(DataError, match="needs the truth"):

@@ -156,7 +156,7 @@ KILLS = {
 
 
 @pytest.mark.parametrize("kills", KILLS.values(), ids=KILLS)
-def test_classification_ends_the_same(
+def test_killed_classification_ends_with_the_same_weights(
     kills: list[Kill], commands: Commands, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -180,7 +180,7 @@ def test_steps_since_the_last_checkpoint_are_made_again(commands: Commands, tmp_
     ],
     ids=["plateau not told", "best saved", "mid epoch 1"],
 )
-def test_segmentation_with_plateau_and_best_weights_ends_the_same(
+def test_killed_segmentation_with_plateau_and_best_weights_ends_the_same(
     kill: Kill, commands: Commands, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -189,7 +189,7 @@ def test_segmentation_with_plateau_and_best_weights_ends_the_same(
 
 
 @pytest.mark.parametrize("made", ["write_bundle", "heldout_logits"])
-def test_a_kill_after_training_loses_nothing(made: str, commands: Commands, tmp_path: Path) -> None:
+def test_a_kill_after_training_loses_no_work(made: str, commands: Commands, tmp_path: Path) -> None:
     whole, run = commands.folder / "classification", tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "oof.parquet").unlink()

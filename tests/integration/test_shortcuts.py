@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Run:
     return made(tmp_path_factory.mktemp("shortcuts") / "run", drawn)
 
 
-def test_guesses_stand_beside_the_run_s_own_answers(run: Run) -> None:
+def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
     result = call(run.folder)
     assert result.exit_code == 0, result.output
     for word in ("the run's own answers", "border ring", "age, sex and site", "chance", "fit in"):
@@ -75,7 +75,7 @@ def test_guesses_stand_beside_the_run_s_own_answers(run: Run) -> None:
     assert len({guess["groups"] for guess in kept["guesses"]}) <= 2  # and those that fit
 
 
-def test_what_gives_no_answer_is_told(run: Run, tmp_path: Path, drawn: Path) -> None:
+def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, drawn: Path) -> None:
     other = finished_run(tmp_path / "masks", "segmentation", drawn)
     error = call(other.folder).exception
     assert isinstance(error, DataError)

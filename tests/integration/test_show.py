@@ -65,6 +65,6 @@ def test_show_leaves_out_a_broken_picture(data: Path, tmp_path: Path) -> None:
     assert probe(out).width == 10 + 2 * 202
 
 
-def test_show_refuses_what_is_not_there(data: Path, tmp_path: Path) -> None:
+def test_show_refuses_missing_data(data: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(data), "--diagnosis", "XYZ"])
     assert isinstance(result.exception, DataError)

@@ -60,7 +60,7 @@ sys.stdout.write(figures().tobytes().hex())
 """
 
 
-def test_sums_do_not_hang_on_the_number_of_threads() -> None:
+def test_sums_do_not_depend_on_the_number_of_threads() -> None:
     found = {
         subprocess.run(
             [sys.executable, "-c", _FIGURES],

@@ -165,7 +165,7 @@ def test_exactly_the_held_out_pictures_are_predicted(job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_the_bundle_tells_what_it_is(job: Job) -> None:
+def test_the_bundle_describes_itself(job: Job) -> None:
     spec, config = job.bundle.spec, job.config
     assert spec.tasks == (config.task,)
     (member,) = spec.members
@@ -178,7 +178,7 @@ def test_the_bundle_tells_what_it_is(job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_where_maps_lie_is_measured_on_pictures_that_were_held_out(
+def test_cam_offsets_are_measured_on_held_out_images(
     diagnosed: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = []
@@ -199,7 +199,7 @@ def test_where_maps_lie_is_measured_on_pictures_that_were_held_out(
 
 
 @pytest.mark.slow
-def test_training_watching_and_holding_out_share_no_lesion(job: Job) -> None:
+def test_training_validation_and_held_out_parts_share_no_lesion(job: Job) -> None:
     learning = job.learning()
     groups = job.folds.table.set_index("image_id")["group_id"]
     parts = [learning.training.ids, learning.inner.ids, job.folds.held_out(FOLD)]
@@ -262,7 +262,7 @@ def test_crops_are_cut_by_the_masks_given(diagnosed: Job) -> None:
 
 
 @pytest.mark.slow
-def test_copies_are_learnt_from_and_never_watched(diagnosed: Job) -> None:
+def test_copies_are_trained_on_and_never_validated_on(diagnosed: Job) -> None:
     pictures, copies = (diagnosed.material.stores[name] for name in ("pictures", "copies-0"))
     assert copies.ids == diagnosed.dataset.ids[::4]
     assert copies.form == replace(pictures.form, size=40)
@@ -304,7 +304,7 @@ def test_the_history_is_written(outlined: Job) -> None:
 BOTH = ["task1", "task3"]
 
 
-def test_only_pictures_with_what_is_learnt_are_selected(drawn: Path) -> None:
+def test_only_images_with_a_target_are_selected(drawn: Path) -> None:
     dataset = load(drawn)
     config = TrainConfig.model_validate(SEGMENTATION)
     assert select_pictures(dataset, config).parts == ("task1",)
@@ -347,7 +347,7 @@ def test_training_takes_the_classes_that_are_there(drawn: Path) -> None:
         ({"task": "segmentation", "data": {"parts": ["task9"]}}, "age", "no part 'task9'"),
     ],
 )
-def test_nothing_to_learn_from_is_told(
+def test_data_without_targets_is_an_error(
     settings: dict[str, Any], column: str, said: str, drawn: Path
 ) -> None:
     dataset = load(drawn)
@@ -358,7 +358,9 @@ def test_nothing_to_learn_from_is_told(
 
 
 @pytest.mark.parametrize(("name", "said"), [("empty", "no copy"), ("absent", "is not a folder")])
-def test_copies_that_are_none_are_told(name: str, said: str, drawn: Path, tmp_path: Path) -> None:
+def test_copies_without_common_ids_are_an_error(
+    name: str, said: str, drawn: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     config = TrainConfig.model_validate(CLASSIFICATION)
     dataset = first(select_pictures(load(drawn), config), 4)

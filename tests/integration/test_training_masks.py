@@ -120,7 +120,7 @@ def still(_: str) -> Callable[[int, int], None]:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_is_cached_is_looked_at_again(tmp_path: Path, force: bool) -> None:
+def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
     """Of many masks some are looked at before; of the cache all of them."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
@@ -157,7 +157,7 @@ def test_crops_are_counted(tmp_path: Path) -> None:
     assert str(counts).startswith("2 of 4 images cut round the lesion, 1 centre squares for want")
 
 
-def test_train_tells_and_keeps_what_became_of_crops(tmp_path: Path) -> None:
+def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:
     """Masks of 0 and 1, one of them empty and one not there; a smaller copy of one image."""
     masks: list[NDArray[np.uint8] | None] = [LESION] * 16
     masks[3], masks[5] = EMPTY, None

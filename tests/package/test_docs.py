@@ -70,7 +70,7 @@ def test_broken_links_are_found(links: Any, tmp_path: Path, html: str, problem: 
     )
 
 
-def test_every_setting_of_a_recipe_is_told(generated: Any) -> None:
+def test_every_setting_of_a_recipe_is_documented(generated: Any) -> None:
     told = generated.recipe()
     config = TrainConfig(task="classification").model_dump()
     for name, value in config.items():
@@ -79,7 +79,7 @@ def test_every_setting_of_a_recipe_is_told(generated: Any) -> None:
             assert f"| `{setting}` |" in told
 
 
-def test_every_column_and_field_is_told(generated: Any) -> None:
+def test_every_column_and_field_is_documented(generated: Any) -> None:
     schema = Schema(ISIC2018.codes, (), {}).arrow()
     assert all(f"| `{name}` |" in generated.columns() for name in schema.names)
     assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
@@ -89,14 +89,14 @@ def test_every_column_and_field_is_told(generated: Any) -> None:
         assert name in generated.bundle()
 
 
-def test_commands_are_told_with_their_examples(generated: Any) -> None:
+def test_commands_are_documented_with_their_examples(generated: Any) -> None:
     told = generated.commands()
     assert "## `naevus predict`" in told
     assert "```sh\nnaevus predict photo.jpg" in told
     assert "--help" not in told
 
 
-def test_every_layout_column_and_spelling_is_told(generated: Any) -> None:
+def test_every_layout_column_and_spelling_is_documented(generated: Any) -> None:
     assert all(f"| `{name}` |" in generated.layouts() for name in LAYOUTS)
     for column, names in COLUMN_NAMES.items():
         assert f"| `{column}` |" in generated.table_columns()

@@ -32,7 +32,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_give_what_they_show(
+def test_docstring_examples_give_their_output(
     name: str, material: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(material)

@@ -79,7 +79,7 @@ FINDING = {"check", "lint-submission"}
 """Commands that end with 1 where they found something."""
 
 
-def test_the_base_install_suffices_for_what_it_promises(material: Path) -> None:
+def test_the_base_install_runs_what_it_promises(material: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
     picture = "data/ISIC2018_Task1-2_Training_Input"
     outlining = ("--bundle", "outlines", "--only", "masks")
@@ -118,7 +118,7 @@ NOT_EVERYWHERE = (
 """What ``os`` lacks on Windows or macOS."""
 
 
-def test_the_commands_need_nothing_that_other_systems_lack(material: Path) -> None:
+def test_commands_run_without_what_other_systems_lack(material: Path) -> None:
     pictures = "data/ISIC2018_Task3_Training_Input"
     bundles = ("--bundle", "outlines", "--bundle", "answers")
     commands: list[list[object]] = [
@@ -161,6 +161,6 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not imported.intersection(HEAVY)
 
 
-def test_the_list_of_rooms_is_whole() -> None:
+def test_every_package_is_listed() -> None:
     assert {"naevus.images.read", "naevus.cli.main", "naevus.reports.contact_sheet"} < set(ROOMS)
     assert len(ROOMS) > 80

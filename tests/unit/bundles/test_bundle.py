@@ -45,7 +45,7 @@ def change_member(bundle: Bundle, **entries: Any) -> None:
     change_classifier(bundle, members=[member])
 
 
-def test_is_read_as_written(bundle: Bundle) -> None:
+def test_a_bundle_is_read_as_written(bundle: Bundle) -> None:
     read = Bundle.read(bundle.folder)
     assert read == bundle
     assert read.sha256 == sha256(bundle.folder / "bundle.json")
@@ -56,7 +56,7 @@ def test_is_read_as_written(bundle: Bundle) -> None:
         _ = read.segmenter
 
 
-def test_card_tells_members_shares_and_provenance(bundle: Bundle) -> None:
+def test_the_card_lists_members_priors_and_provenance(bundle: Bundle) -> None:
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert "member-1.onnx" in card
     assert "| NV | 0.6700 | 0.5000 |" in card
@@ -70,7 +70,7 @@ def written_with(bundle: Bundle, files: dict[str, Path], **entries: Any) -> Bund
     return write_bundle(bundle.folder.parent / "full", spec, graphs | files)
 
 
-def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None:
+def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     for title in ("Intended use", "Out of scope", "Members", "Probabilities", "Scores", "Limits"):
         assert f"\n## {title}\n\n" in card
@@ -94,7 +94,7 @@ def test_card_tells_what_it_is_for_and_what_was_measured(bundle: Bundle) -> None
     assert "\n\n\n" not in card
 
 
-def test_sets_and_statistics_are_carried(bundle: Bundle, tmp_path: Path) -> None:
+def test_prediction_sets_and_ood_statistics_are_stored(bundle: Bundle, tmp_path: Path) -> None:
     classifier = bundle.classifier.model_dump()
     classifier |= {"conformal": SETS, "reference": "statistics.npz"}
     with pytest.raises(BundleError, match=r"without a file: statistics\.npz"):
@@ -234,13 +234,13 @@ def assert_refused(bundle: Bundle, problem: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
-def test_what_is_no_json_is_refused(bundle: Bundle, content: bytes) -> None:
+def test_a_manifest_that_is_no_json_is_refused(bundle: Bundle, content: bytes) -> None:
     (bundle.folder / "bundle.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"bundle\.json"):
         Bundle.read(bundle.folder)
 
 
-def test_replaces_an_older_bundle(bundle: Bundle) -> None:
+def test_writing_replaces_an_older_bundle(bundle: Bundle) -> None:
     newer = segmentation_bundle(bundle.folder.parent / "newer")
     files = {"member-0.onnx": newer.folder / "member-0.onnx"}
     written = write_bundle(bundle.folder, newer.spec, files)
@@ -259,7 +259,7 @@ def test_a_failed_write_leaves_the_older_bundle(bundle: Bundle) -> None:
     assert Bundle.read(bundle.folder) == bundle
 
 
-def test_never_replaces_a_folder_that_is_no_bundle(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path, bundle: Bundle) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     files = {member.file: bundle.member_path(member) for member in bundle.spec.members}
@@ -280,7 +280,7 @@ def test_files_must_cover_the_members_and_be_plain_names(tmp_path: Path, bundle:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_run_stands_for_its_folds_in_their_order(tmp_path: Path) -> None:
+def test_a_run_opens_the_bundles_of_its_folds_in_order(tmp_path: Path) -> None:
     run = tmp_path / "run"
     for fold in (10, 2):
         (run / f"fold-{fold}").mkdir(parents=True)

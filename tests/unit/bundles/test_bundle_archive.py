@@ -64,7 +64,7 @@ def test_the_same_bundle_gives_the_same_bytes(bundle: Bundle, packed: Path, tmp_
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_it_is_unpacked_once(packed: Path, cache: Path) -> None:
+def test_an_archive_is_unpacked_once(packed: Path, cache: Path) -> None:
     unpacked(packed)
     marker = cache / sha256(packed) / "marker"
     marker.touch()
@@ -73,7 +73,7 @@ def test_it_is_unpacked_once(packed: Path, cache: Path) -> None:
     assert [path.name for path in cache.iterdir()] == [marker.parent.name]
 
 
-def test_what_was_damaged_in_the_cache_is_unpacked_again(packed: Path) -> None:
+def test_damaged_files_in_the_cache_are_unpacked_again(packed: Path) -> None:
     bundle = Bundle.read(packed)
     with (bundle.folder / "member-0.onnx").open("ab") as stream:
         stream.write(b"\0")
@@ -91,7 +91,7 @@ def test_a_bundle_is_written_as_one_file_by_its_name(bundle: Bundle, tmp_path: P
     assert [entry.name for entry in path.parent.iterdir()] == ["lesions.naevus"]
 
 
-def test_what_is_no_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+def test_files_other_than_bundles_are_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.naevus"
     thesis.write_text("years of work")
     files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
@@ -176,7 +176,7 @@ def test_a_bomb_is_refused_before_anything_is_written(packed: Path, cache: Path)
     assert not cache.exists()
 
 
-def test_no_more_of_a_manifest_is_inflated_than_it_claims(packed: Path, tmp_path: Path) -> None:
+def test_inflating_a_manifest_stops_at_its_stated_size(packed: Path, tmp_path: Path) -> None:
     def bomb(archive: zipfile.ZipFile) -> None:
         archive.writestr(MANIFEST, b"{" + bytes(_INFLATED - 1), zipfile.ZIP_DEFLATED)
 
@@ -213,7 +213,7 @@ def test_a_folder_with_more_than_a_bundle_is_not_replaced(bundle: Bundle, tmp_pa
     assert write_bundle(place, bundle.spec, files).sha256 == bundle.sha256
 
 
-def test_what_was_there_stays_where_it_cannot_be_replaced(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_failed_replacement_keeps_the_old_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         _replace(bundle.folder, tmp_path / "absent", tmp_path / "old")
     assert Bundle.read(bundle.folder) == bundle
@@ -237,7 +237,7 @@ def test_an_archive_that_lacks_a_file_is_refused(packed: Path, left_out: str) ->
         Bundle.read(other)
 
 
-def test_a_cut_or_altered_or_foreign_file_is_refused(packed: Path, cache: Path) -> None:
+def test_truncated_altered_or_foreign_files_are_refused(packed: Path, cache: Path) -> None:
     whole = packed.read_bytes()
     altered = bytearray(whole)
     altered[500] ^= 1
@@ -248,7 +248,7 @@ def test_a_cut_or_altered_or_foreign_file_is_refused(packed: Path, cache: Path) 
     assert not list(cache.glob("*"))
 
 
-def test_a_cache_that_cannot_be_written_is_told(packed: Path, cache: Path) -> None:
+def test_an_unwritable_cache_is_an_error(packed: Path, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file in the way")
     with pytest.raises(NaevusError, match="set XDG_CACHE_HOME"):

@@ -33,7 +33,7 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_written_is_read(written: Path) -> None:
+def test_statistics_are_read_as_written(written: Path) -> None:
     for number, (found, width) in enumerate(
         zip(read_references(written, 2), (24, 30), strict=True)
     ):
@@ -131,14 +131,14 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
         read_references(path, 1)
 
 
-def test_an_absent_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="No such file"):
         read_references(tmp_path / "absent.npz", 1)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damage_gives_an_error_for_users_or_none(written: Path, data: st.DataObject) -> None:
+def test_random_damage_gives_a_clear_error_or_none(written: Path, data: st.DataObject) -> None:
     """Cut short or with bytes changed: never another exception."""
     content = bytearray(written.read_bytes())
     if data.draw(st.booleans()):

@@ -93,7 +93,7 @@ def kinds(found: Audit) -> dict[str, str]:
     return {f.kind: f.subject for f in found.findings}
 
 
-def test_nothing_wrong_is_nothing_found(made: Maker) -> None:
+def test_sound_data_has_no_findings(made: Maker) -> None:
     seen: list[tuple[int, int]] = []
     found = made.audit(progress=lambda done, of: seen.append((done, of)))
     assert found.findings == []
@@ -105,7 +105,7 @@ def test_nothing_wrong_is_nothing_found(made: Maker) -> None:
     assert tuple(rows.loc[("age_band", "40-59"), ["pictures", "lesions"]]) == (6, 6)
 
 
-def test_unusable_files(made: Maker) -> None:
+def test_unreadable_files_are_errors(made: Maker) -> None:
     whole = made.add("cut").read_bytes()
     (made.folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     made.add("empty").write_bytes(b"")
@@ -120,7 +120,7 @@ def test_unusable_files(made: Maker) -> None:
     assert small.errors == 10
 
 
-def test_files_that_are_read_with_a_doubt(made: Maker) -> None:
+def test_files_read_with_warnings_are_findings(made: Maker) -> None:
     path = made.add("doubtful")
     pixels = Image.open(path).convert("RGB")
     pixels.save(path, "JPEG", quality=90)
@@ -134,7 +134,7 @@ def test_files_that_are_read_with_a_doubt(made: Maker) -> None:
     assert {f.severity for f in found if f.kind == "doubtful picture"} == {"warning"}
 
 
-def test_layout_problems(made: Maker) -> None:
+def test_layout_problems_are_findings(made: Maker) -> None:
     found = made.audit(
         Problem("row without picture", "x1", "labels.csv"),
         Problem("mask without picture", "x2", ""),
@@ -142,7 +142,7 @@ def test_layout_problems(made: Maker) -> None:
     assert [(f.severity, f.subject) for f in found.findings] == [("error", "x1"), ("warning", "x2")]
 
 
-def test_masks(made: Maker) -> None:
+def test_faulty_masks_are_findings(made: Maker) -> None:
     good = np.zeros((160, 160), np.uint8)
     good[40:90, 50:120] = 255
     made.add_mask(good)
@@ -170,7 +170,7 @@ def test_masks(made: Maker) -> None:
     assert "0.39%" in found[tiny, "implausible mask"].detail
 
 
-def test_labels(made: Maker) -> None:
+def test_faulty_labels_are_findings(made: Maker) -> None:
     made.add("a", lesion_id="X", diagnosis="MEL", split="train")
     made.add("b", lesion_id="X", diagnosis="NV", split="test", sex="male")
     made.add("c", diagnosis=None)
@@ -187,7 +187,7 @@ def test_labels(made: Maker) -> None:
     assert found.errors == 2
 
 
-def test_copies(made: Maker) -> None:
+def test_copies_are_found_by_bytes_and_by_content(made: Maker) -> None:
     shutil.copy(made.folder / "p0.png", made.add("same"))
     turned = reencoded(view(resize(lesion(1), 128, 128), 6))
     made.add("turned", turned, diagnosis="MEL", split="test")
@@ -219,7 +219,7 @@ def test_copies(made: Maker) -> None:
     assert found.merged == [["p0", "same"], ["p1", "turned"], ["moved", "p2"]]
 
 
-def test_a_large_component_is_told_and_not_merged(made: Maker) -> None:
+def test_a_large_component_is_reported_and_not_merged(made: Maker) -> None:
     for number in range(LARGEST_MERGE):
         made.add(f"q{number:02}", reencoded(lesion(0), 40 + 4 * number))
     found = made.audit()
@@ -248,12 +248,12 @@ def test_registration_follows_shift_and_zoom_but_not_another_lesion() -> None:
     assert max(correlation(first, detail_of(lesion(seed, 200))) for seed in range(6, 16)) < 0.9
 
 
-def test_components_are_what_pairs_join() -> None:
+def test_components_are_joined_pairs() -> None:
     joined = components([(1, 2), (5, 6), (2, 3), (7, 7), (3, 1)])
     assert sorted(sorted(members) for members in joined) == [[1, 2, 3], [5, 6], [7]]
 
 
-def test_a_dark_spot_on_plain_skin_is_not_every_other_one(shared_data: Path) -> None:
+def test_a_real_dark_spot_on_plain_skin_matches_no_other(shared_data: Path) -> None:
     folder = shared_data / "isic2018" / "ISIC2018_Task3_Training_Input"
 
     def look(number: str) -> NDArray[np.int8]:

@@ -78,7 +78,7 @@ def test_rows_are_the_pictures_by_id(sources: list[Source], tmp_path: Path) -> N
     assert not (tmp_path / "store" / ".building").exists()
 
 
-def test_forms(sources: list[Source], tmp_path: Path) -> None:
+def test_every_input_spec_is_cached(sources: list[Source], tmp_path: Path) -> None:
     source = sources[3]
     pixels, mask = read(source.path), read_mask(source.mask_path or Path())
 
@@ -238,7 +238,7 @@ def test_damage_is_told_and_mended(sources: list[Source], tmp_path: Path) -> Non
         assert content(folder) == before
 
 
-def test_users_mistakes(sources: list[Source], tmp_path: Path) -> None:
+def test_mistakes_of_users_are_errors(sources: list[Source], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="p00 occurs twice"):
         PixelStore.build([sources[0], sources[0]], SQUASH, tmp_path / "store")
     with pytest.raises(DataError, match="no finished pixel store"):

@@ -35,13 +35,13 @@ def test_sorted_by_part_and_id(dataset: Dataset) -> None:
     assert tuple(dataset.table.columns) == COLUMNS
 
 
-def test_defaults(dataset: Dataset) -> None:
+def test_missing_columns_have_defaults(dataset: Dataset) -> None:
     assert dataset.table["group_id"].tolist() == ["G", "a2", "L", "L"]
     assert dataset.table["split"].tolist() == ["train", "train", "test", "train"]
     assert dataset.table["age"].isna().tolist() == [True, False, True, False]
 
 
-def test_subsets(dataset: Dataset) -> None:
+def test_subsets_select_rows_in_order(dataset: Dataset) -> None:
     assert dataset.with_diagnosis().ids == ["a", "c"]
     assert dataset.with_masks().ids == ["c"]
     assert dataset.pictures().ids == ["a", "a2", "c"]
@@ -52,7 +52,7 @@ def test_subsets(dataset: Dataset) -> None:
     assert list(dataset.select(["c"]).table.index) == [0]
 
 
-def test_rows(dataset: Dataset) -> None:
+def test_rows_are_typed_records(dataset: Dataset) -> None:
     first, *_, last = dataset.rows()
     assert last == Record(
         "c", Path("/x/c.jpg"), Path("/m/c.png"), "MEL", "L", "L", 61.0, None, None, None,
@@ -61,7 +61,7 @@ def test_rows(dataset: Dataset) -> None:
     assert (first.mask_path, first.age, first.diagnosis) == (None, None, "NV")
 
 
-def test_what_is_not_there(dataset: Dataset) -> None:
+def test_missing_parts_and_ids_are_errors(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"no part 'task2'.*task1, task3"):
         dataset.part("task2")
     with pytest.raises(DataError, match="unknown split 'dev'"):

@@ -88,7 +88,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def test_whole_file(server: Server, tmp_path: Path) -> None:
+def test_a_whole_file_is_downloaded(server: Server, tmp_path: Path) -> None:
     moves: list[tuple[str, int, int]] = []
     paths = download(
         [NAME], tmp_path / "new", base_url=server.url, progress=lambda *move: moves.append(move)
@@ -99,53 +99,53 @@ def test_whole_file(server: Server, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("new/*.part"))
 
 
-def test_a_file_that_is_there_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_requested(server: Server, tmp_path: Path) -> None:
     download([NAME], tmp_path, base_url=server.url)
     download([NAME], tmp_path, base_url=server.url)
     assert server.asked == [None]
 
 
-def test_goes_on_after_an_interruption(server: Server, tmp_path: Path) -> None:
+def test_a_download_resumes_after_an_interruption(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:1000])
     download([NAME], tmp_path, base_url=server.url)
     assert server.asked == ["bytes=1000-"]
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_goes_on_after_broken_connections(server: Server, tmp_path: Path) -> None:
+def test_a_download_resumes_after_broken_connections(server: Server, tmp_path: Path) -> None:
     server.cut = 4000
     download([NAME], tmp_path, base_url=server.url)
     assert server.asked == [None, "bytes=4000-", "bytes=8000-"]
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_gives_up_but_keeps_what_it_has(server: Server, tmp_path: Path) -> None:
+def test_giving_up_keeps_the_part(server: Server, tmp_path: Path) -> None:
     server.cut = 100
     with pytest.raises(DataError, match=r"again and again at 500 bytes.*run the same command"):
         download([NAME], tmp_path, base_url=server.url)
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:500]
 
 
-def test_server_without_ranges(server: Server, tmp_path: Path) -> None:
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
     server.ranges = False
     (tmp_path / f"{NAME}.part").write_bytes(b"stale" * 5000)
     download([NAME], tmp_path, base_url=server.url)
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_part_that_is_whole_already(server: Server, tmp_path: Path) -> None:
+def test_a_complete_part_is_renamed(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
     download([NAME], tmp_path, base_url=server.url)
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_part_that_is_too_long_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_that_is_too_long_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT + b"more")
     download([NAME], tmp_path, base_url=server.url)
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-def test_server_has_another_file(
+def test_a_changed_file_on_the_server_is_downloaded_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FILES, NAME, RemoteFile(NAME, (3,), 77))
@@ -161,20 +161,22 @@ def test_a_file_of_the_wrong_size_is_not_taken_for_whole(server: Server, tmp_pat
         download([name], tmp_path, base_url=server.url)
 
 
-def test_absent_from_the_server(server: Server, tmp_path: Path) -> None:
+def test_a_file_missing_on_the_server_is_an_error(server: Server, tmp_path: Path) -> None:
     server.files.clear()
     with pytest.raises(DataError, match=r"404.*challenge\.isic-archive\.com"):
         download([NAME], tmp_path, base_url=server.url)
 
 
-def test_offline(tmp_path: Path) -> None:
+def test_being_offline_is_an_error(tmp_path: Path) -> None:
     with serving() as server:
         url = server.url
     with pytest.raises(DataError, match=r"cannot be reached .*refused.*in a browser"):
         download([NAME], tmp_path, base_url=url)
 
 
-def test_disk_too_small(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_an_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9))
     with pytest.raises(DataError, match="free some space"):
         download([NAME], tmp_path, base_url=server.url)
@@ -187,12 +189,14 @@ def test_disk_too_small(server: Server, tmp_path: Path, monkeypatch: pytest.Monk
         ([NAME], "file:///etc", "not an address of the web"),
     ],
 )
-def test_refused(names: list[str], url: str, message: str, tmp_path: Path) -> None:
+def test_a_refused_request_is_an_error(
+    names: list[str], url: str, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         download(names, tmp_path, base_url=url)
 
 
-def test_two_at_once(server: Server, tmp_path: Path) -> None:
+def test_two_downloads_of_one_file_exclude_each_other(server: Server, tmp_path: Path) -> None:
     with lock(tmp_path / ".download.lock"), pytest.raises(NaevusError, match="in use"):
         download([NAME], tmp_path, base_url=server.url)
 
@@ -205,7 +209,7 @@ def archive(path: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("inside", ["ISIC2018_Task3_Test_Input/", ""])
-def test_unzips(server: Server, tmp_path: Path, inside: str) -> None:
+def test_archives_are_unzipped(server: Server, tmp_path: Path, inside: str) -> None:
     name = "ISIC2018_Task3_Test_Input.zip"
     made = archive(tmp_path / name, f"{inside}ISIC_1.jpg", f"{inside}LICENSE.txt")
     server.files[name] = made.read_bytes()
@@ -218,14 +222,14 @@ def test_unzips(server: Server, tmp_path: Path, inside: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
-def test_names_that_lead_out(tmp_path: Path, name: str) -> None:
+def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     made = archive(tmp_path / "a.zip", "fine.txt", name)
     with pytest.raises(DataError, match="leads out of the folder"):
         unpack(made, tmp_path / "out")
     assert not list(tmp_path.rglob("*.txt"))
 
 
-def test_damaged_archive(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
     made = archive(tmp_path / "a.zip", "one.txt")
     content = bytearray(made.read_bytes())
     content[40:44] = b"\xff\xff\xff\xff"

@@ -51,7 +51,7 @@ def shares(data: Dataset, ids: list[str]) -> dict[str, float]:
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**16), k=st.integers(1, 6), test=st.sampled_from([0.0, 0.15]))
-def test_every_picture_once_and_groups_whole(seed: int, k: int, test: float) -> None:
+def test_every_image_is_held_out_once_and_groups_stay_whole(seed: int, k: int, test: float) -> None:
     data = dataset(120, seed=seed)
     folds = make_folds(data, k=k, seed=seed, test_share=test)
     assert folds.k == k
@@ -70,7 +70,7 @@ def test_every_picture_once_and_groups_whole(seed: int, k: int, test: float) -> 
         assert sorted(seen) == data.ids
 
 
-def test_classes_are_alike_in_every_fold() -> None:
+def test_folds_are_stratified_by_class() -> None:
     data = dataset(2000)
     whole = shares(data, data.ids)
     folds = make_folds(data)
@@ -88,26 +88,26 @@ def test_one_fold_holds_out_a_fifth() -> None:
     assert shares(data, folds.held_out(0)) == pytest.approx(shares(data, data.ids), abs=0.02)
 
 
-def test_seed_and_order() -> None:
+def test_the_seed_decides_and_the_order_of_rows_does_not() -> None:
     data = dataset()
     shuffled = Dataset(data.table.sample(frac=1.0, random_state=1), data.root, data.layout)
     assert make_folds(data).sha256 == make_folds(shuffled).sha256
     assert make_folds(data).sha256 != make_folds(data, seed=1).sha256
 
 
-def test_without_diagnoses() -> None:
+def test_data_without_diagnoses_are_split_too() -> None:
     data = dataset(diagnosis=pd.NA)
     sizes = [len(make_folds(data).held_out(fold)) for fold in range(5)]
     assert max(sizes) - min(sizes) <= 4
 
 
-def test_a_class_rarer_than_folds() -> None:
+def test_a_class_rarer_than_folds_is_spread() -> None:
     data = dataset()
     data.table.loc[3, ["diagnosis", "group_id"]] = ["VASC", "alone"]
     assert make_folds(data).k == 5
 
 
-def test_only_training_pictures_that_are_there() -> None:
+def test_only_existing_training_images_are_in_folds() -> None:
     data = dataset()
     data.table.loc[0, "split"] = "test"
     data.table.loc[1, "path"] = pd.NA
@@ -125,7 +125,7 @@ def test_duplicates_join_groups() -> None:
     assert groups[three] == three
 
 
-def test_join_is_transitive() -> None:
+def test_joining_groups_is_transitive() -> None:
     table = pd.DataFrame({"image_id": list("abcde"), "group_id": ["1", "1", "2", "3", "4"]})
     assert join_groups(table, {"b": "x", "c": "x", "d": "y", "e": "4"}) == ["1", "1", "1", "3", "4"]
 
@@ -134,12 +134,12 @@ def test_join_is_transitive() -> None:
     ("settings", "message"),
     [({"k": 0}, "0 folds"), ({"test_share": 1.0}, "share of 1.0"), ({"k": 400}, "too few")],
 )
-def test_numbers_that_make_no_sense(settings: dict[str, float], message: str) -> None:
+def test_impossible_numbers_of_folds_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(FoldsError, match=message):
         make_folds(dataset(), **settings)  # type: ignore[arg-type]
 
 
-def test_an_id_in_two_parts() -> None:
+def test_an_id_in_two_parts_is_refused() -> None:
     both = pd.concat([dataset(part="task1").table, dataset(part="task3").table])
     with pytest.raises(FoldsError, match="I00000 is in two parts"):
         make_folds(Dataset(make_table(both), Path("data"), "isic2018"))
@@ -178,7 +178,7 @@ def test_a_part_that_every_fold_trains_on() -> None:
         make_folds(both, k=3, train_parts=["task1"])
 
 
-def test_written_once(tmp_path: Path) -> None:
+def test_folds_are_written_once(tmp_path: Path) -> None:
     data, path = dataset(), tmp_path / "folds.csv"
     folds = make_folds(data)
     folds.write(path)
@@ -191,7 +191,7 @@ def test_written_once(tmp_path: Path) -> None:
     assert b"\r" not in before
 
 
-def test_read_is_what_was_written(tmp_path: Path) -> None:
+def test_folds_are_read_as_written(tmp_path: Path) -> None:
     folds = make_folds(dataset(), test_share=0.1)
     folds.write(tmp_path / "folds.csv")
     again = Folds.read(tmp_path / "folds.csv")
@@ -209,7 +209,7 @@ def test_read_is_what_was_written(tmp_path: Path) -> None:
         (["a,,0"], "a row is not complete"),
     ],
 )
-def test_broken_files(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_broken_fold_files_are_errors(tmp_path: Path, lines: list[str], message: str) -> None:
     path = tmp_path / "folds.csv"
     path.write_text("\n".join(["image_id,group_id,fold", *lines]) + "\n")
     with pytest.raises(FoldsError, match=rf"folds\.csv: {message}"):
@@ -260,14 +260,14 @@ def test_folds_of_parts_are_joined_as_they_are() -> None:
         join_folds([first, make_folds(other, k=3)])
 
 
-def test_no_such_fold() -> None:
+def test_an_unknown_fold_is_an_error() -> None:
     folds = make_folds(dataset())
     for fold in (-1, 5):
         with pytest.raises(FoldsError, match="choose one of 0 to 4"):
             folds.held_out(fold)
 
 
-def test_inner_split() -> None:
+def test_the_validation_split_keeps_groups_whole() -> None:
     data = dataset(2000)
     folds = make_folds(data, test_share=0.1)
     training, inner = inner_split(folds, 2, data, share=0.1)
@@ -286,7 +286,7 @@ def test_a_share_of_one_group_is_none() -> None:
 
 
 @pytest.mark.parametrize("part", ["task1", "task3"])
-def test_the_frozen_folds(shared_data: Path, part: str) -> None:
+def test_the_committed_folds_fit_the_real_data(shared_data: Path, part: str) -> None:
     data = load(shared_data / "isic2018").part(part)
     folds = Folds.read(_RESULTS / f"isic2018-{part}.csv")
     folds.check(data)

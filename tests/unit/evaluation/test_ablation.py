@@ -79,7 +79,7 @@ def test_tables_text_and_json_say_the_same(found: Ablation) -> None:
     assert [row[0] for row in rows[1:]] == ["full", "worse", "better"]
 
 
-def test_other_decisions_decide_everywhere() -> None:
+def test_the_chosen_decision_is_used_everywhere() -> None:
     table = diagnoses(2.0)
     for place, code in enumerate(taxonomy_of(table).codes):
         table[f"weight_{code}"] = 1.0 + place

@@ -41,7 +41,7 @@ def test_weights_stand_for_copies_of_pictures() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(-10, 10)), min_size=1, max_size=25))
-def test_sums_lose_nothing(rows: list[tuple[int, float]]) -> None:
+def test_sums_over_groups_equal_sums_over_images(rows: list[tuple[int, float]]) -> None:
     names, values = zip(*rows, strict=True)
     groups = Groups.of(names)
     sums = groups.sums(values)
@@ -58,7 +58,7 @@ def test_the_seed_decides() -> None:
     assert not np.array_equal(one, other)
 
 
-def test_what_cannot_be_resampled_is_refused() -> None:
+def test_input_that_cannot_be_resampled_is_refused() -> None:
     with pytest.raises(DataError, match="there is no picture"):
         Groups.of([])
     with pytest.raises(DataError, match="1 pictures have no group"):
@@ -105,7 +105,7 @@ def test_the_curve_is_scikit_learn_s() -> None:
     np.testing.assert_allclose(ranking.thresholds, theirs[2][1:])
 
 
-def test_constant_scores_tell_nothing_apart() -> None:
+def test_constant_scores_have_an_area_of_one_half() -> None:
     ranking = Ranking.of([True, False, False], [0.3, 0.3, 0.3])
     assert ranking.auc(np.ones((1, 3))) == pytest.approx(0.5)
 
@@ -139,7 +139,7 @@ def test_any_statistic_gets_its_intervals() -> None:
     assert np.isnan(undefined).all()
 
 
-def test_what_is_not_a_number_is_refused() -> None:
+def test_non_finite_values_are_refused() -> None:
     with pytest.raises(DataError, match="not a number"):
         Ranking.of([True, False], [0.1, np.nan])
     with pytest.raises(DataError, match="values of 1 pictures for 2"):

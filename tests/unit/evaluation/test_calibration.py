@@ -62,7 +62,7 @@ def test_errors_agree_with_a_plain_reading() -> None:
     assert scores.classwise_ece.value == pytest.approx(np.mean(by_class))
 
 
-def test_chance_alone_makes_an_error_and_is_told() -> None:
+def test_the_error_expected_by_chance_is_reported() -> None:
     chance = np.random.default_rng(2)
     found = [
         CalibrationScores.from_probabilities(*honest(chance, 200), draws=50) for _ in range(25)
@@ -74,7 +74,7 @@ def test_chance_alone_makes_an_error_and_is_told() -> None:
         assert np.mean([error.low == 0 for error in errors]) >= 0.8
 
 
-def test_too_sure_a_network_is_found_out() -> None:
+def test_overconfidence_is_detected() -> None:
     rows, truth, groups = honest(np.random.default_rng(3), 600, sharpness=3)
     scores = CalibrationScores.from_probabilities(rows, truth, groups)
     for error in (scores.ece, scores.ece_equal_mass, scores.classwise_ece):
@@ -109,7 +109,7 @@ def test_constant_probabilities_one_lesion_and_absent_classes() -> None:
     assert set(certain.to_dict()) == {field.name for field in fields(CalibrationScores)}
 
 
-def test_gaps_add_up_to_what_is_stated_too_much() -> None:
+def test_gaps_sum_to_the_overconfidence() -> None:
     stated, true = np.array([0.2, 0.2, 0.9]), np.array([False, True, True])
     for binning in ("width", "mass"):
         gaps = gaps_by_bin(stated, true, binning)
@@ -130,7 +130,7 @@ def test_gaps_add_up_to_what_is_stated_too_much() -> None:
         ([0.5], [0], "differ"),
     ],
 )
-def test_what_is_no_probability_is_refused(rows: Any, truth: Any, said: str) -> None:
+def test_values_that_are_no_probabilities_are_refused(rows: Any, truth: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         CalibrationScores.from_probabilities(rows, truth, ["a"])
 
@@ -167,7 +167,7 @@ def test_equal_probabilities_share_a_bin() -> None:
     assert only.to_dict()["found"]["value"] == pytest.approx(0.2)
 
 
-def test_curves_of_what_is_no_probability_are_refused() -> None:
+def test_curves_of_values_that_are_no_probabilities_are_refused() -> None:
     with pytest.raises(DataError, match="above 1"):
         reliability_curve([1.2], [1], ["a"])
     with pytest.raises(DataError, match="not a number"):

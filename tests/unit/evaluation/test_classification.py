@@ -39,7 +39,7 @@ def score(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_scikit_learn_agrees(seed: int) -> None:
+def test_metrics_equal_scikit_learn(seed: int) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     ids, codes, natural, balanced = drawn(seed)
     truth = np.array([CODES.index(code) for code in codes])
@@ -69,7 +69,7 @@ def test_scikit_learn_agrees(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_torchmetrics_agrees() -> None:
+def test_metrics_equal_torchmetrics() -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification")
     ids, codes, natural, balanced = drawn(3)
@@ -120,7 +120,7 @@ def test_normalised_rows_and_the_surest_mistakes() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.05, 1.0))
-def test_partial_areas(seed: int, sensitivity: float) -> None:
+def test_partial_areas_equal_the_definition(seed: int, sensitivity: float) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(seed)
     truth = np.array([True, False, *rng.integers(2, size=30).astype(bool)])
@@ -152,7 +152,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
         score(*drawn(0))
 
 
-def test_what_does_not_belong_together_is_refused() -> None:
+def test_inputs_of_different_lengths_are_refused() -> None:
     ids, codes, natural, balanced = drawn(0, n=3)
     with pytest.raises(DataError, match="belong together"):
         score(ids[:2], codes, natural, balanced)

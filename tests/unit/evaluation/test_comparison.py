@@ -27,7 +27,7 @@ def scores_of(table: pd.DataFrame) -> ClassificationScores:
     return ClassificationEvaluation.of(heldout_diagnosed(table)).as_predicted.scores
 
 
-def test_a_better_network_is_told_in_one_sentence() -> None:
+def test_a_better_network_is_stated_in_one_sentence() -> None:
     a, b = diagnoses(1.0), diagnoses(4.0)
     found = compare(a, b)
     headline, probable, accuracy = found.differences
@@ -66,7 +66,7 @@ def test_recalls_and_changes_are_those_of_the_balanced_decision() -> None:
     assert found.mcnemar.only_b > found.mcnemar.only_a
 
 
-def test_two_seeds_of_one_network_cannot_be_told_apart() -> None:
+def test_two_seeds_of_one_network_do_not_differ() -> None:
     found = compare(diagnoses(seed=1), diagnoses(seed=2), ("one", "other"))
     assert "the data cannot tell one and other apart" in found.sentences[0]
     assert not found.differences[0].told_apart
@@ -110,7 +110,7 @@ def test_comparisons_turn_into_json_and_tables() -> None:
     assert tables["changed"].columns.tolist() == ["image_id", "truth", "a", "b", "effect"]
 
 
-def test_what_does_not_belong_together_is_refused() -> None:
+def test_results_of_different_kinds_are_refused() -> None:
     a = diagnoses()
     other = a.assign(truth=a["truth"].replace("NV", "BKL"))
     with pytest.raises(DataError, match=r"another diagnosis in A than in B, such as p\d+; name"):
@@ -165,7 +165,7 @@ def test_a_difference_is_the_mean_of_differences() -> None:
     assert found.groups == 40
 
 
-def test_what_both_share_does_not_widen_the_interval() -> None:
+def test_shared_variation_does_not_widen_the_interval() -> None:
     chance = np.random.default_rng(1)
     hard = chance.normal(size=(200, 1))
     found = paired_difference("x", hard, hard + 0.1, ones(hard), np.arange(200).tolist())
@@ -198,7 +198,7 @@ def test_swapping_single_pictures_agrees_with_scipy() -> None:
     assert swap_test(b - a, np.arange(60).tolist()) == pytest.approx(theirs, abs=0.02)
 
 
-def test_the_same_answers_cannot_be_told_apart() -> None:
+def test_equal_predictions_do_not_differ() -> None:
     values = np.random.default_rng(5).random((30, 1))
     found = paired_difference("x", values, values, ones(values), ["a", "b"] * 15)
     assert found.p == 1
@@ -206,7 +206,7 @@ def test_the_same_answers_cannot_be_told_apart() -> None:
     assert not found.told_apart
 
 
-def test_p_is_even_where_nothing_differs() -> None:
+def test_p_is_uniform_under_the_null_hypothesis() -> None:
     chance = np.random.default_rng(6)
     groups = np.repeat(np.arange(40), 3).tolist()
     found = [
@@ -241,7 +241,7 @@ def test_mcnemar_takes_one_picture_a_group() -> None:
     assert found == (2, 1, 1, 1)
 
 
-def test_sentences_say_what_the_interval_says() -> None:
+def test_sentences_agree_with_the_interval() -> None:
     better = Difference("accuracy", 0.8, 0.818, Interval(0.018, 0.006, 0.031), 0.01, 7469)
     assert better.sentence() == (
         "accuracy: B is better by 1.8 points, 95 % interval 0.6 to 3.1, 7,469 lesions"
@@ -258,7 +258,7 @@ def test_sentences_say_what_the_interval_says() -> None:
     assert better.to_dict()["difference"] == {"value": 0.018, "low": 0.006, "high": 0.031}
 
 
-def test_what_is_not_a_number_is_refused() -> None:
+def test_non_finite_values_are_refused() -> None:
     with pytest.raises(DataError, match="not a number"):
         paired_difference("x", [[np.nan]], [[1.0]], [[1.0]], ["a"])
     with pytest.raises(DataError, match="no group"):

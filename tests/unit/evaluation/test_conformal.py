@@ -105,7 +105,7 @@ def test_thresholds_survive_json() -> None:
     assert Conformal.from_dict(json.loads(json.dumps(conformal.to_dict()))) == conformal
 
 
-def test_what_is_impossible_is_refused() -> None:
+def test_impossible_settings_are_refused() -> None:
     natural, truth, groups = lesions(10, 0)
     with pytest.raises(ConfigError, match="not between 0 and 1"):
         Conformal.fit(natural, truth, groups, CODES, level=1.0)
@@ -121,7 +121,7 @@ def test_what_is_impossible_is_refused() -> None:
         SetScores.from_sets(np.ones((10, 2), bool), truth, groups, CODES)
 
 
-def test_what_judges_a_part_is_made_on_the_others() -> None:
+def test_thresholds_of_a_part_come_from_the_other_parts() -> None:
     natural, truth, groups = lesions(200, 5, pictures=2)
     parts = np.repeat(np.arange(200) % 2, 2)
     sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
@@ -131,7 +131,7 @@ def test_what_judges_a_part_is_made_on_the_others() -> None:
     np.testing.assert_array_equal(sets[~rest], conformal.sets(warm[~rest]))
 
 
-def test_coverage_is_told_of_lesions_and_of_pictures() -> None:
+def test_coverage_is_reported_by_lesion_and_by_image() -> None:
     # Lesion a has three pictures that are all missed, b to d one each that is held.
     sets = np.array([[0, 1], [0, 1], [0, 0], [1, 1], [1, 0], [1, 1]], bool)
     truth, groups = [0, 0, 0, 0, 0, 1], ["a", "a", "a", "b", "c", "d"]

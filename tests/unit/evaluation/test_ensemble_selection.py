@@ -68,7 +68,7 @@ def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
     assert scores.gain.difference.value > 0
 
 
-def test_what_judges_a_part_had_no_say_in_it() -> None:
+def test_members_are_judged_on_parts_they_were_not_chosen_on() -> None:
     # In each fold another member was told the truth there: selection on the same pictures would
     # take it and be always right.
     tables = {"a": diagnoses(0.5, seed=1), "b": diagnoses(0.5, seed=2)}
@@ -121,7 +121,7 @@ def test_pictures_that_only_some_answered_are_left_out_where_that_is_allowed() -
     assert (found.pictures, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
 
 
-def test_what_cannot_answer_together_is_refused() -> None:
+def test_tables_that_cannot_be_averaged_are_refused() -> None:
     table = diagnoses(1.0)
     with pytest.raises(DataError, match="two runs or more"):
         ensemble_scores({"a": table})

@@ -163,7 +163,7 @@ def test_rare_classes_have_bca_intervals() -> None:
     assert aucs["NV"][:3] != bca_interval(common.auc, groups, truth)
 
 
-def test_one_class_alone_and_few_lesions_leave_out_what_needs_more() -> None:
+def test_metrics_that_need_more_classes_or_lesions_are_left_out() -> None:
     labelled = answers(5, 1)
     table = labelled.table
     alone = ClassificationEvaluation.of(labelled._replace(table=table.assign(truth="NV")))
@@ -184,7 +184,7 @@ def test_one_class_alone_and_few_lesions_leave_out_what_needs_more() -> None:
         )
 
 
-def test_constant_scores_rank_nothing() -> None:
+def test_constant_scores_have_an_area_of_one_half() -> None:
     labelled = answers(60)
     flat = np.full_like(labelled.natural, 1 / 7)
     found = ClassificationEvaluation.of(labelled._replace(natural=flat, balanced=flat))
@@ -203,7 +203,7 @@ def test_a_taxonomy_without_melanoma_has_its_malignant_class() -> None:
     assert found.targets[0].fold_auc is None
 
 
-def test_what_is_no_probability_is_refused() -> None:
+def test_values_that_are_no_probabilities_are_refused() -> None:
     labelled = answers(20)
     labelled.natural[3, 0] = np.nan
     with pytest.raises(DataError, match="not numbers"):

@@ -184,7 +184,7 @@ def test_recalls_are_told_with_their_groups() -> None:
     assert str(recalls["NV"]) == "1.000 (0.342 to 1.000), n = 2"
 
 
-def test_shares_of_nothing_countable_are_refused() -> None:
+def test_proportions_without_counts_are_refused() -> None:
     with pytest.raises(DataError, match="give 0 or 1"):
         wilson_interval([0.5], ["a"])
     with pytest.raises(DataError, match="not a number"):

@@ -76,7 +76,7 @@ def test_rings_are_as_far_apart_as_their_radii() -> None:
     assert found.hausdorff_95 * 100 == pytest.approx(10, abs=1)
 
 
-def test_nothing_against_something_is_the_worst() -> None:
+def test_an_empty_mask_against_a_lesion_is_the_largest_distance() -> None:
     nothing, something = np.zeros((60, 80), bool), disc(30, 40, 3)
     assert boundary_distance(nothing, nothing) == (0, 0)
     assert boundary_distance(nothing, something) == (1, 1)
@@ -97,7 +97,7 @@ def picture_of(lesion: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.where(lesion[:, :, None], colour, (220, 180, 160)).astype(np.uint8)
 
 
-def test_conditions_are_what_was_drawn() -> None:
+def test_conditions_equal_those_of_the_synthetic_image() -> None:
     lesion = disc(128, 128, 64, (256, 256))
     dark = Conditions.of(picture_of(lesion, (90, 60, 50)), lesion)
     faint = Conditions.of(picture_of(lesion, (205, 165, 145)), lesion)
@@ -116,7 +116,7 @@ def test_a_picture_of_another_size_is_measured_in_the_same_frame() -> None:
     assert small == pytest.approx(whole, rel=0.05)
 
 
-def test_hair_over_the_skin_is_told() -> None:
+def test_hair_over_the_skin_is_measured() -> None:
     lesion = disc(128, 128, 40, (256, 256))
     picture = picture_of(lesion, (90, 60, 50))
     bare = Conditions.of(picture, lesion).hair
@@ -124,7 +124,7 @@ def test_hair_over_the_skin_is_told() -> None:
     assert Conditions.of(picture, lesion).hair > bare + 0.02
 
 
-def test_what_is_not_known_is_not_a_number() -> None:
+def test_unknown_conditions_are_nan() -> None:
     nothing, everything = np.zeros((30, 40), bool), np.ones((30, 40), bool)
     grey = np.full((30, 40, 3), 128, np.uint8)
     assert np.isnan(Conditions.of(grey, nothing).contrast)
@@ -181,7 +181,7 @@ def square(side: int) -> Mask:
     return mask
 
 
-def test_known_counts() -> None:
+def test_scores_follow_from_the_counts() -> None:
     truth, prediction = square(10), square(8)
     assert compare_masks(truth, prediction) == pytest.approx(
         MaskScore(
@@ -197,7 +197,7 @@ def test_known_counts() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(small_masks, small_masks)
-def test_torchmetrics_agrees(truth: Mask, prediction: Mask) -> None:
+def test_scores_equal_torchmetrics(truth: Mask, prediction: Mask) -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification")
     score = compare_masks(truth, prediction)

@@ -46,7 +46,7 @@ def test_energy_is_minus_the_log_of_summed_exponentials() -> None:
     np.testing.assert_allclose(energy(logits), -logsumexp(logits, axis=1))
 
 
-def test_mahalanobis_is_scipys_to_the_nearest_class() -> None:
+def test_mahalanobis_equals_scipy_s_to_the_nearest_class() -> None:
     rows, classes = cloud(300, 0), np.random.default_rng(1).integers(0, 3, 300)
     means = class_means(rows, classes)
     precision = shrunk_precision(rows, classes, 0.1)
@@ -62,7 +62,7 @@ def test_the_covariance_is_shrunk_as_scikit_learn_does() -> None:
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 20])
-def test_neighbours_are_scikit_learns(neighbours: int) -> None:
+def test_neighbours_equal_scikit_learn(neighbours: int) -> None:
     bank, rows = cloud(200, 0), strange(600, 1)
     found = NearestNeighbors(n_neighbors=neighbours).fit(directions(bank))
     expected = np.asarray(found.kneighbors(directions(rows))[0])[:, -1]
@@ -110,7 +110,7 @@ def test_training_pictures_are_as_far_as_their_features_are_many() -> None:
         (np.ones(20), 2, DataError, "not N x F"),
     ],
 )
-def test_what_has_no_factors_is_refused(
+def test_features_without_factors_are_refused(
     rows: Floats, factors: int, error: type[Exception], problem: str
 ) -> None:
     with pytest.raises(error, match=problem):
@@ -133,7 +133,7 @@ def test_dermoscopy_is_flagged_as_seldom_as_asked_and_other_pictures_are_flagged
     assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
 
 
-def test_an_ordinary_picture_is_about_nought() -> None:
+def test_an_ordinary_image_scores_about_zero() -> None:
     reference = Reference.fit(cloud(500, 0), cloud(400, 1), lesions(400), factors=5)
     assert abs(np.median(reference.unlikeness(cloud(1000, 2)))) < 0.1
 
@@ -165,7 +165,7 @@ def test_no_more_pictures_and_no_more_lesions_are_flagged_than_asked(
         (np.repeat(cloud(1, 1), 9, axis=0), lesions(9), 0.02, DataError, "all alike"),
     ],
 )
-def test_what_sets_no_threshold_is_refused(
+def test_scores_that_set_no_threshold_are_refused(
     heldout: Floats, groups: list[str], flagged: float, error: type[Exception], problem: str
 ) -> None:
     with pytest.raises(error, match=problem):
@@ -179,7 +179,7 @@ def test_another_networks_embeddings_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("shrinkage", "neighbours"), [(0.0, 1), (1.1, 1), (0.5, 0), (0.5, 11)])
-def test_settings_that_mean_nothing_are_refused(shrinkage: float, neighbours: int) -> None:
+def test_impossible_settings_are_refused(shrinkage: float, neighbours: int) -> None:
     with pytest.raises(ConfigError):  # noqa: PT012
         shrunk_precision(cloud(10, 0), np.zeros(10), shrinkage)
         neighbour_distance(cloud(3, 1), cloud(10, 0), neighbours)

@@ -134,7 +134,7 @@ def test_every_figure_lies_in_its_range(pictures: list[tuple[bool, int]], size: 
         assert each[0.8].value >= each[0.9].value >= each[0.95].value
 
 
-def test_constant_scores_help_nobody() -> None:
+def test_constant_scores_have_no_net_benefit() -> None:
     target = drawn()._replace(probability=np.full(300, 0.3))
     scores = ClinicalScores.from_target(target, list(range(300)))
     assert scores.auc == pytest.approx((0.5, 0.5, 0.5))
@@ -154,7 +154,7 @@ def test_scores_print_and_turn_into_json() -> None:
     assert said["sensitivity_at"]["0.8"]["value"] == scores.sensitivity_at[0.8].value
 
 
-def test_what_has_no_curve_is_refused() -> None:
+def test_one_sided_ground_truth_has_no_curve() -> None:
     natural, truth = answers()
     with pytest.raises(DataError, match="melanoma: the truth is all of one side"):
         melanoma(natural, ["NV"] * 300, ISIC2018)

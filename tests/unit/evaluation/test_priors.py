@@ -173,7 +173,7 @@ def test_on_gaussians_it_gives_the_posterior_of_the_other_mix() -> None:
 
 
 @given(shares, shares, shares)
-def test_there_and_back_changes_nothing(
+def test_changing_the_prevalence_back_restores_the_probabilities(
     natural: np.ndarray, trained: np.ndarray, clinic: np.ndarray
 ) -> None:
     there = reweigh(natural, trained, clinic)
@@ -183,7 +183,7 @@ def test_there_and_back_changes_nothing(
     np.testing.assert_allclose(reweigh(natural, trained, np.ones(3)), rebalance(natural, trained))
 
 
-def test_what_the_clinic_never_sees_gets_nought() -> None:
+def test_classes_without_prevalence_get_probability_zero() -> None:
     np.testing.assert_allclose(
         reweigh(np.array([[0.5, 0.3, 0.2], [0, 1, 0]]), MIX, [0.7, 0, 0.3]),
         [[0.5 / (0.5 + 0.6), 0, 0.6 / (0.5 + 0.6)], [1 / 4, 0, 3 / 4]],

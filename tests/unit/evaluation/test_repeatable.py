@@ -56,5 +56,5 @@ def test_the_threads_are_given_back_also_after_an_error() -> None:
         headline_intervals,
     ],
 )
-def test_what_is_written_comes_of_one_thread(function: Callable[..., Any]) -> None:
+def test_written_results_are_computed_by_one_thread(function: Callable[..., Any]) -> None:
     assert hasattr(getattr(function, "__func__", function), "__wrapped__")

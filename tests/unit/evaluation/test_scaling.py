@@ -40,14 +40,14 @@ def stated(temperature: float, pictures: int, seed: int = 0) -> tuple[Rows, NDAr
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_that_was_hidden_is_found(temperature: float) -> None:
+def test_the_true_temperature_is_recovered(temperature: float) -> None:
     natural, truth = stated(temperature, 20_000)
     found = fit_scaling(natural, truth)
     assert found.temperature == pytest.approx(temperature, rel=0.04)
     assert found.offsets == pytest.approx([0] * 4, abs=0.06)
 
 
-def test_the_offsets_that_were_hidden_are_found() -> None:
+def test_the_true_offsets_are_recovered() -> None:
     natural, truth = stated(1.0, 40_000)
     hidden = np.array([0.8, -0.1, -0.2, -0.5])
     doctored = softmax(np.log(natural) - hidden)
@@ -88,14 +88,14 @@ def test_it_is_scikit_learn_s_regression_where_the_prior_is_weak() -> None:
     assert found.temperature == pytest.approx(pair.temperature, rel=0.15)
 
 
-def test_of_an_absent_class_little_is_believed() -> None:
+def test_the_offset_of_an_absent_class_stays_near_its_prior() -> None:
     natural, truth = stated(1.0, 60)
     seen = truth != 3
     found = fit_scaling(natural[seen], truth[seen])
     assert -1.5 < found.offsets[3] < 0
 
 
-def test_where_all_is_right_the_bound_is_taken() -> None:
+def test_perfect_and_wrong_predictions_reach_the_bounds() -> None:
     natural = np.array([[0.7, 0.3], [0.4, 0.6]])
     assert fit_scaling(natural, [0, 1]).temperature == pytest.approx(BOUNDS[0], rel=1e-3)
     assert fit_scaling(natural, [1, 0]).temperature == pytest.approx(BOUNDS[1], rel=1e-3)
@@ -117,7 +117,7 @@ def test_a_scaling_is_of_the_logits(
     )
 
 
-def test_a_probability_of_nought_stays_a_number() -> None:
+def test_a_probability_of_zero_stays_finite() -> None:
     warm = scaled(np.array([[1.0, 0.0]]), Scaling(2.0, (0.0, 0.0)))
     assert np.isfinite(warm).all()
     np.testing.assert_allclose(warm, [[1, 0]], atol=1e-100)
@@ -140,7 +140,7 @@ def test_each_part_gets_the_scaling_of_the_others() -> None:
     assert again.scalings[1].temperature > scalings[1].temperature
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
+def test_data_that_cannot_be_fitted_are_refused() -> None:
     natural, truth = stated(1.0, 10)
     with pytest.raises(DataError, match="there is no picture"):
         fit_scaling(np.empty((0, 4)), [])

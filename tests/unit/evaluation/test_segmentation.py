@@ -108,7 +108,7 @@ def test_quantiles_means_and_curve_are_numpy_s() -> None:
     json.dumps(scores.to_dict(), allow_nan=False)
 
 
-def test_failures_are_told_with_what_goes_along_with_them() -> None:
+def test_failures_are_listed_with_their_factors() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     found = {one.name: one for one in scores.factors}
@@ -150,7 +150,7 @@ def test_tables_from_before_conditions_are_read() -> None:
         SegmentationEvaluation.of(table.head(0))
 
 
-def test_one_lesion_and_masks_that_miss_are_told() -> None:
+def test_one_lesion_and_masks_without_overlap_are_handled() -> None:
     table = table_of_masks(2).assign(jaccard=0.0, sensitivity=0.0)
     scores = SegmentationEvaluation.of(table)
     assert tuple(scores.quantiles[0.5]) == (0, 0, 0)

@@ -74,7 +74,7 @@ def test_one_lesion_gives_no_width() -> None:
     assert "accuracy at 80%" in str(scores)
 
 
-def test_what_cannot_be_ordered_is_refused() -> None:
+def test_confidences_that_cannot_be_ordered_are_refused() -> None:
     with pytest.raises(DataError, match="not a number"):
         SelectiveScores.from_answers([1], [np.nan], ["a"])
     with pytest.raises(DataError, match="neither right nor wrong"):

@@ -29,7 +29,7 @@ def lesions(count: int = 240, seed: int = 0) -> tuple[list[str], list[str], np.n
     return [CODES[c] for c in classes], [f"g{n // 2}" for n in range(2 * count)], classes
 
 
-def test_what_an_embedding_tells_is_found() -> None:
+def test_information_in_embeddings_is_found() -> None:
     truth, groups, classes = lesions()
     told = np.random.default_rng(1).normal(size=(len(truth), 20))
     told[np.arange(len(truth)), classes] += 2
@@ -40,7 +40,7 @@ def test_what_an_embedding_tells_is_found() -> None:
     assert balanced_accuracy_score(truth, answers) > 0.7
 
 
-def test_a_lesion_s_other_picture_is_no_help() -> None:
+def test_other_images_of_a_lesion_do_not_leak() -> None:
     # Every lesion has a mark of its own, the same in both of its pictures, that says nothing else.
     truth, groups, _ = lesions()
     marks = np.repeat(np.random.default_rng(2).normal(size=(len(truth) // 2, 200)), 2, axis=0)
@@ -55,7 +55,7 @@ def test_a_lesion_s_other_picture_is_no_help() -> None:
     assert found[1] > 0.6
 
 
-def test_what_metadata_tell_is_found_and_what_is_unknown_is_let_by() -> None:
+def test_information_in_metadata_is_found_and_missing_values_are_allowed() -> None:
     truth, groups, classes = lesions()
     chance = np.random.default_rng(3)
     site = np.where(chance.random(len(truth)) < 0.8, classes, chance.integers(0, 3, len(truth)))
@@ -111,7 +111,7 @@ def test_a_subset_of_one_class_is_left_out() -> None:
     assert [guess.source for guess in found.guesses] == ["all"]
 
 
-def test_what_cannot_be_guessed_by_is_refused() -> None:
+def test_inputs_without_information_are_refused() -> None:
     truth, groups, classes = lesions(40)
     values = np.zeros((80, 4))
     values[3, 1] = np.nan
@@ -157,14 +157,14 @@ def test_bins_are_thirty_two_levels_wide() -> None:
     assert shares[1].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
-def test_places_do_not_count() -> None:
+def test_the_colour_baseline_ignores_position() -> None:
     picture = pictures((90, 60, 200), 1, 1)[0]
     pixels = picture.reshape(-1, 3)
     mixed = np.random.default_rng(2).permutation(pixels).reshape(30, 20, 3)
     np.testing.assert_array_equal(colour_histogram(picture), colour_histogram(mixed))
 
 
-def test_colours_that_differ_are_told_apart() -> None:
+def test_different_colours_are_distinguished() -> None:
     red, blue = (200, 60, 60), (60, 60, 200)
     training = pictures(red, 20, 3) + pictures(blue, 4, 4)
     unseen = pictures(blue, 5, 5) + pictures(red, 5, 6)
@@ -172,7 +172,7 @@ def test_colours_that_differ_are_told_apart() -> None:
     assert guesses == ["MEL"] * 5 + ["VASC"] * 5
 
 
-def test_rare_diagnoses_are_not_drowned() -> None:
+def test_rare_classes_are_weighted() -> None:
     """Of colours alike in both, a fifth are of the rare class, which is still guessed often."""
     training = pictures((120, 90, 90), 100, 7)
     diagnoses = ["NV"] * 80 + ["MEL"] * 20
@@ -181,7 +181,7 @@ def test_rare_diagnoses_are_not_drowned() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 7])
-def test_size_does_not_count(side: int) -> None:
+def test_the_colour_baseline_ignores_image_size(side: int) -> None:
     picture = np.full((side, side, 3), 77, np.uint8)
     np.testing.assert_array_equal(
         colour_histogram(picture), colour_histogram(np.full((9, 4, 3), 77, np.uint8))

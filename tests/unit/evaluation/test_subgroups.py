@@ -69,7 +69,9 @@ def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
     assert found["male"].p_holm == pytest.approx(min(1, 2 * found["male"].p))
 
 
-def test_p_is_that_of_all_dealings_within_each_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p_equals_that_of_all_permutations_within_each_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(subgroups, "LEAST_OF_CLASS", 1)
     truth = ["MEL"] * 5 + ["NV"] * 4
     right = np.array([1, 1, 0, 0, 1, 1, 0, 1, 1])
@@ -112,7 +114,7 @@ def test_another_case_mix_is_no_gap() -> None:
     assert found["male"].p_holm > 0.05
 
 
-def test_chance_is_told_from_a_gap_about_one_time_in_twenty() -> None:
+def test_chance_gives_a_significant_gap_about_one_time_in_twenty() -> None:
     small = [scored(pictures(90, seed), 49)["male"].p <= 0.1 for seed in range(40)]
     assert 0.02 <= np.mean(small) <= 0.25  # 0.1 and three standard errors
 
@@ -160,7 +162,7 @@ def test_holm_is_the_step_down_rule() -> None:
 
 
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), max_size=12))
-def test_holm_refuses_what_a_step_down_by_hand_refuses(p: list[float]) -> None:
+def test_holm_equals_a_step_down_by_hand(p: list[float]) -> None:
     tested = sorted((value, place) for place, value in enumerate(p) if value == value)
     refused = set()
     for rank, (value, place) in enumerate(tested):

@@ -197,7 +197,7 @@ def test_images_without_an_answer_or_a_truth_are_an_error(tmp_path: Path) -> Non
     assert (whole.left_out, whole.unasked) == ((), {})
 
 
-def test_parts_that_nobody_asked_for_are_told_and_not_due(tmp_path: Path) -> None:
+def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> None:
     known = records(tmp_path).assign(part="task3", split="train")
     other = known.assign(image_id=known["image_id"] + "-late", split="test")
     both = pd.concat([known[known["image_id"] != "d"], other], ignore_index=True)
@@ -230,7 +230,7 @@ def test_an_id_twice_is_an_error(tmp_path: Path) -> None:
         with_truth(twice, records(tmp_path), allow_missing=True)
 
 
-def test_what_is_absent_is_not_judged(tmp_path: Path) -> None:
+def test_tables_without_ground_truth_are_not_scored(tmp_path: Path) -> None:
     table = with_truth(predictions(), records(tmp_path), allow_missing=True).table
     without = judged(table, ISIC2018, tmp_path / "nowhere")
     assert without.outlined is None

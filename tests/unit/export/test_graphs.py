@@ -88,7 +88,7 @@ def test_int8_without_nncf_says_what_to_install(
         to_int8(onnx.load(exported), PIXELS)
 
 
-def test_what_sees_the_picture_joined_maps_or_gives_an_output_is_delicate() -> None:
+def test_input_joined_and_output_layers_stay_in_fp32() -> None:
     steps = [
         ("Conv", "first", ["pixels", "w"], "a"),
         ("Conv", "second", ["a", "w"], "b"),
@@ -105,9 +105,7 @@ def test_what_sees_the_picture_joined_maps_or_gives_an_output_is_delicate() -> N
 
 
 @pytest.mark.slow
-def test_int8_spares_what_sees_the_picture_and_what_gives_the_outputs(
-    exported: Path, tmp_path: Path
-) -> None:
+def test_int8_keeps_input_and_output_layers_in_fp32(exported: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.onnx"
     model = onnx.load(exported)
     quantised = to_int8(model, PIXELS)

@@ -53,7 +53,7 @@ def test_every_weight_is_the_mean(runs: dict[str, Any]) -> None:
         assert all(torch.equal(state[k], v) for k, v in member.network.state_dict().items())
 
 
-def test_it_has_held_out_what_all_members_have(runs: dict[str, Any]) -> None:
+def test_an_average_holds_out_what_all_its_members_do(runs: dict[str, Any]) -> None:
     same = average(members(runs, ("one", 0), ("two", 0)))
     assert same.folds == (0,)
     assert set(same.held_out()) == set(same.run.folds.held_out(0))
@@ -81,7 +81,7 @@ def test_class_weights_are_averaged_in_logarithms(runs: dict[str, Any]) -> None:
         ([("one", 0), ("outlines", 0)], "different recipes"),
     ],
 )
-def test_what_was_not_trained_alike_is_refused(
+def test_members_of_different_recipes_are_not_averaged(
     runs: dict[str, Any], named: list[tuple[str, int]], said: str
 ) -> None:
     with pytest.raises(RunError, match=said):

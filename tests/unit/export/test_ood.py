@@ -141,9 +141,7 @@ def test_several_networks_tell_their_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(told, np.mean(own, axis=0))
 
 
-def test_a_bundle_without_statistics_says_nothing_and_leaves_it_to_others(
-    plain: Bundle, bundle: Bundle
-) -> None:
+def test_a_bundle_without_statistics_gives_no_score(plain: Bundle, bundle: Bundle) -> None:
     (said,) = Predictor(None, Classifier(plain))([stripes()])
     assert said.unlikeness is None
     assert "not_dermoscopy" not in said.flags
@@ -170,7 +168,7 @@ def test_statistics_without_embeddings_are_refused_at_once(tmp_path: Path, plain
         Classifier(with_references(blind, [fitted(plain)]))
 
 
-def test_the_table_keeps_it(tmp_path: Path, bundle: Bundle) -> None:
+def test_the_score_is_a_column_of_predictions(tmp_path: Path, bundle: Bundle) -> None:
     classifier = Classifier(bundle)
     (said,) = Predictor(None, classifier)([stripes()])
     about = {"classes": classifier.classes, "taxonomy": "isic2018", "level": None}
@@ -185,7 +183,7 @@ def test_the_table_keeps_it(tmp_path: Path, bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("unlikeness", "flags"), [(None, ()), (LIMIT, ()), (LIMIT + 1e-9, ("not_dermoscopy",))]
 )
-def test_what_is_above_the_limit_is_flagged(
+def test_scores_above_the_threshold_are_flagged(
     unlikeness: float | None, flags: tuple[str, ...]
 ) -> None:
     assert outlier_flags(unlikeness) == flags

@@ -68,7 +68,7 @@ def test_a_loss_must_be_small_and_known_to_be(value: float, low: float, taken: b
     assert found == (("int8", "f32") if taken else ("fp32", "f32"))
 
 
-def test_the_order_of_speed_is_what_was_measured() -> None:
+def test_precisions_are_ordered_by_measured_speed() -> None:
     both = cost("int8", "f32", *HARMLESS), cost("fp32", "bf16", *HARMLESS)
     assert chosen(*both, order=("bf16", "int8", "f32")) == ("fp32", "bf16")
     equally_fast = cost("fp32", "bf16", *HARMLESS), cost("fp16", "bf16", *HARMLESS)
@@ -142,7 +142,7 @@ def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
     assert "\n- classification: fp" in card
 
 
-def test_every_step_is_counted(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
+def test_progress_counts_every_step(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
     steps = measured[1]
     # 3 graphs are checked, 2 tables judged, 1 reference made, 5 graphs measured in 2 precisions.
     assert steps == [(done, 3 + 2 + 1 + 5 * 2) for done in range(17)]

@@ -36,7 +36,7 @@ ARRAYS = hnp.arrays(
 
 
 @given(ARRAYS, st.sampled_from(VIEWS))
-def test_views_have_exact_inverses(array: NDArray[np.uint8], k: int) -> None:
+def test_transforms_have_exact_inverses(array: NDArray[np.uint8], k: int) -> None:
     seen = view(array, k)
     assert seen.flags.c_contiguous
     np.testing.assert_array_equal(unview_batch(seen[None], k)[0], array)
@@ -44,13 +44,13 @@ def test_views_have_exact_inverses(array: NDArray[np.uint8], k: int) -> None:
 
 
 @given(ARRAYS, st.sampled_from(VIEWS))
-def test_a_batch_is_viewed_picture_by_picture(array: NDArray[np.uint8], k: int) -> None:
+def test_a_batch_is_transformed_image_by_image(array: NDArray[np.uint8], k: int) -> None:
     batch = np.stack([array, array[::-1]])
     np.testing.assert_array_equal(view_batch(batch, k)[1], view(batch[1], k))
     np.testing.assert_array_equal(unview_batch(view_batch(batch, k), k), batch)
 
 
-def test_the_eight_views_differ_and_are_what_their_numbers_say() -> None:
+def test_the_eight_transforms_differ_and_follow_their_numbers() -> None:
     array = np.array([[1, 2], [3, 4]], np.uint8)
     assert [view(array, k).ravel().tolist() for k in VIEWS] == [
         [1, 2, 3, 4],
@@ -64,7 +64,7 @@ def test_the_eight_views_differ_and_are_what_their_numbers_say() -> None:
     ]
 
 
-def test_view_sets() -> None:
+def test_each_tta_has_its_transforms() -> None:
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
     horizontal, vertical, both = (view(array, k) for k in VIEW_SETS["flips"][1:])
     np.testing.assert_array_equal(horizontal, array[:, ::-1])

@@ -83,7 +83,7 @@ HARMLESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("change", HARMLESS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_harmless_changes_no_pixel(kind: str, change: str) -> None:
+def test_harmless_irregularities_change_no_pixel(kind: str, change: str) -> None:
     whole = encoded(**KINDS[kind])
     odd = HARMLESS[change](whole)
     for shortest in (None, 60):
@@ -106,7 +106,7 @@ def test_odd_spectral_bytes_of_a_sequential_scan_do_not_count(
 
 
 @pytest.mark.parametrize("name", ["sos_params.jpg", "stray_header_byte.jpg"])
-def test_files_of_the_field(shared_field: Path, name: str) -> None:
+def test_files_of_real_telephones_are_read(shared_field: Path, name: str) -> None:
     folder = shared_field / "jpeg"
     found = read_with_header(folder / name)
     np.testing.assert_array_equal(found.pixels, read(folder / "plain.jpg"))
@@ -137,7 +137,7 @@ def test_a_progressive_file_without_its_last_scans_is_refused() -> None:
             assert ended.flags == ("damaged",)
 
 
-def test_doubtful_pixels_are_told() -> None:
+def test_uncertain_pixels_are_flagged() -> None:
     whole = encoded(restart_marker_rows=1)
     restarts = [at for code in range(0xD0, 0xD8) for at in markers(whole, code)]
     first, second = sorted(restarts)[3:5]

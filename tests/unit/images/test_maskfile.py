@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_masks_that_do_not_tell_are_refused(tmp_path: Path, kind: str) -> None:
+def test_ambiguous_masks_are_refused(tmp_path: Path, kind: str) -> None:
     name, write, message = REFUSED[kind]
     write(tmp_path / name)
     with pytest.raises(PictureError, match=message) as refused:
@@ -164,7 +164,7 @@ def test_masks_that_do_not_tell_are_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("value", "full"), [(0, False), (255, True), (65535, True)])
-def test_empty_and_full_masks(tmp_path: Path, value: int, full: bool) -> None:
+def test_empty_and_full_masks_are_read(tmp_path: Path, value: int, full: bool) -> None:
     kind = np.uint16 if value > 255 else np.uint8
     pillow(np.full((4, 5), value, kind))(tmp_path / "a.png")
     assert (read_mask(tmp_path / "a.png") == full).all()
@@ -186,7 +186,7 @@ def exif(turn: int) -> Image.Exif:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
-def test_masks_of_turned_images(
+def test_masks_of_rotated_images_are_rotated(
     tmp_path: Path, turn: int, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     image, mask = tmp_path / f"image{suffix}", tmp_path / "mask.png"
@@ -208,7 +208,7 @@ def test_masks_of_turned_images(
             assert not caplog.records
 
 
-def test_a_square_image_that_is_turned_is_told(
+def test_a_rotated_square_image_is_flagged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     square = LESION[:, :HEIGHT]

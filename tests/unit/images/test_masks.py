@@ -64,7 +64,7 @@ def test_a_clean_mask_is_one_region_without_holes(
     hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)),
     st.integers(0, 3),
 )
-def test_the_largest_region_is_kept_and_filled_wherever_it_lies(mask: Mask, edge: int) -> None:
+def test_the_largest_region_is_kept_and_filled_anywhere(mask: Mask, edge: int) -> None:
     mask = np.pad(mask, ((edge, 0), (0, edge)))
     labels = label(mask, connectivity=1)  # type: ignore[no-untyped-call]
     largest = labels == 1 + np.argmax(np.bincount(labels[mask], minlength=2)[1:])
@@ -186,7 +186,7 @@ def test_drawing_changes_the_outline_alone() -> None:
     ("foreground", "believed"),
     [(0, False), (49, False), (50, True), (5000, True), (9700, True), (9701, False)],
 )
-def test_plausible_areas(foreground: int, believed: bool) -> None:
+def test_implausible_areas_are_rejected(foreground: int, believed: bool) -> None:
     mask = (np.arange(10_000) < foreground).reshape(100, 100)
     assert area_share(mask) == foreground / 10_000
     assert plausible(mask) is believed

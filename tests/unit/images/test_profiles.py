@@ -126,7 +126,7 @@ def test_colours_and_scaled_decoding_go_together(name: str) -> None:
     assert difference(found, small) < 1.5
 
 
-def test_the_display_p3_file_of_the_field(shared_field: Path) -> None:
+def test_a_real_display_p3_file_equals_its_srgb_twin(shared_field: Path) -> None:
     folder = shared_field / "colour"
     twin = read(folder / "display_p3_same_in_srgb.jpg")
     assert difference(read(folder / "display_p3.jpg"), twin) < 1
@@ -155,12 +155,12 @@ def with_table(entries: int) -> bytes:
 @pytest.mark.parametrize(
     "profile", [made_by_littlecms(), matrix_profile(SRGB, None), with_table(1024), with_table(26)]
 )
-def test_srgb_by_whatever_name_costs_nothing(profile: bytes) -> None:
+def test_profiles_that_equal_srgb_change_no_pixel(profile: bytes) -> None:
     assert conversion(profile, "RGB") is None
     np.testing.assert_array_equal(read(file_of(skin(), icc_profile=profile)), skin())
 
 
-def test_what_is_nearly_srgb_is_not() -> None:
+def test_profiles_close_to_srgb_are_applied() -> None:
     for space, gamma in ((SRGB, 2.2), (SRGB._replace(red=(0.65, 0.33)), None)):
         assert conversion(matrix_profile(space, gamma), "RGB") is not None
 
@@ -181,7 +181,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_profile_is_ignored_and_told(kind: str) -> None:
+def test_a_broken_profile_is_ignored_and_flagged(kind: str) -> None:
     profile = BROKEN[kind](matrix_profile(DISPLAY_P3, None))
     for form, options in FORMS.items():
         found = read_with_header(file_of(skin(), form, icc_profile=profile, **options))
@@ -255,7 +255,7 @@ def ink_profile() -> bytes:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF"])
-def test_ink_with_a_profile(form: str) -> None:
+def test_cmyk_with_a_profile_is_converted(form: str) -> None:
     profile = ink_profile()
     assert conversion(profile, "CMYK") is not None
     ink = np.zeros((16, 48, 4), np.uint8)
@@ -335,7 +335,7 @@ def gamma_of(value: float) -> tuple[bytes, bytes]:
     return b"gAMA", struct.pack(">I", round(100_000 / value))
 
 
-def test_what_a_png_says_of_its_colours() -> None:
+def test_png_colour_chunks_are_applied_in_order() -> None:
     wide = file_of(stored_in(ADOBE_RGB, ADOBE_GAMMA, skin()))
     stored = read(wide)
     for chunks in (
@@ -392,7 +392,7 @@ def test_the_profile_of_a_jpeg_2000() -> None:
     assert difference(found.pixels, skin()) < 1
 
 
-def test_transparency_and_profile() -> None:
+def test_transparency_and_profile_are_both_applied() -> None:
     stored = stored_in(DISPLAY_P3, None, skin())
     alpha = np.full(stored.shape[:2], 255, np.uint8)
     alpha[:20] = 0

@@ -108,7 +108,7 @@ def test_dark_corners_are_not_the_pictures_darkness() -> None:
 
 
 @pytest.mark.parametrize("hairs", [0, 10, 40])
-def test_flags_do_not_hang_on_how_much_is_measured(hairs: int) -> None:
+def test_flags_do_not_depend_on_the_measures_taken(hairs: int) -> None:
     pixels, mask = picture(256)
     pixels = with_hair(pixels, hairs)
     for lesion in (mask, None):
@@ -116,7 +116,7 @@ def test_flags_do_not_hang_on_how_much_is_measured(hairs: int) -> None:
 
 
 @pytest.mark.parametrize("side", [64, 300, 700])
-def test_a_grey_picture_is_told_in_whatever_channels(side: int) -> None:
+def test_a_grey_image_is_flagged_in_any_channels(side: int) -> None:
     pixels, mask = picture(side)
     assert "grey" not in flags_of(pixels, mask)
     grey = np.repeat(pixels[:, :, :1], 3, axis=2)
@@ -127,7 +127,7 @@ def test_a_grey_picture_is_told_in_whatever_channels(side: int) -> None:
     assert "grey" not in flags_of(faint, mask)
 
 
-def test_few_pixels_are_told() -> None:
+def test_small_images_are_flagged() -> None:
     assert size_flags(99, 4000) == size_flags(4000, 99) == size_flags(1, 1) == ("small",)
     assert size_flags(100, 100) == ()
 
@@ -193,7 +193,7 @@ def test_where_there_is_no_skin_there_is_no_angle() -> None:
     assert typology_angle(blue, disc(256, 128, 128, 60)) is None
 
 
-def test_ordinary_photographs_have_no_flag_and_blurred_ones_have(shared_data: Path) -> None:
+def test_real_photographs_have_no_flag_and_blurred_ones_have(shared_data: Path) -> None:
     paths = sorted((shared_data / "originals").glob("*.jpg"))[:5]
     assert paths
     for path in paths:

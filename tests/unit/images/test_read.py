@@ -150,7 +150,7 @@ def stored(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rows if column_zero == "left" else rows[:, ::-1])
 
 
-def test_broken_exif_leaves_the_picture_upright_and_warns_nobody(tmp_path: Path) -> None:
+def test_broken_exif_leaves_the_image_upright_without_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "exif.jpg"
     broken = b"Exif\0\0II*\0\x08\0\0\0\x40\0" + b"\x12\x01\x03\0\xff\xff\xff\x7f\xff\xff"
     Image.fromarray(picture()).save(path, exif=broken)
@@ -200,7 +200,7 @@ def test_real_originals_agree_with_anti_aliased_resizing(shared_data: Path) -> N
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
-def test_modes_of_a_tiff(tmp_path: Path, mode: str) -> None:
+def test_every_mode_of_a_tiff_is_read(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "mode.tif"
     image = Image.fromarray(picture()).convert(mode)
     image.save(path)
@@ -208,7 +208,7 @@ def test_modes_of_a_tiff(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_sixteen_bit_tiff(tmp_path: Path, order: str) -> None:
+def test_a_sixteen_bit_tiff_keeps_its_high_byte(tmp_path: Path, order: str) -> None:
     path = tmp_path / "deep.tif"
     red = picture()[:, :, 0]
     data = (red.astype(f"{order}u2") * 257).astype(f"{order}u2")
@@ -259,7 +259,7 @@ def png(*, width: int, height: int, depth: int, colour_type: int, rows: bytes) -
 
 
 @pytest.mark.parametrize("shortest", [None, 40])
-def test_ink_of_both_kinds_is_turned_into_light(tmp_path: Path, shortest: int | None) -> None:
+def test_both_kinds_of_cmyk_are_converted(tmp_path: Path, shortest: int | None) -> None:
     cmyk = Image.fromarray(picture()).convert("CMYK")
     adobe, plain = tmp_path / "adobe.jpg", tmp_path / "plain.jpg"
     cmyk.save(adobe, quality=95)  # Pillow writes Adobe's kind: inverted, with their marker
@@ -279,7 +279,7 @@ def without_adobe_marker(jpeg: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png", "a.gif", "a.avif"])
-def test_the_first_frame_is_read_and_that_is_told(tmp_path: Path, name: str) -> None:
+def test_the_first_frame_is_read_and_flagged(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     frames = [Image.new("RGB", (48, 32), colour) for colour in ((200, 0, 0), (0, 200, 0))]
     options: dict[str, Any] = {"lossless": True} if name.endswith("webp") else {}
@@ -327,7 +327,7 @@ CUT = {
 
 
 @pytest.mark.parametrize(("name", "options"), CUT.items())
-def test_a_cut_off_file_is_refused_wherever_it_is_cut(
+def test_a_file_truncated_anywhere_is_refused(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     options = dict(options)
@@ -566,7 +566,7 @@ def test_without_the_extra_a_heic_picture_names_it(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", ["eXIf", "zTXt", "iTXt"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_what_stands_behind_the_pixels_of_a_png_counts(kind: str, orientation: int) -> None:
+def test_metadata_behind_the_pixels_of_a_png_counts(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = {
@@ -589,7 +589,9 @@ def test_what_stands_behind_the_pixels_of_a_png_counts(kind: str, orientation: i
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
-def test_strips_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_in_strips_equals_decoding_whole(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     buffer = io.BytesIO()
     alpha = Image.fromarray(picture()[:, :, 2])
     image = Image.fromarray(picture())

@@ -50,7 +50,7 @@ def test_a_heat_map_is_the_map_whose_mean_is_the_logit(tmp_path: Path) -> None:
         np.testing.assert_allclose(heat, expected / max(expected.max(), 1e-9), atol=1e-5)
 
 
-def test_it_lies_where_the_crop_was_cut_and_means_members_and_views(tmp_path: Path) -> None:
+def test_a_heatmap_covers_the_crop_and_averages_members_and_tta(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", explained=True, seeds=(0, 1), crop_mode="crop")
     classifier = Classifier(bundle, views="dihedral")
     pixels, mask = photograph()
@@ -71,7 +71,7 @@ def test_it_lies_where_the_crop_was_cut_and_means_members_and_views(tmp_path: Pa
         assert np.abs(heat - other[::-1]).mean() < 0.02  # all views: it turns with the picture
 
 
-def test_a_network_is_drawn_where_its_bundle_says_that_its_maps_lie(tmp_path: Path) -> None:
+def test_the_cam_offset_of_the_bundle_is_applied(tmp_path: Path) -> None:
     plain = Classifier(classification_bundle(tmp_path / "a", explained=True))
     moved_bundle = classification_bundle(tmp_path / "b", explained=True, cell_offset=(1.0, 0.0))
     moved, turning = Classifier(moved_bundle), Classifier(moved_bundle, views="flips")
@@ -97,7 +97,7 @@ def test_a_small_lesion_asks_for_a_finer_picture(tmp_path: Path) -> None:
     assert side_for(whole, mask) == 32 < side_for(cropping, mask)
 
 
-def test_a_form_tells_where_its_square_lies() -> None:
+def test_an_input_spec_gives_its_box() -> None:
     pixels, mask = photograph()
     assert arrange(pixels, None, Form("squash", 16)).box == Box(0, 0, 64, 48)
     assert arrange(pixels, mask, Form("full", 16)).box == Box(8, 0, 56, 48)
@@ -108,7 +108,7 @@ def test_a_form_tells_where_its_square_lies() -> None:
 CORNER = np.array([[0, 0], [0, 3]], np.float32)
 
 
-def test_lies_where_the_classifier_looked() -> None:
+def test_a_map_is_pasted_where_the_crop_was() -> None:
     heat = heat_over([Activation(CORNER, Box(20, 0, 80, 60), (60, 100))], 60, 100)
     assert heat.shape == (60, 100)
     assert (heat[:, :20] == 0).all()
@@ -128,7 +128,7 @@ def test_a_square_larger_than_the_picture_is_cut_to_it(box: Box) -> None:
     np.testing.assert_array_equal(heat > 0, inside)
 
 
-def test_what_speaks_against_the_class_is_no_heat() -> None:
+def test_evidence_against_the_class_is_not_shown() -> None:
     against = Activation(np.full((5, 5), -2, np.float32), Box(0, 0, 20, 20), (20, 20))
     assert (heat_over([against], 20, 20) == 0).all()
 
@@ -142,7 +142,7 @@ def test_a_picture_of_another_size_is_heated_in_the_same_places() -> None:
 
 
 @pytest.mark.parametrize(("offset", "place"), [((1, 0), (2, 2)), ((0, -2), (1, 0)), ((3, 3), None)])
-def test_a_map_is_drawn_where_what_it_shows_lies(
+def test_the_offset_moves_a_map_onto_its_object(
     offset: tuple[float, float], place: tuple[int, int] | None
 ) -> None:
     cells = np.zeros((4, 4), np.float32)
@@ -190,20 +190,20 @@ def photographs(size: int, count: int = 20) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (5, 5), (7, -1), (-3, 0), (0, 9)])
-def test_tells_how_far_from_its_cell_a_thing_lies(down: int, right: int, tmp_path: Path) -> None:
+def test_the_measured_offset_is_the_true_one(down: int, right: int, tmp_path: Path) -> None:
     graph = write_displaced(tmp_path / "g.onnx", size=SIZE, cell=CELL, down=down, right=right)
     measured = cell_offset(graph, photographs(SIZE))
     np.testing.assert_allclose(measured, (down / CELL, right / CELL), atol=0.1)
 
 
-def test_where_nothing_tells_nothing_is_moved(tmp_path: Path) -> None:
+def test_without_evidence_the_offset_is_zero(tmp_path: Path) -> None:
     graph = write_displaced(tmp_path / "g.onnx", size=SIZE, cell=CELL, down=5, right=5)
     assert cell_offset(graph, np.zeros((3, SIZE, SIZE, 3), np.uint8)) == (0, 0)
     assert cell_offset(graph, photographs(SIZE)[:0]) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_unlike_maps_do_not_tell(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inconsistent_maps_give_no_offset(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(seed)
 
     class Random:

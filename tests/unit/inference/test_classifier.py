@@ -52,7 +52,7 @@ def test_offsets_are_added_after_the_temperature(tmp_path: Path) -> None:
         classification_bundle(tmp_path / "c", offsets=(0.1, 0.2))
 
 
-def test_embeddings_lie_one_beside_the_other(tmp_path: Path) -> None:
+def test_embeddings_of_members_are_concatenated(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", explained=True, seeds=(0, 1))
     said = Classifier(bundle).answers(noise(3))
     assert said.embeddings is not None
@@ -65,7 +65,7 @@ def test_embeddings_lie_one_beside_the_other(tmp_path: Path) -> None:
     np.testing.assert_allclose(said.embeddings, np.hstack(alone), atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_a_graph_that_explains_nothing_is_told(tmp_path: Path) -> None:
+def test_a_graph_without_maps_is_an_error(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "b"))
     assert classifier.answers(noise(2)).activations is None
     with pytest.raises(ConfigError, match="heat maps need networks that give 'cam'"):
@@ -91,7 +91,7 @@ def test_spread_is_that_of_the_class_told(
     assert one.spread is None
 
 
-def test_sets_hold_what_reaches_its_threshold(tmp_path: Path) -> None:
+def test_prediction_sets_hold_classes_above_their_threshold(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", conformal=CONFORMAL)
     classifier = Classifier(bundle)
     said = classifier.answers(noise(20))

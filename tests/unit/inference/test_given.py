@@ -134,7 +134,7 @@ def test_grey_is_taken_as_three_equal_channels(loaded: Predictor) -> None:
         assert told["probabilities"] == expected["probabilities"]
 
 
-def test_an_image_of_pillow_stands_as_its_file_would(tmp_path: Path, loaded: Predictor) -> None:
+def test_a_pillow_image_equals_its_file(tmp_path: Path, loaded: Predictor) -> None:
     pixels = drawn(4)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -220,15 +220,15 @@ def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
         (b"no picture", "picture 0: is not a"),
     ],
 )
-def test_what_is_no_picture_is_one_clear_error(loaded: Predictor, wrong: Any, problem: str) -> None:
+def test_inputs_that_are_no_images_are_one_clear_error(
+    loaded: Predictor, wrong: Any, problem: str
+) -> None:
     with pytest.raises(NaevusError, match=problem) as raised:
         loaded(wrong)
     assert "\n" not in str(raised.value)
 
 
-def test_a_picture_that_cannot_be_read_stands_in_its_place(
-    tmp_path: Path, loaded: Predictor
-) -> None:
+def test_an_unreadable_image_is_returned_as_failed(tmp_path: Path, loaded: Predictor) -> None:
     pixels = drawn(5)
     whole = simplejpeg.encode_jpeg(pixels)
     cut = tmp_path / "cut.png"
@@ -277,7 +277,7 @@ def test_a_column_of_a_table_is_several_pictures(tmp_path: Path, loaded: Predict
         assert [said_of(each) for each in loaded(column)] == expected
 
 
-def test_a_picture_from_memory_is_drawn(tmp_path: Path, loaded: Predictor) -> None:
+def test_an_image_from_memory_is_plotted(tmp_path: Path, loaded: Predictor) -> None:
     pytest.importorskip("matplotlib")
     content = simplejpeg.encode_jpeg(drawn(6))
     loaded(content).plot().savefig(tmp_path / "p.png")

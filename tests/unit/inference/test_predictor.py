@@ -69,7 +69,7 @@ def test_a_segmenter_turns_views_back_and_averages_logits(tmp_path: Path, views:
     np.testing.assert_allclose(segmenter.logits(picture[None])[0], mean, atol=1e-5)
 
 
-def test_dihedral_answers_do_not_depend_on_how_the_picture_lies(tmp_path: Path) -> None:
+def test_predictions_with_d4_do_not_depend_on_orientation(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "c"), views="dihedral")
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"), views="dihedral")
     picture = noise(1, 48)[0]
@@ -186,7 +186,7 @@ def test_members_that_see_other_forms_get_them(tmp_path: Path) -> None:
         both.logits(batches[0])
 
 
-def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     seven = classification_bundle(tmp_path / "seven")
     three = classification_bundle(
         tmp_path / "three",
@@ -324,7 +324,7 @@ def test_a_picture_is_decoded_once_unless_its_lesion_is_small(
 
 
 @pytest.mark.parametrize("radius", [150, 40])
-def test_the_crop_is_as_fine_as_in_training_whatever_was_kept(tmp_path: Path, radius: int) -> None:
+def test_the_crop_is_as_fine_as_in_training(tmp_path: Path, radius: int) -> None:
     picture = tmp_path / "p.jpg"
     rows, columns = np.mgrid[:420, :620]
     distance = np.hypot(rows - 210, columns - 310)

@@ -144,7 +144,7 @@ def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:
         assert (tmp_path / "run").is_dir()
 
 
-def test_what_killed_trainings_left_is_swept(tmp_path: Path) -> None:
+def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fold = run / "fold-0"
     left = [

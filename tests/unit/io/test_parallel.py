@@ -105,7 +105,7 @@ def test_memory_does_not_grow_with_the_number_of_pieces(stages: int) -> None:
     assert held[0] == held[1] == stages + 1
 
 
-def test_the_next_piece_is_begun_before_the_present_one_is_handed_over() -> None:
+def test_the_next_item_starts_before_the_present_one_is_yielded() -> None:
     begun = {number: threading.Event() for number in range(3)}
 
     def begin(number: int) -> int:
@@ -155,7 +155,7 @@ def test_an_unusable_picture_is_a_result_and_other_failures_stop(tmp_path: Path)
             next(results)
 
 
-def test_what_is_behind_overlaps_with_what_is_made_but_not_with_itself() -> None:
+def test_writing_overlaps_with_computing_but_not_with_itself() -> None:
     written: list[int] = []
     made: list[int] = []
     second_made = threading.Event()
@@ -179,7 +179,7 @@ def test_what_is_behind_overlaps_with_what_is_made_but_not_with_itself() -> None
             assert made == list(range(min(number + 2, 4)))
 
 
-def test_a_failure_behind_is_told_and_nothing_more_is_begun() -> None:
+def test_a_failure_in_writing_stops_the_work() -> None:
     begun = []
 
     def write(number: int) -> NoReturn:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_the_best_are_one_of_each_classin_turn() -> None:
+def test_the_best_are_one_of_each_class_in_turn() -> None:
     classes = np.array([0, 0, 0, 1, 1, 2])
     right = np.array([True, True, True, True, False, True])
     order = np.array([2, 0, 1, 4, 3, 5])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_failures_are_told_with_what_goes_along() -> None:
+def test_failures_are_listed_with_their_factors() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     section = failure_section(scores)

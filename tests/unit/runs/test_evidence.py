@@ -165,7 +165,7 @@ def test_masks_have_both_jaccard_means() -> None:
     assert mean.on == f"{WHOSE}: 50 pictures of 25 lesions, held out by fold 0"
 
 
-def test_the_card_shows_what_was_found(found: Diagnosing) -> None:
+def test_the_card_shows_the_scores(found: Diagnosing) -> None:
     classifier = {
         "members": [
             {

@@ -40,7 +40,7 @@ def test_there_is_a_recipe_for_each_task() -> None:
         ("task = 'segmentation'", "is a recipe for segmentation"),
     ],
 )
-def test_mistakes_are_named(text: str, said: str, tmp_path: Path) -> None:
+def test_mistakes_in_recipes_are_named(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
@@ -67,7 +67,7 @@ def test_settings_that_just_count_are_taken() -> None:
     assert load_config(None, "segmentation", {"data.inner_share": 0, "select": "last"})
 
 
-def test_absent_recipe() -> None:
+def test_a_missing_recipe_is_an_error() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(Path("nowhere.toml"), "segmentation")
 
@@ -77,7 +77,7 @@ def test_overrides_reach_sections() -> None:
     assert (config.optimiser.clip, config.epochs) == (0, 3)
 
 
-def test_size_and_fingerprint() -> None:
+def test_the_fingerprint_follows_the_settings() -> None:
     config = TrainConfig(task="segmentation", sizes=((0, 64), (3, 96)))
     assert [config.size_at(epoch) for epoch in (0, 2, 3, 9)] == [64, 64, 96, 96]
     assert config.input_size == 96

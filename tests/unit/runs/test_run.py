@@ -124,7 +124,7 @@ def test_pictures_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None
     assert run.answers()["image_id"].tolist() == held_out[1:]
 
 
-def test_what_is_no_run_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         Run.open(tmp_path)
     start(tmp_path / "run")
@@ -170,6 +170,6 @@ def test_predictions_that_cannot_be_are_refused(ids: list[str], said: str, tmp_p
     assert not (tmp_path / "run" / "oof.parquet").exists()
 
 
-def test_nothing_finished_is_told(tmp_path: Path) -> None:
+def test_a_run_without_finished_folds_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no fold is finished"):
         start(tmp_path / "run").join()

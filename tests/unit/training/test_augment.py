@@ -43,7 +43,7 @@ def disc(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
     return pixels, mask.astype(np.uint8) * 255
 
 
-def test_everything_off_changes_nothing() -> None:
+def test_without_augmentation_images_are_unchanged() -> None:
     pixels = picture()
     mask = pixels[..., 0].copy()
     varied, moved = Augmentation(STILL)(pixels, mask, 64, generator(1, 0, "a"))
@@ -119,7 +119,7 @@ def test_quarter_turns_are_exact() -> None:
 
 
 @pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "hue", "jpeg", "hair"])
-def test_each_change_changes(change: str) -> None:
+def test_every_augmentation_changes_the_image(change: str) -> None:
     config = STILL.model_copy(update={change: 30 if change == "hue" else 0.9})
     pixels = picture()
     vary = Augmentation(config)

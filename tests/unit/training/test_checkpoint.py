@@ -76,7 +76,7 @@ def test_a_job_goes_on_exactly_where_it_was(config: OptimiserConfig, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "short", "garbage", "without header"])
-def test_damage_is_told(
+def test_a_damaged_checkpoint_is_an_error(
     kind: Literal["absent", "empty", "short", "garbage", "without header"], tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
@@ -96,7 +96,7 @@ def test_damage_is_told(
 
 
 @pytest.mark.parametrize("other", [network(5), nn.Linear(3, 2)], ids=["wider", "another"])
-def test_another_network_is_told(other: nn.Module, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(other: nn.Module, tmp_path: Path) -> None:
     net = network()
     path, weights = tmp_path / "checkpoint.safetensors", tmp_path / "weights.safetensors"
     save_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserConfig()), {})
@@ -107,7 +107,7 @@ def test_another_network_is_told(other: nn.Module, tmp_path: Path) -> None:
         load_network(weights, other)
 
 
-def test_weights_alone_come_back(tmp_path: Path) -> None:
+def test_weights_alone_can_be_loaded(tmp_path: Path) -> None:
     net, other = network(), network()
     save_tensors(tmp_path / "w.safetensors", net.state_dict(), {"fold": 2})
     assert not same(net.state_dict(), other.state_dict())

@@ -107,7 +107,7 @@ def test_balanced_sampling_draws_by_the_odds() -> None:
     assert drawn[0] / 1200 == pytest.approx(0.7, abs=0.05)
 
 
-def test_every_epoch_deals_what_the_odds_say_but_for_a_fraction_of_a_draw() -> None:
+def test_every_epoch_draws_classes_by_their_odds() -> None:
     odds = np.array([1.0] * 90 + [9.5] * 10) / 185
     drawn = np.bincount(order(CONFIG, 0, 100, odds), minlength=100)
     assert set(drawn[:90]) == {0, 1}  # 0.54 of a draw each
@@ -132,7 +132,7 @@ def test_a_lonely_last_picture_is_left_out(stores: tuple[PixelStore, PixelStore]
     assert [len(labels) for _, labels in maker.epoch(0)] == [3, 3, 3]
 
 
-def test_workers_change_nothing(stores: tuple[PixelStore, PixelStore]) -> None:
+def test_the_number_of_workers_changes_nothing(stores: tuple[PixelStore, PixelStore]) -> None:
     alone = BatchMaker(examples(stores[0]), CONFIG)
     helped = BatchMaker(examples(stores[0]), CONFIG.model_copy(update={"workers": 1}))
     for (one, _), (other, _) in zip(alone.epoch(0), helped.epoch(0), strict=True):

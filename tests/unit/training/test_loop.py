@@ -116,7 +116,7 @@ def test_warm_up_then_cosine_to_almost_nothing(tmp_path: Path) -> None:
     assert 0 < found[-1] < 0.5 * 1e-3
 
 
-def test_constant_stays(tmp_path: Path) -> None:
+def test_a_constant_learning_rate_stays(tmp_path: Path) -> None:
     config = recipe(2, {"learning_rate": 0.5, "warm_up": 0, "schedule": "constant"})
     assert rates(config, tmp_path) == [0.5] * 10
 
@@ -195,7 +195,7 @@ def test_without_averaging_the_network_itself_is_used(tmp_path: Path) -> None:
     assert job.used is network
 
 
-def test_averaged_weights_follow_behind(tmp_path: Path) -> None:
+def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
     job, network, _ = trainer(recipe(1, {"ema": 0.5}), tmp_path)
     lives, averages = [], [job.used.state_dict()["layer.weight"].clone()]
 

@@ -181,7 +181,7 @@ def test_focal_of_two_classes_is_the_sigmoid_focal_loss() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_focal_looks_away_from_what_is_known() -> None:
+def test_focal_ignores_certain_images() -> None:
     logits = torch.tensor([[4.0, 0.0], [0.0, 0.0]])
     truth = torch.tensor([0, 0])
     plain = gradient(classification_loss(), logits, truth).norm(dim=1)
@@ -265,7 +265,7 @@ def test_effective_weights_lead_back_to_the_natural_probabilities(choice: str) -
     assert (shares * effective).sum().item() == pytest.approx(1, abs=1e-6)
 
 
-def test_wrong_settings_are_refused() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="cross_entropy or focal"):
         classification_loss("hinge")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="label smoothing"):

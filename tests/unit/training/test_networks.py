@@ -65,7 +65,7 @@ def test_every_architecture_gives_a_logit_a_pixel(architecture: str) -> None:
 
 @pytest.mark.parametrize("size", [(50, 64), (64, 37), (33, 95)])
 @pytest.mark.parametrize("architecture", ["unet", "plain-unet"])
-def test_any_size_is_taken(architecture: str, size: tuple[int, int]) -> None:
+def test_any_image_size_is_taken(architecture: str, size: tuple[int, int]) -> None:
     network = build_segmenter(architecture, TINY, "none").eval()
     with torch.no_grad():
         assert network(torch.zeros(2, 3, *size)).shape == (2, *size)
@@ -182,7 +182,7 @@ def test_the_normalisation_is_the_encoders() -> None:
     assert normalisation_of("nasnet") == normalisation_of("nasnetalarge")
 
 
-def test_preprocessed_takes_stored_pictures() -> None:
+def test_preprocessed_networks_take_uint8_images() -> None:
     network = build_classifier("test_resnet", weights="none").eval()
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(values) for values in network.normalisation)

@@ -49,7 +49,7 @@ EXPORTED = [
 
 
 @pytest.mark.parametrize(("architecture", "encoder", "names", "size"), EXPORTED)
-def test_the_onnx_file_is_the_network_and_nothing_else(
+def test_the_onnx_file_equals_the_network_and_holds_no_traces(
     architecture: str | None,
     encoder: str | None,
     names: tuple[str, ...],

@@ -92,7 +92,7 @@ def test_weights_and_statistics_are_as_they_were_after_an_error_too() -> None:
     assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
 
 
-def test_no_slope_moves_nothing() -> None:
+def test_without_gradient_weights_do_not_move() -> None:
     bowl = Bowl()
     bowl(torch.zeros(4, 3)).mean().backward()
     before = bowl.place.detach().clone()

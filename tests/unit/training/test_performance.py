@@ -66,7 +66,7 @@ def test_a_gpu_has_no_need_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"amx_bf16": False, "avx512_bf16": False}, "32-true"),
     ],
 )
-def test_auto_is_what_the_processor_can_do(
+def test_auto_is_the_precision_that_the_processor_has(
     able: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -83,7 +83,7 @@ def test_auto_on_a_gpu_asks_the_gpu(
     assert resolve("auto") == expected
 
 
-def test_what_is_asked_for_is_done() -> None:
+def test_a_requested_precision_is_used() -> None:
     assert resolve("32") == "32-true"
     assert resolve("bf16") == "bf16-mixed"
 

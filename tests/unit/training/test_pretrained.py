@@ -55,7 +55,7 @@ def test_the_package_fills_every_tensor(name: str, tensors: int) -> None:
 
 
 @pytest.mark.parametrize(("picture", "answers"), [("cat", {281, 282, 285}), ("coffee", {967, 968})])
-def test_a_loaded_network_knows_what_it_sees(picture: str, answers: set[int]) -> None:
+def test_loaded_networks_see_what_they_were_pretrained_on(picture: str, answers: set[int]) -> None:
     data = pytest.importorskip("skimage.data")
     pixels = resize(centre_square(getattr(data, picture)()), 224, 224)
     network = build_classifier(LITE0, classes=1000, dropout=0.0).eval()
@@ -132,7 +132,7 @@ def test_an_unreachable_hub_is_an_error_at_once(build: Any) -> None:
     "failure", [RuntimeError("no url"), ValueError("bad"), OSError("network"), KeyError("weight")]
 )
 @pytest.mark.usefixtures("offline")
-def test_whatever_the_hub_raises_is_one_error(failure: Exception) -> None:
+def test_any_failure_of_the_hub_is_one_error(failure: Exception) -> None:
     def build(hub: bool) -> nn.Module:
         if hub:
             raise failure

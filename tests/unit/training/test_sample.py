@@ -39,9 +39,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> list[Shipped]:
     return found
 
 
-def test_engines_agree_with_what_torch_says_of_the_sample(
-    shipped: list[Shipped], tmp_path: Path
-) -> None:
+def test_engines_agree_with_torch_on_the_sample(shipped: list[Shipped], tmp_path: Path) -> None:
     path = tmp_path / SAMPLE_FILE
     training = [each.network.training for each in shipped]
     entry = sample_entry(shipped, path)["sample"]

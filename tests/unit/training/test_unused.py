@@ -53,7 +53,7 @@ REFUSED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("task", "settings", "options", "message"), REFUSED)
-def test_what_would_do_nothing_is_refused(
+def test_settings_without_effect_are_refused(
     task: Task, settings: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     config = load_config(None, task, settings)
@@ -76,7 +76,7 @@ HEEDED: list[tuple[Task, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("task", "settings", "options"), HEEDED)
-def test_what_counts_is_taken(
+def test_settings_with_an_effect_are_accepted(
     task: Task, settings: dict[str, Any], options: dict[str, Any]
 ) -> None:
     refuse_unused(load_config(None, task, settings), settings, **options)
@@ -105,7 +105,7 @@ def test_a_setting_is_given_once() -> None:
         once([("network.pretrained", "none")], {"--pretrained network.pretrained": "imagenet"})
 
 
-def test_of_several_jobs_one_must_heed_it() -> None:
+def test_a_setting_must_have_an_effect_on_one_of_several_jobs() -> None:
     full = load_config(None, "classification")
     crop = load_config(None, "classification", {"data.crop_mode": "crop"})
     options: dict[str, Any] = {"masks": MASKS, "copies": COPIES}

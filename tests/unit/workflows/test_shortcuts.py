@@ -58,7 +58,7 @@ def test_a_lesion_is_in_its_grown_mask(mask: Mask) -> None:
     assert (grown(mask) | ~mask).all()
 
 
-def test_what_is_hidden_has_the_colour_of_what_is_not() -> None:
+def test_occluded_regions_have_the_colour_of_the_rest() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     hidden = square(10, 40)
     shown = filled(pixels, hidden)
@@ -79,7 +79,7 @@ def test_a_ring_is_as_wide_as_asked() -> None:
     assert hole[8:-8, 8:-8].all()
 
 
-def test_the_common_hole_is_a_level_set_that_holds_what_was_asked() -> None:
+def test_the_common_occlusion_is_a_level_set_of_the_asked_coverage() -> None:
     masks = [square(low, 128 - low, 128) for low in range(20, 60)]
     hole = mean_hole(masks, 0.9)
     assert hole.shape == (HOLE_SIDE, HOLE_SIDE)
@@ -116,7 +116,7 @@ def draw(folder: Path, name: str, lesion: tuple[int, int, int], place: int = 24)
     return Source(name, folder / f"{name}.png", folder / f"{name}_mask.png")
 
 
-def test_a_hidden_lesion_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_occluded_lesion_does_not_change_the_embedding(bundle: Bundle, tmp_path: Path) -> None:
     sources = [draw(tmp_path, "dark", (40, 20, 20)), draw(tmp_path, "red", (200, 30, 40))]
     moved: list[tuple[int, int]] = []
     found = hidden_features(
@@ -140,7 +140,7 @@ def test_the_network_sees_the_centre_square(bundle: Bundle, tmp_path: Path) -> N
     np.testing.assert_allclose(found.embeddings["whole"], outputs["embedding"], atol=1e-5)
 
 
-def test_one_hole_is_the_same_wherever_a_lesion_lies(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_common_occlusion_does_not_depend_on_the_lesion(bundle: Bundle, tmp_path: Path) -> None:
     sources = [draw(tmp_path, f"p{place}", (40, 20, 20), place) for place in (20, 24, 28)]
     hiding = hiding_of(sources)
     assert hiding.hole.shape == (HOLE_SIDE, HOLE_SIDE)

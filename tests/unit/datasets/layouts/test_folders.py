@@ -12,7 +12,7 @@ from naevus.errors import DataError
 from tests.helpers.layouts import files, kinds, text
 
 
-def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
+def test_masks_beside_images_are_found_within_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         files(tmp_path / split / "images", f"{split}1.jpg", f"{split}2.jpg")
         files(tmp_path / split / "masks", f"{split}1_mask.png", "stray.png")
@@ -24,7 +24,7 @@ def test_masks_beside_images_in_splits(tmp_path: Path) -> None:
     assert "stray" in kinds(dataset)["mask without picture"]
 
 
-def test_masks_beside_their_images(tmp_path: Path) -> None:
+def test_masks_beside_their_images_are_found(tmp_path: Path) -> None:
     files(tmp_path / "a", "1.jpg", "1_Segmentation.png", "2.jpg", "2_mask.PNG", "2_superpixels.png")
     dataset = load(tmp_path)
     assert dataset.layout == "images_masks"
@@ -76,7 +76,7 @@ def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
     assert make_folds(dataset, k=2).table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
 
 
-def test_tables_called_as_splits(tmp_path: Path) -> None:
+def test_tables_named_after_splits_are_splits(tmp_path: Path) -> None:
     files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
     for place, name in enumerate(("train", "val labels", "my_test")):
         rows = (f"{2 * place}.jpg,nevus", f"{2 * place + 1}.jpg,seb. keratosis")
@@ -87,7 +87,7 @@ def test_tables_called_as_splits(tmp_path: Path) -> None:
     assert dataset.table["diagnosis"].tolist() == ["NV", "BKL"] * 3
 
 
-def test_what_fits_no_layout_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_fits_no_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no known layout of pictures fits; no image lies below"):
         load(tmp_path)
     files(tmp_path, "a.jpg")

@@ -29,17 +29,17 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("code", SPELLINGS)
-def test_spellings(code: str) -> None:
+def test_every_spelling_of_a_diagnosis_has_its_code(code: str) -> None:
     assert {name: code_of(name) for name in SPELLINGS[code]} == dict.fromkeys(SPELLINGS[code], code)
 
 
 @pytest.mark.parametrize("name", ["sebaceous nevus", "no nevus", "wart", "lentigo", "scar", "x1"])
-def test_what_no_code_stands_for(name: str) -> None:
+def test_names_without_a_code_are_not_understood(name: str) -> None:
     assert code_of(name) is None
 
 
 @pytest.mark.parametrize("name", ["unknown", " Unknown", "N/A", "", "-", "unbekannt", "NaN"])
-def test_no_labels_are_not_misunderstood(name: str) -> None:
+def test_empty_labels_are_not_counted_as_misunderstood(name: str) -> None:
     problems: list[object] = []
     labels = pd.Series([name, "nv", name, name], dtype="string")
     codes, _ = to_codes(labels, problems, source="here")  # type: ignore[arg-type]

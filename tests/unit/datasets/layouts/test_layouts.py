@@ -65,7 +65,7 @@ def test_isic2018_splits_and_masks(challenge: Path) -> None:
     assert dataset.with_masks().ids == ["ISIC_1"]
 
 
-def test_isic2018_problems(challenge: Path) -> None:
+def test_isic2018_lists_its_problems(challenge: Path) -> None:
     assert kinds(load(challenge)) == {
         "picture without mask": ["ISIC_2"],
         "row without picture": ["ISIC_4"],
@@ -73,7 +73,7 @@ def test_isic2018_problems(challenge: Path) -> None:
     }
 
 
-def test_isic2018_uses_ham_beside_it(challenge: Path) -> None:
+def test_isic2018_takes_lesions_from_ham10000_metadata(challenge: Path) -> None:
     files(challenge / "HAM10000_segmentations_lesion_tschandl", "ISIC_7_segmentation.png")
     files(challenge / "HAM10000_segmentations_lesion_tschandl", "ISIC_77_segmentation.png")
     text(
@@ -155,7 +155,7 @@ def test_groups_that_contradict_themselves(challenge: Path) -> None:
         load(challenge)
 
 
-def test_ham10000(tmp_path: Path) -> None:
+def test_ham10000_is_read_with_lesions_and_masks(tmp_path: Path) -> None:
     files(tmp_path / "HAM10000_images_part_1", "ISIC_1.jpg")
     files(tmp_path / "HAM10000_images_part_2", "ISIC_2.jpg", "ISIC_9.jpg")
     files(tmp_path / "HAM10000_segmentations_lesion_tschandl", "ISIC_2_segmentation.png")
@@ -175,7 +175,7 @@ def test_ham10000(tmp_path: Path) -> None:
     assert kinds(dataset) == {"row without picture": ["ISIC_3"], "picture without row": ["ISIC_9"]}
 
 
-def test_archive_with_levels(tmp_path: Path) -> None:
+def test_archive_levels_give_diagnoses(tmp_path: Path) -> None:
     files(tmp_path, "ISIC_1.jpg", "ISIC_2.jpg", "ISIC_3.jpg", "ISIC_4.jpg")
     text(
         tmp_path / "metadata.csv",
@@ -199,7 +199,7 @@ def test_archive_with_levels(tmp_path: Path) -> None:
     }
 
 
-def test_archive_benign_or_malignant(tmp_path: Path) -> None:
+def test_archive_without_levels_is_benign_or_malignant(tmp_path: Path) -> None:
     files(tmp_path / "images", "ISIC_1.jpg", "ISIC_2.jpg")
     text(
         tmp_path / "metadata.csv",
@@ -213,7 +213,7 @@ def test_archive_benign_or_malignant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("NV", "MEL"), ("nevus", "melanoma")])
-def test_class_folders(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_class_folders_give_diagnoses(tmp_path: Path, names: tuple[str, str]) -> None:
     files(tmp_path / "train" / names[0], "a.jpg", "same.jpg")
     files(tmp_path / "train" / names[1], "b.jpg", "same.jpg")
     files(tmp_path / "val" / names[1], "c.png")
@@ -225,7 +225,7 @@ def test_class_folders(tmp_path: Path, names: tuple[str, str]) -> None:
     assert kinds(dataset) == {"one name in several folders": ["same"]}
 
 
-def test_class_folders_of_2019(tmp_path: Path) -> None:
+def test_class_folders_of_isic2019_use_its_taxonomy(tmp_path: Path) -> None:
     files(tmp_path / "SCC", "a.jpg")
     files(tmp_path / "AK", "b.jpg")
     files(tmp_path / "NV", "c.jpg")
@@ -234,7 +234,7 @@ def test_class_folders_of_2019(tmp_path: Path) -> None:
     assert dataset.table["diagnosis"].tolist() == ["SCC", "AK", "NV"]
 
 
-def test_manifest(tmp_path: Path) -> None:
+def test_a_manifest_is_read_with_its_columns(tmp_path: Path) -> None:
     files(tmp_path / "pictures", "a.jpg", "b.jpg", "b_mask.png")
     path = tmp_path / "list.csv"
     text(
@@ -254,7 +254,7 @@ def test_manifest(tmp_path: Path) -> None:
     assert kinds(dataset) == {"row without picture": ["c"]}
 
 
-def test_manifest_goes_before_what_else_is_there(challenge: Path) -> None:
+def test_a_manifest_comes_before_other_layouts(challenge: Path) -> None:
     text(challenge / "manifest.csv", "image_id,path", "x,ISIC2018_Task3_Training_Input/ISIC_5.jpg")
     assert load(challenge).ids == ["x"]
     assert load(challenge, "isic2018").layout == "isic2018"
@@ -264,13 +264,13 @@ def test_manifest_goes_before_what_else_is_there(challenge: Path) -> None:
     ("line", "message"),
     [("a,a.jpg,dusk", "unknown split 'dusk'"), (",,train", "1 rows have no image id")],
 )
-def test_manifest_that_makes_no_sense(tmp_path: Path, line: str, message: str) -> None:
+def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, line: str, message: str) -> None:
     text(tmp_path / "manifest.csv", "image_id,path,split", line)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
 
 
-def test_manifest_with_an_id_twice(tmp_path: Path) -> None:
+def test_a_manifest_with_an_id_twice_is_refused(tmp_path: Path) -> None:
     text(tmp_path / "manifest.csv", "path,image_id", "x/a.jpg,a", "y/a.jpg,a")
     with pytest.raises(DataError, match="image id a stands in 2 rows"):
         load(tmp_path)
@@ -278,7 +278,7 @@ def test_manifest_with_an_id_twice(tmp_path: Path) -> None:
     assert load(tmp_path).ids == ["x__a", "y__a"]
 
 
-def test_nothing_fits(tmp_path: Path) -> None:
+def test_a_folder_that_fits_no_layout_is_refused(tmp_path: Path) -> None:
     files(tmp_path, "holiday.jpg")
     with pytest.raises(DataError, match=r"isic2018.*ham10000.*archive.*classfolders"):
         load(tmp_path)
@@ -288,14 +288,14 @@ def test_nothing_fits(tmp_path: Path) -> None:
         load(tmp_path, "png")
 
 
-def test_not_a_table(tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xff\xfe\x00path\x81")
     with pytest.raises(DataError, match=r"x\.csv"):
         load(path)
 
 
-def test_columns_and_types(challenge: Path) -> None:
+def test_every_column_has_its_type(challenge: Path) -> None:
     table = load(challenge).table
     assert tuple(table.columns) == COLUMNS
     assert {str(kind) for name, kind in table.dtypes.items() if name != "age"} == {"string"}
@@ -303,7 +303,7 @@ def test_columns_and_types(challenge: Path) -> None:
     assert set(table["split"]) <= set(SPLITS)
 
 
-def test_the_shared_data(shared_data: Path) -> None:
+def test_the_real_isic2018_has_its_known_counts(shared_data: Path) -> None:
     dataset = load(shared_data / "isic2018")
     assert dataset.problems == ()
     assert len(dataset.part("task1").with_masks()) == 2194

@@ -25,7 +25,7 @@ def labels(root: Path, **more: Any) -> dict[str, str | None]:
     return dict(zip(table["image_id"], codes, strict=True))
 
 
-def test_isic2016(tmp_path: Path) -> None:
+def test_isic2016_is_read_without_a_heading(tmp_path: Path) -> None:
     files(tmp_path / "ISBI2016_ISIC_Part1_Training_Data", "ISIC_0000000.jpg", "ISIC_0000003.jpg")
     files(tmp_path / "ISBI2016_ISIC_Part3_Training_Data", "ISIC_0000000.jpg", "ISIC_0000003.jpg")
     masks = tmp_path / "ISBI2016_ISIC_Part1_Training_GroundTruth"
@@ -93,7 +93,7 @@ def test_isic2017_without_either_is_a_nevus(tmp_path: Path) -> None:
     assert dataset.table["age"].notna().sum() == 1
 
 
-def test_isic2019(tmp_path: Path) -> None:
+def test_isic2019_keeps_its_eight_classes(tmp_path: Path) -> None:
     folder = tmp_path / "ISIC_2019_Training_Input" / "ISIC_2019_Training_Input"
     files(folder, "ISIC_0000001_downsampled.jpg", "ISIC_0000002.jpg", "ISIC_0000003.jpg")
     text(
@@ -259,7 +259,7 @@ PH2_HEADING = (
 
 @pytest.mark.parametrize("form", ["text", "workbook"])
 @pytest.mark.parametrize("above", [True, False])
-def test_ph2(tmp_path: Path, form: str, above: bool) -> None:
+def test_ph2_is_read_from_text_and_workbook(tmp_path: Path, form: str, above: bool) -> None:
     base = tmp_path / "PH2Dataset"
     for name in ("IMD002", "IMD003", "IMD004"):
         folder = base / "PH2 Dataset images" / name

@@ -26,7 +26,7 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_tables_of_every_encoding(tmp_path: Path, encoding: str) -> None:
+def test_tables_of_every_encoding_are_read_alike(tmp_path: Path, encoding: str) -> None:
     for end in ("\n", "\r\n", "\r"):
         for separator in (";", ",", "\t", "|"):
             content = end.join(ROWS).replace(";", separator) + end
@@ -41,7 +41,7 @@ def test_tables_of_every_encoding(tmp_path: Path, encoding: str) -> None:
             assert table["diagnosis"].tolist() == ["Melanom", "Nävus"]
 
 
-def test_tables_in_odd_shapes(tmp_path: Path) -> None:
+def test_damaged_tables_are_errors_that_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('sep=;\nIMAGE ;"dx"\n a ; nv \n;\n\nb;""\n')
     table = read_table(path, required=("image_id", "diagnosis"))
@@ -73,7 +73,7 @@ def test_workbooks_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("column", COLUMN_NAMES)
-def test_every_column_under_every_name(column: str) -> None:
+def test_every_column_is_found_under_every_name(column: str) -> None:
     for name in COLUMN_NAMES[column]:
         for spelled in (name, name.upper(), name.replace("_", " "), f" {name.title()} "):
             table = pd.DataFrame(columns=[spelled, "something"])
@@ -116,7 +116,9 @@ def test_most_not_understood_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("mel", "nv"), ("Melanoma", "nevi")])
 @pytest.mark.parametrize("point", [".", ","])
-def test_a_column_a_class(tmp_path: Path, names: tuple[str, str], point: str) -> None:
+def test_one_column_a_class_gives_diagnoses(
+    tmp_path: Path, names: tuple[str, str], point: str
+) -> None:
     files(tmp_path / "photos", "a.png", "b.png", "c.png")
     files(tmp_path / "Masken", "a_mask.png", "b.png")
     lines = (f"id;{names[0]};{names[1]};age", "a.png;1.0;0.0;4,5", "b.png;0;1;", "C.PNG;0;0;7")
@@ -145,7 +147,7 @@ def test_a_table_that_names_other_pictures(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_names_that_folders_tell_apart(tmp_path: Path) -> None:
+def test_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
     for folder in ("clinic A", "clinic B"):
         files(tmp_path / folder, "1.jpg", f"{folder[-1]}2.jpg")
         files(tmp_path / "Masks", f"{folder[-1]}2.png")

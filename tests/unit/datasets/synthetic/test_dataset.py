@@ -181,7 +181,7 @@ def test_colour_does_not_give_the_diagnosis_away_but_structure_does(
         ("NV", 0, 64, -1, ConfigError),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_impossible_lesions_are_refused(
     code: str, seed: int, size: int, photograph: int, error: type[Exception]
 ) -> None:
     with pytest.raises(error):

@@ -30,7 +30,7 @@ SAYINGS = {
 
 
 @pytest.mark.parametrize("case", range(6))
-def test_golden_attributes(golden: Path, case: int) -> None:
+def test_attribute_scores_equal_the_official_scorer(golden: Path, case: int) -> None:
     folder = golden / "attributes" / f"case_{case:02d}"
     expected = flat(json.loads((folder / "expected.json").read_text()))
     scores = flat(score_attributes(folder / "truth", folder / "prediction"))

@@ -46,7 +46,7 @@ def write_truth(path: Path, classes: list[str], more: str = "", first: int = 1) 
 
 
 @pytest.mark.parametrize("case", range(10))
-def test_golden_classification(golden: Path, case: int) -> None:
+def test_classification_scores_equal_the_official_scorer(golden: Path, case: int) -> None:
     folder = golden / "classification" / f"case_{case:02d}"
     expected = flat(json.loads((folder / "expected.json").read_text()))
     scores = flat(score_classification(folder / "truth.csv", folder / "prediction.csv"))
@@ -54,7 +54,7 @@ def test_golden_classification(golden: Path, case: int) -> None:
     assert scores == pytest.approx(expected, rel=0, abs=1e-9)
 
 
-def test_refused_tables(golden: Path) -> None:
+def test_tables_that_the_official_scorer_refuses_are_refused(golden: Path) -> None:
     verdicts = json.loads((golden / "refused" / "verdicts.json").read_text())
     for name, verdict in verdicts.items():
         assert not verdict["accepted"]
@@ -67,7 +67,7 @@ def test_refused_tables(golden: Path) -> None:
         assert caught.value.remedy
 
 
-def test_absent_classes_are_said(tmp_path: Path) -> None:
+def test_absent_classes_are_noted(tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.csv", ["MEL", "NV", "NV", "BCC"])
     prediction = tmp_path / "prediction.csv"
     prediction.write_text(
@@ -89,7 +89,7 @@ def test_absent_classes_are_said(tmp_path: Path) -> None:
     json.dumps(scores, allow_nan=False)
 
 
-def test_truth_of_a_single_class(tmp_path: Path) -> None:
+def test_a_ground_truth_of_one_class_is_scored(tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.csv", ["NV", "NV"])
     prediction = tmp_path / "prediction.csv"
     prediction.write_text(
@@ -126,7 +126,7 @@ def test_the_taken_out_picture_and_given_weights(tmp_path: Path) -> None:
     assert "notes" not in scores
 
 
-def test_weights_of_an_unsorted_truth_are_said(tmp_path: Path) -> None:
+def test_unsorted_ground_truth_with_weights_is_noted(tmp_path: Path) -> None:
     truth = tmp_path / "truth.csv"
     truth.write_text("image,A,B\nISIC_0035068,1,0\nISIC_0035067,1,0\nISIC_0035069,0,1\n")
     prediction = tmp_path / "prediction.csv"
@@ -149,14 +149,14 @@ def test_ties_are_undecided() -> None:
         (HEADER.encode(), "non-floating-point"),
     ],
 )
-def test_files_that_are_no_tables(tmp_path: Path, content: bytes, saying: str) -> None:
+def test_files_that_are_no_tables_are_refused(tmp_path: Path, content: bytes, saying: str) -> None:
     truth = write_truth(tmp_path / "truth.csv", ["MEL"])
     (tmp_path / "prediction.csv").write_bytes(content)
     with pytest.raises(SubmissionError, match=saying):
         score_classification(truth, tmp_path / "prediction.csv")
 
 
-def test_unusable_truths(tmp_path: Path) -> None:
+def test_an_unusable_ground_truth_is_an_error(tmp_path: Path) -> None:
     truth = tmp_path / "truth.csv"
     with pytest.raises(SubmissionError, match="No such file"):
         score_classification(truth, truth)

@@ -59,7 +59,7 @@ def test_every_refused_table_has_its_finding(golden: Path) -> None:
     assert "missing value" in found["not_a_number"]
 
 
-def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_table_are_found_at_once(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text(
         f"{HEADER}\n"
@@ -87,7 +87,7 @@ def test_commas_at_the_end_of_lines_are_found(tmp_path: Path) -> None:
     assert kinds(lint_classification(path)) == {"extra cells"}
 
 
-def test_what_is_no_table_is_one_finding(tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_is_one_finding(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     with pytest.raises(SubmissionError, match="no such file"):
         lint_classification(path)
@@ -134,7 +134,7 @@ def save(path: Path, values: NDArray[np.uint8], **options: Any) -> None:
     Image.fromarray(values).save(path, **options)
 
 
-def test_shapes_values_and_names(tmp_path: Path) -> None:
+def test_wrong_shapes_values_and_names_are_found(tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     two, ring, grey = (np.zeros((20, 30), np.uint8) for _ in range(3))
     two[2:5, 2:5] = two[10:15, 10:15] = 255
@@ -156,7 +156,7 @@ def test_shapes_values_and_names(tmp_path: Path) -> None:
     }
 
 
-def test_masks_against_pictures(tmp_path: Path) -> None:
+def test_masks_of_other_sizes_than_images_are_found(tmp_path: Path) -> None:
     masks, pictures = tmp_path / "masks", tmp_path / "pictures"
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:15] = 255

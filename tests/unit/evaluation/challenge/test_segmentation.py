@@ -34,7 +34,7 @@ def write_mask(path: Path, values: np.ndarray[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", range(8))
-def test_golden_segmentation(golden: Path, case: int) -> None:
+def test_segmentation_scores_equal_the_official_scorer(golden: Path, case: int) -> None:
     folder = golden / "segmentation" / f"case_{case:02d}"
     expected = flat(json.loads((folder / "expected.json").read_text()))
     scores = flat(score_segmentation(folder / "truth", folder / "prediction"))
@@ -42,7 +42,7 @@ def test_golden_segmentation(golden: Path, case: int) -> None:
     assert scores == pytest.approx(expected, rel=0, abs=1e-9)
 
 
-def test_refused_masks(golden: Path, tmp_path: Path) -> None:
+def test_masks_that_the_official_scorer_refuses_are_refused(golden: Path, tmp_path: Path) -> None:
     verdicts = json.loads((golden / "refused_masks" / "verdicts.json").read_text())
     for name, verdict in verdicts.items():
         folder = golden / "refused_masks" / name
@@ -78,7 +78,7 @@ def test_palettes_transparency_and_16_bits_are_refused(tmp_path: Path) -> None:
             score_segmentation(tmp_path / "truth", tmp_path / "prediction")
 
 
-def test_unusable_true_masks(tmp_path: Path) -> None:
+def test_unusable_ground_truth_masks_are_errors(tmp_path: Path) -> None:
     grey = np.arange(40, dtype=np.uint8).reshape(5, 8)
     write_mask(tmp_path / "prediction" / "ISIC_0000001_segmentation.png", grey)
     truth = tmp_path / "truth"

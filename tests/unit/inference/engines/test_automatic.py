@@ -83,7 +83,7 @@ def test_fewer_instructions_are_taken_where_they_pay() -> None:
     assert "2.00 times" in told(choice, trials)
 
 
-def test_what_is_too_slow_to_be_timed_is_not_taken() -> None:
+def test_a_way_too_slow_to_be_timed_is_not_chosen() -> None:
     trials = {F32: [timed(1, 1)] * 2, BF16: [timed(0.1, 0.1)] * 2}
     choice = decide(trials, PAIR)
     assert choice[:4] == ("openvino", "f32", "f32", None)
@@ -113,7 +113,7 @@ def test_a_sample_is_the_same_pixels_everywhere_and_its_views_differ(bundle: Bun
         read_sample(path, {"another.onnx": 32})
 
 
-def test_distance_knows_what_is_no_number() -> None:
+def test_non_finite_outputs_are_infinitely_distant() -> None:
     right = np.array([[1.0, 2.0, 4.0]], np.float32)
     assert distance(right, right) == 0
     assert 0 < distance(right + np.float32(0.01), right) < 0.02
@@ -199,7 +199,7 @@ def test_where_openvino_fails_onnx_runtime_answers(
     assert choice.engine == "onnxruntime"
 
 
-def test_where_nothing_runs_one_line_names_the_extra(
+def test_if_no_engine_runs_one_line_names_the_extra(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "compiling raises", only=False)
@@ -213,7 +213,7 @@ def test_where_nothing_runs_one_line_names_the_extra(
     assert "\n" not in str(raised.value)
 
 
-def test_what_is_named_is_tried_alone_and_fails_clearly(
+def test_a_named_engine_is_tried_alone_and_fails_clearly(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "killed by a signal")
@@ -221,7 +221,7 @@ def test_what_is_named_is_tried_alone_and_fails_clearly(
         choose([bundle], precision="bf16", say=pytest.fail)
 
 
-def test_it_is_tried_once_and_read_afterwards(
+def test_trials_run_once_and_their_verdict_is_cached(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -240,7 +240,7 @@ def test_it_is_tried_once_and_read_afterwards(
 
 
 @pytest.mark.parametrize("how", ["off", "read-only"])
-def test_where_nothing_can_be_kept_it_is_f32_and_nothing_is_started(
+def test_without_a_cache_fp32_is_used_without_trials(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     if how == "off":
@@ -254,7 +254,7 @@ def test_where_nothing_can_be_kept_it_is_f32_and_nothing_is_started(
     assert not choice.tried
 
 
-def test_without_a_sample_it_is_f32_and_that_is_said(
+def test_without_a_sample_fp32_is_used_and_reported(
     tmp_path: Path, kept: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = classification_bundle(tmp_path / "plain")
@@ -265,7 +265,7 @@ def test_without_a_sample_it_is_f32_and_that_is_said(
     assert "no sample" in caplog.text
 
 
-def test_wrong_answers_are_told_even_where_nothing_is_tried(
+def test_wrong_outputs_are_reported_even_without_trials(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SWITCH, "off")
@@ -280,7 +280,7 @@ def test_wrong_answers_are_told_even_where_nothing_is_tried(
         open_networks([other], engine="openvino")
 
 
-def test_a_process_is_held_only_where_nobody_has_read_or_said(
+def test_instructions_are_limited_only_if_still_unset_and_unread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(instructions, "_READERS", frozenset({"not imported"}))
@@ -310,7 +310,7 @@ def test_a_process_is_held_only_where_nobody_has_read_or_said(
         ("", (None, "AVX512_CORE_FP16"), True),  # a system that does not tell
     ],
 )
-def test_what_is_worth_trying_follows_the_processor(
+def test_candidates_follow_the_processor(
     monkeypatch: pytest.MonkeyPatch, able: str, limits: tuple[str | None, ...], bf16: bool
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
@@ -319,7 +319,7 @@ def test_what_is_worth_trying_follows_the_processor(
     assert instructions.has_bf16() == bf16
 
 
-def test_a_choice_of_a_job_is_taken_over(tmp_path: Path) -> None:
+def test_a_resumed_job_keeps_its_choice(tmp_path: Path) -> None:
     from naevus.runs.predictions import SETTINGS, OutFolder
 
     part = {"engine": "openvino", "precision": "bf16", "instructions": "AVX2"}
@@ -349,7 +349,7 @@ def bearing(folder: Path, stored: str) -> Bundle:
 
 
 @pytest.mark.usefixtures("bf16_processor")
-def test_what_was_measured_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measured_precision_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = bearing(tmp_path, "fp32")
     assert candidates([bundle]) == [F32, BF16]
     monkeypatch.setattr(instructions, "limits", lambda: (None, "AVX2"))
@@ -361,7 +361,7 @@ def test_what_was_measured_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("bf16_processor")
-def test_no_processor_is_asked_for_what_it_has_not(
+def test_unsupported_precisions_are_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A processor with bf16, whose instructions need no limit."""
@@ -370,7 +370,7 @@ def test_no_processor_is_asked_for_what_it_has_not(
 
 
 @pytest.mark.usefixtures("bf16_processor")
-def test_what_was_measured_of_other_numbers_says_nothing(tmp_path: Path) -> None:
+def test_measurements_of_another_storage_do_not_count(tmp_path: Path) -> None:
     bundle = bearing(tmp_path, "int8")
     assert bundle.spec.bears("classification") == "f32"
     assert bundle.spec.bears("segmentation") == "f32"
@@ -378,14 +378,14 @@ def test_what_was_measured_of_other_numbers_says_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("bf16_processor")
-def test_without_a_sample_nothing_else_is_tried(tmp_path: Path) -> None:
+def test_without_a_sample_only_fp32_is_a_candidate(tmp_path: Path) -> None:
     plain = classification_bundle(tmp_path / "plain")
     assert candidates([plain]) == [F32]
     assert candidates([plain], "onnxruntime") == [Way("onnxruntime", "f32")]
 
 
 @pytest.mark.usefixtures("bf16_processor")
-def test_networks_compute_in_what_is_named(tmp_path: Path) -> None:
+def test_networks_compute_in_the_named_precision(tmp_path: Path) -> None:
     bundle = bearing(tmp_path, "fp32")
     engines: tuple[EngineName, ...] = ("openvino", "onnxruntime")
     for engine in engines:

@@ -77,7 +77,7 @@ def test_any_number_of_pictures_and_results_of_their_own(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("content", [None, b"", b"no graph at all", b"\x08\x08"])
-def test_what_is_no_graph_is_refused_in_one_line(
+def test_a_file_that_is_no_graph_is_refused_in_one_line(
     tmp_path: Path, engine: EngineName, content: bytes | None
 ) -> None:
     path = tmp_path / "g.onnx"
@@ -137,9 +137,7 @@ def test_openvino_is_held_to_float32(tmp_path: Path) -> None:
     assert engine._compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-def test_nothing_is_left_behind_where_the_cache_is_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cache_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     open_engine(write_classifier(tmp_path / "g.onnx", size=32))
@@ -198,7 +196,7 @@ def test_bf16_is_refused_where_the_processor_has_none(
         open_engine(graph, "onnxruntime", precision="bf16")
 
 
-def test_bf16_is_what_it_says(tmp_path: Path) -> None:
+def test_bf16_differs_from_fp32_by_its_rounding(tmp_path: Path) -> None:
     if "bf16" not in openvino.precisions():
         pytest.skip("this processor has no bf16")
     graph = write_classifier(tmp_path / "g.onnx", size=32)
@@ -218,7 +216,7 @@ def test_cuda_comes_first_and_keeps_whole_mantissas() -> None:
     ]
 
 
-def test_what_was_compiled_is_taken_from_the_cache_and_answers_alike(
+def test_compiled_graphs_are_reused_with_equal_outputs(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
@@ -260,7 +258,9 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path, where: float
     assert kept.read_bytes()[:32] == CompiledCache.digest(kept.read_bytes()[32:])
 
 
-def test_what_openvino_does_not_take_back_is_compiled(tmp_path: Path, cache: Path) -> None:
+def test_cached_graphs_that_openvino_refuses_are_compiled_again(
+    tmp_path: Path, cache: Path
+) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     OpenVINOEngine(graph)
     (kept,) = cache.iterdir()
@@ -268,14 +268,14 @@ def test_what_openvino_does_not_take_back_is_compiled(tmp_path: Path, cache: Pat
     assert OpenVINOEngine(graph).run(pixels(2, 32))["logits"].shape == (2, 7)
 
 
-def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path: Path, cache: Path) -> None:
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file in the folder's place")
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32))
     assert engine.run(pixels(1, 32))["logits"].shape == (1, 7)
 
 
-def test_the_cache_lets_go_of_what_was_used_longest_ago(
+def test_the_cache_drops_the_least_recently_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("naevus.inference.engines.openvino.LIMIT", 3 * (32 + 10))

@@ -118,7 +118,7 @@ def _with_outputs(model: onnx.ModelProto) -> None:
         (_with_outputs, "outputs"),
     ],
 )
-def test_what_has_no_place_in_a_network_is_refused(
+def test_operators_that_networks_do_not_need_are_refused(
     tmp_path: Path, change: object, said: str
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
@@ -140,7 +140,7 @@ def test_bounds_on_layers_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         check_graph(graph, content)
 
 
-def test_damaged_files_are_told_in_one_line(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     content = graph.read_bytes()
     for cut in (1, 10, len(content) // 2, len(content) - 1):

@@ -31,7 +31,7 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
     assert found["onnxruntime"].precisions == ("f32",)
 
 
-def test_what_bf16_would_bring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gain_by_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for computes, told in ((("f32", "bf16"), "measured to bear"), (("f32",), "no instructions")):
         monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)
         found = survey()[0]
@@ -54,7 +54,7 @@ def test_an_absent_engine_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     assert "pip install 'naevus[onnxruntime]'" in absent.why
 
 
-def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     module = SimpleNamespace(__version__="9", get_available_providers=lambda: names)
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
