@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE, Sample, compared, sample_views, write_sample
 from naevus.bundles.spec import BundleSpec
-from naevus.taxonomy import ISIC2018
+from naevus.taxonomy import ATTRIBUTES, ISIC2018
+from tests.helpers.attribute_images import COLOURS, SKIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +90,62 @@ def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
         helper.make_node("Squeeze", ["conv", "axis"], ["logit"]),
     ]
     return _save(path, nodes, weights, size, {"logit": ["N", size, size]})
+
+
+def write_maps(path: Path, *, size: int, lesion: bool = True) -> Path:
+    """Write a graph that knows the colours of `attribute_images`: what is near one is that."""
+    near, steep = 4.0, 0.01
+    colours = np.array(list(COLOURS.values()), np.float64)
+    skin = np.array([SKIN], np.float64)
+    weights = {
+        "to_colours": 2 * steep * colours[:, :, None, None],
+        "apart": near - steep * (colours**2).sum(1),
+        "squared": np.full((len(colours), 3, 1, 1), -steep),
+        "to_skin": -2 * steep * skin[:, :, None, None],
+        "apart_skin": steep * (skin**2).sum(1) - near,
+        "squared_skin": np.full((1, 3, 1, 1), steep),
+        "axis": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["planes", "planes"], ["squares"]),
+        helper.make_node("Conv", ["planes", "to_colours", "apart"], ["linear"]),
+        helper.make_node("Conv", ["squares", "squared"], ["quadratic"]),
+        helper.make_node("Add", ["linear", "quadratic"], ["attributes"]),
+    ]
+    shapes: dict[str, list[Any]] = {"attributes": ["N", len(colours), size, size]}
+    if lesion:
+        nodes += [
+            helper.make_node("Conv", ["planes", "to_skin", "apart_skin"], ["linear_skin"]),
+            helper.make_node("Conv", ["squares", "squared_skin"], ["quadratic_skin"]),
+            helper.make_node("Add", ["linear_skin", "quadratic_skin"], ["unlike_skin"]),
+            helper.make_node("Squeeze", ["unlike_skin", "axis"], ["logit"]),
+        ]
+        shapes["logit"] = ["N", size, size]
+    used = {name for node in nodes for name in node.input}
+    kept = {name: value for name, value in weights.items() if name in used}
+    return _save(path, nodes, kept, size, shapes)
+
+
+def attributes_bundle(
+    folder: Path, *, size: int = 64, lesion: bool = True, **settings: Any
+) -> Bundle:
+    """Write a bundle whose one network knows the colours of `attribute_images`."""
+    source = folder.parent / f"{folder.name}-graphs"
+    source.mkdir(parents=True)
+    members = [{"file": "maps.onnx", "architecture": "tiny", "input_size": size, "folds": (0,)}]
+    found = {
+        "members": members,
+        "names": tuple(ATTRIBUTES),
+        "thresholds": (0.5,) * len(ATTRIBUTES),
+        "presence": ({},) * len(ATTRIBUTES),
+        **settings,
+    }
+    segmenter = {"segmenter": {"members": members}} if lesion else {}
+    spec = BundleSpec.model_validate({"attributes": found, **segmenter})
+    graph = write_maps(source / "maps.onnx", size=size, lesion=lesion)
+    return write_bundle(folder, spec, {"maps.onnx": graph})
 
 
 def write_displaced(path: Path, *, size: int, cell: int, down: int, right: int) -> Path:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
+import naevus
 from naevus.bundles import bundle
 from naevus.cli.predict import predict
 from naevus.errors import BundleError, ConfigError, DataError
@@ -18,9 +20,12 @@ from naevus.images.read import write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
 from naevus.runs.predictions import about
+from naevus.taxonomy import ATTRIBUTES
 from naevus.types import FLAGS
+from tests.helpers.attribute_images import draw
 from tests.helpers.onnx_graphs import (
     CONFORMAL,
+    attributes_bundle,
     classification_bundle,
     segmentation_bundle,
     whole_bundle,
@@ -210,3 +215,37 @@ def test_options_without_effect_are_refused(
     assert isinstance(result.exception, ConfigError)
     assert problem in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_attributes_are_written_for_every_image_and_told(tmp_path: Path) -> None:
+    attributes_bundle(tmp_path / "attributes")
+    classification_bundle(tmp_path / "classes", explained=True, crop_mode="crop")
+    masks = {}
+    for number in range(3):
+        pixels, masks[f"i{number}"] = draw(number)
+        write_png(tmp_path / "images" / f"i{number}.png", pixels)
+    out = tmp_path / "out"
+    bundles = ("--bundle", tmp_path / "attributes", "--bundle", tmp_path / "classes")
+    words = (tmp_path / "images", *bundles, "--heatmaps", "--out", out)
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert f"{out / 'attributes'}" in result.output.replace("\n", "")
+    table = pd.read_parquet(out / "predictions.parquet").set_index("image_id")
+    for image_id, true in masks.items():
+        for name in ATTRIBUTES:
+            with Image.open(out / "attributes" / f"{image_id}_attribute_{name}.png") as image:
+                assert image.mode == "L"
+                values = np.asarray(image)
+            assert set(np.unique(values)) <= {0, 255}
+            assert ((values > 0) == true[name]).all()
+        predicted = naevus.load(tmp_path / "attributes")(tmp_path / "images" / f"{image_id}.png")
+        for name, presence in predicted.attributes.items():
+            assert table.loc[image_id, f"presence_{name}"] == pytest.approx(presence)
+    assert len(list((out / "attributes").iterdir())) == 3 * len(ATTRIBUTES)
+    (out / "attributes" / "i1_attribute_streaks.png").unlink()  # as by a job that was killed
+    again = call(*words)
+    assert again.exit_code == 0, again.output
+    assert (out / "attributes" / "i1_attribute_streaks.png").exists()
+    assert "of them were done before" not in again.output
+    one = call(tmp_path / "images" / "i0.png", *bundles, "--out", tmp_path / "one")
+    assert "Attributes: " in one.output

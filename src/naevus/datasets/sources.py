@@ -68,6 +68,11 @@ def mask_file(folder: Path, image_id: str) -> Path:
     return folder / f"{image_id}_segmentation.png"
 
 
+def attribute_mask_file(folder: Path, image_id: str, attribute: str) -> Path:
+    """Return the challenge's name for the mask of an attribute of an image."""
+    return folder / f"{image_id}_attribute_{attribute}.png"
+
+
 # Pictures by id, at the size that a network sees.
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from naevus.images.geometry import box_of, resize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -132,6 +132,31 @@ def draw_outline(
     drawn = np.array(pixels, order="C")
     cv2.polylines(drawn, outline(mask), True, colour, thickness, cv2.LINE_AA)
     return drawn
+
+
+ATTRIBUTE_COLOURS: Final[dict[str, tuple[int, int, int]]] = {
+    "globules": (230, 159, 0),
+    "milia_like_cyst": (240, 228, 66),
+    "negative_network": (204, 121, 167),
+    "pigment_network": (0, 158, 115),
+    "streaks": (213, 94, 0),
+}
+"""RGB of each attribute where it is drawn, apart for the colour-blind (Okabe & Ito 2008)."""
+
+
+def draw_attributes(
+    pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], thickness: int = 1
+) -> NDArray[np.uint8]:
+    """Return a copy of an image with the contour of each attribute in its colour.
+
+    Args:
+        pixels: H x W x 3.
+        masks: H x W by attribute.
+        thickness: Of the lines, in pixels.
+    """
+    for name, mask in masks.items():
+        pixels = draw_outline(pixels, mask, ATTRIBUTE_COLOURS[name], thickness)
+    return pixels
 
 
 def area_share(mask: NDArray[np.bool_]) -> float:

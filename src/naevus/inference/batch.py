@@ -8,6 +8,7 @@ goes on after the last whole batch, and every job over the same pictures gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -110,7 +111,8 @@ def predict(
 ) -> Outcome:
     """Predict pictures into a folder.
 
-    Writes ``masks/<id>_segmentation.png`` (at the picture's size, 0 and 255), ``crops/<id>.png``,
+    Writes ``masks/<id>_segmentation.png`` (at the picture's size, 0 and 255), likewise
+    ``attributes/<id>_attribute_<attribute>.png`` for each attribute, ``crops/<id>.png``,
     ``predictions.parquet`` (`table.Schema`), ``submission.csv`` where the classes are a known
     taxonomy, and ``refused.csv`` where pictures could not be used; on demand also
     ``heatmaps/<id>.png`` and ``embeddings.parquet``. What an interrupted job with the same settings
@@ -195,7 +197,7 @@ def predict(
                 folder.embeddings,
             )
         folder.remove(stale)
-    pictures = (folder.masks, folder.crops, folder.heatmaps)
+    pictures = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
     written += [each for each in pictures if each.exists()]  # none where all were refused
     written += [folder.refused] if refused else []
     return Outcome(
@@ -205,8 +207,11 @@ def predict(
 
 def _places(folder: OutFolder, plan: Plan) -> list[Callable[[str], Path]]:
     """Return where the pictures go that are made of each picture."""
-    made = (
-        (folder.mask, plan.masks),
+    lesions = plan.segmenter is not None and plan.segmenter.segments_lesions
+    attributes = () if plan.segmenter is None else plan.segmenter.attributes
+    made: tuple[tuple[Callable[[str], Path], bool], ...] = (
+        (folder.mask, plan.masks and lesions),
+        *((partial(folder.attribute, name=name), plan.masks) for name in attributes),
         (folder.crop, bool(plan.forms)),
         (folder.heatmap, plan.heatmaps),
     )

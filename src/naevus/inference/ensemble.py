@@ -13,6 +13,7 @@ from naevus.inference.engines import open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A member ready to run: its bundle, its name, the form of picture it sees, its engine."""
+    """A member ready to run: its bundle, name, what form of picture it sees, engine, and graph."""
 
     bundle: Bundle
     name: str
     form: Form
     engine: Engine
+    path: Path
 
 
 def as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
@@ -75,7 +77,7 @@ def open_members(
         if output not in graph.outputs:
             raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
         name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-        loaded.append(Loaded(bundle, name, form, graph))
+        loaded.append(Loaded(bundle, name, form, graph, path))
     return tuple(loaded)
 
 

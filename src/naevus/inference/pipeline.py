@@ -13,7 +13,7 @@ from naevus.errors import ConfigError, PictureError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
-from naevus.images.masks import area_share, draw_outline, plausible
+from naevus.images.masks import area_share, draw_attributes, draw_outline, plausible
 from naevus.images.preprocess import Cut, Form, Look, cut_for, look, stacked
 from naevus.images.read import DECODING, write_png
 from naevus.inference.cam import activation_maps, glowing
@@ -23,7 +23,7 @@ from naevus.io.parallel import BATCH
 from naevus.types import Refused, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,7 +45,8 @@ def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> No
     """
     if segmenter is None and classifier is None:
         raise ConfigError("there is no bundle to predict with", "name one")
-    if classifier is not None and classifier.needs_mask and segmenter is None:
+    segments = segmenter is not None and segmenter.segments_lesions
+    if classifier is not None and classifier.needs_mask and not segments:
         raise ConfigError(
             f"{classifier.bundles[0].folder}: this classifier sees crops round the lesion",
             "name a segmentation bundle too",
@@ -106,7 +107,8 @@ class Plan:
         return Schema(
             () if self.classifier is None else self.classifier.classes,
             tuple(dict.fromkeys(bundle.sha256 for each in loaded for bundle in each.bundles)),
-            {
+            attributes=() if self.segmenter is None else self.segmenter.attributes,
+            about={
                 **self.settings(),
                 "members": [member.name for member in diagnosing],
                 "classes": [] if self.classifier is None else list(self.classifier.classes),
@@ -153,18 +155,28 @@ OUTLINE: Final = (0, 255, 255)
 
 
 class _Seen(NamedTuple):
-    """A picture on its way: what was seen of it, and its lesion logits where they are known."""
+    """A picture on its way: what was seen of it, and the logits of its masks where known."""
 
     given: Given
     look: Look
     logit: NDArray[np.float32] | None
+    attributes: NDArray[np.float32] | None = None
 
 
 class _Shown(NamedTuple):
-    """A picture of modest size with its mask, to draw heat on."""
+    """A picture of modest size with its masks, to draw heat on."""
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
+    attributes: Mapping[str, NDArray[np.bool_]]
+
+
+class _Attributes(NamedTuple):
+    """Attributes of an image: probabilities, packed masks, and masks to draw, by attribute."""
+
+    presence: dict[str, float]
+    packed: dict[str, NDArray[np.uint8]]
+    small: dict[str, NDArray[np.bool_]]
 
 
 class _Diagnosed(NamedTuple):
@@ -186,6 +198,8 @@ class _Finished(NamedTuple):
     flags: tuple[str, ...]
     cut: Cut | None
     shown: _Shown | None
+    attributes: dict[str, float]
+    packed_attributes: dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -232,23 +246,26 @@ class Job:
     ) -> list[_Seen | Refused]:
         looks = [each for each in seen if isinstance(each, Look)]
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
+        maps: Iterator[NDArray[np.float32] | None] = repeat(None)
         faults: dict[int, str] = {}
         if self.plan.segmenter is not None and looks:
             surfaces = self.plan.segmenter.surfaces(stacked([each.squares for each in looks]))
             faults = surfaces.faults
             if surfaces.logits is not None:
                 found = iter(surfaces.logits)
+            if surfaces.attributes is not None:
+                maps = iter(surfaces.attributes)
         outcomes: list[_Seen | Refused] = []
         number = 0
         for given, each in zip(piece, seen, strict=True):
             if isinstance(each, PictureError):
                 outcomes.append(_refusal(given, each))
                 continue
-            logit = next(found)
+            logit, attributes = next(found), next(maps)
             outcomes.append(
                 _failed(given, faults[number])
                 if number in faults
-                else _Seen(given, each._replace(squares=()), logit)
+                else _Seen(given, each._replace(squares=()), logit, attributes)
             )
             number += 1
         return outcomes
@@ -257,7 +274,7 @@ class Job:
         """Clean the mask, judge the picture, cut the crop; write what is to be written."""
         if isinstance(seen, Refused):
             return seen
-        given, at_sight, logit = seen
+        given, at_sight, logit, maps = seen
         height, width, _, pixels, of_file = at_sight
         assert pixels is not None
         mask = None
@@ -267,6 +284,8 @@ class Job:
         if self.plan.forms:
             cut = cut_for(given.picture, mask, self.plan.forms, self.limits, seen=at_sight)
         self._write(given.image_id, mask, cut)
+        shown = self.plan.heatmaps and self.folder is not None
+        attributes = self._attributes(given.image_id, maps, (height, width), pixels, shown=shown)
         return _Finished(
             given,
             height,
@@ -281,8 +300,33 @@ class Job:
                 *quality.flags_of(pixels, mask),
             ),
             cut,
-            _shown(pixels, mask) if self.plan.heatmaps and self.folder is not None else None,
+            _shown(pixels, mask, attributes.small) if shown else None,
+            attributes.presence,
+            attributes.packed,
         )
+
+    def _attributes(
+        self,
+        image_id: str,
+        maps: NDArray[np.float32] | None,
+        size: tuple[int, int],
+        pixels: NDArray[np.uint8],
+        *,
+        shown: bool,
+    ) -> _Attributes:
+        """Find the attributes of an image; write their masks, or keep them for its prediction."""
+        found = _Attributes({}, {}, {})
+        if maps is None or self.plan.segmenter is None:
+            return found
+        for name, each in self.plan.segmenter.attributes_of(maps, *size):
+            found.presence[name] = each.presence
+            if self.folder is None:
+                found.packed[name] = np.packbits(each.mask)
+            elif self.plan.masks:
+                write_png(self.folder.attribute(image_id, name), each.mask)
+            if shown:
+                found.small[name] = _small(each.mask, reduced(pixels, HEATED).shape[:2])
+        return found
 
     def _write(self, image_id: str, mask: NDArray[np.bool_] | None, cut: Cut | None) -> None:
         if self.folder is None:
@@ -331,6 +375,8 @@ class Job:
             None if finished.cut is None else finished.cut.mode,
             flags=explained(finished.flags),
             packed_mask=finished.packed_mask,
+            attributes=finished.attributes,
+            packed_attributes=finished.packed_attributes,
         )
         classifier = self.plan.classifier
         if answers is None or classifier is None or finished.cut is None:
@@ -363,6 +409,7 @@ class Job:
         drawn = glowing(shown.pixels, heat)
         if shown.mask is not None:
             drawn = draw_outline(drawn, shown.mask, OUTLINE, 1)
+        drawn = draw_attributes(drawn, shown.attributes)
         write_png(self.folder.heatmap(said.image_id), drawn)
 
 
@@ -393,12 +440,20 @@ def _failed(given: Given, fault: str) -> Refused:
     return Refused(given.image_id, path, f"{fault}; {REMEDY}")
 
 
-def _shown(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> _Shown:
+def _shown(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_] | None,
+    attributes: Mapping[str, NDArray[np.bool_]],
+) -> _Shown:
     small = reduced(pixels, HEATED)
-    if mask is None:
-        return _Shown(small, None)
-    surface = resize(mask.view(np.uint8) * np.uint8(255), *small.shape[:2])
-    return _Shown(small, surface > 127)
+    lesion = None if mask is None else _small(mask, small.shape[:2])
+    return _Shown(small, lesion, attributes)
+
+
+def _small(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a mask at the size of an image that it is drawn on."""
+    height, width = size
+    return np.asarray(resize(mask.view(np.uint8) * np.uint8(255), height, width) > 127)
 
 
 def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:

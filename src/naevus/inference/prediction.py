@@ -12,10 +12,10 @@ import numpy as np
 
 from naevus.errors import ConfigError, NaevusError
 from naevus.images.geometry import reduced, resize
-from naevus.images.masks import draw_outline
+from naevus.images.masks import ATTRIBUTE_COLOURS, draw_attributes, draw_outline
 from naevus.images.read import read
 from naevus.inference.cam import glowing, heat_over
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import explained
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 NOTICE = "For research only: not a medical device, never a diagnosis."
 """Stands below everything that is printed of a prediction."""
 
+_LIKELY = 0.5  # the presence from which an attribute is named
 _BAR = 24  # characters, for a probability of 1
 
 
@@ -64,8 +65,11 @@ class Prediction:
             0 for most of those, above 1 where it is flagged; None where the bundle has no
             statistics of them.
         embedding: F pooled features of the networks; None where they give none.
+        attributes: The probability that each dermoscopic attribute is there; empty where no network
+            finds attributes.
         taxonomy: Name of the set of diagnoses, where it is a known one.
         packed_mask: The bits of ``mask``, row by row, eight in a byte.
+        packed_attributes: Those of ``attribute_masks``.
         activations: What ``heatmap`` is made of, one for each network; None where one gives none.
     """
 
@@ -88,14 +92,21 @@ class Prediction:
     taxonomy: str | None = field(default=None, repr=False)
     packed_mask: NDArray[np.uint8] | None = field(default=None, repr=False)
     activations: tuple[ActivationMaps, ...] | None = field(default=None, repr=False)
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    packed_attributes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def attribute_masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Where each attribute is, height x width, by attribute; empty where none is looked for."""
+        return {name: self._unpacked(packed) for name, packed in self.packed_attributes.items()}
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
         """The lesion, height x width; None without a segmenter."""
-        if self.packed_mask is None:
-            return None
-        count = self.height * self.width
-        flat = np.unpackbits(self.packed_mask, count=count).view(np.bool_)
+        return None if self.packed_mask is None else self._unpacked(self.packed_mask)
+
+    def _unpacked(self, packed: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        flat = np.unpackbits(packed, count=self.height * self.width).view(np.bool_)
         return flat.reshape(self.height, self.width)
 
     @cached_property
@@ -154,7 +165,7 @@ class Prediction:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: all but the mask, the heat map and the embedding."""
+        """Return what JSON can hold: all but masks, the heat map and the embedding."""
         return {
             "image_id": self.image_id,
             "path": str(self.picture) if isinstance(self.picture, Path) else None,
@@ -172,6 +183,7 @@ class Prediction:
             "flags": dict(self.flags),
             "box": None if self.box is None else self.box._asdict(),
             "mask_share": self.mask_share,
+            "attributes": dict(self.attributes),
             "crop_mode": self.crop_mode,
         }
 
@@ -192,6 +204,7 @@ class Prediction:
             "flags": list(self.flags),
             "mask_share": self.mask_share,
             "crop_mode": self.crop_mode,
+            **{f"presence_{name}": share for name, share in self.attributes.items()},
             **{f"p_{code}": share for code, share in self.probabilities.items()},
             **{f"b_{code}": share for code, share in self.balanced_probabilities.items()},
         }
@@ -221,6 +234,9 @@ class Prediction:
             level=about["level"],
             flags=explained(row["flags"]),
             taxonomy=about["taxonomy"],
+            attributes={
+                name: row[f"presence_{name}"] for name in ATTRIBUTES if f"presence_{name}" in row
+            },
         )
 
     def plot(self) -> Figure:
@@ -251,6 +267,13 @@ class Prediction:
         lines = [self.image_id]
         if self.mask_share is not None:
             lines.append(f"The lesion covers {self.mask_share:.1%} of the picture.")
+        if self.attributes:
+            likely = {name: p for name, p in self.attributes.items() if p >= _LIKELY}
+            named = ", ".join(
+                f"{ATTRIBUTES[name]} ({probability:.0%})"
+                for name, probability in sorted(likely.items(), key=lambda pair: -pair[1])
+            )
+            lines.append(f"Attributes: {named or 'none is likely'}")
         if self.diagnosis is not None and self.balanced_diagnosis is not None:
             lines += self._answer(self.diagnosis, self.balanced_diagnosis)
         lines += [f"! {sentence}" for sentence in self.flags.values()]
@@ -296,6 +319,7 @@ def _greatest(probabilities: Mapping[str, float]) -> str | None:
 
 _SHOWN: Final = 512  # pixels of the shorter side
 _OUTLINE: Final = (0, 255, 255)
+_ATTRIBUTES: Final = "Attributes"
 _TOLD, _OTHER = "#0072B2", "#858b96"  # told apart by the colour-blind (Okabe & Ito 2008)
 _RC: Final[dict[Any, Any]] = {"font.size": 10, "axes.titlesize": 10, "figure.facecolor": "white"}
 
@@ -305,6 +329,8 @@ def _plot(prediction: Prediction) -> Figure:
 
     pixels = _pixels(prediction)
     panels = [(_outlined(prediction, pixels), "Lesion's outline" if _has_mask(prediction) else "")]
+    if prediction.attribute_masks:
+        panels.append((_with_attributes(prediction, pixels), _ATTRIBUTES))
     code = prediction.diagnosis
     heat = None if code is None else prediction.heat_of(code, *pixels.shape[:2])
     if heat is not None:
@@ -316,6 +342,8 @@ def _plot(prediction: Prediction) -> Figure:
         ax.imshow(shown)
         ax.set_title(title)
         ax.set_axis_off()
+        if title == _ATTRIBUTES:
+            _attribute_legend(ax, prediction)
     if code is not None:
         _bars(axes[-1], prediction, code)
     figure.suptitle(_title(prediction))
@@ -339,6 +367,30 @@ def _outlined(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.u
         return pixels
     surface = resize(prediction.mask.view(np.uint8) * np.uint8(255), *pixels.shape[:2])
     return draw_outline(pixels, surface > 127, _OUTLINE, 2)
+
+
+def _with_attributes(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = pixels.shape[:2]
+    masks = {
+        name: resize(mask.view(np.uint8) * np.uint8(255), *size) > 127
+        for name, mask in prediction.attribute_masks.items()
+    }
+    return draw_attributes(pixels, masks, 2)
+
+
+def _attribute_legend(ax: Axes, prediction: Prediction) -> None:
+    """Name the attributes below the image, each in its colour with its probability."""
+    from matplotlib.lines import Line2D  # noqa: PLC0415 (as above)
+
+    handles = [
+        Line2D([], [], color=(red / 255, green / 255, blue / 255), linewidth=3)
+        for red, green, blue in map(ATTRIBUTE_COLOURS.__getitem__, prediction.attributes)
+    ]
+    labels = [f"{ATTRIBUTES[name]} {share:.0%}" for name, share in prediction.attributes.items()]
+    ax.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
 
 
 def _bars(ax: Axes, prediction: Prediction, told: str) -> None:

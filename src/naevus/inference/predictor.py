@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from naevus.inference.engines import EngineName
     from naevus.inference.given import PictureLike
     from naevus.inference.prediction import Prediction
-    from naevus.types import Computed, Task, ViewSet
+    from naevus.types import Computed, ViewSet
 
 
 # The networks that answer together: those that outline, and those that diagnose.
@@ -88,23 +88,24 @@ def open_networks(
     """
     outlining = [each for each in bundles if each.spec.segmenter is not None]
     diagnosing = [each for each in bundles if diagnose and each.spec.classifier is not None]
+    finding = [each for each in bundles if each.spec.attributes is not None]
     shares = None if prevalence is None else _prevalence(prevalence, diagnosing)
-    used = [*outlining, *(each for each in diagnosing if each.spec.segmenter is None)]
+    used = [each for each in bundles if each in (*outlining, *diagnosing, *finding)]
     chosen = choice or choose(used, engine=engine, precision=precision, say=say)
     instructions.hold(chosen.limit)
     how: Any = {"views": views, "threads": threads, "streams": streams}
     try:
-        return _opened(outlining, diagnosing, chosen, shares, how)
+        return _opened((outlining, finding), diagnosing, chosen, shares, how)
     except ConfigError as error:
         last = EngineChoice("onnxruntime")
         if choice or engine or precision or chosen.engine == last.engine or not installed(last):
             raise
         say(f"Networks run in {last}: {error}.")
-        return _opened(outlining, diagnosing, last, shares, how)
+        return _opened((outlining, finding), diagnosing, last, shares, how)
 
 
 def _opened(
-    outlining: Sequence[Bundle],
+    segmenting: tuple[Sequence[Bundle], Sequence[Bundle]],
     diagnosing: Sequence[Bundle],
     chosen: EngineChoice,
     shares: list[float] | None,
@@ -114,7 +115,12 @@ def _opened(
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
         how = how | {"engine": chosen.engine}
         one, other = chosen.segmentation, chosen.classification
-        outlines = pool.submit(Segmenter, outlining, precision=one, **how) if outlining else None
+        outlining, finding = segmenting
+        outlines = (
+            pool.submit(Segmenter, outlining, attributes=finding, precision=one, **how)
+            if outlining or finding
+            else None
+        )
         diagnoses = (
             pool.submit(Classifier, diagnosing, precision=other, **how, prevalence=shares)
             if diagnosing
@@ -125,18 +131,18 @@ def _opened(
             None if diagnoses is None else diagnoses.result(),
         )
     if not chosen.tried:
-        _verify("segmentation", networks.segmenter, outlining)
-        _verify("classification", networks.classifier, diagnosing)
+        _verify(networks.segmenter)
+        _verify(networks.classifier)
     return networks
 
 
-def _verify(task: Task, part: Segmenter | Classifier | None, bundles: Sequence[Bundle]) -> None:
+def _verify(part: Segmenter | Classifier | None) -> None:
     """Judge by their answers networks that were not tried before."""
     if part is None:
         return
-    judged = [each for bundle in bundles for each in judged_of(bundle) if each.task == task]
-    for member, network in zip(part.members, judged, strict=True):
-        verify(member.engine, network)
+    judged = {each.path: each for bundle in part.bundles for each in judged_of(bundle)}
+    for member in part.members:
+        verify(member.engine, judged[str(member.path)])
 
 
 def _prevalence(path: Path, diagnosing: Sequence[Bundle]) -> list[float]:

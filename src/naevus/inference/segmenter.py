@@ -47,12 +47,12 @@ class Surfaces(NamedTuple):
     """What a segmenter says of N pictures.
 
     Attributes:
-        logits: N x `size` x `size`, the mean logit of lesion over members and views; None where
+        logits: N x S x S, the mean logit of lesion over members and views; None where
             no network segments lesions.
         faults: By number the pictures for which a network gave no usable number, and what it gave;
             their logits mean nothing.
-        attributes: N x A x `size` x `size`, likewise of each attribute; None where no network
-            finds attributes.
+        attributes: N x A x S x S, likewise of each attribute; None where no network finds
+            attributes.
     """
 
     logits: NDArray[np.float32] | None
@@ -98,7 +98,8 @@ class Segmenter:
         attributes: The attributes that are found, in the order of the maps.
         members: The loaded members, in order.
         forms: The different forms of picture the members see; a batch is wanted in each.
-        size: Side of the surfaces returned, in pixels: the largest member's.
+        size: Side of the largest member's input, in pixels. Surfaces of lesions and of attributes
+            have the side of the largest member that gives them.
     """
 
     def __init__(
@@ -149,6 +150,8 @@ class Segmenter:
         ]
         self.forms = different_forms(self.members)
         self.size = max(form.size for form in self.forms)
+        # Each its own, so that a mask does not change by what else is looked for.
+        self._sizes = {name: self._largest(name) for name in ("logit", "attributes")}
         self.cleaning = (
             Cleaning(**segmenting[0].segmenter.cleaning.model_dump()) if segmenting else Cleaning()
         )
@@ -160,6 +163,11 @@ class Segmenter:
                 for each in attributes
             ]
         )
+
+    def _largest(self, output: str) -> int:
+        """Return the side of the largest input of the members that give an output; 0 if none do."""
+        giving = zip(self.members, self._give, strict=True)
+        return max((member.form.size for member, names in giving if output in names), default=0)
 
     @property
     def segments_lesions(self) -> bool:
@@ -183,7 +191,7 @@ class Segmenter:
             ids: What the pictures are called in errors.
 
         Returns:
-            N x `size` x `size`.
+            N x S x S, S being the side of the largest member that segments lesions.
 
         Raises:
             BundleError: A network gives no usable number for a picture.
@@ -225,7 +233,7 @@ class Segmenter:
         """Yield the attributes of one image, one after the other: masks may be large.
 
         Args:
-            maps: A x `size` x `size`, one image of `Surfaces.attributes`.
+            maps: A x S x S, one image of `Surfaces.attributes`.
             height: Rows of the masks.
             width: Columns of the masks.
         """
@@ -259,10 +267,11 @@ class Segmenter:
             values, count, *square = outputs[name], *batch.shape[:3]
             kinds = (len(self.attributes),) if name == "attributes" else ()
             check_shape(member, values, (count, *kinds, *square))
-            if member.form.size != self.size:
+            size = self._sizes[name]
+            if member.form.size != size:
                 flat = values.reshape(-1, *square)
-                larger = np.stack([resize(surface, self.size, self.size) for surface in flat])
-                values = larger.reshape(count, *kinds, self.size, self.size)
+                larger = np.stack([resize(surface, size, size) for surface in flat])
+                values = larger.reshape(count, *kinds, size, size)
             found[name] = values
         return found
 

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from naevus.datasets.sources import mask_file
+from naevus.datasets.sources import attribute_mask_file, mask_file
 from naevus.errors import NaevusError, RunError
 from naevus.io.files import atomic, flush, flush_together, sha256_of, sweep, write_json, write_list
 from naevus.io.formats import read_json, read_parquet
+from naevus.taxonomy import ATTRIBUTES
 from naevus.types import Computed, EngineChoice, EngineName, Refused
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Schema:
     probabilities, member by member, in the order of the metadata's list; ``doubt``: one minus the
     greatest natural probability; ``spread``: how far members and views are apart;
     ``unlikeness``: how unlike the training pictures, above 1 where flagged; ``flags``;
-    ``mask_share``: share of the picture; ``crop_mode``: what the classifier really saw;
+    ``mask_share``: share of the picture; ``presence_<attribute>``: the probability that it is
+    there, where attributes are looked for; ``crop_mode``: what the classifier really saw;
     ``bundles``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probabilities and what follows from them is null.
 
@@ -54,11 +56,13 @@ class Schema:
         classes: Codes in order; none without a classifier.
         bundles: SHA-256 of the bundles.
         about: What the file's metadata says under ``naevus``, as JSON: settings and members.
+        attributes: The attributes that are looked for, in order.
     """
 
     classes: tuple[str, ...]
     bundles: tuple[str, ...]
     about: dict[str, Any]
+    attributes: tuple[str, ...] = ()
 
     def arrow(self) -> pa.Schema:
         """Return the schema for Arrow, with its metadata."""
@@ -78,6 +82,7 @@ class Schema:
             ("unlikeness", pa.float64()),
             ("flags", pa.list_(pa.string())),
             ("mask_share", pa.float64()),
+            *((f"presence_{name}", pa.float64()) for name in self.attributes),
             ("crop_mode", pa.string()),
             ("bundles", pa.string()),
         ]
@@ -174,7 +179,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         RunError: It is absent or damaged.
     """
-    kinds = ("p", "b", "height", "width", "mask", "spread", "unlikeness")
+    kinds = ("p", "b", "height", "width", "mask", "presence", "spread", "unlikeness")
     return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
 
 
@@ -294,6 +299,11 @@ class OutFolder:
         return self.root / "masks"
 
     @property
+    def attributes(self) -> Path:
+        """The folder of the attributes' masks."""
+        return self.root / "attributes"
+
+    @property
     def crops(self) -> Path:
         """The folder of crops."""
         return self.root / "crops"
@@ -316,6 +326,10 @@ class OutFolder:
     def mask(self, image_id: str) -> Path:
         """Return where a picture's mask goes."""
         return mask_file(self.masks, image_id)
+
+    def attribute(self, image_id: str, name: str) -> Path:
+        """Return where the mask of an attribute of an image goes."""
+        return attribute_mask_file(self.attributes, image_id, name)
 
     def crop(self, image_id: str) -> Path:
         """Return where a picture's crop goes."""
@@ -389,6 +403,7 @@ class OutFolder:
         for folder in (
             self.root,
             self.masks,
+            self.attributes,
             self.crops,
             self.heatmaps,
             parts,
@@ -441,8 +456,9 @@ class OutFolder:
 
     def forget(self, image_id: str) -> None:
         """Take away the pictures that an earlier job made of one that is refused now."""
-        for place in (self.mask, self.crop, self.heatmap):
-            place(image_id).unlink(missing_ok=True)
+        attributes = [self.attribute(image_id, name) for name in ATTRIBUTES]
+        for path in (self.mask(image_id), self.crop(image_id), self.heatmap(image_id), *attributes):
+            path.unlink(missing_ok=True)
 
     def stale_parts(self, keys: Sequence[str]) -> list[Path]:
         """Return parts of other batches than these."""
