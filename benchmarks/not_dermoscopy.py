@@ -47,6 +47,12 @@ from naevus.evaluation.ood import (
     LIMIT,
     FactorModel,
     Reference,
+)
+from naevus.images.preprocess import cut_for, stacked
+from naevus.inference.predictor import Predictor, open_networks
+from naevus.io.files import sha256_of
+from naevus.io.parallel import batches
+from ood_scores import (
     class_means,
     directions,
     energy,
@@ -54,10 +60,6 @@ from naevus.evaluation.ood import (
     neighbour_distance,
     shrunk_precision,
 )
-from naevus.images.preprocess import cut_for, stacked
-from naevus.inference.predictor import Predictor, open_networks
-from naevus.io.files import sha256_of
-from naevus.io.parallel import batches
 from other_pictures import SYNTHETIC, other_pictures
 
 if TYPE_CHECKING:

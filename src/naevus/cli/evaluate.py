@@ -16,7 +16,7 @@ from naevus.cli.options import (
     ImageType,
     TaxonomyName,
 )
-from naevus.errors import ConfigError, DataError, RunError
+from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -61,13 +61,17 @@ def compare(
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
     from naevus.reports.terminal import comparison_tables, ensemble_tables
+    from naevus.runs.results import out_of_fold_table
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
     if ensemble:
         if len(set(runs)) < len(runs):
             raise ConfigError("a run is named twice", "name each run once")
-        tables = {str(path): _answers(path, allow_missing=allow_missing) for path in runs}
+        tables = {
+            str(path): out_of_fold_table(path, allow_missing=allow_missing, reporter=reporter)
+            for path in runs
+        }
         found = ensemble_scores(tables, allow_missing=allow_missing)
         parts = ensemble_tables(found)
     else:
@@ -75,7 +79,9 @@ def compare(
             raise ConfigError(
                 f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
             )
-        one, other = (_answers(path, allow_missing=allow_missing) for path in runs)
+        one, other = (
+            out_of_fold_table(path, allow_missing=allow_missing, reporter=reporter) for path in runs
+        )
         found = compared(one, other, (str(runs[0]), str(runs[1])), allow_missing=allow_missing)
         parts = comparison_tables(found)
     if json:
@@ -84,21 +90,6 @@ def compare(
     for part in parts:
         console.print(part)
     errors.print("Research use only, never a diagnosis.", style="dim")
-
-
-def _answers(path: Path, *, allow_missing: bool) -> pd.DataFrame:
-    from naevus.io.formats import read_parquet
-    from naevus.runs.results import open_run
-
-    if (path / "run.toml").exists():
-        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
-    if not path.is_file():
-        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
-    return read_parquet(
-        path,
-        "name an oof.parquet of train",
-        numbers=("logit", "share", "weight", "jaccard", "dice"),
-    )
 
 
 # ``naevus report``: a run's, or a prediction's, results as one page.

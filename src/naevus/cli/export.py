@@ -13,8 +13,6 @@ from naevus.cli.options import AllowMissing, Force
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from naevus.bundles.spec import BundleSpec
     from naevus.export.export import Checked
     from naevus.export.graphs import Agreement
@@ -75,7 +73,7 @@ def export(
       naevus export runs/a runs/b --fold 0 --average --out bundles/mean
     """
     from naevus.export.export import Told, Wishes, export_runs
-    from naevus.runs.results import check_areas, open_run
+    from naevus.runs.results import check_areas, open_run, read_out_of_fold
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
@@ -88,7 +86,7 @@ def export(
         precision=precision,
         average=average,
         data=data,
-        calibration=None if calibration is None else _answers(calibration),
+        calibration=None if calibration is None else read_out_of_fold(calibration),
         measure=measure_precision,
     )
     checked: list[Checked] = []
@@ -101,16 +99,6 @@ def export(
     _tell(bundle.spec)
     console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
-
-
-def _answers(path: Path) -> pd.DataFrame:
-    from naevus.io.formats import read_parquet
-
-    return read_parquet(
-        path,
-        "give one like the oof.parquet of train",
-        numbers=("logit", "share", "weight", "jaccard", "dice"),
-    )
 
 
 def _tell(spec: BundleSpec) -> None:

@@ -161,23 +161,6 @@ class ClinicalScores:
         return "\n".join(lines)
 
 
-def roc_curve(target: Target) -> pd.DataFrame:
-    """Return ``threshold, sensitivity, specificity``, from no picture called to all of them.
-
-    A picture is called where its probability is the threshold or more.
-    """
-    ranking = Ranking.of(target.truth, target.probability)
-    sensitivity, false_positive = ranking.curve(np.ones((1, len(target.truth))))
-    thresholds = np.append(np.inf, ranking.thresholds)
-    return pd.DataFrame(
-        {
-            "threshold": thresholds,
-            "sensitivity": sensitivity[0],
-            "specificity": 1 - false_positive[0],
-        }
-    )
-
-
 def decision_curve(
     target: Target, groups: Sequence[Hashable], thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:

@@ -63,6 +63,7 @@ def document_lines(
     for section in document.sections:
         shown = [table for table in section.tables if _is_shown(table, only)]
         if only is None and shown:
+            yield Text(f"\n{section.title}", style="bold cyan")
             yield from (Text(note, style="dim") for note in section.notes)
         for table in shown:
             yield _matrix(table) if table.matrix else _lines(table)

@@ -23,7 +23,7 @@ from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, heldout_diagnosed, judged, taxonomy_of, with_truth
 from naevus.images.masks import PLAUSIBLE_SHARES
 from naevus.io.files import sha256
-from naevus.io.formats import read_csv, read_json, read_table
+from naevus.io.formats import read_csv, read_json, read_parquet, read_table
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
 from naevus.runs.run import Run
@@ -212,6 +212,32 @@ def open_runs(
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
         raise DataError("the runs hold out different folds", "name runs of the same folds")
     return runs
+
+
+def read_out_of_fold(path: Path) -> pd.DataFrame:
+    """Read a table of out-of-fold predictions, such as the ``oof.parquet`` of a run.
+
+    Raises:
+        DataError: It is absent or damaged.
+    """
+    kinds = ("logit", "share", "weight", "jaccard", "dice")
+    return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
+
+
+def out_of_fold_table(
+    path: Path, *, allow_missing: bool, reporter: Reporter = SILENT
+) -> pd.DataFrame:
+    """Return the out-of-fold predictions of a run, or of a file of them.
+
+    Raises:
+        RunError: It is neither, or the run is incomplete.
+        DataError: The file is damaged.
+    """
+    if (path / "run.toml").exists():
+        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
+    if not path.is_file():
+        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
+    return read_out_of_fold(path)
 
 
 def results_of_tables(
