@@ -628,7 +628,7 @@ def test_pixels_in_flight_are_bounded_over_all_threads(monkeypatch: pytest.Monke
     monkeypatch.setattr(decoders, "load", slowly)
     with ThreadPoolExecutor(8) as pool:
         pixels = list(pool.map(read, [image] * 24))
-    assert most == 2
+    assert most <= 2
     assert all(np.array_equal(each, picture()) for each in pixels)
     with room.room_for(100 * HEIGHT * WIDTH):  # a larger one goes alone, and does not wait for ever
         pass
