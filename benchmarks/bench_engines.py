@@ -62,7 +62,7 @@ def main() -> None:
     limits = [limit for limit, flag in LIMITS.items() if flag in able]
     ways: dict[str, tuple[dict[str, Any], str | None]] = {DEFAULT: ({}, None)}
     for limit in (None, *limits[2:]):
-        for precision in ("f32", "bf16"):
+        for precision in ("fp32", "bf16"):
             name = f"{precision} up to {limit or 'all'}"
             ways[name] = ({"engine": "openvino", "precision": precision}, limit)
     timed = measure(ways, given.rounds, given.count)

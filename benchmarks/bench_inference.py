@@ -3,7 +3,7 @@
 Three questions, each answered by one table or more:
 
 - speed: files in, probabilities out, on camera originals and on pictures of 256 px, beside the
-  usual torch script, torch at its best (f32 and bf16, channels_last, ``torch.compile`` or not: the
+  usual torch script, torch at its best (fp32 and bf16, channels_last, ``torch.compile`` or not: the
   fastest here) and ONNX Runtime, which take turns in one process; and how far that is from the
   limit, where decoding (twice, where a crop needs it finer) and networks, each as fast as alone,
   would share the processors without a gap. Torch's best network is shown in the usual script; in

@@ -8,7 +8,7 @@ rounds in one process after one that is not counted:
 - bare: forward, backward and optimiser of the same network, prepared the same way and in the same
   precision, on one ready batch;
 - returned: the same, with the C library's habit of returning freed memory to the system;
-- plain, f32 and plain, bf16: the same network as timm makes it, on one ready batch, channels_last,
+- plain, fp32 and plain, bf16: the same network as timm makes it, on one ready batch, channels_last,
   in float32 and under bf16 autocast (a sixth of the steps on processors without instructions for
   bf16). Which is faster hangs on the processor: naevus is compared with the faster.
 
@@ -78,7 +78,7 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
         "naevus": whole_training(folder, config, steps),
         "bare": bare_steps(config, steps, keep=True),
         "returned": bare_steps(config, steps, keep=False),
-        "plain, f32": plain_steps(steps, None),
+        "plain, fp32": plain_steps(steps, None),
         "plain, bf16": plain_steps(steps if native else max(1, steps // 6), torch.bfloat16),
     }
     for way in ways.values():

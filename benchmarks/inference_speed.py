@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 USUAL = "torch, the usual script"
 AHEAD = "read ahead"
-PRECISIONS = {"f32": False, "bf16": True}
+PRECISIONS = {"fp32": False, "bf16": True}
 """What torch computes in, and whether that is half precision; the faster one counts."""
 KEPT = ", memory kept"
 BEST = ("× best torch", "× best ahead", "× ahead, kept")

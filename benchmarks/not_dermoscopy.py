@@ -152,7 +152,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     count = len(bundle.classifier.members)
     if len(folds) != count:
         raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")
-    networks = open_networks([bundle], precision="f32")
+    networks = open_networks([bundle], precision="fp32")
     dataset = load_dataset(asked.data).with_diagnosis().pictures()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))

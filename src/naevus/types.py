@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Task = Literal["segmentation", "classification", "attributes"]
 Precision = Literal["fp32", "fp16", "int8"]
 """How the numbers of a graph are stored; int8 graphs also compute in it."""
-Computed = Literal["f32", "bf16"]
+Computed = Literal["fp32", "bf16"]
 """What an engine computes in, but for what a graph itself computes in 8 bits."""
 
 Decision = Literal["balanced", "probable"]
@@ -19,7 +19,7 @@ Decision = Literal["balanced", "probable"]
 
 CropMode = Literal["full", "crop", "blank"]
 
-ViewSet = Literal["none", "flips", "dihedral"]
+ViewSet = Literal["none", "flips", "d4"]
 
 EngineName = Literal["openvino", "onnxruntime"]
 
@@ -37,8 +37,8 @@ class EngineChoice(NamedTuple):
     """
 
     engine: EngineName = "openvino"
-    segmentation: Computed = "f32"
-    classification: Computed = "f32"
+    segmentation: Computed = "fp32"
+    classification: Computed = "fp32"
     limit: str | None = None
     why: str = "as is safe everywhere"
     tried: bool = False

@@ -252,7 +252,7 @@ def sampled(bundle: Bundle, folder: Path, *, borne: bool = True) -> Bundle:
     sample = {
         "file": SAMPLE_FILE,
         "answered_by": "the reference evaluator of onnx",
-        "tolerances": {member.file: {"f32": 0.01, "bf16": 0.1} for member in members},
+        "tolerances": {member.file: {"fp32": 0.01, "bf16": 0.1} for member in members},
     }
     choices = [
         {"task": task, "stored": "fp32", "computed": "bf16", "why": "a test says so"}

@@ -1,4 +1,4 @@
-"""``naevus score`` and ``naevus lint-submission``."""
+"""``naevus challenge score`` and ``naevus challenge lint``."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ def masks(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_score_of_a_csv_file(tables: tuple[Path, Path]) -> None:
     truth, prediction = tables
-    answer = json.loads(call("score", "classification", truth, truth, "--json").stdout)
+    answer = json.loads(call("challenge", "score", truth, truth, "--json").stdout)
     assert answer["overall"] == 1
-    result = call("score", "classification", truth, prediction)
+    result = call("challenge", "score", truth, prediction)
     assert result.exit_code == 0
     assert "0.000" in result.stdout
     assert "auc_sens_80" in result.stdout
 
 
 def test_score_of_a_folder_of_masks(masks: tuple[Path, Path]) -> None:
-    answer = json.loads(call("score", "segmentation", *masks, "--json").stdout)
+    answer = json.loads(call("challenge", "score", *masks, "--json").stdout)
     assert answer["macro_average"]["jaccard"] == pytest.approx(0.81)
-    assert "0.810" in call("score", "segmentation", *masks).stdout
+    assert "0.810" in call("challenge", "score", *masks).stdout
 
 
 def test_refusals_reach_the_command_as_errors(tables: tuple[Path, Path]) -> None:
     truth, _ = tables
-    result = call("score", "classification", truth, truth.parent / "nowhere.csv")
+    result = call("challenge", "score", truth, truth.parent / "nowhere.csv")
     assert result.exit_code == 2
     assert "nowhere.csv" in result.stderr
 
 
 def test_lint_reports_every_fault_of_a_csv_file(tables: tuple[Path, Path]) -> None:
     truth, prediction = tables
-    fine = call("lint-submission", prediction, "--truth", truth)
-    assert (fine.exit_code, "nothing to mend" in fine.stdout) == (0, True)
+    fine = call("challenge", "lint", prediction, "--truth", truth)
+    assert (fine.exit_code, "nothing to fix" in fine.stdout) == (0, True)
     prediction.write_text(prediction.read_text().replace("ISIC_0000003", "ISIC_0000009"))
-    bad = call("lint-submission", prediction, "--truth", truth)
+    bad = call("challenge", "lint", prediction, "--truth", truth)
     assert bad.exit_code == 1
     assert "findings: 2, of which 2 make" in bad.stdout
 
@@ -83,18 +83,18 @@ def test_lint_of_tables_against_pictures(tables: tuple[Path, Path], tmp_path: Pa
     pictures.mkdir()
     for name in IDS[1:]:
         (pictures / f"{name}.jpg").touch()
-    bad = call("lint-submission", tables[1], "--pictures", pictures)
+    bad = call("challenge", "lint", tables[1], "--images", pictures)
     assert bad.exit_code == 1
     assert "extra row" in bad.stdout
-    both = call("lint-submission", tables[1], "--pictures", pictures, "--truth", tables[0])
+    both = call("challenge", "lint", tables[1], "--images", pictures, "--truth", tables[0])
     assert both.exit_code == 2
     assert both.stderr.startswith("error:")
 
 
 def test_lint_reports_every_fault_of_masks(masks: tuple[Path, Path]) -> None:
     truth, prediction = masks
-    assert call("lint-submission", prediction, "--truth", truth).exit_code == 0
+    assert call("challenge", "lint", prediction, "--truth", truth).exit_code == 0
     (prediction / "ISIC_0000001_segmentation.png").unlink()
-    bad = call("lint-submission", prediction, "--truth", truth)
+    bad = call("challenge", "lint", prediction, "--truth", truth)
     assert bad.exit_code == 1
     assert "missing mask" in bad.stdout

@@ -1,4 +1,4 @@
-"""``naevus check``: findings on the screen and in files."""
+"""``naevus data check``: findings on the screen and in files."""
 
 from __future__ import annotations
 

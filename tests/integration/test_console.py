@@ -51,7 +51,7 @@ def naevus(*words: object, **variables: str) -> tuple[int, str, str]:
     ids=lambda variables: "-".join(variables.values()),
 )
 def test_any_encoding_and_width_will_do(variables: dict[str, str], folder: Path) -> None:
-    code, out, error = naevus("check", folder, **variables)
+    code, out, error = naevus("data", "check", folder, **variables)
     assert code == 1 or "no known layout" in error  # where no name with an accent is text
     assert "Traceback" not in error
     assert "findings" in out or "LC_ALL" in variables
@@ -62,22 +62,22 @@ def test_pictures_whose_names_are_no_text_are_findings(tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(cv2.imencode(".png", np.zeros((120, 120, 3), np.uint8))[1].tobytes())
-    answer = CliRunner().invoke(app, ["check", str(tmp_path)])
+    answer = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
     assert answer.exit_code == 1, answer.output
     assert "name is not UTF-8" in answer.output
     assert "caf\\xe9.png" in answer.output
 
 
 def test_names_are_printed_as_they_are(folder: Path) -> None:
-    answer = CliRunner().invoke(app, ["check", str(folder)])
+    answer = CliRunner().invoke(app, ["data", "check", str(folder)])
     assert "cut [bold]" in answer.output
-    missing = CliRunner().invoke(app, ["check", str(folder / "[/red]")])
+    missing = CliRunner().invoke(app, ["data", "check", str(folder / "[/red]")])
     assert missing.exit_code == 2
     assert "[/red]" in missing.output
 
 
 def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
-    code, _, error = naevus("check", os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    code, _, error = naevus("data", "check", os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     assert code == 2
     assert "caf\\xe9" in error
     assert error.count("\n") == 1
@@ -100,11 +100,11 @@ def test_any_failure_is_one_line_and_exit_code_2(
         raise fault
 
     monkeypatch.setattr("naevus.datasets.layouts.load", fails)
-    answer = CliRunner().invoke(app, ["check", str(folder)])
+    answer = CliRunner().invoke(app, ["data", "check", str(folder)])
     assert answer.exit_code == 2
     assert said in answer.stderr
     assert answer.stderr.count("\n") == 1
-    shown = CliRunner().invoke(app, ["--debug", "check", str(folder)])
+    shown = CliRunner().invoke(app, ["--debug", "data", "check", str(folder)])
     assert shown.exit_code == 2
     assert "Traceback" in shown.stderr
     assert Path(str(check_command.__file__)).name in shown.stderr

@@ -1,4 +1,4 @@
-"""``naevus folds`` and ``naevus download`` from the command line."""
+"""``naevus data split`` and ``naevus data download`` from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.data import download, folds
+from naevus.cli.data import download, split
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, FoldsError
 from naevus.images.read import write_png
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 app = typer.Typer()
-app.command()(folds)
+app.command()(split)
 app.command()(download)
 
 
@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_folds_are_written_and_shown(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds.csv"
-    result = run("folds", data, "--out", out, "--k", 4)
+    result = run("split", data, "--out", out, "--k", 4)
     assert result.exit_code == 0, result.output
     made = Folds.read(out)
     assert made.k == 4
@@ -60,28 +60,28 @@ def test_folds_are_written_and_shown(data: Path, tmp_path: Path) -> None:
 
 def test_other_folds_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds.csv"
-    run("folds", data, "--out", out)
-    assert run("folds", data, "--out", out).exit_code == 0
-    result = run("folds", data, "--out", out, "--seed", 1)
+    run("split", data, "--out", out)
+    assert run("split", data, "--out", out).exit_code == 0
+    result = run("split", data, "--out", out, "--seed", 1)
     assert isinstance(result.exception, FoldsError)
     assert "other folds" in str(result.exception)
 
 
 def test_folds_of_parts_are_joined(data: Path, tmp_path: Path) -> None:
     halves = [tmp_path / "one.csv", tmp_path / "other.csv"]
-    run("folds", data, "--out", tmp_path / "all.csv", "--no-duplicates")
+    run("split", data, "--out", tmp_path / "all.csv", "--no-duplicates")
     table = Folds.read(tmp_path / "all.csv").table
     for half, of_half in zip(halves, (table[:20], table[20:]), strict=True):
         Folds(of_half.reset_index(drop=True)).write(half)
     out = tmp_path / "joined.csv"
     joining = ["--join", halves[0], "--join", halves[1], "--no-duplicates"]
-    result = run("folds", data, *joining, "--out", out)
+    result = run("split", data, *joining, "--out", out)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == (tmp_path / "all.csv").read_bytes()
-    result = run("folds", data, *joining, "--k", "3", "--part", "task1", "--out", out)
+    result = run("split", data, *joining, "--k", "3", "--part", "task1", "--out", out)
     assert isinstance(result.exception, ConfigError)
     assert "--k, --part would not count" in str(result.exception)
-    result = run("folds", data, *joining[:2], "--no-duplicates", "--out", tmp_path / "half.csv")
+    result = run("split", data, *joining[:2], "--no-duplicates", "--out", tmp_path / "half.csv")
     assert isinstance(result.exception, FoldsError)  # the other half is of the same part
 
 
@@ -104,7 +104,7 @@ def nameless(tmp_path: Path) -> Path:
 
 
 def test_without_lesions_it_says_so(nameless: Path, tmp_path: Path) -> None:
-    result = run("folds", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
+    result = run("split", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
     assert result.exit_code == 0, result.output
     assert "no lesion ids" in result.output
     assert "2 pictures in 1 groups joined by duplicates" in result.output

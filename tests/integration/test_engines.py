@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
-from naevus.cli.info import engines
+from naevus.cli.info import info
 from naevus.errors import ConfigError
 from naevus.inference.engines import (
     automatic,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-F32, BF16, HELD = Way("openvino", "f32"), Way("openvino", "bf16"), Way("openvino", "f32", "AVX2")
+F32, BF16, HELD = Way("openvino", "fp32"), Way("openvino", "bf16"), Way("openvino", "fp32", "AVX2")
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def test_child_processes_end(bundle: Bundle, kept: Path, monkeypatch: pytest.Mon
             os.kill(pid, 0)
 
 
-ORT = Way("onnxruntime", "f32")
+ORT = Way("onnxruntime", "fp32")
 
 
 def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     app = typer.Typer()
-    app.command()(engines)
+    app.command()(info)
     monkeypatch.delenv("NAEVUS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     result = CliRunner().invoke(app, [])
@@ -93,13 +93,13 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_it_fails_only_if_no_engine_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
-    app.command()(engines)
+    app.command()(info)
     monkeypatch.setenv("NAEVUS_CACHE", "off")
 
     def trials(problem: str | None) -> object:
         return lambda bundle, **_: {
             way: [Result(said, 0.0, (1.0,) * 3)] * len(judged_of(bundle))
-            for way, said in ((Way("openvino", "f32"), "refused"), (ORT, problem))
+            for way, said in ((Way("openvino", "fp32"), "refused"), (ORT, problem))
         }
 
     monkeypatch.setattr(automatic, "trials_of", trials(None))

@@ -183,14 +183,14 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
-    for option in ("--data", "--part", "--split"):
-        assert isinstance(call(folder, option, "x").exception, ConfigError)
+    for option, value in (("--data", "x"), ("--part", "x"), ("--split", "test")):
+        assert isinstance(call(folder, option, value).exception, ConfigError)
     out, manifest = predictions_of(tmp_path / "out", diagnoses(2.0).iloc[:14], tmp_path / "data")
-    assert isinstance(call(out, "--data", manifest, "--pictures", out).exception, ConfigError)
-    for option, name in (("--part", "task9"), ("--split", "later")):
-        error = call(out, "--data", manifest, option, name).exception
-        assert isinstance(error, DataError)
-        assert name in str(error)
+    assert isinstance(call(out, "--data", manifest, "--copies", out).exception, ConfigError)
+    error = call(out, "--data", manifest, "--part", "task9").exception
+    assert isinstance(error, DataError)
+    assert "task9" in str(error)
+    assert call(out, "--data", manifest, "--split", "later").exit_code == 2
 
 
 def test_a_run_without_all_answers_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:

@@ -512,7 +512,7 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     app = typer.Typer()
     app.command()(export)
     out = tmp_path / "lesions.naevus"
-    words = [str(runs["outlines"].folder), "--out", str(out), "--precision", "fp16"]
+    words = [str(runs["outlines"].folder), "--out", str(out), "--storage", "fp16"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "fp32 graph" in done.output

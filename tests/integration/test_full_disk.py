@@ -68,7 +68,7 @@ def test_a_reader_that_ends_is_no_finding() -> None:
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "naevus", "recipe", "classification"],
+        [sys.executable, "-m", "naevus", "train", "classification", "--show-recipe"],
         stdout=written,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +85,7 @@ def test_a_reader_that_ends_is_no_finding() -> None:
 def test_a_full_disk_for_the_output_is_told(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [sys.executable, "-m", "naevus", "recipe", "segmentation"],
+            [sys.executable, "-m", "naevus", "train", "segmentation", "--show-recipe"],
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,

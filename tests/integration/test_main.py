@@ -24,25 +24,23 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 COMMANDS = (
-    "demo",
-    "show",
-    "check",
-    "download",
-    "folds",
-    "recipe",
-    "train",
-    "export",
-    "model-card",
     "predict",
+    "train",
     "evaluate",
     "compare",
-    "ablate",
-    "shortcuts",
     "report",
-    "engines",
-    "lint-submission",
-    "score classification",
-    "score segmentation",
+    "export",
+    "demo",
+    "info",
+    "data check",
+    "data show",
+    "data split",
+    "data download",
+    "data synthetic",
+    "challenge score",
+    "challenge lint",
+    "study ablate",
+    "study shortcuts",
 )
 
 
@@ -70,12 +68,12 @@ def test_the_version_is_printed() -> None:
 
 def test_a_printed_recipe_can_be_loaded(tmp_path: Path) -> None:
     for task in ("segmentation", "classification"):
-        result = call("recipe", task)
+        result = call("train", task, "--show-recipe")
         assert result.exit_code == 0
         written = tmp_path / f"{task}.toml"
         written.write_text(result.stdout)
         assert load_config(written) == load_config(None, task)
-        assert call("recipe", task, "--recipe", written).stdout == result.stdout
+        assert call("train", task, "--show-recipe", "--recipe", written).stdout == result.stdout
 
 
 def test_findings_exit_with_1(drawn: Path, tmp_path: Path) -> None:
@@ -84,11 +82,11 @@ def test_findings_exit_with_1(drawn: Path, tmp_path: Path) -> None:
     pictures = sorted((drawn / "ISIC2018_Task3_Training_Input").iterdir())
     for picture in pictures[:3]:
         (data / picture.name).write_bytes(picture.read_bytes())
-    fine = call("check", tmp_path, "--out", tmp_path / "out")
+    fine = call("data", "check", tmp_path, "--out", tmp_path / "out")
     assert fine.exit_code == 0, fine.output
     whole = pictures[0].read_bytes()
     (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    found = call("check", tmp_path, "--out", tmp_path / "out")
+    found = call("data", "check", tmp_path, "--out", tmp_path / "out")
     assert found.exit_code == 1
     assert "cut" in found.stdout
 
@@ -98,7 +96,7 @@ def test_an_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_pat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("naevus.datasets.layouts.load", interrupted)
-    result = call("check", tmp_path)
+    result = call("data", "check", tmp_path)
     assert result.exit_code == 130
     assert "goes on from here" in result.stderr
 
@@ -110,7 +108,7 @@ def test_markup_in_a_message_is_shown_as_it_is(
         raise NaevusError("[bold]odd[/].csv: is odd", "mend it")
 
     monkeypatch.setattr("naevus.datasets.layouts.load", failing)
-    assert error_of(call("check", tmp_path)) == "error: [bold]odd[/].csv: is odd; mend it\n"
+    assert error_of(call("data", "check", tmp_path)) == "error: [bold]odd[/].csv: is odd; mend it\n"
 
 
 def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,31 +119,30 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         return load
 
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("torch"))
-    assert 'pip install "naevus[train]"' in error_of(call("check", tmp_path))
+    assert 'pip install "naevus[train]"' in error_of(call("data", "check", tmp_path))
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("another"))
     assert "ModuleNotFoundError: No module named 'another'; this is a fault" in error_of(
-        call("check", tmp_path)
+        call("data", "check", tmp_path)
     )
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("check", "nowhere"),
-        ("show", "nowhere"),
-        ("folds", "nowhere", "--out", "folds.csv"),
+        ("data", "check", "nowhere"),
+        ("data", "show", "nowhere"),
+        ("data", "split", "nowhere", "--out", "folds.csv"),
         ("demo", "--data", "nowhere", "--out", "demo"),
         ("train", "segmentation", "nowhere", "--out", "run"),
         ("predict", "nowhere", "--bundle", "bundle", "--out", "out"),
         ("predict", ".", "--split", "test", "--bundle", "nowhere", "--out", "out"),
         ("evaluate", "nowhere"),
-        ("recipe", "segmentation", "--recipe", "nowhere"),
-        ("score", "classification", "nowhere", "nowhere"),
-        ("score", "segmentation", "nowhere", "nowhere"),
-        ("lint-submission", "nowhere"),
+        ("train", "segmentation", "--show-recipe", "--recipe", "nowhere"),
+        ("challenge", "score", "nowhere", "nowhere"),
+        ("challenge", "lint", "nowhere"),
         ("train", "classification", "DATA", "--out", "run", "--masks", "nowhere", *CROPS),
         ("train", "classification", "DATA", "--out", "run", "--copies", "nowhere"),
-        ("train", "segmentation", "DATA", "--out", "run", "--from", "nowhere"),
+        ("train", "segmentation", "DATA", "--out", "run", "--init-from", "nowhere"),
     ],
     ids=" ".join,
 )
@@ -161,8 +158,13 @@ def test_a_missing_path_is_named(
 
 @pytest.mark.parametrize(
     "words",
-    [("check",), ("show",), ("folds", "--out", "folds.csv"), ("demo", "--out", "demo", "--data")],
-    ids=lambda words: words[0],
+    [
+        ("data", "check"),
+        ("data", "show"),
+        ("data", "split", "--out", "folds.csv"),
+        ("demo", "--out", "demo", "--data"),
+    ],
+    ids=" ".join,
 )
 def test_an_empty_folder_fits_no_layout(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,7 +184,7 @@ def test_empty_folders_of_results_are_told(tmp_path: Path) -> None:
         call("predict", empty, "--bundle", empty, "--out", tmp_path / "out")
     )
     assert "neither a run nor predictions" in error_of(call("evaluate", empty))
-    linted = call("lint-submission", empty, columns=200)
+    linted = call("challenge", "lint", empty, columns=200)
     assert linted.exit_code == 1
     assert "no masks" in linted.stdout
 
@@ -190,7 +192,7 @@ def test_empty_folders_of_results_are_told(tmp_path: Path) -> None:
 def test_an_unknown_layout_is_told(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("nothing")
-    line = error_of(call("check", tmp_path))
+    line = error_of(call("data", "check", tmp_path))
     assert "no known layout" in line
     assert "manifest.csv" in line
 
@@ -198,13 +200,13 @@ def test_an_unknown_layout_is_told(tmp_path: Path) -> None:
 def test_corrupt_files_are_named(tmp_path: Path) -> None:
     recipe = tmp_path / "my.toml"
     recipe.write_text("epochs = = 3\n")
-    line = error_of(call("recipe", "segmentation", "--recipe", recipe))
+    line = error_of(call("train", "segmentation", "--show-recipe", "--recipe", recipe))
     assert "my.toml: is not TOML" in line
     assert "mend the file" in line
 
     table = tmp_path / "truth.csv"
     table.write_bytes(b"\xff\xfe\x00\x01" * 40)
-    line = error_of(call("score", "classification", table, table))
+    line = error_of(call("challenge", "score", table, table))
     assert "truth.csv" in line
 
     folds = tmp_path / "folds.csv"
@@ -251,7 +253,7 @@ def test_an_unknown_setting_is_told(setting: str, said: str, tmp_path: Path) -> 
     words = ("train", "segmentation", tmp_path, "--out", tmp_path / "run", "--set", setting)
     line = error_of(call(*words))
     assert said in line
-    assert "naevus recipe" in line or "NAME=VALUE" in line
+    assert "--show-recipe" in line or "NAME=VALUE" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -259,10 +261,10 @@ def test_an_unknown_setting_is_told(setting: str, said: str, tmp_path: Path) -> 
     "words",
     [
         ("nonsense",),
-        ("check",),
-        ("check", ".", "--nonsense"),
+        ("data", "check"),
+        ("data", "check", ".", "--nonsense"),
         ("train", "both", ".", "--out", "run"),
-        ("folds", ".", "--k", "0", "--out", "folds.csv"),
+        ("data", "split", ".", "--k", "0", "--out", "folds.csv"),
     ],
     ids=" ".join,
 )
@@ -273,15 +275,17 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
 
 
 def examples_of(name: str) -> list[str]:
-    """The examples in a command's help, each on its own line and indented."""
+    """The examples in a command's help, each on its own line and indented; two come first."""
     result = call(*name.split(), "--help")
     assert result.exit_code == 0
-    _, _, after = result.stdout.partition(" Examples:")
-    lines = [line.rstrip() for line in after.partition("╭")[0].splitlines() if line.strip()]
-    assert lines, f"naevus {name} has no examples"
-    for line in lines:
-        assert re.match(r"   naevus ", line), f"not an example, or wrapped: {line!r}"
-    return [line.strip() for line in lines]
+    lines = [line.strip() for line in result.stdout.partition("╭")[0].splitlines()]
+    begin = lines.index("Examples:")
+    assert len([line for line in lines[:begin] if line]) == 2, "usage, then what it is for"
+    first = lines[begin + 1 : lines.index("", begin)]
+    assert len(first) >= 2, f"naevus {name} has no two examples"
+    for line in first:
+        assert re.match(r"naevus ", line), f"not an example, or wrapped: {line!r}"
+    return [line for line in lines if line.startswith("naevus ")]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -296,6 +300,18 @@ def test_help_shows_examples_that_parse(name: str) -> None:
         assert command.make_context(name, words).params or not command.params
 
 
+def test_the_help_fits_a_terminal() -> None:
+    lines = call("--help").stdout.splitlines()
+    assert len(lines) <= 32
+    assert max(map(len, lines)) <= 80
+    for name in COMMANDS:
+        about: Any = get_command(app)
+        group, _, inner = name.partition(" ")
+        about = about.commands[group]
+        about = about.commands[inner] if inner else about
+        assert len((about.help or "").partition("\n")[0]) <= 80, name
+
+
 def test_every_command_is_tested_for_its_help() -> None:
     root: Any = get_command(app)
     found = {
@@ -307,11 +323,11 @@ def test_every_command_is_tested_for_its_help() -> None:
 
 
 def test_every_command_that_reads_images_has_the_option_its_message_names(tmp_path: Path) -> None:
-    none = {"download", "recipe", "model-card", "compare", "engines", "score classification"}
+    none = {"compare", "info", "data download", "data synthetic"}
     for command in COMMANDS:
         told = call(*command.split(), "--help", columns=120)
         assert ("--megapixels" in told.output) == (command not in none), command
     for number, name in enumerate(("nevus", "melanoma")):
         write_png(tmp_path / name / "a.png", np.full((130, 90 + number, 3), 99, np.uint8))
-    told = call("show", tmp_path, "--out", tmp_path / "sheet.png", "--megapixels", 0.01)
+    told = call("data", "show", tmp_path, "--out", tmp_path / "sheet.png", "--megapixels", 0.01)
     assert "limit of 10,000; raise the limit with --megapixels 1" in " ".join(told.output.split())

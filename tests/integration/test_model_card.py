@@ -1,4 +1,4 @@
-"""``naevus model-card``: of a bundle what it carries, of a run what its folds never saw."""
+"""``naevus info``: of a bundle what it carries, of a run what its folds never saw."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run_card(*words: object) -> Any:
-    return CliRunner().invoke(app, ["model-card", *map(str, words)])
+    return CliRunner().invoke(app, ["info", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_run_s_card_is_of_its_finished_folds(runs: dict[str, Run], tmp_path: P
 
 
 def test_no_training_framework_is_needed(runs: dict[str, Run], tmp_path: Path) -> None:
-    words = [["model-card", runs["answers"].folder]]
+    words = [["info", runs["answers"].folder]]
     (answer,), imported = without(FRAMEWORKS, words, folder=tmp_path)
     assert answer.code == 0, answer.error
     assert "## By diagnosis" in answer.out

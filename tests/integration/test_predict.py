@@ -152,7 +152,7 @@ def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, pictures: Path) -> No
     assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
     absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
     assert isinstance(absent.exception, DataError)
-    assert call(pictures, "--bundle", tmp_path, *out, "--views", "all").exit_code == 2
+    assert call(pictures, "--bundle", tmp_path, *out, "--tta", "all").exit_code == 2
     assert call(pictures, "--bundle", tmp_path).exit_code == 2  # nowhere to write
     assert not (tmp_path / "out").exists()
 
@@ -171,13 +171,13 @@ def test_bf16_reaches_the_engines_and_is_told(
 ) -> None:
     segmentation_bundle(tmp_path / "s")
     words = (pictures, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
-    monkeypatch.setattr(openvino, "precisions", lambda: ("f32",))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("fp32",))
     refused = call(*words, "--out", tmp_path / "out")
     assert isinstance(refused.exception, ConfigError)
     assert not (tmp_path / "out").exists()
     assert call(*words[:-2], "--out", tmp_path / "out").exit_code == 0
     said = json.loads((tmp_path / "out" / "predict.json").read_text())
-    assert said["segmenter"]["precision"] == "f32"
+    assert said["segmenter"]["precision"] == "fp32"
 
 
 NOTHING_MORE = """

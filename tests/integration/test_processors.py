@@ -64,7 +64,7 @@ def answer(picture: Path, **variables: str) -> Any:
 
 @pytest.fixture(scope="module")
 def usual(picture: Path) -> Any:
-    """The answer with all instructions, in f32."""
+    """The answer with all instructions, in fp32."""
     return answer(picture, **{SWITCH: "off"})
 
 

@@ -200,7 +200,7 @@ def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
     assert "not known" in note
     command = values["sections"]["provenance"]["command"].split("\n")
     assert command[0] == (
-        "naevus predict PICTURES --bundle BUNDLE --views flips --engine openvino --out OUT"
+        "naevus predict PICTURES --bundle BUNDLE --tta flips --engine openvino --out OUT"
     )
     assert command[1] == "naevus report OUT --data data"
 

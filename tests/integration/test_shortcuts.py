@@ -1,4 +1,4 @@
-"""``naevus shortcuts`` on a run of small random networks over drawn pictures."""
+"""``naevus study shortcuts`` on a run of small random networks over drawn pictures."""
 
 from __future__ import annotations
 

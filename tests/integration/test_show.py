@@ -1,4 +1,4 @@
-"""``naevus show``: contact sheets and pages of a data set."""
+"""``naevus data show``: contact sheets and pages of a data set."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_a_job_whose_masks_cannot_be_right_is_not_begun(
     result = call("train", task, data, "--out", out, *words_of(task))
     assert result.exit_code == 2
     assert message in result.stderr
-    assert "--force" in result.stderr or "naevus check" in result.stderr
+    assert "--force" in result.stderr or "naevus data check" in result.stderr
     assert not out.exists()
     config = load_config(None, task, SMALL[task])  # type: ignore[arg-type]
     material = Material(select_pictures(load(data), config), tmp_path / "cache", force=True)
@@ -222,7 +222,7 @@ def test_the_challenge_s_score_of_empty_ground_truth_is_refused(tmp_path: Path) 
     for number in range(3):
         for folder in ("truth", "answers"):
             write_png(tmp_path / folder / f"ISIC_000000{number}_segmentation.png", EMPTY)
-    words = ("score", "segmentation", tmp_path / "truth", tmp_path / "answers")
+    words = ("challenge", "score", tmp_path / "truth", tmp_path / "answers")
     refused = call(*words)
     assert refused.exit_code == 2
     assert "3 of 3 masks are empty" in refused.stderr

@@ -49,16 +49,16 @@ def test_nothing_but_training_needs_a_training_framework(material: Path) -> None
     bundles = ("--bundle", "outlines", "--bundle", "answers")
     commands: list[list[object]] = [
         ["--help"],
-        ["show", "data", "--count", 4],
-        ["check", "data"],
-        ["folds", "data", "--part", "task3", "--out", "folds.csv"],
-        ["recipe", "classification"],
+        ["data", "show", "data", "--count", 4],
+        ["data", "check", "data"],
+        ["data", "split", "data", "--part", "task3", "--out", "folds.csv"],
+        ["train", "classification", "--show-recipe"],
         ["predict", "data/ISIC2018_Task3_Training_Input", *bundles, "--out", "predicted"],
         ["evaluate", "predicted", "--data", "data"],
-        ["score", "classification", "truth.csv", "answers.csv"],
-        ["score", "segmentation", truth, truth],
-        ["lint-submission", "predicted/submission.csv"],
-        ["lint-submission", "predicted/masks"],
+        ["challenge", "score", "truth.csv", "answers.csv"],
+        ["challenge", "score", truth, truth],
+        ["challenge", "lint", "predicted/submission.csv"],
+        ["challenge", "lint", "predicted/masks"],
         ["train", "segmentation", "data", "--out", "run"],
     ]
     answers, imported = without(FRAMEWORKS, commands, modules=ROOMS, folder=material)
@@ -75,7 +75,7 @@ def test_nothing_but_training_needs_a_training_framework(material: Path) -> None
     assert not imported.intersection(FRAMEWORKS)
 
 
-FINDING = {"check", "lint-submission"}
+FINDING = {"data", "challenge"}
 """Commands that end with 1 where they found something."""
 
 
@@ -83,16 +83,17 @@ def test_the_base_install_runs_what_it_promises(material: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
     picture = "data/ISIC2018_Task1-2_Training_Input"
     outlining = ("--bundle", "outlines", "--only", "masks")
+    once = ("--k", 1, "--no-duplicates", "--out", "one.csv")
     commands: list[list[object]] = [
-        ["show", "data", "--count", 2, "--out", "sheet.png"],
-        ["folds", "data", "--part", "task1", "--k", 1, "--no-duplicates", "--out", "one.csv"],
-        ["recipe", "segmentation"],
+        ["data", "show", "data", "--count", 2, "--out", "sheet.png"],
+        ["data", "split", "data", "--part", "task1", *once],
+        ["train", "segmentation", "--show-recipe"],
         ["predict", picture, *outlining, "--out", "base"],
         ["evaluate", "base", "--data", "data"],
-        ["score", "segmentation", truth, "base/masks"],
-        ["lint-submission", "truth.csv"],
-        ["folds", "data", "--part", "task1", "--out", "five.csv"],
-        ["score", "classification", "truth.csv", "answers.csv"],
+        ["challenge", "score", truth, "base/masks"],
+        ["challenge", "lint", "truth.csv"],
+        ["data", "split", "data", "--part", "task1", "--out", "five.csv"],
+        ["challenge", "score", "truth.csv", "answers.csv"],
         ["predict", picture, *outlining, "--engine", "onnxruntime", "--out", "other"],
     ]
     answers, imported = without(BASE_LACKS, commands, modules=ROOMS, folder=material)
@@ -122,10 +123,10 @@ def test_commands_run_without_what_other_systems_lack(material: Path) -> None:
     pictures = "data/ISIC2018_Task3_Training_Input"
     bundles = ("--bundle", "outlines", "--bundle", "answers")
     commands: list[list[object]] = [
-        ["show", "data", "--count", 2, "--out", "elsewhere.png"],
-        ["check", "data"],
-        ["folds", "data", "--part", "task3", "--out", "elsewhere.csv"],
-        ["predict", pictures, *bundles, "--precision", "f32", "--out", "elsewhere"],
+        ["data", "show", "data", "--count", 2, "--out", "elsewhere.png"],
+        ["data", "check", "data"],
+        ["data", "split", "data", "--part", "task3", "--out", "elsewhere.csv"],
+        ["predict", pictures, *bundles, "--precision", "fp32", "--out", "elsewhere"],
         ["evaluate", "elsewhere", "--data", "data"],
     ]
     answers, imported = without(ELSEWHERE, commands, absent=NOT_EVERYWHERE, folder=material)

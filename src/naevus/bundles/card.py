@@ -127,7 +127,7 @@ def costs_table(
         )
         for refused in refusals
     ]
-    header = ("task", "stored, computed", "score", "fp32, f32", "points", "95 % interval")
+    header = ("task", "stored, computed", "score", "fp32, fp32", "points", "95 % interval")
     return _table((*header, "answers changed", "pictures", "by"), rows)
 
 
@@ -216,7 +216,7 @@ _SETS = (
     "are like the ones the thresholds were set on. A threshold of 0 is for want of lesions."
 )
 _COSTS = (
-    "Differences are to numbers in fp32 computed in f32, on the same pictures, which the "
+    "Differences are to numbers in fp32 computed in fp32, on the same pictures, which the "
     "networks never saw; in points (hundredths), with their paired 95 % interval by lesion."
 )
 

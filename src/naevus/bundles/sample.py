@@ -28,9 +28,9 @@ LARGEST: Final = 4 * 1024**2
 STEP: Final = 8
 """Of a segmenter's logits every so many pixels, down and to the right, are kept."""
 _FLOORS: Final[dict[tuple[bool, Computed], float]] = {
-    (False, "f32"): 0.005,
+    (False, "fp32"): 0.005,
     (False, "bf16"): 0.03,
-    (True, "f32"): 0.03,
+    (True, "fp32"): 0.03,
     (True, "bf16"): 0.05,
 }
 """The least tolerance, by whether numbers are stored in 8 bits and by what is computed in."""

@@ -123,7 +123,7 @@ class PrecisionCost(Section):
         computed: What they were computed in.
         score: What was measured.
         networks: By which networks, each on pictures that it never saw.
-        reference: Its value for numbers in fp32, computed in f32.
+        reference: Its value for numbers in fp32, computed in fp32.
         difference: Its value in this precision minus ``reference``, paired by picture.
         changed: The share of pictures whose answer changes: their balanced decision, or whether
             their mask reaches a Jaccard index of 0.65.
@@ -458,12 +458,12 @@ class BundleSpec(Section):
         return tuple(found.values())
 
     def bears(self, task: Task) -> Computed:
-        """Return what a task's networks, as they are stored, were measured to bear; else f32."""
+        """Return what a task's networks, as they are stored, were measured to bear; else fp32."""
         stored = {member.precision for member in self._members(task)}
         for choice in self.precision_choices:
             if choice.task == task and stored == {choice.stored}:
                 return choice.computed
-        return "f32"
+        return "fp32"
 
     def _members(self, task: Task) -> Sequence[Member]:
         parts = {
@@ -510,7 +510,7 @@ def _check_sample(spec: BundleSpec, where: str) -> None:
     if spec.sample.file not in spec.files:
         raise BundleError(f"{where}: sample {spec.sample.file} has no hash", EXPORT_AGAIN)
     for member in spec.members:
-        if "f32" not in spec.sample.tolerances.get(member.file, {}):
+        if "fp32" not in spec.sample.tolerances.get(member.file, {}):
             raise BundleError(f"{where}: member {member.file} has no tolerance", EXPORT_AGAIN)
 
 

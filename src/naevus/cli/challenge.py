@@ -1,94 +1,91 @@
-"""``naevus score`` and ``naevus lint-submission``: the challenge's rules on files."""
+"""``naevus challenge``: the rules of ISIC 2018 on files."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from naevus.cli.console import console, reporter
-from naevus.cli.options import Force
+from naevus.cli.options import Force, Images, Json
 from naevus.errors import SubmissionError
 
 if TYPE_CHECKING:
     from naevus.evaluation.challenge.lint import Finding
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-
-
-def classification(
-    truth: Annotated[Path, typer.Argument(help="The GroundTruth.csv of Task 3.")],
-    prediction: Annotated[Path, typer.Argument(help="The submission, a CSV.")],
+def score(
+    truth: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="GroundTruth.csv, or the folder of true masks.")
+    ],
+    submission: Annotated[
+        Path, typer.Argument(metavar="SUBMISSION", help="A CSV, or a folder of masks.")
+    ],
     *,
-    as_json: Json = False,
-) -> None:
-    """Score diagnoses: balanced multi-class accuracy, and each class against the others.
-
-    What the challenge's scorer refuses is refused.
-
-    Examples:
-      naevus score classification GroundTruth.csv answers/submission.csv
-      naevus score classification GroundTruth.csv answers/submission.csv --json
-    """
-    from naevus.evaluation.challenge import score_classification
-
-    _show(score_classification(truth, prediction), as_json=as_json)
-
-
-def segmentation(
-    truth: Annotated[Path, typer.Argument(help="The folder of true masks.")],
-    prediction: Annotated[Path, typer.Argument(help="The folder of submitted masks.")],
-    *,
-    as_json: Json = False,
     force: Force = False,
+    json: Json = False,
 ) -> None:
-    """Score masks: the thresholded Jaccard index, and the means beside it.
-
-    What the challenge's scorer refuses is refused.
+    """Score a submission exactly as the ISIC 2018 challenge does, Task 3 or Task 1.
 
     Examples:
-      naevus score segmentation ISIC2018_Task1_Test_GroundTruth answers/masks
-      naevus score segmentation ISIC2018_Task1_Test_GroundTruth masks --json
+      naevus challenge score GroundTruth.csv predictions/submission.csv
+      naevus challenge score ISIC2018_Task1_Test_GroundTruth predictions/masks
+
+    Two CSVs are diagnoses (Task 3): balanced accuracy, and each class against the others. Two
+    folders are masks (Task 1): the thresholded Jaccard index, and the means beside it. What the
+    challenge's scorer refuses is refused.
     """
     from naevus.datasets.masksurvey import implausible_problem, refuse, survey
-    from naevus.evaluation.challenge import score_segmentation
+    from naevus.evaluation.challenge import score_classification, score_segmentation
     from naevus.evaluation.challenge.segmentation import truth_files
 
+    if truth.is_dir() != submission.is_dir() and truth.exists() and submission.exists():
+        folder, file = (truth, submission) if truth.is_dir() else (submission, truth)
+        raise SubmissionError(
+            f"{folder} is a folder and {file} is not", "name two CSVs, or two folders of masks"
+        )
+    if not truth.is_dir():
+        if force:
+            raise SubmissionError("--force is about masks", "leave it out")
+        _show(score_classification(truth, submission), as_json=json)
+        return
     found = survey([path for _, path in truth_files(truth)])
     note = refuse(implausible_problem(found.masks, found.empty, found.full), truth, force=force)
     if note is not None:
         reporter.warning(note)
-    _show(score_segmentation(truth, prediction), as_json=as_json)
+    _show(score_segmentation(truth, submission), as_json=json)
 
 
-def lint_submission(
-    path: Annotated[Path, typer.Argument(help="A submission: a CSV, or a folder of masks.")],
+def lint(
+    submission: Annotated[
+        Path, typer.Argument(metavar="SUBMISSION", help="A CSV, or a folder of masks.")
+    ],
     truth: Annotated[
-        Path | None, typer.Option(help="GroundTruth.csv, or the folder of true masks.")
+        Path | None,
+        typer.Option("--truth", help="GroundTruth.csv, or the folder of true masks."),
     ] = None,
-    pictures: Annotated[
-        Path | None, typer.Option(help="The folder of the challenge's pictures.")
-    ] = None,
+    images: Images = None,
 ) -> None:
-    """Find what the challenge would refuse or silently score as wrong, before the upload.
-
-    Without --truth or --pictures, missing and extra pictures and sizes cannot be checked.
-    Ends with 0 where nothing was found and with 1 where something was.
+    """Find what the challenge would refuse or score as wrong, before the upload.
 
     Examples:
-      naevus lint-submission answers/submission.csv --truth GroundTruth.csv
-      naevus lint-submission answers/masks --pictures ISIC2018_Task1-2_Test_Input
+      naevus challenge lint predictions/submission.csv --truth GroundTruth.csv
+      naevus challenge lint predictions/masks --images ISIC2018_Task1-2_Test_Input
+
+    --images is the folder of the challenge's images. Without it or --truth, missing and extra
+    images and the sizes of masks cannot be checked. The exit code is 0 where nothing was found
+    and 1 where something was.
     """
-    if truth is not None and pictures is not None:
-        raise SubmissionError("both --truth and --pictures are given", "give one of them")
+    if truth is not None and images is not None:
+        raise SubmissionError("both --truth and --images are given", "give one of them")
     findings = (
-        _lint_folder(path, pictures or truth) if path.is_dir() else _lint_csv(path, truth, pictures)
+        _lint_folder(submission, images or truth)
+        if submission.is_dir()
+        else _lint_csv(submission, truth, images)
     )
     if not findings:
-        console.print(f"{path}: nothing to mend", soft_wrap=True)
+        console.print(f"{submission}: nothing to fix", soft_wrap=True)
         return
     from naevus.reports.terminal import findings_table
 
@@ -107,7 +104,7 @@ def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
     return lint_segmentation(folder, against)
 
 
-def _lint_csv(path: Path, truth: Path | None, pictures: Path | None) -> list[Finding]:
+def _lint_csv(path: Path, truth: Path | None, images: Path | None) -> list[Finding]:
     from naevus.evaluation.challenge.classification import read_truth
     from naevus.evaluation.challenge.lint import lint_classification
     from naevus.images.read import PICTURE_SUFFIXES
@@ -115,18 +112,18 @@ def _lint_csv(path: Path, truth: Path | None, pictures: Path | None) -> list[Fin
     if truth is not None:
         known = read_truth(truth)
         return lint_classification(path, known.ids, known.codes)
-    if pictures is None:
+    if images is None:
         return lint_classification(path)
-    if not pictures.is_dir():
-        raise SubmissionError(f"{pictures}: no such folder", "name the challenge's input folder")
+    if not images.is_dir():
+        raise SubmissionError(f"{images}: no such folder", "name the challenge's input folder")
     suffixes = PICTURE_SUFFIXES
-    ids = [entry.stem for entry in pictures.iterdir() if entry.suffix.lower() in suffixes]
+    ids = [entry.stem for entry in images.iterdir() if entry.suffix.lower() in suffixes]
     return lint_classification(path, sorted(ids))
 
 
 def _show(scores: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        console.print(json.dumps(scores, indent=2, allow_nan=False), soft_wrap=True)
+        console.print_json(data=scores, allow_nan=False)
         return
     from naevus.reports.terminal import challenge_tables
 

@@ -1,8 +1,7 @@
-"""``naevus check``, ``show``, ``folds`` and ``download``: data before any training."""
+"""``naevus data``: check, show, split, download and synthesise data sets."""
 
 from __future__ import annotations
 
-import json
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +12,17 @@ from rich.text import Text
 
 from naevus.cli.console import console, reporter
 from naevus.cli.options import (
-    IMAGE_TYPE_HELP,
-    TAXONOMY_HELP,
-    ImageType,
-    TaxonomyName,
+    IMAGES,
+    Count,
+    DataFolder,
+    ImageTypeName,
+    Json,
+    Out,
+    OutIfGiven,
+    Part,
+    Seed,
+    Split,
+    TaxonomyOption,
 )
 from naevus.errors import ConfigError
 
@@ -39,24 +45,23 @@ _SHOWN = 10
 
 
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for check.json, findings.csv and duplicates.csv."),
-    ] = None,
-    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "all",
-    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
+    data: DataFolder,
+    out: OutIfGiven = None,
+    image_type: ImageTypeName = "all",
+    taxonomy: TaxonomyOption = "auto",
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: Json = False,
 ) -> None:
-    """Find damaged files, doubtful masks, contradictory labels and duplicates; count the rest.
-
-    Near-duplicates are looked for in all eight views, across lesions and tasks. Ends with 0 where
-    no error was found (warnings may be), and with 1 where one was.
+    """Find damaged files, doubtful masks, contradictory labels and duplicates.
 
     Examples:
-      naevus check ISIC2018 --out check
-      naevus check ISIC2018 --json > check.json
+      naevus data check ISIC2018
+      naevus data check ISIC2018 --out check
+
+    Counts images and lesions by diagnosis, split and the rest. Near-duplicates are searched for
+    in all eight orientations, across lesions and tasks. OUT is a folder for check.json,
+    findings.csv and duplicates.csv. The exit code is 0 where no error was found (warnings may
+    be), and 1 where one was.
     """
     from naevus.datasets.audit import audit
     from naevus.datasets.layouts import load
@@ -67,8 +72,8 @@ def check(
         found = audit(dataset, progress=move)
     if out is not None:
         found.write(out)
-    if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+    if json:
+        console.print_json(data=found.to_json())
     else:
         _show(found)
     raise typer.Exit(1 if found.errors else 0)
@@ -149,32 +154,33 @@ def _findings(found: Audit) -> Table:
 
 
 def show(
-    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
+    data: DataFolder,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File to write; contact-sheet.png, or .html with --window, by default."),
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many pictures, drawn at random.")] = 36,
+    out: OutIfGiven = None,
+    count: Count = 36,
+    seed: Seed = 0,
     diagnosis: Annotated[
-        list[str] | None, typer.Option(help="Only this diagnosis, such as MEL; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--diagnosis",
+            help="This diagnosis alone, such as MEL; may be repeated.",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
-    part: Annotated[
-        str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw; another seed, other pictures.")] = 0,
+    part: Part = None,
+    split: Split = None,
     window: Annotated[
-        bool, typer.Option("--window", help="Open a page to leaf through them in the browser.")
+        bool, typer.Option("--window", help="Open a page to leaf through in the browser.")
     ] = False,
 ) -> None:
-    """Show pictures with their masks and labels: a contact sheet, or a page to leaf through.
-
-    Needs no model. Pictures that cannot be read are named and left out.
+    """Show random images with their masks and labels, on a sheet or a page.
 
     Examples:
-      naevus show ISIC2018
-      naevus show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
-      naevus show ISIC2018 --part task1 --window
+      naevus data show ISIC2018
+      naevus data show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
+
+    Needs no model. Without --out, writes contact-sheet.png, or with --window contact-sheet.html.
+    Images that cannot be read are named and left out.
     """
     from naevus.datasets.layouts import load
     from naevus.reports.contact_sheet import choose_records, write_browser_of, write_sheet_of
@@ -182,6 +188,8 @@ def show(
     dataset = load(data)
     if part is not None:
         dataset = dataset.part(part)
+    if split is not None:
+        dataset = dataset.split(split)
     chosen = choose_records(dataset, count, diagnosis, seed)
     title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} pictures"
     path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
@@ -194,45 +202,58 @@ def show(
         console.print(f"{path}", soft_wrap=True)
 
 
-def folds(
+def split(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="Folder of pictures in a known layout.")],
-    out: Annotated[Path, typer.Option(help="CSV file the folds are written to, once.")],
-    k: Annotated[int, typer.Option(min=1, help="How many folds; 1 holds out a fifth once.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 2018,
-    test_share: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of pictures no fold trains on.")
+    data: DataFolder,
+    out: Out,
+    k: Annotated[
+        int, typer.Option("--k", min=1, help="How many folds; 1 holds out a fifth once.")
+    ] = 5,
+    seed: Seed = 2018,
+    test_fraction: Annotated[
+        float,
+        typer.Option(
+            "--test-fraction", min=0.0, max=0.9, help="Fraction of images for a test at the end."
+        ),
     ] = 0.0,
-    part: Annotated[
-        str | None, typer.Option(help="Only this part of the data, such as task1 or task3.")
-    ] = None,
+    part: Part = None,
     train_part: Annotated[
         str | None,
         typer.Option(
-            help="A part besides that every fold trains on; none holds out its own lesions."
+            "--train-part",
+            help="A part besides that every fold trains on, but for lesions that it holds out.",
+            rich_help_panel=IMAGES,
         ),
     ] = None,
     join: Annotated[
         list[Path] | None,
-        typer.Option(help="Folds of a part of the data, kept as they are; give it for each part."),
+        typer.Option(
+            "--join", help="Folds of a part of the data, kept as they are; repeat it for each part."
+        ),
     ] = None,
-    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "auto",
-    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
+    image_type: ImageTypeName = "auto",
+    taxonomy: TaxonomyOption = "auto",
     *,
     duplicates: Annotated[
-        bool, typer.Option(help="Keep confirmed duplicates of other lesions together as well.")
+        bool,
+        typer.Option(
+            "--duplicates/--no-duplicates",
+            help="Keep confirmed duplicates of other lesions together as well.",
+        ),
     ] = True,
 ) -> None:
-    """Deal the training pictures into stratified folds of whole lesions.
-
-    A file of other folds is never overwritten. Looking for duplicates takes a minute or two for
-    10,000 pictures.
+    """Split the training images into stratified folds of whole lesions.
 
     Examples:
-      naevus folds ISIC2018 --part task3 --out folds.csv
-      naevus folds ISIC2018 --part task1 --k 1 --test-share 0.1 --out folds.csv
-      naevus folds ISIC2018 --part task3 --train-part task1 --out folds.csv
-      naevus folds ISIC2018 --join task1.csv --join task3.csv --out both.csv
+      naevus data split ISIC2018 --part task3 --out folds.csv
+      naevus data split ISIC2018 --part task1 --k 1 --out task1.csv
+
+    OUT is a CSV; a file of other folds is never overwritten. The search for duplicates takes a
+    minute or two for 10,000 images. Images of another part can be added to every training set,
+    and folds of two parts joined:
+
+      naevus data split ISIC2018 --part task3 --train-part task1 --out folds.csv
+      naevus data split ISIC2018 --join task1.csv --join task3.csv --out both.csv
     """
     from naevus.datasets.folds import Folds, join_folds, make_folds
     from naevus.datasets.layouts import load, report_types
@@ -262,26 +283,34 @@ def folds(
         )
     groups = _duplicates(dataset) if duplicates else None
     made = make_folds(
-        dataset, k=k, seed=seed, test_share=test_share, groups=groups, train_parts=more
+        dataset, k=k, seed=seed, test_share=test_fraction, groups=groups, train_parts=more
     )
     _finish(made, dataset, out)
 
 
 def download(
-    names: Annotated[list[str] | None, typer.Argument(help="Files; none lists them.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to put them in.")] = Path("ISIC2018"),
-    task: Annotated[int | None, typer.Option(help="All files of this task, 1, 2 or 3.")] = None,
-    unpack: Annotated[bool, typer.Option(help="Unpack ZIP files beside themselves.")] = True,
-    base_url: Annotated[str | None, typer.Option(help="Another place with the same files.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="FILES", help="Files; none lists them.")
+    ] = None,
+    out: Out = Path("ISIC2018"),
+    task: Annotated[
+        int | None, typer.Option("--task", help="All files of this task, 1, 2 or 3.")
+    ] = None,
+    unpack: Annotated[
+        bool, typer.Option("--unpack/--no-unpack", help="Unpack ZIP files beside themselves.")
+    ] = True,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Another place with the same files.")
+    ] = None,
 ) -> None:
-    """Download ISIC 2018 files of Tasks 1 and 3; an interrupted download goes on.
-
-    Without files or a task, the known files and their sizes are listed. The pictures are for
-    non-commercial use: see the licence that comes with them.
+    """Download the files of ISIC 2018, or list them.
 
     Examples:
-      naevus download --task 3 --out ISIC2018
-      naevus download ISIC2018_Task1_Training_GroundTruth.zip --no-unpack
+      naevus data download
+      naevus data download --task 3 --out ISIC2018
+
+    An interrupted download goes on. The images are for non-commercial use: see the licence that
+    comes with them.
     """
     from naevus.datasets.download import BASE_URL, FILES
     from naevus.datasets.download import download as fetch
@@ -317,11 +346,44 @@ def _files() -> Table:
     return table
 
 
+def synthetic(
+    out: Out,
+    count: Count = 160,
+    seed: Seed = 2018,
+    size: Annotated[
+        int, typer.Option("--size", help="Height and width of the images, in pixels.")
+    ] = 256,
+    splits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--split", help="train, validation or test; may be repeated. By default train alone."
+        ),
+    ] = None,
+) -> None:
+    """Write a synthetic data set, to try naevus without real images.
+
+    Examples:
+      naevus data synthetic --out synthetic
+      naevus data synthetic --count 300 --split train --split test --out synthetic
+
+    The images, masks, diagnoses and lesions are made up, in the layout of ISIC 2018. COUNT is
+    for the training split; others have a fifth of it, at least 20. The same seed gives the same
+    files.
+    """
+    from naevus.datasets.synthetic import write_isic2018
+
+    with reporter.progress("drawing images", count) as move:
+        write_isic2018(
+            out, pictures=count, seed=seed, size=size, progress=move, splits=splits or ["train"]
+        )
+    console.print(f"{out}", soft_wrap=True)
+
+
 def _refuse_beside_join(context: typer.Context) -> None:
     """Refuse options of how folds are made where they are only joined."""
     sources = {
         f"--{name.replace('_', '-')}": context.get_parameter_source(name)
-        for name in ("k", "seed", "test_share", "part", "train_part")
+        for name in ("k", "seed", "test_fraction", "part", "train_part")
     }
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 
 from naevus.cli.console import console, reporter
+from naevus.cli.options import CountIfGiven, Data, Out, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,27 +17,24 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    data: Annotated[
-        Path | None, typer.Option(help="Walk the same road on these pictures; none draws some.")
-    ] = None,
-    pictures: Annotated[
-        int | None,
-        typer.Option(min=100, help="How many to draw (160), or to take from --data (1000)."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawing and of all chance.")] = 2018,
+    out: Out = Path("demo"),
+    data: Data = None,
+    count: CountIfGiven = None,
+    seed: Seed = 2018,
 ) -> None:
-    """Draw, check, cache, fold, train both tasks, score, and predict unseen pictures.
-
-    About 5 minutes on 2 processors. Started again, it goes on where it was interrupted.
+    """Show everything end to end, on synthetic images.
 
     Examples:
       naevus demo
       naevus demo --data ISIC2018 --out real
+
+    Checks the images, trains both tasks over folds, scores them, and predicts unseen images.
+    Takes about 5 minutes on 2 processors. Draws 160 images, or takes 1000 of --data; --count says
+    otherwise. The same command resumes an interrupted demo.
     """
     from naevus.workflows.demo import run_demo
 
-    found = run_demo(out, data, images=pictures, seed=seed, reporter=reporter)
+    found = run_demo(out, data, images=count, seed=seed, reporter=reporter)
     console.print(_table(found.scores))
     for what, path in found.paths:
         console.print(f"{what:<14} {path}", soft_wrap=True)

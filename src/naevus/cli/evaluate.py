@@ -9,12 +9,19 @@ import typer
 
 from naevus.cli.console import console, errors, reporter
 from naevus.cli.options import (
-    IMAGE_TYPE_HELP,
-    TAXONOMY_HELP,
+    OUTPUT,
     AllowMissing,
+    Benign,
+    Bundles,
+    CopiesFolder,
+    Data,
     Force,
-    ImageType,
-    TaxonomyName,
+    ImageTypeName,
+    Json,
+    OutIfGiven,
+    Part,
+    Split,
+    TaxonomyOption,
 )
 from naevus.errors import ConfigError, DataError
 
@@ -41,22 +48,21 @@ def compare(
         list[Path], typer.Argument(metavar="A B", help="Two runs of one task, or oof.parquet.")
     ],
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Score two or more classifiers as one instead.")
+        bool,
+        typer.Option("--ensemble", help="Score two or more classification runs as one instead."),
     ] = False,
     allow_missing: AllowMissing = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: Json = False,
 ) -> None:
-    """Compare the out-of-fold answers of two runs on the pictures that both held out.
-
-    Every difference, B - A, has an interval and a permutation test by lesion, so that luck can
-    be told from progress. With --ensemble, runs answer together: all alike, and those that a
-    greedy search keeps, judged on folds that had no say in the search.
+    """Compare two runs on the images that both held out.
 
     Examples:
       naevus compare runs/cls runs/cls-larger
       naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
-      naevus compare runs/seg/oof.parquet runs/seg-plain/oof.parquet --json
-      naevus compare runs/cls runs/cls-fold0-alone --allow-missing
+
+    Every difference, B - A, has a 95 % interval and a permutation test by lesion, to distinguish
+    progress from chance. With --ensemble, runs are scored as one: the mean of all, and of those
+    that a greedy search selects, evaluated on folds that the search did not use.
     """
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
@@ -97,47 +103,43 @@ def compare(
 
 def report(
     results: Annotated[
-        Path, typer.Argument(metavar="RUN|PREDICTIONS", help="A run, or what predict wrote.")
+        Path, typer.Argument(metavar="RESULTS", help="A run, or a folder of predictions.")
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Its data set; of a run the one it was trained on, if it is there."),
-    ] = None,
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option(help="What PREDICTIONS were made with: shows heat maps. A run has its own."),
-    ] = None,
-    pictures: Annotated[
-        bool, typer.Option(help="Whether small copies of pictures are shown.")
+    data: Data = None,
+    bundle: Bundles = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--thumbnails/--no-thumbnails",
+            help="Whether the page holds small copies of images.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = True,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to; report/ inside RUN|PREDICTIONS by default."),
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(help="Of the data set of PREDICTIONS: this part alone, such as task3."),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Of the data set of PREDICTIONS: train, validation or test alone."),
-    ] = None,
+    figures: Annotated[
+        bool,
+        typer.Option(
+            "--figures",
+            help="Write the figures as SVG and PDF too, for a paper.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    out: OutIfGiven = None,
+    split: Split = None,
+    part: Part = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
-    figures: Annotated[
-        bool, typer.Option("--figures", help="Write the figures as SVG and PDF too, for a paper.")
-    ] = False,
 ) -> None:
-    """Write a report: scores, figures, subgroups, and the pictures most worth a look.
-
-    One page, report.html, that needs no network and prints well; beside it every table as CSV,
-    JSON and Parquet, and all values in report.json. It holds small copies of pictures where the
-    data set is at hand: show it to those who may see them, or make it with --no-pictures.
+    """Write a page of metrics, figures and images worth a look.
 
     Examples:
       naevus report runs/cls
-      naevus report runs/cls --data ISIC2018 --out cls-report --figures
-      naevus report answers --data ISIC2018 --bundle runs/cls
+      naevus report predictions --data ISIC2018 --bundle runs/cls --figures
+
+    Writes report.html, one page that needs no network and prints well; beside it every table as
+    CSV, JSON and Parquet, and all values in report.json. Without --out they go to report/ inside
+    RESULTS. The page holds small copies of images where the data set is at hand: show it to those
+    who may see them, or add --no-thumbnails. --bundle, for predictions, adds heatmaps by the
+    networks that made them; a run has its own.
     """
     from naevus.reports.background import appearances
     from naevus.reports.figures import check_installed
@@ -149,7 +151,7 @@ def report(
     check_installed()
     of_run = is_run(results)
     if of_run and any(option is not None for option in (bundle, part, split)):
-        raise ConfigError("--bundle, --part and --split are for PREDICTIONS", "leave them out")
+        raise ConfigError("--bundle, --part and --split are for predictions", "leave them out")
     found, classifier_of = (
         _report_of_run(results, data, allow_missing=allow_missing)
         if of_run
@@ -163,11 +165,11 @@ def report(
     if found.mask_scores is not None:
         check_areas(found.mask_scores, data or results, force=force, reporter=reporter)
     with reporter.progress("reading pictures") as move:
-        looks = appearances(found, move) if pictures else None
+        looks = appearances(found, move) if thumbnails else None
     with reporter.status(f"scoring {len(found.images):,} answers"):
         evaluation = evaluate_results(found, looks)
     with reporter.progress("drawing pictures") as move:
-        document = make_report(found, evaluation, classifier_of, move, images=pictures)
+        document = make_report(found, evaluation, classifier_of, move, images=thumbnails)
     page = write_report(document, evaluation, out or results / "report", figures=figures)
     for line in document_lines(document, CHIEF):
         console.print(line)
@@ -213,51 +215,42 @@ def _report_of_predictions(
 def evaluate(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN...|PREDICTIONS", help="A run, classifiers' runs, or what predict wrote."
-        ),
+        typer.Argument(metavar="RESULTS", help="A run, several, or a folder of predictions."),
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="Where the truth of PREDICTIONS is: a data set.")
-    ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(help="Other copies of a run's pictures, each for the fold that never saw it."),
-    ] = None,
-    benign: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A class that counts as benign where classes are folded into benign and malignant."
-        ),
-    ] = None,
-    taxonomy: Annotated[TaxonomyName, typer.Option(help=TAXONOMY_HELP)] = "auto",
-    image_type: Annotated[ImageType, typer.Option(help=IMAGE_TYPE_HELP)] = "auto",
-    part: Annotated[
-        str | None, typer.Option(help="Of --data: this part alone, such as task1 or task3.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of --data: this split alone: train, validation or test.")
-    ] = None,
+    data: Data = None,
+    copies: CopiesFolder = None,
+    split: Split = None,
+    part: Part = None,
+    image_type: ImageTypeName = "auto",
+    taxonomy: TaxonomyOption = "auto",
+    benign: Benign = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    json: Json = False,
 ) -> None:
-    """Score out-of-fold predictions of a run, or predictions against a data set's truth.
-
-    Masks get Jaccard and Dice, the distance of outlines, scores by size of the lesion and what
-    goes along with failures; diagnoses balanced accuracy and its company, ranking, calibration,
-    abstaining and prediction sets: each with an interval by lesion, given the trained networks.
-    Where the data set tells other classes apart than the predictions, the finer ones are folded
-    into the coarser, and it is said how: of the seven diagnoses, MEL, BCC and AKIEC are malignant.
-    A run's evaluation is kept in its evaluation.json. Several classifiers' runs over the same folds
-    are scored as one that answers with their mean, as `naevus predict` does with their bundles.
+    """Score predictions against the ground truth.
 
     Examples:
       naevus evaluate runs/cls
-      naevus evaluate runs/cls --pictures Sharp_Copies --allow-missing
+      naevus evaluate predictions --data ISIC2018
+
+    Scores the out-of-fold predictions of a run, or a folder of predictions of images in --data.
+    Masks get Jaccard and Dice, boundary distances, scores by lesion size and what goes along with
+    failures; diagnoses get balanced accuracy, ranking, calibration, selective prediction and
+    prediction sets. Intervals are by lesion, given the trained networks. A run's evaluation is
+    kept in its evaluation.json.
+
+    Several classification runs over the same folds are scored as one that predicts their mean, as
+    `naevus predict` does with their bundles. --copies scores other copies of a run's images, each
+    by the fold that never saw it:
+
       naevus evaluate runs/cls runs/cls-second-seed
-      naevus evaluate answers --data ISIC2018
-      naevus evaluate answers --data ISIC2020 --benign AKIEC
+      naevus evaluate runs/cls --copies sharp-copies --allow-missing
+
+    Where the classes of the data set are finer than the predicted ones they are folded into them:
+    of the seven diagnoses, MEL, BCC and AKIEC are malignant. --benign moves a class:
+
+      naevus evaluate predictions --data ISIC2020 --benign AKIEC
     """
     from naevus.runs.results import ground_truth, is_run
 
@@ -274,11 +267,11 @@ def evaluate(
             "several predictions cannot be scored as one", "predict with all bundles at once"
         )
     if runs and any(option is not None for option in (data, part, split)):
-        raise ConfigError("--data, --part and --split are for PREDICTIONS", "leave them out")
-    if not runs and pictures is not None:
-        raise ConfigError("--pictures is for a run", "leave it out")
+        raise ConfigError("--data, --part and --split are for predictions", "leave them out")
+    if not runs and copies is not None:
+        raise ConfigError("--copies is for a run", "leave it out")
     evaluations = (
-        _of_runs(runs, pictures, allow_missing=allow_missing, force=force)
+        _of_runs(runs, copies, allow_missing=allow_missing, force=force)
         if runs
         else _of_predictions(
             results[0],
@@ -294,7 +287,7 @@ def evaluate(
 
 
 def _of_runs(
-    folders: Sequence[Path], pictures: Path | None, *, allow_missing: bool, force: bool
+    folders: Sequence[Path], copies: Path | None, *, allow_missing: bool, force: bool
 ) -> list[Evaluation]:
     from naevus.io.files import write_json
     from naevus.runs.results import open_runs, results_of_tables
@@ -303,13 +296,13 @@ def _of_runs(
     names = [str(run.folder) for run in runs]
     name = runs[0].folder.name if len(runs) == 1 else f"mean of {len(runs)} runs"
     answered = {name: [run.answers() for run in runs]}
-    if pictures is not None:
+    if copies is not None:
         if any(run.config.task == "segmentation" for run in runs):
-            raise DataError("--pictures needs a classification run", "leave it out")
-        trained, copied = _with_copies(runs, answered[name], pictures, allow_missing=allow_missing)
+            raise DataError("--copies needs a classification run", "leave it out")
+        trained, copied = _with_copies(runs, answered[name], copies, allow_missing=allow_missing)
         answered = {
             f"{name}, as trained": trained,
-            f"{name}, copies in {pictures.name}": copied,
+            f"{name}, copies in {copies.name}": copied,
         }
     found = [
         _evaluated(
@@ -319,25 +312,25 @@ def _of_runs(
         )
         for each, tables in answered.items()
     ]
-    if pictures is None and len(runs) == 1:
+    if copies is None and len(runs) == 1:
         write_json(runs[0].folder / "evaluation.json", found[0].to_dict())
     return found
 
 
 def _with_copies(
-    runs: Sequence[Run], tables: Sequence[pd.DataFrame], pictures: Path, *, allow_missing: bool
+    runs: Sequence[Run], tables: Sequence[pd.DataFrame], folder: Path, *, allow_missing: bool
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Return what the runs said of the images that have copies, and of these copies."""
     from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.inference.out_of_fold import copies_of_run
     from naevus.io.progress import warn_all
 
-    copies = [copies_of_run(*each, pictures, reporter) for each in zip(runs, tables, strict=True)]
+    copies = [copies_of_run(*each, folder, reporter) for each in zip(runs, tables, strict=True)]
     uncopied = {image_id for table in tables for image_id in table["image_id"]}
     uncopied -= set(copies[0]["image_id"])
     absent = left_out(("held-out images have no copy", uncopied))
-    refuse_left_out(absent, str(pictures), allow_missing=allow_missing)
-    warn_all(reporter, (f"{pictures}: {one}: left out" for one in absent))
+    refuse_left_out(absent, str(folder), allow_missing=allow_missing)
+    warn_all(reporter, (f"{folder}: {one}: left out" for one in absent))
     return [table[~table["image_id"].isin(uncopied)] for table in tables], copies
 
 

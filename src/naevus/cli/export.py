@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from naevus.cli.console import console, errors, reporter
-from naevus.cli.options import AllowMissing, Force
+from naevus.cli.options import NETWORKS, AllowMissing, Data, Fold, Force, Out, Runs, Storage
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,58 +19,55 @@ if TYPE_CHECKING:
 
 
 def export(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of either task.")],
-    out: Annotated[
-        Path, typer.Option(help="The bundle's folder, or one file when it ends in .naevus.")
-    ],
-    fold: Annotated[
-        list[int] | None, typer.Option(help="Take this fold alone; may be given again.")
-    ] = None,
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None,
-        typer.Option(
-            help="How numbers are stored; int8 also computes in 8 bits. By default what "
-            "--measure-precision recommends, else fp32."
-        ),
-    ] = None,
+    runs: Runs,
+    out: Out,
+    fold: Fold = None,
+    storage: Storage = None,
     average: Annotated[
-        bool, typer.Option("--average", help="Average the weights of each task into one network.")
-    ] = False,
-    measure_precision: Annotated[
         bool,
         typer.Option(
-            "--measure-precision",
-            help="Measure what each precision costs on all held-out pictures; takes minutes.",
+            "--average",
+            help="Average the weights of each task into one network.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = False,
+    measure_costs: Annotated[
+        bool,
+        typer.Option(
+            "--measure-costs",
+            help="Measure what each storage and precision costs on all held-out images; takes "
+            "minutes.",
+            rich_help_panel=NETWORKS,
         ),
     ] = False,
     calibration: Annotated[
         Path | None,
         typer.Option(
+            "--calibration",
             metavar="OOF.parquet",
-            help="Answers of this very combination to pictures that none of its networks saw.",
+            help="Predictions by these very networks together, of images that none of them saw.",
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="The data set, if it is not where the runs found it.")
-    ] = None,
+    data: Data = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Join the finished folds of runs into one bundle, after checking it against the networks.
-
-    Each graph must say what its trained network says, on 200 pictures: no probability may be off
-    by more than 0.002, and 99.9 % of decisions must be the same. Otherwise nothing is written.
-    Averaging is for networks that differ in seed or fold alone.
-
-    The runs' out-of-fold answers give temperature, offsets, prediction sets and scores. Those of
-    another combination than what is shipped say so; an average of classifiers that held out the
-    same fold answers for itself, and --calibration takes such answers of any combination.
+    """Join the networks of runs into one bundle to predict with.
 
     Examples:
       naevus export runs/seg runs/cls --out lesions.naevus
-      naevus export runs/cls --measure-precision --out bundles/cls
-      naevus export runs/cls --fold 0 --precision int8 --out bundles/small
-      naevus export runs/a runs/b --fold 0 --average --out bundles/mean
+      naevus export runs/cls --fold 0 --storage int8 --out bundles/small
+
+    Takes all finished folds of the runs, of either task. OUT is a folder, or one file where it
+    ends in .naevus. Each graph must agree with its network on 200 images: no probability may
+    differ by more than 0.002, and 99.9 % of decisions must be the same. Otherwise nothing is
+    written. --average is for networks that differ in seed or fold alone.
+
+    Temperature, offsets, prediction sets and scores come from the runs' out-of-fold predictions;
+    where those are of other networks than the exported ones, the bundle says so. An average of
+    classification networks that held out the same fold is scored itself, and --calibration takes
+    such predictions of any combination.
     """
     from naevus.export.export import Told, Wishes, export_runs
     from naevus.runs.results import check_areas, open_run, read_out_of_fold
@@ -83,11 +80,11 @@ def export(
             check_areas(run.answers(), run.folder, force=force, reporter=reporter)
     wishes = Wishes(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
-        precision=precision,
+        precision=storage,
         average=average,
         data=data,
         calibration=None if calibration is None else read_out_of_fold(calibration),
-        measure=measure_precision,
+        measure=measure_costs,
     )
     checked: list[Checked] = []
     try:

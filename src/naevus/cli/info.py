@@ -1,14 +1,17 @@
-"""``naevus engines`` and ``model-card``: what runs here, and what is known of it."""
+"""``naevus info``: what runs here, and what is known of a bundle or a run."""
 
 from __future__ import annotations
 
+import platform
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from naevus import __version__
 from naevus.cli.console import console, reporter
-from naevus.cli.options import AllowMissing
+from naevus.cli.options import AllowMissing, Data, OutIfGiven
 from naevus.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,31 +22,48 @@ if TYPE_CHECKING:
     from naevus.inference.engines.trial import Judged
 
 
-# ``naevus model-card``: what is known of a run's networks, or a bundle's, on one page.
-
-
-def model_card(
+def info(
     networks: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run, or a bundle or .naevus file.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Markdown file to write; printed where none is named.")
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE|RUN",
+            help="A bundle, a .naevus file or a run, for its model card.",
+            show_default=False,
+        ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A run's data set, if it is not where the run found it.")
-    ] = None,
+    *,
+    out: OutIfGiven = None,
+    data: Data = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Without argument: time all ways to run networks anew."),
+    ] = False,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the model card of a bundle, or that of a run's finished folds as one ensemble.
-
-    It tells the intended use, training data and licence, scores by diagnosis and subgroup with
-    intervals by lesion, how honest probabilities are, and limits. A bundle carries its figures; a
-    run's are taken from what its folds never saw.
+    """Show what runs here, or the model card of a bundle or run.
 
     Examples:
-      naevus model-card runs/cls
-      naevus model-card lesions.naevus --out MODEL_CARD.md
+      naevus info
+      naevus info lesions.naevus --out MODEL_CARD.md
+
+    Without argument: the version, the extras that are installed, the engines that can run
+    networks, how the built-in networks are run and why, and where caches are. Each way is tried
+    once in a process of its own, checked against the bundle's sample, and timed; later jobs take
+    the fastest. The environment variable NAEVUS_CACHE=off turns that off, and networks then run
+    in fp32. The exit code is 2 if they do not run here at all.
+
+    A model card tells the intended use, training data and licence, metrics by diagnosis and
+    subgroup, calibration and limits. That of a run is about its finished folds as one ensemble,
+    measured on images that they did not see. OUT is a Markdown file.
     """
+    if networks is None:
+        given = {"--out": out, "--data": data, "--allow-missing": allow_missing}
+        for name in (name for name, value in given.items() if value):
+            raise ConfigError(f"{name} is about a model card", "name a bundle or a run")
+        _show_machine(again=again)
+        return
+    if again:
+        raise ConfigError("--again is about this machine", "name no bundle beside it")
     from naevus.bundles.card import card_of
     from naevus.io.files import write_text
 
@@ -53,6 +73,70 @@ def model_card(
         return
     write_text(out, card)
     console.print(f"{out}", soft_wrap=True)
+
+
+def _show_machine(*, again: bool) -> None:
+    from rich.table import Table
+
+    from naevus.bundles.bundle import Bundle, builtin
+    from naevus.inference.engines import automatic, instructions
+    from naevus.inference.engines.openvino import CompiledCache
+
+    # Tried before the survey imports OpenVINO: which instructions it may use is then settled.
+    bundle = Bundle.read(builtin())
+    networks = automatic.judged_of(bundle)
+    trials = automatic.trials_of(bundle, again=again)
+    choice = automatic.chosen_of(trials, networks)
+    instructions.hold(choice.limit)
+    console.print(f"naevus {__version__}, Python {platform.python_version()}")
+    for name, installed in extras().items():
+        console.print(f"  naevus[{name}]: {installed}")
+    console.print(_engines(Table()))
+    console.print(_members(Table(title="the built-in networks"), trials, networks))
+    console.print(automatic.told(choice, trials))
+    held = instructions.limit()
+    whose = "held to it here" if instructions.held() else "as its user says"
+    console.print(
+        f"Instructions: {f'up to {held} ({whose})' if held else 'all'}; "
+        f"the environment variable {instructions.SWITCH} holds a process to fewer.",
+    )
+    cache = CompiledCache.of_user()
+    kept = "not kept (NAEVUS_CACHE=off)" if cache is None else f"kept in {cache.folder}"
+    console.print(f"Compiled networks, and what was found, are {kept}.")
+
+
+EXTRAS = {
+    "evaluate": ("sklearn",),
+    "report": ("matplotlib", "sklearn"),
+    "train": (
+        "torch",
+        "torchvision",
+        "timm",
+        "segmentation_models_pytorch",
+        "lightning_fabric",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "sklearn",
+    ),
+    "excel": ("openpyxl",),
+    "heif": ("pi_heif",),
+    "onnxruntime": ("onnxruntime",),
+    "quantise": ("nncf", "onnxruntime"),
+}
+"""What each extra brings, by the names that packages are imported under."""
+
+
+def extras() -> dict[str, str]:
+    """Say of each extra whether it is installed, or what of it is absent."""
+    absent = {
+        extra: [name for name in names if find_spec(name) is None]
+        for extra, names in EXTRAS.items()
+    }
+    return {
+        extra: f"without {', '.join(names)}" if names else "installed"
+        for extra, names in absent.items()
+    }
 
 
 def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
@@ -71,49 +155,6 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
     from naevus.runs.results import open_run
 
     return spec_of_run(open_run(path, allow_missing=allow_missing, reporter=reporter), data)
-
-
-def engines(
-    *,
-    again: Annotated[
-        bool, typer.Option("--again", help="Try all ways anew, whatever was found before.")
-    ] = False,
-) -> None:
-    """Tell what can run networks on this machine, and how the built-in ones are run and why.
-
-    Each way is tried once in a process of its own, judged by its answers to the bundle's sample,
-    and timed. What was found decides on later jobs, and is kept beside the compiled networks; the
-    environment variable NAEVUS_CACHE=off turns that off, and networks then run in f32. The exit
-    code is 2 if they do not run here at all.
-
-    Examples:
-      naevus engines
-      naevus engines --again
-    """
-    from rich.table import Table
-
-    from naevus.bundles.bundle import Bundle, builtin
-    from naevus.inference.engines import automatic, instructions
-    from naevus.inference.engines.openvino import CompiledCache
-
-    # Tried before the survey imports OpenVINO: which instructions it may use is then settled.
-    bundle = Bundle.read(builtin())
-    networks = automatic.judged_of(bundle)
-    trials = automatic.trials_of(bundle, again=again)
-    choice = automatic.chosen_of(trials, networks)
-    instructions.hold(choice.limit)
-    console.print(_engines(Table()))
-    console.print(_members(Table(title="the built-in networks"), trials, networks))
-    console.print(automatic.told(choice, trials))
-    held = instructions.limit()
-    whose = "held to it here" if instructions.held() else "as its user says"
-    console.print(
-        f"Instructions: {f'up to {held} ({whose})' if held else 'all'}; "
-        f"the environment variable {instructions.SWITCH} holds a process to fewer.",
-    )
-    cache = CompiledCache.of_user()
-    kept = "not kept (NAEVUS_CACHE=off)" if cache is None else f"kept in {cache.folder}"
-    console.print(f"Compiled networks, and what was found, are {kept}.")
 
 
 def _engines(table: Table) -> Table:

@@ -23,27 +23,10 @@ from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
 FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
-_EXTRAS = {
-    "matplotlib": "report",
-    "nncf": "quantise",
-    "onnxruntime": "onnxruntime",
-    "openpyxl": "excel",
-    "pi_heif": "heif",
-    "sklearn": "evaluate",
-    **dict.fromkeys(
-        (
-            *("lightning_fabric", "onnx", "onnxscript", "safetensors"),
-            *("segmentation_models_pytorch", "timm", "torch", "torchvision"),
-        ),
-        "train",
-    ),
-}
-"""The extra that brings a package, by the name that it is imported under."""
-
 app = typer.Typer(
     name="naevus",
-    help="Dermoscopic pictures to lesion masks, crops, diagnoses and scores. "
-    "[bold]Research use only, never a diagnosis.[/]",
+    help="Dermoscopic images to lesion masks, crops, class probabilities and reports. Start with "
+    "[bold]naevus predict photo.jpg[/]. Research use only, never a diagnosis.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -66,7 +49,8 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where a failure came from: naevus --debug check …")
+        bool,
+        typer.Option("--debug", help="Show where a failure came from."),
     ] = False,
 ) -> None:
     _debugging.set(debug)
@@ -117,10 +101,11 @@ def _as_told(error: Exception) -> NaevusError:
     if isinstance(error, NaevusError):
         return error
     absent = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if absent in _EXTRAS:
+    extra = next((name for name, brought in info.EXTRAS.items() if absent in brought), None)
+    if extra is not None:
         return NaevusError(
             f"this needs {absent}, which is absent",
-            f'run pip install "naevus[{_EXTRAS[absent]}]"',
+            f'run pip install "naevus[{extra}]"',
         )
     fewer = "close other programs, or use --threads 1 where the command has it"
     if isinstance(error, MemoryError):
@@ -143,40 +128,53 @@ def _help(command: Callable[..., None]) -> str:
     return re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.getdoc(command) or "")
 
 
-_PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Look": {"demo": demo.demo, "show": data.show, "check": data.check},
-    "Prepare": {"download": data.download, "folds": data.folds, "recipe": train.recipe},
-    "Train and predict": {
-        "train": train.train,
-        "export": export.export,
-        "predict": predict.predict,
-        "evaluate": evaluate.evaluate,
-        "compare": evaluate.compare,
-        "ablate": study.ablate,
-        "shortcuts": study.shortcuts,
-        "report": evaluate.report,
-        "model-card": info.model_card,
-        "engines": info.engines,
-    },
-    "Submit": {"lint-submission": challenge.lint_submission},
-}
 _READING = {
-    "demo", "show", "check", "folds", "train", "export", "predict", "evaluate", "ablate",
-    "shortcuts", "report", "lint-submission",
+    predict.predict, train.train, evaluate.evaluate, evaluate.report, export.export, demo.demo,
+    data.check, data.show, data.split, challenge.score, challenge.lint,
+    study.ablate, study.shortcuts,
 }  # fmt: skip
 """The commands that read images."""
 
-for _panel, _commands in _PANELS.items():
-    for _name, _command in _commands.items():
-        _whole = with_megapixels(_command) if _name in _READING else _command
-        app.command(_name, rich_help_panel=_panel, help=_help(_command))(_guarded(_whole))
 
-_score = typer.Typer(
-    no_args_is_help=True, help="Score a submission exactly as the ISIC 2018 challenge does."
+def _add(group: typer.Typer, *commands: Callable[..., None], panel: str | None = None) -> None:
+    for command in commands:
+        whole = with_megapixels(command) if command in _READING else command
+        group.command(command.__name__, rich_help_panel=panel, help=_help(command))(_guarded(whole))
+
+
+def _group(name: str, about: str, *commands: Callable[..., None]) -> None:
+    group = typer.Typer(no_args_is_help=True, help=about)
+    _add(group, *commands)
+    app.add_typer(group, name=name, rich_help_panel="Groups of commands")
+
+
+_add(
+    app,
+    predict.predict,
+    train.train,
+    evaluate.evaluate,
+    evaluate.compare,
+    evaluate.report,
+    export.export,
+    demo.demo,
+    info.info,
+    panel="Commands",
 )
-for _command in (challenge.classification, with_megapixels(challenge.segmentation)):
-    _score.command(_command.__name__, help=_help(_command))(_guarded(_command))
-app.add_typer(_score, name="score", rich_help_panel="Submit")
+_group(
+    "data",
+    "Check, show, split, download and synthesise data sets.",
+    *(data.check, data.show, data.split, data.download, data.synthetic),
+)
+_group(
+    "challenge",
+    "Score and check submissions as the ISIC 2018 challenge does.",
+    *(challenge.score, challenge.lint),
+)
+_group(
+    "study",
+    "Try variations of a recipe; guess without the lesion.",
+    *(study.ablate, study.shortcuts),
+)
 
 
 def run() -> None:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from naevus.cli.console import console, errors, reporter
-from naevus.cli.options import IMAGE_TYPE_HELP, ImageType
+from naevus.cli.options import (
+    NETWORKS,
+    OUTPUT,
+    Bundles,
+    Engine,
+    ImageTypeName,
+    Out,
+    Part,
+    Precision,
+    Split,
+    Threads,
+    Tta,
+)
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,81 +34,71 @@ if TYPE_CHECKING:
 _FINDINGS = 1
 
 
-# Written out again, for the rooms that hold them are slow to import; mypy sees that they agree.
-Split = Literal["validation", "test"]
-Only = Literal["masks", "crops"]
-Views = Literal["none", "flips", "dihedral"]
-Decision = Literal["balanced", "probable"]
-Engine = Literal["openvino", "onnxruntime"]
-Precision = Literal["f32", "bf16"]
-
-
 def predict(
-    pictures: Annotated[
-        list[Path], typer.Argument(metavar="FILES|DIR...", help="Pictures, or folders of them.")
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES", help="Images, folders of them, or with --split data sets."
+        ),
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A bundle, or a run for the bundles of all its folds. Give it again for the "
-            "other task, or to average several. By default the one that comes with naevus."
-        ),
-    ] = None,
-    split: Annotated[
-        Split | None, typer.Option(help="Take this split of the data sets in DIR.")
-    ] = None,
-    part: Annotated[
-        str | None, typer.Option(help="With --split: this part alone, such as task1 or task3.")
-    ] = None,
-    image_type: Annotated[
-        ImageType, typer.Option(help=f"With --split: {IMAGE_TYPE_HELP}")
-    ] = "auto",
-    only: Annotated[Only | None, typer.Option(help="Write these alone, diagnose nothing.")] = None,
-    heatmaps: Annotated[
-        bool, typer.Option("--heatmaps", help="Write what speaks for the most probable diagnosis.")
-    ] = False,
-    embeddings: Annotated[
-        bool, typer.Option("--embeddings", help="Write the networks' features of each picture.")
-    ] = False,
+    out: Out,
+    bundle: Bundles = None,
+    tta: Tta = "none",
     prevalence: Annotated[
         Path | None,
-        typer.Option(help="How common the diagnoses are where you are: TOML, MEL = 0.05 ..."),
-    ] = None,
-    views: Annotated[
-        Views, typer.Option(help="Average over flipped (4) or flipped and turned (8) views.")
-    ] = "none",
-    decision: Annotated[
-        Decision, typer.Option(help="Probabilities in the submission: balanced or natural.")
-    ] = "balanced",
-    engine: Annotated[
-        Engine | None,
-        typer.Option(help="What runs the networks; by default what is best here."),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
         typer.Option(
-            help="What the networks compute in; by default what is best here, which is tried once "
-            "(see naevus engines)."
+            "--prevalence",
+            help="How common the diagnoses are where you are: TOML with MEL = 0.05 and so on.",
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads; all processors by default.")
+    only: Annotated[
+        Literal["masks", "crops"] | None,
+        typer.Option("--only", help="Write these alone, no diagnoses.", rich_help_panel=OUTPUT),
     ] = None,
+    heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Write class activation maps of the most probable diagnosis.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--embeddings",
+            help="Write the networks' features of each image.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    decision: Annotated[
+        Literal["balanced", "natural"],
+        typer.Option(
+            "--decision",
+            help="Probabilities in submission.csv: as if all diagnoses were equally common, or as "
+            "common as they are.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "balanced",
+    split: Split = None,
+    part: Part = None,
+    image_type: ImageTypeName = "auto",
+    engine: Engine = None,
+    precision: Precision = None,
+    threads: Threads = None,
 ) -> None:
-    """Outline, crop and diagnose pictures with trained bundles. Research use only.
-
-    Writes masks/, crops/, predictions.parquet and submission.csv into OUT; of a single picture
-    the answer is also printed. Started again after an interruption, it goes on where it was.
-    Pictures that cannot be read are listed in refused.csv; the exit code is then 1. Links to
-    folders are followed. Where several files have one name, their ids hold their folders too.
+    """Segment, crop and classify images with trained networks.
 
     Examples:
       naevus predict photo.jpg --out answer --heatmaps
-      naevus predict lesion.jpg --bundle runs/seg --only masks --out outlines
-      naevus predict photos --bundle runs/seg --bundle runs/cls --out answers
-      naevus predict ISIC --split test --part task3 --bundle runs/cls --out test
+      naevus predict photos --bundle runs/seg --bundle runs/cls --out predictions
+      naevus predict ISIC2018 --split test --part task3 --out test
+
+    Writes predictions.parquet, submission.csv, masks and crops to OUT. The same command resumes
+    an interrupted job. Images that cannot be read are listed in refused.csv; the exit code is
+    then 1. Links to folders are followed. Files of one name get their folder in their id.
     """
     from naevus.bundles.bundle import builtin, find_bundles
     from naevus.datasets import sources as inputs
@@ -117,11 +119,11 @@ def predict(
             f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
         )
     found = (
-        inputs.find_pictures(pictures, without=out, kept=inputs.kept_ids(out))
+        inputs.find_pictures(images, without=out, kept=inputs.kept_ids(out))
         if split is None
         else inputs.Found(
             inputs.pictures_of_split(
-                pictures,
+                images,
                 split,
                 part,
                 image_type=image_type,
@@ -135,7 +137,7 @@ def predict(
         find_bundles(bundle or [builtin()]),
         diagnose=only != "masks",
         prevalence=prevalence,
-        views=views,
+        views=tta,
         engine=engine,
         threads=threads,
         precision=precision,
@@ -151,7 +153,7 @@ def predict(
             out,
             segmenter=networks.segmenter,
             classifier=networks.classifier,
-            decision=decision,
+            decision="balanced" if decision == "balanced" else "probable",
             only=only,
             heatmaps=heatmaps,
             embeddings=embeddings,

@@ -1,4 +1,4 @@
-"""``naevus ablate`` and ``shortcuts``: what changes gain, what is guessed without a lesion."""
+"""``naevus study``: what variations of a recipe gain; what is guessed without the lesion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from naevus.cli.console import console, errors, log_on_screen, reporter
-from naevus.cli.options import AllowMissing, Force
+from naevus.cli.options import (
+    AllowMissing,
+    Cache,
+    Copies,
+    Data,
+    DataFolder,
+    FoldsFile,
+    Force,
+    HeldOutFold,
+    Json,
+    Masks,
+    Out,
+    Run,
+    Set,
+)
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,28 +34,23 @@ if TYPE_CHECKING:
     from naevus.evaluation.shortcuts import ShortcutScores
 
 
-# ``naevus shortcuts``: what can be guessed of the diagnoses without the lesion.
-
-
 def shortcuts(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of classification.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Its data set, with masks, if it is no longer there.")
-    ] = None,
+    run: Run,
+    data: Data = None,
     allow_missing: AllowMissing = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json: Json = False,
 ) -> None:
-    """Tell how well diagnoses are guessed from what is not the lesion.
-
-    Gradient boosting guesses by age, sex and site alone; logistic regression by the run's frozen
-    embeddings of pictures whose lesion is hidden: filled with the mean colour of the skin, in its
-    own outline or in a hole that is the same in all pictures, or all but a ring at the border.
-    What is far above chance there may be learnt in place of the lesion. Every guess is about a
-    lesion that neither network nor guesser saw. Kept in RUN/shortcuts.json.
+    """Measure how well diagnoses are guessed without the lesion.
 
     Examples:
-      naevus shortcuts runs/cls
-      naevus shortcuts runs/cls --data ISIC2018 --json
+      naevus study shortcuts runs/cls
+      naevus study shortcuts runs/cls --data ISIC2018 --json
+
+    Gradient boosting guesses by age, sex and site alone; logistic regression by the run's frozen
+    embeddings of images whose lesion is occluded: filled with the mean colour of the skin, in its
+    own shape or in a hole that is the same in all images, or all but a ring at the border. What is
+    far above chance there may be learnt in place of the lesion. Every guess is about a lesion that
+    neither network nor guesser saw. Kept in RUN/shortcuts.json.
     """
     from naevus.io.files import write_json
     from naevus.runs.results import open_run
@@ -102,39 +111,33 @@ def _tables(scores: ShortcutScores, share: Mapping[str, float]) -> Iterable[Rend
 
 
 def ablate(
-    plan: Annotated[Path, typer.Argument(help="What is tried: TOML, as recipes/ablations has.")],
-    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    out: Annotated[Path, typer.Option(help="Runs and tables; what is there is not made again.")],
-    folds: Annotated[
-        Path | None, typer.Option(help="Folds made by `naevus folds`; else 5 with seed 2018.")
-    ] = None,
-    fold: Annotated[int, typer.Option(help="The fold that is held out.")] = 0,
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="What is tried: TOML, see recipes/ablations.")
+    ],
+    data: DataFolder,
+    out: Out,
     arm: Annotated[
-        list[str] | None, typer.Option(help="This arm and the reference alone; may be repeated.")
+        list[str] | None,
+        typer.Option("--arm", help="This arm and the reference alone; may be repeated."),
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Predicted masks that crops are cut by.")
-    ] = None,
-    copies: Annotated[
-        list[Path] | None, typer.Option(help="Other copies of the same ids, for every arm.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting of all arms.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Decoded pictures; beside the runs by default.")
-    ] = None,
+    settings: Set = None,
+    folds: FoldsFile = None,
+    fold: HeldOutFold = 0,
+    masks: Masks = None,
+    copies: Copies = None,
+    cache: Cache = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Train a recipe's variations under one budget and compare them on one held-out fold.
-
-    Started again with the same words it goes on; runs are under OUT/arms. The table, with paired
-    differences from the reference by lesion, is OUT/ablation.md, .csv and .json.
+    """Train variations of a recipe under one budget, and compare them.
 
     Examples:
-      naevus ablate plan.toml ISIC2018 --out runs/ablations
-      naevus ablate plan.toml ISIC2018 --arm crop --arm both --out runs/crops
+      naevus study ablate plan.toml ISIC2018 --out runs/ablations
+      naevus study ablate plan.toml ISIC2018 --arm crop --out runs/crops
+
+    The arms are compared on one held-out fold. The same command resumes; runs are in OUT/arms.
+    The table, with paired differences from the reference by lesion, is written to
+    OUT/ablation.md, .csv and .json.
     """
     from naevus.runs.recipe import parse_setting
     from naevus.runs.run import images_and_folds
@@ -143,14 +146,14 @@ def ablate(
 
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
-    settings = once([parse_setting(text) for text in setting or ()], {})
-    configs = recipes(chosen, plan.parent, settings)
+    overrides = once([parse_setting(text) for text in settings or ()], {})
+    configs = recipes(chosen, plan.parent, overrides)
     names = chosen.to_train(shown)
     trained = configs[names[0]]
     measured = {chosen.arms[name].detail_of for name in names}
     refuse_unused_by_all(
         [configs[name] for name in configs if name in measured.union(names)],
-        settings,
+        overrides,
         masks=masks,
         copies=copies or (),
     )

@@ -1,99 +1,99 @@
-"""``naevus train`` and ``recipe``: fold models of both tasks, and their settings."""
+"""``naevus train``: fold models of either task."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from naevus.cli.console import console, log_on_screen, reporter
-from naevus.cli.options import IMAGE_TYPE_HELP, TAXONOMY_HELP, Force, ImageType, TaxonomyName
+from naevus.cli.options import (
+    NETWORKS,
+    TRAINING,
+    Cache,
+    Copies,
+    DataFolderIfGiven,
+    Fold,
+    FoldsFile,
+    Force,
+    ImageTypeIfGiven,
+    Masks,
+    OutIfGiven,
+    Set,
+    Task,
+    TaxonomyIfGiven,
+)
 from naevus.errors import ConfigError
-from naevus.types import Task
 
-# ``naevus recipe``: every setting of a training job, with its value.
-
-
-def recipe(
-    task: Annotated[Task, typer.Argument(help="What would be learnt.")],
-    path: Annotated[
-        Path | None, typer.Option("--recipe", help="A TOML file; none prints the defaults.")
-    ] = None,
-) -> None:
-    """Print a recipe with all its settings, as TOML to start one's own from.
-
-    A recipe may leave out what it does not change; with --recipe, what it left out is filled in.
-
-    Examples:
-      naevus recipe classification > my.toml
-      naevus recipe segmentation --recipe recipes/segmentation.toml
-    """
-    from naevus.runs.recipe import load_config, to_toml
-
-    console.print(to_toml(load_config(path, task)), soft_wrap=True, end="")
+if TYPE_CHECKING:
+    from naevus.runs.recipe import TrainConfig
 
 
 def train(
-    task: Annotated[Task, typer.Argument(help="What is learnt.")],
-    data: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    out: Annotated[Path, typer.Option(help="The run's folder; an interrupted run goes on.")],
+    task: Task,
+    data: DataFolderIfGiven = None,
+    out: OutIfGiven = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="TOML file; what it leaves out has its default.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, such as optimiser.clip=0.")
-    ] = None,
-    fold: Annotated[int | None, typer.Option(help="Train this fold alone.")] = None,
-    folds: Annotated[
-        Path | None, typer.Option(help="Folds made by `naevus folds`; else 5 with seed 2018.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Predicted masks that crops are cut by.")
-    ] = None,
-    copies: Annotated[
-        list[Path] | None,
+        Path | None,
         typer.Option(
-            help="Other copies of the same ids; one is drawn at random each time. For attributes "
-            "a data set: each copy counts for the masks that lie beside it."
+            "--recipe",
+            help="A TOML file; settings that it leaves out have their defaults.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
-    image_type: Annotated[
-        ImageType | None, typer.Option(help=f"{IMAGE_TYPE_HELP} The same as data.image_type.")
-    ] = None,
-    taxonomy: Annotated[
-        TaxonomyName | None, typer.Option(help=f"{TAXONOMY_HELP} The same as data.taxonomy.")
-    ] = None,
-    warm_start: Annotated[
-        Path | None, typer.Option("--from", help="A run whose weights to start from.")
+    settings: Set = None,
+    show_recipe: Annotated[
+        bool,
+        typer.Option(
+            "--show-recipe",
+            help="Print the recipe with all its settings as TOML, and stop.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    folds: FoldsFile = None,
+    fold: Fold = None,
+    masks: Masks = None,
+    copies: Copies = None,
+    image_type: ImageTypeIfGiven = None,
+    taxonomy: TaxonomyIfGiven = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from",
+            help="A run whose weights to start from, fold by fold.",
+            rich_help_panel=NETWORKS,
+        ),
     ] = None,
     pretrained: Annotated[
         str | None,
         typer.Option(
+            "--pretrained",
             metavar="imagenet|none|FILE",
-            help="What the encoder starts from; FILE is safetensors with timm's names.",
+            help="Weights that the encoder starts from; FILE is safetensors with timm's names.",
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Decoded pictures; beside the run by default.")
-    ] = None,
+    cache: Cache = None,
     force: Force = False,
 ) -> None:
-    """Train fold models, export their bundles, and predict what each fold held out.
-
-    Started again after an interruption, with the same words, it goes on where it was. Settings
-    come from the recipe, then from --set; `naevus recipe` lists them all.
+    """Train networks, one a fold, and predict what each held out.
 
     Examples:
-      naevus train segmentation ISIC2018 --recipe my.toml --out runs/seg
+      naevus train segmentation ISIC2018 --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
+
+    Writes checkpoints, bundles and out-of-fold predictions to the run's folder, OUT. The same
+    command resumes an interrupted run. Settings come from the recipe, then from --set. To write a
+    recipe of your own, start from what --show-recipe prints:
+
+      naevus train classification --show-recipe > my.toml
     """
-    from naevus.runs.recipe import load_config, parse_setting
-    from naevus.runs.run import Run, copies_in, held, images_and_folds
+    from naevus.runs.recipe import load_config, parse_setting, to_toml
     from naevus.training.unused import once, refuse_unused
 
     overrides = once(
-        [parse_setting(text) for text in setting or ()],
+        [parse_setting(text) for text in settings or ()],
         {
             "--pretrained network.pretrained": pretrained,
             "--image-type data.image_type": image_type,
@@ -101,33 +101,69 @@ def train(
         },
     )
     config = load_config(recipe, task, overrides)
-    if warm_start is not None and (config.pretrained_file or "network.pretrained" in overrides):
-        raise ConfigError("network.pretrained does nothing beside --from", "give one of them")
-    refuse_unused(config, overrides, masks=masks, copies=copies or ())
-    source = Run.open(warm_start) if warm_start else None
-    dataset, dealt = images_and_folds(data, config, folds, masks, copies or [], reporter)
+    if init_from is not None and (config.pretrained_file or "network.pretrained" in overrides):
+        raise ConfigError("network.pretrained does nothing beside --init-from", "give one of them")
+    if show_recipe:
+        given = {"DATA": data, "--out": out, "--folds": folds, "--fold": fold, "--masks": masks,
+                 "--copies": copies, "--init-from": init_from, "--cache": cache}  # fmt: skip
+        for name in (name for name, value in given.items() if value):
+            raise ConfigError(f"{name} does nothing beside --show-recipe", f"leave out {name}")
+        console.print(to_toml(config), soft_wrap=True, end="")
+        return
+    if data is None or out is None:
+        raise ConfigError(
+            f"no {'data set' if data is None else 'folder for the run'} is named",
+            f"run naevus train {task} DATA --out RUN",
+        )
+    material = _MaterialGiven(masks, tuple(copies or ()), init_from, cache, force)
+    refuse_unused(config, overrides, masks=masks, copies=material.copies)
+    _train(config, data, out, folds, fold, material)
+
+
+class _MaterialGiven(NamedTuple):
+    """What networks learn from, beside the data set."""
+
+    masks: Path | None
+    copies: tuple[Path, ...]
+    init_from: Path | None
+    cache: Path | None
+    force: bool
+
+
+def _train(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    folds: Path | None,
+    fold: list[int] | None,
+    given: _MaterialGiven,
+) -> None:
+    from naevus.runs.run import Run, copies_in, held, images_and_folds
+
+    source = Run.open(given.init_from) if given.init_from else None
+    dataset, split = images_and_folds(data, config, folds, given.masks, given.copies, reporter)
     from naevus.training.data import Material
     from naevus.training.train import check_material, inputs_of, train_folds
 
     material = Material(
         dataset,
-        cache or out.parent / "cache",
-        masks=masks,
-        copies=tuple(copies or ()),
+        given.cache or out.parent / "cache",
+        masks=given.masks,
+        copies=given.copies,
         warm_start=source,
-        force=force,
+        force=given.force,
         pretrained=config.pretrained_file,
         further=tuple(
             copies_in(folder, dataset, config)
-            for folder in copies or ()
+            for folder in given.copies
             if config.task == "attributes"
         ),
     )
     check_material(material, config, reporter)
-    chosen = list(range(dealt.k)) if fold is None else [fold]
+    chosen = list(range(split.k)) if fold is None else list(dict.fromkeys(fold))
     for number in chosen:
-        dealt.held_out(number)  # refuses a fold that is not there, before a folder is made
+        split.held_out(number)  # refuses a fold that is not there, before a folder is made
     with held(out):
-        run = Run.start(out, config, dealt, inputs_of(dataset, material))
+        run = Run.start(out, config, split, inputs_of(dataset, material))
         with log_on_screen():
             train_folds(run, chosen, material, reporter)

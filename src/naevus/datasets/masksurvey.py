@@ -49,7 +49,7 @@ class MaskSurvey(NamedTuple):
             return None
         if 2 * len(self.unusable) > self.masks:
             what = f"{len(self.unusable)} of {self.masks} masks cannot be used: {self.unusable[0]}"
-            return what, "mend the masks; `naevus check` lists what is wrong with each"
+            return what, "mend the masks; `naevus data check` lists what is wrong with each"
         return implausible_problem(self.masks, self.empty, self.full) or self._turned_round()
 
     def _turned_round(self) -> tuple[str, str] | None:
@@ -74,7 +74,7 @@ def implausible_problem(masks: int, empty: int, full: int) -> tuple[str, str] | 
         f"{empty + full} of {masks} masks are empty or full ({empty} empty, {full} full): a "
         "network would learn to find nothing, or everything, and be scored right for it"
     )
-    return what, f"look at the masks with `naevus check`, or {_FORCE}"
+    return what, f"look at the masks with `naevus data check`, or {_FORCE}"
 
 
 def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:

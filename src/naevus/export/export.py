@@ -194,7 +194,7 @@ def _shipped(
     """Return a member as it is in the bundle, with what it was measured to bear."""
     choices: Sequence[PrecisionChoice] = costs.get("precision_choices", ())
     computed = tuple(
-        each.computed for each in choices if each.stored == stored and each.computed != "f32"
+        each.computed for each in choices if each.stored == stored and each.computed != "fp32"
     )
     config = member.config
     return Shipped(config.task, graph, member.network, config.input_size, stored, computed)
@@ -254,7 +254,7 @@ def _evidence(
     own = wishes.calibration
     if own is None and part.shipped.averaged and part.members[0].folds:
         # All of them held these pictures out: the average itself tells what it is worth.
-        stored = Variant(precision, "f32")
+        stored = Variant(precision, "fp32")
         own = heldout_answers(_measuring(part, graphs[0], wishes), stored)
     found = diagnosing_entry(part.runs, part.shipped, dataset, own)
     return found | limits_of(part.task, dataset, looked_at)

@@ -40,7 +40,7 @@ class Variant(NamedTuple):
     computed: Computed
 
 
-REFERENCE: Final = Variant("fp32", "f32")
+REFERENCE: Final = Variant("fp32", "fp32")
 
 
 class Measuring(NamedTuple):
@@ -123,7 +123,7 @@ def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path
 
 LOSS, BOUND = 0.005, 0.01
 """What may be lost of a score, and what its loss must be told from by the 95 % interval."""
-SPEED: Final = ("int8", "bf16", "f32")
+SPEED: Final = ("int8", "bf16", "fp32")
 """What computes fastest first, where the processor has instructions for each."""
 _SIZE: Final[tuple[Precision, ...]] = ("int8", "fp16", "fp32")
 _JUDGED: Final[dict[Task, tuple[str, ...]]] = {
@@ -200,8 +200,8 @@ def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> M
 
 
 def _problem(runs: Sequence[Sequence[Measuring]], variant: Variant) -> str | None:
-    """Return why networks do not run so here; None where they do, or run in f32."""
-    if variant.computed == "f32":
+    """Return why networks do not run so here; None where they do, or run in fp32."""
+    if variant.computed == "fp32":
         return None
     graphs = [each.graphs for members in runs for each in members]
     networks = [
@@ -230,12 +230,12 @@ def choose(
     """Return the fastest precision that loses next to nothing.
 
     That is the fastest whose loss is no more than `LOSS`, and by the paired 95 % interval below
-    `BOUND`; the smallest file of equally fast ones; numbers as in fp32, in f32, where none is.
+    `BOUND`; the smallest file of equally fast ones; numbers as in fp32, in fp32, where none is.
 
     Args:
         costs: Of all precisions that were measured.
         task: Of which networks.
-        order: ``int8``, ``bf16``, ``f32``: what is computed fastest first.
+        order: ``int8``, ``bf16``, ``fp32``: what is computed fastest first.
         stored: How numbers are stored in any case; None: as is best.
     """
     by_variant = {
@@ -257,7 +257,7 @@ def choose(
         if found.low is not None and found.value >= -LOSS and found.low > -BOUND:
             came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
             return PrecisionChoice(task=task, **variant._asdict(), why=f"{rule}: {came}")
-    last = Variant(stored or "fp32", "f32")
+    last = Variant(stored or "fp32", "fp32")
     return PrecisionChoice(task=task, **last._asdict(), why=f"{rule}: no other does")
 
 

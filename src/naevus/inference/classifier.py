@@ -123,7 +123,7 @@ class Classifier:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Computed = "f32",
+        precision: Computed = "fp32",
         streams: int = 1,
         prevalence: Sequence[float] | None = None,
     ) -> None:

@@ -138,7 +138,7 @@ _PARTS: Final[dict[Task, str]] = {
 
 _LARGEST: Final = 1e30  # sums over views and networks stay finite below it
 _HALF: Final = float(np.finfo(np.float16).max)  # embeddings are kept in half precision
-REMEDY: Final = "export the bundle again, or try --precision f32 or another engine"
+REMEDY: Final = "export the bundle again, or try --precision fp32 or another engine"
 
 
 def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:

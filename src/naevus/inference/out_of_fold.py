@@ -86,7 +86,7 @@ def heldout_scores(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "f32",
+    precision: Computed = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
@@ -134,7 +134,7 @@ def heldout_attributes(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "f32",
+    precision: Computed = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a bundle's masks of attributes with the true ones at every threshold.
@@ -189,7 +189,7 @@ def heldout_logits(
     views: ViewSet = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "f32",
+    precision: Computed = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Return a classification bundle's logits of cached pictures.

@@ -358,13 +358,13 @@ def load(
     Args:
         bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
             or a list of those, for both tasks or to be averaged. None: the built-in one.
-        views: The views every picture is seen in: ``none``, ``flips`` (4) or ``dihedral`` (8).
+        views: The views every picture is seen in: ``none``, ``flips`` (4) or ``d4`` (8).
         engine: What runs the networks: ``openvino`` or ``onnxruntime``. None: what is best here. It
             is tried once for a machine and bundle, for up to 15 s, by the answers to the bundle's
             sample, and the verdict is kept in the user's cache; where nothing can be kept it is
-            OpenVINO in f32. The logger ``naevus`` tells what came of it.
-        precision: What they compute in: ``f32``, or ``bf16`` where the processor has it. None: what
-            is best, in the same way.
+            OpenVINO in fp32. The logger ``naevus`` tells what came of it.
+        precision: What they compute in: ``fp32``, or ``bf16`` where the processor has it. None:
+            what is best, in the same way.
         threads: How many are used; None: as many as this process has processors.
         streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
             pictures as many as threads are faster.

@@ -110,7 +110,7 @@ class Segmenter:
         views: ViewSet = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Computed = "f32",
+        precision: Computed = "fp32",
         streams: int = 1,
     ) -> None:
         segmenting = as_sequence(bundles)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
     "none": (0,),
     "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
-    "dihedral": tuple(VIEWS),
+    "d4": tuple(VIEWS),
 }
 """The views that a picture is predicted in, by the name of the choice."""
 

@@ -220,7 +220,7 @@ def _about(results: Results) -> list[str]:
     return [
         (
             "A group is a lesion, or lesions whose pictures turned out to be duplicates; it is "
-            "never parted, neither by folds nor by resampling. The command naevus check finds "
+            "never parted, neither by folds nor by resampling. The command naevus data check finds "
             "duplicates."
         )
     ]

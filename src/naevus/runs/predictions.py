@@ -391,7 +391,7 @@ class OutFolder:
             parts = [settings[name] for name in ("segmenter", "classifier")]
             (engine,) = {part["engine"] for part in parts if part}
             (limit,) = {part["instructions"] for part in parts if part}
-            one, other = (_computed(part["precision"] if part else "f32") for part in parts)
+            one, other = (_computed(part["precision"] if part else "fp32") for part in parts)
         except (OSError, ValueError, KeyError, TypeError):
             return None  # `claim` tells what is wrong with it
         known = engine in get_args(EngineName)

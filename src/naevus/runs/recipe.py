@@ -36,7 +36,7 @@ HASHED: Final = "sha256:"
 LESION: Final = "lesion"
 """The output of a network that segments lesions; the others are called as the attributes."""
 
-_REMEDY = "see `naevus recipe` for all settings"
+_REMEDY = "run naevus train TASK --show-recipe for all settings"
 
 
 class Section(BaseModel):

@@ -366,7 +366,7 @@ def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
     for folder in inputs.get("copies") or ():
         words += ["--copies", Path(folder).name]
     if inputs.get("warm_start"):
-        words += ["--from", Path(str(inputs["warm_start"])).name]
+        words += ["--init-from", Path(str(inputs["warm_start"])).name]
     return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
 
 
@@ -494,6 +494,10 @@ def _problems(path: Path) -> dict[str, str]:
     return dict(zip(table["image_id"], table["problem"], strict=True))
 
 
+_OPTIONS = {"views": "--tta", "engine": "--engine", "precision": "--precision"}
+"""The options of predict that a folder of predictions tells, by setting."""
+
+
 def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     """Return the commands that predict and report the same again."""
     words = ["naevus", "predict", "PICTURES"]
@@ -501,12 +505,12 @@ def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     for part in ("segmenter", "classifier"):
         made_with = settings.get(part) or {}
         words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
-        for name in ("views", "engine", "precision"):
+        for name, option in _OPTIONS.items():
             if name in made_with:
-                chosen.setdefault(name, set()).add(str(made_with[name]))
-    for name, values in chosen.items():
+                chosen.setdefault(option, set()).add(str(made_with[name]))
+    for option, values in chosen.items():
         if len(values) == 1:  # each task computes in what its bundle bears, if not told otherwise
-            words += [f"--{name}", *values]
+            words += [option, *values]
     return _lines(
         [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
     )

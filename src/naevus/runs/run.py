@@ -347,7 +347,7 @@ def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
         raise DataError(
             f"{dataset.root}: no training pictures with {_LABELS[config.task]} in "
             f"{', '.join(_parts(dataset, config))}",
-            "check the folder with `naevus check`, or set data.parts",
+            "check the folder with `naevus data check`, or set data.parts",
         )
     if config.task != "classification":
         return labelled

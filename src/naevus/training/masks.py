@@ -114,7 +114,7 @@ def check_learnt(store: PixelStore, where: Path, *, force: bool) -> list[str]:
     if not store.ids:
         first = next(iter(store.quarantined.values()), "there are none")
         raise DataError(
-            f"{where}: no mask can be used: {first}", "look at them with `naevus check`"
+            f"{where}: no mask can be used: {first}", "look at them with `naevus data check`"
         )
     shares = np.array([np.count_nonzero(store[name] > 127) for name in store.ids])
     shares = shares / store.pixels[0].size

@@ -46,7 +46,7 @@ class Shipped(NamedTuple):
         network: The network itself.
         size: Side of the square it sees, pixels.
         stored: How the file's numbers are stored.
-        computed: What else than f32 it was measured to bear.
+        computed: What else than fp32 it was measured to bear.
     """
 
     task: Task
@@ -60,7 +60,7 @@ class Shipped(NamedTuple):
 def sample_entry(networks: Sequence[Shipped], path: Path) -> dict[str, Any]:
     """Write the sample of a bundle, and return its entry.
 
-    How far answers may be off is measured here: in f32, and in what else networks bear, in a
+    How far answers may be off is measured here: in fp32, and in what else networks bear, in a
     process of its own, where that runs here.
 
     Args:
@@ -100,7 +100,7 @@ def _tolerances(shipped: Shipped, pixels: Any, path: Path) -> dict[Computed, flo
         raise BundleError(
             f"{shipped.graph.name}: answers that are no finite numbers", "train it again"
         )
-    found: dict[Computed, float] = {"f32": tolerance(off, shipped.stored, "f32")}
+    found: dict[Computed, float] = {"fp32": tolerance(off, shipped.stored, "fp32")}
     for computed in shipped.computed:
         judged = Judged(shipped.task, str(shipped.graph), shipped.size, str(path), {computed: _ANY})
         way = Way("openvino", computed)

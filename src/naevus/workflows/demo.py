@@ -153,7 +153,7 @@ def _try_shipped(picture: Path, out: Path, reporter: Reporter) -> None:
         said = done.stderr.strip().splitlines()
         raise NaevusError(
             f"the networks that come with naevus do not run here ({said[-1] if said else ''})",
-            "see naevus engines",
+            "see naevus info",
         )
     reporter.message(f"the networks that come with naevus answer here: {out}")
 

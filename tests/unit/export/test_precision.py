@@ -45,12 +45,12 @@ def chosen(*found: Any, **more: Any) -> tuple[str, str]:
 
 def test_the_fastest_harmless_precision_is_chosen() -> None:
     whole = cost("fp32", "bf16", *HARMLESS)
-    half = cost("fp16", "f32", *HARMLESS)
+    half = cost("fp16", "fp32", *HARMLESS)
     assert chosen(cost("int8", "bf16", *HARMLESS), whole, half) == ("int8", "bf16")
-    assert chosen(cost("int8", "f32", *HARMLESS), whole, half) == ("int8", "f32")
+    assert chosen(cost("int8", "fp32", *HARMLESS), whole, half) == ("int8", "fp32")
     assert chosen(cost("int8", "bf16", -0.009, -0.02), whole, half) == ("fp32", "bf16")
-    assert chosen(half) == ("fp16", "f32")
-    assert chosen() == ("fp32", "f32")
+    assert chosen(half) == ("fp16", "fp32")
+    assert chosen() == ("fp32", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,22 @@ def test_the_fastest_harmless_precision_is_chosen() -> None:
     ],
 )
 def test_a_loss_must_be_small_and_known_to_be(value: float, low: float, taken: bool) -> None:
-    found = chosen(cost("int8", "f32", value, low))
-    assert found == (("int8", "f32") if taken else ("fp32", "f32"))
+    found = chosen(cost("int8", "fp32", value, low))
+    assert found == (("int8", "fp32") if taken else ("fp32", "fp32"))
 
 
 def test_precisions_are_ordered_by_measured_speed() -> None:
-    both = cost("int8", "f32", *HARMLESS), cost("fp32", "bf16", *HARMLESS)
-    assert chosen(*both, order=("bf16", "int8", "f32")) == ("fp32", "bf16")
+    both = cost("int8", "fp32", *HARMLESS), cost("fp32", "bf16", *HARMLESS)
+    assert chosen(*both, order=("bf16", "int8", "fp32")) == ("fp32", "bf16")
     equally_fast = cost("fp32", "bf16", *HARMLESS), cost("fp16", "bf16", *HARMLESS)
     assert chosen(*equally_fast) == ("fp16", "bf16")
 
 
 def test_only_the_task_s_own_headline_decides() -> None:
-    other = cost("int8", "f32", -0.3, -0.4, "accuracy, probable decision")
-    assert chosen(cost("int8", "f32", *HARMLESS), other) == ("int8", "f32")
-    choice = choose([cost("int8", "f32", *HARMLESS)], "segmentation")
-    assert (choice.stored, choice.computed) == ("fp32", "f32")
+    other = cost("int8", "fp32", -0.3, -0.4, "accuracy, probable decision")
+    assert chosen(cost("int8", "fp32", *HARMLESS), other) == ("int8", "fp32")
+    choice = choose([cost("int8", "fp32", *HARMLESS)], "segmentation")
+    assert (choice.stored, choice.computed) == ("fp32", "fp32")
     assert "Jaccard" in choice.why
 
 
@@ -103,7 +103,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Bun
     steps: list[Any] = []
     wishes = Wishes(folds=(0,), checked=4, measure=True)
     with pytest.MonkeyPatch.context() as patch:
-        pair = (REFERENCE, Variant("fp16", "f32"))
+        pair = (REFERENCE, Variant("fp16", "fp32"))
         patch.setattr(precision, "variants", lambda: pair)
         patch.setattr("naevus.export.export.variants", lambda: pair)
         told = Told(lambda _: None, lambda *step: steps.append(step))
@@ -118,7 +118,7 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
     assert [each.score for each in by_task["segmentation"]] == ["Jaccard", "thresholded Jaccard"]
     assert next(each.score for each in by_task["classification"]) == BALANCED
     for each in spec.precision_costs:
-        assert (each.stored, each.computed) == ("fp16", "f32")
+        assert (each.stored, each.computed) == ("fp16", "fp32")
         assert abs(each.difference.value) < 0.05
         assert each.groups <= each.pictures
         assert 0 <= each.changed < 0.2
@@ -138,7 +138,7 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
 
 def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
     card = (measured[0].folder / "MODEL_CARD.md").read_text()
-    assert "| segmentation | fp16, f32 | Jaccard | " in card
+    assert "| segmentation | fp16, fp32 | Jaccard | " in card
     assert "\n- classification: fp" in card
 
 

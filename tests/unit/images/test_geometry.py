@@ -71,7 +71,7 @@ def test_each_tta_has_its_transforms() -> None:
     np.testing.assert_array_equal(vertical, array[::-1])
     np.testing.assert_array_equal(both, array[::-1, ::-1])
     assert VIEW_SETS["none"] == (0,)
-    assert sorted(VIEW_SETS["dihedral"]) == list(VIEWS)
+    assert sorted(VIEW_SETS["d4"]) == list(VIEWS)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (30, 7), (5, 90), (40, 80), (20, 30)])

@@ -52,7 +52,7 @@ def test_a_heat_map_is_the_map_whose_mean_is_the_logit(tmp_path: Path) -> None:
 
 def test_a_heatmap_covers_the_crop_and_averages_members_and_tta(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", explained=True, seeds=(0, 1), crop_mode="crop")
-    classifier = Classifier(bundle, views="dihedral")
+    classifier = Classifier(bundle, views="d4")
     pixels, mask = photograph()
     heats = [heat_map(classifier, pixels, mask, code) for code in ISIC2018.codes]
     box = arrange(pixels, mask, classifier.forms[0]).box

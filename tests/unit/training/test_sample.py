@@ -50,13 +50,13 @@ def test_engines_agree_with_torch_on_the_sample(shipped: list[Shipped], tmp_path
     for each in shipped:
         right = sample.answers[each.graph.name]
         allowed = entry["tolerances"][each.graph.name]
-        assert allowed == {"f32": 0.005}
+        assert allowed == {"fp32": 0.005}
         assert right.std() > 1e-3
         for engine in ENGINES:
             views = sample_views(sample.pixels, each.size)
             said = compared(open_engine(each.graph, engine, 1).run(views))
-            assert distance(said, right) <= allowed["f32"]
-            assert distance(said * np.float32(1.1), right) > allowed["f32"]
+            assert distance(said, right) <= allowed["fp32"]
+            assert distance(said * np.float32(1.1), right) > allowed["fp32"]
     again = tmp_path / "again.npz"
     sample_entry(shipped, again)
     assert again.read_bytes() == path.read_bytes()

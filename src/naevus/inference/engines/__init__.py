@@ -42,7 +42,7 @@ def open_engine(
     engine: EngineName = "openvino",
     threads: int | None = None,
     *,
-    precision: Computed = "f32",
+    precision: Computed = "fp32",
     streams: int = 1,
 ) -> Engine:
     """Load an ONNX graph into an engine.
@@ -109,9 +109,9 @@ def survey() -> tuple[Found, ...]:
 def _openvino() -> Found:
     computes = precisions()
     bf16 = (
-        "f32, or bf16 where a bundle was measured to bear it and that is tried to be faster"
+        "fp32, or bf16 where a bundle was measured to bear it and that is tried to be faster"
         if "bf16" in computes
-        else "f32: this processor has no instructions for bf16"
+        else "fp32: this processor has no instructions for bf16"
     )
     return Found(
         "openvino",
@@ -138,4 +138,4 @@ def _onnxruntime() -> Found:
         if CUDA in available
         else "No CUDA here, and on a CPU slower than OpenVINO: taken where that fails, or by name."
     )
-    return Found("onnxruntime", onnxruntime.__version__, devices, ("f32",), chosen=False, why=why)
+    return Found("onnxruntime", onnxruntime.__version__, devices, ("fp32",), chosen=False, why=why)

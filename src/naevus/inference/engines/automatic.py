@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 GAIN: Final = 1.1
-"""How much faster than f32 another way must be to be taken."""
+"""How much faster than fp32 another way must be to be taken."""
 LIMIT_S: Final = 15.0
 """How long a trial may take, seconds."""
 ATTEMPTS: Final = 3
 """How often it is tried where there was no time for all rounds, as on a busy machine."""
 PATIENCE_S: Final = 60.0
-"""How long is waited for f32, or for what was named: slow machines compile slowly."""
+"""How long is waited for fp32, or for what was named: slow machines compile slowly."""
 _AUTOMATIC: Final = "automatic"
 _TASKS: Final = ("segmentation", "classification")
-_PLAIN: Final = Way("openvino", "f32")
-_LAST: Final = Way("onnxruntime", "f32")
+_PLAIN: Final = Way("openvino", "fp32")
+_LAST: Final = Way("onnxruntime", "fp32")
 
 
 def way_of(choice: EngineChoice, task: str) -> Way:
@@ -72,8 +72,8 @@ def choose(
         say: Told, in a line, what is tried and what came of it.
 
     Returns:
-        What was named, where it runs; else OpenVINO in f32 where nothing can be kept, or there is
-        no sample to judge by; and else the fastest sound way, f32 unless another is `GAIN` times
+        What was named, where it runs; else OpenVINO in fp32 where nothing can be kept, or there is
+        no sample to judge by; and else the fastest sound way, fp32 unless another is `GAIN` times
         as fast.
 
     Raises:
@@ -119,7 +119,7 @@ def verify(engine: Engine, network: Judged) -> None:
     sample = read_sample(Path(network.sample), {path.name: network.size})
     answer = compared(engine.run(sample_views(sample.pixels, network.size)))
     off, allowed = distance(answer, sample.answers[path.name]), network.tolerances
-    if not off <= allowed.get(engine.precision, allowed["f32"]):
+    if not off <= allowed.get(engine.precision, allowed["fp32"]):
         name: EngineName = "onnxruntime" if isinstance(engine, OnnxRuntimeEngine) else "openvino"
         raise unable(path, name, engine.precision, f"wrong answers, off by {off:.2g}")
 
@@ -147,7 +147,7 @@ def judged_of(bundle: Bundle) -> list[Judged]:
 
 
 def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> list[Way]:
-    """Return the ways that are tried, OpenVINO in f32 first."""
+    """Return the ways that are tried, OpenVINO in fp32 first."""
     if engine == "onnxruntime":
         return [_LAST]
     if any(bundle.spec.sample is None for bundle in bundles):
@@ -155,7 +155,7 @@ def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> l
     borne = any(
         bundle.spec.bears(task) == "bf16" for bundle in bundles for task in bundle.spec.tasks
     )
-    computed: list[Computed] = ["f32", "bf16"] if borne and instructions.has_bf16() else ["f32"]
+    computed: list[Computed] = ["fp32", "bf16"] if borne and instructions.has_bf16() else ["fp32"]
     held = (None,) if instructions.users_limit() else instructions.limits()
     return [Way("openvino", precision, limit) for limit in held for precision in computed]
 
@@ -164,7 +164,7 @@ def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     """Return the fastest sound way of trials.
 
     Networks that outline and those that diagnose may compute in different precisions. OpenVINO in
-    f32 is taken unless another is `GAIN` times as fast, by the median over rounds.
+    fp32 is taken unless another is `GAIN` times as fast, by the median over rounds.
 
     Raises:
         ConfigError: None is sound.
@@ -172,7 +172,7 @@ def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     choices = _sound(trials, networks)
     if not choices:
         raise _nothing(trials)
-    plain = next((one for one in choices if one[:4] == ("openvino", "f32", "f32", None)), None)
+    plain = next((one for one in choices if one[:4] == ("openvino", "fp32", "fp32", None)), None)
     if plain is None or len(choices) == 1:
         fastest = min(choices, key=lambda one: sum(_rounds(one, trials, networks)))
         return fastest._replace(why="all that runs" if len(choices) == 1 else "the fastest")
@@ -182,7 +182,7 @@ def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     if gains[best] < GAIN:
         late = "" if _timed(trials) else ", or there was no time to see"
         return plain._replace(why=f"no other is {GAIN:g} times as fast{late}")
-    return best._replace(why=f"{gains[best]:.2f} times as fast as f32")
+    return best._replace(why=f"{gains[best]:.2f} times as fast as fp32")
 
 
 def told(choice: EngineChoice, trials: Trials) -> str:
@@ -249,7 +249,7 @@ def _usable(trials: Trials) -> Trials:
 
 
 def _sound(trials: Trials, networks: Sequence[Judged]) -> list[EngineChoice]:
-    """Return what all networks can be run in; a task without networks counts as f32."""
+    """Return what all networks can be run in; a task without networks counts as fp32."""
     there = {network.task for network in networks}
     found: list[EngineChoice] = []
     for one in trials:
@@ -258,7 +258,7 @@ def _sound(trials: Trials, networks: Sequence[Judged]) -> list[EngineChoice]:
                 continue
             pair = (one.precision, other.precision)
             outlines, diagnoses = (
-                precision if task in there else "f32"
+                precision if task in there else "fp32"
                 for task, precision in zip(_TASKS, pair, strict=True)
             )
             choice = EngineChoice(one.engine, outlines, diagnoses, one.limit, tried=True)

@@ -101,7 +101,7 @@ def unable(path: Path, engine: EngineName, precision: Computed, problem: str) ->
     """Return the error for a graph that an engine cannot run here, its problem in one line."""
     line = " ".join(problem.split())
     others = [each for each in ("openvino", "onnxruntime") if each != engine]
-    choice = "f32, or " if precision != "f32" else ""
+    choice = "fp32, or " if precision != "fp32" else ""
     return ConfigError(
         f"{path.name} does not run here by {engine} in {precision} ({line[-300:]})",
         f"choose {choice}the engine {others[0]} (pip install 'naevus[onnxruntime]')"

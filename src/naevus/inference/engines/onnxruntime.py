@@ -36,7 +36,7 @@ class OnnxRuntimeEngine:
     Args:
         path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
         threads: How many threads it may use; None: as many as this process has processors.
-        precision: What it computes in; there is f32 alone.
+        precision: What it computes in; there is fp32 alone.
 
     Raises:
         BundleError: The file is no such graph.
@@ -44,13 +44,13 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, path: Path, threads: int | None = None, *, precision: Computed = "f32"
+        self, path: Path, threads: int | None = None, *, precision: Computed = "fp32"
     ) -> None:
         onnxruntime = import_onnxruntime()
-        if precision != "f32":
+        if precision != "fp32":
             raise ConfigError(
                 f"ONNX Runtime does not compute in {precision} here",
-                "choose f32, or the engine openvino",
+                "choose fp32, or the engine openvino",
             )
         content = graph_bytes(path)
         check_graph(path, content)

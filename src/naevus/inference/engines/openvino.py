@@ -107,6 +107,9 @@ class CompiledCache:
         return self.folder / f"{key}.blob"
 
 
+_HINTS: Final[dict[Computed, str]] = {"fp32": "f32", "bf16": "bf16"}
+"""OpenVINO's names of what it computes in."""
+
 PIECE = 8
 """Pictures a request. Fixed, whatever the number of streams: it may decide on last bits."""
 
@@ -133,20 +136,21 @@ class OpenVINOEngine:
         path: Path,
         threads: int | None = None,
         *,
-        precision: Computed = "f32",
+        precision: Computed = "fp32",
         streams: int = 1,
     ) -> None:
         if precision not in precisions():
             raise ConfigError(
                 f"this processor does not compute in {precision}",
-                "choose f32 (`naevus engines` tells what there is)",
+                "choose fp32 (`naevus info` tells what there is)",
             )
         threads = threads or cpu_count()
         self._path = path
         self._compiled = _compiled(
             path,
+            precision,
             {
-                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": min(streams, threads),
@@ -235,10 +239,10 @@ def capabilities() -> tuple[str, ...]:
 
 def precisions() -> tuple[Computed, ...]:
     """Return what the CPU computes in; bf16 only where it has instructions for it."""
-    return ("f32", "bf16") if "BF16" in capabilities() else ("f32",)
+    return ("fp32", "bf16") if "BF16" in capabilities() else ("fp32",)
 
 
-def _compiled(path: Path, settings: dict[str, Any]) -> Any:
+def _compiled(path: Path, precision: Computed, settings: dict[str, Any]) -> Any:
     """Compile a graph, or take what an earlier start compiled."""
     content = graph_bytes(path)
     check_graph(path, content)  # before the cache is asked, which would answer all the same
@@ -265,7 +269,7 @@ def _compiled(path: Path, settings: dict[str, Any]) -> Any:
     try:
         compiled = core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        raise unable(path, "openvino", settings["INFERENCE_PRECISION_HINT"], str(error)) from error
+        raise unable(path, "openvino", precision, str(error)) from error
     if disk is not None:
         disk.store(key, _exported(compiled))
     return compiled

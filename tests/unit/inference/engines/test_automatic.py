@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from naevus.inference.engines import EngineName
 
 
-F32, BF16, HELD = Way("openvino", "f32"), Way("openvino", "bf16"), Way("openvino", "f32", "AVX2")
+F32, BF16, HELD = Way("openvino", "fp32"), Way("openvino", "bf16"), Way("openvino", "fp32", "AVX2")
 
 
-ORT = Way("onnxruntime", "f32")
+ORT = Way("onnxruntime", "fp32")
 PAIR = [
-    Judged(task, f"{task}.onnx", 32, "sample.npz", {"f32": 0.01})
+    Judged(task, f"{task}.onnx", 32, "sample.npz", {"fp32": 0.01})
     for task in ("segmentation", "classification")
 ]
 
@@ -64,29 +64,29 @@ def timed(*rounds: float) -> Result:
 
 def test_f32_is_taken_unless_another_is_a_tenth_faster() -> None:
     trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.95, 0.92, 0.93)] * 2}
-    assert decide(trials, PAIR)[:4] == ("openvino", "f32", "f32", None)
+    assert decide(trials, PAIR)[:4] == ("openvino", "fp32", "fp32", None)
     trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.8, 2, 0.8)] * 2}  # one slow round
     assert decide(trials, PAIR)[:4] == ("openvino", "bf16", "bf16", None)
 
 
 def test_each_task_has_a_precision_of_its_own() -> None:
     trials = {F32: [timed(1, 1, 1), timed(1, 1, 1)], BF16: [timed(0.6, 0.6, 0.6), timed(2, 2, 2)]}
-    assert decide(trials, PAIR)[:4] == ("openvino", "bf16", "f32", None)
+    assert decide(trials, PAIR)[:4] == ("openvino", "bf16", "fp32", None)
     crashed = {F32: trials[F32], BF16: [Result("crashes"), timed(0.1, 0.1, 0.1)]}
-    assert decide(crashed, PAIR)[:4] == ("openvino", "f32", "bf16", None)
+    assert decide(crashed, PAIR)[:4] == ("openvino", "fp32", "bf16", None)
 
 
 def test_fewer_instructions_are_taken_where_they_pay() -> None:
     trials = {F32: [timed(1, 1, 1)] * 2, HELD: [timed(0.5, 0.5, 0.5)] * 2}
     choice = decide(trials, PAIR)
-    assert (choice.limit, choice.segmentation) == ("AVX2", "f32")
+    assert (choice.limit, choice.segmentation) == ("AVX2", "fp32")
     assert "2.00 times" in told(choice, trials)
 
 
 def test_a_way_too_slow_to_be_timed_is_not_chosen() -> None:
     trials = {F32: [timed(1, 1)] * 2, BF16: [timed(0.1, 0.1)] * 2}
     choice = decide(trials, PAIR)
-    assert choice[:4] == ("openvino", "f32", "f32", None)
+    assert choice[:4] == ("openvino", "fp32", "fp32", None)
     assert "no time" in choice.why
 
 
@@ -96,8 +96,8 @@ def test_onnx_runtime_is_the_last_resort() -> None:
     assert decide({F32: fine, ORT: quick}, PAIR).engine == "openvino"
     choice = decide({F32: broken, BF16: broken, ORT: fine}, PAIR)
     assert choice.engine == "onnxruntime"
-    assert "openvino f32 (refused)" in told(choice, {F32: broken, BF16: broken, ORT: fine})
-    with pytest.raises(ConfigError, match="openvino f32: refused"):
+    assert "openvino fp32 (refused)" in told(choice, {F32: broken, BF16: broken, ORT: fine})
+    with pytest.raises(ConfigError, match="openvino fp32: refused"):
         decide({F32: broken, BF16: broken}, PAIR)
 
 
@@ -184,9 +184,9 @@ def test_a_fault_leads_to_the_next_choice(
     monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
     lines: list[str] = []
     choice = choose([bundle], say=lines.append)
-    assert choice[:4] == ("openvino", "f32", "f32", "AVX2")
+    assert choice[:4] == ("openvino", "fp32", "fp32", "AVX2")
     assert len(lines) == 2
-    assert "openvino f32 (" in lines[1]
+    assert "openvino fp32 (" in lines[1]
     assert problem in lines[1]
 
 
@@ -250,7 +250,7 @@ def test_without_a_cache_fp32_is_used_without_trials(
         kept.write_text("a file in the folder's place")
     monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried"))
     choice = choose([bundle], say=pytest.fail)
-    assert choice[:4] == ("openvino", "f32", "f32", None)
+    assert choice[:4] == ("openvino", "fp32", "fp32", None)
     assert not choice.tried
 
 
@@ -261,7 +261,7 @@ def test_without_a_sample_fp32_is_used_and_reported(
     with caplog.at_level(logging.INFO, "naevus"):
         networks = open_networks([plain])
     assert networks.classifier is not None
-    assert networks.classifier.settings()["precision"] == "f32"
+    assert networks.classifier.settings()["precision"] == "fp32"
     assert "no sample" in caplog.text
 
 
@@ -274,7 +274,7 @@ def test_wrong_outputs_are_reported_even_without_trials(
     right = automatic.judged_of(other)[0]
     monkeypatch.setattr(
         "naevus.inference.predictor.judged_of",
-        lambda _: [right._replace(tolerances={"f32": 1e-12})],
+        lambda _: [right._replace(tolerances={"fp32": 1e-12})],
     )
     with pytest.raises(ConfigError, match="wrong answers"):
         open_networks([other], engine="openvino")
@@ -326,7 +326,7 @@ def test_a_resumed_job_keeps_its_choice(tmp_path: Path) -> None:
     folder = OutFolder(tmp_path)
     assert folder.choice() is None
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part, "classifier": None}))
-    assert folder.choice() == EngineChoice("openvino", "bf16", "f32", "AVX2", "as the job began")
+    assert folder.choice() == EngineChoice("openvino", "bf16", "fp32", "AVX2", "as the job began")
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part | {"precision": "x"}}))
     assert folder.choice() is None
 
@@ -353,7 +353,7 @@ def test_a_measured_precision_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     bundle = bearing(tmp_path, "fp32")
     assert candidates([bundle]) == [F32, BF16]
     monkeypatch.setattr(instructions, "limits", lambda: (None, "AVX2"))
-    held = [Way("openvino", "f32", "AVX2"), Way("openvino", "bf16", "AVX2")]
+    held = [Way("openvino", "fp32", "AVX2"), Way("openvino", "bf16", "AVX2")]
     monkeypatch.delenv(instructions.SWITCH, raising=False)
     assert candidates([bundle]) == [F32, BF16, *held]
     monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")  # the user has said it
@@ -372,8 +372,8 @@ def test_unsupported_precisions_are_not_tried(
 @pytest.mark.usefixtures("bf16_processor")
 def test_measurements_of_another_storage_do_not_count(tmp_path: Path) -> None:
     bundle = bearing(tmp_path, "int8")
-    assert bundle.spec.bears("classification") == "f32"
-    assert bundle.spec.bears("segmentation") == "f32"
+    assert bundle.spec.bears("classification") == "fp32"
+    assert bundle.spec.bears("segmentation") == "fp32"
     assert candidates([bundle]) == [F32]
 
 
@@ -381,7 +381,7 @@ def test_measurements_of_another_storage_do_not_count(tmp_path: Path) -> None:
 def test_without_a_sample_only_fp32_is_a_candidate(tmp_path: Path) -> None:
     plain = classification_bundle(tmp_path / "plain")
     assert candidates([plain]) == [F32]
-    assert candidates([plain], "onnxruntime") == [Way("onnxruntime", "f32")]
+    assert candidates([plain], "onnxruntime") == [Way("onnxruntime", "fp32")]
 
 
 @pytest.mark.usefixtures("bf16_processor")
@@ -389,8 +389,8 @@ def test_networks_compute_in_the_named_precision(tmp_path: Path) -> None:
     bundle = bearing(tmp_path, "fp32")
     engines: tuple[EngineName, ...] = ("openvino", "onnxruntime")
     for engine in engines:
-        classifier = open_networks([bundle], engine=engine, precision="f32").classifier
+        classifier = open_networks([bundle], engine=engine, precision="fp32").classifier
         assert classifier is not None
         (member,) = classifier.members
-        assert member.engine.precision == classifier.settings()["precision"] == "f32"
+        assert member.engine.precision == classifier.settings()["precision"] == "fp32"
         assert classifier.settings()["engine"] == engine

@@ -188,7 +188,7 @@ def test_bf16_is_refused_where_the_processor_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
-    monkeypatch.setattr(openvino, "precisions", lambda: ("f32",))
+    monkeypatch.setattr(openvino, "precisions", lambda: ("fp32",))
     with pytest.raises(ConfigError, match="does not compute in bf16") as raised:
         open_engine(graph, precision="bf16")
     assert "\n" not in str(raised.value)
@@ -200,7 +200,7 @@ def test_bf16_differs_from_fp32_by_its_rounding(tmp_path: Path) -> None:
     if "bf16" not in openvino.precisions():
         pytest.skip("this processor has no bf16")
     graph = write_classifier(tmp_path / "g.onnx", size=32)
-    half, whole = (open_engine(graph, precision=each) for each in ("bf16", "f32"))
+    half, whole = (open_engine(graph, precision=each) for each in ("bf16", "fp32"))
     assert half.precision == "bf16"
     batch = pixels(4, 32)
     first, second = half.run(batch)["logits"], whole.run(batch)["logits"]

@@ -25,14 +25,14 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
     found = {each.name: each for each in survey()}
     assert tuple(found) == get_args(EngineName)
     assert [each.name for each in survey() if each.chosen] == [DEFAULT]
-    assert found["openvino"].precisions[0] == "f32"
+    assert found["openvino"].precisions[0] == "fp32"
     assert found["openvino"].devices[0].startswith("CPU")
     assert found["onnxruntime"].version == version("onnxruntime")
-    assert found["onnxruntime"].precisions == ("f32",)
+    assert found["onnxruntime"].precisions == ("fp32",)
 
 
 def test_the_gain_by_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for computes, told in ((("f32", "bf16"), "measured to bear"), (("f32",), "no instructions")):
+    for computes, told in ((("fp32", "bf16"), "measured to bear"), (("fp32",), "no instructions")):
         monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)
         found = survey()[0]
         assert found.precisions == computes
