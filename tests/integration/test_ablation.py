@@ -30,6 +30,8 @@ from tests.helpers import ROOT
 if TYPE_CHECKING:
     from typer.testing import Result
 
+pytestmark = pytest.mark.slow
+
 RECIPES = ROOT / "recipes"
 RECIPE = """
 task = "classification"

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
     from naevus.export.members import TrainedMember
 
+pytestmark = pytest.mark.slow
+
 FEW = Wishes(checked=6, calibrated=4)
 
 

@@ -44,6 +44,7 @@ def material(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_nothing_but_training_needs_a_training_framework(material: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
     bundles = ("--bundle", "outlines", "--bundle", "answers")

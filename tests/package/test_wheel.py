@@ -180,6 +180,7 @@ def test_both_licences_come_with_it(content: dict[str, bytes], metadata: Message
     assert "Section 8 – Interpretation." in of_networks
 
 
+@pytest.mark.slow
 def test_the_networks_come_with_it_and_are_checked(
     exported: Path, with_networks: dict[str, bytes], tmp_path: Path
 ) -> None:
