@@ -84,8 +84,9 @@ def train(
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
 
     Writes checkpoints, bundles and out-of-fold predictions to the run's folder, OUT. The same
-    command resumes an interrupted run. Settings come from the recipe, then from --set. To write a
-    recipe of your own, start from what --show-recipe prints:
+    command resumes an interrupted run, and several commands can train different folds of a run at
+    the same time. Settings come from the recipe, then from --set. To write a recipe of your own,
+    start from what --show-recipe prints:
 
       naevus train classification --show-recipe > my.toml
     """
@@ -163,7 +164,7 @@ def _train(
     chosen = list(range(split.k)) if fold is None else list(dict.fromkeys(fold))
     for number in chosen:
         split.held_out(number)  # refuses a fold that is not there, before a folder is made
-    with held(out):
+    with held(out, lambda: reporter.message(f"waiting for another training to prepare {out}")):
         run = Run.start(out, config, split, inputs_of(dataset, material))
-        with log_on_screen():
-            train_folds(run, chosen, material, reporter)
+    with log_on_screen():
+        train_folds(run, chosen, material, reporter)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from naevus.errors import NaevusError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 
 LONGEST_PATH = 260 if os.name == "nt" else None
@@ -211,15 +211,19 @@ def cache_folder(name: str) -> Path | None:
 
 
 @contextmanager
-def lock(path: Path, what: Path | None = None) -> Iterator[None]:
+def lock(
+    path: Path, what: Path | None = None, *, waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (created if absent) while the block runs.
 
     Args:
         path: The lock.
         what: What it guards; its folder by default.
+        waiting: Called where another process holds it, which is then waited for.
 
     Raises:
-        NaevusError: Another process holds it, or the folder cannot be written.
+        NaevusError: Another process holds it and it is not waited for, or the folder cannot be
+            written.
     """
     with warnings.catch_warnings():
         # Where the system has no locks the file itself is one, of which filelock warns.
@@ -231,7 +235,13 @@ def lock(path: Path, what: Path | None = None) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            held.acquire(timeout=0)
+            try:
+                held.acquire(timeout=0)
+            except filelock.Timeout:
+                if waiting is None:
+                    raise
+                waiting()
+                held.acquire()
     except filelock.Timeout:
         raise NaevusError(
             f"{what or path.parent} is in use by another process: another naevus is working on it",

@@ -22,7 +22,7 @@ from naevus.io.progress import SILENT
 from naevus.runs.recipe import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.tables import LeftOut
@@ -263,17 +263,22 @@ def _read_contents(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep others from training in a run's folder while the block runs.
+def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep others from writing to a run's folder, or to a fold's, while the block runs.
 
-    What killed trainings left half-written is taken away first.
+    The run's own is held only while it is prepared and joined, so that several processes can train
+    a fold each. What killed trainings left half-written in it is taken away first.
+
+    Args:
+        folder: The run's folder, or that of one of its folds.
+        waiting: Called where another process is there, which is then waited for.
 
     Raises:
-        NaevusError: Another process trains there, or the folder cannot be written.
+        NaevusError: Another process is there and is not waited for, or the folder cannot be
+            written.
     """
-    with lock(folder / ".lock"):
-        for place in (folder, *folder.glob("fold-*")):
-            sweep(place)
+    with lock(folder / ".lock", waiting=waiting):
+        sweep(folder)
         yield
 
 

@@ -28,7 +28,7 @@ from naevus.io.files import atomic, sha256_of, write_json, write_list, write_tex
 from naevus.io.progress import SILENT, logged, warn_all
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION
-from naevus.runs.run import WEIGHTS
+from naevus.runs.run import WEIGHTS, held
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import BatchMaker, ImageCopies
@@ -83,6 +83,9 @@ def train_folds(
 ) -> None:
     """Build the caches, then train the folds one after the other.
 
+    Other processes may train other folds of the run meanwhile; while one builds the caches the
+    others wait.
+
     Args:
         run: The run; its ``train.log`` gets what is logged.
         folds: Which folds.
@@ -92,12 +95,31 @@ def train_folds(
     Raises:
         DataError: Most masks or crops cannot be right, or a fold has nothing to learn from.
         RunError: The caches are not those that the run began with.
+        NaevusError: Another process trains one of these folds.
     """
     with logged(run.folder / "train.log"):
         _train_folds(run, folds, material, reporter)
 
 
 def _train_folds(run: Run, folds: Sequence[int], material: Material, reporter: Reporter) -> None:
+    def wait() -> None:
+        reporter.message(f"waiting for another training to prepare {run.folder}")
+
+    with held(run.folder, wait):
+        _prepare_run(run, material, reporter)
+    for fold in folds:
+        with (
+            held(run.fold_folder(fold)),
+            reporter.progress(f"{run.config.task} fold {fold}") as move,
+        ):
+            train_fold(run, fold, material, Watch(move, lambda _: None))
+    with held(run.folder, wait):
+        run.join()
+    reporter.message(f"run: {run.folder}")
+
+
+def _prepare_run(run: Run, material: Material, reporter: Reporter) -> None:
+    """Build the caches and write down what they are of."""
     with ExitStack() as stack:
         refused = prepare(
             material, run.config, lambda what: stack.enter_context(reporter.progress(what))
@@ -112,11 +134,6 @@ def _train_folds(run: Run, folds: Sequence[int], material: Material, reporter: R
     for image_id, why in refused.items():
         reporter.warning(f"{image_id}: {why}", "left out")
     write_list(run.folder / "refused.csv", ("image_id", "problem"), sorted(refused.items()))
-    for fold in folds:
-        with reporter.progress(f"{run.config.task} fold {fold}") as move:
-            train_fold(run, fold, material, Watch(move, lambda _: None))
-    run.join()
-    reporter.message(f"run: {run.folder}")
 
 
 def _count_crops(run: Run, material: Material, reporter: Reporter) -> None:

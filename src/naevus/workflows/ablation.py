@@ -374,7 +374,7 @@ class Workshop:
         folder = self.out / "arms" / name
         with held(folder):
             run = Run.start(folder, config, self.folds, inputs)
-            self.trained[name] = Trained(run, self.fold, store)
-            if self.fold not in run.finished():
-                self.reporter.message(name, "arm")
-                train_folds(run, [self.fold], material, self.reporter)
+        self.trained[name] = Trained(run, self.fold, store)
+        if self.fold not in run.finished():
+            self.reporter.message(name, "arm")
+            train_folds(run, [self.fold], material, self.reporter)

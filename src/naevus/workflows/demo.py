@@ -198,7 +198,7 @@ def _train(
     check_material(material, config, reporter)
     with held(out / task):
         run = Run.start(out / task, config, folds, inputs_of(dataset, material))
-        train_folds(run, list(range(_FOLDS)), material, reporter)
+    train_folds(run, list(range(_FOLDS)), material, reporter)
     return run
 
 

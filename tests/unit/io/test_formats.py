@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -144,6 +145,41 @@ def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:
         assert (tmp_path / "run").is_dir()
 
 
+def test_folds_of_a_run_are_trained_side_by_side_and_each_by_one_alone(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    one, other = run / "fold-0", run / "fold-1"
+    with held(one), held(other), held(run):
+        for fold in (one, other):
+            told = pytest.raises(NaevusError, match=f"{fold} is in use by another process")
+            with told, held(fold):
+                raise AssertionError
+        left = other / ".checkpoint.0a1b2c3d.tmp.safetensors"
+        left.write_bytes(b"x")
+    with held(one), held(run):
+        assert left.exists()  # may be being written
+
+
+def test_what_is_only_prepared_is_waited_for(tmp_path: Path) -> None:
+    done: list[str] = []
+    with held(tmp_path):
+        waiting = threading.Event()
+
+        def wait() -> None:
+            done.append("waiting")
+            waiting.set()
+
+        def second() -> None:
+            with held(tmp_path, wait):
+                done.append("second")
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(10)
+        done.append("first")
+    thread.join(10)
+    assert done == ["waiting", "first", "second"]
+
+
 def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fold = run / "fold-0"
@@ -164,7 +200,7 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
     for path in (*left, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    with held(run):
+    with held(run), held(fold):
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
     assert not (fold / ".bundle.12345678.tmp").exists()
