@@ -1,4 +1,4 @@
-"""Trains by the real command in a child process that may be told to kill itself.
+"""Trains by the real command in a child process that may have to kill itself.
 
 Run as a module, it imports everything once, then takes a request a line (JSON: ``arguments``,
 ``log``, ``kill``), carries it out in a fork, and answers with the child's exit code.

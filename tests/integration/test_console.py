@@ -1,4 +1,4 @@
-"""What the command prints: anywhere, whatever it is told, however it fails."""
+"""What the command prints: in any terminal, with any arguments, whatever fails."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Run
 
 
 class Joined:
-    """Both tasks in one bundle, and what was told meanwhile."""
+    """Both tasks in one bundle, and what was printed meanwhile."""
 
     def __init__(self, runs: dict[str, Run], folder: Path) -> None:
         self.told: list[Checked] = []

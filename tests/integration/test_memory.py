@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory"
+    platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be made to keep memory"
 )
 MEGABYTE = 1 << 20
 PAGE = resource.getpagesize()

@@ -95,7 +95,7 @@ def test_no_library_sends_telemetry(tmp_path: Path, engine: EngineName, left: se
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     home = tmp_path / "home"
     home.mkdir()
-    told = tmp_path / "told"
+    told = tmp_path / "sent"
     quiet = {*HUSHING, SWITCH, "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in quiet}
     subprocess.run(

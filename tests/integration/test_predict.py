@@ -100,7 +100,7 @@ def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -
         assert said in result.output
     assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
     assert (tmp_path / "out" / "embeddings.parquet").exists()
-    again = call(*words, "--heatmaps", "--embeddings")  # all is done before, and told again
+    again = call(*words, "--heatmaps", "--embeddings")  # all was done before, and is printed again
     assert again.output.startswith(result.output.partition("1 picture")[0])
     several = call(pictures, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
     assert "Most probable" not in several.output

@@ -147,7 +147,7 @@ KILLS = {
     "mid epoch 0": [Kill(f"{TRAINER}._step", 3)],
     "half-written checkpoint": [Kill("naevus.training.checkpoint:save_file", 4, after=True)],
     "last step of epoch 0": [Kill(f"{TRAINER}._close_epoch")],
-    "epoch 0 told, not saved": [Kill(f"{TRAINER}._save", STEPS + 1)],
+    "epoch 0 logged, not saved": [Kill(f"{TRAINER}._save", STEPS + 1)],
     "epoch 0 saved": [Kill(f"{TRAINER}._save", STEPS + 1, after=True)],
     "mid epoch 1": [Kill(f"{TRAINER}._step", STEPS + 3)],
     "last epoch saved": [Kill(f"{TRAINER}._save", 2 * (STEPS + 1), after=True)],
@@ -178,7 +178,7 @@ def test_steps_since_the_last_checkpoint_are_made_again(commands: Commands, tmp_
         Kill(f"{TRAINER}._save_best", 1, after=True),
         Kill(f"{TRAINER}._step", 12),
     ],
-    ids=["plateau not told", "best saved", "mid epoch 1"],
+    ids=["plateau not logged", "best saved", "mid epoch 1"],
 )
 def test_killed_segmentation_with_plateau_and_best_weights_ends_the_same(
     kill: Kill, commands: Commands, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Masks that a job learns or cuts by: looked at before, counted after, the same when seen again."""
+"""Masks that a job trains on or crops by: checked before, counted after, equal when read again."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def still(_: str) -> Callable[[int, int], None]:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
-    """Of many masks some are looked at before; of the cache all of them."""
+    """Of many masks a sample is checked before; of the cache all of them."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
     for task, said in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cut")):

@@ -12,7 +12,7 @@ from tests.helpers import ROOT
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PICKLING = frozenset({"load", "save", "savez", "savez_compressed", "read_array", "write_array"})
-"""NumPy's functions that read or write pickles unless told not to."""
+"""NumPy's functions that read or write pickles unless forbidden to."""
 MACHINE = re.compile(r"(?<![\w.~/-])/(?:work|home|root|tmp|Users|mnt|opt)/\w")
 REGISTRY = re.compile(r"--(?:extra-)?index-url|(?:pypi|pythonhosted)\.org/|download\.pytorch\.org")
 

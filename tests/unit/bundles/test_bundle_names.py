@@ -1,4 +1,4 @@
-"""Names that archives and other systems make trouble with are told in a line."""
+"""Archives with names that cannot be used are refused in one line."""
 
 from __future__ import annotations
 

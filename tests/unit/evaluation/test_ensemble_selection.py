@@ -69,7 +69,7 @@ def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
 
 
 def test_members_are_judged_on_parts_they_were_not_chosen_on() -> None:
-    # In each fold another member was told the truth there: selection on the same pictures would
+    # In each fold another member knew the ground truth there: selection on the same pictures would
     # take it and be always right.
     tables = {"a": diagnoses(0.5, seed=1), "b": diagnoses(0.5, seed=2)}
     truth = np.array([ISIC2018.codes.index(code) for code in tables["a"]["truth"]])

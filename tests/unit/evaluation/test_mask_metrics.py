@@ -1,4 +1,4 @@
-"""What is told of masks beyond overlap: distances, what made them difficult, their spread."""
+"""Scores of one mask: overlap, boundary distances, and what makes an image difficult."""
 
 from __future__ import annotations
 

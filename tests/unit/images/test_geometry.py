@@ -1,4 +1,4 @@
-"""Resizing, boxes and the eight views."""
+"""Resizing, boxes and the eight transforms of D4."""
 
 from __future__ import annotations
 

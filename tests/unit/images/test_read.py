@@ -478,7 +478,7 @@ def test_threads_read_together_and_leave_pillow_as_it_was(tmp_path: Path) -> Non
         try:
             for path in paths * 3:
                 np.testing.assert_array_equal(read(path), picture())
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, damage and other networks are told, nothing is pickled."""
+"""Checkpoints: everything is restored, damage and other networks are errors, nothing is pickled."""
 
 from __future__ import annotations
 

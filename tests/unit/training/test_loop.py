@@ -1,4 +1,4 @@
-"""The loop: learning rates, stopping, which weights are used, and what is told."""
+"""The loop: learning rates, stopping, which weights are used, and the history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn dermoscopy: deterministic, within its limits, told apart by structure and not by colour."""
+"""Synthetic images: deterministic, within limits, classes differ in structure, not colour."""
 
 from __future__ import annotations
 
