@@ -67,7 +67,7 @@ def compare(
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
     from naevus.reports.terminal import comparison_tables, ensemble_tables
-    from naevus.runs.results import out_of_fold_table
+    from naevus.runs.run import out_of_fold_table
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
@@ -181,8 +181,8 @@ def _report_of_run(
     folder: Path, data: Path | None, *, allow_missing: bool
 ) -> tuple[Results, ClassifierOf]:
     from naevus.reports.gallery import fold_classifiers
-    from naevus.runs.results import open_run, results_of_run
-    from naevus.runs.run import dataset_of
+    from naevus.runs.results import results_of_run
+    from naevus.runs.run import dataset_of, open_run
 
     run = open_run(folder, allow_missing=allow_missing, reporter=reporter)
     run.answers()  # refuses what is missing, where that is not allowed
@@ -252,7 +252,8 @@ def evaluate(
 
       naevus evaluate predictions --data ISIC2020 --benign AKIEC
     """
-    from naevus.runs.results import ground_truth, is_run
+    from naevus.io.files import write_json
+    from naevus.runs.results import evaluate_folders, is_run
 
     if data is None:
         given = {"--benign": benign, "--taxonomy": taxonomy != "auto",
@@ -260,61 +261,50 @@ def evaluate(
         for option in (name for name, value in given.items() if value):
             raise ConfigError(f"{option} is about --data", f"leave out {option}, or add --data")
     runs = [folder for folder in results if is_run(folder)]
-    if runs and len(runs) < len(results):
-        raise DataError("runs and predictions cannot be scored as one", "name one or the other")
-    if not runs and len(results) > 1:
-        raise DataError(
-            "several predictions cannot be scored as one", "predict with all bundles at once"
-        )
     if runs and any(option is not None for option in (data, part, split)):
         raise ConfigError("--data, --part and --split are for predictions", "leave them out")
-    if not runs and copies is not None:
+    if len(runs) < len(results) and copies is not None:
         raise ConfigError("--copies is for a run", "leave it out")
-    evaluations = (
-        _of_runs(runs, copies, allow_missing=allow_missing, force=force)
-        if runs
-        else _of_predictions(
-            results[0],
-            ground_truth(
-                results[0], data, taxonomy, image_type, part=part, split=split, reporter=reporter
-            ),
-            benign or (),
-            allow_missing=allow_missing,
-            force=force,
-        )
+    if copies is not None:
+        _show(_of_copies(runs, copies, allow_missing=allow_missing), as_json=json)
+        return
+    found = evaluate_folders(
+        *results,
+        data=data,
+        benign=benign or (),
+        taxonomy=taxonomy,
+        image_type=image_type,
+        part=part,
+        split=split,
+        allow_missing=allow_missing,
+        force=force,
+        reporter=reporter,
     )
-    _show(evaluations, as_json=json)
+    if len(runs) == 1:
+        write_json(runs[0] / "evaluation.json", found.to_dict())
+    _show([found], as_json=json)
 
 
-def _of_runs(
-    folders: Sequence[Path], copies: Path | None, *, allow_missing: bool, force: bool
-) -> list[Evaluation]:
-    from naevus.io.files import write_json
-    from naevus.runs.results import open_runs, results_of_tables
+def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) -> list[Evaluation]:
+    """Return the evaluation of runs on the images that have copies, and on these copies."""
+    from naevus.runs.results import evaluate_reported, results_of_tables
+    from naevus.runs.run import open_runs
 
     runs = open_runs(folders, allow_missing=allow_missing, reporter=reporter)
-    names = [str(run.folder) for run in runs]
-    name = runs[0].folder.name if len(runs) == 1 else f"mean of {len(runs)} runs"
-    answered = {name: [run.answers() for run in runs]}
-    if copies is not None:
-        if any(run.config.task == "segmentation" for run in runs):
-            raise DataError("--copies needs a classification run", "leave it out")
-        trained, copied = _with_copies(runs, answered[name], copies, allow_missing=allow_missing)
-        answered = {
-            f"{name}, as trained": trained,
-            f"{name}, copies in {copies.name}": copied,
-        }
-    found = [
-        _evaluated(
-            results_of_tables(each, tables, names, allow_missing=allow_missing),
+    if any(run.config.task == "segmentation" for run in runs):
+        raise DataError("--copies needs a classification run", "leave it out")
+    name = folders[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
+    tables = [run.answers() for run in runs]
+    trained, copied = _with_copies(runs, tables, copies, allow_missing=allow_missing)
+    names = list(map(str, folders))
+    return [
+        evaluate_reported(
+            results_of_tables(f"{name}, {kind}", each, names, allow_missing=allow_missing),
             folders[0],
-            force=force,
+            reporter=reporter,
         )
-        for each, tables in answered.items()
+        for kind, each in (("as trained", trained), (f"copies in {copies.name}", copied))
     ]
-    if copies is None and len(runs) == 1:
-        write_json(runs[0].folder / "evaluation.json", found[0].to_dict())
-    return found
 
 
 def _with_copies(
@@ -332,27 +322,6 @@ def _with_copies(
     refuse_left_out(absent, str(folder), allow_missing=allow_missing)
     warn_all(reporter, (f"{folder}: {one}: left out" for one in absent))
     return [table[~table["image_id"].isin(uncopied)] for table in tables], copies
-
-
-def _of_predictions(
-    folder: Path, dataset: Dataset, benign: Sequence[str], *, allow_missing: bool, force: bool
-) -> list[Evaluation]:
-    from naevus.runs.results import results_of_predictions
-
-    found = results_of_predictions(folder, dataset, benign, allow_missing=allow_missing)
-    return [_evaluated(found, dataset.root, force=force)]
-
-
-def _evaluated(found: Results, where: Path, *, force: bool) -> Evaluation:
-    """Return the evaluation of results, after telling what does not count in it."""
-    from naevus.io.progress import warn_all
-    from naevus.runs.results import check_areas, evaluate_results
-
-    warn_all(reporter, found.notes)
-    if found.mask_scores is not None:
-        check_areas(found.mask_scores, where, force=force, reporter=reporter)
-    with reporter.status(f"scoring {len(found.images):,} answers"):
-        return evaluate_results(found)
 
 
 def _show(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:

@@ -70,7 +70,8 @@ def export(
     such predictions of any combination.
     """
     from naevus.export.export import Told, Wishes, export_runs
-    from naevus.runs.results import check_areas, open_run, read_out_of_fold
+    from naevus.runs.results import check_areas
+    from naevus.runs.run import open_run, read_out_of_fold
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")

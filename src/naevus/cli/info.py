@@ -152,7 +152,7 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
             raise ConfigError("--data and --allow-missing are for a run", "leave them out")
         return Bundle.read(path).spec
     from naevus.runs.manifest import spec_of_run
-    from naevus.runs.results import open_run
+    from naevus.runs.run import open_run
 
     return spec_of_run(open_run(path, allow_missing=allow_missing, reporter=reporter), data)
 

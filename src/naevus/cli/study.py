@@ -53,8 +53,7 @@ def shortcuts(
     neither network nor guesser saw. Kept in RUN/shortcuts.json.
     """
     from naevus.io.files import write_json
-    from naevus.runs.results import open_run
-    from naevus.runs.run import dataset_of
+    from naevus.runs.run import dataset_of, open_run
     from naevus.workflows.shortcuts import measure_shortcuts
 
     opened = open_run(run, allow_missing=allow_missing, reporter=reporter)

@@ -23,10 +23,10 @@ from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, heldout_diagnosed, judged, taxonomy_of, with_truth
 from naevus.images.masks import PLAUSIBLE_SHARES
 from naevus.io.files import sha256
-from naevus.io.formats import read_csv, read_json, read_parquet, read_table
+from naevus.io.formats import read_csv, read_json, read_table
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
-from naevus.runs.run import Run
+from naevus.runs.run import open_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -146,6 +146,88 @@ def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, 
     return attributes
 
 
+def evaluate_folders(
+    *folders: str | Path,
+    data: str | Path | None = None,
+    benign: Sequence[str] = (),
+    taxonomy: str = "auto",
+    image_type: str = "auto",
+    part: str | None = None,
+    split: str | None = None,
+    allow_missing: bool = False,
+    force: bool = False,
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Evaluate a run, several classifiers' runs as one ensemble, or predictions.
+
+    Args:
+        folders: Of runs over the same folds, or the one that predict wrote.
+        data: Where the ground truth of predictions is: a data set.
+        benign: Classes that count as benign where they are folded into benign and malignant.
+        taxonomy: What the data set's diagnoses are read as, or ``auto``.
+        image_type: Which types of its images are taken, or ``auto``.
+        part: Of its parts this one alone.
+        split: Of its splits this one alone.
+        allow_missing: Whether images may lack a prediction or a ground truth.
+        force: Whether masks are taken that cannot be right as a whole.
+        reporter: Told what does not count.
+
+    Raises:
+        RunError: A folder is neither a run nor predictions, or is incomplete.
+        DataError: They cannot be evaluated together, or there is no ground truth.
+        NaevusError: SciPy or scikit-learn is not installed.
+    """
+    paths = [Path(folder) for folder in folders]
+    runs = [path for path in paths if is_run(path)]
+    if runs and len(runs) < len(paths):
+        raise DataError("runs and predictions cannot be scored as one", "name one or the other")
+    if runs:
+        if data is not None:
+            raise DataError("a run has its own ground truth", "leave the data set out")
+        opened = open_runs(runs, allow_missing=allow_missing, reporter=reporter)
+        name = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
+        tables, names = [run.answers() for run in opened], list(map(str, runs))
+        found = results_of_tables(name, tables, names, allow_missing=allow_missing)
+        return evaluate_reported(found, runs[0], force=force, reporter=reporter)
+    if len(paths) != 1:
+        raise DataError(
+            "several predictions cannot be scored as one", "predict with all bundles at once"
+        )
+    (path,) = paths
+    dataset = ground_truth(
+        path,
+        None if data is None else Path(data),
+        taxonomy,
+        image_type,
+        part=part,
+        split=split,
+        reporter=reporter,
+    )
+    found = results_of_predictions(path, dataset, benign, allow_missing=allow_missing)
+    return evaluate_reported(found, dataset.root, force=force, reporter=reporter)
+
+
+def evaluate_reported(
+    results: Results, where: Path, *, force: bool = False, reporter: Reporter = SILENT
+) -> Evaluation:
+    """Evaluate results after telling what does not count in them.
+
+    Args:
+        results: What was predicted, and the truth.
+        where: Where the ground truth is, for messages.
+        force: Whether masks are taken that cannot be right as a whole.
+        reporter: Told what does not count.
+
+    Raises:
+        DataError: Most of the ground truth's masks are empty or full.
+    """
+    warn_all(reporter, results.notes)
+    if results.mask_scores is not None:
+        check_areas(results.mask_scores, where, force=force, reporter=reporter)
+    with reporter.status(f"scoring {len(results.images):,} answers"):
+        return evaluate_results(results)
+
+
 def is_run(folder: Path) -> bool:
     """Distinguish a run (true) from predictions (false).
 
@@ -185,59 +267,6 @@ def check_areas(
 
 
 # The results of runs: what their folds say of the images that they held out.
-
-
-def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) -> Run:
-    """Open a run; report what it has no prediction for where that is allowed.
-
-    Raises:
-        RunError: There is none, or it is incomplete.
-    """
-    run = Run.open(folder, allow_missing=allow_missing)
-    if allow_missing and run.finished():
-        warn_all(reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.answers())))
-    return run
-
-
-def open_runs(
-    folders: Sequence[Path], *, allow_missing: bool, reporter: Reporter = SILENT
-) -> list[Run]:
-    """Open one or more runs that hold out the same folds.
-
-    Raises:
-        RunError: One is absent or incomplete.
-        DataError: They hold out different folds.
-    """
-    runs = [open_run(each, allow_missing=allow_missing, reporter=reporter) for each in folders]
-    if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
-        raise DataError("the runs hold out different folds", "name runs of the same folds")
-    return runs
-
-
-def read_out_of_fold(path: Path) -> pd.DataFrame:
-    """Read a table of out-of-fold predictions, such as the ``oof.parquet`` of a run.
-
-    Raises:
-        DataError: It is absent or damaged.
-    """
-    kinds = ("logit", "share", "weight", "jaccard", "dice")
-    return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
-
-
-def out_of_fold_table(
-    path: Path, *, allow_missing: bool, reporter: Reporter = SILENT
-) -> pd.DataFrame:
-    """Return the out-of-fold predictions of a run, or of a file of them.
-
-    Raises:
-        RunError: It is neither, or the run is incomplete.
-        DataError: The file is damaged.
-    """
-    if (path / "run.toml").exists():
-        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
-    if not path.is_file():
-        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
-    return read_out_of_fold(path)
 
 
 def results_of_tables(

@@ -18,7 +18,7 @@ from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
 from naevus.io.files import atomic, lock, sweep, write_json, write_text
 from naevus.io.formats import read_json, read_parquet
-from naevus.io.progress import SILENT
+from naevus.io.progress import SILENT, warn_all
 from naevus.runs.recipe import TrainConfig, load_config, to_toml
 
 if TYPE_CHECKING:
@@ -256,6 +256,59 @@ def read_heldout(path: Path) -> pd.DataFrame:
     remedy = f"delete {path.parent.name} and train it again"
     kinds = ("logit", "share", "weight", *MaskScore._fields)
     return read_parquet(path, remedy, numbers=kinds, error=RunError)
+
+
+def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) -> Run:
+    """Open a run; report what it has no prediction for where that is allowed.
+
+    Raises:
+        RunError: There is none, or it is incomplete.
+    """
+    run = Run.open(folder, allow_missing=allow_missing)
+    if allow_missing and run.finished():
+        warn_all(reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.answers())))
+    return run
+
+
+def open_runs(
+    folders: Sequence[Path], *, allow_missing: bool, reporter: Reporter = SILENT
+) -> list[Run]:
+    """Open one or more runs that hold out the same folds.
+
+    Raises:
+        RunError: One is absent or incomplete.
+        DataError: They hold out different folds.
+    """
+    runs = [open_run(each, allow_missing=allow_missing, reporter=reporter) for each in folders]
+    if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
+        raise DataError("the runs hold out different folds", "name runs of the same folds")
+    return runs
+
+
+def read_out_of_fold(path: Path) -> pd.DataFrame:
+    """Read a table of out-of-fold predictions, such as the ``oof.parquet`` of a run.
+
+    Raises:
+        DataError: It is absent or damaged.
+    """
+    kinds = ("logit", "share", "weight", "jaccard", "dice")
+    return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
+
+
+def out_of_fold_table(
+    path: Path, *, allow_missing: bool, reporter: Reporter = SILENT
+) -> pd.DataFrame:
+    """Return the out-of-fold predictions of a run, or of a file of them.
+
+    Raises:
+        RunError: It is neither, or the run is incomplete.
+        DataError: The file is damaged.
+    """
+    if (path / "run.toml").exists():
+        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
+    if not path.is_file():
+        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
+    return read_out_of_fold(path)
 
 
 def _read_contents(path: Path) -> dict[str, Any]:
