@@ -21,7 +21,7 @@ from naevus.images.masks import draw_outline
 from naevus.images.preprocess import Source
 from naevus.images.read import read, write_png
 from naevus.inference import batch
-from naevus.inference.batch import first_of, predict
+from naevus.inference.batch import first_predictions, predict
 from naevus.inference.cam import glowing
 from naevus.inference.classifier import Classifier
 from naevus.inference.pipeline import OUTLINE
@@ -210,7 +210,7 @@ def test_heat_maps_and_embeddings_are_written_on_demand(
     row = pd.read_parquet(out / "predictions.parquet").iloc[4]
     assert tuple(row["prediction_set"]) == said.prediction_set
     assert about(out / "predictions.parquet")["level"] == 0.9
-    again = first_of(out / "predictions.parquet")
+    (again,) = first_predictions(out / "predictions.parquet", 1)
     assert str(again) == str(Predictor(segmenter, explained)(pictures / "ISIC_0000000.png"))
 
 

@@ -120,4 +120,4 @@ def test_download_lists_files() -> None:
 
 
 def test_downloading_an_unknown_task_is_refused() -> None:
-    assert isinstance(run("download", "--task", 2).exception, ConfigError)
+    assert isinstance(run("download", "--task", 4).exception, ConfigError)

@@ -20,7 +20,7 @@ from naevus.images.read import write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
 from naevus.runs.predictions import about
-from naevus.taxonomy import ATTRIBUTES
+from naevus.taxonomy import ATTRIBUTES, ISIC2018
 from naevus.types import FLAGS
 from tests.helpers.attribute_images import draw
 from tests.helpers.onnx_graphs import (
@@ -63,7 +63,7 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> 
     bundles = ("--bundle", tmp_path / "run", "--bundle", tmp_path / "s")
     result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 0, result.output
-    assert "3 pictures predicted by 3 networks" in result.output
+    assert "3 images predicted by 3 networks" in result.output
     assert (tmp_path / "out" / "submission.csv").exists()
     (pictures / "bad.jpg").write_bytes(b"")
     result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
@@ -71,8 +71,38 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> 
     assert "bad.jpg: is empty; fetch it again from its source\n" in result.output
     alone = call(pictures / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
     assert alone.exit_code == 1
-    assert alone.output.startswith("0 pictures predicted")
+    assert alone.output.startswith("0 images predicted")
     assert "crops" not in alone.output
+
+
+def test_without_out_predictions_have_the_name_of_the_first_input(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmentation_bundle(tmp_path / "s")
+    classification_bundle(tmp_path / "c", seeds=(0, 1), taxonomy="isic2018")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
+    one = call(pictures / "p1.png", *bundles)
+    assert one.exit_code == 0, one.output
+    assert [each.name for each in (tmp_path / "elsewhere" / "predictions").iterdir()] == ["p1"]
+    several = call(pictures, *bundles)
+    assert several.exit_code == 0, several.output
+    table = pd.read_parquet("predictions/pictures/predictions.parquet").set_index("image_id")
+    for name, row in table.iterrows():
+        (line,) = (line for line in several.output.splitlines() if f" {name} " in line)
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        natural = {code: row[f"p_{code}"] for code in ISIC2018.codes}
+        malignant = sum(natural[each.code] for each in ISIC2018.diagnoses if each.malignant)
+        assert cells[1] == max(natural, key=lambda code: natural[code])
+        assert cells[2] == f"{max(natural.values()):.2f}"
+        assert cells[4:6] == [f"{natural['MEL']:.2f}", f"{malignant:.2f}"]
+    again = call(pictures, *bundles)
+    assert "3 of them were done before." in again.output
+    other = call(pictures, *bundles, "--tta", "flips")
+    assert "predictions/pictures holds predictions made with other settings" in str(other.exception)
+    everything = call(".", "--bundle", tmp_path / "s", "--only", "masks")
+    assert "no pictures there" in str(everything.exception)  # earlier predictions are none
 
 
 def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:
@@ -95,13 +125,13 @@ def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -
         "Cannot be ruled out (90% prediction set): ",
         "Doubt: ",
         NOTICE,
-        "1 picture predicted by 2 networks",
+        "1 image predicted by 2 networks",
     ):
         assert said in result.output
     assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
     assert (tmp_path / "out" / "embeddings.parquet").exists()
-    again = call(*words, "--heatmaps", "--embeddings")  # all was done before, and is printed again
-    assert again.output.startswith(result.output.partition("1 picture")[0])
+    again = call(*words, "--heatmaps", "--embeddings")  # was done before
+    assert again.output.startswith(result.output.partition("1 image predicted")[0])
     several = call(pictures, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
     assert "Most probable" not in several.output
 
@@ -153,7 +183,6 @@ def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, pictures: Path) -> No
     absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
     assert isinstance(absent.exception, DataError)
     assert call(pictures, "--bundle", tmp_path, *out, "--tta", "all").exit_code == 2
-    assert call(pictures, "--bundle", tmp_path).exit_code == 2  # nowhere to write
     assert not (tmp_path / "out").exists()
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Seen = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
 
 
-# ``naevus check``: what is wrong with a folder of pictures, before anything is trained on it.
+# ``naevus data check``: what is wrong with a folder of pictures, before anything is trained on it.
 
 _SHOWN = 10
 
@@ -150,7 +150,7 @@ def _findings(found: Audit) -> Table:
     return table
 
 
-# ``naevus show``: pictures with their masks and labels, before any model exists.
+# ``naevus data show``: pictures with their masks and labels, before any model exists.
 
 
 def show(

@@ -16,7 +16,7 @@ from naevus.cli.options import (
     Bundles,
     Engine,
     ImageTypeName,
-    Out,
+    OutIfGiven,
     Part,
     Precision,
     Split,
@@ -28,10 +28,17 @@ from naevus.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.table import Table
+
     from naevus.datasets.sources import Found
     from naevus.inference.batch import Outcome
+    from naevus.inference.prediction import Prediction
 
 _FINDINGS = 1
+_SHOWN = 20
+"""How many predictions the terminal shows."""
+PREDICTIONS = Path("predictions")
+"""Where predictions go that are given no place."""
 
 
 def predict(
@@ -42,7 +49,7 @@ def predict(
         ),
     ],
     *,
-    out: Out,
+    out: OutIfGiven = None,
     bundle: Bundles = None,
     tta: Tta = "none",
     prevalence: Annotated[
@@ -92,13 +99,17 @@ def predict(
     """Segment, crop and classify images with trained networks.
 
     Examples:
-      naevus predict photo.jpg --out answer --heatmaps
-      naevus predict photos --bundle runs/seg --bundle runs/cls --out predictions
+      naevus predict photo.jpg
+      naevus predict photos --bundle runs/seg --bundle runs/cls --heatmaps
       naevus predict ISIC2018 --split test --part task3 --out test
 
-    Writes predictions.parquet, submission.csv, masks and crops to OUT. The same command resumes
-    an interrupted job. Images that cannot be read are listed in refused.csv; the exit code is
-    then 1. Links to folders are followed. Files of one name get their folder in their id.
+    Prints a table, and writes predictions.parquet, submission.csv, masks and crops to OUT, or
+    without --out to predictions/ and the name of the first input. The same command resumes an
+    interrupted job; other settings need another OUT. Images that cannot be read are listed in
+    refused.csv; the exit code is then 1. Links to folders are followed. Files of one name get
+    their folder in their id.
+
+    Research use only, never a diagnosis.
     """
     from naevus.bundles.bundle import builtin, find_bundles
     from naevus.datasets import sources as inputs
@@ -118,8 +129,13 @@ def predict(
         raise ConfigError(
             f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
         )
+    without = out
+    if out is None:
+        out = _place(images)
+        inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
+        without = out if inside else PREDICTIONS
     found = (
-        inputs.find_pictures(images, without=out, kept=inputs.kept_ids(out))
+        inputs.find_pictures(images, without=without, kept=inputs.kept_ids(out))
         if split is None
         else inputs.Found(
             inputs.pictures_of_split(
@@ -177,22 +193,73 @@ def _import_meanwhile(*names: str) -> None:
 
 
 def _report(outcome: Outcome) -> None:
-    if outcome.predicted == 1:
-        from naevus.inference.batch import first_of
-
-        console.print(str(first_of(outcome.table)))
-        console.print()
-    pictures = "1 picture" if outcome.predicted == 1 else f"{outcome.predicted} pictures"
     networks = "1 network" if len(outcome.members) == 1 else f"{len(outcome.members)} networks"
-    console.print(f"{pictures} predicted by {networks}:")
+    if outcome.predicted:
+        from naevus.inference.batch import first_predictions
+
+        shown = first_predictions(outcome.table, _SHOWN)
+        console.print(_table(shown))
+        if outcome.predicted > len(shown):
+            console.print(f"... and {outcome.predicted - len(shown):,} more in {outcome.table}")
+        console.print()
+        if outcome.predicted == 1:
+            console.print(f"{shown[0]}")
+            console.print()
+    images = "1 image" if outcome.predicted == 1 else f"{outcome.predicted:,} images"
+    console.print(f"{images} predicted by {networks}:")
     for member in outcome.members:
         console.print(f"  {member}")
     if outcome.reused:
         console.print(f"{outcome.reused} of them were done before.")
     for path in outcome.files:
-        console.print(f"  {path}")
-    for refused in outcome.refused:
-        console.print(f"refused: {refused.path}: {refused.problem}", soft_wrap=True)
+        console.print(f"  {path}", soft_wrap=True)
+    for failed in outcome.refused:
+        console.print(f"refused: {failed.path}: {failed.problem}", soft_wrap=True)
+    if outcome.predicted > 1:
+        console.print(
+            f"Where there is ground truth: naevus report {outcome.out} --data DATA", soft_wrap=True
+        )
+
+
+def _table(predictions: Sequence[Prediction]) -> Table:
+    """Return predictions as a table: classes, or the lesions' areas where none were predicted."""
+    from rich.table import Table
+
+    from naevus.taxonomy import TAXONOMIES
+
+    taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
+    malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
+    classified = any(each.diagnosis is not None for each in predictions)
+    table = Table()
+    table.add_column("image", overflow="fold")
+    names = ["prediction", "probability", "uncertainty"] if classified else []
+    names += ["melanoma"] if classified and "MEL" in malignant else []
+    names += ["malignant"] if classified and malignant else []
+    for name in (*names, "lesion area"):
+        table.add_column(name, justify="left" if name == "prediction" else "right")
+    table.add_column("flags")
+    for each in predictions:
+        odds = each.probabilities
+        values = {
+            "prediction": each.diagnosis or "",
+            "probability": _number(max(odds.values(), default=None)),
+            "uncertainty": _number(each.spread),
+            "melanoma": _number(odds.get("MEL")),
+            "malignant": _number(sum(odds[code] for code in malignant) if odds else None),
+        }
+        area = "" if each.mask_share is None else f"{each.mask_share:.0%}"
+        table.add_row(each.image_id, *(values[name] for name in names), area, ", ".join(each.flags))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _place(images: Sequence[Path]) -> Path:
+    """Return where predictions go that are given no place: by the name of the first input."""
+    first = images[0].resolve()
+    return PREDICTIONS / (first.name if first.is_dir() else first.stem)
 
 
 def _tell_names(found: Found) -> None:

@@ -50,22 +50,25 @@ if TYPE_CHECKING:
     from naevus.types import Decision, Only
 
 
-def first_of(path: Path) -> Prediction:
-    """Return the first prediction of a table, without mask, heat map and embedding.
+def first_predictions(path: Path, count: int) -> list[Prediction]:
+    """Return the first predictions of a table, without masks, heatmaps and embeddings.
+
+    Args:
+        path: ``predictions.parquet``.
+        count: At most so many.
 
     Raises:
         NaevusError: The file is no such table, or holds no prediction.
     """
-    told = about(path)
+    metadata = about(path)
     try:
         with pq.ParquetFile(path) as file:
-            rows = next(file.iter_batches(batch_size=1), None)
+            rows = next(file.iter_batches(batch_size=count), None)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _no_table(path) from error
     if rows is None or not rows.num_rows:
         raise NaevusError(f"{path}: holds no prediction")
-    (row,) = rows.to_pylist()
-    return Prediction.from_row(row, told)
+    return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
 
 
 _LIMITS: Final = Limits()

@@ -16,7 +16,7 @@ from naevus.errors import BundleError, ConfigError, DataError, PictureError
 from naevus.evaluation.ood import LIMIT, Reference
 from naevus.export.ood import features_of, fit_reference
 from naevus.images.geometry import resize
-from naevus.inference.batch import first_of
+from naevus.inference.batch import first_predictions
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.pipeline import outlier_flags
@@ -177,7 +177,7 @@ def test_the_score_is_a_column_of_predictions(tmp_path: Path, bundle: Bundle) ->
     row = pq.read_table(tmp_path / "p.parquet").to_pylist()[0]
     assert row["unlikeness"] == said.unlikeness
     assert "not_dermoscopy" in row["flags"]
-    assert first_of(tmp_path / "p.parquet").unlikeness == said.unlikeness
+    assert first_predictions(tmp_path / "p.parquet", 1)[0].unlikeness == said.unlikeness
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from naevus.errors import DataError, NaevusError, RunError
-from naevus.inference.batch import first_of
+from naevus.inference.batch import first_predictions
 from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.runs.predictions import about
 from naevus.runs.run import Run, held, read_heldout
@@ -60,7 +60,7 @@ def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
     damaged(path, how)
     with pytest.raises(RunError, match=r"heldout\.parquet: .*; delete fold-1 and train it again$"):
         read_heldout(path)
-    for read in (about, first_of):
+    for read in (about, lambda each: first_predictions(each, 1)):
         with pytest.raises(Exception, match=r"heldout\.parquet") as caught:
             read(path)
         assert "\n" not in str(caught.value)
