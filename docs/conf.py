@@ -15,7 +15,7 @@ copyright = "the naevus authors. Research use only, never a diagnosis"  # noqa: 
 language = "en"
 
 extensions = [
-    "generated",
+    "api",
     "links",
     "myst_nb",
     "sphinx.ext.autodoc",

@@ -36,10 +36,10 @@ def links(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What fills in the pages."""
-    monkeypatch.syspath_prepend(DOCS / "extensions")
-    import generated
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import write_reference
 
-    return generated
+    return write_reference
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,26 @@ def test_every_layout_column_and_spelling_is_documented(generated: Any) -> None:
     assert all(f"| `{name}` |" in generated.taxonomies() for name in TAXONOMIES)
 
 
+def test_the_pages_say_what_the_code_says(generated: Any) -> None:
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert generated.filled(text, page) == text, f"{page}: run tools/write_reference.py"
+
+
+def test_a_block_without_end_or_generator_is_an_error(generated: Any, tmp_path: Path) -> None:
+    for text in (
+        "<!-- generated: nonsense -->\n<!-- end of generated -->\n",
+        "<!-- generated: flags -->\n",
+    ):
+        with pytest.raises(SystemExit):
+            generated.filled(text, tmp_path / "page.md")
+
+
 def test_every_marker_names_a_generator(generated: Any) -> None:
     markers = [
         marker
         for page in DOCS.rglob("*.md")
-        for marker in generated._MARKER.findall(page.read_text())
+        for marker in generated.MARKER.findall(page.read_text())
     ]
     assert {name for name, _ in markers} == set(generated.GENERATORS)
 

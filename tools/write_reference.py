@@ -1,7 +1,10 @@
-"""Fill in what the pages say about the code from the code itself, while they are built.
+"""Write what the pages say about the code, from the code: commands, settings, columns, the API.
 
-A line ``<!-- generated: NAME ARGUMENTS -->`` in a page is replaced by what the function of that
-name in `GENERATORS` returns as Markdown.
+A block from ``<!-- generated: NAME ARGUMENTS -->`` to ``<!-- end of generated -->`` in a page is
+what the function of that name in `GENERATORS` returns as Markdown; without arguments all pages are
+written, and ``--check`` only tells which are not as they should be.
+
+    python tools/write_reference.py
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ import subprocess
 import sys
 import typing
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from sphinx.errors import ExtensionError
 
 from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
@@ -31,55 +34,66 @@ from naevus.types import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
 
     from pydantic.fields import FieldInfo
-    from sphinx.application import Sphinx
 
-_MARKER = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
-_EXAMPLES = re.compile(r"^Examples:\n((?:  .+\n)+)", re.MULTILINE)
+ROOT: Final = Path(__file__).parents[1]
+DOCS: Final = ROOT / "docs"
+MARKER: Final = re.compile(r"^<!-- generated: (\w+)([^\n]*?) -->$", re.MULTILINE)
+END: Final = "<!-- end of generated -->"
+BLOCK: Final = re.compile(rf"{MARKER.pattern}\n(?:.*?\n)??{END}", re.MULTILINE | re.DOTALL)
+_EXAMPLES = re.compile(r"^(?:Examples:\n)?((?:  naevus .+\n)+)", re.MULTILINE)
 _EVERYWHERE = re.compile(r"^\* `--(?:help|install-completion|show-completion)`.*\n", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Let Sphinx replace every page's markers, and what docstrings say in vain, as it reads."""
-    app.connect("source-read", _fill)
-    app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", _without_noise)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def filled(text: str, page: Path) -> str:
+    """Return a page with its blocks as the code has it.
 
+    Raises:
+        SystemExit: Nothing generates a block, or it has no end.
+    """
 
-def _fill(_: Sphinx, page: str, source: list[str]) -> None:
-    def generate(marker: re.Match[str]) -> str:
-        generator = GENERATORS.get(marker[1])
+    def generate(block: re.Match[str]) -> str:
+        generator = GENERATORS.get(block[1])
         if generator is None:
-            raise ExtensionError(f"{page}: nothing generates {marker[1]!r}")
-        return generator(*marker[2].split())
+            raise SystemExit(f"{page}: nothing generates {block[1]!r}")
+        begin = f"<!-- generated: {' '.join((block[1], *block[2].split()))} -->"
+        return f"{begin}\n\n{generator(*block[2].split()).strip()}\n\n{END}"
 
-    source[0] = _MARKER.sub(generate, source[0])
+    if len(MARKER.findall(text)) != text.count(END):
+        raise SystemExit(f"{page}: a generated block has no {END}")
+    return BLOCK.sub(generate, text)
 
 
-def _without_noise(
-    _app: Sphinx, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]
-) -> None:
-    """Drop what Python itself says of a named tuple's fields."""
-    if lines and lines[0].startswith("Alias for field number"):
-        lines.clear()
+def main(check: bool) -> int:
+    """Write all pages, or tell which differ; return how many do."""
+    differ = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = filled(text, page)
+        if new != text:
+            differ += 1
+            print(f"{page.relative_to(ROOT)} {'differs' if check else 'written'}")
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    return differ
 
 
 def commands() -> str:
     """Describe every command, as ``--help`` does."""
     words = ("typer", "naevus.cli.main", "utils", "docs", "--name", "naevus")
-    told = subprocess.run(  # noqa: S603
+    told = subprocess.run(
         [sys.executable, "-m", *words], check=True, capture_output=True, text=True
     ).stdout
     told = _EXAMPLES.sub(_as_code, _EVERYWHERE.sub("", told))
-    return told[told.index("## `naevus") :]
+    return html.unescape(told[told.index("## `naevus") :])
 
 
 def _as_code(examples: re.Match[str]) -> str:
-    return f"```sh\n{html.unescape(inspect.cleandoc(examples[1]))}\n```\n"
+    return f"```sh\n{inspect.cleandoc(examples[1])}\n```\n"
 
 
 def recipe() -> str:
@@ -131,17 +145,36 @@ def diagnoses() -> str:
 
 
 def room(name: str) -> str:
-    """Document the modules of a room, and of its packages what they offer, from the docstrings."""
+    """List what the modules of a package offer."""
     folder = import_module(f"naevus.{name}").__path__
-    found = sorted((each.name, each.ispkg) for each in pkgutil.iter_modules(folder))
-    return "\n\n".join(module(f"naevus.{name}.{each}", package) for each, package in found)
+    found = sorted(each.name for each in pkgutil.iter_modules(folder))
+    return "\n\n".join(module(f"naevus.{name}.{each}") for each in found)
 
 
-def module(name: str, package: bool = False) -> str:
-    """Document one module from its docstrings."""
-    # What a module has from elsewhere is told of there; a package offers what its modules hold.
-    option = "" if package else "\n   :ignore-module-all:"
-    return f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}{option}\n```"
+def module(name: str) -> str:
+    """List what a module offers; the site shows each at length, see docs/extensions/api.py."""
+    there = import_module(name)
+    about = (inspect.getdoc(there) or "").partition("\n\n")[0].replace("\n", " ")
+    rows = [(f"`{label}`", _first_line(thing)) for label, thing in _offered(there)]
+    parts = [f"## {name}", about]
+    parts += [_table(("name", "what it is"), rows)] if rows else []
+    return "\n\n".join([*parts, f"<!-- api: {name} -->"])
+
+
+def _offered(there: ModuleType) -> Iterator[tuple[str, Any]]:
+    package = hasattr(there, "__path__")
+    for label, thing in sorted(vars(there).items()):
+        if label.startswith("_") or not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        home = thing.__module__
+        if home == there.__name__ or (package and home.startswith(f"{there.__name__}.")):
+            yield label, thing
+
+
+def _first_line(thing: Any) -> str:
+    inherited = inspect.isclass(thing) and "__doc__" not in vars(thing)
+    doc = None if inherited else inspect.getdoc(thing)
+    return (doc or "").partition("\n")[0].replace("``", "`")
 
 
 def layouts() -> str:
@@ -299,3 +332,7 @@ def _lines(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator
     yield f"|{'---|' * len(header)}"
     for row in rows:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+if __name__ == "__main__":
+    raise SystemExit(1 if main("--check" in sys.argv) and "--check" in sys.argv else 0)
