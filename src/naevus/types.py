@@ -19,7 +19,7 @@ Decision = Literal["balanced", "probable"]
 
 CropMode = Literal["full", "crop", "blank"]
 
-ViewSet = Literal["none", "flips", "d4"]
+ViewSet = Literal["none", "half-turn", "flips", "d4"]
 
 EngineName = Literal["openvino", "onnxruntime"]
 

@@ -199,10 +199,11 @@ Cache = Annotated[
     ),
 ]
 Tta = Annotated[
-    Literal["none", "flips", "d4"],
+    Literal["none", "half-turn", "flips", "d4"],
     typer.Option(
         "--tta",
-        help="Test-time augmentation: average over 4 flips, or over the 8 flips and rotations.",
+        help="Test-time augmentation: average over the image and itself upside down (2), over 4 "
+        "flips, or over the 8 flips and rotations.",
         rich_help_panel=NETWORKS,
     ),
 ]

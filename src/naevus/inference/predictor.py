@@ -358,7 +358,8 @@ def load(
     Args:
         bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
             or a list of those, for both tasks or to be averaged. None: the built-in one.
-        views: The views every picture is seen in: ``none``, ``flips`` (4) or ``d4`` (8).
+        views: The views every picture is seen in: ``none``, ``half-turn`` (2), ``flips`` (4) or
+            ``d4`` (8).
         engine: What runs the networks: ``openvino`` or ``onnxruntime``. None: what is best here. It
             is tried once for a machine and bundle, for up to 15 s, by the answers to the bundle's
             sample, and the verdict is kept in the user's cache; where nothing can be kept it is

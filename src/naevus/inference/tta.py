@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
     "none": (0,),
+    "half-turn": (0, 2),
     "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
     "d4": tuple(VIEWS),
 }

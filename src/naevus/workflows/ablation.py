@@ -59,7 +59,7 @@ class ArmPlan(Section):
         default=None, description="An arm with crops: this one's pictures get no more pixels."
     )
     of: str | None = None
-    views: Literal["none", "flips", "d4"] = "none"
+    views: Literal["none", "half-turn", "flips", "d4"] = "none"
     decision: Literal["balanced", "raw", "probable"] = "balanced"
     mean: tuple[str, ...] = ()
 

@@ -71,6 +71,9 @@ def test_each_tta_has_its_transforms() -> None:
     np.testing.assert_array_equal(vertical, array[::-1])
     np.testing.assert_array_equal(both, array[::-1, ::-1])
     assert VIEW_SETS["none"] == (0,)
+    upright, upside_down = (view(array, k) for k in VIEW_SETS["half-turn"])
+    np.testing.assert_array_equal(upright, array)
+    np.testing.assert_array_equal(upside_down, np.rot90(array, 2))
     assert sorted(VIEW_SETS["d4"]) == list(VIEWS)
 
 

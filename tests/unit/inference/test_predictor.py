@@ -40,7 +40,7 @@ def lesion(height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[n
     return picture
 
 
-@pytest.mark.parametrize("views", ["none", "flips", "d4"])
+@pytest.mark.parametrize("views", ["none", "half-turn", "flips", "d4"])
 def test_a_classifier_averages_logits_over_views_and_members(
     tmp_path: Path, views: ViewSet
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_classifier_averages_logits_over_views_and_members(
     np.testing.assert_allclose(classifier.logits(batch), np.mean(by_hand, axis=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("views", ["none", "flips", "d4"])
+@pytest.mark.parametrize("views", ["none", "half-turn", "flips", "d4"])
 def test_a_segmenter_turns_views_back_and_averages_logits(tmp_path: Path, views: ViewSet) -> None:
     segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), views=views)
     picture = noise(1, 48)[0]
