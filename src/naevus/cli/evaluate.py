@@ -291,7 +291,7 @@ def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) ->
     from naevus.runs.run import open_runs
 
     runs = open_runs(folders, allow_missing=allow_missing, reporter=reporter)
-    if any(run.config.task == "segmentation" for run in runs):
+    if any(run.config.task != "classification" for run in runs):
         raise DataError("--copies needs a classification run", "leave it out")
     name = folders[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
     tables = [run.answers() for run in runs]

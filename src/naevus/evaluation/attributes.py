@@ -9,10 +9,19 @@ threshold for a pooled index is not 0.5, and is chosen here.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from naevus.errors import DataError
+from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.intervals import weighted_intervals
+from naevus.evaluation.repeatable import repeatable
+from naevus.evaluation.scaling import parts_of
+from naevus.images.maskfile import read_mask
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -21,9 +30,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from naevus.evaluation.intervals import Interval
+
 STEPS: Final = 20
 THRESHOLDS: Final[tuple[float, ...]] = tuple(step / STEPS for step in range(1, STEPS))
 """The thresholds among which the best is chosen; a pixel above it shows the attribute."""
+
+TRUE_MASKS: Final[dict[str, str]] = {name: f"attribute_{name}" for name in ATTRIBUTES}
+"""The column of a data set that has the file of the true mask of each attribute."""
 
 PEAK_FRACTION: Final = 0.01
 """The fraction of an image's pixels, the likeliest, whose mean probability tells of presence."""
@@ -124,15 +138,45 @@ class PooledCounts(NamedTuple):
         Returns:
             N x A x 3: shares of pixels in both, in the mask, in the truth.
         """
-        places = np.array([THRESHOLDS.index(threshold) for threshold in thresholds])
+        return self.at_places([THRESHOLDS.index(threshold) for threshold in thresholds])
+
+    def at_places(self, places: Sequence[int]) -> NDArray[np.float64]:
+        """Return what `at` does, for the positions of thresholds."""
         each = np.arange(len(places))
         cut = (self.hit[:, each, places], self.predicted[:, each, places], self.true)
         return np.stack(cut, axis=-1)
 
+    def best_places(
+        self, rows: NDArray[np.bool_] | None = None, *, alone: bool = False
+    ) -> list[int]:
+        """Return for each attribute the position of its best threshold.
+
+        Together they have the largest Jaccard index pooled over all attributes. The largest ratio
+        of sums is found by Dinkelbach's method (1967): with each attribute's hits less a price for
+        its union, the price being the index found so far, until that no longer grows.
+
+        Args:
+            rows: Which images count; None: all.
+            alone: Whether each is to have the largest index of its own instead.
+        """
+        chosen = slice(None) if rows is None else rows
+        hit, predicted, true = (values[chosen].sum(axis=0) for values in self)
+        union = predicted + true[:, None] - hit
+        best: NDArray[np.intp] = jaccard(hit, predicted, true[:, None]).argmax(axis=1)
+        each, index = np.arange(len(best)), -1.0
+        while not alone and (found := _ratio(hit[each, best], union[each, best])) > index:
+            index = found
+            best = (hit - index * union).argmax(axis=1)
+        places: list[int] = best.tolist()
+        return places
+
     def best_thresholds(self) -> tuple[float, ...]:
-        """Return for each attribute the threshold of the largest pooled Jaccard index."""
-        found = jaccard(self.hit.sum(0), self.predicted.sum(0), self.true.sum(0)[:, None])
-        return tuple(THRESHOLDS[k] for k in found.argmax(axis=1).tolist())
+        """Return the thresholds at `best_places`."""
+        return tuple(THRESHOLDS[place] for place in self.best_places())
+
+
+def _ratio(hit: NDArray[np.float64], union: NDArray[np.float64]) -> float:
+    return float(hit.sum() / union.sum()) if union.sum() else 1.0
 
 
 def attribute_row(
@@ -159,3 +203,291 @@ def attribute_row(
         row[f"true_{name}"] = counts.true
         row[f"peak_{name}"] = top
     return row
+
+
+def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None:
+    """Compare the attribute masks of a folder with the true ones.
+
+    Args:
+        table: ``image_id, group_id`` and ``attribute_<attribute>``, files of true masks; and
+            ``presence_<attribute>`` where it was predicted.
+        folder: The folder with ``<id>_attribute_<attribute>.png``; it need not be there.
+
+    Returns:
+        What `AttributesEvaluation.of` takes, of the images whose attributes are all known; None
+        where there are none, or no folder.
+
+    Raises:
+        DataError: A predicted mask is absent or of another size.
+        PictureError: A mask cannot be read.
+    """
+    columns = [column for column in TRUE_MASKS.values() if column in table.columns]
+    known = table[table[columns].notna().all(axis="columns")]
+    if len(columns) < len(ATTRIBUTES) or known.empty or not folder.is_dir():
+        return None
+    rows = []
+    for record in known.to_dict("records"):
+        image_id = record["image_id"]
+        row: dict[str, Any] = {"image_id": image_id, "group_id": record["group_id"]}
+        for name, column in TRUE_MASKS.items():
+            path = folder / f"{image_id}_attribute_{name}.png"
+            if not path.exists():
+                raise DataError(f"{path}: there is no such mask", "predict this image again")
+            truth, mask = read_mask(Path(record[column])), read_mask(path)
+            if truth.shape != mask.shape:
+                raise DataError(
+                    f"{path}: has another size than {record[column]}", "predict this image again"
+                )
+            row["pixels"] = truth.size  # of one image alike, or they would not fit its masks
+            row[f"hit_{name}"] = [int(np.count_nonzero(truth & mask))]
+            row[f"predicted_{name}"] = [int(np.count_nonzero(mask))]
+            row[f"true_{name}"] = int(np.count_nonzero(truth))
+            row[f"presence_{name}"] = record.get(f"presence_{name}", float("nan"))
+        rows.append(row)
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    return pd.DataFrame(rows)
+
+
+# How good masks and probabilities of attributes are.
+
+
+class AttributeScores(NamedTuple):
+    """One attribute over some images; intervals are 95 %, by group.
+
+    Attributes:
+        shown: How many of the images show it.
+        groups: Of how many groups these are.
+        jaccard: Pooled Jaccard index.
+        alone: The same at thresholds chosen for this attribute alone; None for given masks.
+        auc: How well its presence is ranked; None where all or none of the images show it.
+        thresholds: Those used, each chosen where it was not used; empty where masks were given.
+    """
+
+    shown: int
+    groups: int
+    jaccard: Interval
+    alone: Interval | None
+    auc: Interval | None
+    thresholds: tuple[float, ...]
+
+
+class FoldJaccard(NamedTuple):
+    """The images of one fold: their pooled Jaccard index over all attributes."""
+
+    fold: int
+    images: int
+    groups: int
+    jaccard: float
+
+
+class WorstImage(NamedTuple):
+    """An image whose masks miss much: the fraction of its pixels that is wrong in some attribute.
+
+    ``missed`` is of the truth alone, ``invented`` of the masks alone; over attributes, summed.
+    """
+
+    image_id: str
+    attribute: str
+    missed: float
+    invented: float
+
+
+_WORST: Final = 40
+
+
+@dataclass(frozen=True)
+class AttributesEvaluation:
+    """What masks and probabilities of attributes are worth, pooled as the challenge does.
+
+    Where there are counts at several thresholds, each part of the images (`parts_of`) has the
+    thresholds that are best on the others, for the index pooled over all attributes.
+    """
+
+    images: int
+    groups: int
+    jaccard: Interval
+    """Pooled over all attributes: the challenge's score."""
+    by_attribute: dict[str, AttributeScores]
+    by_fold: tuple[FoldJaccard, ...]
+    """Where there are several folds."""
+    thresholds: tuple[float, ...]
+    """The best on all the images: for use on others. Empty for given masks."""
+    presence: tuple[tuple[float, float], ...]
+    """Slope and intercept for each attribute (`presence_of`), likewise."""
+    worst: tuple[WorstImage, ...]
+    """Those with the most wrong pixels, by the attribute that has most of them."""
+
+    @classmethod
+    @repeatable
+    def of(cls, table: pd.DataFrame) -> AttributesEvaluation:
+        """Judge masks of attributes.
+
+        Args:
+            table: Rows of `attribute_row` with ``image_id, group_id``, ``fold`` where known; or of
+                given masks, with counts of one element, and ``presence_<attribute>`` for the peak.
+
+        Raises:
+            DataError: There is no image, or one has no group.
+        """
+        counts, groups = PooledCounts.of(table), table["group_id"].tolist()
+        several = counts.hit.shape[2] > 1
+        parts = parts_of(table.assign(truth="")) if several else np.zeros(len(table), np.intp)
+        cut, used = _cross_fitted(counts, parts)
+        jaccards = weighted_intervals(partial(_pooled, cut), groups)
+        apart = None
+        if several:
+            single, _ = _cross_fitted(counts, parts, alone=True)
+            apart = weighted_intervals(partial(_pooled, single), groups)
+        shown = counts.true > 0
+        scores = _ranked(table)
+        by_attribute = {
+            name: AttributeScores(
+                int(shown[:, k].sum()),
+                len({group for group, there in zip(groups, shown[:, k], strict=True) if there}),
+                jaccards[1 + k],
+                None if apart is None else apart[1 + k],
+                _auc(shown[:, k], scores[name], groups),
+                tuple(used[:, k].tolist()) if several else (),
+            )
+            for k, name in enumerate(ATTRIBUTES)
+        }
+        return cls(
+            images=len(table),
+            groups=len(set(groups)),
+            jaccard=jaccards[0],
+            by_attribute=by_attribute,
+            by_fold=_by_fold(table, cut),
+            thresholds=counts.best_thresholds() if several else (),
+            presence=tuple(
+                fit_presence(scores[name], shown[:, k]) for k, name in enumerate(ATTRIBUTES)
+            )
+            if several
+            else (),
+            worst=_worst(table, cut),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evaluation as a dictionary that JSON can hold."""
+        return {
+            "images": self.images,
+            "groups": self.groups,
+            "jaccard": self.jaccard._asdict(),
+            "by_attribute": {
+                name: {
+                    **one._asdict(),
+                    "jaccard": one.jaccard._asdict(),
+                    "alone": None if one.alone is None else one.alone._asdict(),
+                    "auc": None if one.auc is None else one.auc._asdict(),
+                }
+                for name, one in self.by_attribute.items()
+            },
+            "by_fold": [one._asdict() for one in self.by_fold],
+            "thresholds": dict(zip(ATTRIBUTES, self.thresholds, strict=False)),
+            "presence": dict(zip(ATTRIBUTES, map(list, self.presence), strict=False)),
+            "worst": [one._asdict() for one in self.worst],
+        }
+
+
+def is_attributes_table(table: pd.DataFrame) -> bool:
+    """Tell whether an out-of-fold table is one of attributes."""
+    return all(f"hit_{name}" in table.columns for name in ATTRIBUTES)
+
+
+def fit_presence(peaks: NDArray[np.float64], shown: NDArray[np.bool_]) -> tuple[float, float]:
+    """Fit slope and intercept of `presence_of` by maximum likelihood, with Platt's targets.
+
+    Args:
+        peaks: N peaks.
+        shown: N, whether the attribute is there.
+
+    Returns:
+        Both; (1, 0), which leaves the peak as it is, where all or none show it, or where a larger
+        peak does not speak for the attribute.
+    """
+    positive, total = int(shown.sum()), len(shown)
+    if not 0 < positive < total:
+        return 1.0, 0.0
+    inside = np.clip(peaks, _LEAST, 1 - _LEAST)
+    design = np.column_stack([np.log(inside / (1 - inside)), np.ones(total)])
+    target = np.where(shown, (positive + 1) / (positive + 2), 1 / (total - positive + 2))
+    beta = np.array([1.0, 0.0])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
+        step = np.linalg.solve(hessian, design.T @ (target - p))
+        beta += np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-9:
+            break
+    slope, intercept = beta.tolist()
+    return (slope, intercept) if slope > 0 and np.isfinite(beta).all() else (1.0, 0.0)
+
+
+def _cross_fitted(
+    counts: PooledCounts, parts: NDArray[np.intp], *, alone: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return N x A x 3 shares at thresholds chosen on other parts, and these, P x A."""
+    cut = np.empty((*counts.true.shape, 3))
+    numbers = np.unique(parts)
+    used = np.zeros((len(numbers), counts.true.shape[1]))
+    for row, part in enumerate(numbers):
+        inside = parts == part
+        others = ~inside if len(numbers) > 1 else inside
+        places = counts.best_places(others, alone=alone)
+        cut[inside] = counts.at_places(places)[inside]
+        if counts.hit.shape[2] > 1:
+            used[row] = [THRESHOLDS[place] for place in places]
+    return cut, used
+
+
+def _pooled(cut: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return D x (1 + A) Jaccard indices of weighted images: over all attributes, then each."""
+    sums = (weights @ cut.reshape(len(cut), -1)).reshape(len(weights), *cut.shape[1:])
+    whole = sums.sum(axis=1, keepdims=True)
+    found: NDArray[np.float64] = jaccard(*np.concatenate([whole, sums], axis=1).transpose(2, 0, 1))
+    return found
+
+
+def _ranked(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return for each attribute what its presence is ranked by."""
+    kind = "presence" if f"presence_{next(iter(ATTRIBUTES))}" in table.columns else "peak"
+    return {name: table[f"{kind}_{name}"].to_numpy(np.float64) for name in ATTRIBUTES}
+
+
+def _auc(
+    shown: NDArray[np.bool_], scores: NDArray[np.float64], groups: Sequence[str]
+) -> Interval | None:
+    if shown.all() or not shown.any() or np.isnan(scores).any():
+        return None
+    return weighted_intervals(Ranking.of(shown, scores).auc, groups)[0]
+
+
+def _by_fold(table: pd.DataFrame, cut: NDArray[np.float64]) -> tuple[FoldJaccard, ...]:
+    if "fold" not in table or table["fold"].nunique() < 2:
+        return ()
+    folds = table["fold"].to_numpy()
+    return tuple(
+        FoldJaccard(
+            int(fold),
+            int((folds == fold).sum()),
+            int(table.loc[folds == fold, "group_id"].nunique()),
+            float(jaccard(*cut[folds == fold].sum(axis=(0, 1)))),
+        )
+        for fold in sorted(set(folds.tolist()))
+    )
+
+
+def _worst(table: pd.DataFrame, cut: NDArray[np.float64]) -> tuple[WorstImage, ...]:
+    invented, missed = cut[:, :, 1] - cut[:, :, 0], cut[:, :, 2] - cut[:, :, 0]
+    wrong = invented + missed
+    names = tuple(ATTRIBUTES)
+    order = np.argsort(-wrong.sum(axis=1), kind="stable")[:_WORST]
+    return tuple(
+        WorstImage(
+            str(table["image_id"].iloc[row]),
+            names[int(wrong[row].argmax())],
+            float(missed[row].sum()),
+            float(invented[row].sum()),
+        )
+        for row in order.tolist()
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.calibration import CalibrationScores, reliability_curve
 from naevus.evaluation.classification import (
     ClassificationScores,
@@ -321,15 +322,21 @@ class Evaluation:
         subject: What was evaluated.
         classification: Of the diagnoses, where there are any.
         segmentation: Of the masks, where there are any.
+        attributes: Of the attributes' masks, where there are any.
     """
 
     subject: Subject
     classification: ClassificationEvaluation | None = None
     segmentation: SegmentationEvaluation | None = None
+    attributes: AttributesEvaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as a dictionary that JSON can hold."""
-        parts = {"classification": self.classification, "segmentation": self.segmentation}
+        parts = {
+            "classification": self.classification,
+            "segmentation": self.segmentation,
+            "attributes": self.attributes,
+        }
         return {
             "subject": asdict(self.subject),
             **{name: None if one is None else one.to_dict() for name, one in parts.items()},
@@ -341,6 +348,7 @@ def evaluate(
     *,
     labelled: Diagnosed | None = None,
     masks: pd.DataFrame | None = None,
+    attribute_counts: pd.DataFrame | None = None,
     attributes: Attributes | None = None,
     out_of_fold: bool = False,
 ) -> Evaluation:
@@ -350,6 +358,7 @@ def evaluate(
         name: What is evaluated.
         labelled: Images with their true diagnosis and probabilities.
         masks: A row an image: ``image_id, group_id`` and what `mask_metrics` measures.
+        attribute_counts: A row an image, as `AttributesEvaluation.of` takes them.
         attributes: What is known of the diagnosed images, by name N values, for subgroups.
         out_of_fold: Whether no network had seen the lesions.
 
@@ -357,7 +366,8 @@ def evaluate(
         DataError: Nothing is given, or what is given contradicts itself.
         NaevusError: SciPy or scikit-learn is not installed.
     """
-    tables = [table for table in (labelled and labelled.table, masks) if table is not None]
+    given = (labelled and labelled.table, masks, attribute_counts)
+    tables = [table for table in given if table is not None]
     groups = {
         image_id: group
         for table in tables
@@ -368,4 +378,5 @@ def evaluate(
         Subject(name, len(groups), len(set(groups.values())), tuple(sorted(folds)), out_of_fold),
         None if labelled is None else ClassificationEvaluation.of(labelled, attributes),
         None if masks is None else SegmentationEvaluation.of(masks),
+        None if attribute_counts is None else AttributesEvaluation.of(attribute_counts),
     )

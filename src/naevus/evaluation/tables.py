@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError
+from naevus.evaluation.attributes import TRUE_MASKS, compare_attributes
 from naevus.evaluation.folding import folding_of
 from naevus.evaluation.mask_metrics import compare_folder
 from naevus.evaluation.priors import (
@@ -394,9 +395,11 @@ def with_truth(
     """
     check_ids(predictions, name)
     check_finite(predictions, numbers_of(predictions, "pb"), name)
-    known = records[["image_id", *_KNOWN]].groupby("image_id").first().rename(columns=_KNOWN)
+    attributes = [column for column in TRUE_MASKS.values() if column in records.columns]
+    columns = ["image_id", *_KNOWN, *attributes]
+    known = records[columns].groupby("image_id").first().rename(columns=_KNOWN)
     answered = set(predictions["image_id"])
-    true = records[records["diagnosis"].notna() | records["mask_path"].notna()]
+    true = records[records[["diagnosis", "mask_path", *attributes]].notna().any(axis="columns")]
     due: set[str] = set()
     unasked: dict[str, int] = {}
     strata = [column for column in ("part", "split") if column in true.columns]
@@ -432,10 +435,12 @@ class Judged(NamedTuple):
     Attributes:
         diagnosed: Pictures with a true diagnosis.
         outlined: What `compare_folder` gives of pictures with a true mask, and ``group_id``.
+        attributes: What `compare_attributes` gives of images whose attributes are known.
     """
 
     diagnosed: Diagnosed | None
     outlined: pd.DataFrame | None
+    attributes: pd.DataFrame | None = None
 
     def notes(self, table: pd.DataFrame) -> list[str]:
         """Return of how many pictures of ``table`` (from `with_truth`) a kind of truth is absent.
@@ -446,8 +451,9 @@ class Judged(NamedTuple):
         for kind, column, found in (
             ("diagnosis", "truth", None if self.diagnosed is None else self.diagnosed.table),
             ("mask", "mask_path", self.outlined),
+            ("mask of attributes", "attribute_streaks", self.attributes),
         ):
-            true = int(table[column].notna().sum())
+            true = int(table[column].notna().sum()) if column in table.columns else 0
             if found is None and true:
                 told.append(f"{true:,} images have a true {kind} and none was predicted")
             elif found is not None and len(found) < len(table):
@@ -459,7 +465,11 @@ class Judged(NamedTuple):
 
 
 def judged(
-    table: pd.DataFrame, taxonomy: Taxonomy, masks: Path, benign: Sequence[str] = ()
+    table: pd.DataFrame,
+    taxonomy: Taxonomy,
+    masks: Path,
+    benign: Sequence[str] = (),
+    attributes: Path | None = None,
 ) -> Judged:
     """Judge predictions by their truth.
 
@@ -469,16 +479,21 @@ def judged(
         taxonomy: The diagnoses of the truth.
         masks: The folder of predicted masks; it need not be there.
         benign: Classes that count as benign where they are folded into benign and malignant.
+        attributes: The folder of predicted masks of attributes; it need not be there.
 
     Raises:
         DataError: There is no truth at all, the taxonomies of truth and predictions do not meet,
             or a predicted mask is absent or of another size.
         PictureError: A mask cannot be read.
     """
-    found = Judged(_diagnosed(table, taxonomy, benign), _outlined(table, masks))
+    found = Judged(
+        _diagnosed(table, taxonomy, benign),
+        _outlined(table, masks),
+        None if attributes is None else compare_attributes(table, attributes),
+    )
     if benign and found.diagnosed is None:
         raise DataError(f"--benign {' '.join(benign)}: no diagnoses are scored", "leave it out")
-    if found.diagnosed is None and found.outlined is None:
+    if all(each is None for each in found):
         raise DataError(
             "the data set has no truth for these pictures", "name the one that they are from"
         )

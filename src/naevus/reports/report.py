@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.reports import background, classification, segmentation
+from naevus.reports import attributes, background, classification, segmentation
 from naevus.reports.document import Document
 from naevus.reports.gallery import gallery_section, no_classifier
 
@@ -86,6 +86,7 @@ def _summary(evaluation: Evaluation) -> str:
                 if evaluation.segmentation
                 else []
             ),
+            *([attributes.summary(evaluation.attributes, which)] if evaluation.attributes else []),
         ]
     )
 
@@ -95,6 +96,8 @@ def _keys(evaluation: Evaluation) -> Iterator[Key]:
         yield from classification.keys(evaluation.classification)
     if evaluation.segmentation is not None:
         yield from segmentation.keys(evaluation.segmentation)
+    if evaluation.attributes is not None:
+        yield from attributes.keys(evaluation.attributes)
 
 
 def _sections(evaluation: Evaluation) -> Iterator[Section]:
@@ -102,3 +105,5 @@ def _sections(evaluation: Evaluation) -> Iterator[Section]:
         yield from classification.sections(evaluation.classification)
     if evaluation.segmentation is not None:
         yield from segmentation.sections(evaluation.segmentation)
+    if evaluation.attributes is not None:
+        yield from attributes.sections(evaluation.attributes)

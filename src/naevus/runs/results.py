@@ -18,6 +18,7 @@ from naevus.datasets.layouts import load, report_types
 from naevus.datasets.masksurvey import implausible_problem, refuse
 from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
+from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, heldout_diagnosed, judged, taxonomy_of, with_truth
@@ -26,7 +27,7 @@ from naevus.io.files import sha256
 from naevus.io.formats import read_csv, read_json, read_table
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
-from naevus.runs.run import open_runs
+from naevus.runs.run import Run, lesions_of, open_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ class Results:
         out_of_fold: Whether the images are known to be new to the networks: held out by a fold.
         labelled: Images with their true diagnosis and probabilities, if there are any.
         mask_scores: ``image_id, group_id`` and the fields of `MaskScore`, if there are masks.
+        attribute_counts: What `AttributesEvaluation.of` takes, if there are masks of attributes.
         mask_folder: The folder of predicted masks, if there is one.
         own_masks: Whether the classifier was given these masks, not the data set's.
         records: Rows of the data set by image id; None where it is not at hand.
@@ -80,6 +82,7 @@ class Results:
     out_of_fold: bool
     labelled: Diagnosed | None
     mask_scores: pd.DataFrame | None
+    attribute_counts: pd.DataFrame | None = None
     mask_folder: Path | None = None
     own_masks: bool = False
     records: pd.DataFrame | None = None
@@ -95,7 +98,8 @@ class Results:
     @property
     def images(self) -> pd.DataFrame:
         """``image_id, group_id`` of every image with a prediction that can be judged."""
-        tables = [self.mask_scores] if self.mask_scores is not None else []
+        given = (self.mask_scores, self.attribute_counts)
+        tables = [table for table in given if table is not None]
         if self.labelled is not None:
             tables.append(self.labelled.table)
         both = pd.concat([table[["image_id", "group_id"]] for table in tables])
@@ -123,6 +127,7 @@ def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -
         results.name,
         labelled=results.labelled,
         masks=results.mask_scores,
+        attribute_counts=results.attribute_counts,
         attributes=_attributes(results, appearance),
         out_of_fold=results.out_of_fold,
     )
@@ -188,6 +193,7 @@ def evaluate_folders(
         name = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
         tables, names = [run.answers() for run in opened], list(map(str, runs))
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
+        found = with_lesions(found, opened[0])
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
@@ -287,6 +293,12 @@ def results_of_tables(
     Raises:
         DataError: A table is none, several are not all of classifiers, or they disagree.
     """
+    if any(map(is_attributes_table, tables)):
+        if len(tables) > 1:
+            raise DataError("only classifiers' runs are scored as one", "name one run")
+        return Results(
+            name, out_of_fold=True, labelled=None, mask_scores=None, attribute_counts=tables[0]
+        )
     if any("jaccard" in table.columns for table in tables):
         if len(tables) > 1:
             raise DataError("only classifiers' runs are scored as one", "name one run")
@@ -297,6 +309,17 @@ def results_of_tables(
     notes = (f"{lacking:,} images are not in all runs: left out",) if lacking else ()
     labelled = heldout_diagnosed(table)
     return Results(name, out_of_fold=True, labelled=labelled, mask_scores=None, notes=notes)
+
+
+def with_lesions(results: Results, run: Run) -> Results:
+    """Return the results of a run of attributes with those of its lesion masks, if there are any.
+
+    Raises:
+        RunError: A table of the run is damaged.
+    """
+    if results.attribute_counts is None:
+        return results
+    return replace(results, mask_scores=lesions_of(run))
 
 
 def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
@@ -325,6 +348,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     versions = read_json(folder / "environment.json", _RUN, error=RunError)
     found = results_of_tables(folder.name, [table])
     segmentation = found.labelled is None
+    found = with_lesions(found, Run.open(folder, allow_missing=True))
     masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
     split = Folds.read(folder / "folds.csv").table
     folds = sorted(table["fold"].unique())
@@ -464,7 +488,7 @@ def results_of_predictions(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
     )
     table = joined.table
-    there = judged(table, dataset.taxonomy, out.masks, benign)
+    there = judged(table, dataset.taxonomy, out.masks, benign, out.attributes)
     silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
     why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.refused)}
     folded = there.diagnosed.folded if there.diagnosed else ""
@@ -473,6 +497,7 @@ def results_of_predictions(
         out_of_fold=False,
         labelled=there.diagnosed,
         mask_scores=there.outlined,
+        attribute_counts=there.attributes,
         mask_folder=out.masks if out.masks.is_dir() else None,
         own_masks=True,
         records=_records(dataset, table["image_id"], None),

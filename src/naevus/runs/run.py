@@ -241,10 +241,24 @@ class Run:
                     f"{self.folder}: fold {fold} predicted {twice.iloc[0]} twice",
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
-            kinds = ("logit", "share", "weight", *MaskScore._fields)
+            kinds = ("logit", "share", "weight", "peak", *MaskScore._fields)
             check_finite(table, numbers_of(table, kinds), str(path))
             tables.append(table.assign(fold=fold))
         return pd.concat(tables).sort_values("image_id", ignore_index=True)
+
+
+def lesions_of(run: Run) -> pd.DataFrame | None:
+    """Return how lesion masks of a run of attributes fit, of what finished folds held out.
+
+    A row for each copy of an image that has a true mask of its own, like the out-of-fold table of
+    a segmentation; None where the run learns no lesions.
+
+    Raises:
+        RunError: A table is damaged.
+    """
+    paths = [run.fold_folder(fold) / "lesions.parquet" for fold in run.finished()]
+    tables = [read_heldout(path) for path in paths if path.exists()]
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def read_heldout(path: Path) -> pd.DataFrame:

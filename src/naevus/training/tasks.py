@@ -229,11 +229,12 @@ _REMEDIES = {
 
 
 def _pooled_metrics(counts: PooledCounts) -> Metrics:
-    """Return pooled Jaccard indices at the best thresholds for them."""
+    """Return the index of all attributes, and of each at the best threshold for it alone."""
     thresholds = counts.best_thresholds()
     cut = counts.at(thresholds).sum(axis=0)
     overall = float(jaccard(*cut.sum(axis=0)))
-    by_attribute = dict(zip(ATTRIBUTES, jaccard(*cut.T).tolist(), strict=True))
+    alone = counts.at_places(counts.best_places(alone=True)).sum(axis=0)
+    by_attribute = dict(zip(ATTRIBUTES, jaccard(*alone.T).tolist(), strict=True))
     return {
         "score": overall,
         "jaccard": overall,

@@ -1,0 +1,104 @@
+"""The sections about attributes, from an AttributesEvaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from naevus.reports.document import Key, Section, Table, spread
+from naevus.taxonomy import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from naevus.evaluation.attributes import AttributesEvaluation
+
+_POOLED = (
+    "As in Task 2 of the challenge, pixels are pooled over all images, each image counting the "
+    "same; intervals are 95 %, by lesion."
+)
+_CHOSEN = (
+    "Each fold's thresholds are those that are best on the other folds, for the index of all "
+    "attributes together; by itself, an attribute would have another (alone)."
+)
+
+
+def sections(found: AttributesEvaluation) -> Iterator[Section]:
+    """Yield what is known of the attributes: scores, by fold, and the worst images."""
+    chosen = any(one.thresholds for one in found.by_attribute.values())
+    yield Section(
+        "attributes",
+        "Attributes",
+        (_POOLED, *((_CHOSEN,) if chosen else ())),
+        tuple(_tables(found)),
+    )
+
+
+def summary(found: AttributesEvaluation, which: str) -> str:
+    """Return the result in a sentence.
+
+    Args:
+        found: The evaluation.
+        which: What is to be said of the images, such as ``", held out while training,"``.
+    """
+    return (
+        f"The attributes' masks of {found.images:,} images of {found.groups:,} lesions{which} have "
+        f"a pooled Jaccard index of {found.jaccard}."
+    )
+
+
+def keys(found: AttributesEvaluation) -> list[Key]:
+    """Return the figures that matter most."""
+    value, low, high = found.jaccard
+    return [Key("attributes, pooled Jaccard", f"{value:.3f}", f"{low:.3f} to {high:.3f}")]
+
+
+def _tables(found: AttributesEvaluation) -> Iterator[Table]:
+    rows = [
+        {
+            "attribute": ATTRIBUTES[name],
+            "images": one.shown,
+            "lesions": one.groups,
+            **spread("jaccard", one.jaccard),
+            **(spread("alone", one.alone) if one.alone is not None else {}),
+            **spread("AUC of presence", one.auc),
+            "threshold": _range(one.thresholds),
+        }
+        for name, one in found.by_attribute.items()
+    ]
+    note = "Images and lesions are those that show the attribute."
+    yield Table("attribute-scores", "Scores of attributes", pd.DataFrame(rows), note)
+    if found.by_fold:
+        by_fold = [
+            {
+                "fold": one.fold,
+                "images": one.images,
+                "lesions": one.groups,
+                "pooled Jaccard": one.jaccard,
+            }
+            for one in found.by_fold
+        ]
+        yield Table("attribute-folds", "Attributes by fold", pd.DataFrame(by_fold))
+    worst = [
+        {
+            "image_id": one.image_id,
+            "attribute": ATTRIBUTES[one.attribute],
+            "missed": one.missed,
+            "invented": one.invented,
+        }
+        for one in found.worst
+    ]
+    note = (
+        "Fractions of the image's pixels, summed over attributes, that are in the truth or the "
+        "mask alone; the attribute is the one with most of them."
+    )
+    title = f"The {len(worst)} with most wrong pixels"
+    yield Table("worst-attributes", title, pd.DataFrame(worst), note, folded=True)
+
+
+def _range(thresholds: tuple[float, ...]) -> str:
+    if not thresholds:
+        return ""
+    low, high = min(thresholds), max(thresholds)
+    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"

@@ -1,0 +1,99 @@
+"""A run of attributes from images to its evaluation, and predictions judged by the ground truth."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from naevus.bundles.bundle import Bundle
+from naevus.cli.main import app
+from naevus.evaluation.challenge import score_attributes
+from naevus.runs.run import Run
+from naevus.taxonomy import ATTRIBUTES
+from tests.helpers.attribute_images import INPUT, TRUTH, write_shifted, write_task2
+from tests.helpers.onnx_graphs import attributes_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECIPE = """
+task = "attributes"
+epochs = 1
+batch_size = 8
+sizes = [[0, 32]]
+[data]
+cache_size = 48
+[network]
+pretrained = "none"
+architecture = "plain-unet"
+decoder = { channels = [4, 8] }
+"""
+
+
+def call(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two of five folds, with lesion masks from shifted copies."""
+    root = tmp_path_factory.mktemp("attributes")
+    write_task2(root / "task2")
+    write_shifted(root / "task1")
+    (root / "recipe.toml").write_text(RECIPE)
+    words = ["train", "attributes", root / "task2", "--copies", root / "task1"]
+    for fold in range(2):
+        call(*words, "--recipe", root / "recipe.toml", "--fold", fold, "--out", root / "run")
+    return root / "run"
+
+
+def test_a_run_has_attributes_and_lesions_out_of_fold(run: Path) -> None:
+    opened = Run.open(run)
+    assert opened.finished() == [0, 1]
+    table = opened.answers()
+    assert set(table["image_id"]) == {*opened.folds.held_out(0), *opened.folds.held_out(1)}
+    lesions = pd.read_parquet(run / "fold-0" / "lesions.parquet")
+    assert sorted(lesions["image_id"]) == sorted(opened.folds.held_out(0))
+    assert set(lesions["copy"]) == {"task1"}
+    bundle = Bundle.read(opened.bundle_folder(0))
+    assert bundle.spec.tasks == ("segmentation", "attributes")
+    assert len(bundle.spec.members) == 1
+    assert bundle.attributes.chosen_on is not None
+    found = json.loads(call("evaluate", run, "--json"))
+    assert set(found["attributes"]["by_attribute"]) == set(ATTRIBUTES)
+    assert len(found["attributes"]["by_attribute"]["streaks"]["thresholds"]) == 2
+    assert found["segmentation"]["images"] == len(table)
+    assert found["subject"]["out_of_fold"]
+
+
+def test_another_copy_s_masks_are_refused_where_the_recipe_asks_for_none(run: Path) -> None:
+    root = run.parent
+    words = ["train", "attributes", root / "task2", "--recipe", root / "recipe.toml"]
+    result = CliRunner().invoke(app, [str(word) for word in [*words, "--out", root / "alone"]])
+    assert result.exit_code == 2
+    assert "no training image has a mask of lesion; name a data set" in result.output
+    masks = [*words, "--masks", root, "--out", root / "alone"]
+    result = CliRunner().invoke(app, [str(word) for word in masks])
+    assert "--masks does nothing here" in result.output
+
+
+def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 6)
+    attributes_bundle(tmp_path / "bundle", thresholds=(0.999,) * 5)
+    out = tmp_path / "out"
+    call("predict", tmp_path / "task2" / INPUT, "--bundle", tmp_path / "bundle", "--out", out)
+    found = json.loads(call("evaluate", out, "--data", tmp_path / "task2", "--json"))
+    official = score_attributes(tmp_path / "task2" / TRUTH, out / "attributes")
+    pooled = found["attributes"]["jaccard"]["value"]
+    assert pooled == pytest.approx(official["overall"], abs=1e-12)
+    for name, one in found["attributes"]["by_attribute"].items():
+        assert one["jaccard"]["value"] == pytest.approx(official[name]["jaccard"], abs=1e-12)
+    page = tmp_path / "page"
+    call("report", out, "--data", tmp_path / "task2", "--out", page)
+    assert "Scores of attributes" in (page / "report.html").read_text()

@@ -1,0 +1,162 @@
+"""Attributes: thresholds that are never chosen where they are used, presence, given masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from naevus.errors import DataError
+from naevus.evaluation.attributes import (
+    THRESHOLDS,
+    AttributesEvaluation,
+    PooledCounts,
+    attribute_row,
+    compare_attributes,
+    fit_presence,
+    jaccard,
+    presence_of,
+    threshold_counts,
+)
+from naevus.evaluation.evaluate import evaluate
+from naevus.images.read import write_png
+from naevus.taxonomy import ATTRIBUTES
+from tests.helpers.attribute_images import TRUTH, draw, write_task2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def row(image_id: str, fold: int, skin: float, seed: int = 0) -> dict[str, Any]:
+    """Return a row whose best threshold is the next above what the network says of skin."""
+    _, masks = draw(seed)
+    truths = {name: masks[name] for name in ATTRIBUTES}
+    maps = [np.where(truths[name], 0.97, skin).astype(np.float32) for name in ATTRIBUTES]
+    peaks = [0.9 if truths[name].any() else 0.1 for name in ATTRIBUTES]
+    counts = attribute_row(maps, truths, peaks)
+    return {"image_id": image_id, "group_id": image_id, "fold": fold, **counts}
+
+
+def table() -> pd.DataFrame:
+    rows = [row(f"a{n}", 0, 0.22, n) for n in range(6)]
+    return pd.DataFrame([*rows, *(row(f"b{n}", 1, 0.62, n + 6) for n in range(6))])
+
+
+def test_counts_at_thresholds_are_those_of_each_cut() -> None:
+    rng = np.random.default_rng(0)
+    probability = rng.random((40, 30)).astype(np.float32)
+    probability.ravel()[: len(THRESHOLDS)] = THRESHOLDS  # a pixel at a threshold is not above it
+    truth = rng.random((40, 30)) < 0.3
+    counts = threshold_counts(probability, truth)
+    cuts = [probability > np.float32(threshold) for threshold in THRESHOLDS]
+    assert counts.predicted.tolist() == [int(cut.sum()) for cut in cuts]
+    assert counts.hit.tolist() == [int((cut & truth).sum()) for cut in cuts]
+    assert counts.true == truth.sum()
+
+
+def test_no_fold_is_judged_at_thresholds_that_it_chose() -> None:
+    found = AttributesEvaluation.of(table())
+    for one in found.by_attribute.values():
+        # Fold 0 is judged at what is best on fold 1, where skin has .62, and the other way round.
+        assert one.thresholds == (0.65, 0.25)
+    assert found.thresholds == (0.65,) * 5  # on all of them
+    first, second = found.by_fold
+    assert first.jaccard == 1.0
+    assert second.jaccard < 0.2
+    assert found.jaccard.low <= found.jaccard.value <= found.jaccard.high
+    assert (found.images, found.groups) == (12, 12)
+    assert found.worst[0].image_id.startswith("b")
+    assert found.worst[0].missed == 0
+
+
+def test_thresholds_serve_the_index_of_all_attributes() -> None:
+    """Every combination of the thresholds of two attributes is tried; the others are absent."""
+    rng = np.random.default_rng(11)
+    for _ in range(5):
+        rows = []
+        for number in range(4):
+            truths = {name: np.zeros((12, 12), bool) for name in ATTRIBUTES}
+            maps = [np.zeros((12, 12), np.float32) for _ in ATTRIBUTES]
+            for k, (name, fraction) in enumerate((("globules", 0.5), ("milia_like_cyst", 0.04))):
+                truths[name] = rng.random((12, 12)) < fraction
+                maps[k] = (0.4 * truths[name] + 0.6 * rng.random((12, 12))).astype(np.float32)
+            rows.append({**attribute_row(maps, truths, [0.0] * 5), "image_id": str(number)})
+        counts = PooledCounts.of(pd.DataFrame(rows))
+
+        def index(first: int, second: int, counts: PooledCounts = counts) -> float:
+            return float(jaccard(*counts.at_places([first, second, 18, 18, 18]).sum((0, 1))))
+
+        places = range(len(THRESHOLDS))
+        best = max(index(first, second) for first in places for second in places)
+        found = counts.best_places()
+        assert index(found[0], found[1]) == pytest.approx(best, abs=1e-12)
+        alone = counts.best_places(alone=True)
+        assert index(alone[0], alone[1]) <= best
+
+
+def test_one_fold_alone_is_judged_by_halves() -> None:
+    one = table().query("fold == 0")
+    found = AttributesEvaluation.of(one)
+    assert found.by_fold == ()
+    assert found.jaccard.value == 1.0
+    assert all(len(each.thresholds) == 2 for each in found.by_attribute.values())
+
+
+def test_presence_is_ranked_and_fitted() -> None:
+    found = AttributesEvaluation.of(table())
+    for name, one in found.by_attribute.items():
+        assert one.shown == int((table()[f"true_{name}"] > 0).sum())
+        assert one.auc is not None
+        assert one.auc.value == 1.0
+    rng = np.random.default_rng(3)
+    logit = rng.normal(0, 2, 20_000)
+    shown = rng.random(20_000) < 1 / (1 + np.exp(-(1.5 * logit - 0.7)))
+    slope, intercept = fit_presence(1 / (1 + np.exp(-logit)), shown)
+    assert slope == pytest.approx(1.5, abs=0.1)
+    assert intercept == pytest.approx(-0.7, abs=0.1)
+    assert fit_presence(np.full(4, 0.2), np.zeros(4, bool)) == (1.0, 0.0)
+    assert fit_presence(np.array([0.9, 0.8, 0.1, 0.2]), np.array([0, 0, 1, 1]) > 0) == (1.0, 0.0)
+    assert presence_of(1.0, 3.0) > 0.99
+
+
+def test_an_attribute_that_no_image_shows_has_no_auc() -> None:
+    rows = table()
+    rows["true_streaks"] = 0
+    rows["hit_streaks"] = [[0] * len(THRESHOLDS)] * len(rows)
+    one = AttributesEvaluation.of(rows).by_attribute["streaks"]
+    assert one.shown == one.groups == 0
+    assert one.auc is None
+    assert one.jaccard.value == 0  # all that is predicted is wrong
+
+
+def test_given_masks_are_judged_as_they_are(tmp_path: Path) -> None:
+    write_task2(tmp_path, 5)
+    masks = tmp_path / TRUTH
+    truths = {
+        f"attribute_{name}": [str(masks / f"ISIC_{n:07d}_attribute_{name}.png") for n in range(5)]
+        for name in ATTRIBUTES
+    }
+    ids = [f"ISIC_{number:07d}" for number in range(5)]
+    rows = pd.DataFrame({"image_id": ids, "group_id": ids, **truths})
+    rows["presence_streaks"] = 0.5
+    counts = compare_attributes(rows, masks)
+    assert counts is not None
+    found = evaluate("all right", attribute_counts=counts)
+    assert found.attributes is not None
+    assert found.attributes.jaccard.value == 1.0
+    assert found.attributes.thresholds == ()
+    assert found.subject.images == 5
+    assert found.to_dict()["attributes"]["by_attribute"]["streaks"]["jaccard"]["value"] == 1.0
+    assert compare_attributes(rows, tmp_path / "absent") is None
+    assert compare_attributes(rows.drop(columns="attribute_streaks"), masks) is None
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    with pytest.raises(DataError, match="there is no such mask"):
+        compare_attributes(rows, odd)
+    for number in range(5):
+        for name in ATTRIBUTES:
+            write_png(odd / f"ISIC_{number:07d}_attribute_{name}.png", np.zeros((8, 8), bool))
+    with pytest.raises(DataError, match="has another size"):
+        compare_attributes(rows, odd)
