@@ -91,7 +91,7 @@ def test_without_out_predictions_have_the_name_of_the_first_input(
     table = pd.read_parquet("predictions/pictures/predictions.parquet").set_index("image_id")
     for name, row in table.iterrows():
         (line,) = (line for line in several.output.splitlines() if f" {name} " in line)
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        cells = line.split()
         natural = {code: row[f"p_{code}"] for code in ISIC2018.codes}
         malignant = sum(natural[each.code] for each in ISIC2018.diagnoses if each.malignant)
         assert cells[1] == max(natural, key=lambda code: natural[code])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _FINDINGS = 1
 _SHOWN = 20
 """How many predictions the terminal shows."""
+_COLUMNS = "±: standard deviation over networks; area: the lesion's part of the image"
 PREDICTIONS = Path("predictions")
 """Where predictions go that are given no place."""
 
@@ -223,6 +224,7 @@ def _report(outcome: Outcome) -> None:
 
 def _table(predictions: Sequence[Prediction]) -> Table:
     """Return predictions as a table: classes, or the lesions' areas where none were predicted."""
+    from rich import box
     from rich.table import Table
 
     from naevus.taxonomy import TAXONOMIES
@@ -230,20 +232,21 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
     malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
     classified = any(each.diagnosis is not None for each in predictions)
-    table = Table()
-    table.add_column("image", overflow="fold")
-    names = ["prediction", "probability", "uncertainty"] if classified else []
+    table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
+    longest = max(len(each.image_id) for each in predictions)
+    table.add_column("image", overflow="fold", min_width=min(longest, 24))
+    names = ["class", "prob.", "±"] if classified else []
     names += ["melanoma"] if classified and "MEL" in malignant else []
     names += ["malignant"] if classified and malignant else []
-    for name in (*names, "lesion area"):
-        table.add_column(name, justify="left" if name == "prediction" else "right")
-    table.add_column("flags")
+    for name in (*names, "area"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    table.add_column("flags", overflow="fold")
     for each in predictions:
         odds = each.probabilities
         values = {
-            "prediction": each.diagnosis or "",
-            "probability": _number(max(odds.values(), default=None)),
-            "uncertainty": _number(each.spread),
+            "class": each.diagnosis or "",
+            "prob.": _number(max(odds.values(), default=None)),
+            "±": _number(each.spread),
             "melanoma": _number(odds.get("MEL")),
             "malignant": _number(sum(odds[code] for code in malignant) if odds else None),
         }

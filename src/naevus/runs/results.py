@@ -548,18 +548,15 @@ def _problems(path: Path) -> dict[str, str]:
     return dict(zip(table["image_id"], table["problem"], strict=True))
 
 
-_OPTIONS = {"views": "--tta", "engine": "--engine", "precision": "--precision"}
-"""The options of predict that a folder of predictions tells, by setting."""
-
-
 def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     """Return the commands that predict and report the same again."""
     words = ["naevus", "predict", "PICTURES"]
     chosen: dict[str, set[str]] = {}
+    options = {"views": "--tta", "engine": "--engine", "precision": "--precision"}
     for part in ("segmenter", "classifier"):
         made_with = settings.get(part) or {}
         words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
-        for name, option in _OPTIONS.items():
+        for name, option in options.items():
             if name in made_with:
                 chosen.setdefault(option, set()).add(str(made_with[name]))
     for option, values in chosen.items():
