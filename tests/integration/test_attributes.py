@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import naevus
 from naevus.bundles.bundle import Bundle
 from naevus.cli.main import app
+from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.challenge import score_attributes
 from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES
 from tests.helpers.attribute_images import INPUT, TRUTH, write_shifted, write_task2
+from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import attributes_bundle
 
 if TYPE_CHECKING:
@@ -97,3 +100,34 @@ def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
     page = tmp_path / "page"
     call("report", out, "--data", tmp_path / "task2", "--out", page)
     assert "Scores of attributes" in (page / "report.html").read_text()
+
+
+def test_a_run_is_exported_with_the_thresholds_of_all_its_folds(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    said = call("export", run, "--fold", 0, "--out", out)
+    assert "attributes, pooled Jaccard index" in said
+    bundle = Bundle.read(out)
+    found = AttributesEvaluation.of(Run.open(run).answers())
+    assert bundle.spec.tasks == ("segmentation", "attributes")
+    assert [member.file for member in bundle.spec.members] == ["attributes-0.onnx"]
+    assert bundle.attributes.thresholds == found.thresholds
+    assert [(one.slope, one.intercept) for one in bundle.attributes.presence] == [*found.presence]
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "| milia-like cysts | " in card
+    assert "ISIC 2018 Task 2" in card
+    assert "out-of-fold predictions" in card
+    predictor = naevus.load(out)
+    prediction = predictor(run.parent / "task2" / INPUT / "ISIC_0000003.png")
+    assert set(prediction.attribute_masks) == set(ATTRIBUTES)
+    assert prediction.mask is not None
+    assert "presence" in call("info", run)
+
+
+def test_lesions_come_from_the_networks_made_for_them(run: Path, tmp_path: Path) -> None:
+    lesions = finished_run(tmp_path / "seg", "segmentation", run.parent / "task1")
+    call("export", run, lesions.folder, "--fold", 0, "--out", tmp_path / "both", "--force")
+    spec = Bundle.read(tmp_path / "both").spec
+    assert spec.segmenter is not None
+    assert spec.attributes is not None
+    assert [member.file for member in spec.segmenter.members] == ["segmentation-0.onnx"]
+    assert [member.file for member in spec.attributes.members] == ["attributes-0.onnx"]

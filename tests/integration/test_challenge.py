@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from naevus.cli.main import app
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.taxonomy import ISIC2018
+from tests.helpers.golden import flat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +99,24 @@ def test_lint_reports_every_fault_of_masks(masks: tuple[Path, Path]) -> None:
     bad = call("challenge", "lint", prediction, "--truth", truth)
     assert bad.exit_code == 1
     assert "missing mask" in bad.stdout
+
+
+def test_score_and_lint_of_a_folder_of_attributes(golden: Path) -> None:
+    folder = golden / "attributes" / "case_00"
+    answer = json.loads(
+        call("challenge", "score", folder / "truth", folder / "prediction", "--json").stdout
+    )
+    expected = flat(json.loads((folder / "expected.json").read_text()))
+    assert flat(answer) == pytest.approx(expected, abs=1e-9)
+    shown = call("challenge", "score", folder / "truth", folder / "prediction")
+    assert shown.exit_code == 0
+    assert "milia-like cysts" in shown.stdout
+    assert "all together" in shown.stdout
+    forced = call("challenge", "score", folder / "truth", folder / "prediction", "--force")
+    assert forced.exit_code == 2
+    odd = golden / "refused_attributes"
+    assert call("challenge", "score", odd / "truth", odd / "missing").exit_code == 2
+    assert call("challenge", "lint", odd / "truth", "--truth", odd / "truth").exit_code == 0
+    linted = call("challenge", "lint", odd / "missing", "--truth", odd / "truth")
+    assert linted.exit_code == 1
+    assert "missing mask" in linted.stdout

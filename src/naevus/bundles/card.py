@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from naevus.taxonomy import ATTRIBUTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from naevus.bundles.spec import (
+        AttributesSpec,
         BundleSpec,
         ClassFigures,
         ClassifierSpec,
@@ -221,6 +224,15 @@ _COSTS = (
 )
 
 
+_MASKS = (
+    "A pixel shows an attribute where its probability is above the threshold: the thresholds are "
+    "those with the largest Jaccard index pooled over all images and attributes. The probability "
+    "that an attribute is there at all is the logistic function of slope times the logit of the "
+    "peak, plus intercept; the peak is the mean probability of the likeliest hundredth of the "
+    "pixels."
+)
+
+
 def card_of(spec: BundleSpec) -> str:
     """Return a model card in Markdown.
 
@@ -250,6 +262,8 @@ def card_of(spec: BundleSpec) -> str:
         parts.append(_section("Subgroups", [_SUBGROUPS, "", *subgroups_table(spec.subgroups)]))
     if spec.classifier is not None:
         parts.append(_section("Probabilities", _probabilities(spec.classifier)))
+    if spec.attributes is not None:
+        parts.append(_section("Attributes", _attributes(spec.attributes)))
     parts += [
         _section("Precision", _precision(spec)),
         _section("Limits", _points([*_LIMITS, *spec.limits])),
@@ -305,6 +319,25 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
         _SETS.format(level=sets.level),
         "",
         *sets_table(sets),
+    ]
+
+
+def _attributes(attributes: AttributesSpec) -> list[str]:
+    """Return above which probability a pixel shows an attribute, and how presence follows."""
+    rows = [
+        (ATTRIBUTES[name], f"{threshold:.2f}", f"{one.slope:.2f}", f"{one.intercept:.2f}")
+        for name, threshold, one in zip(
+            attributes.names, attributes.thresholds, attributes.presence, strict=True
+        )
+    ]
+    source = attributes.chosen_on
+    chosen = "They were not chosen." if source is None else f"Chosen on {source}."
+    return [
+        _MASKS,
+        "",
+        chosen,
+        "",
+        *_table(("attribute", "threshold", "slope", "intercept"), rows),
     ]
 
 

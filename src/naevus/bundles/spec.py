@@ -377,8 +377,8 @@ class AttributesSpec(Section):
 
     members: tuple[Member, ...] = Field(min_length=1)
     names: tuple[str, ...]
-    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
-    presence: tuple[PresenceSpec, ...]
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,) * len(ATTRIBUTES)
+    presence: tuple[PresenceSpec, ...] = (PresenceSpec(),) * len(ATTRIBUTES)
     colour_constancy: bool = False
     chosen_on: str | None = None
 

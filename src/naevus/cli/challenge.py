@@ -26,18 +26,25 @@ def score(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Score a submission exactly as the ISIC 2018 challenge does, Task 3 or Task 1.
+    """Score a submission exactly as the ISIC 2018 challenge does, Task 1, 2 or 3.
 
     Examples:
       naevus challenge score GroundTruth.csv predictions/submission.csv
       naevus challenge score ISIC2018_Task1_Test_GroundTruth predictions/masks
+      naevus challenge score ISIC2018_Task2_Test_GroundTruth predictions/attributes
 
     Two CSVs are diagnoses (Task 3): balanced accuracy, and each class against the others. Two
-    folders are masks (Task 1): the thresholded Jaccard index, and the means beside it. What the
-    challenge's scorer refuses is refused.
+    folders are masks: of lesions (Task 1) the thresholded Jaccard index, and the means beside it;
+    of attributes (Task 2) the Jaccard index pooled over all images. What the challenge's scorer
+    refuses is refused.
     """
     from naevus.datasets.masksurvey import implausible_problem, refuse, survey
-    from naevus.evaluation.challenge import score_classification, score_segmentation
+    from naevus.evaluation.challenge import (
+        score_attributes,
+        score_classification,
+        score_segmentation,
+    )
+    from naevus.evaluation.challenge.attributes import holds_attributes
     from naevus.evaluation.challenge.segmentation import truth_files
 
     if truth.is_dir() != submission.is_dir() and truth.exists() and submission.exists():
@@ -49,6 +56,11 @@ def score(
         if force:
             raise SubmissionError("--force is about masks", "leave it out")
         _show(score_classification(truth, submission), as_json=json)
+        return
+    if holds_attributes(truth):
+        if force:
+            raise SubmissionError("--force is about masks of lesions", "leave it out")
+        _show(score_attributes(truth, submission), as_json=json)
         return
     found = survey([path for _, path in truth_files(truth)])
     note = refuse(implausible_problem(found.masks, found.empty, found.full), truth, force=force)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from naevus.bundles.bundle import check_place, write_bundle
 from naevus.bundles.ood import REFERENCE_FILE
@@ -26,10 +26,11 @@ from naevus.export.members import combine, judges, stored_entry
 from naevus.export.ood import reference_entry
 from naevus.export.precision import Measuring, Variant, choose, heldout_answers, measured, variants
 from naevus.inference.cam import cell_offset
-from naevus.runs.evidence import diagnosing_entry, outlining_entry
+from naevus.runs.evidence import attributes_entry, diagnosing_entry, outlining_entry
 from naevus.runs.manifest import about, add, limits_of, task_entry
 from naevus.runs.run import dataset_of
 from naevus.training.sample import Shipped, sample_entry
+from naevus.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from naevus.bundles.spec import PrecisionChoice
     from naevus.export.members import Combination, TrainedMember
     from naevus.runs.run import Run
-    from naevus.types import Precision, Task
+    from naevus.types import Precision
 
 
 CHECKED, CALIBRATED = 200, 300
@@ -132,7 +133,7 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
         BundleError: A graph does not say what its network says, or ``out`` is something else.
     """
     check_place(out)
-    tasks: tuple[Task, ...] = ("segmentation", "classification")
+    tasks: tuple[Task, ...] = get_args(Task)
     by_task = {task: [run for run in runs if run.config.task == task] for task in tasks}
     if wishes.calibration is not None and not by_task["classification"]:
         raise RunError("nothing here diagnoses, so there is nothing to calibrate", "leave it out")
@@ -141,7 +142,11 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
         for task, some in by_task.items()
         if some
     ]
-    to_measure = [judges(part) if wishes.measure else [] for part in parts]
+    if len(by_task["attributes"]) > 1:
+        raise RunError("thresholds of attributes are of one run", "name one run of attributes")
+    to_measure = [
+        judges(part) if wishes.measure and part.task != "attributes" else [] for part in parts
+    ]
     steps = _Steps(told.step, parts, to_measure)
     says, files = about(runs), dict[str, Path]()
     shipped: list[Shipped] = []
@@ -176,7 +181,10 @@ def export_runs(runs: Sequence[Run], out: Path, wishes: Wishes, told: Told) -> B
                 shipped.append(_shipped(each.member, files[name], precision, costs))
                 steps.one()
             classes = part.members[0].classes
-            add(says, task_entry(part.members[0].config, entries, classes))
+            given = task_entry(part.members[0].config, entries, classes)
+            if part.task == "attributes" and by_task["segmentation"]:
+                given.pop("segmenter", None)  # lesions are segmented by the networks made for it
+            add(says, given)
             if classes:
                 place = folder / REFERENCE_FILE
                 add(says, reference_entry(graphs, part.sources, precision, place))
@@ -249,6 +257,8 @@ def _evidence(
 ) -> dict[str, Any]:
     dataset = dataset_of(part.runs[0], wishes.data)
     looked_at = [name for member in part.members for name in _checking(member, wishes)]
+    if part.task == "attributes":
+        return attributes_entry(part.runs[0]) | limits_of(part.task, dataset, looked_at)
     if part.task == "segmentation":
         return outlining_entry(part.runs) | limits_of(part.task, dataset, looked_at)
     own = wishes.calibration

@@ -83,8 +83,15 @@ def network_answers(member: TrainedMember, pixels: NDArray[np.uint8]) -> Answers
 def graph_answers(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8]) -> Answers:
     """Return what its graph says, in OpenVINO and 32 bits where the graph has them."""
     engine = open_engine(graph)
-    output = "logits" if member.classes else "logit"
-    return _answers(member, pixels, lambda batch: engine.run(batch)[output])
+
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        outputs = engine.run(batch)
+        if "attributes" not in outputs:
+            return outputs["logits" if member.classes else "logit"]
+        lesion = [outputs["logit"][:, None]] if "logit" in outputs else []
+        return np.concatenate([*lesion, outputs["attributes"]], axis=1)
+
+    return _answers(member, pixels, run)
 
 
 def compare(one: Answers, other: Answers) -> Agreement:

@@ -102,7 +102,8 @@ def open_member(run: Run, fold: int) -> TrainedMember:
     folder = run.fold_folder(fold)
     if fold not in run.finished() or not (folder / WEIGHTS).exists():
         raise RunError(f"{run.folder}: fold {fold} is not finished", "train it first")
-    member = _outlining(run, fold) if run.config.task == "segmentation" else _diagnosing(run, fold)
+    classifies = run.config.task == "classification"
+    member = _diagnosing(run, fold) if classifies else _outlining(run, fold)
     load_network(folder / WEIGHTS, member.network)
     member.network.eval()
     return member
@@ -128,9 +129,11 @@ def _diagnosing(run: Run, fold: int) -> TrainedMember:
 def _random(config: TrainConfig, classes: int = 1) -> Preprocessed:
     """Build the recipe's network without loading what it once started from."""
     settings = config.network
-    if config.task == "segmentation":
+    if config.task != "classification":
         return Preprocessed(
-            build_segmenter(settings.architecture, settings.encoder, "none", settings.decoder)
+            build_segmenter(
+                settings.architecture, settings.encoder, "none", settings.decoder, config.outputs
+            )
         )
     return Preprocessed(
         build_classifier(
@@ -277,6 +280,7 @@ ESTIMATED = 512
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("colour_constancy",),
     "classification": ("crop_mode", "crop_margin", "colour_constancy"),
+    "attributes": ("colour_constancy", "lesion"),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from naevus.bundles.spec import ClassFigures, Figure, ScoreSpec, SubgroupFigures
 from naevus.errors import DataError
+from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.repeatable import repeatable
@@ -16,6 +17,8 @@ from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, heldout_diagnosed, taxonomy_of
+from naevus.runs.run import lesions_of
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -237,6 +240,41 @@ def outlining_entry(runs: Sequence[Run]) -> dict[str, Any]:
             for run in runs
             for score in outlining(run.answers(), RECIPE + (f" ({run.folder.name})" * several))
         ]
+    }
+
+
+def attributes_entry(run: Run) -> dict[str, Any]:
+    """Return the entries of ``bundle.json`` about a run that finds attributes.
+
+    Returns:
+        ``scores``: of attributes, of their presence, and of lesions where these are learnt; and
+        under ``attributes`` thresholds and presence, chosen on all that was held out, for images
+        that are not among it.
+
+    Raises:
+        RunError: The run's predictions do not belong together.
+    """
+    table = run.answers()
+    found = AttributesEvaluation.of(table)
+    on = f"{RECIPE}: {counted(table)}"
+    elsewhere = f"{on}; thresholds chosen on the other folds"
+    scores = [_score("attributes, pooled Jaccard index", found.jaccard, elsewhere)]
+    for name, one in found.by_attribute.items():
+        title = ATTRIBUTES[name]
+        scores.append(_score(f"{title}, pooled Jaccard index", one.jaccard, elsewhere))
+        if one.auc is not None:
+            scores.append(_score(f"{title}, AUC of presence", one.auc, on))
+    lesions = lesions_of(run)
+    if lesions is not None:
+        scores += outlining(lesions, f"{RECIPE}, of the lesion")
+    presence = [{"slope": slope, "intercept": intercept} for slope, intercept in found.presence]
+    return {
+        "scores": scores,
+        "attributes": {
+            "thresholds": found.thresholds,
+            "presence": presence,
+            "chosen_on": f"out-of-fold predictions: {counted(table)}",
+        },
     }
 
 

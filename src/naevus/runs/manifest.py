@@ -10,7 +10,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
 from naevus.errors import PictureError, RunError
 from naevus.images.read import probe
-from naevus.runs.evidence import Shipped, diagnosing_entry, outlining_entry
+from naevus.runs.evidence import Shipped, attributes_entry, diagnosing_entry, outlining_entry
 from naevus.runs.run import USUAL_PART, dataset_of
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
@@ -61,13 +61,8 @@ def task_entry(
     if config.task == "segmentation":
         return {"segmenter": segmenter}
     if config.task == "attributes":
-        found = {
-            **segmenter,
-            "names": tuple(ATTRIBUTES),
-            "thresholds": (0.5,) * len(ATTRIBUTES),
-            "presence": ({},) * len(ATTRIBUTES),
-        }
-        return {"attributes": found, **({"segmenter": segmenter} if config.data.lesion else {})}
+        found = {"attributes": {**segmenter, "names": tuple(ATTRIBUTES)}}
+        return found | ({"segmenter": segmenter} if config.data.lesion else {})
     return {
         "classifier": {
             "members": members,
@@ -106,8 +101,12 @@ _HAM = _Source(
 _TASK1 = _Source(
     "ISIC 2018 Task 1 (Codella et al. 2019)", "terms of the ISIC Archive, non-commercial"
 )
+_TASK2 = _Source(
+    "ISIC 2018 Task 2, and Task 1 where lesions are learnt (Codella et al. 2019)", _TASK1.licence
+)
 _SOURCES = {
     ("isic2018", "task1"): _TASK1,
+    ("isic2018", "task2"): _TASK2,
     ("isic2018", "task3"): _HAM,
     ("ham10000", "segmentation"): _HAM,
     ("ham10000", "classification"): _HAM,
@@ -149,7 +148,7 @@ def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict
         dataset: Where they are; None: nothing follows.
         ids: Which ones are looked at.
     """
-    if dataset is None:
+    if dataset is None or task == "attributes":  # whose squares may be whole frames, squashed
         return {"limits": []}
     rows = dataset.table[dataset.table["image_id"].isin(ids)]
     return {"limits": [SQUARE.format(task=task)] if _all_square(rows["path"]) else []}
@@ -173,6 +172,8 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     for run in runs:
         config, layout = run.config, run.inputs["layout"]
         parts = config.data.parts or (USUAL_PART[config.task],)
+        if config.task == "attributes":
+            parts = ("task2",)
         keys = (
             [(layout, part) for part in parts] if layout == "isic2018" else [(layout, config.task)]
         )
@@ -233,18 +234,22 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
     if not folds:
         raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
     task = run.config.task
-    part = "segmenter" if task == "segmentation" else "classifier"
-    specs = [getattr(Bundle.read(run.bundle_folder(fold)).spec, part) for fold in folds]
-    members = [
-        member.model_dump() | {"file": f"fold-{fold}.onnx"}
-        for fold, spec in zip(folds, specs, strict=True)
-        for member in spec.members
-    ]
+    bundles = [Bundle.read(run.bundle_folder(fold)).spec for fold in folds]
     says: dict[str, Any] = about([run])
-    says[part] = specs[0].model_dump() | {"members": members}
+    for part in ("segmenter", "classifier", "attributes"):
+        specs = [getattr(spec, part) for spec in bundles]
+        if specs[0] is not None:
+            members = [
+                member.model_dump() | {"file": f"fold-{fold}.onnx"}
+                for fold, spec in zip(folds, specs, strict=True)
+                for member in spec.members
+            ]
+            says[part] = specs[0].model_dump() | {"members": members}
     dataset = dataset_of(run, data)
     if task == "segmentation":
         add(says, outlining_entry([run]))
+    elif task == "attributes":
+        add(says, attributes_entry(run))
     else:
         origins = tuple(f"{run.folder.name} fold {fold}" for fold in folds)
         add(says, diagnosing_entry([run], Shipped(origins, (tuple(folds),)), dataset))
