@@ -324,10 +324,14 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
 
 def _attributes(attributes: AttributesSpec) -> list[str]:
     """Return above which probability a pixel shows an attribute, and how presence follows."""
+    presence = [(f"{one.slope:.2f}", f"{one.intercept:.2f}") for one in attributes.presence]
     rows = [
-        (ATTRIBUTES[name], f"{threshold:.2f}", f"{one.slope:.2f}", f"{one.intercept:.2f}")
-        for name, threshold, one in zip(
-            attributes.names, attributes.thresholds, attributes.presence, strict=True
+        (ATTRIBUTES[name], f"{threshold:.2f}", *fitted)
+        for name, threshold, fitted in zip(
+            attributes.names,
+            attributes.thresholds,
+            presence or [("1.00", "0.00")] * len(ATTRIBUTES),
+            strict=True,
         )
     ]
     source = attributes.chosen_on

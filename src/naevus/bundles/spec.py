@@ -370,7 +370,8 @@ class AttributesSpec(Section):
             gives both, and runs once.
         names: The attributes in the order of the maps.
         thresholds: Above which probability a pixel shows an attribute, one for each.
-        presence: How the probability that an attribute is there follows from its map, likewise.
+        presence: How the probability that an attribute is there follows from its map, likewise;
+            none where that was not fitted: then it is the peak.
         colour_constancy: Whether shades of grey is applied to what the networks see.
         chosen_on: By whose answers to which images thresholds and presence were chosen.
     """
@@ -378,7 +379,7 @@ class AttributesSpec(Section):
     members: tuple[Member, ...] = Field(min_length=1)
     names: tuple[str, ...]
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,) * len(ATTRIBUTES)
-    presence: tuple[PresenceSpec, ...] = (PresenceSpec(),) * len(ATTRIBUTES)
+    presence: tuple[PresenceSpec, ...] = ()
     colour_constancy: bool = False
     chosen_on: str | None = None
 
@@ -386,8 +387,8 @@ class AttributesSpec(Section):
     def _attributes_fit(self) -> Self:
         if self.names != tuple(ATTRIBUTES):
             raise ValueError(f"the attributes must be {', '.join(ATTRIBUTES)}, in this order")
-        if not len(self.names) == len(self.thresholds) == len(self.presence):
-            raise ValueError("names, thresholds and presence must be equally many")
+        if not len(self.names) == len(self.thresholds) == (len(self.presence) or len(self.names)):
+            raise ValueError("names, thresholds and presence (or none) must be equally many")
         return self
 
 

@@ -160,6 +160,7 @@ class Segmenter:
         self._presence = _mean(
             [
                 [(one.slope, one.intercept) for one in each.attributes.presence]
+                or [(1.0, 0.0)] * len(self.attributes)
                 for each in attributes
             ]
         )
