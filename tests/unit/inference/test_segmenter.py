@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("views", ["none", "dihedral"])
+@pytest.mark.parametrize("views", ["none", "d4"])
 def test_one_network_gives_lesion_and_attributes(tmp_path: Path, views: str) -> None:
     attributes_bundle(tmp_path / "bundle")
     predictor = naevus.load(tmp_path / "bundle", views=views)  # type: ignore[arg-type]
