@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,report,quantise,docs,dev]'
 	touch $(READY)
 
-demo: $(READY) ## Install, draw synthetic pictures, train, predict, score (about 5 minutes)
+demo: $(READY) ## Install, draw synthetic images, train, predict, score (about 5 minutes)
 	$(BIN)/naevus demo --out demo
 
 test-fast: $(READY) ## Run the unit tests that take seconds (about a minute)
@@ -33,7 +33,7 @@ docs: $(READY) ## Build the pages into build/site, without network; a broken lin
 	rm -rf build/site
 	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -j auto -d build/doctrees docs build/site
 
-bench: $(READY) ## Measure the speed claims (quiet machine; real pictures where they are)
+bench: $(READY) ## Measure the speed claims (quiet machine; real images where they are)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean: ## Remove the environment and what the tools left

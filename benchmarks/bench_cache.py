@@ -1,6 +1,6 @@
 """From camera-size JPEGs to 256 px: naevus against the ways people usually take.
 
-Times are the best of a few rounds for each picture, averaged. scikit-image and Pillow run in one
+Times are the best of a few rounds for each image, averaged. scikit-image and Pillow run in one
 thread, as in a loop over files; the cache is built with one and with all processors. The second
 table is the comparison that chose the decoder behind `naevus.images.read`.
 """
@@ -21,10 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.images.geometry import squash
 from naevus.images.jpeg import SPARE
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import read
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Picture = NDArray[np.uint8]
-    Way = Callable[[Path], Picture]
+    ImageData = NDArray[np.uint8]
+    EngineSetup = Callable[[Path], ImageData]
 
 SIZE = 256
 ORIGINALS = Path(__file__).parents[2] / "shared" / "data" / "originals"
@@ -46,17 +46,17 @@ GOALS = {
 }
 
 
-def skimage_anti_aliased(path: Path) -> Picture:
+def skimage_anti_aliased(path: Path) -> ImageData:
     """Resize as scikit-image recommends."""
     return _skimage(path, anti_aliasing=True)
 
 
-def skimage_aliased(path: Path) -> Picture:
+def skimage_aliased(path: Path) -> ImageData:
     """Resize as many projects of 2019 did."""
     return _skimage(path, anti_aliasing=False)
 
 
-def _skimage(path: Path, *, anti_aliasing: bool) -> Picture:
+def _skimage(path: Path, *, anti_aliasing: bool) -> ImageData:
     from skimage.io import imread
     from skimage.transform import resize
 
@@ -64,18 +64,18 @@ def _skimage(path: Path, *, anti_aliasing: bool) -> Picture:
     return np.asarray((255 * resized).round(), np.uint8)
 
 
-def pillow_full(path: Path) -> Picture:
+def pillow_full(path: Path) -> ImageData:
     """Decode everything, then let Pillow resize (bicubic, its default)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE)))
 
 
-def naevus(path: Path) -> Picture:
-    """What the cache does with a picture."""
+def naevus(path: Path) -> ImageData:
+    """What the cache does with an image."""
     return squash(read(path, shortest=SIZE), SIZE)
 
 
-def with_simplejpeg(path: Path) -> Picture:
+def with_simplejpeg(path: Path) -> ImageData:
     """Scales M/8."""
     least = round(SPARE * SIZE)
     data = path.read_bytes()
@@ -84,7 +84,7 @@ def with_simplejpeg(path: Path) -> Picture:
     return squash(simplejpeg.decode_jpeg(data, **scaled), SIZE)
 
 
-def with_opencv(path: Path) -> Picture:
+def with_opencv(path: Path) -> ImageData:
     """Scales 1/2, 1/4 and 1/8, and the header read by simplejpeg: OpenCV does not tell the size."""
     data = path.read_bytes()
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -102,25 +102,25 @@ def with_opencv(path: Path) -> Picture:
     return squash(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8), SIZE)
 
 
-def with_pillow_draft(path: Path) -> Picture:
+def with_pillow_draft(path: Path) -> ImageData:
     """Scales 1/2, 1/4 and 1/8."""
     with Image.open(path) as image:
-        share = SPARE * SIZE / min(image.size)
-        image.draft("RGB", (round(image.width * share), round(image.height * share)))
+        fraction = SPARE * SIZE / min(image.size)
+        image.draft("RGB", (round(image.width * fraction), round(image.height * fraction)))
         return squash(np.asarray(image.convert("RGB")), SIZE)
 
 
 class Timing(NamedTuple):
-    """Milliseconds a picture, and mean absolute difference to the anti-aliased way."""
+    """Milliseconds an image, and mean absolute difference to the anti-aliased way."""
 
     milliseconds: float
     difference: float
 
 
 def time_ways(
-    paths: Sequence[Path], ways: dict[str, Way], truth: dict[Path, Picture], rounds: int
+    paths: Sequence[Path], ways: dict[str, EngineSetup], truth: dict[Path, ImageData], rounds: int
 ) -> dict[str, Timing]:
-    """Time all ways picture by picture, so that a busy moment of the machine meets each alike."""
+    """Time all ways image by image, so that a busy moment of the machine meets each alike."""
     seconds = dict.fromkeys(ways, 0.0)
     differences = dict.fromkeys(ways, 0.0)
     for path in paths:
@@ -137,18 +137,20 @@ def time_ways(
 
 
 def time_store(
-    paths: Sequence[Path], truth: dict[Path, Picture], workers: int | None, rounds: int
+    paths: Sequence[Path], truth: dict[Path, ImageData], workers: int | None, rounds: int
 ) -> Timing:
-    """Time building a cache of the pictures, hashing and writing included."""
-    sources = [Source(path.stem, path) for path in paths]
+    """Time building a cache of the images, hashing and writing included."""
+    sources = [ImageFiles(path.stem, path) for path in paths]
     best = float("inf")
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            store = PixelStore.build(sources, Form("squash", SIZE), Path(folder), workers=workers)
+            cache = ImageCache.build(
+                sources, InputSpec("squash", SIZE), Path(folder), workers=workers
+            )
             best = min(best, time.perf_counter() - start)
             differences = [
-                float(np.abs(store[path.stem].astype(int) - truth[path]).mean()) for path in paths
+                float(np.abs(cache[path.stem].astype(int) - truth[path]).mean()) for path in paths
             ]
     return Timing(1000 * best / len(paths), float(np.mean(differences)))
 
@@ -157,13 +159,13 @@ def comparison(title: str, timings: dict[str, Timing], ours: Sequence[str]) -> T
     """Lay out timings beside how many times as long they are as each of ``ours``."""
     table = Table(title=f"{title}, to {SIZE} px")
     table.add_column("way", no_wrap=True)
-    for column in ("ms a picture", *(f"/ {name}" for name in ours), "goal", "difference*"):
+    for column in ("ms an image", *(f"/ {name}" for name in ours), "goal", "difference*"):
         table.add_column(column, justify="right")
     for name, (milliseconds, difference) in timings.items():
         ratios = (f"{milliseconds / timings[other].milliseconds:.1f} x" for other in ours)
         goal = f">= {GOALS[name]:g} x" if name in GOALS else ""
         table.add_row(name, f"{milliseconds:.1f}", *ratios, goal, f"{difference:.2f}")
-    table.caption = "* mean absolute, to the anti-aliased picture, in grey levels"
+    table.caption = "* mean absolute, to the anti-aliased image, in grey levels"
     return table
 
 
@@ -182,7 +184,7 @@ def main() -> None:
     if os.getloadavg()[0] > 0.5:
         console.print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): the ratios suffer.")
     truth = {path: skimage_anti_aliased(path) for path in paths}
-    usual: dict[str, Way] = dict(
+    usual: dict[str, EngineSetup] = dict(
         zip(GOALS, (skimage_anti_aliased, skimage_aliased, pillow_full), strict=True)
     )
     timings = time_ways(paths, {**usual, NAEVUS: naevus}, truth, arguments.rounds)
@@ -190,7 +192,7 @@ def main() -> None:
     for name, workers in zip(ours[1:], (1, None), strict=True):
         timings[name] = time_store(paths, truth, workers, arguments.rounds)
     console.print(comparison(f"{len(paths)} originals", timings, ours))
-    decoders: dict[str, Way] = {
+    decoders: dict[str, EngineSetup] = {
         "simplejpeg": with_simplejpeg,
         "OpenCV": with_opencv,
         "Pillow draft": with_pillow_draft,

@@ -18,22 +18,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.datasets.layouts import load
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "isic2018"
 SIZE, GOAL = 256, 600
 
 
 def build(data: Path, count: int | None) -> tuple[int, float]:
-    """Cache some pictures; return how many there were and the peak in megabytes."""
-    rows = load(data).pictures().rows()
-    sources = [Source(f"{row.part}-{row.image_id}", row.path) for row in rows if row.path]
+    """Cache some images; return how many there were and the peak in megabytes."""
+    rows = load(data).images().rows()
+    sources = [ImageFiles(f"{row.part}-{row.image_id}", row.path) for row in rows if row.path]
     sources = sources[-(count or len(sources)) :]
     with tempfile.TemporaryDirectory() as folder:
-        store = PixelStore.build(sources, Form("full", SIZE), Path(folder) / "store")
-        done = len(store)
+        cache = ImageCache.build(sources, InputSpec("full", SIZE), Path(folder) / "store")
+        done = len(cache)
     return done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     if not data.is_dir():
         console.print("no data set here: name one with --data")
         return
-    table = Table("pictures", title=f"caching at {SIZE} px")
+    table = Table("images", title=f"caching at {SIZE} px")
     table.add_column(f"peak memory, MB (goal: at most {GOAL})", justify="right")
     for count in (1000, 10_014):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -1,11 +1,11 @@
 """Is the default as fast as the best choice by hand? The built-in networks, every way in turn.
 
 Each way runs in a process of its own, so that the instructions can be limited; a round times all of
-them one after the other, and the median of the rounds is told. With ``--pictures`` it also sees
+them one after the other, and the median of the rounds is told. With ``--images`` it also sees
 that the command answers by default with each instruction set that the processor can pass for.
 
     python benchmarks/bench_engines.py
-    python benchmarks/bench_engines.py --rounds 5 --pictures photographs
+    python benchmarks/bench_engines.py --rounds 5 --images photographs
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _CHILD = """
 import json, sys, time
 import naevus
 from naevus.datasets.synthetic.photograph import draw_lesion
-settings, pictures = json.loads(sys.argv[1]), int(sys.argv[2])
+settings, images = json.loads(sys.argv[1]), int(sys.argv[2])
 predictor = naevus.load(streams=2, **settings)
 drawn = [draw_lesion(("MEL", "NV", "BKL")[n % 3], n, 256)[0] for n in range(32)]
-batch = [drawn[n % 32] for n in range(pictures)]
+batch = [drawn[n % 32] for n in range(images)]
 predictor(batch[:64])
 print("ready", flush=True)
 for _ in sys.stdin:
@@ -55,8 +55,8 @@ def main() -> None:
     """Time every way, and tell how the default compares with the best."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=128, help="Pictures a round.")
-    parser.add_argument("--pictures", type=Path, help="A folder to predict with each limit.")
+    parser.add_argument("--count", type=int, default=128, help="Images a round.")
+    parser.add_argument("--images", type=Path, help="A folder to predict with each limit.")
     given = parser.parse_args()
     _, able = processor()
     limits = [limit for limit, flag in LIMITS.items() if flag in able]
@@ -72,9 +72,9 @@ def main() -> None:
     for name in ways.keys() - speeds.keys():
         print(f"{name:32} does not run")
     print(f"default / best: {speeds[DEFAULT] / max(speeds.values()):.3f}")
-    if given.pictures is not None:
+    if given.images is not None:
         for each in (None, *limits):
-            print(each or "all instructions", answered(given.pictures, each))
+            print(each or "all instructions", answered(given.images, each))
 
 
 def measure(
@@ -115,12 +115,12 @@ def environment(limit: str | None) -> dict[str, str]:
     return known if limit is None else known | {SWITCH: limit}
 
 
-def answered(pictures: Path, limit: str | None) -> str:
-    """Return how the command ends, and how many pictures it answered."""
+def answered(images: Path, limit: str | None) -> str:
+    """Return how the command ends, and how many images it answered."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         done = subprocess.run(
-            [sys.executable, "-m", "naevus", "predict", str(pictures), "--out", str(out)],
+            [sys.executable, "-m", "naevus", "predict", str(images), "--out", str(out)],
             env=environment(limit),
             capture_output=True,
             text=True,

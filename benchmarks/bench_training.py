@@ -4,7 +4,7 @@ Five ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in
 rounds in one process after one that is not counted:
 
 - naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
-  on an inner split, history, checkpoint: an epoch of ``naevus train`` with the recipe;
+  on an validation split, history, checkpoint: an epoch of ``naevus train`` with the recipe;
 - bare: forward, backward and optimiser of the same network, prepared the same way and in the same
   precision, on one ready batch;
 - returned: the same, with the C library's habit of returning freed memory to the system;
@@ -34,22 +34,22 @@ from torch.nn import functional
 
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
-from naevus.runs.recipe import TrainConfig, load_config
-from naevus.runs.run import select_pictures
-from naevus.training.data import BatchMaker, Material, workers_of
-from naevus.training.loop import Trainer, Watch
+from naevus.runs.recipe import Recipe, load_recipe
+from naevus.runs.run import select_images
+from naevus.training.data import BatchLoader, TrainingData, workers_of
+from naevus.training.loop import Callbacks, Trainer
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.optim import make_optimiser
 from naevus.training.performance import fabric_for, kept_memory, resolve
-from naevus.training.tasks import ClassificationLearning
+from naevus.training.tasks import ClassificationTask
 from naevus.training.train import prepare
 
 BATCH, SIZE = 32, 160
 RECIPE = Path(__file__).parents[1] / "recipes" / "classification.toml"
-WATCHED = 19
-"""Training pictures for each one of the inner split: the recipe's share of 0.05."""
+MONITORED = 19
+"""Training images for each one of the validation split: the recipe's fraction of 0.05."""
 
-Way = Callable[[], Callable[[], int]]
+EngineSetup = Callable[[], Callable[[], int]]
 """Makes ready a round, and returns what is timed; that returns how many steps it made."""
 
 
@@ -60,24 +60,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=-1, help="threads that prepare batches")
     asked = parser.parse_args()
-    config = load_config(
+    recipe = load_recipe(
         RECIPE,
         "classification",
         {"epochs": 1, "batch_size": BATCH, "sizes": [[0, SIZE]], "workers": asked.workers},
     )
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), config, asked.steps, asked.rounds)
+        compare(Path(folder), recipe, asked.steps, asked.rounds)
 
 
-def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
+def compare(folder: Path, recipe: Recipe, steps: int, rounds: int) -> None:
     """Time the ways in turn and print their ratios."""
     console = Console()
-    console.print(f"drawing pictures for {steps} steps of {BATCH}")
+    console.print(f"drawing images for {steps} steps of {BATCH}")
     native = resolve("auto") == "bf16-mixed"
-    ways: dict[str, Way] = {
-        "naevus": whole_training(folder, config, steps),
-        "bare": bare_steps(config, steps, keep=True),
-        "returned": bare_steps(config, steps, keep=False),
+    ways: dict[str, EngineSetup] = {
+        "naevus": whole_training(folder, recipe, steps),
+        "bare": bare_steps(recipe, steps, keep=True),
+        "returned": bare_steps(recipe, steps, keep=False),
         "plain, fp32": plain_steps(steps, None),
         "plain, bf16": plain_steps(steps if native else max(1, steps // 6), torch.bfloat16),
     }
@@ -91,7 +91,7 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
             done = timed()
             rates[name].append(done * BATCH / (time.perf_counter() - began))
     table = Table("way", title=f"{rounds} rounds of {steps} steps, batch {BATCH}, {SIZE} px")
-    for column in ("pictures/s, median", "least", "most", "naevus against it, median of rounds"):
+    for column in ("images/s, median", "least", "most", "naevus against it, median of rounds"):
         table.add_column(column, justify="right")
     for name, values in rates.items():
         ratios = [own / other for own, other in zip(rates["naevus"], values, strict=True)]
@@ -106,39 +106,39 @@ def compare(folder: Path, config: TrainConfig, steps: int, rounds: int) -> None:
     ratio = median(own / other for own, other in zip(rates["naevus"], rates[best], strict=True))
     console.print(f"the plain network's best here: {best}; naevus makes {ratio:.2f} times that")
     console.print(
-        f"precision {resolve(config.precision)}, torch {torch.__version__} on "
-        f"{torch.get_num_threads()} threads, {workers_of(config)} for batches"
+        f"precision {resolve(recipe.precision)}, torch {torch.__version__} on "
+        f"{torch.get_num_threads()} threads, {workers_of(recipe)} for batches"
     )
 
 
-def whole_training(folder: Path, config: TrainConfig, steps: int) -> Way:
-    """Return an epoch of the real training over drawn pictures, as ``train_fold`` makes it."""
+def whole_training(folder: Path, recipe: Recipe, steps: int) -> EngineSetup:
+    """Return an epoch of the real training over drawn images, as ``train_fold`` makes it."""
     wanted = steps * BATCH
-    watched = max(1, wanted // WATCHED)
-    # Three fifths of the drawn pictures belong to Task 3.
-    write_isic2018(folder / "data", pictures=int((wanted + watched) / 0.6) + 10, size=256)
-    dataset = select_pictures(load(folder / "data"), config)
-    material = Material(dataset, folder / "cache")
-    prepare(material, config, lambda _: lambda _done, _total: None)
+    watched = max(1, wanted // MONITORED)
+    # Three fifths of the drawn images belong to Task 3.
+    write_isic2018(folder / "data", images=int((wanted + watched) / 0.6) + 10, size=256)
+    dataset = select_images(load(folder / "data"), recipe)
+    training_data = TrainingData(dataset, folder / "cache")
+    prepare(training_data, recipe, lambda _: lambda _done, _total: None)
     ids, table = list(dataset.ids), dataset.table
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
-    training, inner = ids[:wanted], ids[wanted : wanted + watched]
+    training, validation = ids[:wanted], ids[wanted : wanted + watched]
     rounds = iter(range(1000))
 
     def ready() -> Callable[[], int]:
-        learning = ClassificationLearning(
-            config, material.stores, training, inner, diagnoses, dataset.taxonomy
+        training_task = ClassificationTask(
+            recipe, training_data.caches, training, validation, diagnoses, dataset.taxonomy
         )
-        network = learning.network()
-        fabric = fabric_for(network, resolve(config.precision))
-        batches = BatchMaker(learning.training, config, learning.draw)
+        network = training_task.network()
+        fabric = fabric_for(network, resolve(recipe.precision))
+        batches = BatchLoader(training_task.training, recipe, training_task.draw)
         run = folder / f"round-{next(rounds)}"
         run.mkdir()
-        trainer = Trainer(network, learning, batches, config, fabric, run)
+        trainer = Trainer(network, training_task, batches, recipe, fabric, run)
 
         @kept_memory()
         def train() -> int:
-            trainer.fit(Watch(lambda *_: None, lambda _: None))
+            trainer.fit(Callbacks(lambda *_: None, lambda _: None))
             return batches.steps
 
         return train
@@ -146,11 +146,11 @@ def whole_training(folder: Path, config: TrainConfig, steps: int) -> Way:
     return ready
 
 
-def bare_steps(config: TrainConfig, steps: int, *, keep: bool) -> Way:
+def bare_steps(recipe: Recipe, steps: int, *, keep: bool) -> EngineSetup:
     """Return forward, backward and optimiser of the prepared network on one batch."""
     network = Preprocessed(build_classifier()).train().to(memory_format=torch.channels_last)
-    fabric = fabric_for(network, resolve(config.precision))
-    wrapped, optimiser = fabric.setup(network, make_optimiser(network, config.optimiser))
+    fabric = fabric_for(network, resolve(recipe.precision))
+    wrapped, optimiser = fabric.setup(network, make_optimiser(network, recipe.optimiser))
     pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
     labels = torch.randint(0, 7, (BATCH,))
 
@@ -165,18 +165,18 @@ def bare_steps(config: TrainConfig, steps: int, *, keep: bool) -> Way:
     return lambda: timed
 
 
-def plain_steps(steps: int, autocast: torch.dtype | None) -> Way:
+def plain_steps(steps: int, autocast: torch.dtype | None) -> EngineSetup:
     """Return the steps of the plain network, channels_last; None: in float32."""
     network = timm.create_model("tf_efficientnet_lite0", num_classes=7).train()
     network = network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    pictures = torch.randn(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    images = torch.randn(BATCH, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 7, (BATCH,))
 
     def step() -> int:
         for _ in range(steps):
             with torch.autocast("cpu", autocast, enabled=autocast is not None):
-                loss = functional.cross_entropy(network(pictures).float(), labels)
+                loss = functional.cross_entropy(network(images).float(), labels)
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

@@ -20,9 +20,17 @@ import simplejpeg
 from rich.console import Console
 from rich.table import Table
 
-from naevus.datasets.duplicates import CORRELATION, Look, Match, hamming, look_at, measure, propose
+from naevus.datasets.duplicates import (
+    CORRELATION,
+    Appearance,
+    Match,
+    appearance_of,
+    hamming,
+    measure,
+    propose,
+)
 from naevus.datasets.layouts import load
-from naevus.images.geometry import resize, view
+from naevus.images.geometry import d4_transform, resize
 from naevus.images.read import read
 
 if TYPE_CHECKING:
@@ -37,48 +45,50 @@ COPIES = 200
 def main() -> None:
     """Measure and print both error rates at several thresholds."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else SHARED / "data" / "isic2018"
-    dataset = load(root).part("task3").pictures()
+    dataset = load(root).part("task3").images()
     lesions = dataset.table["group_id"].to_numpy(dtype=str)
     with ThreadPoolExecutor(2) as pool:
         paths = [Path(path) for path in dataset.table["path"]]
-        looks = list(pool.map(lambda path: look_at(read(path, shortest=64)), paths))
-    proposed = list(propose(looks))
+        appearances = list(pool.map(lambda path: appearance_of(read(path, shortest=64)), paths))
+    proposed = list(propose(appearances))
     alike = [pair for pair in proposed if lesions[pair.first] == lesions[pair.second]]
     unlike = [pair for pair in proposed if lesions[pair.first] != lesions[pair.second]]
     sets = {
-        "one lesion, all": _same_lesion(looks, lesions),
+        "one lesion, all": _same_lesion(appearances, lesions),
         "one lesion, proposed": alike,
-        "different lesions, random": _random_pairs(looks, lesions),
+        "different lesions, random": _random_pairs(appearances, lesions),
         "different lesions, proposed": unlike,
     }
-    measured = {name: _correlations(looks, pairs) for name, pairs in sets.items()}
+    measured = {name: _correlations(appearances, pairs) for name, pairs in sets.items()}
     _show(measured)
     print(f"confirmed at {CORRELATION} across lesions:")
     for pair in unlike:
-        value = measure(looks, pair).correlation
+        value = measure(appearances, pair).correlation
         if value >= CORRELATION:
             print(f"  {dataset.ids[pair.first]} {dataset.ids[pair.second]} {value:.3f}")
     _copies(paths)
 
 
 def _copies(paths: list[Path]) -> None:
-    """Print how many drawn copies of real pictures are confirmed."""
+    """Print how many drawn copies of real images are confirmed."""
     random = np.random.default_rng(2018)
     chosen = random.choice(len(paths), COPIES, replace=False)
     for cut in (0.0, 0.03, 0.06, 0.1):
         confirmed = 0
         for position in chosen:
             pixels = read(paths[position])
-            looks = [look_at(pixels), look_at(_copy(pixels, cut, random))]
-            confirmed += any(measure(looks, p).correlation >= CORRELATION for p in propose(looks))
+            appearances = [appearance_of(pixels), appearance_of(_copy(pixels, cut, random))]
+            confirmed += any(
+                measure(appearances, p).correlation >= CORRELATION for p in propose(appearances)
+            )
         print(f"copies with up to {cut:.0%} cut off: {confirmed} of {COPIES} confirmed")
 
 
 def _copy(pixels: NDArray[np.uint8], cut: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the picture cropped, turned, scaled, in other light, and saved as JPEG."""
+    """Return the image cropped, turned, scaled, in other light, and saved as JPEG."""
     side = min(pixels.shape[:2])
     left, top, right, bottom = random.integers(0, int(cut * side) + 1, 4)
-    pixels = view(pixels[top : side - bottom, left : side - right], int(random.integers(8)))
+    pixels = d4_transform(pixels[top : side - bottom, left : side - right], int(random.integers(8)))
     scale = random.uniform(0.6, 1.0)
     pixels = resize(pixels, int(pixels.shape[0] * scale), int(pixels.shape[1] * scale))
     lit = np.clip(pixels * random.uniform(0.8, 1.15), 0, 255).astype(np.uint8)
@@ -87,28 +97,28 @@ def _copy(pixels: NDArray[np.uint8], cut: float, random: np.random.Generator) ->
     return np.asarray(simplejpeg.decode_jpeg(saved), np.uint8)
 
 
-def _correlations(looks: list[Look], pairs: list[Match]) -> NDArray[np.float64]:
+def _correlations(appearances: list[Appearance], pairs: list[Match]) -> NDArray[np.float64]:
     with ThreadPoolExecutor(2) as pool:
-        measured = pool.map(lambda pair: measure(looks, pair).correlation, pairs)
+        measured = pool.map(lambda pair: measure(appearances, pair).correlation, pairs)
         return np.fromiter(measured, np.float64, len(pairs))
 
 
-def _same_lesion(looks: list[Look], lesions: NDArray[np.str_]) -> list[Match]:
+def _same_lesion(appearances: list[Appearance], lesions: NDArray[np.str_]) -> list[Match]:
     order = np.argsort(lesions, kind="stable")
     _, starts = np.unique(lesions[order], return_index=True)
     members = np.split(order, starts[1:])
     pairs = [pair for group in members for pair in combinations(sorted(group.tolist()), 2)]
-    return [_in_best_view(looks, one, other) for one, other in pairs]
+    return [_in_best_view(appearances, one, other) for one, other in pairs]
 
 
-def _random_pairs(looks: list[Look], lesions: NDArray[np.str_]) -> list[Match]:
-    drawn = np.random.default_rng(2018).integers(0, len(looks), (2 * RANDOM_PAIRS, 2))
+def _random_pairs(appearances: list[Appearance], lesions: NDArray[np.str_]) -> list[Match]:
+    drawn = np.random.default_rng(2018).integers(0, len(appearances), (2 * RANDOM_PAIRS, 2))
     pairs = [(a, b) for a, b in drawn.tolist() if lesions[a] != lesions[b]][:RANDOM_PAIRS]
-    return [_in_best_view(looks, one, other) for one, other in pairs]
+    return [_in_best_view(appearances, one, other) for one, other in pairs]
 
 
-def _in_best_view(looks: list[Look], one: int, other: int) -> Match:
-    distances = hamming(looks[one].hashes[:1], looks[other].hashes)
+def _in_best_view(appearances: list[Appearance], one: int, other: int) -> Match:
+    distances = hamming(appearances[one].hashes[:1], appearances[other].hashes)
     return Match(one, other, int(distances.argmin()), 0.0)
 
 

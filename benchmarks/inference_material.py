@@ -1,4 +1,4 @@
-"""What `bench_inference.py` works on: networks, their graphs and bundles, and pictures."""
+"""What `bench_inference.py` works on: networks, their graphs and bundles, and images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from naevus.datasets.synthetic import write_isic2018
 from naevus.errors import ConfigError
 from naevus.export.graphs import to_fp16, to_int8
 from naevus.export.members import open_member
-from naevus.images.preprocess import Form, arrange
+from naevus.images.preprocess import InputSpec, preprocess
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.segmenter import Segmenter
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.types import Computed
+    from naevus.types import Precision
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 ORIGINALS = SHARED / "originals"
@@ -48,7 +48,7 @@ CALIBRATED = 24
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """The same networks as torch modules, as graphs in 32 bits, and as bundles.
 
     Attributes:
@@ -65,10 +65,10 @@ class Material:
     plain: Bundle
     shipped: Sequence[Bundle]
     stored: str
-    computed: Computed | None
+    computed: Precision | None
 
 
-def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> Material:
+def make_training_data(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> TrainingData:
     """Make networks and what is exported of them.
 
     Args:
@@ -78,7 +78,7 @@ def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -
         bundles: What is shipped; none: the networks in 8 bits (in 16 where NNCF is absent).
     """
     networks: dict[str, Preprocessed] = {
-        run.config.task: open_member(run, run.finished()[0]).network for run in opened(runs)
+        run.recipe.task: open_member(run, run.finished()[0]).network for run in opened(runs)
     }
     if "segmentation" not in networks:
         networks["segmentation"] = taught_segmenter(folder)
@@ -90,10 +90,10 @@ def make_material(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -
         export_onnx(network, graphs[task], input_size=SIZE)
     plain = write_both(folder / "plain", graphs)
     if bundles:
-        return Material(networks, graphs, plain, find_bundles(bundles), "as given", None)
+        return TrainingData(networks, graphs, plain, find_bundles(bundles), "as given", None)
     smaller, stored = shrunk(folder, graphs)
     shipped = [write_both(folder / "shrunk", smaller)]
-    return Material(networks, graphs, plain, shipped, stored, precisions()[-1])
+    return TrainingData(networks, graphs, plain, shipped, stored, precisions()[-1])
 
 
 def opened(runs: Sequence[Path]) -> list[Run]:
@@ -102,16 +102,16 @@ def opened(runs: Sequence[Path]) -> list[Run]:
 
 
 def taught_segmenter(folder: Path) -> Preprocessed:
-    """Return the recipe's U-Net, briefly taught to outline as the built-in network does at `SIZE`.
+    """Return the recipe's U-Net, briefly taught to contour as the built-in network does at `SIZE`.
 
     How long a mask takes hangs on how ragged it is, and a crop's reading on how small: so masks
     are to be like those that are drawn in use.
     """
     torch.manual_seed(0)
     network = Preprocessed(build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]}))
-    pictures = squares([*small(folder, TAUGHT), *originals(folder, TAUGHT)], SIZE)
-    logits = Segmenter(Bundle.read(BUILTIN)).logits([pictures])
-    pixels, wanted = torch.from_numpy(pictures), torch.from_numpy(logits).sigmoid()
+    images = inputs([*small(folder, TAUGHT), *originals(folder, TAUGHT)], SIZE)
+    logits = Segmenter(Bundle.read(BUILTIN)).logits([images])
+    pixels, wanted = torch.from_numpy(images), torch.from_numpy(logits).sigmoid()
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(STEPS):
         chosen = torch.randint(len(pixels), (8,))
@@ -123,15 +123,20 @@ def taught_segmenter(folder: Path) -> Preprocessed:
 
 
 def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
-    """Write a bundle that outlines and diagnoses."""
+    """Write a bundle that contours and diagnoses."""
     even, one = [1 / len(ISIC2018)] * len(ISIC2018), [1.0] * len(ISIC2018)
     member = {"architecture": "EfficientNet-Lite0", "input_size": SIZE}
-    outlining = {**member, "file": "segmentation.onnx"}
-    diagnosing = {**member, "file": "classification.onnx", "weights": one, "shares": even}
+    segmentation = {**member, "file": "segmentation.onnx"}
+    classification = {
+        **member,
+        "file": "classification.onnx",
+        "class_weights": one,
+        "class_priors": even,
+    }
     spec = {
-        "segmenter": {"members": [outlining]},
+        "segmenter": {"members": [segmentation]},
         "classifier": {
-            "members": [diagnosing],
+            "members": [classification],
             "taxonomy": "isic2018",
             "classes": ISIC2018.codes,
             "crop_mode": "crop",
@@ -141,21 +146,23 @@ def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
     return write_bundle(path, BundleSpec.model_validate(spec), files)
 
 
-def whole_pictures(bundle: Bundle, path: Path) -> Bundle:
+def whole_images(bundle: Bundle, path: Path) -> Bundle:
     """Write a bundle's classifier as one that sees centre squares, so that it needs no mask."""
     spec = bundle.spec.model_copy(update={"segmenter": None})
     assert spec.classifier is not None
     seeing = spec.classifier.model_copy(update={"crop_mode": "full"})
     files = {member.file: bundle.member_path(member) for member in seeing.members}
-    if seeing.reference:
-        files[seeing.reference] = bundle.folder / seeing.reference
+    if seeing.ood:
+        files[seeing.ood] = bundle.folder / seeing.ood
     return write_bundle(path, spec.model_copy(update={"classifier": seeing}), files)
 
 
 def shrunk(folder: Path, graphs: Mapping[str, Path]) -> tuple[dict[str, Path], str]:
     """Write graphs in 8 bits, or in 16 where NNCF is absent; say which."""
-    pictures = small(folder, CALIBRATED)
-    pixels = np.stack([arrange(read(path), None, Form("squash", SIZE)).pixels for path in pictures])
+    images = small(folder, CALIBRATED)
+    pixels = np.stack(
+        [preprocess(read(path), None, InputSpec("squash", SIZE)).pixels for path in images]
+    )
     smaller = {task: folder / f"{task}-small.onnx" for task in graphs}
     models = {task: onnx.load(path) for task, path in graphs.items()}
     try:
@@ -168,7 +175,7 @@ def shrunk(folder: Path, graphs: Mapping[str, Path]) -> tuple[dict[str, Path], s
 
 
 def small(folder: Path, count: int) -> list[Path]:
-    """Return pictures of 256 px: real ones where they are, drawn ones otherwise."""
+    """Return images of 256 px: real ones where they are, drawn ones otherwise."""
     found = sorted(SMALL.glob("*.jpg"))
     if not found:
         found = sorted((drawn_data(folder) / SMALL.name).glob("*.jpg"))
@@ -176,7 +183,7 @@ def small(folder: Path, count: int) -> list[Path]:
 
 
 def originals(folder: Path, count: int) -> list[Path]:
-    """Return pictures of several megapixels: camera originals, or drawn ones enlarged."""
+    """Return images of several megapixels: camera originals, or drawn ones enlarged."""
     found = sorted(ORIGINALS.glob("*.jpg"))
     if not found:
         large = folder / "enlarged"
@@ -192,7 +199,7 @@ def drawn_data(folder: Path) -> Path:
     """Draw a small data set once."""
     data = folder / "drawn"
     if not data.exists():
-        write_isic2018(data, pictures=DRAWN, size=256)
+        write_isic2018(data, images=DRAWN, size=256)
     return data
 
 
@@ -208,7 +215,9 @@ def repeated(found: Sequence[Path], links: Path, count: int) -> list[Path]:
     return chosen
 
 
-def squares(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
-    """Return pictures as a network sees them, N x size x size x 3."""
-    form = Form("squash", size)
-    return np.stack([arrange(read(path, shortest=size), None, form).pixels for path in paths])
+def inputs(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+    """Return images as a network sees them, N x size x size x 3."""
+    input_spec = InputSpec("squash", size)
+    return np.stack(
+        [preprocess(read(path, shortest=size), None, input_spec).pixels for path in paths]
+    )

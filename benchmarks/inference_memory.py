@@ -1,4 +1,4 @@
-"""Whether the peak memory of ``naevus predict`` grows with the number of pictures."""
+"""Whether the peak memory of ``naevus predict`` grows with the number of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inference_material import drawn_data, repeated
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from inference_material import Material
+    from inference_material import TrainingData
 
 COUNTS = 1_000, 10_000
 GOAL = 1.10
@@ -36,31 +36,31 @@ run()
 """
 
 
-def report(material: Material, folder: Path, console: Console) -> None:
-    """Measure a job and one ten times as large, of drawn pictures, and print both."""
+def report(training_data: TrainingData, folder: Path, console: Console) -> None:
+    """Measure a job and one ten times as large, of drawn images, and print both."""
     drawn = sorted((drawn_data(folder) / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
-    table = Table("pictures", title="Peak memory of naevus predict: masks, crops and diagnoses")
+    table = Table("images", title="Peak memory of naevus predict: masks, crops and diagnoses")
     for column in ("MB", "of the smaller job's"):
         table.add_column(column, justify="right")
     peaks: list[float] = []
     for count in COUNTS:
-        pictures = folder / f"of-{count}"
-        repeated(drawn, pictures, count)
-        peaks.append(peak(pictures, material))
+        images = folder / f"of-{count}"
+        repeated(drawn, images, count)
+        peaks.append(peak(images, training_data))
         growth = peaks[-1] / peaks[0]
         table.add_row(f"{count:,}", f"{peaks[-1]:.0f}", f"{growth:.3f}")
     table.caption = f"goal: at most {GOAL}"
     console.print(table)
 
 
-def peak(pictures: Path, material: Material) -> float:
-    """Return the most memory, in megabytes, that predicting a folder's pictures holds.
+def peak(images: Path, training_data: TrainingData) -> float:
+    """Return the most memory, in megabytes, that predicting a folder's images holds.
 
     Raises:
         RuntimeError: The command failed.
     """
-    words = ["predict", str(pictures)]
-    for bundle in material.shipped:
+    words = ["predict", str(images)]
+    for bundle in training_data.shipped:
         words += ["--bundle", str(bundle.folder)]
     with tempfile.TemporaryDirectory() as out:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What others do: scripts that take pictures' files to probabilities with torch or ONNX Runtime.
+"""What others do: scripts that take images' files to probabilities with torch or ONNX Runtime.
 
 Each has a fair chance: `torch.inference_mode`, all threads, normalisation inside the network,
 batches of 32 that are always whole (a compiled network is compiled once), and a mask that is cut at
@@ -41,9 +41,9 @@ class Script:
 
     Args:
         classify: The classifier.
-        segment: The segmenter; None: the classifier sees whole pictures.
+        segment: The segmenter; None: the classifier sees whole images.
         ahead: Whether the next batch is read meanwhile, in threads and by Pillow's scaled decoding;
-            otherwise one picture is read after the other, whole, as most scripts do.
+            otherwise one image is read after the other, whole, as most scripts do.
     """
 
     classify: Network
@@ -53,7 +53,7 @@ class Script:
     def __call__(self, paths: Sequence[Path]) -> NDArray[np.float32]:
         """Return N x C probabilities."""
         read = self._read_ahead if self.ahead else self._read_one_by_one
-        return np.concatenate([self._answer(pictures) for pictures in read(paths)])
+        return np.concatenate([self._answer(images) for images in read(paths)])
 
     def _read_one_by_one(self, paths: Sequence[Path]) -> Iterator[list[Image.Image]]:
         for piece in batches(paths):
@@ -75,30 +75,30 @@ class Script:
         image = image.convert("RGB")
         return image.resize((SIZE, SIZE)) if self.segment is None else image
 
-    def _answer(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    def _answer(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         if self.segment is not None:
-            surfaces = _whole(self.segment, [squashed(picture) for picture in pictures])
-            pictures = [cropped(*pair) for pair in zip(pictures, surfaces, strict=True)]
-        logits = _whole(self.classify, [squashed(picture) for picture in pictures])
+            logit_maps = _whole(self.segment, [squashed(image) for image in images])
+            images = [cropped(*pair) for pair in zip(images, logit_maps, strict=True)]
+        logits = _whole(self.classify, [squashed(image) for image in images])
         return np.asarray(torch.softmax(torch.from_numpy(logits), dim=1))
 
 
-def squashed(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture at the networks' size."""
-    return np.asarray(picture.resize((SIZE, SIZE)))
+def squashed(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an image at the networks' size."""
+    return np.asarray(image.resize((SIZE, SIZE)))
 
 
-def cropped(picture: Image.Image, logit: NDArray[np.float32]) -> Image.Image:
-    """Cut a picture to its lesion: the logits enlarged to the picture's size, cut at one half."""
+def cropped(image: Image.Image, logit: NDArray[np.float32]) -> Image.Image:
+    """Cut an image to its lesion: the logits enlarged to the image's size, cut at one half."""
     probability = 1 / (1 + np.exp(-logit))
-    enlarged = Image.fromarray(probability).resize(picture.size, Image.Resampling.BILINEAR)
+    enlarged = Image.fromarray(probability).resize(image.size, Image.Resampling.BILINEAR)
     mask = np.asarray(enlarged) > MASKED
     box = Image.fromarray(mask).getbbox()
     if box is None:
-        return picture
+        return image
     left, top, right, bottom = box
     margin = round(MARGIN * max(right - left, bottom - top))
-    return picture.crop((left - margin, top - margin, right + margin, bottom + margin))
+    return image.crop((left - margin, top - margin, right + margin, bottom + margin))
 
 
 def eager(network: Preprocessed) -> Network:
@@ -130,6 +130,6 @@ def onnxruntime(graph: Path, output: str) -> Network:
 
 
 def _whole(network: Network, arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Run a batch that is filled up with its last picture."""
+    """Run a batch that is filled up with its last image."""
     filled = [*arrays, *[arrays[-1]] * (BATCH - len(arrays))]
     return network(np.stack(filled))[: len(arrays)]

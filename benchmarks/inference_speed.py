@@ -1,4 +1,4 @@
-"""How many pictures a second, from files to probabilities, beside what others do."""
+"""How many images a second, from files to probabilities, beside what others do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from inference_material import SIZE, originals, small, squares, whole_pictures
+from inference_material import SIZE, inputs, originals, small, whole_images
 from inference_peers import Script, channels_last, eager, onnxruntime
-from naevus.images.preprocess import LEAST, Form, arrange, decoding_side, look
+from naevus.images.preprocess import LEAST, InputSpec, decode_once, decoding_side, preprocess
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.predictor import Predictor, open_networks
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from inference_material import Material
+    from inference_material import TrainingData
     from inference_peers import Network
     from naevus.bundles.bundle import Bundle
     from naevus.inference.predictor import Networks
-    from naevus.types import Computed
+    from naevus.types import Precision
 
-    Way = Callable[[Sequence[Path]], object]
+    EngineSetup = Callable[[Sequence[Path]], object]
 
 USUAL = "torch, the usual script"
 AHEAD = "read ahead"
@@ -43,7 +43,7 @@ KEPT = ", memory kept"
 BEST = ("× best torch", "× best ahead", "× ahead, kept")
 """Columns: torch's fastest network in the usual script; in any; in any, with memory kept or not."""
 SETS = {"camera originals": (originals, 128), "256 px": (small, 352)}
-"""Pictures a round, of each set: whole batches, and enough of them to overlap."""
+"""Images a round, of each set: whole batches, and enough of them to overlap."""
 
 
 @dataclass
@@ -58,19 +58,21 @@ class Ours:
     _ready: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def __call__(self, paths: Sequence[Path]) -> object:
-        """Predict pictures the way `naevus.load` does."""
+        """Predict images the way `naevus.load` does."""
         return list(Predictor(*self.networks).stream(paths))
 
     def readings(self, paths: Sequence[Path]) -> dict[Path, tuple[int, ...]]:
-        """Say how fine each picture is read, shorter side in pixels: twice for a small lesion."""
-        forms = () if self.networks.classifier is None else self.networks.classifier.forms
+        """Say how fine each image is read, shorter side in pixels: twice for a small lesion."""
+        input_specs = (
+            () if self.networks.classifier is None else self.networks.classifier.input_specs
+        )
         found: dict[Path, tuple[int, ...]] = {}
         for path, said in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
-            seen = look(path, self.networks.segmenter, forms, keep=True)
-            finer = {decoding_side(said.mask, form) for form in forms}
+            first = decode_once(path, self.networks.segmenter, input_specs, keep=True)
+            finer = {decoding_side(said.mask, input_spec) for input_spec in input_specs}
             found[path] = (
                 max(LEAST, SIZE),
-                *(side for side in finer if seen.fine_for(side) is None),
+                *(side for side in finer if first.fine_for(side) is None),
             )
         return found
 
@@ -78,20 +80,20 @@ class Ours:
         """Run the networks on squares that are ready."""
         loaded = [each for each in self.networks if each is not None]
         members = [member for each in loaded for member in each.members]
-        for size in {member.form.size for member in members} - self._ready.keys():
-            self._ready[size] = squares(paths[:BATCH], size)
+        for size in {member.input_spec.size for member in members} - self._ready.keys():
+            self._ready[size] = inputs(paths[:BATCH], size)
         for _ in range(len(paths) // BATCH):
             for member in members:
-                member.engine.run(self._ready[member.form.size])
+                member.engine.run(self._ready[member.input_spec.size])
 
 
-def decoding(readings: Mapping[Path, Sequence[int]]) -> Way:
-    """Read pictures and bring them to the networks' size, in threads."""
-    form = Form("squash", SIZE)
+def decoding(readings: Mapping[Path, Sequence[int]]) -> EngineSetup:
+    """Read images and bring them to the networks' size, in threads."""
+    input_spec = InputSpec("squash", SIZE)
 
     def decode(path: Path) -> None:
         for side in readings[path]:
-            arrange(read(path, shortest=side), None, form)
+            preprocess(read(path, shortest=side), None, input_spec)
 
     def alone(paths: Sequence[Path]) -> None:
         with Workers(cpu_count()) as workers:
@@ -104,8 +106,8 @@ def decoding(readings: Mapping[Path, Sequence[int]]) -> Way:
 class Peers:
     """What others do; each network is compiled once and used for both questions."""
 
-    def __init__(self, material: Material, console: Console) -> None:
-        networks, graphs = material.networks, material.graphs
+    def __init__(self, training_data: TrainingData, console: Console) -> None:
+        networks, graphs = training_data.networks, training_data.graphs
         self.eager = {task: eager(network) for task, network in networks.items()}
         self.placed = {
             name: {task: channels_last(each, half=half) for task, each in networks.items()}
@@ -132,7 +134,7 @@ class Peers:
         except Exception as error:  # noqa: BLE001 - whatever a machine without a compiler raises
             self.problem = str(error).strip().splitlines()[0][:60]
 
-    def ways(self, task: str) -> Iterator[tuple[str, Way | None]]:
+    def ways(self, task: str) -> Iterator[tuple[str, EngineSetup | None]]:
         """Yield scripts by name; None for one that cannot run here.
 
         Which precision is faster hangs on the processor: both are tried, compiled and not.
@@ -155,23 +157,26 @@ class Peers:
         return Script(networks["classification"], segment, ahead)
 
 
-def ours(material: Material, task: str, folder: Path) -> dict[str, Ours]:
+def ours(training_data: TrainingData, task: str, folder: Path) -> dict[str, Ours]:
     """Load naevus in each precision, and with what is shipped."""
-    plain: Sequence[Bundle] = [material.plain]
-    shipped = list(material.shipped)
+    plain: Sequence[Bundle] = [training_data.plain]
+    shipped = list(training_data.shipped)
     if task == "classification":
-        plain = [whole_pictures(material.plain, folder / "plain-whole")]
+        plain = [whole_images(training_data.plain, folder / "plain-whole")]
         shipped = [
-            whole_pictures(each, folder / f"shipped-whole-{number}")
+            whole_images(each, folder / f"shipped-whole-{number}")
             for number, each in enumerate(shipped)
             if each.spec.classifier is not None
         ]
 
-    def load(bundles: Sequence[Bundle], precision: Computed | None) -> Ours:
+    def load(bundles: Sequence[Bundle], precision: Precision | None) -> Ours:
         return Ours(open_networks(bundles, precision=precision, streams=cpu_count()))
 
     loaded = {f"naevus {precision}": load(plain, precision) for precision in precisions()}
-    return {**loaded, f"naevus, shipped ({material.stored})": load(shipped, material.computed)}
+    return {
+        **loaded,
+        f"naevus, shipped ({training_data.stored})": load(shipped, training_data.computed),
+    }
 
 
 TITLES = {
@@ -182,21 +187,21 @@ TITLES = {
 
 @dataclass
 class Race:
-    """The ways that take turns on the same pictures.
+    """The ways that take turns on the same images.
 
     Args:
         title: Of its table.
         others: What others do, by name; None for what cannot run here.
         mine: naevus, by name.
-        paths: The pictures of all rounds.
+        paths: The images of all rounds.
         rounds: How many rounds.
 
     Attributes:
-        seconds: By way, what a picture took in each round.
+        seconds: By way, what an image took in each round.
     """
 
     title: str
-    others: dict[str, Way | None]
+    others: dict[str, EngineSetup | None]
     mine: dict[str, Ours]
     paths: Sequence[Path]
     rounds: int
@@ -204,7 +209,9 @@ class Race:
 
     def run(self) -> None:
         """Time everything as it comes."""
-        ways: dict[str, Way] = {name: way for name, way in self.others.items() if way is not None}
+        ways: dict[str, EngineSetup] = {
+            name: way for name, way in self.others.items() if way is not None
+        }
         ways |= self.mine
         ways["decoding alone"] = decoding(next(iter(self.mine.values())).readings(self.paths))
         ways |= {f"{name}: networks alone": each.network_alone for name, each in self.mine.items()}
@@ -216,7 +223,7 @@ class Race:
             {f"{name}{KEPT}": way for name, way in self.others.items() if way and "torch" in name}
         )
 
-    def _time(self, ways: dict[str, Way]) -> None:
+    def _time(self, ways: dict[str, EngineSetup]) -> None:
         count = len(self.paths) // self.rounds
         for way in ways.values():
             way(self.paths[:BATCH])
@@ -237,7 +244,7 @@ class Race:
         table = Table(
             "way", title=f"{self.title}: {cpu_count()} threads, median of {self.rounds} rounds"
         )
-        rates = ("pictures/s", "× usual", *BEST, "of the limit")
+        rates = ("images/s", "× usual", *BEST, "of the limit")
         for column in rates:
             table.add_column(column, justify="right")
         for name, way in self.others.items():
@@ -254,25 +261,25 @@ class Race:
             ratios = (median(self.seconds[other] / seconds) for other in (USUAL, *rivals))
             rate = f"{1 / self._middle(name):.1f}"
             table.add_row(name, rate, *(f"{ratio:.2f}" for ratio in ratios), limit)
-        told = [f"{column}: {name}" for column, name in zip(BEST, rivals, strict=True)]
-        told += [f"{name} {1 / self._middle(name):.0f}/s" for name in alone]
-        table.caption = "; ".join(told)
+        lines = [f"{column}: {name}" for column, name in zip(BEST, rivals, strict=True)]
+        lines += [f"{name} {1 / self._middle(name):.0f}/s" for name in alone]
+        table.caption = "; ".join(lines)
         return table
 
     def _middle(self, name: str) -> float:
         return float(np.median(self.seconds[name]))
 
 
-def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
-    """Measure and print a table for each task and set of pictures."""
+def report(training_data: TrainingData, folder: Path, rounds: int, console: Console) -> None:
+    """Measure and print a table for each task and set of images."""
     torch.set_num_threads(cpu_count())
-    peers = Peers(material, console)
+    peers = Peers(training_data, console)
     races = []
     for task in ("classification", "road"):
-        mine = ours(material, task, folder)
-        for name, (pictures, count) in SETS.items():
+        mine = ours(training_data, task, folder)
+        for name, (images, count) in SETS.items():
             title = f"{TITLES[task]}, {name}"
-            paths = pictures(folder, count * rounds)
+            paths = images(folder, count * rounds)
             races.append(Race(title, dict(peers.ways(task)), mine, paths, rounds))
     for race in races:
         race.run()

@@ -1,4 +1,4 @@
-"""How soon ``naevus predict`` answers for one picture, from a process of its own, and why."""
+"""How soon ``naevus predict`` answers for one image, from a process of its own, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from inference_material import Material
+    from inference_material import TrainingData
 
 PLAIN: Final = "from naevus.cli.main import run; run()"
 
@@ -62,8 +62,8 @@ told(openvino, "import_openvino", "importing OpenVINO")
 told(openvino.OpenVINOEngine, "__init__", "compiling the networks, or reading them compiled")
 told(openvino.OpenVINOEngine, "run", "running the networks")
 for name in ("probe", "read"):
-    told(naevus.images.read, name, "decoding the picture")
-told(naevus.images.read, "write_png", "writing pictures")
+    told(naevus.images.read, name, "decoding the image")
+told(naevus.images.read, "write_png", "writing images")
 told(naevus.io.files, "write_bytes", "writing tables")
 tell("importing the command", first_line, importing - first_line)
 
@@ -81,16 +81,16 @@ GOALS: Final = {COLD: 2.5, LATER: 1.5}
 """Seconds until the first answer."""
 
 
-def report(material: Material, folder: Path, rounds: int, console: Console) -> None:
+def report(training_data: TrainingData, folder: Path, rounds: int, console: Console) -> None:
     """Time the command with and without compiled networks, and print both with their parts."""
-    (picture,) = originals(folder, 1)
-    words = ["predict", str(picture)]
-    for bundle in material.shipped:
+    (image,) = originals(folder, 1)
+    words = ["predict", str(image)]
+    for bundle in training_data.shipped:
         words += ["--bundle", str(bundle.folder)]
     cache = {"NAEVUS_CACHE": "on", "XDG_CACHE_HOME": str(folder / "cache")}
     environments = {COLD: {"NAEVUS_CACHE": "off"}, LATER: cache}
     ended(PLAIN, words, cache)
-    table = Table("start", title="naevus predict, one picture, both networks")
+    table = Table("start", title="naevus predict, one image, both networks")
     for column in ("seconds, median", "goal"):
         table.add_column(column, justify="right")
     for name, environment in environments.items():
@@ -140,9 +140,9 @@ def parts(name: str, runs: Sequence[Sequence[tuple[str, float, float]]]) -> Tabl
     takes: dict[str, list[float]] = {}
     for spans in runs:
         for part in dict.fromkeys(span[0] for span in spans):
-            begins.setdefault(part, []).append(min(at for told, at, _ in spans if told == part))
+            begins.setdefault(part, []).append(min(at for lines, at, _ in spans if lines == part))
             takes.setdefault(part, []).append(
-                sum(taken for told, _, taken in spans if told == part)
+                sum(taken for lines, _, taken in spans if lines == part)
             )
     table = Table("part", title=f"Its parts, {name} (median of {len(runs)})")
     for column in ("begins at, ms", "takes, ms"):

@@ -1,13 +1,13 @@
 """How often the 95 % intervals hold the truth, by simulation.
 
-Lesions with one to four pictures are drawn, half of whose variance the lesion explains; as many of
+Lesions with one to four images are drawn, half of whose variance the lesion explains; as many of
 each diagnosis as a fifth of ISIC 2018 Task 3 has, or as Task 1's fifth has. The truth is known, so
 that every interval either holds it or not. Each figure is made by the very functions that
 `naevus evaluate` uses, with as many draws.
 
     python benchmarks/interval_coverage.py --repeats 500
 
-prints a Markdown table; a share has a standard error of about 1 point at 500 repeats.
+prints a Markdown table; a fraction has a standard error of about 1 point at 500 repeats.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ LEVELS = {"NV": 1.2, "BKL": 0.6, "MEL": 0.5, "BCC": 0.9, "AKIEC": 0.7, "VASC": 1
 """How far right answers are from wrong ones: recalls of 0.69 to 0.93."""
 MASKS = 420
 """Lesions in a fifth of ISIC 2018 Task 1."""
-PICTURES = (0.75, 0.19, 0.05, 0.01)
-"""Shares of lesions with one, two, three and four pictures."""
+IMAGES = (0.75, 0.19, 0.05, 0.01)
+"""Fractions of lesions with one, two, three and four images."""
 QUALITY = 1.1
 """Of the masks: a Jaccard index is the normal distribution at this plus a normal deviate."""
 
@@ -59,11 +59,11 @@ class Figure(NamedTuple):
     draw: Draw
 
 
-def deviates(chance: np.random.Generator, lesions: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return standard normal deviates of pictures, correlated by half, and their lesions."""
-    numbers = np.repeat(np.arange(lesions), chance.choice(4, lesions, p=PICTURES) + 1)
-    common = chance.normal(size=lesions)[numbers]
-    return (common + chance.normal(size=len(numbers))) / np.sqrt(2), numbers
+def deviates(rng: np.random.Generator, lesions: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return standard normal deviates of images, correlated by half, and their lesions."""
+    numbers = np.repeat(np.arange(lesions), rng.choice(4, lesions, p=IMAGES) + 1)
+    common = rng.normal(size=lesions)[numbers]
+    return (common + rng.normal(size=len(numbers))) / np.sqrt(2), numbers
 
 
 def names(numbers: NDArray[Any], before: str = "") -> list[str]:
@@ -71,31 +71,31 @@ def names(numbers: NDArray[Any], before: str = "") -> list[str]:
     return [f"{before}{number}" for number in numbers]
 
 
-def diagnosed(chance: np.random.Generator) -> tuple[list[str], list[str], list[str], list[str]]:
+def classified(rng: np.random.Generator) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return diagnoses, groups, and answers of two networks that are equally good."""
     truth: list[str] = []
     groups: list[str] = []
-    answers: tuple[list[str], list[str]] = ([], [])
+    predictions: tuple[list[str], list[str]] = ([], [])
     wrong = {code: "BKL" if code != "BKL" else "NV" for code in LESIONS}
     for code, lesions in LESIONS.items():
-        values, numbers = deviates(chance, lesions)
-        others = (values + chance.normal(size=len(values))) / np.sqrt(2)
+        values, numbers = deviates(rng, lesions)
+        others = (values + rng.normal(size=len(values))) / np.sqrt(2)
         truth += [code] * len(values)
         groups += names(numbers, code)
-        for said, each in zip(answers, (values, others), strict=True):
+        for said, each in zip(predictions, (values, others), strict=True):
             said += [code if right else wrong[code] for right in each + LEVELS[code] > 0]
-    return truth, groups, *answers
+    return truth, groups, *predictions
 
 
-def balanced(chance: np.random.Generator) -> Interval:
+def balanced(rng: np.random.Generator) -> Interval:
     """Draw a balanced accuracy."""
-    truth, groups, said, _ = diagnosed(chance)
+    truth, groups, said, _ = classified(rng)
     return balanced_accuracy_interval(truth, said, groups)
 
 
-def difference(chance: np.random.Generator) -> Interval:
+def difference(rng: np.random.Generator) -> Interval:
     """Draw a difference of balanced accuracies that is 0 in truth."""
-    truth, groups, one, other = diagnosed(chance)
+    truth, groups, one, other = classified(rng)
     codes = np.asarray(truth, object)
     member = codes[:, None] == np.array(list(LESIONS), object)[None, :]
     ours, theirs = (member & (codes == np.asarray(said, object))[:, None] for said in (one, other))
@@ -105,8 +105,8 @@ def difference(chance: np.random.Generator) -> Interval:
 def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:
     """Return what draws a figure of Jaccard indices."""
 
-    def draw(chance: np.random.Generator) -> Interval:
-        values, numbers = deviates(chance, MASKS)
+    def draw(rng: np.random.Generator) -> Interval:
+        values, numbers = deviates(rng, MASKS)
         return figure(ndtr(values + QUALITY), names(numbers))
 
     return draw
@@ -115,8 +115,8 @@ def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:
 def recall(lesions: int, wilson: bool) -> Draw:
     """Return what draws the recall of one class."""
 
-    def draw(chance: np.random.Generator) -> Interval:
-        values, numbers = deviates(chance, lesions)
+    def draw(rng: np.random.Generator) -> Interval:
+        values, numbers = deviates(rng, lesions)
         right = values + LEVELS["AKIEC"] > 0
         if wilson:
             return Interval(*wilson_interval(right, names(numbers))[:3])
@@ -128,9 +128,9 @@ def recall(lesions: int, wilson: bool) -> Draw:
 def auc(lesions: int, bca: bool, others: int = 200) -> Draw:
     """Return what draws the AUC of one class against others."""
 
-    def draw(chance: np.random.Generator) -> Interval:
-        ours, numbers = deviates(chance, lesions)
-        theirs, more = deviates(chance, others)
+    def draw(rng: np.random.Generator) -> Interval:
+        ours, numbers = deviates(rng, lesions)
+        theirs, more = deviates(rng, others)
         truth = np.repeat([True, False], [len(ours), len(theirs)])
         ranking = Ranking.of(truth, np.concatenate([ours + 2, theirs]))
         groups = names(numbers, "in") + names(more, "out")
@@ -165,7 +165,7 @@ def figures() -> Iterator[Figure]:
     )
     yield Figure("median Jaccard", MASKS, float(ndtr(QUALITY)), jaccard(median))
     yield Figure(
-        "share of masks below 0.65, Wilson",
+        "fraction of masks below 0.65, Wilson",
         MASKS,
         float(ndtr(edge)),
         jaccard(lambda j, groups: Interval(*wilson_interval(j < JACCARD_THRESHOLD, groups)[:3])),
@@ -190,8 +190,8 @@ def main() -> None:
     print("| figure | lesions | truth | holds it | below it | above it | mean width |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for figure in (each for each in figures() if chosen.only in each.name):
-        chance = np.random.default_rng(chosen.seed)
-        found = np.array([figure.draw(chance) for _ in range(chosen.repeats)])
+        rng = np.random.default_rng(chosen.seed)
+        found = np.array([figure.draw(rng) for _ in range(chosen.repeats)])
         below, above = (found[:, 2] < figure.truth).mean(), (found[:, 1] > figure.truth).mean()
         width = (found[:, 2] - found[:, 1]).mean()
         print(

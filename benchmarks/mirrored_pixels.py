@@ -16,10 +16,10 @@ import numpy as np
 from naevus.images.geometry import box_of, centre_box, square_with_margin, widened
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import plausible
-from naevus.runs.recipe import load_config
-from naevus.runs.run import load_for, select_pictures
-from naevus.training.augment import Augmentation, generator
-from naevus.training.data import Material
+from naevus.runs.recipe import load_recipe
+from naevus.runs.run import load_for, select_images
+from naevus.training.augment import Augmentation, rng_for
+from naevus.training.data import TrainingData
 
 SIDE = 64
 """Pixels a side that are followed back; where they come from does not hang on how many they are."""
@@ -34,11 +34,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--context", type=float, nargs="+", default=[1.0, 1.15, 1.3, 1.5])
     options = parser.parse_args()
-    config = load_config(options.recipe)
-    dataset = select_pictures(load_for(options.data, config), config)
-    sources = [s for s in Material(dataset, Path(), options.masks).sources() if s.mask_path]
+    recipe = load_recipe(options.recipe)
+    dataset = select_images(load_for(options.data, recipe), recipe)
+    sources = [s for s in TrainingData(dataset, Path(), options.masks).sources() if s.mask_path]
     chosen = sources[:: max(1, len(sources) // options.images)][: options.images]
-    vary = Augmentation(config.augment)
+    vary = Augmentation(recipe.augment)
     rows, columns = np.mgrid[:SIDE, :SIDE].reshape(2, -1)
     grid = np.stack([columns, rows, np.ones_like(rows)])
     found: dict[float, list[tuple[float, float]]] = {context: [] for context in options.context}
@@ -49,18 +49,20 @@ def main() -> None:
         box = box_of(mask) if plausible(mask) else None
         crop = centre_box(height, width)
         if box is not None:
-            crop = square_with_margin(box, config.data.crop_margin, height, width)
-        for context, shares in found.items():
+            crop = square_with_margin(box, recipe.data.crop_margin, height, width)
+        for context, class_priors in found.items():
             wide = widened(crop, context)
-            warp = vary.warp(SIDE, SIDE, SIDE, generator(config.seed, 0, source.image_id), context)
+            warp = vary.warp(SIDE, SIDE, SIDE, rng_for(recipe.seed, 0, source.image_id), context)
             stored = (warp @ grid + 0.5) / SIDE  # in sides of the stored square
             x, y = wide.left + stored[0] * wide.width, wide.top + stored[1] * wide.height
             beyond = (stored < 0).any(0) | (stored > 1).any(0)  # of the stored square
             outside = (x < 0) | (y < 0) | (x > width) | (y > height)  # of the frame
-            shares.append((float((beyond | outside).mean()), float((beyond & ~outside).mean())))
+            class_priors.append(
+                (float((beyond | outside).mean()), float((beyond & ~outside).mean()))
+            )
     print(f"{len(chosen)} frames, {options.recipe.name}")
-    for context, shares in found.items():
-        mirrored, needlessly = np.mean(shares, axis=0)
+    for context, class_priors in found.items():
+        mirrored, needlessly = np.mean(class_priors, axis=0)
         print(
             f"context {context:g}: {mirrored:.1%} of the pixels mirrored, "
             f"{needlessly:.1%} although the frame had skin there"

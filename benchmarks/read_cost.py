@@ -41,7 +41,7 @@ def _nothing(_: object) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def nothing_looked_at() -> Iterator[None]:
+def nothing_examined() -> Iterator[None]:
     """Take out of `read` all that a sound file without a profile does not need."""
     with (
         mock.patch.object(reading, "_conversion", _none),
@@ -75,7 +75,7 @@ def ways(files: list[ImageBytes], shortest: int) -> dict[str, Callable[[], float
     profiled = [ImageBytes(file.name, with_srgb(file.content)) for file in files]
 
     def least(some: list[ImageBytes]) -> float:
-        with nothing_looked_at():
+        with nothing_examined():
             return seconds(some, shortest)
 
     return {

@@ -2,7 +2,7 @@
 
 Takes runs of one recipe that differ in seed alone, on a fold that all of them have held out: one of
 them, their mean answer, and the one network whose weights are the mean of theirs, on the same
-pictures, by lesion.
+images, by lesion.
 
     python benchmarks/seeds.py runs/a runs/b runs/c --fold 0 --out results/oof
 
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.tables import combined, heldout_diagnosed, taxonomy_of
+from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.export.graphs import StoredGraphs
 from naevus.export.members import combine
-from naevus.export.precision import Measuring, heldout_answers
+from naevus.export.precision import Measuring, oof_answers
 from naevus.runs.run import Run
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def answers(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.DataFrame]:
+def predictions(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.DataFrame]:
     """Return the held-out tables of one network, of all as one, and of their average."""
-    joined = [run.answers() for run in runs]
+    joined = [run.predictions() for run in runs]
     held_out = [table[table["fold"] == fold].reset_index(drop=True) for table in joined]
     part = combine("classification", runs, folds=(fold,), averaged=True, data=data)
     (whole,) = part.members
-    pictures = part.sources[whole.run.folder]
+    images = part.sources[whole.run.folder]
     with tempfile.TemporaryDirectory() as folder:
-        graphs = StoredGraphs(whole, pictures, Path(folder), calibrated=0, without=())
-        average = heldout_answers(Measuring(graphs, pictures, None))
+        graphs = StoredGraphs(whole, images, Path(folder), calibrated=0, without=())
+        average = oof_answers(Measuring(graphs, images, None))
     return {
         "single": held_out[0],
         "ensemble": combined(held_out, taxonomy_of(held_out[0])),
@@ -58,9 +58,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    tables = answers([Run.open(folder) for folder in args.runs], args.fold, args.data)
+    tables = predictions([Run.open(folder) for folder in args.runs], args.fold, args.data)
     for name, table in tables.items():
-        intervals = headline_intervals(heldout_diagnosed(table))
+        intervals = headline_intervals(oof_classified(table))
         for score in ("balanced_accuracy", "accuracy"):
             value, low, high = intervals[score]
             print(f"{name:9} {score:18} {value:.3f} ({low:.3f} to {high:.3f})")

@@ -24,9 +24,9 @@ from naevus.evaluation.bootstrap import Groups
 from naevus.evaluation.comparison import paired_difference
 from naevus.evaluation.ensemble_selection import best_temperature
 from naevus.evaluation.priors import balanced_log_probabilities
-from naevus.evaluation.scaling import dealt
-from naevus.images.geometry import view_batch
-from naevus.images.preprocess import Form, Source, render
+from naevus.evaluation.scaling import assign_parts
+from naevus.images.geometry import d4_transform_batch
+from naevus.images.preprocess import ImageFiles, InputSpec, render
 from naevus.inference.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         stored = np.load(options.keep)
-        table = pd.DataFrame({name: stored[name] for name in ("image_id", "group_id", "truth")})
+        table = pd.DataFrame({name: stored[name] for name in ("image_id", "group_id", "diagnosis")})
         logs = stored["logs"]
     else:
         table = _drawn(options.data, Folds.read(options.folds), options.fold, options.lesions)
@@ -74,7 +74,7 @@ def main() -> None:
             np.savez(
                 options.keep,
                 logs=logs,
-                truth=table["truth"].to_numpy(),
+                truth=table["diagnosis"].to_numpy(),
                 image_id=table["image_id"].to_numpy(str),
                 group_id=table["group_id"].to_numpy(str),
             )
@@ -91,7 +91,7 @@ def _drawn(data: Path, folds: Folds, fold: int, most: int) -> pd.DataFrame:
     shuffled = rows.sample(frac=1, random_state=2018)
     chosen = shuffled.groupby("diagnosis").head(most).sort_values("image_id", ignore_index=True)
     truth = chosen["diagnosis"].map(dataset.taxonomy.index)
-    return chosen[["image_id", "group_id", "path"]].assign(truth=truth)
+    return chosen[["image_id", "group_id", "path"]].assign(diagnosis=truth)
 
 
 def _asked(
@@ -99,34 +99,38 @@ def _asked(
 ) -> NDArray[np.float64]:
     """Return balanced log-probabilities, the members' mean: boxes x 8 x N x C."""
     spec = bundle.classifier
-    strangers = [member.file for member in spec.members if fold not in member.folds]
-    if strangers:
-        raise SystemExit(f"{strangers[0]} has trained on fold {fold}")
+    unknown_ids = [member.file for member in spec.members if fold not in member.folds]
+    if unknown_ids:
+        raise SystemExit(f"{unknown_ids[0]} has trained on fold {fold}")
     classifier = Classifier(bundle, threads=1)
     paths = zip(table["image_id"], table["path"], strict=True)
-    sources = [Source(name, Path(path), mask_file(masks, name)) for name, path in paths]
+    sources = [ImageFiles(name, Path(path), mask_file(masks, name)) for name, path in paths]
     sources = [
         s if s.mask_path and s.mask_path.exists() else s._replace(mask_path=None) for s in sources
     ]
     logs = np.zeros((2, 8, len(table), len(spec.classes)))
     for member, opened in zip(spec.members, classifier.members, strict=True):
         for box, margin in enumerate((spec.crop_margin, wider)):
-            form = Form(spec.crop_mode, member.input_size, margin=margin)
+            input_spec = InputSpec(spec.crop_mode, member.input_size, margin=margin)
             for start in range(0, len(sources), 32):
                 piece = sources[start : start + 32]
-                pixels = np.stack([render(source, form).pixels for source in piece])
+                pixels = np.stack([render(source, input_spec).pixels for source in piece])
                 for k in range(8):
-                    logits = opened.engine.run(view_batch(pixels, k))["logits"].astype(np.float64)
-                    found = balanced_log_probabilities(logits, member.weights, member.shares)
+                    logits = opened.engine.run(d4_transform_batch(pixels, k))["logits"].astype(
+                        np.float64
+                    )
+                    found = balanced_log_probabilities(
+                        logits, member.class_weights, member.class_priors
+                    )
                     logs[box, k, start : start + 32] += found / len(spec.members)
             print(f"asked {member.file}, margin {margin}", flush=True)
     return logs
 
 
 def _tell(table: pd.DataFrame, logs: NDArray[np.float64]) -> None:
-    truth = table["truth"].to_numpy(np.intp)
+    truth = table["diagnosis"].to_numpy(np.intp)
     groups = table["group_id"].tolist()
-    half = dealt(Groups.of(groups, truth.tolist()), 2)
+    half = assign_parts(Groups.of(groups, truth.tolist()), 2)
     member = truth[:, None] == np.unique(truth)[None, :]
     print(f"{len(table)} images, a lesion each; of each diagnosis {member.sum(0).tolist()}")
     first: tuple[NDArray[np.float64], NDArray[np.bool_]] | None = None
@@ -134,14 +138,14 @@ def _tell(table: pd.DataFrame, logs: NDArray[np.float64]) -> None:
         losses, right = _judged(_mean(logs, pairs), truth, half)
         parts = member * losses[:, None], member & right[:, None]
         first = first or parts
-        told = [
+        lines = [
             paired_difference(what, one, other, member, groups, truth.tolist())
             for what, one, other in zip(("loss", "balanced accuracy"), first, parts, strict=True)
         ]
         cells = [
             f"{found.score} {found.b:.4f} ({found.difference.value:+.4f}, "
             f"{found.difference.low:+.4f} to {found.difference.high:+.4f})"
-            for found in told
+            for found in lines
         ]
         print(f"{name:<28}" + "  ".join(cells))
 

@@ -68,8 +68,8 @@ def synthetic_images() -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn data set in the ISIC 2018 layout: Tasks 1 and 3."""
     root = tmp_path_factory.mktemp("drawn") / "ISIC2018"
-    write_isic2018(root, pictures=100, seed=7, size=64)
+    write_isic2018(root, images=100, seed=7, size=64)
     return root

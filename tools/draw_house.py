@@ -1,4 +1,4 @@
-"""Draw the package as it is: the picture of its layers, and the table of its modules.
+"""Draw the package as it is: the image of its layers, and the table of its modules.
 
 The layers are those that import-linter checks (``pyproject.toml``), the words those that modules
 say of themselves. Writes ``docs/images/rooms.svg`` and the table in
@@ -18,7 +18,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "src" / "naevus"
-PICTURE: Final = ROOT / "docs" / "images" / "rooms.svg"
+IMAGE: Final = ROOT / "docs" / "images" / "rooms.svg"
 PAGE: Final = ROOT / "docs" / "explanation" / "architecture.md"
 _BEGIN, _END = "<!-- modules: made by tools/draw_house.py -->\n", "<!-- end of modules -->\n"
 _COLOURS = (
@@ -44,7 +44,7 @@ def layers() -> list[list[str]]:
     return [layer.split(" | ") for layer in contract["layers"]]
 
 
-def says(path: Path) -> str:
+def manifest(path: Path) -> str:
     """Return what a module or package says of itself in its first line, without the full stop."""
     file = path / "__init__.py" if path.is_dir() else path
     said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
@@ -57,7 +57,7 @@ def place(name: str) -> Path:
     return folder if folder.is_dir() else folder.with_suffix(".py")
 
 
-def picture() -> str:
+def image() -> str:
     """Return the layers as SVG."""
     rows = layers()
     height = 16 + _STEP * len(rows)
@@ -67,7 +67,7 @@ def picture() -> str:
         width = across // len(names)
         for column, name in enumerate(names):
             x, y = _LEFT + column * (width + _GAP), 8 + number * _STEP
-            words = _short(says(place(name)), width // 7)
+            words = _short(manifest(place(name)), width // 7)
             box = {"x": x, "y": y, "width": width, "height": _HIGH, "middle": x + width // 2}
             parts.append(
                 _BOX.format(
@@ -89,10 +89,10 @@ def table() -> str:
         for name in names:
             where = place(name)
             title = f"**`{name}/`**" if where.is_dir() else f"**`{name}`**"
-            lines.append(f"| {title} | **{_cell(says(where))}** |")
+            lines.append(f"| {title} | **{_cell(manifest(where))}** |")
             if where.is_dir():
                 lines += [
-                    f"| `{file.relative_to(where).with_suffix('')}` | {_cell(says(file))} |"
+                    f"| `{file.relative_to(where).with_suffix('')}` | {_cell(manifest(file))} |"
                     for file in sorted(where.rglob("*.py"))
                     if file.name != "__init__.py"
                 ]
@@ -119,7 +119,7 @@ def _cell(words: str) -> str:
 
 def main() -> int:
     """Write both, or with ``--check`` return 1 where one differs."""
-    found = {PICTURE: picture(), PAGE: page()}
+    found = {IMAGE: image(), PAGE: page()}
     stale = [path for path, text in found.items() if path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

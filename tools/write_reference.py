@@ -28,7 +28,7 @@ from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.predictions import Schema
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.types import FLAGS
 
@@ -98,9 +98,9 @@ def _as_code(examples: re.Match[str]) -> str:
 
 def recipe() -> str:
     """List every setting of a training job, table by table."""
-    fields = TrainConfig.model_fields.items()
+    fields = Recipe.model_fields.items()
     tables = {name: model for name, field in fields if (model := _model(field.annotation))}
-    parts = [_fields(TrainConfig, leave_out=tuple(tables))]
+    parts = [_fields(Recipe, leave_out=tuple(tables))]
     for name, model in tables.items():
         parts += [f"## `[{name}]`", inspect.getdoc(model) or "", _fields(model)]
     return "\n\n".join(parts)

@@ -1,7 +1,7 @@
 """Check every link of the built pages and of the repository's own Markdown; fetch nothing.
 
 Sphinx checks the links that are written in Markdown; this looks at the finished pages, and so
-also at what was generated, at raw HTML and at pictures. Nothing a page shows may come from the
+also at what was generated, at raw HTML and at images. Nothing a page shows may come from the
 network. Links to other sites are let by.
 """
 

@@ -1,4 +1,4 @@
-"""Dermoscopic pictures to lesion masks, crops, diagnoses and scores. Research use only."""
+"""Dermoscopic images to lesion masks, crops, diagnoses and scores. Research use only."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class NaevusError(Exception):
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
-class PictureError(NaevusError):
-    """A picture or mask file that cannot be used; ``path`` names it."""
+class ImageError(NaevusError):
+    """An image or mask file that cannot be used; ``path`` names it."""
 
     def __init__(self, path: Path, problem: str, remedy: str = "") -> None:
         super().__init__(f"{path}: {problem}", remedy)
@@ -41,7 +41,7 @@ class PictureError(NaevusError):
 
 
 class DataError(NaevusError):
-    """A folder or table of pictures that contradicts itself or is not understood."""
+    """A folder or table of images that contradicts itself or is not understood."""
 
 
 class FoldsError(DataError):

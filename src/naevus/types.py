@@ -1,4 +1,4 @@
-"""Words that everything shares: tasks, decisions, modes, engines, flags, pictures that failed."""
+"""Words that everything shares: tasks, decisions, modes, engines, flags, images that failed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 Task = Literal["segmentation", "classification", "attributes"]
-Precision = Literal["fp32", "fp16", "int8"]
+Storage = Literal["fp32", "fp16", "int8"]
 """How the numbers of a graph are stored; int8 graphs also compute in it."""
-Computed = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16"]
 """What an engine computes in, but for what a graph itself computes in 8 bits."""
 
 Decision = Literal["balanced", "probable"]
@@ -19,7 +19,7 @@ Decision = Literal["balanced", "probable"]
 
 CropMode = Literal["full", "crop", "blank"]
 
-ViewSet = Literal["none", "half-turn", "flips", "d4"]
+TTA = Literal["none", "half-turn", "flips", "d4"]
 
 EngineName = Literal["openvino", "onnxruntime"]
 
@@ -29,7 +29,7 @@ class EngineChoice(NamedTuple):
 
     Attributes:
         engine: What runs them.
-        segmentation: What those that outline, or find attributes, compute in.
+        segmentation: What those that contour, or find attributes, compute in.
         classification: What those that diagnose compute in.
         limit: Which instructions the process is held to; None: all.
         why: In a few words.
@@ -37,8 +37,8 @@ class EngineChoice(NamedTuple):
     """
 
     engine: EngineName = "openvino"
-    segmentation: Computed = "fp32"
-    classification: Computed = "fp32"
+    segmentation: Precision = "fp32"
+    classification: Precision = "fp32"
     limit: str | None = None
     why: str = "as is safe everywhere"
     tried: bool = False
@@ -47,7 +47,7 @@ class EngineChoice(NamedTuple):
         """Return it in words."""
         pair = (self.segmentation, self.classification)
         same = pair[0] == pair[1]
-        computes = pair[0] if same else f"{pair[0]} (outlines) and {pair[1]} (diagnoses)"
+        computes = pair[0] if same else f"{pair[0]} (contours) and {pair[1]} (diagnoses)"
         held = f" up to {self.limit}" if self.limit else ""
         return f"{self.engine} in {computes}{held}"
 
@@ -55,8 +55,8 @@ class EngineChoice(NamedTuple):
 Only = Literal["masks", "crops"]
 
 
-class Refused(NamedTuple):
-    """A picture that could not be predicted, and why, in one line."""
+class FailedImage(NamedTuple):
+    """An image that could not be predicted, and why, in one line."""
 
     image_id: str
     path: str
@@ -65,27 +65,27 @@ class Refused(NamedTuple):
 
 FLAGS: Final[dict[str, str]] = {
     "damaged": (
-        "The file is damaged: parts of the picture are missing or may not be what was taken."
+        "The file is damaged: parts of the image are missing or may not be what was taken."
     ),
     "broken_profile": ("What the file says of its colours could not be used: colours may be off."),
     "first_frame": "The file holds several pages or frames: the first was taken.",
     "not_dermoscopy": (
-        "The picture is unlike the dermoscopic pictures that the networks learnt from: what they "
+        "The image is unlike the dermoscopic images that the networks learnt from: what they "
         "say of it means little."
     ),
-    "empty_mask": "No lesion was found in the picture.",
+    "empty_mask": "No lesion was found in the image.",
     "implausible_mask": (
-        "The outline covers nearly nothing or nearly all of the picture: it can hardly be a lesion."
+        "The contour covers nearly nothing or nearly all of the image: it can hardly be a lesion."
     ),
     "small": (
-        "The picture is too small to judge: what the networks look for is not in so few pixels."
+        "The image is too small to judge: what the networks look for is not in so few pixels."
     ),
-    "grey": "The picture has no colour, and the networks judge by colour.",
-    "blurred": "The picture is out of focus or blurred by movement: fine structures are lost.",
-    "dark": "The picture is too dark: colours and structures cannot be told apart.",
-    "bright": "Parts of the picture are overexposed or reflect the light: nothing is seen there.",
+    "grey": "The image has no colour, and the networks judge by colour.",
+    "blurred": "The image is out of focus or blurred by movement: fine structures are lost.",
+    "dark": "The image is too dark: colours and structures cannot be told apart.",
+    "bright": "Parts of the image are overexposed or reflect the light: nothing is seen there.",
     "cut_by_border": (
-        "The lesion is cut by the edge of the picture: what lies outside could not be judged."
+        "The lesion is cut by the edge of the image: what lies outside could not be judged."
     ),
     "hair": "Much hair (or ink, or a ruler) covers the skin and may hide parts of the lesion.",
 }
@@ -97,7 +97,7 @@ def explained(codes: Iterable[str]) -> dict[str, str]:
 
     Examples:
         >>> explained(["hair", "empty_mask"])["empty_mask"]
-        'No lesion was found in the picture.'
+        'No lesion was found in the image.'
         >>> list(explained(["hair", "empty_mask"]))
         ['empty_mask', 'hair']
     """

@@ -47,13 +47,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
     from naevus.cli.main import app
 
-    answers = []
+    predictions = []
     for words in job["commands"]:
         result = CliRunner().invoke(app, words)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        answers.append([result.exit_code, result.stdout, result.stderr])
-    return {"answers": answers, "imported": sorted(sys.modules)}
+        predictions.append([result.exit_code, result.stdout, result.stderr])
+    return {"answers": predictions, "imported": sorted(sys.modules)}
 
 
 if __name__ == "__main__":

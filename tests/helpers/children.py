@@ -55,5 +55,5 @@ def without(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    return [Answer(*answer) for answer in said["answers"]], set(said["imported"])
+    output = json.loads(done.stdout)
+    return [Answer(*answer) for answer in output["answers"]], set(output["imported"])

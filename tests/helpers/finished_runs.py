@@ -10,8 +10,8 @@ import torch
 
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
-from naevus.runs.recipe import TrainConfig
-from naevus.runs.run import WEIGHTS, Run, select_pictures
+from naevus.runs.recipe import Recipe
+from naevus.runs.run import WEIGHTS, Run, select_images
 from naevus.taxonomy import ISIC2018
 from naevus.training.checkpoint import save_tensors
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
 
-SHARES = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
+CLASS_PRIORS = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
 WEIGHTS_OF_CLASSES = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)
 SETTINGS: dict[str, dict[str, Any]] = {
     "segmentation": {
@@ -44,10 +44,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def network_of(config: TrainConfig) -> Preprocessed:
+def network_of(recipe: Recipe) -> Preprocessed:
     """Build a recipe's network, with other random weights each time."""
-    settings = config.network
-    if config.task == "segmentation":
+    settings = recipe.network
+    if recipe.task == "segmentation":
         return Preprocessed(build_segmenter("plain-unet", "", "none", settings.decoder))
     return Preprocessed(build_classifier(settings.backbone, weights="none"))
 
@@ -56,44 +56,47 @@ def finished_run(
     folder: Path, task: str, root: Path, folds: Sequence[int] = (0,), **changed: Any
 ) -> Run:
     """Make a run with some finished folds; ``changed`` are settings of the recipe."""
-    config = TrainConfig.model_validate(SETTINGS[task] | changed)
-    dataset = select_pictures(load(root), config)
+    recipe = Recipe.model_validate(SETTINGS[task] | changed)
+    dataset = select_images(load(root), recipe)
     inputs = {
         "data": str(root),
         "layout": dataset.layout,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "fingerprint": dataset.fingerprint(),
         "masks": None,
         "copies": [],
-        "warm_start": None,
+        "init_from": None,
     }
-    run = Run.start(folder, config, make_folds(dataset, k=3), inputs)
+    run = Run.start(folder, recipe, make_folds(dataset, k=3), inputs)
     for fold in folds:
-        save_tensors(run.fold_folder(fold) / WEIGHTS, network_of(config).state_dict(), {})
-        _heldout(run, fold, dataset)
+        save_tensors(run.fold_folder(fold) / WEIGHTS, network_of(recipe).state_dict(), {})
+        _oof(run, fold, dataset)
     return run
 
 
-def _heldout(run: Run, fold: int, dataset: Dataset) -> None:
+def _oof(run: Run, fold: int, dataset: Dataset) -> None:
     """Write answers that are right more often than not: by chance, with a seed."""
     rows = dataset.table.set_index("image_id").loc[run.folds.held_out(fold)]
     table = pd.DataFrame({"image_id": rows.index.astype("string")})
-    chance = np.random.default_rng(fold)
-    if run.config.task == "classification":
+    rng = np.random.default_rng(fold)
+    if run.recipe.task == "classification":
         truth = rows["diagnosis"].tolist()
-        logits = chance.normal(size=(len(rows), len(ISIC2018.codes)))
+        logits = rng.normal(size=(len(rows), len(ISIC2018.codes)))
         logits[np.arange(len(rows)), [ISIC2018.index(code) for code in truth]] += 2
         for place, code in enumerate(ISIC2018.codes):
             table[f"logit_{code}"] = logits[:, place].astype(np.float32)
-            table[f"share_{code}"] = SHARES[place]
-            table[f"weight_{code}"] = WEIGHTS_OF_CLASSES[place]
-        table["truth"] = pd.Series(truth, dtype="string")
+            table[f"class_prior_{code}"] = CLASS_PRIORS[place]
+            table[f"class_weight_{code}"] = WEIGHTS_OF_CLASSES[place]
+        table["diagnosis"] = pd.Series(truth, dtype="string")
     else:
-        jaccard = chance.uniform(0.5, 1, len(rows))
-        table["jaccard"], table["thresholded"] = jaccard, np.where(jaccard < 0.65, 0, jaccard)
+        jaccard = rng.uniform(0.5, 1, len(rows))
+        table["jaccard"], table["thresholded_jaccard"] = (
+            jaccard,
+            np.where(jaccard < 0.65, 0, jaccard),
+        )
         for name in ("dice", "sensitivity", "specificity", "accuracy"):
             table[name] = 1.0
     groups = run.folds.table.set_index("image_id")["group_id"]
     table["group_id"] = table["image_id"].map(groups)
-    table.to_parquet(run.fold_folder(fold) / "heldout.parquet", index=False)
+    table.to_parquet(run.fold_folder(fold) / "oof.parquet", index=False)
     torch.manual_seed(fold)

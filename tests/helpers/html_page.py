@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 
-class Outline(HTMLParser):
+class MaskComparison(HTMLParser):
     """Collects ids, addresses, headings, images and table headings of a page."""
 
     VOID = frozenset({"meta", "br", "img", "link", "input"})
@@ -18,7 +18,7 @@ class Outline(HTMLParser):
         self.headings: list[tuple[str, str]] = []
         self.columns: list[tuple[str, bool]] = []
         """Headings of columns, and whether they are of numbers."""
-        self.keys: list[str] = []
+        self.headlines: list[str] = []
         """What cells are sorted by where that is not what they show."""
         self.images = 0
         self.title = ""
@@ -40,7 +40,7 @@ class Outline(HTMLParser):
         if values.get("scope") == "col":
             self.columns.append(("", values.get("class") == "number"))
         if "data-key" in values:
-            self.keys.append(values["data-key"] or "")
+            self.headlines.append(values["data-key"] or "")
         if tag not in self.VOID:
             self.open.append(tag)
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from naevus.bundles.bundle import Bundle, write_bundle
-from naevus.bundles.sample import SAMPLE_FILE, Sample, compared, sample_views, write_sample
+from naevus.bundles.sample import SAMPLE_FILE, Sample, compared, sample_batch, write_sample
 from naevus.bundles.spec import BundleSpec
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 from tests.helpers.attribute_images import COLOURS, SKIN
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-SHARES = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
+CLASS_PRIORS = (0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02)
 WEIGHTS = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)
 
 
 def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
     """Write a graph that sees colours, edges and where they lie: every view differs."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     weights = {
-        "kernel": chance.normal(0, 0.02, (8, 3, 3, 3)),
-        "bias": chance.normal(0, 0.1, 8),
-        "dense": chance.normal(0, 0.02, (8 * (size // 4) ** 2, classes)),
+        "kernel": rng.normal(0, 0.02, (8, 3, 3, 3)),
+        "bias": rng.normal(0, 0.1, 8),
+        "dense": rng.normal(0, 0.02, (8 * (size // 4) ** 2, classes)),
         "scale": np.array(1 / 64),
     }
     nodes = [
@@ -47,11 +47,11 @@ def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) 
 
 def write_explained(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
     """Write a graph that pools its features, and so can tell what its logits are made of."""
-    chance = np.random.default_rng(seed)
-    dense = chance.normal(0, 1, (8, classes))
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(0, 1, (8, classes))
     weights = {
-        "kernel": chance.normal(0, 0.2, (8, 3, 3, 3)),
-        "bias": chance.normal(0, 0.1, 8),
+        "kernel": rng.normal(0, 0.2, (8, 3, 3, 3)),
+        "bias": rng.normal(0, 0.1, 8),
         "dense": dense,
         "places": dense.T[:, :, None, None],
         "scale": np.array(1 / 64),
@@ -167,7 +167,7 @@ def write_displaced(path: Path, *, size: int, cell: int, down: int, right: int) 
     return _save(path, nodes, weights, size, shapes)
 
 
-_TRAINED = {"weights": WEIGHTS, "shares": SHARES, "cell_offset": (0.0, 0.0)}
+_TRAINED = {"class_weights": WEIGHTS, "class_priors": CLASS_PRIORS, "cam_offset": (0.0, 0.0)}
 
 
 def classification_bundle(
@@ -226,41 +226,41 @@ def segmentation_bundle(
     return write_bundle(folder, spec, files)
 
 
-def sampled(bundle: Bundle, folder: Path, *, borne: bool = True) -> Bundle:
+def sampled(bundle: Bundle, folder: Path, *, bf16_recommended: bool = True) -> Bundle:
     """Write a bundle again with a sample, answered by ONNX's own evaluator.
 
     Args:
         bundle: The bundle.
         folder: Where to.
-        borne: Whether it is said to bear bf16.
+        bf16_recommended: Whether it is said to bear bf16.
     """
     from onnx.reference import ReferenceEvaluator
 
     members = bundle.spec.members
     pixels = np.random.default_rng(5).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    answers = {}
+    predictions = {}
     for member in members:
         model = onnx.load(bundle.member_path(member))
         found = ReferenceEvaluator(model).run(
-            None, {"pixels": sample_views(pixels, member.input_size)}
+            None, {"pixels": sample_batch(pixels, member.input_size)}
         )
         outputs = dict(zip([each.name for each in model.graph.output], found, strict=True))
-        answers[member.file] = np.ascontiguousarray(compared(outputs)).astype(np.float32)
+        predictions[member.file] = np.ascontiguousarray(compared(outputs)).astype(np.float32)
     path = folder.parent / f"{folder.name}-{SAMPLE_FILE}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_sample(path, Sample(pixels, answers))
+    write_sample(path, Sample(pixels, predictions))
     sample = {
         "file": SAMPLE_FILE,
         "answered_by": "the reference evaluator of onnx",
         "tolerances": {member.file: {"fp32": 0.01, "bf16": 0.1} for member in members},
     }
     choices = [
-        {"task": task, "stored": "fp32", "computed": "bf16", "why": "a test says so"}
+        {"task": task, "storage": "fp32", "precision": "bf16", "reason": "a test says so"}
         for task in bundle.spec.tasks
-        if borne
+        if bf16_recommended
     ]
     spec = BundleSpec.model_validate(
-        bundle.spec.model_dump() | {"sample": sample, "precision_choices": choices}
+        bundle.spec.model_dump() | {"sample": sample, "recommended": choices}
     )
     files = {member.file: bundle.member_path(member) for member in members}
     return write_bundle(folder, spec, {**files, SAMPLE_FILE: path})
@@ -278,11 +278,11 @@ def whole_bundle(folder: Path, **settings: Any) -> Bundle:
         "crop_mode": "crop",
         **settings,
     }
-    outlining = {"members": [{**member, "file": "outlines.onnx", "input_size": 48}]}
-    spec = BundleSpec.model_validate({"segmenter": outlining, "classifier": classifier})
+    segmentation = {"members": [{**member, "file": "segmentation.onnx", "input_size": 48}]}
+    spec = BundleSpec.model_validate({"segmenter": segmentation, "classifier": classifier})
     files = {
         "names.onnx": write_explained(source / "names.onnx", size=32),
-        "outlines.onnx": write_segmenter(source / "outlines.onnx", size=48),
+        "segmentation.onnx": write_segmenter(source / "segmentation.onnx", size=48),
     }
     return write_bundle(folder, spec, files)
 
@@ -313,8 +313,8 @@ def _save(
 
 
 CONFORMAL = {
-    "codes": ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"),
-    "level": 0.9,
+    "classes": ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"),
+    "coverage": 0.9,
     "thresholds": (0.1, 0.2, 0.05, 0.0, 0.3, 0.1, 0.1),
     "groups": (90, 90, 90, 3, 90, 90, 90),
 }

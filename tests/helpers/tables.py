@@ -8,20 +8,20 @@ import pandas as pd
 from naevus.taxonomy import ISIC2018
 
 
-def diagnoses(sureness: float = 1.0, pictures: int = 240, seed: int = 0) -> pd.DataFrame:
-    chance = np.random.default_rng(0)  # the same pictures whatever answers them
-    truth = np.repeat(chance.integers(0, 3, pictures // 2), 2)  # four classes are absent
-    noise = np.random.default_rng(seed).normal(size=(pictures, 7))
+def diagnoses(sureness: float = 1.0, images: int = 240, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(0)  # the same images whatever answers them
+    truth = np.repeat(rng.integers(0, 3, images // 2), 2)  # four classes are absent
+    noise = np.random.default_rng(seed).normal(size=(images, 7))
     logits = noise + sureness * np.eye(7)[truth]
     columns = {f"logit_{code}": logits[:, c] for c, code in enumerate(ISIC2018.codes)}
     return pd.DataFrame(
         {
-            "image_id": [f"p{number:03}" for number in range(pictures)],
-            "group_id": [f"g{number // 2}" for number in range(pictures)],
-            "truth": [ISIC2018.codes[c] for c in truth],
+            "image_id": [f"p{number:03}" for number in range(images)],
+            "group_id": [f"g{number // 2}" for number in range(images)],
+            "diagnosis": [ISIC2018.codes[c] for c in truth],
             **columns,
-            **{f"share_{code}": 1 / 7 for code in ISIC2018.codes},
-            **{f"weight_{code}": 1.0 for code in ISIC2018.codes},
+            **{f"class_prior_{code}": 1 / 7 for code in ISIC2018.codes},
+            **{f"class_weight_{code}": 1.0 for code in ISIC2018.codes},
         }
     )
 
@@ -34,27 +34,27 @@ def masks(shift: float = 0.0) -> pd.DataFrame:
             "group_id": [f"g{number // 2}" for number in range(100)],
             "jaccard": jaccard,
             **dict.fromkeys(("dice", "sensitivity", "specificity", "accuracy"), 0.9),
-            "thresholded": np.where(jaccard >= 0.65, jaccard, 0),
+            "thresholded_jaccard": np.where(jaccard >= 0.65, jaccard, 0),
         }
     )
 
 
-def table_of_masks(pictures: int = 200) -> pd.DataFrame:
-    """Two pictures a lesion; small lesions are outlined worse, large ones touch the border."""
-    chance = np.random.default_rng(0)
-    area = np.repeat(chance.uniform(0.01, 0.9, pictures // 2), 2)
-    jaccard = np.clip(chance.normal(0.5 + 0.5 * np.sqrt(area), 0.1), 0, 1)
+def table_of_masks(images: int = 200) -> pd.DataFrame:
+    """Two images a lesion; small lesions are segmented worse, large ones touch the border."""
+    rng = np.random.default_rng(0)
+    area = np.repeat(rng.uniform(0.01, 0.9, images // 2), 2)
+    jaccard = np.clip(rng.normal(0.5 + 0.5 * np.sqrt(area), 0.1), 0, 1)
     return pd.DataFrame(
         {
-            "image_id": [f"p{n:03d}" for n in range(pictures)],
-            "group_id": [f"g{n // 2}" for n in range(pictures)],
+            "image_id": [f"p{n:03d}" for n in range(images)],
+            "group_id": [f"g{n // 2}" for n in range(images)],
             "jaccard": jaccard,
-            "thresholded": np.where(jaccard < 0.65, 0, jaccard),
+            "thresholded_jaccard": np.where(jaccard < 0.65, 0, jaccard),
             "sensitivity": np.clip(jaccard + 0.05, 0, 1),
             **dict.fromkeys(("dice", "specificity", "accuracy"), jaccard),
             "surface_distance": (1 - jaccard) / 10,
             "hausdorff_95": (1 - jaccard) / 4,
-            "area": area,
+            "lesion_area": area,
             "contrast": np.where(area < 0.03, np.nan, 30.0),
             "hair": 0.0,
             "border": np.where(area > 0.6, 0.3, 0.0),

@@ -19,10 +19,10 @@ from naevus.datasets.layouts import load
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.comparison import compare
 from naevus.images.maskfile import read_mask
-from naevus.images.preprocess import Source, cut
+from naevus.images.preprocess import ImageFiles, cut
 from naevus.images.read import read, write_png
-from naevus.inference.out_of_fold import heldout_logits
-from naevus.runs.recipe import TrainConfig
+from naevus.inference.out_of_fold import oof_logits
+from naevus.runs.recipe import Recipe
 from naevus.runs.run import Run
 from naevus.workflows.ablation import load_plan, recipes, side_of_crops, with_detail
 from tests.helpers import ROOT
@@ -110,14 +110,14 @@ class Made:
     def run(self, arm: str) -> Run:
         return Run.open(self.out / "arms" / arm)
 
-    def answers(self, arm: str, file: str = "heldout.parquet") -> pd.DataFrame:
+    def predictions(self, arm: str, file: str = "oof.parquet") -> pd.DataFrame:
         return pd.read_parquet(self.run(arm).fold_folder(0) / file)
 
 
 @pytest.fixture(scope="module")
-def made(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     torch.set_num_threads(1)
-    return Made(tmp_path_factory.mktemp("ablation"), drawn)
+    return Made(tmp_path_factory.mktemp("ablation"), synthetic)
 
 
 def columns(table: pd.DataFrame, kind: str) -> np.ndarray[Any, Any]:
@@ -142,7 +142,7 @@ def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
 
 
 def test_differences_are_those_of_compare(made: Made) -> None:
-    expected = compare(made.answers("full"), made.answers("crop")).differences
+    expected = compare(made.predictions("full"), made.predictions("crop")).differences
     table = pd.read_csv(made.out / "ablation.csv")
     rows = table[table["arm"] == "crop"].set_index("score")
     for one in expected:
@@ -152,34 +152,36 @@ def test_differences_are_those_of_compare(made: Made) -> None:
 
 
 def test_arms_differ_only_in_their_settings(made: Made) -> None:
-    full = made.run("full").config
+    full = made.run("full").recipe
     assert (full.epochs, full.sizes) == (1, ((0, 32),))
-    assert made.run("crop").config == _with_data(full, crop_mode="crop")
-    coarse = made.run("coarse").config
+    assert made.run("crop").recipe == _with_data(full, crop_mode="crop")
+    coarse = made.run("coarse").recipe
     assert coarse == _with_data(
         full, cache_size=coarse.data.cache_size, copies_size=coarse.data.cache_size
     )
     assert 32 < coarse.data.cache_size < 64
-    held_out = {name: list(made.answers(name)["image_id"]) for name in ("full", "crop", "coarse")}
+    held_out = {
+        name: list(made.predictions(name)["image_id"]) for name in ("full", "crop", "coarse")
+    }
     assert held_out["full"] == held_out["crop"] == held_out["coarse"]
 
 
-def _with_data(config: TrainConfig, **changes: Any) -> TrainConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+def _with_data(recipe: Recipe, **changes: Any) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 
-def test_views_are_those_of_prediction(made: Made) -> None:
+def test_transforms_are_those_of_prediction(made: Made) -> None:
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.cache import ImageCache
 
-    flips = made.answers("full", "heldout-flips.parquet")
-    plain = made.answers("full")
+    flips = made.predictions("full", "heldout-flips.parquet")
+    plain = made.predictions("full")
     assert not np.allclose(columns(flips, "logit"), columns(plain, "logit"))
-    assert flips["truth"].tolist() == plain["truth"].tolist()
-    stores = [PixelStore.open(folder) for folder in (made.out.parent / "cache").glob("full-64-*")]
-    (store,) = stores
+    assert flips["diagnosis"].tolist() == plain["diagnosis"].tolist()
+    caches = [ImageCache.open(folder) for folder in (made.out.parent / "cache").glob("full-64-*")]
+    (cache,) = caches
     bundle = Bundle.read(made.run("full").bundle_folder(0))
-    seen = heldout_logits(bundle, store, plain["image_id"].tolist(), views="flips")
+    seen = oof_logits(bundle, cache, plain["image_id"].tolist(), tta="flips")
     np.testing.assert_array_equal(columns(seen, "logit"), columns(flips, "logit"))
 
 
@@ -190,7 +192,7 @@ def test_a_second_start_trains_nothing(made: Made, monkeypatch: pytest.MonkeyPat
         pytest.fail("trained again")
 
     monkeypatch.setattr("naevus.workflows.ablation.train_folds", trained)
-    monkeypatch.setattr("naevus.workflows.ablation.heldout_logits", trained)
+    monkeypatch.setattr("naevus.workflows.ablation.oof_logits", trained)
     assert made.call().exit_code == 0
     assert (made.out / "ablation.json").read_bytes() == before
 
@@ -224,7 +226,7 @@ def test_crops_need_masks(made: Made, tmp_path: Path) -> None:
 
 def test_the_side_of_crops_is_the_median_over_masks(made: Made) -> None:
     sources = [
-        Source(row.image_id, row.path, made.masks / f"{row.image_id}_segmentation.png")
+        ImageFiles(row.image_id, row.path, made.masks / f"{row.image_id}_segmentation.png")
         for row in load(made.data).part("task3").rows()
         if row.path is not None
     ]
@@ -239,19 +241,19 @@ def test_the_side_of_crops_is_the_median_over_masks(made: Made) -> None:
 
 
 def test_detail_is_never_more_than_the_recipe_has() -> None:
-    config = TrainConfig(task="classification")
-    assert with_detail(config, 100).data.cache_size == 100
-    assert with_detail(config, 999).data.cache_size == config.data.cache_size
+    recipe = Recipe(task="classification")
+    assert with_detail(recipe, 100).data.cache_size == 100
+    assert with_detail(recipe, 999).data.cache_size == recipe.data.cache_size
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "output"),
     [
         (("= 3", ""), "is not TOML"),
         (('reference = "full"', 'reference = "none"'), "the reference none is no arm"),
         (('reference = "full"', 'reference = "raw"'), "the reference raw is no arm that trains"),
         (('of = "full"', 'of = "nothing"'), "flips is made from nothing"),
-        (('views = "flips"', 'views = "many"'), "arms.flips.views"),
+        (('views = "flips"', 'views = "many"'), "arms.flips.tta"),
         (
             ('set = { "data.crop_mode" = "crop" }', "set = { epochs = 9 }"),
             "crop may not set epochs",
@@ -264,10 +266,10 @@ def test_detail_is_never_more_than_the_recipe_has() -> None:
         (("[arms.raw]", "[arms.raw]\nlr = 3"), "arms.raw.lr"),
     ],
 )
-def test_mistakes_in_plans_are_named(changed: tuple[str, str], said: str, tmp_path: Path) -> None:
+def test_mistakes_in_plans_are_named(changed: tuple[str, str], output: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(PLAN.replace(*changed) if changed[1] else PLAN + changed[0])
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=output):
         load_plan(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         load_plan(tmp_path / "none.toml")

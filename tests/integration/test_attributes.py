@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_has_attributes_and_lesions_out_of_fold(run: Path) -> None:
     opened = Run.open(run)
     assert opened.finished() == [0, 1]
-    table = opened.answers()
+    table = opened.predictions()
     assert set(table["image_id"]) == {*opened.folds.held_out(0), *opened.folds.held_out(1)}
     lesions = pd.read_parquet(run / "fold-0" / "lesions.parquet")
     assert sorted(lesions["image_id"]) == sorted(opened.folds.held_out(0))
@@ -104,10 +104,10 @@ def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
 
 def test_a_run_is_exported_with_the_thresholds_of_all_its_folds(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    said = call("export", run, "--fold", 0, "--out", out)
-    assert "attributes, pooled Jaccard index" in said
+    output = call("export", run, "--fold", 0, "--out", out)
+    assert "attributes, pooled Jaccard index" in output
     bundle = Bundle.read(out)
-    found = AttributesEvaluation.of(Run.open(run).answers())
+    found = AttributesEvaluation.of(Run.open(run).predictions())
     assert bundle.spec.tasks == ("segmentation", "attributes")
     assert [member.file for member in bundle.spec.members] == ["attributes-0.onnx"]
     assert bundle.attributes.thresholds == found.thresholds

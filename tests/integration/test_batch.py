@@ -13,18 +13,18 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from naevus.datasets.sources import find_pictures, kept_ids, pictures_of_split, unique
+from naevus.datasets.sources import find_images, images_of_split, kept_ids, unique
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
 from naevus.images.maskfile import read_mask
-from naevus.images.masks import draw_outline
-from naevus.images.preprocess import Source
+from naevus.images.masks import draw_contours
+from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference import batch
 from naevus.inference.batch import first_predictions, predict
-from naevus.inference.cam import glowing
+from naevus.inference.cam import overlay
 from naevus.inference.classifier import Classifier
-from naevus.inference.pipeline import OUTLINE
+from naevus.inference.pipeline import CONTOUR_COLOUR
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.io import files, parallel
@@ -42,11 +42,11 @@ COUNT = 7
 
 
 def draw(path: Path, seed: int, height: int = 60, width: int = 90) -> None:
-    chance = np.random.default_rng(seed)
-    picture = chance.integers(190, 250, (height, width, 3), dtype=np.uint8)
-    top, left = chance.integers(5, 20, 2)
-    picture[top : top + 30, left : left + 40] = chance.integers(20, 110, 3)
-    write_png(path, picture)
+    rng = np.random.default_rng(seed)
+    image = rng.integers(190, 250, (height, width, 3), dtype=np.uint8)
+    top, left = rng.integers(5, 20, 2)
+    image[top : top + 30, left : left + 40] = rng.integers(20, 110, 3)
+    write_png(path, image)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def classifier(bundles: tuple[Bundle, Bundle]) -> Classifier:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for number in range(COUNT):
-        draw(tmp_path / "pictures" / f"ISIC_{number:07d}.png", number)
-    return tmp_path / "pictures"
+        draw(tmp_path / "images" / f"ISIC_{number:07d}.png", number)
+    return tmp_path / "images"
 
 
 @pytest.fixture(autouse=True)
@@ -87,61 +87,63 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def test_writes_masks_crops_table_and_submission(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     out = tmp_path / "out"
     seen: list[tuple[int, int]] = []
-    outcome = predict(
-        find_pictures([pictures]).sources,
+    result = predict(
+        find_images([images]).sources,
         out,
         segmenter=segmenter,
         classifier=classifier,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert (outcome.predicted, outcome.reused, outcome.refused) == (COUNT, 0, ())
+    assert (result.predicted, result.reused, result.refused) == (COUNT, 0, ())
     assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
-    assert len(outcome.members) == 3
-    assert all(path.exists() for path in outcome.files)
+    assert len(result.members) == 3
+    assert all(path.exists() for path in result.files)
     table = pd.read_parquet(out / "predictions.parquet")
     assert table["image_id"].tolist() == [f"ISIC_{number:07d}" for number in range(COUNT)]
-    one = Predictor(segmenter, classifier)(pictures / "ISIC_0000004.png")
+    one = Predictor(segmenter, classifier)(images / "ISIC_0000004.png")
     row = table.iloc[4]
     assert one.mask is not None
-    p = row[[f"p_{code}" for code in ISIC2018.codes]].to_numpy(float)
-    b = row[[f"b_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    p = row[[f"prob_{code}" for code in ISIC2018.codes]].to_numpy(float)
+    b = row[[f"balanced_prob_{code}" for code in ISIC2018.codes]].to_numpy(float)
     np.testing.assert_allclose(p, list(one.probabilities.values()), atol=1e-5)
     np.testing.assert_allclose(b, list(one.balanced_probabilities.values()), atol=1e-5)
     assert p.sum() == pytest.approx(1, abs=1e-12)
-    assert row["decision_probable"] == ISIC2018.codes[int(p.argmax())]
-    assert row["decision_balanced"] == ISIC2018.codes[int(b.argmax())]
-    assert row["doubt"] == pytest.approx(1 - p.max())
-    assert np.stack(row["members"]).shape == (2, 7)
+    assert row["predicted"] == ISIC2018.codes[int(p.argmax())]
+    assert row["predicted_balanced"] == ISIC2018.codes[int(b.argmax())]
+    assert row["confidence"] == pytest.approx(1 - p.max())
+    assert np.stack(row["member_probs"]).shape == (2, 7)
     assert row["crop_mode"] == "crop"
-    assert list(row["flags"]) == list(one.flags)
-    assert row["spread"] == pytest.approx(one.spread)
+    assert list(row["quality_flags"]) == list(one.flags)
+    assert row["uncertainty"] == pytest.approx(one.uncertainty)
     assert row["prediction_set"] is None
     assert (row["height"], row["width"]) == (60, 90)
-    assert row["path"] == str(pictures / "ISIC_0000004.png")
+    assert row["path"] == str(images / "ISIC_0000004.png")
     shas = [bundle.sha256 for each in (segmenter, classifier) for bundle in each.bundles]
-    assert row["bundles"] == ",".join(shas)
+    assert row["bundle_sha256"] == ",".join(shas)
     mask_path = out / "masks" / "ISIC_0000004_segmentation.png"
     mask = read_mask(mask_path)
     assert mask.shape == (60, 90)
     assert (mask == one.mask).mean() > 0.999
-    assert row["mask_share"] == pytest.approx(mask.mean())
+    assert row["lesion_area"] == pytest.approx(mask.mean())
     assert read(out / "crops" / "ISIC_0000004.png").shape == (32, 32, 3)
-    told = about(out / "predictions.parquet")
-    assert told["classes"] == list(ISIC2018.codes)
-    assert len(told["members"]) == 2
+    metadata = about(out / "predictions.parquet")
+    assert metadata["classes"] == list(ISIC2018.codes)
+    assert len(metadata["members"]) == 2
 
 
-@pytest.mark.parametrize(("decision", "kind"), [("balanced", "b"), ("probable", "p")])
+@pytest.mark.parametrize(
+    ("decision", "kind"), [("balanced", "balanced_prob"), ("probable", "prob")]
+)
 def test_the_submission_holds_the_decision_asked_for(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     decision: Any, kind: str,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     predict(sources, out, segmenter=segmenter, classifier=classifier)
     again = predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
     assert again.reused == COUNT  # the decision needs no new prediction
@@ -157,9 +159,9 @@ def test_the_submission_holds_the_decision_asked_for(
 
 
 def test_order_and_threads_do_not_change_the_bytes(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     for name, given, threads in (("a", sources, 1), ("b", sources[::-1], 4)):
         predict(given, tmp_path / name, segmenter=segmenter, classifier=classifier, threads=threads)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -176,49 +178,49 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 def test_heat_maps_and_embeddings_are_written_on_demand(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
+    tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
     out = tmp_path / "out"
-    draw(pictures / "large.png", 3, 700, 1000)
-    (pictures / "bad.png").write_bytes(b"")
-    outcome = predict(
-        find_pictures([pictures]).sources,
+    draw(images / "large.png", 3, 700, 1000)
+    (images / "bad.png").write_bytes(b"")
+    result = predict(
+        find_images([images]).sources,
         out,
         segmenter=segmenter,
         classifier=explained,
         heatmaps=True,
         embeddings=True,
     )
-    assert {out / "heatmaps", out / "embeddings.parquet"} <= set(outcome.files)
+    assert {out / "heatmaps", out / "embeddings.parquet"} <= set(result.files)
     ids = [f"ISIC_{number:07d}" for number in range(COUNT)] + ["large"]
     assert sorted(path.stem for path in (out / "heatmaps").iterdir()) == ids
     assert read(out / "heatmaps" / "large.png").shape == (384, 549, 3)
-    said = Predictor(segmenter, explained)(pictures / "ISIC_0000004.png")
-    assert said.heatmap is not None
-    assert said.mask is not None
-    assert said.embedding is not None
-    glowing_ = glowing(read(pictures / "ISIC_0000004.png"), said.heatmap)
-    expected = draw_outline(glowing_, said.mask, OUTLINE, 1)
+    output = Predictor(segmenter, explained)(images / "ISIC_0000004.png")
+    assert output.heatmap is not None
+    assert output.mask is not None
+    assert output.embedding is not None
+    overlay_ = overlay(read(images / "ISIC_0000004.png"), output.heatmap)
+    expected = draw_contours(overlay_, output.mask, CONTOUR_COLOUR, 1)
     written = read(out / "heatmaps" / "ISIC_0000004.png")
     assert np.abs(written.astype(int) - expected).max() <= 2
     table = pd.read_parquet(out / "embeddings.parquet")
     assert table["image_id"].tolist() == ids
     assert table["embedding"][4].dtype == np.float16
     assert table["embedding"][4].shape == (16,)  # two members' features
-    np.testing.assert_allclose(table["embedding"][4], said.embedding, rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(table["embedding"][4], output.embedding, rtol=2e-3, atol=1e-3)
     assert len(about(out / "embeddings.parquet")["members"]) == 2
     row = pd.read_parquet(out / "predictions.parquet").iloc[4]
-    assert tuple(row["prediction_set"]) == said.prediction_set
-    assert about(out / "predictions.parquet")["level"] == 0.9
+    assert tuple(row["prediction_set"]) == output.prediction_set
+    assert about(out / "predictions.parquet")["coverage"] == 0.9
     (again,) = first_predictions(out / "predictions.parquet", 1)
-    assert str(again) == str(Predictor(segmenter, explained)(pictures / "ISIC_0000000.png"))
+    assert str(again) == str(Predictor(segmenter, explained)(images / "ISIC_0000000.png"))
 
 
 def test_without_diagnoses_there_is_no_heat(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier,
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     explained: Classifier,
 ) -> None:  # fmt: skip
-    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    sources, out = find_images([images]).sources, tmp_path / "out"
     with pytest.raises(ConfigError, match="give 'cam'"):
         predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
     wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
@@ -236,9 +238,9 @@ class _StopError(Exception):
 
 @pytest.mark.parametrize("stop_at", [0, 3, 6, 7])
 def test_an_interrupted_job_goes_on_and_ends_alike(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
+    tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
 ) -> None:
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     wanted: dict[str, Any] = {
         "segmenter": segmenter,
         "classifier": explained,
@@ -253,24 +255,24 @@ def test_an_interrupted_job_goes_on_and_ends_alike(
 
     with pytest.raises(_StopError):
         predict(sources, tmp_path / "cut", **wanted, progress=stop)
-    outcome = predict(sources, tmp_path / "cut", **wanted)
-    assert outcome.reused == stop_at
+    result = predict(sources, tmp_path / "cut", **wanted)
+    assert result.reused == stop_at
     assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
 
 
 KILLED = """
 import os, pathlib, signal, sys
 from naevus.bundles.bundle import Bundle
-from naevus.datasets.sources import find_pictures
+from naevus.datasets.sources import find_images
 from naevus.inference import batch
 from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
 from naevus.io import parallel
 
-folder, pictures, out = map(pathlib.Path, sys.argv[1:])
+folder, images, out = map(pathlib.Path, sys.argv[1:])
 batch.batches = lambda items: parallel.batches(items, 3)
 batch.predict(
-    find_pictures([pictures]).sources,
+    find_images([images]).sources,
     out,
     segmenter=Segmenter(Bundle.read(folder / "s")),
     classifier=Classifier(Bundle.read(folder / "c")),
@@ -280,29 +282,29 @@ batch.predict(
 
 
 def test_a_job_killed_outright_goes_on(
-    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+    tmp_path: Path, images: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
     classifier: Classifier,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
     folder = bundles[0].folder.parent
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), str(pictures), str(out)], check=False
+        [sys.executable, "-c", KILLED, str(folder), str(images), str(out)], check=False
     )
     assert killed.returncode == -signal.SIGKILL
     (out / ".parts" / "half.parquet").write_bytes(b"PAR1")
     (out / "crops" / ".ISIC_0000006.abcd1234.tmp.png").write_bytes(b"")
-    sources = find_pictures([pictures]).sources
-    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert (outcome.predicted, outcome.reused) == (COUNT, 3)
+    sources = find_images([images]).sources
+    result = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (result.predicted, result.reused) == (COUNT, 3)
     predict(sources, tmp_path / "whole", segmenter=segmenter, classifier=classifier)
     assert contents(tmp_path / "whole") == contents(out)
 
 
 @pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
 def test_a_damaged_part_is_made_again(
-    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str
+    tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, parts: str
 ) -> None:
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     out = tmp_path / "out"
     predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
     before = contents(out)
@@ -335,10 +337,10 @@ def _one_byte_otherwise(part: Path) -> None:
 @pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
 @pytest.mark.parametrize("harm", [_two_rows_fewer, _one_row_called_otherwise, _one_byte_otherwise])
 def test_rows_that_are_lost_or_changed_are_made_again(
-    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, parts: str,
+    tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, parts: str,
     harm: Callable[[Path], None],
 ) -> None:  # fmt: skip
-    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    sources, out = find_images([images]).sources, tmp_path / "out"
     wanted: dict[str, Any] = {
         "segmenter": segmenter,
         "classifier": explained,
@@ -355,11 +357,11 @@ def test_rows_that_are_lost_or_changed_are_made_again(
 
 @pytest.mark.parametrize("harmed", ["masks", "crops", "heatmaps"])
 @pytest.mark.parametrize("left", [0, 60])
-def test_pictures_that_were_cut_are_made_again(
-    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, harmed: str,
+def test_images_that_were_cut_are_made_again(
+    tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, harmed: str,
     left: int,
 ) -> None:  # fmt: skip
-    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    sources, out = find_images([images]).sources, tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
     predict(sources, out, **wanted)
     before = contents(out)
@@ -369,8 +371,8 @@ def test_pictures_that_were_cut_are_made_again(
     assert contents(out) == before
 
 
-def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_s_files_are_on_the_disk_before_its_rows_show_that_it_is_done(
+    tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
     together, flush, replace = files.flush_together, files.flush, Path.replace
@@ -398,7 +400,7 @@ def test_a_batch_s_files_are_on_the_disk_before_its_rows_tell_that_it_is_done(
     monkeypatch.setattr(predictions, "flush_together", flushing_together)
     monkeypatch.setattr(predictions, "flush", flushing)
     monkeypatch.setattr(Path, "replace", replacing)
-    predict(find_pictures([pictures]).sources, out, segmenter=segmenter)
+    predict(find_images([images]).sources, out, segmenter=segmenter)
     assert len(seen) == COUNT
 
 
@@ -414,10 +416,10 @@ def test_files_are_flushed_one_by_one_where_it_cannot_be_done_at_once(
 
 
 @pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])
-def test_pictures_that_were_taken_away_are_made_again(
-    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter, gone: str
+def test_images_that_were_taken_away_are_made_again(
+    tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, gone: str
 ) -> None:
-    sources, out = find_pictures([pictures]).sources, tmp_path / "out"
+    sources, out = find_images([images]).sources, tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
     predict(sources, out, **wanted)
     before = contents(out)
@@ -428,76 +430,76 @@ def test_pictures_that_were_taken_away_are_made_again(
 
 
 def test_files_of_an_image_that_fails_now_are_deleted(
-    tmp_path: Path, pictures: Path, explained: Classifier, segmenter: Segmenter
+    tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter
 ) -> None:
     out = tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
-    predict(find_pictures([pictures]).sources, out, **wanted)
-    (pictures / "ISIC_0000005.png").write_bytes(b"")
-    predict(find_pictures([pictures]).sources, out, **wanted)
+    predict(find_images([images]).sources, out, **wanted)
+    (images / "ISIC_0000005.png").write_bytes(b"")
+    predict(find_images([images]).sources, out, **wanted)
     assert not list(out.glob("*/ISIC_0000005*"))
     assert len(list(out.glob("*/ISIC_0000004*"))) == 3
 
 
-def test_a_changed_picture_is_predicted_again(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, explained: Classifier
+def test_a_changed_image_is_predicted_again(
+    tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
     out = tmp_path / "out"
     wanted: dict[str, Any] = {"classifier": explained, "embeddings": True}
-    predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
-    draw(pictures / "ISIC_0000005.png", 99)
-    draw(pictures / "ISIC_0000009.png", 9)
-    outcome = predict(find_pictures([pictures]).sources, out, segmenter=segmenter, **wanted)
-    assert (outcome.predicted, outcome.reused) == (COUNT + 1, 3)
+    predict(find_images([images]).sources, out, segmenter=segmenter, **wanted)
+    draw(images / "ISIC_0000005.png", 99)
+    draw(images / "ISIC_0000009.png", 9)
+    result = predict(find_images([images]).sources, out, segmenter=segmenter, **wanted)
+    assert (result.predicted, result.reused) == (COUNT + 1, 3)
     mask = read_mask(out / "masks" / "ISIC_0000005_segmentation.png")
-    expected = segmenter.mask(read(pictures / "ISIC_0000005.png"))
+    expected = segmenter.mask(read(images / "ISIC_0000005.png"))
     assert (mask == expected).mean() > 0.999
     assert len(list((out / ".parts").glob("*.parquet"))) == 3
     assert len(list((out / ".parts" / "embeddings").iterdir())) == 3
 
 
-def test_other_settings_or_pictures_need_another_folder(
-    tmp_path: Path, pictures: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
+def test_other_settings_or_images_need_another_folder(
+    tmp_path: Path, images: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
     classifier: Classifier,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     predict(sources, out, segmenter=segmenter, classifier=classifier)
     before = contents(out)
-    flipped = Segmenter(bundles[0], views="flips", threads=1)
+    flipped = Segmenter(bundles[0], tta="flips", threads=1)
     with pytest.raises(NaevusError, match=r"other settings \(segmenter\).*another --out"):
         predict(sources, out, segmenter=flipped, classifier=classifier)
     with pytest.raises(NaevusError, match="other settings"):
         predict(sources, out, segmenter=segmenter, only="masks")
-    with pytest.raises(NaevusError, match="other pictures, such as ISIC_0000006"):
+    with pytest.raises(NaevusError, match="other images, such as ISIC_0000006"):
         predict(sources[:-1], out, segmenter=segmenter, classifier=classifier)
     assert contents(out) == before
 
 
 def test_a_folder_of_something_else_is_left_alone(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter
+    tmp_path: Path, images: Path, segmenter: Segmenter
 ) -> None:
     with pytest.raises(NaevusError, match="holds other files"):
-        predict(find_pictures([pictures]).sources, pictures, segmenter=segmenter)
+        predict(find_images([images]).sources, images, segmenter=segmenter)
     (tmp_path / "file").write_text("")
     with pytest.raises(NaevusError, match="another --out"):
-        predict(find_pictures([pictures]).sources, tmp_path / "file", segmenter=segmenter)
+        predict(find_images([images]).sources, tmp_path / "file", segmenter=segmenter)
 
 
-def test_bad_pictures_are_refused_and_the_rest_goes_on(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+def test_bad_images_are_refused_and_the_rest_goes_on(
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
-    (pictures / "ISIC_0000001.png").write_bytes(b"")
-    cut = (pictures / "ISIC_0000003.png").read_bytes()
-    (pictures / "ISIC_0000003.png").write_bytes(cut[: len(cut) // 2])
-    (pictures / "aaa.jpg").write_bytes(b"no picture")
-    sources = [*find_pictures([pictures]).sources, Source("zzz", pictures / "absent.jpg")]
+    (images / "ISIC_0000001.png").write_bytes(b"")
+    cut = (images / "ISIC_0000003.png").read_bytes()
+    (images / "ISIC_0000003.png").write_bytes(cut[: len(cut) // 2])
+    (images / "aaa.jpg").write_bytes(b"no image")
+    sources = [*find_images([images]).sources, ImageFiles("zzz", images / "absent.jpg")]
     out = tmp_path / "out"
-    outcome = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    result = predict(sources, out, segmenter=segmenter, classifier=classifier)
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
-    assert [refused.image_id for refused in outcome.refused] == bad
-    assert outcome.predicted == COUNT - 2
-    with (out / "refused.csv").open(newline="") as stream_:
+    assert [refused.image_id for refused in result.refused] == bad
+    assert result.predicted == COUNT - 2
+    with (out / "failed.csv").open(newline="") as stream_:
         rows = list(csv.DictReader(stream_))
     assert [row["image_id"] for row in rows] == bad
     assert all(row["problem"] and "\n" not in row["problem"] for row in rows)
@@ -505,15 +507,15 @@ def test_bad_pictures_are_refused_and_the_rest_goes_on(
     assert not set(bad) & set(table["image_id"])
     assert len(pd.read_csv(out / "submission.csv")) == COUNT - 2
     again = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert again.refused == outcome.refused
+    assert again.refused == result.refused
     for name in ("ISIC_0000001", "ISIC_0000003", "aaa"):
         suffix = "jpg" if name == "aaa" else "png"
         draw(tmp_path / "good.png", 5)
-        (pictures / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
-    draw(pictures / "absent.jpg", 6)
-    mended = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert (mended.refused, mended.predicted) == ((), COUNT + 2)
-    assert not (out / "refused.csv").exists()
+        (images / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
+    draw(images / "absent.jpg", 6)
+    fixed = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert (fixed.refused, fixed.predicted) == ((), COUNT + 2)
+    assert not (out / "failed.csv").exists()
 
 
 def test_only_unreadable_images_is_an_error(
@@ -521,19 +523,19 @@ def test_only_unreadable_images_is_an_error(
 ) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     out = tmp_path / "out"
-    outcome = predict(
-        [Source("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
+    result = predict(
+        [ImageFiles("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
     )
-    assert (outcome.predicted, len(outcome.refused)) == (0, 1)
+    assert (result.predicted, len(result.refused)) == (0, 1)
     table = pd.read_parquet(out / "predictions.parquet")
     assert len(table) == 0
-    assert "p_MEL" in table.columns
+    assert "prob_MEL" in table.columns
 
 
 def test_masks_alone_and_crops_alone(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
-    sources = find_pictures([pictures]).sources
+    sources = find_images([images]).sources
     predict(sources, tmp_path / "m", segmenter=segmenter, classifier=classifier, only="masks")
     predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
     predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
@@ -544,8 +546,8 @@ def test_masks_alone_and_crops_alone(
     assert read(tmp_path / "c" / "crops" / "ISIC_0000000.png").shape == (32, 32, 3)
     assert read(tmp_path / "d" / "crops" / "ISIC_0000000.png").shape == (256, 256, 3)
     table = pd.read_parquet(tmp_path / "m" / "predictions.parquet")
-    assert table["decision_balanced"].isna().all()
-    assert (table["mask_share"] > 0.1).all()
+    assert table["predicted_balanced"].isna().all()
+    assert (table["lesion_area"] > 0.1).all()
     with pytest.raises(ConfigError, match="segmentation bundle"):
         predict(sources, tmp_path / "e", classifier=classifier, only="crops")
     with pytest.raises(ConfigError, match="segmentation bundle"):
@@ -553,27 +555,27 @@ def test_masks_alone_and_crops_alone(
 
 
 def test_row_groups_are_merged(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("naevus.runs.predictions._ROW_GROUP", 5)
-    predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
+    predict(find_images([images]).sources, tmp_path / "out", segmenter=segmenter)
     groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
     assert groups == 2
 
 
-def test_a_full_disk_is_told_in_one_line_and_no_picture_is_blamed(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_reported_in_one_line_and_no_image_is_blamed(
+    tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(NaevusError, match="No space left on device"):
-        predict(find_pictures([pictures]).sources, tmp_path / "out", segmenter=segmenter)
+        predict(find_images([images]).sources, tmp_path / "out", segmenter=segmenter)
 
 
-def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> None:
-    draw(pictures / "deep" / "er" / "X.PNG", 1)
+def test_images_are_found_below_folders(tmp_path: Path, images: Path) -> None:
+    draw(images / "deep" / "er" / "X.PNG", 1)
     passed = (
         "a_segmentation.png",
         "B_Mask.TIF",
@@ -583,13 +585,13 @@ def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> Non
         "README",
     )
     for name in passed:
-        (pictures / name).parent.mkdir(exist_ok=True)
-        (pictures / name).write_bytes(b"")
-    draw(pictures / "out" / "masks" / "c.png", 1)
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"")
+    draw(images / "out" / "masks" / "c.png", 1)
     extra = tmp_path / "extra.dat"
     extra.write_bytes(b"")
-    again = pictures / "ISIC_0000003.png"
-    found = find_pictures([pictures, extra, again], without=pictures / "out")
+    again = images / "ISIC_0000003.png"
+    found = find_images([images, extra, again], without=images / "out")
     assert [source.image_id for source in found.sources] == [
         *(f"ISIC_{number:07d}" for number in range(COUNT)),
         "X",
@@ -599,27 +601,27 @@ def test_pictures_are_found_below_folders(tmp_path: Path, pictures: Path) -> Non
     assert (found.refused, found.renamed) == ([], [])
 
 
-def test_wrong_inputs_are_errors(tmp_path: Path, pictures: Path) -> None:
+def test_wrong_inputs_are_errors(tmp_path: Path, images: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "report.pdf").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no pictures there \(1 .pdf\)"):
-        find_pictures([tmp_path / "empty"])
+    with pytest.raises(DataError, match=r"no images there \(1 .pdf\)"):
+        find_images([tmp_path / "empty"])
     for absent in ("absent", "x" * 5000, "a/" * 3000):
         with pytest.raises(DataError, match="does not exist"):
-            find_pictures([tmp_path / absent])
+            find_images([tmp_path / absent])
     with pytest.raises(DataError, match="parts of a path"):
-        unique([Source("../x", pictures / "x.png")])
+        unique([ImageFiles("../x", images / "x.png")])
     with pytest.raises(DataError, match=r"a occurs twice: .*1.png and .*2.png"):
-        unique([Source("a", pictures / "1.png"), Source("a", pictures / "2.png")])
+        unique([ImageFiles("a", images / "1.png"), ImageFiles("a", images / "2.png")])
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_of_one_name_are_reported_apart_by_their_folders(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/1.png", "b/1.jpg", "2.png", "c/3.png", "3.png"):
         draw(tmp_path / "photos" / name, 1)
     (tmp_path / "photos" / "again.png").symlink_to("2.png")
     (tmp_path / "photos" / "d").mkdir()
     (tmp_path / "photos" / "d" / "2.png").symlink_to("../2.png")
-    found = find_pictures([tmp_path / "photos"])
+    found = find_images([tmp_path / "photos"])
     names = {
         source.image_id: source.path.relative_to(tmp_path / "photos").as_posix()
         for source in found.sources
@@ -629,7 +631,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
         "c__3": "c/3.png", "3": "3.png", "again": "again.png",
     }  # fmt: skip
     assert found.renamed == ["a__1", "b__1.jpg", "b__1.png", "c__3"]
-    several = find_pictures([tmp_path / "photos" / name for name in ("a", "b/1.png", "2.png")])
+    several = find_images([tmp_path / "photos" / name for name in ("a", "b/1.png", "2.png")])
     assert [source.image_id for source in several.sources] == ["2", "a__1", "b__1"]
 
 
@@ -642,7 +644,7 @@ def test_links_to_folders_are_followed_without_end(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos" / "a")
     (tmp_path / "photos" / "self").symlink_to("self")
     (tmp_path / "photos" / "broken.png").symlink_to("nothing.png")
-    found = find_pictures([tmp_path / "photos"]).sources
+    found = find_images([tmp_path / "photos"]).sources
     assert [source.path.relative_to(tmp_path).as_posix() for source in found] == [
         "photos/a/1.png", "photos/link/2.png", "photos/broken.png",
     ]  # fmt: skip
@@ -654,7 +656,7 @@ def test_a_file_added_later_changes_no_id(
     photos, out = tmp_path / "photos", tmp_path / "out"
 
     def run() -> dict[str, str]:
-        found = find_pictures([photos], without=out, kept=kept_ids(out))
+        found = find_images([photos], without=out, kept=kept_ids(out))
         predict(found.sources, out, segmenter=segmenter, classifier=classifier)
         table = pd.read_parquet(out / "predictions.parquet")
         ids = table["image_id"].tolist()
@@ -676,17 +678,17 @@ def test_a_file_added_later_changes_no_id(
     }  # fmt: skip
 
 
-def test_a_job_that_named_a_file_otherwise_meanwhile_is_told(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter
+def test_a_job_that_named_a_file_otherwise_meanwhile_is_reported(
+    tmp_path: Path, images: Path, segmenter: Segmenter
 ) -> None:
-    (first, *rest) = find_pictures([pictures]).sources
+    (first, *rest) = find_images([images]).sources
     predict([first, *rest], tmp_path / "out", segmenter=segmenter)
     with pytest.raises(NaevusError, match=r"has called .*ISIC_0000000.*start this one again"):
         predict([first._replace(image_id="a"), first, *rest], tmp_path / "out", segmenter=segmenter)
 
 
 def test_names_that_cannot_be_ids_are_listed(
-    tmp_path: Path, pictures: Path, segmenter: Segmenter, classifier: Classifier
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     bad = {
         b"two\nlines.png": "has a line break",
@@ -695,23 +697,23 @@ def test_names_that_cannot_be_ids_are_listed(
         b"back\\slash.png": "has parts of a path",
     }
     for name in bad:
-        Path(os.fsdecode(os.fsencode(pictures) + b"/" + name)).write_bytes(b"")
-    latin = Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9"))
+        Path(os.fsdecode(os.fsencode(images) + b"/" + name)).write_bytes(b"")
+    latin = Path(os.fsdecode(os.fsencode(images) + b"/caf\xe9"))
     latin.mkdir()
     (latin / "1.png").write_bytes(b"")
     for odd in ('comma, "quoted"', "=1+1", "@x", "grün", "two words"):
-        draw(pictures / f"{odd}.png", 1)
-    found = find_pictures([pictures])
+        draw(images / f"{odd}.png", 1)
+    found = find_images([images])
     assert len(found.refused) == len(bad) + 1
     for name, problem in bad.items():
         (entry,) = [each for each in found.refused if f"name {problem}" in each.problem]
         assert str(entry.path).isprintable(), name
     out = tmp_path / "out"
-    outcome = predict(
+    result = predict(
         found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.refused
     )
-    assert (outcome.predicted, len(outcome.refused)) == (COUNT + 5, len(bad) + 1)
-    listed = pd.read_csv(out / "refused.csv")
+    assert (result.predicted, len(result.refused)) == (COUNT + 5, len(bad) + 1)
+    listed = pd.read_csv(out / "failed.csv")
     assert listed["problem"].str.contains("rename it").all()
     assert "caf\\xe9" in listed["image_id"].tolist()
     submitted = pd.read_csv(out / "submission.csv")["image"].tolist()
@@ -723,13 +725,13 @@ def test_a_split_of_a_data_set(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     draw(folder / "ISIC2018_Task3_Validation_Input" / "ISIC_0000001.jpg", 1)
     draw(folder / "ISIC2018_Task3_Test_Input" / "ISIC_0000002.jpg", 2)
-    (found,) = pictures_of_split([folder], "validation")
+    (found,) = images_of_split([folder], "validation")
     assert found.image_id == "ISIC_0000001"
     draw(folder / "ISIC2018_Task1-2_Test_Input" / "ISIC_0000003.jpg", 3)
-    assert len(pictures_of_split([folder], "test")) == 2
-    (alone,) = pictures_of_split([folder], "test", "task3")
+    assert len(images_of_split([folder], "test")) == 2
+    (alone,) = images_of_split([folder], "test", "task3")
     assert alone.image_id == "ISIC_0000002"
-    with pytest.raises(DataError, match="no pictures in split 'train'"):
-        pictures_of_split([folder], "train")
+    with pytest.raises(DataError, match="no images in split 'train'"):
+        images_of_split([folder], "train")
     with pytest.raises(DataError):
-        pictures_of_split([tmp_path / "data" / "ISIC2018_Task3_Test_Input"], "test")
+        images_of_split([tmp_path / "data" / "ISIC2018_Task3_Test_Input"], "test")

@@ -79,15 +79,15 @@ def test_lint_reports_every_fault_of_a_csv_file(tables: tuple[Path, Path]) -> No
     assert "findings: 2, of which 2 make" in bad.stdout
 
 
-def test_lint_of_tables_against_pictures(tables: tuple[Path, Path], tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_lint_of_tables_against_images(tables: tuple[Path, Path], tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     for name in IDS[1:]:
-        (pictures / f"{name}.jpg").touch()
-    bad = call("challenge", "lint", tables[1], "--images", pictures)
+        (images / f"{name}.jpg").touch()
+    bad = call("challenge", "lint", tables[1], "--images", images)
     assert bad.exit_code == 1
     assert "extra row" in bad.stdout
-    both = call("challenge", "lint", tables[1], "--images", pictures, "--truth", tables[0])
+    both = call("challenge", "lint", tables[1], "--images", images, "--truth", tables[0])
     assert both.exit_code == 2
     assert both.stderr.startswith("error:")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
-    """Skin with texture and a blotch in the middle, alike in all pictures but for its details."""
+    """Skin with texture and a blotch in the middle, alike in all images but for its details."""
     random = np.random.default_rng(seed)
     noise = sum(
         cv2.GaussianBlur(random.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
@@ -46,7 +46,7 @@ def test_check_lists_findings_and_writes_them(tmp_path: Path) -> None:
         write_png(folder / f"p{number:02}.png", lesion(number))
     fine = CliRunner().invoke(app, [str(data), "--out", str(out)])
     assert fine.exit_code == 0, fine.output
-    assert "12 pictures" in fine.stdout
+    assert "12 images" in fine.stdout
     assert {path.name for path in out.iterdir()} == {
         "check.json",
         "findings.csv",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from naevus.cli.evaluate import compare
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError, RunError
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.runs.run import Run
 from tests.helpers.tables import diagnoses, masks
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.command()(compare)
 
-INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
-"""Where a run's pictures came from."""
+INPUTS = {"data": "d", "layout": "l", "images": 1, "fingerprint": "f", "masks": None}
+"""Where a run's images came from."""
 
 
 def call(*words: object) -> Result:
@@ -47,17 +47,17 @@ def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
     assert "--allow-missing" in str(error)
     result = call(*tables, "--allow-missing")
     assert result.exit_code == 0, result.output
-    assert "220 pictures of 110 lesions are in both" in result.stdout
+    assert "220 images of 110 lesions are in both" in result.stdout
     assert "20 more are only in A and left out" in result.stdout
     assert "only in B" not in result.stdout
     assert "balanced decision: B is better by" in result.stdout
-    for word in ("MEL", "NV", "BCC", "McNemar, exact", "mended", "--json lists all"):
+    for word in ("MEL", "NV", "BCC", "McNemar, exact", "fixed", "--json lists all"):
         assert word in result.stdout
 
 
 def test_json_holds_the_whole_comparison(tables: tuple[Path, Path]) -> None:
     answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
-    assert answer["pictures"] == 220
+    assert answer["images"] == 220
     assert answer["only_a"] == 20
     assert len(answer["changed"]) > 20
 
@@ -67,13 +67,13 @@ def test_runs_are_joined_over_their_folds(tmp_path: Path) -> None:
     for folder, shift in zip(folders, (0.0, 0.02), strict=True):
         table = masks(shift)
         folds = Folds(table[["image_id", "group_id"]].assign(fold=[n // 50 for n in range(100)]))
-        run = Run.start(folder, TrainConfig(task="segmentation"), folds, INPUTS)
+        run = Run.start(folder, Recipe(task="segmentation"), folds, INPUTS)
         for fold in range(2):
             run.fold_folder(fold).mkdir()
             part = table.iloc[fold * 50 : fold * 50 + 50]
-            part.to_parquet(run.fold_folder(fold) / "heldout.parquet")
+            part.to_parquet(run.fold_folder(fold) / "oof.parquet")
     answer = json.loads(call(*folders, "--json").stdout)
-    assert answer["pictures"] == 100
+    assert answer["images"] == 100
     assert answer["differences"][1]["difference"]["value"] == pytest.approx(0.02, abs=0.001)
     assert "Jaccard" in call(*folders).stdout
 
@@ -98,7 +98,7 @@ def test_several_runs_are_compared_as_their_mean(tables: tuple[Path, Path]) -> N
     result = call(*tables, "--ensemble", "--allow-missing")
     assert result.exit_code == 0, result.output
     assert "20 more are not in all and left out" in result.stdout
-    for word in ("mean of all", "judged by nested folds", "greedy selection", "220 pictures"):
+    for word in ("mean of all", "judged by nested folds", "greedy selection", "220 images"):
         assert word in result.stdout, word
     error = call(*tables, tables[0], "--ensemble").exception
     assert isinstance(error, ConfigError)

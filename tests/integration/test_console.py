@@ -18,7 +18,7 @@ from naevus.cli.main import app
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes in folders below one that markup would swallow; a picture is broken."""
+    """Two classes in folders below one that markup would swallow; an image is broken."""
     root = tmp_path_factory.mktemp("data") / "photos [/b] [red]x"
     for name in ("melanoma", "nevus"):
         (root / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_any_encoding_and_width_will_do(variables: dict[str, str], folder: Path)
     assert "findings" in out or "LC_ALL" in variables
 
 
-def test_pictures_whose_names_are_no_text_are_findings(tmp_path: Path) -> None:
+def test_images_whose_names_are_no_text_are_findings(tmp_path: Path) -> None:
     for name in (b"nevus/a.png", b"melanoma/b.png", b"nevus/caf\xe9.png"):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "output"),
     [
         (ValueError("three\nlines\nlong"), "ValueError: three lines long; this is a fault of"),
         (MemoryError(), "not enough memory"),
@@ -94,7 +94,7 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
     ],
 )
 def test_any_failure_is_one_line_and_exit_code_2(
-    fault: Exception, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception, output: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise fault
@@ -102,7 +102,7 @@ def test_any_failure_is_one_line_and_exit_code_2(
     monkeypatch.setattr("naevus.datasets.layouts.load", fails)
     answer = CliRunner().invoke(app, ["data", "check", str(folder)])
     assert answer.exit_code == 2
-    assert said in answer.stderr
+    assert output in answer.stderr
     assert answer.stderr.count("\n") == 1
     shown = CliRunner().invoke(app, ["--debug", "data", "check", str(folder)])
     assert shown.exit_code == 2

@@ -39,7 +39,7 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["folder", "empty", "text", "cut", "bytes"])
-def test_commands_tell_of_damaged_predictions(how: str, tmp_path: Path) -> None:
+def test_commands_show_of_damaged_predictions(how: str, tmp_path: Path) -> None:
     table = tmp_path / "predictions.parquet"
     TABLE.to_parquet(table)
     damaged(table, how)

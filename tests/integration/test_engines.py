@@ -19,9 +19,9 @@ from naevus.inference.engines import (
     survey,
     trial,
 )
-from naevus.inference.engines.automatic import judged_of
+from naevus.inference.engines.automatic import trial_networks
 from naevus.inference.engines.openvino import SWITCH
-from naevus.inference.engines.trial import Result, Way
+from naevus.inference.engines.trial import EngineSetup, Result
 from tests.helpers.onnx_graphs import (
     sampled,
     whole_bundle,
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-F32, BF16, HELD = Way("openvino", "fp32"), Way("openvino", "bf16"), Way("openvino", "fp32", "AVX2")
+F32, BF16, HELD = (
+    EngineSetup("openvino", "fp32"),
+    EngineSetup("openvino", "bf16"),
+    EngineSetup("openvino", "fp32", "AVX2"),
+)
 
 
 @pytest.fixture
@@ -62,14 +66,14 @@ def test_child_processes_end(bundle: Bundle, kept: Path, monkeypatch: pytest.Mon
         return process
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    trial.tried([F32], automatic.judged_of(bundle), limit_s=60, patience_s=60, rounds=1)
+    trial.tried([F32], automatic.trial_networks(bundle), limit_s=60, patience_s=60, rounds=1)
     assert started
     for pid in started:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-ORT = Way("onnxruntime", "fp32")
+ORT = EngineSetup("onnxruntime", "fp32")
 
 
 def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -98,8 +102,8 @@ def test_it_fails_only_if_no_engine_runs(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def trials(problem: str | None) -> object:
         return lambda bundle, **_: {
-            way: [Result(said, 0.0, (1.0,) * 3)] * len(judged_of(bundle))
-            for way, said in ((Way("openvino", "fp32"), "refused"), (ORT, problem))
+            way: [Result(output, 0.0, (1.0,) * 3)] * len(trial_networks(bundle))
+            for way, output in ((EngineSetup("openvino", "fp32"), "refused"), (ORT, problem))
         }
 
     monkeypatch.setattr(automatic, "trials_of", trials(None))

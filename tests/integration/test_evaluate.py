@@ -16,7 +16,7 @@ from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.ensemble_selection import ensemble_scores
 from naevus.images.read import write_png
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
 from tests.helpers.tables import diagnoses, masks, table_of_masks
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 app.command()(evaluate)
 
-INPUTS = {"data": "d", "layout": "l", "pictures": 1, "fingerprint": "f", "masks": None}
-"""Where a run's pictures came from."""
+INPUTS = {"data": "d", "layout": "l", "images": 1, "fingerprint": "f", "masks": None}
+"""Where a run's images came from."""
 
 
 def call(*words: object) -> Result:
@@ -41,11 +41,11 @@ def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
     """A run whose two folds held out half of the table each."""
     half = len(table) // 2
     folds = Folds(table[["image_id", "group_id"]].assign(fold=[0] * half + [1] * half))
-    run = Run.start(folder, TrainConfig.model_validate({"task": task}), folds, INPUTS)
+    run = Run.start(folder, Recipe.model_validate({"task": task}), folds, INPUTS)
     for fold in range(2):
         run.fold_folder(fold).mkdir()
         part = table.iloc[fold * half : (fold + 1) * half].drop(columns="fold", errors="ignore")
-        part.to_parquet(run.fold_folder(fold) / "heldout.parquet")
+        part.to_parquet(run.fold_folder(fold) / "oof.parquet")
     return folder
 
 
@@ -100,13 +100,13 @@ def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
 
 
 def test_runs_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
-    outlines = run_of(tmp_path / "seg", "segmentation", masks())
+    contours = run_of(tmp_path / "seg", "segmentation", masks())
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     (predictions / "predictions.parquet").touch()
     for folders, problem in (
-        ((outlines, outlines), "only classifiers' runs"),
-        ((outlines, predictions), "runs and predictions"),
+        ((contours, contours), "only classifiers' runs"),
+        ((contours, predictions), "runs and predictions"),
         ((predictions, predictions), "several predictions"),
     ):
         assert problem in str(call(*folders).exception)
@@ -120,7 +120,7 @@ def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
         "Scores of masks",
         "Spread of the Jaccard indices",
         "mean hausdorff 95",
-        "lesion under 5 % of the picture",
+        "lesion under 5 % of the image",
         "none of these",
         "By size of the lesion",
         "60 to 100 %",
@@ -138,16 +138,16 @@ def test_tables_without_conditions_say_what_they_lack(tmp_path: Path) -> None:
 
 
 def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, Path]:
-    """What predict wrote of some pictures, and a manifest that says what is true of them."""
+    """What predict wrote of some images, and a manifest that says what is true of them."""
     table = rows[["image_id"]].copy()
     for code in ISIC2018.codes:
-        for kind in "pb":
-            table[f"{kind}_{code}"] = np.where(rows["truth"] == code, 0.7, 0.05)
+        for kind in ("prob", "balanced_prob"):
+            table[f"{kind}_{code}"] = np.where(rows["diagnosis"] == code, 0.7, 0.05)
     folder.mkdir()
     table.to_parquet(folder / "predictions.parquet")
     for name in rows["image_id"]:
         write_png(data / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
-    known = rows.assign(diagnosis=rows["truth"], path=rows["image_id"] + ".png")
+    known = rows.assign(diagnosis=rows["diagnosis"], path=rows["image_id"] + ".png")
     known[["image_id", "path", "diagnosis", "group_id"]].to_csv(data / "all.csv", index=False)
     return folder, data / "all.csv"
 
@@ -174,11 +174,11 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
     assert "2 images with ground truth have no answer" in allowed.output
     scores = json.loads(call(folder, "--data", manifest, "--allow-missing", "--json").stdout)
     assert scores["classification"]["images"] == 67
-    table.loc[4, "b_DF"] = np.nan
+    table.loc[4, "balanced_prob_DF"] = np.nan
     table.to_parquet(path)
     error = call(folder, "--data", manifest, "--allow-missing").exception
     assert isinstance(error, DataError)
-    assert f"{path}: {rows['image_id'].iloc[4]}: b_DF is nan" in str(error)
+    assert f"{path}: {rows['image_id'].iloc[4]}: balanced_prob_DF is nan" in str(error)
 
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     assert call(out, "--data", manifest, "--split", "later").exit_code == 2
 
 
-def test_a_run_without_all_answers_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:
+def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
-    path = folder / "fold-1" / "heldout.parquet"
+    path = folder / "fold-1" / "oof.parquet"
     pd.read_parquet(path).iloc[:-4].to_parquet(path)
     assert "4 held-out images have no answer" in str(call(folder).exception)
     result = call(folder, "--allow-missing")

@@ -19,33 +19,33 @@ import torch
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
-from naevus.bundles.ood import REFERENCE_FILE, references_of
+from naevus.bundles.ood import OOD_FILE, ood_statistics_of
 from naevus.bundles.spec import ConformalSpec
-from naevus.datasets.cache import PixelStore
-from naevus.datasets.sources import squares
+from naevus.datasets.cache import ImageCache
+from naevus.datasets.sources import stack_images
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import probabilities
 from naevus.export import export, graphs, members
-from naevus.export.export import Checked, Told, Wishes, export_runs
-from naevus.export.graphs import Agreement, Answers, compare, network_answers, require
-from naevus.export.members import open_member, pictures_of
-from naevus.images.preprocess import Form, Source
+from naevus.export.export import Checked, ExportCallbacks, ExportOptions, export_runs
+from naevus.export.graphs import Agreement, GraphOutput, compare, network_outputs, require
+from naevus.export.members import images_of, open_member
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
-from naevus.inference.out_of_fold import heldout_logits
+from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.segmenter import Segmenter
-from naevus.runs.evidence import Shipped, diagnosing_entry
+from naevus.runs.evidence import Composition, classification_entry
 from naevus.runs.manifest import training_data
-from naevus.runs.run import Run, select_pictures
+from naevus.runs.run import Run, select_images
 from naevus.taxonomy import ISIC2018
-from naevus.training.data import Material
+from naevus.training.data import TrainingData
 from naevus.training.onnx_graph import export_onnx
 from tests.helpers import ROOT
-from tests.helpers.finished_runs import SHARES, WEIGHTS_OF_CLASSES, finished_run
+from tests.helpers.finished_runs import CLASS_PRIORS, WEIGHTS_OF_CLASSES, finished_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-FEW = Wishes(checked=6, calibrated=4)
+FEW = ExportOptions(checked=6, calibrated=4)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -87,18 +87,18 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("runs")
     return {
-        "outlines": finished_run(folder / "outlines", "segmentation", drawn, (0,)),
-        "answers": finished_run(folder / "answers", "classification", drawn, (0, 2)),
+        "contours": finished_run(folder / "contours", "segmentation", synthetic, (0,)),
+        "answers": finished_run(folder / "answers", "classification", synthetic, (0, 2)),
         "cropped": finished_run(
             folder / "cropped",
             "classification",
-            drawn,
+            synthetic,
             data={"parts": ["task3"], "crop_mode": "crop"},
         ),
-        "unfinished": finished_run(folder / "unfinished", "classification", drawn, ()),
+        "unfinished": finished_run(folder / "unfinished", "classification", synthetic, ()),
     }
 
 
@@ -106,10 +106,10 @@ class Joined:
     """Both tasks in one bundle, and what was printed meanwhile."""
 
     def __init__(self, runs: dict[str, Run], folder: Path) -> None:
-        self.told: list[Checked] = []
+        self.description: list[Checked] = []
         self.folder = folder / "bundle"
-        both = [runs["answers"], runs["outlines"]]
-        self.bundle = export_runs(both, self.folder, FEW, Told(self.told.append))
+        both = [runs["answers"], runs["contours"]]
+        self.bundle = export_runs(both, self.folder, FEW, ExportCallbacks(self.description.append))
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +126,8 @@ def test_all_finished_folds_of_both_tasks_are_joined(joined: Joined) -> None:
         "classification-0.onnx",
         "classification-1.onnx",
     ]
-    assert joined.bundle.classifier.members[1].weights == WEIGHTS_OF_CLASSES
-    assert joined.bundle.classifier.members[1].shares == SHARES
+    assert joined.bundle.classifier.members[1].class_weights == WEIGHTS_OF_CLASSES
+    assert joined.bundle.classifier.members[1].class_priors == CLASS_PRIORS
     assert joined.bundle.classifier.taxonomy == "isic2018"
     assert {member.architecture for member in joined.bundle.classifier.members} == {"test_resnet"}
 
@@ -141,18 +141,18 @@ def test_cam_offsets_are_measured_on_held_out_images(
         shown.append(pixels)
         return 0.25, -0.5
 
-    monkeypatch.setattr(export, "cell_offset", measured)
-    both = [run, runs["outlines"]]
-    bundle = export_runs(both, tmp_path / "b", FEW, Told(lambda _checked: None))
-    assert [member.cell_offset for member in bundle.classifier.members] == [(0.25, -0.5)] * 2
+    monkeypatch.setattr(export, "cam_offset", measured)
+    both = [run, runs["contours"]]
+    bundle = export_runs(both, tmp_path / "b", FEW, ExportCallbacks(lambda _checked: None))
+    assert [member.cam_offset for member in bundle.classifier.members] == [(0.25, -0.5)] * 2
     for pixels, fold in zip(shown, (0, 2), strict=True):
-        never = squares(pictures_of(run), run.folds.held_out(fold), 32)
+        never = stack_images(images_of(run), run.folds.held_out(fold), 32)
         assert all((never == one).all(axis=(1, 2, 3)).any() for one in pixels)
 
 
 def test_its_graphs_are_the_stored_weights(joined: Joined, runs: dict[str, Run]) -> None:
     run = runs["answers"]
-    pixels = squares(pictures_of(run), run.folds.held_out(2)[:5], 32)
+    pixels = stack_images(images_of(run), run.folds.held_out(2)[:5], 32)
     with torch.inference_mode():
         expected = open_member(run, 2).network(torch.from_numpy(pixels)).numpy()
     path = joined.bundle.member_path(joined.bundle.classifier.members[1])
@@ -163,19 +163,21 @@ def test_its_graphs_are_the_stored_weights(joined: Joined, runs: dict[str, Run])
 
 
 def test_every_member_is_checked_on_held_out_images(joined: Joined) -> None:
-    assert [each.file for each in joined.told] == [m.file for m in joined.bundle.spec.members]
-    for told in joined.told:
-        assert told.heldout
-        assert told.stored is None
-        assert told.graph.holds
-        assert told.graph.pictures == 6
-        assert told.graph.largest < 1e-4
+    assert [each.file for each in joined.description] == [
+        m.file for m in joined.bundle.spec.members
+    ]
+    for reported in joined.description:
+        assert reported.held_out
+        assert reported.stored_agreement is None
+        assert reported.graph.holds
+        assert reported.graph.images == 6
+        assert reported.graph.largest < 1e-4
 
 
 def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str, Run]) -> None:
-    spec, table = joined.bundle.classifier, runs["answers"].answers()
+    spec, table = joined.bundle.classifier, runs["answers"].predictions()
     natural, _ = probabilities(table, ISIC2018)
-    truth = [ISIC2018.index(code) for code in table["truth"]]
+    truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     scaling = fit_scaling(natural, truth)
     assert (spec.temperature, spec.offsets) == scaling
     assert spec.temperature != 1
@@ -192,93 +194,95 @@ def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str
 def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Run]) -> None:
     spec = joined.bundle.spec
     scores = {score.name: score for score in spec.scores}
-    intervals = SegmentationEvaluation.of(runs["outlines"].answers()).metrics
+    intervals = SegmentationEvaluation.of(runs["contours"].predictions()).metrics
     mean = scores["mean Jaccard index"]
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert "balanced accuracy, balanced decision" in scores
-    assert all(score.on.startswith("of the recipe, out of fold: ") for score in spec.scores)
+    assert all(
+        score.measured_on.startswith("of the recipe, out of fold: ") for score in spec.scores
+    )
     assert [one.code for one in spec.by_class] == list(ISIC2018.codes)
     assert {one.attribute for one in spec.subgroups} == {"sex", "age"}
-    assert spec.precision_costs == ()
+    assert spec.storage_costs == ()
 
 
-def test_answers_of_the_combination_itself_take_the_place_of_the_runs(
+def test_predictions_of_the_combination_itself_take_the_place_of_the_runs(
     runs: dict[str, Run], tmp_path: Path
 ) -> None:
     run = runs["answers"]
-    table = run.answers()
+    table = run.predictions()
     table = table[table["fold"] == 0].drop(columns="fold")
     table[[f"logit_{code}" for code in ISIC2018.codes]] *= 3
-    wishes = replace(FEW, calibration=table)
-    bundle = export_runs([run], tmp_path / "own", wishes, Told(lambda _: None))
+    options = replace(FEW, calibration=table)
+    bundle = export_runs([run], tmp_path / "own", options, ExportCallbacks(lambda _: None))
     natural, _ = probabilities(table, ISIC2018)
-    truth = [ISIC2018.index(code) for code in table["truth"]]
+    truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
+    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
     assert "of this combination" in str(bundle.classifier.calibrated_on)
 
 
-def test_an_average_of_seeds_answers_for_itself(
-    runs: dict[str, Run], drawn: Path, tmp_path: Path
+def test_an_average_of_seeds_predictions_for_itself(
+    runs: dict[str, Run], synthetic: Path, tmp_path: Path
 ) -> None:
     seeds = [
-        finished_run(tmp_path / str(seed), "classification", drawn, (0,), seed=seed)
+        finished_run(tmp_path / str(seed), "classification", synthetic, (0,), seed=seed)
         for seed in (1, 2)
     ]
-    wishes = replace(FEW, average=True)
-    bundle = export_runs(seeds, tmp_path / "mean", wishes, Told(lambda _: None))
-    pictures = pictures_of(seeds[0])
-    table = seeds[0].answers().drop(columns="fold")
-    logits = heldout_logits(bundle, pictures, table["image_id"].tolist())
+    options = replace(FEW, average=True)
+    bundle = export_runs(seeds, tmp_path / "mean", options, ExportCallbacks(lambda _: None))
+    images = images_of(seeds[0])
+    table = seeds[0].predictions().drop(columns="fold")
+    logits = oof_logits(bundle, images, table["image_id"].tolist())
     table[logits.columns[1:]] = logits[logits.columns[1:]]
     natural, _ = probabilities(table, ISIC2018)
-    truth = [ISIC2018.index(code) for code in table["truth"]]
+    truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.on.startswith("of this combination") for score in bundle.spec.scores)
+    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
 
 
-def test_one_fold_s_own_answers_are_told_from_those_of_other_networks(
+def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
     runs: dict[str, Run],
 ) -> None:
     run = runs["answers"]
 
     def source(*folds: int, averaged: bool = False) -> str:
         origins = tuple(f"answers fold {fold}" for fold in folds)
-        entry = diagnosing_entry([run], Shipped(origins, (folds,), averaged), None)
+        entry = classification_entry([run], Composition(origins, (folds,), averaged), None)
         return str(entry["classifier"]["calibrated_on"])
 
     assert "what is shipped is a network, whose own" in source(0)
     assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
-    table = run.answers()
+    table = run.predictions()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "answers", lambda _: table[table["fold"] == 0])
         assert source(0).endswith("which is what is shipped")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
-        (lambda table: table.drop(columns="truth"), "no column truth"),
+        (lambda table: table.drop(columns="diagnosis"), "no column diagnosis"),
         (lambda table: table.drop(columns="logit_DF"), "about other classes"),
         (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
     ],
 )
-def test_answers_that_do_not_fit_are_refused(
-    runs: dict[str, Run], change: Any, said: str, tmp_path: Path
+def test_predictions_that_do_not_fit_are_refused(
+    runs: dict[str, Run], change: Any, output: str, tmp_path: Path
 ) -> None:
-    wishes = replace(FEW, calibration=change(runs["answers"].answers()))
-    with pytest.raises(DataError, match=said):
-        export_runs([runs["answers"]], tmp_path / "out", wishes, Told(lambda _: None))
+    options = replace(FEW, calibration=change(runs["answers"].predictions()))
+    with pytest.raises(DataError, match=output):
+        export_runs([runs["answers"]], tmp_path / "out", options, ExportCallbacks(lambda _: None))
     assert not (tmp_path / "out").exists()
 
 
 def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
-    wishes = replace(FEW, calibration=runs["answers"].answers())
+    options = replace(FEW, calibration=runs["answers"].predictions())
     with pytest.raises(RunError, match="nothing here diagnoses"):
-        export_runs([runs["outlines"]], tmp_path / "out", wishes, Told(lambda _: None))
+        export_runs([runs["contours"]], tmp_path / "out", options, ExportCallbacks(lambda _: None))
 
 
-def test_the_card_tells_data_licence_and_limits(joined: Joined) -> None:
+def test_the_card_shows_data_licence_and_limits(joined: Joined) -> None:
     card = (joined.bundle.folder / "MODEL_CARD.md").read_text()
     for words in ("HAM10000", "CC BY-NC 4.0", "non-commercial", "all square", "never a diagnosis"):
         assert words in card
@@ -288,14 +292,14 @@ def test_the_card_tells_data_licence_and_limits(joined: Joined) -> None:
     ]
 
 
-def test_pictures_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None:
-    """Where every picture has a mask and a diagnosis, both tasks have one fingerprint."""
-    print_of = {"fingerprint": "the same", "layout": "folder", "pictures": 5}
-    told = training_data(
-        SimpleNamespace(config=runs[name].config, inputs=print_of)  # type: ignore[misc]
-        for name in ("answers", "outlines", "answers")
+def test_images_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None:
+    """Where every image has a mask and a diagnosis, both tasks have one fingerprint."""
+    print_of = {"fingerprint": "the same", "layout": "folder", "images": 5}
+    reported = training_data(
+        SimpleNamespace(recipe=runs[name].recipe, inputs=print_of)  # type: ignore[misc]
+        for name in ("answers", "contours", "answers")
     )
-    assert [each.task for each in told] == ["classification", "segmentation"]
+    assert [each.task for each in reported] == ["classification", "segmentation"]
 
 
 def test_no_file_names_the_machine_its_user_or_the_time(joined: Joined, runs: Any) -> None:
@@ -321,9 +325,9 @@ def test_no_file_names_the_machine_its_user_or_the_time(joined: Joined, runs: An
 def test_classifiers_carry_ood_statistics_of_their_training_images(joined: Joined) -> None:
     spec = joined.bundle.spec
     assert spec.classifier is not None
-    assert spec.classifier.reference == REFERENCE_FILE
-    assert REFERENCE_FILE in spec.files
-    known = references_of(joined.bundle)
+    assert spec.classifier.ood == OOD_FILE
+    assert OOD_FILE in spec.files
+    known = ood_statistics_of(joined.bundle)
     assert len(known) == len(spec.classifier.members)
     assert all(reference is not None and reference.spread > 0 for reference in known)
 
@@ -331,7 +335,7 @@ def test_classifiers_carry_ood_statistics_of_their_training_images(joined: Joine
 def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) -> None:
     files = [tmp_path / "one.naevus", tmp_path / "two.naevus"]
     for file in files:
-        export_runs([runs["outlines"]], file, FEW, Told(lambda _: None))
+        export_runs([runs["contours"]], file, FEW, ExportCallbacks(lambda _: None))
     assert files[0].read_bytes() == files[1].read_bytes()
     assert Bundle.read(files[0]).spec.segmenter is not None
 
@@ -339,27 +343,29 @@ def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) 
 def test_fp16_members_say_so_and_how_far_they_are_off(
     runs: dict[str, Run], tmp_path: Path, joined: Joined
 ) -> None:
-    told: list[Checked] = []
-    wishes = replace(FEW, folds=(0,), precision="fp16")
-    bundle = export_runs([runs["answers"]], tmp_path / "half", wishes, Told(told.append))
-    assert [member.precision for member in bundle.spec.members] == ["fp16"]
-    (only,) = told
-    assert only.stored is not None
-    assert 0 < only.stored.largest < 0.01
+    reported: list[Checked] = []
+    options = replace(FEW, folds=(0,), storage="fp16")
+    bundle = export_runs(
+        [runs["answers"]], tmp_path / "half", options, ExportCallbacks(reported.append)
+    )
+    assert [member.storage for member in bundle.spec.members] == ["fp16"]
+    (only,) = reported
+    assert only.stored_agreement is not None
+    assert 0 < only.stored_agreement.largest < 0.01
     whole = joined.bundle.member_path(joined.bundle.classifier.members[0])
     assert only.size == bundle.member_path(bundle.classifier.members[0]).stat().st_size
     assert only.size < 0.6 * whole.stat().st_size
 
 
-def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
+def test_int8_is_calibrated_by_images_that_it_is_not_checked_on(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
     given: list[int] = []
 
-    def noting(pictures: Any, ids: Any, size: int) -> Any:
+    def noting(images: Any, ids: Any, size: int) -> Any:
         asked.append(list(ids))
-        return squares(pictures, ids, size)
+        return stack_images(images, ids, size)
 
     def quantise(model: Any, pixels: Any) -> Any:
         given.append(len(pixels))
@@ -369,9 +375,9 @@ def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
         monkeypatch.setattr(module, "squares", noting)
     monkeypatch.setattr(graphs, "to_int8", quantise)
     run = runs["answers"]
-    wishes = replace(FEW, folds=(2,), precision="int8")
-    bundle = export_runs([run], tmp_path / "small", wishes, Told(lambda _: None))
-    assert [member.precision for member in bundle.spec.members] == ["int8"]
+    options = replace(FEW, folds=(2,), storage="int8")
+    bundle = export_runs([run], tmp_path / "small", options, ExportCallbacks(lambda _: None))
+    assert [member.storage for member in bundle.spec.members] == ["int8"]
     checked, calibrated = asked
     groups = run.folds.table.set_index("image_id")["group_id"]
     assert given == [4]
@@ -381,11 +387,13 @@ def test_int8_is_calibrated_by_pictures_that_it_is_not_checked_on(
 
 
 def test_folds_of_a_run_are_averaged_into_one_member(runs: dict[str, Run], tmp_path: Path) -> None:
-    told: list[Checked] = []
-    wishes = replace(FEW, average=True)
-    bundle = export_runs([runs["answers"]], tmp_path / "mean", wishes, Told(told.append))
+    reported: list[Checked] = []
+    options = replace(FEW, average=True)
+    bundle = export_runs(
+        [runs["answers"]], tmp_path / "mean", options, ExportCallbacks(reported.append)
+    )
     assert [member.folds for member in bundle.spec.members] == [()]
-    assert [(each.origin, each.heldout) for each in told] == [
+    assert [(each.origin, each.held_out) for each in reported] == [
         ("answers fold 0 + answers fold 2", False)
     ]
 
@@ -393,22 +401,22 @@ def test_folds_of_a_run_are_averaged_into_one_member(runs: dict[str, Run], tmp_p
 def test_a_graph_that_differs_from_its_network_is_never_written(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(member: TrainedMember, path: Path, pixels: Any) -> Answers:
-        right = network_answers(member, pixels)
+    def wrong(member: TrainedMember, path: Path, pixels: Any) -> GraphOutput:
+        right = network_outputs(member, pixels)
         return right._replace(probabilities=right.probabilities + 0.0021)
 
-    monkeypatch.setattr(export, "graph_answers", wrong)
-    told: list[Checked] = []
+    monkeypatch.setattr(export, "graph_outputs", wrong)
+    reported: list[Checked] = []
     out = tmp_path / "out.naevus"
-    with pytest.raises(BundleError, match=r"outlines fold 0: its graph differs .* nothing was"):
-        export_runs([runs["outlines"]], out, FEW, Told(told.append))
-    assert len(told) == 1
+    with pytest.raises(BundleError, match=r"contours fold 0: its graph differs .* nothing was"):
+        export_runs([runs["contours"]], out, FEW, ExportCallbacks(reported.append))
+    assert len(reported) == 1
     assert not out.exists()
 
 
 def test_the_limits_of_agreement_are_enforced() -> None:
     ids = np.arange(2000)
-    right = Answers(np.full((2000, 2), 0.5), ids)
+    right = GraphOutput(np.full((2000, 2), 0.5), ids)
     assert compare(right, right) == Agreement(2000, 0, 0, 1)
     for other, holds in (
         (right._replace(probabilities=right.probabilities + 0.0019), True),
@@ -425,19 +433,24 @@ def test_the_limits_of_agreement_are_enforced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "wishes", "said"),
+    ("named", "options", "output"),
     [
         (["unfinished"], FEW, "no fold is finished"),
         (["answers"], replace(FEW, folds=(1,)), "fold 1 is not finished"),
         (["answers", "cropped"], FEW, r"differ in data\.crop_mode"),
-        (["outlines"], replace(FEW, average=True), "alone has no average"),
+        (["contours"], replace(FEW, average=True), "alone has no average"),
     ],
 )
 def test_runs_that_cannot_be_joined_are_refused(
-    runs: dict[str, Run], tmp_path: Path, named: list[str], wishes: Wishes, said: str
+    runs: dict[str, Run], tmp_path: Path, named: list[str], options: ExportOptions, output: str
 ) -> None:
-    with pytest.raises(RunError, match=said):
-        export_runs([runs[name] for name in named], tmp_path / "out", wishes, Told(lambda _: None))
+    with pytest.raises(RunError, match=output):
+        export_runs(
+            [runs[name] for name in named],
+            tmp_path / "out",
+            options,
+            ExportCallbacks(lambda _: None),
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -451,58 +464,62 @@ def test_runs_over_other_folds_or_data_are_refused(runs: dict[str, Run], tmp_pat
     }
     for what, other in others.items():
         with pytest.raises(RunError, match=f"different {what}"):
-            export_runs([run, other], tmp_path / "out", FEW, Told(lambda _: None))
+            export_runs([run, other], tmp_path / "out", FEW, ExportCallbacks(lambda _: None))
 
 
-def test_other_data_is_refused(runs: dict[str, Run], tmp_path: Path, drawn: Path) -> None:
-    shutil.copytree(drawn, tmp_path / "moved")
-    run = runs["outlines"]
-    assert run.folds.held_out(0)[0] in pictures_of(run, tmp_path / "moved")
+def test_other_data_is_refused(runs: dict[str, Run], tmp_path: Path, synthetic: Path) -> None:
+    shutil.copytree(synthetic, tmp_path / "moved")
+    run = runs["contours"]
+    assert run.folds.held_out(0)[0] in images_of(run, tmp_path / "moved")
     next((tmp_path / "moved" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg")).unlink()
     with pytest.raises(DataError, match="is not the data that"):
-        pictures_of(run, tmp_path / "moved")
+        images_of(run, tmp_path / "moved")
     with pytest.raises(DataError, match="no such folder"):
-        pictures_of(run, tmp_path / "absent")
+        images_of(run, tmp_path / "absent")
 
 
-def _mirrored(sources: list[Source], folder: Path) -> list[Source]:
+def _mirrored(sources: list[ImageFiles], folder: Path) -> list[ImageFiles]:
     for source in sources:
         write_png(folder / source.path.name, read(source.path)[:, ::-1])
     return [source._replace(path=folder / source.path.name) for source in sources]
 
 
 def test_without_the_data_its_cache_is_used(
-    runs: dict[str, Run], tmp_path: Path, drawn: Path
+    runs: dict[str, Run], tmp_path: Path, synthetic: Path
 ) -> None:
-    shutil.copytree(runs["outlines"].folder, tmp_path / "run")
+    shutil.copytree(runs["contours"].folder, tmp_path / "run")
     inputs = tmp_path / "run" / "inputs.json"
     inputs.write_text(json.dumps(json.loads(inputs.read_text()) | {"data": "gone"}))
     run = Run.open(tmp_path / "run")
     with pytest.raises(DataError, match="neither in their folder nor cached"):
-        pictures_of(run)
+        images_of(run)
     from naevus.datasets.layouts import load
 
-    material = Material(select_pictures(load(drawn), run.config), tmp_path)
-    stores = {
-        name: PixelStore.build(sources, Form("squash", size), tmp_path / "cache" / name)
+    training_data = TrainingData(select_images(load(synthetic), run.recipe), tmp_path)
+    caches = {
+        name: ImageCache.build(sources, InputSpec("squash", size), tmp_path / "cache" / name)
         for name, sources, size in (
-            ("a", material.sources(), 24),
-            ("b", _mirrored(material.sources(), tmp_path / "copies"), 40),  # as large, other copies
-            ("c", material.sources(), 40),
+            ("a", training_data.sources(), 24),
+            (
+                "b",
+                _mirrored(training_data.sources(), tmp_path / "copies"),
+                40,
+            ),  # as large, other copies
+            ("c", training_data.sources(), 40),
         )
     }
-    run.hold_to({"pictures": stores["c"].key}, {"pictures": stores["c"].contents})
+    run.hold_to({"images": caches["c"].key}, {"images": caches["c"].contents})
     ids = run.folds.held_out(0)[:3]
-    cached, decoded = (pictures_of(each) for each in (run, runs["outlines"]))
-    assert isinstance(cached, PixelStore)
-    np.testing.assert_array_equal(squares(cached, ids, 32), squares(decoded, ids, 32))
+    cached, decoded = (images_of(each) for each in (run, runs["contours"]))
+    assert isinstance(cached, ImageCache)
+    np.testing.assert_array_equal(stack_images(cached, ids, 32), stack_images(decoded, ids, 32))
 
 
 def test_an_existing_folder_is_not_overwritten(runs: dict[str, Run], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(BundleError, match="is no bundle"):
-        export_runs([runs["outlines"]], tmp_path / "thesis", FEW, Told(lambda _: None))
+        export_runs([runs["contours"]], tmp_path / "thesis", FEW, ExportCallbacks(lambda _: None))
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
@@ -514,14 +531,14 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     app = typer.Typer()
     app.command()(export)
     out = tmp_path / "lesions.naevus"
-    words = [str(runs["outlines"].folder), "--out", str(out), "--storage", "fp16"]
+    words = [str(runs["contours"].folder), "--out", str(out), "--storage", "fp16"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "fp32 graph" in done.output
     assert "held out" in done.output
     assert "mean Jaccard index" in done.output
     assert "1: of the recipe, out of fold" in done.output
-    assert Bundle.read(out).segmenter.members[0].precision == "fp16"
+    assert Bundle.read(out).segmenter.members[0].storage == "fp16"
 
 
 def test_a_calibration_that_is_no_table_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Networks that give NaN or infinity: the picture has failed; nothing is diagnosed of it."""
+"""Networks that give NaN or infinity: the image has failed; nothing is diagnosed of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.cli.main import app
-from naevus.errors import BundleError, PictureError
+from naevus.errors import BundleError, ImageError
 from naevus.export.ood import features_of
 from naevus.images.read import write_png
-from naevus.inference.cam import heat_map
+from naevus.inference.cam import class_activation_map
 from naevus.inference.ensemble import faults_of
-from naevus.inference.out_of_fold import heldout_logits, heldout_scores
+from naevus.inference.out_of_fold import oof_logits, oof_scores
 from naevus.inference.prediction import Prediction
 from naevus.inference.predictor import Predictor, load, open_networks
-from naevus.types import Refused
+from naevus.types import FailedImage
 from tests.helpers.onnx_graphs import whole_bundle
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ KINDS = [
     ("names.onnx", "embedding", "nan"),
     ("names.onnx", "embedding", "1e+06"),  # beyond half precision, which embeddings are kept in
     ("names.onnx", "cam", "nan"),
-    ("outlines.onnx", "logit", "nan"),
-    ("outlines.onnx", "logit", "inf"),
+    ("segmentation.onnx", "logit", "nan"),
+    ("segmentation.onnx", "logit", "inf"),
 ]
 STEPS: dict[str, list[tuple[str, float | None]]] = {
     "nan": [("Sub", 1.0), ("Log", None), ("Mul", 1e-20)],
@@ -48,11 +48,11 @@ STEPS: dict[str, list[tuple[str, float | None]]] = {
     "-inf": [("Log", None), ("Mul", 1e-20)],
     "1e+06": [("Sub", 1.0), ("Min", 0.0), ("Mul", -1e6)],
 }
-"""What is made of a picture's greatest value, and added to an output: almost 0 unless it is 0."""
+"""What is made of an image's greatest value, and added to an output: almost 0 unless it is 0."""
 
 
 def spoil(source: Path, target: Path, output: str, value: str) -> None:
-    """Write a graph that gives ``value`` for pictures that are black all over, else what it did."""
+    """Write a graph that gives ``value`` for images that are black all over, else what it did."""
     model = onnx.load(source)
     graph = model.graph
     for node in graph.node:
@@ -99,58 +99,64 @@ def spoilt(tmp_path: Path, file: str, output: str, value: str, **settings: str) 
     return write_bundle(tmp_path / "spoilt", sound.spec, {**files, file: tmp_path / file})
 
 
-def pictures(count: int) -> list[NDArray[np.uint8]]:
-    chance = np.random.default_rng(4)
-    made = [chance.integers(150, 240, (70, 90, 3), dtype=np.uint8) for _ in range(count)]
-    for picture in made:
-        picture[20:50, 30:60] = chance.integers(30, 90, 3)
+def images(count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(4)
+    made = [rng.integers(150, 240, (70, 90, 3), dtype=np.uint8) for _ in range(count)]
+    for image in made:
+        image[20:50, 30:60] = rng.integers(30, 90, 3)
     return made
 
 
 def folder_of(tmp_path: Path) -> Path:
-    for number, pixels in enumerate(pictures(5)):
+    for number, pixels in enumerate(images(5)):
         write_png(tmp_path / "in" / f"ISIC_{number:07d}.png", BLACK if number == 2 else pixels)
     return tmp_path / "in"
 
 
 @pytest.mark.parametrize(("file", "output", "value"), KINDS)
-def test_from_python_the_picture_fails_and_the_others_are_as_alone(
+def test_from_python_the_image_fails_and_the_others_are_as_alone(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
     predictor = load(bundle.folder, threads=1)
-    sound = pictures(4)
-    said = list(predictor.stream([*sound[:2], BLACK, *sound[2:]], errors="yield"))
-    assert [isinstance(each, Refused) for each in said] == [False, False, True, False, False]
-    failed = said[2]
-    assert isinstance(failed, Refused)
+    sound = images(4)
+    prediction = list(predictor.stream([*sound[:2], BLACK, *sound[2:]], errors="yield"))
+    assert [isinstance(each, FailedImage) for each in prediction] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    failed = prediction[2]
+    assert isinstance(failed, FailedImage)
     assert failed.problem.startswith(f"network {bundle.sha256[:8]}/{file.removesuffix('.onnx')}")
     assert f"{value} in its output {output!r}" in failed.problem
     expected = load(tmp_path / "sound", threads=1)(sound)
-    found = [each for each in said if isinstance(each, Prediction)]
+    found = [each for each in prediction if isinstance(each, Prediction)]
     for one, other in zip(found, expected, strict=True):
         assert one.probabilities == pytest.approx(dict(other.probabilities), abs=1e-6)
         assert one.box == other.box
-    with pytest.raises(PictureError, match=r"picture 0: network .* no usable number"):
+    with pytest.raises(ImageError, match=r"image 0: network .* no usable number"):
         predictor(BLACK)
 
 
 @pytest.mark.parametrize(("file", "output", "value"), [KINDS[0], KINDS[4], KINDS[6]])
-def test_in_a_job_the_picture_is_listed_and_the_rest_goes_on(
+def test_in_a_job_the_image_is_listed_and_the_rest_goes_on(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
     out = tmp_path / "out"
     words = ["predict", str(folder_of(tmp_path)), "--bundle", str(bundle.folder)]
     ended = CliRunner().invoke(app, [*words, "--out", str(out), "--embeddings"])
-    assert ended.exit_code == 1, ended.output  # as for every picture that was refused
+    assert ended.exit_code == 1, ended.output  # as for every image that was refused
     rows = pq.read_table(out / "predictions.parquet").to_pandas()
     names = [f"ISIC_{number:07d}" for number in (0, 1, 3, 4)]
     assert rows["image_id"].tolist() == names
     assert np.isfinite(rows.filter(regex="^[pb]_").to_numpy(float)).all()
     assert pq.read_table(out / "embeddings.parquet").column("image_id").to_pylist() == names
     assert pd.read_csv(out / "submission.csv")["image"].tolist() == names
-    failed = pd.read_csv(out / "refused.csv")
+    failed = pd.read_csv(out / "failed.csv")
     assert failed["image_id"].tolist() == ["ISIC_0000002"]
     assert failed["problem"].str.contains(value, regex=False).all()
     # What was written before its diagnosis is taken away.
@@ -161,8 +167,8 @@ def test_in_a_job_the_picture_is_listed_and_the_rest_goes_on(
 def test_an_ensemble_with_one_bad_network_does_not_answer(tmp_path: Path) -> None:
     bad = spoilt(tmp_path, *KINDS[0])
     networks = open_networks([bad, Bundle.read(tmp_path / "sound")], threads=1)
-    said = list(Predictor(*networks, threads=1).stream([BLACK, *pictures(1)], errors="yield"))
-    assert [type(each) for each in said] == [Refused, Prediction]
+    prediction = list(Predictor(*networks, threads=1).stream([BLACK, *images(1)], errors="yield"))
+    assert [type(each) for each in prediction] == [FailedImage, Prediction]
 
 
 @pytest.mark.parametrize(("file", "output", "value"), [KINDS[0], KINDS[3], KINDS[6]])
@@ -170,14 +176,14 @@ def test_errors_of_measurements_name_network_and_image(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
-    by_id = {"dark": BLACK, "fine": pictures(1)[0]}
+    by_id = {"dark": BLACK, "fine": images(1)[0]}
     write_png(tmp_path / "dark.png", BLACK)
     write_png(tmp_path / "truth.png", np.full((70, 90), 255, np.uint8))
     masked = [("dark", tmp_path / "dark.png", tmp_path / "truth.png")]
     measured: dict[str, Callable[[], object]] = {
-        "logit": lambda: heldout_scores(bundle, masked),
+        "logit": lambda: oof_scores(bundle, masked),
         "embedding": lambda: features_of(bundle.folder / file, by_id, sorted(by_id), size=32),
-        "logits": lambda: heldout_logits(bundle, by_id, sorted(by_id)),
+        "logits": lambda: oof_logits(bundle, by_id, sorted(by_id)),
     }
     with pytest.raises(BundleError, match=rf"dark: network .*{value} in its output '{output}'"):
         measured[output]()
@@ -187,7 +193,7 @@ def test_a_heatmap_of_non_finite_values_is_refused(tmp_path: Path) -> None:
     _, classifier = open_networks([spoilt(tmp_path, *KINDS[5])], threads=1)
     assert classifier is not None
     with pytest.raises(BundleError, match="no usable number"):
-        heat_map(classifier, BLACK, np.ones((70, 90), bool), "MEL")
+        class_activation_map(classifier, BLACK, np.ones((70, 90), bool), "MEL")
 
 
 @pytest.mark.parametrize("place", [0, 1, 6])

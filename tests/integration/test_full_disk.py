@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.errors import NaevusError
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,27 +40,27 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> list[Source]:
-    chance = np.random.default_rng(3)
+def sources(tmp_path: Path) -> list[ImageFiles]:
+    rng = np.random.default_rng(3)
     found = []
     for number in range(12):
         path = tmp_path / f"p{number}.png"
-        Image.fromarray(chance.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path)
-        found.append(Source(f"p{number}", path))
+        Image.fromarray(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(path)
+        found.append(ImageFiles(f"p{number}", path))
     return found
 
 
 def test_a_full_disk_while_caching_is_a_line_and_caching_goes_on(
-    small: Path, sources: list[Source]
+    small: Path, sources: list[ImageFiles]
 ) -> None:
-    form = Form("full", 128)
+    input_spec = InputSpec("full", 128)
     (small / "ballast").write_bytes(b"x" * 120_000)
     with pytest.raises(NaevusError, match=r"cannot be written \(No space left"):
-        PixelStore.build(sources, form, small / "cache")
+        ImageCache.build(sources, input_spec, small / "cache")
     subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True, capture_output=True)
-    store = PixelStore.build(sources, form, small / "cache")
-    assert len(store) == len(sources)
-    assert all(store[source.image_id].any() for source in sources)
+    cache = ImageCache.build(sources, input_spec, small / "cache")
+    assert len(cache) == len(sources)
+    assert all(cache[source.image_id].any() for source in sources)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
@@ -82,7 +82,7 @@ def test_a_reader_that_ends_is_no_finding() -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_for_the_output_is_told(unbuffered: str) -> None:
+def test_a_full_disk_for_the_output_is_reported(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
             [sys.executable, "-m", "naevus", "train", "segmentation", "--show-recipe"],

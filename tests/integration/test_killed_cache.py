@@ -14,34 +14,34 @@ import pytest
 
 import naevus
 from naevus.datasets import cache
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.errors import DataError
 from naevus.images import preprocess
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import Limits, write_png
 
 if TYPE_CHECKING:
-    from naevus.images.preprocess import Rendered
+    from naevus.images.preprocess import LoadedInput
 
 
-SQUASH = Form("squash", 24)
-FILES = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")
+SQUASH = InputSpec("squash", 24)
+FILES = ("pixels.npy", "index.csv", "failed.csv", "cache.json")
 
 
-def draw(folder: Path, number: int, seed: int = 0) -> Source:
-    """Write a picture of 48 x 64 px and a mask in its middle."""
+def draw(folder: Path, number: int, seed: int = 0) -> ImageFiles:
+    """Write an image of 48 x 64 px and a mask in its middle."""
     random = np.random.default_rng((seed, number))
     path, mask_path = folder / f"p{number:02}.png", folder / f"p{number:02}_mask.png"
     write_png(path, random.integers(0, 256, (48, 64, 3), np.uint8))
     mask = np.zeros((48, 64), bool)
     mask[14:34, 20 : 40 + number] = True
     write_png(mask_path, mask)
-    return Source(path.stem, path, mask_path)
+    return ImageFiles(path.stem, path, mask_path)
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> list[Source]:
-    return [draw(tmp_path / "pictures", number) for number in range(12)]
+def sources(tmp_path: Path) -> list[ImageFiles]:
+    return [draw(tmp_path / "images", number) for number in range(12)]
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that were decoded, in the order they were."""
     seen: list[str] = []
 
-    def spy(source: Source, form: Form, limits: Limits) -> Rendered:
+    def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
         seen.append(source.image_id)
-        return preprocess.render(source, form, limits)
+        return preprocess.render(source, input_spec, limits)
 
     monkeypatch.setattr(cache, "render", spy)
     return seen
@@ -66,12 +66,12 @@ import os, signal, sys
 from pathlib import Path
 from naevus.datasets import cache
 from naevus.images.preprocess import Form, Source
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 
-pictures, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+images, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 cache._CHECKPOINT_SECONDS = 0.0
-names = sorted(path.stem for path in pictures.glob("p??.png"))
-sources = [Source(name, pictures / f"{name}.png") for name in names]
+names = sorted(path.stem for path in images.glob("p??.png"))
+sources = [Source(name, images / f"{name}.png") for name in names]
 replace = Path.replace
 
 def die() -> None:
@@ -83,7 +83,7 @@ def replaced(self, target):
         die()
 
 Path.replace = replaced
-PixelStore.build(
+ImageCache.build(
     sources, Form("squash", 24), folder, workers=2,
     progress=lambda done, of: die() if str(done) == point else None,
 )
@@ -92,25 +92,25 @@ PixelStore.build(
 
 @pytest.mark.parametrize("point", ["5", "pixels.npy", "index.csv"])
 def test_a_killed_build_goes_on_where_it_stopped(
-    sources: list[Source], tmp_path: Path, decoded: list[str], point: str
+    sources: list[ImageFiles], tmp_path: Path, decoded: list[str], point: str
 ) -> None:
     sources[1].path.write_bytes(b"nothing")
     sources = [source._replace(mask_path=None) for source in sources]
-    whole = PixelStore.build(sources, SQUASH, tmp_path / "whole")
+    whole = ImageCache.build(sources, SQUASH, tmp_path / "whole")
     decoded.clear()
     folder = tmp_path / "store"
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "pictures"), str(folder), point],
+        [sys.executable, "-c", KILLED, str(tmp_path / "images"), str(folder), point],
         env={**os.environ, "PYTHONPATH": str(Path(naevus.__file__).parents[1])},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="no finished"):
-        PixelStore.open(folder)
+        ImageCache.open(folder)
     journal = folder / ".building" / "progress.jsonl"
     with journal.open("a") as stream:
         stream.write('["p07", "squ')
-    resumed = PixelStore.build(sources, SQUASH, folder)
+    resumed = ImageCache.build(sources, SQUASH, folder)
     assert content(folder) == content(tmp_path / "whole")
     assert resumed.key == whole.key
     assert sorted(decoded) == ([source.image_id for source in sources[5:]] if point == "5" else [])

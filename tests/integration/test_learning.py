@@ -1,4 +1,4 @@
-"""Networks learn what is in the pictures: diagnoses that can be learnt, masks of any frame."""
+"""Networks learn what is in the images: diagnoses that can be learnt, masks of any frame."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from naevus.evaluation.mask_metrics import compare_masks
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import at_size
 from naevus.images.preprocess import cut
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018
-from naevus.training.data import BatchMaker
-from naevus.training.loop import Trainer, Watch
-from naevus.training.tasks import ClassificationLearning, SegmentationLearning
+from naevus.training.data import BatchLoader
+from naevus.training.loop import Callbacks, Trainer
+from naevus.training.tasks import ClassificationTask, SegmentationTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.cache import ImageCache
 
-    Learning = ClassificationLearning | SegmentationLearning
+    TrainingTask = ClassificationTask | SegmentationTask
 
 pytestmark = pytest.mark.slow
 
 COMMON: dict[str, Any] = {"sizes": [[0, 96]], "workers": 0, "precision": "32"}
-CLASSIFICATION = TrainConfig.model_validate(
+CLASSIFICATION = Recipe.model_validate(
     {
         **COMMON,
         "task": "classification",
@@ -46,7 +46,7 @@ CLASSIFICATION = TrainConfig.model_validate(
         "augment": {"hue": 5},
     }
 )
-SEGMENTATION = TrainConfig.model_validate(
+SEGMENTATION = Recipe.model_validate(
     {
         **COMMON,
         "task": "segmentation",
@@ -60,39 +60,39 @@ SEGMENTATION = TrainConfig.model_validate(
 
 
 class Store(dict[str, NDArray[np.uint8]]):
-    """Pictures in memory, where a `PixelStore` is wanted."""
+    """Images in memory, where a `ImageCache` is wanted."""
 
     @property
     def index(self) -> Store:
         return self
 
 
-def store(pictures: Mapping[str, NDArray[np.uint8]]) -> PixelStore:
-    return cast("PixelStore", Store(pictures))
+def cache(images: Mapping[str, NDArray[np.uint8]]) -> ImageCache:
+    return cast("ImageCache", Store(images))
 
 
-def trained(config: TrainConfig, learning: Learning, folder: Path) -> nn.Module:
+def trained(recipe: Recipe, training_task: TrainingTask, folder: Path) -> nn.Module:
     """Return the network as it would be exported."""
     torch.set_num_threads(1)
-    torch.manual_seed(config.seed)
-    network = learning.network()
+    torch.manual_seed(recipe.seed)
+    network = training_task.network()
     fabric = Fabric(accelerator="cpu", devices=1)
-    batches = BatchMaker(learning.training, config)
-    trainer = Trainer(network, learning, batches, config, fabric, folder)
-    trainer.fit(Watch(lambda *_: None, lambda _: None))
+    batches = BatchLoader(training_task.training, recipe)
+    trainer = Trainer(network, training_task, batches, recipe, fabric, folder)
+    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
     return trainer.used.eval()
 
 
 @pytest.fixture(scope="module")
 def crops() -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
     """Twenty lesions of each diagnosis, a photograph each, cut out; and their diagnoses."""
-    pictures, diagnoses = {}, {}
+    images, diagnoses = {}, {}
     for code in ISIC2018.codes:
         for seed in range(20):
             pixels, mask = draw_lesion(code, seed, size=128)
-            pictures[f"{code}-{seed}"] = cut(pixels, mask, mode="crop", size=112).pixels
+            images[f"{code}-{seed}"] = cut(pixels, mask, mode="crop", size=112).pixels
             diagnoses[f"{code}-{seed}"] = code
-    return pictures, diagnoses
+    return images, diagnoses
 
 
 def learnt(name: str) -> bool:
@@ -100,29 +100,29 @@ def learnt(name: str) -> bool:
 
 
 def held_out_accuracy(
-    pictures: dict[str, NDArray[np.uint8]], diagnoses: dict[str, str], folder: Path
+    images: dict[str, NDArray[np.uint8]], diagnoses: dict[str, str], folder: Path
 ) -> float:
     """Train on three fifths of the lesions; return the balanced accuracy on the others."""
-    training = [name for name in pictures if learnt(name)]
-    others = [name for name in pictures if not learnt(name)]
-    learning = ClassificationLearning(
-        CLASSIFICATION, {"pictures": store(pictures)}, training, others, diagnoses, ISIC2018
+    training = [name for name in images if learnt(name)]
+    others = [name for name in images if not learnt(name)]
+    training_task = ClassificationTask(
+        CLASSIFICATION, {"images": cache(images)}, training, others, diagnoses, ISIC2018
     )
-    network = trained(CLASSIFICATION, learning, folder)
-    return float(learning.inspect(network, 96)["balanced_accuracy"])
+    network = trained(CLASSIFICATION, training_task, folder)
+    return float(training_task.inspect(network, 96)["balanced_accuracy"])
 
 
 def test_diagnoses_are_learnt_and_shuffled_ones_are_not(
     crops: tuple[dict[str, NDArray[np.uint8]], dict[str, str]], tmp_path: Path
 ) -> None:
-    pictures, diagnoses = crops
-    assert held_out_accuracy(pictures, diagnoses, tmp_path / "true") > 0.5
+    images, diagnoses = crops
+    assert held_out_accuracy(images, diagnoses, tmp_path / "true") > 0.5
 
-    training = [name for name in pictures if learnt(name)]
+    training = [name for name in images if learnt(name)]
     mixed = np.random.default_rng(0).permutation([diagnoses[name] for name in training])
     shuffled = diagnoses | {name: str(code) for name, code in zip(training, mixed, strict=True)}
-    # Chance is 1/7; the standard error over 56 pictures is below 0.05.
-    assert held_out_accuracy(pictures, shuffled, tmp_path / "shuffled") < 0.29
+    # Chance is 1/7; the standard error over 56 images is below 0.05.
+    assert held_out_accuracy(images, shuffled, tmp_path / "shuffled") < 0.29
 
 
 Frame = Literal["square", "stretched", "upright", "padded"]
@@ -131,7 +131,7 @@ Frame = Literal["square", "stretched", "upright", "padded"]
 def framed(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_], frame: Frame
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Bring a square picture and its mask to 3:2 (or 2:3) by stretching, or by adding skin."""
+    """Bring a square image and its mask to 3:2 (or 2:3) by stretching, or by adding skin."""
     side = len(mask)
     if frame == "padded":
         room = side // 4
@@ -148,29 +148,29 @@ def framed(
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    pictures, masks = {}, {}
+    images, masks = {}, {}
     for number in range(70):
         code = ISIC2018.codes[number % 7]
         pixels, mask = draw_lesion(code, 100 + number, size=112)
-        pictures[f"p{number}"] = pixels
+        images[f"p{number}"] = pixels
         masks[f"p{number}"] = mask.astype(np.uint8) * np.uint8(255)
-    stores = {"pictures": store(pictures), "masks": store(masks)}
-    learning = SegmentationLearning(SEGMENTATION, stores, list(pictures), [])
-    return trained(SEGMENTATION, learning, tmp_path_factory.mktemp("segmenter"))
+    caches = {"images": cache(images), "masks": cache(masks)}
+    training_task = SegmentationTask(SEGMENTATION, caches, list(images), [])
+    return trained(SEGMENTATION, training_task, tmp_path_factory.mktemp("segmenter"))
 
 
 def mean_jaccard(network: nn.Module, frame: Frame) -> float:
-    """Return the Jaccard index of masks of 28 unseen pictures, at the framed pictures' size."""
-    drawn = [draw_lesion(ISIC2018.codes[n % 7], 500 + n, size=192) for n in range(28)]
-    pairs = [framed(*pair, frame) for pair in drawn]
-    squares = np.stack([squash(pixels, 96) for pixels, _ in pairs])
+    """Return the Jaccard index of masks of 28 unseen images, at the framed images' size."""
+    synthetic = [draw_lesion(ISIC2018.codes[n % 7], 500 + n, size=192) for n in range(28)]
+    pairs = [framed(*pair, frame) for pair in synthetic]
+    inputs = np.stack([squash(pixels, 96) for pixels, _ in pairs])
     with torch.inference_mode():
-        surfaces = torch.sigmoid(network(torch.from_numpy(squares))).numpy()
+        logit_maps = torch.sigmoid(network(torch.from_numpy(inputs))).numpy()
     return float(
         np.mean(
             [
                 compare_masks(truth, at_size(surface, *truth.shape)).jaccard
-                for surface, (_, truth) in zip(surfaces, pairs, strict=True)
+                for surface, (_, truth) in zip(logit_maps, pairs, strict=True)
             ]
         )
     )

@@ -16,7 +16,7 @@ from naevus import __version__
 from naevus.cli.main import app
 from naevus.errors import NaevusError
 from naevus.images.read import write_png
-from naevus.runs.recipe import load_config
+from naevus.runs.recipe import load_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,19 +72,19 @@ def test_a_printed_recipe_can_be_loaded(tmp_path: Path) -> None:
         assert result.exit_code == 0
         written = tmp_path / f"{task}.toml"
         written.write_text(result.stdout)
-        assert load_config(written) == load_config(None, task)
+        assert load_recipe(written) == load_recipe(None, task)
         assert call("train", task, "--show-recipe", "--recipe", written).stdout == result.stdout
 
 
-def test_findings_exit_with_1(drawn: Path, tmp_path: Path) -> None:
+def test_findings_exit_with_1(synthetic: Path, tmp_path: Path) -> None:
     data = tmp_path / "NV"
     data.mkdir()
-    pictures = sorted((drawn / "ISIC2018_Task3_Training_Input").iterdir())
-    for picture in pictures[:3]:
-        (data / picture.name).write_bytes(picture.read_bytes())
+    images = sorted((synthetic / "ISIC2018_Task3_Training_Input").iterdir())
+    for image in images[:3]:
+        (data / image.name).write_bytes(image.read_bytes())
     fine = call("data", "check", tmp_path, "--out", tmp_path / "out")
     assert fine.exit_code == 0, fine.output
-    whole = pictures[0].read_bytes()
+    whole = images[0].read_bytes()
     (data / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     found = call("data", "check", tmp_path, "--out", tmp_path / "out")
     assert found.exit_code == 1
@@ -111,7 +111,7 @@ def test_markup_in_a_message_is_shown_as_it_is(
     assert error_of(call("data", "check", tmp_path)) == "error: [bold]odd[/].csv: is odd; mend it\n"
 
 
-def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def absent(name: str) -> Any:
         def load(*_: object, **__: object) -> NoReturn:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -147,10 +147,10 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ids=" ".join,
 )
 def test_a_missing_path_is_named(
-    words: tuple[str, ...], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = error_of(call(*(str(drawn) if word == "DATA" else word for word in words)))
+    line = error_of(call(*(str(synthetic) if word == "DATA" else word for word in words)))
     assert "nowhere" in line or "no known layout" in line
     assert "; " in line or "the known ones are" in line, "says what to do"
     assert not (tmp_path / "run").exists()
@@ -172,15 +172,15 @@ def test_an_empty_folder_fits_no_layout(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     line = error_of(call(*words, "empty"))
-    assert line.startswith("error: empty: no known layout of pictures fits")
+    assert line.startswith("error: empty: no known layout of images fits")
     for name in ("isic2018", "ham10000", "manifest"):
         assert name in line
 
 
-def test_empty_folders_of_results_are_told(tmp_path: Path) -> None:
+def test_empty_folders_of_results_are_reported(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "empty: no pictures there" in error_of(
+    assert "empty: no images there" in error_of(
         call("predict", empty, "--bundle", empty, "--out", tmp_path / "out")
     )
     assert "neither a run nor predictions" in error_of(call("evaluate", empty))
@@ -189,7 +189,7 @@ def test_empty_folders_of_results_are_told(tmp_path: Path) -> None:
     assert "no masks" in linted.stdout
 
 
-def test_an_unknown_layout_is_told(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_reported(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("nothing")
     line = error_of(call("data", "check", tmp_path))
@@ -227,16 +227,16 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_of_other_pictures_are_told(drawn: Path, tmp_path: Path) -> None:
+def test_masks_of_other_images_are_reported(synthetic: Path, tmp_path: Path) -> None:
     """Else every crop would silently be a centre square."""
     (tmp_path / "ISIC_0_segmentation.png").touch()
-    words = ("train", "classification", drawn, "--out", tmp_path / "run", "--masks", tmp_path)
-    assert "holds no mask of any picture" in error_of(call(*words, *CROPS))
+    words = ("train", "classification", synthetic, "--out", tmp_path / "run", "--masks", tmp_path)
+    assert "holds no mask of any image" in error_of(call(*words, *CROPS))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "output"),
     [
         ("nonsense=1", "nonsense: there is no such setting"),
         ("optimiser.speed=1", "optimiser.speed: there is no such setting"),
@@ -249,10 +249,10 @@ def test_masks_of_other_pictures_are_told(drawn: Path, tmp_path: Path) -> None:
         ("=3", "no such setting"),
     ],
 )
-def test_an_unknown_setting_is_told(setting: str, said: str, tmp_path: Path) -> None:
+def test_an_unknown_setting_is_reported(setting: str, output: str, tmp_path: Path) -> None:
     words = ("train", "segmentation", tmp_path, "--out", tmp_path / "run", "--set", setting)
     line = error_of(call(*words))
-    assert said in line
+    assert output in line
     assert "--show-recipe" in line or "NAME=VALUE" in line
     assert not (tmp_path / "run").exists()
 
@@ -325,9 +325,11 @@ def test_every_command_is_tested_for_its_help() -> None:
 def test_every_command_that_reads_images_has_the_option_its_message_names(tmp_path: Path) -> None:
     none = {"compare", "info", "data download", "data synthetic"}
     for command in COMMANDS:
-        told = call(*command.split(), "--help", columns=120)
-        assert ("--megapixels" in told.output) == (command not in none), command
+        reported = call(*command.split(), "--help", columns=120)
+        assert ("--megapixels" in reported.output) == (command not in none), command
     for number, name in enumerate(("nevus", "melanoma")):
         write_png(tmp_path / name / "a.png", np.full((130, 90 + number, 3), 99, np.uint8))
-    told = call("data", "show", tmp_path, "--out", tmp_path / "sheet.png", "--megapixels", 0.01)
-    assert "limit of 10,000; raise the limit with --megapixels 1" in " ".join(told.output.split())
+    reported = call("data", "show", tmp_path, "--out", tmp_path / "sheet.png", "--megapixels", 0.01)
+    assert "limit of 10,000; raise the limit with --megapixels 1" in " ".join(
+        reported.output.split()
+    )

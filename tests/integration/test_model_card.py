@@ -27,16 +27,16 @@ def run_card(*words: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str, Run]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs")
     made = {
-        "answers": finished_run(folder / "answers", "classification", drawn, (0, 2)),
-        "outlines": finished_run(folder / "outlines", "segmentation", drawn, (1,)),
+        "answers": finished_run(folder / "answers", "classification", synthetic, (0, 2)),
+        "contours": finished_run(folder / "contours", "segmentation", synthetic, (1,)),
     }
     for fold in (0, 2):
         classification_bundle(made["answers"].bundle_folder(fold), seeds=(fold,))
-    segmentation_bundle(made["outlines"].bundle_folder(1))
+    segmentation_bundle(made["contours"].bundle_folder(1))
     return made
 
 
@@ -62,8 +62,8 @@ def test_a_run_s_card_is_of_its_finished_folds(runs: dict[str, Run], tmp_path: P
     spec = spec_of_run(run)
     assert spec.classifier is not None
     assert f"Temperature: {spec.classifier.temperature:.3f}" in card
-    outlines = run_card(runs["outlines"].folder)
-    assert "| mean Jaccard index | 0." in outlines.stdout
+    contours = run_card(runs["contours"].folder)
+    assert "| mean Jaccard index | 0." in contours.stdout
 
 
 def test_no_training_framework_is_needed(runs: dict[str, Run], tmp_path: Path) -> None:

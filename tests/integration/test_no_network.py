@@ -95,15 +95,15 @@ def test_no_library_sends_telemetry(tmp_path: Path, engine: EngineName, left: se
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     home = tmp_path / "home"
     home.mkdir()
-    told = tmp_path / "sent"
+    reported = tmp_path / "sent"
     quiet = {*HUSHING, SWITCH, "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in quiet}
     subprocess.run(
-        [sys.executable, "-c", NO_NETWORK, str(graph), engine, str(told)],
+        [sys.executable, "-c", NO_NETWORK, str(graph), engine, str(reported)],
         check=True,
         env={**environment, "HOME": str(home)},
     )
-    assert not told.exists()
+    assert not reported.exists()
     # Their telemetry would leave identifiers there. All that is there is our own cache.
     files = [path.relative_to(home) for path in home.rglob("*") if path.is_file()]
     assert {path.parent.as_posix() for path in files} == left

@@ -44,16 +44,16 @@ def call(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    chance = np.random.default_rng(0)
+def images(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
     for number in range(3):
-        picture = chance.integers(100, 250, (40, 60, 3), dtype=np.uint8)
-        picture[10:30, 10:40] = 40
-        write_png(tmp_path / "pictures" / f"p{number}.png", picture)
-    return tmp_path / "pictures"
+        image = rng.integers(100, 250, (40, 60, 3), dtype=np.uint8)
+        image[10:30, 10:40] = 40
+        write_png(tmp_path / "images" / f"p{number}.png", image)
+    return tmp_path / "images"
 
 
-def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> None:
+def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, images: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     for fold in range(2):
         (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
@@ -61,65 +61,65 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, pictures: Path) -> 
             tmp_path / "run" / f"fold-{fold}" / "bundle", seeds=(fold,), crop_mode="crop"
         )
     bundles = ("--bundle", tmp_path / "run", "--bundle", tmp_path / "s")
-    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    result = call(images, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 0, result.output
     assert "3 images predicted by 3 networks" in result.output
     assert (tmp_path / "out" / "submission.csv").exists()
-    (pictures / "bad.jpg").write_bytes(b"")
-    result = call(pictures, *bundles, "--out", tmp_path / "out", "--threads", 1)
+    (images / "bad.jpg").write_bytes(b"")
+    result = call(images, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 1
     assert "bad.jpg: is empty; fetch it again from its source\n" in result.output
-    alone = call(pictures / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
+    alone = call(images / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
     assert alone.exit_code == 1
     assert alone.output.startswith("0 images predicted")
     assert "crops" not in alone.output
 
 
 def test_without_out_predictions_have_the_name_of_the_first_input(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmentation_bundle(tmp_path / "s")
     classification_bundle(tmp_path / "c", seeds=(0, 1), taxonomy="isic2018")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
-    one = call(pictures / "p1.png", *bundles)
+    one = call(images / "p1.png", *bundles)
     assert one.exit_code == 0, one.output
     assert [each.name for each in (tmp_path / "elsewhere" / "predictions").iterdir()] == ["p1"]
-    several = call(pictures, *bundles)
+    several = call(images, *bundles)
     assert several.exit_code == 0, several.output
-    table = pd.read_parquet("predictions/pictures/predictions.parquet").set_index("image_id")
+    table = pd.read_parquet("predictions/images/predictions.parquet").set_index("image_id")
     for name, row in table.iterrows():
         (line,) = (line for line in several.output.splitlines() if f" {name} " in line)
         cells = line.split()
-        natural = {code: row[f"p_{code}"] for code in ISIC2018.codes}
+        natural = {code: row[f"prob_{code}"] for code in ISIC2018.codes}
         malignant = sum(natural[each.code] for each in ISIC2018.diagnoses if each.malignant)
         assert cells[1] == max(natural, key=lambda code: natural[code])
         assert cells[2] == f"{max(natural.values()):.2f}"
         assert cells[4:6] == [f"{natural['MEL']:.2f}", f"{malignant:.2f}"]
-    again = call(pictures, *bundles)
+    again = call(images, *bundles)
     assert "3 of them were done before." in again.output
-    other = call(pictures, *bundles, "--tta", "flips")
-    assert "predictions/pictures holds predictions made with other settings" in str(other.exception)
+    other = call(images, *bundles, "--tta", "flips")
+    assert "predictions/images holds predictions made with other settings" in str(other.exception)
     everything = call(".", "--bundle", tmp_path / "s", "--only", "masks")
-    assert "no pictures there" in str(everything.exception)  # earlier predictions are none
+    assert "no images there" in str(everything.exception)  # earlier predictions are none
 
 
-def test_masks_alone_need_no_classifier(tmp_path: Path, pictures: Path) -> None:
+def test_masks_alone_need_no_classifier(tmp_path: Path, images: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     out = tmp_path / "out"
-    result = call(pictures / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
+    result = call(images / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
     assert result.exit_code == 0, result.output
     assert [path.name for path in (out / "masks").iterdir()] == ["p1_segmentation.png"]
     assert not (out / "crops").exists()
 
 
-def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -> None:
+def test_one_image_is_answered_on_the_screen(tmp_path: Path, images: Path) -> None:
     whole_bundle(tmp_path / "b", conformal=CONFORMAL)
-    words = (pictures / "p1.png", "--bundle", tmp_path / "b", "--out", tmp_path / "out")
+    words = (images / "p1.png", "--bundle", tmp_path / "b", "--out", tmp_path / "out")
     result = call(*words, "--heatmaps", "--embeddings")
     assert result.exit_code == 0, result.output
-    for said in (
+    for output in (
         "p1\n",
         "Most probable: ",
         "Cannot be ruled out (90% prediction set): ",
@@ -127,31 +127,31 @@ def test_one_picture_is_answered_on_the_screen(tmp_path: Path, pictures: Path) -
         NOTICE,
         "1 image predicted by 2 networks",
     ):
-        assert said in result.output
+        assert output in result.output
     assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
     assert (tmp_path / "out" / "embeddings.parquet").exists()
     again = call(*words, "--heatmaps", "--embeddings")  # was done before
     assert again.output.startswith(result.output.partition("1 image predicted")[0])
-    several = call(pictures, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
+    several = call(images, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
     assert "Most probable" not in several.output
 
 
-def test_one_picture_s_mask_alone_is_told_too(tmp_path: Path) -> None:
+def test_one_image_s_mask_alone_is_reported_too(tmp_path: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     write_png(tmp_path / "dark.png", np.full((60, 80, 3), 20, np.uint8))
     words = (tmp_path / "dark.png", "--bundle", tmp_path / "s", "--out", tmp_path / "out")
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert "The lesion covers 100.0% of the picture." in result.output
+    assert "The lesion covers 100.0% of the image." in result.output
     assert FLAGS["dark"] in " ".join(result.output.split())
     assert NOTICE in result.output
 
 
 def test_the_built_in_bundle_is_the_default(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle, "BUILTIN", tmp_path / "builtin")
-    words = (pictures, "--out", tmp_path / "out")
+    words = (images, "--out", tmp_path / "out")
     absent = call(*words)
     assert isinstance(absent.exception, BundleError)
     assert "--bundle DIR" in str(absent.exception)
@@ -161,28 +161,28 @@ def test_the_built_in_bundle_is_the_default(
     assert (tmp_path / "out" / "submission.csv").exists()
 
 
-def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, pictures: Path) -> None:
+def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, images: Path) -> None:
     whole_bundle(tmp_path / "b")
-    clinic = tmp_path / "clinic.toml"
-    clinic.write_text("MEL=1\nNV=0\nBCC=0\nAKIEC=0\nBKL=0\nDF=0\nVASC=0\n")
-    words = (pictures, "--bundle", tmp_path / "b", "--prevalence", clinic)
+    operating_points = tmp_path / "clinic.toml"
+    operating_points.write_text("MEL=1\nNV=0\nBCC=0\nAKIEC=0\nBKL=0\nDF=0\nVASC=0\n")
+    words = (images, "--bundle", tmp_path / "b", "--prevalence", operating_points)
     assert call(*words, "--out", tmp_path / "out").exit_code == 0
     table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
-    assert (table["decision_probable"] == "MEL").all()
-    told = about(tmp_path / "out" / "predictions.parquet")
-    assert told["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
-    clinic.write_text("MEL=0.5\n")
+    assert (table["predicted"] == "MEL").all()
+    metadata = about(tmp_path / "out" / "predictions.parquet")
+    assert metadata["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
+    operating_points.write_text("MEL=0.5\n")
     wrong = call(*words, "--out", tmp_path / "other")
     assert isinstance(wrong.exception, ConfigError)
     assert not (tmp_path / "other").exists()
 
 
-def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, pictures: Path) -> None:
+def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, images: Path) -> None:
     out = ("--out", tmp_path / "out")
-    assert isinstance(call(pictures, "--bundle", tmp_path, *out).exception, BundleError)
+    assert isinstance(call(images, "--bundle", tmp_path, *out).exception, BundleError)
     absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
     assert isinstance(absent.exception, DataError)
-    assert call(pictures, "--bundle", tmp_path, *out, "--tta", "all").exit_code == 2
+    assert call(images, "--bundle", tmp_path, *out, "--tta", "all").exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -195,18 +195,18 @@ def test_the_module_is_quick_to_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_bf16_reaches_the_engines_and_is_told(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_bf16_reaches_the_engines_and_is_reported(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmentation_bundle(tmp_path / "s")
-    words = (pictures, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
+    words = (images, "--bundle", tmp_path / "s", "--only", "masks", "--precision", "bf16")
     monkeypatch.setattr(openvino, "precisions", lambda: ("fp32",))
     refused = call(*words, "--out", tmp_path / "out")
     assert isinstance(refused.exception, ConfigError)
     assert not (tmp_path / "out").exists()
     assert call(*words[:-2], "--out", tmp_path / "out").exit_code == 0
-    said = json.loads((tmp_path / "out" / "predict.json").read_text())
-    assert said["segmenter"]["precision"] == "fp32"
+    output = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert output["segmenter"]["precision"] == "fp32"
 
 
 NOTHING_MORE = """
@@ -221,11 +221,11 @@ assert not heavy, heavy
 """
 
 
-def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures: Path) -> None:
+def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     classification_bundle(tmp_path / "c", crop_mode="crop")
     bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
-    words = map(str, ("predict", pictures, *bundles, "--out", tmp_path / "out"))
+    words = map(str, ("predict", images, *bundles, "--out", tmp_path / "out"))
     subprocess.run([sys.executable, "-c", NOTHING_MORE, *words], check=True)
     assert (tmp_path / "out" / "submission.csv").exists()
 
@@ -238,15 +238,15 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, pictures
     ],
 )
 def test_options_without_effect_are_refused(
-    tmp_path: Path, pictures: Path, options: tuple[str, ...], problem: str
+    tmp_path: Path, images: Path, options: tuple[str, ...], problem: str
 ) -> None:
-    result = call(pictures, *options, "--out", tmp_path / "out")
+    result = call(images, *options, "--out", tmp_path / "out")
     assert isinstance(result.exception, ConfigError)
     assert problem in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_attributes_are_written_for_every_image_and_told(tmp_path: Path) -> None:
+def test_attributes_are_written_for_every_image_and_reported(tmp_path: Path) -> None:
     attributes_bundle(tmp_path / "attributes")
     classification_bundle(tmp_path / "classes", explained=True, crop_mode="crop")
     masks = {}

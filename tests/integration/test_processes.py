@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def drawn(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
-    chance = np.random.default_rng(seed)
-    picture = chance.integers(190, 240, (height, width, 3), dtype=np.uint8)
-    top, left = chance.integers(20, 40, 2)
-    picture[top : top + 50, left : left + 70] = (120, 60, 40)
-    return picture
+def synthetic(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(190, 240, (height, width, 3), dtype=np.uint8)
+    top, left = rng.integers(20, 40, 2)
+    image[top : top + 50, left : left + 70] = (120, 60, 40)
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def loaded(bundle: Path) -> Predictor:
 
 
 def said_of(prediction: Any) -> dict[str, Any]:
-    told: dict[str, Any] = prediction.to_dict()
-    return {name: value for name, value in told.items() if name not in {"image_id", "path"}}
+    values: dict[str, Any] = prediction.to_dict()
+    return {name: value for name, value in values.items() if name not in {"image_id", "path"}}
 
 
 FORKED = """
@@ -71,7 +71,7 @@ sys.exit(os.waitpid(child, 0)[1])
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_a_fork_is_told_at_once_and_may_load_anew(bundle: Path, engine: str) -> None:
+def test_a_fork_is_reported_at_once_and_may_load_anew(bundle: Path, engine: str) -> None:
     if engine == "onnxruntime":
         pytest.importorskip("onnxruntime")
     done = subprocess.run(
@@ -79,9 +79,9 @@ def test_a_fork_is_told_at_once_and_may_load_anew(bundle: Path, engine: str) -> 
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    told, works = done.stdout.splitlines()
-    assert "before this process was forked" in told
-    assert "spawn" in told
+    values, works = done.stdout.splitlines()
+    assert "before this process was forked" in values
+    assert "spawn" in values
     assert works == "True"
 
 
@@ -90,10 +90,10 @@ def _ask(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> None:
-    pixels = drawn(7)
+    pixels = synthetic(7)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
-    job = loaded._job
-    made = Predictor(job.plan.segmenter, job.plan.classifier)
+    job = loaded._pipeline
+    made = Predictor(job.prediction_options.segmenter, job.prediction_options.classifier)
     with pytest.raises(ConfigError, match=r"only a predictor that naevus\.load made"):
         copy.copy(made)  # asks for what a process would be sent

@@ -33,13 +33,13 @@ ANSWER = """
 import json, sys, naevus
 one = naevus.load()(sys.argv[1])
 mask = round(float(one.mask.mean()), 3)
-print(json.dumps([one.diagnosis, mask, list(one.probabilities.values())]))
+print(json.dumps([one.predicted, mask, list(one.probabilities.values())]))
 """
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "drawn.png"
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "drawn.png"
     Image.fromarray(draw_lesion("MEL", 3, 256)[0]).save(path)
     return path
 
@@ -56,51 +56,49 @@ def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[s
     )
 
 
-def answer(picture: Path, **variables: str) -> Any:
-    done = run(["-c", ANSWER, str(picture)], **variables)
+def answer(image: Path, **variables: str) -> Any:
+    done = run(["-c", ANSWER, str(image)], **variables)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
-def usual(picture: Path) -> Any:
+def usual(image: Path) -> Any:
     """The answer with all instructions, in fp32."""
-    return answer(picture, **{SWITCH: "off"})
+    return answer(image, **{SWITCH: "off"})
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_every_kind_of_processor_gives_the_same_answer(
-    picture: Path, usual: Any, limit: str
-) -> None:
+def test_every_kind_of_processor_gives_the_same_answer(image: Path, usual: Any, limit: str) -> None:
     _, able = instructions.processor()
     if LIMITS[limit] not in able:
         pytest.skip(f"this processor cannot pass for one with {limit}")
-    diagnosis, mask, probabilities = answer(picture, **{SWITCH: "off", instructions.SWITCH: limit})
+    diagnosis, mask, probabilities = answer(image, **{SWITCH: "off", instructions.SWITCH: limit})
     assert diagnosis == usual[0]
     assert mask == pytest.approx(usual[1], abs=0.01)
     # Where there are no instructions for 8 bits (AVX), roundings differ; else nothing does.
     assert probabilities == pytest.approx(usual[2], abs=0.15 if limit == "AVX" else 0.001)
 
 
-def test_where_openvino_answers_wrongly_onnx_runtime_answers(picture: Path, usual: Any) -> None:
+def test_where_openvino_predictions_wrongly_onnx_runtime_predictions(
+    image: Path, usual: Any
+) -> None:
     """Held to SSE 4.1, OpenVINO resizes the segmenter's maps wrongly, without a word."""
     _, able = instructions.processor()
     if "sse4_1" not in able:
         pytest.skip("this is no such processor")
-    diagnosis, mask, probabilities = answer(
-        picture, **{SWITCH: "off", instructions.SWITCH: "SSE41"}
-    )
+    diagnosis, mask, probabilities = answer(image, **{SWITCH: "off", instructions.SWITCH: "SSE41"})
     assert diagnosis == usual[0]
     assert mask == pytest.approx(usual[1], abs=0.01)
     assert probabilities == pytest.approx(usual[2], abs=0.15)
 
 
-def test_by_default_the_command_answers_and_goes_on_as_it_began(
-    picture: Path, usual: Any, tmp_path: Path
+def test_by_default_the_command_predictions_and_goes_on_as_it_began(
+    image: Path, usual: Any, tmp_path: Path
 ) -> None:
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), SWITCH: ""}
     out = tmp_path / "out"
-    command = ["-m", "naevus", "predict", str(picture), "--out", str(out)]
+    command = ["-m", "naevus", "predict", str(image), "--out", str(out)]
     done = run(command, **cache)
     assert done.returncode == 0, done.stderr
     assert "Trying how networks run best here" in done.stderr

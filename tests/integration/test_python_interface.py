@@ -18,14 +18,14 @@ import simplejpeg
 import naevus
 from naevus.bundles import bundle as bundles
 from naevus.bundles.bundle import pack
-from naevus.datasets.sources import find_pictures
-from naevus.errors import BundleError, ConfigError, DataError, NaevusError, PictureError
+from naevus.datasets.sources import find_images
+from naevus.errors import BundleError, ConfigError, DataError, ImageError, NaevusError
 from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.inference.predictor import open_networks
-from naevus.types import FLAGS, Refused
+from naevus.types import FLAGS, FailedImage
 from tests.helpers.onnx_graphs import (
     CONFORMAL,
     classification_bundle,
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
 CODES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 
 
-def drawn(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
+def synthetic(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
     """Light noise with a dark rectangle that is nowhere near the border."""
-    chance = np.random.default_rng(seed)
-    picture = chance.integers(190, 240, (height, width, 3), dtype=np.uint8)
-    top, left = chance.integers(20, 40, 2)
-    picture[top : top + 50, left : left + 70] = chance.integers(20, 100, (50, 70, 3))
-    return picture
+    rng = np.random.default_rng(seed)
+    image = rng.integers(190, 240, (height, width, 3), dtype=np.uint8)
+    top, left = rng.integers(20, 40, 2)
+    image[top : top + 50, left : left + 70] = rng.integers(20, 100, (50, 70, 3))
+    return image
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one bundle, and five pictures."""
+    """A folder with one bundle, and five images."""
     made = tmp_path_factory.mktemp("load")
     whole_bundle(made / "bundle", conformal=CONFORMAL, temperature=2.0)
     for number in range(5):
-        write_png(made / "pictures" / f"p{number}.png", drawn(number))
+        write_png(made / "images" / f"p{number}.png", synthetic(number))
     return made
 
 
@@ -69,102 +69,104 @@ def loaded(folder: Path) -> Predictor:
 
 @pytest.fixture
 def files(folder: Path) -> list[Path]:
-    return sorted((folder / "pictures").iterdir())
+    return sorted((folder / "images").iterdir())
 
 
 def test_python_and_the_command_say_the_same(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     networks = open_networks(bundles.find_bundles([folder / "bundle"]), threads=2)
-    batch.predict(
-        find_pictures([folder / "pictures"]).sources, tmp_path / "out", **networks._asdict()
-    )
+    batch.predict(find_images([folder / "images"]).sources, tmp_path / "out", **networks._asdict())
     table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
-    said = loaded(files)
-    assert [each.image_id for each in said] == table["image_id"].tolist()
-    for row, each in zip(table.to_dict("records"), said, strict=True):
-        assert [row[f"p_{code}"] for code in CODES] == list(each.probabilities.values())
-        assert [row[f"b_{code}"] for code in CODES] == list(each.balanced_probabilities.values())
-        assert row["decision_probable"] == each.diagnosis
-        assert row["decision_balanced"] == each.balanced_diagnosis
+    prediction = loaded(files)
+    assert [each.image_id for each in prediction] == table["image_id"].tolist()
+    for row, each in zip(table.to_dict("records"), prediction, strict=True):
+        assert [row[f"prob_{code}"] for code in CODES] == list(each.probabilities.values())
+        assert [row[f"balanced_prob_{code}"] for code in CODES] == list(
+            each.balanced_probabilities.values()
+        )
+        assert row["predicted"] == each.predicted
+        assert row["predicted_balanced"] == each.predicted_balanced
         assert tuple(row["prediction_set"]) == each.prediction_set
-        assert list(row["flags"]) == list(each.flags)
-        assert (row["doubt"], row["mask_share"]) == (each.doubt, each.mask_share)
+        assert list(row["quality_flags"]) == list(each.flags)
+        assert (row["confidence"], row["lesion_area"]) == (each.confidence, each.lesion_area)
         assert each.mask is not None
         mask = read(tmp_path / "out" / "masks" / f"{each.image_id}_segmentation.png")
         np.testing.assert_array_equal(mask[:, :, 0] > 0, each.mask)
 
 
-def test_a_prediction_has_all_that_is_said_of_a_picture(
+def test_a_prediction_has_all_that_is_said_of_an_image(
     loaded: Predictor, files: list[Path]
 ) -> None:
-    said = loaded(files[0])
-    assert isinstance(said, Prediction)
-    assert (said.image_id, said.picture) == ("p0", files[0])
-    assert said.mask is not None
-    assert said.mask.shape == (said.height, said.width) == (120, 180)
-    assert said.mask is said.mask  # unpacked once
-    assert said.mask_share == said.mask.mean()
-    assert said.heatmap is not None
-    assert said.heatmap.shape == (120, 180)
-    assert said.heatmap.max() == 1
-    assert said.embedding is not None
-    assert said.embedding.shape == (8,)
-    assert said.prediction_set is not None
-    reached = zip(CODES, said.probabilities.values(), CONFORMAL["thresholds"], strict=True)  # type: ignore[call-overload]
-    assert said.prediction_set == tuple(code for code, share, least in reached if share >= least)
-    assert said.level == 0.9
-    assert said.spread is None
+    prediction = loaded(files[0])
+    assert isinstance(prediction, Prediction)
+    assert (prediction.image_id, prediction.image) == ("p0", files[0])
+    assert prediction.mask is not None
+    assert prediction.mask.shape == (prediction.height, prediction.width) == (120, 180)
+    assert prediction.mask is prediction.mask  # unpacked once
+    assert prediction.lesion_area == prediction.mask.mean()
+    assert prediction.heatmap is not None
+    assert prediction.heatmap.shape == (120, 180)
+    assert prediction.heatmap.max() == 1
+    assert prediction.embedding is not None
+    assert prediction.embedding.shape == (8,)
+    assert prediction.prediction_set is not None
+    reached = zip(CODES, prediction.probabilities.values(), CONFORMAL["thresholds"], strict=True)  # type: ignore[call-overload]
+    assert prediction.prediction_set == tuple(
+        code for code, fraction, least in reached if fraction >= least
+    )
+    assert prediction.coverage == 0.9
+    assert prediction.uncertainty is None
 
 
 def test_the_heatmap_covers_the_region_that_the_classifier_used(
     loaded: Predictor, files: list[Path]
 ) -> None:
-    said = loaded(files[1])
-    assert said.activations is not None
-    ((maps, box, frame, offset),) = said.activations
-    assert said.crop_mode == "crop"
+    prediction = loaded(files[1])
+    assert prediction.activations is not None
+    ((maps, box, frame, offset),) = prediction.activations
+    assert prediction.crop_mode == "crop"
     assert frame == (120, 180)
     assert offset == (0.0, 0.0)
-    assert said.box is not None
-    assert box.left <= said.box.left
-    assert box.right >= said.box.right
-    heat = said.heat_of("MEL")
-    assert heat is not None
+    assert prediction.box is not None
+    assert box.left <= prediction.box.left
+    assert box.right >= prediction.box.right
+    cam = prediction.cam_of("MEL")
+    assert cam is not None
     inside = np.zeros((120, 180), bool)
     inside[box.top : box.bottom, box.left : box.right] = True
-    assert (heat[~inside] == 0).all()
+    assert (cam[~inside] == 0).all()
     hottest = np.unravel_index(maps[0].argmax(), maps[0].shape)
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    row, column = np.unravel_index(cam.argmax(), cam.shape)
     assert abs((row - box.top) / box.height * 8 - hottest[0] - 0.5) < 1
     assert abs((column - box.left) / box.width * 8 - hottest[1] - 0.5) < 1
     with pytest.raises(ConfigError, match="there is no class 'XYZ'"):
-        said.heat_of("XYZ")
+        prediction.cam_of("XYZ")
 
 
 def test_a_scaled_decoding_does_not_move_the_heat(tmp_path: Path, loaded: Predictor) -> None:
-    large = np.repeat(np.repeat(drawn(3), 8, axis=0), 8, axis=1)
+    large = np.repeat(np.repeat(synthetic(3), 8, axis=0), 8, axis=1)
     (tmp_path / "large.jpg").write_bytes(simplejpeg.encode_jpeg(large, quality=95))
-    said = loaded(tmp_path / "large.jpg")
-    assert said.activations is not None
-    assert said.activations[0].frame != (960, 1440)  # it was not decoded whole
-    assert said.heatmap is not None
-    assert said.heatmap.shape == (960, 1440)
-    small = loaded(drawn(3))
-    assert said.box is not None
+    prediction = loaded(tmp_path / "large.jpg")
+    assert prediction.activations is not None
+    assert prediction.activations[0].frame != (960, 1440)  # it was not decoded whole
+    assert prediction.heatmap is not None
+    assert prediction.heatmap.shape == (960, 1440)
+    small = loaded(synthetic(3))
+    assert prediction.box is not None
     assert small.box is not None
-    np.testing.assert_allclose(np.array(said.box) / 8, small.box, atol=2)
-    heat = said.heat_of(small.diagnosis or "", 120, 180)
-    assert heat is not None
-    assert np.corrcoef(heat.ravel(), small.heatmap.ravel())[0, 1] > 0.8  # type: ignore[union-attr]
+    np.testing.assert_allclose(np.array(prediction.box) / 8, small.box, atol=2)
+    cam = prediction.cam_of(small.predicted or "", 120, 180)
+    assert cam is not None
+    assert np.corrcoef(cam.ravel(), small.heatmap.ravel())[0, 1] > 0.8  # type: ignore[union-attr]
 
 
 def test_pixels_do_as_well_as_files(loaded: Predictor, files: list[Path]) -> None:
     pixels = read(files[2])
     from_pixels, from_file, from_name = loaded([pixels, files[2], str(files[2])])
-    told = from_file.to_dict()
-    assert from_name.to_dict() == told
-    assert from_pixels.to_dict() == {**told, "image_id": "picture 0", "path": None}
+    values = from_file.to_dict()
+    assert from_name.to_dict() == values
+    assert from_pixels.to_dict() == {**values, "image_id": "image 0", "path": None}
     np.testing.assert_array_equal(from_pixels.mask, from_file.mask)
 
 
@@ -173,22 +175,22 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(files[0].read_bytes()[:500])
-    with pytest.raises(PictureError, match=r"broken\.png: is cut off") as raised:
+    with pytest.raises(ImageError, match=r"broken\.png: is cut off") as raised:
         loaded(broken)
     assert str(raised.value).count("broken.png") == 1
-    with pytest.raises(PictureError, match="is not there"):
+    with pytest.raises(ImageError, match="is not there"):
         loaded([files[0], tmp_path / "absent.png"])
-    with pytest.raises(PictureError, match="is a folder"):
+    with pytest.raises(ImageError, match="is a folder"):
         loaded([tmp_path])
     given = [files[0], broken, files[1]]
     first, bad, last = loaded.stream(given, errors="yield")
-    assert isinstance(bad, Refused)
+    assert isinstance(bad, FailedImage)
     assert (first.image_id, bad.image_id, last.image_id) == ("p0", "broken", "p1")
     assert bad.path == str(broken)
     assert bad.problem.startswith("is cut off, damaged")
     stream = loaded.stream(given)
     assert next(stream).image_id == "p0"
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         list(stream)
 
 
@@ -213,52 +215,54 @@ def test_a_stream_keeps_the_order_and_takes_little_ahead(
 
 
 def test_a_folder_is_streamed_by_id(folder: Path, loaded: Predictor) -> None:
-    ids = [said.image_id for said in loaded.stream(folder / "pictures")]
+    ids = [prediction.image_id for prediction in loaded.stream(folder / "images")]
     assert ids == [f"p{number}" for number in range(5)]
-    assert [said.image_id for said in loaded.stream(str(folder / "pictures" / "p3.png"))] == ["p3"]
-    with pytest.raises(DataError, match="no pictures there"):
+    assert [
+        prediction.image_id for prediction in loaded.stream(str(folder / "images" / "p3.png"))
+    ] == ["p3"]
+    with pytest.raises(DataError, match="no images there"):
         list(loaded.stream(folder / "bundle"))
     assert loaded([]) == []
 
 
-def test_flags_are_told_in_sentences(loaded: Predictor) -> None:
+def test_flags_are_reported_in_sentences(loaded: Predictor) -> None:
     dark = np.full((120, 160, 3), 20, np.uint8)
-    said = loaded(dark)
-    assert {"implausible_mask", "dark", "cut_by_border"} <= set(said.flags)
-    assert all(said.flags[code] == FLAGS[code] for code in said.flags)
-    assert said.crop_mode == "full"
+    prediction = loaded(dark)
+    assert {"implausible_mask", "dark", "cut_by_border"} <= set(prediction.flags)
+    assert all(prediction.flags[code] == FLAGS[code] for code in prediction.flags)
+    assert prediction.crop_mode == "full"
     empty = loaded(np.full((120, 160, 3), 230, np.uint8))
     assert "empty_mask" in empty.flags
-    assert (empty.box, empty.mask_share) == (None, 0)
+    assert (empty.box, empty.lesion_area) == (None, 0)
     assert not empty.mask.any()  # type: ignore[union-attr]
 
 
 def test_the_dictionary_survives_json(loaded: Predictor, files: list[Path]) -> None:
-    told = loaded(files[0]).to_dict()
-    assert json.loads(json.dumps(told)) == told
-    assert told["path"] == str(files[0])
-    assert set(told["box"]) == set(Box._fields)
-    assert list(told["probabilities"]) == CODES
+    values = loaded(files[0]).to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["path"] == str(files[0])
+    assert set(values["box"]) == set(Box._fields)
+    assert list(values["probabilities"]) == CODES
 
 
 def test_a_prediction_prints_its_result(loaded: Predictor, files: list[Path]) -> None:
-    said = loaded(files[0])
-    lines = str(said).splitlines()
+    prediction = loaded(files[0])
+    lines = str(prediction).splitlines()
     assert lines[0] == "p0"
-    assert f"({said.diagnosis})" in lines[2]
+    assert f"({prediction.predicted})" in lines[2]
     assert lines[-1] == NOTICE
     bars = [line.split() for line in lines if "%  " in line or line.endswith("%")]
-    shares = {words[0]: float(words[1].rstrip("%")) for words in bars if words[0] in CODES}
-    assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    for code, share in said.probabilities.items():
-        assert shares[code] == pytest.approx(100 * share, abs=0.051)
+    class_priors = {words[0]: float(words[1].rstrip("%")) for words in bars if words[0] in CODES}
+    assert list(class_priors.values()) == sorted(class_priors.values(), reverse=True)
+    for code, fraction in prediction.probabilities.items():
+        assert class_priors[code] == pytest.approx(100 * fraction, abs=0.051)
     assert any(line.startswith("Cannot be ruled out (90% prediction set):") for line in lines)
     dark = str(loaded(np.full((120, 160, 3), 20, np.uint8)))
     assert f"! {FLAGS['dark']}" in dark
-    others = tuple(code for code in CODES if code != said.diagnosis)
-    without = str(replace(said, prediction_set=others))
-    assert f"{said.diagnosis} is missing: in the training pictures' case mix, 90% of" in without
-    assert "is missing" not in str(replace(said, prediction_set=tuple(CODES)))
+    others = tuple(code for code in CODES if code != prediction.predicted)
+    without = str(replace(prediction, prediction_set=others))
+    assert f"{prediction.predicted} is missing: in the training images' case mix, 90% of" in without
+    assert "is missing" not in str(replace(prediction, prediction_set=tuple(CODES)))
 
 
 def test_a_bundle_may_be_given_in_any_form(tmp_path: Path, files: list[Path]) -> None:
@@ -270,14 +274,14 @@ def test_a_bundle_may_be_given_in_any_form(tmp_path: Path, files: list[Path]) ->
     for fold in range(2):
         (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
         classification_bundle(tmp_path / "run" / f"fold-{fold}" / "bundle", seeds=(fold,))
-    said = naevus.load([tmp_path / "s", tmp_path / "run"])(files[0])
-    assert said.mask is not None
-    assert said.members is not None
-    assert said.members.shape == (2, 7)
-    assert said.spread is not None
+    prediction = naevus.load([tmp_path / "s", tmp_path / "run"])(files[0])
+    assert prediction.mask is not None
+    assert prediction.members is not None
+    assert prediction.members.shape == (2, 7)
+    assert prediction.uncertainty is not None
     alone = naevus.load(tmp_path / "s")(files[0])
-    assert (alone.diagnosis, alone.crop_mode, alone.probabilities) == (None, None, {})
-    assert alone.mask_share == said.mask_share
+    assert (alone.predicted, alone.crop_mode, alone.probabilities) == (None, None, {})
+    assert alone.lesion_area == prediction.lesion_area
 
 
 def test_the_built_in_bundle_is_the_default(
@@ -287,39 +291,39 @@ def test_the_built_in_bundle_is_the_default(
     with pytest.raises(BundleError, match="no bundle is built into this naevus; name one"):
         naevus.load()
     whole_bundle(tmp_path / "builtin")
-    assert naevus.load()(files[0]).diagnosis in CODES
+    assert naevus.load()(files[0]).predicted in CODES
 
 
 def test_a_clinic_s_prevalence_reweighs(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
-    clinic = tmp_path / "clinic.toml"
-    clinic.write_text("".join(f"{code} = {int(code == 'DF')}\n" for code in CODES))
-    said = naevus.load(folder / "bundle", prevalence=clinic)(files[0])
-    assert (said.diagnosis, said.doubt) == ("DF", 0)
+    operating_points = tmp_path / "clinic.toml"
+    operating_points.write_text("".join(f"{code} = {int(code == 'DF')}\n" for code in CODES))
+    prediction = naevus.load(folder / "bundle", prevalence=operating_points)(files[0])
+    assert (prediction.predicted, prediction.confidence) == ("DF", 1)
     plain = loaded(files[0])
-    assert said.balanced_probabilities == plain.balanced_probabilities
-    assert said.prediction_set == plain.prediction_set
+    assert prediction.balanced_probabilities == plain.balanced_probabilities
+    assert prediction.prediction_set == plain.prediction_set
     with pytest.raises(ConfigError, match="known diagnoses"):
-        naevus.load(segmentation_bundle(tmp_path / "s").folder, prevalence=clinic)
+        naevus.load(segmentation_bundle(tmp_path / "s").folder, prevalence=operating_points)
 
 
-def test_a_figure_shows_picture_heat_and_probabilities(
+def test_a_figure_shows_image_heat_and_probabilities(
     tmp_path: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     pytest.importorskip("matplotlib")
-    said = loaded(files[0])
-    figure = said.plot()
+    prediction = loaded(files[0])
+    figure = prediction.plot()
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:2] == ["Lesion's outline", f"What speaks for {said.diagnosis}"]
+    assert titles[:2] == ["Lesion's contour", f"What speaks for {prediction.predicted}"]
     assert "90% prediction set" in titles[2]
     labels = [text.get_text() for text in figure.axes[2].texts]
     assert [label.endswith("●") for label in labels] == [
-        code in (said.prediction_set or ()) for code in CODES
+        code in (prediction.prediction_set or ()) for code in CODES
     ]
     figure.savefig(tmp_path / "figure.png")
     assert read(tmp_path / "figure.png").std() > 10
-    plain = naevus.load(segmentation_bundle(tmp_path / "s").folder)(drawn(1)).plot()
+    plain = naevus.load(segmentation_bundle(tmp_path / "s").folder)(synthetic(1)).plot()
     assert len(plain.axes) == 1
 
 
@@ -349,7 +353,7 @@ heavy = {"numpy", "cv2", "openvino", "pandas", "pyarrow", "pydantic"}
 assert not heavy & set(sys.modules)
 assert "load" in dir(naevus)
 said = naevus.load(sys.argv[1])(sys.argv[2])
-assert said.diagnosis
+assert said.predicted
 needless = {"pandas", "pyarrow", "matplotlib", "rich", "typer", "jinja2", "torch", "sklearn"}
 assert not needless & set(sys.modules), needless & set(sys.modules)
 """

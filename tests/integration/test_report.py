@@ -35,28 +35,26 @@ app.command()(report)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=60, size=48)
+    write_isic2018(folder, images=60, size=48)
     return load(folder)
 
 
-def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -> None:
+def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> None:
     from tests.helpers.finished_runs import finished_run  # late: torch takes seconds
 
     run = finished_run(tmp_path / "run", "classification", data.root, folds=(0, 1))
-    heldout = pd.concat(
-        pd.read_parquet(run.fold_folder(fold) / "heldout.parquet").assign(f=fold) for fold in (0, 1)
+    oof = pd.concat(
+        pd.read_parquet(run.fold_folder(fold) / "oof.parquet").assign(f=fold) for fold in (0, 1)
     )
-    known = data.part("task3").table.set_index("image_id").loc[heldout["image_id"]]
-    heldout = heldout.assign(
-        truth=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy()
-    )
+    known = data.part("task3").table.set_index("image_id").loc[oof["image_id"]]
+    oof = oof.assign(truth=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy())
     for code in ISIC2018.codes:
-        heldout[f"logit_{code}"] = 2.0 * (heldout["truth"] == code)
-    heldout["logit_NV"] += 1.5
+        oof[f"logit_{code}"] = 2.0 * (oof["diagnosis"] == code)
+    oof["logit_NV"] += 1.5
     for fold in (0, 1):
-        rows = heldout[heldout["f"] == fold]
-        rows.iloc[1:].drop(columns="f").to_parquet(run.fold_folder(fold) / "heldout.parquet")
-        history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "inner_score": [0.1, 0.2]})
+        rows = oof[oof["f"] == fold]
+        rows.iloc[1:].drop(columns="f").to_parquet(run.fold_folder(fold) / "oof.parquet")
+        history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "val_score": [0.1, 0.2]})
         history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
     inputs = json.loads((run.folder / "inputs.json").read_text())
     write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
@@ -70,10 +68,10 @@ def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -
     assert "2 held-out images have no answer" in result.output
     values = json.loads((run.folder / "report" / "report.json").read_text())
     sections = values["sections"]
-    assert "pictures" not in sections
+    assert "images" not in sections
     assert "subgroups" not in sections
     assert ", held out while training, " in values["summary"]
-    assert values["notes"] == ["2 held-out pictures have no answer and do not count."]
+    assert values["notes"] == ["2 held-out images have no answer and do not count."]
     assert len(sections["data"]["tables"]["unanswered"]) == 2
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
     assert not (run.folder / "report" / "figures").exists()
@@ -81,9 +79,9 @@ def test_a_run_is_reported_without_its_pictures(data: Dataset, tmp_path: Path) -
     assert 'id="figure-learning-loss"' in page
     assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
     assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
-    counts = {row["what"]: row["pictures"] for row in sections["data"]["tables"]["counts"]}
-    judged, due = counts["judged"], counts["held out by finished folds"]
-    assert judged == len(heldout) - 2 == due - 2
+    counts = {row["what"]: row["images"] for row in sections["data"]["tables"]["counts"]}
+    evaluated, due = counts["judged"], counts["held out by finished folds"]
+    assert evaluated == len(oof) - 2 == due - 2
     assert "balanced accuracy" in result.output
     assert "Against the rest" in result.output
     recipe = {row["name"]: row["value"] for row in sections["provenance"]["tables"]["recipe"]}
@@ -95,26 +93,26 @@ def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> 
 
     run = finished_run(tmp_path / "run", "segmentation", data.root, folds=(0, 1))
     masked = data.part("task1").with_masks().table.set_index("image_id")
-    heldout = []
+    oof = []
     for fold in (0, 1):
         ids = sorted(set(run.folds.held_out(fold)) & set(masked.index))
         scores = np.linspace(0.5, 0.95, len(ids))
         table = pd.DataFrame({"image_id": ids, "group_id": masked.loc[ids, "group_id"].to_numpy()})
         for name in MaskScore._fields:
             table[name] = scores
-        table["thresholded"] = np.where(scores < 0.65, 0, scores)
-        heldout.append(table.assign(fold=fold))
+        table["thresholded_jaccard"] = np.where(scores < 0.65, 0, scores)
+        oof.append(table.assign(fold=fold))
         for image_id in ids:
             mask = read_mask(Path(str(masked.loc[image_id, "mask_path"])))
             write_png(run.folder / "masks" / f"{image_id}_segmentation.png", mask)
-    results = results_of_run(run.folder, pd.concat(heldout, ignore_index=True), data)
+    results = results_of_run(run.folder, pd.concat(oof, ignore_index=True), data)
     document = make_report(results, evaluate_results(results))
     names = [section.name for section in document.sections]
-    assert names == ["masks", "failures", "pictures", "data", "provenance"]
-    both = pd.concat(heldout)
+    assert names == ["masks", "failures", "images", "data", "provenance"]
+    both = pd.concat(oof)
     assert f"mean Jaccard index of {both['jaccard'].mean():.3f}" in document.summary
-    assert document.keys[0].value == f"{both['jaccard'].mean():.3f}"
+    assert document.headlines[0].value == f"{both['jaccard'].mean():.3f}"
     galleries = {gallery.name: gallery for gallery in document.sections[2].galleries}
-    worst = [picture.words[0] for picture in galleries["worst-masks"].pictures]
+    worst = [image.words[0] for image in galleries["worst-masks"].images]
     assert worst[0] == "Jaccard 0.500"
     assert worst == sorted(worst)

@@ -38,7 +38,7 @@ from naevus.runs.results import (
     results_of_predictions,
 )
 from naevus.taxonomy import BINARY, ISIC2018
-from tests.helpers.html_page import Outline
+from tests.helpers.html_page import MaskComparison
 from tests.helpers.onnx_graphs import classification_bundle
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=60, size=48)
+    write_isic2018(folder, images=60, size=48)
     return load(folder)
 
 
@@ -70,16 +70,16 @@ def predictions(data: Dataset, bundle: Bundle, tmp_path_factory: pytest.TempPath
     natural = members.mean(axis=0)
     table = pd.DataFrame({"image_id": known["image_id"].to_numpy(str)})
     for place, code in enumerate(ISIC2018.codes):
-        table[f"p_{code}"] = natural[:, place]
-        table[f"b_{code}"] = rebalance(natural, [1 / 7] * 7)[:, place]
-    by_picture: list[Any] = [list(map(list, each)) for each in members.transpose(1, 0, 2)]
-    table["members"] = by_picture
+        table[f"prob_{code}"] = natural[:, place]
+        table[f"balanced_prob_{code}"] = rebalance(natural, [1 / 7] * 7)[:, place]
+    by_image: list[Any] = [list(map(list, each)) for each in members.transpose(1, 0, 2)]
+    table["member_probs"] = by_image
     masked = data.with_masks().table.drop_duplicates("image_id")
     only_masks = masked[~masked["image_id"].isin(table["image_id"])][["image_id"]]
     pd.concat([table, only_masks]).to_parquet(folder / "predictions.parquet")
-    made_with = {"views": "flips", "engine": "openvino", "bundles": [bundle.sha256]}
+    made_with = {"tta": "flips", "engine": "openvino", "bundles": [bundle.sha256]}
     write_json(folder / "predict.json", {"classifier": made_with, "masks": True})
-    (folder / "refused.csv").write_text("image_id,path,problem\nbroken,broken.jpg,is empty\n")
+    (folder / "failed.csv").write_text("image_id,path,problem\nbroken,broken.jpg,is empty\n")
     for row in data.with_masks().rows():
         assert row.mask_path is not None
         shifted = np.roll(read_mask(row.mask_path), 1, axis=0)
@@ -101,15 +101,15 @@ def written(
 
 def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
     page = (written / "report.html").read_text()
-    outline = Outline(page)
-    assert outline.open == []
-    assert outline.headings[0] == ("h1", "Report of " + outline.title.removeprefix("Report of "))
-    levels = [int(level[1]) for level, _ in outline.headings]
+    contour = MaskComparison(page)
+    assert contour.open == []
+    assert contour.headings[0] == ("h1", "Report of " + contour.title.removeprefix("Report of "))
+    levels = [int(level[1]) for level, _ in contour.headings]
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert outline.first_text_of_main.startswith("Of ")
-    assert len(outline.ids) == len(set(outline.ids))
-    ids = set(outline.ids)
-    for address in outline.addresses:
+    assert contour.first_text_of_main.startswith("Of ")
+    assert len(contour.ids) == len(set(contour.ids))
+    ids = set(contour.ids)
+    for address in contour.addresses:
         assert address.startswith("data:image/jpeg;base64,") or address[1:] in ids, address
     assert all(name in ids for name in re.findall(r"url\(#([^)]+)\)", page))
     without_names = re.sub(r'xmlns(:\w+)?="[^"]+"', "", page)
@@ -122,14 +122,14 @@ def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
 def test_galleries_show_each_kind(written: Path) -> None:
     page = (written / "report.html").read_text()
     values = json.loads((written / "report.json").read_text())
-    galleries = values["sections"]["pictures"]["pictures"]
+    galleries = values["sections"]["images"]["images"]
     assert set(galleries) == {
         "best", "worst", "doubtful", "disagreed", "best-masks", "usual-masks", "worst-masks",
     }  # fmt: skip
-    with_heat = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
-    assert Outline(page).images == sum(map(len, galleries.values())) + with_heat
+    with_cam = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
+    assert MaskComparison(page).images == sum(map(len, galleries.values())) + with_cam
     assert not set(galleries["best"]) & set(galleries["worst"])
-    assert "Heat maps:" in page
+    assert "Heatmaps:" in page
 
 
 def test_heat_maps_need_the_bundles_of_the_predictions(
@@ -144,13 +144,13 @@ def test_heat_maps_need_the_bundles_of_the_predictions(
     without = make_report(results, evaluation)
     unseen = make_report(results, evaluation, images=False)
     assert {section.name for section in without.sections} == {
-        "pictures", *(section.name for section in unseen.sections),
+        "images", *(section.name for section in unseen.sections),
     }  # fmt: skip
     assert not any(
-        picture.heat
+        image.cam
         for section in without.sections
         for gallery in section.galleries
-        for picture in gallery.pictures
+        for image in gallery.images
     )
 
 
@@ -162,7 +162,7 @@ def test_heat_maps_are_of_what_was_predicted(
     coarse = replace(data, table=table, taxonomy=BINARY)
     results = results_of_predictions(predictions, coarse)
     assert any("folded into benign" in note for note in results.notes)
-    with pytest.raises(DataError, match=r"heat maps are of MEL, .* scored as BENIGN, MALIGNANT"):
+    with pytest.raises(DataError, match=r"heatmaps are of MEL, .* scored as BENIGN, MALIGNANT"):
         predictions_classifier(results, [bundle])
 
 
@@ -180,15 +180,15 @@ def test_every_table_and_figure_is_written_beside_the_page(written: Path) -> Non
         assert all(list(row) == list(table.columns) for row in rows)
     figures = {path.stem for path in (written / "figures").iterdir()}
     assert figures == {
-        "confusion", "clinic-roc", "net-benefit", "roc", "precision-recall", "reliability",
-        "risk-coverage", "jaccard", "thresholds",
+        "confusion", "operating-points-roc", "net-benefit", "roc", "precision-recall",
+        "reliability", "risk-coverage", "jaccard", "thresholds",
     }  # fmt: skip
     for name in figures:
         ET.parse(written / "figures" / f"{name}.svg")
         assert (written / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
+def test_the_summary_shows_the_scores_of_the_tables(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     scores = pd.read_csv(written / "tables" / "scores.csv").set_index("score")["value"]
     masks = pd.read_csv(written / "tables" / "mask-scores.csv").set_index("score")["value"]
@@ -200,7 +200,7 @@ def test_the_summary_tells_the_scores_of_the_tables(written: Path) -> None:
     assert "not known" in note
     command = values["sections"]["provenance"]["command"].split("\n")
     assert command[0] == (
-        "naevus predict PICTURES --bundle BUNDLE --tta flips --engine openvino --out OUT"
+        "naevus predict IMAGES --bundle BUNDLE --tta flips --engine openvino --out OUT"
     )
     assert command[1] == "naevus report OUT --data data"
 
@@ -214,12 +214,12 @@ def test_images_are_listed_with_skin_tone_and_quality_flags(
     first, second, third = results.labelled.table["image_id"].head(3)
     dim, broken = tmp_path / "dim.png", tmp_path / "broken.png"
     write_png(dim, np.random.default_rng(0).integers(0, 40, (48, 48, 3), dtype=np.uint8))
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     records = results.records.copy()
     records.loc[[first, second], "path"] = [str(dim), str(broken)]
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     found = appearances(
-        replace(results, records=records), lambda done, total: told.append((done, total))
+        replace(results, records=records), lambda done, total: reported.append((done, total))
     )
     assert found is not None
     assert found.loc[first, "quality"] == "dark"
@@ -227,7 +227,7 @@ def test_images_are_listed_with_skin_tone_and_quality_flags(
     mask = read_mask(mask_file(predictions / "masks", third))
     pixels = read(Path(str(records.loc[third, "path"])))
     assert found.loc[third, "tone"] == tone_of(typology_angle(pixels, mask))
-    assert told[-1] == (len(results.labelled.table), len(results.labelled.table))
+    assert reported[-1] == (len(results.labelled.table), len(results.labelled.table))
     assert appearances(replace(results, records=None)) is None
 
 

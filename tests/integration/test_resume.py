@@ -107,9 +107,9 @@ class Commands:
 
 
 @pytest.fixture(scope="module")
-def commands(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def commands(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """The commands; the runs ``<task>`` in their folder were never interrupted."""
-    made = Commands(drawn, tmp_path_factory.mktemp("runs"))
+    made = Commands(synthetic, tmp_path_factory.mktemp("runs"))
     try:
         assert made.train("classification", made.folder / "classification", None) == 0
         assert made.train("segmentation", made.folder / "segmentation", EXPORT) == -signal.SIGKILL
@@ -136,7 +136,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert tensor.numpy().tobytes() == others[name].numpy().tobytes(), name
     one_history, other_history = (
         pd.read_csv(run / "fold-0" / "history.csv", dtype=str).drop(
-            columns=["seconds", "pictures_per_second"]
+            columns=["seconds", "images_per_second"]
         )
         for run in (one, other)
     )
@@ -188,16 +188,16 @@ def test_killed_segmentation_with_plateau_and_best_weights_ends_the_same(
     assert_same(commands.folder / "segmentation", run)
 
 
-@pytest.mark.parametrize("made", ["write_bundle", "heldout_logits"])
+@pytest.mark.parametrize("made", ["write_bundle", "oof_logits"])
 def test_a_kill_after_training_loses_no_work(made: str, commands: Commands, tmp_path: Path) -> None:
     whole, run = commands.folder / "classification", tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "oof.parquet").unlink()
-    (run / "fold-0" / "heldout.parquet").unlink()
+    (run / "fold-0" / "oof.parquet").unlink()
     (run / "fold-0" / "weights.safetensors").unlink()
     killed = commands.train("classification", run, Kill(f"{JOB}:{made}", after=True))
     assert killed == -signal.SIGKILL
-    assert not (run / "fold-0" / "heldout.parquet").exists()
+    assert not (run / "fold-0" / "oof.parquet").exists()
     assert commands.train("classification", run, None) == 0
     assert_same(whole, run)
     for name in ("oof.parquet", "fold-0/heldout.parquet"):

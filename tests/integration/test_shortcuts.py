@@ -1,4 +1,4 @@
-"""``naevus study shortcuts`` on a run of small random networks over drawn pictures."""
+"""``naevus study shortcuts`` on a run of small random networks over drawn images."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def made(folder: Path, root: Path) -> Run:
     known = load(root).part("task3").table.set_index("image_id")
     for fold in (0, 1):
         classification_bundle(run.bundle_folder(fold), seeds=(fold,), explained=True)
-        path = run.fold_folder(fold) / "heldout.parquet"
+        path = run.fold_folder(fold) / "oof.parquet"
         table = pd.read_parquet(path)
-        for name, column in (("truth", "diagnosis"), ("group_id", "group_id")):
+        for name, column in (("diagnosis", "diagnosis"), ("group_id", "group_id")):
             table[name] = table["image_id"].map(known[column])
         for number, code in enumerate(ISIC2018.codes):
-            table[f"logit_{code}"] = np.where(table["truth"] == code, 5.0, 0.01 * number)
+            table[f"logit_{code}"] = np.where(table["diagnosis"] == code, 5.0, 0.01 * number)
         table.to_parquet(path)
     return run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Run:
-    return made(tmp_path_factory.mktemp("shortcuts") / "run", drawn)
+def run(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Run:
+    return made(tmp_path_factory.mktemp("shortcuts") / "run", synthetic)
 
 
 def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
@@ -67,7 +67,7 @@ def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
         assert word in result.stdout, word
     kept = json.loads((run.folder / "shortcuts.json").read_text())
     held_out = {*run.folds.held_out(0), *run.folds.held_out(1)}
-    assert 0.8 * len(held_out) <= kept["pictures"] <= len(held_out)
+    assert 0.8 * len(held_out) <= kept["images"] <= len(held_out)
     assert 0 < kept["hole"] < 1
     guesses = {guess["source"]: guess for guess in kept["guesses"]}
     assert guesses["the run's own answers"]["balanced_accuracy"]["value"] == 1
@@ -75,16 +75,16 @@ def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
     assert len({guess["groups"] for guess in kept["guesses"]}) <= 2  # and those that fit
 
 
-def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, drawn: Path) -> None:
-    other = finished_run(tmp_path / "masks", "segmentation", drawn)
+def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:
+    other = finished_run(tmp_path / "masks", "segmentation", synthetic)
     error = call(other.folder).exception
     assert isinstance(error, DataError)
     assert "no run of classification" in str(error)
 
 
-def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, drawn: Path) -> None:
-    """Diagnoses, groups, one picture fewer: nothing else tells that it is another data set."""
-    known = load(drawn).part("task3").split("train").table
+def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:
+    """Diagnoses, groups, one image fewer: nothing else tells that it is another data set."""
+    known = load(synthetic).part("task3").split("train").table
     for rows in (
         known.assign(diagnosis=known["diagnosis"].shift(fill_value="NV")),
         known.iloc[1:],
@@ -98,22 +98,22 @@ def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, drawn: Path) 
             assert "manifest.csv: is not the data that" in str(error)
 
 
-def test_an_id_that_the_data_lack_is_never_another_picture(
-    run: Run, drawn: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_id_that_the_data_lack_is_never_another_image(
+    run: Run, synthetic: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = load(drawn).part("task3").table.set_index("image_id", drop=False)
+    records = load(synthetic).part("task3").table.set_index("image_id", drop=False)
     gone = run.folds.held_out(0)[0]
     records.loc[gone, "diagnosis"] = pd.NA
     monkeypatch.setattr("naevus.evaluation.shortcuts.by_metadata", lambda *_: np.eye(7))
-    with pytest.raises(DataError, match=f"1 pictures with an answer .* such as {gone}"):
+    with pytest.raises(DataError, match=f"1 images with an answer .* such as {gone}"):
         _by_metadata(run, records, [gone, run.folds.held_out(0)[1]], ISIC2018)
 
 
 def test_images_without_an_answer_are_an_error_unless_allowed(
-    run: Run, tmp_path: Path, drawn: Path
+    run: Run, tmp_path: Path, synthetic: Path
 ) -> None:
-    lacking = made(tmp_path / "lacking", drawn)
-    path = lacking.fold_folder(1) / "heldout.parquet"
+    lacking = made(tmp_path / "lacking", synthetic)
+    path = lacking.fold_folder(1) / "oof.parquet"
     table = pd.read_parquet(path)
     table.iloc[3:].to_parquet(path)
     error = call(lacking.folder).exception

@@ -24,7 +24,7 @@ app.command()(show)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=40, size=64)
+    write_isic2018(folder, images=40, size=64)
     return folder
 
 
@@ -51,17 +51,17 @@ def test_show_opens_a_page(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert out.read_text().count('"jpeg":') == 5
 
 
-def test_show_leaves_out_a_broken_picture(data: Path, tmp_path: Path) -> None:
+def test_show_leaves_out_a_broken_image(data: Path, tmp_path: Path) -> None:
     copy = tmp_path / "ISIC2018_Task3_Training_Input"
     copy.mkdir()
-    pictures = sorted((data / copy.name).glob("*.jpg"))[:3]
-    for path in pictures:
+    images = sorted((data / copy.name).glob("*.jpg"))[:3]
+    for path in images:
         (copy / path.name).write_bytes(path.read_bytes())
-    (copy / pictures[0].name).write_bytes(b"no picture")
+    (copy / images[0].name).write_bytes(b"no image")
     out = tmp_path / "sheet.png"
     result = CliRunner().invoke(app, [str(tmp_path), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert f"left out: {copy / pictures[0].name}" in " ".join(result.output.split())
+    assert f"left out: {copy / images[0].name}" in " ".join(result.output.split())
     assert probe(out).width == 10 + 2 * 202
 
 

@@ -24,8 +24,8 @@ rows = chance.normal(0, chance.uniform(0.5, 40, (96, 1)), (96, 864))
 whole = model.distances(rows)
 alone = np.concatenate([model.distances(row[None]) for row in rows])
 back = model.distances(rows[::-1])[::-1]
-assert np.array_equal(whole, alone), "a picture's batch changes its distance"
-assert np.array_equal(whole, back), "the order of pictures changes a distance"
+assert np.array_equal(whole, alone), "an image's batch changes its distance"
+assert np.array_equal(whole, back), "the order of images changes a distance"
 sys.stdout.write(whole.tobytes().hex())
 """
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from naevus.bundles.bundle import Bundle
-from naevus.datasets.folds import Folds, inner_split, make_folds
+from naevus.datasets.folds import Folds, make_folds, validation_split
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
 from naevus.evaluation.mask_metrics import compare_masks
@@ -23,14 +23,14 @@ from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import cut
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
-from naevus.runs.recipe import TrainConfig
-from naevus.runs.run import WEIGHTS, Run, select_pictures
+from naevus.runs.recipe import Recipe
+from naevus.runs.run import WEIGHTS, Run, select_images
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.data import Material
-from naevus.training.loop import Trainer, Watch
-from naevus.training.tasks import ClassificationLearning, _make_learning
+from naevus.training.data import TrainingData
+from naevus.training.loop import Callbacks, Trainer
+from naevus.training.tasks import ClassificationTask, _make_training_task
 from naevus.training.train import export_fold, prepare, train_fold, train_folds
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
 
-STILL = Watch(lambda *_: None, lambda _: None)
+STILL = Callbacks(lambda *_: None, lambda _: None)
 INPUTS = {
     "data": "drawn",
     "layout": "isic2018",
-    "pictures": 1,
+    "images": 1,
     "fingerprint": "drawn",
     "masks": None,
     "copies": [],
-    "warm_start": None,
+    "init_from": None,
 }
 FOLD = 1
 
@@ -86,50 +86,50 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class Job:
+class Pipeline:
     """A fold that has been trained."""
 
     def __init__(self, settings: dict[str, Any], data: Path, folder: Path, **extra: Any) -> None:
-        self.config = TrainConfig.model_validate(settings)
-        self.dataset = select_pictures(load(data), self.config)
-        self.material = Material(self.dataset, folder / "cache", **extra)
-        self.refused: Mapping[str, str] = prepare(self.material, self.config, silent)
+        self.recipe = Recipe.model_validate(settings)
+        self.dataset = select_images(load(data), self.recipe)
+        self.training_data = TrainingData(self.dataset, folder / "cache", **extra)
+        self.refused: Mapping[str, str] = prepare(self.training_data, self.recipe, silent)
         self.folds = make_folds(self.dataset, k=3)
-        self.run = Run.start(folder / "run", self.config, self.folds, INPUTS)
+        self.run = Run.start(folder / "run", self.recipe, self.folds, INPUTS)
         self.fold = self.run.fold_folder(FOLD)
-        train_fold(self.run, FOLD, self.material, STILL)
+        train_fold(self.run, FOLD, self.training_data, STILL)
         self.bundle = Bundle.read(self.run.bundle_folder(FOLD))
-        self.heldout = pd.read_parquet(self.fold / "heldout.parquet")
+        self.held_out = pd.read_parquet(self.fold / "oof.parquet")
 
-    def learning(self) -> Any:
-        training, inner = inner_split(
-            self.folds, FOLD, self.dataset, self.config.data.inner_share, self.config.seed
+    def training_task(self) -> Any:
+        training, validation = validation_split(
+            self.folds, FOLD, self.dataset, self.recipe.data.validation_fraction, self.recipe.seed
         )
-        return _make_learning(self.config, self.material, training, inner)
+        return _make_training_task(self.recipe, self.training_data, training, validation)
 
     def torch_logits(self, ids: list[str]) -> np.ndarray[Any, Any]:
-        """What the stored weights say of cached pictures."""
-        network = self.learning().network()
+        """What the stored weights say of cached images."""
+        network = self.training_task().network()
         load_network(self.fold / WEIGHTS, network)
         network.eval()
-        store, size = self.material.stores["pictures"], self.config.input_size
-        pixels = np.stack([resize(store[image_id], size, size) for image_id in ids])
+        cache, size = self.training_data.caches["images"], self.recipe.input_size
+        pixels = np.stack([resize(cache[image_id], size, size) for image_id in ids])
         with torch.inference_mode():
             logits: np.ndarray[Any, Any] = network(torch.from_numpy(pixels)).numpy()
         return logits
 
 
 @pytest.fixture(scope="module")
-def outlined(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    return Job(SEGMENTATION, drawn, tmp_path_factory.mktemp("outlined"))
+def segmented(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(SEGMENTATION, synthetic, tmp_path_factory.mktemp("segmented"))
 
 
 @pytest.fixture(scope="module")
-def diagnosed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Crops by masks that are not the true ones, and of three pictures there are none."""
+def classified(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Crops by masks that are not the true ones, and of three images there are none."""
     folder = tmp_path_factory.mktemp("diagnosed")
-    pictures = load(drawn).part("task3")
-    for number, row in enumerate(pictures.rows()):
+    images = load(synthetic).part("task3")
+    for number, row in enumerate(images.rows()):
         assert row.path is not None
         pixels = read(row.path)
         if number >= 3:
@@ -138,48 +138,48 @@ def diagnosed(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
             write_png(folder / "masks" / f"{row.image_id}_segmentation.png", mask)
         if number % 4 == 0:
             write_png(folder / "copies" / f"{row.image_id}.PNG", 255 - pixels)
-    write_png(folder / "copies" / "stranger.png", np.zeros((9, 9, 3), np.uint8))
-    return Job(
+    write_png(folder / "copies" / "unknown.png", np.zeros((9, 9, 3), np.uint8))
+    return Pipeline(
         CLASSIFICATION,
-        drawn,
+        synthetic,
         folder,
         masks=folder / "masks",
         copies=(folder / "copies",),
     )
 
 
-@pytest.fixture(params=["outlined", "diagnosed"])
-def job(request: pytest.FixtureRequest) -> Job:
-    found: Job = request.getfixturevalue(request.param)
+@pytest.fixture(params=["segmented", "diagnosed"])
+def job(request: pytest.FixtureRequest) -> Pipeline:
+    found: Pipeline = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.mark.slow
-def test_exactly_the_held_out_pictures_are_predicted(job: Job) -> None:
+def test_exactly_the_held_out_images_are_predicted(job: Pipeline) -> None:
     assert job.refused == {}
-    assert job.heldout["image_id"].tolist() == sorted(job.folds.held_out(FOLD))
+    assert job.held_out["image_id"].tolist() == sorted(job.folds.held_out(FOLD))
     groups = job.folds.table.set_index("image_id")["group_id"]
-    assert job.heldout["group_id"].tolist() == groups[job.heldout["image_id"]].tolist()
+    assert job.held_out["group_id"].tolist() == groups[job.held_out["image_id"]].tolist()
     assert job.run.finished() == [FOLD]
     assert (job.run.join()["fold"] == FOLD).all()
 
 
 @pytest.mark.slow
-def test_the_bundle_describes_itself(job: Job) -> None:
-    spec, config = job.bundle.spec, job.config
-    assert spec.tasks == (config.task,)
+def test_the_bundle_describes_itself(job: Pipeline) -> None:
+    spec, recipe = job.bundle.spec, job.recipe
+    assert spec.tasks == (recipe.task,)
     (member,) = spec.members
     assert (member.folds, member.input_size) == ((FOLD,), 32)
     assert spec.provenance["folds"] == job.folds.sha256
-    assert spec.provenance["recipe"] == config.fingerprint()
-    assert spec.provenance["training pictures"] == len(job.learning().training.ids)
+    assert spec.provenance["recipe"] == recipe.fingerprint()
+    assert spec.provenance["training images"] == len(job.training_task().training.ids)
     assert not (job.fold / "network.onnx").exists()
     assert "of them trained, at 32 × 32 px" in (job.fold / "network.txt").read_text()
 
 
 @pytest.mark.slow
 def test_cam_offsets_are_measured_on_held_out_images(
-    diagnosed: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classified: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = []
 
@@ -187,22 +187,27 @@ def test_cam_offsets_are_measured_on_held_out_images(
         shown.append(pixels)
         return 0.25, -0.5
 
-    monkeypatch.setattr(training_job, "cell_offset", measured)
-    run, learning = (
-        Run.open(shutil.copytree(diagnosed.run.folder, tmp_path / "run")),
-        diagnosed.learning(),
+    monkeypatch.setattr(training_job, "cam_offset", measured)
+    run, training_task = (
+        Run.open(shutil.copytree(classified.run.folder, tmp_path / "run")),
+        classified.training_task(),
     )
-    bundle = export_fold(run, FOLD, learning, learning.network(), diagnosed.material)
-    assert bundle.classifier.members[0].cell_offset == (0.25, -0.5)
-    store, held_out = diagnosed.material.stores["pictures"], sorted(diagnosed.folds.held_out(FOLD))
-    np.testing.assert_array_equal(shown, [[resize(store[name], 32, 32) for name in held_out]])
+    bundle = export_fold(
+        run, FOLD, training_task, training_task.network(), classified.training_data
+    )
+    assert bundle.classifier.members[0].cam_offset == (0.25, -0.5)
+    cache, held_out = (
+        classified.training_data.caches["images"],
+        sorted(classified.folds.held_out(FOLD)),
+    )
+    np.testing.assert_array_equal(shown, [[resize(cache[name], 32, 32) for name in held_out]])
 
 
 @pytest.mark.slow
-def test_training_validation_and_held_out_parts_share_no_lesion(job: Job) -> None:
-    learning = job.learning()
+def test_training_validation_and_held_out_parts_fraction_no_lesion(job: Pipeline) -> None:
+    training_task = job.training_task()
     groups = job.folds.table.set_index("image_id")["group_id"]
-    parts = [learning.training.ids, learning.inner.ids, job.folds.held_out(FOLD)]
+    parts = [training_task.training.ids, training_task.validation.ids, job.folds.held_out(FOLD)]
     sets = [set(groups[list(ids)]) for ids in parts]
     assert all(sets)
     for one, other in combinations(sets, 2):
@@ -211,136 +216,142 @@ def test_training_validation_and_held_out_parts_share_no_lesion(job: Job) -> Non
 
 
 @pytest.mark.slow
-def test_a_finished_fold_is_left_as_it_is(job: Job) -> None:
+def test_a_finished_fold_is_left_as_it_is(job: Pipeline) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.fold.rglob("*")}
-    train_fold(job.run, FOLD, job.material, STILL)
+    train_fold(job.run, FOLD, job.training_data, STILL)
     assert {path: path.stat().st_mtime_ns for path in job.fold.rglob("*")} == before
 
 
 @pytest.mark.slow
-def test_logits_are_those_of_the_stored_weights(diagnosed: Job) -> None:
-    ids = diagnosed.heldout["image_id"].tolist()
-    columns = [f"logit_{code}" for code in diagnosed.bundle.classifier.classes]
-    expected = diagnosed.torch_logits(ids)
-    np.testing.assert_allclose(diagnosed.heldout[columns].to_numpy(), expected, atol=1e-3, rtol=0)
-    assert np.ptp(expected, axis=0).max() > 0.01  # pictures differ, so their order is right
+def test_logits_are_those_of_the_stored_weights(classified: Pipeline) -> None:
+    ids = classified.held_out["image_id"].tolist()
+    columns = [f"logit_{code}" for code in classified.bundle.classifier.classes]
+    expected = classified.torch_logits(ids)
+    np.testing.assert_allclose(classified.held_out[columns].to_numpy(), expected, atol=1e-3, rtol=0)
+    assert np.ptp(expected, axis=0).max() > 0.01  # images differ, so their order is right
 
 
 @pytest.mark.slow
-def test_weights_and_shares_are_those_of_the_training_part(diagnosed: Job) -> None:
-    spec = diagnosed.bundle.classifier
+def test_weights_and_priors_are_those_of_the_training_part(classified: Pipeline) -> None:
+    spec = classified.bundle.classifier
     (member,) = spec.members
-    training, _ = inner_split(diagnosed.folds, FOLD, diagnosed.dataset, 0.1, 2018)
-    truth = diagnosed.dataset.table.set_index("image_id")["diagnosis"]
+    training, _ = validation_split(classified.folds, FOLD, classified.dataset, 0.1, 2018)
+    truth = classified.dataset.table.set_index("image_id")["diagnosis"]
     counts = truth[training].value_counts()
-    shares = np.array([counts[code] for code in spec.classes]) / len(training)
-    np.testing.assert_allclose(member.shares, shares)
-    weights = shares**-0.5
-    np.testing.assert_allclose(member.weights, weights / (shares * weights).sum(), rtol=1e-5)
-    row = diagnosed.heldout.iloc[0]
-    for code, share, weight in zip(spec.classes, member.shares, member.weights, strict=True):
-        assert (row[f"share_{code}"], row[f"weight_{code}"]) == (share, weight)
-    assert diagnosed.heldout["truth"].tolist() == truth[diagnosed.heldout["image_id"]].tolist()
+    class_priors = np.array([counts[code] for code in spec.classes]) / len(training)
+    np.testing.assert_allclose(member.class_priors, class_priors)
+    weights = class_priors**-0.5
+    np.testing.assert_allclose(
+        member.class_weights, weights / (class_priors * weights).sum(), rtol=1e-5
+    )
+    row = classified.held_out.iloc[0]
+    for code, fraction, weight in zip(
+        spec.classes, member.class_priors, member.class_weights, strict=True
+    ):
+        assert (row[f"class_prior_{code}"], row[f"class_weight_{code}"]) == (fraction, weight)
+    assert (
+        classified.held_out["diagnosis"].tolist() == truth[classified.held_out["image_id"]].tolist()
+    )
 
 
 @pytest.mark.slow
-def test_crops_are_cut_by_the_masks_given(diagnosed: Job) -> None:
-    store, masks = diagnosed.material.stores["pictures"], diagnosed.material.masks
+def test_crops_are_cut_by_the_masks_given(classified: Pipeline) -> None:
+    cache, masks = classified.training_data.caches["images"], classified.training_data.masks
     assert masks is not None
-    assert (diagnosed.bundle.classifier.crop_mode, store.form.size) == ("crop", 48)
-    for number, row in enumerate(diagnosed.dataset.rows()):
+    assert (classified.bundle.classifier.crop_mode, cache.input_spec.size) == ("crop", 48)
+    for number, row in enumerate(classified.dataset.rows()):
         assert row.path is not None
         assert row.mask_path is not None  # the true one, not to be used
         if number < 3:
-            assert store.modes[row.image_id] == "full"
+            assert cache.modes[row.image_id] == "full"
             continue
         mask = read_mask(masks / f"{row.image_id}_segmentation.png")
         expected = cut(read(row.path), mask, mode="crop", size=48, margin=0.15)
-        assert store.modes[row.image_id] == "crop"
-        difference = store[row.image_id].astype(int) - expected.pixels
+        assert cache.modes[row.image_id] == "crop"
+        difference = cache[row.image_id].astype(int) - expected.pixels
         assert np.abs(difference).mean() < 3
 
 
 @pytest.mark.slow
-def test_copies_are_trained_on_and_never_validated_on(diagnosed: Job) -> None:
-    pictures, copies = (diagnosed.material.stores[name] for name in ("pictures", "copies-0"))
-    assert copies.ids == diagnosed.dataset.ids[::4]
-    assert copies.form == replace(pictures.form, size=40)
-    learning = diagnosed.learning()
-    assert learning.training.copies == (pictures, copies)
-    assert learning.inner.copies == (pictures,)
-    image_id = copies.ids[-1]  # cut by the same mask as the picture it is a negative of
-    assert copies.modes[image_id] == pictures.modes[image_id] == "crop"
-    negative = 255 - resize(pictures[image_id], 40, 40).astype(int)
+def test_copies_are_trained_on_and_never_validated_on(classified: Pipeline) -> None:
+    images, copies = (classified.training_data.caches[name] for name in ("images", "copies-0"))
+    assert copies.ids == classified.dataset.ids[::4]
+    assert copies.input_spec == replace(images.input_spec, size=40)
+    training_task = classified.training_task()
+    assert training_task.training.copies == (images, copies)
+    assert training_task.validation.copies == (images,)
+    image_id = copies.ids[-1]  # cut by the same mask as the image it is a negative of
+    assert copies.modes[image_id] == images.modes[image_id] == "crop"
+    negative = 255 - resize(images[image_id], 40, 40).astype(int)
     assert np.abs(negative - copies[image_id]).mean() < 6
 
 
 @pytest.mark.slow
-def test_masks_and_their_scores_are_those_of_the_stored_weights(outlined: Job) -> None:
-    ids = outlined.heldout["image_id"].tolist()
-    assert len(list((outlined.run.folder / "masks").iterdir())) == len(ids)
-    expected = outlined.torch_logits(ids)
-    size = outlined.config.input_size
-    store = outlined.material.stores["pictures"]
-    squares = np.stack([resize(store[image_id], size, size) for image_id in ids])
-    found = Segmenter(outlined.bundle).logits(squares)
+def test_masks_and_their_scores_are_those_of_the_stored_weights(segmented: Pipeline) -> None:
+    ids = segmented.held_out["image_id"].tolist()
+    assert len(list((segmented.run.folder / "masks").iterdir())) == len(ids)
+    expected = segmented.torch_logits(ids)
+    size = segmented.recipe.input_size
+    cache = segmented.training_data.caches["images"]
+    inputs = np.stack([resize(cache[image_id], size, size) for image_id in ids])
+    found = Segmenter(segmented.bundle).logits(inputs)
     np.testing.assert_allclose(found, expected, atol=1e-3, rtol=0)
-    table = outlined.heldout.set_index("image_id")
-    for row in outlined.dataset.select(ids).rows():
+    table = segmented.held_out.set_index("image_id")
+    for row in segmented.dataset.select(ids).rows():
         assert row.mask_path is not None
-        mask = read_mask(outlined.run.folder / "masks" / f"{row.image_id}_segmentation.png")
+        mask = read_mask(segmented.run.folder / "masks" / f"{row.image_id}_segmentation.png")
         score = compare_masks(read_mask(row.mask_path), mask)
         assert table.loc[row.image_id, "jaccard"] == pytest.approx(score.jaccard)
 
 
 @pytest.mark.slow
-def test_the_history_is_written(outlined: Job) -> None:
-    history = pd.read_csv(outlined.fold / "history.csv")
+def test_the_history_is_written(segmented: Pipeline) -> None:
+    history = pd.read_csv(segmented.fold / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
-    assert {"loss", "inner_jaccard", "inner_sensitivity", "inner_precision"} <= set(history.columns)
-    assert history["loss"].iloc[1] < history["loss"].iloc[0]
+    assert {"train_loss", "val_jaccard", "val_sensitivity", "val_precision"} <= set(history.columns)
+    assert history["train_loss"].iloc[1] < history["train_loss"].iloc[0]
 
 
 BOTH = ["task1", "task3"]
 
 
-def test_only_images_with_a_target_are_selected(drawn: Path) -> None:
-    dataset = load(drawn)
-    config = TrainConfig.model_validate(SEGMENTATION)
-    assert select_pictures(dataset, config).parts == ("task1",)
-    usual = TrainConfig(task="segmentation")
-    assert select_pictures(dataset, usual).parts == ("task1",)
-    both = TrainConfig.model_validate({"task": "segmentation", "data": {"parts": BOTH}})
-    assert select_pictures(dataset, both).parts == ("task1", "task3")
+def test_only_images_with_a_target_are_selected(synthetic: Path) -> None:
+    dataset = load(synthetic)
+    recipe = Recipe.model_validate(SEGMENTATION)
+    assert select_images(dataset, recipe).parts == ("task1",)
+    usual = Recipe(task="segmentation")
+    assert select_images(dataset, usual).parts == ("task1",)
+    both = Recipe.model_validate({"task": "segmentation", "data": {"parts": BOTH}})
+    assert select_images(dataset, both).parts == ("task1", "task3")
     table = dataset.table.copy()
     table.loc[table["part"] == "task1", "diagnosis"] = pd.NA
     table.loc[table["image_id"] == dataset.part("task3").ids[0], "split"] = "test"
-    diagnosed = select_pictures(replace(dataset, table=table), TrainConfig(task="classification"))
-    assert diagnosed.ids == dataset.part("task3").ids[1:]
+    classified = select_images(replace(dataset, table=table), Recipe(task="classification"))
+    assert classified.ids == dataset.part("task3").ids[1:]
 
 
-def test_training_takes_the_classes_that_are_there(drawn: Path) -> None:
-    dataset = load(drawn).part("task3")
-    config = TrainConfig(task="classification")
+def test_training_takes_the_classes_that_are_there(synthetic: Path) -> None:
+    dataset = load(synthetic).part("task3")
+    recipe = Recipe(task="classification")
     two = dataset.table[dataset.table["diagnosis"].isin(["NV", "MEL"])]
-    chosen = select_pictures(replace(dataset, table=two), config)
+    chosen = select_images(replace(dataset, table=two), recipe)
     assert chosen.taxonomy.codes == ("MEL", "NV")
-    assert select_pictures(dataset, config).taxonomy is dataset.taxonomy
+    assert select_images(dataset, recipe).taxonomy is dataset.taxonomy
     eight = two.assign(diagnosis=two["diagnosis"].replace("NV", "SCC"))
-    chosen = select_pictures(replace(dataset, table=eight, taxonomy=ISIC2019), config)
+    chosen = select_images(replace(dataset, table=eight, taxonomy=ISIC2019), recipe)
     assert chosen.taxonomy.codes == ("MEL", "SCC")  # and no UNK
     alone = two[two["diagnosis"] == "NV"]
-    with pytest.raises(DataError, match="all training pictures show NV"):
-        select_pictures(replace(dataset, table=alone), config)
+    with pytest.raises(DataError, match="all training images show NV"):
+        select_images(replace(dataset, table=alone), recipe)
     types = two.assign(image_type=["clinical", *["dermoscopic"] * (len(two) - 1)])
-    assert len(select_pictures(replace(dataset, table=types), config)) == len(two) - 1
+    assert len(select_images(replace(dataset, table=types), recipe)) == len(two) - 1
     settings = {"task": "classification", "data": {"image_type": "all"}}
-    every = TrainConfig.model_validate(settings)
-    assert len(select_pictures(replace(dataset, table=types), every)) == len(two)
+    every = Recipe.model_validate(settings)
+    assert len(select_images(replace(dataset, table=types), every)) == len(two)
 
 
 @pytest.mark.parametrize(
-    ("settings", "column", "said"),
+    ("settings", "column", "output"),
     [
         (CLASSIFICATION, "diagnosis", "with diagnoses in task3"),
         (SEGMENTATION, "mask_path", "with masks in task1"),
@@ -348,73 +359,75 @@ def test_training_takes_the_classes_that_are_there(drawn: Path) -> None:
     ],
 )
 def test_data_without_targets_is_an_error(
-    settings: dict[str, Any], column: str, said: str, drawn: Path
+    settings: dict[str, Any], column: str, output: str, synthetic: Path
 ) -> None:
-    dataset = load(drawn)
+    dataset = load(synthetic)
     bare = replace(dataset, table=dataset.table.copy())
     bare.table[column] = pd.NA
-    with pytest.raises(DataError, match=said):
-        select_pictures(bare, TrainConfig.model_validate(settings))
+    with pytest.raises(DataError, match=output):
+        select_images(bare, Recipe.model_validate(settings))
 
 
-@pytest.mark.parametrize(("name", "said"), [("empty", "no copy"), ("absent", "is not a folder")])
+@pytest.mark.parametrize(("name", "output"), [("empty", "no copy"), ("absent", "is not a folder")])
 def test_copies_without_common_ids_are_an_error(
-    name: str, said: str, drawn: Path, tmp_path: Path
+    name: str, output: str, synthetic: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    config = TrainConfig.model_validate(CLASSIFICATION)
-    dataset = first(select_pictures(load(drawn), config), 4)
-    material = Material(dataset, tmp_path / "cache", copies=(tmp_path / name,))
-    with pytest.raises(DataError, match=said):
-        prepare(material, config, silent)
+    recipe = Recipe.model_validate(CLASSIFICATION)
+    dataset = first(select_images(load(synthetic), recipe), 4)
+    training_data = TrainingData(dataset, tmp_path / "cache", copies=(tmp_path / name,))
+    with pytest.raises(DataError, match=output):
+        prepare(training_data, recipe, silent)
 
 
 def first(dataset: Dataset, count: int) -> Dataset:
     return dataset.select(dataset.ids[:count])
 
 
-def test_an_unreadable_picture_is_left_out_told_and_listed(drawn: Path, tmp_path: Path) -> None:
-    config = TrainConfig.model_validate(CLASSIFICATION)
-    dataset = first(select_pictures(load(drawn), config), 4)
+def test_an_unreadable_image_is_left_out_reported_and_listed(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(CLASSIFICATION)
+    dataset = first(select_images(load(synthetic), recipe), 4)
     broken = tmp_path / f"{dataset.ids[2]}.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     table = dataset.table.copy()
     table.loc[2, "path"] = str(broken)
-    material = Material(replace(dataset, table=table), tmp_path / "cache")
-    refused = prepare(material, config, silent)
+    training_data = TrainingData(replace(dataset, table=table), tmp_path / "cache")
+    refused = prepare(training_data, recipe, silent)
     assert list(refused) == [dataset.ids[2]]
-    assert len(material.stores["pictures"]) == 3
-    folds = Folds(material.dataset.table[["image_id", "group_id"]].assign(fold="0"))
-    run = Run.start(tmp_path / "run", config, folds, {})
+    assert len(training_data.caches["images"]) == 3
+    folds = Folds(training_data.dataset.table[["image_id", "group_id"]].assign(fold="0"))
+    run = Run.start(tmp_path / "run", recipe, folds, {})
     with pytest.raises(RunError, match="no fold is finished"):
-        train_folds(run, [], material)
-    listed = pd.read_csv(run.folder / "refused.csv")
+        train_folds(run, [], training_data)
+    listed = pd.read_csv(run.folder / "failed.csv")
     assert listed["image_id"].tolist() == [dataset.ids[2]]
     assert listed["problem"].str.contains(broken.name).all()
 
 
-def test_a_class_without_pictures_is_told(drawn: Path, tmp_path: Path) -> None:
-    config = TrainConfig.model_validate(CLASSIFICATION)
-    dataset = select_pictures(load(drawn), config)
-    material = Material(dataset, tmp_path / "cache")
-    prepare(material, config, silent)
+def test_a_class_without_images_is_reported(synthetic: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(CLASSIFICATION)
+    dataset = select_images(load(synthetic), recipe)
+    training_data = TrainingData(dataset, tmp_path / "cache")
+    prepare(training_data, recipe, silent)
     table = dataset.table
     truth = dict(zip(table["image_id"], table["diagnosis"], strict=True))
     training = [image_id for image_id, code in truth.items() if code != "VASC"]
-    with pytest.raises(DataError, match="no training picture of VASC"):
-        ClassificationLearning(config, material.stores, training, [], truth, dataset.taxonomy)
+    with pytest.raises(DataError, match="no training image of VASC"):
+        ClassificationTask(recipe, training_data.caches, training, [], truth, dataset.taxonomy)
 
 
-LEAKS = ["split otherwise", "trained on what is kept for testing", "other pictures of the lesions"]
+LEAKS = ["split otherwise", "trained on what is kept for testing", "other images of the lesions"]
 
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_warm_start_from_a_run_that_saw_the_held_out_is_refused(
-    leak: str, drawn: Path, tmp_path: Path
+    leak: str, synthetic: Path, tmp_path: Path
 ) -> None:
-    config = TrainConfig.model_validate(SEGMENTATION)
-    dataset = select_pictures(load(drawn), config)
-    ours = make_folds(dataset, k=3, test_share=0.2)
+    recipe = Recipe.model_validate(SEGMENTATION)
+    dataset = select_images(load(synthetic), recipe)
+    ours = make_folds(dataset, k=3, test_fraction=0.2)
     table = ours.table.copy()
     if leak == "split otherwise":
         table["fold"] = table["fold"].replace({"0": "1", "1": "0"})
@@ -423,30 +436,30 @@ def test_a_warm_start_from_a_run_that_saw_the_held_out_is_refused(
     else:
         table["image_id"] = "other " + table["image_id"]
         table["fold"] = table["fold"].replace({"0": "1", "1": "0"})
-    source = Run.start(tmp_path / "source", config, Folds(table), INPUTS)
-    run = Run.start(tmp_path / "run", config, ours, INPUTS)
-    material = Material(dataset, tmp_path / "cache", warm_start=source)
-    prepare(material, config, silent)
+    source = Run.start(tmp_path / "source", recipe, Folds(table), INPUTS)
+    run = Run.start(tmp_path / "run", recipe, ours, INPUTS)
+    training_data = TrainingData(dataset, tmp_path / "cache", init_from=source)
+    prepare(training_data, recipe, silent)
     with pytest.raises(RunError, match="which is held out here"):
-        train_fold(run, 0, material, STILL)
+        train_fold(run, 0, training_data, STILL)
     assert not (run.fold_folder(0) / WEIGHTS).exists()
 
 
 def test_a_warm_start_takes_over_the_weights(
-    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainConfig.model_validate(SEGMENTATION)
-    dataset = select_pictures(load(drawn), config)
+    recipe = Recipe.model_validate(SEGMENTATION)
+    dataset = select_images(load(synthetic), recipe)
     folds = make_folds(dataset, k=3)
-    source = Run.start(tmp_path / "source", config, folds, INPUTS)
-    run = Run.start(tmp_path / "run", config, folds, INPUTS)
-    material = Material(dataset, tmp_path / "cache", warm_start=source)
-    prepare(material, config, silent)
+    source = Run.start(tmp_path / "source", recipe, folds, INPUTS)
+    run = Run.start(tmp_path / "run", recipe, folds, INPUTS)
+    training_data = TrainingData(dataset, tmp_path / "cache", init_from=source)
+    prepare(training_data, recipe, silent)
     with pytest.raises(RunError, match="fold 0 is not finished"):
-        train_fold(run, 0, material, STILL)
+        train_fold(run, 0, training_data, STILL)
 
-    training, inner = inner_split(folds, 0, dataset)
-    network = _make_learning(config, material, training, inner).network()
+    training, validation = validation_split(folds, 0, dataset)
+    network = _make_training_task(recipe, training_data, training, validation).network()
     save_tensors(source.fold_folder(0) / WEIGHTS, network.state_dict(), {"fold": 0})
 
     seen: list[dict[str, torch.Tensor]] = []
@@ -457,7 +470,7 @@ def test_a_warm_start_takes_over_the_weights(
 
     monkeypatch.setattr("naevus.training.train.Trainer", begin)
     with pytest.raises(InterruptedError):
-        train_fold(run, 0, material, STILL)
+        train_fold(run, 0, training_data, STILL)
     for name, tensor in network.state_dict().items():
         assert torch.equal(seen[0][name], tensor)
 
@@ -467,31 +480,33 @@ class _BeganError(Exception):
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
-        self.weights = {name: value.clone() for name, value in network.state_dict().items()}
+        self.class_weights = {name: value.clone() for name, value in network.state_dict().items()}
         self.chance = torch.rand(4)
 
 
 def test_networks_of_other_seeds_start_alike(
-    diagnosed: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    classified: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start has a seed of its own, so that weights of several seeds can be averaged."""
 
-    def caught(trainer: Trainer, _: Watch) -> None:
+    def caught(trainer: Trainer, _: Callbacks) -> None:
         raise _BeganError(trainer._network)
 
     monkeypatch.setattr(Trainer, "fit", caught)
 
     def start(seed: int, init_seed: int = 2018) -> _BeganError:
         settings = {"init_seed": init_seed, **CLASSIFICATION["network"]}
-        config = TrainConfig.model_validate(CLASSIFICATION | {"seed": seed, "network": settings})
-        run = Run.start(tmp_path / f"{seed}-{init_seed}", config, diagnosed.folds, INPUTS)
+        recipe = Recipe.model_validate(CLASSIFICATION | {"seed": seed, "network": settings})
+        run = Run.start(tmp_path / f"{seed}-{init_seed}", recipe, classified.folds, INPUTS)
         with pytest.raises(_BeganError) as began:
-            train_fold(run, FOLD, diagnosed.material, STILL)
+            train_fold(run, FOLD, classified.training_data, STILL)
         return began.value
 
     usual, other, elsewhere = start(2018), start(1), start(1, init_seed=3)
     head = "network.head.1.weight"
-    assert all(torch.equal(value, other.weights[name]) for name, value in usual.weights.items())
-    assert not torch.equal(usual.weights[head], elsewhere.weights[head])
+    assert all(
+        torch.equal(value, other.class_weights[name]) for name, value in usual.class_weights.items()
+    )
+    assert not torch.equal(usual.class_weights[head], elsewhere.class_weights[head])
     assert not torch.equal(usual.chance, other.chance)
     assert torch.equal(other.chance, elsewhere.chance)

@@ -12,16 +12,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from naevus.cli.main import app
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
-from naevus.runs.recipe import load_config
+from naevus.runs.recipe import load_recipe
 from naevus.runs.results import check_areas
-from naevus.runs.run import crop_masks, select_pictures
-from naevus.training.data import Material
+from naevus.runs.run import crop_masks, select_images
+from naevus.training.data import TrainingData
 from naevus.training.masks import CropCounts, check_before
 from naevus.training.train import check_cached, prepare
 from tests.helpers.finished_runs import finished_run
@@ -45,11 +45,11 @@ def call(*words: object) -> Result:
 
 def dataset(folder: Path, masks: Sequence[NDArray[np.uint8] | None]) -> Path:
     """Images, of two diagnoses, with these masks; beside the table that names them."""
-    chance = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     lines = ["image_id,path,mask_path,diagnosis"]
     for number, mask in enumerate(masks):
         name = f"p{number:02}"
-        write_png(folder / f"{name}.png", chance.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8))
+        write_png(folder / f"{name}.png", rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8))
         if mask is not None:
             write_png(folder / "masks" / f"{name}_segmentation.png", mask)
         file = "" if mask is None else f"masks/{name}_segmentation.png"
@@ -109,9 +109,9 @@ def test_a_job_whose_masks_cannot_be_right_is_not_begun(
     assert message in result.stderr
     assert "--force" in result.stderr or "naevus data check" in result.stderr
     assert not out.exists()
-    config = load_config(None, task, SMALL[task])  # type: ignore[arg-type]
-    material = Material(select_pictures(load(data), config), tmp_path / "cache", force=True)
-    (note, *_) = check_before(material.sources(), config, data, force=True)
+    recipe = load_recipe(None, task, SMALL[task])  # type: ignore[arg-type]
+    training_data = TrainingData(select_images(load(data), recipe), tmp_path / "cache", force=True)
+    (note, *_) = check_before(training_data.sources(), recipe, data, force=True)
     assert "(--force)" in note
 
 
@@ -124,19 +124,19 @@ def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
     """Of many masks a sample is checked before; of the cache all of them."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
-    for task, said in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cut")):
-        config = load_config(None, task, SMALL[task])  # type: ignore[arg-type]
-        dataset_ = select_pictures(load(data), config)
-        material = Material(dataset_, tmp_path / "cache", force=force)
-        refused = prepare(material, config, still)
+    for task, output in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cut")):
+        recipe = load_recipe(None, task, SMALL[task])  # type: ignore[arg-type]
+        dataset_ = select_images(load(data), recipe)
+        training_data = TrainingData(dataset_, tmp_path / "cache", force=force)
+        refused = prepare(training_data, recipe, still)
         assert set(refused) == {"p06", "p07"}, "their masks are of another size"
         assert "has 40 x 30 pixels, its image 40 x 40" in refused["p06"]
         if force:
-            (note,) = check_cached(material, config)
-            assert said in note
+            (note,) = check_cached(training_data, recipe)
+            assert output in note
         else:
-            with pytest.raises(DataError, match=said):
-                check_cached(material, config)
+            with pytest.raises(DataError, match=output):
+                check_cached(training_data, recipe)
 
 
 def test_crops_are_counted(tmp_path: Path) -> None:
@@ -144,15 +144,15 @@ def test_crops_are_counted(tmp_path: Path) -> None:
     data = dataset(tmp_path / "data", masks)
     folder = data.parent
     sources = [
-        Source(
+        ImageFiles(
             f"p{n:02}",
             folder / f"p{n:02}.png",
             None if mask is None else folder / "masks" / f"p{n:02}_segmentation.png",
         )
         for n, mask in enumerate(masks)
     ]
-    store = PixelStore.build(sources, Form("crop", 16), tmp_path / "cache")
-    counts = CropCounts.of(store, sources)
+    cache = ImageCache.build(sources, InputSpec("crop", 16), tmp_path / "cache")
+    counts = CropCounts.of(cache, sources)
     assert counts == CropCounts(4, 2, ("p02",), ("p01",))
     assert str(counts).startswith("2 of 4 images cut round the lesion, 1 centre squares for want")
 
@@ -169,10 +169,10 @@ def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:
     words = ("train", "classification", data, "--out", out, "--fold", "0", "--copies", copies)
     result = call(*words, *words_of("classification"))
     assert result.exit_code == 0, result.output
-    assert "crops (pictures): 14 of 16 images cut round the lesion" in result.output
+    assert "crops (images): 14 of 16 images cut round the lesion" in result.output
     kept = json.loads((out / "crops.json").read_text())
-    assert kept["pictures"]["without_mask"] == ["p05"]
-    assert kept["pictures"]["implausible_mask"] == ["p03"]
+    assert kept["images"]["without_mask"] == ["p05"]
+    assert kept["images"]["implausible_mask"] == ["p03"]
     assert kept["copies-0"]["cropped"] == 1
 
 
@@ -192,11 +192,11 @@ def test_copies_are_cropped_by_the_masks_of_training(tmp_path: Path, predicted: 
             mask = tmp_path / "masks" / f"p{number:02}_segmentation.png"
             write_png(mask, np.roll(LESION * 255, 9, axis=1))
         run.inputs["masks"] = str(tmp_path / "masks")
-    dataset_ = select_pictures(load(data), run.config)
+    dataset_ = select_images(load(data), run.recipe)
     folder = tmp_path / "masks" if predicted else None
-    material = Material(dataset_, tmp_path / "cache", masks=folder)
-    prepare(material, run.config, still)
-    learnt = material.stores["pictures"]
+    training_data = TrainingData(dataset_, tmp_path / "cache", masks=folder)
+    prepare(training_data, run.recipe, still)
+    learnt = training_data.caches["images"]
     assert sum(mode == "full" for mode in learnt.modes.values()) == predicted
 
     class Bundle:
@@ -205,13 +205,13 @@ def test_copies_are_cropped_by_the_masks_of_training(tmp_path: Path, predicted: 
             members = (type("Member", (), {"input_size": 32}),)
 
     files = {row.image_id: row.path for row in dataset_.rows() if row.path}
-    squares = copies_for(Bundle, files, crop_masks(run))  # type: ignore[arg-type]
+    inputs = copies_for(Bundle, files, crop_masks(run))  # type: ignore[arg-type]
     for image_id in files:
-        np.testing.assert_array_equal(squares[image_id], learnt[image_id])
+        np.testing.assert_array_equal(inputs[image_id], learnt[image_id])
 
 
 def test_scores_of_empty_ground_truth_are_refused(tmp_path: Path) -> None:
-    table = pd.DataFrame({"area": [0.0, 0.0, 0.3]})
+    table = pd.DataFrame({"lesion_area": [0.0, 0.0, 0.3]})
     with pytest.raises(DataError, match="2 of 3 masks are empty or full"):
         check_areas(table, tmp_path, force=False)
     check_areas(table, tmp_path, force=True)

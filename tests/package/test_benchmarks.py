@@ -1,4 +1,4 @@
-"""What benchmarks compute themselves: scores of unlikeness, as other libraries compute them."""
+"""What benchmarks compute themselves: scores of OOD score, as other libraries compute them."""
 
 from __future__ import annotations
 

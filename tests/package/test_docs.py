@@ -14,7 +14,7 @@ from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.predictions import Schema
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from tests.helpers import ROOT
 
@@ -49,7 +49,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ('<a href="#here">', None),
         ('<a href="https://example.org/far">', None),
         ('<a href="mailto:someone@example.org">', None),
-        ('<img src="picture.png">', None),
+        ('<img src="image.png">', None),
         ('<a href="b.html#gone">', "b.html#gone has no such anchor"),
         ('<a href="c.html">', "c.html is not there"),
         ('<a href="../out.html">', "../out.html leads out of the site"),
@@ -59,7 +59,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_broken_links_are_found(links: Any, tmp_path: Path, html: str, problem: str | None) -> None:
-    (tmp_path / "picture.png").touch()
+    (tmp_path / "image.png").touch()
     pages = {
         tmp_path / "a.html": links.Parsed(f'<h1 id="here">{html}'),
         tmp_path / "b.html": links.Parsed('<h1 id="there">'),
@@ -71,12 +71,12 @@ def test_broken_links_are_found(links: Any, tmp_path: Path, html: str, problem: 
 
 
 def test_every_setting_of_a_recipe_is_documented(generated: Any) -> None:
-    told = generated.recipe()
-    config = TrainConfig(task="classification").model_dump()
-    for name, value in config.items():
-        assert f"[{name}]" in told if isinstance(value, dict) else f"| `{name}` |" in told
+    reported = generated.recipe()
+    recipe = Recipe(task="classification").model_dump()
+    for name, value in recipe.items():
+        assert f"[{name}]" in reported if isinstance(value, dict) else f"| `{name}` |" in reported
         for setting in value if name in {"data", "optimiser", "augment"} else ():
-            assert f"| `{setting}` |" in told
+            assert f"| `{setting}` |" in reported
 
 
 def test_every_column_and_field_is_documented(generated: Any) -> None:
@@ -85,15 +85,15 @@ def test_every_column_and_field_is_documented(generated: Any) -> None:
     assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
         generated.bundle()
     )
-    for name in ("**`PrecisionCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):
+    for name in ("**`StorageCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):
         assert name in generated.bundle()
 
 
 def test_commands_are_documented_with_their_examples(generated: Any) -> None:
-    told = generated.commands()
-    assert "## `naevus predict`" in told
-    assert "```sh\nnaevus predict photo.jpg" in told
-    assert "--help" not in told
+    reported = generated.commands()
+    assert "## `naevus predict`" in reported
+    assert "```sh\nnaevus predict photo.jpg" in reported
+    assert "--help" not in reported
 
 
 def test_every_layout_column_and_spelling_is_documented(generated: Any) -> None:
@@ -101,9 +101,9 @@ def test_every_layout_column_and_spelling_is_documented(generated: Any) -> None:
     for column, names in COLUMN_NAMES.items():
         assert f"| `{column}` |" in generated.table_columns()
         assert all(f"`{name}`" in generated.table_columns() for name in names)
-    told = generated.spellings()
-    assert all(name in told for names in labels.NAMES.values() for name in names)
-    assert "melanoma …" in told
+    reported = generated.spellings()
+    assert all(name in reported for names in labels.NAMES.values() for name in names)
+    assert "melanoma …" in reported
     assert "naevi" in generated.words()
     assert "`unknown`" in generated.no_labels()
     assert all(f"| `{name}` |" in generated.taxonomies() for name in TAXONOMIES)

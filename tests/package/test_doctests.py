@@ -22,26 +22,26 @@ MODULES = sorted(
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that examples speak of: a bundle, and a drawn picture."""
+def training_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that examples speak of: a bundle, and a drawn image."""
     folder = tmp_path_factory.mktemp("examples")
     whole_bundle(folder / "bundle")
-    picture, _ = draw_lesion("NV", 5, size=160)
-    (folder / "lesion.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
+    image, _ = draw_lesion("NV", 5, size=160)
+    (folder / "lesion.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
     return folder
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_give_their_output(
-    name: str, material: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, training_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(material)
-    said: list[str] = []
+    monkeypatch.chdir(training_data)
+    output: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for example in doctest.DocTestFinder().find(import_module(name)):
-        runner.run(example, out=said.append)
+        runner.run(example, out=output.append)
     assert runner.tries > 0
-    assert not runner.failures, "".join(said)
+    assert not runner.failures, "".join(output)
 
 
 def test_central_modules_have_examples() -> None:

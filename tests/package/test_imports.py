@@ -32,22 +32,22 @@ ROOMS = [
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
-    """A folder with bundles, a submission with its truth, and the drawn pictures as ``data``."""
+def training_data(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
+    """A folder with bundles, a submission with its truth, and the drawn images as ``data``."""
     folder = tmp_path_factory.mktemp("material")
-    segmentation_bundle(folder / "outlines")
+    segmentation_bundle(folder / "contours")
     classification_bundle(folder / "answers", crop_mode="crop")
     ids = [f"ISIC_{number:07}" for number in range(7)]
     write_submission(folder / "truth.csv", ids, np.eye(7), ISIC2018)
     write_submission(folder / "answers.csv", ids, 0.3 / 7 + 0.7 * np.eye(7), ISIC2018)
-    (folder / "data").symlink_to(drawn)
+    (folder / "data").symlink_to(synthetic)
     return folder
 
 
 @pytest.mark.slow
-def test_nothing_but_training_needs_a_training_framework(material: Path) -> None:
+def test_nothing_but_training_needs_a_training_framework(training_data: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
-    bundles = ("--bundle", "outlines", "--bundle", "answers")
+    bundles = ("--bundle", "contours", "--bundle", "answers")
     commands: list[list[object]] = [
         ["--help"],
         ["data", "show", "data", "--count", 4],
@@ -62,17 +62,17 @@ def test_nothing_but_training_needs_a_training_framework(material: Path) -> None
         ["challenge", "lint", "predicted/masks"],
         ["train", "segmentation", "data", "--out", "run"],
     ]
-    answers, imported = without(FRAMEWORKS, commands, modules=ROOMS, folder=material)
-    *fine, training = answers
+    predictions, imported = without(FRAMEWORKS, commands, modules=ROOMS, folder=training_data)
+    *fine, training = predictions
     for words, answer in zip(commands, fine, strict=False):
-        said = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
-        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), said
-    assert (material / "contact-sheet.png").exists()
-    assert (material / "predicted" / "predictions.parquet").exists()
-    assert "balanced accuracy" in answers[6].out
+        output = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), output
+    assert (training_data / "contact-sheet.png").exists()
+    assert (training_data / "predicted" / "predictions.parquet").exists()
+    assert "balanced accuracy" in predictions[6].out
     assert training.code == 2
     assert 'pip install "naevus[train]"' in training.error
-    assert not (material / "run").exists()
+    assert not (training_data / "run").exists()
     assert not imported.intersection(FRAMEWORKS)
 
 
@@ -80,25 +80,25 @@ FINDING = {"data", "challenge"}
 """Commands that end with 1 where they found something."""
 
 
-def test_the_base_install_runs_what_it_promises(material: Path) -> None:
+def test_the_base_install_runs_what_it_promises(training_data: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
-    picture = "data/ISIC2018_Task1-2_Training_Input"
-    outlining = ("--bundle", "outlines", "--only", "masks")
+    image = "data/ISIC2018_Task1-2_Training_Input"
+    segmentation = ("--bundle", "contours", "--only", "masks")
     once = ("--k", 1, "--no-duplicates", "--out", "one.csv")
     commands: list[list[object]] = [
         ["data", "show", "data", "--count", 2, "--out", "sheet.png"],
         ["data", "split", "data", "--part", "task1", *once],
         ["train", "segmentation", "--show-recipe"],
-        ["predict", picture, *outlining, "--out", "base"],
+        ["predict", image, *segmentation, "--out", "base"],
         ["evaluate", "base", "--data", "data"],
         ["challenge", "score", truth, "base/masks"],
         ["challenge", "lint", "truth.csv"],
         ["data", "split", "data", "--part", "task1", "--out", "five.csv"],
         ["challenge", "score", "truth.csv", "answers.csv"],
-        ["predict", picture, *outlining, "--engine", "onnxruntime", "--out", "other"],
+        ["predict", image, *segmentation, "--engine", "onnxruntime", "--out", "other"],
     ]
-    answers, imported = without(BASE_LACKS, commands, modules=ROOMS, folder=material)
-    *fine, folds, score, predict = answers
+    predictions, imported = without(BASE_LACKS, commands, modules=ROOMS, folder=training_data)
+    *fine, folds, score, predict = predictions
     for words, answer in zip(commands, fine, strict=False):
         assert answer.code == 0, f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
     for answer, extra in ((folds, "evaluate"), (score, "evaluate"), (predict, "onnxruntime")):
@@ -120,35 +120,37 @@ NOT_EVERYWHERE = (
 """What ``os`` lacks on Windows or macOS."""
 
 
-def test_commands_run_without_what_other_systems_lack(material: Path) -> None:
-    pictures = "data/ISIC2018_Task3_Training_Input"
-    bundles = ("--bundle", "outlines", "--bundle", "answers")
+def test_commands_run_without_what_other_systems_lack(training_data: Path) -> None:
+    images = "data/ISIC2018_Task3_Training_Input"
+    bundles = ("--bundle", "contours", "--bundle", "answers")
     commands: list[list[object]] = [
         ["data", "show", "data", "--count", 2, "--out", "elsewhere.png"],
         ["data", "check", "data"],
         ["data", "split", "data", "--part", "task3", "--out", "elsewhere.csv"],
-        ["predict", pictures, *bundles, "--precision", "fp32", "--out", "elsewhere"],
+        ["predict", images, *bundles, "--precision", "fp32", "--out", "elsewhere"],
         ["evaluate", "elsewhere", "--data", "data"],
     ]
-    answers, imported = without(ELSEWHERE, commands, absent=NOT_EVERYWHERE, folder=material)
-    for words, answer in zip(commands, answers, strict=True):
-        said = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
-        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), said
+    predictions, imported = without(
+        ELSEWHERE, commands, absent=NOT_EVERYWHERE, folder=training_data
+    )
+    for words, answer in zip(commands, predictions, strict=True):
+        output = f"naevus {' '.join(map(str, words))}: {answer.error or answer.out}"
+        assert answer.code == 0 or (answer.code == 1 and words[0] in FINDING), output
     assert not imported.intersection(ELSEWHERE)
 
 
-def test_python_s_front_door_needs_no_training_framework(material: Path) -> None:
+def test_python_s_front_door_needs_no_training_framework(training_data: Path) -> None:
     code = (
         "import sys; from tests.helpers.blocked import Blocker\n"
         f"sys.meta_path.insert(0, Blocker({BASE_LACKS}))\n"
         "import naevus\n"
-        "predictor = naevus.load(['outlines', 'answers'])\n"
+        "predictor = naevus.load(['contours', 'answers'])\n"
         "said = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
         "assert len(said) > 50 and all(each.diagnosis for each in said)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=material,
+        cwd=training_data,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         capture_output=True,
         text=True,

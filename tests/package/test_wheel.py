@@ -19,7 +19,7 @@ from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import MANIFEST, parse_manifest
 from naevus.errors import BundleError
-from naevus.export.export import Told, Wishes, export_runs
+from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
 from tests.helpers import ROOT
 from tests.helpers.finished_runs import finished_run
 
@@ -85,16 +85,16 @@ def content(wheel: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
     """A small bundle of both tasks, exported as the real one is."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("exported")
     runs = [
-        finished_run(folder / "outlines", "segmentation", drawn, (0,)),
-        finished_run(folder / "answers", "classification", drawn, (0,)),
+        finished_run(folder / "contours", "segmentation", synthetic, (0,)),
+        finished_run(folder / "answers", "classification", synthetic, (0,)),
     ]
-    wishes = Wishes(precision="fp16", checked=4)
-    return export_runs(runs, folder / "bundle", wishes, Told(lambda _: None)).folder
+    options = ExportOptions(storage="fp16", checked=4)
+    return export_runs(runs, folder / "bundle", options, ExportCallbacks(lambda _: None)).folder
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def with_networks(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return read(build(root, tmp_path_factory.mktemp("dist-with-networks")))
 
 
-def told(content: dict[str, bytes], name: str) -> bytes:
+def content_of(content: dict[str, bytes], name: str) -> bytes:
     """A file of the wheel's ``.dist-info``."""
     return content[f"naevus-{__version__}.dist-info/{name}"]
 
@@ -118,7 +118,7 @@ def told(content: dict[str, bytes], name: str) -> bytes:
 @pytest.fixture(scope="module")
 def metadata(content: dict[str, bytes]) -> Message:
     """What the wheel says of itself."""
-    return message_from_bytes(told(content, "METADATA"))
+    return message_from_bytes(content_of(content, "METADATA"))
 
 
 def requirements(metadata: Message, extra: str | None = None) -> set[str]:
@@ -173,8 +173,8 @@ def test_the_wheel_holds_the_whole_package(content: dict[str, bytes]) -> None:
 def test_both_licences_come_with_it(content: dict[str, bytes], metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-NC-4.0"
     assert metadata.get_all("License-File") == ["LICENSE", "LICENSE-MODELS"]
-    assert b"Apache License" in told(content, "licenses/LICENSE")
-    of_networks = told(content, "licenses/LICENSE-MODELS").decode()
+    assert b"Apache License" in content_of(content, "licenses/LICENSE")
+    of_networks = content_of(content, "licenses/LICENSE-MODELS").decode()
     for words in ("HAM10000", "Tschandl", "10.1038/sdata.2018.161", "NonCommercial 4.0"):
         assert words in of_networks
     assert "Section 8 – Interpretation." in of_networks
@@ -246,7 +246,7 @@ def test_the_extras_bring_the_rest(metadata: Message) -> None:
 
 
 def test_the_command_is_installed(content: dict[str, bytes]) -> None:
-    assert told(content, "entry_points.txt").decode().splitlines() == [
+    assert content_of(content, "entry_points.txt").decode().splitlines() == [
         "[console_scripts]",
         "naevus = naevus.__main__:run",
     ]

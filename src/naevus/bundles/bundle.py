@@ -140,10 +140,10 @@ def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits, *, afre
         if not afresh and _holds(folder, content):
             return
         spec = parse_manifest(content, f"{path}: {MANIFEST}")
-        strangers = {entry.filename for entry in entries} - {MANIFEST, *spec.files}
-        if strangers:
+        unknown_ids = {entry.filename for entry in entries} - {MANIFEST, *spec.files}
+        if unknown_ids:
             raise BundleError(
-                f"{path}: holds {min(strangers)!r}, of which {MANIFEST} knows nothing",
+                f"{path}: holds {min(unknown_ids)!r}, of which {MANIFEST} knows nothing",
                 "do not use this file",
             )
         try:
@@ -274,13 +274,13 @@ class Bundle:
 
     @property
     def segmenter(self) -> SegmenterSpec:
-        """What outlines lesions.
+        """What segments lesions.
 
         Raises:
             BundleError: Nothing here does.
         """
         if self.spec.segmenter is None:
-            raise BundleError(f"{self.folder}: outlines no lesions", "name a segmentation bundle")
+            raise BundleError(f"{self.folder}: contours no lesions", "name a segmentation bundle")
         return self.spec.segmenter
 
     @property
@@ -471,7 +471,7 @@ def _check_names(spec: BundleSpec, files: Mapping[str, Path]) -> None:
     missing = [member.file for member in spec.members if member.file not in files]
     if missing:
         raise BundleError(f"bundle members without a file: {', '.join(missing)}")
-    reference = spec.classifier and spec.classifier.reference
+    reference = spec.classifier and spec.classifier.ood
     if reference and reference not in files:
         raise BundleError(f"reference statistics without a file: {reference}")
     if spec.sample is not None and spec.sample.file not in files:

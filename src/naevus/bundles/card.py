@@ -17,9 +17,9 @@ if TYPE_CHECKING:
         ConformalSpec,
         Figure,
         Member,
-        PrecisionCost,
-        PrecisionRefusal,
         ScoreSpec,
+        StorageCost,
+        StorageRefusal,
         SubgroupFigures,
         TrainingData,
     )
@@ -36,17 +36,19 @@ def members_table(members: Iterable[Member]) -> list[str]:
             member.architecture,
             ", ".join(map(str, member.folds)),
             f"{member.input_size} × {member.input_size}",
-            member.precision,
+            member.storage,
         )
         for member in members
     ]
-    return _table(("file", "architecture", "never saw folds", "input, pixels", "precision"), rows)
+    return _table(("file", "architecture", "never saw folds", "input, pixels", "storage"), rows)
 
 
 def scores_table(scores: Sequence[ScoreSpec]) -> list[str]:
     """Return scores, and below them what each was measured on, which many have in common."""
-    places = {on: number for number, on in enumerate(dict.fromkeys(s.on for s in scores), 1)}
-    rows = [(score.name, *_parts(score), f"({places[score.on]})") for score in scores]
+    places = {
+        on: number for number, on in enumerate(dict.fromkeys(s.measured_on for s in scores), 1)
+    }
+    rows = [(score.name, *_parts(score), f"({places[score.measured_on]})") for score in scores]
     notes = [f"{number}. {on}" for on, number in places.items()]
     return [*_table(("measure", "value", "95 % interval", "on"), rows), "", *notes]
 
@@ -57,7 +59,7 @@ def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -
         (
             f"{one.code}, {names[one.code]}" if one.code in names else one.code,
             f"{one.groups:,}",
-            f"{one.pictures:,}",
+            f"{one.images:,}",
             _whole(one.recall),
             _number(one.precision),
             _number(one.auc),
@@ -65,7 +67,7 @@ def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -
         )
         for one in classes
     ]
-    header = ("diagnosis", "lesions", "pictures", "recall", "precision", "AUC", "set holds it")
+    header = ("diagnosis", "lesions", "images", "recall", "precision", "AUC", "set holds it")
     return _table(header, rows)
 
 
@@ -85,38 +87,36 @@ def subgroups_table(subgroups: Iterable[SubgroupFigures]) -> list[str]:
     return _table(("subgroup", "lesions", "balanced accuracy", "over", "gap", "p"), rows)
 
 
-def shares_table(classifier: ClassifierSpec) -> list[str]:
+def class_priors_table(classifier: ClassifierSpec) -> list[str]:
     """Return the classes with what training made of them, over all members."""
     rows = []
     for place, code in enumerate(classifier.classes):
-        shares = [member.shares[place] for member in classifier.members]
-        weights = [member.weights[place] for member in classifier.members]
+        class_priors = [member.class_priors[place] for member in classifier.members]
+        weights = [member.class_weights[place] for member in classifier.members]
         offset = f"{classifier.offsets[place]:+.2f}" if classifier.offsets else "0"
-        rows.append((code, _ends(shares), _ends(weights), offset))
-    return _table(("class", "share", "weight", "offset"), rows)
+        rows.append((code, _ends(class_priors), _ends(weights), offset))
+    return _table(("class", "class prior", "class weight", "offset"), rows)
 
 
 def sets_table(sets: ConformalSpec) -> list[str]:
     """Return the thresholds of prediction sets."""
-    found = zip(sets.codes, sets.thresholds, sets.groups, strict=True)
+    found = zip(sets.classes, sets.thresholds, sets.groups, strict=True)
     rows = [(code, f"{least:.4f}", f"{count:,}") for code, least, count in found]
     return _table(("class", "least probability", "lesions"), rows)
 
 
-def costs_table(
-    costs: Iterable[PrecisionCost], refusals: Iterable[PrecisionRefusal] = ()
-) -> list[str]:
+def costs_table(costs: Iterable[StorageCost], refusals: Iterable[StorageRefusal] = ()) -> list[str]:
     """Return what each precision changes, and which did not run."""
     rows: list[tuple[str, ...]] = [
         (
             cost.task,
-            f"{cost.stored}, {cost.computed}",
+            f"{cost.storage}, {cost.precision}",
             cost.score,
             _number(cost.reference),
             f"{100 * cost.difference.value:+.2f}",
-            _interval(cost.difference, scale=100, form="+.2f"),
+            _interval(cost.difference, scale=100, input_spec="+.2f"),
             f"{cost.changed:.1%}",
-            f"{cost.pictures:,}",
+            f"{cost.images:,}",
             cost.networks,
         )
         for cost in costs
@@ -124,14 +124,14 @@ def costs_table(
     rows += [
         (
             refused.task,
-            f"{refused.stored}, {refused.computed}",
+            f"{refused.storage}, {refused.precision}",
             f"did not run on the machine that measured: {refused.problem}",
             *[""] * 6,
         )
         for refused in refusals
     ]
-    header = ("task", "stored, computed", "score", "fp32, fp32", "points", "95 % interval")
-    return _table((*header, "answers changed", "pictures", "by"), rows)
+    header = ("task", "storage, precision", "score", "fp32, fp32", "points", "95 % interval")
+    return _table((*header, "answers changed", "images", "by"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
@@ -146,10 +146,10 @@ def _parts(figure: Figure) -> tuple[str, str]:
     return _number(figure.value), _interval(figure)
 
 
-def _interval(figure: Figure, *, scale: int = 1, form: str = ".3f") -> str:
+def _interval(figure: Figure, *, scale: int = 1, input_spec: str = ".3f") -> str:
     if figure.low is None or figure.high is None:
         return ""
-    return f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
+    return f"{scale * figure.low:{input_spec}} to {scale * figure.high:{input_spec}}"
 
 
 def _whole(figure: Figure | None) -> str:
@@ -172,18 +172,18 @@ CARD = "MODEL_CARD.md"
 """The card's file name."""
 
 _TASKS = {
-    "segmentation": "outlines the lesion in a dermoscopic picture",
-    "classification": "gives probabilities of diagnoses for a dermoscopic picture",
+    "segmentation": "segments the lesion in a dermoscopic image",
+    "classification": "gives probabilities of diagnoses for a dermoscopic image",
     "attributes": "finds globules, milia-like cysts, negative and pigment network, and streaks",
 }
 _INTENDED = (
-    "Research on dermoscopic pictures: comparing methods, preparing data, teaching.",
-    "A reader who sees picture, outline and probabilities together, and decides alone.",
+    "Research on dermoscopic images: comparing methods, preparing data, teaching.",
+    "A reader who sees image, contour and probabilities together, and decides alone.",
 )
 _OUT_OF_SCOPE = (
     "Diagnosis, triage or treatment of anyone; there was no clinical study.",
-    "Pictures without a dermatoscope: photographs by phone, histology, whole-body views.",
-    "Diagnoses outside its classes: it answers with one of them whatever the picture shows.",
+    "Images without a dermatoscope: photographs by phone, histology, whole-body views.",
+    "Diagnoses outside its classes: it answers with one of them whatever the image shows.",
 )
 _LIMITS = (
     "Other clinics, devices and skin tones than in the training data: accuracy is unknown there.",
@@ -191,8 +191,8 @@ _LIMITS = (
 )
 _BY_CLASS = (
     "By the balanced decision, each diagnosis against all others; AUC is that of its natural "
-    "probability. Intervals are 95 %, by lesion (Wilson, for as many pictures as the lesions are "
-    "worth); the last column counts one picture a lesion."
+    "probability. Intervals are 95 %, by lesion (Wilson, for as many images as the lesions are "
+    "worth); the last column counts one image a lesion."
 )
 _SUBGROUPS = (
     "Balanced accuracy is over the diagnoses with at least ten lesions in the subgroup: compare "
@@ -201,25 +201,25 @@ _SUBGROUPS = (
     "for all rows after Holm."
 )
 _KINDS = (
-    "Two kinds are given. *Natural* ones are those of a picture drawn as the training pictures "
+    "Two kinds are given. *Natural* ones are those of an image drawn as the training images "
     "were: the logits, freed of the weights below, divided by the temperature, with the offsets "
     "below added. *Balanced* ones "
     "are as if every class were equally common: the natural ones divided by the shares below. "
-    "*Doubt* is one minus the largest natural probability."
+    "*Confidence* is the largest natural probability."
 )
-_SHARES = (
-    "Shares are those of the training pictures; a weight is how much more than its share the "
-    "class counted; an offset, how much more common it was among held-out pictures than the "
+_FRACTIONS = (
+    "Shares are those of the training images; a weight is how much more than its share the "
+    "class counted; an offset, how much more common it was among held-out images than the "
     "networks said, as a logarithm. Where the members differ, both ends are given."
 )
 _SETS = (
     "A *prediction set* holds every diagnosis whose natural probability reaches the threshold "
-    "below: of each diagnosis, {level:.0%} of new lesions or more have a set that holds "
-    "it (class-conditional split conformal prediction, one picture a lesion), as long as they "
+    "below: of each diagnosis, {coverage:.0%} of new lesions or more have a set that holds "
+    "it (class-conditional split conformal prediction, one image a lesion), as long as they "
     "are like the ones the thresholds were set on. A threshold of 0 is for want of lesions."
 )
 _COSTS = (
-    "Differences are to numbers in fp32 computed in fp32, on the same pictures, which the "
+    "Differences are to numbers in fp32 computed in fp32, on the same images, which the "
     "networks never saw; in points (hundredths), with their paired 95 % interval by lesion."
 )
 
@@ -286,7 +286,7 @@ def _points(lines: Iterable[str]) -> list[str]:
 
 def _data(data: TrainingData) -> str:
     return (
-        f"{data.task}: {data.name}, {data.pictures} pictures; "
+        f"{data.task}: {data.name}, {data.images} images; "
         f"licence: {data.licence or 'not known here, see the source'}"
     )
 
@@ -294,21 +294,21 @@ def _data(data: TrainingData) -> str:
 def _scores(spec: BundleSpec) -> list[str]:
     if not spec.scores:
         return ["None were handed over with this bundle."]
-    said = "Intervals are 95 %, by lesion, given the trained networks."
-    return [said, "", *scores_table(spec.scores)]
+    lines = "Intervals are 95 %, by lesion, given the trained networks."
+    return [lines, "", *scores_table(spec.scores)]
 
 
 def _probabilities(classifier: ClassifierSpec) -> list[str]:
     lines = [
-        f"Sees the picture as `{classifier.crop_mode}`.",
+        f"Sees the image as `{classifier.crop_mode}`.",
         "",
         _KINDS,
         "",
         f"Temperature: {classifier.temperature:.3f}, {_source(classifier)}.",
         "",
-        _SHARES,
+        _FRACTIONS,
         "",
-        *shares_table(classifier),
+        *class_priors_table(classifier),
     ]
     sets = classifier.conformal
     if sets is None:
@@ -316,7 +316,7 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
     return [
         *lines,
         "",
-        _SETS.format(level=sets.level),
+        _SETS.format(coverage=sets.coverage),
         "",
         *sets_table(sets),
     ]
@@ -352,19 +352,19 @@ def _source(classifier: ClassifierSpec) -> str:
 
 
 def _precision(spec: BundleSpec) -> list[str]:
-    stored = ", ".join(dict.fromkeys(member.precision for member in spec.members))
+    stored = ", ".join(dict.fromkeys(member.storage for member in spec.members))
     lines = [f"Numbers are stored in {stored}."]
-    if not spec.precision_costs and not spec.precision_refusals:
+    if not spec.storage_costs and not spec.storage_refusals:
         return [*lines, "What other precisions change was not measured for this bundle."]
     lines += [
         _COSTS,
         "",
-        *costs_table(spec.precision_costs, spec.precision_refusals),
+        *costs_table(spec.storage_costs, spec.storage_refusals),
     ]
-    if spec.precision_choices:
+    if spec.recommended:
         lines.append("")
     lines += [
-        f"- {choice.task}: {choice.stored}, computed in {choice.computed}: {choice.why}"
-        for choice in spec.precision_choices
+        f"- {choice.task}: {choice.storage}, computed in {choice.precision}: {choice.reason}"
+        for choice in spec.recommended
     ]
     return lines

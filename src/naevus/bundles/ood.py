@@ -1,4 +1,4 @@
-"""A bundle's statistics of training pictures on disk, as one file of plain arrays."""
+"""A bundle's statistics of training images on disk, as one file of plain arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, DataError
-from naevus.evaluation.ood import FactorModel, Reference
+from naevus.evaluation.ood import FactorModel, OODStatistics
 from naevus.io.files import write_bytes
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 
-REFERENCE_FILE = "reference.npz"
-"""What bundles call the file; ``classifier.reference`` names it."""
+OOD_FILE = "ood.npz"
+"""What bundles call the file; ``classifier.ood`` names it."""
 LARGEST = 8 * 1024**2
 """Most bytes of a file that is read, and of all its arrays."""
 _SCALES: Final = "scales"
@@ -44,7 +44,7 @@ DAMAGE: Final = (
 """What zipfile and NumPy raise where a file of arrays is damaged."""
 
 
-def write_references(path: Path, references: Sequence[Reference]) -> None:
+def write_ood_statistics(path: Path, ood_statistics: Sequence[OODStatistics]) -> None:
     """Write the statistics of a bundle's classifier, one of each member, in order.
 
     The same statistics give the same bytes.
@@ -53,7 +53,7 @@ def write_references(path: Path, references: Sequence[Reference]) -> None:
         NaevusError: The file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for number, reference in enumerate(references):
+    for number, reference in enumerate(ood_statistics):
         model = reference.model
         arrays[f"{number}.deviations"] = reference.deviations
         arrays[f"{number}.mean"] = model.mean
@@ -66,8 +66,8 @@ def write_references(path: Path, references: Sequence[Reference]) -> None:
     write_bytes(path, content.getvalue())
 
 
-def read_references(path: Path, members: int) -> tuple[Reference, ...]:
-    """Read what `write_references` wrote.
+def read_ood_statistics(path: Path, members: int) -> tuple[OODStatistics, ...]:
+    """Read what `write_ood_statistics` wrote.
 
     Args:
         path: The file.
@@ -78,25 +78,25 @@ def read_references(path: Path, members: int) -> tuple[Reference, ...]:
     """
     try:
         arrays = _arrays(path)
-        references = tuple(_reference(arrays, number) for number in range(members))
+        ood_statistics = tuple(_reference(arrays, number) for number in range(members))
     except (*DAMAGE, DataError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BundleError(f"{path}: no usable statistics ({problem})", EXPORT_AGAIN) from error
     if any(name.partition(".")[0] == str(members) for name in arrays):
         raise BundleError(f"{path}: statistics of more than {members} networks", EXPORT_AGAIN)
-    return references
+    return ood_statistics
 
 
-def references_of(bundle: Bundle) -> tuple[Reference | None, ...]:
+def ood_statistics_of(bundle: Bundle) -> tuple[OODStatistics | None, ...]:
     """Return the statistics of each member of a bundle's classifier; None where it has none.
 
     Raises:
         BundleError: The file cannot be used.
     """
     classifier = bundle.classifier
-    if classifier.reference is None:
+    if classifier.ood is None:
         return (None,) * len(classifier.members)
-    return read_references(bundle.folder / classifier.reference, len(classifier.members))
+    return read_ood_statistics(bundle.folder / classifier.ood, len(classifier.members))
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -108,7 +108,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _reference(arrays: Arrays, number: int) -> Reference:
+def _reference(arrays: Arrays, number: int) -> OODStatistics:
     scales = _array(arrays, f"{number}.{_SCALES}", np.float64, 1)
     if len(scales) != 2:
         raise ValueError(f"{len(scales)} scales in place of 2")
@@ -118,7 +118,9 @@ def _reference(arrays: Arrays, number: int) -> Reference:
         _array(arrays, f"{number}.variances", np.float32, 1),
         float(_array(arrays, f"{number}.noise", np.float64, 0)),
     )
-    return Reference(_array(arrays, f"{number}.deviations", np.float32, 1), model, *scales.tolist())
+    return OODStatistics(
+        _array(arrays, f"{number}.deviations", np.float32, 1), model, *scales.tolist()
+    )
 
 
 def _array(arrays: Arrays, name: str, kind: type[np.generic], axes: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""A small drawn picture and what a bundle's networks say of it: by that engines are judged."""
+"""A small drawn image and what a bundle's networks say of it: by that engines are judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.types import Computed, Precision
+    from naevus.types import Precision, Storage
 
 SAMPLE_FILE: Final = "sample.npz"
 """What bundles call the file; ``sample.file`` names it."""
@@ -27,7 +27,7 @@ LARGEST: Final = 4 * 1024**2
 """Most bytes of a file that is read, and of all its arrays."""
 STEP: Final = 8
 """Of a segmenter's logits every so many pixels, down and to the right, are kept."""
-_FLOORS: Final[dict[tuple[bool, Computed], float]] = {
+_FLOORS: Final[dict[tuple[bool, Precision], float]] = {
     (False, "fp32"): 0.005,
     (False, "bf16"): 0.03,
     (True, "fp32"): 0.03,
@@ -38,20 +38,20 @@ _PIXELS: Final = "pixels"
 
 
 class Sample(NamedTuple):
-    """A drawn picture, and what networks say of it in the views of `sample_views`.
+    """A drawn image, and what networks say of it in the views of `sample_batch`.
 
     Attributes:
         pixels: S x S x 3, uint8.
-        answers: By the member's file, what `compared` takes of its outputs: 8 x C logits of a
+        predictions: By the member's file, what `compared` takes of its outputs: 8 x C logits of a
             classifier, 8 x h x w of a segmenter, 8 x K x h x w of one with attributes.
     """
 
     pixels: NDArray[np.uint8]
-    answers: Mapping[str, NDArray[np.float32]]
+    predictions: Mapping[str, NDArray[np.float32]]
 
 
-def sample_views(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return the picture at a network's size, flipped and turned: 8 x size x size x 3.
+def sample_batch(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return the image at a network's size, flipped and turned: 8 x size x size x 3.
 
     Pixels are only picked, never mixed: every machine makes the same numbers.
     """
@@ -77,7 +77,7 @@ def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
 def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Return how far an answer is from the reference: infinitely where it is no finite number.
 
-    It is the root of the mean squared difference, as a share of the reference's own spread.
+    It is the root of the mean squared difference, as a fraction of the reference's own spread.
     """
     if answer.shape != reference.shape or not np.isfinite(answer).all():
         return float("inf")
@@ -86,15 +86,15 @@ def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> flo
     return float(error / max(right.std(), 1e-6))
 
 
-def tolerance(measured: float, stored: Precision, computed: Computed) -> float:
+def tolerance(measured: float, storage: Storage, precision: Precision) -> float:
     """Return how far answers may be from the reference: twice what was measured, or a floor.
 
     Args:
         measured: The largest distance that was seen.
-        stored: How the network's numbers are stored.
-        computed: What was computed in.
+        storage: How the network's numbers are stored.
+        precision: What it was computed in.
     """
-    return max(2 * measured, _FLOORS[stored == "int8", computed])
+    return max(2 * measured, _FLOORS[storage == "int8", precision])
 
 
 def write_sample(path: Path, sample: Sample) -> None:
@@ -104,7 +104,7 @@ def write_sample(path: Path, sample: Sample) -> None:
         NaevusError: The file cannot be written.
     """
     content = io.BytesIO()
-    arrays: dict[str, NDArray[Any]] = {_PIXELS: sample.pixels, **sample.answers}
+    arrays: dict[str, NDArray[Any]] = {_PIXELS: sample.pixels, **sample.predictions}
     np.savez_compressed(content, allow_pickle=False, **arrays)
     write_bytes(path, content.getvalue())
 
@@ -126,14 +126,14 @@ def read_sample(path: Path, files: Mapping[str, int]) -> Sample:
             raise ValueError(f"more than {LARGEST // 1024**2} MB")
         with np.load(path, allow_pickle=False) as arrays:
             pixels = arrays[_PIXELS]
-            answers = {name: arrays[name] for name in files}
+            predictions = {name: arrays[name] for name in files}
     except DAMAGE as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BundleError(f"{path}: no usable sample ({problem})", EXPORT_AGAIN) from error
     square = pixels.ndim == 3 and pixels.shape[0] == pixels.shape[1] and pixels.shape[2] == 3
     if pixels.dtype != np.uint8 or not square or not pixels.size:
         raise BundleError(f"{path}: no usable sample (its pixels are no square)", EXPORT_AGAIN)
-    for name, values in answers.items():
+    for name, values in predictions.items():
         if values.dtype != np.float32 or len(values) != 8 or not np.isfinite(values).all():
             raise BundleError(f"{path}: no usable sample (of {name})", EXPORT_AGAIN)
-    return Sample(pixels, answers)
+    return Sample(pixels, predictions)

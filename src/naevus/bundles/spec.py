@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from naevus.errors import BundleError
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
-from naevus.types import Computed, CropMode, Precision, Task
+from naevus.types import CropMode, Precision, Storage, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # What all parts of ``bundle.json`` have in common, and the words several of them use.
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -59,11 +59,11 @@ class ScoreSpec(Figure):
 
     Attributes:
         name: What was measured, such as ``balanced accuracy``.
-        on: What it was measured on, and by which networks.
+        measured_on: What it was measured on, and by which networks.
     """
 
     name: str = Field(min_length=1)
-    on: str = Field(min_length=1)
+    measured_on: str = Field(min_length=1)
 
 
 class ClassFigures(Section):
@@ -71,30 +71,30 @@ class ClassFigures(Section):
 
     Attributes:
         code: The diagnosis.
-        pictures: How many pictures of it were judged.
+        images: How many images of it were judged.
         groups: Of how many groups (lesions).
-        recall: The share of them that the balanced decision answers rightly.
-        precision: The share of such answers that is right.
+        recall: The fraction of them that the balanced decision answers rightly.
+        precision: The fraction of such answers that is right.
         auc: Area under the ROC curve of its natural probability.
-        covered: The share of its lesions, one picture each, whose prediction set holds it.
+        covered: The fraction of its lesions, one image each, whose prediction set holds it.
     """
 
     code: str
-    pictures: Count
+    images: Count
     groups: Count
     recall: Figure | None = None
-    precision: Share | None = None
-    auc: Share | None = None
+    precision: Fraction | None = None
+    auc: Fraction | None = None
     covered: Figure | None = None
 
 
 class SubgroupFigures(Section):
-    """The balanced decision for one value of one attribute of the pictures.
+    """The balanced decision for one value of one attribute of the images.
 
     Attributes:
         attribute: Such as ``sex``.
         value: Such as ``female``.
-        pictures: How many pictures it has.
+        images: How many images it has.
         groups: Of how many groups (lesions).
         small: Whether these are too few to say much.
         balanced_accuracy: Over the classes ``over``.
@@ -105,74 +105,74 @@ class SubgroupFigures(Section):
 
     attribute: str
     value: str
-    pictures: Count
+    images: Count
     groups: Count
     small: bool
     balanced_accuracy: Figure | None = None
     over: tuple[str, ...] = ()
     gap: Finite | None = None
-    p_holm: Share | None = None
+    p_holm: Fraction | None = None
 
 
-class PrecisionCost(Section):
-    """What a precision changes on pictures that the networks never saw.
+class StorageCost(Section):
+    """What a precision changes on images that the networks never saw.
 
     Attributes:
         task: Which networks.
-        stored: How their numbers are stored.
-        computed: What they were computed in.
+        storage: How their numbers are stored.
+        precision: What they were computed in.
         score: What was measured.
-        networks: By which networks, each on pictures that it never saw.
+        networks: By which networks, each on images that it never saw.
         reference: Its value for numbers in fp32, computed in fp32.
-        difference: Its value in this precision minus ``reference``, paired by picture.
-        changed: The share of pictures whose answer changes: their balanced decision, or whether
+        difference: Its value in this precision minus ``reference``, paired by image.
+        changed: The fraction of images whose answer changes: their balanced decision, or whether
             their mask reaches a Jaccard index of 0.65.
-        pictures: How many pictures were judged.
+        images: How many images were judged.
         groups: Of how many groups (lesions).
     """
 
     task: Task
-    stored: Precision
-    computed: Computed
+    storage: Storage
+    precision: Precision
     score: str = Field(min_length=1)
     networks: str = Field(min_length=1)
     reference: Finite
     difference: Figure
-    changed: Share
-    pictures: Count
+    changed: Fraction
+    images: Count
     groups: Count
 
 
-class PrecisionRefusal(Section):
+class StorageRefusal(Section):
     """A precision whose cost could not be measured, for networks did not run in it there.
 
     Attributes:
         task: Which networks.
-        stored: How their numbers were stored.
-        computed: What they were to be computed in.
+        storage: How their numbers were stored.
+        precision: What they were to be computed in.
         problem: What happened.
     """
 
     task: Task
-    stored: Precision
-    computed: Computed
+    storage: Storage
+    precision: Precision
     problem: str = Field(min_length=1)
 
 
-class PrecisionChoice(Section):
+class Recommendation(Section):
     """Which of the measured precisions is recommended, by a rule.
 
     Attributes:
         task: For which networks.
-        stored: How numbers are stored.
-        computed: What is computed in.
-        why: The rule, and what came of it.
+        storage: How numbers are stored.
+        precision: What is computed in.
+        reason: The rule, and what came of it.
     """
 
     task: Task
-    stored: Precision
-    computed: Computed
-    why: str
+    storage: Storage
+    precision: Precision
+    reason: str
 
 
 MANIFEST = "bundle.json"
@@ -195,33 +195,33 @@ class Member(Section):
         architecture: What it is, such as ``unet:tu-tf_efficientnet_lite0``.
         input_size: Side of the square it sees, pixels.
         folds: The folds it did not train on: none where weights of different folds were averaged.
-        precision: How its numbers are stored.
+        storage: How its numbers are stored.
     """
 
     file: FileName
     architecture: str
     input_size: int = Field(ge=1, le=8192)
     folds: tuple[int, ...] = ()
-    precision: Precision = "fp32"
+    storage: Storage = "fp32"
 
 
 class ClassifierMember(Member):
     """A network that gives logits of classes.
 
     Attributes:
-        weights: w_c, how much more than its share each class counted in training.
-        shares: π_c, the classes' shares in the training data; they sum to 1.
-        cell_offset: Where a thing lies, seen from where its activation maps show it: cells down,
+        class_weights: w_c, how much more than its share each class counted in training.
+        class_priors: π_c, the classes' fractions of the training data; they sum to 1.
+        cam_offset: Where a thing lies, seen from where its activation maps show it: cells down,
             cells to the right (`inference.offset`).
     """
 
-    weights: tuple[Positive, ...]
-    shares: tuple[Share, ...]
-    cell_offset: tuple[Cells, Cells] = (0.0, 0.0)
+    class_weights: tuple[Positive, ...]
+    class_priors: tuple[Fraction, ...]
+    cam_offset: tuple[Cells, Cells] = (0.0, 0.0)
 
 
-class CleaningSpec(Section):
-    """How a lesion probability becomes a mask: the settings of ``images.masks.Cleaning``."""
+class PostprocessingSpec(Section):
+    """How a lesion probability becomes a mask: the settings of ``images.masks.Postprocessing``."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     largest: bool = True
@@ -230,32 +230,32 @@ class CleaningSpec(Section):
 
 
 class SegmenterSpec(Section):
-    """Outlines lesions.
+    """Segments lesions.
 
     Attributes:
         members: The networks whose mean logit is the answer.
         colour_constancy: Whether shades of grey is applied to what the networks see.
-        cleaning: How a lesion probability becomes a mask.
+        postprocessing: How a lesion probability becomes a mask.
     """
 
     members: tuple[Member, ...] = Field(min_length=1)
     colour_constancy: bool = False
-    cleaning: CleaningSpec = CleaningSpec()
+    postprocessing: PostprocessingSpec = PostprocessingSpec()
 
 
 class ConformalSpec(Section):
     """Prediction sets: the dictionary of ``evaluation.calibration.conformal.Conformal``.
 
     Attributes:
-        codes: The classes, in the order of the logits.
-        level: The promised coverage.
+        classes: Codes, in the order of the logits.
+        coverage: The promised coverage.
         thresholds: The least natural probability with which each class is in a set.
         groups: How many groups (lesions) each threshold stands on.
     """
 
-    codes: tuple[str, ...]
-    level: Annotated[float, Field(gt=0, lt=1)]
-    thresholds: tuple[Share, ...]
+    classes: tuple[str, ...]
+    coverage: Annotated[float, Field(gt=0, lt=1)]
+    thresholds: tuple[Fraction, ...]
     groups: tuple[Annotated[int, Field(ge=0)], ...]
 
 
@@ -267,13 +267,13 @@ class ClassifierSpec(Section):
         classes: Codes in the order of the logits.
         taxonomy: Name of the set of diagnoses that the classes are of, where it is a known one.
         crop_mode: What the networks see (``images.crops``).
-        crop_margin: Margin round the lesion's box, as a share of its longer side.
+        crop_margin: Margin round the lesion's box, as a fraction of its longer side.
         colour_constancy: Whether shades of grey is applied to what the networks see.
         temperature: Divides the natural logits.
         offsets: Added to them then, one a class; none where none were fitted.
         conformal: Thresholds of prediction sets, where they were found.
-        calibrated_on: Whose answers to which pictures temperature, offsets and thresholds are from.
-        reference: File of the training pictures' statistics, that unlike pictures are told by.
+        calibrated_on: Whose answers to which images temperature, offsets and thresholds are from.
+        ood: File of the statistics of the training images' features, for OOD scores.
     """
 
     members: tuple[ClassifierMember, ...] = Field(min_length=1)
@@ -286,23 +286,23 @@ class ClassifierSpec(Section):
     offsets: tuple[Finite, ...] = ()
     conformal: ConformalSpec | None = None
     calibrated_on: str | None = None
-    reference: FileName | None = None
+    ood: FileName | None = None
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError("a classifier needs two or more different classes")
         for member in self.members:
-            if not len(self.classes) == len(member.weights) == len(member.shares):
-                raise ValueError("classes, weights and shares must be equally many")
-            if not math.isclose(sum(member.shares), 1.0, rel_tol=0, abs_tol=1e-3):
-                raise ValueError("shares must sum to 1")
+            if not len(self.classes) == len(member.class_weights) == len(member.class_priors):
+                raise ValueError("classes, class weights and class priors must be equally many")
+            if not math.isclose(sum(member.class_priors), 1.0, rel_tol=0, abs_tol=1e-3):
+                raise ValueError("class priors must sum to 1")
         if self.offsets and len(self.offsets) != len(self.classes):
             raise ValueError("offsets must be one for each class, or none")
         sets = self.conformal
         if sets is not None and not (
-            self.classes == sets.codes
-            and len(sets.thresholds) == len(sets.groups) == len(sets.codes)
+            self.classes == sets.classes
+            and len(sets.thresholds) == len(sets.groups) == len(sets.classes)
         ):
             raise ValueError("conformal needs a threshold and a count for each class, in order")
         if self.taxonomy is not None:
@@ -324,7 +324,7 @@ class SampleSpec(Section):
     """By what engines are judged before they are trusted (`bundles.sample`).
 
     Attributes:
-        file: The drawn picture, and what the networks say of it.
+        file: The drawn image, and what the networks say of it.
         answered_by: What gave these answers.
         tolerances: By the member's file, how far an engine's answers may be from them, for each
             precision that was measured.
@@ -332,7 +332,7 @@ class SampleSpec(Section):
 
     file: FileName
     answered_by: str = Field(min_length=1)
-    tolerances: dict[FileName, dict[Computed, Positive]]
+    tolerances: dict[FileName, dict[Precision, Positive]]
 
 
 class TrainingData(Section):
@@ -341,13 +341,13 @@ class TrainingData(Section):
     Attributes:
         task: What was learnt.
         name: The data set, and its source.
-        pictures: How many pictures it has for the task.
+        images: How many images it has for the task.
         licence: The data's licence, where it is known.
     """
 
     task: Task
     name: str
-    pictures: int = Field(ge=1)
+    images: int = Field(ge=1)
     licence: str | None = None
 
 
@@ -397,7 +397,7 @@ class BundleSpec(Section):
 
     Attributes:
         schema_version: Version of this schema.
-        segmenter: What outlines lesions, if anything does.
+        segmenter: What segments lesions, if anything does.
         classifier: What diagnoses, if anything does.
         attributes: What finds attributes, if anything does.
         licence: Under which licence the networks may be used, where that is said.
@@ -405,9 +405,9 @@ class BundleSpec(Section):
         scores: Figures for the model card.
         by_class: Figures of each diagnosis.
         subgroups: Figures by sex, age and the like, where the data tells them.
-        precision_costs: What other precisions than 32 bits change, where that was measured.
-        precision_refusals: Which of them did not run on the machine that measured.
-        precision_choices: Which precision is recommended for each task, by these.
+        storage_costs: What other precisions than 32 bits change, where that was measured.
+        storage_refusals: Which of them did not run on the machine that measured.
+        recommended: Which precision is recommended for each task, by these.
         limits: What is known not to have been tried, in sentences for the model card.
         provenance: Where the bundle comes from; printed on the model card.
         sample: By what engines are judged before they are trusted, where that is there.
@@ -423,9 +423,9 @@ class BundleSpec(Section):
     scores: tuple[ScoreSpec, ...] = ()
     by_class: tuple[ClassFigures, ...] = ()
     subgroups: tuple[SubgroupFigures, ...] = ()
-    precision_costs: tuple[PrecisionCost, ...] = ()
-    precision_refusals: tuple[PrecisionRefusal, ...] = ()
-    precision_choices: tuple[PrecisionChoice, ...] = ()
+    storage_costs: tuple[StorageCost, ...] = ()
+    storage_refusals: tuple[StorageRefusal, ...] = ()
+    recommended: tuple[Recommendation, ...] = ()
     limits: tuple[str, ...] = ()
     provenance: dict[str, str | int | float] = Field(default_factory=dict)
     sample: SampleSpec | None = None
@@ -458,12 +458,12 @@ class BundleSpec(Section):
                 found.setdefault(member.file, member)
         return tuple(found.values())
 
-    def bears(self, task: Task) -> Computed:
+    def recommended_precision(self, task: Task) -> Precision:
         """Return what a task's networks, as they are stored, were measured to bear; else fp32."""
-        stored = {member.precision for member in self._members(task)}
-        for choice in self.precision_choices:
-            if choice.task == task and stored == {choice.stored}:
-                return choice.computed
+        stored = {member.storage for member in self._members(task)}
+        for choice in self.recommended:
+            if choice.task == task and stored == {choice.storage}:
+                return choice.precision
         return "fp32"
 
     def _members(self, task: Task) -> Sequence[Member]:
@@ -498,9 +498,9 @@ def parse_manifest(content: bytes, where: str) -> BundleSpec:
     for member in spec.members:
         if member.file not in spec.files:
             raise BundleError(f"{where}: member {member.file} has no hash", EXPORT_AGAIN)
-    reference = spec.classifier and spec.classifier.reference
-    if reference and reference not in spec.files:
-        raise BundleError(f"{where}: reference {reference} has no hash", EXPORT_AGAIN)
+    ood = spec.classifier and spec.classifier.ood
+    if ood and ood not in spec.files:
+        raise BundleError(f"{where}: {ood} has no hash", EXPORT_AGAIN)
     _check_sample(spec, where)
     return spec
 

@@ -119,7 +119,7 @@ def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
 def _lint_csv(path: Path, truth: Path | None, images: Path | None) -> list[Finding]:
     from naevus.evaluation.challenge.classification import read_truth
     from naevus.evaluation.challenge.lint import lint_classification
-    from naevus.images.read import PICTURE_SUFFIXES
+    from naevus.images.read import IMAGE_SUFFIXES
 
     if truth is not None:
         known = read_truth(truth)
@@ -128,7 +128,7 @@ def _lint_csv(path: Path, truth: Path | None, images: Path | None) -> list[Findi
         return lint_classification(path)
     if not images.is_dir():
         raise SubmissionError(f"{images}: no such folder", "name the challenge's input folder")
-    suffixes = PICTURE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES
     ids = [entry.stem for entry in images.iterdir() if entry.suffix.lower() in suffixes]
     return lint_classification(path, sorted(ids))
 

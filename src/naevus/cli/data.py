@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset, Record
     from naevus.datasets.folds import Folds
 
-    Seen = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
+    Shown = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
 
 
-# ``naevus data check``: what is wrong with a folder of pictures, before anything is trained on it.
+# ``naevus data check``: what is wrong with a folder of images, before anything is trained on it.
 
 _SHOWN = 10
 
@@ -68,7 +68,7 @@ def check(
 
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
     dataset = named.of_type(image_type)
-    with reporter.progress("reading, then comparing pictures", len(dataset)) as move:
+    with reporter.progress("reading, then comparing images", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:
         found.write(out)
@@ -89,21 +89,20 @@ def _show(found: Audit) -> None:
         console.print(_findings(found))
     warnings = len(found.findings) - found.errors
     console.print(
-        f"{found.pictures} pictures, layout {found.layout}: "
-        f"{found.errors} errors, {warnings} warnings"
+        f"{found.images} images, layout {found.layout}: {found.errors} errors, {warnings} warnings"
     )
 
 
 def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
     table = Table(title=part, title_justify="left")
-    for name in ("", "", "pictures", "lesions"):
+    for name in ("", "", "images", "lesions"):
         table.add_column(name, justify="right" if name else "left")
     before = None
     for row in rows:
         if before not in {None, row["column"]}:
             table.add_section()
         label = str(row["column"]).replace("_", " ") if row["column"] != before else ""
-        table.add_row(label, str(row["value"]), str(row["pictures"]), str(row["lesions"]))
+        table.add_row(label, str(row["value"]), str(row["images"]), str(row["lesions"]))
         before = row["column"]
     return table
 
@@ -123,7 +122,7 @@ def _duplicates_check(found: Audit) -> Table:
 
 def _merged(found: Audit) -> Table:
     table = Table(title="groups joined by duplicates", title_justify="left")
-    table.add_column("pictures", justify="right")
+    table.add_column("images", justify="right")
     table.add_column("ids")
     for members in found.merged[:_SHOWN]:
         more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
@@ -150,7 +149,7 @@ def _findings(found: Audit) -> Table:
     return table
 
 
-# ``naevus data show``: pictures with their masks and labels, before any model exists.
+# ``naevus data show``: images with their masks and labels, before any model exists.
 
 
 def show(
@@ -191,7 +190,7 @@ def show(
     if split is not None:
         dataset = dataset.split(split)
     chosen = choose_records(dataset, count, diagnosis, seed)
-    title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} pictures"
+    title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} images"
     path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
     if window:
         write_browser_of(chosen, path, title=title, reporter=reporter)
@@ -278,12 +277,12 @@ def split(
         dataset = dataset.part(part, *more)
     if not dataset.has_groups:
         reporter.message(
-            "every picture counts as a lesion; pictures of one lesion may be parted",
+            "every image counts as a lesion; images of one lesion may be parted",
             "no lesion ids here",
         )
     groups = _duplicates(dataset) if duplicates else None
     made = make_folds(
-        dataset, k=k, seed=seed, test_share=test_fraction, groups=groups, train_parts=more
+        dataset, k=k, seed=seed, test_fraction=test_fraction, groups=groups, train_parts=more
     )
     _finish(made, dataset, out)
 
@@ -374,7 +373,7 @@ def synthetic(
 
     with reporter.progress("drawing images", count) as move:
         write_isic2018(
-            out, pictures=count, seed=seed, size=size, progress=move, splits=splits or ["train"]
+            out, images=count, seed=seed, size=size, progress=move, splits=splits or ["train"]
         )
     console.print(f"{out}", soft_wrap=True)
 
@@ -401,7 +400,7 @@ def _finish(made: Folds, dataset: Dataset, out: Path) -> None:
 
 
 def _duplicates(dataset: Dataset) -> dict[str, str]:
-    """Return the joined group of every picture that has a confirmed duplicate elsewhere."""
+    """Return the joined group of every image that has a confirmed duplicate elsewhere."""
     from naevus.datasets.audit import audit
 
     with reporter.progress("looking for duplicates", len(dataset)) as move:
@@ -410,7 +409,7 @@ def _duplicates(dataset: Dataset) -> dict[str, str]:
         if finding.kind == "large merged component":
             reporter.message(f"the first is {finding.subject}", finding.detail)
     joined = len(set(found.groups.values()))
-    console.print(f"{len(found.groups)} pictures in {joined} groups joined by duplicates")
+    console.print(f"{len(found.groups)} images in {joined} groups joined by duplicates")
     return found.groups
 
 
@@ -418,8 +417,8 @@ def _classes_by_fold(made: Folds, dataset: Dataset) -> Table:
     rows = made.table.merge(dataset.table[["image_id", "part", "diagnosis"]], on="image_id")
     rows["class"] = rows["diagnosis"].fillna("none")
     names = sorted(rows["fold"].unique())
-    table = Table(title=f"{len(rows)} pictures, {rows['group_id'].nunique()} groups")
-    table.add_column("pictures of")
+    table = Table(title=f"{len(rows)} images, {rows['group_id'].nunique()} groups")
+    table.add_column("images of")
     for name in names:
         table.add_column(f"fold {name}" if name.isdecimal() else name, justify="right")
     table.add_column("all", justify="right")
@@ -429,7 +428,7 @@ def _classes_by_fold(made: Folds, dataset: Dataset) -> Table:
         line = [int(counts.loc[code, name]) for name in names]
         table.add_row(code, *map(str, line), str(sum(line)))
     table.add_section()
-    for label, of in (("all pictures", rows), ("groups", rows.drop_duplicates("group_id"))):
+    for label, of in (("all images", rows), ("groups", rows.drop_duplicates("group_id"))):
         sizes = of["fold"].value_counts()
         line = [int(sizes.get(name, 0)) for name in names]
         table.add_row(label, *map(str, line), str(sum(line)))

@@ -164,11 +164,11 @@ def report(
     )
     if found.mask_scores is not None:
         check_areas(found.mask_scores, data or results, force=force, reporter=reporter)
-    with reporter.progress("reading pictures") as move:
-        looks = appearances(found, move) if thumbnails else None
+    with reporter.progress("reading images") as move:
+        decoded = appearances(found, move) if thumbnails else None
     with reporter.status(f"scoring {len(found.images):,} answers"):
-        evaluation = evaluate_results(found, looks)
-    with reporter.progress("drawing pictures") as move:
+        evaluation = evaluate_results(found, decoded)
+    with reporter.progress("drawing images") as move:
         document = make_report(found, evaluation, classifier_of, move, images=thumbnails)
     page = write_report(document, evaluation, out or results / "report", figures=figures)
     for line in document_lines(document, CHIEF):
@@ -185,11 +185,11 @@ def _report_of_run(
     from naevus.runs.run import dataset_of, open_run
 
     run = open_run(folder, allow_missing=allow_missing, reporter=reporter)
-    run.answers()  # refuses what is missing, where that is not allowed
+    run.predictions()  # refuses what is missing, where that is not allowed
     dataset = dataset_of(run, data)
     if dataset is None:
         reporter.warning(
-            f"{run.inputs['data']} is not there: no pictures, no subgroups; name it with --data"
+            f"{run.inputs['data']} is not there: no images, no subgroups; name it with --data"
         )
     found = results_of_run(folder, run.join(), dataset)
     return found, fold_classifiers(found)
@@ -291,10 +291,10 @@ def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) ->
     from naevus.runs.run import open_runs
 
     runs = open_runs(folders, allow_missing=allow_missing, reporter=reporter)
-    if any(run.config.task != "classification" for run in runs):
+    if any(run.recipe.task != "classification" for run in runs):
         raise DataError("--copies needs a classification run", "leave it out")
     name = folders[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
-    tables = [run.answers() for run in runs]
+    tables = [run.predictions() for run in runs]
     trained, copied = _with_copies(runs, tables, copies, allow_missing=allow_missing)
     names = list(map(str, folders))
     return [

@@ -69,7 +69,7 @@ def export(
     classification networks that held out the same fold is scored itself, and --calibration takes
     such predictions of any combination.
     """
-    from naevus.export.export import Told, Wishes, export_runs
+    from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
     from naevus.runs.results import check_areas
     from naevus.runs.run import open_run, read_out_of_fold
 
@@ -77,11 +77,11 @@ def export(
         raise DataError("a run is named twice", "name each run once")
     opened = [open_run(folder, allow_missing=allow_missing, reporter=reporter) for folder in runs]
     for run in opened:
-        if run.config.task == "segmentation":
-            check_areas(run.answers(), run.folder, force=force, reporter=reporter)
-    wishes = Wishes(
+        if run.recipe.task == "segmentation":
+            check_areas(run.predictions(), run.folder, force=force, reporter=reporter)
+    options = ExportOptions(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
-        precision=storage,
+        storage=storage,
         average=average,
         data=data,
         calibration=None if calibration is None else read_out_of_fold(calibration),
@@ -90,43 +90,45 @@ def export(
     checked: list[Checked] = []
     try:
         with reporter.progress("exporting and checking") as move:
-            bundle = export_runs(opened, out, wishes, Told(checked.append, move))
+            bundle = export_runs(opened, out, options, ExportCallbacks(checked.append, move))
     finally:
         if checked:
             console.print(_table(checked))
-    _tell(bundle.spec)
+    _report(bundle.spec)
     console.print(f"bundle: {out}", soft_wrap=True)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
-def _tell(spec: BundleSpec) -> None:
+def _report(spec: BundleSpec) -> None:
     """Show the scores, and in a few lines what the model card tells at length."""
     table = Table(title="scores, with 95 % intervals by lesion")
     for name in ("measure", "value", "interval", "on"):
         table.add_column(name, justify="left" if name == "measure" else "right")
-    places = {on: number for number, on in enumerate(dict.fromkeys(s.on for s in spec.scores), 1)}
+    places = {
+        on: number for number, on in enumerate(dict.fromkeys(s.measured_on for s in spec.scores), 1)
+    }
     for score in spec.scores:
         interval = "" if score.low is None else f"{score.low:.3f} to {score.high:.3f}"
-        table.add_row(score.name, f"{score.value:.3f}", interval, str(places[score.on]))
+        table.add_row(score.name, f"{score.value:.3f}", interval, str(places[score.measured_on]))
     console.print(table)
     lines = [f"{number}: {on}" for on, number in places.items()]
     if spec.classifier is not None and spec.classifier.calibrated_on is not None:
         fitted = f"fitted on {spec.classifier.calibrated_on}"
         lines.append(f"temperature {spec.classifier.temperature:.3f}, {fitted}")
     lines += [
-        f"{choice.task}: {choice.stored}, {choice.computed}: {choice.why}"
-        for choice in spec.precision_choices
+        f"{choice.task}: {choice.storage}, {choice.precision}: {choice.reason}"
+        for choice in spec.recommended
     ]
     lines += [
-        f"{each.task}: {each.stored}, {each.computed}: does not run here: {each.problem}"
-        for each in spec.precision_refusals
+        f"{each.task}: {each.storage}, {each.precision}: does not run here: {each.problem}"
+        for each in spec.storage_refusals
     ]
     console.print("\n".join(lines))
 
 
 def _table(checked: list[Checked]) -> Table:
     table = Table(title="what the graphs say, against what the networks say")
-    for name in ("file", "from", "compared", "pictures", "largest Δp", "mean Δp", "same decisions"):
+    for name in ("file", "from", "compared", "images", "largest Δp", "mean Δp", "same decisions"):
         words = name in {"file", "from", "compared"}
         table.add_column(name, justify="left" if words else "right", no_wrap=name == "file")
     for member in checked:
@@ -137,16 +139,16 @@ def _table(checked: list[Checked]) -> Table:
             "fp32 graph : network",
             *_cells(member.graph, member),
         )
-        if member.stored is not None:
-            compared = f"{member.precision} ({size}) : fp32 graph"
-            table.add_row("", "", compared, *_cells(member.stored, member))
+        if member.stored_agreement is not None:
+            compared = f"{member.storage} ({size}) : fp32 graph"
+            table.add_row("", "", compared, *_cells(member.stored_agreement, member))
     return table
 
 
 def _cells(agreement: Agreement, member: Checked) -> tuple[str, ...]:
-    kind = "held out" if member.heldout else "learnt from"
+    kind = "held out" if member.held_out else "learnt from"
     return (
-        f"{agreement.pictures} {kind}",
+        f"{agreement.images} {kind}",
         f"{agreement.largest:.1e}",
         f"{agreement.mean:.1e}",
         f"{agreement.decisions:.2%}",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from naevus.bundles.spec import BundleSpec
     from naevus.inference.engines.automatic import Trials
-    from naevus.inference.engines.trial import Judged
+    from naevus.inference.engines.trial import TrialNetwork
 
 
 def info(
@@ -84,7 +84,7 @@ def _show_machine(*, again: bool) -> None:
 
     # Tried before the survey imports OpenVINO: which instructions it may use is then settled.
     bundle = Bundle.read(builtin())
-    networks = automatic.judged_of(bundle)
+    networks = automatic.trial_networks(bundle)
     trials = automatic.trials_of(bundle, again=again)
     choice = automatic.chosen_of(trials, networks)
     instructions.hold(choice.limit)
@@ -93,7 +93,7 @@ def _show_machine(*, again: bool) -> None:
         console.print(f"  naevus[{name}]: {installed}")
     console.print(_engines(Table()))
     console.print(_members(Table(title="the built-in networks"), trials, networks))
-    console.print(automatic.told(choice, trials))
+    console.print(automatic.describe(choice, trials))
     held = instructions.limit()
     whose = "held to it here" if instructions.held() else "as its user says"
     console.print(
@@ -175,10 +175,10 @@ def _engines(table: Table) -> Table:
     return table
 
 
-def _members(table: Table, trials: Trials, networks: list[Judged]) -> Table:
+def _members(table: Table, trials: Trials, networks: list[TrialNetwork]) -> Table:
     from statistics import median
 
-    table.caption = "one thread, 8 pictures at a time; off: from the right answers to the sample"
+    table.caption = "one thread, 8 images at a time; off: from the right answers to the sample"
     for name in ("network", "run by", "images/s", "off", "may be", "problem"):
         table.add_column(name, justify="right" if name in {"images/s", "off", "may be"} else "left")
     for number, network in enumerate(networks):

@@ -77,7 +77,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # noqa: BLE001 (whatever it is, one line)
             if _debugging.get():
                 errors.print(traceback.format_exc(), end="")
-            line = " ".join(str(_as_told(error)).splitlines())
+            line = " ".join(str(_as_naevus_error(error)).splitlines())
             errors.print(Text.assemble(("error:", "bold red"), " ", line))
             try:
                 sys.stdout.flush()
@@ -96,7 +96,7 @@ def _discard_output() -> None:
         os.close(nowhere)
 
 
-def _as_told(error: Exception) -> NaevusError:
+def _as_naevus_error(error: Exception) -> NaevusError:
     """Return a failure in words that a user can act on, whatever raised it."""
     if isinstance(error, NaevusError):
         return error

@@ -1,4 +1,4 @@
-"""``naevus predict``: pictures in, masks, crops and diagnoses out."""
+"""``naevus predict``: images in, masks, crops and diagnoses out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from naevus.datasets.sources import Found
-    from naevus.inference.batch import Outcome
+    from naevus.inference.batch import BatchResult
     from naevus.inference.prediction import Prediction
 
 _FINDINGS = 1
@@ -118,7 +118,7 @@ def predict(
     from naevus.inference.engines import streams_for
     from naevus.inference.predictor import open_networks
     from naevus.io.parallel import cpu_count
-    from naevus.runs.predictions import OutFolder
+    from naevus.runs.predictions import PredictionsFolder
 
     if part is not None and split is None:
         raise ConfigError("--part tells which part of a split", "name the split with --split")
@@ -136,15 +136,15 @@ def predict(
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
     found = (
-        inputs.find_pictures(images, without=without, kept=inputs.kept_ids(out))
+        inputs.find_images(images, without=without, kept=inputs.kept_ids(out))
         if split is None
         else inputs.Found(
-            inputs.pictures_of_split(
+            inputs.images_of_split(
                 images,
                 split,
                 part,
                 image_type=image_type,
-                tell=lambda dataset: report_types(dataset, image_type, reporter),
+                on_dataset=lambda dataset: report_types(dataset, image_type, reporter),
             )
         )
     )
@@ -154,18 +154,18 @@ def predict(
         find_bundles(bundle or [builtin()]),
         diagnose=only != "masks",
         prevalence=prevalence,
-        views=tta,
+        tta=tta,
         engine=engine,
         threads=threads,
         precision=precision,
         streams=streams_for(len(sources), threads or cpu_count()),
-        choice=OutFolder(out).choice() if engine is None and precision is None else None,
-        say=errors.print,
+        choice=PredictionsFolder(out).choice() if engine is None and precision is None else None,
+        report=errors.print,
     )
     from naevus.inference import batch
 
-    with reporter.progress("predicting pictures", len(sources)) as move:
-        outcome = batch.predict(
+    with reporter.progress("predicting images", len(sources)) as move:
+        result = batch.predict(
             sources,
             out,
             segmenter=networks.segmenter,
@@ -178,9 +178,9 @@ def predict(
             unusable=found.refused,
             progress=move,
         )
-    _report(outcome)
-    _tell_names(found)
-    if outcome.refused:
+    _report(result)
+    _report_names(found)
+    if result.refused:
         raise typer.Exit(_FINDINGS)
 
 
@@ -193,32 +193,32 @@ def _import_meanwhile(*names: str) -> None:
         Thread(target=import_module, args=(name,)).start()
 
 
-def _report(outcome: Outcome) -> None:
-    networks = "1 network" if len(outcome.members) == 1 else f"{len(outcome.members)} networks"
-    if outcome.predicted:
+def _report(result: BatchResult) -> None:
+    networks = "1 network" if len(result.members) == 1 else f"{len(result.members)} networks"
+    if result.predicted:
         from naevus.inference.batch import first_predictions
 
-        shown = first_predictions(outcome.table, _SHOWN)
+        shown = first_predictions(result.table, _SHOWN)
         console.print(_table(shown))
-        if outcome.predicted > len(shown):
-            console.print(f"... and {outcome.predicted - len(shown):,} more in {outcome.table}")
+        if result.predicted > len(shown):
+            console.print(f"... and {result.predicted - len(shown):,} more in {result.table}")
         console.print()
-        if outcome.predicted == 1:
+        if result.predicted == 1:
             console.print(f"{shown[0]}")
             console.print()
-    images = "1 image" if outcome.predicted == 1 else f"{outcome.predicted:,} images"
+    images = "1 image" if result.predicted == 1 else f"{result.predicted:,} images"
     console.print(f"{images} predicted by {networks}:")
-    for member in outcome.members:
+    for member in result.members:
         console.print(f"  {member}")
-    if outcome.reused:
-        console.print(f"{outcome.reused} of them were done before.")
-    for path in outcome.files:
+    if result.reused:
+        console.print(f"{result.reused} of them were done before.")
+    for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
-    for failed in outcome.refused:
+    for failed in result.refused:
         console.print(f"refused: {failed.path}: {failed.problem}", soft_wrap=True)
-    if outcome.predicted > 1:
+    if result.predicted > 1:
         console.print(
-            f"Where there is ground truth: naevus report {outcome.out} --data DATA", soft_wrap=True
+            f"Where there is ground truth: naevus report {result.out} --data DATA", soft_wrap=True
         )
 
 
@@ -231,26 +231,26 @@ def _table(predictions: Sequence[Prediction]) -> Table:
 
     taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
     malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
-    classified = any(each.diagnosis is not None for each in predictions)
+    classified = any(each.predicted is not None for each in predictions)
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
     longest = max(len(each.image_id) for each in predictions)
     table.add_column("image", overflow="fold", min_width=min(longest, 24))
     names = ["class", "prob.", "±"] if classified else []
     names += ["melanoma"] if classified and "MEL" in malignant else []
     names += ["malignant"] if classified and malignant else []
-    for name in (*names, "area"):
+    for name in (*names, "lesion_area"):
         table.add_column(name, justify="left" if name == "class" else "right")
     table.add_column("flags", overflow="fold")
     for each in predictions:
         odds = each.probabilities
         values = {
-            "class": each.diagnosis or "",
+            "class": each.predicted or "",
             "prob.": _number(max(odds.values(), default=None)),
-            "±": _number(each.spread),
+            "±": _number(each.uncertainty),
             "melanoma": _number(odds.get("MEL")),
             "malignant": _number(sum(odds[code] for code in malignant) if odds else None),
         }
-        area = "" if each.mask_share is None else f"{each.mask_share:.0%}"
+        area = "" if each.lesion_area is None else f"{each.lesion_area:.0%}"
         table.add_row(each.image_id, *(values[name] for name in names), area, ", ".join(each.flags))
     return table
 
@@ -265,7 +265,7 @@ def _place(images: Sequence[Path]) -> Path:
     return PREDICTIONS / (first.name if first.is_dir() else first.stem)
 
 
-def _tell_names(found: Found) -> None:
+def _report_names(found: Found) -> None:
     """Say what was not taken as it stands: files passed over, names that are not the ids."""
     from naevus.datasets.sources import FORMULAS
 
@@ -284,7 +284,7 @@ def _tell_names(found: Found) -> None:
         )
     if found.left_out:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
-        console.print(f"not read, for they are no pictures: {kinds}", soft_wrap=True)
+        console.print(f"not read, for they are no images: {kinds}", soft_wrap=True)
 
 
 def _some(names: Sequence[str]) -> str:

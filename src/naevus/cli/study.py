@@ -57,9 +57,9 @@ def shortcuts(
     from naevus.workflows.shortcuts import measure_shortcuts
 
     opened = open_run(run, allow_missing=allow_missing, reporter=reporter)
-    if opened.config.task != "classification":
+    if opened.recipe.task != "classification":
         raise DataError(f"{run}: is no run of classification", "name one")
-    table = opened.answers()
+    table = opened.predictions()
     dataset = dataset_of(opened, data)
     if dataset is None:
         raise DataError(f"{opened.inputs['data']}: is not there", "name the data set with --data")
@@ -75,15 +75,13 @@ def shortcuts(
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
-def _tables(scores: ShortcutScores, share: Mapping[str, float]) -> Iterable[RenderableType]:
+def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
     from naevus.reports.document import spread_with_interval
 
-    table = Table(
-        "guessed from", title=f"{scores.pictures:,} pictures of {scores.groups:,} lesions"
-    )
+    table = Table("guessed from", title=f"{scores.images:,} images of {scores.groups:,} lesions")
     for column in ("lesions", "balanced accuracy", "mean AUC", "melanoma AUC"):
         table.add_column(column, justify="right")
     for guess in scores.guesses:
@@ -97,15 +95,16 @@ def _tables(scores: ShortcutScores, share: Mapping[str, float]) -> Iterable[Rend
     table.add_row("chance", "", f"{scores.chance:.3f}", "0.500", "0.500", style="dim")
     table.caption = "95 % intervals by lesion; AUCs rank balanced probabilities"
     yield table
-    if share["without_mask"]:
+    if fraction["without_mask"]:
         yield Text(
-            f"note: {share['without_mask']:,} pictures with an answer have no plausible mask and "
+            f"note: {fraction['without_mask']:,} images with an answer have no plausible mask and "
             "are left out",
             style="yellow",
         )
     yield Text(
-        f"The common hole covers {share['hole']:.0%} of the picture; {share['fits']:.0%} of the "
-        "lesions fit in. Of the others, what sticks out is filled too and may tell their size."
+        f"The common hole covers {fraction['hole']:.0%} of the image; "
+        f"{fraction['fits']:.0%} of the lesions fit in. "
+        "Of the others, what sticks out is filled too, which may show their size."
     )
 
 
@@ -156,12 +155,12 @@ def ablate(
         masks=masks,
         copies=copies or (),
     )
-    dataset, dealt = images_and_folds(data, trained, folds, masks, copies or [], reporter)
-    dealt.held_out(fold)  # refuses a fold that is not there, before a folder is made
+    dataset, assign_parts = images_and_folds(data, trained, folds, masks, copies or [], reporter)
+    assign_parts.held_out(fold)  # refuses a fold that is not there, before a folder is made
     workshop = Workshop(
         chosen,
         dataset,
-        dealt,
+        assign_parts,
         fold,
         out,
         cache=cache or out / "cache",

@@ -27,7 +27,7 @@ from naevus.cli.options import (
 from naevus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.recipe import Recipe
 
 
 def train(
@@ -90,7 +90,7 @@ def train(
 
       naevus train classification --show-recipe > my.toml
     """
-    from naevus.runs.recipe import load_config, parse_setting, to_toml
+    from naevus.runs.recipe import load_recipe, parse_setting, to_toml
     from naevus.training.unused import once, refuse_unused
 
     overrides = once(
@@ -101,24 +101,24 @@ def train(
             "--taxonomy data.taxonomy": taxonomy,
         },
     )
-    config = load_config(recipe, task, overrides)
-    if init_from is not None and (config.pretrained_file or "network.pretrained" in overrides):
+    resolved = load_recipe(recipe, task, overrides)
+    if init_from is not None and (resolved.pretrained_file or "network.pretrained" in overrides):
         raise ConfigError("network.pretrained does nothing beside --init-from", "give one of them")
     if show_recipe:
         given = {"DATA": data, "--out": out, "--folds": folds, "--fold": fold, "--masks": masks,
                  "--copies": copies, "--init-from": init_from, "--cache": cache}  # fmt: skip
         for name in (name for name, value in given.items() if value):
             raise ConfigError(f"{name} does nothing beside --show-recipe", f"leave out {name}")
-        console.print(to_toml(config), soft_wrap=True, end="")
+        console.print(to_toml(resolved), soft_wrap=True, end="")
         return
     if data is None or out is None:
         raise ConfigError(
             f"no {'data set' if data is None else 'folder for the run'} is named",
             f"run naevus train {task} DATA --out RUN",
         )
-    material = _MaterialGiven(masks, tuple(copies or ()), init_from, cache, force)
-    refuse_unused(config, overrides, masks=masks, copies=material.copies)
-    _train(config, data, out, folds, fold, material)
+    training_data = _MaterialGiven(masks, tuple(copies or ()), init_from, cache, force)
+    refuse_unused(resolved, overrides, masks=masks, copies=training_data.copies)
+    _train(resolved, data, out, folds, fold, training_data)
 
 
 class _MaterialGiven(NamedTuple):
@@ -132,7 +132,7 @@ class _MaterialGiven(NamedTuple):
 
 
 def _train(
-    config: TrainConfig,
+    resolved: Recipe,
     data: Path,
     out: Path,
     folds: Path | None,
@@ -142,29 +142,29 @@ def _train(
     from naevus.runs.run import Run, copies_in, held, images_and_folds
 
     source = Run.open(given.init_from) if given.init_from else None
-    dataset, split = images_and_folds(data, config, folds, given.masks, given.copies, reporter)
-    from naevus.training.data import Material
-    from naevus.training.train import check_material, inputs_of, train_folds
+    dataset, split = images_and_folds(data, resolved, folds, given.masks, given.copies, reporter)
+    from naevus.training.data import TrainingData
+    from naevus.training.train import check_training_data, inputs_of, train_folds
 
-    material = Material(
+    training_data = TrainingData(
         dataset,
         given.cache or out.parent / "cache",
         masks=given.masks,
         copies=given.copies,
-        warm_start=source,
+        init_from=source,
         force=given.force,
-        pretrained=config.pretrained_file,
+        pretrained=resolved.pretrained_file,
         further=tuple(
-            copies_in(folder, dataset, config)
+            copies_in(folder, dataset, resolved)
             for folder in given.copies
-            if config.task == "attributes"
+            if resolved.task == "attributes"
         ),
     )
-    check_material(material, config, reporter)
+    check_training_data(training_data, resolved, reporter)
     chosen = list(range(split.k)) if fold is None else list(dict.fromkeys(fold))
     for number in chosen:
         split.held_out(number)  # refuses a fold that is not there, before a folder is made
     with held(out, lambda: reporter.message(f"waiting for another training to prepare {out}")):
-        run = Run.start(out, config, split, inputs_of(dataset, material))
+        run = Run.start(out, resolved, split, inputs_of(dataset, training_data))
     with log_on_screen():
-        train_folds(run, chosen, material, reporter)
+        train_folds(run, chosen, training_data, reporter)

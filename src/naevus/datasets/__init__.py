@@ -1,1 +1,1 @@
-"""Tables about pictures, and the pictures behind them."""
+"""Tables about images, and the images behind them."""

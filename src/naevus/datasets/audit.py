@@ -14,15 +14,15 @@ from naevus.datasets import duplicates
 from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding
 from naevus.datasets.duplicates import (
     SIDE,
-    Look,
+    Appearance,
+    appearance_of,
     copies_table,
     copy_findings,
-    look_at,
     merged_groups,
     summary,
 )
 from naevus.datasets.masksurvey import survey
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images.maskfile import (
     MaskFile,
     fitted,
@@ -30,7 +30,7 @@ from naevus.images.maskfile import (
     read_mask,
     read_mask_file,
 )
-from naevus.images.masks import PLAUSIBLE_SHARES, area_share, plausible
+from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction, plausible
 from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
 from naevus.io.files import atomic, sha256, write_json
 from naevus.types import explained
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "audit"]
 
 
-# Every picture file read once: whether it is whole, how large, and what it looks like.
+# Every image file read once: whether it is whole, how large, and what it looks like.
 
 _ERRORS = {
-    "row without picture",
-    "picture without row",
-    "picture in two splits",
+    "row without image",
+    "image without row",
+    "image in two splits",
     "two rows of one id",
     "two files of one id",
     "lesion in several groups",
@@ -62,58 +62,58 @@ _ERRORS = {
 _LOOK_AHEAD = 32
 
 
-class Seen(NamedTuple):
-    """One picture file: what was seen of it, or why it cannot be read."""
+class CheckedFile(NamedTuple):
+    """One image file: what was seen of it, or why it cannot be read."""
 
     image_id: str
     header: Header | None
     sha256: str
-    look: Look | None
+    appearance: Appearance | None
     problem: str
     flags: tuple[str, ...] = ()
 
 
-def see(image_id: str, path: Path, limits: Limits) -> Seen:
-    """Read a picture file from end to end, at the smallest scale that does."""
+def check_file(image_id: str, path: Path, limits: Limits) -> CheckedFile:
+    """Read an image file from end to end, at the smallest scale that does."""
     try:
         header = probe(path, limits)
         decoded = read_with_header(path, shortest=SIDE, limits=limits)
-        look = look_at(decoded.pixels)
-        return Seen(image_id, header, sha256(path), look, "", decoded.flags)
-    except PictureError as error:
-        return Seen(image_id, None, "", None, error.problem)
+        appearance = appearance_of(decoded.pixels)
+        return CheckedFile(image_id, header, sha256(path), appearance, "", decoded.flags)
+    except ImageError as error:
+        return CheckedFile(image_id, None, "", None, error.problem)
 
 
-def file_findings(seen: Iterable[Seen]) -> list[Finding]:
-    """Return the pictures that cannot be read, and why, and those that are read with a doubt."""
-    seen = list(seen)
+def file_findings(checked: Iterable[CheckedFile]) -> list[Finding]:
+    """Return the images that cannot be read, and why, and those that are read with a doubt."""
+    checked = list(checked)
     unusable = [
-        Finding("unusable picture", "error", picture.image_id, picture.problem)
-        for picture in seen
-        if picture.problem
+        Finding("unusable image", "error", image_header.image_id, image_header.problem)
+        for image_header in checked
+        if image_header.problem
     ]
     doubtful = [
-        Finding("doubtful picture", "warning", picture.image_id, sentence)
-        for picture in seen
-        for sentence in explained(picture.flags).values()
+        Finding("doubtful image", "warning", image_header.image_id, sentence)
+        for image_header in checked
+        for sentence in explained(image_header.flags).values()
     ]
     return unusable + doubtful
 
 
 def layout_findings(problems: Iterable[Problem]) -> list[Finding]:
-    """Return what the layout noticed; what loses or mixes up pictures is an error."""
+    """Return what the layout noticed; what loses or mixes up images is an error."""
     return [
         Finding(kind, "error" if kind in _ERRORS else "warning", subject, detail)
         for kind, subject, detail in problems
     ]
 
 
-def same_files(seen: list[Seen]) -> list[tuple[int, int]]:
+def same_files(checked: list[CheckedFile]) -> list[tuple[int, int]]:
     """Return positions of files with the same bytes: each later one with the first."""
     positions: dict[str, list[int]] = defaultdict(list)
-    for position, picture in enumerate(seen):
-        if picture.sha256:
-            positions[picture.sha256].append(position)
+    for position, image_header in enumerate(checked):
+        if image_header.sha256:
+            positions[image_header.sha256].append(position)
     return [(first, other) for first, *others in positions.values() for other in others]
 
 
@@ -155,7 +155,7 @@ def label_findings(dataset: Dataset) -> list[Finding]:
         trained = rows[rows["split"] == "train"]
         absent = int(trained["diagnosis"].isna().sum())
         if known.any() and absent:
-            detail = f"{absent} of {len(trained)} training pictures have no diagnosis"
+            detail = f"{absent} of {len(trained)} training images have no diagnosis"
             findings.append(Finding("no diagnosis", "warning", str(part), detail))
         lesions = trained.groupby("diagnosis")["group_id"].nunique()
         findings.extend(
@@ -168,16 +168,16 @@ def label_findings(dataset: Dataset) -> list[Finding]:
 
 
 def counts(dataset: Dataset) -> pd.DataFrame:
-    """Return how many pictures and lesions there are of each class and subgroup.
+    """Return how many images and lesions there are of each class and subgroup.
 
     Returns:
-        Columns ``part, column, value, pictures, lesions``; lesions are groups where no lesion is
+        Columns ``part, column, value, images, lesions``; lesions are groups where no lesion is
         known. Diagnoses stand in the taxonomy's order, ages in bands of twenty years.
     """
     table = dataset.table.assign(age_band=_bands(dataset.table["age"]))
     orders = {"diagnosis": dataset.taxonomy.codes, "age_band": _AGE_BANDS}
     rows = []
-    for part, pictures in table.groupby("part", sort=True):
+    for part, images in table.groupby("part", sort=True):
         for column in (
             "image_type",
             "split",
@@ -187,24 +187,22 @@ def counts(dataset: Dataset) -> pd.DataFrame:
             "site",
             "confirmation",
         ):
-            if pictures[column].isna().all():
+            if images[column].isna().all():
                 continue
-            values = pictures[column].astype("string").fillna(UNKNOWN)
+            values = images[column].astype("string").fillna(UNKNOWN)
             for value in _ordered(values, orders.get(column, ())):
-                of_it = pictures[values == value]
+                of_it = images[values == value]
                 lesions = of_it["lesion_id"].fillna(of_it["group_id"]).nunique()
                 rows.append((part, column, value, len(of_it), lesions))
-    return pd.DataFrame(rows, columns=["part", "column", "value", "pictures", "lesions"])
+    return pd.DataFrame(rows, columns=["part", "column", "value", "images", "lesions"])
 
 
 def _without_masks(part: str, rows: pd.DataFrame) -> Iterator[Finding]:
-    """Tell of the pictures without a mask, where others of their part have one."""
+    """Tell of the images without a mask, where others of their part have one."""
     without = rows.loc[rows["mask_path"].isna() & rows["path"].notna(), "image_id"].tolist()
     if without and rows["mask_path"].notna().any():
         shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
-        yield Finding(
-            "no mask", "warning", part, f"{len(without)} of {len(rows)} pictures: {shown}"
-        )
+        yield Finding("no mask", "warning", part, f"{len(without)} of {len(rows)} images: {shown}")
 
 
 def _contradictions(table: pd.DataFrame, column: str, kind: str, group: str) -> Iterator[Finding]:
@@ -235,46 +233,51 @@ def mask_findings(
     image_id: str,
     path: Path,
     image: Path,
-    picture: Header | None,
+    image_header: Header | None,
     limits: Limits,
     attribute: str | None = None,
 ) -> list[Finding]:
     """Return what is wrong with one mask file.
 
     Args:
-        image_id: The picture it belongs to.
+        image_id: The image it belongs to.
         path: The mask file.
-        image: The picture's file.
-        picture: Header of the picture, where it could be read.
+        image: The image's file.
+        image_header: Header of the image, where it could be read.
         limits: What is refused from the header alone.
         attribute: Whose mask it is, which may well be small or empty; None: the lesion's.
     """
     try:
         found = read_mask_file(path, limits)
-    except PictureError as error:
+    except ImageError as error:
         return [Finding("unusable mask", "error", image_id, error.problem)]
     findings = [
-        *_fitting(image_id, found, path, image, picture, limits),
+        *_fitting(image_id, found, path, image, image_header, limits),
         *_encoding(image_id, found),
     ]
-    share = area_share(found.mask)
-    if not (plausible(found.mask) or (attribute and share <= PLAUSIBLE_SHARES[1])):
-        detail = f"covers {share:.2%} of the picture"
+    fraction = area_fraction(found.mask)
+    if not (plausible(found.mask) or (attribute and fraction <= PLAUSIBLE_FRACTIONS[1])):
+        detail = f"covers {fraction:.2%} of the image"
         findings.append(Finding("implausible mask", "warning", image_id, detail))
     return findings
 
 
 def _fitting(
-    image_id: str, found: MaskFile, path: Path, image: Path, picture: Header | None, limits: Limits
+    image_id: str,
+    found: MaskFile,
+    path: Path,
+    image: Path,
+    image_header: Header | None,
+    limits: Limits,
 ) -> list[Finding]:
-    if picture is None:
+    if image_header is None:
         return []
     header, turn = probe_with_turn(image, limits)
     height, width = found.mask.shape
     try:
         fitted(found.mask, path, header, turn)
-    except PictureError:
-        detail = f"mask {width} x {height}, picture {header.width} x {header.height}"
+    except ImageError:
+        detail = f"mask {width} x {height}, image {header.width} x {header.height}"
         return [Finding("mask of another size", "error", image_id, detail)]
     if orientation_uncertain(header, turn):
         detail = "EXIF turns the image; whether the mask is turned too, its size does not tell"
@@ -300,16 +303,16 @@ class Audit:
 
     Attributes:
         layout: The layout it was read as.
-        pictures: How many pictures there are.
+        images: How many images there are.
         findings: What is wrong, errors first.
-        counts: Pictures and lesions of each class and subgroup, see `labels.counts`.
+        counts: Images and lesions of each class and subgroup, see `labels.counts`.
         duplicates: Pairs of duplicates, see `copies.copies_table`.
-        merged: Ids of the pictures that duplicates join across groups, largest first.
+        merged: Ids of the images that duplicates join across groups, largest first.
         groups: Image id → joined group, for ``make_folds(groups=...)``.
     """
 
     layout: str
-    pictures: int
+    images: int
     findings: list[Finding]
     counts: pd.DataFrame
     duplicates: pd.DataFrame
@@ -338,7 +341,7 @@ class Audit:
         """Return everything as what JSON can hold."""
         return {
             "layout": self.layout,
-            "pictures": self.pictures,
+            "images": self.images,
             "errors": self.errors,
             "warnings": len(self.findings) - self.errors,
             "findings": [finding._asdict() for finding in self.findings],
@@ -369,40 +372,42 @@ def audit(
 ) -> Audit:
     """Check files, masks, labels and duplicates of ``dataset``.
 
-    Every picture and mask file is read once, pictures at the smallest scale that reads them whole.
+    Every image and mask file is read once, images at the smallest scale that reads them whole.
 
     Args:
         dataset: What to check; nothing in it is changed.
-        progress: Called with (done, total): first of the pictures read with their masks, then of
+        progress: Called with (done, total): first of the images read with their masks, then of
             the pairs registered.
-        limits: Larger files and pictures are findings.
+        limits: Larger files and images are findings.
         workers: Threads.
     """
-    with_pictures = dataset.pictures()
-    seen, findings, shown = _read_all(with_pictures, limits, workers, progress)
-    usable = [picture for picture in seen if picture.look is not None]
-    rows = with_pictures.table.loc[[not picture.problem for picture in seen]].reset_index(drop=True)
+    with_images = dataset.images()
+    checked, findings, shown = _read_all(with_images, limits, workers, progress)
+    usable = [image_header for image_header in checked if image_header.appearance is not None]
+    rows = with_images.table.loc[
+        [not image_header.problem for image_header in checked]
+    ].reset_index(drop=True)
     near = duplicates.find_duplicates(
-        [picture.look for picture in usable if picture.look is not None],
+        [image_header.appearance for image_header in usable if image_header.appearance is not None],
         workers=workers,
         progress=progress,
     )
     copies = copies_table(rows, same_files(usable), near)
-    groups, merged, large = merged_groups(copies, with_pictures.table)
+    groups, merged, large = merged_groups(copies, with_images.table)
     found = [
-        *file_findings(seen),
+        *file_findings(checked),
         *layout_findings(dataset.problems),
         *findings,
         *label_findings(dataset),
-        *_masks_as_a_whole(with_pictures, limits),
+        *_masks_as_a_whole(with_images, limits),
         *copy_findings(copies, rows),
         *large,
     ]
     return Audit(
         layout=dataset.layout,
-        pictures=len(with_pictures),
+        images=len(with_images),
         findings=sorted(found, key=lambda finding: _ORDER[finding.severity]),
-        counts=pd.concat([counts(dataset), _shown_attributes(with_pictures, shown)]),
+        counts=pd.concat([counts(dataset), _shown_attributes(with_images, shown)]),
         duplicates=copies,
         merged=merged,
         groups=groups,
@@ -412,39 +417,39 @@ def audit(
 class _Row(NamedTuple):
     """What was seen of an image and its masks, and which attributes these show."""
 
-    seen: Seen
+    checked: CheckedFile
     findings: list[Finding]
     shown: tuple[str, ...] = ()
 
 
 def _read_all(
     dataset: Dataset, limits: Limits, workers: int, progress: Callable[[int, int], None] | None
-) -> tuple[list[Seen], list[Finding], list[tuple[str, ...]]]:
-    seen: list[Seen] = []
+) -> tuple[list[CheckedFile], list[Finding], list[tuple[str, ...]]]:
+    checked: list[CheckedFile] = []
     findings: list[Finding] = []
     shown: list[tuple[str, ...]] = []
     for row in in_threads(partial(_read_row, limits=limits), dataset.rows(), workers):
-        seen.append(row.seen)
+        checked.append(row.checked)
         findings.extend(row.findings)
         shown.append(row.shown)
         if progress is not None:
-            progress(len(seen), len(dataset))
-    return seen, findings, shown
+            progress(len(checked), len(dataset))
+    return checked, findings, shown
 
 
 def _read_row(record: Record, limits: Limits) -> _Row:
     assert record.path is not None
-    seen = see(record.image_id, record.path, limits)
+    checked = check_file(record.image_id, record.path, limits)
     findings = []
     if record.mask_path is not None:
-        findings += _of_mask(record, record.mask_path, seen, limits)
+        findings += _of_mask(record, record.mask_path, checked, limits)
     shown = []
     for attribute, path in record.attributes.items():
-        found = _of_mask(record, path, seen, limits, attribute)
+        found = _of_mask(record, path, checked, limits, attribute)
         findings += found
         if not any(each.severity == "error" for each in found) and read_mask(path, limits).any():
             shown.append(attribute)
-    return _Row(seen, findings, tuple(shown))
+    return _Row(checked, findings, tuple(shown))
 
 
 def _shown_attributes(dataset: Dataset, shown: list[tuple[str, ...]]) -> pd.DataFrame:
@@ -457,7 +462,7 @@ def _shown_attributes(dataset: Dataset, shown: list[tuple[str, ...]]) -> pd.Data
             lesion = table["lesion_id"].fillna(table["group_id"])
             there = lesion[[name in shown[position] for position in table.index]]
             rows.append((part, "attribute", name, len(there), there.nunique()))
-    return pd.DataFrame(rows, columns=["part", "column", "value", "pictures", "lesions"])
+    return pd.DataFrame(rows, columns=["part", "column", "value", "images", "lesions"])
 
 
 def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
@@ -467,10 +472,10 @@ def _masks_as_a_whole(dataset: Dataset, limits: Limits) -> list[Finding]:
 
 
 def _of_mask(
-    record: Record, mask: Path, seen: Seen, limits: Limits, attribute: str | None = None
+    record: Record, mask: Path, checked: CheckedFile, limits: Limits, attribute: str | None = None
 ) -> list[Finding]:
     assert record.path is not None
-    found = mask_findings(record.image_id, mask, record.path, seen.header, limits, attribute)
+    found = mask_findings(record.image_id, mask, record.path, checked.header, limits, attribute)
     if attribute is None:
         return found
     return [each._replace(detail=f"{attribute}: {each.detail}") for each in found]

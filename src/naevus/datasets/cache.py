@@ -1,9 +1,9 @@
-"""A cache of decoded pictures: one memory-mapped array, ids inside, resumable and self-checking.
+"""A cache of decoded images: one memory-mapped array, ids inside, resumable and self-checking.
 
-A store is a folder: ``pixels.npy`` (uint8, one row a picture), ``index.csv`` (the rows' ids),
-``quarantine.csv`` (pictures that cannot be used, and why) and ``store.json``, whose presence says
+A store is a folder: ``pixels.npy`` (uint8, one row an image), ``index.csv`` (the rows' ids),
+``quarantine.csv`` (images that cannot be used, and why) and ``cache.json``, whose presence says
 that the rest is whole. While a store is built everything stands in ``.building`` inside the
-folder; the finished files are renamed into place, ``store.json`` last.
+folder; the finished files are renamed into place, ``cache.json`` last.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from naevus.errors import DataError, PictureError
-from naevus.images.preprocess import Form, Source, files_of, render
+from naevus.errors import DataError, ImageError
+from naevus.images.preprocess import ImageFiles, InputSpec, files_of, render
 from naevus.images.read import DECODING, Limits
 from naevus.io.files import lock, sha256, sha256_of, write_csv, write_json, writing
 from naevus.io.formats import read_json
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The files of a finished pixel store, and what is known of each row.
+# The files of a finished image cache, and what is known of each row.
 
 SCHEMA = 1
 _COLUMNS = ("image_id", "mode", "why", "files")
@@ -52,7 +52,7 @@ class Stamp(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One picture of a store: the mode really used, or ``why`` it is quarantined."""
+    """One image of a store: the mode really used, or ``why`` it is failed."""
 
     image_id: str
     mode: str
@@ -111,9 +111,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: There is none, or it is damaged or of another version.
     """
-    path = folder / "store.json"
+    path = folder / "cache.json"
     if not path.exists():
-        raise DataError(f"{folder}: no finished pixel store", "build it first")
+        raise DataError(f"{folder}: no finished image cache", "build it first")
     settings = read_json(path, "build the cache anew", optional={"key": (str,)})
     if settings.get("schema") != SCHEMA:
         raise DataError(f"{path}: made by another version", "build the cache anew")
@@ -258,24 +258,31 @@ class Journal:
         self._written = time.monotonic()
 
 
-# Building a pixel store: what is fresh stays, what changed is decoded, what is bad is told.
+# Building an image cache: what is fresh stays, what changed is decoded, what is bad is told.
 
-_RENDERING = 2  # raised whenever masks are read, or pictures resized or cut, in another way
-_PUBLISHED = ("pixels.npy", "index.csv", "quarantine.csv", "store.json")  # the last one commits
-_LOOK_AHEAD = 4  # pictures waiting for each thread
+_RENDERING = 2  # raised whenever masks are read, or images resized or cut, in another way
+_PUBLISHED = ("pixels.npy", "index.csv", "failed.csv", "cache.json")  # the last one commits
+_LOOK_AHEAD = 4  # images waiting for each thread
 
 
 class Build:
-    """One run of `PixelStore.build`, under its lock."""
+    """One run of `ImageCache.build`, under its lock."""
 
-    def __init__(self, sources: Sequence[Source], form: Form, folder: Path, limits: Limits) -> None:
-        self.sources, self.form, self.folder, self.limits = sources, form, folder, limits
+    def __init__(
+        self, sources: Sequence[ImageFiles], input_spec: InputSpec, folder: Path, limits: Limits
+    ) -> None:
+        self.sources, self.input_spec, self.folder, self.limits = (
+            sources,
+            input_spec,
+            folder,
+            limits,
+        )
         self.building = folder / ".building"
         self.settings = {
             "schema": SCHEMA,
             "rendering": _RENDERING,
             "decoding": DECODING,
-            "form": form.settings(),
+            "form": input_spec.settings(),
             "limits": limits.settings(),
         }
         _publish(self.building, folder)
@@ -287,8 +294,8 @@ class Build:
         try:
             settings = read_settings(self.folder)
             rows = read_rows(self.folder / "index.csv")
-            bad = read_rows(self.folder / "quarantine.csv")
-            map_pixels(self.folder / "pixels.npy", (len(rows), *self.form.shape))
+            bad = read_rows(self.folder / "failed.csv")
+            map_pixels(self.folder / "pixels.npy", (len(rows), *self.input_spec.shape))
         except DataError:
             return
         if any(
@@ -302,7 +309,7 @@ class Build:
 
     def is_current(self) -> bool:
         """Whether the published store holds exactly these sources, unchanged."""
-        if not (self.folder / "store.json").exists() or len(self.published) != len(self.sources):
+        if not (self.folder / "cache.json").exists() or len(self.published) != len(self.sources):
             return False
         known = [self.published.get(source.image_id) for source in self.sources]
         good = [entry[1].image_id for entry in known if entry is not None and not entry[1].why]
@@ -311,13 +318,13 @@ class Build:
             for source, entry in zip(self.sources, known, strict=True)
         )
 
-    def _is_fresh(self, source: Source, row: Row) -> bool:
+    def _is_fresh(self, source: ImageFiles, row: Row) -> bool:
         return self._stamped(source, row).contents == row.contents
 
-    def _stamped(self, source: Source, known: Row | None) -> Row:
+    def _stamped(self, source: ImageFiles, known: Row | None) -> Row:
         try:
-            paths = files_of(source, self.form)
-        except PictureError as error:
+            paths = files_of(source, self.input_spec)
+        except ImageError as error:
             return Row(source.image_id, "", str(error), ())
         stamps = dict(zip(paths, known.files, strict=False)) if known is not None else {}
         files = tuple(stamp_of(path, stamps.get(path)) for path in paths)
@@ -357,12 +364,12 @@ class Build:
             return RowFile.open(pixels)
         shutil.rmtree(self.building, ignore_errors=True)
         self.building.mkdir()
-        opened = RowFile.create(pixels, len(self.sources), self.form.shape)
+        opened = RowFile.create(pixels, len(self.sources), self.input_spec.shape)
         noted.write_text(plan, encoding="utf-8")
         return opened
 
     def _in_parallel(
-        self, todo: Iterable[tuple[int, Source]], pixels: RowFile, workers: int
+        self, todo: Iterable[tuple[int, ImageFiles]], pixels: RowFile, workers: int
     ) -> Generator[Row]:
         """Yield finished rows in order; the decoders release the interpreter's lock."""
         waiting: deque[Future[Row]] = deque()
@@ -380,7 +387,7 @@ class Build:
             if old is not None:
                 old.close()
 
-    def _fill(self, position: int, source: Source, pixels: RowFile, old: RowFile | None) -> Row:
+    def _fill(self, position: int, source: ImageFiles, pixels: RowFile, old: RowFile | None) -> Row:
         at, known = self.published.get(source.image_id, (-1, None))
         row = self._stamped(source, known)
         if row.why:
@@ -390,8 +397,8 @@ class Build:
                 pixels.write(position, old.read(at))
             return known._replace(files=row.files)
         try:
-            rendered = render(source, self.form, self.limits)
-        except PictureError as error:
+            rendered = render(source, self.input_spec, self.limits)
+        except ImageError as error:
             return row._replace(why=str(error))
         pixels.write(position, np.ascontiguousarray(rendered.pixels).tobytes())
         return row._replace(mode=rendered.mode)
@@ -402,15 +409,15 @@ class Build:
         if len(good) < len(rows):
             self._close_ranks(good, pixels)
         write_rows(self.building / "index.csv", (row for row in rows if not row.why))
-        write_rows(self.building / "quarantine.csv", (row for row in rows if row.why))
+        write_rows(self.building / "failed.csv", (row for row in rows if row.why))
         contents = (part for row in rows for part in (row.image_id, *row.contents))
         key = sha256_of(json.dumps(self.settings), *contents)
-        write_json(self.building / "store.json", {**self.settings, "key": key})
+        write_json(self.building / "cache.json", {**self.settings, "key": key})
 
     def _close_ranks(self, good: list[int], pixels: RowFile) -> None:
-        """Write the rows that are not quarantined to a file of their own, without gaps."""
+        """Write the rows that are not failed to a file of their own, without gaps."""
         path = self.building / "compact.npy"
-        with RowFile.create(path, len(good), self.form.shape) as compact:
+        with RowFile.create(path, len(good), self.input_spec.shape) as compact:
             for row, position in enumerate(good):
                 compact.write(row, pixels.read(position))
             compact.sync()
@@ -420,9 +427,9 @@ def _publish(building: Path, folder: Path) -> None:
     """Move a finished store into place; safe to be killed in and called again."""
     if not building.exists():
         return
-    if not (building / "store.json").exists():
+    if not (building / "cache.json").exists():
         return
-    (folder / "store.json").unlink(missing_ok=True)
+    (folder / "cache.json").unlink(missing_ok=True)
     compact = building / "compact.npy"
     if compact.exists():
         compact.replace(building / "pixels.npy")
@@ -432,8 +439,8 @@ def _publish(building: Path, folder: Path) -> None:
     shutil.rmtree(building)
 
 
-class PixelStore:
-    """Decoded pictures by id.
+class ImageCache:
+    """Decoded images by id.
 
     Attributes:
         pixels: Rows, N x size x size x 3 uint8 RGB (N x size x size for the form ``mask``), a
@@ -441,9 +448,9 @@ class PixelStore:
         ids: The rows' image ids, in order.
         index: Row of each id.
         modes: Mode really used for each id (a crop without a usable mask is ``full``).
-        quarantined: Why each unusable picture has no row.
-        contents: A hash over the files that each picture was made from, quarantined ones too.
-        form: What a row looks like.
+        failed: Why each unusable image has no row.
+        contents: A hash over the files that each image was made from, failed ones too.
+        input_spec: What a row looks like.
         key: SHA-256 over form, ids and file contents; equal keys mean equal pixels.
     """
 
@@ -451,15 +458,15 @@ class PixelStore:
         settings = read_settings(folder)
         rows = read_rows(folder / "index.csv")
         self.folder = folder
-        self.form = Form(**settings["form"])
+        self.input_spec = InputSpec(**settings["form"])
         self.key = str(settings["key"])
         self.ids = [row.image_id for row in rows]
         self.index = {image_id: position for position, image_id in enumerate(self.ids)}
         self.modes = {row.image_id: row.mode for row in rows}
-        bad = read_rows(folder / "quarantine.csv")
-        self.quarantined = {row.image_id: row.why for row in bad}
+        bad = read_rows(folder / "failed.csv")
+        self.failed = {row.image_id: row.why for row in bad}
         self.contents = {row.image_id: sha256_of(*row.contents)[:16] for row in (*rows, *bad)}
-        self.pixels = map_pixels(folder / "pixels.npy", (len(rows), *self.form.shape))
+        self.pixels = map_pixels(folder / "pixels.npy", (len(rows), *self.input_spec.shape))
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -473,8 +480,8 @@ class PixelStore:
     @classmethod
     def build(
         cls,
-        sources: Sequence[Source],
-        form: Form,
+        sources: Sequence[ImageFiles],
+        input_spec: InputSpec,
         folder: Path,
         *,
         workers: int | None = None,
@@ -485,16 +492,16 @@ class PixelStore:
 
         Rows whose files (size and time, else content) and form are as before are copied, not
         decoded. A build that was killed goes on where it stopped, a few seconds' work lost at
-        most. Pictures smaller than the form's size are enlarged. A picture that cannot be decoded
-        is quarantined and the rest goes on.
+        most. Images smaller than the form's size are enlarged. An image that cannot be decoded
+        is failed and the rest goes on.
 
         Args:
-            sources: The pictures, in the order of the rows; ids unique.
-            form: What every row looks like.
+            sources: The images, in the order of the rows; ids unique.
+            input_spec: What every row looks like.
             folder: Where the store is or shall be.
             workers: Decoding threads; as many as processors by default.
-            limits: Largest files and pictures that are decoded.
-            progress: Called with (done, total) pictures.
+            limits: Largest files and images that are decoded.
+            progress: Called with (done, total) images.
 
         Raises:
             DataError: An id occurs twice.
@@ -503,7 +510,7 @@ class PixelStore:
         folder = Path(folder)
         _refuse_twice(sources)
         with lock(folder / ".lock"), writing(folder):
-            build = Build(sources, form, folder, limits)
+            build = Build(sources, input_spec, folder, limits)
             if not build.is_current():
                 build.run(workers or cpu_count(), progress)
         if progress is not None:
@@ -517,21 +524,21 @@ class PixelStore:
         return image_id in self.index
 
     def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
-        """Return the picture of ``image_id``.
+        """Return the image of ``image_id``.
 
         Raises:
             DataError: It has no row here.
         """
         if image_id not in self.index:
-            why = self.quarantined.get(image_id, "it is not in this cache")
-            raise DataError(f"{self.folder}: no picture {image_id}", why)
+            why = self.failed.get(image_id, "it is not in this cache")
+            raise DataError(f"{self.folder}: no image {image_id}", why)
         row: NDArray[np.uint8] = self.pixels[self.index[image_id]]
         return row
 
 
-def _refuse_twice(sources: Sequence[Source]) -> None:
+def _refuse_twice(sources: Sequence[ImageFiles]) -> None:
     seen: set[str] = set()
     for source in sources:
         if source.image_id in seen:
-            raise DataError(f"image id {source.image_id} occurs twice", "give each picture one id")
+            raise DataError(f"image id {source.image_id} occurs twice", "give each image one id")
         seen.add(source.image_id)

@@ -1,4 +1,4 @@
-"""The typed table: one row a picture, with all that is known of it."""
+"""The typed table: one row an image, with all that is known of it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One picture: a row of the table, with ``None`` where nothing is known."""
+    """One image: a row of the table, with ``None`` where nothing is known."""
 
     image_id: str
     path: Path | None
@@ -116,15 +116,15 @@ PATHS: Final = ("path", "mask_path", *ATTRIBUTE_COLUMNS.values())
 """The columns that hold files."""
 
 DERMOSCOPIC = "dermoscopic"
-"""The image type that everything here is made for; a picture of no known type counts as one."""
+"""The image type that everything here is made for; an image of no known type counts as one."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures as a typed table, joined by id and never by position.
+    """Images as a typed table, joined by id and never by position.
 
     Args:
-        table: One row a picture with the columns of `Record`, sorted by part and id. Texts have
+        table: One row an image with the columns of `Record`, sorted by part and id. Texts have
             pandas' ``string`` type, ``age`` is in years (``Float64``); ``pd.NA`` is unknown.
             Ids are unique within a part. `make_table` builds it.
         root: The folder (or manifest file) it was read from.
@@ -154,7 +154,7 @@ class Dataset:
 
     @property
     def has_groups(self) -> bool:
-        """Whether lesions or groups are known; else every picture stands for itself."""
+        """Whether lesions or groups are known; else every image stands for itself."""
         together = self.table["group_id"].nunique() < len(self)
         return together or bool(self.table["lesion_id"].notna().any())
 
@@ -184,11 +184,11 @@ class Dataset:
     def of_type(self, image_type: str = "auto") -> Dataset:
         """Return the rows of one image type (``dermoscopic``, ``clinical``, ``tile``), or ``all``.
 
-        Pictures whose type is not known count as dermoscopic. ``auto`` takes those, and all where
+        Images whose type is not known count as dermoscopic. ``auto`` takes those, and all where
         there are none.
 
         Raises:
-            DataError: There are no pictures of that type.
+            DataError: There are no images of that type.
         """
         types = self.table["image_type"].fillna(DERMOSCOPIC)
         if image_type == "auto":
@@ -197,22 +197,22 @@ class Dataset:
             return self
         if len(self) and not (types == image_type).any():
             raise DataError(
-                f"{self.root}: no {image_type} pictures",
+                f"{self.root}: no {image_type} images",
                 f"use one of {', '.join(sorted(types.unique()))}, or all",
             )
         return self._where(types == image_type)
 
     def image_types(self) -> dict[str, int]:
-        """Return how many pictures there are of each image type, the most first."""
-        counts = self.pictures().table["image_type"].fillna(DERMOSCOPIC).value_counts()
+        """Return how many images there are of each image type, the most first."""
+        counts = self.images().table["image_type"].fillna(DERMOSCOPIC).value_counts()
         return {str(name): int(count) for name, count in counts.items()}
 
-    def pictures(self) -> Dataset:
-        """Return the rows whose picture is there."""
+    def images(self) -> Dataset:
+        """Return the rows whose image is there."""
         return self._where(self.table["path"].notna())
 
     def with_masks(self) -> Dataset:
-        """Return the rows that have both a picture and a mask."""
+        """Return the rows that have both an image and a mask."""
         return self._where(self.table["path"].notna() & self.table["mask_path"].notna())
 
     def with_attributes(self) -> Dataset:
@@ -234,7 +234,7 @@ class Dataset:
         absent = wanted.difference(self.table["image_id"])
         if absent:
             raise DataError(
-                f"{self.root}: {len(absent)} pictures are not in the data set, "
+                f"{self.root}: {len(absent)} images are not in the data set, "
                 f"the first is {min(absent)}",
                 "use the data set these ids come from",
             )
@@ -333,5 +333,5 @@ def _refuse_twins(table: pd.DataFrame) -> None:
         raise DataError(
             f"image id {twins.iloc[0]} stands in {1 + int((twins == twins.iloc[0]).sum())} rows "
             f"({twins.nunique()} such ids)",
-            "keep one row a picture",
+            "keep one row an image",
         )

@@ -1,4 +1,4 @@
-"""Near-duplicates: hashes propose pairs of pictures, registered pixels confirm them.
+"""Near-duplicates: hashes propose pairs of images, registered pixels confirm them.
 
 Measured by ``benchmarks/duplicate_threshold.py`` on HAM10000 (10,014 centre squares of 256 px),
 registered pairs that reach the threshold of .93:
@@ -17,7 +17,7 @@ eye, one lesion under two ids; of the pairs from .90 to .93 three were looked at
 lesions, the most alike at .91. Of the pairs of one lesion 2,881 stay below .93 even when
 registered (a dozen looked at: other photographs); of the other 325 the hashes propose 226 (70 %).
 
-Copies of 200 pictures, turned, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
+Copies of 200 images, turned, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
 95: all are confirmed, also with up to 3 % cut off at each side; with up to 6 %, 88 %; 10 %, 31 %.
 """
 
@@ -33,8 +33,14 @@ import numpy as np
 import pandas as pd
 
 from naevus.datasets.dataset import Finding
-from naevus.images.geometry import VIEWS, centre_square, resize, squash, view_batch
-from naevus.images.geometry import view as turn_view
+from naevus.images.geometry import (
+    D4,
+    centre_square,
+    d4_transform,
+    d4_transform_batch,
+    resize,
+    squash,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -44,27 +50,27 @@ if TYPE_CHECKING:
     Node = TypeVar("Node", bound=Hashable)
 
 
-# Perceptual hashes: 64 bits that stay nearly the same when a picture is scaled or re-encoded.
+# Perceptual hashes: 64 bits that stay nearly the same when an image is scaled or re-encoded.
 
 _SIDE = 32
 _KEPT = slice(1, 9)  # without the zeroth row and column, which hold the light's gradient
 
 
 def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the luma of an RGB picture (ITU-R BT.601), H x W; a grey one as it is."""
+    """Return the luma of an RGB image (ITU-R BT.601), H x W; a grey one as it is."""
     if pixels.ndim == 2:
         return pixels
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def hashes_of_views(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the DCT hashes of the eight views of a picture, in the order of `geometry.VIEWS`.
+def d4_hashes(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the DCT hashes of the eight views of an image, in the order of `geometry.D4`.
 
     A grey view is reduced to 32 x 32 and transformed by the cosine transform; the 8 x 8
     coefficients of lowest frequency (but the zeroth) against their median are one bit each
     (C. Zauner: Implementation and benchmarking of perceptual image hash functions, 2010, 3.2.1).
 
-    The spectrum of a mirrored or turned picture is the picture's with signs and axes changed:
+    The spectrum of a mirrored or turned image is the image's with signs and axes changed:
     one transform is enough.
 
     Args:
@@ -74,7 +80,7 @@ def hashes_of_views(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
         Shape (8,).
     """
     spectrum = _spectrum(grey_of(pixels))
-    return np.array([_bits(_viewed(spectrum, k)) for k in VIEWS], np.uint64)
+    return np.array([_bits(_transformed(spectrum, k)) for k in D4], np.uint64)
 
 
 def hamming(a: NDArray[np.uint64] | np.uint64, b: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -88,7 +94,7 @@ def _spectrum(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(cv2.dct(small)[_KEPT, _KEPT], np.float32)
 
 
-def _viewed(spectrum: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+def _transformed(spectrum: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     signs = np.where(np.arange(1, 9) % 2, np.float32(-1), np.float32(1))
     mirrored = spectrum * signs if k & 4 else spectrum
     for _ in range(k & 3):
@@ -101,7 +107,7 @@ def _bits(spectrum: NDArray[np.float32]) -> int:
     return int.from_bytes(np.packbits(above).tobytes(), "big")
 
 
-# How alike two pictures are once one is laid over the other.
+# How alike two images are once one is laid over the other.
 
 SIDE = 64
 
@@ -115,7 +121,7 @@ _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
 
 
 def detail_of(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Return what tells a picture from others: its texture, at the same contrast everywhere.
+    """Return what tells an image from others: its texture, at the same contrast everywhere.
 
     The centre square at 64 px, less its surroundings and divided by their deviation. Without that
     any two dark spots on plain skin correlate above .95.
@@ -138,7 +144,7 @@ def correlation(first: NDArray[np.int8], second: NDArray[np.int8]) -> float:
     """Return the correlation of two details (64 x 64) after registration, -1 to 1.
 
     The shift comes from phase correlation; where that shows a likeness, an affine registration
-    refines it. Only where the pictures overlap is compared, and by at least 55 % they must.
+    refines it. Only where the images overlap is compared, and by at least 55 % they must.
 
     G. D. Evangelidis, E. Z. Psarakis: Parametric image alignment using enhanced correlation
     coefficient maximization, IEEE TPAMI 30 (2008) 1858-1865.
@@ -202,15 +208,15 @@ MEASURED = (
 _BLOCK = 256
 
 
-class Look(NamedTuple):
-    """What is kept of a picture: its detail (64 x 64 int8) and the hashes of its eight views."""
+class Appearance(NamedTuple):
+    """What is kept of an image: its detail (64 x 64 int8) and the hashes of its eight views."""
 
     detail: NDArray[np.int8]
     hashes: NDArray[np.uint64]
 
 
 class Match(NamedTuple):
-    """Two pictures by position, the view of the second that fits, and their correlation."""
+    """Two images by position, the view of the second that fits, and their correlation."""
 
     first: int
     second: int
@@ -218,13 +224,13 @@ class Match(NamedTuple):
     correlation: float
 
 
-def look_at(pixels: NDArray[np.uint8]) -> Look:
-    """Return what is compared of a picture (H x W x 3); 64 px of its shorter side are enough."""
-    return Look(detail_of(pixels), hashes_of_views(centre_square(pixels)))
+def appearance_of(pixels: NDArray[np.uint8]) -> Appearance:
+    """Return what is compared of an image (H x W x 3); 64 px of its shorter side are enough."""
+    return Appearance(detail_of(pixels), d4_hashes(centre_square(pixels)))
 
 
 def find_duplicates(
-    looks: list[Look],
+    appearances: list[Appearance],
     *,
     threshold: float = CORRELATION,
     workers: int = 2,
@@ -232,13 +238,13 @@ def find_duplicates(
 ) -> list[Match]:
     """Return the confirmed near-duplicates, sorted by position.
 
-    Every hash is compared with every other (8 x N x N / 2 in blocks: seconds for 10,000 pictures,
+    Every hash is compared with every other (8 x N x N / 2 in blocks: seconds for 10,000 images,
     growing with the square).
     """
-    proposed = list(propose(looks))
+    proposed = list(propose(appearances))
     confirmed = []
     with ThreadPoolExecutor(workers) as pool:
-        measured = pool.map(lambda pair: measure(looks, pair), proposed)
+        measured = pool.map(lambda pair: measure(appearances, pair), proposed)
         for done, match in enumerate(measured, start=1):
             if match.correlation >= threshold:
                 confirmed.append(match)
@@ -247,19 +253,22 @@ def find_duplicates(
     return confirmed
 
 
-def propose(looks: list[Look]) -> Iterator[Match]:
+def propose(appearances: list[Appearance]) -> Iterator[Match]:
     """Yield the pairs to be confirmed, each once, in its likeliest view, with its likeness."""
-    if not looks:
+    if not appearances:
         return
-    hashes = np.stack([look.hashes for look in looks])
+    hashes = np.stack([appearance.hashes for appearance in appearances])
     small = np.stack(
-        [resize(look.detail.astype(np.float32), SIDE // 2, SIDE // 2) for look in looks]
+        [
+            resize(appearance.detail.astype(np.float32), SIDE // 2, SIDE // 2)
+            for appearance in appearances
+        ]
     )
     plain = _normalised(small)
     best: dict[tuple[int, int], tuple[float, int]] = {}
-    for k in VIEWS:
-        turned = _normalised(view_batch(small, k))
-        for start in range(0, len(looks), _BLOCK):
+    for k in D4:
+        turned = _normalised(d4_transform_batch(small, k))
+        for start in range(0, len(appearances), _BLOCK):
             rows = slice(start, start + _BLOCK)
             near = hamming(hashes[rows, :1], hashes[None, start:, k]) <= DISTANCE
             first, second = (positions + start for positions in np.nonzero(np.triu(near, 1)))
@@ -271,10 +280,10 @@ def propose(looks: list[Look]) -> Iterator[Match]:
         yield Match(one, other, k, likely)
 
 
-def measure(looks: list[Look], pair: Match) -> Match:
+def measure(appearances: list[Appearance], pair: Match) -> Match:
     """Return the pair with the correlation of its registered details."""
-    turned = turn_view(looks[pair.second].detail, pair.view)
-    return pair._replace(correlation=correlation(looks[pair.first].detail, turned))
+    turned = d4_transform(appearances[pair.second].detail, pair.view)
+    return pair._replace(correlation=correlation(appearances[pair.first].detail, turned))
 
 
 def components(pairs: Iterable[tuple[Node, Node]]) -> list[list[Node]]:
@@ -304,10 +313,10 @@ def _normalised(batch: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-# Pictures that are in the data more than once: what follows for groups, splits and labels.
+# Images that are in the data more than once: what follows for groups, splits and labels.
 
 LARGEST_MERGE = 12
-"""Groups joined into more pictures than this are told and left as they are."""
+"""Groups joined into more images than this are told and left as they are."""
 
 COLUMNS = (
     "image_a", "image_b", "part_a", "part_b", "group_a", "group_b", "kind", "view", "correlation",
@@ -320,13 +329,13 @@ def copies_table(
     """Return the duplicate pairs.
 
     Args:
-        rows: The pictures' rows of the data set's table, by position.
+        rows: The images' rows of the data set's table, by position.
         same: Positions of files with the same bytes.
         near: Confirmed near-duplicates.
 
     Returns:
         The columns `COLUMNS`; ``kind`` is ``exact`` or ``near``, ``view`` the view of the second
-        picture that fits the first. A near pair of files with the same bytes is left out.
+        image that fits the first. A near pair of files with the same bytes is left out.
     """
     exact = list(same)
     alike = {position: first for first, position in exact}
@@ -349,8 +358,8 @@ def merged_groups(
     """Join the groups that duplicates connect.
 
     Returns:
-        Image id → joined group, for pictures whose group grew; the joined groups' picture ids,
-        largest first; and a finding for each that would hold more than `LARGEST_MERGE` pictures
+        Image id → joined group, for images whose group grew; the joined groups' image ids,
+        largest first; and a finding for each that would hold more than `LARGEST_MERGE` images
         and is therefore not joined.
     """
     members = rows.groupby("group_id")["image_id"].agg(list).to_dict()
@@ -358,13 +367,13 @@ def merged_groups(
     groups: dict[str, str] = {}
     merged, findings = [], []
     for names in components(zip(across["group_a"], across["group_b"], strict=True)):
-        pictures = sorted(image_id for name in names for image_id in members[name])
-        merged.append(pictures)
-        if len(pictures) > LARGEST_MERGE:
-            detail = f"{len(pictures)} pictures of {len(names)} groups; not merged, look at them"
-            findings.append(Finding("large merged component", "error", pictures[0], detail))
+        images = sorted(image_id for name in names for image_id in members[name])
+        merged.append(images)
+        if len(images) > LARGEST_MERGE:
+            detail = f"{len(images)} images of {len(names)} groups; not merged, look at them"
+            findings.append(Finding("large merged component", "error", images[0], detail))
         else:
-            groups.update(dict.fromkeys(pictures, min(names)))
+            groups.update(dict.fromkeys(images, min(names)))
     return groups, sorted(merged, key=len, reverse=True), findings
 
 

@@ -1,4 +1,4 @@
-"""Folds: which pictures are held out together, whole groups only; written once, read ever after."""
+"""Folds: which images are held out together, whole groups only; written once, read ever after."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
 
 
-# Whole groups: joining them, dealing them into folds, drawing a share of them.
+# Whole groups: joining them, dealing them into folds, drawing a fraction of them.
 #
 # Tables here have the columns ``image_id, group_id, stratum``; a stratum is what should be equally
 # common everywhere (the diagnosis).
 
 
-def deal_groups(table: pd.DataFrame, k: int, random: np.random.Generator) -> NDArray[np.object_]:
+def assign_groups(table: pd.DataFrame, k: int, rng: np.random.Generator) -> NDArray[np.object_]:
     """Deal whole groups into ``k`` folds with alike strata (``StratifiedGroupKFold``).
 
     Args:
-        table: The pictures.
+        table: The images.
         k: How many folds, at least 2.
-        random: Settles which of several alike groups goes where.
+        rng: Settles which of several alike groups goes where.
 
     Returns:
         The fold of each row, ``"0"`` to ``"k-1"``.
@@ -56,7 +56,7 @@ def deal_groups(table: pd.DataFrame, k: int, random: np.random.Generator) -> NDA
     # Groups are shuffled here, by shuffled names, and not by the splitter: up to scikit-learn 1.7
     # its own shuffling undoes the stratification (github.com/scikit-learn/scikit-learn/pull/32540).
     names, inverse = np.unique(table["group_id"].to_numpy(dtype=str), return_inverse=True)
-    groups = random.permutation(len(names))[inverse]
+    groups = rng.permutation(len(names))[inverse]
     fold = np.empty(len(table), dtype=object)
     for number, (_, held_out) in enumerate(StratifiedGroupKFold(k).split(table, strata, groups)):
         fold[held_out] = str(number)
@@ -64,11 +64,11 @@ def deal_groups(table: pd.DataFrame, k: int, random: np.random.Generator) -> NDA
 
 
 def sample_groups(
-    table: pd.DataFrame, share: float, random: np.random.Generator
+    table: pd.DataFrame, fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw whole groups until each stratum has given about ``share`` of its pictures.
+    """Draw whole groups until each stratum has given about ``fraction`` of its images.
 
-    A group belongs to the stratum that most of its pictures have.
+    A group belongs to the stratum that most of its images have.
 
     Returns:
         For each row, whether it was drawn.
@@ -76,18 +76,18 @@ def sample_groups(
     summary = _summary(table)
     drawn: list[str] = []
     for _, stratum in summary.groupby("stratum", sort=True):
-        shuffled = stratum.iloc[random.permutation(len(stratum))]
+        shuffled = stratum.iloc[rng.permutation(len(stratum))]
         middle = shuffled["size"].cumsum() - shuffled["size"] / 2
-        drawn.extend(shuffled.index[middle <= share * stratum["size"].sum()])
+        drawn.extend(shuffled.index[middle <= fraction * stratum["size"].sum()])
     return table["group_id"].isin(drawn).to_numpy(dtype=bool)
 
 
 def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
-    """Return each row's group when pictures that share either group are kept together.
+    """Return each row's group when images that fraction either group are kept together.
 
     Args:
-        table: The pictures with the groups they have.
-        groups: Image id → a further grouping; pictures that are not in it keep what they have.
+        table: The images with the groups they have.
+        groups: Image id → a further grouping; images that are not in it keep what they have.
 
     Returns:
         For each row the first, in alphabetical order, of the groups that were joined.
@@ -109,7 +109,7 @@ def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
 
 
 def _coarse(strata: pd.Series[str], k: int) -> NDArray[np.object_]:
-    """Count strata with fewer pictures than folds to the largest: they cannot be stratified."""
+    """Count strata with fewer images than folds to the largest: they cannot be stratified."""
     sizes = strata.value_counts()
     return strata.where(strata.map(sizes) >= k, sizes.index[0]).to_numpy(dtype=object)
 
@@ -123,18 +123,18 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
     return first.assign(size=counts.groupby("group_id")["size"].sum())
 
 
-HOLD_OUT_SHARE = 0.2
-"""The share of pictures held out when there is but one fold."""
+HOLD_OUT_FRACTION = 0.2
+"""The fraction of images held out when there is but one fold."""
 
 _COLUMNS = ["image_id", "group_id", "fold"]
 
 
 EXCEPTIONS = "exceptions.csv"
-"""A file beside files of folds: pairs of pictures that these part, though they are of one group."""
+"""A file beside files of folds: pairs of images that these part, though they are of one group."""
 
 
 class FoldsException(NamedTuple):
-    """Two pictures of one group that folds are known to part."""
+    """Two images of one group that folds are known to part."""
 
     image_id: str
     other_id: str
@@ -143,7 +143,7 @@ class FoldsException(NamedTuple):
 
 @dataclass(frozen=True)
 class Folds:
-    """Every training picture's fold.
+    """Every training image's fold.
 
     Args:
         table: ``image_id, group_id, fold``, sorted by id. A fold is ``"0"`` … ``"k-1"``,
@@ -176,7 +176,7 @@ class Folds:
         return self._ids(self.table["fold"] == str(fold))
 
     def training(self, fold: int) -> list[str]:
-        """Return the ids that ``fold`` trains on: neither its own nor the test pictures."""
+        """Return the ids that ``fold`` trains on: neither its own nor the test images."""
         held_out = set(self.held_out(fold))
         return [
             image_id
@@ -189,7 +189,7 @@ class Folds:
         return self._ids(self.table["fold"] == "test")
 
     def hold_out_as(self, other: Folds) -> bool:
-        """Tell whether both hold out the same pictures, of the same groups, in the same folds."""
+        """Tell whether both hold out the same images, of the same groups, in the same folds."""
         ours, theirs = (
             each.table[each.table["fold"] != "train"].to_numpy(dtype=str) for each in (self, other)
         )
@@ -224,31 +224,31 @@ class Folds:
         return replace(folds, exceptions=_exceptions(path.with_name(EXCEPTIONS), folds.table))
 
     def check(self, dataset: Dataset, among: Dataset | None = None) -> None:
-        """Make sure that these are the folds of the training pictures of ``dataset``.
+        """Make sure that these are the folds of the training images of ``dataset``.
 
         Args:
             dataset: What is trained on, or held out.
-            among: The pictures that the folds may know: those of ``dataset``, and others without
+            among: The images that the folds may know: those of ``dataset``, and others without
                 the label that is wanted. None: ``dataset`` alone.
 
         Raises:
             FoldsError: Ids came or went, or a group of the data is cut by the folds.
         """
         known = eligible(dataset if among is None else among)
-        theirs = set(dataset.split("train").pictures().ids)
+        theirs = set(dataset.split("train").images().ids)
         ours = set(self.table["image_id"])
         new, absent = theirs - ours, ours - set(known["image_id"])
         if new or absent:
             raise FoldsError(
-                f"the pictures of {dataset.root} changed since the folds were made: "
+                f"the images of {dataset.root} changed since the folds were made: "
                 f"{len(new)} new, {len(absent)} absent, the first is {min(new | absent)}",
                 "use the data the folds were made of, or make new folds in another file",
             )
-        dealt = known[known["image_id"].isin(ours)]
-        fold = dealt["image_id"].map(self.table.set_index("image_id")["fold"])
-        table = self.table.set_index("image_id").loc[dealt["image_id"]].reset_index()
+        assigned = known[known["image_id"].isin(ours)]
+        fold = assigned["image_id"].map(self.table.set_index("image_id")["fold"])
+        table = self.table.set_index("image_id").loc[assigned["image_id"]].reset_index()
         excused = _excused(table, self.exceptions)
-        _refuse_cut(dealt["group_id"], fold, excused)
+        _refuse_cut(assigned["group_id"], fold, excused)
 
     def report_exceptions(self, reporter: Reporter) -> None:
         """Report which images of one group the folds are known to part."""
@@ -272,21 +272,21 @@ def make_folds(
     *,
     k: int = 5,
     seed: int = 2018,
-    test_share: float = 0.0,
+    test_fraction: float = 0.0,
     groups: Mapping[str, str] | None = None,
     train_parts: Collection[str] = (),
 ) -> Folds:
-    """Deal the training pictures into folds by whole groups, alike in diagnoses.
+    """Deal the training images into folds by whole groups, alike in diagnoses.
 
-    Pictures of the split ``train`` whose file is there take part. They are stratified by part and
+    Images of the split ``train`` whose file is there take part. They are stratified by part and
     diagnosis (scikit-learn's ``StratifiedGroupKFold``).
 
     Args:
-        dataset: The pictures; ids must be unique.
-        k: How many folds; with 1, one fold of a fifth of the pictures is held out.
+        dataset: The images; ids must be unique.
+        k: How many folds; with 1, one fold of a fifth of the images is held out.
         seed: Of the shuffle.
-        test_share: The share of pictures that no fold trains on.
-        groups: Image id → another grouping (confirmed duplicates); pictures that share either
+        test_fraction: The fraction of images that no fold trains on.
+        groups: Image id → another grouping (confirmed duplicates); images that fraction either
             group stay together.
         train_parts: Parts of the data that every fold trains on and none holds out, but for the
             lesions that other parts show too.
@@ -300,8 +300,8 @@ def make_folds(
         >>> from naevus.datasets.dataset import Dataset, make_table
         >>> lesions = pd.DataFrame(
         ...     {
-        ...         "image_id": [f"picture-{n}" for n in range(12)],
-        ...         "path": [f"picture-{n}.jpg" for n in range(12)],
+        ...         "image_id": [f"image-{n}" for n in range(12)],
+        ...         "path": [f"image-{n}.jpg" for n in range(12)],
         ...         "lesion_id": [f"lesion-{n // 2}" for n in range(12)],
         ...         "diagnosis": ["NV"] * 8 + ["MEL"] * 4,
         ...     }
@@ -312,31 +312,31 @@ def make_folds(
         >>> int(folds.table.groupby("group_id")["fold"].nunique().max())  # no lesion is cut
         1
     """
-    if k < 1 or not 0 <= test_share < 1:
+    if k < 1 or not 0 <= test_fraction < 1:
         raise FoldsError(
-            f"{k} folds with a test share of {test_share} cannot be made",
-            "use at least 1 fold and a share from 0 to below 1",
+            f"{k} folds with a test fraction of {test_fraction} cannot be made",
+            "use at least 1 fold and a fraction from 0 to below 1",
         )
     table = eligible(dataset)
     if groups:
         table["group_id"] = join_groups(table, groups)
     table["fold"] = "train"
-    dealt = table[_dealt(table, dataset, train_parts)]
-    if test_share > 0:
-        chosen = sample_groups(dealt, test_share, np.random.default_rng((seed, 1)))
-        table.loc[dealt.index[chosen], "fold"] = "test"
-    rest = dealt[table.loc[dealt.index, "fold"] == "train"]
+    assigned = table[_assigned(table, dataset, train_parts)]
+    if test_fraction > 0:
+        chosen = sample_groups(assigned, test_fraction, np.random.default_rng((seed, 1)))
+        table.loc[assigned.index[chosen], "fold"] = "test"
+    rest = assigned[table.loc[assigned.index, "fold"] == "train"]
     groups_left = rest["group_id"].nunique()
     if groups_left < max(k, 2):
         raise FoldsError(
-            f"{dataset.root}: {groups_left} groups of training pictures are too few for {k} folds",
-            "use fewer folds or more pictures",
+            f"{dataset.root}: {groups_left} groups of training images are too few for {k} folds",
+            "use fewer folds or more images",
         )
     if k == 1:
-        chosen = sample_groups(rest, HOLD_OUT_SHARE, np.random.default_rng((seed, 0)))
+        chosen = sample_groups(rest, HOLD_OUT_FRACTION, np.random.default_rng((seed, 0)))
         table.loc[rest.index[chosen], "fold"] = "0"
     else:
-        table.loc[rest.index, "fold"] = deal_groups(rest, k, np.random.default_rng(seed))
+        table.loc[rest.index, "fold"] = assign_groups(rest, k, np.random.default_rng(seed))
     folds = Folds(table[_COLUMNS].astype("string"))
     _refuse_broken(folds.table)
     return folds
@@ -346,11 +346,11 @@ def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) 
     """Return the folds of several parts of a data set as one: each fold holds out all of theirs.
 
     Args:
-        parts: The folds; none knows a picture of another.
+        parts: The folds; none knows an image of another.
         groups: Image id → another grouping, as `make_folds` takes it; nothing is dealt anew.
 
     Raises:
-        FoldsError: Their numbers of folds differ, a picture stands in two, or a group is cut.
+        FoldsError: Their numbers of folds differ, an image stands in two, or a group is cut.
     """
     if len({each.k for each in parts}) > 1:
         numbers = ", ".join(str(each.k) for each in parts)
@@ -365,7 +365,7 @@ def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) 
     return folds
 
 
-def _dealt(
+def _assigned(
     table: pd.DataFrame, dataset: Dataset, train_parts: Collection[str]
 ) -> NDArray[np.bool_]:
     """Tell which rows are dealt: whole groups, of which a part shows one that is not for training.
@@ -384,36 +384,36 @@ def _dealt(
     return np.asarray(table["group_id"].isin(table.loc[held, "group_id"]))
 
 
-def inner_split(
-    folds: Folds, fold: int, dataset: Dataset, share: float = 0.1, seed: int = 2018
+def validation_split(
+    folds: Folds, fold: int, dataset: Dataset, fraction: float = 0.1, seed: int = 2018
 ) -> tuple[list[str], list[str]]:
     """Split what ``fold`` trains on, by group and alike in diagnoses, to watch training.
 
     Args:
         folds: The folds.
-        fold: The fold whose training pictures are split; its held-out pictures are not touched.
-        dataset: Where the diagnoses are; only pictures that are in it are returned.
-        share: The share of pictures in the inner part.
+        fold: The fold whose training images are split; its held-out images are not touched.
+        dataset: Where the diagnoses are; only images that are in it are returned.
+        fraction: The fraction of images in the validation split.
         seed: Of the shuffle.
 
     Returns:
-        The ids to train on and the ids of the inner part, both sorted.
+        The ids to train on and the ids of the validation split, both sorted.
     """
     table = eligible(dataset)
     table = table[table["image_id"].isin(folds.training(fold))].reset_index(drop=True)
     table["group_id"] = table["image_id"].map(folds.table.set_index("image_id")["group_id"])
-    inner = sample_groups(table, share, np.random.default_rng((seed, 2, fold)))
+    validation = sample_groups(table, fraction, np.random.default_rng((seed, 2, fold)))
     ids = table["image_id"]
-    return ids[~inner].tolist(), ids[inner].tolist()
+    return ids[~validation].tolist(), ids[validation].tolist()
 
 
 def eligible(dataset: Dataset) -> pd.DataFrame:
-    """Return ``image_id, group_id, stratum`` of the training pictures, sorted by id.
+    """Return ``image_id, group_id, stratum`` of the training images, sorted by id.
 
     Raises:
         FoldsError: An id is in two parts.
     """
-    rows = dataset.split("train").pictures().table
+    rows = dataset.split("train").images().table
     table = rows[["image_id", "group_id"]].copy()
     table["stratum"] = rows["part"] + " " + rows["diagnosis"].fillna("")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
@@ -438,7 +438,7 @@ def _refuse_broken(table: pd.DataFrame) -> None:
 
 
 def _exceptions(path: Path, table: pd.DataFrame) -> tuple[FoldsException, ...]:
-    """Return the exceptions of a file that are about pictures these folds part; maybe none."""
+    """Return the exceptions of a file that are about images these folds part; maybe none."""
     if not path.is_file():
         return ()
     fold = table.set_index("image_id")["fold"]

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from naevus.images.read import PICTURE_SUFFIXES
+from naevus.images.read import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -244,7 +244,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _take(place: Path, name: str, found: Listing) -> None:
     path = place / name
     suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
+    if suffix not in IMAGE_SUFFIXES:
         found.left_out[suffix or "without suffix"] += 1
     elif is_mask_name(path.stem):
         found.left_out["masks"] += 1

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from naevus.errors import DataError, PictureError
+from naevus.errors import DataError, ImageError
 from naevus.images.maskfile import read_mask
-from naevus.images.masks import PLAUSIBLE_SHARES, area_share
+from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction
 from naevus.images.read import Limits
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE: Final = 64
 """Masks that are looked at, spread over all."""
 _BORDER = 0.9
-"""Share of the image's border under a mask that looks turned round; lesions seldom fill it."""
+"""Fraction of the image's border under a mask that looks turned round; lesions seldom fill it."""
 _LIMITS = Limits()
 _FORCE = "pass --force if they are right"
 
@@ -83,14 +83,14 @@ def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:
     empty = full = turned = 0
     unusable = []
     with ThreadPoolExecutor() as pool:
-        for found in pool.map(lambda path: _looked(path, limits), chosen):
+        for found in pool.map(lambda path: _surveyed(path, limits), chosen):
             if isinstance(found, str):
                 unusable.append(found)
                 continue
-            share, border = found
-            empty += share < PLAUSIBLE_SHARES[0]
-            full += share > PLAUSIBLE_SHARES[1]
-            within = PLAUSIBLE_SHARES[0] <= share <= PLAUSIBLE_SHARES[1]
+            fraction, border = found
+            empty += fraction < PLAUSIBLE_FRACTIONS[0]
+            full += fraction > PLAUSIBLE_FRACTIONS[1]
+            within = PLAUSIBLE_FRACTIONS[0] <= fraction <= PLAUSIBLE_FRACTIONS[1]
             turned += within and border >= _BORDER
     return MaskSurvey(len(chosen), empty, full, turned, tuple(unusable))
 
@@ -126,14 +126,14 @@ def refuse(problem: tuple[str, str] | None, where: Path, *, force: bool) -> str 
     raise DataError(f"{where}: {what}", remedy)
 
 
-def _looked(path: Path, limits: Limits) -> tuple[float, float] | str:
+def _surveyed(path: Path, limits: Limits) -> tuple[float, float] | str:
     try:
         mask = read_mask(path, limits)
-    except PictureError as error:
+    except ImageError as error:
         return str(error)
-    return area_share(mask), _border_share(mask)
+    return area_fraction(mask), _border_fraction(mask)
 
 
-def _border_share(mask: NDArray[np.bool_]) -> float:
+def _border_fraction(mask: NDArray[np.bool_]) -> float:
     ring = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return float(np.concatenate(ring).mean())

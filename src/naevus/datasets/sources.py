@@ -1,4 +1,4 @@
-"""Pictures by id, from files, folders or a split: found, and decoded when asked for."""
+"""Images by id, from files, folders or a split: found, and decoded when asked for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import numpy as np
 
 from naevus.datasets.listing import ids_of, images_below, printable, problem_of_id
-from naevus.errors import DataError, NaevusError, PictureError
+from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images.geometry import resize
-from naevus.images.preprocess import Source, render
-from naevus.images.read import PICTURE_SUFFIXES
+from naevus.images.preprocess import ImageFiles, render
+from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.files import write_csv
-from naevus.types import Refused
+from naevus.types import FailedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,46 +25,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.datasets.dataset import Dataset
-    from naevus.images.preprocess import Form
+    from naevus.images.preprocess import InputSpec
 
 
-# Pictures decoded when they are asked for, as a cache would hold them.
+# Images decoded when they are asked for, as a cache would hold them.
 
 
-class DecodedPictures:
+class DecodedImages:
     """Squares by id.
 
     Args:
         sources: The files.
-        form: What a cache's rows would look like.
+        input_spec: What a cache's rows would look like.
     """
 
-    def __init__(self, sources: Sequence[Source], form: Form) -> None:
+    def __init__(self, sources: Sequence[ImageFiles], input_spec: InputSpec) -> None:
         self._sources = {source.image_id: source for source in sources}
-        self._form = form
+        self._input_spec = input_spec
 
     def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
-        """Return the picture, S x S x 3.
+        """Return the image, S x S x 3.
 
         Raises:
-            PictureError: It cannot be read.
+            ImageError: It cannot be read.
         """
-        return render(self._sources[image_id], self._form).pixels
+        return render(self._sources[image_id], self._input_spec).pixels
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._sources
 
 
-class PicturesById(Protocol):
-    """Square pictures by id, such as a `PixelStore`."""
+class ImagesById(Protocol):
+    """Square images by id, such as a `ImageCache`."""
 
     def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
-        """Return the picture, S x S x 3."""
+        """Return the image, S x S x 3."""
         ...
 
 
 def mask_file(folder: Path, image_id: str) -> Path:
-    """Return the challenge's name for a picture's mask."""
+    """Return the challenge's name for an image's mask."""
     return folder / f"{image_id}_segmentation.png"
 
 
@@ -73,26 +73,26 @@ def attribute_mask_file(folder: Path, image_id: str, attribute: str) -> Path:
     return folder / f"{image_id}_attribute_{attribute}.png"
 
 
-# Pictures by id, at the size that a network sees.
+# Images by id, at the size that a network sees.
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """Squares by id."""
 
     def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
-        """Return the picture, S x S x 3."""
+        """Return the image, S x S x 3."""
         ...
 
     def __contains__(self, image_id: object, /) -> bool:
-        """Tell whether the picture is there."""
+        """Tell whether the image is there."""
         ...
 
 
-def squares(pictures: Pictures, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
-    """Return pictures at a network's size, N x S x S x 3; those that cannot be read are left out.
+def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
+    """Return images at a network's size, N x S x S x 3; those that cannot be read are left out.
 
     Args:
-        pictures: Where they are.
+        images: Where they are.
         ids: Which ones.
         size: S, pixels.
 
@@ -101,14 +101,14 @@ def squares(pictures: Pictures, ids: Sequence[str], size: int) -> NDArray[np.uin
     """
     found = []
     for image_id in ids:
-        if image_id not in pictures:
+        if image_id not in images:
             continue
         try:
-            found.append(resize(pictures[image_id], size, size))
-        except PictureError:
+            found.append(resize(images[image_id], size, size))
+        except ImageError:
             continue
     if not found:
-        raise DataError("no picture can be read", "name the data set with --data")
+        raise DataError("no image can be read", "name the data set with --data")
     return np.stack(found)
 
 
@@ -119,7 +119,7 @@ _IDS: Final = ".ids.csv"
 
 
 class Found(NamedTuple):
-    """The pictures that a job is about.
+    """The images that a job is about.
 
     Attributes:
         sources: Those that can be read, sorted by id.
@@ -128,18 +128,18 @@ class Found(NamedTuple):
         left_out: What was passed over in folders, by kind: a suffix, ``masks``, ``hidden``.
     """
 
-    sources: list[Source]
-    refused: Sequence[Refused] = ()
+    sources: list[ImageFiles]
+    refused: Sequence[FailedImage] = ()
     renamed: Sequence[str] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
 
 
-def find_pictures(
+def find_images(
     paths: Iterable[Path], *, without: Path | None = None, kept: Mapping[str, str] | None = None
 ) -> Found:
-    """Return picture files, and all pictures below folders.
+    """Return image files, and all images below folders.
 
-    A picture's id is its file's name without suffix, where no other picture of the job has it
+    An image's id is its file's name without suffix, where no other image of the job has it
     (`datasets.sources.ids_of`); the same file reached twice counts once. In folders, links are
     followed, and hidden files and masks (``*_segmentation.png``) are passed over; a file that is
     named is taken as it is.
@@ -150,11 +150,11 @@ def find_pictures(
         kept: The ids that files have from an earlier job (`kept_ids`), by absolute path.
 
     Raises:
-        DataError: A path is absent, or there is no picture.
+        DataError: A path is absent, or there is no image.
     """
     paths = list(paths)
     files: dict[str, Path] = {}
-    refused: list[Refused] = []
+    refused: list[FailedImage] = []
     left_out: Counter[str] = Counter()
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
@@ -165,7 +165,7 @@ def find_pictures(
         elif os.path.exists(path):  # noqa: PTH110
             files[_absolute(path)] = path
         else:
-            raise DataError(f"{printable(path)} does not exist", "name picture files or folders")
+            raise DataError(f"{printable(path)} does not exist", "name image files or folders")
     if not files and not refused:
         raise _nothing(paths, left_out)
     sound = {}
@@ -179,55 +179,55 @@ def find_pictures(
     base = _base(paths)
     given = [(kept or {}).get(name) for name in names]
     ids = ids_of([_below(name, base) for name in names], given)
-    sources = [Source(*pair) for pair in zip(ids, (sound[name] for name in names), strict=True)]
+    sources = [ImageFiles(*pair) for pair in zip(ids, (sound[name] for name in names), strict=True)]
     renamed = [source.image_id for source in sources if source.image_id != source.path.stem]
     return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
 
 
-def pictures_of_split(
+def images_of_split(
     roots: Sequence[Path],
     split: str,
     part: str | None = None,
     *,
     image_type: str = "auto",
-    tell: Callable[[Dataset], None] | None = None,
-) -> list[Source]:
-    """Return the pictures of one split of data sets, sorted by id.
+    on_dataset: Callable[[Dataset], None] | None = None,
+) -> list[ImageFiles]:
+    """Return the images of one split of data sets, sorted by id.
 
     Args:
         roots: Folders of data sets.
         split: ``train``, ``validation`` or ``test``.
         part: Only this part of each, such as ``task3``; None for all.
         image_type: Only images of this type, see `Dataset.of_type`.
-        tell: Given each data set's split, before images of other types are left out.
+        on_dataset: Given each data set's split, before images of other types are left out.
 
     Raises:
-        DataError: A folder has no known layout or no such part, the split has no pictures, or
+        DataError: A folder has no known layout or no such part, the split has no images, or
             two different files have one id.
     """
     from naevus.datasets.layouts import load  # noqa: PLC0415 (slow: brings pandas)
 
-    found: list[Source] = []
+    found: list[ImageFiles] = []
     for root in roots:
         dataset = load(root)
-        whole = (dataset if part is None else dataset.part(part)).split(split).pictures()
-        if tell is not None:
-            tell(whole)
+        whole = (dataset if part is None else dataset.part(part)).split(split).images()
+        if on_dataset is not None:
+            on_dataset(whole)
         rows = whole.of_type(image_type).rows() if len(whole) else iter(())
-        found += [Source(row.image_id, row.path) for row in rows if row.path is not None]
+        found += [ImageFiles(row.image_id, row.path) for row in rows if row.path is not None]
     if not found:
         named = " ".join(map(str, roots))
-        raise DataError(f"{named}: no pictures in split {split!r}", "choose another split")
+        raise DataError(f"{named}: no images in split {split!r}", "choose another split")
     return unique(found)
 
 
-def unique(sources: Iterable[Source]) -> list[Source]:
+def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
     """Return sources sorted by id; the same file named twice counts once.
 
     Raises:
         DataError: Two different files have one id, or an id cannot be a file's name.
     """
-    by_id: dict[str, Source] = {}
+    by_id: dict[str, ImageFiles] = {}
     for source in sources:
         name = source.image_id
         problem = problem_of_id(name)
@@ -254,7 +254,7 @@ def kept_ids(out: Path) -> dict[str, str]:
         return {}
 
 
-def keep_ids(out: Path, sources: Sequence[Source]) -> None:
+def keep_ids(out: Path, sources: Sequence[ImageFiles]) -> None:
     """Note the ids of a job into ``out``, so that no file that is added renames another.
 
     Raises:
@@ -271,16 +271,16 @@ def keep_ids(out: Path, sources: Sequence[Source]) -> None:
         write_csv(out / _IDS, ("image_id", "path"), rows)
 
 
-def _refused(path: Path, problem: str) -> Refused:
-    return Refused(printable(path.stem), printable(path), problem)
+def _refused(path: Path, problem: str) -> FailedImage:
+    return FailedImage(printable(path.stem), printable(path), problem)
 
 
 def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
     named = " ".join(map(printable, paths))
     there = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
-    suffixes = " ".join(sorted(PICTURE_SUFFIXES))
+    suffixes = " ".join(sorted(IMAGE_SUFFIXES))
     return DataError(
-        f"{named}: no pictures there{f' ({there})' if there else ''}",
+        f"{named}: no images there{f' ({there})' if there else ''}",
         f"name a folder with {suffixes} files",
     )
 

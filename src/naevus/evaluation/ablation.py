@@ -1,4 +1,4 @@
-"""What each change to a recipe gains or costs, on the same held-out pictures."""
+"""What each change to a recipe gains or costs, on the same held-out images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from naevus.evaluation.comparison import compare
 from naevus.evaluation.subgroups import holm
 from naevus.evaluation.tables import (
     LeftOut,
-    heldout_diagnosed,
     left_out,
+    oof_classified,
     refuse_left_out,
     taxonomy_of,
 )
@@ -69,7 +69,7 @@ class Ablation:
     scores: Mapping[str, Interval]
     arms: tuple[Arm, ...]
     left_out: tuple[LeftOut, ...] = ()
-    """Pictures that some arm does not answer."""
+    """Images that some arm does not answer."""
 
     def table(self) -> pd.DataFrame:
         """Return a row for each arm and score, recalls among them."""
@@ -85,7 +85,7 @@ class Ablation:
                 "high": one.difference.high,
                 "p": one.p,
                 "p_holm": arm.p if one.score == HEADLINE else np.nan,
-                "pictures": arm.comparison.pictures,
+                "images": arm.comparison.images,
                 "lesions": one.groups,
             }
             for arm in self.arms
@@ -168,7 +168,7 @@ def ablation(
     *,
     allow_missing: bool = False,
 ) -> Ablation:
-    """Compare the arms with the reference on the pictures that all of them answer.
+    """Compare the arms with the reference on the images that all of them answer.
 
     Args:
         title: What is tried.
@@ -176,10 +176,10 @@ def ablation(
         tables: Out-of-fold tables of logits by arm, the reference among them.
         abouts: What differs, by arm.
         reference: Which arm the others are compared with.
-        allow_missing: Whether pictures may be left out that an arm does not answer.
+        allow_missing: Whether images may be left out that an arm does not answer.
 
     Raises:
-        DataError: There is no other arm, the tables have no picture in common, one does not answer
+        DataError: There is no other arm, the tables have no image in common, one does not answer
             all and that is not allowed, or their truths or groups differ.
     """
     others = [name for name in tables if name != reference]
@@ -187,7 +187,7 @@ def ablation(
         raise DataError("there is nothing to compare", "name the reference and another arm")
     common = set.intersection(*(set(table["image_id"]) for table in tables.values()))
     if not common:
-        raise DataError("the arms have no picture in common", "compare arms of one fold")
+        raise DataError("the arms have no image in common", "compare arms of one fold")
     absent = left_out(
         *(
             (f"images have no answer in {name}", set(table["image_id"]) ^ every)
@@ -199,7 +199,7 @@ def ablation(
     kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
     found = [compare(kept[reference], kept[name], (reference, name)) for name in others]
     corrected = holm([one.differences[0].p for one in found])
-    scores = headline_intervals(heldout_diagnosed(kept[reference]))
+    scores = headline_intervals(oof_classified(kept[reference]))
     return Ablation(
         title,
         budget,
@@ -222,8 +222,8 @@ def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
             ``probable``: the largest natural probability.
     """
     codes = taxonomy_of(table).codes
-    even = {f"share_{code}": 1 / len(codes) for code in codes}
-    bare = {f"weight_{code}": 1.0 for code in codes} if decision == "raw" else {}
+    even = {f"class_prior_{code}": 1 / len(codes) for code in codes}
+    bare = {f"class_weight_{code}": 1.0 for code in codes} if decision == "raw" else {}
     return table.assign(**even, **bare)
 
 

@@ -1,7 +1,7 @@
 """Masks of lesion attributes: counts at every threshold, pooled Jaccard indices, presence.
 
-Scores are pooled as Task 2 of ISIC 2018 pools them: each image's pixels count as shares of its own
-number of pixels, these are summed over images, and one Jaccard index is taken of the sums. Most
+Scores are pooled as Task 2 of ISIC 2018 pools them: each image's pixels count as fractions of its
+own number of pixels, these are summed over images, and one Jaccard index is taken of the sums. Most
 images show none of an attribute, so a mean over images would say next to nothing. The best
 threshold for a pooled index is not 0.5, and is chosen here.
 """
@@ -94,7 +94,7 @@ def jaccard(hit: Any, predicted: Any, true: Any) -> Any:
 
 
 class PooledCounts(NamedTuple):
-    """Shares of the pixels of N images, A attributes, T thresholds.
+    """Fractions of the pixels of N images, A attributes, T thresholds.
 
     Attributes:
         hit: N x A x T.
@@ -111,13 +111,13 @@ class PooledCounts(NamedTuple):
         """Take the counts of an out-of-fold table (`attribute_row`)."""
         pixels = table["pixels"].to_numpy(np.float64)[:, None]
 
-        def stacked(kind: str) -> NDArray[np.float64]:
+        def stack_inputs(kind: str) -> NDArray[np.float64]:
             columns = [np.stack(table[f"{kind}_{name}"].to_list()) for name in ATTRIBUTES]
-            shares: NDArray[np.float64] = np.stack(columns, axis=1) / pixels[:, :, None]
-            return shares
+            class_priors: NDArray[np.float64] = np.stack(columns, axis=1) / pixels[:, :, None]
+            return class_priors
 
         true = np.stack([table[f"true_{name}"] for name in ATTRIBUTES], axis=1) / pixels
-        return cls(stacked("hit"), stacked("predicted"), true)
+        return cls(stack_inputs("hit"), stack_inputs("predicted"), true)
 
     @classmethod
     def pooled(cls, rows: Sequence[Sequence[ThresholdCounts]], pixels: int) -> PooledCounts:
@@ -136,7 +136,7 @@ class PooledCounts(NamedTuple):
             thresholds: A, each one of `THRESHOLDS`.
 
         Returns:
-            N x A x 3: shares of pixels in both, in the mask, in the truth.
+            N x A x 3: fractions of pixels in both, in the mask, in the truth.
         """
         return self.at_places([THRESHOLDS.index(threshold) for threshold in thresholds])
 
@@ -219,7 +219,7 @@ def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None
 
     Raises:
         DataError: A predicted mask is absent or of another size.
-        PictureError: A mask cannot be read.
+        ImageError: A mask cannot be read.
     """
     columns = [column for column in TRUE_MASKS.values() if column in table.columns]
     known = table[table[columns].notna().all(axis="columns")]

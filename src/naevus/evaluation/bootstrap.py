@@ -1,4 +1,4 @@
-"""Resampling of whole groups (lesions), never of pictures, and weighted statistics."""
+"""Resampling of whole groups (lesions), never of images, and weighted statistics."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 DRAWS = 2000
 """How many resamples an interval is taken from."""
 SEED = 2018
-_CHUNK = 100  # draws that are held at once: 8 MB of weights for 10,000 pictures
+_CHUNK = 100  # draws that are held at once: 8 MB of weights for 10,000 images
 
 Statistic = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
-"""Takes D x N weights of N pictures and returns D x K values: K figures for each weighting."""
+"""Takes D x N weights of N images and returns D x K values: K figures for each weighting."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which pictures stay together, and which groups are drawn for one another.
+    """Which images stay together, and which groups are drawn for one another.
 
     Attributes:
-        codes: N positions: the group of each picture.
+        codes: N positions: the group of each image.
         strata: The groups of each stratum; every group is in one.
     """
 
@@ -39,14 +39,14 @@ class Groups:
 
     @classmethod
     def of(cls, groups: Sequence[Hashable], strata: Sequence[Any] | None = None) -> Groups:
-        """Number the groups of N pictures.
+        """Number the groups of N images.
 
         Args:
             groups: N group ids.
-            strata: N strata; a group belongs to that of its first picture. None: one for all.
+            strata: N strata; a group belongs to that of its first image. None: one for all.
 
         Raises:
-            DataError: There is no picture, one has no group or stratum, or the lengths differ.
+            DataError: There is no image, one has no group or stratum, or the lengths differ.
         """
         codes = _numbered(groups, "group")
         first = np.unique(codes, return_index=True)[1]
@@ -55,7 +55,7 @@ class Groups:
         labels = _numbered(strata, "stratum")
         if len(labels) != len(codes):
             raise DataError(
-                f"{len(codes)} groups and {len(labels)} strata", "give one of each for a picture"
+                f"{len(codes)} groups and {len(labels)} strata", "give one of each for an image"
             )
         labels = labels[first]
         return cls(codes, tuple(np.flatnonzero(labels == label) for label in np.unique(labels)))
@@ -65,11 +65,11 @@ class Groups:
 
     @property
     def sizes(self) -> NDArray[np.intp]:
-        """How many pictures each group has."""
+        """How many images each group has."""
         return np.bincount(self.codes, minlength=len(self))
 
     def sums(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Add up N x M values of pictures to one row a group.
+        """Add up N x M values of images to one row a group.
 
         Raises:
             DataError: A value is not a number, or there are not N rows.
@@ -86,13 +86,13 @@ class Groups:
         Yields:
             D x G: how often each group was drawn; ``draws`` rows in all, some at a time.
         """
-        random = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         for start in range(0, draws, _CHUNK):
             size = min(_CHUNK, draws - start)
             counts = np.zeros((size, len(self)))
             for members in self.strata:
                 shape = (size, len(members))
-                chosen = random.integers(len(members), size=shape)
+                chosen = rng.integers(len(members), size=shape)
                 chosen += len(members) * np.arange(size)[:, None]
                 counted = np.bincount(chosen.ravel(), minlength=chosen.size)
                 counts[:, members] = counted.reshape(shape)
@@ -102,14 +102,14 @@ class Groups:
 def bootstrap(
     statistic: Statistic, groups: Groups, *, draws: int = DRAWS, seed: int = SEED
 ) -> NDArray[np.float64]:
-    """Bootstrap any statistic of weighted pictures by drawing whole groups.
+    """Bootstrap any statistic of weighted images by drawing whole groups.
 
-    A picture's weight is how often its group was drawn (Davison & Hinkley 1997, 2.4 and 3.8), so
+    An image's weight is how often its group was drawn (Davison & Hinkley 1997, 2.4 and 3.8), so
     that nothing is copied and all draws of a chunk are computed at once.
 
     Args:
         statistic: From D x N weights to D x K values; NaN where a draw leaves it undefined.
-        groups: The groups of the N pictures.
+        groups: The groups of the N images.
         draws: How many resamples.
         seed: Of the draws; two statistics with the same groups and seed see the same draws.
 
@@ -121,21 +121,21 @@ def bootstrap(
     )
 
 
-def finite(values: ArrayLike, pictures: int) -> NDArray[np.float64]:
-    """Return values of pictures as float64 rows, one a picture.
+def finite(values: ArrayLike, images: int) -> NDArray[np.float64]:
+    """Return values of images as float64 rows, one an image.
 
     Raises:
-        DataError: There is no picture or not one row a picture, or a value is not finite.
+        DataError: There is no image or not one row an image, or a value is not finite.
     """
     rows = np.asarray(values, np.float64)
-    if not pictures:
-        raise DataError("there is no picture", "give at least one")
-    if len(rows) != pictures:
-        raise DataError(f"values of {len(rows)} pictures for {pictures}", "give one a picture")
-    bad = ~np.isfinite(rows.reshape(pictures, -1)).all(axis=1)
+    if not images:
+        raise DataError("there is no image", "give at least one")
+    if len(rows) != images:
+        raise DataError(f"values of {len(rows)} images for {images}", "give one an image")
+    bad = ~np.isfinite(rows.reshape(images, -1)).all(axis=1)
     if bad.any():
         raise DataError(
-            f"{int(bad.sum())} of {pictures} pictures have a value that is not a number",
+            f"{int(bad.sum())} of {images} images have a value that is not a number",
             "leave them out or predict them again",
         )
     return rows
@@ -146,14 +146,14 @@ def _numbered(names: Sequence[Any], what: str) -> NDArray[np.intp]:
 
     column = pd.Series(names, dtype=object)
     if column.empty:
-        raise DataError("there is no picture", "give at least one")
+        raise DataError("there is no image", "give at least one")
     if column.isna().any():
-        raise DataError(f"{int(column.isna().sum())} pictures have no {what}", "give each one")
+        raise DataError(f"{int(column.isna().sum())} images have no {what}", "give each one")
     codes: NDArray[np.intp] = pd.factorize(column)[0]
     return codes
 
 
-# Statistics of weighted pictures, for many weightings at once: what `bootstrap` takes.
+# Statistics of weighted images, for many weightings at once: what `bootstrap` takes.
 
 _ROUNDING = 1e-12
 
@@ -179,13 +179,13 @@ def ratios_of(numerators: ArrayLike, denominators: ArrayLike) -> Statistic:
     return statistic
 
 
-def quantiles_of(values: ArrayLike, shares: Sequence[float]) -> Statistic:
+def quantiles_of(values: ArrayLike, fractions: Sequence[float]) -> Statistic:
     """Return the statistic "weighted quantiles" of N values: the inverse of their distribution.
 
-    Each is the smallest value that at least the share of the weight does not exceed.
+    Each is the smallest value that at least the fraction of the weight does not exceed.
 
     Raises:
-        DataError: There is no picture, or a value is not a number.
+        DataError: There is no image, or a value is not a number.
     """
     column = np.asarray(values, np.float64)
     column = finite(column, len(column))
@@ -195,7 +195,7 @@ def quantiles_of(values: ArrayLike, shares: Sequence[float]) -> Statistic:
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         below = np.cumsum(weights[:, order], axis=1)
         below /= below[:, -1:].copy()
-        found = [np.argmax(below >= share - _ROUNDING, axis=1) for share in shares]
+        found = [np.argmax(below >= fraction - _ROUNDING, axis=1) for fraction in fractions]
         quantiles: NDArray[np.float64] = ordered[np.stack(found, axis=1)]
         return quantiles
 
@@ -210,7 +210,7 @@ def divided(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np
 
 @dataclass(frozen=True)
 class Ranking:
-    """Pictures of two sides in the order of a score, the highest first.
+    """Images of two sides in the order of a score, the highest first.
 
     Attributes:
         truth: N, true on the positive side.
@@ -226,14 +226,14 @@ class Ranking:
 
     @classmethod
     def of(cls, truth: ArrayLike, scores: ArrayLike) -> Ranking:
-        """Order N pictures.
+        """Order N images.
 
         Raises:
-            DataError: There is no picture, a score is not a number, or the lengths differ.
+            DataError: There is no image, a score is not a number, or the lengths differ.
         """
         positive = np.asarray(truth, bool)
         if not positive.size:
-            raise DataError("there is no picture to rank", "give at least one")
+            raise DataError("there is no image to rank", "give at least one")
         values = finite(scores, len(positive))
         order = np.argsort(-values, kind="stable")
         ends = run_ends(values[order])

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Proportion
 
 
-# Reliability curves: how often pictures of a stated probability are what was said.
+# Reliability curves: how often images of a stated probability are what was said.
 
 BINS = 15
 """As many as in Guo et al., On calibration of modern neural networks, ICML 2017."""
 Binning = Literal["width", "mass"]
-"""Bins of equal width, or with as equal numbers of pictures as ties allow."""
+"""Bins of equal width, or with as equal numbers of images as ties allow."""
 
 
 class ReliabilityBin(NamedTuple):
-    """Pictures of about the same stated probability."""
+    """Images of about the same stated probability."""
 
     low: float
     """Above this probability (in the first bin: from it on)."""
     high: float
     """Up to and with this one."""
-    pictures: int
+    images: int
     stated: float
     """The mean probability that was stated."""
     found: Proportion
-    """The share of pictures for which it came true, with its interval by group."""
+    """The fraction of images for which it came true, with its interval by group."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the bin as a dictionary that JSON can hold."""
@@ -58,18 +58,18 @@ def reliability_curve(
     """Return the reliability curve of a probability; empty bins are left out.
 
     Args:
-        stated: N probabilities: of one class, or of each picture's answer.
-        true: N, whether the picture was of that class, or the answer right.
+        stated: N probabilities: of one class, or of each image's answer.
+        true: N, whether the image was of that class, or the answer right.
         groups: N group ids.
         bins: How many bins.
         binning: How they are cut.
 
     Raises:
-        DataError: A value is not a probability, or ``true`` neither 0 nor 1; a picture has no
+        DataError: A value is not a probability, or ``true`` neither 0 nor 1; an image has no
             group; lengths differ.
     """
     values = checked_probabilities(stated, len(groups))
-    outcomes = finite(true, len(groups))
+    results = finite(true, len(groups))
     edges = bin_edges(values, bins, binning)
     numbers = bin_numbers(values, edges)
     names = np.asarray(groups, object)
@@ -80,9 +80,9 @@ def reliability_curve(
             ReliabilityBin(
                 low=float(edges[number]),
                 high=float(edges[number + 1]),
-                pictures=int(inside.sum()),
+                images=int(inside.sum()),
                 stated=float(values[inside].mean()),
-                found=wilson_interval(outcomes[inside], names[inside].tolist()),
+                found=wilson_interval(results[inside], names[inside].tolist()),
             )
         )
     return tuple(curve)
@@ -99,13 +99,13 @@ def bin_numbers(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDAr
     return np.searchsorted(edges[1:-1], values)
 
 
-def checked_probabilities(values: ArrayLike, pictures: int) -> NDArray[np.float64]:
-    """Return probabilities of pictures as float64.
+def checked_probabilities(values: ArrayLike, images: int) -> NDArray[np.float64]:
+    """Return probabilities of images as float64.
 
     Raises:
-        DataError: One is not between 0 and 1, or there is not one row a picture.
+        DataError: One is not between 0 and 1, or there is not one row an image.
     """
-    rows = finite(values, pictures)
+    rows = finite(values, images)
     if rows.size and (rows.min() < 0 or rows.max() > 1):
         raise DataError("a probability is below 0 or above 1", "give probabilities, not logits")
     return rows
@@ -132,10 +132,10 @@ def brier_scores(
 def gaps_by_bin(
     stated: NDArray[np.float64], true: NDArray[np.bool_], binning: Binning, bins: int = BINS
 ) -> NDArray[np.float64]:
-    """Return N x ``bins``: stated minus true in each picture's bin, 0 in the others.
+    """Return N x ``bins``: stated minus true in each image's bin, 0 in the others.
 
     The expected calibration error is the sum over bins of the absolute mean of a column (Naeini et
-    al. 2015, Guo et al. 2017). The edges are those of all pictures, also in a resample.
+    al. 2015, Guo et al. 2017). The edges are those of all images, also in a resample.
     """
     numbers = bin_numbers(stated, bin_edges(stated, bins, binning))
     gaps = np.zeros((len(stated), bins))
@@ -158,9 +158,9 @@ class BinnedError(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """How honest the natural probabilities of some pictures are; 0 is best everywhere."""
+    """How honest the natural probabilities of some images are; 0 is best everywhere."""
 
-    pictures: int
+    images: int
     groups: int
     nll: Interval
     """Mean negative log-likelihood, in nats."""
@@ -169,7 +169,7 @@ class CalibrationScores:
     ece: BinnedError
     """Expected calibration error of the answer's probability, 15 bins of equal width."""
     ece_equal_mass: BinnedError
-    """The same in bins of equal numbers of pictures."""
+    """The same in bins of equal numbers of images."""
     classwise_ece: BinnedError
     """Mean over classes of each probability's error, equal width (Kull et al., NeurIPS 2019)."""
 
@@ -199,7 +199,7 @@ class CalibrationScores:
             seed: Of the draws.
 
         Raises:
-            DataError: There is no picture, one has no group, a value is not a probability, a row
+            DataError: There is no image, one has no group, a value is not a probability, a row
                 does not sum to 1, or a class is not one of C.
         """
         rows, classes = checked_rows(probabilities, truth, len(groups))
@@ -231,16 +231,16 @@ class CalibrationScores:
 
 
 def checked_rows(
-    probabilities: ArrayLike, truth: ArrayLike, pictures: int
+    probabilities: ArrayLike, truth: ArrayLike, images: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Return N x C probabilities and N positions of true classes that belong together.
 
     Raises:
         DataError: They do not, a value is not a probability, or a row does not sum to 1.
     """
-    rows = checked_probabilities(probabilities, pictures)
+    rows = checked_probabilities(probabilities, images)
     classes = np.asarray(truth)
-    if rows.ndim != 2 or classes.shape != (pictures,):
+    if rows.ndim != 2 or classes.shape != (images,):
         raise DataError(f"probabilities {rows.shape} and diagnoses {classes.shape} differ")
     if (
         not np.issubdtype(classes.dtype, np.integer)
@@ -248,7 +248,7 @@ def checked_rows(
     ):
         raise DataError(f"a true class is not one of {rows.shape[1]}", "give positions from 0")
     if not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
-        raise DataError("the probabilities of a picture do not sum to 1", "give all classes")
+        raise DataError("the probabilities of an image do not sum to 1", "give all classes")
     return rows, classes.astype(np.intp)
 
 
@@ -256,8 +256,8 @@ def _columns(
     rows: NDArray[np.float64], classes: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what is averaged: N x 2 losses, and N x (2 + C) * bins gaps."""
-    answers = rows.argmax(axis=1)
-    stated, right = rows[np.arange(len(rows)), answers], answers == classes
+    predicted = rows.argmax(axis=1)
+    stated, right = rows[np.arange(len(rows)), predicted], predicted == classes
     gaps = [gaps_by_bin(stated, right, "width"), gaps_by_bin(stated, right, "mass")]
     gaps += [gaps_by_bin(rows[:, c], classes == c, "width") for c in range(rows.shape[1])]
     losses = [negative_log_likelihoods(rows, classes), brier_scores(rows, classes)]
@@ -276,13 +276,13 @@ def _figures(columns: NDArray[np.float64]) -> Statistic:
     return statistic
 
 
-def _by_chance(sums: NDArray[np.float64], pictures: int) -> list[tuple[float, float]]:
+def _by_chance(sums: NDArray[np.float64], images: int) -> list[tuple[float, float]]:
     """Return mean and standard deviation of the three errors where nothing but chance made them.
 
     A bin's mean gap is then about normal around 0 with the variance that the groups' sums show,
     and the mean of its absolute value is sqrt(2 / pi) standard deviations.
     """
-    variances = ((sums / pictures) ** 2).sum(axis=0).reshape(-1, BINS)
+    variances = ((sums / images) ** 2).sum(axis=0).reshape(-1, BINS)
     means = np.sqrt(2 / np.pi * variances).sum(axis=1)
     spreads = (1 - 2 / np.pi) * variances.sum(axis=1)
     count = len(means) - 2

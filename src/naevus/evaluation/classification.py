@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.evaluation.tables import Diagnosed
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision
 
@@ -44,7 +44,7 @@ def auc_intervals(
     """Return the mean AUC over classes, and each class's, with intervals by group.
 
     Args:
-        natural: N x C natural probabilities; all folds' pictures are ranked together.
+        natural: N x C natural probabilities; all folds' images are ranked together.
         truth: N diagnoses.
         groups: N group ids.
         taxonomy: The C classes.
@@ -70,13 +70,13 @@ def auc_intervals(
     aucs = {}
     for (code, ranking), interval in zip(rankings.items(), found, strict=True):
         count = len(set(ids[names == code].tolist()))
-        told = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
-        aucs[code] = Proportion(*told, groups=count)
+        shown = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
+        aucs[code] = Proportion(*shown, groups=count)
     return mean, aucs
 
 
 @repeatable
-def headline_intervals(labelled: Diagnosed) -> dict[str, Interval]:
+def headline_intervals(labelled: LabelledPredictions) -> dict[str, Interval]:
     """Return both decisions' accuracy and balanced accuracy, each with its interval by group.
 
     Returns:
@@ -102,7 +102,7 @@ class RankingCurve(NamedTuple):
     false_positive_rate: NDArray[np.float64]
     """T + 1, one minus the specificity."""
     precision: NDArray[np.float64]
-    """T + 1, the share of called images that are positive; NaN where none is called."""
+    """T + 1, the fraction of called images that are positive; NaN where none is called."""
     thresholds: NDArray[np.float64]
     """T + 1: an image is called whose probability is as large; infinite for none."""
 
@@ -126,7 +126,7 @@ class RankingCurve(NamedTuple):
         )
 
 
-# How well a probability ranks the pictures of one class above the others.
+# How well a probability ranks the images of one class above the others.
 
 
 def auc_of(
@@ -137,9 +137,9 @@ def auc_of(
     """Return the area under the ROC curve, or None where a side of the truth is absent.
 
     Args:
-        truth: N, true where the picture is of the class.
+        truth: N, true where the image is of the class.
         probabilities: N, the class's probability.
-        weights: N weights of the pictures; all 1 if None.
+        weights: N weights of the images; all 1 if None.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -162,10 +162,10 @@ def auc_above_sensitivity(
     "AUC, Sens > 80%").
 
     Args:
-        truth: N, true where the picture is of the class.
+        truth: N, true where the image is of the class.
         probabilities: N, the class's probability.
         sensitivity: Where the curve is cut, above 0 and at most 1.
-        weights: N weights of the pictures; all 1 if None.
+        weights: N weights of the images; all 1 if None.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -191,9 +191,9 @@ def average_precision_of(
     """Return the mean precision over the steps of recall, or None where a side is absent.
 
     Args:
-        truth: N, true where the picture is of the class.
+        truth: N, true where the image is of the class.
         probabilities: N, the class's probability.
-        weights: N weights of the pictures; all 1 if None.
+        weights: N weights of the images; all 1 if None.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -204,7 +204,7 @@ def average_precision_of(
 
 
 def both_sides(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> bool:
-    """Tell whether pictures that count are on both sides: in the class and out of it."""
+    """Tell whether images that count are on both sides: in the class and out of it."""
     counted = truth if weights is None else truth[weights > 0]
     return bool(counted.any() and not counted.all())
 
@@ -226,7 +226,7 @@ class ClassScores:
     """One class against the others, by one decision; None where a ratio has no denominator."""
 
     code: str
-    pictures: int
+    images: int
     precision: float | None
     recall: float | None
     specificity: float | None
@@ -237,7 +237,7 @@ class DecisionScores:
     """What comes of always answering the class with the largest probability.
 
     Of classes exactly tied for the largest, the first in the taxonomy's order is answered; the
-    challenge's own scorer counts such a picture as wrong.
+    challenge's own scorer counts such an image as wrong.
     """
 
     balanced_accuracy: float
@@ -248,21 +248,21 @@ class DecisionScores:
     """C x C counts: rows are the truth, columns the answers."""
 
     @classmethod
-    def from_answers(
-        cls, truth: NDArray[np.int64], answers: NDArray[np.int64], codes: Sequence[str]
+    def from_predictions(
+        cls, truth: NDArray[np.int64], predicted: NDArray[np.int64], codes: Sequence[str]
     ) -> DecisionScores:
         """Score N answers against N true classes, both as positions in ``codes``.
 
         Examples:
-            >>> truth, answers = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-            >>> scores = DecisionScores.from_answers(truth, answers, ["NV", "MEL"])
+            >>> truth, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+            >>> scores = DecisionScores.from_predictions(truth, predicted, ["NV", "MEL"])
             >>> scores.accuracy, round(scores.balanced_accuracy, 3)
             (0.75, 0.833)
             >>> scores.confusion.tolist()
             [[2, 1], [0, 1]]
         """
         size = len(codes)
-        confusion = np.bincount(truth * size + answers, minlength=size * size).reshape(size, size)
+        confusion = np.bincount(truth * size + predicted, minlength=size * size).reshape(size, size)
         hits, actual, answered = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         total = len(truth)
         negatives = total - actual
@@ -270,7 +270,7 @@ class DecisionScores:
         classes = tuple(
             ClassScores(
                 code=code,
-                pictures=int(actual[c]),
+                images=int(actual[c]),
                 precision=_ratio(hits[c], answered[c]),
                 recall=_ratio(hits[c], actual[c]),
                 specificity=_ratio(rejected[c], negatives[c]),
@@ -303,7 +303,7 @@ class DecisionScores:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that the balanced decision answers wrongly."""
+    """An image that the balanced decision answers wrongly."""
 
     image_id: str
     truth: str
@@ -314,12 +314,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Task 3 over many pictures, by both decisions."""
+    """Task 3 over many images, by both decisions."""
 
-    pictures: int
+    images: int
     codes: tuple[str, ...]
     absent: tuple[str, ...]
-    """Classes without a picture in the truth; no mean counts them."""
+    """Classes without an image in the truth; no mean counts them."""
     balanced: DecisionScores
     probable: DecisionScores
     auc: dict[str, float | None]
@@ -339,7 +339,7 @@ class ClassificationScores:
         *,
         mistakes: int = 20,
     ) -> ClassificationScores:
-        """Score both kinds of probability of the same N pictures.
+        """Score both kinds of probability of the same N images.
 
         Args:
             ids: N image ids, each once.
@@ -357,14 +357,14 @@ class ClassificationScores:
         codes = taxonomy.codes
         _check(ids, truth_codes, natural, balanced, len(codes))
         truth = np.array([taxonomy.index(code) for code in truth_codes], dtype=np.int64)
-        answers = balanced.argmax(axis=1)
+        predicted = balanced.argmax(axis=1)
         members = {code: truth == c for c, code in enumerate(codes)}
         return cls(
-            pictures=len(ids),
+            images=len(ids),
             codes=codes,
             absent=tuple(code for code, member in members.items() if not member.any()),
-            balanced=DecisionScores.from_answers(truth, answers, codes),
-            probable=DecisionScores.from_answers(truth, natural.argmax(axis=1), codes),
+            balanced=DecisionScores.from_predictions(truth, predicted, codes),
+            probable=DecisionScores.from_predictions(truth, natural.argmax(axis=1), codes),
             auc={code: auc_of(members[code], natural[:, c]) for c, code in enumerate(codes)},
             average_precision={
                 code: average_precision_of(members[code], natural[:, c])
@@ -379,7 +379,7 @@ class ClassificationScores:
         if not self.absent:
             return ()
         absent = ", ".join(self.absent)
-        return (f"{absent}: no picture in the truth; means are over the classes that are present",)
+        return (f"{absent}: no image in the truth; means are over the classes that are present",)
 
     @property
     def mean_auc(self) -> float | None:
@@ -398,7 +398,7 @@ class ClassificationScores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold; what is undefined is None."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "codes": list(self.codes),
             "absent": list(self.absent),
             "balanced": self.balanced.to_dict(),
@@ -420,7 +420,7 @@ def _check(
     classes: int,
 ) -> None:
     if not len(ids):
-        raise DataError("no picture was scored", "give pictures that have a diagnosis")
+        raise DataError("no image was scored", "give images that have a diagnosis")
     expected = (len(ids), classes)
     if len(truth_codes) != len(ids) or natural.shape != expected or balanced.shape != expected:
         raise DataError(
@@ -443,10 +443,10 @@ def _surest_mistakes(
     balanced: NDArray[np.floating[Any]],
     codes: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    answers = balanced.argmax(axis=1)
+    predicted = balanced.argmax(axis=1)
     found = [
-        Mistake(ids[n], codes[truth[n]], codes[answers[n]], float(balanced[n, answers[n]]))
-        for n in np.flatnonzero(answers != truth).tolist()
+        Mistake(ids[n], codes[truth[n]], codes[predicted[n]], float(balanced[n, predicted[n]]))
+        for n in np.flatnonzero(predicted != truth).tolist()
     ]
     return tuple(sorted(found, key=lambda mistake: (-mistake.probability, mistake.image_id)))
 

@@ -1,4 +1,4 @@
-"""A against B: two recipes' answers to the same held-out pictures, paired by lesion."""
+"""A against B: two recipes' answers to the same held-out images, paired by lesion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-# Two answers to the same pictures: how much better one is, and whether chance explains it.
+# Two answers to the same images: how much better one is, and whether chance explains it.
 
 PERMUTATIONS = 10_000
 _CHUNK = 500
@@ -37,7 +37,7 @@ _ROUNDING = 1e-12
 
 
 class Difference(NamedTuple):
-    """One score of A and of B on the same pictures."""
+    """One score of A and of B on the same images."""
 
     score: str
     a: float
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     groups: int
 
     @property
-    def told_apart(self) -> bool:
+    def distinguishable(self) -> bool:
         """Whether the interval leaves out 0."""
         return self.difference.low > 0 or self.difference.high < 0
 
@@ -57,7 +57,7 @@ class Difference(NamedTuple):
         """Say the difference in words, in points (hundredths)."""
         value, low, high = (100 * part for part in self.difference)
         counted = f"{self.groups:,} lesion{'' if self.groups == 1 else 's'}"
-        if not self.told_apart:
+        if not self.distinguishable:
             return (
                 f"{self.score}: the data cannot tell {a} and {b} apart: {b} - {a} is {value:.1f} "
                 f"points, 95 % interval {low:.1f} to {high:.1f}, {counted}"
@@ -87,14 +87,14 @@ def paired_difference(
 
     Args:
         score: Its name.
-        a: N x K, what each picture adds to each of A's numerators.
+        a: N x K, what each image adds to each of A's numerators.
         b: N x K, likewise of B.
-        denominators: N x K, the same for both; every column has a picture.
+        denominators: N x K, the same for both; every column has an image.
         groups: N group ids.
         strata: N strata within which groups are drawn; None: one for all.
 
     Raises:
-        DataError: There is no picture, one has no group, or a value is not a number.
+        DataError: There is no image, one has no group, or a value is not a number.
     """
     ours, theirs = np.asarray(a, np.float64), np.asarray(b, np.float64)
     whole = np.asarray(denominators, np.float64)
@@ -124,32 +124,32 @@ def swap_test(
     arrangement counts as one of the permutations, so that p is never 0 (Phipson & Smyth 2010).
 
     Args:
-        differences: N, what each picture adds to B - A.
+        differences: N, what each image adds to B - A.
         groups: N group ids.
         permutations: How many arrangements are drawn.
         seed: Of the draws.
 
     Raises:
-        DataError: There is no picture, one has no group, or a value is not a number.
+        DataError: There is no image, one has no group, or a value is not a number.
     """
     sums = Groups.of(groups).sums(differences)
     sums = sums[sums != 0]
     observed = abs(sums.sum()) - _ROUNDING
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     extreme = 1
     for start in range(0, permutations, _CHUNK):
         size = (min(_CHUNK, permutations - start), len(sums))
-        signs = 2.0 * random.integers(0, 2, size=size, dtype=np.int8) - 1
+        signs = 2.0 * rng.integers(0, 2, size=size, dtype=np.int8) - 1
         extreme += int(np.count_nonzero(np.abs(signs @ sums) >= observed))
     return extreme / (permutations + 1)
 
 
 class McNemar(NamedTuple):
-    """Answers of which only one is right, on one picture a group."""
+    """Answers of which only one is right, on one image a group."""
 
     groups: int
     only_a: int
-    """Pictures that A alone answers rightly."""
+    """Images that A alone answers rightly."""
     only_b: int
     p: float
     """Two-sided and exact: of a fair coin thrown for each of these (McNemar 1947)."""
@@ -158,15 +158,15 @@ class McNemar(NamedTuple):
 def mcnemar(
     right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], groups: Sequence[Hashable]
 ) -> McNemar:
-    """Return McNemar's exact test on the first picture of each group.
+    """Return McNemar's exact test on the first image of each group.
 
     Args:
-        right_a: N, whether A is right, the pictures in an order that has nothing to do with it.
+        right_a: N, whether A is right, the images in an order that has nothing to do with it.
         right_b: N, likewise of B.
         groups: N group ids.
 
     Raises:
-        DataError: There is no picture, one has no group, or lengths differ.
+        DataError: There is no image, one has no group, or lengths differ.
     """
     numbered = Groups.of(groups)
     first = np.unique(numbered.codes, return_index=True)[1]
@@ -181,7 +181,7 @@ Task = Literal["classification", "segmentation"]
 
 
 class Change(NamedTuple):
-    """A picture that A and B answer differently."""
+    """An image that A and B answer differently."""
 
     image_id: str
     truth: str
@@ -189,7 +189,7 @@ class Change(NamedTuple):
     a: str
     """A's diagnosis by the balanced decision, or its Jaccard index."""
     b: str
-    effect: Literal["mended", "broken", "other"]
+    effect: Literal["fixed", "broken", "other"]
     """Whether B is right where A was wrong, the other way round, or both are wrong."""
 
 
@@ -200,10 +200,10 @@ class Comparison:
     task: Task
     a: str
     b: str
-    pictures: int
+    images: int
     groups: int
     only_a: int
-    """Pictures that only A answered; they are left out."""
+    """Images that only A answered; they are left out."""
     only_b: int
     differences: tuple[Difference, ...]
     """The headline first: balanced accuracy, or thresholded Jaccard."""
@@ -212,7 +212,7 @@ class Comparison:
     mcnemar: McNemar
     """On right answers by the balanced decision, or on masks that reach 0.65."""
     changed: tuple[Change, ...]
-    """Pictures whose answer changed, or whose mask crossed 0.65."""
+    """Images whose answer changed, or whose mask crossed 0.65."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ class Comparison:
         return {
             **{
                 name: getattr(self, name)
-                for name in ("task", "a", "b", "pictures", "groups", "only_a", "only_b")
+                for name in ("task", "a", "b", "images", "groups", "only_a", "only_b")
             },
             "sentences": list(self.sentences),
             "differences": [difference.to_dict() for difference in self.differences],
@@ -255,17 +255,17 @@ def compare(
     *,
     allow_missing: bool = False,
 ) -> Comparison:
-    """Compare two out-of-fold tables of one task on the pictures they have in common.
+    """Compare two out-of-fold tables of one task on the images they have in common.
 
     Args:
         a: What `naevus.evaluation.tables` reads, of either task.
         b: Likewise, of the same task.
         names: What A and B are called in sentences.
-        allow_missing: Whether pictures may be left out that are in one of them alone.
+        allow_missing: Whether images may be left out that are in one of them alone.
 
     Raises:
         DataError: The tasks or classes differ, a table lacks a column, holds an id twice or a value
-            that is no finite number, a picture is not in both and that is not allowed, or truth
+            that is no finite number, an image is not in both and that is not allowed, or truth
             or groups disagree.
     """
     task = _task(a, names[0])
@@ -283,7 +283,7 @@ def compare(
         task=task,
         a=names[0],
         b=names[1],
-        pictures=len(ours),
+        images=len(ours),
         groups=ours["group_id"].nunique(),
         only_a=len(a) - len(ours),
         only_b=len(b) - len(theirs),
@@ -295,8 +295,8 @@ def compare(
 
 
 _NEEDED: dict[Task, tuple[str, ...]] = {
-    "classification": ("image_id", "group_id", "truth"),
-    "segmentation": ("image_id", "group_id", "jaccard", "thresholded"),
+    "classification": ("image_id", "group_id", "diagnosis"),
+    "segmentation": ("image_id", "group_id", "jaccard", "thresholded_jaccard"),
 }
 _AGREED: dict[Task, dict[str, str]] = {
     "classification": AGREED,
@@ -318,17 +318,17 @@ def _task(table: pd.DataFrame, name: str) -> Task:
 
 def _figures(table: pd.DataFrame, task: Task) -> list[str]:
     if task == "classification":
-        return numbers_of(table, ("logit", "share", "weight"))
-    return ["jaccard", "thresholded"]
+        return numbers_of(table, ("logit", "class_prior", "class_weight"))
+    return ["jaccard", "thresholded_jaccard"]
 
 
 def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
     taxonomy = taxonomy_of(a)
     if taxonomy_of(b) != taxonomy:
         raise DataError("A and B tell different classes apart", "compare runs of one taxonomy")
-    truth = np.array([taxonomy.index(code) for code in a["truth"]])
-    answers = [[each.argmax(1) for each in probabilities(table, taxonomy)] for table in (a, b)]
-    probable, balanced = zip(*answers, strict=True)
+    truth = np.array([taxonomy.index(code) for code in a["diagnosis"]])
+    predicted = [[each.argmax(1) for each in probabilities(table, taxonomy)] for table in (a, b)]
+    probable, balanced = zip(*predicted, strict=True)
     present = np.unique(truth)
     by_class = truth[:, None] == present[None, :]
     everything = np.ones((len(truth), 1), bool)
@@ -356,23 +356,23 @@ def _masks(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
     groups, every = a["group_id"].tolist(), np.ones((len(a), 1))
     differences = tuple(
         paired_difference(name, a[[column]], b[[column]], every, groups)
-        for name, column in (("thresholded Jaccard", "thresholded"), ("Jaccard", "jaccard"))
+        for name, column in (("thresholded Jaccard", "thresholded_jaccard"), ("Jaccard", "jaccard"))
     )
     overlaps = [table["jaccard"].to_numpy(np.float64) for table in (a, b)]
     good = [overlap >= JACCARD_THRESHOLD for overlap in overlaps]
-    said = [np.array([f"{value:.3f}" for value in overlap], object) for overlap in overlaps]
+    values = [np.array([f"{value:.3f}" for value in overlap], object) for overlap in overlaps]
     unnamed = np.full(len(a), "", object)
-    changes = _changes(a["image_id"], good[0] != good[1], unnamed, said, good)
+    changes = _changes(a["image_id"], good[0] != good[1], unnamed, values, good)
     return differences, (), mcnemar(good[0], good[1], groups), changes
 
 
 def _accuracy(
     name: str, right: Sequence[NDArray[np.bool_]], inside: NDArray[np.bool_], table: pd.DataFrame
 ) -> Difference:
-    """Compare the mean over columns of ``inside`` of the share of right answers there."""
+    """Compare the mean over columns of ``inside`` of the fraction of right answers there."""
     rows = np.flatnonzero(inside.any(axis=1))
     a, b = (inside[rows] & each[rows, None] for each in right)
-    groups, truth = (table[column].iloc[rows].tolist() for column in ("group_id", "truth"))
+    groups, truth = (table[column].iloc[rows].tolist() for column in ("group_id", "diagnosis"))
     return paired_difference(name, a, b, inside[rows], groups, truth)
 
 
@@ -380,16 +380,16 @@ def _changes(
     ids: pd.Series[str],
     changed: NDArray[np.bool_],
     truth: NDArray[np.object_],
-    answers: Sequence[NDArray[np.object_]],
+    predicted: Sequence[NDArray[np.object_]],
     right: Sequence[NDArray[np.bool_]],
 ) -> tuple[Change, ...]:
     return tuple(
         Change(
             image_id=str(ids.iloc[n]),
             truth=str(truth[n]),
-            a=str(answers[0][n]),
-            b=str(answers[1][n]),
-            effect="mended" if right[1][n] else "broken" if right[0][n] else "other",
+            a=str(predicted[0][n]),
+            b=str(predicted[1][n]),
+            effect="fixed" if right[1][n] else "broken" if right[0][n] else "other",
         )
         for n in np.flatnonzero(changed).tolist()
     )

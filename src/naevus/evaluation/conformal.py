@@ -22,45 +22,46 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval, Proportion
 
 
-LEVEL = 0.9
-"""The share of each class's pictures whose set is promised to hold the truth."""
+COVERAGE = 0.9
+"""The fraction of each class's images whose set is promised to hold the truth."""
 
 
 @dataclass(frozen=True)
 class Conformal:
     """Class-conditional prediction sets by split conformal prediction.
 
-    The set of a picture holds every class whose natural probability reaches that class's
-    threshold. For a picture of any class, of a lesion that took no part in the calibration, it
-    holds the truth with at least the probability ``level`` (Vovk, Gammerman & Shafer, Algorithmic
-    learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian Conf. Machine
-    Learning 2012). As the promise holds in each class, another case mix leaves it standing, as long
-    as the pictures of a class are alike and the probabilities are not re-weighed to that mix.
+    The set of an image holds every class whose natural probability reaches that class's
+    threshold. For an image of any class, of a lesion that took no part in the calibration, it
+    holds the truth with at least the probability ``coverage`` (Vovk, Gammerman & Shafer,
+    Algorithmic learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian Conf.
+    Machine Learning 2012). As the promise holds in each class, another case mix leaves it
+    standing, as long as the images of a class are alike and the probabilities are not re-weighed
+    to that mix.
 
     The score is one minus the natural, calibrated probability. Balanced ones would keep the promise
-    too, but order the pictures of a class otherwise, since each row is normalised anew; the natural
-    ones give the smallest sets on average over pictures (Sadinle, Lei & Wasserman, JASA 2019).
+    too, but order the images of a class otherwise, since each row is normalised anew; the natural
+    ones give the smallest sets on average over images (Sadinle, Lei & Wasserman, JASA 2019).
 
-    A set may be empty: the picture is unlike nine in ten of every class.
+    A set may be empty: the image is unlike nine in ten of every class.
 
     Attributes:
-        codes: The C classes.
-        level: The promised coverage, between 0 and 1.
+        classes: The codes of the C classes.
+        coverage: The promised coverage, between 0 and 1.
         thresholds: C least probabilities. 0 where a class had too few groups for the
             quantile to exist: it is in every set.
         groups: C numbers of groups that a threshold stands on.
     """
 
-    codes: tuple[str, ...]
-    level: float
+    classes: tuple[str, ...]
+    coverage: float
     thresholds: tuple[float, ...]
     groups: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_level(self.level)
-        if not len(self.codes) == len(self.thresholds) == len(self.groups):
+        _check_coverage(self.coverage)
+        if not len(self.classes) == len(self.thresholds) == len(self.groups):
             raise ConfigError(
-                f"{len(self.codes)} classes, {len(self.thresholds)} thresholds and "
+                f"{len(self.classes)} classes, {len(self.thresholds)} thresholds and "
                 f"{len(self.groups)} numbers of groups do not belong together"
             )
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
@@ -74,37 +75,37 @@ class Conformal:
         groups: Sequence[str],
         codes: Sequence[str],
         *,
-        level: float = LEVEL,
+        coverage: float = COVERAGE,
         seed: int = SEED,
     ) -> Self:
-        """Set the thresholds from pictures that the networks never saw.
+        """Set the thresholds from images that the networks never saw.
 
-        Each group gives one picture, drawn: pictures of one lesion are not exchangeable with those
-        of another. The promise is therefore to lesions; of all pictures less may be covered, as
-        the lesions with many pictures are the difficult ones. The threshold of a class with n
-        groups is the ``ceil((n + 1) * level)``-th largest probability of that class.
+        Each group gives one image, drawn: images of one lesion are not exchangeable with those
+        of another. The promise is therefore to lesions; of all images less may be covered, as
+        the lesions with many images are the difficult ones. The threshold of a class with n
+        groups is the ``ceil((n + 1) * coverage)``-th largest probability of that class.
 
         Args:
             natural: N x C natural probabilities, at the temperature they are used with.
             truth: N positions of the true classes.
             groups: N group ids.
             codes: The C classes.
-            level: The promised coverage.
+            coverage: The promised coverage.
             seed: Of the draw.
 
         Raises:
-            ConfigError: The level is not between 0 and 1.
-            DataError: There is no picture, or the arrays do not belong together.
+            ConfigError: The coverage is not between 0 and 1.
+            DataError: There is no image, or the arrays do not belong together.
         """
-        _check_level(level)
+        _check_coverage(coverage)
         rows, classes = checked_rows(natural, truth, len(groups))
         if rows.shape[1] != len(codes):
-            raise DataError(f"{rows.shape[1]} probabilities a picture for {len(codes)} classes")
+            raise DataError(f"{rows.shape[1]} probabilities an image for {len(codes)} classes")
         drawn = one_a_group(groups, seed)
         rows, classes = rows[drawn], classes[drawn]
         own = [rows[classes == c, c] for c in range(len(codes))]
-        thresholds = tuple(_threshold(values, level) for values in own)
-        return cls(tuple(codes), level, thresholds, tuple(len(values) for values in own))
+        thresholds = tuple(_threshold(values, coverage) for values in own)
+        return cls(tuple(codes), coverage, thresholds, tuple(len(values) for values in own))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -114,8 +115,8 @@ class Conformal:
             ConfigError: The values do not belong together.
         """
         return cls(
-            codes=tuple(values["codes"]),
-            level=float(values["level"]),
+            classes=tuple(values["classes"]),
+            coverage=float(values["coverage"]),
             thresholds=tuple(float(threshold) for threshold in values["thresholds"]),
             groups=tuple(int(count) for count in values["groups"]),
         )
@@ -132,8 +133,8 @@ class Conformal:
         """The classes that are in every set, for want of groups."""
         return tuple(
             code
-            for code, count in zip(self.codes, self.groups, strict=True)
-            if _rank(count, self.level) > count
+            for code, count in zip(self.classes, self.groups, strict=True)
+            if _rank(count, self.coverage) > count
         )
 
     @property
@@ -141,12 +142,12 @@ class Conformal:
         """What a reader of the sets must know."""
         if not self.always:
             return ()
-        needed = math.ceil(self.level / (1 - self.level) - 1e-9)
+        needed = math.ceil(self.coverage / (1 - self.coverage) - 1e-9)
         names = ", ".join(self.always)
         return (f"{names}: in every set; a threshold needs {needed} lesions of the class",)
 
     def sets(self, natural: ArrayLike) -> NDArray[np.bool_]:
-        """Return which classes are in the set of each picture.
+        """Return which classes are in the set of each image.
 
         Args:
             natural: N x C (or C) natural, calibrated probabilities.
@@ -155,19 +156,19 @@ class Conformal:
             An array of the same shape.
 
         Raises:
-            DataError: There are not C probabilities a picture.
+            DataError: There are not C probabilities an image.
         """
         rows = np.asarray(natural, np.float64)
-        if not rows.ndim or rows.shape[-1] != len(self.codes):
-            raise DataError(f"probabilities {rows.shape} are not of {len(self.codes)} classes")
+        if not rows.ndim or rows.shape[-1] != len(self.classes):
+            raise DataError(f"probabilities {rows.shape} are not of {len(self.classes)} classes")
         return np.asarray(rows >= np.array(self.thresholds))
 
 
 def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
-    """Draw one picture of each group; return their positions, rising.
+    """Draw one image of each group; return their positions, rising.
 
     Raises:
-        DataError: There is no picture, or one has no group.
+        DataError: There is no image, or one has no group.
     """
     codes = Groups.of(groups).codes
     order = np.random.default_rng(seed).permutation(len(codes))
@@ -175,19 +176,19 @@ def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
     return np.sort(order[first])
 
 
-def _rank(count: int, level: float) -> int:
+def _rank(count: int, coverage: float) -> int:
     # Without the small number 0.9 * 30 is 27.000000000000004, and its ceiling 28.
-    return math.ceil((count + 1) * level - 1e-9)
+    return math.ceil((count + 1) * coverage - 1e-9)
 
 
-def _threshold(own: NDArray[np.float64], level: float) -> float:
-    rank = _rank(len(own), level)
+def _threshold(own: NDArray[np.float64], coverage: float) -> float:
+    rank = _rank(len(own), coverage)
     return float(np.sort(own)[::-1][rank - 1]) if rank <= len(own) else 0.0
 
 
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ConfigError(f"the level {level} is not between 0 and 1", "ask for 0.9, say")
+def _check_coverage(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise ConfigError(f"the coverage {coverage} is not between 0 and 1", "ask for 0.9, say")
 
 
 # Whether prediction sets hold the truth as often as they promise, and how large they are.
@@ -200,10 +201,10 @@ def cross_fitted_sets(
     codes: Sequence[str],
     parts: NDArray[np.intp],
     *,
-    level: float = LEVEL,
+    coverage: float = COVERAGE,
     seed: int = SEED,
 ) -> NDArray[np.bool_]:
-    """Return the sets of each part's pictures, by scaling and thresholds of the other parts.
+    """Return the sets of each part's images, by scaling and thresholds of the other parts.
 
     Args:
         natural: N x C out-of-fold natural probabilities, as the network means them.
@@ -211,14 +212,14 @@ def cross_fitted_sets(
         groups: N group ids.
         codes: The C classes.
         parts: N numbers from 0 (`parts_of`).
-        level: The promised coverage.
-        seed: Of the draw of one picture a group.
+        coverage: The promised coverage.
+        seed: Of the draw of one image a group.
 
     Returns:
         N x C.
 
     Raises:
-        ConfigError: The level is not between 0 and 1.
+        ConfigError: The coverage is not between 0 and 1.
         DataError: The arrays do not belong together, or there is one part only.
         NaevusError: SciPy is not installed.
     """
@@ -229,7 +230,12 @@ def cross_fitted_sets(
         rest = ~inside
         calibrated = scaled(rows, fit_scaling(rows[rest], classes[rest]))
         conformal = Conformal.fit(
-            calibrated[rest], classes[rest], names[rest].tolist(), codes, level=level, seed=seed
+            calibrated[rest],
+            classes[rest],
+            names[rest].tolist(),
+            codes,
+            coverage=coverage,
+            seed=seed,
         )
         sets[inside] = conformal.sets(calibrated[inside])
     return sets
@@ -239,45 +245,45 @@ class Coverage(NamedTuple):
     """Some prediction sets: how many hold the truth, and how much they leave open."""
 
     lesions: Proportion
-    """The share that hold the truth, of one picture drawn of each group: what was promised."""
-    pictures: Proportion
-    """The same of all pictures, with its interval by group.
+    """The fraction that hold the truth, of one image drawn of each group: what was promised."""
+    images: Proportion
+    """The same of all images, with its interval by group.
 
     It may well be lower: lesions that are photographed again and again are the difficult ones.
     """
     mean_size: Interval
-    """The mean number of classes in a set, over pictures, with its interval by group."""
+    """The mean number of classes in a set, over images, with its interval by group."""
 
     @property
     def size(self) -> float:
-        """The mean number of classes in a set, over pictures."""
+        """The mean number of classes in a set, over images."""
         return self.mean_size.value
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a dictionary that JSON can hold."""
         return {
             "lesions": self.lesions._asdict(),
-            "pictures": self.pictures._asdict(),
+            "images": self.images._asdict(),
             "size": self.mean_size._asdict(),
         }
 
     def __str__(self) -> str:
-        return f"{self.lesions}; of pictures {self.pictures}; {self.size:.2f} classes a set"
+        return f"{self.lesions}; of images {self.images}; {self.size:.2f} classes a set"
 
 
 @dataclass(frozen=True)
 class SetScores:
-    """How often prediction sets hold the truth, over all pictures and in each class."""
+    """How often prediction sets hold the truth, over all images and in each class."""
 
-    level: float
+    coverage: float
     """What was promised, in each class."""
     overall: Coverage
     classes: dict[str, Coverage]
     """By code; of the classes that are present."""
     empty: float
-    """The share of sets without a class, over pictures."""
+    """The fraction of sets without a class, over images."""
     single: float
-    """The share of sets with one class."""
+    """The fraction of sets with one class."""
 
     @classmethod
     def from_sets(
@@ -287,26 +293,26 @@ class SetScores:
         groups: Sequence[str],
         codes: Sequence[str],
         *,
-        level: float = LEVEL,
+        coverage: float = COVERAGE,
         seed: int = SEED,
     ) -> SetScores:
-        """Score N x C sets of pictures that had no part in making them.
+        """Score N x C sets of images that had no part in making them.
 
         Args:
             sets: N x C.
             truth: N positions of the true classes.
             groups: N group ids.
             codes: The C classes.
-            level: What was promised.
-            seed: Of the draw of one picture a group.
+            coverage: What was promised.
+            seed: Of the draw of one image a group.
 
         Raises:
-            DataError: There is no picture, one has no group, or the arrays do not belong together.
+            DataError: There is no image, one has no group, or the arrays do not belong together.
         """
         classes = np.asarray(truth)
         if sets.shape != (len(groups), len(codes)) or classes.shape != (len(groups),):
             raise DataError(
-                f"sets {sets.shape} and diagnoses {classes.shape} of {len(groups)} pictures "
+                f"sets {sets.shape} and diagnoses {classes.shape} of {len(groups)} images "
                 f"in {len(codes)} classes do not belong together"
             )
         names = np.asarray(groups, object)
@@ -323,7 +329,7 @@ class SetScores:
 
         present = np.unique(classes).tolist()
         return cls(
-            level=level,
+            coverage=coverage,
             overall=covered(np.ones(len(sets), bool)),
             classes={codes[c]: covered(classes == c) for c in present},
             empty=float((sizes == 0).mean()),
@@ -333,7 +339,7 @@ class SetScores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         return {
-            "level": self.level,
+            "coverage": self.coverage,
             "overall": self.overall.to_dict(),
             "classes": {code: scores.to_dict() for code, scores in self.classes.items()},
             "empty": self.empty,
@@ -342,7 +348,7 @@ class SetScores:
 
     def __str__(self) -> str:
         lines = [
-            f"sets at {self.level:.0%}: one class in {self.single:.1%}, none in {self.empty:.1%}"
+            f"sets at {self.coverage:.0%}: one class in {self.single:.1%}, none in {self.empty:.1%}"
         ]
         lines += [f"all: {self.overall}"]
         lines += [f"{code}: {scores}" for code, scores in self.classes.items()]

@@ -36,10 +36,10 @@ ROUNDS: Final = 25
 class EnsembleScores:
     """Balanced accuracy of recipes alone and together, by the balanced decision."""
 
-    pictures: int
+    images: int
     groups: int
     left_out: int
-    """Pictures that are not in all tables."""
+    """Images that are not in all tables."""
     single: dict[str, Interval]
     """Each recipe by itself."""
     mean: Interval
@@ -49,12 +49,12 @@ class EnsembleScores:
     gain: Difference
     """Greedy minus mean."""
     weights: dict[str, float]
-    """What the greedy selection takes from all pictures: its shares, not judged by anything."""
+    """What the greedy selection takes from all images: its shares, not judged by anything."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "groups": self.groups,
             "left_out": self.left_out,
             "single": {name: interval._asdict() for name, interval in self.single.items()},
@@ -72,13 +72,13 @@ def ensemble_scores(
     """Score ensembles of some recipes' out-of-fold answers.
 
     As in prediction, the mean is taken of log-probabilities, each freed of its own weights and
-    shares. The pictures are those that all tables have; which members are kept is decided for each
+    shares. The images are those that all tables have; which members are kept is decided for each
     part (`parts_of`) on the other parts alone.
 
     Args:
         tables: By name what `naevus.evaluation.tables.probabilities` reads, with ``image_id,
             group_id, truth``; at least two, that agree on groups and diagnoses.
-        allow_missing: Whether pictures may be left out that are not in all of them.
+        allow_missing: Whether images may be left out that are not in all of them.
 
     Raises:
         DataError: There is one table only, or they do not belong together.
@@ -87,16 +87,16 @@ def ensemble_scores(
     if len(names) < 2:
         raise DataError("an ensemble needs two runs or more", "name another")
     for name, table in tables.items():
-        check_finite(table, numbers_of(table, ("logit", "share", "weight")), name)
+        check_finite(table, numbers_of(table, ("logit", "class_prior", "class_weight")), name)
     rows = in_common(list(tables.values()), names, AGREED, allow_missing=allow_missing)
     first, logs = rows[0], _logs(rows)
     taxonomy = taxonomy_of(first)
-    truth = np.array([taxonomy.index(code) for code in first["truth"]], np.intp)
-    diagnoses, groups = first["truth"].tolist(), first["group_id"].tolist()
+    truth = np.array([taxonomy.index(code) for code in first["diagnosis"]], np.intp)
+    diagnoses, groups = first["diagnosis"].tolist(), first["group_id"].tolist()
     codes = np.array(taxonomy.codes, object)
 
-    def interval(answers: NDArray[np.intp]) -> Interval:
-        return balanced_accuracy_interval(diagnoses, codes[answers].tolist(), groups)
+    def interval(predicted: NDArray[np.intp]) -> Interval:
+        return balanced_accuracy_interval(diagnoses, codes[predicted].tolist(), groups)
 
     even = np.full(len(names), 1 / len(names))
     by_mean = blended(logs, even).argmax(axis=1)
@@ -106,11 +106,11 @@ def ensemble_scores(
         by_greedy[inside] = blended(logs[:, inside], weights).argmax(axis=1)
     member = truth[:, None] == np.unique(truth)[None, :]
     even_right, greedy_right = (
-        member & (answers == truth)[:, None] for answers in (by_mean, by_greedy)
+        member & (predicted == truth)[:, None] for predicted in (by_mean, by_greedy)
     )
     chosen = greedy_weights(logs, truth)
     return EnsembleScores(
-        pictures=len(first),
+        images=len(first),
         groups=first["group_id"].nunique(),
         left_out=len(set().union(*(table["image_id"] for table in tables.values()))) - len(first),
         single={name: interval(logs[n].argmax(axis=1)) for n, name in enumerate(names)},
@@ -208,7 +208,7 @@ def judge_member(
         raise DataError("one fold has no other to take its temperature from", "name two or more")
     tables = {**before, **after}
     for name, table in tables.items():
-        check_finite(table, numbers_of(table, ("logit", "share", "weight")), name)
+        check_finite(table, numbers_of(table, ("logit", "class_prior", "class_weight")), name)
         if "fold" not in table.columns:
             raise DataError(f"{name}: has no folds", "use the oof.parquet of a run")
     names = list(tables)
@@ -216,12 +216,12 @@ def judge_member(
     rows = in_common(kept, names, {**AGREED, "fold": "fold"})
     first, logs = rows[0], dict(zip(names, _logs(rows), strict=True))
     taxonomy = taxonomy_of(first)
-    truth = np.array([taxonomy.index(code) for code in first["truth"]], np.intp)
+    truth = np.array([taxonomy.index(code) for code in first["diagnosis"]], np.intp)
     parts = first["fold"].to_numpy()
     ensembles = [_mean_of(logs, each) for each in (before, after, (new,))]
-    judged = [_at_other_folds(each, truth, parts) for each in ensembles]
+    evaluated = [_at_other_folds(each, truth, parts) for each in ensembles]
     member = truth[:, None] == np.unique(truth)[None, :]
-    losses = [member * each[:, None] for each, _ in judged]
+    losses = [member * each[:, None] for each, _ in evaluated]
     right = [member & (each.argmax(axis=1) == truth)[:, None] for each in ensembles]
 
     def means(columns: Sequence[NDArray[Any]], inside: NDArray[np.bool_]) -> list[float]:
@@ -236,13 +236,13 @@ def judge_member(
             FoldOfMember(
                 fold,
                 int(inside.sum()),
-                (judged[0][1][fold], judged[1][1][fold]),
+                (evaluated[0][1][fold], evaluated[1][1][fold]),
                 (loss[0], loss[1]),
                 (accuracy[0], accuracy[1]),
                 (loss[2], accuracy[2]),
             )
         )
-    groups, strata = first["group_id"].tolist(), first["truth"].tolist()
+    groups, strata = first["group_id"].tolist(), first["diagnosis"].tolist()
     everything = np.ones(len(first), bool)
     return MemberVerdict(
         tuple(found),
@@ -283,10 +283,10 @@ def best_temperature(logs: NDArray[np.float64], truth: NDArray[np.intp]) -> floa
             "fitting a temperature needs SciPy", "pip install 'naevus[evaluate]'"
         ) from None
     counts = np.bincount(truth, minlength=logs.shape[1])
-    shares = 1 / (counts[truth] * np.count_nonzero(counts))
+    proportions = 1 / (counts[truth] * np.count_nonzero(counts))
     limits = tuple(1 / bound for bound in reversed(BOUNDS))  # convex in 1 / T
     found = minimize_scalar(
-        lambda sharpness: _loss(sharpness * logs, truth, shares),
+        lambda sharpness: _loss(sharpness * logs, truth, proportions),
         bounds=limits,
         method="bounded",
         options={"xatol": 1e-6},
@@ -310,10 +310,10 @@ def greedy_weights(
         rounds: How many members are drawn.
     """
     counts = np.bincount(truth, minlength=logs.shape[2])
-    shares = 1 / (counts[truth] * np.count_nonzero(counts))
+    proportions = 1 / (counts[truth] * np.count_nonzero(counts))
     total, drawn = np.zeros(logs.shape[1:]), np.zeros(len(logs))
     for size in range(1, rounds + 1):
-        losses = [_loss((total + one) / size, truth, shares) for one in logs]
+        losses = [_loss((total + one) / size, truth, proportions) for one in logs]
         best = int(np.argmin(losses))
         total += logs[best]
         drawn[best] += 1
@@ -326,9 +326,11 @@ def blended(logs: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[
     return _normalised(np.tensordot(weights, logs, axes=1))
 
 
-def _loss(logs: NDArray[np.float64], truth: NDArray[np.intp], shares: NDArray[np.float64]) -> float:
+def _loss(
+    logs: NDArray[np.float64], truth: NDArray[np.intp], proportions: NDArray[np.float64]
+) -> float:
     chosen = _normalised(logs)[np.arange(len(truth)), truth]
-    return -float((shares * chosen).sum())
+    return -float((proportions * chosen).sum())
 
 
 def _normalised(logs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -339,7 +341,7 @@ def _normalised(logs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _logs(rows: Sequence[pd.DataFrame]) -> NDArray[np.float64]:
-    """Return the M x N x C balanced log-probabilities of tables over the same pictures."""
+    """Return the M x N x C balanced log-probabilities of tables over the same images."""
     taxonomy = taxonomy_of(rows[0])
     tiny = np.finfo(np.float64).tiny  # what left float64's range is not impossible
     balanced = [probabilities(own, taxonomy)[1] for own in rows]

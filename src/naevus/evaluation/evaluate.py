@@ -17,7 +17,7 @@ from naevus.evaluation.classification import (
 )
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
 from naevus.evaluation.intervals import recall_intervals
-from naevus.evaluation.operating_points import ClinicalScores, decision_curve, targets_of
+from naevus.evaluation.operating_points import OperatingPoints, decision_curve, targets_of
 from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import cross_fitted, parts_of
 from naevus.evaluation.segmentation import SegmentationEvaluation
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.calibration import ReliabilityBin
     from naevus.evaluation.intervals import Interval, Proportion
-    from naevus.evaluation.operating_points import Target
+    from naevus.evaluation.operating_points import BinaryTarget
     from naevus.evaluation.scaling import Scaling
     from naevus.evaluation.subgroups import Subgroup
-    from naevus.evaluation.tables import Diagnosed
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.taxonomy import Taxonomy
 
     Attributes = Mapping[str, Sequence[Any]]
@@ -59,7 +59,7 @@ class ProbabilityMetrics:
     """Of the balanced decision; none where nothing is known of the images."""
 
     @classmethod
-    def of(cls, labelled: Diagnosed, attributes: Attributes) -> ProbabilityMetrics:
+    def of(cls, labelled: LabelledPredictions, attributes: Attributes) -> ProbabilityMetrics:
         """Judge the probabilities of N images; each attribute has N values, None for unknown."""
         truth, groups, taxonomy = labelled.truth, labelled.groups, labelled.taxonomy
         natural, classes = labelled.natural, _classes(labelled)
@@ -127,12 +127,12 @@ class ClassificationEvaluation:
     mean_auc: Interval | None
     """Mean over classes of the area under the ROC curve; None where all are of one class."""
     aucs: dict[str, Proportion]
-    """By class against the others: the share of pairs that are ranked rightly."""
+    """By class against the others: the fraction of pairs that are ranked rightly."""
     curves: dict[str, RankingCurve]
     """ROC and precision-recall curves, by class that has both sides."""
     by_fold: tuple[FoldAccuracy, ...]
     """Where there are several folds."""
-    targets: tuple[ClinicalScores, ...]
+    targets: tuple[OperatingPoints, ...]
     """Operating points: melanoma and malignancy against the rest, where there are both sides."""
     target_curves: dict[str, RankingCurve]
     """ROC and precision-recall curves of the same."""
@@ -149,7 +149,7 @@ class ClassificationEvaluation:
     @repeatable
     def of(
         cls,
-        labelled: Diagnosed,
+        labelled: LabelledPredictions,
         attributes: Attributes | None = None,
         *,
         always_calibrated: bool = False,
@@ -157,7 +157,7 @@ class ClassificationEvaluation:
         """Judge the probabilities of some images.
 
         Args:
-            labelled: N images, with ``image_id``, ``group_id``, ``truth``; ``fold`` where known.
+            labelled: N images: ``image_id``, ``group_id``, ``diagnosis``; ``fold`` where known.
             attributes: What is known of the images, by name N values, for the subgroups.
             always_calibrated: Whether few groups are an error; else figures that need more of
                 them are left out.
@@ -196,10 +196,10 @@ class ClassificationEvaluation:
             aucs=aucs,
             curves=_curves(labelled),
             by_fold=_by_fold(labelled),
-            targets=tuple(ClinicalScores.from_target(one, groups, folds) for one in targets),
+            targets=tuple(OperatingPoints.from_target(one, groups, folds) for one in targets),
             target_curves={one.name: _curve(one) for one in targets},
             decision_curves={one.name: decision_curve(one, groups) for one in targets},
-            selective=SelectiveScores.from_answers(right, natural.max(axis=1), groups, truth),
+            selective=SelectiveScores.from_predictions(right, natural.max(axis=1), groups, truth),
             sets=sets,
             in_every_set=in_every_set,
         )
@@ -225,7 +225,7 @@ class ClassificationEvaluation:
         }
 
 
-def _classes(labelled: Diagnosed) -> NDArray[np.intp]:
+def _classes(labelled: LabelledPredictions) -> NDArray[np.intp]:
     return np.array([labelled.taxonomy.index(code) for code in labelled.truth], np.intp)
 
 
@@ -236,8 +236,8 @@ def _any_known(values: Sequence[Any]) -> bool:
 
 
 def _calibrated(
-    labelled: Diagnosed, parts: NDArray[np.intp]
-) -> tuple[Diagnosed, tuple[Scaling, ...]]:
+    labelled: LabelledPredictions, parts: NDArray[np.intp]
+) -> tuple[LabelledPredictions, tuple[Scaling, ...]]:
     """Return the images with probabilities that other parts calibrated."""
     natural = labelled.natural
     fitted = cross_fitted(natural, _classes(labelled), parts)
@@ -249,7 +249,9 @@ def _calibrated(
     return labelled._replace(natural=fitted.natural, balanced=balanced), fitted.scalings
 
 
-def _sets(labelled: Diagnosed, parts: NDArray[np.intp]) -> tuple[SetScores, tuple[str, ...]]:
+def _sets(
+    labelled: LabelledPredictions, parts: NDArray[np.intp]
+) -> tuple[SetScores, tuple[str, ...]]:
     """Return how good cross-fitted prediction sets are, and what is in all of a part's."""
     codes, classes, groups = labelled.taxonomy.codes, _classes(labelled), labelled.groups
     sets = cross_fitted_sets(labelled.natural, classes, groups, codes, parts)
@@ -258,7 +260,7 @@ def _sets(labelled: Diagnosed, parts: NDArray[np.intp]) -> tuple[SetScores, tupl
     return SetScores.from_sets(sets, classes, groups, codes), every
 
 
-def _curves(labelled: Diagnosed) -> dict[str, RankingCurve]:
+def _curves(labelled: LabelledPredictions) -> dict[str, RankingCurve]:
     names = np.array(labelled.truth, object)
     return {
         code: RankingCurve.of(names == code, labelled.natural[:, place])
@@ -267,15 +269,15 @@ def _curves(labelled: Diagnosed) -> dict[str, RankingCurve]:
     }
 
 
-def _curve(target: Target) -> RankingCurve:
+def _curve(target: BinaryTarget) -> RankingCurve:
     return RankingCurve.of(target.truth, target.probability)
 
 
-def _by_fold(labelled: Diagnosed) -> tuple[FoldAccuracy, ...]:
+def _by_fold(labelled: LabelledPredictions) -> tuple[FoldAccuracy, ...]:
     if "fold" not in labelled.table or labelled.table["fold"].nunique() < 2:
         return ()
-    truth = labelled.table["truth"].to_numpy(object)
-    judged = labelled.table[["fold", "group_id", "truth"]].assign(
+    truth = labelled.table["diagnosis"].to_numpy(object)
+    evaluated = labelled.table[["fold", "group_id", "diagnosis"]].assign(
         balanced=np.array(labelled.balanced_codes, object) == truth,
         natural=np.array(labelled.natural_codes, object) == truth,
     )
@@ -284,10 +286,10 @@ def _by_fold(labelled: Diagnosed) -> tuple[FoldAccuracy, ...]:
             fold=int(part["fold"].iloc[0]),
             images=len(part),
             groups=part["group_id"].nunique(),
-            balanced_accuracy=float(part.groupby("truth")["balanced"].mean().mean()),
+            balanced_accuracy=float(part.groupby("diagnosis")["balanced"].mean().mean()),
             accuracy=float(part["natural"].mean()),
         )
-        for _, part in judged.groupby("fold")
+        for _, part in evaluated.groupby("fold")
     )
 
 
@@ -346,7 +348,7 @@ class Evaluation:
 def evaluate(
     name: str,
     *,
-    labelled: Diagnosed | None = None,
+    labelled: LabelledPredictions | None = None,
     masks: pd.DataFrame | None = None,
     attribute_counts: pd.DataFrame | None = None,
     attributes: Attributes | None = None,

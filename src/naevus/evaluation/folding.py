@@ -30,13 +30,13 @@ class Folding:
         taxonomy: The classes that are scored.
         predicted: Predicted code → scored code.
         true: True code → scored code, or None: such images are left out.
-        told: How, in a sentence; empty where nothing changes.
+        description: How, in a sentence; empty where nothing changes.
     """
 
     taxonomy: Taxonomy
     predicted: dict[str, str]
     true: dict[str, str | None]
-    told: str = ""
+    description: str = ""
 
     def natural(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return natural probabilities of the scored classes: those folded together add up.
@@ -57,8 +57,8 @@ class Folding:
         if len(set(self.predicted.values())) == len(self.taxonomy) == len(matrix):
             return probabilities
         means = probabilities @ (matrix / np.maximum(matrix.sum(axis=0), 1.0))
-        shares: NDArray[np.float64] = means / means.sum(axis=1, keepdims=True)
-        return shares
+        fractions: NDArray[np.float64] = means / means.sum(axis=1, keepdims=True)
+        return fractions
 
     def _matrix(self) -> NDArray[np.float64]:
         places = [self.taxonomy.index(code) for code in self.predicted.values()]
@@ -87,11 +87,11 @@ def folding_of(
     if coarse[0] != coarse[1]:
         fine = true if coarse[0] else predicted
         sides = _sides(fine, benign)
-        told = _told_sides(sides, "ground truth" if coarse[0] else "predictions")
+        description = _describe_sides(sides, "ground truth" if coarse[0] else "predictions")
         own = {code: code for code in BINARY.codes}
         if coarse[0]:
-            return Folding(BINARY, own, dict(sides), told)
-        return Folding(BINARY, sides, dict(own), told)
+            return Folding(BINARY, own, dict(sides), description)
+        return Folding(BINARY, sides, dict(own), description)
     if benign:
         raise DataError(
             f"--benign {' '.join(benign)}: nothing is folded into benign and malignant here",
@@ -106,7 +106,10 @@ def folding_of(
             "name a data set with the same diagnoses, or read it with another --taxonomy",
         )
     return Folding(
-        predicted, {code: code for code in predicted.codes}, places, _told_places(places, present)
+        predicted,
+        {code: code for code in predicted.codes},
+        places,
+        _describe_places(places, present),
     )
 
 
@@ -134,7 +137,7 @@ def _place(code: str, predicted: Taxonomy) -> str | None:
     return next((same for same in SAME.get(code, ()) if same in predicted.codes), None)
 
 
-def _told_sides(sides: dict[str, str], whose: str) -> str:
+def _describe_sides(sides: dict[str, str], whose: str) -> str:
     listed = {
         side: ", ".join(code for code, its in sides.items() if its == side)
         for side in _SIDES.values()
@@ -145,15 +148,17 @@ def _told_sides(sides: dict[str, str], whose: str) -> str:
     )
 
 
-def _told_places(places: dict[str, str | None], present: Sequence[str]) -> str:
+def _describe_places(places: dict[str, str | None], present: Sequence[str]) -> str:
     there = list(dict.fromkeys(present))
     found = {code: places.get(code) for code in there}
     renamed = [f"{code} as {place}" for code, place in found.items() if place not in {None, code}]
     left = [code for code, place in found.items() if place is None]
-    told = []
+    description = []
     if renamed:
-        told.append(f"ground truth {', '.join(renamed)}")
+        description.append(f"ground truth {', '.join(renamed)}")
     if left:
         count = sum(code in left for code in present)
-        told.append(f"left out are {count} images of {', '.join(left)}, which are not predicted")
-    return "; ".join(told)
+        description.append(
+            f"left out are {count} images of {', '.join(left)}, which are not predicted"
+        )
+    return "; ".join(description)

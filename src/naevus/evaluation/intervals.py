@@ -38,7 +38,7 @@ class Interval(NamedTuple):
 
 
 class Proportion(NamedTuple):
-    """A share of pictures, its 95 % interval by group, and how many groups that stands on."""
+    """A fraction of images, its 95 % interval by group, and how many groups that stands on."""
 
     value: float
     low: float
@@ -60,12 +60,12 @@ def grouped_ratios(
 ) -> NDArray[np.float64]:
     """Bootstrap the mean of some ratios of sums, drawing whole groups with replacement.
 
-    Balanced accuracy is the mean over classes of (right answers) / (pictures); a plain mean is one
-    ratio of (scores) / (pictures). Groups are drawn within their stratum (the diagnosis of a
-    group's first picture), as many as there are (Davison & Hinkley 1997, 2.4 and 3.8).
+    Balanced accuracy is the mean over classes of (right answers) / (images); a plain mean is one
+    ratio of (scores) / (images). Groups are drawn within their stratum (the diagnosis of a
+    group's first image), as many as there are (Davison & Hinkley 1997, 2.4 and 3.8).
 
     Args:
-        numerators: N x M, what each picture adds to each ratio's numerator.
+        numerators: N x M, what each image adds to each ratio's numerator.
         denominators: N x M, likewise to the denominator.
         groups: N group ids.
         strata: N strata; None: one for all.
@@ -76,7 +76,7 @@ def grouped_ratios(
         One value a draw; a ratio whose denominator vanishes in a draw is left out of its mean.
 
     Raises:
-        DataError: There is no picture, one has no group, or a value is not a number.
+        DataError: There is no image, one has no group, or a value is not a number.
     """
     numbered = Groups.of(groups, strata)
     top, bottom = numbered.sums(numerators), numbered.sums(denominators)
@@ -104,7 +104,7 @@ def weighted_intervals(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> list[Interval]:
-    """Return the K figures of any statistic of weighted pictures with percentile intervals.
+    """Return the K figures of any statistic of weighted images with percentile intervals.
 
     Args:
         statistic: From D x N weights to D x K values.
@@ -114,7 +114,7 @@ def weighted_intervals(
         seed: Of the draws.
 
     Raises:
-        DataError: There is no picture, or one has no group.
+        DataError: There is no image, or one has no group.
     """
     numbered = Groups.of(groups, strata)
     values = statistic(np.ones((1, len(numbered.codes))))[0]
@@ -128,10 +128,10 @@ def weighted_intervals(
 def mean_interval(
     values: ArrayLike, groups: Sequence[Hashable], strata: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Return a mean over pictures with its percentile interval by group.
+    """Return a mean over images with its percentile interval by group.
 
     Examples:
-        Three pictures of each lesion say less than as many of different lesions.
+        Three images of each lesion say less than as many of different lesions.
 
         >>> scores = [1, 1, 1, 0, 0, 0] * 20
         >>> apart = mean_interval(scores, [f"lesion-{n}" for n in range(120)])
@@ -145,11 +145,11 @@ def mean_interval(
 
 
 def balanced_accuracy_interval(
-    truth: Sequence[str], answers: Sequence[str], groups: Sequence[Hashable]
+    truth: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable]
 ) -> Interval:
     """Return the balanced accuracy over the classes present, with its interval by group."""
     names = np.asarray(truth, object)
-    right = names == np.asarray(answers, object)
+    right = names == np.asarray(predicted, object)
     member = names[:, None] == np.unique(names.astype(str))[None, :]
     draws = grouped_ratios(member & right[:, None], member, groups, truth)
     value = float(((member & right[:, None]).sum(0) / member.sum(0)).mean())
@@ -157,43 +157,43 @@ def balanced_accuracy_interval(
 
 
 def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
-    """Return a share of pictures with Wilson's interval for as many as the groups are worth.
+    """Return a fraction of images with Wilson's interval for as many as the groups are worth.
 
-    The effective number of pictures is N over the design effect, the variance of the share
-    between groups over that of independent pictures (Kish 1965; Rao & Scott, Biometrics 1992), but
-    at most N. Where all pictures are alike that variance says nothing, and they count as if those
+    The effective number of images is N over the design effect, the variance of the fraction
+    between groups over that of independent images (Kish 1965; Rao & Scott, Biometrics 1992), but
+    at most N. Where all images are alike that variance says nothing, and they count as if those
     of a group were copies: (sum of sizes)² / (sum of squared sizes). Wilson, JASA 1927.
 
     Args:
-        right: N, true or 1 where the picture counts.
+        right: N, true or 1 where the image counts.
         groups: N group ids.
 
     Raises:
-        DataError: There is no picture, one has no group, or a value is neither 0 nor 1.
+        DataError: There is no image, one has no group, or a value is neither 0 nor 1.
     """
     numbered = Groups.of(groups)
     values = finite(right, len(numbered.codes))
     if not np.isin(values, (0, 1)).all():
-        raise DataError("a share is of pictures that count or not", "give 0 or 1 for each")
-    pictures, sizes = len(values), numbered.sizes
-    share = float(values.mean())
-    effective = _effective(numbered.sums(values - share), sizes, share)
-    squared = _Z**2 / min(effective, pictures)
-    middle = (share + squared / 2) / (1 + squared)
-    half = np.sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
-    # Rounding must not put the share itself outside.
-    low, high = min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
-    return Proportion(share, float(low), float(high), len(numbered))
+        raise DataError("a fraction is of images that count or not", "give 0 or 1 for each")
+    images, sizes = len(values), numbered.sizes
+    fraction = float(values.mean())
+    effective = _effective(numbered.sums(values - fraction), sizes, fraction)
+    squared = _Z**2 / min(effective, images)
+    middle = (fraction + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * fraction * (1 - fraction) + squared**2 / 4) / (1 + squared)
+    # Rounding must not put the fraction itself outside.
+    low, high = min(max(middle - half, 0.0), fraction), max(min(middle + half, 1.0), fraction)
+    return Proportion(fraction, float(low), float(high), len(numbered))
 
 
 def recall_intervals(
-    truth: Sequence[str], answers: Sequence[str], groups: Sequence[Hashable]
+    truth: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable]
 ) -> dict[str, Proportion]:
     """Return the recall of every class that is present, with Wilson's interval by group.
 
     In rare classes, with fewer than a hundred lesions, a bootstrap would be too narrow.
     """
-    names, given = np.asarray(truth, object), np.asarray(answers, object)
+    names, given = np.asarray(truth, object), np.asarray(predicted, object)
     ids = np.asarray(groups, object)
     return {
         code: wilson_interval(given[names == code] == code, ids[names == code].tolist())
@@ -201,14 +201,14 @@ def recall_intervals(
     }
 
 
-def _effective(residuals: NDArray[np.float64], sizes: NDArray[np.intp], share: float) -> float:
-    """Return the effective number of pictures from each group's sum of (value - share)."""
-    pictures, groups = int(sizes.sum()), len(sizes)
-    independent = share * (1 - share) / max(pictures - 1, 1)
-    between = groups / max(groups - 1, 1) * float((residuals**2).sum()) / pictures**2
+def _effective(residuals: NDArray[np.float64], sizes: NDArray[np.intp], fraction: float) -> float:
+    """Return the effective number of images from each group's sum of (value - share)."""
+    images, groups = int(sizes.sum()), len(sizes)
+    independent = fraction * (1 - fraction) / max(images - 1, 1)
+    between = groups / max(groups - 1, 1) * float((residuals**2).sum()) / images**2
     if groups == 1 or independent == 0:
-        return pictures**2 / float((sizes.astype(np.float64) ** 2).sum())
-    return pictures * independent / between if between > 0 else float(pictures)
+        return images**2 / float((sizes.astype(np.float64) ** 2).sum())
+    return images * independent / between if between > 0 else float(images)
 
 
 # Intervals for few groups: bias-corrected and accelerated, by group.
@@ -243,7 +243,7 @@ def bca_interval(
         The value with NaN limits where no draw defines the figure.
 
     Raises:
-        DataError: There is no picture, or one has no group.
+        DataError: There is no image, or one has no group.
     """
     numbered = Groups.of(groups, strata)
     value = float(statistic(np.ones((1, len(numbered.codes))))[0, 0])
@@ -280,7 +280,7 @@ def _acceleration(statistic: Statistic, groups: Groups) -> float:
 
 
 def _left_out(groups: Groups) -> Iterator[NDArray[np.float64]]:
-    """Yield weights of pictures, a row a group that is left out, some at a time."""
+    """Yield weights of images, a row a group that is left out, some at a time."""
     count = len(groups)
     for start in range(0, count, _CHUNK):
         out = np.arange(start, min(start + _CHUNK, count))

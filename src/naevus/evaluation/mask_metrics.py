@@ -1,4 +1,4 @@
-"""One mask against the true one: overlap and distance of outlines; and over many."""
+"""One mask against the true one: overlap and distance of contours; and over many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from naevus.errors import DataError
 from naevus.images.geometry import box_of
 from naevus.images.maskfile import read_mask, read_mask_of
-from naevus.images.masks import area_share
+from naevus.images.masks import area_fraction
 from naevus.images.quality import SIDE, lesion_contrast, quality_of
 from naevus.images.read import read
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# How far a mask's outline is from the lesion's, whatever the lesion's size.
+# How far a mask's contour is from the lesion's, whatever the lesion's size.
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 class BoundaryDistance(NamedTuple):
-    """How far two outlines are apart, in shares of the picture's diagonal: 0 is best, 1 worst."""
+    """How far two contours are apart, in fractions of the image's diagonal: 0 is best, 1 worst."""
 
     surface_distance: float
-    """Mean distance from the pixels of either outline to the other one (ASSD)."""
+    """Mean distance from the pixels of either contour to the other one (ASSD)."""
     hausdorff_95: float
-    """95 % of each outline's pixels are at most so far from the other one."""
+    """95 % of each contour's pixels are at most so far from the other one."""
 
 
 def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> BoundaryDistance:
-    """Measure the distance between two masks' outlines.
+    """Measure the distance between two masks' contours.
 
-    An outline is the foreground that has background, or the picture's border, beside it. The mean
-    is over the pixels of both outlines (Heimann et al., IEEE Trans. Medical Imaging 2009); the
+    A contour is the foreground that has background, or the image's border, beside it. The mean
+    is over the pixels of both contours (Heimann et al., IEEE Trans. Medical Imaging 2009); the
     percentile is the larger of the two directed ones (Maier-Hein et al., Metrics Reloaded, Nature
-    Methods 2024). Shares of the diagonal, as the pixels' sizes on the skin are not known.
+    Methods 2024). Fractions of the diagonal, as the pixels' sizes on the skin are not known.
 
     Args:
         truth: H x W, true on the lesion.
@@ -68,7 +68,7 @@ def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
     if not truth.any() or not prediction.any():
         return BoundaryDistance(1.0, 1.0)
     inside = slice(box.top, box.bottom), slice(box.left, box.right)
-    one, other = (_outline(mask[inside]) for mask in (truth, prediction))
+    one, other = (_boundary(mask[inside]) for mask in (truth, prediction))
     there, back = _from_to(one, other), _from_to(other, one)
     diagonal = float(np.hypot(*truth.shape))
     mean = (float(there.sum()) + float(back.sum())) / (len(there) + len(back))
@@ -76,8 +76,8 @@ def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
     return BoundaryDistance(mean / diagonal, farthest / diagonal)
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    # Cropped to both masks' box, the border is background or the picture's own border.
+def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    # Cropped to both masks' box, the border is background or the image's own border.
     inner = cv2.erode(
         np.ascontiguousarray(mask).view(np.uint8),
         _CROSS,
@@ -87,9 +87,9 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(mask & (inner == 0))
 
 
-def _from_to(pixels: NDArray[np.bool_], outline: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the distance of some pixels to the nearest pixel of an outline."""
-    elsewhere = (~outline).view(np.uint8)
+def _from_to(pixels: NDArray[np.bool_], boundary: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the distance of some pixels to the nearest pixel of a contour."""
+    elsewhere = (~boundary).view(np.uint8)
     distances = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[pixels]
     # Their squares are whole numbers: OpenCV's last bits differ from call to call.
     return np.sqrt(np.rint(distances.astype(np.float64) ** 2))
@@ -110,7 +110,7 @@ class MaskScore(NamedTuple):
     sensitivity: float
     specificity: float
     accuracy: float
-    thresholded: float
+    thresholded_jaccard: float
     """The Jaccard index, or 0 where it is below 0.65."""
 
 
@@ -122,7 +122,7 @@ def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Ma
         prediction: H x W, of the same size.
 
     Returns:
-        The scores of this one picture.
+        The scores of this one image.
 
     Raises:
         DataError: The masks differ in size.
@@ -131,13 +131,13 @@ def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Ma
         >>> truth = np.array([[1, 1, 1, 1], [0, 0, 0, 0]], bool)
         >>> prediction = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)
         >>> score = compare_masks(truth, prediction)
-        >>> score.jaccard, score.sensitivity, score.thresholded
+        >>> score.jaccard, score.sensitivity, score.thresholded_jaccard
         (0.5, 0.5, 0.0)
     """
     if truth.shape != prediction.shape:
         raise DataError(
             f"a mask of {_size(prediction)} pixels against a truth of {_size(truth)}",
-            "bring masks to the picture's size before comparing",
+            "bring masks to the image's size before comparing",
         )
     both = int(np.count_nonzero(truth & prediction))
     missed = int(np.count_nonzero(truth)) - both
@@ -150,7 +150,7 @@ def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Ma
         sensitivity=_ratio(both, both + missed),
         specificity=_ratio(neither, neither + extra),
         accuracy=_ratio(both + neither, truth.size),
-        thresholded=jaccard if jaccard >= JACCARD_THRESHOLD else 0.0,
+        thresholded_jaccard=jaccard if jaccard >= JACCARD_THRESHOLD else 0.0,
     )
 
 
@@ -162,30 +162,30 @@ def _size(mask: NDArray[np.bool_]) -> str:
     return " x ".join(str(length) for length in mask.shape)
 
 
-# All that is told of one picture's mask: how well it fits, and what may have made it difficult.
+# All that is told of one image's mask: how well it fits, and what may have made it difficult.
 
 
 class Conditions(NamedTuple):
-    """What may make a lesion hard to outline, measured by its true mask; NaN: not known."""
+    """What may make a lesion hard to contour, measured by its true mask; NaN: not known."""
 
-    area: float
-    """The lesion's share of the picture."""
+    lesion_area: float
+    """The lesion's fraction of the image."""
     contrast: float
     """How far its colour is from the skin's (`lesion_contrast`)."""
     hair: float
-    """The share of the skin under dark hair (`Quality.hair`)."""
+    """The fraction of the skin under dark hair (`Quality.hair`)."""
     border: float
-    """The share of its outline that lies on the picture's border (`Quality.cut`)."""
+    """The fraction of its contour that lies on the image's border (`Quality.cut`)."""
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8] | None, truth: NDArray[np.bool_]) -> Conditions:
-        """Measure a picture.
+        """Measure an image.
 
         Args:
             pixels: h x w x 3 RGB, of any size; None: not at hand, and only the area is known.
             truth: H x W, the lesion in the same frame.
         """
-        area = area_share(truth)
+        area = area_fraction(truth)
         if pixels is None:
             return cls(area, np.nan, np.nan, np.nan)
         quality, contrast = quality_of(pixels, truth), lesion_contrast(pixels, truth)
@@ -193,8 +193,8 @@ class Conditions(NamedTuple):
         return cls(area, np.nan if contrast is None else contrast, quality.hair, quality.cut)
 
 
-class Outline(NamedTuple):
-    """One picture's mask against the truth."""
+class MaskComparison(NamedTuple):
+    """One image's mask against the truth."""
 
     score: MaskScore
     boundary: BoundaryDistance
@@ -206,13 +206,13 @@ class Outline(NamedTuple):
         truth: NDArray[np.bool_],
         prediction: NDArray[np.bool_],
         pixels: NDArray[np.uint8] | None = None,
-    ) -> Outline:
+    ) -> MaskComparison:
         """Judge a mask.
 
         Args:
             truth: H x W, true on the lesion.
             prediction: H x W, of the same size.
-            pixels: h x w x 3, the picture in any size, where it is at hand.
+            pixels: h x w x 3, the image in any size, where it is at hand.
 
         Raises:
             DataError: The masks differ in size.
@@ -225,14 +225,14 @@ class Outline(NamedTuple):
 
 
 COLUMNS = (*MaskScore._fields, *BoundaryDistance._fields, *Conditions._fields)
-"""What an out-of-fold table of masks says of each picture, beside its id and group."""
+"""What an out-of-fold table of masks says of each image, beside its id and group."""
 
 
-def outline_table(outlines: Mapping[str, Outline]) -> pd.DataFrame:
-    """Return ``image_id`` and `COLUMNS`, a row a picture, sorted by id."""
+def mask_table(comparisons: Mapping[str, MaskComparison]) -> pd.DataFrame:
+    """Return ``image_id`` and `COLUMNS`, a row an image, sorted by id."""
     rows = [
         (image_id, *one.score, *one.boundary, *one.conditions)
-        for image_id, one in sorted(outlines.items())
+        for image_id, one in sorted(comparisons.items())
     ]
     table = pd.DataFrame(rows, columns=["image_id", *COLUMNS])
     return table.astype({"image_id": "string", **dict.fromkeys(COLUMNS, np.float64)})
@@ -242,33 +242,33 @@ def outline_table(outlines: Mapping[str, Outline]) -> pd.DataFrame:
 
 
 def compare_folder(
-    truths: Mapping[str, Path], predicted: Path, pictures: Mapping[str, Path] | None = None
+    truths: Mapping[str, Path], predicted: Path, images: Mapping[str, Path] | None = None
 ) -> pd.DataFrame:
     """Compare the masks of a folder with the true ones.
 
     Args:
         truths: File of the true mask of each id.
         predicted: Folder with ``<id>_segmentation.png``.
-        pictures: File of the picture of each id; where it is absent, contrast, hair and contact
+        images: File of the image of each id; where it is absent, contrast, hair and contact
             with the border are not known.
 
     Returns:
-        What `outline_table` gives.
+        What `mask_table` gives.
 
     Raises:
         DataError: A predicted mask is absent or of another size.
-        PictureError: A mask or a picture cannot be read.
+        ImageError: A mask or an image cannot be read.
     """
-    outlines = {}
+    comparisons = {}
     for image_id, truth in sorted(truths.items()):
         path = predicted / f"{image_id}_segmentation.png"
         if not path.exists():
-            raise DataError(f"{path}: there is no such mask", "predict this picture again")
+            raise DataError(f"{path}: there is no such mask", "predict this image again")
         try:
-            picture = None if pictures is None else pictures.get(image_id)
-            pixels = None if picture is None else read(picture, shortest=SIDE)
-            true = read_mask(truth) if picture is None else read_mask_of(truth, picture)
-            outlines[image_id] = Outline.of(true, read_mask(path), pixels)
+            image = None if images is None else images.get(image_id)
+            pixels = None if image is None else read(image, shortest=SIDE)
+            true = read_mask(truth) if image is None else read_mask_of(truth, image)
+            comparisons[image_id] = MaskComparison.of(true, read_mask(path), pixels)
         except DataError as error:
             raise DataError(f"{path}: {error.message}", error.remedy) from error
-    return outline_table(outlines)
+    return mask_table(comparisons)

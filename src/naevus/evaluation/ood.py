@@ -22,7 +22,7 @@ def checked_features(values: ArrayLike, width: int | None = None) -> NDArray[np.
     """Return N x F values as float64.
 
     Args:
-        values: One row a picture.
+        values: One row an image.
         width: F, where it is known.
 
     Raises:
@@ -37,7 +37,7 @@ def checked_features(values: ArrayLike, width: int | None = None) -> NDArray[np.
     return rows
 
 
-# A Gaussian of few directions and even noise: what an embedding of a dermoscopic picture is.
+# A Gaussian of few directions and even noise: what an embedding of a dermoscopic image is.
 
 _GRID: Final = 2.0**16
 """Differences from the mean are told in steps of its inverse, some 1e-7 of a distance.
@@ -90,25 +90,25 @@ class FactorModel:
             factors: K, below F and below N - 1.
 
         Raises:
-            ConfigError: There are not more features and pictures than directions.
+            ConfigError: There are not more features and images than directions.
             DataError: The rows are not N x F finite numbers, or do not vary.
         """
         values = checked_features(rows)
-        pictures, features = values.shape
-        if not 0 < factors < min(features, pictures - 1):
+        images, features = values.shape
+        if not 0 < factors < min(features, images - 1):
             raise ConfigError(
-                f"{factors} directions from {pictures} pictures of {features} features",
-                "ask for fewer directions or give more pictures",
+                f"{factors} directions from {images} images of {features} features",
+                "ask for fewer directions or give more images",
             )
         mean = values.mean(axis=0)
         rest = values - mean
-        spectrum, vectors = np.linalg.eigh(rest.T @ rest / pictures)
+        spectrum, vectors = np.linalg.eigh(rest.T @ rest / images)
         spectrum, vectors = spectrum[::-1], vectors[:, ::-1]
         noise = float(spectrum[factors:].mean())
         # Rounding leaves eigenvalues about 0 where the rows do not vary at all.
         if not noise > 1e-12 * max(float(spectrum[0]), 1e-300):
             raise DataError(
-                f"the features vary in no more than {factors} directions", "give more pictures"
+                f"the features vary in no more than {factors} directions", "give more images"
             )
         return cls(
             mean.astype(np.float32),
@@ -133,25 +133,25 @@ class FactorModel:
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
-        """F x K, made once: every batch of pictures is measured along them."""
+        """F x K, made once: every batch of images is measured along them."""
         return self.basis.astype(np.float64)
 
 
 FACTORS = 128
 """K of the factor model. Chosen, like all here, by ``benchmarks/not_dermoscopy.py``."""
 FLAGGED = 0.02
-"""The share of dermoscopic pictures that may be flagged."""
+"""The fraction of dermoscopic images that may be flagged."""
 LIMIT = 1.0
-"""Above it, an `unlikeness` is that of a picture that is flagged."""
+"""Above it, an `ood_score` is that of an image that is flagged."""
 
 
 @dataclass(frozen=True)
-class Reference:
+class OODStatistics:
     """How far one network's features of dermoscopy are from their mean.
 
     The features are what the network's graph tells best (`inference.reference`), each in steps of
-    its standard deviation over the pictures learnt from; the distance is that of a `FactorModel`.
-    It is measured from its median over dermoscopic pictures that the network never saw, in steps to
+    its standard deviation over the images learnt from; the distance is that of a `FactorModel`.
+    It is measured from its median over dermoscopic images that the network never saw, in steps to
     the threshold that is set on them.
 
     Attributes:
@@ -179,36 +179,36 @@ class Reference:
     def fit(
         cls,
         learnt: ArrayLike,
-        heldout: ArrayLike,
+        oof: ArrayLike,
         groups: Sequence[Hashable],
         *,
         factors: int = FACTORS,
         flagged: float = FLAGGED,
     ) -> Self:
-        """Describe pictures that a network learnt from; set the threshold on others.
+        """Describe images that a network learnt from; set the threshold on others.
 
         Args:
-            learnt: N x F features of training pictures.
-            heldout: M x F features of dermoscopic pictures that the network never saw: those it
-                learnt from are nearer to one another than a new picture is to them.
+            learnt: N x F features of training images.
+            oof: M x F features of dermoscopic images that the network never saw: those it
+                learnt from are nearer to one another than a new image is to them.
             groups: M group ids of the latter.
             factors: Directions of the model; at most half as many as features and a quarter as
-                many as training pictures.
-            flagged: The share of the latter that may be flagged: of the pictures, and of the
-                groups with each picture counting for its part of the group.
+                many as training images.
+            flagged: The fraction of the latter that may be flagged: of the images, and of the
+                groups with each image counting for its part of the group.
 
         Raises:
-            ConfigError: There are too few pictures, or the share is not between 0 and 1.
+            ConfigError: There are too few images, or the fraction is not between 0 and 1.
             DataError: The arrays do not belong together, or do not vary.
         """
         if not 0 < flagged < 1:
-            raise ConfigError(f"the share {flagged} is not between 0 and 1", "ask for 0.02, say")
+            raise ConfigError(f"the fraction {flagged} is not between 0 and 1", "ask for 0.02, say")
         known = checked_features(learnt)
-        new = checked_features(heldout, known.shape[1])
+        new = checked_features(oof, known.shape[1])
         if len(groups) != len(new):
-            raise DataError(f"{len(groups)} groups for {len(new)} held-out pictures")
+            raise DataError(f"{len(groups)} groups for {len(new)} held-out images")
         if not len(new):
-            raise DataError("there is no picture that was held out", "hold some out")
+            raise DataError("there is no image that was held out", "hold some out")
         deviations = known.std(axis=0).astype(np.float32)
         deviations[deviations == 0] = 1
         count = min(factors, known.shape[1] // 2, len(known) // 4)
@@ -217,15 +217,15 @@ class Reference:
         centre = float(np.median(found))
         spread = max(_upper(found, weight, flagged) for weight in _weights(groups)) - centre
         if not spread > 0:
-            raise DataError("held-out pictures that are all alike set no threshold")
+            raise DataError("held-out images that are all alike set no threshold")
         return cls(deviations, model, centre, spread)
 
-    def unlikeness(self, features: ArrayLike) -> NDArray[np.float64]:
+    def ood_score(self, features: ArrayLike) -> NDArray[np.float64]:
         """Return how unlike dermoscopy N x F features are.
 
         Returns:
-            N numbers: about 0 for an ordinary dermoscopic picture, above `LIMIT` for one that is
-            farther away than all but the flagged share of them.
+            N numbers: about 0 for an ordinary dermoscopic image, above `LIMIT` for one that is
+            farther away than all but the flagged fraction of them.
 
         Raises:
             DataError: The features are not N x F finite numbers.
@@ -235,15 +235,15 @@ class Reference:
 
 
 def _weights(groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what each picture counts for: as one of all, and as a part of its group."""
+    """Return what each image counts for: as one of all, and as a part of its group."""
     numbered = Groups.of(groups)
     return np.ones(len(groups)), 1 / numbered.sizes[numbered.codes]
 
 
-def _upper(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
-    """Return the least of the values above which no more than a share of the weight is."""
+def _upper(values: NDArray[np.float64], weights: NDArray[np.float64], fraction: float) -> float:
+    """Return the least of the values above which no more than a fraction of the weight is."""
     order = np.argsort(values)[::-1]
     above = np.cumsum(weights[order]) - weights[order]
-    fits = above <= share * weights.sum() + 1e-9
+    fits = above <= fraction * weights.sum() + 1e-9
     # Of equal values the first counts, that has only greater ones before it.
     return float(values[order][fits].min())

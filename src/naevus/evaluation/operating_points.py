@@ -28,19 +28,19 @@ THRESHOLDS = tuple(number / 100 for number in range(1, 51))
 _ROUNDING = 1e-9
 
 
-class Target(NamedTuple):
-    """Some diagnoses against all others, over N pictures of known diagnosis."""
+class BinaryTarget(NamedTuple):
+    """Some diagnoses against all others, over N images of known diagnosis."""
 
     name: str
     truth: NDArray[np.bool_]
-    """N, true where the picture's diagnosis is one of them."""
+    """N, true where the image's diagnosis is one of them."""
     probability: NDArray[np.float64]
     """N, the natural probability that it is."""
     diagnoses: list[str]
     """N diagnoses, within which groups are drawn."""
 
 
-def melanoma(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> Target:
+def melanoma(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> BinaryTarget:
     """Return melanoma against the rest, from N x C natural probabilities and N diagnoses.
 
     Raises:
@@ -49,7 +49,7 @@ def melanoma(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> Ta
     return target_of("melanoma", ["MEL"], natural, truth, taxonomy)
 
 
-def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> Target:
+def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> BinaryTarget:
     """Return the taxonomy's malignant diagnoses (ISIC 2018: MEL, BCC, AKIEC) against the benign.
 
     Raises:
@@ -58,7 +58,9 @@ def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> T
     return target_of("malignant", _malignant(taxonomy), natural, truth, taxonomy)
 
 
-def targets_of(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> tuple[Target, ...]:
+def targets_of(
+    natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy
+) -> tuple[BinaryTarget, ...]:
     """Return those of `melanoma` and `malignant` that the truth has both sides of; maybe none.
 
     Raises:
@@ -77,7 +79,7 @@ def targets_of(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> 
 
 def target_of(
     name: str, codes: Iterable[str], natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy
-) -> Target:
+) -> BinaryTarget:
     """Return some diagnoses against the rest; their natural probabilities add up.
 
     Raises:
@@ -90,22 +92,22 @@ def target_of(
     inside = np.isin(classes, positive)
     if inside.all() or not inside.any():
         raise DataError(
-            f"{name}: the truth is all of one side", "give pictures with it and without it"
+            f"{name}: the truth is all of one side", "give images with it and without it"
         )
     summed = np.minimum(rows[:, positive].sum(axis=1), 1.0)
-    return Target(name, inside, summed, list(truth))
+    return BinaryTarget(name, inside, summed, list(truth))
 
 
 @dataclass(frozen=True)
-class ClinicalScores:
-    """How a probability of `Target` tells its pictures from the rest."""
+class OperatingPoints:
+    """How a probability of `BinaryTarget` tells its images from the rest."""
 
     name: str
-    pictures: int
+    images: int
     positives: int
     groups: int
     auc: Interval
-    """Area under the ROC curve of all pictures together."""
+    """Area under the ROC curve of all images together."""
     fold_auc: Interval | None
     """Mean of the folds' own areas; None where no folds are known or none has both sides."""
     sensitivity_at: dict[float, Interval]
@@ -115,25 +117,25 @@ class ClinicalScores:
 
     @classmethod
     def from_target(
-        cls, target: Target, groups: Sequence[Hashable], folds: Sequence[int] | None = None
-    ) -> ClinicalScores:
+        cls, target: BinaryTarget, groups: Sequence[Hashable], folds: Sequence[int] | None = None
+    ) -> OperatingPoints:
         """Score a target with intervals by group; thresholds are chosen anew in each resample.
 
         Args:
-            target: The truth and the probability of N pictures.
+            target: The truth and the probability of N images.
             groups: N group ids.
-            folds: N folds that predicted the pictures: networks of different folds may state
+            folds: N folds that predicted the images: networks of different folds may state
                 probabilities on different scales, which the pooled area suffers from.
 
         Raises:
-            DataError: A picture has no group, or a probability is none.
+            DataError: An image has no group, or a probability is none.
         """
         scores = checked_probabilities(target.probability, len(groups))
         statistic = _Figures(Ranking.of(target.truth, scores))
         auc, *fixed = weighted_intervals(statistic, groups, target.diagnoses)
         return cls(
             name=target.name,
-            pictures=len(groups),
+            images=len(groups),
             positives=int(target.truth.sum()),
             groups=len(set(groups)),
             auc=auc,
@@ -145,7 +147,7 @@ class ClinicalScores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         return {
-            **{name: getattr(self, name) for name in ("name", "pictures", "positives", "groups")},
+            **{name: getattr(self, name) for name in ("name", "images", "positives", "groups")},
             "auc": self.auc._asdict(),
             "fold_auc": None if self.fold_auc is None else self.fold_auc._asdict(),
             "sensitivity_at": {str(at): i._asdict() for at, i in self.sensitivity_at.items()},
@@ -153,7 +155,7 @@ class ClinicalScores:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.name}, {self.positives:,} of {self.pictures:,} pictures: AUC {self.auc}"]
+        lines = [f"{self.name}, {self.positives:,} of {self.images:,} images: AUC {self.auc}"]
         if self.fold_auc is not None:
             lines.append(f"mean AUC of the folds {self.fold_auc}")
         lines += [f"sensitivity at specificity {at}: {i}" for at, i in self.sensitivity_at.items()]
@@ -162,16 +164,16 @@ class ClinicalScores:
 
 
 def decision_curve(
-    target: Target, groups: Sequence[Hashable], thresholds: Sequence[float] = THRESHOLDS
+    target: BinaryTarget, groups: Sequence[Hashable], thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:
     """Return the net benefit of acting on the probability, at each threshold.
 
     At threshold t, a false alarm costs t / (1 - t) of what a found case is worth; the net benefit
-    counts found cases a picture, less that (Vickers & Elkin, Medical Decision Making 2006). Acting
-    on nobody has 0. It holds for the case mix of these pictures.
+    counts found cases an image, less that (Vickers & Elkin, Medical Decision Making 2006). Acting
+    on nobody has 0. It holds for the case mix of these images.
 
     Args:
-        target: The truth and the probability of N pictures.
+        target: The truth and the probability of N images.
         groups: N group ids.
         thresholds: Between 0 and 1.
 
@@ -179,7 +181,7 @@ def decision_curve(
         ``threshold, net_benefit, low, high, act_on_all``: the interval is by group.
 
     Raises:
-        DataError: A threshold or a probability is none, or a picture has no group.
+        DataError: A threshold or a probability is none, or an image has no group.
     """
     cuts = checked_probabilities(thresholds, len(thresholds))
     if not ((cuts > 0) & (cuts < 1)).all():
@@ -219,7 +221,7 @@ class _Figures:
 
 
 def _mean_of_folds(
-    target: Target,
+    target: BinaryTarget,
     scores: NDArray[np.float64],
     groups: Sequence[Hashable],
     folds: Sequence[int] | None,

@@ -1,8 +1,8 @@
 """Natural and balanced probabilities from logits, and for another prevalence.
 
-A network trained with loss weights or sampling ``w_c`` on class shares ``π_c`` learns a posterior
+A network trained with loss weights or sampling ``w_c`` on class priors ``π_c`` learns a posterior
 proportional to ``π_c · w_c · p(x|c)``. Dividing by ``w_c`` gives the natural posterior, that of a
-picture drawn as the training pictures were; dividing by ``π_c · w_c`` gives the balanced one, as if
+image drawn as the training images were; dividing by ``π_c · w_c`` gives the balanced one, as if
 every class were equally common, whose most probable class maximises the balanced accuracy
 (Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
 
@@ -63,7 +63,7 @@ def natural_log_probabilities(
 def balanced_log_probabilities(
     logits: NDArray[np.floating[Any]],
     weights: ArrayLike,
-    shares: ArrayLike,
+    class_priors: ArrayLike,
     temperature: float = 1.0,
 ) -> NDArray[np.float64]:
     """Return the balanced posterior's logarithm, ``log_softmax(z - log(π · w))`` at temperature 1.
@@ -75,7 +75,7 @@ def balanced_log_probabilities(
     Args:
         logits: N x C (or C), as the network gives them.
         weights: The C loss or sampling weights ``w_c`` it was trained with, all above zero.
-        shares: The C shares ``π_c`` of the training pictures. A class with share 0 was never
+        class_priors: The C shares ``π_c`` of the training images. A class with share 0 was never
             seen; its balanced probability is 0.
         temperature: As in :func:`natural_log_probabilities`.
 
@@ -86,15 +86,15 @@ def balanced_log_probabilities(
         ConfigError: Weights, shares or temperature are impossible.
     """
     natural = natural_log_probabilities(logits, weights, temperature)
-    return _log_softmax(natural - _log_shares(shares, natural.shape[-1]))
+    return _log_softmax(natural - _log_class_priors(class_priors, natural.shape[-1]))
 
 
-def rebalance(natural: NDArray[np.floating[Any]], shares: ArrayLike) -> NDArray[np.float64]:
+def rebalance(natural: NDArray[np.floating[Any]], class_priors: ArrayLike) -> NDArray[np.float64]:
     """Turn natural probabilities into balanced ones: ``p_c / π_c``, normalised.
 
     Args:
         natural: Probabilities, N x C (or C).
-        shares: The C class shares ``π_c``; a class with share 0 gets probability 0.
+        class_priors: The C class priors ``π_c``; a class with share 0 gets probability 0.
 
     Returns:
         Balanced probabilities of the same shape.
@@ -103,16 +103,16 @@ def rebalance(natural: NDArray[np.floating[Any]], shares: ArrayLike) -> NDArray[
         ConfigError: The shares are impossible.
 
     Examples:
-        Two of a hundred pictures show the second class; one that gives it 10 % is probably of it,
+        Two of a hundred images show the second class; one that gives it 10 % is probably of it,
         were both classes equally common.
 
-        >>> rebalance(np.array([0.9, 0.1]), shares=[0.98, 0.02]).round(2)
+        >>> rebalance(np.array([0.9, 0.1]), class_priors=[0.98, 0.02]).round(2)
         array([0.16, 0.84])
     """
     p = np.asarray(natural, dtype=np.float64)
     with np.errstate(divide="ignore"):
         logarithm = np.log(p)
-    return np.exp(_log_softmax(logarithm - _log_shares(shares, p.shape[-1])))
+    return np.exp(_log_softmax(logarithm - _log_class_priors(class_priors, p.shape[-1])))
 
 
 def _per_class(values: ArrayLike, classes: int, what: str) -> NDArray[np.float64]:
@@ -125,11 +125,11 @@ def _per_class(values: ArrayLike, classes: int, what: str) -> NDArray[np.float64
     return array
 
 
-def _log_shares(shares: ArrayLike, classes: int) -> NDArray[np.float64]:
+def _log_class_priors(class_priors: ArrayLike, classes: int) -> NDArray[np.float64]:
     """Return log π, with ``+inf`` (so that subtracting it leaves ``-inf``) where π is 0."""
-    array = _per_class(shares, classes, "shares")
+    array = _per_class(class_priors, classes, "class_priors")
     if np.any(array < 0) or not np.any(array > 0):
-        raise ConfigError(f"the class shares {array.tolist()} are not shares of anything")
+        raise ConfigError(f"the class priors {array.tolist()} are not fractions of anything")
     return np.log(array, out=np.full(classes, np.inf), where=array > 0)
 
 
@@ -143,18 +143,18 @@ def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def reweigh(
-    natural: NDArray[np.floating[Any]], shares: ArrayLike, prevalence: ArrayLike
+    natural: NDArray[np.floating[Any]], class_priors: ArrayLike, prevalence: ArrayLike
 ) -> NDArray[np.float64]:
-    """Turn natural probabilities into those of a picture from another case mix.
+    """Turn natural probabilities into those of an image from another case mix.
 
     ``p_c * q_c / π_c``, normalised (Saerens, Latinne & Decaestecker, Adjusting the outputs of a
     classifier to new a priori probabilities, Neural Computation 2002, formula 2.4). It holds where
-    the pictures of a diagnosis look alike in both places and only their numbers differ. Conformal
+    the images of a diagnosis look alike in both places and only their numbers differ. Conformal
     thresholds are for the natural probabilities, not for these.
 
     Args:
         natural: Calibrated probabilities, N x C (or C).
-        shares: The C shares ``π_c`` of the training pictures.
+        class_priors: The C shares ``π_c`` of the training images.
         prevalence: The C shares ``q_c`` of the clinic (`read_prevalence`).
 
     Returns:
@@ -162,10 +162,10 @@ def reweigh(
 
     Raises:
         ConfigError: The shares or the prevalence are impossible, or the prevalence is above 0 for
-            a class that no training picture showed.
+            a class that no training image showed.
     """
     rows = np.asarray(natural, np.float64)
-    trained, wanted = np.asarray(shares, np.float64), np.asarray(prevalence, np.float64)
+    trained, wanted = np.asarray(class_priors, np.float64), np.asarray(prevalence, np.float64)
     size = rows.shape[-1:]
     if trained.shape != size or wanted.shape != size or not (trained >= 0).all():
         raise ConfigError(
@@ -176,10 +176,10 @@ def reweigh(
         raise ConfigError(f"the prevalence {wanted.tolist()} is not that of anything")
     if ((wanted > 0) & (trained == 0)).any():
         raise ConfigError(
-            "the prevalence is above 0 for a class that no training picture showed",
+            "the prevalence is above 0 for a class that no training image showed",
             "set it to 0: its probability is not known",
         )
-    # A share of 0 gives probability 0: what the clinic never sees.
+    # A fraction of 0 gives probability 0: what the clinic never sees.
     relative = np.divide(trained, wanted, out=np.zeros_like(trained), where=wanted > 0)
     return rebalance(np.maximum(rows, np.finfo(np.float64).tiny), relative)
 
@@ -187,7 +187,7 @@ def reweigh(
 def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
     """Read how common the diagnoses are: a TOML file with a line such as ``MEL = 0.05`` for each.
 
-    Whole numbers throughout are counts of pictures; otherwise the numbers are shares.
+    Whole numbers throughout are counts of images; otherwise the numbers are shares.
 
     Args:
         path: The file.
@@ -215,14 +215,14 @@ def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
     total = sum(numbers)
     if all(isinstance(number, int) for number in numbers):
         if total == 0:
-            raise ConfigError(f"{path}: every count is 0", "give how many pictures there were")
+            raise ConfigError(f"{path}: every count is 0", "give how many images there were")
     elif abs(total - 1) > 1e-3:
         raise ConfigError(
             f"{path}: the shares sum to {total:.4g}, not to 1",
-            "correct them, or give counts of pictures as whole numbers",
+            "correct them, or give counts of images as whole numbers",
         )
-    shares: NDArray[np.float64] = np.array(numbers, np.float64) / total
-    return shares
+    class_priors: NDArray[np.float64] = np.array(numbers, np.float64) / total
+    return class_priors
 
 
 def _check_codes(path: Path, values: dict[str, Any], taxonomy: Taxonomy) -> None:

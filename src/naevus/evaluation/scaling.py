@@ -20,43 +20,43 @@ if TYPE_CHECKING:
 
 
 def parts_of(table: pd.DataFrame, *, seed: int = SEED) -> NDArray[np.intp]:
-    """Return each picture's part; what judges a part is fitted on the others alone.
+    """Return each image's part; what judges a part is fitted on the others alone.
 
     The parts are the folds of the table. Where there is but one, they are two halves of its groups,
     drawn within each diagnosis.
 
     Args:
-        table: ``group_id`` and ``truth``, and ``fold`` where there is more than one.
+        table: ``group_id`` and ``diagnosis``, and ``fold`` where there is more than one.
         seed: Of the draw.
 
     Returns:
         N numbers from 0.
 
     Raises:
-        DataError: There is no picture, one has no group or no fold, or a group is in two folds.
+        DataError: There is no image, one has no group or no fold, or a group is in two folds.
     """
-    groups = Groups.of(table["group_id"].tolist(), table["truth"].tolist())
+    groups = Groups.of(table["group_id"].tolist(), table["diagnosis"].tolist())
     if "fold" in table.columns and len(table["fold"].unique()) > 1:
         return _folds(table["fold"], groups)
-    return dealt(groups, 2, seed)
+    return assign_parts(groups, 2, seed)
 
 
-def dealt(groups: Groups, parts: int, seed: int = SEED) -> NDArray[np.intp]:
+def assign_parts(groups: Groups, parts: int, seed: int = SEED) -> NDArray[np.intp]:
     """Deal whole groups out to parts as even as can be, within each stratum and over all.
 
     Args:
-        groups: The groups of N pictures, with their diagnoses as strata.
+        groups: The groups of N images, with their diagnoses as strata.
         parts: How many parts.
         seed: Of the deal.
 
     Returns:
         N numbers from 0.
     """
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     part = np.empty(len(groups), np.intp)
     done = 0  # the rest of a stratum goes to the parts in turn, over all strata
     for members in groups.strata:
-        part[random.permutation(members)] = (done + np.arange(len(members))) % parts
+        part[rng.permutation(members)] = (done + np.arange(len(members))) % parts
         done += len(members)
     return part[groups.codes]
 
@@ -65,7 +65,7 @@ def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
     import pandas as pd  # noqa: PLC0415 (slow to import)
 
     if folds.isna().any():
-        raise DataError(f"{int(folds.isna().sum())} pictures have no fold", "give each one")
+        raise DataError(f"{int(folds.isna().sum())} images have no fold", "give each one")
     parts: NDArray[np.intp] = pd.factorize(folds, sort=True)[0]
     pairs = np.unique(np.stack([groups.codes, parts]), axis=1)
     if pairs.shape[1] > len(groups):
@@ -74,9 +74,9 @@ def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
 
 
 BOUNDS = (0.2, 5.0)
-"""No temperature outside is believed: so few pictures that all are right would give 0."""
+"""No temperature outside is believed: so few images that all are right would give 0."""
 SPREAD = 0.5
-"""Offsets are drawn to 0 as by a normal prior of this deviation: few pictures of a class tell
+"""Offsets are drawn to 0 as by a normal prior of this deviation: few images of a class tell
 little of its offset, and none tell nothing."""
 
 
@@ -86,11 +86,11 @@ class Scaling(NamedTuple):
     temperature: float
     """T; above 1 makes them less sure."""
     offsets: tuple[float, ...]
-    """b_c; above 0 where pictures of a class are more common than the network says."""
+    """b_c; above 0 where images of a class are more common than the network says."""
 
 
 class CrossFitted(NamedTuple):
-    """Natural probabilities of pictures that had no part in the scaling they were given."""
+    """Natural probabilities of images that had no part in the scaling they were given."""
 
     natural: NDArray[np.float64]
     """N x C."""
@@ -103,20 +103,20 @@ def fit_scaling(natural: ArrayLike, truth: ArrayLike) -> Scaling:
 
     Bias-corrected temperature scaling (Alexandari et al., Maximum likelihood with bias-corrected
     calibration is hard-to-beat at label shift adaptation, ICML 2020). A network knows its training
-    pictures of rare classes by heart, and gives too little to those classes on new pictures. One
+    images of rare classes by heart, and gives too little to those classes on new images. One
     temperature cannot mend that, and dividing by the shares, for the balanced probabilities, makes
     most of it. The loss is convex in 1 / T and b.
 
-    Every picture counts once. A natural probability is that of a picture drawn as the training
-    pictures were; counting each group once would fit it to the case mix of lesions, of which a
-    smaller share are melanomas because these are photographed more often.
+    Every image counts once. A natural probability is that of an image drawn as the training
+    images were; counting each group once would fit it to the case mix of lesions, of which a
+    smaller fraction are melanomas because these are photographed more often.
 
     Args:
         natural: N x C out-of-fold natural probabilities, as the network means them.
         truth: N positions of the true classes.
 
     Raises:
-        DataError: There is no picture, or the arrays do not belong together.
+        DataError: There is no image, or the arrays do not belong together.
         NaevusError: SciPy is not installed.
     """
     try:
@@ -188,7 +188,7 @@ def corrected_weights(weights: ArrayLike, scaling: Scaling) -> NDArray[np.float6
 
 
 def cross_fitted(natural: ArrayLike, truth: ArrayLike, parts: NDArray[np.intp]) -> CrossFitted:
-    """Give each part of the pictures the scaling that fits the other parts.
+    """Give each part of the images the scaling that fits the other parts.
 
     Args:
         natural: N x C out-of-fold natural probabilities, as the network means them.
@@ -207,17 +207,17 @@ def cross_fitted(natural: ArrayLike, truth: ArrayLike, parts: NDArray[np.intp]) 
     return CrossFitted(fitted, tuple(scalings))
 
 
-def each_part(parts: NDArray[np.intp], pictures: int) -> list[NDArray[np.bool_]]:
-    """Return which of N pictures are in each part.
+def each_part(parts: NDArray[np.intp], images: int) -> list[NDArray[np.bool_]]:
+    """Return which of N images are in each part.
 
     Raises:
         DataError: There are not N of them, or fewer than two parts.
     """
     numbers = np.unique(parts)
-    if parts.shape != (pictures,) or len(numbers) < 2:
+    if parts.shape != (images,) or len(numbers) < 2:
         raise DataError(
-            f"{pictures} pictures are in {len(numbers)} parts of {len(parts)}",
-            "what is fitted on some pictures is judged on others: give two parts or more",
+            f"{images} images are in {len(numbers)} parts of {len(parts)}",
+            "what is fitted on some images is judged on others: give two parts or more",
         )
     return [np.asarray(parts == number) for number in numbers]
 
@@ -225,7 +225,7 @@ def each_part(parts: NDArray[np.intp], pictures: int) -> list[NDArray[np.bool_]]
 def _checked(natural: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     rows = np.asarray(natural, np.float64)
     if not rows.size:
-        raise DataError("there is no picture to fit a calibration on", "give at least one")
+        raise DataError("there is no image to fit a calibration on", "give at least one")
     return checked_rows(rows, truth, len(rows))
 
 

@@ -25,7 +25,7 @@ WORST: Final = 20
 """How many of the worst masks are listed."""
 _MEANS: Final = {
     "jaccard": "jaccard",
-    "thresholded_jaccard": "thresholded",
+    "thresholded_jaccard": "thresholded_jaccard",
     "dice": "dice",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -36,29 +36,29 @@ QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 THRESHOLDS: Final = tuple(number / 20 for number in range(21))
 """Of the threshold curve: Jaccard indices below which a mask counts as failed."""
 AREAS: Final = (0.0, 0.05, 0.15, 0.3, 0.6, 1.0)
-"""Where the bands of lesion size begin and end, in shares of the picture."""
+"""Where the bands of lesion size begin and end, in fractions of the image."""
 
 
 class FailureFactor(NamedTuple):
     """Images that something makes difficult, and how often their masks fail."""
 
     name: str
-    pictures: int
+    images: int
     failures: int
     failed: Proportion | None
-    """The share of them whose mask is below 0.65; None where there is no such picture."""
+    """The fraction of them whose mask is below 0.65; None where there is no such image."""
     elsewhere: Proportion | None
-    """The same of all other pictures."""
+    """The same of all other images."""
 
 
 class SizeBand(NamedTuple):
     """Lesions of about the same size."""
 
     low: float
-    """Larger than this share of the picture (in the first band: or as large)."""
+    """Larger than this fraction of the image (in the first band: or as large)."""
     high: float
     """Up to and with this one."""
-    pictures: int
+    images: int
     jaccard: Interval
     failed: Proportion
     surface_distance: Interval
@@ -108,22 +108,23 @@ class SegmentationEvaluation:
     groups: int
     metrics: dict[str, Interval]
     """Means over images, not over pixels: ``jaccard, thresholded_jaccard, dice, sensitivity,
-    specificity, accuracy``; and ``below_threshold``: the share of Jaccard indices below 0.65."""
+    specificity, accuracy``; and ``below_threshold``: the fraction of Jaccard indices below 0.65."""
     by_fold: tuple[FoldOverlap, ...]
     """Where there are several folds."""
     failed: Proportion
-    """The share of masks with a Jaccard index below 0.65, with its groups."""
+    """The fraction of masks with a Jaccard index below 0.65, with its groups."""
     quantiles: dict[float, Interval]
-    """Of the Jaccard index, by share of images at or below."""
+    """Of the Jaccard index, by fraction of images at or below."""
     distances: dict[str, Interval]
-    """Mean and median of each `BoundaryDistance`, in shares of the diagonal; may be empty."""
+    """Mean and median of each `BoundaryDistance`, in fractions of the diagonal; may be empty."""
     factors: tuple[FailureFactor, ...]
     """What goes along with failures; they overlap. Empty where nothing was measured."""
     sizes: tuple[SizeBand, ...]
     """By lesion size, where it is known; bands without a lesion are left out."""
     curve: pd.DataFrame
-    """``threshold``; ``thresholded`` with ``thresholded_low`` and ``_high``: the mean Jaccard index
-    where those below the threshold count 0; ``reached`` likewise: the share at or above it."""
+    """``threshold``; ``thresholded_jaccard`` with ``thresholded_jaccard_low`` and ``_high``: the
+    mean Jaccard index where those below the threshold count 0; ``reached`` likewise: the fraction
+    at or above it."""
     worst: tuple[WorstMask, ...]
     """At most `WORST`, the worst first."""
     jaccard: NDArray[np.float64]
@@ -136,7 +137,7 @@ class SegmentationEvaluation:
 
         Args:
             table: A row an image: ``image_id``, ``group_id`` and the fields of `MaskScore`;
-                ``fold``, boundary distances and conditions (`Outline`) where they are known.
+                ``fold``, boundary distances and conditions (`MaskComparison`) where they are known.
 
         Raises:
             DataError: The table is empty, lacks a column, or holds an id twice or a missing score.
@@ -195,7 +196,7 @@ def _by_fold(table: pd.DataFrame) -> tuple[FoldOverlap, ...]:
             images=len(part),
             groups=part["group_id"].nunique(),
             jaccard=float(part["jaccard"].mean()),
-            thresholded_jaccard=float(part["thresholded"].mean()),
+            thresholded_jaccard=float(part["thresholded_jaccard"].mean()),
         )
         for _, part in table.groupby("fold")
     )
@@ -213,14 +214,14 @@ def area_ratios(table: pd.DataFrame) -> pd.Series[float]:
 
 
 _FACTORS: Final[dict[str, tuple[str, float, float]]] = {
-    "lesion under 5 % of the picture": ("area", -np.inf, AREAS[1]),
-    "lesion over 60 % of the picture": ("area", AREAS[-2], np.inf),
+    "lesion under 5 % of the image": ("lesion_area", -np.inf, AREAS[1]),
+    "lesion over 60 % of the image": ("lesion_area", AREAS[-2], np.inf),
     "faint: ΔE to the skin under 12": ("contrast", -np.inf, 12.0),
     "hair over 5 % of the skin": ("hair", 0.05, np.inf),
     "lesion touches the border": ("border", 0.0, np.inf),
 }
 """Each with its column, and between which values that lies. The cuts were set before failures were
-looked at: about a tenth of ISIC 2018's pictures are faint or hairy."""
+looked at: about a tenth of ISIC 2018's images are faint or hairy."""
 NONE_OF_THESE: Final = "none of these"
 
 
@@ -262,12 +263,12 @@ def _distances(table: pd.DataFrame) -> dict[str, Interval]:
 
 
 def _sizes(table: pd.DataFrame) -> tuple[SizeBand, ...]:
-    if not {"area", "surface_distance"} <= set(table.columns):
+    if not {"lesion_area", "surface_distance"} <= set(table.columns):
         return ()
     bands = []
     for low, high in pairwise(AREAS):
-        above = table["area"] >= low if low == 0 else table["area"] > low
-        inside = table[above & (table["area"] <= high)]
+        above = table["lesion_area"] >= low if low == 0 else table["lesion_area"] > low
+        inside = table[above & (table["lesion_area"] <= high)]
         if inside.empty:
             continue
         groups, ratios = inside["group_id"].tolist(), area_ratios(inside)
@@ -276,7 +277,7 @@ def _sizes(table: pd.DataFrame) -> tuple[SizeBand, ...]:
             SizeBand(
                 low=low,
                 high=high,
-                pictures=len(inside),
+                images=len(inside),
                 jaccard=mean_interval(inside["jaccard"], groups),
                 failed=_failed(inside),
                 surface_distance=mean_interval(inside["surface_distance"], groups),
@@ -299,7 +300,7 @@ def _curve(table: pd.DataFrame) -> pd.DataFrame:
     columns = np.concatenate([np.where(reached, jaccard, 0), reached], axis=1)
     found = np.array(weighted_intervals(means_of(columns), table["group_id"].tolist()))
     curve = pd.DataFrame({"threshold": cuts})
-    for start, name in ((0, "thresholded"), (len(cuts), "reached")):
+    for start, name in ((0, "thresholded_jaccard"), (len(cuts), "reached")):
         curve[[name, f"{name}_low", f"{name}_high"]] = found[start : start + len(cuts)]
     return curve
 

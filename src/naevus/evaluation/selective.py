@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 COVERAGES = (0.8, 0.9, 0.95)
-"""The shares of pictures answered for which the accuracy is told."""
+"""The fractions of images answered for which the accuracy is told."""
 _ROUNDING = 1e-9
 
 
@@ -26,21 +26,21 @@ _ROUNDING = 1e-9
 class SelectiveScores:
     """How well a confidence tells right answers from wrong ones."""
 
-    pictures: int
+    images: int
     groups: int
     risk: Interval
-    """Share of wrong answers where every picture is answered."""
+    """Fraction of wrong answers where every image is answered."""
     aurc: Interval
     """Area under the risk-coverage curve: the mean risk over all coverages; 0 is best."""
     excess_aurc: Interval
     """The area above that of the best confidence for as many wrong answers."""
     accuracy_at: dict[float, Interval]
-    """Accuracy among the surest pictures, by the share of pictures answered."""
+    """Accuracy among the surest images, by the fraction of images answered."""
     curve: pd.DataFrame
-    """``coverage`` and ``risk``, a row a picture, the surest first."""
+    """``coverage`` and ``risk``, a row an image, the surest first."""
 
     @classmethod
-    def from_answers(
+    def from_predictions(
         cls,
         right: ArrayLike,
         confidence: ArrayLike,
@@ -59,7 +59,7 @@ class SelectiveScores:
             strata: N strata within which groups are drawn, such as diagnoses; None: one for all.
 
         Raises:
-            DataError: There is no picture, one has no group, a value is not a number, or an
+            DataError: There is no image, one has no group, a value is not a number, or an
                 answer neither right nor wrong.
         """
         count = len(groups)
@@ -79,7 +79,7 @@ class SelectiveScores:
         risk, aurc, excess, *accuracies = weighted_intervals(statistic, groups, strata)
         coverage, risks = by_confidence.curve(np.ones((1, count)))
         return cls(
-            pictures=count,
+            images=count,
             groups=len(set(groups)),
             risk=risk,
             aurc=aurc,
@@ -91,7 +91,7 @@ class SelectiveScores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores, without the curve, as a dictionary that JSON can hold."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "groups": self.groups,
             "risk": self.risk._asdict(),
             "aurc": self.aurc._asdict(),
@@ -106,7 +106,7 @@ class SelectiveScores:
 
 
 class _Order:
-    """Pictures by falling confidence."""
+    """Images by falling confidence."""
 
     def __init__(self, wrong: NDArray[np.float64], confidence: NDArray[np.float64]) -> None:
         self._order = np.argsort(-confidence, kind="stable")
@@ -118,16 +118,16 @@ class _Order:
     def curve(
         self, weights: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coverages and risks after each picture, D x N each, for D x N weights."""
+        """Return coverages and risks after each image, D x N each, for D x N weights."""
         ordered = weights[:, self._order]
         wrong = ordered * self._wrong
         if len(self._starts) < ordered.shape[1]:
             in_run, all_in_run = (
                 np.add.reduceat(each, self._starts, axis=1) for each in (wrong, ordered)
             )
-            wrong = ordered * _share(in_run, all_in_run)[:, self._run]
+            wrong = ordered * _fraction(in_run, all_in_run)[:, self._run]
         covered = np.cumsum(ordered, axis=1)
-        risk = _share(np.cumsum(wrong, axis=1), covered)
+        risk = _fraction(np.cumsum(wrong, axis=1), covered)
         covered /= covered[:, -1:].copy()
         return covered, risk
 
@@ -136,14 +136,16 @@ def _best_area(total: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArra
     """Return the area where every mistake (D x E weights) is less sure than any right answer."""
     added = np.cumsum(wrong, axis=1)
     right = total - wrong.sum(axis=1)
-    area: NDArray[np.float64] = (wrong * _share(added, right[:, None] + added)).sum(axis=1) / total
+    area: NDArray[np.float64] = (wrong * _fraction(added, right[:, None] + added)).sum(
+        axis=1
+    ) / total
     return area
 
 
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide, with 0 where there is nothing: pictures a draw left out cost nothing."""
-    share: NDArray[np.float64] = part / np.maximum(whole, np.finfo(np.float64).tiny)
-    return share
+def _fraction(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide, with 0 where there is nothing: images a draw left out cost nothing."""
+    fraction: NDArray[np.float64] = part / np.maximum(whole, np.finfo(np.float64).tiny)
+    return fraction
 
 
 def _at(

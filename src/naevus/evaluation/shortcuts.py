@@ -14,7 +14,7 @@ from naevus.evaluation.bootstrap import SEED, Groups, finite
 from naevus.evaluation.classification import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.repeatable import repeatable
-from naevus.evaluation.scaling import dealt, each_part
+from naevus.evaluation.scaling import assign_parts, each_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _BINS = 8
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return a picture's colours without their places: 8 bins for each of R, G and B.
+    """Return an image's colours without their places: 8 bins for each of R, G and B.
 
     Args:
         pixels: H x W x 3 RGB.
@@ -42,8 +42,8 @@ def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     counts = [
         np.histogram(pixels[..., channel], bins=_BINS, range=(0, 256))[0] for channel in range(3)
     ]
-    shares: NDArray[np.float64] = np.concatenate(counts) / (pixels.shape[0] * pixels.shape[1])
-    return shares
+    fractions: NDArray[np.float64] = np.concatenate(counts) / (pixels.shape[0] * pixels.shape[1])
+    return fractions
 
 
 def guess_by_colour(
@@ -54,9 +54,9 @@ def guess_by_colour(
     """Guess diagnoses from colour histograms by balanced logistic regression.
 
     Args:
-        training: Pictures, H x W x 3 each.
+        training: Images, H x W x 3 each.
         diagnoses: Their codes.
-        unseen: Pictures to guess.
+        unseen: Images to guess.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -108,9 +108,9 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True)
 class ShortcutScores:
-    """Guesses from several sources, of the same pictures unless their name says otherwise."""
+    """Guesses from several sources, of the same images unless their name says otherwise."""
 
-    pictures: int
+    images: int
     groups: int
     chance: float
     """The balanced accuracy of guessing blindly: one over the classes that are present."""
@@ -133,7 +133,7 @@ class ShortcutScores:
             truth: N diagnoses, of more than one class.
             groups: N group ids.
             taxonomy: The C classes.
-            within: By source, which of the N pictures it is judged on; else all. One that leaves
+            within: By source, which of the N images it is judged on; else all. One that leaves
                 fewer than two classes is left out.
 
         Raises:
@@ -142,9 +142,9 @@ class ShortcutScores:
         names, ids = np.asarray(truth, object), np.asarray(groups, object)
         everything = np.ones(len(names), bool)
         if len(set(truth)) < 2:
-            raise DataError("all pictures have one diagnosis", "there is nothing to guess")
+            raise DataError("all images have one diagnosis", "there is nothing to guess")
         return cls(
-            pictures=len(truth),
+            images=len(truth),
             groups=len(set(groups)),
             chance=1 / len(set(truth)),
             guesses=tuple(
@@ -157,7 +157,7 @@ class ShortcutScores:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "groups": self.groups,
             "chance": self.chance,
             "guesses": [guess.to_dict() for guess in self.guesses],
@@ -201,7 +201,7 @@ def by_embeddings(
             f"{len(numbered)} lesions are too few to guess by", f"give {2 * parts} or more"
         )
     linear, scaling, pipeline = (
-        _learning(name) for name in ("linear_model", "preprocessing", "pipeline")
+        _training_task(name) for name in ("linear_model", "preprocessing", "pipeline")
     )
 
     def model() -> Any:
@@ -210,7 +210,7 @@ def by_embeddings(
             linear.LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=1000),
         )
 
-    return _cross_fitted(model, rows, truth, dealt(numbered, parts, seed), codes)
+    return _cross_fitted(model, rows, truth, assign_parts(numbered, parts, seed), codes)
 
 
 @repeatable
@@ -220,7 +220,7 @@ def by_metadata(
     """Guess diagnoses by gradient boosting on age, sex and site alone, cross-fitted.
 
     Args:
-        records: `METADATA` of N pictures; unknown values may be missing.
+        records: `METADATA` of N images; unknown values may be missing.
         truth: N diagnoses.
         parts: N numbers of parts of whole groups, such as folds.
         codes: The C classes.
@@ -235,7 +235,7 @@ def by_metadata(
     absent = [name for name in METADATA if name not in records.columns]
     if absent or records[list(METADATA)].isna().all(axis=None):
         raise DataError("no age, sex or site is known", "give a data set with metadata")
-    ensemble = _learning("ensemble")
+    ensemble = _training_task("ensemble")
     ages = pd.to_numeric(records["age"]).to_numpy(np.float64, na_value=np.nan)
     named = [pd.factorize(records[name])[0].astype(np.float64) for name in ("sex", "site")]
     columns = np.stack([ages, *(np.where(codes_ < 0, np.nan, codes_) for codes_ in named)], axis=1)
@@ -280,19 +280,19 @@ def _guess(
     taxonomy: Taxonomy,
 ) -> Guess:
     rows = finite(balanced, len(truth))
-    answers = np.array(taxonomy.codes, object)[rows.argmax(axis=1)].tolist()
+    predicted = np.array(taxonomy.codes, object)[rows.argmax(axis=1)].tolist()
     mean, aucs = auc_intervals(rows, truth, groups, taxonomy)
     assert mean is not None
     return Guess(
         source=source,
         groups=len(set(groups)),
-        balanced_accuracy=balanced_accuracy_interval(truth, answers, groups),
+        balanced_accuracy=balanced_accuracy_interval(truth, predicted, groups),
         mean_auc=mean,
         melanoma=aucs.get("MEL"),
     )
 
 
-def _learning(name: str) -> Any:
+def _training_task(name: str) -> Any:
     """Import a module of scikit-learn."""
     from importlib import import_module  # noqa: PLC0415
 

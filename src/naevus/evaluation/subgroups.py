@@ -33,7 +33,7 @@ class Subgroup:
 
     attribute: str
     value: str
-    pictures: int
+    images: int
     groups: int
     classes: tuple[str, ...]
     """The classes with at least ten groups here."""
@@ -57,7 +57,7 @@ class Subgroup:
         """Return the subgroup as a dictionary that JSON can hold."""
         accuracy = self.balanced_accuracy
         return {
-            **{name: getattr(self, name) for name in ("attribute", "value", "pictures", "groups")},
+            **{name: getattr(self, name) for name in ("attribute", "value", "images", "groups")},
             "small": self.small,
             "classes": list(self.classes),
             "balanced_accuracy": None if accuracy is None else accuracy._asdict(),
@@ -68,16 +68,16 @@ class Subgroup:
 
 def subgroup_scores(
     truth: Sequence[str],
-    answers: Sequence[str],
+    predicted: Sequence[str],
     groups: Sequence[str],
     attributes: Mapping[str, Sequence[Any]],
     *,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> tuple[Subgroup, ...]:
-    """Score the answers for every value of some attributes of the pictures.
+    """Score the answers for every value of some attributes of the images.
 
-    A group has one value, that of its first picture whose value is known. The gap compares the
+    A group has one value, that of its first image whose value is known. The gap compares the
     subgroup with all other groups of known value over classes that both have, each class counting
     the same (direct standardisation), so that a subgroup with other diagnoses is not mistaken for
     one with worse answers. Its p-value is two-sided, by dealing the values out anew among the
@@ -85,7 +85,7 @@ def subgroup_scores(
 
     Args:
         truth: N diagnoses.
-        answers: N answers.
+        predicted: N answers.
         groups: N group ids.
         attributes: By name N values; None, NaN or NA where it is not known.
         draws: How many resamples and permutations.
@@ -95,11 +95,11 @@ def subgroup_scores(
         The subgroups, in the attributes' order, values sorted; unknown ones are left out.
 
     Raises:
-        DataError: There is no picture, one has no group, or lengths differ.
+        DataError: There is no image, one has no group, or lengths differ.
     """
-    if any(len(column) != len(truth) for column in (answers, groups, *attributes.values())):
+    if any(len(column) != len(truth) for column in (predicted, groups, *attributes.values())):
         raise DataError("truth, answers, groups and attributes differ in length")
-    counted = _Counted.of(truth, answers, groups)
+    counted = _Counted.of(truth, predicted, groups)
     found: list[Subgroup] = []
     for name, column in attributes.items():
         values = _value_of_groups(column, counted.groups)
@@ -149,25 +149,25 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Counted:
-    """Right answers and pictures by group and class, G x C each."""
+    """Right answers and images by group and class, G x C each."""
 
     groups: Groups
     codes: tuple[str, ...]
     right: NDArray[np.float64]
-    pictures: NDArray[np.float64]
+    images: NDArray[np.float64]
 
     @classmethod
-    def of(cls, truth: Sequence[str], answers: Sequence[str], groups: Sequence[str]) -> _Counted:
+    def of(cls, truth: Sequence[str], predicted: Sequence[str], groups: Sequence[str]) -> _Counted:
         numbered = Groups.of(groups, truth)
         names = np.asarray(truth, object)
         codes = tuple(sorted(set(truth)))
         member = names[:, None] == np.array(codes, object)[None, :]
-        right = member & (names == np.asarray(answers, object))[:, None]
+        right = member & (names == np.asarray(predicted, object))[:, None]
         return cls(numbered, codes, numbered.sums(right), numbered.sums(member))
 
 
 def _value_of_groups(column: Sequence[Any], groups: Groups) -> NDArray[np.object_]:
-    """Return G values: of each group's first picture whose value is known, else None."""
+    """Return G values: of each group's first image whose value is known, else None."""
     values = pd.Series(list(column), dtype=object)
     known = np.flatnonzero(values.notna().to_numpy())
     codes, first = np.unique(groups.codes[known], return_index=True)
@@ -181,22 +181,20 @@ def _of_attribute(
 ) -> list[Subgroup]:
     known = np.flatnonzero(values != None)  # noqa: E711 - elementwise
     names = sorted(set(values[known]))
-    present = counted.pictures[known] > 0
+    present = counted.images[known] > 0
     inside = np.array([values[known] == each for each in names]).reshape(len(names), len(known))
     here = inside.astype(np.float64) @ present
     enough = here >= LEAST_OF_CLASS
     shared = enough & (present.sum(axis=0) - here >= LEAST_OF_CLASS)
-    right, pictures = counted.right[known], counted.pictures[known]
-    gaps = _gaps(inside[None], right, pictures, shared)[0]
-    p_values = _p_values(
-        gaps, inside, right, pictures, shared, _strata(counted, known), seed, draws
-    )
+    right, images = counted.right[known], counted.images[known]
+    gaps = _gaps(inside[None], right, images, shared)[0]
+    p_values = _p_values(gaps, inside, right, images, shared, _strata(counted, known), seed, draws)
     codes = np.array(counted.codes, object)
     return [
         Subgroup(
             attribute=name,
             value=value,
-            pictures=int(pictures[inside[row]].sum()),
+            images=int(images[inside[row]].sum()),
             groups=int(inside[row].sum()),
             classes=tuple(codes[enough[row]]),
             balanced_accuracy=_balanced_accuracy(counted, known[inside[row]], enough[row], draws),
@@ -215,11 +213,11 @@ def _balanced_accuracy(
     if not classes.any():
         return None
     right = counted.right[np.ix_(members, classes)]
-    pictures = counted.pictures[np.ix_(members, classes)]
+    images = counted.images[np.ix_(members, classes)]
     strata = _strata(counted, members)
     # One row a group already: each is drawn by itself.
-    found = grouped_ratios(right, pictures, members.tolist(), strata.tolist(), draws=draws)
-    return percentile_interval(float(divided(right.sum(0), pictures.sum(0)).mean()), found)
+    found = grouped_ratios(right, images, members.tolist(), strata.tolist(), draws=draws)
+    return percentile_interval(float(divided(right.sum(0), images.sum(0)).mean()), found)
 
 
 def _strata(counted: _Counted, members: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -232,13 +230,13 @@ def _strata(counted: _Counted, members: NDArray[np.intp]) -> NDArray[np.intp]:
 def _gaps(
     inside: NDArray[np.bool_],
     right: NDArray[np.float64],
-    pictures: NDArray[np.float64],
+    images: NDArray[np.float64],
     shared: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """Return D x V gaps for D dealings of V values (D x V x G), G x C counts and V x C classes."""
     chosen = inside.astype(np.float64)
-    right_here, here = chosen @ right, chosen @ pictures
-    rest, right_rest = pictures.sum(0) - here, right.sum(0) - right_here
+    right_here, here = chosen @ right, chosen @ images
+    rest, right_rest = images.sum(0) - here, right.sum(0) - right_here
     differences = divided(right_here, here) - divided(right_rest, rest)
     counted = shared & np.isfinite(differences)
     return divided(np.where(counted, differences, 0).sum(axis=2), counted.sum(axis=2))
@@ -248,23 +246,23 @@ def _p_values(
     gaps: NDArray[np.float64],
     inside: NDArray[np.bool_],
     right: NDArray[np.float64],
-    pictures: NDArray[np.float64],
+    images: NDArray[np.float64],
     shared: NDArray[np.bool_],
     strata: NDArray[np.intp],
     seed: int,
     draws: int,
 ) -> NDArray[np.float64]:
     """Return V p-values; the observed dealing counts as one of them."""
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     places = [np.flatnonzero(strata == number) for number in np.unique(strata)]
     as_wide = np.ones(len(gaps))
     for start in range(0, draws, _CHUNK):
         size = min(_CHUNK, draws - start)
-        dealt = np.tile(np.arange(len(strata)), (size, 1))
+        assign_parts = np.tile(np.arange(len(strata)), (size, 1))
         for rows in places:
-            dealt[:, rows] = random.permuted(dealt[:, rows], axis=1)
-        permuted = np.moveaxis(inside[:, dealt], 0, 1)
-        found = _gaps(permuted, right, pictures, shared)
+            assign_parts[:, rows] = rng.permuted(assign_parts[:, rows], axis=1)
+        permuted = np.moveaxis(inside[:, assign_parts], 0, 1)
+        found = _gaps(permuted, right, images, shared)
         # Rounding must not make the same dealing look less wide than itself.
         as_wide += (np.abs(found) >= np.abs(gaps) - 1e-12).sum(axis=0)
     return as_wide / (1 + draws)

@@ -15,6 +15,7 @@ from naevus.evaluation.priors import (
     balanced_log_probabilities,
     natural_log_probabilities,
 )
+from naevus.io.formats import is_kind
 from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
@@ -90,14 +91,14 @@ def check_ids(table: pd.DataFrame, name: str) -> None:
         raise DataError(f"{name}: has a row without image_id", "make it again")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        raise DataError(f"{name}: {twice.iloc[0]} stands twice", "keep one row a picture")
+        raise DataError(f"{name}: {twice.iloc[0]} stands twice", "keep one row an image")
 
 
 def check_finite(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
     """Refuse a table with an empty, NaN or infinite number: it can neither count nor be dropped.
 
     Args:
-        table: One row a picture, with ``image_id``.
+        table: One row an image, with ``image_id``.
         columns: Those that must be finite numbers; all of them are there.
         name: The file, for the message.
 
@@ -121,13 +122,13 @@ def check_finite(table: pd.DataFrame, columns: Iterable[str], name: str) -> None
 
 def numbers_of(table: pd.DataFrame, kinds: Iterable[str]) -> list[str]:
     """Return the columns of some kinds, such as ``logit_MEL`` and ``logit_NV`` of ``logit``."""
-    return [name for name in map(str, table.columns) if name.partition("_")[0] in set(kinds)]
+    return [name for name in map(str, table.columns) if is_kind(name, kinds)]
 
 
-# Tables brought to the pictures they have in common.
+# Tables brought to the images they have in common.
 
 _REMEDY: Final = "name runs over the same data and folds"
-AGREED: Final = {"truth": "diagnosis", "group_id": "group"}
+AGREED: Final = {"diagnosis": "diagnosis", "group_id": "group"}
 """What tables of diagnoses must agree on."""
 
 
@@ -138,16 +139,16 @@ def in_common(
     *,
     allow_missing: bool = False,
 ) -> list[pd.DataFrame]:
-    """Return the rows of the pictures that are in all tables, in the order of their ids.
+    """Return the rows of the images that are in all tables, in the order of their ids.
 
     Args:
-        tables: One row a picture each, with ``image_id`` and the columns of ``agreed``.
+        tables: One row an image each, with ``image_id`` and the columns of ``agreed``.
         names: What the tables are called.
         agreed: Columns that must say the same in all, each with what it is called.
-        allow_missing: Whether pictures may be left out that are not in all tables.
+        allow_missing: Whether images may be left out that are not in all tables.
 
     Raises:
-        DataError: A table holds an id twice or none, no picture is in all, some are not in all
+        DataError: A table holds an id twice or none, no image is in all, some are not in all
             and that is not allowed, or they disagree.
     """
     for table, name in zip(tables, names, strict=True):
@@ -155,7 +156,7 @@ def in_common(
     each = [set(table["image_id"]) for table in tables]
     shared, every = set.intersection(*each), set.union(*each)
     if not shared:
-        raise DataError(f"{' and '.join(names)} have no picture in common", _REMEDY)
+        raise DataError(f"{' and '.join(names)} have no image in common", _REMEDY)
     absent = left_out(
         *(
             (f"images have no answer in {name}", every - ids)
@@ -170,14 +171,14 @@ def in_common(
             differ = first[column].astype(object) != other[column].astype(object)
             if differ.any():
                 raise DataError(
-                    f"{int(differ.sum())} pictures have another {what} in {names[0]} than in "
+                    f"{int(differ.sum())} images have another {what} in {names[0]} than in "
                     f"{name}, such as {first.loc[differ, 'image_id'].iloc[0]}",
                     _REMEDY,
                 )
     return [first, *others]
 
 
-# Scores of out-of-fold tables: what a recipe does on pictures its networks never saw.
+# Scores of out-of-fold tables: what a recipe does on images its networks never saw.
 
 
 def taxonomy_of(table: pd.DataFrame) -> Taxonomy:
@@ -198,11 +199,11 @@ def probabilities(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return natural and balanced probabilities, N x C each.
 
-    Each row is freed of the weights and shares of the fold that predicted it.
+    Each row is freed of the weights and fractions of the fold that predicted it.
 
     Args:
-        table: ``logit_<code>``, ``share_<code>`` and ``weight_<code>`` for every code, and
-            ``fold`` where several folds stand in one table.
+        table: ``logit_<code>``, ``class_prior_<code>`` and ``class_weight_<code>`` for every
+            code, and ``fold`` where several folds stand in one table.
         taxonomy: The diagnoses.
 
     Raises:
@@ -213,13 +214,14 @@ def probabilities(
         check_finite(table, names, "the table of answers")
     natural = np.empty((len(table), len(taxonomy)))
     balanced = np.empty_like(natural)
-    for rows in _trained_alike(table, columns["share"] + columns["weight"]):
+    for rows in _trained_alike(table, columns["class_prior"] + columns["class_weight"]):
         logits = table[columns["logit"]].to_numpy(np.float64)[rows]
-        shares, weights = (
-            table[columns[kind]].to_numpy(np.float64)[rows[0]] for kind in ("share", "weight")
+        class_priors, weights = (
+            table[columns[kind]].to_numpy(np.float64)[rows[0]]
+            for kind in ("class_prior", "class_weight")
         )
         natural[rows] = np.exp(natural_log_probabilities(logits, weights))
-        balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, shares))
+        balanced[rows] = np.exp(balanced_log_probabilities(logits, weights, class_priors))
     return natural, balanced
 
 
@@ -230,7 +232,7 @@ def combined(
     *,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Return the table of networks that answer as one, each having held the picture out.
+    """Return the table of networks that answer as one, each having held the image out.
 
     As in an ensemble, natural log-probabilities are averaged, and shares geometrically with them.
 
@@ -238,13 +240,13 @@ def combined(
         tables: What :func:`probabilities` reads, of runs over the same folds.
         taxonomy: The diagnoses.
         names: What the runs are called; by default by their number.
-        allow_missing: Whether pictures may be left out that are not in all tables.
+        allow_missing: Whether images may be left out that are not in all tables.
 
     Returns:
-        The pictures that are in all of them, sorted, with weights of 1.
+        The images that are in all of them, sorted, with weights of 1.
 
     Raises:
-        DataError: A column is missing, no picture is in all tables, some are not and that is not
+        DataError: A column is missing, no image is in all tables, some are not and that is not
             allowed, or they disagree on what one shows or on its group.
     """
     if len(tables) == 1:
@@ -254,12 +256,14 @@ def combined(
     same = in_common(tables, names or numbered, AGREED, allow_missing=allow_missing)
     logits = np.mean([_natural_logarithms(table, taxonomy) for table in same], axis=0)
     with np.errstate(divide="ignore"):
-        shares = [table[_columns(table, taxonomy)["share"]].to_numpy(np.float64) for table in same]
-        share = np.exp(np.mean(np.log(shares), axis=0))
+        class_priors = [
+            table[_columns(table, taxonomy)["class_prior"]].to_numpy(np.float64) for table in same
+        ]
+        fraction = np.exp(np.mean(np.log(class_priors), axis=0))
     result = same[0].copy()
     result[columns["logit"]] = logits
-    result[columns["share"]] = share / share.sum(axis=1, keepdims=True)
-    result[columns["weight"]] = 1.0
+    result[columns["class_prior"]] = fraction / fraction.sum(axis=1, keepdims=True)
+    result[columns["class_weight"]] = 1.0
     return result
 
 
@@ -269,16 +273,19 @@ def _natural_logarithms(table: pd.DataFrame, taxonomy: Taxonomy) -> NDArray[np.f
     for names in columns.values():
         check_finite(table, names, "the table of answers")
     found = np.empty((len(table), len(taxonomy)))
-    for rows in _trained_alike(table, columns["weight"]):
+    for rows in _trained_alike(table, columns["class_weight"]):
         logits = table[columns["logit"]].to_numpy(np.float64)[rows]
-        weights = table[columns["weight"]].to_numpy(np.float64)[rows[0]]
+        weights = table[columns["class_weight"]].to_numpy(np.float64)[rows[0]]
         found[rows] = natural_log_probabilities(logits, weights)
     return found
 
 
 def _columns(table: pd.DataFrame, taxonomy: Taxonomy) -> dict[str, list[str]]:
     codes = taxonomy.codes
-    columns = {kind: [f"{kind}_{code}" for code in codes] for kind in ("logit", "share", "weight")}
+    columns = {
+        kind: [f"{kind}_{code}" for code in codes]
+        for kind in ("logit", "class_prior", "class_weight")
+    }
     absent = [name for names in columns.values() for name in names if name not in table.columns]
     if absent:
         raise DataError(f"the table has no column {absent[0]}", "use one made by `naevus train`")
@@ -294,15 +301,15 @@ def _trained_alike(table: pd.DataFrame, columns: list[str]) -> list[NDArray[np.i
 # Predictions beside the truth: what can be judged of a table of them, and what not.
 
 _KNOWN = {
-    "diagnosis": "truth",
+    "diagnosis": "diagnosis",
     "group_id": "group_id",
     "mask_path": "mask_path",
-    "path": "picture_path",
+    "path": "image_path",
 }
 
 
-class Diagnosed(NamedTuple):
-    """Pictures with their true diagnosis and probabilities.
+class LabelledPredictions(NamedTuple):
+    """Images with their true diagnosis and probabilities.
 
     Attributes:
         table: ``image_id, group_id, truth``; maybe ``fold`` and ``members``.
@@ -321,7 +328,7 @@ class Diagnosed(NamedTuple):
     @property
     def truth(self) -> list[str]:
         """N true codes."""
-        codes: list[str] = self.table["truth"].tolist()
+        codes: list[str] = self.table["diagnosis"].tolist()
         return codes
 
     @property
@@ -347,14 +354,14 @@ class Diagnosed(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Predictions with what a data set knows of their pictures.
+    """Predictions with what a data set knows of their images.
 
     Attributes:
-        table: The rows of known pictures with ``truth``, ``group_id``, ``mask_path`` and
-            ``picture_path``.
-        left_out: Pictures with an answer and no ground truth, or the other way round.
-        unasked: Parts and splits of the data set of which no picture was predicted, and how many
-            pictures with ground truth they have: they count for nothing.
+        table: The rows of known images with ``diagnosis``, ``group_id``, ``mask_path`` and
+            ``image_path``.
+        left_out: Images with an answer and no ground truth, or the other way round.
+        unasked: Parts and splits of the data set of which no image was predicted, and how many
+            images with ground truth they have: they count for nothing.
     """
 
     table: pd.DataFrame
@@ -377,24 +384,24 @@ def with_truth(
     allow_missing: bool = False,
     name: str = "the predictions",
 ) -> Joined:
-    """Join predictions with what a data set knows of their pictures.
+    """Join predictions with what a data set knows of their images.
 
-    A picture is due where another of its part and split was predicted.
+    An image is due where another of its part and split was predicted.
 
     Args:
-        predictions: One row a picture, with ``image_id``.
+        predictions: One row an image, with ``image_id``.
         records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``, and ``part,
-            split`` where it has several. Of a picture that stands in several parts, each column is
+            split`` where it has several. Of an image that stands in several parts, each column is
             the first that is known.
-        allow_missing: Whether pictures may lack an answer or a ground truth.
+        allow_missing: Whether images may lack an answer or a ground truth.
         name: What the predictions are called in errors.
 
     Raises:
-        DataError: A picture stands twice, a probability is no finite number, or pictures lack an
+        DataError: An image stands twice, a probability is no finite number, or images lack an
             answer or a ground truth and that is not allowed.
     """
     check_ids(predictions, name)
-    check_finite(predictions, numbers_of(predictions, "pb"), name)
+    check_finite(predictions, numbers_of(predictions, ("prob", "balanced_prob")), name)
     attributes = [column for column in TRUE_MASKS.values() if column in records.columns]
     columns = ["image_id", *_KNOWN, *attributes]
     known = records[columns].groupby("image_id").first().rename(columns=_KNOWN)
@@ -411,7 +418,7 @@ def with_truth(
             unasked[", ".join(map(str, stratum))] = len(ids)
     if not due:
         raise DataError(
-            f"{name}: the data set has no truth for these pictures",
+            f"{name}: the data set has no truth for these images",
             "name the one that they are from",
         )
     found = left_out(
@@ -429,53 +436,53 @@ def with_truth(
     return Joined(table, found, unasked)
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """What there is to judge of predictions; at least one of both.
 
     Attributes:
-        diagnosed: Pictures with a true diagnosis.
-        outlined: What `compare_folder` gives of pictures with a true mask, and ``group_id``.
+        classified: Images with a true diagnosis.
+        segmented: What `compare_folder` gives of images with a true mask, and ``group_id``.
         attributes: What `compare_attributes` gives of images whose attributes are known.
     """
 
-    diagnosed: Diagnosed | None
-    outlined: pd.DataFrame | None
+    classified: LabelledPredictions | None
+    segmented: pd.DataFrame | None
     attributes: pd.DataFrame | None = None
 
     def notes(self, table: pd.DataFrame) -> list[str]:
-        """Return of how many pictures of ``table`` (from `with_truth`) a kind of truth is absent.
+        """Return of how many images of ``table`` (from `with_truth`) a kind of truth is absent.
 
-        Also what is true of pictures and was not predicted of any.
+        Also what is true of images and was not predicted of any.
         """
-        told = []
+        notes = []
         for kind, column, found in (
-            ("diagnosis", "truth", None if self.diagnosed is None else self.diagnosed.table),
-            ("mask", "mask_path", self.outlined),
+            ("diagnosis", "diagnosis", None if self.classified is None else self.classified.table),
+            ("mask", "mask_path", self.segmented),
             ("mask of attributes", "attribute_streaks", self.attributes),
         ):
             true = int(table[column].notna().sum()) if column in table.columns else 0
             if found is None and true:
-                told.append(f"{true:,} images have a true {kind} and none was predicted")
+                notes.append(f"{true:,} images have a true {kind} and none was predicted")
             elif found is not None and len(found) < len(table):
-                told.append(
+                notes.append(
                     f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "
                     f"they are not in its figures"
                 )
-        return told
+        return notes
 
 
-def judged(
+def evaluated(
     table: pd.DataFrame,
     taxonomy: Taxonomy,
     masks: Path,
     benign: Sequence[str] = (),
     attributes: Path | None = None,
-) -> Judged:
+) -> Evaluated:
     """Judge predictions by their truth.
 
     Args:
-        table: From `with_truth`; ``p_<code>`` and ``b_<code>``, if there are diagnoses, are natural
-            and balanced probabilities.
+        table: From `with_truth`; ``prob_<code>`` and ``balanced_prob_<code>``, natural and balanced
+            probabilities, if there are diagnoses.
         taxonomy: The diagnoses of the truth.
         masks: The folder of predicted masks; it need not be there.
         benign: Classes that count as benign where they are folded into benign and malignant.
@@ -484,64 +491,70 @@ def judged(
     Raises:
         DataError: There is no truth at all, the taxonomies of truth and predictions do not meet,
             or a predicted mask is absent or of another size.
-        PictureError: A mask cannot be read.
+        ImageError: A mask cannot be read.
     """
-    found = Judged(
-        _diagnosed(table, taxonomy, benign),
-        _outlined(table, masks),
+    found = Evaluated(
+        _classified(table, taxonomy, benign),
+        _segmented(table, masks),
         None if attributes is None else compare_attributes(table, attributes),
     )
-    if benign and found.diagnosed is None:
+    if benign and found.classified is None:
         raise DataError(f"--benign {' '.join(benign)}: no diagnoses are scored", "leave it out")
     if all(each is None for each in found):
         raise DataError(
-            "the data set has no truth for these pictures", "name the one that they are from"
+            "the data set has no truth for these images", "name the one that they are from"
         )
     return found
 
 
-def heldout_diagnosed(table: pd.DataFrame) -> Diagnosed:
+def oof_classified(table: pd.DataFrame) -> LabelledPredictions:
     """Return what an out-of-fold table of logits says.
 
     Raises:
         DataError: It is none.
     """
     taxonomy = taxonomy_of(table)
-    return Diagnosed(table, *probabilities(table, taxonomy), taxonomy)
+    return LabelledPredictions(table, *probabilities(table, taxonomy), taxonomy)
 
 
-def _diagnosed(table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]) -> Diagnosed | None:
+def _classified(
+    table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]
+) -> LabelledPredictions | None:
     codes = predicted_codes(table)
     if not codes:
         return None
-    columns = {kind: [f"{kind}_{code}" for code in codes] for kind in "pb"}
-    rows = table[table["truth"].notna()].reset_index(drop=True)
+    columns = {kind: [f"{kind}_{code}" for code in codes] for kind in ("prob", "balanced_prob")}
+    rows = table[table["diagnosis"].notna()].reset_index(drop=True)
     if rows.empty:
         return None
-    truth = rows["truth"].tolist()
+    truth = rows["diagnosis"].tolist()
     folding = folding_of(taxonomy_with(codes), taxonomy, truth, benign)
-    rows["truth"] = [folding.true.get(code) for code in truth]
-    met = rows["truth"].notna().to_numpy()
+    rows["diagnosis"] = [folding.true.get(code) for code in truth]
+    met = rows["diagnosis"].notna().to_numpy()
     rows = rows[met].reset_index(drop=True)
     natural, balanced = (
         fold(rows[columns[kind]].to_numpy(np.float64))
-        for fold, kind in ((folding.natural, "p"), (folding.balanced, "b"))
+        for fold, kind in ((folding.natural, "prob"), (folding.balanced, "balanced_prob"))
     )
-    return Diagnosed(rows, natural, balanced, folding.taxonomy, folding.told)
+    return LabelledPredictions(rows, natural, balanced, folding.taxonomy, folding.description)
 
 
 def predicted_codes(table: pd.DataFrame) -> list[str]:
     """Return the classes that a table of predictions has both kinds of probability of."""
     names = [str(name) for name in table.columns]
-    return [name[2:] for name in names if name.startswith("p_") and f"b_{name[2:]}" in names]
+    return [
+        name.removeprefix("prob_")
+        for name in names
+        if name.startswith("prob_") and f"balanced_{name}" in names
+    ]
 
 
-def _outlined(table: pd.DataFrame, masks: Path) -> pd.DataFrame | None:
+def _segmented(table: pd.DataFrame, masks: Path) -> pd.DataFrame | None:
     masked = table[table["mask_path"].notna()]
     if masked.empty or not masks.is_dir():
         return None
     truths = dict(zip(masked["image_id"], map(Path, masked["mask_path"]), strict=True))
-    seen = masked[masked["picture_path"].notna()]
-    pictures = dict(zip(seen["image_id"], map(Path, seen["picture_path"]), strict=True))
-    compared = compare_folder(truths, masks, pictures)
+    seen = masked[masked["image_path"].notna()]
+    images = dict(zip(seen["image_id"], map(Path, seen["image_path"]), strict=True))
+    compared = compare_folder(truths, masks, images)
     return compared.merge(masked[["image_id", "group_id"]], on="image_id")

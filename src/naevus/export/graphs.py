@@ -14,7 +14,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from naevus.datasets.sources import squares
+from naevus.datasets.sources import stack_images
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.inference.engines import open_engine
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.datasets.sources import Pictures
+    from naevus.datasets.sources import Images
     from naevus.export.members import TrainedMember
-    from naevus.types import Precision
+    from naevus.types import Storage
 
 
 # Whether a graph says what its network says.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LARGEST = 2e-3
 """How far a probability of the 32-bit graph may be from the network's own."""
 ALIKE = 0.999
-"""Share of decisions that must be the network's own."""
+"""Fraction of decisions that must be the network's own."""
 _BATCH = 16
 
 
@@ -45,13 +45,13 @@ class Agreement(NamedTuple):
     """How two versions of one network agree.
 
     Attributes:
-        pictures: How many they were compared on.
+        images: How many they were compared on.
         largest: The largest difference of a probability: of a class, or of lesion at a pixel.
         mean: The mean difference.
-        decisions: Share of equal decisions: most probable and balanced class, or pixels of masks.
+        decisions: Fraction of equal decisions: natural and balanced class, or pixels of masks.
     """
 
-    pictures: int
+    images: int
     largest: float
     mean: float
     decisions: float
@@ -62,14 +62,14 @@ class Agreement(NamedTuple):
         return self.largest <= LARGEST and self.decisions >= ALIKE  # not so where a value is NaN
 
 
-class Answers(NamedTuple):
-    """What a network says of N pictures: its probabilities, and what follows from them."""
+class GraphOutput(NamedTuple):
+    """What a network says of N images: its probabilities, and what follows from them."""
 
     probabilities: NDArray[np.float64]
     decisions: NDArray[np.int64]
 
 
-def network_answers(member: TrainedMember, pixels: NDArray[np.uint8]) -> Answers:
+def network_outputs(member: TrainedMember, pixels: NDArray[np.uint8]) -> GraphOutput:
     """Return what the network itself says, in torch and 32 bits, of pixels N x S x S x 3."""
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -77,10 +77,10 @@ def network_answers(member: TrainedMember, pixels: NDArray[np.uint8]) -> Answers
             logits: NDArray[np.float32] = member.network(torch.from_numpy(batch)).numpy()
         return logits
 
-    return _answers(member, pixels, run)
+    return _outputs(member, pixels, run)
 
 
-def graph_answers(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8]) -> Answers:
+def graph_outputs(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8]) -> GraphOutput:
     """Return what its graph says, in OpenVINO and 32 bits where the graph has them."""
     engine = open_engine(graph)
 
@@ -91,14 +91,14 @@ def graph_answers(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8])
         lesion = [outputs["logit"][:, None]] if "logit" in outputs else []
         return np.concatenate([*lesion, outputs["attributes"]], axis=1)
 
-    return _answers(member, pixels, run)
+    return _outputs(member, pixels, run)
 
 
-def compare(one: Answers, other: Answers) -> Agreement:
-    """Compare what two versions of a network say of the same pictures."""
+def compare(one: GraphOutput, other: GraphOutput) -> Agreement:
+    """Compare what two versions of a network say of the same images."""
     difference = np.abs(one.probabilities - other.probabilities)
     return Agreement(
-        pictures=len(one.probabilities),
+        images=len(one.probabilities),
         largest=float(difference.max()),
         mean=float(difference.mean()),
         decisions=float(np.mean(one.decisions == other.decisions)),
@@ -119,11 +119,11 @@ def require(agreement: Agreement, origin: str) -> None:
         )
 
 
-def _answers(
+def _outputs(
     member: TrainedMember,
     pixels: NDArray[np.uint8],
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-) -> Answers:
+) -> GraphOutput:
     pieces = [
         run(np.ascontiguousarray(pixels[start : start + _BATCH]))
         for start in range(0, len(pixels), _BATCH)
@@ -132,11 +132,11 @@ def _answers(
     if not member.classes:
         with np.errstate(over="ignore"):
             probability = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        return Answers(probability, (logits > 0).astype(np.int64))
-    natural = natural_log_probabilities(logits, member.weights)
-    balanced = balanced_log_probabilities(logits, member.weights, member.shares)
+        return GraphOutput(probability, (logits > 0).astype(np.int64))
+    natural = natural_log_probabilities(logits, member.class_weights)
+    balanced = balanced_log_probabilities(logits, member.class_weights, member.class_priors)
     decisions = np.stack([natural.argmax(1), balanced.argmax(1)], axis=1)
-    return Answers(np.exp(natural), decisions)
+    return GraphOutput(np.exp(natural), decisions)
 
 
 # Smaller graphs: numbers stored in 16 bits, or stored and computed in 8.
@@ -183,7 +183,7 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
 
     Args:
         model: The graph; it is not changed.
-        pixels: Calibration pictures, uint8 N x S x S x 3: their activations give the ranges.
+        pixels: Calibration images, uint8 N x S x S x 3: their activations give the ranges.
 
     Raises:
         ConfigError: NNCF is not installed.
@@ -197,7 +197,7 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
     with _quiet():
         quantised: onnx.ModelProto = nncf.quantize(
             copied,
-            nncf.Dataset([{name: picture[None]} for picture in pixels]),
+            nncf.Dataset([{name: image[None]} for image in pixels]),
             subset_size=len(pixels),
             # With NNCF's default, symmetric ranges of activations, OpenVINO gave other answers than
             # ONNX Runtime: 20 % of EfficientNet-Lite0's decisions changed, in place of 3 %.
@@ -220,7 +220,7 @@ def _delicate(graph: onnx.GraphProto) -> list[str]:
 
     - What gives an output directly (a classifier's head and its activation map): so the map's mean
       remains the logit.
-    - The convolution that sees the picture: with it in 8 bits three times as many of
+    - The convolution that sees the image: with it in 8 bits three times as many of
       EfficientNet-Lite0's decisions changed (4.3 % in place of 1.5).
     - Convolutions of maps that were joined, as in a U-Net's decoder: they have one range together,
       and the finer ones lose theirs. Probabilities then moved three times as far.
@@ -273,10 +273,10 @@ class StoredGraphs:
 
     Args:
         member: The network.
-        pictures: Where its pictures are; those of the folds it trained on give 8 bits' ranges.
+        images: Where its images are; those of the folds it trained on give 8 bits' ranges.
         folder: Where files are made.
-        calibrated: From how many pictures, one a group, the ranges are taken.
-        without: Pictures whose groups these are not of.
+        calibrated: From how many images, one a group, the ranges are taken.
+        without: Images whose groups these are not of.
 
     Attributes:
         member: The network.
@@ -286,7 +286,7 @@ class StoredGraphs:
     def __init__(
         self,
         member: TrainedMember,
-        pictures: Pictures,
+        images: Images,
         folder: Path,
         *,
         calibrated: int,
@@ -294,10 +294,10 @@ class StoredGraphs:
     ) -> None:
         self.member = member
         self.folder = folder
-        self._pictures = pictures
+        self._images = images
         self._calibrated, self._without = calibrated, without
 
-    def path(self, precision: Precision) -> Path:
+    def path(self, storage: Storage) -> Path:
         """Return the file whose numbers are stored so.
 
         Raises:
@@ -305,18 +305,18 @@ class StoredGraphs:
             ConfigError: NNCF, which makes 8 bits, is not installed.
             NaevusError: The file cannot be written.
         """
-        path = self.folder / f"{precision}.onnx"
+        path = self.folder / f"{storage}.onnx"
         if path.exists():
             return path
-        if precision == "fp32":
+        if storage == "fp32":
             self.folder.mkdir(parents=True, exist_ok=True)
-            export_onnx(self.member.network, path, input_size=self.member.config.input_size)
+            export_onnx(self.member.network, path, input_size=self.member.recipe.input_size)
             return path
         model = onnx.load(self.path("fp32"))
-        if precision == "fp16":
+        if storage == "fp16":
             write_onnx(to_fp16(model), path)
             return path
         ids = self.member.draw(self.member.learnt(), self._calibrated, without=self._without)
-        size = self.member.config.input_size
-        write_onnx(to_int8(model, squares(self._pictures, ids, size)), path)
+        size = self.member.recipe.input_size
+        write_onnx(to_int8(model, stack_images(self._images, ids, size)), path)
         return path

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from naevus.datasets.cache import PixelStore
-from naevus.datasets.sources import DecodedPictures, squares
+from naevus.datasets.cache import ImageCache
+from naevus.datasets.sources import DecodedImages, stack_images
 from naevus.errors import DataError, RunError
-from naevus.runs.evidence import Shipped
+from naevus.runs.evidence import Composition
 from naevus.runs.manifest import member_entry
-from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_heldout
+from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_oof
 from naevus.training.checkpoint import load_network
-from naevus.training.data import Material
+from naevus.training.data import TrainingData
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 from naevus.training.optim import estimate_statistics
-from naevus.training.tasks import learning_of
+from naevus.training.tasks import training_task_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from torch import Tensor
 
-    from naevus.datasets.sources import Pictures
-    from naevus.runs.recipe import TrainConfig
+    from naevus.datasets.sources import Images
+    from naevus.runs.recipe import Recipe
     from naevus.runs.run import Run
-    from naevus.types import Precision, Task
+    from naevus.types import Storage, Task
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class TrainedMember:
 
     Attributes:
         run: The run it is from; of an average, the first member's.
-        network: It takes pictures as they are stored.
+        network: It takes images as they are stored.
         folds: The folds it did not train on.
         origin: What tables and messages call it.
         classes: Codes in the order of a classifier's logits.
-        weights: w_c, how much more than its share each class counted in training.
-        shares: pi_c, the classes' shares in the training part.
+        class_weights: w_c, how much more than its share each class counted in training.
+        class_priors: pi_c, the classes' shares in the training part.
     """
 
     run: Run
@@ -52,32 +52,32 @@ class TrainedMember:
     folds: tuple[int, ...]
     origin: str
     classes: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    shares: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    class_priors: tuple[float, ...] = ()
 
     @property
-    def config(self) -> TrainConfig:
+    def recipe(self) -> Recipe:
         """The recipe."""
-        return self.run.config
+        return self.run.recipe
 
     def held_out(self) -> list[str]:
-        """Return the ids of the pictures it never saw, without the test pictures."""
+        """Return the ids of the images it never saw, without the test images."""
         return [image_id for fold in self.folds for image_id in self.run.folds.held_out(fold)]
 
     def learnt(self) -> list[str]:
-        """Return the ids of the pictures of the folds it trained on."""
+        """Return the ids of the images of the folds it trained on."""
         never = {*self.run.folds.test(), *self.held_out()}
         return [image_id for image_id in self.run.folds.table["image_id"] if image_id not in never]
 
     def draw(
         self, ids: Iterable[str], count: int, *, without: Collection[str] = (), seed: int = 2018
     ) -> list[str]:
-        """Draw pictures by chance, one a group.
+        """Draw images by chance, one a group.
 
         Args:
             ids: What is drawn from.
             count: How many at most.
-            without: Pictures whose whole groups are left out.
+            without: Images whose whole groups are left out.
             seed: Of the draw.
         """
         group: dict[str, str] = dict(
@@ -102,37 +102,38 @@ def open_member(run: Run, fold: int) -> TrainedMember:
     folder = run.fold_folder(fold)
     if fold not in run.finished() or not (folder / WEIGHTS).exists():
         raise RunError(f"{run.folder}: fold {fold} is not finished", "train it first")
-    classifies = run.config.task == "classification"
-    member = _diagnosing(run, fold) if classifies else _outlining(run, fold)
+    classifies = run.recipe.task == "classification"
+    member = _classification(run, fold) if classifies else _segmentation(run, fold)
     load_network(folder / WEIGHTS, member.network)
     member.network.eval()
     return member
 
 
-def _outlining(run: Run, fold: int) -> TrainedMember:
-    return TrainedMember(run, _random(run.config), (fold,), f"{run.folder.name} fold {fold}")
+def _segmentation(run: Run, fold: int) -> TrainedMember:
+    return TrainedMember(run, _random(run.recipe), (fold,), f"{run.folder.name} fold {fold}")
 
 
-def _diagnosing(run: Run, fold: int) -> TrainedMember:
+def _classification(run: Run, fold: int) -> TrainedMember:
     """Return a classifier with what its held-out table says of its training."""
-    path = run.fold_folder(fold) / "heldout.parquet"
-    row = read_heldout(path).iloc[0]
+    path = run.fold_folder(fold) / "oof.parquet"
+    row = read_oof(path).iloc[0]
     classes = tuple(name.removeprefix("logit_") for name in row.index if name.startswith("logit_"))
-    weights, shares = (
-        tuple(float(row[f"{kind}_{code}"]) for code in classes) for kind in ("weight", "share")
+    weights, class_priors = (
+        tuple(float(row[f"{kind}_{code}"]) for code in classes)
+        for kind in ("class_weight", "class_prior")
     )
-    network = _random(run.config, len(classes))
+    network = _random(run.recipe, len(classes))
     origin = f"{run.folder.name} fold {fold}"
-    return TrainedMember(run, network, (fold,), origin, classes, weights, shares)
+    return TrainedMember(run, network, (fold,), origin, classes, weights, class_priors)
 
 
-def _random(config: TrainConfig, classes: int = 1) -> Preprocessed:
+def _random(recipe: Recipe, classes: int = 1) -> Preprocessed:
     """Build the recipe's network without loading what it once started from."""
-    settings = config.network
-    if config.task != "classification":
+    settings = recipe.network
+    if recipe.task != "classification":
         return Preprocessed(
             build_segmenter(
-                settings.architecture, settings.encoder, "none", settings.decoder, config.outputs
+                settings.architecture, settings.encoder, "none", settings.decoder, recipe.outputs
             )
         )
     return Preprocessed(
@@ -148,20 +149,22 @@ def _random(config: TrainConfig, classes: int = 1) -> Preprocessed:
 
 
 def stored_entry(
-    member: TrainedMember, file: str, precision: Precision, **measured: Any
+    member: TrainedMember, file: str, storage: Storage, **measured: Any
 ) -> dict[str, Any]:
     """Return the entry of a trained member whose numbers are stored so.
 
     Args:
         member: The network.
         file: Its graph in the bundle.
-        precision: How the graph's numbers are stored.
+        storage: How the graph's numbers are stored.
         measured: What was measured on its graph in 32 bits.
     """
-    trained = {"weights": member.weights, "shares": member.shares} if member.classes else {}
-    return member_entry(
-        member.config, file, member.folds, precision=precision, **trained, **measured
+    trained = (
+        {"class_weights": member.class_weights, "class_priors": member.class_priors}
+        if member.classes
+        else {}
     )
+    return member_entry(member.recipe, file, member.folds, storage=storage, **trained, **measured)
 
 
 # Several networks averaged into one: weights, not answers.
@@ -192,16 +195,16 @@ def average(members: Sequence[TrainedMember]) -> TrainedMember:
     network = copy.deepcopy(members[0].network)
     states = [member.network.state_dict() for member in members]
     network.load_state_dict({name: _mean([state[name] for state in states]) for name in states[0]})
-    weights = np.exp(np.mean([np.log(member.weights) for member in members], axis=0))
-    shares = np.mean([member.shares for member in members], axis=0)
+    weights = np.exp(np.mean([np.log(member.class_weights) for member in members], axis=0))
+    class_priors = np.mean([member.class_priors for member in members], axis=0)
     never = set.intersection(*(set(member.folds) for member in members))
     return replace(
         members[0],
         network=network,
         folds=tuple(sorted(never)),
         origin=" + ".join(member.origin for member in members),
-        weights=tuple(weights.tolist()),
-        shares=tuple(shares.tolist()),
+        class_weights=tuple(weights.tolist()),
+        class_priors=tuple(class_priors.tolist()),
     )
 
 
@@ -223,7 +226,7 @@ def _check_alike(members: Sequence[TrainedMember]) -> None:
             ("classes", first.classes == other.classes),
             ("folds", first.run.folds.sha256 == other.run.folds.sha256),
             ("data", first.run.inputs["fingerprint"] == other.run.inputs["fingerprint"]),
-            ("starts", _warm_start(first) == _warm_start(other)),
+            ("starts", _init_from(first) == _init_from(other)),
         ):
             if not same:
                 raise RunError(
@@ -233,42 +236,42 @@ def _check_alike(members: Sequence[TrainedMember]) -> None:
 
 
 def _start(member: TrainedMember) -> object:
-    return member.config.model_dump(exclude=_ONLY_CHANCE)
+    return member.recipe.model_dump(exclude=_ONLY_CHANCE)
 
 
-def _warm_start(member: TrainedMember) -> object:
+def _init_from(member: TrainedMember) -> object:
     """Where it started from: another run's fold, or nothing but the recipe."""
-    source = member.run.inputs.get("warm_start")
+    source = member.run.inputs.get("init_from")
     return source and (source, member.folds)
 
 
-# Pictures of a run, as its networks learnt to see them.
+# Images of a run, as its networks learnt to see them.
 
 
-def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelStore:
-    """Return a run's training pictures: from its data set, else from the cache beside the run.
+def images_of(run: Run, data: Path | None = None) -> DecodedImages | ImageCache:
+    """Return a run's training images: from its data set, else from the cache beside the run.
 
     Args:
         run: The run.
         data: The data set's folder, where it has moved since.
 
     Raises:
-        DataError: ``data`` is another data set, or the pictures are nowhere.
+        DataError: ``data`` is another data set, or the images are nowhere.
     """
-    config = run.config
+    recipe = run.recipe
     dataset = dataset_of(run, data)
     if dataset is not None:
-        form = learning_of(config).forms(config)["pictures"]
+        input_spec = training_task_of(recipe).input_specs(recipe)["images"]
         masks = run.inputs["masks"]
-        material = Material(dataset, run.folder, masks=Path(masks) if masks else None)
-        return DecodedPictures(material.sources(), form)
-    key = run.cache_key("pictures")
+        training_data = TrainingData(dataset, run.folder, masks=Path(masks) if masks else None)
+        return DecodedImages(training_data.sources(), input_spec)
+    key = run.cache_key("images")
     for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
-        store = PixelStore.open(settings.parent)
-        if store.key == key:
-            return store
+        cache = ImageCache.open(settings.parent)
+        if cache.key == key:
+            return cache
     raise DataError(
-        f"{run.folder}: its pictures are neither in their folder nor cached beside the run",
+        f"{run.folder}: its images are neither in their folder nor cached beside the run",
         "name the data set with --data",
     )
 
@@ -276,7 +279,7 @@ def pictures_of(run: Run, data: Path | None = None) -> DecodedPictures | PixelSt
 # The networks of one task that go into one bundle: finished folds, each or averaged.
 
 ESTIMATED = 512
-"""Pictures for an average's statistics of batch normalisation."""
+"""Images for an average's statistics of batch normalisation."""
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("colour_constancy",),
     "classification": ("crop_mode", "crop_margin", "colour_constancy"),
@@ -284,7 +287,7 @@ _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
 }
 
 
-class Combination(NamedTuple):
+class TaskMembers(NamedTuple):
     """The networks of one task that go into one bundle.
 
     Attributes:
@@ -292,16 +295,16 @@ class Combination(NamedTuple):
         runs: The runs they are from.
         trained: Their networks.
         members: The networks that become members: these, or their average.
-        shipped: What these are, in words.
-        sources: Each run's pictures, by its folder.
+        composition: What these are, in words.
+        sources: Each run's images, by its folder.
     """
 
     task: Task
     runs: Sequence[Run]
     trained: Sequence[TrainedMember]
     members: Sequence[TrainedMember]
-    shipped: Shipped
-    sources: Mapping[Path, Pictures]
+    composition: Composition
+    sources: Mapping[Path, Images]
 
 
 def combine(
@@ -311,7 +314,7 @@ def combine(
     folds: Sequence[int] | None = None,
     averaged: bool = False,
     data: Path | None = None,
-) -> Combination:
+) -> TaskMembers:
     """Take the networks of runs of one task together.
 
     Args:
@@ -323,18 +326,18 @@ def combine(
 
     Raises:
         RunError: No fold is finished, or the runs do not go together.
-        DataError: Their pictures are not there.
+        DataError: Their images are not there.
     """
     _check_together(runs)
-    sources = {run.folder: pictures_of(run, data) for run in runs}
+    sources = {run.folder: images_of(run, data) for run in runs}
     trained = _trained(runs, folds)
-    shipped = Shipped(
+    composition = Composition(
         tuple(member.origin for member in trained),
         tuple(tuple(folds or run.finished()) for run in runs),
         averaged,
     )
     members = [_averaged(trained, sources)] if averaged else trained
-    return Combination(task, runs, trained, members, shipped, sources)
+    return TaskMembers(task, runs, trained, members, composition, sources)
 
 
 def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedMember]:
@@ -349,32 +352,32 @@ def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedM
     return members
 
 
-def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Pictures]) -> TrainedMember:
+def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Images]) -> TrainedMember:
     whole = average(trained)
     ids = whole.draw(whole.learnt(), ESTIMATED)
-    pictures = sources[whole.run.folder]
-    pixels = squares(pictures, ids, whole.config.input_size)
+    images = sources[whole.run.folder]
+    pixels = stack_images(images, ids, whole.recipe.input_size)
     batches = np.array_split(pixels, -(-len(pixels) // _BATCH))
     estimate_statistics(whole.network, map(torch.from_numpy, batches))
     return whole
 
 
-def judges(combination: Combination) -> list[list[TrainedMember]]:
-    """Return the networks that tell what a precision costs, each on what it held out.
+def judges(task_members: TaskMembers) -> list[list[TrainedMember]]:
+    """Return the networks that tell what a storage costs, each on what it held out.
 
     There is a list for each run whose networks answer together, and in it a network for each fold
-    that all runs have finished, whichever are shipped: a single fold's pictures hardly tell half a
+    that all runs have finished, whichever are shipped: a single fold's images hardly tell half a
     point from nothing. Masks of several runs are judged by the first run's. An average that held
     something out is judged by itself alone, and another by the networks that it was made of.
     """
-    if combination.shipped.averaged:
-        average = [member for member in combination.members if member.folds]
-        return [average or _of_each_fold(combination.trained)]
-    runs = combination.runs[:1] if combination.task == "segmentation" else combination.runs
+    if task_members.composition.averaged:
+        average = [member for member in task_members.members if member.folds]
+        return [average or _of_each_fold(task_members.trained)]
+    runs = task_members.runs[:1] if task_members.task == "segmentation" else task_members.runs
     folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
     if not folds:
         raise RunError("the runs have finished no common fold", "train one, or do not measure")
-    there = {(member.run.folder, member.folds): member for member in combination.members}
+    there = {(member.run.folder, member.folds): member for member in task_members.members}
     return [
         [there.get((run.folder, (fold,))) or open_member(run, fold) for fold in folds]
         for run in runs
@@ -392,16 +395,16 @@ def _of_each_fold(members: Iterable[TrainedMember]) -> list[TrainedMember]:
 def _check_together(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         first = runs[0]
-        for name in _ALIKE[run.config.task]:
-            if getattr(first.config.data, name) != getattr(run.config.data, name):
+        for name in _ALIKE[run.recipe.task]:
+            if getattr(first.recipe.data, name) != getattr(run.recipe.data, name):
                 raise RunError(
                     f"{first.folder} and {run.folder} differ in data.{name}",
-                    "join runs that see pictures alike",
+                    "join runs that see images alike",
                 )
         # One may have learnt from parts of the data besides, which no fold holds out.
         same_parts = (
             len(
-                {each.config.data.parts or (USUAL_PART[each.config.task],) for each in (first, run)}
+                {each.recipe.data.parts or (USUAL_PART[each.recipe.task],) for each in (first, run)}
             )
             == 1
         )

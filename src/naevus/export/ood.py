@@ -1,4 +1,4 @@
-"""Statistics of what classifiers saw in training, so that unlike pictures can be told."""
+"""Statistics of what classifiers saw in training, so that unlike images can be told."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from naevus.bundles.ood import REFERENCE_FILE, write_references
-from naevus.errors import BundleError, ConfigError, DataError, PictureError
-from naevus.evaluation.ood import Reference
+from naevus.bundles.ood import OOD_FILE, write_ood_statistics
+from naevus.errors import BundleError, ConfigError, DataError, ImageError
+from naevus.evaluation.ood import OODStatistics
 from naevus.images.geometry import resize
-from naevus.inference.classifier import told_features
+from naevus.inference.classifier import observed_features
 from naevus.inference.engines import open_engine
 from naevus.inference.ensemble import faults_of, refuse_faults
 from naevus.io.parallel import batches
@@ -22,53 +22,53 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.datasets.sources import Pictures, PicturesById
+    from naevus.datasets.sources import Images, ImagesById
     from naevus.export.graphs import StoredGraphs
-    from naevus.types import Precision
+    from naevus.types import Storage
 
     Progress = Callable[[int, int], None]
 
 
-# Reference statistics of a classifier's graph, from pictures by id.
+# Reference statistics of a classifier's graph, from images by id.
 
 
-def fit_reference(
+def fit_ood_statistics(
     graph: Path,
-    pictures: PicturesById,
+    images: ImagesById,
     learnt: Sequence[str],
-    heldout: Sequence[str],
+    oof: Sequence[str],
     group_of: Mapping[str, str],
     *,
     size: int,
     progress: Progress | None = None,
-) -> Reference:
+) -> OODStatistics:
     """Describe what a classifier's graph sees in dermoscopy, in OpenVINO and 32 bits.
 
     Args:
         graph: The ONNX graph as it will be used.
-        pictures: Squares by id, in the bundle's crop mode, of any size.
-        learnt: Pictures that the network was trained on. More say more: 8,000 flag a few more
-            other pictures than 4,000 do.
-        heldout: Pictures it never saw, which the threshold is set on.
+        images: Squares by id, in the bundle's crop mode, of any size.
+        learnt: Images that the network was trained on. More say more: 8,000 flag a few more
+            other images than 4,000 do.
+        oof: Images it never saw, which the threshold is set on.
         group_of: The group of each of the latter.
         size: Side of the network's input, pixels.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Raises:
         BundleError: The graph cannot be used or gives no embedding.
-        DataError: Pictures that the network never saw, or others, are wanting.
+        DataError: Images that the network never saw, or others, are wanting.
     """
-    total = len(learnt) + len(heldout)
-    known, _ = features_of(graph, pictures, learnt, size=size, progress=progress, total=total)
+    total = len(learnt) + len(oof)
+    known, _ = features_of(graph, images, learnt, size=size, progress=progress, total=total)
     new, read = features_of(
-        graph, pictures, heldout, size=size, progress=progress, done=len(learnt), total=total
+        graph, images, oof, size=size, progress=progress, done=len(learnt), total=total
     )
-    return Reference.fit(known, new, [group_of[image_id] for image_id in read])
+    return OODStatistics.fit(known, new, [group_of[image_id] for image_id in read])
 
 
 def features_of(
     graph: Path,
-    pictures: PicturesById,
+    images: ImagesById,
     ids: Sequence[str],
     *,
     size: int,
@@ -76,63 +76,63 @@ def features_of(
     done: int = 0,
     total: int | None = None,
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return a graph's features of pictures, N x F, and the ids of those that can be read.
+    """Return a graph's features of images, N x F, and the ids of those that can be read.
 
     Args:
         graph: The ONNX graph of a classifier.
-        pictures: Squares by id, of any size.
-        ids: Which pictures.
+        images: Squares by id, of any size.
+        ids: Which images.
         size: Side of the network's input, pixels.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
         done: How many were done before.
         total: How many there are in all; None: these.
 
     Raises:
         BundleError: The graph cannot be used, or gives no embedding or no usable number.
-        DataError: No picture can be read.
+        DataError: No image can be read.
     """
     engine = open_engine(graph)
     if "embedding" not in engine.outputs:
         raise BundleError(f"{graph}: gives no embedding", "export the bundle again from its run")
     found, read = [], []
     for piece in batches(ids):
-        squares = []
+        inputs = []
         for image_id in piece:
             try:
-                squares.append(resize(pictures[image_id], size, size))
-            except PictureError:
+                inputs.append(resize(images[image_id], size, size))
+            except ImageError:
                 continue
             read.append(image_id)
-        if squares:
-            outputs = engine.run(np.stack(squares))
-            refuse_faults(faults_of(graph.name, outputs), read[-len(squares) :])
-            found.append(told_features(outputs))
+        if inputs:
+            outputs = engine.run(np.stack(inputs))
+            refuse_faults(faults_of(graph.name, outputs), read[-len(inputs) :])
+            found.append(observed_features(outputs))
         done += len(piece)
         if progress is not None:
             progress(done, total or len(ids))
     if not found:
-        raise DataError("no picture can be read", "name the data set with --data")
+        raise DataError("no image can be read", "name the data set with --data")
     return np.concatenate(found), read
 
 
 _log = logging.getLogger(__name__)
 
 
-def reference_entry(
+def ood_entry(
     graphs: Sequence[StoredGraphs],
-    sources: Mapping[Path, Pictures],
-    precision: Precision,
+    sources: Mapping[Path, Images],
+    storage: Storage,
     path: Path,
 ) -> dict[str, Any]:
-    """Write the statistics of classifiers' training pictures, and return their entry.
+    """Write the statistics of classifiers' training images, and return their entry.
 
-    The threshold of each is set on pictures it never saw. There is no entry where a network has
+    The threshold of each is set on images it never saw. There is no entry where a network has
     none, as an average over all folds, or where they are too few.
 
     Args:
         graphs: The classifiers' files, in the bundle's order.
-        sources: Each run's pictures, by its folder.
-        precision: How the bundle stores numbers.
+        sources: Each run's images, by its folder.
+        storage: How the bundle stores numbers.
         path: Where to write to.
     """
     members = [each.member for each in graphs]
@@ -140,22 +140,22 @@ def reference_entry(
         return {}
     found = []
     for each, member in zip(graphs, members, strict=True):
-        pictures = sources[member.run.folder]
+        images = sources[member.run.folder]
         table = member.run.folds.table
         group_of = dict(zip(table["image_id"], table["group_id"], strict=True))
         try:
             found.append(
-                fit_reference(
-                    each.path(precision),
-                    pictures,
-                    [name for name in member.learnt() if name in pictures],
-                    [name for name in member.held_out() if name in pictures],
+                fit_ood_statistics(
+                    each.path(storage),
+                    images,
+                    [name for name in member.learnt() if name in images],
+                    [name for name in member.held_out() if name in images],
                     group_of,
-                    size=member.config.input_size,
+                    size=member.recipe.input_size,
                 )
             )
         except (ConfigError, DataError) as error:
-            _log.info("other pictures are not told apart: %s", error)
+            _log.info("other images are not told apart: %s", error)
             return {}
-    write_references(path, found)
-    return {"classifier": {"reference": REFERENCE_FILE}}
+    write_ood_statistics(path, found)
+    return {"classifier": {"reference": OOD_FILE}}

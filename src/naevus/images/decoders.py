@@ -59,14 +59,14 @@ class MissingExtraError(ValueError):
     """A format whose decoder is not installed; the message names the extra."""
 
 
-def open_picture(stream: BinaryIO) -> ImageFile:
-    """Read a picture's header.
+def open_image(stream: BinaryIO) -> ImageFile:
+    """Read an image's header.
 
-    A JPEG whose markers Pillow does not follow is opened as `jpeg.mend` writes it.
+    A JPEG whose markers Pillow does not follow is opened as `jpeg.fix` writes it.
 
     Raises:
         PIL.UnidentifiedImageError: It is none of `FORMATS`.
-        MissingExtraError: It is a HEIF picture, and their decoder is not installed.
+        MissingExtraError: It is a HEIF image, and their decoder is not installed.
     """
     beginning = stream.read(12)
     stream.seek(-len(beginning), os.SEEK_CUR)
@@ -80,10 +80,10 @@ def open_picture(stream: BinaryIO) -> ImageFile:
             if not beginning.startswith(jpeg.BEGINNING):
                 raise
             stream.seek(0)
-            mended = jpeg.mend(stream.read())
-            if mended is None:
+            fixed = jpeg.fix(stream.read())
+            if fixed is None:
                 raise
-            return Image.open(io.BytesIO(mended.content()), formats=["JPEG"])
+            return Image.open(io.BytesIO(fixed.content()), formats=["JPEG"])
 
 
 def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
@@ -101,12 +101,12 @@ def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
 
 
 def format_of(image: Image.Image) -> str:
-    """Return the format's name; a camera's multi-picture JPEG is a JPEG."""
+    """Return the format's name; a camera's multi-image JPEG is a JPEG."""
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def has_several_scans(image: ImageFile, data: bytes) -> bool:
-    """Whether a JPEG sends its picture in several scans: told by its header, and by its first scan.
+    """Whether a JPEG sends its image in several scans: told by its header, and by its first scan.
 
     Pillow has read up to the end of that scan's header, where the number of components stands.
     """
@@ -120,8 +120,8 @@ def has_several_scans(image: ImageFile, data: bytes) -> bool:
 def is_first_of_several(image: ImageFile) -> bool:
     """Whether a file has more pages or frames than the one that is read.
 
-    Smaller copies and masks among a TIFF's pages do not count, nor do a camera's further pictures
-    in a JPEG. Asked before the picture is loaded.
+    Smaller copies and masks among a TIFF's pages do not count, nor do a camera's further images
+    in a JPEG. Asked before the image is loaded.
     """
     if image.format == "TIFF":
         return _has_more_pages(image)
@@ -151,10 +151,10 @@ def orientation(image: Image.Image) -> int:
     """Return how the camera was held, 1..8 (EXIF 2.3, tag 0x0112); 1, upright, if unknown."""
     try:
         with _pillow_silenced():
-            # Not the PNG reader's own method, which decodes the picture to look behind it.
+            # Not the PNG reader's own method, which decodes the image to look behind it.
             # What stands there is brought in by `find_late_exif`.
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the picture is still good
+    except Exception:  # noqa: BLE001 - broken EXIF raises anything; the image is still good
         return 1
 
 
@@ -187,7 +187,7 @@ def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
 
 
 def shown_size(image: ImageFile, held: int) -> tuple[int, int]:
-    """Return width and height once the picture, held as `orientation` says, stands upright."""
+    """Return width and height once the image, held as `orientation` says, stands upright."""
     width, height = image.size
     # Pillow gives a TIFF's size as it will be shown.
     if image.format != "TIFF" and held in {5, 6, 7, 8}:
@@ -207,7 +207,7 @@ def upright(pixels: NDArray[np.uint8], held: int) -> NDArray[np.uint8]:
 
 
 def load(data: bytes, image: ImageFile) -> None:
-    """Decode a picture of another format than JPEG into ``image``.
+    """Decode an image of another format than JPEG into ``image``.
 
     Raises:
         ValueError: The file's end is missing.
@@ -223,9 +223,9 @@ def load(data: bytes, image: ImageFile) -> None:
 
 
 def over_white(image: Image.Image, conversion: Conversion | None = None) -> NDArray[np.uint8]:
-    """Return a loaded picture as H x W x 3, sRGB; alpha over white.
+    """Return a loaded image as H x W x 3, sRGB; alpha over white.
 
-    In strips of whole rows, so that no more than the picture and its result are held.
+    In strips of whole rows, so that no more than the image and its result are held.
     """
     width, height = image.size
     whole = np.empty((height, width, 3), np.uint8)
@@ -250,7 +250,7 @@ def _strip_over_white(image: Image.Image, conversion: Conversion | None) -> NDAr
 
 
 def _in_srgb(image: Image.Image, conversion: Conversion | None) -> NDArray[np.uint8]:
-    """Return an opaque picture as H x W x 3, sRGB."""
+    """Return an opaque image as H x W x 3, sRGB."""
     if image.mode.startswith("I;16"):
         grey = _high_byte(image)
         image = Image.fromarray(grey)
@@ -266,7 +266,7 @@ def without_ink(cmyk: NDArray[np.uint8], *, inverted: bool) -> NDArray[np.uint8]
 
 
 def stored(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Return a loaded picture's values as they are stored, and its palette if it has one.
+    """Return a loaded image's values as they are stored, and its palette if it has one.
 
     Returns:
         H x W or H x W x C (with alpha, if there is one, as the last), uint8 or uint16; the palette

@@ -1,4 +1,4 @@
-"""Sizes, boxes and views: the one place where a picture is resized, flipped and flipped back."""
+"""Sizes, boxes and views: the one place where an image is resized, flipped and flipped back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-VIEWS: Final = range(8)
-"""The eight symmetries of the square, by number; see `view`."""
+D4: Final = range(8)
+"""The eight symmetries of the square, by number; see `d4_transform`."""
 
 
 def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
-    """Resize a picture or a surface of probabilities.
+    """Resize an image or a surface of probabilities.
 
-    What shrinks is averaged over the area (no aliasing); what grows is interpolated, pictures
+    What shrinks is averaged over the area (no aliasing); what grows is interpolated, images
     with cubics, single-channel surfaces linearly (a probability must not leave 0..1). A side may
     shrink while the other grows.
 
@@ -44,7 +44,7 @@ def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
 
 
 def reduced(pixels: NDArray[Scalar], shorter: int) -> NDArray[Scalar]:
-    """Return a picture whose shorter side has at most so many pixels; a smaller one as it is."""
+    """Return an image whose shorter side has at most so many pixels; a smaller one as it is."""
     rows, columns = pixels.shape[:2]
     scale = shorter / min(rows, columns)
     if scale >= 1:
@@ -82,14 +82,14 @@ class Box(NamedTuple):
 
 
 def centre_box(height: int, width: int) -> Box:
-    """Return the largest square in the middle of a picture."""
+    """Return the largest square in the middle of an image."""
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
     return Box(left, top, left + side, top + side)
 
 
 def centre_square(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
-    """Return the largest square in the middle of a picture, as a view of it."""
+    """Return the largest square in the middle of an image, as a view of it."""
     left, top, right, bottom = centre_box(*pixels.shape[:2])
     return pixels[top:bottom, left:right]
 
@@ -103,18 +103,18 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
 
 
 def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
-    """Return a square round a box, inside the picture if that can be.
+    """Return a square round a box, inside the image if that can be.
 
     The margin gives way first: the square is as large as box and margin ask, but no larger than
-    the picture's shorter side unless the box itself is longer. It is moved inside the picture
+    the image's shorter side unless the box itself is longer. It is moved inside the image
     along every axis it fits on. Only round a box longer than the shorter side does the square
-    exceed the picture, by the same on both ends of that axis; `crops.cut` fills that by reflection.
+    exceed the image, by the same on both ends of that axis; `crops.cut` fills that by reflection.
 
     Args:
-        box: A box inside the picture.
-        margin: What is added on each side, as a share of the box's longer side.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        box: A box inside the image.
+        margin: What is added on each side, as a fraction of the box's longer side.
+        height: Rows of the image.
+        width: Columns of the image.
 
     Examples:
         >>> square_with_margin(Box(40, 50, 60, 60), 0.1, height=100, width=200)
@@ -139,7 +139,7 @@ def _inside(start: int, length: int, limit: int) -> int:
     return min(max(start, 0), limit - length)
 
 
-def view(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+def d4_transform(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
     """Return one of the eight views of an array.
 
     Args:
@@ -152,27 +152,27 @@ def view(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
 
     Examples:
         >>> array = np.array([[1, 2], [3, 4]])
-        >>> view(array, 1).tolist()  # a quarter turn
+        >>> d4_transform(array, 1).tolist()  # a quarter turn
         [[2, 4], [1, 3]]
-        >>> view(array, 4).tolist()  # mirrored
+        >>> d4_transform(array, 4).tolist()  # mirrored
         [[2, 1], [4, 3]]
     """
-    single: NDArray[Scalar] = view_batch(array[None], k)[0]
+    single: NDArray[Scalar] = d4_transform_batch(array[None], k)[0]
     return single
 
 
-def view_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Return view ``k`` of every picture of a batch N x H x W (x C); see `view`."""
+def d4_transform_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Return view ``k`` of every image of a batch N x H x W (x C); see `d4_transform`."""
     mirrored = batch[:, :, ::-1] if k & 4 else batch
     return _copy(np.rot90(mirrored, k & 3, axes=(1, 2)))
 
 
-def unview_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Undo `view_batch`.
+def d4_inverse_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
+    """Undo `d4_transform_batch`.
 
     Examples:
         >>> batch = np.array([[[1, 2], [3, 4]]])
-        >>> bool((unview_batch(view_batch(batch, 5), 5) == batch).all())
+        >>> bool((d4_inverse_batch(d4_transform_batch(batch, 5), 5) == batch).all())
         True
     """
     turned = np.rot90(batch, -(k & 3), axes=(1, 2))

@@ -71,20 +71,20 @@ def decode(data: bytes, shortest: int | None, *, progressive: bool) -> Decoded:
         pixels = _decoded(data, shortest, strict=True)
         return Decoded(pixels, damaged=progressive and _lacks_scans(data))
     except ValueError as error:
-        mended = mend(data)
-        if mended is None:
+        fixed = fix(data)
+        if fixed is None:
             raise
-        return _tolerant(mended, shortest, error)
+        return _tolerant(fixed, shortest, error)
 
 
 def check_scans(data: bytes, pixels: int, most_pixels: int) -> None:
-    """Refuse a file whose scans take longer than `MOST_SCANS` over the largest picture allowed.
+    """Refuse a file whose scans take longer than `MOST_SCANS` over the largest image allowed.
 
     Raises:
         ValueError: It has too many scans.
     """
     most = max(MOST_SCANS * most_pixels // max(pixels, 1), MOST_SCANS)
-    # Counted roughly first, thumbnails and all that stands behind the picture included.
+    # Counted roughly first, thumbnails and all that stands behind the image included.
     if data.count(b"\xff\xda") <= most:
         return
     walked = _walked(data)
@@ -112,7 +112,7 @@ class _Walked:
 
 
 @dataclass(frozen=True)
-class Mended:
+class Fixed:
     """A JPEG written anew, its scans apart.
 
     Attributes:
@@ -137,11 +137,11 @@ class Mended:
         return b"".join([*parts, last.content, entropy, tail, _END])
 
 
-def mend(data: bytes) -> Mended | None:
+def fix(data: bytes) -> Fixed | None:
     """Write a JPEG's markers anew, as a viewer understands them.
 
     Returns:
-        None where there is no picture in it, or its header or one of its scans is missing.
+        None where there is no image in it, or its header or one of its scans is missing.
     """
     walked = _walked(data)
     frame = walked.frame()
@@ -152,10 +152,10 @@ def mend(data: bytes) -> Mended | None:
     if not _all_scans(walked, frame) or (frame.marker in _ARITHMETIC and not walked.ended):
         return None
     for piece in walked.pieces:
-        piece.content = _mended(piece, frame)
+        piece.content = _fixed(piece, frame)
     stray = b"".join(walked.stray)
     harmless = len(stray) <= _STRAY or not stray.strip(b"\0")
-    return Mended(walked, not harmless)
+    return Fixed(walked, not harmless)
 
 
 def _decoded(data: bytes, shortest: int | None, *, strict: bool) -> NDArray[np.uint8]:
@@ -170,26 +170,26 @@ def _decoded(data: bytes, shortest: int | None, *, strict: bool) -> NDArray[np.u
     return decoded
 
 
-def _tolerant(mended: Mended, shortest: int | None, error: ValueError) -> Decoded:
+def _tolerant(fixed: Fixed, shortest: int | None, error: ValueError) -> Decoded:
     for zeros in (None, *range(_PAD + 1)):
         try:
-            pixels = _decoded(mended.content(zeros=zeros), shortest, strict=True)
-            return Decoded(pixels, mended.doubtful)
+            pixels = _decoded(fixed.content(zeros=zeros), shortest, strict=True)
+            return Decoded(pixels, fixed.doubtful)
         except ValueError:
             continue
-    if not _restarts_are_there(mended.walked) or _runs_out(mended):
+    if not _restarts_are_there(fixed.walked) or _runs_out(fixed):
         raise error
-    return Decoded(_decoded(mended.content(), shortest, strict=False), damaged=True)
+    return Decoded(_decoded(fixed.content(), shortest, strict=False), damaged=True)
 
 
-def _runs_out(mended: Mended) -> bool:
+def _runs_out(fixed: Fixed) -> bool:
     """Whether pixels depend on what follows a scan: then the scan is short of data.
 
     Zeros that end the file are no data, but what a download that broke off left unwritten. Compared
     at full size, where the last coefficient of the last block counts.
     """
     hashes = {
-        hashlib.sha256(_decoded(mended.content(tail, _PAD), None, strict=False).data).digest()
+        hashlib.sha256(_decoded(fixed.content(tail, _PAD), None, strict=False).data).digest()
         for tail in _TAILS
     }
     return len(hashes) > 1
@@ -285,7 +285,7 @@ def _well_formed(piece: _Piece) -> bool:
     return piece.marker != _DRI or len(content) == 6
 
 
-def _mended(piece: _Piece, frame: _Piece) -> bytes:
+def _fixed(piece: _Piece, frame: _Piece) -> bytes:
     content = piece.content
     if piece.marker == _SOS and frame.marker not in _SOF_PROGRESSIVE:
         return content[:-3] + b"\x00\x3f\x00"  # all there is to say of a sequential scan

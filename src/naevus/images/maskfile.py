@@ -5,7 +5,7 @@ People write masks in many ways. `read_mask` decides from a file alone, by what 
 ===================================  =========================================================
 two values, one of them 0            the other is lesion: 0/1, 0/255, 0/65535, in 8 or 16 bits
 grey values, most of them near the   what is lighter than middle grey (over 127 of 255) is lesion:
-ends (JPEG, smoothed outlines)       soft outlines
+ends (JPEG, smoothed contours)       soft contours
 palette                              by the colours, as viewers show them; by the numbers only
                                      where the palette gives them all one colour
 two colours, one of them black       the other is lesion (palettes as PASCAL VOC has them)
@@ -15,7 +15,7 @@ all 0; all 255 (65,535 in 16 bits)   empty; full
 ===================================  =========================================================
 
 Whatever is left is refused: all of another value, several labels, dark greys alone, more than two
-colours, a picture. Nothing is read as an empty mask because it is written in another way. Whether
+colours, an image. Nothing is read as an empty mask because it is written in another way. Whether
 lesions are dark instead of light no single file tells; `naevus.datasets.masksurvey` asks them all.
 """
 
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images.decoders import upright
 from naevus.images.read import ImageBytes, Limits, probe_with_turn, read_stored
 
@@ -45,8 +45,8 @@ _MIDDLE: Final = (64, 191)
 _MOST_BETWEEN = 0.25
 """Of a mask's pixels; a photograph has more there."""
 _CHROMA = 24
-"""Grey levels between channels that lossy compression leaves in a grey picture."""
-_MOST_UNLIKE = 0.01
+"""Grey levels between channels that lossy compression leaves in a grey image."""
+_HIGHEST_OOD = 0.01
 _LIMITS = Limits()
 
 
@@ -76,7 +76,7 @@ def read_mask(path: ImageFile, limits: Limits = _LIMITS) -> NDArray[np.bool_]:
         H x W, true on the lesion.
 
     Raises:
-        PictureError: The file cannot be read, or does not tell what is lesion in it.
+        ImageError: The file cannot be read, or does not tell what is lesion in it.
     """
     return read_mask_file(path, limits).mask
 
@@ -85,14 +85,14 @@ def read_mask_file(path: ImageFile, limits: Limits = _LIMITS) -> MaskFile:
     """Read a mask and tell how it is written.
 
     Raises:
-        PictureError: As `read_mask`.
+        ImageError: As `read_mask`.
     """
     stored = read_stored(path, limits)
     try:
         return _decided(stored.values, stored.palette, lossy=stored.format == "JPEG")
     except _UndecidedError as error:
         named = Path(path.name) if isinstance(path, ImageBytes) else path
-        raise PictureError(named, str(error), _REMEDY) from None
+        raise ImageError(named, str(error), _REMEDY) from None
 
 
 def read_mask_of(
@@ -114,7 +114,7 @@ def read_mask_of(
         H x W, true on the lesion.
 
     Raises:
-        PictureError: As `read_mask`, the image's header cannot be read, or they differ in size.
+        ImageError: As `read_mask`, the image's header cannot be read, or they differ in size.
     """
     header, turn = probe_with_turn(image, limits)
     return fitted(read_mask(path, limits), path, header, turn, scaled=scaled)
@@ -126,7 +126,7 @@ def fitted(
     """Return a mask as its image stands upright; see `read_mask_of`.
 
     Raises:
-        PictureError: It is of another size than the image.
+        ImageError: It is of another size than the image.
     """
     height, width = mask.shape
     quarter = turn in {5, 6, 7, 8}
@@ -140,7 +140,7 @@ def fitted(
         return mask
     if quarter and _same_frame(height, width, header.width, header.height, scaled=scaled):
         return upright(mask.view(np.uint8), turn).view(np.bool_)
-    raise PictureError(
+    raise ImageError(
         path,
         f"has {width} x {height} pixels, its image {header.width} x {header.height}",
         "give each mask the size of its image",
@@ -189,7 +189,7 @@ def _of_transparent(values: NDArray[Any], *, lossy: bool) -> MaskFile:
     if (colours == colours[0, 0]).all():
         return by_alpha._replace(encoding=f"transparency: {by_alpha.encoding}")
     found = _of_colours(colours, lossy=lossy)
-    if np.mean(found.mask != by_alpha.mask) > _MOST_UNLIKE:
+    if np.mean(found.mask != by_alpha.mask) > _HIGHEST_OOD:
         raise _UndecidedError("is one mask by its colours and another by its transparency")
     return found
 

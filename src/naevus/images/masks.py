@@ -1,4 +1,4 @@
-"""Lesion masks: from probabilities to one clean region, its outline and its area."""
+"""Lesion masks: from probabilities to one clean region, its contour and its area."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PLAUSIBLE_SHARES = (0.005, 0.97)
-"""Least and greatest share of the picture that a lesion's mask is believed to cover."""
+PLAUSIBLE_FRACTIONS = (0.005, 0.97)
+"""Least and greatest fraction of the image that a lesion's mask is believed to cover."""
 
 
 @dataclass(frozen=True)
-class Cleaning:
+class Postprocessing:
     """How a mask is made from probabilities.
 
     Args:
         threshold: A pixel above it is lesion.
         largest: Keep the largest region alone.
         holes: Fill holes.
-        smooth: Radius over which the outline is smoothed, as a fraction of the shorter side.
+        smooth: Radius over which the contour is smoothed, as a fraction of the shorter side.
     """
 
     threshold: float = 0.5
@@ -36,11 +36,11 @@ class Cleaning:
     smooth: float = 0.0
 
 
-_DEFAULT_CLEANING = Cleaning()
+_DEFAULT_POSTPROCESSING = Postprocessing()
 
 
 def clean(
-    probability: NDArray[np.float32], cleaning: Cleaning = _DEFAULT_CLEANING
+    probability: NDArray[np.float32], postprocessing: Postprocessing = _DEFAULT_POSTPROCESSING
 ) -> NDArray[np.bool_]:
     """Turn probabilities into a mask: threshold, smooth, largest region, holes, in this order.
 
@@ -49,7 +49,7 @@ def clean(
 
     Args:
         probability: H x W, 0..1.
-        cleaning: What is done.
+        postprocessing: What is done.
 
     Returns:
         H x W; empty when no pixel is above the threshold.
@@ -67,19 +67,19 @@ def clean(
                [0, 1, 1, 1, 1, 0, 0, 0],
                [0, 0, 0, 0, 0, 0, 0, 0]])
     """
-    mask = probability > cleaning.threshold
-    if cleaning.smooth > 0:
-        mask = _smooth(mask, cleaning.smooth * min(mask.shape))
+    mask = probability > postprocessing.threshold
+    if postprocessing.smooth > 0:
+        mask = _smooth(mask, postprocessing.smooth * min(mask.shape))
     box = box_of(mask)
-    if box is None or not (cleaning.largest or cleaning.holes):
+    if box is None or not (postprocessing.largest or postprocessing.holes):
         return mask
     # Nothing outside the foreground's box changes, and in it is most often a small part of a photo.
     window = np.s_[box.top : box.bottom, box.left : box.right]
     region = mask[window]
     contours = _contours(region)
-    if cleaning.largest:
+    if postprocessing.largest:
         region, contours = _largest(region, contours)
-    if cleaning.holes and contours.holes:
+    if postprocessing.holes and contours.holes:
         region = _inside(contours.outer, region.shape)
     mask[window] = region
     return mask
@@ -89,23 +89,23 @@ def at_size(
     probability: NDArray[np.float32],
     height: int,
     width: int,
-    cleaning: Cleaning = _DEFAULT_CLEANING,
+    postprocessing: Postprocessing = _DEFAULT_POSTPROCESSING,
 ) -> NDArray[np.bool_]:
-    """Resize probabilities to a picture's size first, then clean them.
+    """Resize probabilities to an image's size first, then clean them.
 
-    Thresholding last keeps the outline smooth: an enlarged mask would have steps.
+    Thresholding last keeps the contour smooth: an enlarged mask would have steps.
 
     Returns:
         height x width.
     """
-    return clean(resize(probability, height, width), cleaning)
+    return clean(resize(probability, height, width), postprocessing)
 
 
-def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    """Return the closed outlines of a mask's regions and of their holes.
+def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Return the closed contours of a mask's regions and of their holes.
 
     Returns:
-        One array n x 2 of (x, y) an outline, pixel centres of the outermost foreground (for
+        One array n x 2 of (x, y) a contour, pixel centres of the outermost foreground (for
         holes: of the foreground round them), largest enclosed area first.
     """
     found, _ = cv2.findContours(
@@ -115,13 +115,13 @@ def outline(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     return [points.reshape(-1, 2).astype(np.int32) for points in by_area]
 
 
-def draw_outline(
+def draw_contours(
     pixels: NDArray[np.uint8],
     mask: NDArray[np.bool_],
     colour: tuple[int, int, int] = (255, 255, 0),
     thickness: int = 2,
 ) -> NDArray[np.uint8]:
-    """Return a copy of a picture with a mask's outline drawn on it.
+    """Return a copy of an image with a mask's contour drawn on it.
 
     Args:
         pixels: H x W x 3.
@@ -130,7 +130,7 @@ def draw_outline(
         thickness: Of the line, in pixels.
     """
     drawn = np.array(pixels, order="C")
-    cv2.polylines(drawn, outline(mask), True, colour, thickness, cv2.LINE_AA)
+    cv2.polylines(drawn, contours(mask), True, colour, thickness, cv2.LINE_AA)
     return drawn
 
 
@@ -155,19 +155,19 @@ def draw_attributes(
         thickness: Of the lines, in pixels.
     """
     for name, mask in masks.items():
-        pixels = draw_outline(pixels, mask, ATTRIBUTE_COLOURS[name], thickness)
+        pixels = draw_contours(pixels, mask, ATTRIBUTE_COLOURS[name], thickness)
     return pixels
 
 
-def area_share(mask: NDArray[np.bool_]) -> float:
-    """Return the foreground's share of the mask's pixels, 0..1."""
+def area_fraction(mask: NDArray[np.bool_]) -> float:
+    """Return the foreground's fraction of the mask's pixels, 0..1."""
     return float(np.count_nonzero(mask) / mask.size)
 
 
 def plausible(mask: NDArray[np.bool_]) -> bool:
-    """Tell whether a mask covers between 0.5 % and 97 % of the picture."""
-    least, greatest = PLAUSIBLE_SHARES
-    return least <= area_share(mask) <= greatest
+    """Tell whether a mask covers between 0.5 % and 97 % of the image."""
+    least, greatest = PLAUSIBLE_FRACTIONS
+    return least <= area_fraction(mask) <= greatest
 
 
 def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:

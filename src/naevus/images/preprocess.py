@@ -1,4 +1,4 @@
-"""The forms in which a cache holds pictures, and how a file becomes one of them."""
+"""The forms in which a cache holds images, and how a file becomes one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from naevus.errors import ConfigError, DataError, PictureError
+from naevus.errors import ConfigError, DataError, ImageError
 from naevus.images.geometry import (
     Box,
     box_of,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from naevus.types import CropMode
 
-    Picture = Path | ImageBytes | NDArray[np.uint8]
-    """A picture's file, the bytes of one, or its pixels: H x W x 3, RGB."""
+    ImageData = Path | ImageBytes | NDArray[np.uint8]
+    """An image's file, the bytes of one, or its pixels: H x W x 3, RGB."""
 
 
 # Colour constancy: what the lamp adds, taken away.
@@ -43,7 +43,7 @@ _LEVELS = np.arange(256, dtype=np.float64)
 
 
 def shades_of_grey(pixels: NDArray[np.uint8], power: int = 6) -> NDArray[np.uint8]:
-    """Make the light of a picture white, by Shades of Grey.
+    """Make the light of an image white, by Shades of Grey.
 
     The light's colour is estimated as the Minkowski mean ``(mean(I^p))^(1/p)`` of each channel,
     scaled to unit length; the channels are divided by it times the square root of 3 (Finlayson &
@@ -55,7 +55,7 @@ def shades_of_grey(pixels: NDArray[np.uint8], power: int = 6) -> NDArray[np.uint
         power: The norm p, at least 1.
 
     Returns:
-        H x W x 3; the picture itself, copied, where a channel is black throughout.
+        H x W x 3; the image itself, copied, where a channel is black throughout.
     """
     light = np.array([_minkowski_mean(pixels[:, :, channel], power) for channel in range(3)])
     if light.min() == 0:
@@ -74,14 +74,14 @@ def _minkowski_mean(channel: NDArray[np.uint8], power: int) -> float:
 # What the classifier sees: the one place where a crop is cut.
 
 MARGIN: Final = 0.15
-"""Skin shown on each side of the lesion, as a share of the lesion's longer side."""
+"""Skin shown on each side of the lesion, as a fraction of the lesion's longer side."""
 
 
 class Crop(NamedTuple):
     """A square ready for the classifier.
 
     ``pixels`` is size x size x 3; ``mode`` is the one really used; ``box`` is where the square
-    lies in the picture it was cut from (it may exceed it, see `geometry.square_with_margin`).
+    lies in the image it was cut from (it may exceed it, see `geometry.square_with_margin`).
     """
 
     pixels: NDArray[np.uint8]
@@ -106,12 +106,12 @@ def cut(
         mode: ``full``: the largest centred square; ``crop``: a square round the lesion with a
             margin; ``blank``: the same, black outside the mask, its edge antialiased.
         size: Side of the result.
-        margin: Added on each side, as a share of the lesion's longer side.
+        margin: Added on each side, as a fraction of the lesion's longer side.
         context: Side of the result's box in sides of the crop, which stays in its middle.
 
     Returns:
         The crop. Without a mask, or with one that is empty or not plausible, it is the ``full``
-        one and says so in its ``mode``. What lies outside the picture is its reflection (``crop``)
+        one and says so in its ``mode``. What lies outside the image is its reflection (``crop``)
         or black (``blank``).
 
     Examples:
@@ -138,7 +138,7 @@ def cut(
 
 
 def _scaled(box: Box, mask: NDArray[np.bool_], height: int, width: int) -> Box:
-    """Return a mask's box in a picture of another size, grown to whole pixels."""
+    """Return a mask's box in an image of another size, grown to whole pixels."""
     rows, columns = mask.shape
     return Box(
         box.left * width // columns,
@@ -169,21 +169,21 @@ def _blanked(
     return ((product + 127) // 255).astype(np.uint8)
 
 
-FormMode = Literal["squash", "full", "crop", "blank", "mask"]
-MODES: tuple[FormMode, ...] = ("squash", "full", "crop", "blank", "mask")
+InputMode = Literal["squash", "full", "crop", "blank", "mask"]
+MODES: tuple[InputMode, ...] = ("squash", "full", "crop", "blank", "mask")
 
 
 @dataclass(frozen=True)
-class Form:
+class InputSpec:
     """What every row of a cache looks like.
 
     Args:
         mode: ``squash``: the whole frame, made square; ``full``: the centre square; ``crop``: the
             square box round the mask; ``blank``: as ``crop``, blanked outside the mask; ``mask``:
             the mask file squashed, 0 to 255, one channel, averaged over areas.
-        size: Side in pixels. Smaller pictures are enlarged to it.
+        size: Side in pixels. Smaller images are enlarged to it.
         margin: Margin round the mask's box as a fraction of its side (``crop`` and ``blank``).
-        colour_constancy: Whether shades of grey is applied to the whole picture first.
+        colour_constancy: Whether shades of grey is applied to the whole image first.
         context: Side of what is shown in sides of the crop, which stays in the middle; what of it
             lies beyond the frame is reflected (``full``, ``crop``) or black (``blank``).
 
@@ -192,7 +192,7 @@ class Form:
             below 1 or of a form that has none.
     """
 
-    mode: FormMode
+    mode: InputMode
     size: int
     margin: float = 0.15
     colour_constancy: bool = False
@@ -207,11 +207,11 @@ class Form:
             raise ConfigError(f"unknown form {self.mode!r}", f"use one of {', '.join(MODES)}")
         if self.size < 1 or self.margin < 0:
             raise ConfigError(
-                f"size {self.size} and margin {self.margin} make no picture",
+                f"size {self.size} and margin {self.margin} make no image",
                 "use a size of at least 1 and a margin of at least 0",
             )
 
-    def wider(self, context: float) -> Form:
+    def wider(self, context: float) -> InputSpec:
         """Return the form with more around the crop, which is shown as large as before."""
         return replace(self, size=round(self.size * context), context=self.context * context)
 
@@ -229,8 +229,8 @@ class Form:
         return square if self.mode == "mask" else (*square, 3)
 
 
-class Source(NamedTuple):
-    """A picture's id and files.
+class ImageFiles(NamedTuple):
+    """An image's id and files.
 
     Attributes:
         image_id: Its id.
@@ -245,11 +245,11 @@ class Source(NamedTuple):
     scaled: bool = False
 
 
-class Rendered(NamedTuple):
-    """A picture in its form.
+class LoadedInput(NamedTuple):
+    """An image in its form.
 
     ``mode`` is the one really used (a crop may fall back to full); ``box`` is what is shown of the
-    decoded picture, in its pixels (it may exceed it, see `crops.Crop`).
+    decoded image, in its pixels (it may exceed it, see `crops.Crop`).
     """
 
     pixels: NDArray[np.uint8]
@@ -257,62 +257,64 @@ class Rendered(NamedTuple):
     box: Box
 
 
-def files_of(source: Source, form: Form) -> tuple[Path, ...]:
-    """Return the files of ``source`` that its picture in ``form`` is made from.
+def files_of(source: ImageFiles, input_spec: InputSpec) -> tuple[Path, ...]:
+    """Return the files of ``source`` that its image in ``input_spec`` is made from.
 
     Raises:
-        PictureError: ``form`` is ``mask`` and the source has no mask file.
+        ImageError: ``input_spec`` is ``mask`` and the source has no mask file.
     """
-    if form.mode == "mask":
+    if input_spec.mode == "mask":
         if source.mask_path is None:
-            raise PictureError(source.path, "has no mask file", "give a mask or leave it out")
+            raise ImageError(source.path, "has no mask file", "give a mask or leave it out")
         return (source.mask_path, source.path)  # which tells the size that the mask must have
-    if form.mode in {"crop", "blank"} and source.mask_path is not None:
+    if input_spec.mode in {"crop", "blank"} and source.mask_path is not None:
         return (source.path, source.mask_path)
     return (source.path,)
 
 
-def arrange(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, form: Form) -> Rendered:
-    """Bring a decoded picture (H x W x 3) into ``form``; not for masks.
+def preprocess(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, input_spec: InputSpec
+) -> LoadedInput:
+    """Bring a decoded image (H x W x 3) into ``input_spec``; not for masks.
 
     Training caches and predictions both come through here, so that both are cut by the same rules.
     Their pixels are not the same: a cache has one size, which batches are then resized from, and
     predictions are decoded for the network's own.
     """
-    if form.colour_constancy:
+    if input_spec.colour_constancy:
         pixels = shades_of_grey(pixels)
-    if form.mode == "squash":
-        return Rendered(squash(pixels, form.size), "squash", _whole(pixels))
-    if form.mode == "mask":
-        raise ConfigError("a picture cannot take the form of a mask", "use render")
+    if input_spec.mode == "squash":
+        return LoadedInput(squash(pixels, input_spec.size), "squash", _whole(pixels))
+    if input_spec.mode == "mask":
+        raise ConfigError("an image cannot take the form of a mask", "use render")
     crop = cut(
         pixels,
         mask,
-        mode=form.mode,
-        size=form.size,
-        margin=form.margin,
-        context=form.context,
+        mode=input_spec.mode,
+        size=input_spec.size,
+        margin=input_spec.margin,
+        context=input_spec.context,
     )
-    return Rendered(*crop)
+    return LoadedInput(*crop)
 
 
-def render(source: Source, form: Form, limits: Limits = Limits()) -> Rendered:  # noqa: B008
-    """Decode ``source`` at the scale that ``form`` needs and bring it into that form.
+def render(source: ImageFiles, input_spec: InputSpec, limits: Limits = Limits()) -> LoadedInput:  # noqa: B008
+    """Decode ``source`` at the scale that ``input_spec`` needs and bring it into that form.
 
     Raises:
-        PictureError: The picture or its mask is absent or cannot be decoded, or they differ in
+        ImageError: The image or its mask is absent or cannot be decoded, or they differ in
             size.
     """
-    if form.mode == "mask":
-        path, image = files_of(source, form)
+    if input_spec.mode == "mask":
+        path, image = files_of(source, input_spec)
         mask = read_mask_of(path, image, limits, scaled=source.scaled)
         grey = mask.astype(np.uint8) * np.uint8(255)
-        return Rendered(squash(grey, form.size), "mask", _whole(grey))
-    outline = None
-    if form.mode in {"crop", "blank"} and source.mask_path is not None:
-        outline = read_mask_of(source.mask_path, source.path, limits, scaled=source.scaled)
-    pixels = read(source.path, shortest=decoding_side(outline, form), limits=limits)
-    return arrange(pixels, outline, form)
+        return LoadedInput(squash(grey, input_spec.size), "mask", _whole(grey))
+    contour = None
+    if input_spec.mode in {"crop", "blank"} and source.mask_path is not None:
+        contour = read_mask_of(source.mask_path, source.path, limits, scaled=source.scaled)
+    pixels = read(source.path, shortest=decoding_side(contour, input_spec), limits=limits)
+    return preprocess(pixels, contour, input_spec)
 
 
 def _whole(pixels: NDArray[np.uint8]) -> Box:
@@ -320,50 +322,50 @@ def _whole(pixels: NDArray[np.uint8]) -> Box:
     return Box(0, 0, width, height)
 
 
-def decoding_side(mask: NDArray[np.bool_] | None, form: Form) -> int:
+def decoding_side(mask: NDArray[np.bool_] | None, input_spec: InputSpec) -> int:
     """Return the shorter side in pixels to decode at, so that a crop is not enlarged needlessly."""
     box = box_of(mask) if mask is not None and plausible(mask) else None
-    size = math.ceil(form.size / form.context)
+    size = math.ceil(input_spec.size / input_spec.context)
     if mask is None or box is None:
         return size
     height, width = mask.shape
-    side = square_with_margin(box, form.margin, height, width).width
+    side = square_with_margin(box, input_spec.margin, height, width).width
     shorter: int = min(height, width)
     return max(size, math.ceil(size * shorter / side))
 
 
-# A picture as networks want it: squares for the segmenter, and crops for the classifier.
+# An image as networks want it: squares for the segmenter, and crops for the classifier.
 
 KEPT: Final = 4_000_000
-"""Most bytes of a decoded picture that are kept for its crop: a few batches of them wait at once.
-A JPEG comes scaled and stays below; a larger picture of another format is reduced to it."""
+"""Most bytes of a decoded image that are kept for its crop: a few batches of them wait at once.
+A JPEG comes scaled and stays below; a larger image of another format is reduced to it."""
 
 LEAST: Final = math.ceil(SIDE / SPARE)
-"""The shorter side that is asked for at least: what is decoded then shows the picture's quality."""
+"""The shorter side that is asked for at least: what is decoded then shows the image's quality."""
 
 _LIMITS: Final = Limits()
 
 
-class Arranger(Protocol):
-    """What asks for squares of a picture, such as a segmenter."""
+class Preprocessor(Protocol):
+    """What asks for squares of an image, such as a segmenter."""
 
     size: int
 
-    def arrange(self, picture: NDArray[np.uint8], /) -> tuple[NDArray[np.uint8], ...]:
+    def preprocess(self, image: NDArray[np.uint8], /) -> tuple[NDArray[np.uint8], ...]:
         """Return one square for each form that is wanted."""
         ...
 
 
-class Look(NamedTuple):
-    """A picture at first sight: its own size, one square for each form, and what was kept.
+class DecodedImage(NamedTuple):
+    """An image at first sight: its own size, one square for each form, and what was kept.
 
-    ``pixels`` is the decoded picture or a reduced copy, where it was to be kept; ``flags`` what is
+    ``pixels`` is the decoded image or a reduced copy, where it was to be kept; ``flags`` what is
     to be known of its file.
     """
 
     height: int
     width: int
-    squares: tuple[NDArray[np.uint8], ...]
+    inputs: tuple[NDArray[np.uint8], ...]
     pixels: NDArray[np.uint8] | None = None
     flags: tuple[str, ...] = ()
 
@@ -376,93 +378,97 @@ class Look(NamedTuple):
         return self.pixels if whole or min(rows, columns) >= SPARE * side else None
 
 
-class Cut(NamedTuple):
-    """A picture as the classifier wants it.
+class ClassifierInput(NamedTuple):
+    """An image as the classifier wants it.
 
     Attributes:
-        squares: One for each form.
+        inputs: One for each form.
         boxes: For each form, what the square shows: its box in pixels of a frame, and that frame's
             rows and columns.
         mode: The crop mode really used.
     """
 
-    squares: tuple[NDArray[np.uint8], ...]
+    inputs: tuple[NDArray[np.uint8], ...]
     boxes: tuple[tuple[Box, tuple[int, int]], ...]
     mode: str
 
 
-def look(
-    picture: Picture,
-    segmenter: Arranger | None,
-    forms: Sequence[Form] = (),
+def decode_once(
+    image: ImageData,
+    segmenter: Preprocessor | None,
+    input_specs: Sequence[InputSpec] = (),
     limits: Limits = _LIMITS,
     *,
     keep: bool = False,
-) -> Look:
-    """Read a picture for the segmenter, decoded no larger than it needs.
+) -> DecodedImage:
+    """Read an image for the segmenter, decoded no larger than it needs.
 
     Args:
-        picture: Its file or its pixels.
-        segmenter: Which forms and sizes are wanted; None: it is read for ``forms``.
-        forms: What a classifier sees of it where there is no segmenter.
+        image: Its file or its pixels.
+        segmenter: Which forms and sizes are wanted; None: it is read for ``input_specs``.
+        input_specs: What a classifier sees of it where there is no segmenter.
         limits: What is refused before decoding.
         keep: Whether its pixels are kept (reduced beyond `KEPT` bytes), to cut a crop from.
 
     Raises:
-        PictureError: It cannot be read.
+        ImageError: It cannot be read.
         DataError: The pixels are of another shape or type.
     """
     flags: tuple[str, ...] = ()
-    if isinstance(picture, np.ndarray):
-        pixels = checked(picture)
+    if isinstance(image, np.ndarray):
+        pixels = checked(image)
         height, width = pixels.shape[:2]
     else:
-        sides = [form.size for form in forms] if segmenter is None else [segmenter.size]
+        sides = (
+            [input_spec.size for input_spec in input_specs]
+            if segmenter is None
+            else [segmenter.size]
+        )
         shortest = max([LEAST, *sides])
-        pixels, header, flags = read_with_header(picture, shortest=shortest, limits=limits)
+        pixels, header, flags = read_with_header(image, shortest=shortest, limits=limits)
         height, width = header.height, header.width
-    squares = () if segmenter is None else segmenter.arrange(pixels)
-    return Look(height, width, squares, _kept(pixels) if keep else None, flags)
+    inputs = () if segmenter is None else segmenter.preprocess(pixels)
+    return DecodedImage(height, width, inputs, _kept(pixels) if keep else None, flags)
 
 
-def cut_for(
-    picture: Picture,
+def classifier_input(
+    image: ImageData,
     mask: NDArray[np.bool_] | None,
-    forms: tuple[Form, ...],
+    input_specs: tuple[InputSpec, ...],
     limits: Limits = _LIMITS,
     *,
-    seen: Look | None = None,
-) -> Cut:
-    """Cut a picture as the classifier sees it, as fine as the crop needs.
+    first: DecodedImage | None = None,
+) -> ClassifierInput:
+    """Cut an image as the classifier sees it, as fine as the crop needs.
 
     The road of the training caches: the decoding scale follows from the mask and the form. What
-    the first look decoded is used where it is as fine as that; the picture is read again
+    the first look decoded is used where it is as fine as that; the image is read again
     where the lesion is small in it. A larger first look was no quicker on camera originals: at
     448 px in place of 256 px it takes a third longer, and 30 % of Task 1's crops still need a
     second reading (58 % with 256 px). Masks would then hang on who asks for crops, too.
 
     Args:
-        picture: Its file or its pixels.
+        image: Its file or its pixels.
         mask: The lesion, of any size; None where there is no segmenter.
-        forms: What the classifier's members see.
+        input_specs: What the classifier's members see.
         limits: What is refused before decoding.
-        seen: What was decoded before, if anything was.
+        first: What was decoded before, if anything was.
 
     Raises:
-        PictureError: It cannot be read.
+        ImageError: It cannot be read.
     """
     rendered, boxes = [], []
     decoded: dict[int, NDArray[np.uint8]] = {}
-    for form in forms:
-        side = decoding_side(None if form.mode == "full" else mask, form)
+    for input_spec in input_specs:
+        side = decoding_side(None if input_spec.mode == "full" else mask, input_spec)
         if side not in decoded:
-            decoded[side] = _as_fine(picture, side, limits, seen)
+            decoded[side] = _as_fine(image, side, limits, first)
         pixels = decoded[side]
-        rendered.append(arrange(pixels, mask, form))
+        rendered.append(preprocess(pixels, mask, input_spec))
         boxes.append((rendered[-1].box, (pixels.shape[0], pixels.shape[1])))
     # Where members see different forms, the mode told is that of the one that uses the mask.
     modes = [crop.mode for crop in rendered]
-    return Cut(
+    return ClassifierInput(
         tuple(crop.pixels for crop in rendered),
         tuple(boxes),
         next((mode for mode in modes if mode != "full"), "full"),
@@ -470,24 +476,24 @@ def cut_for(
 
 
 def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pixels that are a picture: H x W x 3, uint8.
+    """Return pixels that are an image: H x W x 3, uint8.
 
     Raises:
         DataError: They are something else.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise DataError(
-            f"an array of {pixels.dtype} {pixels.shape} is no picture",
+            f"an array of {pixels.dtype} {pixels.shape} is no image",
             "give height x width x 3, uint8, in the order red, green, blue",
         )
     return pixels
 
 
-def stacked(
-    squares: Sequence[tuple[NDArray[np.uint8], ...]],
+def stack_inputs(
+    inputs: Sequence[tuple[NDArray[np.uint8], ...]],
 ) -> list[NDArray[np.uint8]]:
-    """Turn the squares of N pictures, one a form, into one batch a form."""
-    return [np.stack(of_form) for of_form in zip(*squares, strict=True)]
+    """Turn the squares of N images, one a form, into one batch a form."""
+    return [np.stack(of_input_spec) for of_input_spec in zip(*inputs, strict=True)]
 
 
 def _kept(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -498,10 +504,12 @@ def _kept(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return resize(pixels, rows, columns)
 
 
-def _as_fine(picture: Picture, side: int, limits: Limits, seen: Look | None) -> NDArray[np.uint8]:
-    pixels = None if seen is None else seen.fine_for(side)
+def _as_fine(
+    image: ImageData, side: int, limits: Limits, first: DecodedImage | None
+) -> NDArray[np.uint8]:
+    pixels = None if first is None else first.fine_for(side)
     if pixels is not None:
         return pixels
-    if isinstance(picture, np.ndarray):
-        return checked(picture)
-    return read(picture, shortest=side, limits=limits)
+    if isinstance(image, np.ndarray):
+        return checked(image)
+    return read(image, shortest=side, limits=limits)

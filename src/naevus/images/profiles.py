@@ -193,10 +193,10 @@ def _jp2_profile(image: Image.Image, data: bytes) -> bytes | None:
 
 def _png_calibrated(info: dict[Any, Any]) -> bytes | None:
     """Return the profile of ``gAMA`` and ``cHRM``, either at sRGB's value where it is absent."""
-    told = info.get("chromaticity")
+    chromaticity = info.get("chromaticity")
     space = SRGB
-    if told is not None:
-        pairs = [(float(told[n]), float(told[n + 1])) for n in range(0, 8, 2)]
+    if chromaticity is not None:
+        pairs = [(float(chromaticity[n]), float(chromaticity[n + 1])) for n in range(0, 8, 2)]
         space = Primaries(pairs[1], pairs[2], pairs[3], pairs[0])
     gamma = float(info.get("gamma", _SRGB_GAMA))
     if gamma <= 0:

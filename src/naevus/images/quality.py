@@ -1,8 +1,8 @@
-"""How good a picture is for judging: size, sharpness, light, colour, hair, border, skin tone.
+"""How good an image is for judging: size, sharpness, light, colour, hair, border, skin tone.
 
 All is measured on a copy whose shorter side is 256 pixels, about what the networks see, so that a
-picture and its reduced copy get the same verdict; smaller pictures are taken as they are. Light and
-hair are measured in the circle in the picture's middle, which leaves out the dark corners that a
+image and its reduced copy get the same verdict; smaller images are taken as they are. Light and
+hair are measured in the circle in the image's middle, which leaves out the dark corners that a
 dermatoscope makes.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# Dark hair over a picture, as a mask.
+# Dark hair over an image, as a mask.
 
 _WIDEST = 9  # pixels: what is broader is no hair
 _DARKER = 14  # levels of 255 below what surrounds it
@@ -55,7 +55,7 @@ def thin_hair(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997. What of them is
     `straight` is hair, and also rulers and lines drawn on the skin. Widths and lengths are meant
-    for pictures of about 256 pixels.
+    for images of about 256 pixels.
 
     Args:
         grey: H x W luminance.
@@ -126,41 +126,41 @@ def _doublings(count: int) -> list[int]:
 SIDE = 256
 """The shorter side of the copy that is measured, in pixels."""
 
-# Set on 1,200 ISIC 2018 pictures: each flag is on 0 to 4 % of them, cut_by_border on 9 % because
+# Set on 1,200 ISIC 2018 images: each flag is on 0 to 4 % of them, cut_by_border on 9 % because
 # they are centre squares.
 _LEAST_SHARPNESS = 0.7
-_DARK, _MOST_DARK = 75, 0.9  # so low that dark skin is not taken for a dark picture
+_DARK, _MOST_DARK = 75, 0.9  # so low that dark skin is not taken for a dark image
 _BRIGHT, _MOST_BRIGHT = 240, 0.2
 _MOST_CUT = 0.25  # a round lesion with an eighth of its area outside
 _MOST_HAIR = 0.12
-_LEAST_CHROMA = 3  # the least of 874 pictures is 7; a grey picture saved in colour has 0 to 1
+_LEAST_CHROMA = 3  # the least of 874 images is 7; a grey image saved in colour has 0 to 1
 _LEAST_SIDE = 100
-"""Shorter sides below it are too small. Set with the built-in bundle on 224 sharp pictures (32 of
+"""Shorter sides below it are too small. Set with the built-in bundle on 224 sharp images (32 of
 each diagnosis) of 224 px, reduced: of the decisions, 2.7 % are others at 96 px, 4 % at 80 px, 8 %
 at 64 px and 12 % at 48 px, and balanced accuracy loses 0, 0, 4 and 7 points. The networks know
-these pictures: of new ones they may lose more."""
+these images: of new ones they may lose more."""
 _LEAST_SKIN = 0.05  # of the circle, to measure skin at all
 _TILES = 8
 _FLAT = 0.05  # squared levels: contrast below it is the rounding of pixels
 
 
 class Quality(NamedTuple):
-    """What was measured of a picture."""
+    """What was measured of an image."""
 
     sharpness: float
     """Contrast of details of 0.4 to 0.8 % of the shorter side, over that of details twice as large.
 
-    A ratio, so that contrast and size of the picture do not count; the upper quartile of 8 x 8
+    A ratio, so that contrast and size of the image do not count; the upper quartile of 8 x 8
     parts of it, because a lesion may be smooth. About 0.9, and below 0.7 where nothing is sharp.
     """
     dark: float
-    """The share of pixels too dark to tell structures, 0..1."""
+    """The fraction of pixels too dark to tell structures, 0..1."""
     bright: float
-    """The share of pixels nearly white, 0..1."""
+    """The fraction of pixels nearly white, 0..1."""
     cut: float | None
-    """The share of the lesion's outline that lies on the picture's border, 0..1; None: no mask."""
+    """The fraction of the lesion's contour that lies on the image's border, 0..1; None: no mask."""
     hair: float
-    """The share of the skin (without a mask: of the picture) under dark hair, 0..1."""
+    """The fraction of the skin (without a mask: of the image) under dark hair, 0..1."""
     chroma: float
     """How far the channels of a pixel lie apart on average, 0..255."""
 
@@ -168,12 +168,12 @@ class Quality(NamedTuple):
 def quality_of(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, *, least_hair: float = 0
 ) -> Quality:
-    """Measure a picture.
+    """Measure an image.
 
     Args:
         pixels: H x W x 3 RGB.
         mask: H x W, the lesion, where it is known.
-        least_hair: No larger share of hair than this need be told: it may be told as none.
+        least_hair: No larger fraction of hair than this need be told: it may be told as none.
     """
     # Grey before it is reduced: one channel in place of three.
     grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
@@ -183,8 +183,8 @@ def quality_of(
         skin = circle
     return Quality(
         sharpness=_sharpness(grey),
-        dark=_share(grey < _DARK, circle),
-        bright=_share(grey > _BRIGHT, circle),
+        dark=_fraction(grey < _DARK, circle),
+        bright=_fraction(grey > _BRIGHT, circle),
         cut=None if lesion is None else _cut(lesion),
         hair=_hair(grey, skin, least_hair),
         chroma=_chroma(pixels),
@@ -192,12 +192,12 @@ def quality_of(
 
 
 def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
-    """Return `flags` of a picture's quality, measuring no more of it than that takes."""
+    """Return `flags` of an image's quality, measuring no more of it than that takes."""
     return flags(quality_of(pixels, mask, least_hair=_MOST_HAIR))
 
 
 def size_flags(height: int, width: int) -> tuple[str, ...]:
-    """Return ``small`` where a picture has too few pixels to judge, as it lies in its file."""
+    """Return ``small`` where an image has too few pixels to judge, as it lies in its file."""
     return ("small",) if min(height, width) < _LEAST_SIDE else ()
 
 
@@ -211,11 +211,11 @@ def _chroma(pixels: NDArray[np.uint8]) -> float:
 def _hair(grey: NDArray[np.uint8], skin: NDArray[np.bool_], least: float) -> float:
     thin = thin_hair(grey)
     # The lines in it take most of the time, and are no more than it.
-    return _share(straight(thin), skin) if _share(thin, skin) > least else 0.0
+    return _fraction(straight(thin), skin) if _fraction(thin, skin) > least else 0.0
 
 
 def flags(quality: Quality) -> tuple[str, ...]:
-    """Return what is wrong with a picture: keys of `FLAGS`, in their order."""
+    """Return what is wrong with an image: keys of `FLAGS`, in their order."""
     wrong = {
         "blurred": quality.sharpness < _LEAST_SHARPNESS,
         "dark": quality.dark > _MOST_DARK,
@@ -269,11 +269,11 @@ def lesion_contrast(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float
         mask: H x W, the lesion.
 
     Returns:
-        None where there is no lesion, or no skin next to it in the picture.
+        None where there is no lesion, or no skin next to it in the image.
     """
     small, lesion = _reduced(pixels, mask)
     assert lesion is not None
-    near, far = (_grown(lesion, share * min(lesion.shape)) for share in (0.02, 0.1))
+    near, far = (_grown(lesion, fraction * min(lesion.shape)) for fraction in (0.02, 0.1))
     ring = far & ~near
     if not lesion.any() or not ring.any():
         return None
@@ -301,7 +301,7 @@ def _reduced(
     return small, cv2.resize(there, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
-def _share(found: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+def _fraction(found: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return np.count_nonzero(found & among) / np.count_nonzero(among)
 
 
@@ -335,15 +335,15 @@ def _power(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _cut(lesion: NDArray[np.bool_]) -> float:
-    """Return the outline's share within 1 % of the border; 0 for an empty mask."""
+    """Return the contour's share within 1 % of the border; 0 for an empty mask."""
     inner = cv2.erode(
         lesion.view(np.uint8),
         np.ones((3, 3), np.uint8),
         borderType=cv2.BORDER_CONSTANT,
         borderValue=0,
     )
-    outline = lesion & (inner == 0)
-    total = int(outline.sum())
+    contour = lesion & (inner == 0)
+    total = int(contour.sum())
     band = max(1, round(0.01 * min(lesion.shape)))
-    outline[band:-band, band:-band] = False
-    return float(outline.sum() / total) if total else 0.0
+    contour[band:-band, band:-band] = False
+    return float(contour.sum() / total) if total else 0.0

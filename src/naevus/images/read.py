@@ -1,13 +1,13 @@
-"""Reading and writing picture files: the one place where a picture is decoded.
+"""Reading and writing image files: the one place where an image is decoded.
 
 JPEG files go through libjpeg-turbo (simplejpeg), which can leave out the frequencies that a smaller
-picture does not need; the other formats go through Pillow. Colours come out as sRGB (`profiles`),
+image does not need; the other formats go through Pillow. Colours come out as sRGB (`profiles`),
 whatever profile a file carries. simplejpeg was chosen by measurement
 (``benchmarks/bench_cache.py``, 21 camera originals of 1 to 10 megapixels to 256 px, milliseconds of
-one processor a picture): simplejpeg 9.6, OpenCV 10.0, Pillow's draft 10.9, Pillow without scaling
+one processor an image): simplejpeg 9.6, OpenCV 10.0, Pillow's draft 10.9, Pillow without scaling
 35, scikit-image without anti-aliasing 66. It alone offers all eighths as scales. A
 quarter more pixels than needed are decoded (`jpeg.SPARE`), for a tenth more time: the mean
-absolute difference to the anti-aliased picture is then 1.0 grey level (at most 1.6 for any one);
+absolute difference to the anti-aliased image is then 1.0 grey level (at most 1.6 for any one);
 without it, 1.6 (2.5).
 """
 
@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images import decoders, jpeg, profiles
 from naevus.io.files import too_long, write_bytes
 
@@ -45,22 +45,22 @@ if TYPE_CHECKING:
 _JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _JPEG2000_SUFFIXES = frozenset({".jp2", ".j2k", ".jpf", ".jpx", ".j2c"})
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     frozenset({".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".avif"})
     | _JPEG_SUFFIXES
     | _JPEG2000_SUFFIXES
     | _HEIF_SUFFIXES
 )
-"""Suffixes of the files that are taken for pictures, in lower case."""
+"""Suffixes of the files that are taken for images, in lower case."""
 
 DECODING: Final = 2
 """Raised whenever the same file gives other pixels: what was made of it is then made again."""
 
 IN_FLIGHT: Final = 200_000_000
-"""Most pixels that are decoded at a time by all threads; a larger picture is decoded alone."""
+"""Most pixels that are decoded at a time by all threads; a larger image is decoded alone."""
 
 SMALL: Final = 1_000_000
-"""Pictures of no more pixels are not counted among them."""
+"""Images of no more pixels are not counted among them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Limits:
     """What is refused before anything is decoded.
 
     Args:
-        pixels: Most pixels (width x height) a picture may have; the square of its longer side may
+        pixels: Most pixels (width x height) an image may have; the square of its longer side may
             have twice as many. None: what `allow_megapixels` set, else 150,000,000 of a JPEG,
             which is decoded scaled, and 100,000,000 of others.
         file_bytes: Most bytes its file may have.
@@ -77,12 +77,12 @@ class Limits:
     pixels: int | None = None
     file_bytes: int = 500_000_000
 
-    def pixels_of(self, form: str) -> int:
+    def pixels_of(self, input_spec: str) -> int:
         """Return the most pixels of a file of this format."""
         pixels = _allowed if self.pixels is None else self.pixels
         if pixels is not None:
             return pixels
-        return 150_000_000 if form == "JPEG" else 100_000_000
+        return 150_000_000 if input_spec == "JPEG" else 100_000_000
 
     def settings(self) -> dict[str, int]:
         """Return the limits in force, for what is kept with them."""
@@ -97,16 +97,16 @@ _allowed: int | None = None
 
 
 def allow_megapixels(most: float | None) -> None:
-    """Set how large pictures may be wherever `Limits` says nothing, in the whole process.
+    """Set how large images may be wherever `Limits` says nothing, in the whole process.
 
     Commands do it for their option ``--megapixels``; None: the defaults of `Limits`.
     """
-    global _allowed  # noqa: PLW0603 - a command's option holds wherever it reads pictures
+    global _allowed  # noqa: PLW0603 - a command's option holds wherever it reads images
     _allowed = None if most is None else round(most * 1e6)
 
 
 class Header(NamedTuple):
-    """Width and height in pixels as the picture will be shown, and the file's format."""
+    """Width and height in pixels as the image will be shown, and the file's format."""
 
     width: int
     height: int
@@ -131,7 +131,7 @@ class StoredValues(NamedTuple):
     """What is stored of each pixel.
 
     Attributes:
-        values: H x W or H x W x C, uint8 or uint16; 1-bit pictures have 0 and 255, palettes'
+        values: H x W or H x W x C, uint8 or uint16; 1-bit images have 0 and 255, palettes'
             numbers come as they are.
         palette: 256 x 3, RGB of each number, where there is one.
         format: The file's format.
@@ -162,14 +162,14 @@ class ImageBytes:
         """Take what a binary stream holds from where it stands; it is not closed.
 
         Raises:
-            PictureError: It holds more than the limit, cannot be read, or gives text.
+            ImageError: It holds more than the limit, cannot be read, or gives text.
         """
         try:
             content = stream.read(limits.file_bytes + 1)
         except (OSError, ValueError) as error:
             raise _unreadable(Path(name), error) from None
         if not isinstance(content, bytes | bytearray | memoryview):
-            raise PictureError(
+            raise ImageError(
                 Path(name), f"gives {type(content).__name__}, not bytes", "open it with 'rb'"
             )
         _check_bytes(Path(name), len(content), limits)
@@ -182,10 +182,10 @@ _FETCH_AGAIN = "fetch it again from its source"
 
 
 def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
-    """Read a picture's header, decoding nothing.
+    """Read an image's header, decoding nothing.
 
     Raises:
-        PictureError: The file is absent, empty, unreadable, not a picture, or beyond the limits.
+        ImageError: The file is absent, empty, unreadable, not an image, or beyond the limits.
     """
     return probe_with_turn(path, limits)[0]
 
@@ -193,7 +193,7 @@ def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
 def read(
     path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
-    """Read a whole picture: upright, in sRGB, transparency over white, 8 bits a channel.
+    """Read a whole image: upright, in sRGB, transparency over white, 8 bits a channel.
 
     Of a file with several frames the first is read. 16-bit values keep their high byte.
 
@@ -209,7 +209,7 @@ def read(
         H x W x 3, RGB.
 
     Raises:
-        PictureError: As `probe`, or the file is cut off or damaged.
+        ImageError: As `probe`, or the file is cut off or damaged.
     """
     return read_with_header(path, shortest=shortest, limits=limits).pixels
 
@@ -217,10 +217,10 @@ def read(
 def read_with_header(
     path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> DecodedImage:
-    """Read a whole picture as `read` does, and its header as `probe` does, opening it once.
+    """Read a whole image as `read` does, and its header as `probe` does, opening it once.
 
     Raises:
-        PictureError: As `read`.
+        ImageError: As `read`.
     """
     return _decode(path, limits, shortest)
 
@@ -229,17 +229,17 @@ def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValu
     """Read the values of a file as they are stored, such as a mask's; upright.
 
     Raises:
-        PictureError: As `read`.
+        ImageError: As `read`.
     """
     named, data = _content(path, limits)
     with _named(named):
         stream = io.BytesIO(data)
         image = _open(named, stream)
         _check_pixels(named, image, limits)
-        form, palette = decoders.format_of(image), None
+        input_spec, palette = decoders.format_of(image), None
         flags: list[str] = []
-        with _IN_FLIGHT.room_for(_cost(image, form, None)):
-            if form == "JPEG":
+        with _IN_FLIGHT.room_for(_cost(image, input_spec, None)):
+            if input_spec == "JPEG":
                 values: NDArray[Any] = _decode_jpeg(
                     image, stream.getvalue(), None, limits, flags, in_colour=False
                 )
@@ -249,14 +249,14 @@ def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValu
                 decoders.load(data, image)
                 values, palette = decoders.stored(image, data)
             values = decoders.upright(values, decoders.orientation(image))
-        return StoredValues(values, palette, form)
+        return StoredValues(values, palette, input_spec)
 
 
 def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[Header, int]:
     """Read a header as `probe` does, and the EXIF orientation (1..8) that was undone for it.
 
     Raises:
-        PictureError: As `probe`.
+        ImageError: As `probe`.
     """
     named, stream = _opened(path, limits)
     with stream, _named(named):
@@ -277,7 +277,7 @@ def from_pillow(image: Image.Image, name: str, limits: Limits = _DEFAULT_LIMITS)
         limits: What is refused before it is loaded.
 
     Raises:
-        PictureError: It is beyond the limits, or the file behind it is cut off or damaged.
+        ImageError: It is beyond the limits, or the file behind it is cut off or damaged.
     """
     path = Path(name)
     flags: list[str] = []
@@ -315,10 +315,10 @@ def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedI
         stream = io.BytesIO(data)
         image = _open(path, stream)
         _check_pixels(path, image, limits)
-        form = decoders.format_of(image)
+        input_spec = decoders.format_of(image)
         flags: list[str] = []
-        with _IN_FLIGHT.room_for(_cost(image, form, shortest)):
-            if form == "JPEG":
+        with _IN_FLIGHT.room_for(_cost(image, input_spec, shortest)):
+            if input_spec == "JPEG":
                 pixels = _decode_jpeg(
                     image, stream.getvalue(), shortest, limits, flags, in_colour=True
                 )
@@ -330,7 +330,9 @@ def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedI
             # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
             held = decoders.orientation(image)
             pixels = decoders.upright(pixels, held)
-        return DecodedImage(pixels, Header(*decoders.shown_size(image, held), form), tuple(flags))
+        return DecodedImage(
+            pixels, Header(*decoders.shown_size(image, held), input_spec), tuple(flags)
+        )
 
 
 def _decode_jpeg(
@@ -378,10 +380,10 @@ def _conversion(image: Image.Image, data: bytes, flags: list[str]) -> Conversion
     return found
 
 
-def _cost(image: OpenedImage, form: str, shortest: int | None) -> int:
+def _cost(image: OpenedImage, input_spec: str, shortest: int | None) -> int:
     """Return about how many pixels are held while an image is decoded."""
     width, height = image.size
-    if form != "JPEG" or "progressive" in image.info or not shortest:
+    if input_spec != "JPEG" or "progressive" in image.info or not shortest:
         return width * height
     scale = min(1.0, jpeg.SPARE * shortest / min(width, height))
     return round(width * height * scale**2)
@@ -400,7 +402,7 @@ class _Room:
         self._changed = threading.Condition()
 
     def room_for(self, pixels: int) -> AbstractContextManager[None]:
-        """Wait for room, and hold it; small pictures go by, for waiting costs them more."""
+        """Wait for room, and hold it; small images go by, for waiting costs them more."""
         return _NO_WAIT if pixels <= SMALL else self._taken(pixels)
 
     @contextmanager
@@ -435,20 +437,20 @@ def _check_file(path: Path, limits: Limits) -> None:
         status = path.stat()
     except FileNotFoundError:
         remedy = too_long(path) or "check the name and the folder"
-        raise PictureError(path, "is not there", remedy) from None
+        raise ImageError(path, "is not there", remedy) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not an ordinary file"
-        raise PictureError(path, kind, "name a picture file")
+        raise ImageError(path, kind, "name an image file")
     _check_bytes(path, status.st_size, limits)
 
 
 def _check_bytes(path: Path, count: int, limits: Limits) -> None:
     if count == 0:
-        raise PictureError(path, "is empty", _FETCH_AGAIN)
+        raise ImageError(path, "is empty", _FETCH_AGAIN)
     if count > limits.file_bytes:
-        raise PictureError(
+        raise ImageError(
             path,
             f"has {count:,} bytes, more than the limit of {limits.file_bytes:,}",
             "raise the limit on file size, or save it smaller",
@@ -484,20 +486,20 @@ def _content(source: ImageFile, limits: Limits) -> tuple[Path, bytes]:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> PictureError:
+def _unreadable(path: Path, error: Exception) -> ImageError:
     why = getattr(error, "strerror", None) or error
-    return PictureError(path, f"cannot be read ({why})", "check that you may read it")
+    return ImageError(path, f"cannot be read ({why})", "check that you may read it")
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises at a damaged file into a PictureError."""
+    """Turn whatever a decoder raises at a damaged file into a ImageError."""
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:
-        raise PictureError(
+        raise ImageError(
             path,
             f"is cut off, damaged or of a rare kind ({error})",
             f"{_FETCH_AGAIN}, or save it anew",
@@ -506,18 +508,18 @@ def _named(path: Path) -> Iterator[None]:
 
 def _open(path: Path, stream: BinaryIO) -> OpenedImage:
     try:
-        return decoders.open_picture(stream)
+        return decoders.open_image(stream)
     except UnidentifiedImageError:
-        raise PictureError(
+        raise ImageError(
             path,
-            "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or HEIC picture, "
+            "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or HEIC image, "
             "or its beginning is damaged",
             f"{_FETCH_AGAIN}, or take it out of the folder",
         ) from None
     except decoders.MissingExtraError as error:
-        raise PictureError(
+        raise ImageError(
             path,
-            f"is a picture in {error}, whose decoder is not installed",
+            f"is an image in {error}, whose decoder is not installed",
             'pip install "naevus[heif]", or save it as JPEG',
         ) from None
 
@@ -527,13 +529,13 @@ def _check_pixels(path: Path, image: Image.Image, limits: Limits) -> None:
 
 
 def check_size(path: Path, width: int, height: int, most: int) -> None:
-    """Refuse a picture of more pixels than ``most``, or one too long for that.
+    """Refuse an image of more pixels than ``most``, or one too long for that.
 
     Raises:
-        PictureError: It is one.
+        ImageError: It is one.
     """
     if width * height > most:
-        raise PictureError(
+        raise ImageError(
             path,
             f"has {width:,} x {height:,} pixels, more than the limit of {most:,}",
             f"raise the limit with --megapixels {ceil(width * height / 1e6)}, or save it smaller",
@@ -541,7 +543,7 @@ def check_size(path: Path, width: int, height: int, most: int) -> None:
     # A crop is square: round a lesion along all of a narrow strip it has its length squared.
     longest = max(width, height)
     if longest**2 > 2 * most:
-        raise PictureError(
+        raise ImageError(
             path,
             f"has {width:,} x {height:,} pixels, too long for the limit of {most:,}",
             f"raise the limit with --megapixels {ceil(longest**2 / 2e6)}, or cut it to the lesion",

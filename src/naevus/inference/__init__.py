@@ -1,1 +1,1 @@
-"""A bundle over pictures."""
+"""A bundle over images."""

@@ -1,8 +1,8 @@
-"""Many pictures, in constant memory: masks, crops, a submission and a table of predictions.
+"""Many images, in constant memory: masks, crops, a submission and a table of predictions.
 
-Pictures are sorted by id and cut into batches of a fixed size; a batch is the unit of work. Its
-rows are written once as a part, named by a hash of its pictures, so that a job that was killed
-goes on after the last whole batch, and every job over the same pictures gives the same bytes.
+Images are sorted by id and cut into batches of a fixed size; a batch is the unit of work. Its
+rows are written once as a part, named by a hash of its images, so that a job that was killed
+goes on after the last whole batch, and every job over the same images gives the same bytes.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
-from naevus.inference.given import Given
-from naevus.inference.pipeline import Job, Plan, plan_of
+from naevus.inference.inputs import ImageInput
+from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
 from naevus.inference.prediction import Prediction
 from naevus.io.files import lock
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.runs.predictions import (
-    OutFolder,
+    PredictionsFolder,
     _no_table,
     about,
     embeddings_schema,
+    failed_in,
     join,
     key_of,
     read_rows,
-    refused_in,
     write_embeddings,
     write_part,
 )
 from naevus.taxonomy import TAXONOMIES
-from naevus.types import Refused
+from naevus.types import FailedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from naevus.images.preprocess import Source
+    from naevus.images.preprocess import ImageFiles
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.predictions import Schema
@@ -75,7 +75,7 @@ _LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What a job did.
 
     Attributes:
@@ -83,7 +83,7 @@ class Outcome:
         table: The table of predictions.
         predicted: Its rows.
         reused: Rows and refusals taken over from an earlier, interrupted job.
-        refused: Pictures that could not be used; they are in ``refused.csv``.
+        refused: Images that could not be used; they are in ``refused.csv``.
         members: The networks that answered, "bundle/member (architecture)".
         files: What was written, each file or folder.
     """
@@ -92,13 +92,13 @@ class Outcome:
     table: Path
     predicted: int
     reused: int
-    refused: tuple[Refused, ...]
+    refused: tuple[FailedImage, ...]
     members: tuple[str, ...]
     files: tuple[Path, ...]
 
 
 def predict(
-    sources: Sequence[Source],
+    sources: Sequence[ImageFiles],
     out: Path,
     *,
     segmenter: Segmenter | None = None,
@@ -109,52 +109,54 @@ def predict(
     embeddings: bool = False,
     threads: int | None = None,
     limits: Limits = _LIMITS,
-    unusable: Sequence[Refused] = (),
+    unusable: Sequence[FailedImage] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
-    """Predict pictures into a folder.
+) -> BatchResult:
+    """Predict images into a folder.
 
-    Writes ``masks/<id>_segmentation.png`` (at the picture's size, 0 and 255), likewise
+    Writes ``masks/<id>_segmentation.png`` (at the image's size, 0 and 255), likewise
     ``attributes/<id>_attribute_<attribute>.png`` for each attribute, ``crops/<id>.png``,
     ``predictions.parquet`` (`table.Schema`), ``submission.csv`` where the classes are a known
-    taxonomy, and ``refused.csv`` where pictures could not be used; on demand also
+    taxonomy, and ``refused.csv`` where images could not be used; on demand also
     ``heatmaps/<id>.png`` and ``embeddings.parquet``. What an interrupted job with the same settings
     has done is not done again.
 
     Args:
-        sources: The pictures; see `inputs`.
+        sources: The images; see `inputs`.
         out: Where to.
         segmenter: Makes the masks.
         classifier: Gives the diagnoses.
         decision: Which probabilities the submission holds.
         only: Write masks alone, or crops alone, and diagnose nothing.
-        heatmaps: Write pictures with the heat map of the most probable diagnosis.
+        heatmaps: Write images with the heatmap of the most probable diagnosis.
         embeddings: Write the networks' embeddings.
         threads: Threads that decode and write; None: as many as processors.
-        limits: Which pictures are refused before decoding.
+        limits: Which images are refused before decoding.
         unusable: What is refused already (`inputs.Found`); it is listed with the others.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Raises:
-        ConfigError: Bundles are missing for what is asked, or give no heat maps or embeddings.
-        DataError: Two pictures have one id.
-        NaevusError: ``out`` holds results of other settings or pictures, is in use, or the disk
+        ConfigError: Bundles are missing for what is asked, or give no heatmaps or embeddings.
+        DataError: Two images have one id.
+        NaevusError: ``out`` holds results of other settings or images, is in use, or the disk
             is full.
     """
-    plan = plan_of(segmenter, classifier, only, heatmaps=heatmaps, embeddings=embeddings)
-    schema = plan.schema()
+    prediction_options = prediction_options_of(
+        segmenter, classifier, only, heatmaps=heatmaps, embeddings=embeddings
+    )
+    schema = prediction_options.schema()
     ordered = unique(sources)
     pieces = batches(ordered)
     keys = [key_of(piece, limits) for piece in pieces]
-    folder = OutFolder(out)
+    folder = PredictionsFolder(out)
     folder.create()
     with lock(folder.lock):
-        folder.claim(plan.settings())
+        folder.claim(prediction_options.settings())
         folder.sweep()
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
         keep_ids(out, ordered)
-        places = _places(folder, plan)
+        places = _places(folder, prediction_options)
         todo = [
             number
             for number, (key, piece) in enumerate(zip(keys, pieces, strict=True))
@@ -164,34 +166,34 @@ def predict(
         ]
         left = [pieces[number] for number in todo]
         reused = done = len(ordered) - sum(map(len, left))
-        job = Job(plan, limits, folder)
+        pipeline = Pipeline(prediction_options, limits, folder)
         if progress is not None:
             progress(done, len(ordered))
         with Workers(threads or cpu_count()) as workers:
-            given = ([Given(each.image_id, each.path) for each in piece] for piece in left)
-            answers = zip(todo, job.predict(given, workers), strict=True)
+            inputs = ([ImageInput(each.image_id, each.path) for each in piece] for piece in left)
+            outputs = zip(todo, pipeline.predict(inputs, workers), strict=True)
 
-            def write(answer: tuple[int, Sequence[Prediction | Refused]]) -> int:
-                number, said = answer
-                _write_parts(folder, keys[number], plan, schema, said)
-                return len(said)
+            def write(answer: tuple[int, Sequence[Prediction | FailedImage]]) -> int:
+                number, prediction = answer
+                _write_parts(folder, keys[number], prediction_options, schema, prediction)
+                return len(prediction)
 
-            for count in workers.behind(write, answers):
+            for count in workers.behind(write, outputs):
                 done += count
                 if progress is not None:
                     progress(done, len(ordered))
         parts = [folder.part(key) for key in keys]
         predicted = join(parts, schema.arrow(), folder.table)
-        refused = [entry for part in parts for entry in refused_in(part)]
+        refused = [entry for part in parts for entry in failed_in(part)]
         if predicted + len(refused) != len(ordered):
             raise NaevusError(
                 f"{folder.table}: {predicted} rows and {len(refused)} refusals are not "
-                f"{len(ordered)} pictures",
+                f"{len(ordered)} images",
                 "start again; what was changed meanwhile is then made again",
             )
         refused = sorted([*refused, *unusable])
         folder.write_refused(refused)
-        written = [folder.table, *_write_submission(folder, plan, decision)]
+        written = [folder.table, *_write_submission(folder, prediction_options, decision)]
         if embeddings:
             written.append(folder.embeddings)
             join(
@@ -200,50 +202,68 @@ def predict(
                 folder.embeddings,
             )
         folder.remove(stale)
-    pictures = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
-    written += [each for each in pictures if each.exists()]  # none where all were refused
+    images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
+    written += [each for each in images if each.exists()]  # none where all were refused
     written += [folder.refused] if refused else []
-    return Outcome(
-        out, folder.table, predicted, reused, tuple(refused), plan.members(), tuple(written)
+    return BatchResult(
+        out,
+        folder.table,
+        predicted,
+        reused,
+        tuple(refused),
+        prediction_options.members(),
+        tuple(written),
     )
 
 
-def _places(folder: OutFolder, plan: Plan) -> list[Callable[[str], Path]]:
-    """Return where the pictures go that are made of each picture."""
-    lesions = plan.segmenter is not None and plan.segmenter.segments_lesions
-    attributes = () if plan.segmenter is None else plan.segmenter.attributes
+def _places(
+    folder: PredictionsFolder, prediction_options: PredictionOptions
+) -> list[Callable[[str], Path]]:
+    """Return where the images go that are made of each image."""
+    lesions = (
+        prediction_options.segmenter is not None and prediction_options.segmenter.segments_lesions
+    )
+    attributes = (
+        () if prediction_options.segmenter is None else prediction_options.segmenter.attributes
+    )
     made: tuple[tuple[Callable[[str], Path], bool], ...] = (
-        (folder.mask, plan.masks and lesions),
-        *((partial(folder.attribute, name=name), plan.masks) for name in attributes),
-        (folder.crop, bool(plan.forms)),
-        (folder.heatmap, plan.heatmaps),
+        (folder.mask, prediction_options.masks and lesions),
+        *((partial(folder.attribute, name=name), prediction_options.masks) for name in attributes),
+        (folder.crop, bool(prediction_options.input_specs)),
+        (folder.heatmap, prediction_options.heatmaps),
     )
     return [place for place, wanted in made if wanted]
 
 
 def _write_parts(
-    folder: OutFolder, key: str, plan: Plan, schema: Schema, said: Sequence[Prediction | Refused]
+    folder: PredictionsFolder,
+    key: str,
+    prediction_options: PredictionOptions,
+    schema: Schema,
+    prediction: Sequence[Prediction | FailedImage],
 ) -> None:
     """Write what a batch came to; its rows last, for they tell that it is done."""
-    rows = [each for each in said if isinstance(each, Prediction)]
-    refused = sorted(each for each in said if isinstance(each, Refused))
+    rows = [each for each in prediction if isinstance(each, Prediction)]
+    refused = sorted(each for each in prediction if isinstance(each, FailedImage))
     for each in refused:
         folder.forget(each.image_id)
-    sizes = folder.settle([row.image_id for row in rows], _places(folder, plan))
-    if plan.embeddings:
+    sizes = folder.settle([row.image_id for row in rows], _places(folder, prediction_options))
+    if prediction_options.embeddings:
         embeddings = {row.image_id: row.embedding for row in rows}
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
     write_part(folder.part(key), schema, [row.to_row() for row in rows], refused, sizes)
 
 
-def _write_submission(folder: OutFolder, plan: Plan, decision: Decision) -> list[Path]:
+def _write_submission(
+    folder: PredictionsFolder, prediction_options: PredictionOptions, decision: Decision
+) -> list[Path]:
     """Write the submission where the classes are all those of a known taxonomy."""
-    if plan.classifier is None or plan.classifier.taxonomy is None:
+    if prediction_options.classifier is None or prediction_options.classifier.taxonomy is None:
         return []
-    taxonomy = TAXONOMIES[plan.classifier.taxonomy]
-    if taxonomy.codes != plan.classifier.classes:
+    taxonomy = TAXONOMIES[prediction_options.classifier.taxonomy]
+    if taxonomy.codes != prediction_options.classifier.classes:
         return []
-    kind = "b" if decision == "balanced" else "p"
+    kind = "balanced_prob" if decision == "balanced" else "prob"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
     table = read_rows(folder.table, ["image_id", *columns])
     values = np.column_stack([table.column(name).to_numpy() for name in columns])

@@ -1,4 +1,4 @@
-"""Class activation maps: computed, how far beside what they show, laid over a picture."""
+"""Class activation maps: computed, how far beside what they show, laid over an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from naevus.images.geometry import Box, resize
-from naevus.images.preprocess import arrange, decoding_side
+from naevus.images.preprocess import decoding_side, preprocess
 from naevus.inference.engines import open_engine
 from naevus.inference.ensemble import refuse_faults
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.inference.classifier import Answers, Classifier
+    from naevus.inference.classifier import Classifier, ClassifierOutput
 
     Maps = NDArray[np.float32]
 
 
-# Class activation maps laid over the picture they were made of.
+# Class activation maps laid over the image they were made of.
 
-_GREY = 0.65  # of what is left of the picture's own colours where there is no heat
+_GREY = 0.65  # of what is left of the image's own colours where there is no heat
 _STRONGEST = 0.75
 
 
@@ -35,7 +35,7 @@ class Activation(NamedTuple):
 
     Attributes:
         map: h x w.
-        box: The square, in pixels of a frame that shows the whole picture; it may exceed it.
+        box: The square, in pixels of a frame that shows the whole image; it may exceed it.
         frame: Rows and columns of that frame.
         offset: How far below and to the right of its place on the map what it shows is to be
             drawn, in cells of the map.
@@ -47,16 +47,16 @@ class Activation(NamedTuple):
     offset: tuple[float, float] = (0.0, 0.0)
 
 
-def heat_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
-    """Lay the mean of class activation maps over a picture.
+def cam_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
+    """Lay the mean of class activation maps over an image.
 
     What speaks against the class counts as nothing, and the strongest place as one, as is usual
-    for such maps (Zhou et al., CVPR 2016): they compare places of one picture, not pictures.
+    for such maps (Zhou et al., CVPR 2016): they compare places of one image, not images.
 
     Args:
         activations: One or more maps of one class; their mean is taken before anything else.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
 
     Returns:
         height x width, 0..1; 0 outside the squares.
@@ -64,38 +64,38 @@ def heat_over(activations: Sequence[Activation], height: int, width: int) -> NDA
     Examples:
         >>> activation = np.array([[0, 0], [0, 2]], np.float32)
         >>> middle = Activation(activation, Box(1, 0, 3, 2), frame=(2, 4))
-        >>> heat_over([middle], 2, 4)
+        >>> cam_over([middle], 2, 4)
         array([[0., 0., 0., 0.],
                [0., 0., 1., 0.]], dtype=float32)
     """
-    heat = np.zeros((height, width), np.float32)
+    cam = np.zeros((height, width), np.float32)
     for activation in activations:
-        _add(heat, activation)
-    np.maximum(heat, 0, out=heat)
-    strongest = float(heat.max())
-    return heat / np.float32(strongest) if strongest > 0 else heat
+        _add(cam, activation)
+    np.maximum(cam, 0, out=cam)
+    strongest = float(cam.max())
+    return cam / np.float32(strongest) if strongest > 0 else cam
 
 
-def glowing(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return a picture, paled to grey, in which its heat map glows.
+def overlay(pixels: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return an image, paled to grey, in which its heatmap glows.
 
     The colours are viridis, which the colour-blind tell apart and which skin does not have.
 
     Args:
         pixels: H x W x 3.
-        heat: H x W, 0..1.
+        cam: H x W, 0..1.
     """
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     pale = _GREY * grey + (1 - _GREY) * pixels
-    levels = np.rint(heat * np.float32(255)).astype(np.uint8)
+    levels = np.rint(cam * np.float32(255)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    share = (_STRONGEST * heat)[..., None]
-    mixed: NDArray[np.float32] = pale * (1 - share) + colours * share
+    fraction = (_STRONGEST * cam)[..., None]
+    mixed: NDArray[np.float32] = pale * (1 - fraction) + colours * fraction
     return np.asarray(np.rint(mixed), np.uint8)
 
 
-def _add(heat: NDArray[np.float32], activation: Activation) -> None:
-    height, width = heat.shape
+def _add(cam: NDArray[np.float32], activation: Activation) -> None:
+    height, width = cam.shape
     box = _scaled(activation, height, width)
     strength = resize(activation.map, box.height, box.width)
     top, left = max(box.top, 0), max(box.left, 0)
@@ -105,11 +105,11 @@ def _add(heat: NDArray[np.float32], activation: Activation) -> None:
     y = np.arange(top, bottom) - box.top - round(down * box.height / rows)
     x = np.arange(left, right) - box.left - round(across * box.width / columns)
     inside = np.ix_(y.clip(0, box.height - 1), x.clip(0, box.width - 1))
-    heat[top:bottom, left:right] += strength[inside]
+    cam[top:bottom, left:right] += strength[inside]
 
 
 def _scaled(activation: Activation, height: int, width: int) -> Box:
-    """Return the square in a picture of another size, at least a pixel large."""
+    """Return the square in an image of another size, at least a pixel large."""
     rows, columns = activation.frame
     box = activation.box
     left, right = (round(x * width / columns) for x in (box.left, box.right))
@@ -127,14 +127,14 @@ _FEWEST: Final = 4
 """Cells a side; a coarser map does not tell by how much of a cell it is off."""
 
 
-def cell_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
+def cam_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
     """Measure where a thing lies, seen from where a network's maps show it.
 
     Where layers pad one side only, as TensorFlow's do, a cell of the last map has seen pixels that
-    lie beside its place; by how much, training decides. A picture turned by half shows it: of maps
-    that lie off, those of the turned picture, turned back, lie off the other way. The answer is the
+    lie beside its place; by how much, training decides. An image turned by half shows it: of maps
+    that lie off, those of the turned image, turned back, lie off the other way. The answer is the
     half of what has to be moved between the two, so that they are most alike (their correlation,
-    the mean over pictures).
+    the mean over images).
 
     Args:
         graph: A classifier's ONNX file.
@@ -142,7 +142,7 @@ def cell_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
     Returns:
         Cells down and to the right, in tenths, each within a cell; 0 where that cannot be told:
-        without pictures or maps, from maps of fewer than 4 cells a side, and where no move makes
+        without images or maps, from maps of fewer than 4 cells a side, and where no move makes
         them alike.
     """
     engine = open_engine(graph)
@@ -155,8 +155,8 @@ def cell_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
         turned = engine.run(np.ascontiguousarray(batch[:, ::-1, ::-1]))
         if min(seen["cam"].shape[2:]) < _FEWEST:
             return 0.0, 0.0
-        told = np.arange(len(batch)), seen["logits"].argmax(axis=1)
-        pairs += zip(seen["cam"][told], turned["cam"][told][:, ::-1, ::-1], strict=True)
+        predicted = np.arange(len(batch)), seen["logits"].argmax(axis=1)
+        pairs += zip(seen["cam"][predicted], turned["cam"][predicted][:, ::-1, ::-1], strict=True)
     if not pairs:
         return 0.0, 0.0
     upright, back = (np.stack([_fine(pair[side]) for pair in pairs]) for side in (0, 1))
@@ -211,43 +211,44 @@ class ActivationMaps(NamedTuple):
 
 def activation_maps(
     classifier: Classifier,
-    answers: Answers,
+    outputs: ClassifierOutput,
     number: int,
     places: Sequence[tuple[Box, tuple[int, int]]],
 ) -> tuple[ActivationMaps, ...] | None:
-    """Return each network's maps of one picture; None where a network has none.
+    """Return each network's maps of one image; None where a network has none.
 
     Args:
         classifier: Whose maps they are.
-        answers: What it says of a batch.
-        number: Which picture of the batch.
+        outputs: What it says of a batch.
+        number: Which image of the batch.
         places: For each of its forms where the square lies, in a frame of so many rows and columns.
     """
-    if answers.activations is None:
+    if outputs.activations is None:
         return None
-    place_of = dict(zip(classifier.forms, places, strict=True))
+    place_of = dict(zip(classifier.input_specs, places, strict=True))
     return tuple(
-        ActivationMaps(maps[number], *place_of[member.form], offset)
+        ActivationMaps(maps[number], *place_of[member.input_spec], offset)
         for maps, member, offset in zip(
-            answers.activations, classifier.members, classifier.offsets, strict=True
+            outputs.activations, classifier.members, classifier.offsets, strict=True
         )
     )
 
 
 def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
-    """Return the shorter side at which a picture is to be read, for `heat_map` of it."""
+    """Return the shorter side at which an image is to be read, for `class_activation_map` of it."""
     return max(
-        decoding_side(None if form.mode == "full" else mask, form) for form in classifier.forms
+        decoding_side(None if input_spec.mode == "full" else mask, input_spec)
+        for input_spec in classifier.input_specs
     )
 
 
-def heat_map(
+def class_activation_map(
     classifier: Classifier, pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, code: str
 ) -> NDArray[np.float32] | None:
-    """Return where a classifier sees a diagnosis in a picture whose mask is given.
+    """Return where a classifier sees a diagnosis in an image whose mask is given.
 
     Args:
-        classifier: Whose activation maps are laid over the picture (`images.heat`).
+        classifier: Whose activation maps are laid over the image (`images.cam`).
         pixels: H x W x 3, as fine as `side_for` asks.
         mask: The lesion; None where the classifier was given none.
         code: Of the diagnosis.
@@ -259,11 +260,11 @@ def heat_map(
         BundleError: A network gives no usable number.
     """
     height, width = pixels.shape[:2]
-    seen = [arrange(pixels, mask, form) for form in classifier.forms]
-    answers = classifier.answers([each.pixels[None] for each in seen])
-    refuse_faults(answers.faults)
-    found = activation_maps(classifier, answers, 0, [(each.box, (height, width)) for each in seen])
+    seen = [preprocess(pixels, mask, input_spec) for input_spec in classifier.input_specs]
+    outputs = classifier.predictions([each.pixels[None] for each in seen])
+    refuse_faults(outputs.faults)
+    found = activation_maps(classifier, outputs, 0, [(each.box, (height, width)) for each in seen])
     if found is None:
         return None
     number = classifier.classes.index(code)
-    return heat_over([maps.of(number) for maps in found], height, width)
+    return cam_over([maps.of(number) for maps in found], height, width)

@@ -6,30 +6,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.bundles.ood import references_of
+from naevus.bundles.ood import ood_statistics_of
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.priors import natural_log_probabilities, reweigh
 from naevus.evaluation.scaling import Scaling, corrected_weights
-from naevus.images.preprocess import Form
+from naevus.images.preprocess import InputSpec
 from naevus.inference.engines import instructions
 from naevus.inference.ensemble import (
     Trained,
     as_sequence,
-    by_form,
+    by_input_spec,
     check_shape,
     check_together,
-    different_forms,
+    class_priors_of,
+    different_input_specs,
     faults_of,
     mean,
     open_members,
     posterior,
     refuse_faults,
-    shares_of,
     silenced,
 )
-from naevus.inference.tta import averaged, each_view, views_named
+from naevus.inference.tta import averaged, each_transform, transforms_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
     from naevus.inference.engines import EngineName, Outputs
     from naevus.inference.ensemble import Batches
-    from naevus.types import Computed, ViewSet
+    from naevus.types import TTA, Precision
 
 
-def told_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return what pictures are described by, N x F: the texture if a graph gives it."""
+def observed_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what images are described by, N x F: the texture if a graph gives it."""
     return outputs["texture"] if "texture" in outputs else outputs["embedding"]
 
 
-class Answers(NamedTuple):
-    """What a classifier says of N pictures and C classes, from one run of each graph and view.
+class ClassifierOutput(NamedTuple):
+    """What a classifier says of N images and C classes, from one run of each graph and view.
 
     Attributes:
         logits: N x C, the plain mean of the members' logits.
-        natural: N x C calibrated probabilities of a picture drawn as the training pictures were, or
+        natural: N x C calibrated probabilities of an image drawn as the training images were, or
             as a clinic's are where its prevalence was given.
         balanced: N x C probabilities as if every class were equally common.
         members: N x M x C, each member's own natural probabilities.
-        spread: N; None where one network sees one view. How far members and views are apart: the
-            standard deviation of what each gives to the class that all together give the most.
+        uncertainty: N; None for one network without TTA. The standard deviation, over members and
+            TTA, of the natural probability of the class that their mean gives the most.
         sets: N x C, which classes are in the prediction set; None where there are no thresholds.
         embeddings: N x F pooled features, the members' one beside the other; None where a graph
             gives none.
-        unlikeness: N, how unlike dermoscopy the pictures are
-            (`evaluation.outliers.reference.Reference`), the mean over the members whose bundle has
-            statistics of it; above 1 they are flagged. None where no bundle has.
+        ood_score: N, how unlike dermoscopy the images are (`evaluation.ood.OODStatistics`), the
+            mean over the members whose bundle has statistics of it; above 1 they are flagged.
+            None where no bundle has.
         activations: For each member N x C x h x w class activation maps, divided by its
             temperature; their mean over places and members is the natural logit but for a
             constant. None where a graph gives none.
-        faults: By number the pictures for which a network gave no usable number, and what it gave;
+        faults: By number the images for which a network gave no usable number, and what it gave;
             nothing else that is said of these means anything.
     """
 
@@ -76,10 +76,10 @@ class Answers(NamedTuple):
     natural: NDArray[np.float64]
     balanced: NDArray[np.float64]
     members: NDArray[np.float64]
-    spread: NDArray[np.float64] | None
+    uncertainty: NDArray[np.float64] | None
     sets: NDArray[np.bool_] | None
     embeddings: NDArray[np.float32] | None
-    unlikeness: NDArray[np.float64] | None
+    ood_score: NDArray[np.float64] | None
     activations: tuple[NDArray[np.float32], ...] | None
     faults: dict[int, str]
 
@@ -89,13 +89,13 @@ class Classifier:
 
     Args:
         bundles: One bundle, or several of the same classes that answer as one.
-        views: The views every picture is seen in.
+        tta: The views every image is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
         precision: What the engine computes in.
         streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
             answers are the same.
-        prevalence: The C shares of the classes where the pictures come from
+        prevalence: The C fractions of the classes where the images come from
             (`evaluation.prevalence`); None: as in the training data.
 
     Raises:
@@ -105,13 +105,13 @@ class Classifier:
     Attributes:
         bundles: The bundles.
         members: The loaded members, in order.
-        forms: The different forms of picture the members see; a batch is wanted in each.
+        input_specs: The different forms of image the members see; a batch is wanted in each.
         offsets: Where a thing lies, seen from where each member's maps show it: cells down and to
             the right (`inference.offset`); 0 over several views, whose offsets cancel out.
         classes: The codes, in the order of the logits.
         taxonomy: Name of the set of diagnoses, where it is a known one.
-        shares: The classes' shares in the training data.
-        views: The views every picture is seen in, by number.
+        class_priors: The classes' shares in the training data.
+        tta: The views every image is seen in, by number.
         conformal: Thresholds of prediction sets. They hold for the answers they were found with,
             so there are none where several bundles answer, or several views are seen.
     """
@@ -120,18 +120,18 @@ class Classifier:
         self,
         bundles: Bundle | Sequence[Bundle],
         *,
-        views: ViewSet = "none",
+        tta: TTA = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Computed = "fp32",
+        precision: Precision = "fp32",
         streams: int = 1,
         prevalence: Sequence[float] | None = None,
     ) -> None:
         self.bundles = as_sequence(bundles)
         check_together(self.bundles, "classification")
-        self.views = views_named(views)
+        self.transforms = transforms_of(tta)
         self._choices = {
-            "views": views,
+            "tta": tta,
             "engine": engine,
             "precision": precision,
             "instructions": instructions.limit(),
@@ -143,11 +143,11 @@ class Classifier:
         ]
         self.classes = self.bundles[0].classifier.classes
         self.taxonomy = self.bundles[0].classifier.taxonomy
-        self.shares = shares_of(self._trained)
+        self.class_priors = class_priors_of(self._trained)
         self._prevalence = None if prevalence is None else np.asarray(prevalence, np.float64)
         # Refuses what is impossible, before anything is loaded.
-        self._here(np.full(len(self.classes), 1 / len(self.classes)), self.shares)
-        self.conformal = _conformal(self.bundles, views)
+        self._here(np.full(len(self.classes), 1 / len(self.classes)), self.class_priors)
+        self.conformal = _conformal(self.bundles, tta)
         self.members = open_members(
             ((bundle, member, _cropped(bundle, member)) for bundle, member in pairs),
             "logits",
@@ -156,18 +156,20 @@ class Classifier:
             precision=precision,
             streams=streams,
         )
-        self.forms = different_forms(self.members)
+        self.input_specs = different_input_specs(self.members)
         self.offsets = tuple(
-            member.cell_offset if len(self.views) == 1 else (0.0, 0.0) for _, member in pairs
+            member.cam_offset if len(self.transforms) == 1 else (0.0, 0.0) for _, member in pairs
         )
-        self._references = [each for bundle in self.bundles for each in references_of(bundle)]
-        if any(self._references):
-            self.require("embedding", "statistics of training pictures")
+        self._ood_statistics = [
+            each for bundle in self.bundles for each in ood_statistics_of(bundle)
+        ]
+        if any(self._ood_statistics):
+            self.require("embedding", "statistics of training images")
 
     @property
     def needs_mask(self) -> bool:
         """Whether a member sees crops that a lesion's mask decides on."""
-        return any(form.mode != "full" for form in self.forms)
+        return any(input_spec.mode != "full" for input_spec in self.input_specs)
 
     def settings(self) -> dict[str, Any]:
         """Return what its answers depend on, in JSON's types."""
@@ -199,52 +201,52 @@ class Classifier:
         """Return the mean logit over members and views, N x C.
 
         Args:
-            batches: N x S x S x 3 crops; one batch for each of `forms` where the members see
+            batches: N x S x S x 3 crops; one batch for each of `input_specs` where the members see
                 different ones.
-            ids: What the pictures are called in errors.
+            ids: What the images are called in errors.
 
         Raises:
-            BundleError: A network gives no usable number for a picture.
+            BundleError: A network gives no usable number for an image.
         """
-        seen, faults = self._seen(batches)
+        outputs_of_members, faults = self._seen(batches)
         refuse_faults(faults, ids)
-        return mean([averaged(outputs)["logits"] for outputs in seen])
+        return mean([averaged(outputs)["logits"] for outputs in outputs_of_members])
 
-    def answers(self, batches: Batches) -> Answers:
+    def predictions(self, batches: Batches) -> ClassifierOutput:
         """Return all that is said of a batch; each member's weights and shares are taken off.
 
         Args:
             batches: As for `logits`.
         """
-        seen, faults = self._seen(batches)
-        means = [averaged(outputs) for outputs in seen]
-        said = posterior([each["logits"] for each in means], self._trained)
-        natural = self._here(said.natural, self.shares)
+        outputs_of_members, faults = self._seen(batches)
+        means = [averaged(outputs) for outputs in outputs_of_members]
+        averaged_ = posterior([each["logits"] for each in means], self._trained)
+        natural = self._here(averaged_.natural, self.class_priors)
         own = [
-            self._here(said.members[:, number], np.array(member.shares))
+            self._here(averaged_.members[:, number], np.array(member.class_priors))
             for number, (member, _) in enumerate(self._trained)
         ]
-        return Answers(
-            said.logits,
+        return ClassifierOutput(
+            averaged_.logits,
             natural,
-            said.balanced,
+            averaged_.balanced,
             np.stack(own, axis=1),
-            self._spread(seen, natural.argmax(axis=1)),
-            None if self.conformal is None else self.conformal.sets(said.natural),
+            self._uncertainty(outputs_of_members, natural.argmax(axis=1)),
+            None if self.conformal is None else self.conformal.sets(averaged_.natural),
             _embeddings(means),
-            self._unlikeness(means),
+            self._ood_score(means),
             self._activations(means),
             faults,
         )
 
     def _seen(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
-        """Return what each member gives for each view, and for which pictures that is unusable."""
-        batch_of = by_form(batches, self.forms)
+        """Return what each member gives for each view, and for which images that is unusable."""
+        batch_of = by_input_spec(batches, self.input_specs)
         found = []
         faults: dict[int, str] = {}
         for member in self.members:
-            batch = batch_of[member.form]
-            outputs = list(each_view(member.engine.run, batch, self.views))
+            batch = batch_of[member.input_spec]
+            outputs = list(each_transform(member.engine.run, batch, self.transforms))
             for each in outputs:
                 check_shape(member, each["logits"], (len(batch), len(self.classes)))
                 faults = {**faults_of(member.name, each), **faults}
@@ -253,34 +255,42 @@ class Classifier:
         return [[silenced(each, numbers) for each in outputs] for outputs in found], faults
 
     def _here(
-        self, natural: NDArray[np.float64], shares: NDArray[np.float64]
+        self, natural: NDArray[np.float64], class_priors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return natural probabilities, re-weighed where the prevalence is another."""
-        return natural if self._prevalence is None else reweigh(natural, shares, self._prevalence)
+        return (
+            natural
+            if self._prevalence is None
+            else reweigh(natural, class_priors, self._prevalence)
+        )
 
-    def _spread(
-        self, seen: Sequence[Sequence[Outputs]], told: NDArray[np.intp]
+    def _uncertainty(
+        self, outputs_of_members: Sequence[Sequence[Outputs]], predicted: NDArray[np.intp]
     ) -> NDArray[np.float64] | None:
-        if sum(map(len, seen)) == 1:
+        if sum(map(len, outputs_of_members)) == 1:
             return None
-        rows = np.arange(len(told))
+        rows = np.arange(len(predicted))
         given = [
             self._here(
-                np.exp(natural_log_probabilities(each["logits"], member.weights, temperature)),
-                np.array(member.shares),
-            )[rows, told]
-            for outputs, (member, temperature) in zip(seen, self._trained, strict=True)
+                np.exp(
+                    natural_log_probabilities(each["logits"], member.class_weights, temperature)
+                ),
+                np.array(member.class_priors),
+            )[rows, predicted]
+            for outputs, (member, temperature) in zip(
+                outputs_of_members, self._trained, strict=True
+            )
             for each in outputs
         ]
         return np.asarray(np.std(given, axis=0))
 
-    def _unlikeness(self, means: Sequence[Outputs]) -> NDArray[np.float64] | None:
+    def _ood_score(self, means: Sequence[Outputs]) -> NDArray[np.float64] | None:
         found = []
-        for member, reference, each in zip(self.members, self._references, means, strict=True):
+        for member, reference, each in zip(self.members, self._ood_statistics, means, strict=True):
             if reference is None:
                 continue
             try:
-                found.append(reference.unlikeness(told_features(each)))
+                found.append(reference.ood_score(observed_features(each)))
             except DataError as error:
                 raise BundleError(
                     f"{member.bundle.folder}: its statistics are not of this network ({error})",
@@ -307,13 +317,13 @@ def _corrected(member: ClassifierMember, spec: ClassifierSpec) -> ClassifierMemb
     """Return a member whose class weights hold the offsets that its bundle was calibrated by."""
     if not spec.offsets:
         return member
-    weights = corrected_weights(member.weights, Scaling(spec.temperature, spec.offsets))
-    return member.model_copy(update={"weights": tuple(weights.tolist())})
+    weights = corrected_weights(member.class_weights, Scaling(spec.temperature, spec.offsets))
+    return member.model_copy(update={"class_weights": tuple(weights.tolist())})
 
 
-def _cropped(bundle: Bundle, member: Member) -> Form:
+def _cropped(bundle: Bundle, member: Member) -> InputSpec:
     spec = bundle.classifier
-    return Form(
+    return InputSpec(
         spec.crop_mode,
         member.input_size,
         margin=spec.crop_margin,
@@ -321,8 +331,8 @@ def _cropped(bundle: Bundle, member: Member) -> Form:
     )
 
 
-def _conformal(bundles: Sequence[Bundle], views: ViewSet) -> Conformal | None:
+def _conformal(bundles: Sequence[Bundle], tta: TTA) -> Conformal | None:
     spec = bundles[0].classifier.conformal
-    if spec is None or len(bundles) > 1 or views != "none":
+    if spec is None or len(bundles) > 1 or tta != "none":
         return None
     return Conformal.from_dict(spec.model_dump())

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.spec import ClassifierMember, Member
-    from naevus.images.preprocess import Form
+    from naevus.images.preprocess import InputSpec
     from naevus.inference.engines import Engine, EngineName
-    from naevus.types import Computed, Task
+    from naevus.types import Precision, Task
 
     Batches = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
     Scalar = TypeVar("Scalar", bound=np.floating[Any])
 
 
-# The networks of bundles, loaded, each with the form of picture that it sees.
+# The networks of bundles, loaded, each with the form of image that it sees.
 
 
 class Loaded(NamedTuple):
-    """A member ready to run: its bundle, name, what form of picture it sees, engine, and graph."""
+    """A member ready to run: its bundle, name, what form of image it sees, engine, and graph."""
 
     bundle: Bundle
     name: str
-    form: Form
+    input_spec: InputSpec
     engine: Engine
     path: Path
 
@@ -46,12 +46,12 @@ def as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
 
 
 def open_members(
-    wanted: Iterable[tuple[Bundle, Member, Form]],
+    wanted: Iterable[tuple[Bundle, Member, InputSpec]],
     output: str,
     *,
     engine: EngineName,
     threads: int | None,
-    precision: Computed,
+    precision: Precision,
     streams: int,
 ) -> tuple[Loaded, ...]:
     """Load members.
@@ -69,7 +69,7 @@ def open_members(
         ConfigError: The engine is not installed, or has no such precision here.
     """
     loaded = []
-    for bundle, member, form in wanted:
+    for bundle, member, input_spec in wanted:
         path = bundle.member_path(member)
         graph = open_engine(
             path, engine=engine, threads=threads, precision=precision, streams=streams
@@ -77,35 +77,39 @@ def open_members(
         if output not in graph.outputs:
             raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
         name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-        loaded.append(Loaded(bundle, name, form, graph, path))
+        loaded.append(Loaded(bundle, name, input_spec, graph, path))
     return tuple(loaded)
 
 
-def different_forms(members: Sequence[Loaded]) -> tuple[Form, ...]:
+def different_input_specs(members: Sequence[Loaded]) -> tuple[InputSpec, ...]:
     """Return the forms that members see, each once."""
-    return tuple(dict.fromkeys(member.form for member in members))
+    return tuple(dict.fromkeys(member.input_spec for member in members))
 
 
-def by_form(batches: Batches, forms: Sequence[Form]) -> dict[Form, NDArray[np.uint8]]:
+def by_input_spec(
+    batches: Batches, input_specs: Sequence[InputSpec]
+) -> dict[InputSpec, NDArray[np.uint8]]:
     """Return which batch is for which form.
 
     Args:
         batches: N x S x S x 3; one batch for each form where there are several.
-        forms: The forms, in order.
+        input_specs: The forms, in order.
 
     Raises:
         ConfigError: There is another number of batches, or one is of another shape.
     """
     given = [batches] if isinstance(batches, np.ndarray) else list(batches)
-    if len(given) != len(forms):
+    if len(given) != len(input_specs):
         raise ConfigError(
-            f"{len(given)} batches for {len(forms)} forms of picture",
+            f"{len(given)} batches for {len(input_specs)} forms of image",
             "give one batch for each form that the members see",
         )
-    for batch, form in zip(given, forms, strict=True):
-        if batch.shape[1:] != form.shape:
-            raise ConfigError(f"pictures of shape {batch.shape[1:]}", f"give them as {form.shape}")
-    return dict(zip(forms, given, strict=True))
+    for batch, input_spec in zip(given, input_specs, strict=True):
+        if batch.shape[1:] != input_spec.shape:
+            raise ConfigError(
+                f"images of shape {batch.shape[1:]}", f"give them as {input_spec.shape}"
+            )
+    return dict(zip(input_specs, given, strict=True))
 
 
 def check_shape(member: Loaded, values: NDArray[np.float32], wanted: tuple[int, ...]) -> None:
@@ -123,7 +127,7 @@ def check_shape(member: Loaded, values: NDArray[np.float32], wanted: tuple[int, 
 
 
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
-    "segmentation": ("cleaning",),
+    "segmentation": ("postprocessing",),
     "classification": ("classes", "taxonomy"),
     "attributes": ("names",),
 }
@@ -134,7 +138,7 @@ _PARTS: Final[dict[Task, str]] = {
 }
 
 
-# Networks that give no usable number: which network, for which picture of a batch.
+# Networks that give no usable number: which network, for which image of a batch.
 
 _LARGEST: Final = 1e30  # sums over views and networks stay finite below it
 _HALF: Final = float(np.finfo(np.float16).max)  # embeddings are kept in half precision
@@ -142,14 +146,14 @@ REMEDY: Final = "export the bundle again, or try --precision fp32 or another eng
 
 
 def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
-    """Return the pictures for which a network gave NaN, infinity, or what overflows later.
+    """Return the images for which a network gave NaN, infinity, or what overflows later.
 
     Args:
         name: What the network is called.
         outputs: Its outputs, N x ... each.
 
     Returns:
-        What is wrong, in words, by the picture's number in the batch.
+        What is wrong, in words, by the image's number in the batch.
     """
     found: dict[int, str] = {}
     for output, values in outputs.items():
@@ -170,7 +174,7 @@ def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
 def silenced(
     outputs: dict[str, NDArray[np.float32]], numbers: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return outputs in which some pictures' values are 0, so that others can be reckoned with."""
+    """Return outputs in which some images' values are 0, so that others can be reckoned with."""
     if not numbers:
         return outputs
     quiet = {name: values.copy() for name, values in outputs.items()}
@@ -184,7 +188,7 @@ def refuse_faults(faults: Mapping[int, str], ids: Sequence[str] | None = None) -
 
     Args:
         faults: From `faults_of`.
-        ids: What the batch's pictures are called; None: by their number.
+        ids: What the batch's images are called; None: by their number.
 
     Raises:
         BundleError: There is one.
@@ -192,17 +196,17 @@ def refuse_faults(faults: Mapping[int, str], ids: Sequence[str] | None = None) -
     if not faults:
         return
     number = min(faults)
-    image = ids[number] if ids is not None else f"picture {number} of the batch"
+    image = ids[number] if ids is not None else f"image {number} of the batch"
     more = f" ({len(faults) - 1} more of this batch)" if len(faults) > 1 else ""
     raise BundleError(f"{image}: {faults[number]}{more}", REMEDY)
 
 
 class Posterior(NamedTuple):
-    """What an ensemble says of N pictures and C classes.
+    """What an ensemble says of N images and C classes.
 
     Attributes:
         logits: N x C, the plain mean of the members' logits.
-        natural: N x C probabilities of a picture drawn as the training pictures were.
+        natural: N x C probabilities of an image drawn as the training images were.
         balanced: N x C probabilities as if every class were equally common.
         members: N x M x C, each member's own natural probabilities.
     """
@@ -241,11 +245,11 @@ def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained])
         trained: How each member was trained, in the same order.
     """
     natural = [
-        natural_log_probabilities(z, member.weights, temperature)
+        natural_log_probabilities(z, member.class_weights, temperature)
         for z, (member, temperature) in zip(logits, trained, strict=True)
     ]
     balanced = [
-        balanced_log_probabilities(z, member.weights, member.shares, temperature)
+        balanced_log_probabilities(z, member.class_weights, member.class_priors, temperature)
         for z, (member, temperature) in zip(logits, trained, strict=True)
     ]
     return Posterior(
@@ -256,16 +260,16 @@ def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained])
     )
 
 
-def shares_of(trained: Sequence[Trained]) -> NDArray[np.float64]:
-    """Return the class shares that go with the natural probabilities of `posterior`.
+def class_priors_of(trained: Sequence[Trained]) -> NDArray[np.float64]:
+    """Return the class priors that go with the natural probabilities of `posterior`.
 
     Members' logarithms are averaged there, and their shares with them: the geometric mean,
     normalised. A class that one member never saw has share 0.
     """
-    rows = np.array([member.shares for member, _ in trained], np.float64)
+    rows = np.array([member.class_priors for member, _ in trained], np.float64)
     logarithms = np.log(rows, where=rows > 0, out=np.full_like(rows, -np.inf))
-    shares = np.exp(logarithms.mean(axis=0))
-    return np.asarray(shares / max(shares.sum(), np.finfo(np.float64).tiny))
+    class_priors = np.exp(logarithms.mean(axis=0))
+    return np.asarray(class_priors / max(class_priors.sum(), np.finfo(np.float64).tiny))
 
 
 def check_together(bundles: Sequence[Bundle], task: Task) -> None:

@@ -1,4 +1,4 @@
-"""A fold's exported bundle over pictures it never saw, and over copies of them."""
+"""A fold's exported bundle over images it never saw, and over copies of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from naevus.bundles.bundle import Bundle
-from naevus.datasets.sources import DecodedPictures, find_pictures, mask_file
-from naevus.errors import DataError, PictureError
+from naevus.datasets.sources import DecodedImages, find_images, mask_file
+from naevus.errors import DataError, ImageError
 from naevus.evaluation.attributes import attribute_row
-from naevus.evaluation.mask_metrics import Outline, outline_table
+from naevus.evaluation.mask_metrics import MaskComparison, mask_table
 from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask_of
-from naevus.images.preprocess import Form, Look, Source, look, stacked
+from naevus.images.preprocess import DecodedImage, ImageFiles, InputSpec, decode_once, stack_inputs
 from naevus.images.quality import SIDE
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
@@ -30,41 +30,42 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.datasets.sources import PicturesById
+    from naevus.datasets.sources import ImagesById
     from naevus.inference.engines import EngineName
     from naevus.io.progress import Reporter
     from naevus.runs.run import Run
-    from naevus.types import Computed, ViewSet
+    from naevus.types import TTA, Precision
 
 
-# Pictures read from files on demand, in the form that a bundle sees.
+# Images read from files on demand, in the form that a bundle sees.
 
 
 def copies_for(
     bundle: Bundle, files: Mapping[str, Path], masks: Mapping[str, Path | None]
-) -> DecodedPictures:
+) -> DecodedImages:
     """Return squares by id as a classification bundle sees them, at its largest input size.
 
     Args:
         bundle: The bundle; its crop mode is used.
-        files: Picture file of each id.
+        files: Image file of each id.
         masks: Mask that the crop of each id is cut by, if it is.
     """
     spec = bundle.classifier
-    form = Form(
+    input_spec = InputSpec(
         spec.crop_mode,
         max(member.input_size for member in spec.members),
         margin=spec.crop_margin,
         colour_constancy=spec.colour_constancy,
     )
     sources = [
-        Source(image_id, path, masks.get(image_id), scaled=True) for image_id, path in files.items()
+        ImageFiles(image_id, path, masks.get(image_id), scaled=True)
+        for image_id, path in files.items()
     ]
-    return DecodedPictures(sources, form)
+    return DecodedImages(sources, input_spec)
 
 
-class Surface(NamedTuple):
-    """Logits of lesion, attributes or both over a whole picture, and the picture's own size."""
+class LogitMap(NamedTuple):
+    """Logits of lesion, attributes or both over a whole image, and the image's own size."""
 
     image_id: str
     logit: NDArray[np.float32] | None
@@ -73,68 +74,68 @@ class Surface(NamedTuple):
     attributes: NDArray[np.float32] | None = None
 
     def mask(self, segmenter: Segmenter) -> NDArray[np.bool_]:
-        """Return the lesion's mask at the picture's size."""
+        """Return the lesion's mask at the image's size."""
         assert self.logit is not None
         return segmenter.mask_of(self.logit, self.height, self.width)
 
 
-def heldout_scores(
+def oof_scores(
     bundle: Bundle,
     sources: Sequence[tuple[str, Path, Path]],
     *,
     out: Path | None = None,
-    views: ViewSet = "none",
+    tta: TTA = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "fp32",
+    precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
 
     Args:
         bundle: The bundle.
-        sources: Ids, picture files and files of true masks.
-        out: Folder for the predicted masks at the pictures' sizes; None: they are not kept.
-        views: The views every picture is seen in.
+        sources: Ids, image files and files of true masks.
+        out: Folder for the predicted masks at the images' sizes; None: they are not kept.
+        tta: The views every image is seen in.
         engine: What runs the graphs.
         threads: Threads for the engine and for decoding.
         precision: What the engine computes in.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Returns:
-        What `outline_table` gives: how the mask fits and what may have made it difficult. Pictures
+        What `mask_table` gives: how the mask fits and what may have made it difficult. Images
         that cannot be read, or whose mask cannot, have no row.
 
     Raises:
-        BundleError: The network gives no usable number for a picture.
+        BundleError: The network gives no usable number for an image.
     """
-    segmenter = Segmenter(bundle, views=views, engine=engine, threads=threads, precision=precision)
+    segmenter = Segmenter(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
     files = {image_id: (path, truth) for image_id, path, truth in sources}
-    outlines: dict[str, Outline] = {}
+    contours: dict[str, MaskComparison] = {}
 
-    def score(surface: Surface) -> None:
+    def score(surface: LogitMap) -> None:
         path, mask_path = files[surface.image_id]
         truth = read_mask_of(mask_path, path, scaled=True)
         if out is not None:
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
         assert surface.logit is not None
         predicted = segmenter.mask_of(surface.logit, *truth.shape)
-        # Decoded again, small, rather than kept: pictures of a whole batch wait at once.
-        outlines[surface.image_id] = Outline.of(truth, predicted, read(path, shortest=SIDE))
+        # Decoded again, small, rather than kept: images of a whole batch wait at once.
+        contours[surface.image_id] = MaskComparison.of(truth, predicted, read(path, shortest=SIDE))
 
     ordered = sorted((image_id, path) for image_id, path, _ in sources)
     _over_surfaces(segmenter, ordered, score, threads, progress)
-    return outline_table(outlines)
+    return mask_table(contours)
 
 
-def heldout_attributes(
+def oof_attributes(
     bundle: Bundle,
     sources: Sequence[tuple[str, Path, Mapping[str, Path]]],
     *,
-    views: ViewSet = "none",
+    tta: TTA = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "fp32",
+    precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Compare a bundle's masks of attributes with the true ones at every threshold.
@@ -142,7 +143,7 @@ def heldout_attributes(
     Args:
         bundle: The bundle.
         sources: Ids, image files, and the file of the true mask of each attribute.
-        views: The views every image is seen in.
+        tta: The views every image is seen in.
         engine: What runs the graphs.
         threads: Threads for the engine and for decoding.
         precision: What the engine computes in.
@@ -158,7 +159,7 @@ def heldout_attributes(
     segmenter = Segmenter(
         (),
         attributes=[bundle],
-        views=views,
+        tta=tta,
         engine=engine,
         threads=threads,
         precision=precision,
@@ -166,7 +167,7 @@ def heldout_attributes(
     files = {image_id: (path, truths) for image_id, path, truths in sources}
     rows: dict[str, dict[str, Any]] = {}
 
-    def count(surface: Surface) -> None:
+    def count(surface: LogitMap) -> None:
         path, masks = files[surface.image_id]
         truths = {name: read_mask_of(mask, path, scaled=True) for name, mask in masks.items()}
         height, width = next(iter(truths.values())).shape
@@ -181,47 +182,47 @@ def heldout_attributes(
     return table.astype({"image_id": "string"})
 
 
-def heldout_logits(
+def oof_logits(
     bundle: Bundle,
-    pictures: PicturesById,
+    images: ImagesById,
     ids: Sequence[str],
     *,
-    views: ViewSet = "none",
+    tta: TTA = "none",
     engine: EngineName = "openvino",
     threads: int | None = None,
-    precision: Computed = "fp32",
+    precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Return a classification bundle's logits of cached pictures.
+    """Return a classification bundle's logits of cached images.
 
     Args:
         bundle: The bundle.
-        pictures: Cached squares by id, already in the bundle's crop mode, of any size.
-        ids: Which pictures.
-        views: The views every picture is seen in.
+        images: Cached squares by id, already in the bundle's crop mode, of any size.
+        ids: Which images.
+        tta: The views every image is seen in.
         engine: What runs the graphs.
         threads: Threads for the engine.
         precision: What the engine computes in.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Returns:
         ``image_id`` and ``logit_<class>`` (float32), in the order of the sorted ids.
 
     Raises:
-        BundleError: The network gives no usable number for a picture.
+        BundleError: The network gives no usable number for an image.
     """
-    classifier = Classifier(
-        bundle, views=views, engine=engine, threads=threads, precision=precision
-    )
+    classifier = Classifier(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
     ordered = sorted(ids)
     found = np.empty((len(ordered), len(classifier.classes)), np.float32)
     done = 0
     for piece in batches(ordered):
-        squares = [
-            np.stack([resize(pictures[image_id], form.size, form.size) for image_id in piece])
-            for form in classifier.forms
+        inputs = [
+            np.stack(
+                [resize(images[image_id], input_spec.size, input_spec.size) for image_id in piece]
+            )
+            for input_spec in classifier.input_specs
         ]
-        found[done : done + len(piece)] = classifier.logits(squares, piece)
+        found[done : done + len(piece)] = classifier.logits(inputs, piece)
         done += len(piece)
         if progress is not None:
             progress(done, len(ordered))
@@ -233,36 +234,36 @@ def heldout_logits(
 def _over_surfaces(
     segmenter: Segmenter,
     sources: Sequence[tuple[str, Path]],
-    use: Callable[[Surface], None],
+    use: Callable[[LogitMap], None],
     threads: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Let ``use`` work on the surface of each picture that can be read."""
+    """Let ``use`` work on the surface of each image that can be read."""
     done = 0
 
-    def see(source: tuple[str, Path]) -> Look:
-        return look(source[1], segmenter)
+    def decode(source: tuple[str, Path]) -> DecodedImage:
+        return decode_once(source[1], segmenter)
 
     with Workers(threads or cpu_count()) as workers:
-        for piece, seen in workers.ahead(see, batches(sources)):
+        for piece, seen in workers.ahead(decode, batches(sources)):
             good = [
                 (image_id, result)
                 for (image_id, _), result in zip(piece, seen, strict=True)
-                if not isinstance(result, PictureError)
+                if not isinstance(result, ImageError)
             ]
-            workers.each(use, _surfaces(segmenter, good))
+            workers.each(use, _logit_maps(segmenter, good))
             done += len(piece)
             if progress is not None:
                 progress(done, len(sources))
 
 
-def _surfaces(segmenter: Segmenter, good: Sequence[tuple[str, Look]]) -> list[Surface]:
+def _logit_maps(segmenter: Segmenter, good: Sequence[tuple[str, DecodedImage]]) -> list[LogitMap]:
     if not good:
         return []
-    found = segmenter.surfaces(stacked([seen.squares for _, seen in good]))
+    found = segmenter.logit_maps(stack_inputs([seen.inputs for _, seen in good]))
     refuse_faults(found.faults, [image_id for image_id, _ in good])
     return [
-        Surface(
+        LogitMap(
             image_id,
             None if found.logits is None else found.logits[number],
             seen.height,
@@ -288,22 +289,22 @@ def copies_of_run(
         DataError: There is no such copy, or several of one image; or the crops' masks are gone.
     """
     masks = crop_masks(run, reporter)
-    copies = find_pictures([folder])
+    copies = find_images([folder])
     if copies.renamed:
         raise DataError(
-            f"{folder}: several files are called as one picture, such as {copies.renamed[0]}",
-            "keep one copy of each picture there",
+            f"{folder}: several files are called as one image, such as {copies.renamed[0]}",
+            "keep one copy of each image there",
         )
     files = {source.image_id: source.path for source in copies.sources}
     tables = []
     for fold in run.finished():
         bundle = Bundle.read(run.bundle_folder(fold))
         ids = sorted(set(table.loc[table["fold"] == fold, "image_id"]).intersection(files))
-        squares = copies_for(bundle, files, masks)
+        inputs = copies_for(bundle, files, masks)
         with reporter.progress(f"predicting fold {fold}", len(ids)) as move:
-            tables.append(heldout_logits(bundle, squares, ids, progress=move))
+            tables.append(oof_logits(bundle, inputs, ids, progress=move))
     found = pd.concat(tables, ignore_index=True)
     if found.empty:
-        raise DataError(f"{folder}: no copy of a held-out picture", "name files by image id")
+        raise DataError(f"{folder}: no copy of a held-out image", "name files by image id")
     known = [name for name in table.columns if not name.startswith("logit_")]
     return found.merge(table[known], on="image_id", validate="one_to_one")

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from naevus.errors import ConfigError, PictureError
+from naevus.errors import ConfigError, ImageError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
-from naevus.images.masks import area_share, draw_attributes, draw_outline, plausible
-from naevus.images.preprocess import Cut, Form, Look, cut_for, look, stacked
+from naevus.images.masks import area_fraction, draw_attributes, draw_contours, plausible
+from naevus.images.preprocess import (
+    ClassifierInput,
+    DecodedImage,
+    InputSpec,
+    classifier_input,
+    decode_once,
+    stack_inputs,
+)
 from naevus.images.read import DECODING, write_png
-from naevus.inference.cam import activation_maps, glowing
+from naevus.inference.cam import activation_maps, overlay
 from naevus.inference.ensemble import REMEDY
 from naevus.inference.prediction import Prediction
 from naevus.io.parallel import BATCH
-from naevus.types import Refused, explained
+from naevus.types import FailedImage, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,11 +36,11 @@ if TYPE_CHECKING:
 
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
-    from naevus.inference.classifier import Answers, Classifier
-    from naevus.inference.given import Given
+    from naevus.inference.classifier import Classifier, ClassifierOutput
+    from naevus.inference.inputs import ImageInput
     from naevus.inference.segmenter import Segmenter
     from naevus.io.parallel import Workers
-    from naevus.runs.predictions import OutFolder, Schema
+    from naevus.runs.predictions import PredictionsFolder, Schema
     from naevus.types import Only
 
 
@@ -53,28 +60,28 @@ def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> No
         )
 
 
-# What is done with every picture: which networks answer, and what is written.
+# What is done with every image: which networks answer, and what is written.
 
-CROPS: Final = Form("crop", 256)
+CROPS: Final = InputSpec("crop", 256)
 """The crops written where no classifier says how it wants them."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is done with every picture.
+class PredictionOptions:
+    """What is done with every image.
 
     Args:
         segmenter: Makes the masks, if anything does.
         classifier: Gives the diagnoses; None where nothing is diagnosed.
-        forms: In which forms pictures are cut.
+        input_specs: In which forms images are cut.
         masks: Whether masks are written.
-        heatmaps: Whether heat maps are written.
+        heatmaps: Whether heatmaps are written.
         embeddings: Whether embeddings are written.
     """
 
     segmenter: Segmenter | None
     classifier: Classifier | None
-    forms: tuple[Form, ...]
+    input_specs: tuple[InputSpec, ...]
     masks: bool = False
     heatmaps: bool = False
     embeddings: bool = False
@@ -84,7 +91,7 @@ class Plan:
         return {
             "segmenter": self.segmenter and self.segmenter.settings(),
             "classifier": self.classifier and self.classifier.settings(),
-            "crops": [asdict(form) for form in self.forms],
+            "crops": [asdict(input_spec) for input_spec in self.input_specs],
             "masks": self.masks,
             "heatmaps": self.heatmaps,
             "embeddings": self.embeddings,
@@ -103,35 +110,35 @@ class Plan:
 
         loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
         conformal = None if self.classifier is None else self.classifier.conformal
-        diagnosing = () if self.classifier is None else self.classifier.members
+        classification = () if self.classifier is None else self.classifier.members
         return Schema(
             () if self.classifier is None else self.classifier.classes,
             tuple(dict.fromkeys(bundle.sha256 for each in loaded for bundle in each.bundles)),
             attributes=() if self.segmenter is None else self.segmenter.attributes,
             about={
                 **self.settings(),
-                "members": [member.name for member in diagnosing],
+                "members": [member.name for member in classification],
                 "classes": [] if self.classifier is None else list(self.classifier.classes),
                 "taxonomy": self.classifier and self.classifier.taxonomy,
-                "level": conformal and conformal.level,
+                "coverage": conformal and conformal.coverage,
             },
         )
 
 
-def plan_of(
+def prediction_options_of(
     segmenter: Segmenter | None,
     classifier: Classifier | None,
     only: Only | None = None,
     *,
     heatmaps: bool = False,
     embeddings: bool = False,
-) -> Plan:
-    """Decide what is done with every picture.
+) -> PredictionOptions:
+    """Decide what is done with every image.
 
     Raises:
-        ConfigError: Bundles are missing for what is asked, or give no heat maps or embeddings.
+        ConfigError: Bundles are missing for what is asked, or give no heatmaps or embeddings.
     """
-    wanted = {"heat maps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
+    wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
         if asked and (classifier is None or only is not None):
             raise ConfigError(f"{what} are of diagnoses, and none are made here", "leave them out")
@@ -139,32 +146,36 @@ def plan_of(
             classifier.require(output, what)
     if only is None:
         check_pair(segmenter, classifier)
-        forms = (CROPS,) if classifier is None else classifier.forms
-        return Plan(segmenter, classifier, forms, segmenter is not None, heatmaps, embeddings)
-    forms = (CROPS,) if classifier is None else classifier.forms[:1]
-    if segmenter is None and (only == "masks" or forms[0].mode != "full"):
+        input_specs = (CROPS,) if classifier is None else classifier.input_specs
+        return PredictionOptions(
+            segmenter, classifier, input_specs, segmenter is not None, heatmaps, embeddings
+        )
+    input_specs = (CROPS,) if classifier is None else classifier.input_specs[:1]
+    if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
         raise ConfigError(f"{only} are made by a segmentation bundle", "name one with --bundle")
-    return Plan(segmenter, None, () if only == "masks" else forms, only == "masks")
+    return PredictionOptions(
+        segmenter, None, () if only == "masks" else input_specs, only == "masks"
+    )
 
 
-HEATED: Final = 384
-"""The shorter side, in pixels, of a picture written with its heat; a smaller one as it is."""
+OVERLAY_SIDE: Final = 384
+"""The shorter side, in pixels, of an image written with its heat; a smaller one as it is."""
 
-OUTLINE: Final = (0, 255, 255)
-"""The colour of the lesion's outline on a heat map: cyan, which no heat has."""
+CONTOUR_COLOUR: Final = (0, 255, 255)
+"""The colour of the lesion's contour on a heatmap: cyan, which no heat has."""
 
 
-class _Seen(NamedTuple):
-    """A picture on its way: what was seen of it, and the logits of its masks where known."""
+class _Segmented(NamedTuple):
+    """An image on its way: what was seen of it, and the logits of its masks where known."""
 
-    given: Given
-    look: Look
+    given: ImageInput
+    decoded: DecodedImage
     logit: NDArray[np.float32] | None
     attributes: NDArray[np.float32] | None = None
 
 
 class _Shown(NamedTuple):
-    """A picture of modest size with its masks, to draw heat on."""
+    """An image of modest size with its masks, to draw heat on."""
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
@@ -179,119 +190,129 @@ class _Attributes(NamedTuple):
     small: dict[str, NDArray[np.bool_]]
 
 
-class _Diagnosed(NamedTuple):
-    """What comes of a picture, and what its heat is drawn on where that is wanted."""
+class _Classified(NamedTuple):
+    """What comes of an image, and what its heat is drawn on where that is wanted."""
 
-    said: Prediction | Refused
+    prediction: Prediction | FailedImage
     shown: _Shown | None
 
 
 class _Finished(NamedTuple):
-    """A picture whose mask and crop are written; only what is still needed is kept."""
+    """An image whose mask and crop are written; only what is still needed is kept."""
 
-    given: Given
+    given: ImageInput
     height: int
     width: int
     box: Box | None
-    mask_share: float | None
+    lesion_area: float | None
     packed_mask: NDArray[np.uint8] | None
     flags: tuple[str, ...]
-    cut: Cut | None
+    cut: ClassifierInput | None
     shown: _Shown | None
     attributes: dict[str, float]
     packed_attributes: dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Job:
+class Pipeline:
     """Batches on their way through the networks.
 
     Args:
-        plan: What is done with every picture.
-        limits: Which pictures are refused before decoding.
-        folder: Where masks, crops and heat maps go; None: nothing is written, and predictions have
+        prediction_options: What is done with every image.
+        limits: Which images are refused before decoding.
+        folder: Where masks, crops and heatmaps go; None: nothing is written, and predictions have
             their masks.
     """
 
-    plan: Plan
+    prediction_options: PredictionOptions
     limits: Limits
-    folder: OutFolder | None = None
+    folder: PredictionsFolder | None = None
 
     def predict(
-        self, pieces: Iterable[Sequence[Given]], workers: Workers
-    ) -> Iterator[list[Prediction | Refused]]:
-        """Take batches all the way; each picture gives a prediction or a refusal, in order.
+        self, pieces: Iterable[Sequence[ImageInput]], workers: Workers
+    ) -> Iterator[list[Prediction | FailedImage]]:
+        """Take batches all the way; each image gives a prediction or a refusal, in order.
 
         The networks see one batch after the other in this thread; meanwhile the workers decode
         the next one, and clean, cut and write the one before.
         """
-        looked = workers.ahead(self._look, pieces)
-        segmented = (self._segment(piece, seen) for piece, seen in looked)
+        decoded = workers.ahead(self._decode, pieces)
+        segmented = (self._segment(piece, entry) for piece, entry in decoded)
         finished = workers.ahead(self._finish, segmented)
-        diagnosed = (self._diagnose(piece, outcomes) for piece, outcomes in finished)
-        if self.folder is None or not self.plan.heatmaps:
-            return ([each.said for each in piece] for piece in diagnosed)
-        heated = workers.ahead(self._write_heat, diagnosed)
-        return ([each.said for each in piece] for piece, _ in heated)
+        classified = (self._diagnose(piece, results) for piece, results in finished)
+        if self.folder is None or not self.prediction_options.heatmaps:
+            return ([each.prediction for each in piece] for piece in classified)
+        heated = workers.ahead(self._write_heatmap, classified)
+        return ([each.prediction for each in piece] for piece, _ in heated)
 
-    def _look(self, given: Given) -> Look:
-        """Decode a picture for the segmenter."""
+    def _decode(self, given: ImageInput) -> DecodedImage:
+        """Decode an image for the segmenter."""
         if given.problem is not None:
             raise given.problem
-        seen = look(given.picture, self.plan.segmenter, self.plan.forms, self.limits, keep=True)
-        return seen._replace(flags=(*given.flags, *seen.flags))
+        entry = decode_once(
+            given.image,
+            self.prediction_options.segmenter,
+            self.prediction_options.input_specs,
+            self.limits,
+            keep=True,
+        )
+        return entry._replace(flags=(*given.flags, *entry.flags))
 
     def _segment(
-        self, piece: Sequence[Given], seen: Sequence[Look | PictureError]
-    ) -> list[_Seen | Refused]:
-        looks = [each for each in seen if isinstance(each, Look)]
+        self, piece: Sequence[ImageInput], entry: Sequence[DecodedImage | ImageError]
+    ) -> list[_Segmented | FailedImage]:
+        decoded = [each for each in entry if isinstance(each, DecodedImage)]
         found: Iterator[NDArray[np.float32] | None] = repeat(None)
         maps: Iterator[NDArray[np.float32] | None] = repeat(None)
         faults: dict[int, str] = {}
-        if self.plan.segmenter is not None and looks:
-            surfaces = self.plan.segmenter.surfaces(stacked([each.squares for each in looks]))
-            faults = surfaces.faults
-            if surfaces.logits is not None:
-                found = iter(surfaces.logits)
-            if surfaces.attributes is not None:
-                maps = iter(surfaces.attributes)
-        outcomes: list[_Seen | Refused] = []
+        if self.prediction_options.segmenter is not None and decoded:
+            logit_maps = self.prediction_options.segmenter.logit_maps(
+                stack_inputs([each.inputs for each in decoded])
+            )
+            faults = logit_maps.faults
+            if logit_maps.logits is not None:
+                found = iter(logit_maps.logits)
+            if logit_maps.attributes is not None:
+                maps = iter(logit_maps.attributes)
+        results: list[_Segmented | FailedImage] = []
         number = 0
-        for given, each in zip(piece, seen, strict=True):
-            if isinstance(each, PictureError):
-                outcomes.append(_refusal(given, each))
+        for given, each in zip(piece, entry, strict=True):
+            if isinstance(each, ImageError):
+                results.append(_refusal(given, each))
                 continue
             logit, attributes = next(found), next(maps)
-            outcomes.append(
+            results.append(
                 _failed(given, faults[number])
                 if number in faults
-                else _Seen(given, each._replace(squares=()), logit, attributes)
+                else _Segmented(given, each._replace(inputs=()), logit, attributes)
             )
             number += 1
-        return outcomes
+        return results
 
-    def _finish(self, seen: _Seen | Refused) -> _Finished | Refused:
-        """Clean the mask, judge the picture, cut the crop; write what is to be written."""
-        if isinstance(seen, Refused):
-            return seen
-        given, at_sight, logit, maps = seen
+    def _finish(self, entry: _Segmented | FailedImage) -> _Finished | FailedImage:
+        """Clean the mask, judge the image, cut the crop; write what is to be written."""
+        if isinstance(entry, FailedImage):
+            return entry
+        given, at_sight, logit, maps = entry
         height, width, _, pixels, of_file = at_sight
         assert pixels is not None
         mask = None
-        if self.plan.segmenter is not None and logit is not None:
-            mask = self.plan.segmenter.mask_of(logit, height, width)
+        if self.prediction_options.segmenter is not None and logit is not None:
+            mask = self.prediction_options.segmenter.mask_of(logit, height, width)
         cut = None
-        if self.plan.forms:
-            cut = cut_for(given.picture, mask, self.plan.forms, self.limits, seen=at_sight)
+        if self.prediction_options.input_specs:
+            cut = classifier_input(
+                given.image, mask, self.prediction_options.input_specs, self.limits, first=at_sight
+            )
         self._write(given.image_id, mask, cut)
-        shown = self.plan.heatmaps and self.folder is not None
+        shown = self.prediction_options.heatmaps and self.folder is not None
         attributes = self._attributes(given.image_id, maps, (height, width), pixels, shown=shown)
         return _Finished(
             given,
             height,
             width,
             None if mask is None else box_of(mask),
-            None if mask is None else area_share(mask),
+            None if mask is None else area_fraction(mask),
             None if mask is None or self.folder is not None else np.packbits(mask),
             (
                 *of_file,
@@ -316,101 +337,105 @@ class Job:
     ) -> _Attributes:
         """Find the attributes of an image; write their masks, or keep them for its prediction."""
         found = _Attributes({}, {}, {})
-        if maps is None or self.plan.segmenter is None:
+        if maps is None or self.prediction_options.segmenter is None:
             return found
-        for name, each in self.plan.segmenter.attributes_of(maps, *size):
+        for name, each in self.prediction_options.segmenter.attributes_of(maps, *size):
             found.presence[name] = each.presence
             if self.folder is None:
                 found.packed[name] = np.packbits(each.mask)
-            elif self.plan.masks:
+            elif self.prediction_options.masks:
                 write_png(self.folder.attribute(image_id, name), each.mask)
             if shown:
-                found.small[name] = _small(each.mask, reduced(pixels, HEATED).shape[:2])
+                found.small[name] = _small(each.mask, reduced(pixels, OVERLAY_SIDE).shape[:2])
         return found
 
-    def _write(self, image_id: str, mask: NDArray[np.bool_] | None, cut: Cut | None) -> None:
+    def _write(
+        self, image_id: str, mask: NDArray[np.bool_] | None, cut: ClassifierInput | None
+    ) -> None:
         if self.folder is None:
             return
         if cut is not None:
-            write_png(self.folder.crop(image_id), cut.squares[0])
-        if mask is not None and self.plan.masks:
+            write_png(self.folder.crop(image_id), cut.inputs[0])
+        if mask is not None and self.prediction_options.masks:
             write_png(self.folder.mask(image_id), mask)
 
     def _diagnose(
         self,
-        piece: Sequence[_Seen | Refused],
-        outcomes: Sequence[_Finished | Refused | PictureError],
-    ) -> list[_Diagnosed]:
-        cuts = [each.cut.squares for each in outcomes if isinstance(each, _Finished) and each.cut]
-        answers = None
-        if self.plan.classifier is not None and cuts:
-            answers = self.plan.classifier.answers(stacked(cuts))
+        piece: Sequence[_Segmented | FailedImage],
+        results: Sequence[_Finished | FailedImage | ImageError],
+    ) -> list[_Classified]:
+        cuts = [each.cut.inputs for each in results if isinstance(each, _Finished) and each.cut]
+        outputs = None
+        if self.prediction_options.classifier is not None and cuts:
+            outputs = self.prediction_options.classifier.predictions(stack_inputs(cuts))
         found = []
         number = 0
-        for seen, outcome in zip(piece, outcomes, strict=True):
-            if isinstance(outcome, _Finished):
-                said: Prediction | Refused
-                if answers is not None and number in answers.faults:
-                    said = _failed(outcome.given, answers.faults[number])
+        for entry, result in zip(piece, results, strict=True):
+            if isinstance(result, _Finished):
+                prediction: Prediction | FailedImage
+                if outputs is not None and number in outputs.faults:
+                    prediction = _failed(result.given, outputs.faults[number])
                 else:
-                    said = self._prediction(outcome, answers, number)
-                found.append(_Diagnosed(said, outcome.shown))
+                    prediction = self._prediction(result, outputs, number)
+                found.append(_Classified(prediction, result.shown))
                 number += 1
-            elif isinstance(outcome, Refused):
-                found.append(_Diagnosed(outcome, None))
+            elif isinstance(result, FailedImage):
+                found.append(_Classified(result, None))
             else:
-                assert isinstance(seen, _Seen)
-                found.append(_Diagnosed(_refusal(seen.given, outcome), None))
+                assert isinstance(entry, _Segmented)
+                found.append(_Classified(_refusal(entry.given, result), None))
         return found
 
-    def _prediction(self, finished: _Finished, answers: Answers | None, number: int) -> Prediction:
-        """Join what was found of a picture with what is said of the batch's n-th picture."""
+    def _prediction(
+        self, finished: _Finished, outputs: ClassifierOutput | None, number: int
+    ) -> Prediction:
+        """Join what was found of an image with what is said of the batch's n-th image."""
         found = Prediction(
             finished.given.image_id,
-            finished.given.picture,
+            finished.given.image,
             finished.height,
             finished.width,
             finished.box,
-            finished.mask_share,
+            finished.lesion_area,
             None if finished.cut is None else finished.cut.mode,
             flags=explained(finished.flags),
             packed_mask=finished.packed_mask,
             attributes=finished.attributes,
             packed_attributes=finished.packed_attributes,
         )
-        classifier = self.plan.classifier
-        if answers is None or classifier is None or finished.cut is None:
+        classifier = self.prediction_options.classifier
+        if outputs is None or classifier is None or finished.cut is None:
             return found
-        sets, conformal = answers.sets, classifier.conformal
-        embeddings, spread = answers.embeddings, answers.spread
-        unlike = None if answers.unlikeness is None else float(answers.unlikeness[number])
+        sets, conformal = outputs.sets, classifier.conformal
+        embeddings, uncertainty = outputs.embeddings, outputs.uncertainty
+        unlike = None if outputs.ood_score is None else float(outputs.ood_score[number])
         return replace(
             found,
-            probabilities=_by_code(classifier.classes, answers.natural[number]),
-            balanced_probabilities=_by_code(classifier.classes, answers.balanced[number]),
-            members=answers.members[number],
-            spread=None if spread is None else float(spread[number]),
+            probabilities=_by_code(classifier.classes, outputs.natural[number]),
+            balanced_probabilities=_by_code(classifier.classes, outputs.balanced[number]),
+            members=outputs.members[number],
+            uncertainty=None if uncertainty is None else float(uncertainty[number]),
             prediction_set=None if sets is None else _within(classifier.classes, sets[number]),
-            level=None if conformal is None else conformal.level,
-            unlikeness=unlike,
-            flags=explained((*finished.flags, *outlier_flags(unlike))),
+            coverage=None if conformal is None else conformal.coverage,
+            ood_score=unlike,
+            flags=explained((*finished.flags, *ood_flags(unlike))),
             embedding=None if embeddings is None else embeddings[number],
             taxonomy=classifier.taxonomy,
-            activations=activation_maps(classifier, answers, number, finished.cut.boxes),
+            activations=activation_maps(classifier, outputs, number, finished.cut.boxes),
         )
 
-    def _write_heat(self, diagnosed: _Diagnosed) -> None:
-        said, shown = diagnosed
-        if isinstance(said, Refused) or shown is None or said.diagnosis is None:
+    def _write_heatmap(self, classified: _Classified) -> None:
+        prediction, shown = classified
+        if isinstance(prediction, FailedImage) or shown is None or prediction.predicted is None:
             return
-        heat = said.heat_of(said.diagnosis, *shown.pixels.shape[:2])
-        assert heat is not None
+        cam = prediction.cam_of(prediction.predicted, *shown.pixels.shape[:2])
+        assert cam is not None
         assert self.folder is not None
-        drawn = glowing(shown.pixels, heat)
+        drawn = overlay(shown.pixels, cam)
         if shown.mask is not None:
-            drawn = draw_outline(drawn, shown.mask, OUTLINE, 1)
+            drawn = draw_contours(drawn, shown.mask, CONTOUR_COLOUR, 1)
         drawn = draw_attributes(drawn, shown.attributes)
-        write_png(self.folder.heatmap(said.image_id), drawn)
+        write_png(self.folder.heatmap(prediction.image_id), drawn)
 
 
 def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
@@ -420,24 +445,24 @@ def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
     """
     if mask is None or plausible(mask):
         return ()
-    return ("implausible_mask",) if area_share(mask) else ("empty_mask",)
+    return ("implausible_mask",) if area_fraction(mask) else ("empty_mask",)
 
 
-def outlier_flags(unlikeness: float | None) -> tuple[str, ...]:
-    """Return ``not_dermoscopy`` where a picture is farther from dermoscopy than the limit."""
-    return ("not_dermoscopy",) if unlikeness is not None and unlikeness > LIMIT else ()
+def ood_flags(ood_score: float | None) -> tuple[str, ...]:
+    """Return ``not_dermoscopy`` where an image is farther from dermoscopy than the limit."""
+    return ("not_dermoscopy",) if ood_score is not None and ood_score > LIMIT else ()
 
 
-def _refusal(given: Given, error: PictureError) -> Refused:
-    path = str(given.picture) if isinstance(given.picture, Path) else given.image_id
+def _refusal(given: ImageInput, error: ImageError) -> FailedImage:
+    path = str(given.image) if isinstance(given.image, Path) else given.image_id
     line = " ".join(str(error).removeprefix(f"{path}: ").split())
-    return Refused(given.image_id, path, line)
+    return FailedImage(given.image_id, path, line)
 
 
-def _failed(given: Given, fault: str) -> Refused:
-    """Refuse a picture that a network gave no usable number for."""
-    path = str(given.picture) if isinstance(given.picture, Path) else given.image_id
-    return Refused(given.image_id, path, f"{fault}; {REMEDY}")
+def _failed(given: ImageInput, fault: str) -> FailedImage:
+    """Refuse an image that a network gave no usable number for."""
+    path = str(given.image) if isinstance(given.image, Path) else given.image_id
+    return FailedImage(given.image_id, path, f"{fault}; {REMEDY}")
 
 
 def _shown(
@@ -445,7 +470,7 @@ def _shown(
     mask: NDArray[np.bool_] | None,
     attributes: Mapping[str, NDArray[np.bool_]],
 ) -> _Shown:
-    small = reduced(pixels, HEATED)
+    small = reduced(pixels, OVERLAY_SIDE)
     lesion = None if mask is None else _small(mask, small.shape[:2])
     return _Shown(small, lesion, attributes)
 

@@ -1,4 +1,4 @@
-"""What is said of one picture."""
+"""What is said of one image."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from naevus.errors import ConfigError, NaevusError
 from naevus.images.geometry import reduced, resize
-from naevus.images.masks import ATTRIBUTE_COLOURS, draw_attributes, draw_outline
+from naevus.images.masks import ATTRIBUTE_COLOURS, draw_attributes, draw_contours
 from naevus.images.read import read
-from naevus.inference.cam import glowing, heat_over
+from naevus.inference.cam import cam_over, overlay
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import explained
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.images.geometry import Box
-    from naevus.images.preprocess import Picture
+    from naevus.images.preprocess import ImageData
     from naevus.inference.cam import ActivationMaps
 
 
@@ -39,29 +39,29 @@ _BAR = 24  # characters, for a probability of 1
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is said of one picture; research use only, never a diagnosis.
+    """What is said of one image; research use only, never a diagnosis.
 
     Without a classifier the dictionaries are empty, and what follows from them is None.
 
     Attributes:
-        image_id: The picture: its file's name without suffix, or "picture N" for pixels.
-        picture: Its file or its pixels.
-        height: Rows of the picture, pixels.
-        width: Columns of the picture, pixels.
+        image_id: The image: its file's name without suffix, or "image N" for pixels.
+        image: Its file or its pixels.
+        height: Rows of the image, pixels.
+        width: Columns of the image, pixels.
         box: The smallest box round the lesion; None where there is none.
-        mask_share: The lesion's share of the picture, 0..1; None without a segmenter.
+        lesion_area: The lesion's fraction of the image, 0..1; None without a segmenter.
         crop_mode: What the classifier really saw: ``full``, ``crop`` or ``blank``.
-        probabilities: Calibrated natural probability of each class, by code: that of a picture
-            drawn as the training pictures were (or from the clinic whose prevalence was given).
+        probabilities: Calibrated natural probability of each class, by code: that of an image
+            drawn as the training images were (or from the clinic whose prevalence was given).
         balanced_probabilities: The same as if every class were equally common.
         members: M x C, each network's own natural probabilities.
-        spread: How far networks and views are apart: the standard deviation of the probability
-            that they give to ``diagnosis``; None where one network sees one view.
+        uncertainty: How far networks and views are apart: the standard deviation of the probability
+            that they give to ``predicted``; None where one network sees one view.
         prediction_set: The classes that cannot be ruled out; None where the bundle has no
             thresholds, several bundles answer, or several views are seen.
-        level: With which probability the set holds the truth, 0..1.
+        coverage: With which probability the set holds the truth, 0..1.
         flags: What to know before relying on it: code → sentence (`naevus.types`).
-        unlikeness: How unlike the dermoscopic pictures that the networks learnt from it is: about
+        ood_score: How unlike the dermoscopic images that the networks learnt from it is: about
             0 for most of those, above 1 where it is flagged; None where the bundle has no
             statistics of them.
         embedding: F pooled features of the networks; None where they give none.
@@ -74,20 +74,20 @@ class Prediction:
     """
 
     image_id: str
-    picture: Picture
+    image: ImageData
     height: int
     width: int
     box: Box | None = None
-    mask_share: float | None = None
+    lesion_area: float | None = None
     crop_mode: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     balanced_probabilities: Mapping[str, float] = field(default_factory=dict)
     members: NDArray[np.float64] | None = field(default=None, repr=False)
-    spread: float | None = None
+    uncertainty: float | None = None
     prediction_set: tuple[str, ...] | None = None
-    level: float | None = None
+    coverage: float | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
-    unlikeness: float | None = None
+    ood_score: float | None = None
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
     taxonomy: str | None = field(default=None, repr=False)
     packed_mask: NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -111,28 +111,28 @@ class Prediction:
 
     @cached_property
     def heatmap(self) -> NDArray[np.float32] | None:
-        """Where the networks see ``diagnosis``: height x width, 0..1 (see `heat_of`)."""
-        return None if self.diagnosis is None else self.heat_of(self.diagnosis)
+        """Where the networks see ``predicted``: height x width, 0..1 (see `cam_of`)."""
+        return None if self.predicted is None else self.cam_of(self.predicted)
 
     @property
-    def diagnosis(self) -> str | None:
+    def predicted(self) -> str | None:
         """The code of the greatest natural probability."""
         return _greatest(self.probabilities)
 
     @property
-    def balanced_diagnosis(self) -> str | None:
+    def predicted_balanced(self) -> str | None:
         """The code of the greatest balanced probability, as the challenge scores it."""
         return _greatest(self.balanced_probabilities)
 
     @property
-    def doubt(self) -> float | None:
-        """One minus the greatest natural probability."""
-        return 1 - max(self.probabilities.values()) if self.probabilities else None
+    def confidence(self) -> float | None:
+        """The largest natural probability."""
+        return max(self.probabilities.values()) if self.probabilities else None
 
-    def heat_of(
+    def cam_of(
         self, code: str, height: int | None = None, width: int | None = None
     ) -> NDArray[np.float32] | None:
-        """Return the class activation map of a class, laid over the picture.
+        """Return the class activation map of a class, laid over the image.
 
         The mean of a network's map over its places is the class's logit but for temperature and a
         constant. Of several networks it is the mean, each map drawn where what it shows was
@@ -140,8 +140,8 @@ class Prediction:
 
         Args:
             code: The class.
-            height: Rows to show the whole picture in; None: the picture's own.
-            width: Columns; None: the picture's own.
+            height: Rows to show the whole image in; None: the image's own.
+            width: Columns; None: the image's own.
 
         Returns:
             height x width, 0 where nothing speaks for the class, 1 where most does; None where the
@@ -158,31 +158,31 @@ class Prediction:
         if self.activations is None:
             return None
         number = classes.index(code)
-        return heat_over(
+        return cam_over(
             [maps.of(number) for maps in self.activations],
             self.height if height is None else height,
             self.width if width is None else width,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: all but masks, the heat map and the embedding."""
+        """Return what JSON can hold: all but masks, the heatmap and the embedding."""
         return {
             "image_id": self.image_id,
-            "path": str(self.picture) if isinstance(self.picture, Path) else None,
+            "path": str(self.image) if isinstance(self.image, Path) else None,
             "height": self.height,
             "width": self.width,
-            "diagnosis": self.diagnosis,
-            "balanced_diagnosis": self.balanced_diagnosis,
+            "predicted": self.predicted,
+            "predicted_balanced": self.predicted_balanced,
             "probabilities": dict(self.probabilities),
             "balanced_probabilities": dict(self.balanced_probabilities),
-            "doubt": self.doubt,
-            "spread": self.spread,
+            "confidence": self.confidence,
+            "uncertainty": self.uncertainty,
             "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
-            "level": self.level,
-            "unlikeness": self.unlikeness,
-            "flags": dict(self.flags),
+            "coverage": self.coverage,
+            "ood_score": self.ood_score,
+            "quality_flags": dict(self.flags),
             "box": None if self.box is None else self.box._asdict(),
-            "mask_share": self.mask_share,
+            "lesion_area": self.lesion_area,
             "attributes": dict(self.attributes),
             "crop_mode": self.crop_mode,
         }
@@ -191,22 +191,25 @@ class Prediction:
         """Return its row of ``predictions.parquet``, by column (`naevus.runs.predictions`)."""
         return {
             "image_id": self.image_id,
-            "path": str(self.picture),
+            "path": str(self.image),
             "height": self.height,
             "width": self.width,
-            "decision_probable": self.diagnosis,
-            "decision_balanced": self.balanced_diagnosis,
+            "predicted": self.predicted,
+            "predicted_balanced": self.predicted_balanced,
             "prediction_set": self.prediction_set,
-            "members": None if self.members is None else self.members.tolist(),
-            "doubt": self.doubt,
-            "spread": self.spread,
-            "unlikeness": self.unlikeness,
-            "flags": list(self.flags),
-            "mask_share": self.mask_share,
+            "member_probs": None if self.members is None else self.members.tolist(),
+            "confidence": self.confidence,
+            "uncertainty": self.uncertainty,
+            "ood_score": self.ood_score,
+            "quality_flags": list(self.flags),
+            "lesion_area": self.lesion_area,
             "crop_mode": self.crop_mode,
-            **{f"presence_{name}": share for name, share in self.attributes.items()},
-            **{f"p_{code}": share for code, share in self.probabilities.items()},
-            **{f"b_{code}": share for code, share in self.balanced_probabilities.items()},
+            **{f"presence_{name}": fraction for name, fraction in self.attributes.items()},
+            **{f"prob_{code}": fraction for code, fraction in self.probabilities.items()},
+            **{
+                f"balanced_prob_{code}": fraction
+                for code, fraction in self.balanced_probabilities.items()
+            },
         }
 
     @classmethod
@@ -223,16 +226,18 @@ class Prediction:
             Path(row["path"]),
             row["height"],
             row["width"],
-            mask_share=row["mask_share"],
+            lesion_area=row["lesion_area"],
             crop_mode=row["crop_mode"],
-            probabilities={code: row[f"p_{code}"] for code in classes},
-            balanced_probabilities={code: row[f"b_{code}"] for code in classes},
-            members=None if row["members"] is None else np.array(row["members"], np.float64),
-            spread=row["spread"],
-            unlikeness=row["unlikeness"],
+            probabilities={code: row[f"prob_{code}"] for code in classes},
+            balanced_probabilities={code: row[f"balanced_prob_{code}"] for code in classes},
+            members=None
+            if row["member_probs"] is None
+            else np.array(row["member_probs"], np.float64),
+            uncertainty=row["uncertainty"],
+            ood_score=row["ood_score"],
             prediction_set=None if within is None else tuple(within),
-            level=about["level"],
-            flags=explained(row["flags"]),
+            coverage=about["coverage"],
+            flags=explained(row["quality_flags"]),
             taxonomy=about["taxonomy"],
             attributes={
                 name: row[f"presence_{name}"] for name in ATTRIBUTES if f"presence_{name}" in row
@@ -240,14 +245,14 @@ class Prediction:
         )
 
     def plot(self) -> Figure:
-        """Draw the picture with the lesion's outline, its heat map, and the probabilities.
+        """Draw the image with the lesion's contour, its heatmap, and the probabilities.
 
         Returns:
             A matplotlib figure, for ``savefig`` or a notebook.
 
         Raises:
             NaevusError: matplotlib is not installed.
-            PictureError: The picture's file is not there any more.
+            ImageError: The image's file is not there any more.
         """
         try:
             import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow)
@@ -265,8 +270,8 @@ class Prediction:
 
     def _lines(self) -> list[str]:
         lines = [self.image_id]
-        if self.mask_share is not None:
-            lines.append(f"The lesion covers {self.mask_share:.1%} of the picture.")
+        if self.lesion_area is not None:
+            lines.append(f"The lesion covers {self.lesion_area:.1%} of the image.")
         if self.attributes:
             likely = {name: p for name, p in self.attributes.items() if p >= _LIKELY}
             named = ", ".join(
@@ -274,34 +279,39 @@ class Prediction:
                 for name, probability in sorted(likely.items(), key=lambda pair: -pair[1])
             )
             lines.append(f"Attributes: {named or 'none is likely'}")
-        if self.diagnosis is not None and self.balanced_diagnosis is not None:
-            lines += self._answer(self.diagnosis, self.balanced_diagnosis)
+        if self.predicted is not None and self.predicted_balanced is not None:
+            lines += self._answer(self.predicted, self.predicted_balanced)
         lines += [f"! {sentence}" for sentence in self.flags.values()]
         return lines
 
-    def _answer(self, told: str, balanced: str) -> list[str]:
-        lines = [f"Most probable: {self.name_of(told)}", ""]
+    def _answer(self, predicted: str, balanced: str) -> list[str]:
+        lines = [f"Most probable: {self.name_of(predicted)}", ""]
         ordered = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
         width = max(map(len, self.probabilities))
         lines += [
-            f"  {code:{width}}  {share:6.1%}  {'█' * round(_BAR * share)}".rstrip()
-            for code, share in ordered
+            f"  {code:{width}}  {fraction:6.1%}  {'█' * round(_BAR * fraction)}".rstrip()
+            for code, fraction in ordered
         ]
         lines.append("")
-        if self.prediction_set is not None and self.level is not None:
+        if self.prediction_set is not None and self.coverage is not None:
             inside = [code for code, _ in ordered if code in self.prediction_set]
             lines.append(
-                f"Cannot be ruled out ({self.level:.0%} prediction set): "
-                f"{', '.join(inside) or 'none: it is unlike most pictures of every diagnosis'}"
+                f"Cannot be ruled out ({self.coverage:.0%} prediction set): "
+                f"{', '.join(inside) or 'none: it is unlike most images of every diagnosis'}"
             )
-            if inside and told not in inside:
+            if inside and predicted not in inside:
                 # Each class has a threshold of its own; that of a common class is high.
-                surer = f"{self.level:.0%} of its pictures are surer"
-                lines.append(f"  {told} is missing: in the training pictures' case mix, {surer}")
-        if balanced != told:
+                surer = f"{self.coverage:.0%} of its images are surer"
+                lines.append(f"  {predicted} is missing: in the training images' case mix, {surer}")
+        if balanced != predicted:
             lines.append(f"If all were equally common: {self.name_of(balanced)}")
-        doubt = f"Doubt: {self.doubt:.2f}"
-        return [*lines, doubt if self.spread is None else f"{doubt}, spread: {self.spread:.2f}"]
+        confidence = f"Confidence: {self.confidence:.2f}"
+        return [
+            *lines,
+            confidence
+            if self.uncertainty is None
+            else f"{confidence}, uncertainty: {self.uncertainty:.2f}",
+        ]
 
     def name_of(self, code: str) -> str:
         """Return a class's name with its code, or the code where it has no name."""
@@ -315,10 +325,10 @@ def _greatest(probabilities: Mapping[str, float]) -> str | None:
     return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
-# A prediction as a figure: the image with its contour, the heat map, the probabilities.
+# A prediction as a figure: the image with its contour, the heatmap, the probabilities.
 
 _SHOWN: Final = 512  # pixels of the shorter side
-_OUTLINE: Final = (0, 255, 255)
+_CONTOUR_COLOUR: Final = (0, 255, 255)
 _ATTRIBUTES: Final = "Attributes"
 _TOLD, _OTHER = "#0072B2", "#858b96"  # told apart by the colour-blind (Okabe & Ito 2008)
 _RC: Final[dict[Any, Any]] = {"font.size": 10, "axes.titlesize": 10, "figure.facecolor": "white"}
@@ -328,13 +338,13 @@ def _plot(prediction: Prediction) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 (as above)
 
     pixels = _pixels(prediction)
-    panels = [(_outlined(prediction, pixels), "Lesion's outline" if _has_mask(prediction) else "")]
+    panels = [(_segmented(prediction, pixels), "Lesion's contour" if _has_mask(prediction) else "")]
     if prediction.attribute_masks:
         panels.append((_with_attributes(prediction, pixels), _ATTRIBUTES))
-    code = prediction.diagnosis
-    heat = None if code is None else prediction.heat_of(code, *pixels.shape[:2])
-    if heat is not None:
-        panels.append((glowing(pixels, heat), f"What speaks for {code}"))
+    code = prediction.predicted
+    cam = None if code is None else prediction.cam_of(code, *pixels.shape[:2])
+    if cam is not None:
+        panels.append((overlay(pixels, cam), f"What speaks for {code}"))
     count = len(panels) + (code is not None)
     figure = Figure(figsize=(3.6 * count, 4.2), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
@@ -352,21 +362,21 @@ def _plot(prediction: Prediction) -> Figure:
 
 
 def _pixels(prediction: Prediction) -> NDArray[np.uint8]:
-    picture = prediction.picture
-    if not isinstance(picture, np.ndarray):
-        picture = read(picture, shortest=_SHOWN)
-    return reduced(picture, _SHOWN)
+    image = prediction.image
+    if not isinstance(image, np.ndarray):
+        image = read(image, shortest=_SHOWN)
+    return reduced(image, _SHOWN)
 
 
 def _has_mask(prediction: Prediction) -> bool:
-    return bool(prediction.mask_share) and prediction.mask is not None
+    return bool(prediction.lesion_area) and prediction.mask is not None
 
 
-def _outlined(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _segmented(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if prediction.mask is None:
         return pixels
     surface = resize(prediction.mask.view(np.uint8) * np.uint8(255), *pixels.shape[:2])
-    return draw_outline(pixels, surface > 127, _OUTLINE, 2)
+    return draw_contours(pixels, surface > 127, _CONTOUR_COLOUR, 2)
 
 
 def _with_attributes(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -386,21 +396,28 @@ def _attribute_legend(ax: Axes, prediction: Prediction) -> None:
         Line2D([], [], color=(red / 255, green / 255, blue / 255), linewidth=3)
         for red, green, blue in map(ATTRIBUTE_COLOURS.__getitem__, prediction.attributes)
     ]
-    labels = [f"{ATTRIBUTES[name]} {share:.0%}" for name, share in prediction.attributes.items()]
+    labels = [
+        f"{ATTRIBUTES[name]} {fraction:.0%}" for name, fraction in prediction.attributes.items()
+    ]
     ax.legend(
         handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, frameon=False,
         fontsize=8,
     )  # fmt: skip
 
 
-def _bars(ax: Axes, prediction: Prediction, told: str) -> None:
+def _bars(ax: Axes, prediction: Prediction, predicted: str) -> None:
     """Draw the probabilities, and a dot where a diagnosis cannot be ruled out."""
     codes = list(prediction.probabilities)
-    shares = list(prediction.probabilities.values())
-    bars = ax.barh(codes, shares, color=[_TOLD if code == told else _OTHER for code in codes])
+    class_priors = list(prediction.probabilities.values())
+    bars = ax.barh(
+        codes, class_priors, color=[_TOLD if code == predicted else _OTHER for code in codes]
+    )
     within = prediction.prediction_set
     marks = ["●" if within is not None and code in within else "" for code in codes]
-    labels = [f"{share:.0%} {mark}".rstrip() for share, mark in zip(shares, marks, strict=True)]
+    labels = [
+        f"{fraction:.0%} {mark}".rstrip()
+        for fraction, mark in zip(class_priors, marks, strict=True)
+    ]
     ax.bar_label(bars, labels, padding=3)
     ax.set_xlim(0, 1.3)
     ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
@@ -409,15 +426,15 @@ def _bars(ax: Axes, prediction: Prediction, told: str) -> None:
     ax.set_title(
         "Probability"
         if within is None
-        else f"Probability (●: in the {prediction.level:.0%} prediction set)"
+        else f"Probability (●: in the {prediction.coverage:.0%} prediction set)"
     )
 
 
 def _title(prediction: Prediction) -> str:
-    if prediction.diagnosis is None:
+    if prediction.predicted is None:
         return prediction.image_id
-    doubt = "" if prediction.doubt is None else f", doubt {prediction.doubt:.2f}"
-    return f"{prediction.image_id}: {prediction.name_of(prediction.diagnosis)}{doubt}"
+    confidence = "" if prediction.confidence is None else f", {prediction.confidence:.0%}"
+    return f"{prediction.image_id}: {prediction.name_of(prediction.predicted)}{confidence}"
 
 
 def _below(prediction: Prediction, width: int) -> str:

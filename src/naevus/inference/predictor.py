@@ -1,4 +1,4 @@
-"""From Python: ``load``, and a predictor: pictures in, predictions out."""
+"""From Python: ``load``, and a predictor: images in, predictions out."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from naevus.bundles.bundle import builtin, find_bundles
-from naevus.datasets.sources import find_pictures
-from naevus.errors import ConfigError, DataError, PictureError
+from naevus.datasets.sources import find_images
+from naevus.errors import ConfigError, DataError, ImageError
 from naevus.evaluation.priors import read_prevalence
 from naevus.images.read import Limits
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import instructions
-from naevus.inference.engines.automatic import choose, installed, judged_of, verify
+from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
 from naevus.inference.engines.base import refuse_forked
-from naevus.inference.given import Given, given_of, is_one
-from naevus.inference.pipeline import Job, Plan, check_pair
+from naevus.inference.inputs import ImageInput, image_input_of, is_one
+from naevus.inference.pipeline import Pipeline, PredictionOptions, check_pair
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import BATCH, Workers, cpu_count
 from naevus.taxonomy import TAXONOMIES, taxonomy_with
-from naevus.types import EngineChoice, Refused
+from naevus.types import EngineChoice, FailedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from naevus.bundles.bundle import Bundle
     from naevus.inference.engines import EngineName
-    from naevus.inference.given import PictureLike
+    from naevus.inference.inputs import ImageLike
     from naevus.inference.prediction import Prediction
-    from naevus.types import Computed, ViewSet
+    from naevus.types import TTA, Precision
 
 
-# The networks that answer together: those that outline, and those that diagnose.
+# The networks that answer together: those that contour, and those that diagnose.
 
 _log = logging.getLogger(__name__)
 
 
-def _say(line: str) -> None:
+def _log_line(line: str) -> None:
     _log.info(line)
 
 
 class Networks(NamedTuple):
-    """What outlines lesions and what diagnoses, each where there is one."""
+    """What segments lesions and what diagnoses, each where there is one."""
 
     segmenter: Segmenter | None
     classifier: Classifier | None
@@ -57,13 +57,13 @@ def open_networks(
     *,
     diagnose: bool = True,
     prevalence: Path | None = None,
-    views: ViewSet = "none",
+    tta: TTA = "none",
     engine: EngineName | None = None,
     threads: int | None = None,
-    precision: Computed | None = None,
+    precision: Precision | None = None,
     streams: int = 1,
     choice: EngineChoice | None = None,
-    say: Callable[[str], None] = _say,
+    report: Callable[[str], None] = _log_line,
 ) -> Networks:
     """Load bundles; those that do the same answer as one.
 
@@ -71,63 +71,63 @@ def open_networks(
         bundles: Bundles of either task, or of both.
         diagnose: Whether classifiers are loaded.
         prevalence: A file of how common the diagnoses are (`evaluation.prevalence`).
-        views: The views every picture is seen in.
+        tta: The views every image is seen in.
         engine: What runs the graphs; None: what was tried to be best here (`engines.automatic`).
         threads: Threads of the engine; None: as many as this process has processors.
         precision: What the engine computes in; None: what was tried to be best here, among what
-            the bundles were measured to bear (`bundles.figures.PrecisionChoice`).
+            the bundles were measured to bear (`bundles.figures.Recommendation`).
         streams: Pieces of a batch that OpenVINO computes at a time.
         choice: How they are run where that is settled, as by a job that goes on; engine and
             precision must then be None.
-        say: Told, in a line, what is tried and what came of it.
+        report: Told, in a line, what is tried and what came of it.
 
     Raises:
         BundleError: A graph cannot be used.
         ConfigError: The bundles do not go together, what is named does not run here, or the
             prevalence is impossible or of no known diagnoses.
     """
-    outlining = [each for each in bundles if each.spec.segmenter is not None]
-    diagnosing = [each for each in bundles if diagnose and each.spec.classifier is not None]
+    segmentation = [each for each in bundles if each.spec.segmenter is not None]
+    classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
     finding = [each for each in bundles if each.spec.attributes is not None]
-    shares = None if prevalence is None else _prevalence(prevalence, diagnosing)
-    used = [each for each in bundles if each in (*outlining, *diagnosing, *finding)]
-    chosen = choice or choose(used, engine=engine, precision=precision, say=say)
+    prevalences = None if prevalence is None else _prevalence(prevalence, classification)
+    used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
+    chosen = choice or choose(used, engine=engine, precision=precision, report=report)
     instructions.hold(chosen.limit)
-    how: Any = {"views": views, "threads": threads, "streams": streams}
+    how: Any = {"tta": tta, "threads": threads, "streams": streams}
     try:
-        return _opened((outlining, finding), diagnosing, chosen, shares, how)
+        return _opened((segmentation, finding), classification, chosen, prevalences, how)
     except ConfigError as error:
         last = EngineChoice("onnxruntime")
         if choice or engine or precision or chosen.engine == last.engine or not installed(last):
             raise
-        say(f"Networks run in {last}: {error}.")
-        return _opened((outlining, finding), diagnosing, last, shares, how)
+        report(f"Networks run in {last}: {error}.")
+        return _opened((segmentation, finding), classification, last, prevalences, how)
 
 
 def _opened(
     segmenting: tuple[Sequence[Bundle], Sequence[Bundle]],
-    diagnosing: Sequence[Bundle],
+    classification: Sequence[Bundle],
     chosen: EngineChoice,
-    shares: list[float] | None,
+    prevalences: list[float] | None,
     how: dict[str, Any],
 ) -> Networks:
     # Compiling a graph takes one processor; two at a time answer sooner.
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
         how = how | {"engine": chosen.engine}
         one, other = chosen.segmentation, chosen.classification
-        outlining, finding = segmenting
-        outlines = (
-            pool.submit(Segmenter, outlining, attributes=finding, precision=one, **how)
-            if outlining or finding
+        segmentation, finding = segmenting
+        contours = (
+            pool.submit(Segmenter, segmentation, attributes=finding, precision=one, **how)
+            if segmentation or finding
             else None
         )
         diagnoses = (
-            pool.submit(Classifier, diagnosing, precision=other, **how, prevalence=shares)
-            if diagnosing
+            pool.submit(Classifier, classification, precision=other, **how, prevalence=prevalences)
+            if classification
             else None
         )
         networks = Networks(
-            None if outlines is None else outlines.result(),
+            None if contours is None else contours.result(),
             None if diagnoses is None else diagnoses.result(),
         )
     if not chosen.tried:
@@ -140,40 +140,40 @@ def _verify(part: Segmenter | Classifier | None) -> None:
     """Judge by their answers networks that were not tried before."""
     if part is None:
         return
-    judged = {each.path: each for bundle in part.bundles for each in judged_of(bundle)}
+    evaluated = {each.path: each for bundle in part.bundles for each in trial_networks(bundle)}
     for member in part.members:
-        verify(member.engine, judged[str(member.path)])
+        verify(member.engine, evaluated[str(member.path)])
 
 
-def _prevalence(path: Path, diagnosing: Sequence[Bundle]) -> list[float]:
-    taxonomy = diagnosing[0].classifier.taxonomy if diagnosing else None
+def _prevalence(path: Path, classification: Sequence[Bundle]) -> list[float]:
+    taxonomy = classification[0].classifier.taxonomy if classification else None
     if taxonomy is None:
         raise ConfigError(
             f"{path}: a prevalence needs a classifier of known diagnoses",
             f"name a bundle that knows those of {', '.join(TAXONOMIES)}",
         )
-    shares: list[float] = read_prevalence(
-        path, taxonomy_with(diagnosing[0].classifier.classes)
+    prevalences: list[float] = read_prevalence(
+        path, taxonomy_with(classification[0].classifier.classes)
     ).tolist()
-    return shares
+    return prevalences
 
 
 _LIMITS = Limits()
 
 
 class Predictor:
-    """Outlines and diagnoses pictures; `naevus.load` makes one.
+    """Contours and diagnoses images; `naevus.load` makes one.
 
-    The networks are loaded once, so keep it for all your pictures. Any number of threads may use
+    The networks are loaded once, so keep it for all your images. Any number of threads may use
     it at a time; each is answered as if it were alone. It has threads of its own that read and cut
-    pictures meanwhile. A process that was forked cannot use it and is told so; one that was
+    images meanwhile. A process that was forked cannot use it and is told so; one that was
     spawned loads it anew where it is given one that `naevus.load` made.
 
     Args:
-        segmenter: Makes the masks; None where the classifier sees whole pictures.
+        segmenter: Makes the masks; None where the classifier sees whole images.
         classifier: Gives the diagnoses; None for masks alone.
-        threads: Threads that read pictures; None: as many as processors.
-        limits: Which pictures are refused before decoding.
+        threads: Threads that read images; None: as many as processors.
+        limits: Which images are refused before decoding.
         made_by: What `load` was given, to load it anew in another process.
 
     Raises:
@@ -207,7 +207,7 @@ class Predictor:
         Many are best had one by one, in constant memory:
 
         >>> for prediction in predictor.stream(["lesion.jpg", "absent.jpg"], errors="yield"):
-        ...     if isinstance(prediction, Refused):
+        ...     if isinstance(prediction, FailedImage):
         ...         print(prediction.problem)
         ...     else:
         ...         print(prediction.image_id, prediction.crop_mode)
@@ -225,8 +225,8 @@ class Predictor:
         made_by: Mapping[str, Any] | None = None,
     ) -> None:
         check_pair(segmenter, classifier)
-        forms = () if classifier is None else classifier.forms
-        self._job = Job(Plan(segmenter, classifier, forms), limits)
+        input_specs = () if classifier is None else classifier.input_specs
+        self._pipeline = Pipeline(PredictionOptions(segmenter, classifier, input_specs), limits)
         self._threads = threads or cpu_count()
         self._process = os.getpid()
         self._made_by = made_by
@@ -245,17 +245,15 @@ class Predictor:
         return _load_anew, (dict(self._made_by),)
 
     @overload
-    def __call__(self, pictures: PictureLike) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: ImageLike) -> Prediction: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, pictures: Iterable[PictureLike]) -> list[Prediction]: ...
+    def __call__(self, images: Iterable[ImageLike]) -> list[Prediction]: ...
 
-    def __call__(
-        self, pictures: PictureLike | Iterable[PictureLike]
-    ) -> Prediction | list[Prediction]:
-        """Predict a picture, or several.
+    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Prediction | list[Prediction]:
+        """Predict an image, or several.
 
-        A picture is one of these:
+        An image is one of these:
 
         - the path of a file;
         - its bytes, or a stream opened with ``rb`` (read from where it stands, not closed);
@@ -267,88 +265,88 @@ class Predictor:
           bring its pixels through ``cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)``.
 
         Args:
-            pictures: One of those, or an iterable of them; or the path of a folder, for all
-                pictures below it.
+            images: One of those, or an iterable of them; or the path of a folder, for all
+                images below it.
 
         Returns:
             A prediction; a list of them in the same order, by id for a folder.
 
         Raises:
-            PictureError: A file cannot be read; nothing is returned of the others. Use `stream`
+            ImageError: A file cannot be read; nothing is returned of the others. Use `stream`
                 where that may be.
             DataError: It is nothing of that kind, or pixels are of another shape or type.
         """
-        if is_one(pictures) and not _is_folder(pictures):
-            return next(self.stream([pictures]))  # type: ignore[list-item]
-        return list(self.stream(pictures))  # type: ignore[arg-type]
+        if is_one(images) and not _is_folder(images):
+            return next(self.stream([images]))  # type: ignore[list-item]
+        return list(self.stream(images))  # type: ignore[arg-type]
 
     @overload
     def stream(
-        self, pictures: str | Path | Iterable[PictureLike], *, errors: Literal["raise"] = "raise"
+        self, images: str | Path | Iterable[ImageLike], *, errors: Literal["raise"] = "raise"
     ) -> Iterator[Prediction]: ...
 
     @overload
     def stream(
-        self, pictures: str | Path | Iterable[PictureLike], *, errors: Literal["yield"]
-    ) -> Iterator[Prediction | Refused]: ...
+        self, images: str | Path | Iterable[ImageLike], *, errors: Literal["yield"]
+    ) -> Iterator[Prediction | FailedImage]: ...
 
     def stream(
         self,
-        pictures: str | Path | Iterable[PictureLike],
+        images: str | Path | Iterable[ImageLike],
         *,
         errors: Literal["raise", "yield"] = "raise",
-    ) -> Iterator[Prediction | Refused]:
-        """Predict pictures one after the other, as they come, in constant memory.
+    ) -> Iterator[Prediction | FailedImage]:
+        """Predict images one after the other, as they come, in constant memory.
 
         The stages are those of ``naevus predict``: while the networks see one batch of 32, the
-        next is read. Some batches are therefore taken from ``pictures`` before the first
+        next is read. Some batches are therefore taken from ``images`` before the first
         prediction is there.
 
         Args:
-            pictures: What a call takes, in any number and order; or a folder, for all pictures
+            images: What a call takes, in any number and order; or a folder, for all images
                 below it, by id. Pixels must stay as they are until their prediction is there.
             errors: What is done about a file that cannot be read. ``raise``: the stream ends with
-                its error. ``yield``: a `Refused` with its id, path and problem stands in its place.
+                its error. ``yield``: a `FailedImage` with id, path and problem stands in its place.
 
         Yields:
-            What is said of each picture, in the order given.
+            What is said of each image, in the order given.
 
         Raises:
-            PictureError: A file cannot be read, and errors are raised.
+            ImageError: A file cannot be read, and errors are raised.
             NaevusError: The process was forked after the predictor was loaded.
-            DataError: Something is no picture, pixels are of another shape or type, or the folder
-                has no pictures.
+            DataError: Something is no image, pixels are of another shape or type, or the folder
+                has no images.
         """
         refuse_forked(self._process)
-        refused, given = self._given(pictures)
+        refused, given = self._given(images)
         with Workers(self._threads) as workers:
-            for piece in chain([refused], self._job.predict(_pieces(given), workers)):
-                for said in piece:
-                    if isinstance(said, Refused) and errors == "raise":
-                        raise PictureError(Path(said.path), said.problem)
-                    yield said
+            for piece in chain([refused], self._pipeline.predict(_pieces(given), workers)):
+                for prediction in piece:
+                    if isinstance(prediction, FailedImage) and errors == "raise":
+                        raise ImageError(Path(prediction.path), prediction.problem)
+                    yield prediction
 
     def _given(
-        self, pictures: str | Path | Iterable[PictureLike]
-    ) -> tuple[Sequence[Refused], Iterator[Given]]:
-        if isinstance(pictures, str | os.PathLike):
-            found = find_pictures([Path(pictures)])
-            return found.refused, (Given(each.image_id, each.path) for each in found.sources)
-        if is_one(pictures) or isinstance(pictures, Mapping) or not isinstance(pictures, Iterable):
+        self, images: str | Path | Iterable[ImageLike]
+    ) -> tuple[Sequence[FailedImage], Iterator[ImageInput]]:
+        if isinstance(images, str | os.PathLike):
+            found = find_images([Path(images)])
+            return found.refused, (ImageInput(each.image_id, each.path) for each in found.sources)
+        if is_one(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
             raise DataError(
-                f"{type(pictures).__name__} is no picture, no folder and no list of pictures",
+                f"{type(images).__name__} is no image, no folder and no list of images",
                 "give a path, bytes, a stream, an image of Pillow, an array or a tensor, or a list",
             )
-        limits = self._job.limits
-        return (), (given_of(each, number, limits) for number, each in enumerate(pictures))
+        limits = self._pipeline.limits
+        return (), (image_input_of(each, number, limits) for number, each in enumerate(images))
 
 
 def load(
     bundle: Path | str | Sequence[Path | str] | None = None,
     *,
-    views: ViewSet = "none",
+    tta: TTA = "none",
     engine: EngineName | None = None,
-    precision: Computed | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     streams: int = 1,
     prevalence: Path | str | None = None,
@@ -358,7 +356,7 @@ def load(
     Args:
         bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
             or a list of those, for both tasks or to be averaged. None: the built-in one.
-        views: The views every picture is seen in: ``none``, ``half-turn`` (2), ``flips`` (4) or
+        tta: The views every image is seen in: ``none``, ``half-turn`` (2), ``flips`` (4) or
             ``d4`` (8).
         engine: What runs the networks: ``openvino`` or ``onnxruntime``. None: what is best here. It
             is tried once for a machine and bundle, for up to 15 s, by the answers to the bundle's
@@ -368,8 +366,8 @@ def load(
             what is best, in the same way.
         threads: How many are used; None: as many as this process has processors.
         streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
-            pictures as many as threads are faster.
-        prevalence: A TOML file of how common the diagnoses are where the pictures come from
+            images as many as threads are faster.
+        prevalence: A TOML file of how common the diagnoses are where the images come from
             (``MEL = 0.05``, one line for each); natural probabilities are re-weighed to it.
 
     Returns:
@@ -392,7 +390,7 @@ def load(
     networks = open_networks(
         find_bundles(map(Path, paths)),
         prevalence=None if prevalence is None else Path(prevalence),
-        views=views,
+        tta=tta,
         engine=engine,
         threads=threads,
         precision=precision,
@@ -405,8 +403,8 @@ def _load_anew(made_by: Mapping[str, Any]) -> Predictor:
     return load(**made_by)
 
 
-def _pieces(pictures: Iterator[Given]) -> Iterator[list[Given]]:
-    while piece := list(islice(pictures, BATCH)):
+def _pieces(images: Iterator[ImageInput]) -> Iterator[list[ImageInput]]:
+    while piece := list(islice(images, BATCH)):
         yield piece
 
 

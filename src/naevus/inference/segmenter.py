@@ -14,22 +14,22 @@ import numpy as np
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.attributes import peak, presence_of
 from naevus.images.geometry import resize
-from naevus.images.masks import Cleaning, at_size
-from naevus.images.preprocess import Form, arrange
+from naevus.images.masks import Postprocessing, at_size
+from naevus.images.preprocess import InputSpec, preprocess
 from naevus.inference.engines import instructions
 from naevus.inference.ensemble import (
     Loaded,
     as_sequence,
-    by_form,
+    by_input_spec,
     check_shape,
     check_together,
-    different_forms,
+    different_input_specs,
     faults_of,
     mean,
     open_members,
     refuse_faults,
 )
-from naevus.inference.tta import mean_outputs, views_named
+from naevus.inference.tta import mean_outputs, transforms_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from naevus.bundles.spec import AttributesSpec, Member, SegmenterSpec
     from naevus.inference.engines import EngineName
     from naevus.inference.ensemble import Batches
-    from naevus.types import Computed, ViewSet
+    from naevus.types import TTA, Precision
 
 
-class Surfaces(NamedTuple):
-    """What a segmenter says of N pictures.
+class LogitMaps(NamedTuple):
+    """What a segmenter says of N images.
 
     Attributes:
         logits: N x S x S, the mean logit of lesion over members and views; None where
             no network segments lesions.
-        faults: By number the pictures for which a network gave no usable number, and what it gave;
+        faults: By number the images for which a network gave no usable number, and what it gave;
             their logits mean nothing.
         attributes: N x A x S x S, likewise of each attribute; None where no network finds
             attributes.
@@ -82,7 +82,7 @@ class Segmenter:
         bundles: One bundle that segments lesions, or several that answer as one; none where only
             attributes are wanted.
         attributes: Bundles that find attributes and answer as one; they may be the same ones.
-        views: The views every picture is seen in.
+        tta: The views every image is seen in.
         engine: What runs the graphs.
         threads: Threads of the engine; None: as many as this process has processors.
         precision: What the engine computes in.
@@ -97,7 +97,7 @@ class Segmenter:
         bundles: The bundles that segment lesions, then others that find attributes.
         attributes: The attributes that are found, in the order of the maps.
         members: The loaded members, in order.
-        forms: The different forms of picture the members see; a batch is wanted in each.
+        input_specs: The different forms of image the members see; a batch is wanted in each.
         size: Side of the largest member's input, in pixels. Surfaces of lesions and of attributes
             have the side of the largest member that gives them.
     """
@@ -107,10 +107,10 @@ class Segmenter:
         bundles: Bundle | Sequence[Bundle],
         *,
         attributes: Sequence[Bundle] = (),
-        views: ViewSet = "none",
+        tta: TTA = "none",
         engine: EngineName = "openvino",
         threads: int | None = None,
-        precision: Computed = "fp32",
+        precision: Precision = "fp32",
         streams: int = 1,
     ) -> None:
         segmenting = as_sequence(bundles)
@@ -119,9 +119,9 @@ class Segmenter:
         if attributes:
             check_together(attributes, "attributes")
         self.bundles = (*segmenting, *(each for each in attributes if each not in segmenting))
-        self._views = views_named(views)
+        self._transforms = transforms_of(tta)
         self._choices = {
-            "views": views,
+            "tta": tta,
             "engine": engine,
             "precision": precision,
             "instructions": instructions.limit(),
@@ -148,12 +148,14 @@ class Segmenter:
             [name for name, keys in (("logit", lesions), ("attributes", maps)) if key in keys]
             for key in dict.fromkeys((*lesions, *maps))
         ]
-        self.forms = different_forms(self.members)
-        self.size = max(form.size for form in self.forms)
+        self.input_specs = different_input_specs(self.members)
+        self.size = max(input_spec.size for input_spec in self.input_specs)
         # Each its own, so that a mask does not change by what else is looked for.
         self._sizes = {name: self._largest(name) for name in ("logit", "attributes")}
-        self.cleaning = (
-            Cleaning(**segmenting[0].segmenter.cleaning.model_dump()) if segmenting else Cleaning()
+        self.postprocessing = (
+            Postprocessing(**segmenting[0].segmenter.postprocessing.model_dump())
+            if segmenting
+            else Postprocessing()
         )
         self.attributes = attributes[0].attributes.names if attributes else ()
         self._thresholds = _mean([each.attributes.thresholds for each in attributes])
@@ -168,7 +170,9 @@ class Segmenter:
     def _largest(self, output: str) -> int:
         """Return the side of the largest input of the members that give an output; 0 if none do."""
         giving = zip(self.members, self._give, strict=True)
-        return max((member.form.size for member, names in giving if output in names), default=0)
+        return max(
+            (member.input_spec.size for member, names in giving if output in names), default=0
+        )
 
     @property
     def segments_lesions(self) -> bool:
@@ -179,46 +183,46 @@ class Segmenter:
         """Return what its answers depend on, in JSON's types."""
         return {**self._choices, "bundles": [bundle.sha256 for bundle in self.bundles]}
 
-    def arrange(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
-        """Return a picture (H x W x 3) in each of `forms`, squashed to the members' sizes."""
-        return tuple(arrange(pixels, None, form).pixels for form in self.forms)
+    def preprocess(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        """Return an image (H x W x 3) in each of `input_specs`, squashed to the members' sizes."""
+        return tuple(preprocess(pixels, None, input_spec).pixels for input_spec in self.input_specs)
 
     def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return the mean logit of lesion over members and views.
 
         Args:
-            batches: N x S x S x 3 squashed pictures; one batch for each of `forms` where the
+            batches: N x S x S x 3 squashed images; one batch for each of `input_specs` where the
                 members see different ones.
-            ids: What the pictures are called in errors.
+            ids: What the images are called in errors.
 
         Returns:
             N x S x S, S being the side of the largest member that segments lesions.
 
         Raises:
-            BundleError: A network gives no usable number for a picture.
+            BundleError: A network gives no usable number for an image.
         """
-        surfaces = self.surfaces(batches)
-        refuse_faults(surfaces.faults, ids)
-        if surfaces.logits is None:
+        logit_maps = self.logit_maps(batches)
+        refuse_faults(logit_maps.faults, ids)
+        if logit_maps.logits is None:
             raise ConfigError("no network here segments lesions", "name a segmentation bundle, too")
-        return surfaces.logits
+        return logit_maps.logits
 
-    def surfaces(self, batches: Batches) -> Surfaces:
-        """Return what `logits` does, and for which pictures a network failed."""
-        batch_of = by_form(batches, self.forms)
+    def logit_maps(self, batches: Batches) -> LogitMaps:
+        """Return what `logits` does, and for which images a network failed."""
+        batch_of = by_input_spec(batches, self.input_specs)
         faults: dict[int, str] = {}
         found: dict[str, list[NDArray[np.float32]]] = {"logit": [], "attributes": []}
         for member, names in zip(self.members, self._give, strict=True):
-            outputs = self._outputs(member, batch_of[member.form], names)
+            outputs = self._outputs(member, batch_of[member.input_spec], names)
             faults = {**faults_of(member.name, outputs), **faults}
             for name, values in outputs.items():
                 found[name].append(values)
         logits, maps = (mean(each) if each else None for each in found.values())
-        return Surfaces(logits, faults, maps)
+        return LogitMaps(logits, faults, maps)
 
     def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return the lesion's mask of one picture (H x W x 3), at the picture's size."""
-        batches = [array[None] for array in self.arrange(pixels)]
+        """Return the lesion's mask of one image (H x W x 3), at the image's size."""
+        batches = [array[None] for array in self.preprocess(pixels)]
         return self.mask_of(self.logits(batches)[0], *pixels.shape[:2])
 
     def mask_of(self, logit: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
@@ -226,7 +230,7 @@ class Segmenter:
 
         Their logistic function, the probability, is resized first and then cleaned.
         """
-        return at_size(_logistic(logit), height, width, self.cleaning)
+        return at_size(_logistic(logit), height, width, self.postprocessing)
 
     def attributes_of(
         self, maps: NDArray[np.float32], height: int, width: int
@@ -234,7 +238,7 @@ class Segmenter:
         """Yield the attributes of one image, one after the other: masks may be large.
 
         Args:
-            maps: A x S x S, one image of `Surfaces.attributes`.
+            maps: A x S x S, one image of `LogitMaps.attributes`.
             height: Rows of the masks.
             width: Columns of the masks.
         """
@@ -257,7 +261,7 @@ class Segmenter:
     def _outputs(
         self, member: Loaded, batch: NDArray[np.uint8], names: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        outputs = mean_outputs(member.engine.run, batch, self._views)
+        outputs = mean_outputs(member.engine.run, batch, self._transforms)
         found = {}
         for name in names:
             if name not in outputs:
@@ -269,7 +273,7 @@ class Segmenter:
             kinds = (len(self.attributes),) if name == "attributes" else ()
             check_shape(member, values, (count, *kinds, *square))
             size = self._sizes[name]
-            if member.form.size != size:
+            if member.input_spec.size != size:
                 flat = values.reshape(-1, *square)
                 larger = np.stack([resize(surface, size, size) for surface in flat])
                 values = larger.reshape(count, *kinds, size, size)
@@ -277,8 +281,8 @@ class Segmenter:
         return found
 
 
-def _squashed(part: SegmenterSpec | AttributesSpec, member: Member) -> Form:
-    return Form("squash", member.input_size, colour_constancy=part.colour_constancy)
+def _squashed(part: SegmenterSpec | AttributesSpec, member: Member) -> InputSpec:
+    return InputSpec("squash", member.input_size, colour_constancy=part.colour_constancy)
 
 
 def _mean(values: Sequence[Any]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from naevus.errors import ConfigError
-from naevus.images.geometry import VIEWS, unview_batch, view_batch
+from naevus.images.geometry import D4, d4_inverse_batch, d4_transform_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,51 +15,53 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines import Outputs
-    from naevus.types import ViewSet
+    from naevus.types import TTA
 
     Run = Callable[[NDArray[np.uint8]], Outputs]
 
 
-VIEW_SETS: Final[dict[ViewSet, tuple[int, ...]]] = {
+TTA_TRANSFORMS: Final[dict[TTA, tuple[int, ...]]] = {
     "none": (0,),
     "half-turn": (0, 2),
     "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
-    "d4": tuple(VIEWS),
+    "d4": tuple(D4),
 }
-"""The views that a picture is predicted in, by the name of the choice."""
+"""The views that an image is predicted in, by the name of the choice."""
 
 
-def views_named(name: ViewSet) -> tuple[int, ...]:
+def transforms_of(name: TTA) -> tuple[int, ...]:
     """Return the views of a set.
 
     Raises:
         ConfigError: There is no set of that name.
     """
-    if name not in VIEW_SETS:
-        raise ConfigError(f"unknown views {name!r}", f"use one of {', '.join(VIEW_SETS)}")
-    return VIEW_SETS[name]
+    if name not in TTA_TRANSFORMS:
+        raise ConfigError(f"unknown views {name!r}", f"use one of {', '.join(TTA_TRANSFORMS)}")
+    return TTA_TRANSFORMS[name]
 
 
-def each_view(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Iterator[Outputs]:
+def each_transform(
+    run: Run, batch: NDArray[np.uint8], transforms: Sequence[int]
+) -> Iterator[Outputs]:
     """Yield a network's outputs for one view after the other, its maps turned back.
 
     Args:
         run: Gives the outputs for N x S x S x 3 pixels.
         batch: N x S x S x 3.
-        views: Numbers of views (``images.geometry.view``).
+        transforms: Numbers of views (``images.geometry.view``).
     """
-    for k in views:
-        outputs = run(view_batch(batch, k))
+    for k in transforms:
+        outputs = run(d4_transform_batch(batch, k))
         yield {name: _turned_back(name, values, k) for name, values in outputs.items()}
 
 
-def mean_outputs(run: Run, batch: NDArray[np.uint8], views: Sequence[int]) -> Outputs:
-    """Return a network's outputs averaged over views; see `each_view`."""
-    return averaged(each_view(run, batch, views))
+def mean_outputs(run: Run, batch: NDArray[np.uint8], transforms: Sequence[int]) -> Outputs:
+    """Return a network's outputs averaged over views; see `each_transform`."""
+    return averaged(each_transform(run, batch, transforms))
 
 
 def averaged(outputs: Iterable[Outputs]) -> Outputs:
-    """Return the mean of outputs, such as of `each_view`, holding one sum and no stack."""
+    """Return the mean of outputs, such as of `each_transform`, holding one sum and no stack."""
     total: Outputs = {}
     count = 0
     for each in outputs:
@@ -71,7 +73,7 @@ def averaged(outputs: Iterable[Outputs]) -> Outputs:
 
 def _turned_back(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     if name == "logit":  # N x S x S
-        return unview_batch(values, k)
+        return d4_inverse_batch(values, k)
     if name in {"cam", "attributes"}:  # N x C x h x w
-        return np.moveaxis(unview_batch(np.moveaxis(values, 1, -1), k), -1, 1)
+        return np.moveaxis(d4_inverse_batch(np.moveaxis(values, 1, -1), k), -1, 1)
     return values

@@ -43,8 +43,8 @@ def read_parquet(
         path: The file.
         remedy: What to do where it is damaged.
         text: Columns that must be there and hold text in every row.
-        numbers: Kinds of columns that must hold numbers where they are there: ``p`` for ``p`` and
-            ``p_MEL``. Empty and NaN values are let by.
+        numbers: Kinds of columns that must hold numbers where they are there: ``prob`` for ``prob``
+            and ``prob_MEL``. Empty and NaN values are let by.
         error: What is raised.
 
     Raises:
@@ -64,14 +64,19 @@ def read_parquet(
             raise error(f"{path}: has no column {name}", remedy)
         if not all(isinstance(value, str) for value in table[name]):
             raise error(f"{path}: column {name} does not hold text in every row", remedy)
-    kinds = set(numbers)
+    kinds = tuple(numbers)
     for name in map(str, table.columns):
         column = table[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
         empty = len(column) == 0 or column.isna().all()
-        if name.partition("_")[0] in kinds and not numeric and not empty:
+        if is_kind(name, kinds) and not numeric and not empty:
             raise error(f"{path}: column {name} does not hold numbers", remedy)
     return table
+
+
+def is_kind(column: str, kinds: Iterable[str]) -> bool:
+    """Whether a column is of one of the kinds: ``logit`` and ``logit_MEL`` are of ``logit``."""
+    return any(column == kind or column.startswith(f"{kind}_") for kind in kinds)
 
 
 def read_csv(path: Path, remedy: str, *, error: type[NaevusError] = DataError) -> pd.DataFrame:
@@ -140,7 +145,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image_id": (
         "image_id", "image", "isic_id", "image_name", "img_id", "img", "image_file",
         "image_filename",
-        "filename", "file_name", "file", "picture", "photo", "name", "id",
+        "filename", "file_name", "file", "image", "photo", "name", "id",
         "bild", "bild_id", "bildname", "bilddatei", "datei", "dateiname", "foto",
     ),
     "path": (
@@ -260,10 +265,10 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
     try:
         text = _decoded(path.read_bytes())
         first, _, rest = text.partition("\n")
-        told = re.fullmatch(r"sep=(.)\s*", first.strip("\r"))  # Excel's own first line
-        separator = told[1] if told else _separator(text, path)
+        declared = re.fullmatch(r"sep=(.)\s*", first.strip("\r"))  # Excel's own first line
+        separator = declared[1] if declared else _separator(text, path)
         table = pd.read_csv(
-            io.StringIO(rest if told else text),
+            io.StringIO(rest if declared else text),
             sep=separator,
             dtype="string",
             keep_default_na=False,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ def _limit(place: Path) -> float:
 
 
 BATCH = 32
-"""Pictures a batch. Fixed: it decides on the last bits of what is predicted."""
+"""Images a batch. Fixed: it decides on the last bits of what is predicted."""
 
 
 def batches(items: Sequence[Item], size: int = BATCH) -> list[Sequence[Item]]:
@@ -106,13 +106,13 @@ class Workers:
 
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item]
-    ) -> list[Result | PictureError]:
-        """Apply a function to all items; an item whose picture is unusable gives the error."""
+    ) -> list[Result | ImageError]:
+        """Apply a function to all items; an item whose image is unusable gives the error."""
         return _outcomes(self._submit(function, items))
 
     def ahead(
         self, function: Callable[[Item], Result], pieces: Iterable[Sequence[Item]]
-    ) -> Iterator[tuple[Sequence[Item], list[Result | PictureError]]]:
+    ) -> Iterator[tuple[Sequence[Item], list[Result | ImageError]]]:
         """Yield each piece with its results, working on the next one meanwhile.
 
         Stages chain: where ``pieces`` come from another stage, that one makes the next piece
@@ -147,11 +147,11 @@ class Workers:
         return [self._pool.submit(function, item) for item in items]
 
 
-def _outcomes(futures: Sequence[Future[Result]]) -> list[Result | PictureError]:
-    outcomes: list[Result | PictureError] = []
+def _outcomes(futures: Sequence[Future[Result]]) -> list[Result | ImageError]:
+    results: list[Result | ImageError] = []
     for future in futures:
         try:
-            outcomes.append(future.result())
-        except PictureError as error:
-            outcomes.append(error)
-    return outcomes
+            results.append(future.result())
+        except ImageError as error:
+            results.append(error)
+    return results

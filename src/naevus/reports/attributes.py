@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.reports.document import Key, Section, Table, spread
+from naevus.reports.document import Headline, Section, Table, spread
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def summary(found: AttributesEvaluation, which: str) -> str:
     )
 
 
-def keys(found: AttributesEvaluation) -> list[Key]:
+def headlines(found: AttributesEvaluation) -> list[Headline]:
     """Return the figures that matter most."""
     value, low, high = found.jaccard
-    return [Key("attributes, pooled Jaccard", f"{value:.3f}", f"{low:.3f} to {high:.3f}")]
+    return [Headline("attributes, pooled Jaccard", f"{value:.3f}", f"{low:.3f} to {high:.3f}")]
 
 
 def _tables(found: AttributesEvaluation) -> Iterator[Table]:

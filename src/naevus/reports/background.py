@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pandas as pd
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images import quality
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.reports import figures
-from naevus.reports.document import Drawing, Section, Table
+from naevus.reports.document import FigureSlot, Section, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.evaluation.tables import Diagnosed
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.results import Results
 
 
-# What pictures show of themselves: the tone of the skin, and how good they are.
+# What images show of themselves: the tone of the skin, and how good they are.
 
 TONES: Final = (
     ("very light", 55.0),
@@ -41,11 +41,11 @@ GOOD: Final = "nothing wrong"
 
 
 class Appearance(NamedTuple):
-    """What a picture shows of itself.
+    """What an image shows of itself.
 
     Attributes:
         tone: The band of the skin's typology angle; None without a mask, or with too little skin.
-        quality: The first of the picture's flags, or that there is none.
+        quality: The first of the image's flags, or that there is none.
     """
 
     tone: str | None
@@ -55,11 +55,11 @@ class Appearance(NamedTuple):
 def appearances(
     results: Results, progress: Callable[[int, int], None] | None = None
 ) -> pd.DataFrame | None:
-    """Return the `Appearance` of every diagnosed picture that can be read, by image id.
+    """Return the `Appearance` of every diagnosed image that can be read, by image id.
 
     Args:
         results: The answers; None is returned without their data set.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
     """
     if results.records is None or results.labelled is None or results.records["path"].isna().all():
         return None
@@ -67,14 +67,14 @@ def appearances(
     ids = [image_id for image_id in answered if image_id in results.records.index]
     found: dict[str, Appearance] = {}
 
-    def look(image_id: str) -> Appearance | None:
-        return _look(results, image_id)
+    def appearance(image_id: str) -> Appearance | None:
+        return _appearance(results, image_id)
 
     done = 0
     with Workers(cpu_count()) as workers:
         for piece in batches(ids):
-            looked = zip(piece, workers.each(look, piece), strict=True)
-            found |= {name: each for name, each in looked if isinstance(each, Appearance)}
+            decoded = zip(piece, workers.each(appearance, piece), strict=True)
+            found |= {name: each for name, each in decoded if isinstance(each, Appearance)}
             done += len(piece)
             if progress is not None:
                 progress(done, len(ids))
@@ -93,7 +93,7 @@ def tone_of(angle: float | None) -> str | None:
     return next((name for name, least in TONES if angle > least), DARKEST)
 
 
-def _look(results: Results, image_id: str) -> Appearance | None:
+def _appearance(results: Results, image_id: str) -> Appearance | None:
     assert results.records is not None
     row: dict[Any, Any] = results.records.loc[image_id].to_dict()
     if pd.isna(row["path"]):
@@ -102,9 +102,9 @@ def _look(results: Results, image_id: str) -> Appearance | None:
     mask = _mask(results, image_id, row["mask_path"])
     if mask is not None and not mask.any():
         mask = None
-    told = quality.flags_of(pixels, mask)
+    flags = quality.flags_of(pixels, mask)
     angle = None if mask is None else quality.typology_angle(pixels, mask)
-    return Appearance(tone_of(angle), told[0].replace("_", " ") if told else GOOD)
+    return Appearance(tone_of(angle), flags[0].replace("_", " ") if flags else GOOD)
 
 
 def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] | None:
@@ -112,13 +112,13 @@ def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] 
     file = results.predicted_mask(image_id) or true_mask
     try:
         return read_mask(Path(file)) if pd.notna(file) else None
-    except PictureError:
+    except ImageError:
         return None
 
 
 _MANY = 12
 """Rows from which on a table of facts is folded."""
-_CURVES = {"loss": "training loss", "inner_score": "score on the inner part"}
+_CURVES = {"train_loss": "training loss", "val_score": "score on the validation split"}
 
 
 def training_section(history: pd.DataFrame) -> Section:
@@ -138,10 +138,10 @@ def training_section(history: pd.DataFrame) -> Section:
     return Section(
         "training",
         "Training",
-        ("The inner part is of whole lesions, and no picture of it is learnt from.",),
+        ("The validation split is of whole lesions, and no image of it is learnt from.",),
         (Table("last-epochs", "Where it ended", table),),
         tuple(
-            Drawing(
+            FigureSlot(
                 f"learning-{name.replace('_', '-')}",
                 _CURVES[name].capitalize(),
                 partial(figures.learning_figure, history, name, _CURVES[name]),
@@ -154,17 +154,17 @@ def training_section(history: pd.DataFrame) -> Section:
 
 def data_section(results: Results) -> Section:
     """Return how much of everything there is, and what was left out."""
-    pictures = results.images
-    several = int((pictures["group_id"].value_counts() > 1).sum())
+    images = results.images
+    several = int((images["group_id"].value_counts() > 1).sum())
     counts = pd.DataFrame(
         [one._asdict() for one in results.counts]
         + [
-            {"what": "without an answer", "pictures": len(results.unanswered)},
-            {"what": "lesions with several pictures", "lesions": several},
+            {"what": "without an answer", "images": len(results.unanswered)},
+            {"what": "lesions with several images", "lesions": several},
             *_duplicates(results),
         ]
-    ).astype({"pictures": "Int64", "lesions": "Int64"})
-    tables = [Table("counts", "Pictures and lesions", counts)]
+    ).astype({"images": "Int64", "lesions": "Int64"})
+    tables = [Table("counts", "Images and lesions", counts)]
     if results.labelled is not None:
         tables.append(Table("class-counts", "Diagnoses", _by_class(results.labelled)))
     if len(results.unanswered):
@@ -194,32 +194,32 @@ def provenance_section(results: Results) -> Section:
     )
 
 
-def _by_class(diagnosed: Diagnosed) -> pd.DataFrame:
-    classes = diagnosed.table.groupby("truth")["group_id"]
-    names = {one.code: one.name for one in diagnosed.taxonomy.diagnoses}
+def _by_class(classified: LabelledPredictions) -> pd.DataFrame:
+    classes = classified.table.groupby("diagnosis")["group_id"]
+    names = {one.code: one.name for one in classified.taxonomy.diagnoses}
     present = [code for code in names if code in classes.groups]
     table = pd.DataFrame({"class": present, "name": [names[code] for code in present]})
-    table["pictures"] = classes.size()[present].to_numpy()
+    table["images"] = classes.size()[present].to_numpy()
     table["lesions"] = classes.nunique()[present].to_numpy()
-    table["share of pictures"] = table["pictures"] / table["pictures"].sum()
+    table["fraction of images"] = table["images"] / table["images"].sum()
     return table
 
 
 def _duplicates(results: Results) -> list[dict[str, Any]]:
-    """Return how many groups join lesions under several ids: their pictures are duplicates."""
+    """Return how many groups join lesions under several ids: their images are duplicates."""
     if results.records is None:
         return []
-    pictures = results.images.set_index("image_id")["group_id"]
-    lesions = results.records["lesion_id"].groupby(pictures).nunique()
+    images = results.images.set_index("image_id")["group_id"]
+    lesions = results.records["lesion_id"].groupby(images).nunique()
     return [{"what": "groups that join lesions known by several ids", "lesions": sum(lesions > 1)}]
 
 
 def _about(results: Results) -> list[str]:
     if results.records is None:
-        return ["The data set is not at hand: no picture, no subgroup and no duplicate is shown."]
+        return ["The data set is not at hand: no image, no subgroup and no duplicate is shown."]
     return [
         (
-            "A group is a lesion, or lesions whose pictures turned out to be duplicates; it is "
+            "A group is a lesion, or lesions whose images turned out to be duplicates; it is "
             "never parted, neither by folds nor by resampling. The command naevus data check finds "
             "duplicates."
         )

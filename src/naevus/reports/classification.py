@@ -11,8 +11,8 @@ import pandas as pd
 from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL
 from naevus.reports import figures
 from naevus.reports.document import (
-    Drawing,
-    Key,
+    FigureSlot,
+    Headline,
     Section,
     Table,
     percent,
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from naevus.evaluation.calibration import ReliabilityBin
     from naevus.evaluation.conformal import Coverage
     from naevus.evaluation.evaluate import ClassificationEvaluation, ProbabilityMetrics
-    from naevus.evaluation.operating_points import ClinicalScores
+    from naevus.evaluation.operating_points import OperatingPoints
 
 AS_PREDICTED: Final = "as given"
 CALIBRATED: Final = "calibrated elsewhere"
 FEW_GROUPS: Final = "Too few lesions to fit a calibration and prediction sets."
 _PROXY: Final = (
     "Skin is told by the typology angle of the skin round the mask: a proxy, which camera, lamp "
-    "and white balance shift. Picture names the first thing that is wrong with it."
+    "and white balance shift. Image names the first thing that is wrong with it."
 )
 
 
@@ -59,16 +59,17 @@ def summary(found: ClassificationEvaluation, which: str) -> str:
     """
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     text = (
-        f"Of {found.images:,} pictures of {found.groups:,} lesions{which} "
-        f"{_share(headline['accuracy'])} get the right diagnosis. The mean over the {len(recalls)} "
-        f"diagnoses (balanced accuracy) is {_share(headline['balanced_accuracy'])}"
+        f"Of {found.images:,} images of {found.groups:,} lesions{which} "
+        f"{_fraction(headline['accuracy'])} get the right diagnosis. The mean over the "
+        f"{len(recalls)} diagnoses (balanced accuracy) is "
+        f"{_fraction(headline['balanced_accuracy'])}"
     )
     if "MEL" in recalls:
-        text += f"; of melanomas, {_share(recalls['MEL'])} are found"
+        text += f"; of melanomas, {_fraction(recalls['MEL'])} are found"
     return text + "."
 
 
-def keys(found: ClassificationEvaluation) -> list[Key]:
+def headlines(found: ClassificationEvaluation) -> list[Headline]:
     """Return the figures that matter most."""
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     shown = [
@@ -77,20 +78,20 @@ def keys(found: ClassificationEvaluation) -> list[Key]:
         *((("melanomas found", recalls["MEL"]),) if "MEL" in recalls else ()),
     ]
     return [
-        *(Key(name, percent(one.value), percent_range(one)) for name, one in shown),
-        Key("pictures diagnosed", f"{found.images:,}", f"of {found.groups:,} lesions"),
+        *(Headline(name, percent(one.value), percent_range(one)) for name, one in shown),
+        Headline("images diagnosed", f"{found.images:,}", f"of {found.groups:,} lesions"),
     ]
 
 
-def _share(interval: Any) -> str:
+def _fraction(interval: Any) -> str:
     return f"{percent(interval.value)} ({percent_range(interval)})"
 
 
 def score_section(found: ClassificationEvaluation) -> Section:
     """Return the headline, the scores by fold and by class, and the confusion matrices."""
     scores, codes = found.as_predicted.scores, found.taxonomy.codes
-    shares = scores.balanced.normalised_confusion()
-    mean = np.nanmean(np.diag(shares))
+    class_priors = scores.balanced.normalised_confusion()
+    mean = np.nanmean(np.diag(class_priors))
     folded = f"Classes are scored folded: {found.folded}."
     return Section(
         "scores",
@@ -125,7 +126,7 @@ def score_section(found: ClassificationEvaluation) -> Section:
             ),
         ),
         (
-            Drawing(
+            FigureSlot(
                 "confusion",
                 "Confusion of balanced answers",
                 partial(figures.confusion_figure, scores.balanced.confusion, codes),
@@ -154,7 +155,7 @@ def _by_fold(found: ClassificationEvaluation) -> list[Table]:
     rows = [
         {
             "fold": one.fold,
-            "pictures": one.images,
+            "images": one.images,
             "lesions": one.groups,
             "balanced accuracy": one.balanced_accuracy,
             "accuracy": one.accuracy,
@@ -176,7 +177,7 @@ def _by_class(found: ClassificationEvaluation, *, calibrated: bool) -> pd.DataFr
             {
                 "class": one.code,
                 "name": names[one.code],
-                "pictures": one.pictures,
+                "images": one.images,
                 "lesions": 0 if recall is None else recall.groups,
                 **spread("recall", recall),
                 "precision": one.precision,
@@ -200,7 +201,7 @@ def _calibrated_classes(found: ClassificationEvaluation) -> list[Table]:
 
 def _confusion(counts: Any, codes: Sequence[str]) -> pd.DataFrame:
     table = pd.DataFrame(counts, columns=list(codes))
-    table.insert(0, "truth", list(codes))
+    table.insert(0, "diagnosis", list(codes))
     return table
 
 
@@ -215,40 +216,40 @@ def target_section(found: ClassificationEvaluation) -> Section:
     )
     several = len(found.by_fold) > 1
     return Section(
-        "clinic",
+        "operating-points",
         "What must not be missed",
         ("The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",),
         (
             Table(
-                "clinic",
+                "operating-points",
                 "Against the rest",
                 pd.DataFrame(_target(one, several=several) for one in found.targets),
             ),
             Table("net-benefit", "Net benefit, values", benefit, folded=True),
         ),
         (
-            Drawing(
-                "clinic-roc",
+            FigureSlot(
+                "operating-points-roc",
                 "ROC against the rest",
                 partial(figures.roc_figure, found.target_curves, areas),
                 f"Areas under the curves: {_listed(areas, areas)}.",
             ),
-            Drawing(
+            FigureSlot(
                 "net-benefit",
                 "Net benefit",
                 partial(figures.benefit_figure, found.decision_curves),
-                "Found cases a picture, less what false alarms cost, were all acted on whose "
+                "Found cases an image, less what false alarms cost, were all acted on whose "
                 "probability is the threshold or more; dotted: acting on everybody.",
             ),
         ),
     )
 
 
-def _target(one: ClinicalScores, *, several: bool) -> dict[str, Any]:
+def _target(one: OperatingPoints, *, several: bool) -> dict[str, Any]:
     """Return a row; the mean of the folds' areas only where there are several folds."""
     return {
         "against the rest": one.name,
-        "pictures with it": one.positives,
+        "images with it": one.positives,
         **spread("AUC", one.auc),
         **(spread("mean AUC of folds", one.fold_auc) if several and one.fold_auc else {}),
         **{
@@ -276,14 +277,14 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
         "ranking",
         "Ranking",
         ("How well each probability ranks its diagnosis above the others at any threshold.",),
-        drawings=(
-            Drawing(
+        figure_slots=(
+            FigureSlot(
                 "roc",
                 "ROC by diagnosis",
                 partial(figures.roc_figure, found.curves, areas),
                 f"Areas under the curves: {_listed(areas, found.curves)}.",
             ),
-            Drawing(
+            FigureSlot(
                 "precision-recall",
                 "Precision and recall by diagnosis",
                 partial(figures.precision_recall_figure, found.curves, precisions),
@@ -314,7 +315,7 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
             Table("reliability", "Reliability curve", _reliability(curves), folded=True),
         ),
         (
-            Drawing(
+            FigureSlot(
                 "reliability",
                 "Reliability",
                 partial(figures.reliability_figure, curves),
@@ -346,7 +347,7 @@ def _reliability(curves: Mapping[str, Iterable[ReliabilityBin]]) -> pd.DataFrame
     return pd.DataFrame(
         {
             "probabilities": name,
-            "pictures": one.pictures,
+            "images": one.images,
             "lesions": one.found.groups,
             "stated": one.stated,
             **spread("right", one.found),
@@ -361,17 +362,17 @@ def selective_section(found: ClassificationEvaluation) -> Section:
     selective = found.selective
     rows = [{"score": "area under the curve", **spread("value", selective.aurc)}]
     rows.append({"score": "of it avoidable", **spread("value", selective.excess_aurc)})
-    for share, interval in selective.accuracy_at.items():
+    for fraction, interval in selective.accuracy_at.items():
         rows.append(
-            {"score": f"accuracy of the surest {100 * share:.0f} %", **spread("value", interval)}
+            {"score": f"accuracy of the surest {100 * fraction:.0f} %", **spread("value", interval)}
         )
     return Section(
-        "abstaining",
+        "selective",
         "Answering only when sure",
-        ("Pictures are answered in the order of their greatest probability, the surest first.",),
-        (Table("abstaining", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
+        ("Images are answered in the order of their greatest probability, the surest first.",),
+        (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
         (
-            Drawing(
+            FigureSlot(
                 "risk-coverage",
                 "Risk and coverage",
                 partial(figures.risk_coverage_figure, selective.curve),
@@ -391,7 +392,7 @@ def _sets(found: ClassificationEvaluation) -> list[Table]:
     ]
     always = ", ".join(found.in_every_set)
     note = (
-        f"Promised to {100 * sets.level:g} % of the lesions of each class, one picture each; "
+        f"Promised to {100 * sets.coverage:g} % of the lesions of each class, one image each; "
         f"thresholds are fitted on other parts. One diagnosis is in {percent(sets.single)} of the "
         f"sets, none in {percent(sets.empty)}."
     )
@@ -405,7 +406,7 @@ def _coverage(name: str, one: Coverage) -> dict[str, Any]:
         "class": name,
         "lesions": one.lesions.groups,
         **spread("set holds it", one.lesions),
-        **spread("of all pictures", one.pictures),
+        **spread("of all images", one.images),
         **spread("diagnoses in a set", one.mean_size),
     }
 
@@ -417,7 +418,7 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
         {
             "attribute": one.attribute,
             "value": one.value,
-            "pictures": one.pictures,
+            "images": one.images,
             "lesions": one.groups,
             **spread("balanced accuracy", one.balanced_accuracy),
             "gap": one.gap,

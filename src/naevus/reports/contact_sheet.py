@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, or on a page to leaf through."""
+"""Many images on one sheet, or on a page to leaf through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from naevus.errors import DataError, PictureError
+from naevus.errors import DataError, ImageError
 from naevus.images import geometry, masks
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-# A page to leaf through pictures, in one file that needs no network.
+# A page to leaf through images, in one file that needs no network.
 
 _QUALITY = 85
 
 
 class Leaf(NamedTuple):
-    """One picture of the page, as the template shows it.
+    """One image of the page, as the template shows it.
 
     Attributes:
-        name: The picture's id.
+        name: The image's id.
         facts: What is known of it, name and value.
-        width: Of the embedded picture, in pixels.
+        width: Of the embedded image, in pixels.
         height: Likewise.
-        jpeg: The picture as a base64 JPEG.
-        outline: The lesion's outline as the data of an SVG path, empty where there is no mask.
+        jpeg: The image as a base64 JPEG.
+        contours: The lesion's contour as the data of an SVG path, empty where there is no mask.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Leaf(NamedTuple):
     width: int
     height: int
     jpeg: str
-    outline: str
+    contours: str
 
 
 def leaf(
@@ -64,14 +64,14 @@ def leaf(
     mask: NDArray[np.bool_] | None,
     longest: int = 640,
 ) -> Leaf:
-    """Return a picture made ready for the page.
+    """Return an image made ready for the page.
 
     Args:
-        name: The picture's id.
+        name: The image's id.
         facts: What is known of it, name and value.
         pixels: H x W x 3 uint8 RGB.
         mask: The lesion, h x w bool of the same proportions, or ``None``.
-        longest: Longer side of the embedded picture, in pixels; it is never enlarged.
+        longest: Longer side of the embedded image, in pixels; it is never enlarged.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, longest / max(height, width))
@@ -82,19 +82,19 @@ def leaf(
     path = ""
     if mask is not None:
         scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), height, width) > 127
-        path = "".join(_svg(points) for points in masks.outline(scaled))
+        path = "".join(_svg(points) for points in masks.contours(scaled))
     return Leaf(
         name, list(facts), width, height, base64.b64encode(stream.getvalue()).decode(), path
     )
 
 
 def write_browser(leaves: Iterable[Leaf], path: Path, *, title: str) -> None:
-    """Write the page: arrow keys leaf through it, ``m`` hides and shows the outlines.
+    """Write the page: arrow keys leaf through it, ``m`` hides and shows the contours.
 
     Args:
-        leaves: The pictures, in order.
+        leaves: The images, in order.
         path: Where to, as HTML.
-        title: Stands above the pictures.
+        title: Stands above the images.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -122,11 +122,11 @@ _BAR = 4
 
 
 class Tile(NamedTuple):
-    """One picture of a contact sheet.
+    """One image of a contact sheet.
 
     Attributes:
         pixels: H x W x 3 uint8 RGB.
-        mask: The true lesion, h x w bool of the picture's proportions, or ``None``.
+        mask: The true lesion, h x w bool of the image's proportions, or ``None``.
         predicted: The predicted lesion, likewise.
         caption: What stands below it, one or more lines.
         correct: Whether the prediction is right; ``None`` where there is none to judge.
@@ -145,11 +145,11 @@ def contact_sheet(
     """Write a contact sheet as PNG.
 
     Args:
-        tiles: The pictures, in reading order.
+        tiles: The images, in reading order.
         path: Where to.
-        columns: How many pictures stand in a row.
-        tile: Longer side of each picture on the sheet, in pixels.
-        title: Stands above the pictures.
+        columns: How many images stand in a row.
+        tile: Longer side of each image on the sheet, in pixels.
+        title: Stands above the images.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -182,10 +182,10 @@ def contact_sheet(
 
 
 def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
-    """Return a tile's picture with its outlines, scaled into the middle of a pale square.
+    """Return a tile's image with its contours, scaled into the middle of a pale square.
 
     Args:
-        tile: The picture and its masks.
+        tile: The image and its masks.
         side: Height and width of the square, in pixels.
 
     Returns:
@@ -198,7 +198,7 @@ def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
     for mask, colour in ((tile.mask, TRUTH_COLOUR), (tile.predicted, PREDICTED_COLOUR)):
         if mask is not None:
             scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), height, width) > 127
-            pixels = masks.draw_outline(pixels, scaled, colour, max(1, side // 128))
+            pixels = masks.draw_contours(pixels, scaled, colour, max(1, side // 128))
     square = np.full((side, side, 3), 238, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = pixels
@@ -209,9 +209,9 @@ def _legend(tiles: Sequence[Tile]) -> list[tuple[str, tuple[int, int, int]]]:
     """Return the names and colours of what is drawn on the tiles."""
     entries = []
     if any(each.mask is not None for each in tiles):
-        entries.append(("true outline", TRUTH_COLOUR))
+        entries.append(("true contour", TRUTH_COLOUR))
     if any(each.predicted is not None for each in tiles):
-        entries.append(("predicted outline", PREDICTED_COLOUR))
+        entries.append(("predicted contour", PREDICTED_COLOUR))
     if any(each.correct is True for each in tiles):
         entries.append(("right", _RIGHT_COLOUR))
     if any(each.correct is False for each in tiles):
@@ -263,10 +263,10 @@ def choose_records(
     """
     wanted = [code.upper() for code in diagnoses or ()]
     order = {code: dataset.taxonomy.index(code) for code in wanted or dataset.taxonomy.codes}
-    rows = [row for row in dataset.pictures().rows() if not wanted or row.diagnosis in order]
+    rows = [row for row in dataset.images().rows() if not wanted or row.diagnosis in order]
     if not rows:
         of = f" of {', '.join(wanted)}" if wanted else ""
-        raise DataError(f"{dataset.root} holds no pictures{of}", "choose another folder or filter")
+        raise DataError(f"{dataset.root} holds no images{of}", "choose another folder or filter")
     chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
     return sorted(chosen, key=lambda row: (order.get(row.diagnosis or "", 99), row.image_id))
 
@@ -296,14 +296,14 @@ def write_browser_of(
 def _read_records(
     chosen: Sequence[Record], shortest: int, reporter: Reporter
 ) -> Iterator[ReadRecord]:
-    """Yield each picture with its mask; one that cannot be read is named and left out."""
-    with reporter.progress("reading pictures", len(chosen)) as move:
+    """Yield each image with its mask; one that cannot be read is named and left out."""
+    with reporter.progress("reading images", len(chosen)) as move:
         for done, row in enumerate(chosen, start=1):
             try:
-                assert row.path is not None  # _choose takes rows with a picture
+                assert row.path is not None  # _choose takes rows with an image
                 pixels = read(row.path, shortest=shortest)
                 mask = read_mask(row.mask_path) if row.mask_path else None
-            except PictureError as error:
+            except ImageError as error:
                 reporter.warning(str(error), "left out")
                 continue
             finally:

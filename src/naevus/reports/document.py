@@ -58,7 +58,7 @@ def spread(name: str, value: Any) -> dict[str, float | None]:
 
 
 def percent(value: float) -> str:
-    """Return a share in per cent.
+    """Return a fraction in per cent.
 
     Examples:
         >>> percent(0.8472)
@@ -68,7 +68,7 @@ def percent(value: float) -> str:
 
 
 def percent_range(interval: Any) -> str:
-    """Return the interval of a share in per cent.
+    """Return the interval of a fraction in per cent.
 
     Examples:
         >>> from naevus.evaluation.intervals import Interval
@@ -78,7 +78,7 @@ def percent_range(interval: Any) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
-class Key(NamedTuple):
+class Headline(NamedTuple):
     """A figure that stands large at the top.
 
     Attributes:
@@ -113,7 +113,7 @@ class Table(NamedTuple):
     """Whether it holds the counts of a confusion matrix, which a terminal shows in colours."""
 
 
-class Drawing(NamedTuple):
+class FigureSlot(NamedTuple):
     """A figure of the report; it is also written as SVG and PDF."""
 
     name: str
@@ -125,25 +125,25 @@ class Drawing(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A small picture with what is to be said of it."""
+    """A small image with what is to be said of it."""
 
     image_id: str
     words: tuple[str, ...]
     jpeg: str
-    """Base64, with its outlines."""
-    heat: str
-    """The same with its heat map; empty where there is none."""
+    """Base64, with its contours."""
+    cam: str
+    """The same with its heatmap; empty where there is none."""
     right: bool | None
     """Whether the answer is right; None where there is none to judge."""
 
 
 class Gallery(NamedTuple):
-    """Some pictures that have something in common."""
+    """Some images that have something in common."""
 
     name: str
     title: str
     note: str
-    pictures: tuple[Thumbnail, ...]
+    images: tuple[Thumbnail, ...]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Section:
     title: str
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    drawings: tuple[Drawing, ...] = ()
+    figure_slots: tuple[FigureSlot, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     command: str = ""
     """A command to copy, shown as it is."""
@@ -168,14 +168,14 @@ class Document:
         title: What it is about.
         summary: Its result in a sentence or two.
         sections: Its parts, in order.
-        keys: The figures that matter most.
+        headlines: The figures that matter most.
         notes: What a reader has to know of all of it.
     """
 
     title: str
     summary: str
     sections: tuple[Section, ...]
-    keys: tuple[Key, ...] = ()
+    headlines: tuple[Headline, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -184,9 +184,11 @@ class Document:
         return tuple(table for section in self.sections for table in section.tables)
 
     @property
-    def drawings(self) -> tuple[Drawing, ...]:
+    def figure_slots(self) -> tuple[FigureSlot, ...]:
         """The figures of all sections."""
-        return tuple(drawing for section in self.sections for drawing in section.drawings)
+        return tuple(
+            figure_slot for section in self.sections for figure_slot in section.figure_slots
+        )
 
 
 _SMALL = "small"

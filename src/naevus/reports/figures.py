@@ -179,7 +179,7 @@ def benefit_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw decision curves with their intervals (Vickers & Elkin 2006).
 
     Args:
-        curves: By name, what `evaluation.clinic.decision_curve` returns.
+        curves: By name, what `evaluation.operating-points.decision_curve` returns.
     """
     figure, pair = axes("threshold of the probability", "net benefit")
     pair.axhline(0, color=GREY, linewidth=1)
@@ -205,13 +205,13 @@ def benefit_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
 # Which diagnoses are taken for which.
 
 _BLUE = "#005a96"
-_PALEST = 0.07  # of a cell without pictures: the grid is seen, on white and on black
+_PALEST = 0.07  # of a cell without images: the grid is seen, on white and on black
 _DARK = 0.79  # on white, white and black texts are equally readable there
 
 
 @styled
 def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: the colour is the share of the true class, the numbers are counts.
+    """Draw a confusion matrix: colours are fractions of the true class, numbers are counts.
 
     Cells let through what is behind them, so that they suit a light and a dark page. Texts are
     black, which a dark page turns to white, or white, where the cell itself is dark.
@@ -223,17 +223,17 @@ def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
     from matplotlib.patches import Rectangle  # noqa: PLC0415 (as above)
 
     totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
+    class_priors = counts / np.maximum(totals, 1)
     side = max(4.2, 0.62 * len(codes))
-    figure, pair = axes("answer", "truth", size=(side + 0.4, side))
+    figure, pair = axes("predicted", "ground truth", size=(side + 0.4, side))
     pair.grid(visible=False)
     for row, column in np.ndindex(counts.shape):
-        share = shares[row, column]
-        depth = _PALEST + (1 - _PALEST) * share
+        fraction = class_priors[row, column]
+        depth = _PALEST + (1 - _PALEST) * fraction
         pair.add_patch(
             Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, color=_BLUE, alpha=depth, lw=0)
         )
-        words = f"{counts[row, column]:,}\n{_per_cent(share)}" if counts[row, column] else "0"
+        words = f"{counts[row, column]:,}\n{_per_cent(fraction)}" if counts[row, column] else "0"
         colour = "#ffffff" if depth > _DARK else "#000000"
         pair.text(column + 0.5, row + 0.5, words, ha="center", va="center", color=colour, size=8)
     pair.set(xlim=(0, len(codes)), ylim=(len(codes), 0))
@@ -244,8 +244,8 @@ def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
     return figure
 
 
-def _per_cent(share: float) -> str:
-    return "<1 %" if share < 0.005 else f"{100 * share:.0f} %"
+def _per_cent(fraction: float) -> str:
+    return "<1 %" if fraction < 0.005 else f"{100 * fraction:.0f} %"
 
 
 # What answering only when sure would bring.
@@ -253,12 +253,14 @@ def _per_cent(share: float) -> str:
 
 @styled
 def risk_coverage_figure(curve: pd.DataFrame) -> Figure:
-    """Draw the share of wrong answers against the share of pictures that are answered.
+    """Draw the fraction of wrong answers against the fraction of images that are answered.
 
     Args:
         curve: ``coverage`` and ``risk`` of `SelectiveScores`.
     """
-    figure, pair = axes("share of pictures answered, the surest first", "share of wrong answers")
+    figure, pair = axes(
+        "fraction of images answered, the surest first", "fraction of wrong answers"
+    )
     pair.axhline(float(curve["risk"].iloc[-1]), color=GREY, linewidth=1, linestyle=":")
     shown = curve.iloc[list(thinned(len(curve)))]
     pair.plot(shown["coverage"], shown["risk"], color=COLOURS[0])
@@ -273,7 +275,7 @@ def risk_coverage_figure(curve: pd.DataFrame) -> Figure:
 def jaccard_figure(jaccard: ArrayLike) -> Figure:
     """Draw a histogram of Jaccard indices; those below the challenge's threshold stand out."""
     values = np.asarray(jaccard, np.float64)
-    figure, pair = axes("Jaccard index", "pictures")
+    figure, pair = axes("Jaccard index", "images")
     edges = np.linspace(0, 1, 41)
     for part, colour in (
         (values[values < JACCARD_THRESHOLD], COLOURS[1]),
@@ -288,15 +290,15 @@ def jaccard_figure(jaccard: ArrayLike) -> Figure:
 
 @styled
 def threshold_figure(curve: pd.DataFrame) -> Figure:
-    """Draw the thresholded Jaccard index and the share of masks that reach each threshold.
+    """Draw the thresholded Jaccard index and the fraction of masks that reach each threshold.
 
     Args:
         curve: That of `naevus.evaluation.segmentation.SegmentationEvaluation`.
     """
     figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
     for colour, name, label in (
-        (COLOURS[0], "thresholded", "mean Jaccard index, failures counting 0"),
-        (COLOURS[1], "reached", "share of masks that do not fail"),
+        (COLOURS[0], "thresholded_jaccard", "mean Jaccard index, failures counting 0"),
+        (COLOURS[1], "reached", "fraction of masks that do not fail"),
     ):
         pair.plot(curve["threshold"], curve[name], color=colour, label=label)
         low, high = curve[f"{name}_low"], curve[f"{name}_high"]
@@ -332,7 +334,7 @@ def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
     return figure
 
 
-# How well each class's probability ranks its pictures above the others: ROC and precision.
+# How well each class's probability ranks its images above the others: ROC and precision.
 
 
 @styled
@@ -375,7 +377,7 @@ def precision_recall_figure(
     return figure
 
 
-# Whether pictures of a stated probability are as often right as was said.
+# Whether images of a stated probability are as often right as was said.
 
 
 @styled

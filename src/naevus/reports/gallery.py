@@ -1,4 +1,4 @@
-"""Galleries: which pictures are most worth a look, and their small copies."""
+"""Galleries: which images are most worth a look, and their small copies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pandas as pd
 from PIL import Image
 
 from naevus.bundles.bundle import Bundle
-from naevus.errors import BundleError, DataError, PictureError
+from naevus.errors import BundleError, DataError, ImageError
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
-from naevus.inference.cam import glowing, heat_map, side_for
+from naevus.inference.cam import class_activation_map, overlay, side_for
 from naevus.inference.classifier import Classifier
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.document import Gallery, Section, Thumbnail
@@ -27,52 +27,52 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.tables import Diagnosed
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.results import Results
 
 
-# Which pictures are most worth a look: best, worst, most doubtful, most disagreed.
+# Which images are most worth a look: best, worst, least confident, most disagreed.
 
 MOST = 12
-"""How many pictures a gallery has."""
+"""How many images a gallery has."""
 
 
 class Chosen(NamedTuple):
-    """A picture with what is to be said of it."""
+    """An image with what is to be said of it."""
 
     image_id: str
     words: tuple[str, ...]
     right: bool | None = None
     """Whether the answer is right; None where there is none to judge."""
     answer: str | None = None
-    """The diagnosis whose heat map is to be shown."""
+    """The diagnosis whose heatmap is to be shown."""
 
 
 class Choice(NamedTuple):
-    """Pictures that have something in common, no two of one lesion."""
+    """Images that have something in common, no two of one lesion."""
 
     name: str
     title: str
     note: str
-    pictures: list[Chosen]
+    images: list[Chosen]
 
 
-def of_diagnoses(diagnosed: Diagnosed) -> list[Choice]:
-    """Choose pictures by their natural probabilities."""
-    table, codes = diagnosed.table, np.array(diagnosed.taxonomy.codes, object)
-    natural, places = diagnosed.natural, np.arange(len(diagnosed.table))
-    classes = np.array([diagnosed.taxonomy.index(code) for code in table["truth"]], np.intp)
-    answers = natural.argmax(axis=1)
-    right, of_truth = answers == classes, natural[places, classes]
+def of_diagnoses(classified: LabelledPredictions) -> list[Choice]:
+    """Choose images by their natural probabilities."""
+    table, codes = classified.table, np.array(classified.taxonomy.codes, object)
+    natural, places = classified.natural, np.arange(len(classified.table))
+    classes = np.array([classified.taxonomy.index(code) for code in table["diagnosis"]], np.intp)
+    predictions = natural.argmax(axis=1)
+    right, of_truth = predictions == classes, natural[places, classes]
     surest = natural.max(axis=1)
 
     def chosen(order: NDArray[np.intp], last: Callable[[int], str]) -> list[Chosen]:
         return [
             Chosen(
                 str(table["image_id"].iloc[row]),
-                (_said(codes[classes[row]], codes[answers[row]]), last(row)),
+                (_labelled(codes[classes[row]], codes[predictions[row]]), last(row)),
                 bool(right[row]),
-                str(codes[answers[row]]),
+                str(codes[predictions[row]]),
             )
             for row in one_a_group(order, table)[:MOST]
         ]
@@ -99,8 +99,8 @@ def of_diagnoses(diagnosed: Diagnosed) -> list[Choice]:
             chosen(wrong[np.argsort(of_truth[wrong], kind="stable")], stated),
         ),
         Choice(
-            "doubtful",
-            "Most doubtful",
+            "uncertain",
+            "Least confident",
             "The greatest probability is the smallest.",
             chosen(np.argsort(surest, kind="stable"), stated),
         ),
@@ -113,9 +113,9 @@ def of_diagnoses(diagnosed: Diagnosed) -> list[Choice]:
     ]
 
 
-def of_masks(outlined: pd.DataFrame) -> list[Choice]:
-    """Choose pictures by the Jaccard index of their mask."""
-    table = outlined.sort_values(["jaccard", "image_id"]).reset_index(drop=True)
+def of_masks(segmented: pd.DataFrame) -> list[Choice]:
+    """Choose images by the Jaccard index of their mask."""
+    table = segmented.sort_values(["jaccard", "image_id"]).reset_index(drop=True)
 
     def chosen(order: NDArray[np.intp]) -> list[Chosen]:
         return [
@@ -126,20 +126,20 @@ def of_masks(outlined: pd.DataFrame) -> list[Choice]:
     rows = np.arange(len(table))
     middle = np.argsort(np.abs(rows - (len(rows) - 1) / 2), kind="stable")
     return [
-        Choice("best-masks", "Best outlines", "", chosen(rows[::-1])),
-        Choice("usual-masks", "Usual outlines", "Those nearest the median.", chosen(middle)),
-        Choice("worst-masks", "Worst outlines", "", chosen(rows)),
+        Choice("best-masks", "Best contours", "", chosen(rows[::-1])),
+        Choice("usual-masks", "Usual contours", "Those nearest the median.", chosen(middle)),
+        Choice("worst-masks", "Worst contours", "", chosen(rows)),
     ]
 
 
-def _said(truth: str, answer: str) -> str:
+def _labelled(truth: str, answer: str) -> str:
     return truth if truth == answer else f"{truth}, answered {answer}"
 
 
 def _stated(surest: float, of_truth: float | None) -> str:
     """Return probabilities in words; two places would round what is rare to nothing."""
-    told = f"probability {_short(surest)}"
-    return told if of_truth is None else f"{told}, of the truth {_short(of_truth)}"
+    stated = f"probability {_short(surest)}"
+    return stated if of_truth is None else f"{stated}, of the truth {_short(of_truth)}"
 
 
 def _short(probability: float) -> str:
@@ -160,13 +160,13 @@ def in_turn(
 def disagreement(
     table: pd.DataFrame, natural: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], str]:
-    """Return how far opinions of a picture are apart, and whose they are.
+    """Return how far opinions of an image are apart, and whose they are.
 
     Of several networks: the Jensen-Shannon divergence of their probabilities (Lin 1991). Else: the
-    total variation distance from the mean of its lesion's pictures.
+    total variation distance from the mean of its lesion's images.
     """
-    if "members" in table and table["members"].map(lambda each: len(each) > 1).all():
-        members = np.array([np.stack(list(each)) for each in table["members"]], np.float64)
+    if "member_probs" in table and table["member_probs"].map(lambda each: len(each) > 1).all():
+        members = np.array([np.stack(list(each)) for each in table["member_probs"]], np.float64)
         apart = _entropy(members.mean(axis=1)) - _entropy(members).mean(axis=1)
         return np.maximum(apart, 0), "The networks state the most different probabilities."
     groups = pd.factorize(table["group_id"])[0]
@@ -175,7 +175,7 @@ def disagreement(
     np.add.at(means, groups, natural)
     means /= counts[:, None]
     distance = np.abs(natural - means[groups]).sum(axis=1) / 2
-    how = "Pictures of one lesion get the most different probabilities; the farthest one of each."
+    how = "Images of one lesion get the most different probabilities; the farthest one of each."
     return np.where(counts[groups] > 1, distance, 0), how
 
 
@@ -192,17 +192,17 @@ def one_a_group(order: NDArray[np.intp], table: pd.DataFrame) -> NDArray[np.intp
 
 
 SIDE = 192
-"""Of the small pictures, in pixels."""
+"""Of the small images, in pixels."""
 _QUALITY = 82
 
 
 ClassifierOf = Callable[[str], Classifier | None]
-"""Gives the classifier that answered an image, to draw its heat map with; None where there is none.
+"""Gives the classifier that answered an image, to draw its heatmap with; None where there is none.
 """
 
 
 def no_classifier(_image_id: str) -> None:
-    """Give none: there are no heat maps."""
+    """Give none: there are no heatmaps."""
 
 
 def fold_classifiers(results: Results) -> ClassifierOf:
@@ -229,7 +229,7 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
 
     Args:
         results: Of predictions.
-        bundles: The classification bundles that they were made with; none: there are no heat maps.
+        bundles: The classification bundles that they were made with; none: there are no heatmaps.
 
     Raises:
         BundleError: They were made with other bundles.
@@ -243,11 +243,11 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
             "the predictions were made with other classification bundles",
             "name with --bundle those that predict was given, or leave it out",
         )
-    classifier = Classifier(bundles, views=made_with["views"])
+    classifier = Classifier(bundles, tta=made_with["tta"])
     codes = results.labelled.taxonomy.codes if results.labelled is not None else ()
     if set(codes) - set(classifier.classes):
         raise DataError(
-            f"heat maps are of {', '.join(classifier.classes)}, and diagnoses are scored as "
+            f"heatmaps are of {', '.join(classifier.classes)}, and diagnoses are scored as "
             f"{', '.join(codes)} here",
             "leave out --bundle",
         )
@@ -259,26 +259,26 @@ def gallery_section(
     classifier_of: ClassifierOf = no_classifier,
     progress: Callable[[int, int], None] | None = None,
 ) -> Section | None:
-    """Return galleries of the pictures most worth a look; None where there are no pictures.
+    """Return galleries of the images most worth a look; None where there are no images.
 
     Args:
-        results: The answers; without their data set there are no pictures.
-        classifier_of: Gives the classifier to draw an image's heat map with.
-        progress: Called with (done, total) pictures.
+        results: The answers; without their data set there are no images.
+        classifier_of: Gives the classifier to draw an image's heatmap with.
+        progress: Called with (done, total) images.
 
     Raises:
-        BundleError: A classifier that is to show its heat maps cannot be used.
+        BundleError: A classifier that is to show its heatmaps cannot be used.
     """
     if results.records is None or results.records["path"].isna().all():
         return None
     choices = of_diagnoses(results.labelled) if results.labelled is not None else []
     if results.mask_scores is not None:
         choices += of_masks(results.mask_scores)
-    total, done = sum(len(choice.pictures) for choice in choices), 0
+    total, done = sum(len(choice.images) for choice in choices), 0
     galleries, unread = [], 0
     for choice in choices:
         shown = []
-        for chosen in choice.pictures:
+        for chosen in choice.images:
             small = _thumbnail(results, chosen, classifier_of)
             done += 1
             if progress is not None:
@@ -288,70 +288,72 @@ def gallery_section(
             else:
                 shown.append(small)
         galleries.append(Gallery(choice.name, choice.title, choice.note, tuple(shown)))
-    kept = tuple(gallery for gallery in galleries if gallery.pictures)
+    kept = tuple(gallery for gallery in galleries if gallery.images)
     notes = _notes(results, kept, unread)
-    return Section("pictures", "Pictures", tuple(notes), galleries=kept) if kept else None
+    return Section("images", "Images", tuple(notes), galleries=kept) if kept else None
 
 
 def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> list[str]:
     predicted = ", yellow the predicted one" if results.mask_folder is not None else ""
     notes = [
         (
-            "Small copies of the pictures: where these are of patients, share this page only with "
+            "Small copies of the images: where these are of patients, share this page only with "
             "those who may see them. No two of a gallery are of one lesion."
         ),
-        f"Outlines: cyan is the true one where it is known{predicted}.",
+        f"Contours: cyan is the true one where it is known{predicted}.",
     ]
-    if any(picture.heat for gallery in galleries for picture in gallery.pictures):
+    if any(image.cam for gallery in galleries for image in gallery.images):
         notes.append(
-            "Heat maps: yellow is where the network that answered sees the most of its answer, "
-            "green less; what is grey says nothing for it. They compare places of one picture, "
-            "not pictures."
+            "Heatmaps: yellow is where the network that answered sees the most of its answer, "
+            "green less; what is grey says nothing for it. They compare places of one image, "
+            "not images."
         )
     if unread:
-        notes.append(f"{unread} pictures cannot be read and are left out.")
+        notes.append(f"{unread} images cannot be read and are left out.")
     return notes
 
 
-class _Seen(NamedTuple):
-    """A picture as it is read, and its masks."""
+class _Shown(NamedTuple):
+    """An image as it is read, and its masks."""
 
     pixels: NDArray[np.uint8]
     truth: NDArray[np.bool_] | None
     predicted: NDArray[np.bool_] | None
-    heat: NDArray[np.float32] | None
+    cam: NDArray[np.float32] | None
 
 
 def _thumbnail(results: Results, chosen: Chosen, classifier_of: ClassifierOf) -> Thumbnail | None:
-    """Return a small picture; None where its file cannot be read."""
+    """Return a small image; None where its file cannot be read."""
     assert results.records is not None
     row: dict[Any, Any] = results.records.loc[chosen.image_id].to_dict()
     if pd.isna(row["path"]):
         return None
     try:
         classifier = classifier_of(chosen.image_id) if chosen.answer else None
-        seen = _see(results, chosen, row, classifier)
-    except PictureError:
+        shown = _show(results, chosen, row, classifier)
+    except ImageError:
         return None
-    plain = framed(Tile(seen.pixels, seen.truth, seen.predicted), SIDE)
-    heat = ""
-    if seen.heat is not None:
-        heat = _jpeg(framed(Tile(glowing(seen.pixels, seen.heat)), SIDE))
-    return Thumbnail(chosen.image_id, chosen.words, _jpeg(plain), heat, chosen.right)
+    plain = framed(Tile(shown.pixels, shown.truth, shown.predicted), SIDE)
+    cam = ""
+    if shown.cam is not None:
+        cam = _jpeg(framed(Tile(overlay(shown.pixels, shown.cam)), SIDE))
+    return Thumbnail(chosen.image_id, chosen.words, _jpeg(plain), cam, chosen.right)
 
 
-def _see(
+def _show(
     results: Results, chosen: Chosen, row: dict[Any, Any], classifier: Classifier | None
-) -> _Seen:
+) -> _Shown:
     path, true_mask = Path(row["path"]), row["mask_path"]
     truth = read_mask(Path(true_mask)) if pd.notna(true_mask) else None
     file = results.predicted_mask(chosen.image_id)
     predicted = None if file is None else read_mask(file)
     if classifier is None or chosen.answer is None:
-        return _Seen(read(path, shortest=SIDE), truth, predicted, None)
+        return _Shown(read(path, shortest=SIDE), truth, predicted, None)
     given = predicted if results.own_masks else truth
     pixels = read(path, shortest=max(SIDE, side_for(classifier, given)))
-    return _Seen(pixels, truth, predicted, heat_map(classifier, pixels, given, chosen.answer))
+    return _Shown(
+        pixels, truth, predicted, class_activation_map(classifier, pixels, given, chosen.answer)
+    )
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> str:

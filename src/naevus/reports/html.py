@@ -84,12 +84,12 @@ def write_report(
             with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
                 table.frame.to_parquet(temporary, index=False)
         drawn = {}
-        for drawing in document.drawings:
-            figure = drawing.draw()
-            drawn[drawing.name] = style.svg(figure)
+        for figure_slot in document.figure_slots:
+            figure = figure_slot.draw()
+            drawn[figure_slot.name] = style.svg(figure)
             if figures:
-                write_text(out / "figures" / f"{drawing.name}.svg", drawn[drawing.name])
-                write_bytes(out / "figures" / f"{drawing.name}.pdf", style.pdf(figure))
+                write_text(out / "figures" / f"{figure_slot.name}.svg", drawn[figure_slot.name])
+                write_bytes(out / "figures" / f"{figure_slot.name}.pdf", style.pdf(figure))
         write_json(out / "report.json", as_json(document))
         write_json(out / "evaluation.json", evaluation.to_dict())
         write_text(out / PAGE, render(document, drawn))
@@ -97,7 +97,7 @@ def write_report(
 
 
 def as_json(document: Document) -> dict[str, Any]:
-    """Return everything but pictures and figures as a dictionary that JSON can hold."""
+    """Return everything but images and figures as a dictionary that JSON can hold."""
     return {
         "title": document.title,
         "summary": document.summary,
@@ -107,8 +107,8 @@ def as_json(document: Document) -> dict[str, Any]:
                 "title": section.title,
                 "notes": list(section.notes),
                 "tables": {table.name: _rows(table.frame) for table in section.tables},
-                "pictures": {
-                    gallery.name: [picture.image_id for picture in gallery.pictures]
+                "images": {
+                    gallery.name: [image.image_id for image in gallery.images]
                     for gallery in section.galleries
                 },
                 "command": section.command,

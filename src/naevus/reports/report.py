@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from naevus.evaluation.evaluate import Evaluation
-    from naevus.reports.document import Key, Section
+    from naevus.reports.document import Headline, Section
     from naevus.reports.gallery import ClassifierOf
     from naevus.runs.results import Results
 
 
 _SEEN = (
-    "Whether the networks had seen these pictures in training is not known here: scores of "
-    "pictures that they learnt from are too good."
+    "Whether the networks had seen these images in training is not known here: scores of "
+    "images that they learnt from are too good."
 )
 
 
@@ -32,7 +32,7 @@ def evaluation_document(evaluation: Evaluation) -> Document:
         title=f"{subject.name}{where if subject.out_of_fold else ''}",
         summary=_summary(evaluation),
         sections=tuple(_sections(evaluation)),
-        keys=tuple(_keys(evaluation)),
+        headlines=tuple(_keys(evaluation)),
         notes=() if subject.out_of_fold else (_SEEN,),
     )
 
@@ -50,12 +50,12 @@ def make_report(
     Args:
         results: What was predicted, and what is known of it.
         evaluation: That of the results (`evaluate_results`).
-        classifier_of: Gives the classifier to draw an image's heat map with.
+        classifier_of: Gives the classifier to draw an image's heatmap with.
         progress: Called with (done, total) images of the galleries.
         images: Whether images are shown.
 
     Raises:
-        BundleError: A classifier that is to show its heat maps cannot be used.
+        BundleError: A classifier that is to show its heatmaps cannot be used.
     """
     behind = [
         gallery_section(results, classifier_of, progress) if images else None,
@@ -67,7 +67,7 @@ def make_report(
         title=f"Report of {results.name}",
         summary=_summary(evaluation),
         sections=(*_sections(evaluation), *(one for one in behind if one is not None)),
-        keys=tuple(_keys(evaluation)),
+        headlines=tuple(_keys(evaluation)),
         notes=(*(() if results.out_of_fold else (_SEEN,)), *results.notes),
     )
 
@@ -91,13 +91,13 @@ def _summary(evaluation: Evaluation) -> str:
     )
 
 
-def _keys(evaluation: Evaluation) -> Iterator[Key]:
+def _keys(evaluation: Evaluation) -> Iterator[Headline]:
     if evaluation.classification is not None:
-        yield from classification.keys(evaluation.classification)
+        yield from classification.headlines(evaluation.classification)
     if evaluation.segmentation is not None:
-        yield from segmentation.keys(evaluation.segmentation)
+        yield from segmentation.headlines(evaluation.segmentation)
     if evaluation.attributes is not None:
-        yield from attributes.keys(evaluation.attributes)
+        yield from attributes.headlines(evaluation.attributes)
 
 
 def _sections(evaluation: Evaluation) -> Iterator[Section]:

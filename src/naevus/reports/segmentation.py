@@ -9,7 +9,15 @@ import pandas as pd
 
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.reports import figures
-from naevus.reports.document import Drawing, Key, Section, Table, interval_table, percent, spread
+from naevus.reports.document import (
+    FigureSlot,
+    Headline,
+    Section,
+    Table,
+    interval_table,
+    percent,
+    spread,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,17 +39,17 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
         which: What is to be said of the images, such as ``", held out while training,"``.
     """
     return (
-        f"The outlines of {found.images:,} pictures of {found.groups:,} lesions{which} have a mean "
+        f"The contours of {found.images:,} images of {found.groups:,} lesions{which} have a mean "
         f"Jaccard index of {found.metrics['jaccard']}. {percent(found.failed.value)} are below "
         f"{JACCARD_THRESHOLD}; these counting as nothing, as in the challenge, it is "
         f"{found.metrics['thresholded_jaccard']}."
     )
 
 
-def keys(found: SegmentationEvaluation) -> list[Key]:
+def headlines(found: SegmentationEvaluation) -> list[Headline]:
     """Return the figures that matter most."""
     shown = [
-        Key(label, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
+        Headline(label, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
         for label, (value, low, high) in (
             ("mean Jaccard index", found.metrics["jaccard"]),
             ("thresholded Jaccard", found.metrics["thresholded_jaccard"]),
@@ -49,8 +57,8 @@ def keys(found: SegmentationEvaluation) -> list[Key]:
     ]
     return [
         *shown,
-        Key(f"below {JACCARD_THRESHOLD}", percent(found.failed.value), "of the pictures"),
-        Key("pictures outlined", f"{found.images:,}", f"of {found.groups:,} lesions"),
+        Headline(f"below {JACCARD_THRESHOLD}", percent(found.failed.value), "of the images"),
+        Headline("images segmented", f"{found.images:,}", f"of {found.groups:,} lesions"),
     ]
 
 
@@ -61,7 +69,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
     return Section(
         "masks",
         "Masks",
-        ("Means over pictures, each at its own size; intervals are 95 %, by lesion.",),
+        ("Means over images, each at its own size; intervals are 95 %, by lesion.",),
         (
             Table("mask-scores", "Scores of masks", interval_table("score", found.metrics)),
             *_by_fold(found),
@@ -69,11 +77,11 @@ def mask_section(found: SegmentationEvaluation) -> Section:
             Table("worst-masks", f"The {len(worst)} worst", worst, folded=True),
         ),
         (
-            Drawing(
+            FigureSlot(
                 "jaccard",
                 "Jaccard indices",
                 partial(figures.jaccard_figure, found.jaccard),
-                f"5, 25, 50, 75 and 95 % of the pictures are at or below {listed}. The dashed line "
+                f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line "
                 "is the challenge's threshold.",
             ),
         ),
@@ -84,10 +92,10 @@ def _by_fold(found: SegmentationEvaluation) -> list[Table]:
     rows = [
         {
             "fold": one.fold,
-            "pictures": one.images,
+            "images": one.images,
             "lesions": one.groups,
             "jaccard": one.jaccard,
-            "thresholded": one.thresholded_jaccard,
+            "thresholded_jaccard": one.thresholded_jaccard,
         }
         for one in found.by_fold
     ]
@@ -96,8 +104,8 @@ def _by_fold(found: SegmentationEvaluation) -> list[Table]:
 
 def _quantiles(found: SegmentationEvaluation) -> pd.DataFrame:
     return pd.DataFrame(
-        {"pictures at or below": f"{100 * share:.0f} %", **spread("jaccard", interval)}
-        for share, interval in found.quantiles.items()
+        {"images at or below": f"{100 * fraction:.0f} %", **spread("jaccard", interval)}
+        for fraction, interval in found.quantiles.items()
     )
 
 
@@ -113,7 +121,7 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         ),
         tuple(_failure_tables(found)),
         (
-            Drawing(
+            FigureSlot(
                 "thresholds",
                 "Other thresholds",
                 partial(figures.threshold_figure, found.curve),
@@ -127,8 +135,8 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
     if found.factors:
         rows = [
             {
-                "pictures with": one.name,
-                "pictures": one.pictures,
+                "images with": one.name,
+                "images": one.images,
                 "lesions": 0 if one.failed is None else one.failed.groups,
                 "failures": one.failures,
                 **spread("share failed", one.failed),
@@ -136,13 +144,13 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             }
             for one in found.factors
         ]
-        note = "A picture may stand in several rows. This is no proof of a cause."
+        note = "An image may stand in several rows. This is no proof of a cause."
         yield Table("mask-failures", "What goes along", pd.DataFrame(rows), note)
     if found.sizes:
         rows = [
             {
-                "lesion, share of picture": f"{100 * band.low:.0f} to {100 * band.high:.0f} %",
-                "pictures": band.pictures,
+                "lesion, fraction of image": f"{100 * band.low:.0f} to {100 * band.high:.0f} %",
+                "images": band.images,
                 "lesions": band.failed.groups,
                 **spread("jaccard", band.jaccard),
                 **spread("share failed", band.failed),
@@ -152,11 +160,11 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             for band in found.sizes
         ]
         note = (
-            "Distance is the mean one of the two outlines, in shares of the picture's diagonal; "
+            "Distance is the mean one of the two contours, in fractions of the image's diagonal; "
             "area ratio the median of the mask's area over the lesion's."
         )
         yield Table("mask-sizes", "By size of the lesion", pd.DataFrame(rows), note)
     if found.distances:
-        rows_ = interval_table("distance, share of the diagonal", found.distances)
-        yield Table("mask-distances", "Distance of outlines", rows_)
+        rows_ = interval_table("distance, fraction of the diagonal", found.distances)
+        yield Table("mask-distances", "Distance of contours", rows_)
     yield Table("mask-thresholds", "At every threshold", found.curve, folded=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # A document: of `evaluate` all of it, of `report` the chief tables, as its page has all.
 
-CHIEF: Final = ("classes", "clinic", "mask-scores", "attribute-scores")
+CHIEF: Final = ("classes", "operating-points", "mask-scores", "attribute-scores")
 """The tables that `report` shows."""
 _LEFT_OUT: Final = {"classes": ("name", "specificity")}
 """Columns that a terminal has no room for."""
@@ -57,7 +57,7 @@ def document_lines(
         yield Text(note, style="yellow")
     panels = [
         Panel(Text.assemble((key.value, "bold"), "\n", (key.note, "dim")), title=key.label)
-        for key in document.keys
+        for key in document.headlines
     ]
     yield Columns(panels, padding=(0, 1))
     for section in document.sections:
@@ -98,11 +98,11 @@ def _lines(table: DocumentTable) -> Table:
 
 
 def _matrix(table: DocumentTable) -> Table:
-    """Return a confusion matrix: counts with their share of the row, coloured by the share.
+    """Return a confusion matrix: counts with their fraction of the row, coloured by the fraction.
 
-    The diagonal is green, the rest red; the stronger, the larger the share of its true class.
+    The diagonal is green, the rest red; the stronger, the larger the fraction of its true class.
     """
-    lines = Table("truth", title=table.title, title_justify="left", title_style="bold")
+    lines = Table("diagnosis", title=table.title, title_justify="left", title_style="bold")
     codes = [str(name) for name in table.frame.columns[1:]]
     for code in (*codes, "all"):
         lines.add_column(code, justify="right")
@@ -116,24 +116,24 @@ def _matrix(table: DocumentTable) -> Table:
     return lines
 
 
-def _shaded(count: int, share: float, *, right: bool) -> Text:
+def _shaded(count: int, fraction: float, *, right: bool) -> Text:
     if not count:
         return Text("·", style="dim")
-    strength = 0.25 + 0.75 * share
+    strength = 0.25 + 0.75 * fraction
     red, green, blue = (round(part * strength) for part in (_RIGHT if right else _WRONG))
-    return Text(f"{count} {share:4.0%}", style=f"white on rgb({red},{green},{blue})")
+    return Text(f"{count} {fraction:4.0%}", style=f"white on rgb({red},{green},{blue})")
 
 
 # Comparisons of runs.
 
 _MOST = 20
-"""How many changed pictures are listed; --json has all."""
+"""How many changed images are listed; --json has all."""
 
 
 def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
     """Yield how two runs differ: the scores, the classes, and the images that changed."""
     yield Text(f"A: {found.a}\nB: {found.b}")
-    yield Text(f"{found.pictures:,} pictures of {found.groups:,} lesions are in both")
+    yield Text(f"{found.images:,} images of {found.groups:,} lesions are in both")
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
             yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
@@ -144,7 +144,7 @@ def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
         yield _differences("class, balanced decision", found.recalls)
     test = found.mcnemar
     yield Text(
-        f"one picture a lesion: A alone is right {test.only_a} times, B alone {test.only_b} times "
+        f"one image a lesion: A alone is right {test.only_a} times, B alone {test.only_b} times "
         f"(McNemar, exact: p = {test.p:.3g})"
     )
     if found.changed:
@@ -153,9 +153,7 @@ def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
 
 def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     """Yield how good runs are alone and together."""
-    table = Table(
-        "balanced decision", title=f"{found.pictures:,} pictures of {found.groups:,} lesions"
-    )
+    table = Table("balanced decision", title=f"{found.images:,} images of {found.groups:,} lesions")
     table.add_column("balanced accuracy", justify="right")
     table.add_column("share in greedy", justify="right")
     for name, interval in found.single.items():
@@ -166,7 +164,7 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     )
     if found.left_out:
         yield Text(f"note: {found.left_out:,} more are not in all and left out", style="yellow")
-    table.caption = "95 % intervals by lesion; shares are those chosen on all pictures"
+    table.caption = "95 % intervals by lesion; shares are those chosen on all images"
     yield table
     yield Text(found.gain.sentence("the mean", "greedy selection"))
 
@@ -185,7 +183,7 @@ def _differences(first: str, differences: Sequence[Difference]) -> Table:
             f"{value:+.3f}",
             f"{low:+.3f} to {high:+.3f}",
             f"{one.p:.2g}",
-            style="bold" if one.told_apart else None,
+            style="bold" if one.distinguishable else None,
         )
     return table
 
@@ -193,10 +191,10 @@ def _differences(first: str, differences: Sequence[Difference]) -> Table:
 def _changes(changed: Sequence[Change]) -> Table:
     counts = {
         effect: sum(change.effect == effect for change in changed)
-        for effect in ("mended", "broken", "other")
+        for effect in ("fixed", "broken", "other")
     }
     summary = ", ".join(f"{count:,} {effect}" for effect, count in counts.items())
-    table = Table("picture", "truth", "A", "B", "effect", title=f"changed answers: {summary}")
+    table = Table("image", "ground truth", "A", "B", "effect", title=f"changed answers: {summary}")
     for change in changed[:_MOST]:
         table.add_row(*change)
     if len(changed) > _MOST:

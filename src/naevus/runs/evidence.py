@@ -1,4 +1,4 @@
-"""What runs are known to be worth, from their answers to held-out pictures."""
+"""What runs are known to be worth, from their answers to held-out images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
-from naevus.evaluation.tables import combined, heldout_diagnosed, taxonomy_of
+from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.runs.run import lesions_of
 from naevus.taxonomy import ATTRIBUTES
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from naevus.runs.run import Run
 
 
-# What answers to pictures that networks never saw say of them, as ``bundle.json`` holds it.
+# What answers to images that networks never saw say of them, as ``bundle.json`` holds it.
 
 
-class Diagnosing(NamedTuple):
-    """What is known of networks that diagnose, from answers to pictures they never saw.
+class ClassificationEvidence(NamedTuple):
+    """What is known of networks that diagnose, from answers to images they never saw.
 
     Attributes:
         scaling: Temperature and offsets fitted on all of these answers: what is shipped.
@@ -55,8 +55,8 @@ class Diagnosing(NamedTuple):
 
 
 def counted(table: pd.DataFrame) -> str:
-    """Return how many pictures a table has, of how many lesions, and of which folds."""
-    text = f"{len(table):,} pictures of {table['group_id'].nunique():,} lesions"
+    """Return how many images a table has, of how many lesions, and of which folds."""
+    text = f"{len(table):,} images of {table['group_id'].nunique():,} lesions"
     if "fold" not in table.columns:
         return text
     folds = sorted(table["fold"].unique().tolist())
@@ -64,8 +64,8 @@ def counted(table: pd.DataFrame) -> str:
     return f"{text}, held out by fold{'s' if len(folds) > 1 else ''} {numbers}"
 
 
-def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
-    """Return the figures of networks that outline.
+def segmentation(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
+    """Return the figures of networks that contour.
 
     Args:
         table: What `SegmentationEvaluation.of` reads, out of fold.
@@ -76,18 +76,20 @@ def outlining(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
     return (
         _score("mean Jaccard index", found.metrics["jaccard"], on),
         _score("thresholded Jaccard index", found.metrics["thresholded_jaccard"], on),
-        ScoreSpec(name="Jaccard index below 0.65, share", value=found.failed.value, on=on),
+        ScoreSpec(name="Jaccard index below 0.65, share", value=found.failed.value, measured_on=on),
     )
 
 
 @repeatable
-def diagnosing(table: pd.DataFrame, whose: str, records: pd.DataFrame | None) -> Diagnosing:
+def classification(
+    table: pd.DataFrame, whose: str, records: pd.DataFrame | None
+) -> ClassificationEvidence:
     """Fit scaling and prediction sets, and judge them where they were not fitted.
 
     Each fold is judged by what was fitted on the others, a single fold by halves of its lesions.
 
     Args:
-        table: What `heldout_diagnosed` reads, with ``image_id``, ``group_id`` and ``truth``, out
+        table: What `oof_classified` reads, with ``image_id``, ``group_id`` and ``diagnosis``, out
             of fold.
         whose: Whose figures they are, such as ``of the recipe, out of fold``.
         records: Rows of the data set by image id (``sex``, ``age``); None where it is not there.
@@ -97,7 +99,7 @@ def diagnosing(table: pd.DataFrame, whose: str, records: pd.DataFrame | None) ->
         NaevusError: SciPy or scikit-learn is not installed.
     """
     table = table.sort_values("image_id", ignore_index=True)  # a draw is by position
-    labelled = heldout_diagnosed(table)
+    labelled = oof_classified(table)
     natural, taxonomy = labelled.natural, labelled.taxonomy
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
     scaling = fit_scaling(natural, truth)
@@ -106,7 +108,7 @@ def diagnosing(table: pd.DataFrame, whose: str, records: pd.DataFrame | None) ->
         labelled, _attributes(table, records), always_calibrated=True
     )
     assert found.calibrated is not None  # always
-    return Diagnosing(
+    return ClassificationEvidence(
         scaling=scaling,
         conformal=conformal,
         scores=tuple(_scores(found, f"{whose}: {counted(table)}")),
@@ -145,7 +147,7 @@ def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
 
 
 def _score(name: str, interval: Interval | Proportion | BinnedError, on: str) -> ScoreSpec:
-    return ScoreSpec(name=name, on=on, **_figure(interval).model_dump())
+    return ScoreSpec(name=name, measured_on=on, **_figure(interval).model_dump())
 
 
 def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
@@ -155,21 +157,21 @@ def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
 
 
 def _calibration(found: CalibrationScores, how: str, on: str) -> Iterator[ScoreSpec]:
-    chance = f"about {found.ece.chance:.3f} by chance alone"
-    yield _score(f"expected calibration error{how}, 15 bins ({chance})", found.ece, on)
+    rng = f"about {found.ece.chance:.3f} by chance alone"
+    yield _score(f"expected calibration error{how}, 15 bins ({rng})", found.ece, on)
     yield _score(f"negative log-likelihood{how}, nats", found.nll, on)
 
 
 def _sets(sets: SetScores, in_every_set: Sequence[str], on: str) -> Iterator[ScoreSpec]:
-    name = f"{100 * sets.level:g} % sets that hold the truth"
-    yield _score(f"{name}, of lesions, one picture each", sets.overall.lesions, on)
-    yield _score(f"{name}, of pictures", sets.overall.pictures, on)
+    name = f"{100 * sets.coverage:g} % sets that hold the truth"
+    yield _score(f"{name}, of lesions, one image each", sets.overall.lesions, on)
+    yield _score(f"{name}, of images", sets.overall.images, on)
     listed = ", ".join(in_every_set)
     wanting = f" ({listed} in all, for want of lesions to fit on)" if listed else ""
     size = f"mean number of diagnoses in a set{wanting}"
-    yield ScoreSpec(name=size, value=sets.overall.size, on=on)
-    yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, on=on)
-    yield ScoreSpec(name="empty sets, share", value=sets.empty, on=on)
+    yield ScoreSpec(name=size, value=sets.overall.size, measured_on=on)
+    yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, measured_on=on)
+    yield ScoreSpec(name="empty sets, share", value=sets.empty, measured_on=on)
 
 
 def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
@@ -180,7 +182,7 @@ def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
         recall, covered = calibrated.recalls.get(one.code), sets.classes.get(one.code)
         yield ClassFigures(
             code=one.code,
-            pictures=one.pictures,
+            images=one.images,
             groups=recall.groups if recall else 0,
             recall=recall and _figure(recall),
             precision=one.precision,
@@ -193,7 +195,7 @@ def _subgroup(one: Subgroup) -> SubgroupFigures:
     return SubgroupFigures(
         attribute=one.attribute,
         value=one.value,
-        pictures=one.pictures,
+        images=one.images,
         groups=one.groups,
         small=one.small,
         balanced_accuracy=one.balanced_accuracy and _figure(one.balanced_accuracy),
@@ -205,10 +207,10 @@ def _subgroup(one: Subgroup) -> SubgroupFigures:
 
 RECIPE = "of the recipe, out of fold"
 """Whose figures out-of-fold answers give: never those of the networks in the bundle, together."""
-COMBINATION = "of this combination, on pictures that none of its networks saw"
+TASK_MEMBERS = "of this combination, on images that none of its networks saw"
 
 
-class Shipped(NamedTuple):
+class Composition(NamedTuple):
     """What a bundle has of a task.
 
     Attributes:
@@ -227,8 +229,8 @@ class Shipped(NamedTuple):
         return f"the mean of {len(self.origins)} networks" if len(self.origins) > 1 else "a network"
 
 
-def outlining_entry(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the entries of ``bundle.json`` about runs that outline: ``scores``.
+def segmentation_entry(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the entries of ``bundle.json`` about runs that contour: ``scores``.
 
     Raises:
         RunError: A run's answers do not belong together.
@@ -238,7 +240,9 @@ def outlining_entry(runs: Sequence[Run]) -> dict[str, Any]:
         "scores": [
             score
             for run in runs
-            for score in outlining(run.answers(), RECIPE + (f" ({run.folder.name})" * several))
+            for score in segmentation(
+                run.predictions(), RECIPE + (f" ({run.folder.name})" * several)
+            )
         ]
     }
 
@@ -254,7 +258,7 @@ def attributes_entry(run: Run) -> dict[str, Any]:
     Raises:
         RunError: The run's predictions do not belong together.
     """
-    table = run.answers()
+    table = run.predictions()
     found = AttributesEvaluation.of(table)
     on = f"{RECIPE}: {counted(table)}"
     elsewhere = f"{on}; thresholds chosen on the other folds"
@@ -266,7 +270,7 @@ def attributes_entry(run: Run) -> dict[str, Any]:
             scores.append(_score(f"{title}, AUC of presence", one.auc, on))
     lesions = lesions_of(run)
     if lesions is not None:
-        scores += outlining(lesions, f"{RECIPE}, of the lesion")
+        scores += segmentation(lesions, f"{RECIPE}, of the lesion")
     presence = [{"slope": slope, "intercept": intercept} for slope, intercept in found.presence]
     return {
         "scores": scores,
@@ -278,20 +282,20 @@ def attributes_entry(run: Run) -> dict[str, Any]:
     }
 
 
-def diagnosing_entry(
+def classification_entry(
     runs: Sequence[Run],
-    shipped: Shipped,
+    composition: Composition,
     dataset: Dataset | None,
     calibration: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Return the entries about runs that diagnose.
 
     Args:
-        runs: Runs over the same folds; what each says of a picture it held out is averaged, as
+        runs: Runs over the same folds; what each says of an image it held out is averaged, as
             in an ensemble.
-        shipped: What is in the bundle.
+        composition: What is in the bundle.
         dataset: The runs' data set, for subgroups; None where it is not there.
-        calibration: Answers of exactly this combination to pictures that none of its networks
+        calibration: Answers of exactly this combination to images that none of its networks
             saw: they take the place of the runs' own.
 
     Returns:
@@ -304,19 +308,19 @@ def diagnosing_entry(
         NaevusError: SciPy or scikit-learn is not installed.
     """
     if calibration is None:
-        tables = [run.answers() for run in runs]
+        tables = [run.predictions() for run in runs]
         taxonomy = taxonomy_of(tables[0])
         names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
         table, whose = combined(tables, taxonomy, names, allow_missing=allowed), RECIPE
-        source = f"out-of-fold answers: {_source(table, len(runs), shipped)}"
+        source = f"out-of-fold answers: {_source(table, len(runs), composition)}"
     else:
-        table, whose = calibration, COMBINATION
+        table, whose = calibration, TASK_MEMBERS
         _check(table, runs)
-        source = f"answers {COMBINATION}: {counted(table)}"
+        source = f"answers {TASK_MEMBERS}: {counted(table)}"
     if len(runs) > 1 and calibration is None:
         whose += f", as the mean of {len(runs)} networks, one a run"
     records = None if dataset is None else dataset.table.set_index("image_id")
-    found = diagnosing(table, whose, records)
+    found = classification(table, whose, records)
     return {
         "scores": list(found.scores),
         "by_class": found.by_class,
@@ -330,29 +334,31 @@ def diagnosing_entry(
     }
 
 
-def _source(table: pd.DataFrame, runs: int, shipped: Shipped) -> str:
+def _source(table: pd.DataFrame, runs: int, composition: Composition) -> str:
     """Say whose answers these are, and how that differs from what is shipped."""
     one = "the one network" if runs == 1 else f"the mean of the {runs} networks"
-    said = f"{counted(table)}, each by {one} that had not seen its lesion"
+    basis = f"{counted(table)}, each by {one} that had not seen its lesion"
     folds = {*table["fold"].unique().tolist()}
-    if not shipped.averaged and all({*each} == folds and len(each) == 1 for each in shipped.folds):
-        return f"{said}, which is what is shipped"
-    return f"{said}; what is shipped is {shipped}, whose own temperature may differ"
+    if not composition.averaged and all(
+        {*each} == folds and len(each) == 1 for each in composition.folds
+    ):
+        return f"{basis}, which is what is shipped"
+    return f"{basis}; what is shipped is {composition}, whose own temperature may differ"
 
 
 def _check(table: pd.DataFrame, runs: Sequence[Run]) -> None:
-    absent = [name for name in ("image_id", "group_id", "truth") if name not in table.columns]
+    absent = [name for name in ("image_id", "group_id", "diagnosis") if name not in table.columns]
     if absent:
         raise DataError(
             f"the table of answers has no column {absent[0]}",
             "give one like the oof.parquet of train",
         )
-    strangers = set(table["image_id"]) - set(runs[0].folds.table["image_id"])
-    if strangers:
+    unknown_ids = set(table["image_id"]) - set(runs[0].folds.table["image_id"])
+    if unknown_ids:
         raise DataError(
-            f"{min(strangers)} of the table of answers is not in the folds of {runs[0].folder}",
-            "give answers to pictures of the same data",
+            f"{min(unknown_ids)} of the table of answers is not in the folds of {runs[0].folder}",
+            "give answers to images of the same data",
         )
-    ours, theirs = taxonomy_of(runs[0].answers()), taxonomy_of(table)
+    ours, theirs = taxonomy_of(runs[0].predictions()), taxonomy_of(table)
     if ours != theirs:
         raise DataError("the table of answers is about other classes", "give one of the same")

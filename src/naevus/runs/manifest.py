@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
-from naevus.errors import PictureError, RunError
+from naevus.errors import ImageError, RunError
 from naevus.images.read import probe
-from naevus.runs.evidence import Shipped, attributes_entry, diagnosing_entry, outlining_entry
+from naevus.runs.evidence import (
+    Composition,
+    attributes_entry,
+    classification_entry,
+    segmentation_entry,
+)
 from naevus.runs.run import USUAL_PART, dataset_of
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from naevus.datasets.dataset import Dataset
-    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.recipe import Recipe
     from naevus.runs.run import Run
     from naevus.types import Task
 
@@ -26,43 +31,41 @@ if TYPE_CHECKING:
 # What ``bundle.json`` says of trained networks, whoever writes it.
 
 
-def member_entry(
-    config: TrainConfig, file: str, folds: Sequence[int], **more: Any
-) -> dict[str, Any]:
+def member_entry(recipe: Recipe, file: str, folds: Sequence[int], **more: Any) -> dict[str, Any]:
     """Return the entry of one network.
 
     Args:
-        config: Its recipe.
+        recipe: Its recipe.
         file: Its graph in the bundle.
         folds: The folds it did not train on.
-        more: Precision; of a classifier its weights, its shares and the offset of its maps.
+        more: Storage; of a classifier its weights, its shares and the offset of its maps.
     """
     return {
         "file": file,
         "folds": tuple(folds),
-        "architecture": config.architecture,
-        "input_size": config.input_size,
+        "architecture": recipe.architecture,
+        "input_size": recipe.input_size,
         **more,
     }
 
 
 def task_entry(
-    config: TrainConfig, members: Sequence[dict[str, Any]], codes: tuple[str, ...]
+    recipe: Recipe, members: Sequence[dict[str, Any]], codes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the entry of a task: its name in ``bundle.json``, and its members in their form.
 
     Args:
-        config: The recipe of one of the members; all see pictures alike.
+        recipe: The recipe of one of the members; all see images alike.
         members: Their entries.
         codes: A classifier's classes in the order of its logits.
     """
-    data = config.data
+    data = recipe.data
     segmenter = {"members": members, "colour_constancy": data.colour_constancy}
-    if config.task == "segmentation":
+    if recipe.task == "segmentation":
         return {"segmenter": segmenter}
-    if config.task == "attributes":
+    if recipe.task == "attributes":
         found = {"attributes": {**segmenter, "names": tuple(ATTRIBUTES)}}
-        return found | ({"segmenter": segmenter} if config.data.lesion else {})
+        return found | ({"segmenter": segmenter} if recipe.data.lesion else {})
     return {
         "classifier": {
             "members": members,
@@ -76,10 +79,10 @@ def task_entry(
 
 
 SQUARE = (
-    "The {task} pictures looked at were all square, as centre squares are; no truth of other "
+    "The {task} images looked at were all square, as centre squares are; no truth of other "
     "formats was there to learn from or to be measured by."
 )
-"""A limit of bundles whose training pictures were centre squares."""
+"""A limit of bundles whose training images were centre squares."""
 
 
 _NETWORKS = (
@@ -122,26 +125,26 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
         "provenance": provenance(runs),
         "limits": [],
         "scores": [],
-        "precision_costs": [],
-        "precision_choices": [],
-        "precision_refusals": [],
+        "storage_costs": [],
+        "recommended": [],
+        "storage_refusals": [],
     }
 
 
-def add(says: dict[str, Any], entries: Mapping[str, Any]) -> None:
+def add(manifest: dict[str, Any], entries: Mapping[str, Any]) -> None:
     """Add entries to what is said already: lists grow, tables are filled in."""
     for name, value in entries.items():
-        there = says.get(name)
+        there = manifest.get(name)
         if isinstance(there, list):
             there += value
         elif isinstance(there, dict):
             there |= value
         else:
-            says[name] = value
+            manifest[name] = value
 
 
 def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict[str, list[str]]:
-    """Return the entry ``limits`` that follows from pictures that networks of a task learnt from.
+    """Return the entry ``limits`` that follows from images that networks of a task learnt from.
 
     Args:
         task: The task.
@@ -155,11 +158,11 @@ def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict
 
 
 def _all_square(paths: Iterable[str]) -> bool:
-    """Tell whether picture files, as far as they can be read, are as wide as high."""
+    """Tell whether image files, as far as they can be read, are as wide as high."""
     for path in paths:
         try:
             header = probe(Path(path))
-        except PictureError:
+        except ImageError:
             continue
         if header.width != header.height:
             return False
@@ -170,21 +173,21 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     """Return what runs learnt from, each data set once for a task."""
     found: dict[tuple[str, str], TrainingData] = {}
     for run in runs:
-        config, layout = run.config, run.inputs["layout"]
-        parts = config.data.parts or (USUAL_PART[config.task],)
-        if config.task == "attributes":
+        recipe, layout = run.recipe, run.inputs["layout"]
+        parts = recipe.data.parts or (USUAL_PART[recipe.task],)
+        if recipe.task == "attributes":
             parts = ("task2",)
         keys = (
-            [(layout, part) for part in parts] if layout == "isic2018" else [(layout, config.task)]
+            [(layout, part) for part in parts] if layout == "isic2018" else [(layout, recipe.task)]
         )
         known = [_SOURCES[key] for key in keys if key in _SOURCES]
         whole = len(known) == len(keys)
-        found[config.task, run.inputs["fingerprint"]] = TrainingData(
-            task=config.task,
+        found[recipe.task, run.inputs["fingerprint"]] = TrainingData(
+            task=recipe.task,
             name=" and ".join(each.name for each in known)
             if whole
-            else f"pictures in the layout {layout}",
-            pictures=run.inputs["pictures"],
+            else f"images in the layout {layout}",
+            images=run.inputs["images"],
             licence="; ".join(each.licence for each in known) if whole else None,
         )
     return list(found.values())
@@ -200,21 +203,24 @@ def licence(data: Sequence[TrainingData]) -> str | None:
 
 def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:
     """Return the version, and hashes of recipes, data and folds; no path and no time."""
-    said: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for run in runs:
         for what, value in (
-            ("recipe", run.config.fingerprint()),
+            ("recipe", run.recipe.fingerprint()),
             ("data", run.inputs["fingerprint"]),
             ("folds", run.folds.sha256),
         ):
-            said.setdefault(f"{run.config.task} {what}", set()).add(value)
-    return {"naevus": __version__, **{name: ", ".join(sorted(each)) for name, each in said.items()}}
+            found.setdefault(f"{run.recipe.task} {what}", set()).add(value)
+    return {
+        "naevus": __version__,
+        **{name: ", ".join(sorted(each)) for name, each in found.items()},
+    }
 
 
 # What a bundle of a run's finished folds would say, without any being exported.
 
-LOOKED_AT = 200
-"""Pictures whose format is looked at."""
+EXAMINED = 200
+"""Images whose format is looked at."""
 
 
 def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
@@ -233,9 +239,9 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
     folds = run.finished()
     if not folds:
         raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
-    task = run.config.task
+    task = run.recipe.task
     bundles = [Bundle.read(run.bundle_folder(fold)).spec for fold in folds]
-    says: dict[str, Any] = about([run])
+    manifest: dict[str, Any] = about([run])
     for part in ("segmenter", "classifier", "attributes"):
         specs = [getattr(spec, part) for spec in bundles]
         if specs[0] is not None:
@@ -244,15 +250,15 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
                 for fold, spec in zip(folds, specs, strict=True)
                 for member in spec.members
             ]
-            says[part] = specs[0].model_dump() | {"members": members}
+            manifest[part] = specs[0].model_dump() | {"members": members}
     dataset = dataset_of(run, data)
     if task == "segmentation":
-        add(says, outlining_entry([run]))
+        add(manifest, segmentation_entry([run]))
     elif task == "attributes":
-        add(says, attributes_entry(run))
+        add(manifest, attributes_entry(run))
     else:
         origins = tuple(f"{run.folder.name} fold {fold}" for fold in folds)
-        add(says, diagnosing_entry([run], Shipped(origins, (tuple(folds),)), dataset))
-    looked_at = run.answers()["image_id"].tolist()[:LOOKED_AT]
-    add(says, limits_of(task, dataset, looked_at))
-    return BundleSpec.model_validate(says)
+        add(manifest, classification_entry([run], Composition(origins, (tuple(folds),)), dataset))
+    examined = run.predictions()["image_id"].tolist()[:EXAMINED]
+    add(manifest, limits_of(task, dataset, examined))
+    return BundleSpec.model_validate(manifest)

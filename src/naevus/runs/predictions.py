@@ -15,7 +15,7 @@ from naevus.errors import NaevusError, RunError
 from naevus.io.files import atomic, flush, flush_together, sha256_of, sweep, write_json, write_list
 from naevus.io.formats import read_json, read_parquet
 from naevus.taxonomy import ATTRIBUTES
-from naevus.types import Computed, EngineChoice, EngineName, Refused
+from naevus.types import EngineChoice, EngineName, FailedImage, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.images.preprocess import Source
+    from naevus.images.preprocess import ImageFiles
     from naevus.images.read import Limits
 
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ABOUT = b"naevus"
 """Under which name a table's metadata says what it was made with."""
-_REFUSED = b"naevus.refused"
+_REFUSED = b"naevus.failed"
 _SIZES = b"naevus.sizes"
 _ROW_GROUP = 8192
 
@@ -41,15 +41,15 @@ _ROW_GROUP = 8192
 class Schema:
     """The columns of ``predictions.parquet``.
 
-    ``image_id, path``; ``height, width`` of the picture; ``p_<code>``: natural probabilities;
-    ``b_<code>``: balanced ones; ``decision_probable, decision_balanced``: the codes of their
-    maxima; ``prediction_set``: the classes that cannot be ruled out; ``members``: natural
-    probabilities, member by member, in the order of the metadata's list; ``doubt``: one minus the
-    greatest natural probability; ``spread``: how far members and views are apart;
-    ``unlikeness``: how unlike the training pictures, above 1 where flagged; ``flags``;
-    ``mask_share``: share of the picture; ``presence_<attribute>``: the probability that it is
+    ``image_id, path``; ``height, width`` of the image; ``prob_<code>``: natural probabilities;
+    ``balanced_prob_<code>``: balanced ones; ``predicted, predicted_balanced``: the codes of their
+    maxima; ``prediction_set``: the classes that cannot be ruled out; ``member_probs``:
+    natural probabilities by member, in the order of the metadata's list; ``confidence``: the
+    largest natural probability; ``uncertainty``: its standard deviation over members and TTA;
+    ``ood_score``: how unlike the training images, above 1 where flagged; ``quality_flags``;
+    ``lesion_area``: fraction of the image; ``presence_<attribute>``: the probability that it is
     there, where attributes are looked for; ``crop_mode``: what the classifier really saw;
-    ``bundles``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
+    ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probabilities and what follows from them is null.
 
     Args:
@@ -66,25 +66,25 @@ class Schema:
 
     def arrow(self) -> pa.Schema:
         """Return the schema for Arrow, with its metadata."""
-        numbers = [f"{kind}_{code}" for kind in "pb" for code in self.classes]
+        numbers = [f"{kind}_{code}" for kind in ("prob", "balanced_prob") for code in self.classes]
         fields = [
             ("image_id", pa.string()),
             ("path", pa.string()),
             ("height", pa.int32()),
             ("width", pa.int32()),
             *((name, pa.float64()) for name in numbers),
-            ("decision_probable", pa.string()),
-            ("decision_balanced", pa.string()),
+            ("predicted", pa.string()),
+            ("predicted_balanced", pa.string()),
             ("prediction_set", pa.list_(pa.string())),
-            ("members", pa.list_(pa.list_(pa.float32()))),
-            ("doubt", pa.float64()),
-            ("spread", pa.float64()),
-            ("unlikeness", pa.float64()),
-            ("flags", pa.list_(pa.string())),
-            ("mask_share", pa.float64()),
+            ("member_probs", pa.list_(pa.list_(pa.float32()))),
+            ("confidence", pa.float64()),
+            ("uncertainty", pa.float64()),
+            ("ood_score", pa.float64()),
+            ("quality_flags", pa.list_(pa.string())),
+            ("lesion_area", pa.float64()),
             *((f"presence_{name}", pa.float64()) for name in self.attributes),
             ("crop_mode", pa.string()),
-            ("bundles", pa.string()),
+            ("bundle_sha256", pa.string()),
         ]
         about = json.dumps(self.about, sort_keys=True)
         return pa.schema(fields, metadata={ABOUT: about.encode()})
@@ -94,7 +94,7 @@ def write_part(
     path: Path,
     schema: Schema,
     rows: Sequence[Mapping[str, Any]],
-    refused: Sequence[Refused],
+    refused: Sequence[FailedImage],
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
     """Write the rows of one batch, and in the file's metadata what was refused.
@@ -104,7 +104,7 @@ def write_part(
         schema: The rows' columns.
         rows: What was predicted, by column (`naevus.inference.prediction.Prediction.to_row`).
         refused: What was refused.
-        sizes: The bytes of the files that were written of each picture.
+        sizes: The bytes of the files that were written of each image.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
@@ -127,18 +127,18 @@ class Part(NamedTuple):
     """What is told by a batch's file that is whole.
 
     Attributes:
-        predicted: The ids of its predicted pictures.
+        predicted: The ids of its predicted images.
         refused: What was refused.
-        sizes: The bytes of the files that were written of each picture.
+        sizes: The bytes of the files that were written of each image.
     """
 
     predicted: list[str]
-    refused: list[Refused]
+    refused: list[FailedImage]
     sizes: dict[str, list[int]]
 
     @property
     def ids(self) -> list[str]:
-        """The ids of all its pictures, sorted."""
+        """The ids of all its images, sorted."""
         return sorted([*self.predicted, *(refused.image_id for refused in self.refused)])
 
 
@@ -147,15 +147,15 @@ def read_part(path: Path) -> Part | None:
     try:
         table = read_rows(path)
         noted = table.schema.metadata
-        refused = [Refused(*values) for values in json.loads(noted[_REFUSED])]
+        refused = [FailedImage(*values) for values in json.loads(noted[_REFUSED])]
         return Part(table.column("image_id").to_pylist(), refused, json.loads(noted[_SIZES]))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def refused_in(path: Path) -> list[Refused]:
+def failed_in(path: Path) -> list[FailedImage]:
     """Return what was refused in a batch's file that is whole; its rows are not read."""
-    return [Refused(*values) for values in json.loads(pq.read_schema(path).metadata[_REFUSED])]
+    return [FailedImage(*values) for values in json.loads(pq.read_schema(path).metadata[_REFUSED])]
 
 
 def ids_of_table(path: Path) -> list[str] | None:
@@ -179,7 +179,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         RunError: It is absent or damaged.
     """
-    kinds = ("p", "b", "height", "width", "mask", "presence", "spread", "unlikeness")
+    kinds = ("prob", "balanced_prob", "height", "width", "lesion_area", "uncertainty", "ood_score")
     return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
 
 
@@ -213,8 +213,8 @@ def about(path: Path) -> dict[str, Any]:
     if ABOUT not in metadata:
         raise _no_table(path)
     try:
-        told = json.loads(metadata[ABOUT])
-        return {**told, "classes": [str(code) for code in told["classes"]]}
+        settings = json.loads(metadata[ABOUT])
+        return {**settings, "classes": [str(code) for code in settings["classes"]]}
     except (ValueError, TypeError, KeyError) as error:
         raise _no_table(path) from error
 
@@ -234,7 +234,7 @@ def _no_table(path: Path) -> NaevusError:
     return NaevusError(f"{path}: no table of predictions", "name one that `naevus predict` wrote")
 
 
-# The table of embeddings: what a network makes of a picture before it decides.
+# The table of embeddings: what a network makes of an image before it decides.
 
 
 def embeddings_schema(about: Mapping[str, Any]) -> pa.Schema:
@@ -273,7 +273,7 @@ SETTINGS: Final = "predict.json"
 
 
 @dataclass(frozen=True)
-class OutFolder:
+class PredictionsFolder:
     """Paths below the folder ``root``."""
 
     root: Path
@@ -290,8 +290,8 @@ class OutFolder:
 
     @property
     def refused(self) -> Path:
-        """The list of unusable pictures."""
-        return self.root / "refused.csv"
+        """The list of unusable images."""
+        return self.root / "failed.csv"
 
     @property
     def masks(self) -> Path:
@@ -310,7 +310,7 @@ class OutFolder:
 
     @property
     def heatmaps(self) -> Path:
-        """The folder of pictures with their heat maps."""
+        """The folder of images with their heatmaps."""
         return self.root / "heatmaps"
 
     @property
@@ -324,7 +324,7 @@ class OutFolder:
         return self.root / ".lock"
 
     def mask(self, image_id: str) -> Path:
-        """Return where a picture's mask goes."""
+        """Return where an image's mask goes."""
         return mask_file(self.masks, image_id)
 
     def attribute(self, image_id: str, name: str) -> Path:
@@ -332,11 +332,11 @@ class OutFolder:
         return attribute_mask_file(self.attributes, image_id, name)
 
     def crop(self, image_id: str) -> Path:
-        """Return where a picture's crop goes."""
+        """Return where an image's crop goes."""
         return self.crops / f"{image_id}.png"
 
     def heatmap(self, image_id: str) -> Path:
-        """Return where a picture's heat map goes."""
+        """Return where an image's heatmap goes."""
         return self.heatmaps / f"{image_id}.png"
 
     def part(self, key: str) -> Path:
@@ -423,8 +423,8 @@ class OutFolder:
 
         Args:
             key: Of the batch.
-            ids: Of its pictures.
-            places: Where the pictures that are wanted of each of its predicted pictures go. They
+            ids: Of its images.
+            places: Where the images that are wanted of each of its predicted images go. They
                 must have the sizes that were noted with the rows.
             embeddings: Whether embeddings are wanted.
         """
@@ -441,11 +441,11 @@ class OutFolder:
     def settle(
         self, ids: Sequence[str], places: Sequence[Callable[[str], Path]]
     ) -> dict[str, list[int]]:
-        """Have the disk keep the pictures made of a batch, before its rows tell that it is done.
+        """Have the disk keep the images made of a batch, before its rows tell that it is done.
 
         Args:
-            ids: Of its predicted pictures.
-            places: Where the pictures that were made of each go.
+            ids: Of its predicted images.
+            places: Where the images that were made of each go.
 
         Returns:
             Their sizes in bytes, in the order of the places.
@@ -455,7 +455,7 @@ class OutFolder:
         return {name: [path.stat().st_size for path in paths] for name, paths in made.items()}
 
     def forget(self, image_id: str) -> None:
-        """Take away the pictures that an earlier job made of one that is refused now."""
+        """Take away the images that an earlier job made of one that is refused now."""
         attributes = [self.attribute(image_id, name) for name in ATTRIBUTES]
         for path in (self.mask(image_id), self.crop(image_id), self.heatmap(image_id), *attributes):
             path.unlink(missing_ok=True)
@@ -471,11 +471,11 @@ class OutFolder:
             self.embeddings_part(part.stem).unlink(missing_ok=True)
             part.unlink()
 
-    def check_covered(self, stale: Sequence[Path], sources: Sequence[Source]) -> None:
-        """Refuse to go on where results of pictures lie that are not asked for now.
+    def check_covered(self, stale: Sequence[Path], sources: Sequence[ImageFiles]) -> None:
+        """Refuse to go on where results of images lie that are not asked for now.
 
         Raises:
-            NaevusError: There are such pictures; table and folder of masks would disagree.
+            NaevusError: There are such images; table and folder of masks would disagree.
         """
         if not stale:
             return
@@ -485,23 +485,23 @@ class OutFolder:
             others = set() if found is None else set(found.ids) - asked
             if others:
                 raise NaevusError(
-                    f"{self.root} holds predictions of other pictures, such as {min(others)}",
+                    f"{self.root} holds predictions of other images, such as {min(others)}",
                     _ANOTHER_OUT,
                 )
 
-    def write_refused(self, refused: Sequence[Refused]) -> None:
-        """Write the list of unusable pictures, or take an old one away where there are none."""
-        write_list(self.refused, Refused._fields, refused)
+    def write_refused(self, refused: Sequence[FailedImage]) -> None:
+        """Write the list of unusable images, or take an old one away where there are none."""
+        write_list(self.refused, FailedImage._fields, refused)
 
 
-def _computed(name: str) -> Computed:
-    if name not in get_args(Computed):
+def _computed(name: str) -> Precision:
+    if name not in get_args(Precision):
         raise ValueError(name)
-    return cast("Computed", name)
+    return cast("Precision", name)
 
 
-def key_of(piece: Sequence[Source], limits: Limits) -> str:
-    """Return a name for a batch that changes when a picture or a file's size or time does."""
+def key_of(piece: Sequence[ImageFiles], limits: Limits) -> str:
+    """Return a name for a batch that changes when an image or a file's size or time does."""
     parts = [repr(limits.settings())]
     for source in piece:
         try:

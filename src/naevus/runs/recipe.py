@@ -45,8 +45,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(Section):
-    """Which pictures are seen, and in which form."""
+class DataSettings(Section):
+    """Which images are seen, and in which form."""
 
     parts: tuple[str, ...] = Field(
         default=(), description="Parts of the data set; none means the task's own."
@@ -82,15 +82,15 @@ class DataConfig(Section):
         "above 1 turned and shifted images show the skin that is there, not mirrored pixels.",
     )
     colour_constancy: bool = False
-    inner_share: float = Field(
+    validation_fraction: float = Field(
         default=0.1,
         ge=0,
         le=0.5,
-        description="Share of the training groups kept apart to watch training.",
+        description="Fraction of the training groups kept apart to watch training.",
     )
 
 
-class NetworkConfig(Section):
+class NetworkSettings(Section):
     """The network; ``name`` and ``head`` are the classifier's, the rest the segmenter's."""
 
     pretrained: str = Field(
@@ -128,7 +128,7 @@ class NetworkConfig(Section):
         return value
 
 
-class LossConfig(Section):
+class LossSettings(Section):
     """What is minimised; ``terms`` are the segmenter's, the rest the classifier's."""
 
     terms: tuple[Literal["bce", "dice", "jaccard", "lovasz"], ...] = ("bce", "jaccard")
@@ -142,7 +142,7 @@ class LossConfig(Section):
     )
 
 
-class OptimiserConfig(Section):
+class OptimiserSettings(Section):
     """How the weights move."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -150,7 +150,7 @@ class OptimiserConfig(Section):
     weight_decay: float = Field(default=1e-2, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    warm_up: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps.")
+    warm_up: float = Field(default=0.1, ge=0, lt=1, description="Fraction of all steps.")
     patience: int = Field(default=2, ge=0, description="Epochs the plateau schedule waits.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
     sam: float = Field(
@@ -181,15 +181,15 @@ class OptimiserConfig(Section):
     )
 
 
-class AugmentConfig(Section):
-    """How far a picture is changed in training; 0 turns a change off."""
+class AugmentSettings(Section):
+    """How far an image is changed in training; 0 turns a change off."""
 
-    dihedral: bool = True
+    d4: bool = True
     rotation: float = Field(default=180.0, ge=0, le=180, description="Degrees, either way.")
     scale: float = Field(
         default=0.2, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale."
     )
-    shift: float = Field(default=0.05, ge=0, lt=1, description="Share of the side, either way.")
+    shift: float = Field(default=0.05, ge=0, lt=1, description="Fraction of the side, either way.")
     stretch: float = Field(default=1.0, ge=1, le=3, description="Largest ratio of the two sides.")
     brightness: float = Field(default=0.15, ge=0, lt=1)
     contrast: float = Field(default=0.15, ge=0, lt=1)
@@ -199,23 +199,23 @@ class AugmentConfig(Section):
         default=1.0, ge=0, description="Largest Gaussian sigma, pixels at network size."
     )
     sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
-    jpeg: float = Field(default=0.3, ge=0, le=1, description="Share of pictures compressed again.")
-    hair: float = Field(default=0.1, ge=0, le=1, description="Share of pictures with drawn hairs.")
+    jpeg: float = Field(default=0.3, ge=0, le=1, description="Fraction of images compressed again.")
+    hair: float = Field(default=0.1, ge=0, le=1, description="Fraction of images with drawn hairs.")
     area_average: bool = Field(
         default=False,
         description="Whether what shrinks is averaged over areas, as in prediction, not sampled.",
     )
 
 
-class TrainConfig(Section):
+class Recipe(Section):
     """One training job.
 
-    ``sizes`` is the progressive picture size: pairs of (first epoch, side in pixels), from epoch
+    ``sizes`` is the progressive image size: pairs of (first epoch, side in pixels), from epoch
     0 on; predictions are made at the last one. ``select`` names the weights that are exported:
-    those of the last epoch, or the best on the inner split; never chosen on the held-out fold.
-    ``sampling`` says how often a class is drawn: by its share, as often as any other, or between
-    the two, by the square root of its share. Drawing the rare more often shows more variations of
-    them in the same time, where ``loss.class_weights`` makes each one count for more.
+    those of the last epoch, or the best on the validation split; never chosen on the held-out fold.
+    ``sampling`` says how often a class is drawn: by its fraction, as often as any other, or between
+    the two, by the square root of its fraction. Drawing the rare more often shows more variations
+    of them in the same time, where ``loss.class_weights`` makes each one count for more.
     """
 
     task: Task
@@ -234,15 +234,15 @@ class TrainConfig(Section):
         "they would take the network's own processors.",
     )
     checkpoint_seconds: float = Field(default=120.0, ge=0)
-    data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig()
-    loss: LossConfig = LossConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    augment: AugmentConfig = AugmentConfig()
+    data: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    loss: LossSettings = LossSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    augment: AugmentSettings = AugmentSettings()
 
     @model_validator(mode="before")
     @classmethod
-    def _segmenters_learn_stretched_pictures(cls, settings: Any) -> Any:
+    def _segmenters_learn_stretched_images(cls, settings: Any) -> Any:
         """Cameras take 4:3 and 3:2, and a segmenter sees the whole frame made square."""
         if isinstance(settings, dict) and settings.get("task") in {"segmentation", "attributes"}:
             augment = settings.get("augment", {})
@@ -271,12 +271,12 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _what_is_chosen_is_watched(self) -> Self:
-        """Without an inner part there is no score to choose or to stop by."""
-        if self.data.inner_share == 0 and self.watches:
+    def _what_is_chosen_is_monitored(self) -> Self:
+        """Without an validation split there is no score to choose or to stop by."""
+        if self.data.validation_fraction == 0 and self.monitors:
             raise ValueError(
-                f"data.inner_share is 0, so there is no score for {self.watches}: keep an inner "
-                "part, or do without"
+                f"data.validation_fraction is 0, so there is no score for {self.monitors}: "
+                "keep a validation split, or do without"
             )
         return self
 
@@ -290,8 +290,8 @@ class TrainConfig(Section):
         return self
 
     @property
-    def watches(self) -> str:
-        """The settings that need the score of the inner part; empty if none does."""
+    def monitors(self) -> str:
+        """The settings that need the score of the validation split; empty if none does."""
         needs = {
             'select = "best"': self.select == "best",
             "early_stopping": self.early_stopping > 0,
@@ -325,7 +325,7 @@ class TrainConfig(Section):
 
     @property
     def input_size(self) -> int:
-        """Side of the pictures the trained network is used with, pixels."""
+        """Side of the images the trained network is used with, pixels."""
         return self.sizes[-1][1]
 
     @property
@@ -343,7 +343,7 @@ class TrainConfig(Section):
         return (LESION, *ATTRIBUTES) if self.data.lesion else tuple(ATTRIBUTES)
 
     def size_at(self, epoch: int) -> int:
-        """Side of the training pictures in an epoch, pixels."""
+        """Side of the training images in an epoch, pixels."""
         return [size for start, size in self.sizes if start <= epoch][-1]
 
     def fingerprint(self) -> str:
@@ -352,9 +352,9 @@ class TrainConfig(Section):
         return sha256_of(json.dumps(settings, sort_keys=True))
 
 
-def load_config(
+def load_recipe(
     path: Path | None, task: Task | None = None, overrides: Mapping[str, Any] | None = None
-) -> TrainConfig:
+) -> Recipe:
     """Read a recipe, with single settings replaced.
 
     Args:
@@ -378,18 +378,18 @@ def load_config(
     for name, value in (overrides or {}).items():
         _set(settings, name, value)
     try:
-        return TrainConfig.model_validate(settings)
+        return Recipe.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        said = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        reason = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
         where = ": ".join(str(part) for part in (path or "settings", name) if part)
-        raise ConfigError(f"{where}: {said.removeprefix('Value error, ')}", _REMEDY) from error
+        raise ConfigError(f"{where}: {reason.removeprefix('Value error, ')}", _REMEDY) from error
 
 
-def to_toml(config: TrainConfig) -> str:
-    """Return the configuration as TOML that :func:`load_config` reads back."""
-    settings = config.model_dump(mode="json")
+def to_toml(recipe: Recipe) -> str:
+    """Return the configuration as TOML that :func:`load_recipe` reads back."""
+    settings = recipe.model_dump(mode="json")
     top = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     lines = [f"{name} = {json.dumps(value)}" for name, value in top.items()]
     for section, values in settings.items():

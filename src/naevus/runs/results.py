@@ -21,12 +21,12 @@ from naevus.errors import DataError, RunError
 from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import age_bands
-from naevus.evaluation.tables import combined, heldout_diagnosed, judged, taxonomy_of, with_truth
-from naevus.images.masks import PLAUSIBLE_SHARES
+from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
+from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.io.files import sha256
 from naevus.io.formats import read_csv, read_json, read_table
 from naevus.io.progress import SILENT, warn_all
-from naevus.runs.predictions import SETTINGS, OutFolder, read_predictions
+from naevus.runs.predictions import SETTINGS, PredictionsFolder, read_predictions
 from naevus.runs.run import Run, lesions_of, open_runs
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.evaluate import Evaluation
-    from naevus.evaluation.tables import Diagnosed
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.io.progress import Reporter
 
 Facts = dict[str, dict[str, str]]
@@ -44,10 +44,10 @@ _RUN = "name a run of train"
 
 
 class Count(NamedTuple):
-    """How many pictures, and lesions where that is known, there are of something."""
+    """How many images, and lesions where that is known, there are of something."""
 
     what: str
-    pictures: int
+    images: int
     lesions: int | None = None
 
 
@@ -74,13 +74,13 @@ class Results:
         facts: Configuration, versions and hashes.
         command: What makes the same again.
         fold_bundles: Folder of the bundle of each fold, of a run that classifies.
-        classified_with: What the predictions were made with: ``bundles`` (SHA-256), ``views``.
+        classified_with: What the predictions were made with: ``bundles`` (SHA-256), ``tta``.
         notes: What does not count, in sentences.
     """
 
     name: str
     out_of_fold: bool
-    labelled: Diagnosed | None
+    labelled: LabelledPredictions | None
     mask_scores: pd.DataFrame | None
     attribute_counts: pd.DataFrame | None = None
     mask_folder: Path | None = None
@@ -145,9 +145,9 @@ def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, 
         "confirmed by": rows["confirmation"].tolist(),
     }
     if appearance is not None:
-        looks = appearance.reindex(ids)
-        attributes["skin (proxy)"] = looks["tone"].tolist()
-        attributes["picture"] = looks["quality"].tolist()
+        decoded = appearance.reindex(ids)
+        attributes["skin (proxy)"] = decoded["tone"].tolist()
+        attributes["image"] = decoded["quality"].tolist()
     return attributes
 
 
@@ -191,7 +191,7 @@ def evaluate_folders(
             raise DataError("a run has its own ground truth", "leave the data set out")
         opened = open_runs(runs, allow_missing=allow_missing, reporter=reporter)
         name = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
-        tables, names = [run.answers() for run in opened], list(map(str, runs))
+        tables, names = [run.predictions() for run in opened], list(map(str, runs))
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
         found = with_lesions(found, opened[0])
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
@@ -255,7 +255,7 @@ def check_areas(
     """Refuse scores of masks most of whose ground truth is empty or full.
 
     Args:
-        table: Scores of masks, with the true ``area`` of each, a share; older ones lack it.
+        table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
         where: Where the ground truth is, for the message.
         force: Say it, and take them nevertheless.
         reporter: Told what would have been refused.
@@ -263,10 +263,10 @@ def check_areas(
     Raises:
         DataError: They are.
     """
-    if "area" not in table.columns:
+    if "lesion_area" not in table.columns:
         return
-    empty = int((table["area"] < PLAUSIBLE_SHARES[0]).sum())
-    full = int((table["area"] > PLAUSIBLE_SHARES[1]).sum())
+    empty = int((table["lesion_area"] < PLAUSIBLE_FRACTIONS[0]).sum())
+    full = int((table["lesion_area"] > PLAUSIBLE_FRACTIONS[1]).sum())
     note = refuse(implausible_problem(len(table), empty, full), where, force=force)
     if note is not None:
         reporter.warning(note)
@@ -307,7 +307,7 @@ def results_of_tables(
     every = {image_id for each in tables for image_id in each["image_id"]}
     lacking = len(every) - len(table)
     notes = (f"{lacking:,} images are not in all runs: left out",) if lacking else ()
-    labelled = heldout_diagnosed(table)
+    labelled = oof_classified(table)
     return Results(name, out_of_fold=True, labelled=labelled, mask_scores=None, notes=notes)
 
 
@@ -366,7 +366,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
             Count("held out by finished folds", len(due), due["group_id"].nunique()),
             Count("judged", len(table), table["group_id"].nunique()),
         ),
-        unanswered=pd.DataFrame({"image_id": silent, "why": "quarantined: it could not be used"}),
+        unanswered=pd.DataFrame({"image_id": silent, "why": "failed: it could not be used"}),
         facts={
             "Results": _made(folder, bundles, inputs["fingerprint"]),
             "Recipe": dict(_flat(recipe)),
@@ -374,7 +374,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         },
         command=_training_command(recipe["task"], inputs),
         fold_bundles={} if segmentation else bundles,
-        notes=(f"{len(silent):,} held-out pictures have no answer and do not count.",)
+        notes=(f"{len(silent):,} held-out images have no answer and do not count.",)
         if len(silent)
         else (),
     )
@@ -418,8 +418,8 @@ def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
         words += ["--masks", Path(inputs["masks"]).name]
     for folder in inputs.get("copies") or ():
         words += ["--copies", Path(folder).name]
-    if inputs.get("warm_start"):
-        words += ["--init-from", Path(str(inputs["warm_start"])).name]
+    if inputs.get("init_from"):
+        words += ["--init-from", Path(str(inputs["init_from"])).name]
     return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
 
 
@@ -481,22 +481,22 @@ def results_of_predictions(
         DataError: The data set has no truth for them, or not for all and that is not allowed.
         RunError: A file of the folder cannot be read.
     """
-    out = OutFolder(folder)
+    out = PredictionsFolder(folder)
     predictions = read_predictions(out.table)
     settings = _settings(folder)
     joined = with_truth(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
     )
     table = joined.table
-    there = judged(table, dataset.taxonomy, out.masks, benign, out.attributes)
+    there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes)
     silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
     why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.refused)}
-    folded = there.diagnosed.folded if there.diagnosed else ""
+    folded = there.classified.folded if there.classified else ""
     results = Results(
         name=folder.name,
         out_of_fold=False,
-        labelled=there.diagnosed,
-        mask_scores=there.outlined,
+        labelled=there.classified,
+        mask_scores=there.segmented,
         attribute_counts=there.attributes,
         mask_folder=out.masks if out.masks.is_dir() else None,
         own_masks=True,
@@ -550,9 +550,9 @@ def _problems(path: Path) -> dict[str, str]:
 
 def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     """Return the commands that predict and report the same again."""
-    words = ["naevus", "predict", "PICTURES"]
+    words = ["naevus", "predict", "IMAGES"]
     chosen: dict[str, set[str]] = {}
-    options = {"views": "--tta", "engine": "--engine", "precision": "--precision"}
+    options = {"tta": "--tta", "engine": "--engine", "precision": "--precision"}
     for part in ("segmenter", "classifier"):
         made_with = settings.get(part) or {}
         words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))

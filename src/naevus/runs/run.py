@@ -1,4 +1,4 @@
-"""A run: the folder of one training job, its pictures, and its finished folds."""
+"""A run: the folder of one training job, its images, and its finished folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_
 from naevus.io.files import atomic, lock, sweep, write_json, write_text
 from naevus.io.formats import read_json, read_parquet
 from naevus.io.progress import SILENT, warn_all
-from naevus.runs.recipe import TrainConfig, load_config, to_toml
+from naevus.runs.recipe import Recipe, load_recipe, to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,10 +37,10 @@ _INPUTS = {
     "data": (str,),
     "fingerprint": (str,),
     "layout": (str,),
-    "pictures": (int,),
+    "images": (int,),
     "masks": (str, type(None)),
 }
-_MORE = {"copies": (list, type(None)), "warm_start": (str, type(None))}
+_MORE = {"copies": (list, type(None)), "init_from": (str, type(None))}
 """What a run's inputs are, by name; older runs lack some."""
 
 _PACKAGES = (
@@ -62,20 +62,20 @@ class Run:
 
     Attributes:
         folder: Where it is.
-        config: The resolved recipe.
+        recipe: The resolved recipe.
         folds: Who is held out when.
-        inputs: Where the pictures came from: ``data``, ``copies``, ``masks``, fingerprints.
-        allow_missing: Whether pictures that finished folds hold out may have no answer.
+        inputs: Where the images came from: ``data``, ``copies``, ``masks``, fingerprints.
+        allow_missing: Whether images that finished folds hold out may have no answer.
     """
 
     folder: Path
-    config: TrainConfig
+    recipe: Recipe
     folds: Folds
     inputs: dict[str, Any]
     allow_missing: bool = False
 
     @classmethod
-    def start(cls, folder: Path, config: TrainConfig, folds: Folds, inputs: dict[str, Any]) -> Run:
+    def start(cls, folder: Path, recipe: Recipe, folds: Folds, inputs: dict[str, Any]) -> Run:
         """Make a run's folder, or take up the one that is there.
 
         A file of weights to start from is kept by its hash: files move, and runs are shown around.
@@ -84,22 +84,22 @@ class Run:
             WeightsError: The file of weights to start from cannot be read.
             RunError: The folder holds a run with another recipe, other folds or other data.
         """
-        config = config.with_pretrained_hash()
+        recipe = recipe.with_pretrained_hash()
         if (folder / "run.toml").exists():
             there = cls.open(folder)
             for what, same in (
-                ("another recipe", there.config.fingerprint() == config.fingerprint()),
+                ("another recipe", there.recipe.fingerprint() == recipe.fingerprint()),
                 ("other folds", there.folds.sha256 == folds.sha256),
                 ("other data", there.inputs == inputs),
             ):
                 if not same:
                     raise RunError(f"{folder}: holds a run with {what}", "choose another --out")
-            return cls(folder, config, folds, inputs)
+            return cls(folder, recipe, folds, inputs)
         folds.write(folder / "folds.csv")
         write_json(folder / "inputs.json", inputs)
         write_json(folder / "environment.json", environment())
-        write_text(folder / "run.toml", to_toml(config))
-        return cls(folder, config, folds, inputs)
+        write_text(folder / "run.toml", to_toml(recipe))
+        return cls(folder, recipe, folds, inputs)
 
     @classmethod
     def open(cls, folder: Path, *, allow_missing: bool = False) -> Run:
@@ -107,7 +107,7 @@ class Run:
 
         Args:
             folder: Its folder.
-            allow_missing: Whether pictures that finished folds hold out may have no answer.
+            allow_missing: Whether images that finished folds hold out may have no answer.
 
         Raises:
             RunError: There is none, or it is incomplete.
@@ -119,14 +119,14 @@ class Run:
             folder / "inputs.json", _AGAIN, members=_INPUTS, optional=_MORE, error=RunError
         )
         folds = Folds.read(folder / "folds.csv")
-        return cls(folder, load_config(path), folds, inputs, allow_missing)
+        return cls(folder, load_recipe(path), folds, inputs, allow_missing)
 
     def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
-        """Note what the pictures are, or refuse others than the run was started with.
+        """Note what the images are, or refuse others than the run was started with.
 
         Args:
             keys: Key of each cache, by its name: what its rows were made of, and how.
-            files: Hash of each picture's files, by cache and image id.
+            files: Hash of each image's files, by cache and image id.
 
         Raises:
             RunError: A file was replaced, or is decoded in another way, since the run was started.
@@ -149,7 +149,7 @@ class Run:
         ]
         if not changed:
             raise RunError(
-                f"{self.folder}: its pictures are decoded in another way than when it was started",
+                f"{self.folder}: its images are decoded in another way than when it was started",
                 "train into another folder, or go on with the naevus of environment.json",
             )
         image_id, name = changed[0]
@@ -177,31 +177,31 @@ class Run:
         return [
             fold
             for fold in range(self.folds.k)
-            if (self.fold_folder(fold) / "heldout.parquet").exists()
+            if (self.fold_folder(fold) / "oof.parquet").exists()
         ]
 
     def join(self) -> pd.DataFrame:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
         Returns:
-            As `answers`; pictures without an answer are let by, for training has told of them.
+            As `predictions`; images without an answer are let by, for training has told of them.
 
         Raises:
-            RunError: As `answers`.
+            RunError: As `predictions`.
         """
         joined = self._joined()
         with atomic(self.folder / "oof.parquet") as temporary:
             joined.to_parquet(temporary, index=False)
         return joined
 
-    def answers(self) -> pd.DataFrame:
+    def predictions(self) -> pd.DataFrame:
         """Return the finished folds' held-out predictions, joined by id; nothing is written.
 
         Returns:
-            One row a picture, with the ``fold`` that predicted it and never saw its group.
+            One row an image, with the ``fold`` that predicted it and never saw its group.
 
         Raises:
-            RunError: No fold is finished, a picture was predicted twice or by a wrong fold, or
+            RunError: No fold is finished, an image was predicted twice or by a wrong fold, or
                 one that a finished fold holds out has no answer and ``allow_missing`` is false.
             DataError: A value is no finite number.
         """
@@ -209,17 +209,17 @@ class Run:
         refuse_left_out(self.left_out(joined), str(self.folder), allow_missing=self.allow_missing)
         return joined
 
-    def left_out(self, answers: pd.DataFrame) -> tuple[LeftOut, ...]:
-        """Return the pictures that finished folds hold out and that have no answer.
+    def left_out(self, predictions: pd.DataFrame) -> tuple[LeftOut, ...]:
+        """Return the images that finished folds hold out and that have no answer.
 
-        Folds may know pictures that the run could not use: without a mask, or a diagnosis.
+        Folds may know images that the run could not use: without a mask, or a diagnosis.
         """
         due = {image_id for fold in self.finished() for image_id in self.folds.held_out(fold)}
         contents = self.folder / "contents.json"
         if contents.exists():
-            due &= _read_contents(contents)["files"].get("pictures", {}).keys()
+            due &= _read_contents(contents)["files"].get("images", {}).keys()
         what = "held-out images have no answer (refused.csv may tell why)"
-        return left_out((what, due.difference(answers["image_id"])))
+        return left_out((what, due.difference(predictions["image_id"])))
 
     def _joined(self) -> pd.DataFrame:
         finished = self.finished()
@@ -227,12 +227,12 @@ class Run:
             raise RunError(f"{self.folder}: no fold is finished", "train at least one fold")
         tables = []
         for fold in finished:
-            path = self.fold_folder(fold) / "heldout.parquet"
-            table = read_heldout(path)
-            strangers = set(table["image_id"]) - set(self.folds.held_out(fold))
-            if strangers:
+            path = self.fold_folder(fold) / "oof.parquet"
+            table = read_oof(path)
+            unknown_ids = set(table["image_id"]) - set(self.folds.held_out(fold))
+            if unknown_ids:
                 raise RunError(
-                    f"{self.folder}: fold {fold} predicted {min(strangers)}, which it trained on",
+                    f"{self.folder}: fold {fold} predicted {min(unknown_ids)}, which it trained on",
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
             twice = table.loc[table["image_id"].duplicated(), "image_id"]
@@ -241,7 +241,7 @@ class Run:
                     f"{self.folder}: fold {fold} predicted {twice.iloc[0]} twice",
                     f"delete {self.fold_folder(fold).name} and train it again",
                 )
-            kinds = ("logit", "share", "weight", "peak", *MaskScore._fields)
+            kinds = ("logit", "class_prior", "class_weight", "peak", *MaskScore._fields)
             check_finite(table, numbers_of(table, kinds), str(path))
             tables.append(table.assign(fold=fold))
         return pd.concat(tables).sort_values("image_id", ignore_index=True)
@@ -257,18 +257,18 @@ def lesions_of(run: Run) -> pd.DataFrame | None:
         RunError: A table is damaged.
     """
     paths = [run.fold_folder(fold) / "lesions.parquet" for fold in run.finished()]
-    tables = [read_heldout(path) for path in paths if path.exists()]
+    tables = [read_oof(path) for path in paths if path.exists()]
     return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def read_heldout(path: Path) -> pd.DataFrame:
-    """Read what a fold answered to the pictures that it held out.
+def read_oof(path: Path) -> pd.DataFrame:
+    """Read what a fold answered to the images that it held out.
 
     Raises:
         RunError: The file is absent or damaged.
     """
     remedy = f"delete {path.parent.name} and train it again"
-    kinds = ("logit", "share", "weight", *MaskScore._fields)
+    kinds = ("logit", "class_prior", "class_weight", *MaskScore._fields)
     return read_parquet(path, remedy, numbers=kinds, error=RunError)
 
 
@@ -280,7 +280,9 @@ def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) 
     """
     run = Run.open(folder, allow_missing=allow_missing)
     if allow_missing and run.finished():
-        warn_all(reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.answers())))
+        warn_all(
+            reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.predictions()))
+        )
     return run
 
 
@@ -305,7 +307,7 @@ def read_out_of_fold(path: Path) -> pd.DataFrame:
     Raises:
         DataError: It is absent or damaged.
     """
-    kinds = ("logit", "share", "weight", "jaccard", "dice")
+    kinds = ("logit", "class_prior", "class_weight", "jaccard", "dice")
     return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
 
 
@@ -319,7 +321,7 @@ def out_of_fold_table(
         DataError: The file is damaged.
     """
     if (path / "run.toml").exists():
-        return open_run(path, allow_missing=allow_missing, reporter=reporter).answers()
+        return open_run(path, allow_missing=allow_missing, reporter=reporter).predictions()
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
     return read_out_of_fold(path)
@@ -360,7 +362,7 @@ def environment() -> dict[str, str]:
     return versions
 
 
-# Which pictures of a data set a recipe is about.
+# Which images of a data set a recipe is about.
 
 USUAL_PART: Final[dict[Task, str]] = {
     "segmentation": "task1",
@@ -377,18 +379,18 @@ _LABELS: Final[dict[Task, str]] = {
 """What each task learns."""
 
 
-def load_for(folder: Path, config: TrainConfig) -> Dataset:
+def load_for(folder: Path, recipe: Recipe) -> Dataset:
     """Return the data set of a folder, its diagnoses read as a recipe says.
 
     Raises:
         DataError: It has no known layout, or contradicts itself.
     """
-    named = config.data.taxonomy
+    named = recipe.data.taxonomy
     return load(folder, taxonomy=None if named == "auto" else named)
 
 
-def pictures_of_parts(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """Return the training pictures of a recipe's parts, labelled or not.
+def images_of_parts(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Return the training images of a recipe's parts, labelled or not.
 
     A recipe that names no parts means the challenge's own for its task where the data has them
     (Task 1 for masks, Task 3 for diagnoses), and everything elsewhere.
@@ -396,44 +398,44 @@ def pictures_of_parts(dataset: Dataset, config: TrainConfig) -> Dataset:
     Raises:
         DataError: The data has no such part.
     """
-    chosen = dataset.part(*_parts(dataset, config)).split("train").pictures()
-    return chosen.of_type(config.data.image_type)
+    chosen = dataset.part(*_parts(dataset, recipe)).split("train").images()
+    return chosen.of_type(recipe.data.image_type)
 
 
-def select_pictures(dataset: Dataset, config: TrainConfig) -> Dataset:
-    """Return the training pictures that a recipe can learn from: of its parts, with labels.
+def select_images(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """Return the training images that a recipe can learn from: of its parts, with labels.
 
     The taxonomy is that of the diagnoses that are there, where diagnoses are learnt.
 
     Raises:
         DataError: There are none, they all have one diagnosis, or the data has no such part.
     """
-    chosen = pictures_of_parts(dataset, config)
-    if config.task == "attributes":
+    chosen = images_of_parts(dataset, recipe)
+    if recipe.task == "attributes":
         labelled = chosen.with_attributes()
-    elif config.task == "segmentation":
+    elif recipe.task == "segmentation":
         labelled = chosen.with_masks()
     else:
         labelled = chosen.with_diagnosis()
     if not len(labelled):
         raise DataError(
-            f"{dataset.root}: no training pictures with {_LABELS[config.task]} in "
-            f"{', '.join(_parts(dataset, config))}",
+            f"{dataset.root}: no training images with {_LABELS[recipe.task]} in "
+            f"{', '.join(_parts(dataset, recipe))}",
             "check the folder with `naevus data check`, or set data.parts",
         )
-    if config.task != "classification":
+    if recipe.task != "classification":
         return labelled
     there = labelled.table["diagnosis"].unique().tolist()
     if len(there) < 2:
         raise DataError(
-            f"{dataset.root}: all training pictures show {there[0]}", "use two diagnoses or more"
+            f"{dataset.root}: all training images show {there[0]}", "use two diagnoses or more"
         )
     return replace(labelled, taxonomy=labelled.taxonomy.present(there))
 
 
 def images_and_folds(
     data: Path,
-    config: TrainConfig,
+    recipe: Recipe,
     folds: Path | None,
     masks: Path | None,
     copies: Sequence[Path],
@@ -443,35 +445,35 @@ def images_and_folds(
 
     Args:
         data: The folder.
-        config: The recipe.
+        recipe: The recipe.
         folds: A file of folds; None: they are dealt here.
         masks: A folder of masks that crops are cut by; looked at before anything else is done.
         copies: Folders of other copies, likewise.
         reporter: Told what is left out.
 
     Raises:
-        DataError: A folder is absent, or holds no mask of any picture; or there are no pictures.
-        FoldsError: The folds are of other pictures.
+        DataError: A folder is absent, or holds no mask of any image; or there are no images.
+        FoldsError: The folds are of other images.
     """
-    loaded = load_for(data, config)
+    loaded = load_for(data, recipe)
     for folder in (*copies, *([masks] if masks else ())):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder", "name a folder of files by image id")
     if masks and not any((masks / f"{name}_segmentation.png").exists() for name in loaded.ids):
-        raise DataError(f"{masks}: holds no mask of any picture", "name OUT/masks of predict")
-    dataset = select_pictures(loaded, config)
-    report_types(loaded, config.data.image_type, reporter)
-    if config.task == "classification" and loaded.taxonomy != dataset.taxonomy:
+        raise DataError(f"{masks}: holds no mask of any image", "name OUT/masks of predict")
+    dataset = select_images(loaded, recipe)
+    report_types(loaded, recipe.data.image_type, reporter)
+    if recipe.task == "classification" and loaded.taxonomy != dataset.taxonomy:
         reporter.message(f"classes: {', '.join(dataset.taxonomy.codes)} (those that are there)")
     if folds is None:
         return dataset, make_folds(dataset)
-    dealt = Folds.read(folds)
-    dealt.report_exceptions(reporter)
-    dealt.check(dataset, among=pictures_of_parts(loaded, config))
-    return dataset, dealt
+    assign_parts = Folds.read(folds)
+    assign_parts.report_exceptions(reporter)
+    assign_parts.check(dataset, among=images_of_parts(loaded, recipe))
+    return dataset, assign_parts
 
 
-def copies_in(folder: Path, dataset: Dataset, config: TrainConfig) -> Dataset:
+def copies_in(folder: Path, dataset: Dataset, recipe: Recipe) -> Dataset:
     """Return other copies of a data set's images, from the data set in another folder.
 
     Images are joined by id, and each copy keeps the masks that lie beside it: a mask is of one
@@ -480,7 +482,7 @@ def copies_in(folder: Path, dataset: Dataset, config: TrainConfig) -> Dataset:
     Raises:
         DataError: The folder holds no data set, or no copy of any of the images.
     """
-    there = pictures_of_parts(load_for(folder, config), config)
+    there = images_of_parts(load_for(folder, recipe), recipe)
     shared = set(dataset.ids).intersection(there.ids)
     if not shared:
         raise DataError(
@@ -491,7 +493,7 @@ def copies_in(folder: Path, dataset: Dataset, config: TrainConfig) -> Dataset:
 
 
 def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
-    """Return a run's training pictures; None where their folder is gone.
+    """Return a run's training images; None where their folder is gone.
 
     Args:
         run: The run.
@@ -505,7 +507,7 @@ def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
         if data is not None:
             raise DataError(f"{data}: no such folder or file", "name the data set of the run")
         return None
-    dataset = select_pictures(load_for(folder, run.config), run.config)
+    dataset = select_images(load_for(folder, run.recipe), run.recipe)
     if dataset.fingerprint() != run.inputs["fingerprint"]:
         raise DataError(
             f"{folder}: is not the data that {run.folder} was trained on",
@@ -530,7 +532,7 @@ def masks_used(dataset: Dataset, predicted: Path | None) -> dict[str, Path | Non
 
 def crop_masks(run: Run, reporter: Reporter = SILENT) -> Mapping[str, Path | None]:
     """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
-    if run.config.data.crop_mode == "full":
+    if run.recipe.data.crop_mode == "full":
         return {}
     dataset = dataset_of(run)
     if dataset is None:
@@ -553,6 +555,6 @@ def crop_masks(run: Run, reporter: Reporter = SILENT) -> Mapping[str, Path | Non
     return masks
 
 
-def _parts(dataset: Dataset, config: TrainConfig) -> tuple[str, ...]:
-    usual = USUAL_PART[config.task]
-    return config.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)
+def _parts(dataset: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    usual = USUAL_PART[recipe.task]
+    return recipe.data.parts or ((usual,) if usual in dataset.parts else dataset.parts)

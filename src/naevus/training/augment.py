@@ -1,8 +1,8 @@
-"""How pictures and masks are varied in training.
+"""How images and masks are varied in training.
 
 One warp does all geometry (views, rotation, zoom, shift, stretch and the change to the network's
-size), so a picture is interpolated once; one 3 x 4 matrix does all colour. What happens to a
-picture depends on (seed, epoch, image id, how often it came before in the epoch) alone, never on
+size), so an image is interpolated once; one 3 x 4 matrix does all colour. What happens to a
+image depends on (seed, epoch, image id, how often it came before in the epoch) alone, never on
 the order or on who prepares it.
 """
 
@@ -19,56 +19,56 @@ import simplejpeg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.runs.recipe import AugmentConfig
+    from naevus.runs.recipe import AugmentSettings
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def generator(seed: int, epoch: int, image_id: str, time: int = 0) -> np.random.Generator:
-    """Return the source of chance for one picture, seen for the ``time``-th time in an epoch.
+def rng_for(seed: int, epoch: int, image_id: str, time: int = 0) -> np.random.Generator:
+    """Return the source of chance for one image, seen for the ``time``-th time in an epoch.
 
-    A picture that is drawn often must not come the same each time: it would be learnt by heart.
+    An image that is drawn often must not come the same each time: it would be learnt by heart.
     """
     return np.random.default_rng([seed, epoch, zlib.crc32(image_id.encode()), time])
 
 
 class Augmentation:
-    """Varies pictures, and their masks alike.
+    """Varies images, and their masks alike.
 
     Args:
-        config: How far each change goes.
+        recipe: How far each change goes.
     """
 
-    def __init__(self, config: AugmentConfig) -> None:
-        self.config = config
+    def __init__(self, recipe: AugmentSettings) -> None:
+        self.recipe = recipe
 
     def __call__(
         self,
         pixels: NDArray[np.uint8],
         mask: NDArray[np.uint8] | None,
         size: int,
-        chance: np.random.Generator,
+        rng: np.random.Generator,
         context: float = 1.0,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Vary one picture.
+        """Vary one image.
 
         Args:
             pixels: H x W x 3 RGB.
             mask: H x W or H x W x K, 0..255 (255 is lesion), or None.
             size: Side of what is returned, pixels.
-            chance: Where the change is drawn from.
+            rng: Where the change is drawn from.
             context: How much wider than what the network sees ``pixels`` are.
 
         Returns:
-            The picture, size x size x 3, and its mask, size x size (x K, where K is above 1).
+            The image, size x size x 3, and its mask, size x size (x K, where K is above 1).
         """
-        warp = self.warp(pixels.shape[0], pixels.shape[1], size, chance, context)
-        apply = _averaged if self.config.area_average else _apply
+        warp = self.warp(pixels.shape[0], pixels.shape[1], size, rng, context)
+        apply = _averaged if self.recipe.area_average else _apply
         varied = apply(warp, pixels, size)
-        varied = self._colour(varied, chance)
-        varied = self._hair(varied, chance)
-        varied = self._sharpness(varied, chance)
-        varied = self._jpeg(varied, chance)
+        varied = self._colour(varied, rng)
+        varied = self._hair(varied, rng)
+        varied = self._sharpness(varied, rng)
+        varied = self._jpeg(varied, rng)
         if mask is None:
             return varied, None
         ratio = np.array([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
@@ -81,18 +81,18 @@ class Augmentation:
         height: int,
         width: int,
         size: int,
-        chance: np.random.Generator,
+        rng: np.random.Generator,
         context: float = 1.0,
     ) -> NDArray[np.float64]:
-        """Return the 2 x 3 matrix from the new picture's pixels to the old one's."""
-        config = self.config
-        angle = np.deg2rad(chance.uniform(-config.rotation, config.rotation))
-        zoom = chance.uniform(1 - config.scale, 1 + config.scale)
-        stretch = config.stretch ** chance.uniform(-0.5, 0.5)
-        shift = chance.uniform(-config.shift, config.shift, 2)
-        quarter, flipped = int(chance.integers(4)), bool(chance.integers(2))
+        """Return the 2 x 3 matrix from the new image's pixels to the old one's."""
+        recipe = self.recipe
+        angle = np.deg2rad(rng.uniform(-recipe.rotation, recipe.rotation))
+        zoom = rng.uniform(1 - recipe.scale, 1 + recipe.scale)
+        stretch = recipe.stretch ** rng.uniform(-0.5, 0.5)
+        shift = rng.uniform(-recipe.shift, recipe.shift, 2)
+        quarter, flipped = int(rng.integers(4)), bool(rng.integers(2))
         linear = _rotation(angle) @ np.diag([zoom * stretch, zoom / stretch])
-        if config.dihedral:
+        if recipe.d4:
             linear = linear @ _rotation(quarter * np.pi / 2) @ np.diag([-1 if flipped else 1, 1])
         seen = np.array([width, height]) / context
         scaled = np.diag(seen / size) @ linear
@@ -101,13 +101,13 @@ class Augmentation:
         offset = middle + shift * seen - scaled @ np.full(2, (size - 1) / 2)
         return np.column_stack([scaled, offset])
 
-    def _colour(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
-        config = self.config
+    def _colour(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        recipe = self.recipe
         brightness, contrast, saturation = (
-            1 + chance.uniform(-limit, limit)
-            for limit in (config.brightness, config.contrast, config.saturation)
+            1 + rng.uniform(-limit, limit)
+            for limit in (recipe.brightness, recipe.contrast, recipe.saturation)
         )
-        turn = _hue_rotation(np.deg2rad(chance.uniform(-config.hue, config.hue)))
+        turn = _hue_rotation(np.deg2rad(rng.uniform(-recipe.hue, recipe.hue)))
         grey = np.tile(_LUMA, (3, 1))
         matrix = (saturation * np.eye(3) + (1 - saturation) * grey) @ turn
         mean = np.asarray(cv2.mean(pixels)[:3])
@@ -116,44 +116,42 @@ class Augmentation:
         affine = np.column_stack([gain * matrix, np.full(3, offset)])
         return np.asarray(cv2.transform(pixels, affine), np.uint8)
 
-    def _hair(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
-        if chance.random() >= self.config.hair:
+    def _hair(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        if rng.random() >= self.recipe.hair:
             return pixels
         side = pixels.shape[0]
         hairy = pixels.copy()
         steps = np.linspace(0, 1, 12)[:, None]
-        for _ in range(int(chance.integers(2, 12))):
-            start, bend, end = chance.uniform(-0.1, 1.1, (3, 2)) * side
+        for _ in range(int(rng.integers(2, 12))):
+            start, bend, end = rng.uniform(-0.1, 1.1, (3, 2)) * side
             curve = (1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end
-            colour = (chance.uniform(0.2, 1) * np.array([70.0, 50.0, 40.0])).tolist()
+            colour = (rng.uniform(0.2, 1) * np.array([70.0, 50.0, 40.0])).tolist()
             points = np.round(curve * 16).astype(np.int32)
             cv2.polylines(hairy, [points], False, colour, 1, cv2.LINE_AA, shift=4)
         return hairy
 
-    def _sharpness(
-        self, pixels: NDArray[np.uint8], chance: np.random.Generator
-    ) -> NDArray[np.uint8]:
+    def _sharpness(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Blur, sharpen or leave, a third each."""
-        kind, much = int(chance.integers(3)), chance.random()
-        if kind == 0 and self.config.blur > 0:
-            sigma = max(0.05, much * self.config.blur)
+        kind, much = int(rng.integers(3)), rng.random()
+        if kind == 0 and self.recipe.blur > 0:
+            sigma = max(0.05, much * self.recipe.blur)
             return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
-        if kind == 1 and self.config.sharpen > 0:
-            amount = much * self.config.sharpen
+        if kind == 1 and self.recipe.sharpen > 0:
+            amount = much * self.recipe.sharpen
             soft = cv2.GaussianBlur(pixels, (0, 0), 1.0)
             return np.asarray(cv2.addWeighted(pixels, 1 + amount, soft, -amount, 0), np.uint8)
         return pixels
 
-    def _jpeg(self, pixels: NDArray[np.uint8], chance: np.random.Generator) -> NDArray[np.uint8]:
-        if chance.random() >= self.config.jpeg:
+    def _jpeg(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        if rng.random() >= self.recipe.jpeg:
             return pixels
-        quality = int(chance.integers(50, 96))
+        quality = int(rng.integers(50, 96))
         coded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality)
         return np.asarray(simplejpeg.decode_jpeg(coded))
 
 
 def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Sample ``pixels`` along the warp; beyond the border the picture is mirrored."""
+    """Sample ``pixels`` along the warp; beyond the border the image is mirrored."""
     warped = cv2.warpAffine(
         pixels,
         warp,

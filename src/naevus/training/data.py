@@ -1,4 +1,4 @@
-"""What a job learns from: caches, the order of pictures, and batches."""
+"""What a job learns from: caches, the order of images, and batches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from naevus.images.geometry import resize
-from naevus.images.preprocess import Source
+from naevus.images.preprocess import ImageFiles
 from naevus.runs.run import masks_used
-from naevus.training.augment import Augmentation, generator
+from naevus.training.augment import Augmentation, rng_for
 
 UNKNOWN = -1
 """The value of a target where there is no ground truth."""
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.cache import ImageCache
     from naevus.datasets.dataset import Dataset
-    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.recipe import Recipe
     from naevus.runs.run import Run
 
     Batch = tuple[Tensor, Tensor]
@@ -41,20 +41,20 @@ class ImageCopies(NamedTuple):
         masks: The masks by output; an image without ground truth for it is absent there.
     """
 
-    images: PixelStore
-    masks: Mapping[str, PixelStore]
+    images: ImageCache
+    masks: Mapping[str, ImageCache]
 
 
 @dataclass(frozen=True)
-class Material:
-    """The pictures a job learns from.
+class TrainingData:
+    """The images a job learns from.
 
     Attributes:
-        dataset: The pictures of the task, with their labels.
-        cache: Folder of the pixel stores; shared by jobs.
+        dataset: The images of the task, with their labels.
+        cache: Folder of the image caches; shared by jobs.
         masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
-        copies: Folders with other copies of some of the pictures, named alike.
-        warm_start: A run to start from in place of the recipe's weights.
+        copies: Folders with other copies of some of the images, named alike.
+        init_from: A run to start from in place of the recipe's weights.
         force: Whether masks are used that cannot be right as a whole.
         pretrained: The file of weights to start from, where the recipe has one.
         further: Data sets with other copies of the images, each with its own masks.
@@ -65,24 +65,24 @@ class Material:
     cache: Path
     masks: Path | None = None
     copies: tuple[Path, ...] = ()
-    warm_start: Run | None = None
+    init_from: Run | None = None
     force: bool = False
     pretrained: Path | None = None
     further: tuple[Dataset, ...] = ()
-    stores: dict[str, PixelStore] = field(default_factory=dict)
+    caches: dict[str, ImageCache] = field(default_factory=dict)
     outputs: list[ImageCopies] = field(default_factory=list)
 
-    def sources(self) -> list[Source]:
-        """Return the pictures and the masks that go with them."""
+    def sources(self) -> list[ImageFiles]:
+        """Return the images and the masks that go with them."""
         masks, sources = masks_used(self.dataset, self.masks), []
         for row in self.dataset.rows():
             assert row.path is not None
-            sources.append(Source(row.image_id, row.path, masks[row.image_id]))
+            sources.append(ImageFiles(row.image_id, row.path, masks[row.image_id]))
         return sources
 
 
-class Key(NamedTuple):
-    """One picture as it is wanted: which, in which epoch, how large, for the how-manieth time."""
+class SampleKey(NamedTuple):
+    """One image as it is wanted: which, in which epoch, how large, for the how-manieth time."""
 
     row: int
     epoch: int
@@ -91,12 +91,12 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Pictures with what is to be learnt of them.
+class Samples:
+    """Images with what is to be learnt of them.
 
     Attributes:
-        ids: The pictures, in a fixed order.
-        copies: Stores that hold the pictures; the first holds all, the others may hold some.
+        ids: The images, in a fixed order.
+        copies: Stores that hold the images; the first holds all, the others may hold some.
         masks: A store of masks, for segmentation.
         labels: Class index of each id, for classification.
         outputs: The outputs that ``masked`` has masks of, in the order of the targets.
@@ -105,38 +105,38 @@ class Examples:
     """
 
     ids: tuple[str, ...]
-    copies: tuple[PixelStore, ...]
-    masks: PixelStore | None = None
+    copies: tuple[ImageCache, ...]
+    masks: ImageCache | None = None
     labels: Mapping[str, int] | None = None
     outputs: tuple[str, ...] = ()
     masked: tuple[ImageCopies, ...] = ()
     context: float = 1.0
 
     def target(self, image_id: str) -> int:
-        """Return the class index of a picture."""
+        """Return the class index of an image."""
         assert self.labels is not None
         return self.labels[image_id]
 
 
-class _Pictures:
-    """Prepares pictures by key: as training varies them, or plain."""
+class _Images:
+    """Prepares images by key: as training varies them, or plain."""
 
-    def __init__(self, examples: Examples, config: TrainConfig, *, varied: bool) -> None:
+    def __init__(self, examples: Samples, recipe: Recipe, *, varied: bool) -> None:
         self._examples = examples
-        self._seed = config.seed
-        self._copies_fraction = config.data.copies_fraction
-        self._augmentation = Augmentation(config.augment) if varied else None
+        self._seed = recipe.seed
+        self._copies_fraction = recipe.data.copies_fraction
+        self._augmentation = Augmentation(recipe.augment) if varied else None
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
+    def batch(self, keys: Sequence[SampleKey]) -> Batch:
         """Return images uint8 N x S x S x 3, and what is to be learnt of them.
 
         Masks uint8 N x S x S, classes int64 N, or masks of K outputs int16 N x K x S x S.
         """
         one = self._with_outputs if self._examples.outputs else self._one
-        pictures, targets = zip(*(one(key) for key in keys), strict=True)
-        return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(targets))
+        images, targets = zip(*(one(key) for key in keys), strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
 
-    def _one(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    def _one(self, key: SampleKey) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         examples = self._examples
         image_id = examples.ids[key.row]
         mask = None if examples.masks is None else examples.masks[image_id]
@@ -145,24 +145,24 @@ class _Pictures:
             pixels = resize(pixels, key.size, key.size)
             mask = None if mask is None else resize(mask, key.size, key.size)
         else:
-            chance = generator(self._seed, key.epoch, image_id, key.time)
-            stores = [store for store in examples.copies if image_id in store.index]
-            store = stores[int(chance.integers(len(stores)))]
+            rng = rng_for(self._seed, key.epoch, image_id, key.time)
+            caches = [cache for cache in examples.copies if image_id in cache.index]
+            cache = caches[int(rng.integers(len(caches)))]
             pixels, mask = self._augmentation(
-                store[image_id], mask, key.size, chance, examples.context
+                cache[image_id], mask, key.size, rng, examples.context
             )
         target = np.int64(examples.target(image_id)) if mask is None else mask
         return pixels, np.asarray(target)
 
-    def _with_outputs(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    def _with_outputs(self, key: SampleKey) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return a copy of an image, and its own masks: K x S x S, `UNKNOWN` without truth."""
         examples, size = self._examples, key.size
         image_id = examples.ids[key.row]
         first, *others = (each for each in examples.masked if image_id in each.images.index)
-        chance = generator(self._seed, key.epoch, image_id, key.time)
+        rng = rng_for(self._seed, key.epoch, image_id, key.time)
         varied = self._augmentation is not None
-        if varied and others and chance.random() < self._copies_fraction:
-            first = others[int(chance.integers(len(others)))]
+        if varied and others and rng.random() < self._copies_fraction:
+            first = others[int(rng.integers(len(others)))]
         names = examples.outputs
         known = [k for k, name in enumerate(names) if _has(first.masks.get(name), image_id)]
         masks = [first.masks[names[k]][image_id] for k in known]
@@ -172,7 +172,7 @@ class _Pictures:
             masks = [resize(mask, size, size) for mask in masks]
         else:
             stack = np.stack(masks, axis=-1) if masks else None
-            pixels, stack = self._augmentation(pixels, stack, size, chance)
+            pixels, stack = self._augmentation(pixels, stack, size, rng)
             masks = [] if stack is None else list(stack.reshape(size, size, -1).transpose(2, 0, 1))
         target = np.full((len(names), size, size), UNKNOWN, np.int16)
         for k, mask in zip(known, masks, strict=True):
@@ -180,8 +180,8 @@ class _Pictures:
         return pixels, target
 
 
-def _has(store: PixelStore | None, image_id: str) -> bool:
-    return store is not None and image_id in store.index
+def _has(cache: ImageCache | None, image_id: str) -> bool:
+    return cache is not None and image_id in cache.index
 
 
 def _middle(pixels: NDArray[np.uint8], context: float) -> NDArray[np.uint8]:
@@ -191,25 +191,25 @@ def _middle(pixels: NDArray[np.uint8], context: float) -> NDArray[np.uint8]:
 
 
 def order(
-    config: TrainConfig, epoch: int, count: int, draw: NDArray[np.float64] | None
+    recipe: Recipe, epoch: int, count: int, draw: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
-    """Return the order of ``count`` pictures in an epoch; it depends on (seed, epoch) alone.
+    """Return the order of ``count`` images in an epoch; it depends on (seed, epoch) alone.
 
     Args:
-        config: Gives the seed.
+        recipe: Gives the seed.
         epoch: The epoch, from 0.
-        count: How many pictures there are.
-        draw: Share of each picture in the draws under balanced sampling, or None for every picture
-            once. A picture comes as often as its share says, rounded up or down by chance
+        count: How many images there are.
+        draw: Fraction of each image in the draws under balanced sampling, or None for every image
+            once. An image comes as often as its fraction says, rounded up or down by chance
             (systematic sampling).
     """
-    chance = np.random.default_rng([config.seed, epoch])
-    mixed = chance.permutation(count)
+    rng = np.random.default_rng([recipe.seed, epoch])
+    mixed = rng.permutation(count)
     if draw is None:
         return mixed
     ends = np.cumsum(draw[mixed]) * count / draw.sum()
-    points = np.arange(count) + chance.random()
-    return chance.permutation(mixed[np.searchsorted(ends, points).clip(max=count - 1)])
+    points = np.arange(count) + rng.random()
+    return rng.permutation(mixed[np.searchsorted(ends, points).clip(max=count - 1)])
 
 
 def times(indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -222,57 +222,57 @@ def times(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return counted
 
 
-class BatchMaker:
-    """Makes the batches of every epoch, and of checks on unvaried pictures.
+class BatchLoader:
+    """Makes the batches of every epoch, and of checks on unvaried images.
 
     Args:
-        examples: The training pictures.
-        config: Batch size, picture sizes, augmentation, seed.
+        examples: The training images.
+        recipe: Batch size, image sizes, augmentation, seed.
         draw: See :func:`order`.
-        rank: Which of ``world`` processes this is; each takes its share of every batch.
+        rank: Which of ``world`` processes this is; each takes its fraction of every batch.
         world: How many processes train together.
     """
 
     def __init__(
         self,
-        examples: Examples,
-        config: TrainConfig,
+        examples: Samples,
+        recipe: Recipe,
         draw: NDArray[np.float64] | None = None,
         *,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._examples, self._config, self._draw = examples, config, draw
+        self._examples, self._recipe, self._draw = examples, recipe, draw
         self._rank, self._world = rank, world
-        self._pictures = _Pictures(examples, config, varied=True)
+        self._images = _Images(examples, recipe, varied=True)
 
     @property
     def steps(self) -> int:
-        """Batches an epoch; a last one with a single picture a process is left out.
+        """Batches an epoch; a last one with a single image a process is left out.
 
         BatchNorm needs two.
         """
-        full, rest = divmod(len(self._examples.ids), self._config.batch_size)
+        full, rest = divmod(len(self._examples.ids), self._recipe.batch_size)
         return max(1, full + (rest // self._world > 1))
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number ``first`` on.
 
         Yields:
-            Pictures uint8 N x S x S x 3, and targets, as `_Pictures.batch` gives them.
+            Images uint8 N x S x S x 3, and targets, as `_Images.batch` gives them.
         """
-        config = self._config
-        indices = order(config, epoch, len(self._examples.ids), self._draw)
-        size = config.size_at(epoch)
+        recipe = self._recipe
+        indices = order(recipe, epoch, len(self._examples.ids), self._draw)
+        size = recipe.size_at(epoch)
         keys = [
-            Key(int(index), epoch, size, int(time))
+            SampleKey(int(index), epoch, size, int(time))
             for index, time in zip(indices, times(indices), strict=True)
         ]
         batches = [
-            keys[step * config.batch_size :][: config.batch_size][self._rank :: self._world]
+            keys[step * recipe.batch_size :][: recipe.batch_size][self._rank :: self._world]
             for step in range(first, self.steps)
         ]
-        return _prepared(self._pictures, batches, workers_of(config))
+        return _prepared(self._images, batches, workers_of(recipe))
 
     def plain(self, count: int) -> Iterator[Tensor]:
         """Yield images spread over all, unvaried, at the last size: uint8 N x S x S x 3.
@@ -282,42 +282,42 @@ class BatchMaker:
         Args:
             count: How many images; all of them where there are fewer.
         """
-        config, there = self._config, len(self._examples.ids)
+        recipe, there = self._recipe, len(self._examples.ids)
         rows = np.linspace(0, there, min(count, there), endpoint=False).astype(np.int64)
-        pictures = _Pictures(self._examples, config, varied=False)
-        for part in np.array_split(rows, -(-len(rows) // config.batch_size)):
-            yield pictures.batch([Key(int(row), 0, config.input_size) for row in part])[0]
+        images = _Images(self._examples, recipe, varied=False)
+        for part in np.array_split(rows, -(-len(rows) // recipe.batch_size)):
+            yield images.batch([SampleKey(int(row), 0, recipe.input_size) for row in part])[0]
 
 
-def plain_batches(examples: Examples, config: TrainConfig, size: int) -> Iterator[Batch]:
-    """Yield all pictures once, in order, unvaried, at ``size`` pixels."""
-    keys = [Key(row, 0, size) for row in range(len(examples.ids))]
-    step = 2 * config.batch_size
+def plain_batches(examples: Samples, recipe: Recipe, size: int) -> Iterator[Batch]:
+    """Yield all images once, in order, unvaried, at ``size`` pixels."""
+    keys = [SampleKey(row, 0, size) for row in range(len(examples.ids))]
+    step = 2 * recipe.batch_size
     batches = [keys[start : start + step] for start in range(0, len(keys), step)]
-    return _prepared(_Pictures(examples, config, varied=False), batches, workers_of(config))
+    return _prepared(_Images(examples, recipe, varied=False), batches, workers_of(recipe))
 
 
-def workers_of(config: TrainConfig) -> int:
+def workers_of(recipe: Recipe) -> int:
     """Return how many threads prepare batches while the network works."""
-    if config.workers >= 0:
-        return config.workers
+    if recipe.workers >= 0:
+        return recipe.workers
     return 2 if torch.cuda.is_available() else 0
 
 
-def _prepared(pictures: _Pictures, batches: Sequence[list[Key]], workers: int) -> Iterator[Batch]:
+def _prepared(images: _Images, batches: Sequence[list[SampleKey]], workers: int) -> Iterator[Batch]:
     """Yield batches in order, the next ones being prepared in threads meanwhile.
 
-    Threads, not processes: what prepares a picture releases the interpreter's lock, and a forked
+    Threads, not processes: what prepares an image releases the interpreter's lock, and a forked
     process inherits thread pools that no longer run.
     """
     if not workers:
-        yield from map(pictures.batch, batches)
+        yield from map(images.batch, batches)
         return
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
             for keys in batches:
-                waiting.append(pool.submit(pictures.batch, keys))
+                waiting.append(pool.submit(images.batch, keys))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:

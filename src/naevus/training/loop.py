@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
 
-    from naevus.runs.recipe import TrainConfig
-    from naevus.training.data import BatchMaker
+    from naevus.runs.recipe import Recipe
+    from naevus.training.data import BatchLoader
 
 
 Metrics = dict[str, Any]
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
 
-class Learning(Protocol):
+class TrainingTask(Protocol):
     """What differs between segmentation and classification."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
-        """Return metrics on the inner part; ``score`` (higher is better) must be among them."""
+        """Return metrics on the validation split, ``score`` (higher is better) among them."""
 
 
 @dataclass
@@ -62,11 +62,11 @@ class State:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """Who is told how training goes.
 
     Attributes:
-        step: Called with (pictures seen, pictures to see in all epochs) after each step.
+        step: Called with (images seen, images to see in all epochs) after each step.
         epoch: Called with the whole history, a row an epoch, after each epoch.
     """
 
@@ -79,9 +79,9 @@ class Trainer:
 
     Args:
         network: Takes uint8 N x S x S x 3, gives logits.
-        learning: The task.
+        training_task: The task.
         batches: Makes the batches.
-        config: The recipe.
+        recipe: The recipe.
         fabric: Device, precision and processes.
         folder: Where the checkpoint and the best weights are, or will be.
 
@@ -93,27 +93,27 @@ class Trainer:
     def __init__(
         self,
         network: nn.Module,
-        learning: Learning,
-        batches: BatchMaker,
-        config: TrainConfig,
+        training_task: TrainingTask,
+        batches: BatchLoader,
+        recipe: Recipe,
         fabric: Fabric,
         folder: Path,
     ) -> None:
-        torch.manual_seed(config.seed)  # of dropout: the job's own, however the network began
-        # Stored pictures are channels-last already; convolutions in that order are faster.
+        torch.manual_seed(recipe.seed)  # of dropout: the job's own, however the network began
+        # Stored images are channels-last already; convolutions in that order are faster.
         network = network.to(memory_format=torch.channels_last)
-        self._network, self._learning, self._batches = network, learning, batches
-        self._config, self._fabric = config, fabric
+        self._network, self._training_task, self._batches = network, training_task, batches
+        self._recipe, self._fabric = recipe, fabric
         self._checkpoint, self._best = folder / CHECKPOINT, folder / BEST
         self._wrapped, self._optimiser = fabric.setup(
-            network, make_optimiser(network, config.optimiser)
+            network, make_optimiser(network, recipe.optimiser)
         )
-        self._average = _average(network, config.optimiser.ema)
+        self._average = _average(network, recipe.optimiser.ema)
         self.used = self._average.module if self._average else network
         self._plateau = ReduceLROnPlateau(
-            self._optimiser, mode="max", patience=config.optimiser.patience
+            self._optimiser, mode="max", patience=recipe.optimiser.patience
         )
-        self._total = config.epochs * batches.steps
+        self._total = recipe.epochs * batches.steps
         self._networks: dict[str, nn.Module] = {"network": network}
         if self._average:
             self._networks["average"] = self.used
@@ -123,25 +123,27 @@ class Trainer:
             if self.state.plateau:
                 self._plateau.load_state_dict(self.state.plateau)
 
-    def fit(self, watch: Watch) -> None:
+    def fit(self, callbacks: Callbacks) -> None:
         """Train; afterwards ``used`` holds the weights that the recipe selects."""
         state = self.state
-        while state.epoch < self._config.epochs and not self._stopped_early():
-            self._train_epoch(watch)
-            metrics = self._learning.inspect(self.used, self._config.size_at(state.epoch))
+        while state.epoch < self._recipe.epochs and not self._stopped_early():
+            self._train_epoch(callbacks)
+            metrics = self._training_task.inspect(self.used, self._recipe.size_at(state.epoch))
             self._close_epoch(metrics)
-            if self._config.select == "best" and state.best_epoch == state.epoch - 1:
+            if self._recipe.select == "best" and state.best_epoch == state.epoch - 1:
                 self._save_best()
-            watch.epoch(state.history)  # before the epoch counts as done, or it may never be told
+            callbacks.epoch(
+                state.history
+            )  # before the epoch counts as done, or it may never be told
             self._save()
-        if self._config.select == "best":
+        if self._recipe.select == "best":
             self._fabric.barrier()
             load_network(self._best, self.used)
-        if count := self._config.optimiser.bn_images:
+        if count := self._recipe.optimiser.bn_images:
             batches = self._batches.plain(count)
             estimate_statistics(self.used, map(self._fabric.to_device, batches))
 
-    def _train_epoch(self, watch: Watch) -> None:
+    def _train_epoch(self, callbacks: Callbacks) -> None:
         """Go through the batches of an epoch that have not been seen yet."""
         state = self.state
         self._network.train()
@@ -150,9 +152,9 @@ class Trainer:
             state.loss_sum += self._step(pixels, targets)
             state.step += 1
             done = state.epoch * self._batches.steps + state.step
-            watch.step(done * self._config.batch_size, self._total * self._config.batch_size)
+            callbacks.step(done * self._recipe.batch_size, self._total * self._recipe.batch_size)
             now = time.monotonic()
-            if now - saved > self._config.checkpoint_seconds:
+            if now - saved > self._recipe.checkpoint_seconds:
                 state.seconds += now - began
                 self._save()
                 saved = began = time.monotonic()
@@ -160,35 +162,35 @@ class Trainer:
 
     def _step(self, pixels: Tensor, targets: Tensor) -> float:
         """Learn from one batch; return its loss."""
-        config, fabric = self._config.optimiser, self._fabric
+        recipe, fabric = self._recipe.optimiser, self._fabric
         step = self.state.epoch * self._batches.steps + self.state.step
         self._set_rate(self._rate_at(step))
         pixels, targets = fabric.to_device(pixels), fabric.to_device(targets)
         with contextlib.ExitStack() as stack:
-            if config.sam:
-                some = slice(max(2, int(config.sam_batch * len(pixels))))  # BatchNorm needs two
+            if recipe.sam:
+                some = slice(max(2, int(recipe.sam_batch * len(pixels))))  # BatchNorm needs two
                 fabric.backward(self._loss(pixels[some], targets[some]))
-                stack.enter_context(uphill(self._network, config.sam))
+                stack.enter_context(uphill(self._network, recipe.sam))
             loss = self._loss(pixels, targets)
             value = loss.item()
             if not math.isfinite(value):
                 raise self._diverged(value)
             fabric.backward(loss)
-        if config.clip:
+        if recipe.clip:
             fabric.clip_gradients(
-                self._wrapped, self._optimiser, max_norm=config.clip, error_if_nonfinite=False
+                self._wrapped, self._optimiser, max_norm=recipe.clip, error_if_nonfinite=False
             )
         self._optimiser.step()
         self._optimiser.zero_grad()
         if self._average:
             # At the first step that counts, the average is the network itself.
-            restart = config.ema_restart * self._batches.steps
+            restart = recipe.ema_restart * self._batches.steps
             self._average.update(self._network, step=step + 1 - (restart if step >= restart else 0))
         return value
 
     def _loss(self, pixels: Tensor, targets: Tensor) -> Tensor:
         logits: Tensor = self._wrapped(pixels)
-        return self._learning.loss(logits.float(), targets)
+        return self._training_task.loss(logits.float(), targets)
 
     def _diverged(self, loss: float) -> RunError:
         return RunError(
@@ -198,31 +200,31 @@ class Trainer:
 
     def _close_epoch(self, metrics: Metrics) -> None:
         """Write the epoch's row of the history and move on to the next."""
-        state, config, steps = self.state, self._config, self._batches.steps
+        state, recipe, steps = self.state, self._recipe, self._batches.steps
         # Not the optimiser's: taken up after an epoch's last step, it has not made one yet.
         rate = self._rate_at((state.epoch + 1) * steps - 1)
         state.history.append(
             {
                 "epoch": state.epoch,
-                "size": config.size_at(state.epoch),
+                "image_size": recipe.size_at(state.epoch),
                 "learning_rate": rate,
-                "loss": state.loss_sum / steps,
+                "train_loss": state.loss_sum / steps,
                 "seconds": round(state.seconds, 1),
-                "pictures_per_second": round(steps * config.batch_size / state.seconds, 1),
-                **{f"inner_{name}": value for name, value in metrics.items()},
+                "images_per_second": round(steps * recipe.batch_size / state.seconds, 1),
+                **{f"val_{name}": value for name, value in metrics.items()},
             }
         )
         if state.best is None or metrics["score"] > state.best:
             state.best, state.best_epoch = metrics["score"], state.epoch
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
-        if config.optimiser.schedule == "plateau":
+        if recipe.optimiser.schedule == "plateau":
             # The plateau reduces what the optimiser has, which may be the warm-up's.
             self._set_rate(float(self._plateau.get_last_lr()[0]))
             self._plateau.step(metrics["score"])
             state.plateau = self._plateau.state_dict()
 
     def _rate_at(self, step: int) -> float:
-        return learning_rate(self._config.optimiser, step, self._total, self._plateau)
+        return learning_rate(self._recipe.optimiser, step, self._total, self._plateau)
 
     def _set_rate(self, rate: float) -> None:
         for group in self._optimiser.param_groups:
@@ -230,7 +232,7 @@ class Trainer:
 
     def _stopped_early(self) -> bool:
         waited = self.state.epoch - 1 - self.state.best_epoch
-        return bool(self._config.early_stopping) and waited >= self._config.early_stopping
+        return bool(self._recipe.early_stopping) and waited >= self._recipe.early_stopping
 
     def _save(self) -> None:
         if self._fabric.is_global_zero:

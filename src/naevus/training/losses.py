@@ -1,6 +1,6 @@
 """Losses, and what each choice of them makes the network learn.
 
-A classifier trained with loss weights or sampling ``w_c`` on class shares ``π_c`` learns
+A classifier trained with loss weights or sampling ``w_c`` on class priors ``π_c`` learns
 probabilities ∝ π_c·w_c·p(x|c); ``naevus.evaluation.priors`` takes them back with the ``w_c``
 that ``effective_weights`` gives.
 """
@@ -26,11 +26,11 @@ ClassificationKind = Literal["cross_entropy", "focal"]
 _EXPONENTS: dict[str, float] = {"ones": 0.0, "balanced": 1.0, "balanced-sqrt": 0.5}
 
 
-class _PerPicture(nn.Module):
-    """Dice or Jaccard of each picture, averaged as the challenge averages them.
+class _PerImage(nn.Module):
+    """Dice or Jaccard of each image, averaged as the challenge averages them.
 
-    The pictures stand where segmentation-models-pytorch expects classes; over a batch as a whole,
-    large lesions would drown the small ones. A picture with an empty target adds nothing.
+    The images stand where segmentation-models-pytorch expects classes; over a batch as a whole,
+    large lesions would drown the small ones. An image with an empty target adds nothing.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -43,7 +43,7 @@ class _PerPicture(nn.Module):
 
 
 class _Lovasz(nn.Module):
-    """Lovász hinge of each picture (Berman et al. 2018, https://arxiv.org/abs/1705.08790).
+    """Lovász hinge of each image (Berman et al. 2018, https://arxiv.org/abs/1705.08790).
 
     It is defined on hard masks only: soft targets are cut at 0.5.
     """
@@ -59,8 +59,8 @@ class _Lovasz(nn.Module):
 
 _TERMS: dict[str, Callable[[], nn.Module]] = {
     "bce": nn.BCEWithLogitsLoss,
-    "dice": lambda: _PerPicture(smp_losses.DiceLoss("multilabel")),
-    "jaccard": lambda: _PerPicture(smp_losses.JaccardLoss("multilabel")),
+    "dice": lambda: _PerImage(smp_losses.DiceLoss("multilabel")),
+    "jaccard": lambda: _PerImage(smp_losses.JaccardLoss("multilabel")),
     "lovasz": _Lovasz,
 }
 
@@ -145,8 +145,8 @@ class OutputsLoss(nn.Module):
 
         Args:
             logits: N x K x H x W.
-            targets: Shares of the masks, likewise; below 0 where an image has no ground truth for
-                an output, which then does not count for it.
+            targets: Fractions of the masks, likewise; below 0 where an image has no ground truth
+                for an output, which then does not count for it.
         """
         known = targets[:, :, 0, 0] >= 0
         losses = [
@@ -162,9 +162,9 @@ class OutputsLoss(nn.Module):
 class ClassificationLoss(nn.Module):
     """Cross-entropy or focal loss over logits N×C and classes int64 N.
 
-    The loss of picture i of class y is ``w_y · (1 − p_y)^γ · CE(z + a, y)``, p being the softmax of
+    The loss of image i of class y is ``w_y · (1 − p_y)^γ · CE(z + a, y)``, p being the softmax of
     ``z + a``, with γ = 0 for cross-entropy and CE smoothed towards the uniform distribution. The
-    batch's value is the mean over pictures (not divided by the weights that happen to be in the
+    batch's value is the mean over images (not divided by the weights that happen to be in the
     batch, as torch does, so that a batch's gradient is an unbiased estimate).
 
     Focal: Lin et al. 2017 (https://arxiv.org/abs/1708.02002), its softmax form. Logit adjustment:
@@ -174,7 +174,7 @@ class ClassificationLoss(nn.Module):
     Args:
         kind: Which of the two.
         class_weights: ``w_c``, shape C; None for ones.
-        label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
+        label_smoothing: Fraction of the target spread evenly over all classes, in [0, 1).
         gamma: γ of the focal loss, 0 or more.
         logit_adjustment: ``a_c``, shape C, added to the logits in training only; None for zeros.
 
@@ -247,26 +247,26 @@ def classification_loss(
 
 
 def class_weights(counts: Sequence[int], kind: ClassWeighting) -> Tensor:
-    """Return loss weights ``w_c`` with mean 1 over the pictures: ``sum(π_c·w_c) = 1``.
+    """Return loss weights ``w_c`` with mean 1 over the images: ``sum(π_c·w_c) = 1``.
 
     Args:
-        counts: Pictures of each class in the training part, shape C.
+        counts: Images of each class in the training part, shape C.
         kind: ``ones``, ``balanced`` (∝ 1/π) or ``balanced-sqrt`` (∝ π^−½).
 
     Returns:
-        float32, shape C. A class without pictures has the weight 1, which nothing uses.
+        float32, shape C. A class without images has the weight 1, which nothing uses.
 
     Raises:
-        ConfigError: A kind that does not exist, or no picture at all.
+        ConfigError: A kind that does not exist, or no image at all.
     """
     if kind not in _EXPONENTS:
         raise ConfigError(
             f"no class weights are called {kind!r}", f"choose one of {', '.join(_EXPONENTS)}"
         )
-    shares = _shares(counts)
-    present = shares > 0
-    raw = torch.where(present, torch.where(present, shares, 1.0) ** -_EXPONENTS[kind], 0.0)
-    weights = raw / (shares * raw).sum()
+    class_priors = _class_priors(counts)
+    present = class_priors > 0
+    raw = torch.where(present, torch.where(present, class_priors, 1.0) ** -_EXPONENTS[kind], 0.0)
+    weights = raw / (class_priors * raw).sum()
     return torch.where(present, weights, 1.0).float()
 
 
@@ -276,17 +276,17 @@ def logit_adjustment(counts: Sequence[int], strength: float = 1.0) -> Tensor:
     With strength 1 the bare logits are balanced ones: as if every class had the same share.
 
     Args:
-        counts: Pictures of each class in the training part, shape C; an absent class counts as one.
+        counts: Images of each class in the training part, shape C; an absent class counts as one.
         strength: τ in the paper.
 
     Returns:
         float32, shape C.
 
     Raises:
-        ConfigError: No picture at all.
+        ConfigError: No image at all.
     """
-    _shares(counts)
-    return (strength * torch.log(_shares([max(count, 1) for count in counts]))).float()
+    _class_priors(counts)
+    return (strength * torch.log(_class_priors([max(count, 1) for count in counts]))).float()
 
 
 def effective_weights(
@@ -295,8 +295,8 @@ def effective_weights(
     """Return the ``w_c`` a network was really trained with, for ``evaluation.decisions``.
 
     Args:
-        counts: Pictures of each class in the training part, shape C.
-        factors: Loss weights, and how much more often than its share sampling draws each class.
+        counts: Images of each class in the training part, shape C.
+        factors: Loss weights, and how much more often than its fraction sampling draws each class.
         logit_adjustment: What was added to the logits in training: it takes the place of weights
             ``exp(−a_c)`` in the bare logits.
 
@@ -304,21 +304,21 @@ def effective_weights(
         float32, shape C, scaled to ``sum(π_c·w_c) = 1``.
 
     Raises:
-        ConfigError: No picture at all.
+        ConfigError: No image at all.
     """
-    shares = _shares(counts)
-    product = torch.ones_like(shares)
+    class_priors = _class_priors(counts)
+    product = torch.ones_like(class_priors)
     for factor in factors:
         product = product * factor.double()
     if logit_adjustment is not None:
         product = product * torch.exp(-logit_adjustment.double())
-    return (product / (shares * product).sum()).float()
+    return (product / (class_priors * product).sum()).float()
 
 
-def _shares(counts: Sequence[int]) -> Tensor:
+def _class_priors(counts: Sequence[int]) -> Tensor:
     total = sum(counts)
     if total < 1 or min(counts) < 0:
         raise ConfigError(
-            f"class counts {list(counts)} hold no pictures", "give a training part with diagnoses"
+            f"class counts {list(counts)} hold no images", "give a training part with diagnoses"
         )
     return torch.tensor(counts, dtype=torch.float64) / total

@@ -8,15 +8,15 @@ import numpy as np
 
 from naevus.datasets.masksurvey import check_masks, implausible_problem, refuse
 from naevus.errors import DataError
-from naevus.images.masks import PLAUSIBLE_SHARES
+from naevus.images.masks import PLAUSIBLE_FRACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from naevus.datasets.cache import PixelStore
-    from naevus.images.preprocess import Source
-    from naevus.runs.recipe import TrainConfig
+    from naevus.datasets.cache import ImageCache
+    from naevus.images.preprocess import ImageFiles
+    from naevus.runs.recipe import Recipe
 
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"
 
@@ -37,15 +37,15 @@ class CropCounts(NamedTuple):
     implausible_mask: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: PixelStore, sources: Sequence[Source]) -> CropCounts:
+    def of(cls, cache: ImageCache, sources: Sequence[ImageFiles]) -> CropCounts:
         """Count the crops of a cache made from these sources."""
-        outlined = {source.image_id for source in sources if source.mask_path is not None}
-        squares = [name for name in store.ids if store.modes[name] == "full"]
+        segmented = {source.image_id for source in sources if source.mask_path is not None}
+        full = [name for name in cache.ids if cache.modes[name] == "full"]
         return cls(
-            len(store.ids),
-            len(store.ids) - len(squares),
-            tuple(name for name in squares if name not in outlined),
-            tuple(name for name in squares if name in outlined),
+            len(cache.ids),
+            len(cache.ids) - len(full),
+            tuple(name for name in full if name not in segmented),
+            tuple(name for name in full if name in segmented),
         )
 
     def __str__(self) -> str:
@@ -61,13 +61,13 @@ class CropCounts(NamedTuple):
 
 
 def check_before(
-    sources: Sequence[Source], config: TrainConfig, where: Path, *, force: bool, arm: str = ""
+    sources: Sequence[ImageFiles], recipe: Recipe, where: Path, *, force: bool, arm: str = ""
 ) -> list[str]:
     """Refuse masks that a job cannot use, before anything is cached; some are looked at.
 
     Args:
         sources: The images with the masks that the job will use.
-        config: The recipe.
+        recipe: The recipe.
         where: Where the masks are, for messages.
         force: Take them nevertheless.
         arm: The ablation's arm that wants them.
@@ -79,8 +79,8 @@ def check_before(
         DataError: Most images to be cropped have no mask, or most masks are empty or full, seem
             turned round, or cannot be read.
     """
-    crops = config.task == "classification" and config.data.crop_mode != "full"
-    if config.task == "classification" and not crops:
+    crops = recipe.task == "classification" and recipe.data.crop_mode != "full"
+    if recipe.task == "classification" and not crops:
         return []
     masks = [source.mask_path for source in sources if source.mask_path is not None]
     lacking = len(sources) - len(masks)
@@ -105,20 +105,20 @@ def check_cropped(counts: CropCounts, where: Path, *, force: bool) -> list[str]:
     return [] if note is None else [note]
 
 
-def check_learnt(store: PixelStore, where: Path, *, force: bool) -> list[str]:
+def check_learnt(cache: ImageCache, where: Path, *, force: bool) -> list[str]:
     """Refuse a cache of masks most of which are empty or full.
 
     Raises:
         DataError: They are and it is not forced, or there is no mask at all.
     """
-    if not store.ids:
-        first = next(iter(store.quarantined.values()), "there are none")
+    if not cache.ids:
+        first = next(iter(cache.failed.values()), "there are none")
         raise DataError(
             f"{where}: no mask can be used: {first}", "look at them with `naevus data check`"
         )
-    shares = np.array([np.count_nonzero(store[name] > 127) for name in store.ids])
-    shares = shares / store.pixels[0].size
-    empty = int((shares < PLAUSIBLE_SHARES[0]).sum())
-    full = int((shares > PLAUSIBLE_SHARES[1]).sum())
-    note = refuse(implausible_problem(len(shares), empty, full), where, force=force)
+    fractions = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
+    fractions = fractions / cache.pixels[0].size
+    empty = int((fractions < PLAUSIBLE_FRACTIONS[0]).sum())
+    full = int((fractions > PLAUSIBLE_FRACTIONS[1]).sum())
+    note = refuse(implausible_problem(len(fractions), empty, full), where, force=force)
     return [] if note is None else [note]

@@ -1,7 +1,7 @@
 """Networks: any segmentation-models-pytorch architecture on any timm encoder, any timm classifier.
 
-Both kinds take float pictures N×3×H×W normalised as ``normalisation_of`` says; ``Preprocessed``
-takes pictures as they are stored, uint8 N×H×W×3.
+Both kinds take float images N×3×H×W normalised as ``normalisation_of`` says; ``Preprocessed``
+takes images as they are stored, uint8 N×H×W×3.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class PlainUnet(nn.Module):
-    """A U-Net for pictures N×3×H×W with sides divisible by ``stride``.
+    """A U-Net for images N×3×H×W with sides divisible by ``stride``.
 
     Args:
         channels: Width of each level, the full-size one first; each next has half the size.
@@ -62,9 +62,9 @@ class PlainUnet(nn.Module):
         self.up = nn.ModuleList(_block(above + below, above) for above, below in reversed(pairs))
         self.head = nn.Conv2d(channels[0], outputs, kernel_size=1)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to logits N×outputs×H×W."""
-        levels = [self.stem(pictures)]
+    def forward(self, images: Tensor) -> Tensor:
+        """Take images N×3×H×W to logits N×outputs×H×W."""
+        levels = [self.stem(images)]
         for block in self.down:
             levels.append(block(levels[-1]))
         features = levels.pop()
@@ -92,15 +92,15 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 # A network on one page: modules, output shapes, parameters.
 
 _OPENED_ABOVE = 0.5
-"""A module with more than this share of all parameters is shown by its parts."""
+"""A module with more than this fraction of all parameters is shown by its parts."""
 
 
 def layer_summary(network: nn.Module, input_size: int) -> str:
-    """Describe a network as it sees one square picture.
+    """Describe a network as it sees one square image.
 
     Args:
-        network: Takes float pictures N×3×H×W. Its modes, weights and statistics stay as they are.
-        input_size: Height and width of the picture, in pixels.
+        network: Takes float images N×3×H×W. Its modes, weights and statistics stay as they are.
+        input_size: Height and width of the image, in pixels.
 
     Returns:
         A table in plain text: a line a module in the order of the forward pass, with the shape of
@@ -172,7 +172,7 @@ _FIXED_OPTIONS = frozenset(
 
 
 class Segmenter(nn.Module):
-    """A segmentation network that gives logits of each pixel at any picture size.
+    """A segmentation network that gives logits of each pixel at any image size.
 
     Sides that the encoder's stride does not divide are padded by repeating the edge, and the
     logits cut back.
@@ -198,13 +198,13 @@ class Segmenter(nn.Module):
         self.stride = stride
         self.normalisation = normalisation
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to logits N×outputs×H×W, or N×H×W of a single output."""
-        height, width = pictures.shape[-2:]
+    def forward(self, images: Tensor) -> Tensor:
+        """Take images N×3×H×W to logits N×outputs×H×W, or N×H×W of a single output."""
+        height, width = images.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
-            pictures = functional.pad(pictures, (0, right, 0, bottom), mode="replicate")
-        logits: Tensor = self.network(pictures)
+            images = functional.pad(images, (0, right, 0, bottom), mode="replicate")
+        logits: Tensor = self.network(images)
         logits = logits[:, :, :height, :width]
         return logits[:, 0] if len(self.outputs) == 1 else logits
 
@@ -213,14 +213,14 @@ class Classifier(nn.Module):
     """A timm network without its last layer, and a new head of its own: features → pool → head.
 
     With ``hidden=0`` the head is linear over the pooled features (after dropout), so that the
-    share of each place in a logit can be read from the feature maps.
+    fraction of each place in a logit can be read from the feature maps.
 
     Args:
         backbone: A timm network made with ``num_classes=0`` and the pooling wanted.
         width: How many pooled features ``backbone`` gives.
         classes: How many logits to give.
         hidden: Width of a dense layer with ReLU before the last one, or 0 for none.
-        dropout: Share of the inputs of each dense layer set to zero in training.
+        dropout: Fraction of the inputs of each dense layer set to zero in training.
         normalisation: What the backbone expects.
     """
 
@@ -242,24 +242,24 @@ class Classifier(nn.Module):
             layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.head = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
 
-    def features(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to feature maps, N×F×h×w in convolutional backbones."""
-        maps: Tensor = self.backbone.forward_features(pictures)  # type: ignore[operator]
+    def features(self, images: Tensor) -> Tensor:
+        """Take images N×3×H×W to feature maps, N×F×h×w in convolutional backbones."""
+        maps: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
         return maps
 
     def pool(self, features: Tensor) -> Tensor:
-        """Take what ``features`` gives to one vector a picture, N×F."""
+        """Take what ``features`` gives to one vector an image, N×F."""
         pooled: Tensor = self.backbone.forward_head(features)  # type: ignore[operator]
         return pooled
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Take pictures N×3×H×W to logits N×classes."""
-        logits: Tensor = self.head(self.pool(self.features(pictures)))
+    def forward(self, images: Tensor) -> Tensor:
+        """Take images N×3×H×W to logits N×classes."""
+        logits: Tensor = self.head(self.pool(self.features(images)))
         return logits
 
 
 class Preprocessed(nn.Module):
-    """A network with its normalisation inside: takes pictures as they are stored.
+    """A network with its normalisation inside: takes images as they are stored.
 
     Args:
         network: What ``build_segmenter`` or ``build_classifier`` gave.
@@ -276,7 +276,7 @@ class Preprocessed(nn.Module):
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
 
     def prepared(self, pixels: Tensor) -> Tensor:
-        """Take uint8 pixels N×H×W×3 (RGB) to pictures N×3×H×W, normalised."""
+        """Take uint8 pixels N×H×W×3 (RGB) to images N×3×H×W, normalised."""
         return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -353,7 +353,7 @@ def build_classifier(
         weights: What the backbone starts from; the head is random in any case.
         pooling: How feature maps become one vector.
         hidden: Width of a dense layer with ReLU before the last one; 0 for none.
-        dropout: Share of the inputs of each dense layer set to zero in training.
+        dropout: Fraction of the inputs of each dense layer set to zero in training.
         drop_path: How often the deepest residual block is skipped in training, the others less
             (Huang et al., Deep networks with stochastic depth, ECCV 2016).
 

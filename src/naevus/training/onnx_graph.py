@@ -45,7 +45,7 @@ class Explained(nn.Module):
 
     Args:
         network: A ``Preprocessed`` classifier.
-        input_size: Side of its pictures, pixels.
+        input_size: Side of its images, pixels.
 
     Attributes:
         outputs: ``logits`` N×C, ``embedding`` N×F (the pooled features), ``texture`` N×T (of the
@@ -111,7 +111,7 @@ def _watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bool]:
-    """Look at what a classifier makes of a picture of noise.
+    """Look at what a classifier makes of an image of noise.
 
     Returns:
         The last stages of the backbone, by timm's list of them, if they give maps; and whether the
@@ -119,16 +119,16 @@ def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bo
     """
     classifier = network.network
     assert isinstance(classifier, Classifier)
-    told = list(getattr(classifier.backbone, "feature_info", ()))[-STAGES:]
+    described = list(getattr(classifier.backbone, "feature_info", ()))[-STAGES:]
     layers = dict(classifier.backbone.named_modules())
-    stages = [layers[stage["module"]] for stage in told if stage["module"] in layers]
-    chance = torch.Generator().manual_seed(0)
+    stages = [layers[stage["module"]] for stage in described if stage["module"] in layers]
+    rng = torch.Generator().manual_seed(0)
     side = (1, input_size, input_size, 3)
-    pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=chance)
+    pixels = torch.randint(0, 256, side, dtype=torch.uint8, generator=rng)
     with evaluating(network), torch.no_grad(), _watched(stages) as maps:
         features = classifier.features(network.prepared(pixels.to(network.scale.device)))
         pooled = classifier.pool(features)
-    widths = [stage["num_chs"] for stage in told]
+    widths = [stage["num_chs"] for stage in described]
     if [each.shape[1] if each.ndim == 4 else None for each in maps] != widths:
         stages = []
     if features.ndim != 4:
@@ -162,7 +162,7 @@ class NamedMaps(nn.Module):
 
 
 def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
-    """Write a network that takes stored pictures as an ONNX file.
+    """Write a network that takes stored images as an ONNX file.
 
     The graph has one input ``pixels``, uint8 N×S×S×3 with N free, and float32 outputs: ``logit``
     N×S×S of a segmenter; ``NamedMaps.outputs`` of one with attributes; ``Explained.outputs`` of a

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    from naevus.runs.recipe import OptimiserConfig
+    from naevus.runs.recipe import OptimiserSettings
 
     Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d
 
@@ -78,39 +78,39 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     network.eval()
 
 
-def make_optimiser(network: nn.Module, config: OptimiserConfig) -> Optimizer:
+def make_optimiser(network: nn.Module, recipe: OptimiserSettings) -> Optimizer:
     """Return the optimiser; biases and normalisation layers are not decayed."""
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    if config.name == "sgd":
+    if recipe.name == "sgd":
         return torch.optim.SGD(
             groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
             fused=True,
         )
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, fused=True)
+    kind = torch.optim.AdamW if recipe.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.learning_rate, fused=True)
 
 
 def learning_rate(
-    config: OptimiserConfig, step: int, total: int, plateau: ReduceLROnPlateau
+    recipe: OptimiserSettings, step: int, total: int, plateau: ReduceLROnPlateau
 ) -> float:
     """Return the learning rate of a step; a function of its position and the plateau alone."""
-    warm = round(config.warm_up * total)
+    warm = round(recipe.warm_up * total)
     if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    if config.schedule == "cosine":
+        return recipe.learning_rate * (step + 1) / warm
+    if recipe.schedule == "cosine":
         done = (step - warm) / max(1, total - warm)
-        return config.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done))
-    if config.schedule == "plateau":
+        return recipe.learning_rate * (0.5 + 0.5 * math.cos(math.pi * done))
+    if recipe.schedule == "plateau":
         return float(plateau.get_last_lr()[0])
-    return config.learning_rate
+    return recipe.learning_rate
 
 
 def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
@@ -125,7 +125,7 @@ def uphill(network: nn.Module, radius: float) -> Iterator[None]:
     """Move the weights up the slope that their gradients tell of; on leaving they are back.
 
     The gradients made inside are those of about the worst place near by. Steps along these end
-    in flat minima, which hold better on pictures never seen (Foret et al., Sharpness-aware
+    in flat minima, which hold better on images never seen (Foret et al., Sharpness-aware
     minimization for efficiently improving generalization, ICLR 2021). BatchNorm keeps the
     statistics it had: they are of the weights that stay.
 

@@ -33,7 +33,7 @@ _LARGEST_USUAL = 3
 
 
 class _Steps(NamedTuple):
-    """How a kernel moves over a picture, by axis."""
+    """How a kernel moves over an image, by axis."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -60,58 +60,56 @@ def _is_depthwise(module: Any) -> bool:
     )
 
 
-def _forward(module: nn.Conv2d, pictures: Tensor) -> Tensor:
-    device = pictures.device.type
+def _forward(module: nn.Conv2d, images: Tensor) -> Tensor:
+    device = images.device.type
     if not torch.is_autocast_enabled(device):
-        return type(module).forward(module, pictures)
-    pictures = pictures.to(torch.get_autocast_dtype(device))
+        return type(module).forward(module, images)
+    images = images.to(torch.get_autocast_dtype(device))
     if isinstance(module, Conv2dSame):
-        pictures = pad_same(
-            pictures, list(module.kernel_size), list(module.stride), list(module.dilation)
+        images = pad_same(
+            images, list(module.kernel_size), list(module.stride), list(module.dilation)
         )
     assert not isinstance(module.padding, str)
     steps = _Steps(module.stride, module.padding, module.dilation)
-    filtered: Tensor = _Depthwise.apply(pictures, module.weight, steps)
+    filtered: Tensor = _Depthwise.apply(images, module.weight, steps)
     return filtered if module.bias is None else filtered + module.bias[:, None, None].to(filtered)
 
 
 class _Depthwise(torch.autograd.Function):
-    """Filters each channel of N x C x H x W pictures with its own kernel, C x 1 x k x l, fp32."""
+    """Filters each channel of N x C x H x W images with its own kernel, C x 1 x k x l, fp32."""
 
     @staticmethod
-    def forward(ctx: Any, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
-        ctx.save_for_backward(pictures, weight)
+    def forward(ctx: Any, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
+        ctx.save_for_backward(images, weight)
         ctx.steps = steps
-        return functional.conv2d(
-            pictures, weight.to(pictures.dtype), None, *steps, groups=len(weight)
-        )
+        return functional.conv2d(images, weight.to(images.dtype), None, *steps, groups=len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        pictures, weight = ctx.saved_tensors
-        to_pictures = to_weight = None
+        images, weight = ctx.saved_tensors
+        to_images = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_pictures = _input_gradient(slope, pictures, weight, ctx.steps)
+            to_images = _input_gradient(slope, images, weight, ctx.steps)
         if ctx.needs_input_grad[1]:
-            to_weight = _weight_gradient(slope, pictures, weight, ctx.steps)
-        return to_pictures, to_weight, None
+            to_weight = _weight_gradient(slope, images, weight, ctx.steps)
+        return to_images, to_weight, None
 
 
-def _input_gradient(slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
-    dtype = pictures.dtype if max(steps.stride) == 1 else torch.float32
-    # The values of the pictures do not matter to their gradient, only their form does.
-    found: Tensor = _gradients(slope.to(dtype), pictures.to(dtype), weight.to(dtype), steps, 0)
-    return found.to(pictures.dtype)
+def _input_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
+    dtype = images.dtype if max(steps.stride) == 1 else torch.float32
+    # The values of the images do not matter to their gradient, only their form does.
+    found: Tensor = _gradients(slope.to(dtype), images.to(dtype), weight.to(dtype), steps, 0)
+    return found.to(images.dtype)
 
 
-def _weight_gradient(slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
+def _weight_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
     if max(weight.shape[2:]) <= _LARGEST_USUAL:
-        return _gradients(slope, pictures, weight.to(slope.dtype), steps, 1).float()
-    # The gradient is a depthwise convolution itself: every channel of every picture filtered by
-    # its own slopes, stride and dilation having changed places; then a sum over the pictures.
+        return _gradients(slope, images, weight.to(slope.dtype), steps, 1).float()
+    # The gradient is a depthwise convolution itself: every channel of every image filtered by
+    # its own slopes, stride and dilation having changed places; then a sum over the images.
     count, channels = slope.shape[:2]
-    flat, kernels = (_pictures_as_channels(tensor) for tensor in (pictures, slope))
+    flat, kernels = (_images_as_channels(tensor) for tensor in (images, slope))
     of_each = functional.conv2d(
         flat[None], kernels[:, None], None, steps.dilation, steps.padding, steps.stride, len(flat)
     )
@@ -120,18 +118,16 @@ def _weight_gradient(slope: Tensor, pictures: Tensor, weight: Tensor, steps: _St
     return of_each.sum(0, dtype=torch.float32)
 
 
-def _pictures_as_channels(pictures: Tensor) -> Tensor:
+def _images_as_channels(images: Tensor) -> Tensor:
     """Take N x C x H x W to (N C) x H x W, channels last in memory."""
-    return pictures.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)
+    return images.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)
 
 
-def _gradients(
-    slope: Tensor, pictures: Tensor, weight: Tensor, steps: _Steps, wanted: int
-) -> Tensor:
+def _gradients(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps, wanted: int) -> Tensor:
     """Return torch's gradient of the input (0) or the weight (1)."""
     mask = [wanted == 0, wanted == 1, False]
     found: Tensor = torch.ops.aten.convolution_backward(
-        slope, pictures, weight, None, *steps, False, [0, 0], len(weight), mask
+        slope, images, weight, None, *steps, False, [0, 0], len(weight), mask
     )[wanted]
     return found
 

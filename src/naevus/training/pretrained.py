@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from naevus.runs.recipe import TrainConfig
+    from naevus.runs.recipe import Recipe
 
 
 # Pretrained ImageNet weights: from the packages that hold them, else from timm's hub.
@@ -128,14 +128,14 @@ def weights_of(setting: str, file: Path | None = None) -> Weights:
     return WeightsFile(file or Path(setting), setting.removeprefix(HASHED) if hashed else None)
 
 
-def check_pretrained(config: TrainConfig, file: Path | None) -> None:
+def check_pretrained(recipe: Recipe, file: Path | None) -> None:
     """Refuse a file of weights that a job cannot start from, before anything else is done.
 
     Raises:
         WeightsError: As `weights_of` and `file_tensors`.
         ConfigError: timm has no such network.
     """
-    settings, segments = config.network, config.task != "classification"
+    settings, segments = recipe.network, recipe.task != "classification"
     weights = weights_of(settings.pretrained, file)
     if isinstance(weights, WeightsFile):
         if segments and settings.architecture == PLAIN_UNET:

@@ -1,4 +1,4 @@
-"""What networks in torch say of a drawn picture, for engines to be judged by (`bundles.sample`)."""
+"""What networks in torch say of a drawn image, for engines to be judged by (`bundles.sample`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from naevus.bundles.sample import (
     Sample,
     compared,
     distance,
-    sample_views,
+    sample_batch,
     tolerance,
     write_sample,
 )
@@ -20,7 +20,7 @@ from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.errors import BundleError
 from naevus.inference.engines import open_engine
 from naevus.inference.engines.automatic import PATIENCE_S
-from naevus.inference.engines.trial import Judged, Way, tried
+from naevus.inference.engines.trial import EngineSetup, TrialNetwork, tried
 from naevus.training.onnx_graph import evaluating
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.training.networks import Preprocessed
-    from naevus.types import Computed, Precision, Task
+    from naevus.types import Precision, Storage, Task
 
 
 _SIDES: Final = (32, 256)
-"""The smallest and the largest picture that is drawn, pixels."""
+"""The smallest and the largest image that is drawn, pixels."""
 _ANY: Final = 1e30
 """A distance that no answer of numbers reaches."""
 
 
-class Shipped(NamedTuple):
+class SampledNetwork(NamedTuple):
     """A network that is in a bundle.
 
     Attributes:
@@ -45,19 +45,19 @@ class Shipped(NamedTuple):
         graph: Its file, under the name that the bundle gives it.
         network: The network itself.
         size: Side of the square it sees, pixels.
-        stored: How the file's numbers are stored.
-        computed: What else than fp32 it was measured to bear.
+        storage: How the file's numbers are stored.
+        precisions: What else than fp32 it was measured to bear.
     """
 
     task: Task
     graph: Path
     network: Preprocessed
     size: int
-    stored: Precision = "fp32"
-    computed: tuple[Computed, ...] = ()
+    storage: Storage = "fp32"
+    precisions: tuple[Precision, ...] = ()
 
 
-def sample_entry(networks: Sequence[Shipped], path: Path) -> dict[str, Any]:
+def sample_entry(networks: Sequence[SampledNetwork], path: Path) -> dict[str, Any]:
     """Write the sample of a bundle, and return its entry.
 
     How far answers may be off is measured here: in fp32, and in what else networks bear, in a
@@ -74,8 +74,10 @@ def sample_entry(networks: Sequence[Shipped], path: Path) -> dict[str, Any]:
     low, high = _SIDES
     side = min(max(low, *(each.size for each in networks)), high)
     pixels, _ = draw_lesion("NV", 0, side)
-    answers = {each.graph.name: _answer(each, sample_views(pixels, each.size)) for each in networks}
-    write_sample(path, Sample(pixels, answers))
+    predictions = {
+        each.graph.name: _answer(each, sample_batch(pixels, each.size)) for each in networks
+    }
+    write_sample(path, Sample(pixels, predictions))
     entry = {
         "file": SAMPLE_FILE,
         "answered_by": f"the networks themselves, in torch {torch.__version__} and 32 bits",
@@ -84,29 +86,31 @@ def sample_entry(networks: Sequence[Shipped], path: Path) -> dict[str, Any]:
     return {"sample": entry}
 
 
-def _answer(shipped: Shipped, views: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
-    device = next(shipped.network.parameters()).device
-    with evaluating(shipped.network), torch.inference_mode():
-        said = shipped.network(torch.from_numpy(views).to(device)).float().cpu().numpy()
+def _answer(sampled: SampledNetwork, batch: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
+    device = next(sampled.network.parameters()).device
+    with evaluating(sampled.network), torch.inference_mode():
+        outputs = sampled.network(torch.from_numpy(batch).to(device)).float().cpu().numpy()
     name = {"segmentation": "logit", "classification": "logits", "attributes": "attributes"}
-    return np.ascontiguousarray(compared({name[shipped.task]: said}), np.float32)
+    return np.ascontiguousarray(compared({name[sampled.task]: outputs}), np.float32)
 
 
-def _tolerances(shipped: Shipped, pixels: Any, path: Path) -> dict[Computed, float]:
-    views = sample_views(pixels, shipped.size)
-    said = compared(open_engine(shipped.graph).run(views))
-    off = distance(said, _answer(shipped, views))
+def _tolerances(sampled: SampledNetwork, pixels: Any, path: Path) -> dict[Precision, float]:
+    batch = sample_batch(pixels, sampled.size)
+    outputs = compared(open_engine(sampled.graph).run(batch))
+    off = distance(outputs, _answer(sampled, batch))
     if not np.isfinite(off):
         raise BundleError(
-            f"{shipped.graph.name}: answers that are no finite numbers", "train it again"
+            f"{sampled.graph.name}: answers that are no finite numbers", "train it again"
         )
-    found: dict[Computed, float] = {"fp32": tolerance(off, shipped.stored, "fp32")}
-    for computed in shipped.computed:
-        judged = Judged(shipped.task, str(shipped.graph), shipped.size, str(path), {computed: _ANY})
-        way = Way("openvino", computed)
+    found: dict[Precision, float] = {"fp32": tolerance(off, sampled.storage, "fp32")}
+    for precision in sampled.precisions:
+        evaluated = TrialNetwork(
+            sampled.task, str(sampled.graph), sampled.size, str(path), {precision: _ANY}
+        )
+        way = EngineSetup("openvino", precision)
         ((result,),) = tried(
-            [way], [judged], limit_s=PATIENCE_S, patience_s=PATIENCE_S, rounds=0
+            [way], [evaluated], limit_s=PATIENCE_S, patience_s=PATIENCE_S, rounds=0
         ).values()
         if result.distance is not None:
-            found[computed] = tolerance(result.distance, shipped.stored, computed)
+            found[precision] = tolerance(result.distance, sampled.storage, precision)
     return found

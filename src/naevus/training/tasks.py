@@ -12,10 +12,10 @@ from naevus.evaluation.attributes import PooledCounts, jaccard, threshold_counts
 from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.mask_metrics import compare_masks
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
-from naevus.images.preprocess import Form
+from naevus.images.preprocess import InputSpec
 from naevus.runs.recipe import LESION
 from naevus.taxonomy import ATTRIBUTES
-from naevus.training.data import UNKNOWN, Examples, plain_batches
+from naevus.training.data import UNKNOWN, Samples, plain_batches
 from naevus.training.losses import (
     OutputsLoss,
     class_weights,
@@ -33,62 +33,62 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from naevus.datasets.cache import PixelStore
-    from naevus.runs.recipe import TrainConfig
+    from naevus.datasets.cache import ImageCache
+    from naevus.runs.recipe import Recipe
     from naevus.taxonomy import Taxonomy
-    from naevus.training.data import ImageCopies, Material
+    from naevus.training.data import ImageCopies, TrainingData
     from naevus.training.loop import Metrics
 
 
-class SegmentationLearning:
+class SegmentationTask:
     """Learns masks; watched by the mean Jaccard at the network's size, before any cleaning.
 
     Args:
-        config: The recipe.
-        stores: Caches by form: the pictures and their masks.
+        recipe: The recipe.
+        caches: Caches by form: the images and their masks.
         training: Ids that are trained on.
-        inner: Ids that training is watched on.
+        validation: Ids that training is watched on.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        stores: Mapping[str, PixelStore],
+        recipe: Recipe,
+        caches: Mapping[str, ImageCache],
         training: Sequence[str],
-        inner: Sequence[str],
+        validation: Sequence[str],
     ) -> None:
-        pictures, masks = (stores["pictures"],), stores["masks"]
-        self.training = Examples(usable(training, *pictures, masks), pictures, masks)
-        self.inner = Examples(usable(inner, *pictures, masks), pictures, masks)
+        images, masks = (caches["images"],), caches["masks"]
+        self.training = Samples(usable(training, *images, masks), images, masks)
+        self.validation = Samples(usable(validation, *images, masks), images, masks)
         self.draw = None
-        self._config = config
-        self._criterion = segmentation_loss(config.loss.terms)
+        self._recipe = recipe
+        self._criterion = segmentation_loss(recipe.loss.terms)
 
     @staticmethod
-    def forms(config: TrainConfig) -> dict[str, Form]:
+    def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
         """Return the forms of the caches that are needed, by name."""
-        size = config.data.cache_size
+        size = recipe.data.cache_size
         return {
-            "pictures": Form("squash", size, colour_constancy=config.data.colour_constancy),
-            "masks": Form("mask", size),
+            "images": InputSpec("squash", size, colour_constancy=recipe.data.colour_constancy),
+            "masks": InputSpec("mask", size),
         }
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the network of the recipe, from a file of weights where it names one."""
-        return mask_network(self._config, pretrained)
+        return mask_network(self._recipe, pretrained)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x S x S on masks uint8 N x S x S, 0..255."""
-        shares = targets.float() / 255
-        if not self._config.loss.soft_masks:
-            shares = (shares > 0.5).float()
-        value: Tensor = self._criterion(logits, shares)
+        class_priors = targets.float() / 255
+        if not self._recipe.loss.soft_masks:
+            class_priors = (class_priors > 0.5).float()
+        value: Tensor = self._criterion(logits, class_priors)
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         """Return mean and thresholded Jaccard, sensitivity, precision and pixel counts."""
         scores, counts = [], np.zeros(4, np.int64)
-        for logits, targets in outputs(network, self.inner, self._config, size):
+        for logits, targets in outputs(network, self.validation, self._recipe, size):
             predicted, truth = (logits > 0).numpy(), (targets > 127).numpy()
             scores += [compare_masks(*pair) for pair in zip(truth, predicted, strict=True)]
             counts += np.bincount((2 * truth + predicted).ravel(), minlength=4)
@@ -98,21 +98,23 @@ class SegmentationLearning:
         return {
             "score": jaccard,
             "jaccard": jaccard,
-            "thresholded_jaccard": float(np.mean([score.thresholded for score in scores] or [0])),
+            "thresholded_jaccard": float(
+                np.mean([score.thresholded_jaccard for score in scores] or [0])
+            ),
             "sensitivity": positive / max(1, positive + false_negative),
             "precision": positive / max(1, positive + false_positive),
             "confusion": [[negative, false_positive], [false_negative, positive]],
         }
 
 
-def usable(ids: Sequence[str], *stores: PixelStore) -> tuple[str, ...]:
-    """Return those ids that all stores hold: what was quarantined is not learnt from."""
-    return tuple(image_id for image_id in ids if all(image_id in store for store in stores))
+def usable(ids: Sequence[str], *caches: ImageCache) -> tuple[str, ...]:
+    """Return those ids that all stores hold: what was failed is not learnt from."""
+    return tuple(image_id for image_id in ids if all(image_id in cache for cache in caches))
 
 
 @torch.inference_mode()
 def outputs(
-    network: nn.Module, examples: Examples, config: TrainConfig, size: int
+    network: nn.Module, examples: Samples, recipe: Recipe, size: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Return the logits and targets of unvaried examples, batch by batch, on the CPU."""
     device = next(network.parameters()).device
@@ -120,7 +122,7 @@ def outputs(
     network.eval()
     pairs = [
         (network(pixels.to(device)).float().cpu(), targets)
-        for pixels, targets in plain_batches(examples, config, size)
+        for pixels, targets in plain_batches(examples, recipe, size)
     ]
     network.train(was_training)
     return pairs
@@ -139,11 +141,11 @@ class AttributesLearning:
     on the same images.
 
     Args:
-        config: The recipe.
+        recipe: The recipe.
         copies: The images and their masks, the data set's own copy first; each other copy brings
             its own masks, or counts for no output.
         training: Ids that are trained on.
-        inner: Ids that training is watched on.
+        validation: Ids that training is watched on.
 
     Raises:
         DataError: No training image has a ground truth for an output.
@@ -151,72 +153,74 @@ class AttributesLearning:
 
     def __init__(
         self,
-        config: TrainConfig,
+        recipe: Recipe,
         copies: Sequence[ImageCopies],
         training: Sequence[str],
-        inner: Sequence[str],
+        validation: Sequence[str],
     ) -> None:
-        outputs = config.outputs
-        ids, monitored = (usable(some, copies[0].images) for some in (training, inner))
-        self.training = Examples(ids, (), outputs=outputs, masked=tuple(copies))
-        self.inner = Examples(monitored, (), outputs=outputs, masked=(copies[0],))
+        outputs = recipe.outputs
+        ids, monitored = (usable(some, copies[0].images) for some in (training, validation))
+        self.training = Samples(ids, (), outputs=outputs, masked=tuple(copies))
+        self.validation = Samples(monitored, (), outputs=outputs, masked=(copies[0],))
         self._inner_copies = [
-            Examples(usable(inner, each.images), (), outputs=outputs, masked=(each,))
+            Samples(usable(validation, each.images), (), outputs=outputs, masked=(each,))
             for each in copies[1:]
         ]
         self.draw = None
-        self._config = config
-        self._criterion = OutputsLoss(config.loss.terms, outputs)
+        self._recipe = recipe
+        self._criterion = OutputsLoss(recipe.loss.terms, outputs)
         for output in outputs:
-            stores = [each.masks[output] for each in copies if output in each.masks]
-            if all(store.index.keys().isdisjoint(ids) for store in stores):
+            caches = [each.masks[output] for each in copies if output in each.masks]
+            if all(cache.index.keys().isdisjoint(ids) for cache in caches):
                 raise DataError(f"no training image has a mask of {output}", _REMEDIES[output])
 
     @staticmethod
-    def forms(config: TrainConfig) -> dict[str, Form]:
+    def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
         """Return the forms of the caches that are needed, by name."""
-        return SegmentationLearning.forms(config)
+        return SegmentationTask.input_specs(recipe)
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the network of the recipe, from a file of weights where it names one."""
-        return mask_network(self._config, pretrained)
+        return mask_network(self._recipe, pretrained)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x K x S x S on masks int16, 0..255, or `UNKNOWN`."""
-        shares = targets.float() / 255
-        if not self._config.loss.soft_masks:
-            shares = torch.where(targets == UNKNOWN, shares, (shares > 0.5).float())
-        value: Tensor = self._criterion(logits, shares)
+        class_priors = targets.float() / 255
+        if not self._recipe.loss.soft_masks:
+            class_priors = torch.where(
+                targets == UNKNOWN, class_priors, (class_priors > 0.5).float()
+            )
+        value: Tensor = self._criterion(logits, class_priors)
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         """Return the pooled Jaccard index of all attributes and of each, and the lesion's mean."""
         counts = self.counts(network, size)
         metrics: Metrics = {"score": 0.0} if counts is None else _pooled_metrics(counts)
-        lesions = self._lesions(network, size) if LESION in self._config.outputs else []
+        lesions = self._lesions(network, size) if LESION in self._recipe.outputs else []
         if lesions:
             metrics[f"jaccard_{LESION}"] = float(np.mean(lesions))
         return metrics
 
     def counts(self, network: nn.Module, size: int) -> PooledCounts | None:
-        """Return the counts of the inner part whose attributes are all known; None: of none."""
+        """Return the counts of the validation images whose attributes are all known, if any."""
         rows = [
             [
                 threshold_counts(probability, truth > 127)
                 for probability, truth in zip(logit.sigmoid().numpy(), target.numpy(), strict=True)
             ]
-            for logits, targets in outputs(network, self.inner, self._config, size)
+            for logits, targets in outputs(network, self.validation, self._recipe, size)
             for logit, target in zip(logits[:, -_COUNT:], targets[:, -_COUNT:], strict=True)
             if (target[:, 0, 0] != UNKNOWN).all()
         ]
         return PooledCounts.pooled(rows, size * size) if rows else None
 
     def _lesions(self, network: nn.Module, size: int) -> list[float]:
-        """Return the Jaccard index of each lesion mask of each copy of the inner part."""
+        """Return the Jaccard index of each lesion mask of each copy of the validation split."""
         return [
             compare_masks((target[0] > 127).numpy(), (logit[0] > 0).numpy()).jaccard
-            for examples in (self.inner, *self._inner_copies)
-            for logits, targets in outputs(network, examples, self._config, size)
+            for examples in (self.validation, *self._inner_copies)
+            for logits, targets in outputs(network, examples, self._recipe, size)
             for logit, target in zip(logits, targets, strict=True)
             if target[0, 0, 0] != UNKNOWN
         ]
@@ -243,9 +247,9 @@ def _pooled_metrics(counts: PooledCounts) -> Metrics:
     }
 
 
-def mask_network(config: TrainConfig, pretrained: Path | None = None) -> Preprocessed:
+def mask_network(recipe: Recipe, pretrained: Path | None = None) -> Preprocessed:
     """Build the network of a recipe that learns masks, with all its outputs."""
-    settings = config.network
+    settings = recipe.network
     weights = weights_of(settings.pretrained, pretrained)
     return Preprocessed(
         build_segmenter(
@@ -253,7 +257,7 @@ def mask_network(config: TrainConfig, pretrained: Path | None = None) -> Preproc
             settings.encoder,
             weights,
             settings.decoder,
-            config.outputs,
+            recipe.outputs,
         )
     )
 
@@ -261,96 +265,94 @@ def mask_network(config: TrainConfig, pretrained: Path | None = None) -> Preproc
 # What is particular to learning diagnoses.
 
 
-class ClassificationLearning:
+class ClassificationTask:
     """Learns diagnoses; watched by the balanced accuracy of the balanced decision.
 
     Args:
-        config: The recipe.
-        stores: Caches by name: ``pictures``, and ``copies...`` with other copies of some of them.
+        recipe: The recipe.
+        caches: Caches by name: ``images``, and ``copies...`` with other copies of some of them.
         training: Ids that are trained on.
-        inner: Ids that training is watched on.
+        validation: Ids that training is watched on.
         diagnoses: Code of each id.
         taxonomy: The codes, in order.
 
     Attributes:
-        shares: pi_c, share of each class in the training part, shape C.
-        weights: w_c, how much more than its share each class counts in training, shape C.
+        class_priors: pi_c, fraction of each class in the training part, shape C.
+        class_weights: w_c, how much more than its share each class counts in training, shape C.
 
     Raises:
-        DataError: A class has no training picture.
+        DataError: A class has no training image.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
-        stores: Mapping[str, PixelStore],
+        recipe: Recipe,
+        caches: Mapping[str, ImageCache],
         training: Sequence[str],
-        inner: Sequence[str],
+        validation: Sequence[str],
         diagnoses: Mapping[str, str],
         taxonomy: Taxonomy,
     ) -> None:
         labels = {image_id: taxonomy.index(code) for image_id, code in diagnoses.items()}
-        pictures = stores["pictures"]
+        images = caches["images"]
         # What is varied may have more skin around it than what the network sees.
-        wide = stores.get("wide", pictures)
-        copies = [store for name, store in stores.items() if name.startswith("copies")]
-        self.training = Examples(
-            usable(training, pictures, wide),
+        wide = caches.get("wide", images)
+        copies = [cache for name, cache in caches.items() if name.startswith("copies")]
+        self.training = Samples(
+            usable(training, images, wide),
             (wide, *copies),
             labels=labels,
-            context=config.data.context,
+            context=recipe.data.context,
         )
-        self.inner = Examples(usable(inner, pictures), (pictures,), labels=labels)
-        self._config, self.taxonomy = config, taxonomy
+        self.validation = Samples(usable(validation, images), (images,), labels=labels)
+        self._recipe, self.taxonomy = recipe, taxonomy
         classes = np.array([labels[image_id] for image_id in self.training.ids], np.int64)
         counts = np.bincount(classes, minlength=len(taxonomy)).tolist()
         if 0 in counts:
             raise DataError(
-                f"no training picture of {taxonomy.codes[counts.index(0)]}",
-                "use a data set that has pictures of every class, or fewer folds",
+                f"no training image of {taxonomy.codes[counts.index(0)]}",
+                "use a data set that has images of every class, or fewer folds",
             )
         self._counts = counts
-        self.shares = np.array(counts) / sum(counts)
+        self.class_priors = np.array(counts) / sum(counts)
         self.draw = None
         sampled = torch.ones(len(counts))
-        if config.sampling != "natural":
-            sampled = class_weights(counts, config.sampling)
+        if recipe.sampling != "natural":
+            sampled = class_weights(counts, recipe.sampling)
             odds = sampled.numpy().astype(np.float64)[classes]
             self.draw = odds / odds.sum()
-        in_loss = class_weights(counts, config.loss.class_weights)
+        in_loss = class_weights(counts, recipe.loss.class_weights)
         adjustment = (
-            logit_adjustment(counts, config.loss.logit_adjustment)
-            if config.loss.logit_adjustment
+            logit_adjustment(counts, recipe.loss.logit_adjustment)
+            if recipe.loss.logit_adjustment
             else None
         )
-        self.weights = effective_weights(
+        self.class_weights = effective_weights(
             counts, in_loss, sampled, logit_adjustment=adjustment
         ).numpy()
         self._criterion = classification_loss(
-            config.loss.kind,
+            recipe.loss.kind,
             class_weights=in_loss,
-            label_smoothing=config.loss.label_smoothing,
-            gamma=config.loss.gamma,
+            label_smoothing=recipe.loss.label_smoothing,
+            gamma=recipe.loss.gamma,
             logit_adjustment=adjustment,
         )
 
     @staticmethod
-    def forms(config: TrainConfig) -> dict[str, Form]:
+    def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
         """Return the forms of the caches that are needed, by name."""
-        data = config.data
-        shown = Form(
+        data = recipe.data
+        shown = InputSpec(
             data.crop_mode,
             data.cache_size,
             margin=data.crop_margin,
             colour_constancy=data.colour_constancy,
         )
-        return {"pictures": shown} | (
-            {"wide": shown.wider(data.context)} if data.context > 1 else {}
-        )
+        return {"images": shown} | ({"wide": shown.wider(data.context)} if data.context > 1 else {})
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the network of the recipe, from a file of weights where it names one."""
-        settings = self._config.network
+        settings = self._recipe.network
         return Preprocessed(
             build_classifier(
                 settings.backbone,
@@ -371,16 +373,16 @@ class ClassificationLearning:
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         """Return balanced accuracy, accuracy, and by class precision, recall, confusion."""
-        pairs = outputs(network, self.inner, self._config, size)
+        pairs = outputs(network, self.validation, self._recipe, size)
         if not pairs:
             return {"score": 0.0}
         logits = torch.cat([logits for logits, _ in pairs]).numpy()
         codes = [self.taxonomy.codes[index] for index in torch.cat([t for _, t in pairs])]
         scores = ClassificationScores.from_probabilities(
-            list(self.inner.ids),
+            list(self.validation.ids),
             codes,
-            np.exp(natural_log_probabilities(logits, self.weights)),
-            np.exp(balanced_log_probabilities(logits, self.weights, self.shares)),
+            np.exp(natural_log_probabilities(logits, self.class_weights)),
+            np.exp(balanced_log_probabilities(logits, self.class_weights, self.class_priors)),
             self.taxonomy,
         )
         balanced = scores.balanced
@@ -394,30 +396,35 @@ class ClassificationLearning:
         }
 
 
-Learning = SegmentationLearning | AttributesLearning | ClassificationLearning
+TrainingTask = SegmentationTask | AttributesLearning | ClassificationTask
 """What learns a task."""
 
-_LEARNING: dict[str, type[Learning]] = {
-    "segmentation": SegmentationLearning,
+_LEARNING: dict[str, type[TrainingTask]] = {
+    "segmentation": SegmentationTask,
     "attributes": AttributesLearning,
-    "classification": ClassificationLearning,
+    "classification": ClassificationTask,
 }
 
 
-def learning_of(config: TrainConfig) -> type[Learning]:
+def training_task_of(recipe: Recipe) -> type[TrainingTask]:
     """Return what learns a recipe's task."""
-    return _LEARNING[config.task]
+    return _LEARNING[recipe.task]
 
 
-def _make_learning(
-    config: TrainConfig, material: Material, training: list[str], inner: list[str]
-) -> Learning:
-    if config.task == "segmentation":
-        return SegmentationLearning(config, material.stores, training, inner)
-    if config.task == "attributes":
-        return AttributesLearning(config, material.outputs, training, inner)
-    table = material.dataset.table
+def _make_training_task(
+    recipe: Recipe, training_data: TrainingData, training: list[str], validation: list[str]
+) -> TrainingTask:
+    if recipe.task == "segmentation":
+        return SegmentationTask(recipe, training_data.caches, training, validation)
+    if recipe.task == "attributes":
+        return AttributesLearning(recipe, training_data.outputs, training, validation)
+    table = training_data.dataset.table
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
-    return ClassificationLearning(
-        config, material.stores, training, inner, diagnoses, material.dataset.taxonomy
+    return ClassificationTask(
+        recipe,
+        training_data.caches,
+        training,
+        validation,
+        diagnoses,
+        training_data.dataset.taxonomy,
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,25 +35,25 @@ _CLASSIFIERS = (
 _LEAVE_OUT = "leave it out"
 
 
-def unused_settings(config: TrainConfig) -> Iterator[tuple[str, str]]:
+def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield each setting that counts for nothing beside the others, and why."""
-    segments = config.task != "classification"
+    segments = recipe.task != "classification"
     for name in _CLASSIFIERS if segments else _SEGMENTERS:
-        yield name, f"{config.task} does not use it"
-    if config.task != "attributes":
+        yield name, f"{recipe.task} does not use it"
+    if recipe.task != "attributes":
         for name in _COPIES:
-            yield name, f"{config.task} does not use it"
-    if not segments and config.data.crop_mode == "full":
+            yield name, f"{recipe.task} does not use it"
+    if not segments and recipe.data.crop_mode == "full":
         yield "data.crop_margin", 'data.crop_mode = "full" cuts no crops'
-    if not segments and config.loss.kind != "focal":
-        yield "loss.gamma", f'loss.kind = "{config.loss.kind}" has none'
-    yield from _unused_by_optimiser(config)
-    if config.early_stopping >= config.epochs:
-        yield "early_stopping", f"{config.epochs} epochs end before it can stop them"
+    if not segments and recipe.loss.kind != "focal":
+        yield "loss.gamma", f'loss.kind = "{recipe.loss.kind}" has none'
+    yield from _unused_by_optimiser(recipe)
+    if recipe.early_stopping >= recipe.epochs:
+        yield "early_stopping", f"{recipe.epochs} epochs end before it can stop them"
 
 
-def _unused_by_optimiser(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    optimiser = config.optimiser
+def _unused_by_optimiser(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    optimiser = recipe.optimiser
     if optimiser.name != "sgd":
         yield "optimiser.momentum", f'optimiser.name = "{optimiser.name}" has its own'
     if not optimiser.sam:
@@ -62,15 +62,15 @@ def _unused_by_optimiser(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "optimiser.ema_restart", "optimiser.ema = 0 averages nothing"
     if optimiser.schedule != "plateau":
         yield "optimiser.patience", f'optimiser.schedule = "{optimiser.schedule}" waits for nothing'
-    elif optimiser.patience >= config.epochs:
+    elif optimiser.patience >= recipe.epochs:
         yield (
             "optimiser.schedule",
-            (f"optimiser.patience = {optimiser.patience} is never over in {config.epochs} epochs"),
+            (f"optimiser.patience = {optimiser.patience} is never over in {recipe.epochs} epochs"),
         )
 
 
 def refuse_unused(
-    config: TrainConfig,
+    recipe: Recipe,
     settings: Iterable[str] = (),
     *,
     masks: Path | None = None,
@@ -79,7 +79,7 @@ def refuse_unused(
     """Refuse what a job is told and will not heed.
 
     Args:
-        config: The recipe with everything set.
+        recipe: The recipe with everything set.
         settings: Names of the settings that were given one by one.
         masks: Predicted masks to cut crops by.
         copies: Folders of other copies.
@@ -89,16 +89,16 @@ def refuse_unused(
             masks or copies would not be looked at.
     """
     given = set(settings)
-    for name, why in unused_settings(config):
-        if name in given or _value(config, name) != _value(_defaults(config), name):
+    for name, why in unused_settings(recipe):
+        if name in given or _value(recipe, name) != _value(_defaults(recipe), name):
             raise ConfigError(f"{name} does nothing here: {why}", _LEAVE_OUT)
-    if config.task != "classification" and masks is not None:
+    if recipe.task != "classification" and masks is not None:
         raise ConfigError(
-            f"--masks does nothing here: {config.task} learns the data set's own masks", _LEAVE_OUT
+            f"--masks does nothing here: {recipe.task} learns the data set's own masks", _LEAVE_OUT
         )
-    if config.task == "segmentation" and copies:
+    if recipe.task == "segmentation" and copies:
         raise ConfigError("--copies does nothing here: segmentation uses none", _LEAVE_OUT)
-    if masks is not None and config.data.crop_mode == "full":
+    if masks is not None and recipe.data.crop_mode == "full":
         raise ConfigError(
             'the masks of --masks do nothing here: data.crop_mode = "full" shows centre squares',
             "leave --masks out, or --set data.crop_mode=crop",
@@ -135,7 +135,7 @@ def once(settings: Sequence[tuple[str, Any]], options: Mapping[str, str | None])
 
 
 def refuse_unused_by_all(
-    configs: Collection[TrainConfig],
+    configs: Collection[Recipe],
     settings: Iterable[str],
     *,
     masks: Path | None,
@@ -146,24 +146,24 @@ def refuse_unused_by_all(
     Raises:
         ConfigError: As `refuse_unused`, for a setting that was given, for masks and for copies.
     """
-    unused = [dict(unused_settings(config)) for config in configs]
+    unused = [dict(unused_settings(recipe)) for recipe in configs]
     for name in settings:
         if all(name in each for each in unused):
             raise ConfigError(f"{name} does nothing here: {unused[0][name]}", _LEAVE_OUT)
-    if copies and all(config.task == "segmentation" for config in configs):
+    if copies and all(recipe.task == "segmentation" for recipe in configs):
         raise ConfigError("--copies does nothing here: segmentation uses none", _LEAVE_OUT)
-    if masks is not None and all(config.data.crop_mode == "full" for config in configs):
+    if masks is not None and all(recipe.data.crop_mode == "full" for recipe in configs):
         raise ConfigError(
             "the masks of --masks do nothing here: no arm that is trained cuts crops", _LEAVE_OUT
         )
 
 
-def _value(config: TrainConfig, name: str) -> Any:
-    value: Any = config
+def _value(recipe: Recipe, name: str) -> Any:
+    value: Any = recipe
     for part in name.split("."):
         value = getattr(value, part)
     return value
 
 
-def _defaults(config: TrainConfig) -> TrainConfig:
-    return TrainConfig(task=config.task)
+def _defaults(recipe: Recipe) -> Recipe:
+    return Recipe(task=recipe.task)

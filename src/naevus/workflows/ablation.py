@@ -11,19 +11,19 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from naevus.bundles.bundle import Bundle
-from naevus.errors import ConfigError, DataError, PictureError
+from naevus.errors import ConfigError, DataError, ImageError
 from naevus.evaluation.ablation import ablation, decided
 from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.inference.out_of_fold import heldout_logits
+from naevus.inference.out_of_fold import oof_logits
 from naevus.io.files import atomic
 from naevus.io.progress import SILENT
-from naevus.runs.recipe import Section, TrainConfig, load_config
-from naevus.runs.run import Run, held, read_heldout
-from naevus.training.data import Material
-from naevus.training.train import check_material, inputs_of, prepare, train_folds
+from naevus.runs.recipe import Recipe, Section, load_recipe
+from naevus.runs.run import Run, held, read_oof
+from naevus.training.data import TrainingData
+from naevus.training.train import check_training_data, inputs_of, prepare, train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.cache import ImageCache
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
     from naevus.evaluation.ablation import Ablation
-    from naevus.images.preprocess import Source
+    from naevus.images.preprocess import ImageFiles
     from naevus.io.progress import Reporter
-    from naevus.types import ViewSet
+    from naevus.types import TTA
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -50,16 +50,16 @@ class ArmPlan(Section):
     """One arm: a training of its own, another look at one, or the mean of several.
 
     ``set`` changes settings of the recipe, by dotted names; ``of`` takes another arm's network and
-    sees pictures in ``views`` or answers by ``decision``; ``mean`` averages other arms' logits.
+    sees images in ``tta`` or answers by ``decision``; ``mean`` averages other arms' logits.
     """
 
     about: str
     set: dict[str, Any] = Field(default_factory=dict)
     detail_of: str | None = Field(
-        default=None, description="An arm with crops: this one's pictures get no more pixels."
+        default=None, description="An arm with crops: this one's images get no more pixels."
     )
     of: str | None = None
-    views: Literal["none", "half-turn", "flips", "d4"] = "none"
+    tta: Literal["none", "half-turn", "flips", "d4"] = "none"
     decision: Literal["balanced", "raw", "probable"] = "balanced"
     mean: tuple[str, ...] = ()
 
@@ -68,7 +68,7 @@ class ArmPlan(Section):
         trained = bool(self.set) or self.detail_of is not None
         if trained + (self.of is not None) + bool(self.mean) > 1:
             raise ValueError("an arm either trains, looks at another (of), or is a mean")
-        if self.of is None and (self.views, self.decision) != ("none", "balanced"):
+        if self.of is None and (self.tta, self.decision) != ("none", "balanced"):
             raise ValueError("views and decision need `of`: the arm whose network answers")
         if len(self.mean) == 1:
             raise ValueError("a mean is of two arms or more")
@@ -85,7 +85,7 @@ class ArmPlan(Section):
         return not self.needs
 
 
-class Plan(Section):
+class AblationPlan(Section):
     """A title, the recipe's file, what changes for all arms, and the arms; one is the reference."""
 
     title: str
@@ -124,7 +124,7 @@ class Plan(Section):
         return tuple(name for name in self.arms if name in needed)
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> AblationPlan:
     """Read a plan.
 
     Raises:
@@ -137,20 +137,20 @@ def load_plan(path: Path) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML ({error})", "mend the file") from error
     try:
-        return Plan.model_validate(settings)
+        return AblationPlan.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"{path}: {where + ': ' if where else ''}{said}",
+            f"{path}: {where + ': ' if where else ''}{reason}",
             "see recipes/ablations for an example",
         ) from error
 
 
 def recipes(
-    plan: Plan, folder: Path, overrides: Mapping[str, Any] | None = None
-) -> dict[str, TrainConfig]:
+    plan: AblationPlan, folder: Path, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Recipe]:
     """Return the resolved recipe of each arm that trains.
 
     Args:
@@ -163,13 +163,13 @@ def recipes(
     """
     shared = {**plan.settings, **(overrides or {})}
     return {
-        name: load_config(folder / plan.recipe, "classification", {**shared, **arm.set})
+        name: load_recipe(folder / plan.recipe, "classification", {**shared, **arm.set})
         for name, arm in plan.arms.items()
         if arm.trained
     }
 
 
-# An ablation's arms: what each is trained on, and what it answers to the held-out pictures.
+# An ablation's arms: what each is trained on, and what it answers to the held-out images.
 
 
 @dataclass(frozen=True)
@@ -179,36 +179,36 @@ class Trained:
     Attributes:
         run: Its run.
         fold: The fold.
-        store: Opens the cache of its pictures; called where they are to be seen again.
+        cache: Opens the cache of its images; called where they are to be seen again.
     """
 
     run: Run
     fold: int
-    store: Callable[[], PixelStore]
+    cache: Callable[[], ImageCache]
 
-    def answers(
-        self, views: ViewSet = "none", progress: Callable[[int, int], None] | None = None
+    def predictions(
+        self, tta: TTA = "none", progress: Callable[[int, int], None] | None = None
     ) -> pd.DataFrame:
-        """Return the fold's out-of-fold table, its pictures seen in some views; kept in a file."""
+        """Return the fold's out-of-fold table, its images seen in some views; kept in a file."""
         folder = self.run.fold_folder(self.fold)
-        table = read_heldout(folder / "heldout.parquet")
-        if views == "none":
+        table = read_oof(folder / "oof.parquet")
+        if tta == "none":
             return table
-        kept = folder / f"heldout-{views}.parquet"
+        kept = folder / f"heldout-{tta}.parquet"
         if not kept.exists():
             bundle = Bundle.read(self.run.bundle_folder(self.fold))
             ids = table["image_id"].tolist()
-            seen = heldout_logits(bundle, self.store(), ids, views=views, progress=progress)
+            seen = oof_logits(bundle, self.cache(), ids, tta=tta, progress=progress)
             rest = table[["image_id", *(c for c in table.columns if c not in seen.columns)]]
             with atomic(kept) as temporary:
                 seen.merge(rest, on="image_id", validate="one_to_one").to_parquet(
                     temporary, index=False
                 )
-        return read_heldout(kept)
+        return read_oof(kept)
 
 
-def answers_of(
-    plan: Plan,
+def evaluated_predictions(
+    plan: AblationPlan,
     name: str,
     trained: Mapping[str, Trained],
     progress: Callable[[int, int], None] | None = None,
@@ -219,36 +219,36 @@ def answers_of(
         plan: The plan.
         name: The arm.
         trained: The finished arms that it is, or is made from.
-        progress: Called with (done, total) pictures where some are seen again.
+        progress: Called with (done, total) images where some are seen again.
     """
     arm = plan.arms[name]
     if arm.mean:
-        tables = [trained[other].answers() for other in arm.mean]
+        tables = [trained[other].predictions() for other in arm.mean]
         return combined(tables, taxonomy_of(tables[0]), arm.mean)
-    table = trained[arm.of or name].answers(arm.views, progress)
+    table = trained[arm.of or name].predictions(arm.tta, progress)
     return table if arm.decision == "balanced" else decided(table, arm.decision)
 
 
-def budget_of(config: TrainConfig, fold: int) -> str:
+def budget_of(recipe: Recipe, fold: int) -> str:
     """Say what every arm was given."""
-    sizes = ", ".join(f"{size} px" for _, size in config.sizes)
+    sizes = ", ".join(f"{size} px" for _, size in recipe.sizes)
     return (
-        f"Each trained arm had {config.epochs} passes at {sizes}, batches of {config.batch_size}, "
-        f"seed {config.seed}, and was trained once; what is compared is fold {fold}, held out. "
+        f"Each trained arm had {recipe.epochs} passes at {sizes}, batches of {recipe.batch_size}, "
+        f"seed {recipe.seed}, and was trained once; what is compared is fold {fold}, held out. "
         "Differences are in points with 95 % intervals by lesion; they tell nothing of "
         "how another seed would have come out."
     )
 
 
 def side_of_crops(
-    sources: Sequence[Source], margin: float, progress: Callable[[int, int], None] | None = None
+    sources: Sequence[ImageFiles], margin: float, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Return the median side of the crops' squares in their pictures, in pixels.
+    """Return the median side of the crops' squares in their images, in pixels.
 
     Args:
-        sources: Pictures with masks of their size.
+        sources: Images with masks of their size.
         margin: Of the crops (`naevus.images.preprocess`).
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Raises:
         DataError: No mask shows a lesion.
@@ -266,21 +266,21 @@ def side_of_crops(
     return round(float(np.median(sides)))
 
 
-def _mask_of(source: Source) -> NDArray[np.bool_] | None:
+def _mask_of(source: ImageFiles) -> NDArray[np.bool_] | None:
     try:
         return None if source.mask_path is None else read_mask_of(source.mask_path, source.path)
-    except PictureError:  # its picture is left out of the caches, and told there
+    except ImageError:  # its image is left out of the caches, and told there
         return None
 
 
-def with_detail(config: TrainConfig, side: int) -> TrainConfig:
-    """Return a recipe whose pictures have at most ``side`` pixels a side of their own.
+def with_detail(recipe: Recipe, side: int) -> Recipe:
+    """Return a recipe whose images have at most ``side`` pixels a side of their own.
 
     They are enlarged from it to the network's size, as crops are.
     """
-    size = min(config.data.cache_size, side)
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"cache_size": size, "copies_size": size})}
+    size = min(recipe.data.cache_size, side)
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"cache_size": size, "copies_size": size})}
     )
 
 
@@ -302,7 +302,7 @@ class Workshop:
         trained: The finished arms.
     """
 
-    plan: Plan
+    plan: AblationPlan
     dataset: Dataset
     folds: Folds
     fold: int
@@ -315,21 +315,21 @@ class Workshop:
     trained: dict[str, Trained] = field(default_factory=dict)
 
     def ablation(
-        self, shown: tuple[str, ...], every: dict[str, TrainConfig], *, allow_missing: bool
+        self, shown: tuple[str, ...], every: dict[str, Recipe], *, allow_missing: bool
     ) -> Ablation:
         """Train what is not trained, and compare."""
         arms = self.plan.arms
         configs = {name: every[name] for name in self.plan.to_train(shown)}
-        for name, config in configs.items():
+        for name, recipe in configs.items():
             detail_of = arms[name].detail_of
-            self._train(name, self._coarser(config, every, detail_of) if detail_of else config)
+            self._train(name, self._coarser(recipe, every, detail_of) if detail_of else recipe)
         tables = {}
         for name in shown:
             with self.reporter.progress(f"asking {name}") as move:
-                tables[name] = answers_of(self.plan, name, self.trained, move)
+                tables[name] = evaluated_predictions(self.plan, name, self.trained, move)
         abouts = {name: arms[name].about for name in shown}
         budget = budget_of(configs[self.plan.reference], self.fold)
-        if any(config.data.crop_mode != "full" for config in configs.values()):
+        if any(recipe.data.crop_mode != "full" for recipe in configs.values()):
             own = "the data set's own masks, which are better than a model's"
             budget += f" Crops are cut by {'predicted masks' if self.masks else own}."
         reference = self.plan.reference
@@ -337,44 +337,42 @@ class Workshop:
             self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing
         )
 
-    def _material(self, config: TrainConfig) -> Material:
+    def _training_data(self, recipe: Recipe) -> TrainingData:
 
         # Centre squares are the same whatever the masks: one cache for all arms that see them.
-        masks = None if config.data.crop_mode == "full" else self.masks
-        return Material(
+        masks = None if recipe.data.crop_mode == "full" else self.masks
+        return TrainingData(
             self.dataset,
             self.cache,
             masks=masks,
             copies=self.copies,
             force=self.force,
-            pretrained=config.pretrained_file,
+            pretrained=recipe.pretrained_file,
         )
 
-    def _coarser(
-        self, config: TrainConfig, every: dict[str, TrainConfig], name: str
-    ) -> TrainConfig:
+    def _coarser(self, recipe: Recipe, every: dict[str, Recipe], name: str) -> Recipe:
 
         crops = every[name]
-        sources = self._material(crops).sources()
-        check_material(self._material(crops), crops, self.reporter, name)
+        sources = self._training_data(crops).sources()
+        check_training_data(self._training_data(crops), crops, self.reporter, name)
         with self.reporter.progress("measuring crops") as move:
-            return with_detail(config, side_of_crops(sources, crops.data.crop_margin, move))
+            return with_detail(recipe, side_of_crops(sources, crops.data.crop_margin, move))
 
-    def _train(self, name: str, config: TrainConfig) -> None:
+    def _train(self, name: str, recipe: Recipe) -> None:
 
-        material = self._material(config)
-        check_material(material, config, self.reporter, name)
-        inputs = inputs_of(self.dataset, material)
+        training_data = self._training_data(recipe)
+        check_training_data(training_data, recipe, self.reporter, name)
+        inputs = inputs_of(self.dataset, training_data)
 
-        def store() -> PixelStore:
-            if "pictures" not in material.stores:
-                prepare(material, config, lambda _: lambda _done, _total: None)
-            return material.stores["pictures"]
+        def cache() -> ImageCache:
+            if "images" not in training_data.caches:
+                prepare(training_data, recipe, lambda _: lambda _done, _total: None)
+            return training_data.caches["images"]
 
         folder = self.out / "arms" / name
         with held(folder):
-            run = Run.start(folder, config, self.folds, inputs)
-        self.trained[name] = Trained(run, self.fold, store)
+            run = Run.start(folder, recipe, self.folds, inputs)
+        self.trained[name] = Trained(run, self.fold, cache)
         if self.fold not in run.finished():
             self.reporter.message(name, "arm")
-            train_folds(run, [self.fold], material, self.reporter)
+            train_folds(run, [self.fold], training_data, self.reporter)

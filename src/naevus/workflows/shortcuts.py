@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from naevus.bundles.bundle import Bundle
-from naevus.errors import DataError, PictureError
+from naevus.errors import DataError, ImageError
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
 from naevus.evaluation.tables import probabilities, taxonomy_of
 from naevus.images.geometry import box_of, centre_square, resize
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
-from naevus.images.preprocess import Form, Source, arrange
+from naevus.images.preprocess import ImageFiles, InputSpec, preprocess
 from naevus.images.read import read
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import faults_of, refuse_faults
@@ -37,41 +37,41 @@ if TYPE_CHECKING:
     Item = TypeVar("Item")
 
 
-# Pictures without their lesion: what is left to guess by.
+# Images without their lesion: what is left to guess by.
 
 GROWTH: Final = 0.1
-"""How far a mask is grown before it hides a lesion, as a share of the lesion's longer side."""
+"""How far a mask is grown before it hides a lesion, as a fraction of the lesion's longer side."""
 RING: Final = 0.125
-"""Width of the border ring, as a share of the picture's side."""
+"""Width of the border ring, as a fraction of the image's side."""
 HELD: Final = 0.9
-"""The share of all lesions' pixels that the common hole holds."""
+"""The fraction of all lesions' pixels that the common hole holds."""
 HOLE_SIDE: Final = 128
 """Side of the map that the common hole is drawn on, in pixels."""
 
 
-def grown(mask: NDArray[np.bool_], share: float = GROWTH) -> NDArray[np.bool_]:
-    """Return a mask grown on all sides by a share of its longer side; an empty one stays so."""
+def grown(mask: NDArray[np.bool_], fraction: float = GROWTH) -> NDArray[np.bool_]:
+    """Return a mask grown on all sides by a fraction of its longer side; an empty one stays so."""
     box = box_of(mask)
     if box is None:
         return mask.copy()
-    side = 2 * round(share * max(box.width, box.height)) + 1
+    side = 2 * round(fraction * max(box.width, box.height)) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return np.asarray(cv2.dilate(np.ascontiguousarray(mask).view(np.uint8), disc) > 0)
 
 
-def ring_hole(side: int, share: float = RING) -> NDArray[np.bool_]:
-    """Return what hides all but a ring along the border of a square picture, side x side."""
-    width = max(round(share * side), 1)
+def ring_hole(side: int, fraction: float = RING) -> NDArray[np.bool_]:
+    """Return what hides all but a ring along the border of a square image, side x side."""
+    width = max(round(fraction * side), 1)
     hole = np.zeros((side, side), bool)
     hole[width:-width, width:-width] = True
     return hole
 
 
 def mean_hole(masks: Iterable[NDArray[np.bool_]], held: float = HELD) -> NDArray[np.bool_]:
-    """Return one hole for all square pictures: a level set of the mean of their masks.
+    """Return one hole for all square images: a level set of the mean of their masks.
 
     Its shape is that of the mean lesion; it is as large as it must be to hold ``held`` of all
-    masks' pixels. The same in every picture, it says nothing of the lesion that it hides.
+    masks' pixels. The same in every image, it says nothing of the lesion that it hides.
 
     Args:
         masks: Square, of any sizes.
@@ -91,47 +91,47 @@ def mean_hole(masks: Iterable[NDArray[np.bool_]], held: float = HELD) -> NDArray
     return np.asarray(total >= falling[min(int(enough), falling.size - 1)])
 
 
-def filled(pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return a picture with a part of it filled by the mean colour of the rest.
+def filled(pixels: NDArray[np.uint8], occluded: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return an image with a part of it filled by the mean colour of the rest.
 
     Args:
         pixels: H x W x 3.
-        hidden: H x W. Where nothing would be left, all becomes mid-grey.
+        occluded: H x W. Where nothing would be left, all becomes mid-grey.
     """
     result = pixels.copy()
-    shown = pixels[~hidden]
-    result[hidden] = np.round(shown.mean(axis=0)).astype(np.uint8) if len(shown) else 128
+    shown = pixels[~occluded]
+    result[occluded] = np.round(shown.mean(axis=0)).astype(np.uint8) if len(shown) else 128
     return result
 
 
 WAYS: Final = ("whole", "blanked", "common hole", "border ring")
-"""Nothing hidden; the lesion; the lesion and a hole that is the same in all pictures; the lesion
+"""Nothing hidden; the lesion; the lesion and a hole that is the same in all images; the lesion
 and all but a ring along the border."""
 EMBEDDING: Final = "embedding"
 
 
 class Square(NamedTuple):
-    """A picture's centre square and what of it shows the lesion or its margin."""
+    """An image's centre square and what of it shows the lesion or its margin."""
 
     image_id: str
     pixels: NDArray[np.uint8]
     lesion: NDArray[np.bool_]
 
 
-class Hiding(NamedTuple):
+class Occlusion(NamedTuple):
     """How lesions are hidden, and how well the common hole does it.
 
     Attributes:
-        hole: `HOLE_SIDE` x `HOLE_SIDE`, the same for all pictures.
-        fits: Ids of the pictures whose lesion, with its margin, lies in the hole: of all others
-            the part that sticks out is filled too, and its outline may still tell something.
+        hole: `HOLE_SIDE` x `HOLE_SIDE`, the same for all images.
+        fits: Ids of the images whose lesion, with its margin, lies in the hole: of all others
+            the part that sticks out is filled too, and its contour may still tell something.
     """
 
     hole: NDArray[np.bool_]
     fits: frozenset[str]
 
     def ways(self, square: Square) -> tuple[NDArray[np.uint8], ...]:
-        """Return the picture in each of `WAYS`."""
+        """Return the image in each of `WAYS`."""
         side = len(square.pixels)
         hole, ring = _sized(self.hole, side), ring_hole(side)
         return (
@@ -143,10 +143,10 @@ class Hiding(NamedTuple):
 
 
 class Features(NamedTuple):
-    """A network's embeddings of pictures whose lesion is hidden.
+    """A network's embeddings of images whose lesion is hidden.
 
     Attributes:
-        ids: N, sorted; pictures that cannot be read or whose mask is not plausible are left out.
+        ids: N, sorted; images that cannot be read or whose mask is not plausible are left out.
         embeddings: By way, N x F.
     """
 
@@ -154,76 +154,76 @@ class Features(NamedTuple):
     embeddings: dict[str, NDArray[np.float32]]
 
 
-def hiding_of(sources: Sequence[Source]) -> Hiding:
-    """Return how the lesions of some pictures are hidden; diagnoses play no part in it.
+def occlusion_of(sources: Sequence[ImageFiles]) -> Occlusion:
+    """Return how the lesions of some images are hidden; diagnoses play no part in it.
 
     Args:
-        sources: Pictures with masks; those whose mask is not plausible or readable do not count.
+        sources: Images with masks; those whose mask is not plausible or readable do not count.
     """
     hole = mean_hole(lesion for _, lesion in _lesions(sources))
     fits = (image_id for image_id, lesion in _lesions(sources) if not (lesion & ~hole).any())
-    return Hiding(hole, frozenset(fits))
+    return Occlusion(hole, frozenset(fits))
 
 
-def hidden_features(
+def occluded_features(
     bundle: Bundle,
-    sources: Sequence[Source],
-    hiding: Hiding,
+    sources: Sequence[ImageFiles],
+    occlusion: Occlusion,
     *,
     engine: EngineName = "openvino",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Return a classification bundle's embeddings of pictures in each of `WAYS`.
+    """Return a classification bundle's embeddings of images in each of `WAYS`.
 
     The network sees the centre square, whatever it was trained on: a crop would tell where the
     lesion was, and how large.
 
     Args:
-        bundle: The bundle, which did not train on these pictures.
-        sources: Pictures with masks.
-        hiding: How the lesions are hidden.
+        bundle: The bundle, which did not train on these images.
+        sources: Images with masks.
+        occlusion: How the lesions are hidden.
         engine: What runs the graphs.
         threads: Threads for the engine.
-        progress: Called with (done, total) pictures.
+        progress: Called with (done, total) images.
 
     Raises:
-        BundleError: A graph gives no usable number for a picture.
+        BundleError: A graph gives no usable number for an image.
         ConfigError: A graph gives no embedding.
-        DataError: No picture has a plausible mask.
+        DataError: No image has a plausible mask.
     """
     classifier = Classifier(bundle, engine=engine, threads=threads)
     classifier.require(EMBEDDING, "guesses without the lesion")
     ordered = sorted(sources, key=lambda source: source.image_id)
-    side = max(form.size for form in classifier.forms)
+    side = max(input_spec.size for input_spec in classifier.input_specs)
     ids: list[str] = []
     found: dict[str, list[NDArray[np.float32]]] = {way: [] for way in WAYS}
-    squares = _squares(ordered, side)
-    while piece := list(islice(squares, BATCH)):
+    inputs = _inputs(ordered, side)
+    while piece := list(islice(inputs, BATCH)):
         named = [square.image_id for square in piece]
         ids += named
-        shown = [hiding.ways(square) for square in piece]
+        shown = [occlusion.ways(square) for square in piece]
         for place, way in enumerate(WAYS):
             found[way].append(_embedded(classifier, [each[place] for each in shown], named))
         if progress is not None:
             progress(len(ids), len(ordered))
     if not ids:
-        raise DataError("no picture has a plausible mask", "give pictures with masks of lesions")
+        raise DataError("no image has a plausible mask", "give images with masks of lesions")
     return Features(ids, {way: np.concatenate(parts) for way, parts in found.items()})
 
 
-def _lesions(sources: Sequence[Source]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    def lesion(source: Source) -> tuple[str, NDArray[np.bool_]] | None:
+def _lesions(sources: Sequence[ImageFiles]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    def lesion(source: ImageFiles) -> tuple[str, NDArray[np.bool_]] | None:
         mask = _mask_of(source)
         return None if mask is None else (source.image_id, grown(_sized(mask, HOLE_SIDE)))
 
     yield from _made(lesion, sources)
 
 
-def _squares(sources: Sequence[Source], side: int) -> Iterator[Square]:
-    """Yield pictures with their lesion; the shorter side is read at no less than ``side``."""
+def _inputs(sources: Sequence[ImageFiles], side: int) -> Iterator[Square]:
+    """Yield images with their lesion; the shorter side is read at no less than ``side``."""
 
-    def square(source: Source) -> Square | None:
+    def square(source: ImageFiles) -> Square | None:
         mask = _mask_of(source)
         if mask is None:
             return None
@@ -233,29 +233,33 @@ def _squares(sources: Sequence[Source], side: int) -> Iterator[Square]:
     yield from _made(square, sources)
 
 
-def _mask_of(source: Source) -> NDArray[np.bool_] | None:
+def _mask_of(source: ImageFiles) -> NDArray[np.bool_] | None:
     """Return the centre square of a mask; None where it is not plausible."""
     assert source.mask_path is not None
     mask = read_mask_of(source.mask_path, source.path)
     return centre_square(mask) if plausible(mask) else None
 
 
-def _made(make: Callable[[Source], Item | None], sources: Sequence[Source]) -> Iterator[Item]:
+def _made(
+    make: Callable[[ImageFiles], Item | None], sources: Sequence[ImageFiles]
+) -> Iterator[Item]:
     """Yield what is made of the sources, in their order; what cannot be made is passed over."""
     with Workers(cpu_count()) as workers:
         for _, items in workers.ahead(make, batches(sources)):
             for item in items:
-                if item is not None and not isinstance(item, PictureError):
+                if item is not None and not isinstance(item, ImageError):
                     yield item
 
 
 def _embedded(
-    classifier: Classifier, pictures: Sequence[NDArray[np.uint8]], ids: Sequence[str]
+    classifier: Classifier, images: Sequence[NDArray[np.uint8]], ids: Sequence[str]
 ) -> NDArray[np.float32]:
     columns = []
     for member in classifier.members:
-        form = Form("full", member.form.size, colour_constancy=member.form.colour_constancy)
-        batch = np.stack([arrange(pixels, None, form).pixels for pixels in pictures])
+        input_spec = InputSpec(
+            "full", member.input_spec.size, colour_constancy=member.input_spec.colour_constancy
+        )
+        batch = np.stack([preprocess(pixels, None, input_spec).pixels for pixels in images])
         outputs = member.engine.run(batch)
         refuse_faults(faults_of(member.name, outputs), ids)
         columns.append(outputs[EMBEDDING])
@@ -272,7 +276,7 @@ def _sized(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 _METADATA = "age, sex and site alone"
 _OWN = "the run's own answers"
 _BY_WAY = {
-    "whole": "embedding of the whole picture",
+    "whole": "embedding of the whole image",
     "blanked": "... with the lesion filled",
     "common hole": "... with a common hole filled",
     "border ring": "... of the border ring alone",
@@ -301,9 +305,10 @@ def measure_shortcuts(
     taxonomy = taxonomy_of(table)
     sources = _sources(table, records)
     with reporter.status("drawing the common hole"):
-        hiding = hiding_of(sources)
+        occlusion = occlusion_of(sources)
     parts = [
-        _of_fold(run, fold, table, sources, hiding, taxonomy, reporter) for fold in run.finished()
+        _of_fold(run, fold, table, sources, occlusion, taxonomy, reporter)
+        for fold in run.finished()
     ]
     ids = [image_id for known, _ in parts for image_id in known]
     chosen = table.set_index("image_id", drop=False).loc[ids]
@@ -315,26 +320,26 @@ def measure_shortcuts(
             balanced[_FITTING] = balanced[name]
     with reporter.status("guessing by age, sex and site"):
         balanced[_METADATA] = _by_metadata(run, records, ids, taxonomy)
-    truth, groups = chosen["truth"].tolist(), chosen["group_id"].tolist()
-    within = {_FITTING: np.isin(ids, list(hiding.fits))}
+    truth, groups = chosen["diagnosis"].tolist(), chosen["group_id"].tolist()
+    within = {_FITTING: np.isin(ids, list(occlusion.fits))}
     with reporter.status("scoring the guesses"):
         found = ShortcutScores.of(balanced, truth, groups, taxonomy, within)
     return found, {
-        "without_mask": len(table) - found.pictures,
-        "hole": float(hiding.hole.mean()),
-        "fits": len(hiding.fits) / found.pictures,
+        "without_mask": len(table) - found.images,
+        "hole": float(occlusion.hole.mean()),
+        "fits": len(occlusion.fits) / found.images,
     }
 
 
-def _sources(table: pd.DataFrame, records: pd.DataFrame) -> list[Source]:
+def _sources(table: pd.DataFrame, records: pd.DataFrame) -> list[ImageFiles]:
     there = records[records["image_id"].isin(table["image_id"])]
     there = there[there["path"].notna() & there["mask_path"].notna()]
     if there.empty:
         raise DataError(
-            "no picture of the run has a mask", "name its data set, with masks, with --data"
+            "no image of the run has a mask", "name its data set, with masks, with --data"
         )
     return [
-        Source(image_id, Path(path), Path(mask))
+        ImageFiles(image_id, Path(path), Path(mask))
         for image_id, path, mask in there[["image_id", "path", "mask_path"]].to_numpy()
     ]
 
@@ -343,19 +348,19 @@ def _of_fold(
     run: Run,
     fold: int,
     table: pd.DataFrame,
-    sources: Sequence[Source],
-    hiding: Hiding,
+    sources: Sequence[ImageFiles],
+    occlusion: Occlusion,
     taxonomy: Taxonomy,
     reporter: Reporter,
 ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Return the ids of a fold's pictures, and guesses of their diagnoses by each embedding."""
+    """Return the ids of a fold's images, and guesses of their diagnoses by each embedding."""
     rows = table[table["fold"] == fold].set_index("image_id")
     own = [source for source in sources if source.image_id in rows.index]
     bundle = Bundle.read(run.bundle_folder(fold))
     with reporter.progress(f"hiding the lesions of fold {fold}", len(own)) as move:
-        features = hidden_features(bundle, own, hiding, progress=move)
+        features = occluded_features(bundle, own, occlusion, progress=move)
     known = rows.loc[features.ids]
-    truth, groups = known["truth"].tolist(), known["group_id"].tolist()
+    truth, groups = known["diagnosis"].tolist(), known["group_id"].tolist()
     with reporter.status(f"guessing by the embeddings of fold {fold}"):
         guesses = {
             way: by_embeddings(embedded, truth, groups, taxonomy.codes)
@@ -374,10 +379,10 @@ def _by_metadata(
     parts = pd.factorize(known["image_id"].map(folds))[0]
     guessed = by_metadata(known, known["diagnosis"].tolist(), parts, taxonomy.codes)
     places = known.index.get_indexer(pd.Index(ids))
-    if (places < 0).any():  # -1 would be the last picture's guess
+    if (places < 0).any():  # -1 would be the last image's guess
         strange = [image_id for image_id, place in zip(ids, places, strict=True) if place < 0]
         raise DataError(
-            f"{run.folder}: {len(strange)} pictures with an answer have no diagnosis in the data "
+            f"{run.folder}: {len(strange)} images with an answer have no diagnosis in the data "
             f"set or stand in no fold, such as {strange[0]}",
             "name the run's own data set with --data",
         )

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 
 SETS = {
-    "codes": list(ISIC2018.codes),
-    "level": 0.9,
+    "classes": list(ISIC2018.codes),
+    "coverage": 0.9,
     "thresholds": [0.25, 0.1, 0.2, 0.2, 0.2, 0.0, 0.2],
     "groups": [50, 400, 30, 20, 60, 5, 15],
 }
-SCORE = {"name": "balanced accuracy", "value": 0.8, "low": 0.75, "high": 0.85, "on": "fold 0"}
+SCORE = {
+    "name": "balanced accuracy",
+    "value": 0.8,
+    "low": 0.75,
+    "high": 0.85,
+    "measured_on": "fold 0",
+}
 
 
 @pytest.fixture
@@ -51,8 +57,8 @@ def test_a_bundle_is_read_as_written(bundle: Bundle) -> None:
     assert read.sha256 == sha256(bundle.folder / "bundle.json")
     assert set(read.spec.files) == {"member-0.onnx", "member-1.onnx", "MODEL_CARD.md"}
     assert read.classifier.classes == ISIC2018.codes
-    assert read.classifier.members[0].weights == WEIGHTS
-    with pytest.raises(BundleError, match="outlines no lesions"):
+    assert read.classifier.members[0].class_weights == WEIGHTS
+    with pytest.raises(BundleError, match="contours no lesions"):
         _ = read.segmenter
 
 
@@ -76,11 +82,11 @@ def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
         assert f"\n## {title}\n\n" in card
     assert "None were handed over" in card
     assert "Training data" not in card
-    data = {"task": "classification", "name": "HAM10000", "pictures": 10014}
+    data = {"task": "classification", "name": "HAM10000", "images": 10014}
     full = written_with(
         bundle,
         {},
-        scores=[SCORE, {"name": "Jaccard", "value": 0.7, "on": "fold 1"}],
+        scores=[SCORE, {"name": "Jaccard", "value": 0.7, "measured_on": "fold 1"}],
         training_data=[data | {"licence": "CC BY-NC 4.0"}, data | {"task": "segmentation"}],
         limits=["Only squares."],
     )
@@ -88,15 +94,15 @@ def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
     assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | (1) |" in card
     assert "| Jaccard | 0.700 | – | (2) |" in card
     assert "1. fold 0\n2. fold 1\n" in card
-    assert "- classification: HAM10000, 10014 pictures; licence: CC BY-NC 4.0\n" in card
-    assert "- segmentation: HAM10000, 10014 pictures; licence: not known here" in card
+    assert "- classification: HAM10000, 10014 images; licence: CC BY-NC 4.0\n" in card
+    assert "- segmentation: HAM10000, 10014 images; licence: not known here" in card
     assert "- Only squares.\n" in card
     assert "\n\n\n" not in card
 
 
 def test_prediction_sets_and_ood_statistics_are_stored(bundle: Bundle, tmp_path: Path) -> None:
     classifier = bundle.classifier.model_dump()
-    classifier |= {"conformal": SETS, "reference": "statistics.npz"}
+    classifier |= {"conformal": SETS, "ood": "statistics.npz"}
     with pytest.raises(BundleError, match=r"without a file: statistics\.npz"):
         written_with(bundle, {}, classifier=classifier)
     statistics = tmp_path / "any.npz"
@@ -104,7 +110,7 @@ def test_prediction_sets_and_ood_statistics_are_stored(bundle: Bundle, tmp_path:
     full = written_with(bundle, {"statistics.npz": statistics}, classifier=classifier)
     assert full.classifier.conformal is not None
     assert Conformal.from_dict(full.classifier.conformal.model_dump()).to_dict() == SETS
-    assert full.classifier.reference == "statistics.npz"
+    assert full.classifier.ood == "statistics.npz"
     assert "| MEL | 0.2500 | 50 |" in (full.folder / "MODEL_CARD.md").read_text()
     (full.folder / "statistics.npz").write_bytes(b"other numbers")
     with pytest.raises(BundleError, match=r"statistics\.npz: changed since"):
@@ -163,8 +169,8 @@ def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
         ({"classifier": None}, "needs a segmenter, a classifier or attributes"),
         ({"scores": [SCORE | {"low": 0.9}]}, "lower end is above"),
         ({"scores": [SCORE | {"high": None}]}, "both ends"),
-        ({"scores": [SCORE | {"on": ""}]}, "scores.0.on"),
-        ({"training_data": [{"task": "sleep", "name": "x", "pictures": 1}]}, "task"),
+        ({"scores": [SCORE | {"measured_on": ""}]}, "scores.0.measured_on"),
+        ({"training_data": [{"task": "sleep", "name": "x", "images": 1}]}, "task"),
     ],
 )
 def test_a_wrong_schema_is_refused_in_one_line(
@@ -177,10 +183,10 @@ def test_a_wrong_schema_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({"weights": [1.0]}, "equally many"),
-        ({"weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
-        ({"shares": [1.0] * 7}, "sum to 1"),
-        ({"precision": "fp8"}, "precision"),
+        ({"class_weights": [1.0]}, "equally many"),
+        ({"class_weights": [*WEIGHTS[:-1], 0.0]}, "weights"),
+        ({"class_priors": [1.0] * 7}, "sum to 1"),
+        ({"storage": "fp8"}, "storage"),
     ],
 )
 def test_a_wrong_member_is_refused_in_one_line(
@@ -192,7 +198,7 @@ def test_a_wrong_member_is_refused_in_one_line(
 
 def test_classes_may_be_some_of_a_taxonomy(bundle: Bundle) -> None:
     entries = bundle.spec.model_dump(mode="json")["classifier"]
-    member = entries["members"][0] | {"weights": [1.0, 1.0], "shares": [0.5, 0.5]}
+    member = entries["members"][0] | {"class_weights": [1.0, 1.0], "class_priors": [0.5, 0.5]}
     some = entries | {"members": [member], "classes": ["MEL", "NV"], "offsets": []}
     found = ClassifierSpec.model_validate(some | {"conformal": None, "taxonomy": "isic2018"})
     assert found.names == {**found.names, "MEL": "melanoma", "NV": "melanocytic naevus"}
@@ -211,12 +217,15 @@ def test_classes_may_be_some_of_a_taxonomy(bundle: Bundle) -> None:
         ({"taxonomy": "icd"}, "unknown taxonomy"),
         ({"temperature": 0}, "temperature"),
         ({"crop_mode": "circle"}, "crop_mode"),
-        ({"conformal": SETS | {"level": 1}}, "level"),
+        ({"conformal": SETS | {"coverage": 1}}, "coverage"),
         ({"conformal": SETS | {"thresholds": [0.1]}}, "a threshold and a count for each class"),
-        ({"conformal": SETS | {"codes": [*ISIC2018.codes[1:], "MEL"]}}, "for each class, in order"),
+        (
+            {"conformal": SETS | {"classes": [*ISIC2018.codes[1:], "MEL"]}},
+            "for each class, in order",
+        ),
         ({"conformal": SETS | {"groups": [-1] * 7}}, "groups"),
-        ({"reference": "../statistics.npz"}, "reference"),
-        ({"reference": "statistics.npz"}, "reference statistics.npz has no hash"),
+        ({"ood": "../statistics.npz"}, "ood"),
+        ({"ood": "statistics.npz"}, "statistics.npz has no hash"),
     ],
 )
 def test_a_wrong_classifier_is_refused_in_one_line(

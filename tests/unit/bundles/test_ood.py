@@ -12,49 +12,49 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from naevus.bundles.ood import LARGEST, read_references, write_references
+from naevus.bundles.ood import LARGEST, read_ood_statistics, write_ood_statistics
 from naevus.errors import BundleError
-from naevus.evaluation.ood import Reference
+from naevus.evaluation.ood import OODStatistics
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def reference(seed: int, features: int = 24) -> Reference:
-    chance = np.random.default_rng(seed)
-    learnt, heldout = chance.normal(1, 1, (2, 90, features))
-    return Reference.fit(learnt, heldout, [str(n) for n in range(90)], factors=4)
+def reference(seed: int, features: int = 24) -> OODStatistics:
+    rng = np.random.default_rng(seed)
+    learnt, oof = rng.normal(1, 1, (2, 90, features))
+    return OODStatistics.fit(learnt, oof, [str(n) for n in range(90)], factors=4)
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    path = tmp_path / "reference.npz"
-    write_references(path, [reference(0), reference(1, 30)])
+    path = tmp_path / "ood.npz"
+    write_ood_statistics(path, [reference(0), reference(1, 30)])
     return path
 
 
 def test_statistics_are_read_as_written(written: Path) -> None:
     for number, (found, width) in enumerate(
-        zip(read_references(written, 2), (24, 30), strict=True)
+        zip(read_ood_statistics(written, 2), (24, 30), strict=True)
     ):
         rows = np.random.default_rng(5).normal(1, 1, (10, width))
-        expected = reference(number, width).unlikeness(rows)
-        np.testing.assert_array_equal(found.unlikeness(rows), expected)
+        expected = reference(number, width).ood_score(rows)
+        np.testing.assert_array_equal(found.ood_score(rows), expected)
 
 
 def test_the_same_statistics_give_the_same_bytes(written: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.npz"
-    write_references(again, [reference(0), reference(1, 30)])
+    write_ood_statistics(again, [reference(0), reference(1, 30)])
     assert again.read_bytes() == written.read_bytes()
     with zipfile.ZipFile(written) as stored:
         assert {entry.date_time for entry in stored.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_a_usual_networks_statistics_are_small(tmp_path: Path) -> None:
-    chance = np.random.default_rng(0)
-    learnt, heldout = chance.normal(0, 1, (2, 200, 1280))
-    path = tmp_path / "reference.npz"
-    write_references(path, [Reference.fit(learnt, heldout, [str(n) for n in range(200)])])
+    rng = np.random.default_rng(0)
+    learnt, oof = rng.normal(0, 1, (2, 200, 1280))
+    path = tmp_path / "ood.npz"
+    write_ood_statistics(path, [OODStatistics.fit(learnt, oof, [str(n) for n in range(200)])])
     assert path.stat().st_size < 2**20
 
 
@@ -63,7 +63,7 @@ def test_statistics_of_other_networks_are_refused(
     written: Path, members: int, problem: str
 ) -> None:
     with pytest.raises(BundleError, match=problem):
-        read_references(written, members)
+        read_ood_statistics(written, members)
 
 
 def _changed(path: Path, name: str, value: Any) -> None:
@@ -97,7 +97,7 @@ def test_other_arrays_are_refused_in_one_line(
 ) -> None:
     _changed(written, name, value)
     with pytest.raises(BundleError, match=re.escape(problem)) as caught:
-        read_references(written, 2)
+        read_ood_statistics(written, 2)
     assert "\n" not in str(caught.value)
     assert str(written) in str(caught.value)
 
@@ -109,7 +109,7 @@ def test_models_of_different_widths_are_refused(written: Path) -> None:
         arrays[f"0.{part}"] = arrays[f"1.{part}"]
     np.savez(written, **arrays)
     with pytest.raises(BundleError, match="different widths"):
-        read_references(written, 2)
+        read_ood_statistics(written, 2)
 
 
 def test_a_small_file_that_becomes_large_is_refused_unread(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_small_file_that_becomes_large_is_refused_unread(tmp_path: Path) -> No
     np.savez_compressed(path, zeros=np.zeros(LARGEST, np.uint8))
     assert path.stat().st_size < LARGEST / 100
     with pytest.raises(BundleError, match="more than 8 MB"):
-        read_references(path, 1)
+        read_ood_statistics(path, 1)
 
 
 def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
@@ -128,12 +128,12 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as stored:
         stored.writestr("0.lengths.mean.npy", header.getvalue())
     with pytest.raises(BundleError, match="no usable statistics"):
-        read_references(path, 1)
+        read_ood_statistics(path, 1)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="No such file"):
-        read_references(tmp_path / "absent.npz", 1)
+        read_ood_statistics(tmp_path / "absent.npz", 1)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,6 +149,6 @@ def test_random_damage_gives_a_clear_error_or_none(written: Path, data: st.DataO
     damaged = written.parent / "damaged.npz"
     damaged.write_bytes(content)
     try:
-        read_references(damaged, 2)
+        read_ood_statistics(damaged, 2)
     except BundleError as error:
         assert "\n" not in str(error)  # noqa: PT017

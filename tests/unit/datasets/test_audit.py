@@ -15,14 +15,14 @@ from naevus.datasets.audit import Audit, audit
 from naevus.datasets.dataset import Dataset, Problem, make_table
 from naevus.datasets.duplicates import (
     LARGEST_MERGE,
+    appearance_of,
     components,
     correlation,
     detail_of,
     find_duplicates,
-    look_at,
 )
 from naevus.datasets.layouts import load
-from naevus.images.geometry import resize, view
+from naevus.images.geometry import d4_transform, resize
 from naevus.images.read import Limits, read, write_png
 from naevus.types import FLAGS
 from tests.helpers.attribute_images import TRUTH, draw, write_task2
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
-    """Skin with texture and a blotch in the middle, alike in all pictures but for its details."""
-    random = np.random.default_rng(seed)
+    """Skin with texture and a blotch in the middle, alike in all images but for its details."""
+    rng = np.random.default_rng(seed)
     noise = sum(
-        cv2.GaussianBlur(random.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
+        cv2.GaussianBlur(rng.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
         for sigma in (2, 6, 14)
     )
     y, x = np.mgrid[:size, :size] / size - 0.5
-    edge = 0.08 + 0.02 * random.normal() + 0.0002 * np.asarray(noise)
+    edge = 0.08 + 0.02 * rng.normal() + 0.0002 * np.asarray(noise)
     blotch = 90 / (1 + np.exp((x**2 + y**2 - edge**1.2) * 150))
     grey = 170 + 0.6 * np.asarray(noise) - blotch
     return np.asarray(np.clip(grey[:, :, None] + (25, -10, -20), 0, 255)).astype(np.uint8)
@@ -52,8 +52,8 @@ def reencoded(pixels: NDArray[np.uint8], quality: int = 60) -> NDArray[np.uint8]
     return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
 
 
-class Maker:
-    """Writes pictures and keeps their rows."""
+class Loader:
+    """Writes images and keeps their rows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,11 +81,11 @@ class Maker:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Maker:
-    maker = Maker(tmp_path)
+def made(tmp_path: Path) -> Loader:
+    loader = Loader(tmp_path)
     for number in range(6):
-        maker.add(f"p{number}")
-    return maker
+        loader.add(f"p{number}")
+    return loader
 
 
 def kinds(found: Audit) -> dict[str, str]:
@@ -93,7 +93,7 @@ def kinds(found: Audit) -> dict[str, str]:
     return {f.kind: f.subject for f in found.findings}
 
 
-def test_sound_data_has_no_findings(made: Maker) -> None:
+def test_sound_data_has_no_findings(made: Loader) -> None:
     seen: list[tuple[int, int]] = []
     found = made.audit(progress=lambda done, of: seen.append((done, of)))
     assert found.findings == []
@@ -101,18 +101,18 @@ def test_sound_data_has_no_findings(made: Maker) -> None:
     assert len(found.duplicates) == 0
     assert found.groups == {}
     rows = found.counts.set_index(["column", "value"])
-    assert tuple(rows.loc[("diagnosis", "NV"), ["pictures", "lesions"]]) == (6, 6)
-    assert tuple(rows.loc[("age_band", "40-59"), ["pictures", "lesions"]]) == (6, 6)
+    assert tuple(rows.loc[("diagnosis", "NV"), ["images", "lesions"]]) == (6, 6)
+    assert tuple(rows.loc[("age_band", "40-59"), ["images", "lesions"]]) == (6, 6)
 
 
-def test_unreadable_files_are_errors(made: Maker) -> None:
+def test_unreadable_files_are_errors(made: Loader) -> None:
     whole = made.add("cut").read_bytes()
     (made.folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     made.add("empty").write_bytes(b"")
-    made.add("text").write_text("not a picture")
+    made.add("text").write_text("not an image")
     made.add("gone").unlink()
     found = made.audit()
-    bad = {f.subject: f.detail for f in found.findings if f.kind == "unusable picture"}
+    bad = {f.subject: f.detail for f in found.findings if f.kind == "unusable image"}
     assert set(bad) == {"cut", "empty", "text", "gone"}
     assert len(set(bad.values())) == 4, "each says what it is"
     assert found.errors == 4
@@ -120,7 +120,7 @@ def test_unreadable_files_are_errors(made: Maker) -> None:
     assert small.errors == 10
 
 
-def test_files_read_with_warnings_are_findings(made: Maker) -> None:
+def test_files_read_with_warnings_are_findings(made: Loader) -> None:
     path = made.add("doubtful")
     pixels = Image.open(path).convert("RGB")
     pixels.save(path, "JPEG", quality=90)
@@ -129,20 +129,20 @@ def test_files_read_with_warnings_are_findings(made: Maker) -> None:
     path = made.add("frames")
     pixels.save(path, "TIFF", save_all=True, append_images=[pixels])
     found = made.audit().findings
-    told = {f.subject: f.detail for f in found if f.kind == "doubtful picture"}
-    assert told == {"doubtful": FLAGS["damaged"], "frames": FLAGS["first_frame"]}
-    assert {f.severity for f in found if f.kind == "doubtful picture"} == {"warning"}
+    reported = {f.subject: f.detail for f in found if f.kind == "doubtful image"}
+    assert reported == {"doubtful": FLAGS["damaged"], "frames": FLAGS["first_frame"]}
+    assert {f.severity for f in found if f.kind == "doubtful image"} == {"warning"}
 
 
-def test_layout_problems_are_findings(made: Maker) -> None:
+def test_layout_problems_are_findings(made: Loader) -> None:
     found = made.audit(
-        Problem("row without picture", "x1", "labels.csv"),
-        Problem("mask without picture", "x2", ""),
+        Problem("row without image", "x1", "labels.csv"),
+        Problem("mask without image", "x2", ""),
     )
     assert [(f.severity, f.subject) for f in found.findings] == [("error", "x1"), ("warning", "x2")]
 
 
-def test_faulty_masks_are_findings(made: Maker) -> None:
+def test_faulty_masks_are_findings(made: Loader) -> None:
     good = np.zeros((160, 160), np.uint8)
     good[40:90, 50:120] = 255
     made.add_mask(good)
@@ -163,14 +163,14 @@ def test_faulty_masks_are_findings(made: Maker) -> None:
         (full, "implausible mask"),
         (coloured, "unusable mask"),
     }
-    assert found[size, "mask of another size"].detail == "mask 160 x 150, picture 160 x 160"
+    assert found[size, "mask of another size"].detail == "mask 160 x 150, image 160 x 160"
     assert found[ones, "mask written unusually"].detail == "read as 0 and 1"
     assert found[soft, "mask not binary"].severity == "warning"
-    assert found["all", "no mask"].detail == "6 of 13 pictures: p0, p1, p2, p3, p4 ..."
+    assert found["all", "no mask"].detail == "6 of 13 images: p0, p1, p2, p3, p4 ..."
     assert "0.39%" in found[tiny, "implausible mask"].detail
 
 
-def test_faulty_labels_are_findings(made: Maker) -> None:
+def test_faulty_labels_are_findings(made: Loader) -> None:
     made.add("a", lesion_id="X", diagnosis="MEL", split="train")
     made.add("b", lesion_id="X", diagnosis="NV", split="test", sex="male")
     made.add("c", diagnosis=None)
@@ -187,9 +187,9 @@ def test_faulty_labels_are_findings(made: Maker) -> None:
     assert found.errors == 2
 
 
-def test_copies_are_found_by_bytes_and_by_content(made: Maker) -> None:
+def test_copies_are_found_by_bytes_and_by_content(made: Loader) -> None:
     shutil.copy(made.folder / "p0.png", made.add("same"))
-    turned = reencoded(view(resize(lesion(1), 128, 128), 6))
+    turned = reencoded(d4_transform(resize(lesion(1), 128, 128), 6))
     made.add("turned", turned, diagnosis="MEL", split="test")
     moved = reencoded(lesion(2)[8:, 5:])
     made.add("moved", moved, part="other")
@@ -219,7 +219,7 @@ def test_copies_are_found_by_bytes_and_by_content(made: Maker) -> None:
     assert found.merged == [["p0", "same"], ["p1", "turned"], ["moved", "p2"]]
 
 
-def test_a_large_component_is_reported_and_not_merged(made: Maker) -> None:
+def test_a_large_component_is_reported_and_not_merged(made: Loader) -> None:
     for number in range(LARGEST_MERGE):
         made.add(f"q{number:02}", reencoded(lesion(0), 40 + 4 * number))
     found = made.audit()
@@ -232,9 +232,9 @@ def test_a_large_component_is_reported_and_not_merged(made: Maker) -> None:
     assert found.groups == {}
 
 
-def test_blank_pictures_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
-    looks = [look_at(np.full((80, 90, 3), value, np.uint8)) for value in (0, 10, 255)]
-    assert find_duplicates(looks) == []
+def test_blank_images_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    decoded = [appearance_of(np.full((80, 90, 3), value, np.uint8)) for value in (0, 10, 255)]
+    assert find_duplicates(decoded) == []
     assert find_duplicates([]) == []
 
 
@@ -256,11 +256,11 @@ def test_components_are_joined_pairs() -> None:
 def test_a_real_dark_spot_on_plain_skin_matches_no_other(shared_data: Path) -> None:
     folder = shared_data / "isic2018" / "ISIC2018_Task3_Training_Input"
 
-    def look(number: str) -> NDArray[np.int8]:
+    def hash_of(number: str) -> NDArray[np.int8]:
         return detail_of(read(folder / f"ISIC_00{number}.jpg", shortest=64))
 
-    assert correlation(look("26223"), look("29187")) < 0.9
-    assert correlation(look("27027"), look("29036")) > 0.95, "one lesion with two ids"
+    assert correlation(hash_of("26223"), hash_of("29187")) < 0.9
+    assert correlation(hash_of("27027"), hash_of("29036")) > 0.95, "one lesion with two ids"
 
 
 def test_masks_of_attributes_are_read_and_counted(tmp_path: Path) -> None:
@@ -280,6 +280,6 @@ def test_masks_of_attributes_are_read_and_counted(tmp_path: Path) -> None:
         ("mask of another size", "error", "ISIC_0000002", "globules"),
         ("implausible mask", "warning", "ISIC_0000003", "globules"),
     }
-    counted = found.counts[found.counts["column"] == "attribute"].set_index("value")["pictures"]
+    counted = found.counts[found.counts["column"] == "attribute"].set_index("value")["images"]
     pigment = sum(bool(draw(number)[1]["pigment_network"].any()) for number in range(4))
     assert counted["pigment_network"] == pigment > 0

@@ -44,7 +44,7 @@ def test_missing_columns_have_defaults(dataset: Dataset) -> None:
 def test_subsets_select_rows_in_order(dataset: Dataset) -> None:
     assert dataset.with_diagnosis().ids == ["a", "c"]
     assert dataset.with_masks().ids == ["c"]
-    assert dataset.pictures().ids == ["a", "a2", "c"]
+    assert dataset.images().ids == ["a", "a2", "c"]
     assert dataset.part("task3").split("test").ids == ["b"]
     assert dataset.part("task1", "task3").ids == dataset.ids
     assert dataset.select(["c", "a"]).ids == ["a", "c"]
@@ -66,7 +66,7 @@ def test_missing_parts_and_ids_are_errors(dataset: Dataset) -> None:
         dataset.part("task2")
     with pytest.raises(DataError, match="unknown split 'dev'"):
         dataset.split("dev")
-    with pytest.raises(DataError, match="2 pictures are not in the data set, the first is x"):
+    with pytest.raises(DataError, match="2 images are not in the data set, the first is x"):
         dataset.select(["a", "y", "x"])
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from naevus.datasets.dataset import Dataset, make_table
 from naevus.datasets.folds import (
     Folds,
-    inner_split,
     join_folds,
     join_groups,
     make_folds,
     sample_groups,
+    validation_split,
 )
 from naevus.datasets.layouts import load
 from naevus.errors import FoldsError
@@ -28,14 +28,14 @@ from tests.helpers import ROOT
 _RESULTS = ROOT / "results" / "folds"
 
 
-def dataset(pictures: int = 300, seed: int = 0, **columns: object) -> Dataset:
-    """Pictures of lesions with one to four pictures, in classes of 70, 20 and 10 %."""
-    random = np.random.default_rng(seed)
-    lesions = np.repeat(np.arange(pictures), random.integers(1, 5, pictures))[:pictures]
-    codes = np.array(["NV", "MEL", "DF"])[random.choice(3, pictures, p=[0.7, 0.2, 0.1])]
+def dataset(images: int = 300, seed: int = 0, **columns: object) -> Dataset:
+    """Images of lesions with one to four images, in classes of 70, 20 and 10 %."""
+    rng = np.random.default_rng(seed)
+    lesions = np.repeat(np.arange(images), rng.integers(1, 5, images))[:images]
+    codes = np.array(["NV", "MEL", "DF"])[rng.choice(3, images, p=[0.7, 0.2, 0.1])]
     frame = pd.DataFrame(
         {
-            "image_id": [f"I{number:05d}" for number in random.permutation(pictures)],
+            "image_id": [f"I{number:05d}" for number in rng.permutation(images)],
             "path": "x.jpg",
             "lesion_id": [f"L{lesion}" for lesion in lesions],
             "diagnosis": codes[lesions],
@@ -44,7 +44,7 @@ def dataset(pictures: int = 300, seed: int = 0, **columns: object) -> Dataset:
     return Dataset(make_table(frame), Path("data"), "manifest")
 
 
-def shares(data: Dataset, ids: list[str]) -> dict[str, float]:
+def class_priors(data: Dataset, ids: list[str]) -> dict[str, float]:
     codes = data.select(ids).table["diagnosis"]
     return {code: float((codes == code).mean()) for code in ("NV", "MEL", "DF")}
 
@@ -53,7 +53,7 @@ def shares(data: Dataset, ids: list[str]) -> dict[str, float]:
 @given(seed=st.integers(0, 2**16), k=st.integers(1, 6), test=st.sampled_from([0.0, 0.15]))
 def test_every_image_is_held_out_once_and_groups_stay_whole(seed: int, k: int, test: float) -> None:
     data = dataset(120, seed=seed)
-    folds = make_folds(data, k=k, seed=seed, test_share=test)
+    folds = make_folds(data, k=k, seed=seed, test_fraction=test)
     assert folds.k == k
     groups = data.table.set_index("image_id")["group_id"]
     tested = folds.test()
@@ -72,20 +72,22 @@ def test_every_image_is_held_out_once_and_groups_stay_whole(seed: int, k: int, t
 
 def test_folds_are_stratified_by_class() -> None:
     data = dataset(2000)
-    whole = shares(data, data.ids)
+    whole = class_priors(data, data.ids)
     folds = make_folds(data)
     for fold in range(5):
         assert len(folds.held_out(fold)) == pytest.approx(400, abs=8)
-        assert shares(data, folds.held_out(fold)) == pytest.approx(whole, abs=0.01)
+        assert class_priors(data, folds.held_out(fold)) == pytest.approx(whole, abs=0.01)
 
 
 def test_one_fold_holds_out_a_fifth() -> None:
     data = dataset(2000)
-    folds = make_folds(data, k=1, test_share=0.1)
+    folds = make_folds(data, k=1, test_fraction=0.1)
     assert len(folds.test()) == pytest.approx(200, abs=10)
     assert len(folds.held_out(0)) == pytest.approx(360, abs=10)
     assert len(folds.training(0)) == pytest.approx(1440, abs=20)
-    assert shares(data, folds.held_out(0)) == pytest.approx(shares(data, data.ids), abs=0.02)
+    assert class_priors(data, folds.held_out(0)) == pytest.approx(
+        class_priors(data, data.ids), abs=0.02
+    )
 
 
 def test_the_seed_decides_and_the_order_of_rows_does_not() -> None:
@@ -132,7 +134,7 @@ def test_joining_groups_is_transitive() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"k": 0}, "0 folds"), ({"test_share": 1.0}, "share of 1.0"), ({"k": 400}, "too few")],
+    [({"k": 0}, "0 folds"), ({"test_fraction": 1.0}, "fraction of 1.0"), ({"k": 400}, "too few")],
 )
 def test_impossible_numbers_of_folds_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(FoldsError, match=message):
@@ -146,22 +148,22 @@ def test_an_id_in_two_parts_is_refused() -> None:
 
 
 def test_a_part_that_every_fold_trains_on() -> None:
-    dealt = dataset(120)
+    assign_parts = dataset(120)
     more = dataset(60, seed=1).table.assign(part="more")
     more["image_id"] = "M" + more["image_id"]
     more["lesion_id"] = more["group_id"] = "M" + more["lesion_id"]
     shared = more["image_id"] == more["image_id"].min()
-    more.loc[shared, ["lesion_id", "group_id"]] = dealt.table["group_id"].iloc[0]
-    both = replace(dealt, table=pd.concat([dealt.table, more], ignore_index=True))
+    more.loc[shared, ["lesion_id", "group_id"]] = assign_parts.table["group_id"].iloc[0]
+    both = replace(assign_parts, table=pd.concat([assign_parts.table, more], ignore_index=True))
     folds = make_folds(both, k=3, train_parts=["more"])
     fold_of = folds.table.set_index("image_id")["fold"]
-    alone = make_folds(dealt, k=3).table.set_index("image_id")["fold"]
+    alone = make_folds(assign_parts, k=3).table.set_index("image_id")["fold"]
     # Without such lesions, the folds are those that there would be without the part.
-    apart = pd.concat([dealt.table, more[~shared]], ignore_index=True)
-    assert make_folds(replace(dealt, table=apart), k=3, train_parts=["more"]).hold_out_as(
-        make_folds(dealt, k=3)
+    apart = pd.concat([assign_parts.table, more[~shared]], ignore_index=True)
+    assert make_folds(replace(assign_parts, table=apart), k=3, train_parts=["more"]).hold_out_as(
+        make_folds(assign_parts, k=3)
     )
-    # A lesion of both parts is held out with all its pictures.
+    # A lesion of both parts is held out with all its images.
     assert fold_of[more["image_id"][shared]].tolist() != ["train"]
     assert set(fold_of[more["image_id"][~shared]]) == {"train"}
     assert set(fold_of[alone.index]) == {"0", "1", "2"}
@@ -192,7 +194,7 @@ def test_folds_are_written_once(tmp_path: Path) -> None:
 
 
 def test_folds_are_read_as_written(tmp_path: Path) -> None:
-    folds = make_folds(dataset(), test_share=0.1)
+    folds = make_folds(dataset(), test_fraction=0.1)
     folds.write(tmp_path / "folds.csv")
     again = Folds.read(tmp_path / "folds.csv")
     pd.testing.assert_frame_equal(again.table, folds.table)
@@ -242,7 +244,7 @@ def test_folds_of_parts_are_joined_as_they_are() -> None:
     for name in ("image_id", "lesion_id", "group_id"):
         other.table[name] = "other " + other.table[name]
     other.table["part"] = "more"
-    first, second = make_folds(one), make_folds(other, seed=1, test_share=0.1)
+    first, second = make_folds(one), make_folds(other, seed=1, test_fraction=0.1)
     joined = join_folds([second, first])
     both = replace(one, table=pd.concat([one.table, other.table], ignore_index=True))
     joined.check(both)
@@ -269,18 +271,18 @@ def test_an_unknown_fold_is_an_error() -> None:
 
 def test_the_validation_split_keeps_groups_whole() -> None:
     data = dataset(2000)
-    folds = make_folds(data, test_share=0.1)
-    training, inner = inner_split(folds, 2, data, share=0.1)
-    assert sorted([*training, *inner]) == folds.training(2)
-    assert len(inner) == pytest.approx(0.1 * len(folds.training(2)), abs=10)
+    folds = make_folds(data, test_fraction=0.1)
+    training, validation = validation_split(folds, 2, data, fraction=0.1)
+    assert sorted([*training, *validation]) == folds.training(2)
+    assert len(validation) == pytest.approx(0.1 * len(folds.training(2)), abs=10)
     groups = data.table.set_index("image_id")["group_id"]
-    assert not set(groups[training]) & set(groups[inner])
-    assert shares(data, inner) == pytest.approx(shares(data, training), abs=0.03)
-    assert inner_split(folds, 2, data)[1] == inner
-    assert inner_split(folds, 3, data)[1] != inner
+    assert not set(groups[training]) & set(groups[validation])
+    assert class_priors(data, validation) == pytest.approx(class_priors(data, training), abs=0.03)
+    assert validation_split(folds, 2, data)[1] == validation
+    assert validation_split(folds, 3, data)[1] != validation
 
 
-def test_a_share_of_one_group_is_none() -> None:
+def test_a_fraction_of_one_group_is_none() -> None:
     table = pd.DataFrame({"group_id": ["a"] * 4, "stratum": ["s"] * 4})
     assert not sample_groups(table, 0.2, np.random.default_rng(0)).any()
 
@@ -300,7 +302,7 @@ PARTED = "image_id,other_id,reason"
 
 
 def parted(tmp_path: Path, *exceptions: str) -> tuple[Folds, Dataset]:
-    """Four pictures in two folds, whose two groups of the data are one lesion each of two folds."""
+    """Four images in two folds, whose two groups of the data are one lesion each of two folds."""
     path = tmp_path / "folds.csv"
     path.write_text("image_id,group_id,fold\na,A,0\nb,A,0\nc,C,1\nd,D,1\n")
     if exceptions:

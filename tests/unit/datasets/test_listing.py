@@ -20,5 +20,5 @@ from naevus.datasets.listing import is_mask_name
         ("an_attribute_of_2024", False),
     ],
 )
-def test_masks_are_told_by_their_names(stem: str, mask: bool) -> None:
+def test_masks_are_reported_by_their_names(stem: str, mask: bool) -> None:
     assert is_mask_name(stem) is mask

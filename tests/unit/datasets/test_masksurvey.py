@@ -71,6 +71,6 @@ def test_masks_that_may_be_right_together(tmp_path: Path, masks: list[NDArray[An
     assert check_masks(written(tmp_path, masks), tmp_path) is None
 
 
-def test_of_many_masks_some_are_looked_at(tmp_path: Path) -> None:
+def test_of_many_masks_some_are_checked_at(tmp_path: Path) -> None:
     paths = written(tmp_path, [LESION] * 3) * 300
     assert SAMPLE / 2 <= survey(paths).masks <= SAMPLE

@@ -48,14 +48,14 @@ def test_each_arm_is_compared_with_the_reference(found: Ablation) -> None:
     assert found.arms[1].p >= p_values[1]
 
 
-def test_only_pictures_that_all_arms_answer_count_where_that_is_allowed() -> None:
+def test_only_images_that_all_arms_answer_count_where_that_is_allowed() -> None:
     made = tables()
     made["worse"] = made["worse"].iloc[:150]
     with pytest.raises(DataError, match=r"tried: \d+ images have no answer in worse"):
         ablation("tried", "", made, ABOUTS, "full")
     result = ablation("", "", made, ABOUTS, "full", allow_missing=True)
     assert any("no answer in worse" in line for line in result.lines())
-    assert {arm.comparison.pictures for arm in result.arms} == {150}
+    assert {arm.comparison.images for arm in result.arms} == {150}
 
 
 def test_tables_text_and_json_say_the_same(found: Ablation) -> None:
@@ -82,8 +82,8 @@ def test_tables_text_and_json_say_the_same(found: Ablation) -> None:
 def test_the_chosen_decision_is_used_everywhere() -> None:
     table = diagnoses(2.0)
     for place, code in enumerate(taxonomy_of(table).codes):
-        table[f"weight_{code}"] = 1.0 + place
-        table[f"share_{code}"] = (place + 1) / 28
+        table[f"class_weight_{code}"] = 1.0 + place
+        table[f"class_prior_{code}"] = (place + 1) / 28
     natural, balanced = probabilities(table, taxonomy_of(table))
     for decision, expected in (
         ("raw", columns(table, "logit").argmax(1)),
@@ -100,8 +100,8 @@ def test_there_must_be_something_to_compare(kept: list[str]) -> None:
         ablation("", "", {name: tables()[name] for name in kept}, ABOUTS, "full")
 
 
-def test_arms_must_share_pictures() -> None:
+def test_arms_must_fraction_images() -> None:
     made = tables()
     made["worse"], made["better"] = made["worse"].iloc[:100], made["better"].iloc[100:]
-    with pytest.raises(DataError, match="no picture in common"):
+    with pytest.raises(DataError, match="no image in common"):
         ablation("", "", made, ABOUTS, "full")

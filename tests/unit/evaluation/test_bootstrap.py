@@ -30,9 +30,9 @@ def test_every_group_is_drawn_as_often() -> None:
     np.testing.assert_allclose(counts.var(axis=0), 3 / 4, atol=0.05)  # multinomial: 4 * 1/4 * 3/4
 
 
-def test_weights_stand_for_copies_of_pictures() -> None:
-    chance = np.random.default_rng(0)
-    values, names = chance.normal(size=(20, 2)), chance.integers(0, 7, 20).tolist()
+def test_weights_stand_for_copies_of_images() -> None:
+    rng = np.random.default_rng(0)
+    values, names = rng.normal(size=(20, 2)), rng.integers(0, 7, 20).tolist()
     groups = Groups.of(names)
     found = bootstrap(means_of(values), groups, draws=30, seed=3)
     counts = np.concatenate(list(groups.drawn(30, seed=3)))
@@ -59,30 +59,30 @@ def test_the_seed_decides() -> None:
 
 
 def test_input_that_cannot_be_resampled_is_refused() -> None:
-    with pytest.raises(DataError, match="there is no picture"):
+    with pytest.raises(DataError, match="there is no image"):
         Groups.of([])
-    with pytest.raises(DataError, match="1 pictures have no group"):
+    with pytest.raises(DataError, match="1 images have no group"):
         Groups.of(["a", None])
     with pytest.raises(DataError, match="have no stratum"):
         Groups.of(["a", "b"], ["x", np.nan])
     with pytest.raises(DataError, match="2 groups and 1 strata"):
         Groups.of(["a", "b"], ["x"])
-    with pytest.raises(DataError, match="1 of 2 pictures have a value that is not a number"):
+    with pytest.raises(DataError, match="1 of 2 images have a value that is not a number"):
         Groups.of(["a", "b"]).sums([1.0, np.nan])
-    with pytest.raises(DataError, match="values of 3 pictures for 2"):
+    with pytest.raises(DataError, match="values of 3 images for 2"):
         Groups.of(["a", "b"]).sums([1.0, 2.0, 3.0])
 
 
-PICTURES = st.lists(
+IMAGES = st.lists(
     st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=40
 )
 
 
-@given(PICTURES)
+@given(IMAGES)
 def test_the_area_is_scikit_learn_s_with_ties_and_weights(
-    pictures: list[tuple[bool, int, int]],
+    images: list[tuple[bool, int, int]],
 ) -> None:
-    truth, scores, weights = (np.array(column) for column in zip(*pictures, strict=True))
+    truth, scores, weights = (np.array(column) for column in zip(*images, strict=True))
     both = np.stack([weights.astype(float), np.ones(len(truth))])
     found = Ranking.of(truth, scores).auc(both)[:, 0]
     for weight, value in zip(both, found, strict=True):
@@ -94,9 +94,9 @@ def test_the_area_is_scikit_learn_s_with_ties_and_weights(
 
 
 def test_the_curve_is_scikit_learn_s() -> None:
-    chance = np.random.default_rng(0)
-    truth, scores = chance.random(60) < 0.3, np.round(chance.random(60), 1)
-    weights = chance.integers(1, 4, (1, 60)).astype(float)
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random(60) < 0.3, np.round(rng.random(60), 1)
+    weights = rng.integers(1, 4, (1, 60)).astype(float)
     ranking = Ranking.of(truth, scores)
     sensitivity, false_positive = ranking.curve(weights)
     theirs = roc_curve(truth, scores, sample_weight=weights[0], drop_intermediate=False)
@@ -111,21 +111,21 @@ def test_constant_scores_have_an_area_of_one_half() -> None:
 
 
 def test_recalls_are_ratios() -> None:
-    chance = np.random.default_rng(1)
-    truth, answers = chance.integers(0, 3, 50), chance.integers(0, 3, 50)
-    weights = chance.integers(0, 3, (4, 50)).astype(float)
+    rng = np.random.default_rng(1)
+    truth, predictions = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
+    weights = rng.integers(0, 3, (4, 50)).astype(float)
     member = truth[:, None] == np.arange(4)  # class 3 is absent
-    found = ratios_of(member & (answers == truth)[:, None], member)(weights)
+    found = ratios_of(member & (predictions == truth)[:, None], member)(weights)
     for row, weight in zip(found, weights, strict=True):
-        theirs = recall_score(truth, answers, average=None, sample_weight=weight)
+        theirs = recall_score(truth, predictions, average=None, sample_weight=weight)
         np.testing.assert_allclose(row[:3], theirs)
         assert np.isnan(row[3])
 
 
 def test_any_statistic_gets_its_intervals() -> None:
-    chance = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     truth = np.repeat([True, False], 100)
-    scores = truth + chance.normal(size=200)
+    scores = truth + rng.normal(size=200)
     groups = np.repeat(np.arange(100), 2).tolist()
     (auc,) = weighted_intervals(Ranking.of(truth, scores).auc, groups, truth.tolist())
     assert auc.value == pytest.approx(roc_auc_score(truth, scores))
@@ -142,9 +142,9 @@ def test_any_statistic_gets_its_intervals() -> None:
 def test_non_finite_values_are_refused() -> None:
     with pytest.raises(DataError, match="not a number"):
         Ranking.of([True, False], [0.1, np.nan])
-    with pytest.raises(DataError, match="values of 1 pictures for 2"):
+    with pytest.raises(DataError, match="values of 1 images for 2"):
         Ranking.of([True, False], [0.1])
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         Ranking.of([], [])
     with pytest.raises(DataError, match="not a number"):
         means_of([[np.inf]])

@@ -18,14 +18,14 @@ from naevus.evaluation.calibration import Binning, CalibrationScores, gaps_by_bi
 
 
 def honest(
-    chance: np.random.Generator, groups: int, sharpness: float = 1.0
+    rng: np.random.Generator, groups: int, sharpness: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Probabilities that come true as stated at sharpness 1, and are too sure above it."""
-    logits = 1.5 * chance.normal(size=(groups, 4))
+    logits = 1.5 * rng.normal(size=(groups, 4))
     right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    truth = (right.cumsum(axis=1) > chance.random((groups, 1))).argmax(axis=1)
+    truth = (right.cumsum(axis=1) > rng.random((groups, 1))).argmax(axis=1)
     stated = right**sharpness
-    numbers = np.repeat(np.arange(groups), chance.integers(1, 3, groups))
+    numbers = np.repeat(np.arange(groups), rng.integers(1, 3, groups))
     stated /= stated.sum(axis=1, keepdims=True)
     return stated[numbers], truth[numbers], numbers.tolist()
 
@@ -36,7 +36,7 @@ def test_losses_agree_with_scikit_learn() -> None:
     assert scores.nll.value == pytest.approx(log_loss(truth, rows, labels=range(4)))
     theirs = brier_score_loss(truth, rows, labels=range(4), scale_by_half=False)
     assert scores.brier.value == pytest.approx(theirs)
-    assert scores.pictures == len(truth)
+    assert scores.images == len(truth)
     assert scores.groups == 300
 
 
@@ -63,10 +63,8 @@ def test_errors_agree_with_a_plain_reading() -> None:
 
 
 def test_the_error_expected_by_chance_is_reported() -> None:
-    chance = np.random.default_rng(2)
-    found = [
-        CalibrationScores.from_probabilities(*honest(chance, 200), draws=50) for _ in range(25)
-    ]
+    rng = np.random.default_rng(2)
+    found = [CalibrationScores.from_probabilities(*honest(rng, 200), draws=50) for _ in range(25)]
     for name in ("ece", "ece_equal_mass", "classwise_ece"):
         errors = [getattr(scores, name) for scores in found]
         values, chances = (np.mean([error[n] for error in errors]) for n in (0, 3))
@@ -84,10 +82,10 @@ def test_overconfidence_is_detected() -> None:
 
 
 def test_losses_are_covered_as_often_as_promised() -> None:
-    chance = np.random.default_rng(4)
-    true = CalibrationScores.from_probabilities(*honest(chance, 30_000), draws=1)
+    rng = np.random.default_rng(4)
+    true = CalibrationScores.from_probabilities(*honest(rng, 30_000), draws=1)
     found = [
-        CalibrationScores.from_probabilities(*honest(chance, 100), draws=100, seed=seed)
+        CalibrationScores.from_probabilities(*honest(rng, 100), draws=100, seed=seed)
         for seed in range(100)
     ]
     for name in ("nll", "brier"):
@@ -118,7 +116,7 @@ def test_gaps_sum_to_the_overconfidence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "truth", "said"),
+    ("rows", "truth", "output"),
     [
         ([[np.nan, 1.0]], [0], "not a number"),
         ([[2.0, -1.0]], [0], "below 0 or above 1"),
@@ -130,39 +128,39 @@ def test_gaps_sum_to_the_overconfidence() -> None:
         ([0.5], [0], "differ"),
     ],
 )
-def test_values_that_are_no_probabilities_are_refused(rows: Any, truth: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_values_that_are_no_probabilities_are_refused(rows: Any, truth: Any, output: str) -> None:
+    with pytest.raises(DataError, match=output):
         CalibrationScores.from_probabilities(rows, truth, ["a"])
 
 
 @pytest.mark.parametrize(("binning", "theirs"), [("width", "uniform"), ("mass", "quantile")])
 def test_curves_agree_with_scikit_learn(binning: Binning, theirs: str) -> None:
-    chance = np.random.default_rng(0)
-    stated = chance.beta(0.5, 0.5, 400)
-    true = chance.random(400) < stated
+    rng = np.random.default_rng(0)
+    stated = rng.beta(0.5, 0.5, 400)
+    true = rng.random(400) < stated
     curve = reliability_curve(stated, true, list(range(400)), bins=8, binning=binning)
-    found, said = calibration_curve(true, stated, n_bins=8, strategy=theirs)
+    found, output = calibration_curve(true, stated, n_bins=8, strategy=theirs)
     assert [each.found.value for each in curve] == pytest.approx(found.tolist())
-    assert [each.stated for each in curve] == pytest.approx(said.tolist())
+    assert [each.stated for each in curve] == pytest.approx(output.tolist())
     assert sum(each.found.low <= each.stated <= each.found.high for each in curve) >= 6
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
-def test_every_picture_is_in_one_bin(pictures: list[tuple[float, bool]]) -> None:
-    stated, true = zip(*pictures, strict=True)
+def test_every_image_is_in_one_bin(images: list[tuple[float, bool]]) -> None:
+    stated, true = zip(*images, strict=True)
     groups = [number // 2 for number in range(len(stated))]
     ways: tuple[Binning, ...] = ("width", "mass")
     for binning in ways:
         curve = reliability_curve(stated, true, groups, binning=binning)
-        assert sum(each.pictures for each in curve) == len(stated)
+        assert sum(each.images for each in curve) == len(stated)
         for each in curve:
             assert each.low - 1e-12 <= each.stated <= each.high + 1e-12
             assert each.found.low <= each.found.value <= each.found.high
 
 
-def test_equal_probabilities_share_a_bin() -> None:
+def test_equal_probabilities_fraction_a_bin() -> None:
     (only,) = reliability_curve([0.4] * 5, [1, 0, 0, 0, 0], list("aabcd"))
-    assert only.pictures == 5
+    assert only.images == 5
     assert only.found.groups == 4
     assert only.to_dict()["found"]["value"] == pytest.approx(0.2)
 
@@ -172,5 +170,5 @@ def test_curves_of_values_that_are_no_probabilities_are_refused() -> None:
         reliability_curve([1.2], [1], ["a"])
     with pytest.raises(DataError, match="not a number"):
         reliability_curve([np.nan], [1], ["a"])
-    with pytest.raises(DataError, match="values of 2 pictures for 1"):
+    with pytest.raises(DataError, match="values of 2 images for 1"):
         reliability_curve([0.1], [1, 0], ["a"])

@@ -45,21 +45,25 @@ def test_metrics_equal_scikit_learn(seed: int) -> None:
     truth = np.array([CODES.index(code) for code in codes])
     scores = score(ids, codes, natural, balanced)
     for decision, values in ((scores.balanced, balanced), (scores.probable, natural)):
-        answers = values.argmax(1)
-        assert decision.accuracy == pytest.approx(metrics.accuracy_score(truth, answers))
+        predictions = values.argmax(1)
+        assert decision.accuracy == pytest.approx(metrics.accuracy_score(truth, predictions))
         if set(truth) == set(range(7)):
             assert decision.balanced_accuracy == pytest.approx(
-                metrics.balanced_accuracy_score(truth, answers)
+                metrics.balanced_accuracy_score(truth, predictions)
             )
-        matrix = metrics.confusion_matrix(truth, answers, labels=range(7))
+        matrix = metrics.confusion_matrix(truth, predictions, labels=range(7))
         np.testing.assert_array_equal(decision.confusion, matrix)
         for c, of_class in enumerate(decision.classes):
-            is_true, says = truth == c, answers == c
-            if says.any():
-                assert of_class.precision == pytest.approx(metrics.precision_score(is_true, says))
+            is_true, manifest = truth == c, predictions == c
+            if manifest.any():
+                assert of_class.precision == pytest.approx(
+                    metrics.precision_score(is_true, manifest)
+                )
             if is_true.any():
-                assert of_class.recall == pytest.approx(metrics.recall_score(is_true, says))
-                assert of_class.specificity == pytest.approx(metrics.recall_score(~is_true, ~says))
+                assert of_class.recall == pytest.approx(metrics.recall_score(is_true, manifest))
+                assert of_class.specificity == pytest.approx(
+                    metrics.recall_score(~is_true, ~manifest)
+                )
                 assert scores.auc[CODES[c]] == pytest.approx(
                     metrics.roc_auc_score(is_true, natural[:, c])
                 )
@@ -99,7 +103,7 @@ def test_absent_classes_are_said_and_not_counted() -> None:
     assert as_json["notes"] == [note]
 
 
-def test_a_single_picture_is_scored() -> None:
+def test_a_single_image_is_scored() -> None:
     scores = score(["a"], ["NV"], np.eye(7)[[1]], np.eye(7)[[1]])
     assert scores.balanced.balanced_accuracy == 1
     assert scores.mean_auc is None
@@ -162,5 +166,5 @@ def test_inputs_of_different_lengths_are_refused() -> None:
         score(ids, ["XYZ", *codes[1:]], natural, balanced)
     with pytest.raises(DataError, match="p1"):
         score(ids, codes, np.where([[0], [1], [0]], np.nan, natural), balanced)
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         score([], [], natural[:0], balanced[:0])

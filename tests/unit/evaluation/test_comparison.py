@@ -18,13 +18,13 @@ from naevus.evaluation.comparison import Difference, compare, mcnemar, paired_di
 from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.intervals import Interval, mean_interval
 from naevus.evaluation.segmentation import SegmentationEvaluation
-from naevus.evaluation.tables import heldout_diagnosed
+from naevus.evaluation.tables import oof_classified
 from naevus.taxonomy import BINARY
 from tests.helpers.tables import diagnoses, masks
 
 
 def scores_of(table: pd.DataFrame) -> ClassificationScores:
-    return ClassificationEvaluation.of(heldout_diagnosed(table)).as_predicted.scores
+    return ClassificationEvaluation.of(oof_classified(table)).as_predicted.scores
 
 
 def test_a_better_network_is_stated_in_one_sentence() -> None:
@@ -52,16 +52,16 @@ def test_recalls_and_changes_are_those_of_the_balanced_decision() -> None:
     for before, after in zip(ours.classes[:3], theirs.classes[:3], strict=True):
         assert recalls[before.code].a == pytest.approx(before.recall)
         assert recalls[before.code].b == pytest.approx(after.recall)
-        lesions = a.loc[a["truth"] == before.code, "group_id"].nunique()
+        lesions = a.loc[a["diagnosis"] == before.code, "group_id"].nunique()
         assert recalls[before.code].groups == lesions
     effects = pd.Series([change.effect for change in found.changed]).value_counts()
     right = theirs.confusion.trace() - ours.confusion.trace()
-    assert effects["mended"] - effects.get("broken", 0) == right
-    truths = dict(zip(a["image_id"], a["truth"], strict=True))
+    assert effects["fixed"] - effects.get("broken", 0) == right
+    truths = dict(zip(a["image_id"], a["diagnosis"], strict=True))
     for change in found.changed:
         assert change.a != change.b
         assert change.truth == truths[change.image_id]
-        assert (change.effect == "mended") == (change.b == change.truth)
+        assert (change.effect == "fixed") == (change.b == change.truth)
     assert found.mcnemar.groups == 120
     assert found.mcnemar.only_b > found.mcnemar.only_a
 
@@ -69,7 +69,7 @@ def test_recalls_and_changes_are_those_of_the_balanced_decision() -> None:
 def test_two_seeds_of_one_network_do_not_differ() -> None:
     found = compare(diagnoses(seed=1), diagnoses(seed=2), ("one", "other"))
     assert "the data cannot tell one and other apart" in found.sentences[0]
-    assert not found.differences[0].told_apart
+    assert not found.differences[0].distinguishable
     same = compare(diagnoses(), diagnoses())
     assert same.changed == ()
     assert {difference.p for difference in same.differences} == {1.0}
@@ -91,19 +91,19 @@ def test_masks_are_compared_by_both_means() -> None:
     assert found.recalls == ()
 
 
-def test_pictures_are_joined_by_id() -> None:
+def test_images_are_joined_by_id() -> None:
     a, b = diagnoses(), diagnoses(seed=3)
     shuffled = compare(a.sample(frac=1, random_state=0), b.sample(frac=1, random_state=1))
     assert shuffled.to_dict() == compare(a, b).to_dict()
     part = compare(a.iloc[:200], b.iloc[40:], allow_missing=True)
-    assert (part.pictures, part.groups, part.only_a, part.only_b) == (160, 80, 40, 40)
+    assert (part.images, part.groups, part.only_a, part.only_b) == (160, 80, 40, 40)
 
 
 def test_comparisons_turn_into_json_and_tables() -> None:
     found = compare(diagnoses(), diagnoses(2.0))
-    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert said["differences"][0]["difference"]["value"] == found.differences[0].difference.value
-    assert len(said["changed"]) == len(found.changed)
+    output = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert output["differences"][0]["difference"]["value"] == found.differences[0].difference.value
+    assert len(output["changed"]) == len(found.changed)
     tables = found.tables()
     assert tables["differences"]["low"].tolist() == [d.difference.low for d in found.differences]
     assert tables["recalls"]["groups"].sum() == 120
@@ -112,14 +112,14 @@ def test_comparisons_turn_into_json_and_tables() -> None:
 
 def test_results_of_different_kinds_are_refused() -> None:
     a = diagnoses()
-    other = a.assign(truth=a["truth"].replace("NV", "BKL"))
+    other = a.assign(diagnosis=a["diagnosis"].replace("NV", "BKL"))
     with pytest.raises(DataError, match=r"another diagnosis in A than in B, such as p\d+; name"):
         compare(a, other)
-    with pytest.raises(DataError, match="240 pictures have another group in A than in B"):
+    with pytest.raises(DataError, match="240 images have another group in A than in B"):
         compare(a, a.assign(group_id="x" + a["group_id"]))
-    with pytest.raises(DataError, match="240 pictures have another group"):
+    with pytest.raises(DataError, match="240 images have another group"):
         compare(a, a.assign(group_id=None))
-    with pytest.raises(DataError, match="no picture in common"):
+    with pytest.raises(DataError, match="no image in common"):
         compare(a, a.assign(image_id="q" + a["image_id"]))
     with pytest.raises(DataError, match="of different tasks"):
         compare(a, masks())
@@ -135,11 +135,15 @@ def test_other_classes_are_refused() -> None:
     a = diagnoses()
     renamed = {
         f"{kind}_{old}": f"{kind}_{new}"
-        for kind in ("logit", "share", "weight")
+        for kind in ("logit", "class_prior", "class_weight")
         for old, new in zip(("MEL", "NV"), BINARY.codes, strict=True)
     }
     fewer = a.rename(columns=renamed).drop(
-        columns=[name for name in a.columns if name.startswith(("logit_", "share_", "weight_"))],
+        columns=[
+            name
+            for name in a.columns
+            if name.startswith(("logit_", "class_prior_", "class_weight_"))
+        ],
         errors="ignore",
     )
     with pytest.raises(DataError, match="different classes"):
@@ -147,7 +151,7 @@ def test_other_classes_are_refused() -> None:
     with pytest.raises(DataError, match="unknown diagnosis 'MEL'"):
         compare(*(a.rename(columns={"logit_MEL": "logit_MOLE"}),) * 2)
     with pytest.raises(DataError, match="unknown diagnosis 'XYZ'"):
-        compare(*(a.assign(truth="XYZ"),) * 2)
+        compare(*(a.assign(diagnosis="XYZ"),) * 2)
 
 
 def ones(values: np.ndarray) -> np.ndarray:
@@ -155,8 +159,8 @@ def ones(values: np.ndarray) -> np.ndarray:
 
 
 def test_a_difference_is_the_mean_of_differences() -> None:
-    chance = np.random.default_rng(0)
-    a, b = chance.random((2, 80, 1))
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 80, 1))
     groups = [f"g{number // 2}" for number in range(80)]
     found = paired_difference("Jaccard", a, b, ones(a), groups)
     assert found.a == pytest.approx(a.mean())
@@ -166,16 +170,16 @@ def test_a_difference_is_the_mean_of_differences() -> None:
 
 
 def test_shared_variation_does_not_widen_the_interval() -> None:
-    chance = np.random.default_rng(1)
-    hard = chance.normal(size=(200, 1))
+    rng = np.random.default_rng(1)
+    hard = rng.normal(size=(200, 1))
     found = paired_difference("x", hard, hard + 0.1, ones(hard), np.arange(200).tolist())
     assert found.difference == pytest.approx((0.1, 0.1, 0.1))
-    assert found.told_apart
+    assert found.distinguishable
 
 
 def test_swapping_agrees_with_all_arrangements() -> None:
-    chance = np.random.default_rng(2)
-    differences = chance.normal(0.5, size=20)
+    rng = np.random.default_rng(2)
+    differences = rng.normal(0.5, size=20)
     groups = np.repeat(np.arange(10), 2)
     sums = differences.reshape(10, 2).sum(axis=1)
     every = [abs(np.dot(signs, sums)) for signs in product((-1, 1), repeat=10)]
@@ -184,9 +188,9 @@ def test_swapping_agrees_with_all_arrangements() -> None:
     assert found == pytest.approx(exact, abs=0.01)
 
 
-def test_swapping_single_pictures_agrees_with_scipy() -> None:
-    chance = np.random.default_rng(3)
-    a, b = chance.random(60), chance.random(60) + 0.08
+def test_swapping_single_images_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random(60), rng.random(60) + 0.08
     theirs = permutation_test(
         (b, a),
         lambda one, other, axis: np.mean(one - other, axis=axis),
@@ -203,31 +207,30 @@ def test_equal_predictions_do_not_differ() -> None:
     found = paired_difference("x", values, values, ones(values), ["a", "b"] * 15)
     assert found.p == 1
     assert tuple(found.difference) == (0, 0, 0)
-    assert not found.told_apart
+    assert not found.distinguishable
 
 
 def test_p_is_uniform_under_the_null_hypothesis() -> None:
-    chance = np.random.default_rng(6)
+    rng = np.random.default_rng(6)
     groups = np.repeat(np.arange(40), 3).tolist()
     found = [
-        swap_test(np.repeat(chance.normal(size=40), 3), groups, permutations=199)
-        for _ in range(400)
+        swap_test(np.repeat(rng.normal(size=40), 3), groups, permutations=199) for _ in range(400)
     ]
     assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.08
-    # As if pictures were independent, copies would pass for evidence.
+    # As if images were independent, copies would pass for evidence.
     alone = [
-        swap_test(np.repeat(chance.normal(size=40), 3), list(range(120)), permutations=199)
+        swap_test(np.repeat(rng.normal(size=40), 3), list(range(120)), permutations=199)
         for _ in range(400)
     ]
     assert np.mean(np.array(alone) <= 0.05) > 0.15
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_mcnemar_is_a_fair_coin(pictures: list[tuple[bool, bool]]) -> None:
-    a, b = (np.array(column) for column in zip(*pictures, strict=True))
+def test_mcnemar_is_a_fair_coin(images: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(column) for column in zip(*images, strict=True))
     found = mcnemar(a, b, list(range(len(a))))
-    assert found.only_a == sum(one and not other for one, other in pictures)
-    assert found.only_b == sum(other and not one for one, other in pictures)
+    assert found.only_a == sum(one and not other for one, other in images)
+    assert found.only_b == sum(other and not one for one, other in images)
     if found.only_a + found.only_b:
         theirs = binomtest(found.only_a, found.only_a + found.only_b).pvalue
         assert found.p == pytest.approx(theirs)
@@ -235,7 +238,7 @@ def test_mcnemar_is_a_fair_coin(pictures: list[tuple[bool, bool]]) -> None:
         assert found.p == 1
 
 
-def test_mcnemar_takes_one_picture_a_group() -> None:
+def test_mcnemar_takes_one_image_a_group() -> None:
     a = np.array([True, True, False, True])
     found = mcnemar(a, ~a, ["x", "x", "y", "y"])
     assert found == (2, 1, 1, 1)

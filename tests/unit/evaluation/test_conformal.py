@@ -18,39 +18,41 @@ CODES = ("MEL", "NV", "BCC")
 Sample = tuple[NDArray[np.float64], NDArray[np.intp], list[str]]
 
 
-def lesions(count: int, seed: int, pictures: int = 1) -> Sample:
-    """Lesions of three classes, the first rare, with some pictures each that are much alike."""
-    chance = np.random.default_rng(seed)
-    kind = chance.choice(3, count, p=[0.15, 0.6, 0.25])
-    centre = chance.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[kind]
-    logits = np.repeat(centre, pictures, axis=0)
-    logits += chance.normal(0, 0.3, logits.shape)
-    shares = np.exp(logits)
-    natural = shares / shares.sum(axis=1, keepdims=True)
-    groups = [f"lesion {number}" for number in np.repeat(np.arange(count), pictures)]
-    return natural, np.repeat(kind, pictures), groups
+def lesions(count: int, seed: int, images: int = 1) -> Sample:
+    """Lesions of three classes, the first rare, with some images each that are much alike."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(3, count, p=[0.15, 0.6, 0.25])
+    centre = rng.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[kind]
+    logits = np.repeat(centre, images, axis=0)
+    logits += rng.normal(0, 0.3, logits.shape)
+    class_priors = np.exp(logits)
+    natural = class_priors / class_priors.sum(axis=1, keepdims=True)
+    groups = [f"lesion {number}" for number in np.repeat(np.arange(count), images)]
+    return natural, np.repeat(kind, images), groups
 
 
 def test_every_class_is_covered_as_promised() -> None:
-    """Over many calibrations, between the level and the level + 1 / (n + 1)."""
-    level, held = 0.8, []
+    """Over many calibrations, between the coverage and the coverage + 1 / (n + 1)."""
+    coverage, held = 0.8, []
     for seed in range(300):
-        conformal = Conformal.fit(*lesions(150, seed, pictures=2), CODES, level=level)
+        conformal = Conformal.fit(*lesions(150, seed, images=2), CODES, coverage=coverage)
         natural, truth, _ = lesions(400, 10_000 + seed)
         covered = conformal.sets(natural)[np.arange(400), truth]
         held.append([covered[truth == c].mean() for c in range(3)])
     coverage = np.mean(held, axis=0)
-    assert (coverage >= level - 0.01).all()  # three standard errors of the rare class
-    assert (coverage <= level + np.array([0.055, 0.03, 0.04])).all()
+    assert (coverage >= coverage - 0.01).all()  # three standard errors of the rare class
+    assert (coverage <= coverage + np.array([0.055, 0.03, 0.04])).all()
 
 
 @given(st.integers(1, 60), st.sampled_from([0.5, 0.8, 0.9, 0.95]), st.integers(0, 9))
-def test_the_threshold_is_the_rank_th_largest_probability(n: int, level: float, seed: int) -> None:
-    """As by its definition: the least score that (n + 1) * level of the n scores do not exceed."""
+def test_the_threshold_is_the_rank_th_largest_probability(
+    n: int, coverage: float, seed: int
+) -> None:
+    """By its definition: the least score that (n + 1) * coverage of the n do not exceed."""
     own = np.random.default_rng(seed).random(n)
     natural, groups = np.stack([own, 1 - own], axis=1), [str(number) for number in range(n)]
-    conformal = Conformal.fit(natural, np.zeros(n, np.intp), groups, CODES[:2], level=level)
-    enough = [s for s in 1 - own if (1 - own <= s).sum() >= (n + 1) * level - 1e-9]
+    conformal = Conformal.fit(natural, np.zeros(n, np.intp), groups, CODES[:2], coverage=coverage)
+    enough = [s for s in 1 - own if (1 - own <= s).sum() >= (n + 1) * coverage - 1e-9]
     expected = 1 - min(enough) if enough else 0.0
     assert conformal.thresholds[0] == pytest.approx(expected)
     assert conformal.always == ((*CODES[:1], *CODES[1:2]) if not enough else CODES[1:2])
@@ -63,9 +65,10 @@ def test_the_threshold_is_the_rank_th_largest_probability(n: int, level: float, 
     st.floats(0.05, 0.98),
 )
 def test_a_higher_level_never_takes_a_class_away(seed: int, one: float, other: float) -> None:
-    sample, unseen = lesions(60, seed, pictures=2), lesions(50, seed + 1)[0]
+    sample, unseen = lesions(60, seed, images=2), lesions(50, seed + 1)[0]
     less, more = (
-        Conformal.fit(*sample, CODES, level=level).sets(unseen) for level in sorted((one, other))
+        Conformal.fit(*sample, CODES, coverage=coverage).sets(unseen)
+        for coverage in sorted((one, other))
     )
     assert not (less & ~more).any()
 
@@ -86,21 +89,21 @@ def test_a_class_with_too_few_lesions_is_in_every_set_and_that_is_said() -> None
     assert not eighteenth.sets(np.array([0.5, 0.5])).any()  # like none of either class
 
 
-def test_pictures_of_one_lesion_count_once() -> None:
-    natural, truth, groups = lesions(80, 3, pictures=4)
+def test_images_of_one_lesion_count_once() -> None:
+    natural, truth, groups = lesions(80, 3, images=4)
     conformal = Conformal.fit(natural, truth, groups, CODES)
     assert sum(conformal.groups) == 80
     drawn = one_a_group(groups)
     assert sorted(groups[n] for n in drawn) == sorted(set(groups))
     assert np.array_equal(drawn, one_a_group(groups))
     assert not np.array_equal(drawn, one_a_group(groups, seed=1))
-    assert set(drawn % 4) == {0, 1, 2, 3}  # any of its pictures
+    assert set(drawn % 4) == {0, 1, 2, 3}  # any of its images
     alone = Conformal.fit(natural[drawn], truth[drawn], [groups[n] for n in drawn], CODES)
     assert alone == conformal
 
 
 def test_thresholds_survive_json() -> None:
-    conformal = Conformal.fit(*lesions(40, 0), CODES, level=0.95)
+    conformal = Conformal.fit(*lesions(40, 0), CODES, coverage=0.95)
     assert conformal.always == ("MEL", "BCC")
     assert Conformal.from_dict(json.loads(json.dumps(conformal.to_dict()))) == conformal
 
@@ -108,8 +111,8 @@ def test_thresholds_survive_json() -> None:
 def test_impossible_settings_are_refused() -> None:
     natural, truth, groups = lesions(10, 0)
     with pytest.raises(ConfigError, match="not between 0 and 1"):
-        Conformal.fit(natural, truth, groups, CODES, level=1.0)
-    with pytest.raises(DataError, match="3 probabilities a picture for 2 classes"):
+        Conformal.fit(natural, truth, groups, CODES, coverage=1.0)
+    with pytest.raises(DataError, match="3 probabilities an image for 2 classes"):
         Conformal.fit(natural, truth, groups, CODES[:2])
     with pytest.raises(ConfigError, match="do not belong together"):
         Conformal(CODES, 0.9, (0.1, 0.2), (30, 30))
@@ -122,7 +125,7 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_thresholds_of_a_part_come_from_the_other_parts() -> None:
-    natural, truth, groups = lesions(200, 5, pictures=2)
+    natural, truth, groups = lesions(200, 5, images=2)
     parts = np.repeat(np.arange(200) % 2, 2)
     sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
     rest, names = parts == 0, np.array(groups)
@@ -132,16 +135,16 @@ def test_thresholds_of_a_part_come_from_the_other_parts() -> None:
 
 
 def test_coverage_is_reported_by_lesion_and_by_image() -> None:
-    # Lesion a has three pictures that are all missed, b to d one each that is held.
+    # Lesion a has three images that are all missed, b to d one each that is held.
     sets = np.array([[0, 1], [0, 1], [0, 0], [1, 1], [1, 0], [1, 1]], bool)
     truth, groups = [0, 0, 0, 0, 0, 1], ["a", "a", "a", "b", "c", "d"]
     scores = SetScores.from_sets(sets, truth, groups, ("MEL", "NV"))
     assert (scores.overall.lesions.value, scores.overall.lesions.groups) == (0.75, 4)
-    assert scores.overall.pictures.value == 0.5
+    assert scores.overall.images.value == 0.5
     assert scores.overall.size == pytest.approx(7 / 6)
     assert [scores.empty, scores.single] == pytest.approx([1 / 6, 0.5])
     assert scores.classes["MEL"].lesions.value == pytest.approx(2 / 3)
-    assert scores.classes["NV"].pictures.value == 1
+    assert scores.classes["NV"].images.value == 1
     assert json.loads(json.dumps(scores.to_dict()))["classes"]["NV"]["size"]["value"] == 2
     assert "sets at 90%: one class in 50.0%, none in 16.7%" in str(scores)
     only = SetScores.from_sets(sets[:5], truth[:5], groups[:5], ("MEL", "NV"))

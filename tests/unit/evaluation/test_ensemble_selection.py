@@ -36,9 +36,9 @@ def good_and_noise() -> dict[str, pd.DataFrame]:
     }
 
 
-def balanced_accuracy(truth: pd.Series[str], answers: np.ndarray) -> float:
+def balanced_accuracy(truth: pd.Series[str], predictions: np.ndarray) -> float:
     present = sorted(set(truth))
-    return float(recall_score(truth, answers, labels=present, average="macro", zero_division=0))
+    return float(recall_score(truth, predictions, labels=present, average="macro", zero_division=0))
 
 
 def logs_of(tables: dict[str, pd.DataFrame]) -> np.ndarray:
@@ -48,10 +48,10 @@ def logs_of(tables: dict[str, pd.DataFrame]) -> np.ndarray:
 def test_single_and_mean_are_scikit_learn_s() -> None:
     tables = good_and_noise()
     scores = ensemble_scores(tables)
-    truth, codes = tables["good"]["truth"], np.array(ISIC2018.codes)
+    truth, codes = tables["good"]["diagnosis"], np.array(ISIC2018.codes)
     for name, table in tables.items():
-        answers = codes[probabilities(table, ISIC2018)[1].argmax(1)]
-        assert scores.single[name].value == pytest.approx(balanced_accuracy(truth, answers))
+        predictions = codes[probabilities(table, ISIC2018)[1].argmax(1)]
+        assert scores.single[name].value == pytest.approx(balanced_accuracy(truth, predictions))
     together = codes[logs_of(tables).mean(axis=0).argmax(1)]
     assert scores.mean.value == pytest.approx(balanced_accuracy(truth, together))
     assert scores.mean.value == scores.gain.a
@@ -69,10 +69,10 @@ def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
 
 
 def test_members_are_judged_on_parts_they_were_not_chosen_on() -> None:
-    # In each fold another member knew the ground truth there: selection on the same pictures would
+    # In each fold another member knew the ground truth there: selection on the same images would
     # take it and be always right.
     tables = {"a": diagnoses(0.5, seed=1), "b": diagnoses(0.5, seed=2)}
-    truth = np.array([ISIC2018.codes.index(code) for code in tables["a"]["truth"]])
+    truth = np.array([ISIC2018.codes.index(code) for code in tables["a"]["diagnosis"]])
     for fold, (name, table) in enumerate(tables.items()):
         table["fold"] = np.arange(len(table)) // 2 % 2
         own = np.flatnonzero(table["fold"] == fold)
@@ -87,10 +87,10 @@ def test_members_are_judged_on_parts_they_were_not_chosen_on() -> None:
 @settings(max_examples=20)
 @given(st.integers(1, 30), st.integers(0, 5))
 def test_the_first_round_takes_the_member_with_the_least_loss(rounds: int, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    logits = chance.normal(size=(3, 40, 4))
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(3, 40, 4))
     logs = logits - np.log(np.exp(logits).sum(2, keepdims=True))
-    truth = chance.integers(0, 4, 40)
+    truth = rng.integers(0, 4, 40)
     weights = greedy_weights(logs, truth, rounds)
     assert weights.sum() == pytest.approx(1)
     assert np.allclose(weights * rounds, np.round(weights * rounds))
@@ -113,12 +113,12 @@ def test_copies_of_one_member_are_that_member() -> None:
     assert scores.weights == {"a": 1.0, "b": 0.0}  # of equals, the first
 
 
-def test_pictures_that_only_some_answered_are_left_out_where_that_is_allowed() -> None:
+def test_images_that_only_some_answered_are_left_out_where_that_is_allowed() -> None:
     tables = {"a": diagnoses(1.0), "b": diagnoses(2.0).iloc[:200]}
     with pytest.raises(DataError, match="a and b: 40 images have no answer in b"):
         ensemble_scores(tables)
     found = ensemble_scores(tables, allow_missing=True)
-    assert (found.pictures, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
+    assert (found.images, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
 
 
 def test_tables_that_cannot_be_averaged_are_refused() -> None:
@@ -126,11 +126,13 @@ def test_tables_that_cannot_be_averaged_are_refused() -> None:
     with pytest.raises(DataError, match="two runs or more"):
         ensemble_scores({"a": table})
     with pytest.raises(DataError, match="has no logits"):
-        ensemble_scores({"a": masks().assign(truth="MEL"), "b": masks().assign(truth="MEL")})
-    with pytest.raises(DataError, match="no picture in common"):
+        ensemble_scores(
+            {"a": masks().assign(diagnosis="MEL"), "b": masks().assign(diagnosis="MEL")}
+        )
+    with pytest.raises(DataError, match="no image in common"):
         ensemble_scores({"a": table, "b": table.assign(image_id=table["image_id"] + "x")})
     with pytest.raises(DataError, match="another diagnosis"):
-        ensemble_scores({"a": table, "b": table.assign(truth="NV")})
+        ensemble_scores({"a": table, "b": table.assign(diagnosis="NV")})
     with pytest.raises(DataError, match="twice"):
         ensemble_scores({"a": table, "b": pd.concat([table, table])})
 
@@ -158,7 +160,7 @@ def test_a_member_is_judged_at_the_other_folds_temperature() -> None:
     new = with_folds(2.0, 3)
     verdict = judge_member(present, {**present, "new": new}, "new", (0, 1))
     kept = new["fold"] < 2
-    truth, fold = new["truth"][kept], new["fold"][kept].to_numpy()
+    truth, fold = new["diagnosis"][kept], new["fold"][kept].to_numpy()
     logs = logs_of({**present, "new": new})[:, kept]
     for names, place in (([0, 1], 0), ([0, 1, 2], 1)):
         mean = logs[names].mean(axis=0)
@@ -172,9 +174,9 @@ def test_a_member_is_judged_at_the_other_folds_temperature() -> None:
             here = fold == each.fold
             loss = balanced_loss(truth[here], mean[here], found)
             assert each.losses[place] == pytest.approx(loss)
-            answers = np.array(ISIC2018.codes)[mean[here].argmax(1)]
+            predictions = np.array(ISIC2018.codes)[mean[here].argmax(1)]
             assert each.balanced_accuracies[place] == pytest.approx(
-                balanced_accuracy(truth[here], answers)
+                balanced_accuracy(truth[here], predictions)
             )
             losses.append(loss)
             counts.append(each.images)

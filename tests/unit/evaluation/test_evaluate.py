@@ -22,37 +22,37 @@ from naevus.evaluation.evaluate import ClassificationEvaluation, Subject, evalua
 from naevus.evaluation.intervals import bca_interval
 from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.tables import Diagnosed
+from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import BINARY, ISIC2018
 
 CODES = ISIC2018.codes
 
 
-def answers(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> Diagnosed:
-    """Two pictures a lesion, classes 0 to 3, the last of them rare."""
-    chance = np.random.default_rng(0)
-    classes = np.repeat(chance.choice(4, lesions, p=(0.3, 0.4, 0.25, 0.05)), 2)
-    logits = chance.normal(size=(2 * lesions, len(CODES)))
+def predictions(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> LabelledPredictions:
+    """Two images a lesion, classes 0 to 3, the last of them rare."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat(rng.choice(4, lesions, p=(0.3, 0.4, 0.25, 0.05)), 2)
+    logits = rng.normal(size=(2 * lesions, len(CODES)))
     logits[np.arange(2 * lesions), classes] += skill
     natural = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     table = pd.DataFrame(
         {
             "image_id": [f"p{n}" for n in range(2 * lesions)],
             "group_id": [f"g{n // 2}" for n in range(2 * lesions)],
-            "truth": [CODES[c] for c in classes],
+            "diagnosis": [CODES[c] for c in classes],
             "fold": [n // 2 % folds for n in range(2 * lesions)],
         }
     )
-    return Diagnosed(table, natural, rebalance(natural, [1 / 7] * 7), ISIC2018)
+    return LabelledPredictions(table, natural, rebalance(natural, [1 / 7] * 7), ISIC2018)
 
 
 def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
-    labelled = answers()
+    labelled = predictions()
     table, natural = labelled.table, labelled.natural
     found = ClassificationEvaluation.of(labelled)
     plain, calibrated = found.as_predicted, found.calibrated
     assert calibrated is not None
-    truth = table["truth"].to_numpy()
+    truth = table["diagnosis"].to_numpy()
     assert tuple(plain.recalls) == CODES[:4]
     for code, recall in plain.recalls.items():
         assert recall.value == pytest.approx(
@@ -90,7 +90,7 @@ def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
 
 
 def test_curves_are_scikit_learn_s() -> None:
-    labelled = answers(60)
+    labelled = predictions(60)
     truth = np.array(labelled.truth) == "NV"
     curve = ClassificationEvaluation.of(labelled).curves["NV"]
     fpr, tpr, thresholds = roc_curve(truth, labelled.natural[:, 1], drop_intermediate=False)
@@ -103,7 +103,7 @@ def test_curves_are_scikit_learn_s() -> None:
 
 
 def test_folds_have_their_own_accuracy() -> None:
-    labelled = answers()
+    labelled = predictions()
     found = ClassificationEvaluation.of(labelled)
     assert [one.fold for one in found.by_fold] == [0, 1, 2]
     table = labelled.table.assign(answer=labelled.balanced_codes, natural=labelled.natural_codes)
@@ -112,10 +112,13 @@ def test_folds_have_their_own_accuracy() -> None:
         assert (one.images, one.groups) == (len(rows), rows["group_id"].nunique())
         assert one.balanced_accuracy == pytest.approx(
             recall_score(
-                rows["truth"], rows["answer"], labels=rows["truth"].unique(), average="macro"
+                rows["diagnosis"],
+                rows["answer"],
+                labels=rows["diagnosis"].unique(),
+                average="macro",
             )
         )
-        assert one.accuracy == pytest.approx(accuracy_score(rows["truth"], rows["natural"]))
+        assert one.accuracy == pytest.approx(accuracy_score(rows["diagnosis"], rows["natural"]))
     one_fold = labelled._replace(table=labelled.table.assign(fold=0))
     assert ClassificationEvaluation.of(one_fold).by_fold == ()
 
@@ -123,7 +126,7 @@ def test_folds_have_their_own_accuracy() -> None:
 def test_subgroups_are_judged_as_predicted_and_calibrated_and_unknown_attributes_are_left_out() -> (
     None
 ):
-    labelled = answers()
+    labelled = predictions()
     sex = np.where(np.arange(len(labelled.table)) // 2 % 2, "female", "male").tolist()
     unknown = [None] * len(sex)
     found = ClassificationEvaluation.of(labelled, {"sex": sex, "site": unknown})
@@ -137,7 +140,7 @@ def test_subgroups_are_judged_as_predicted_and_calibrated_and_unknown_attributes
 
 
 def test_a_class_that_cannot_be_stays_impossible_when_calibrated() -> None:
-    labelled = answers()
+    labelled = predictions()
     natural, balanced = labelled.natural, labelled.balanced
     natural[:, 6], balanced[:, 6] = 0, 0.01  # as a clinic's prevalence of 0 makes it
     natural /= natural.sum(axis=1, keepdims=True)
@@ -151,7 +154,7 @@ def test_a_class_that_cannot_be_stays_impossible_when_calibrated() -> None:
 
 
 def test_rare_classes_have_bca_intervals() -> None:
-    labelled = answers()
+    labelled = predictions()
     natural, truth, groups = labelled.natural, labelled.truth, labelled.groups
     _, aucs = auc_intervals(natural, truth, groups, ISIC2018)
     rare = CODES[3]
@@ -164,14 +167,14 @@ def test_rare_classes_have_bca_intervals() -> None:
 
 
 def test_metrics_that_need_more_classes_or_lesions_are_left_out() -> None:
-    labelled = answers(5, 1)
+    labelled = predictions(5, 1)
     table = labelled.table
-    alone = ClassificationEvaluation.of(labelled._replace(table=table.assign(truth="NV")))
+    alone = ClassificationEvaluation.of(labelled._replace(table=table.assign(diagnosis="NV")))
     assert (alone.mean_auc, alone.aucs, alone.targets) == (None, {}, ())
     assert (alone.curves, alone.decision_curves) == ({}, {})
     json.dumps(alone.to_dict(), allow_nan=False)
-    two = Diagnosed(
-        table.head(2).assign(truth=["MEL", "NV"], group_id=["a", "b"]),
+    two = LabelledPredictions(
+        table.head(2).assign(diagnosis=["MEL", "NV"], group_id=["a", "b"]),
         labelled.natural[:2],
         labelled.balanced[:2],
         ISIC2018,
@@ -185,7 +188,7 @@ def test_metrics_that_need_more_classes_or_lesions_are_left_out() -> None:
 
 
 def test_constant_scores_have_an_area_of_one_half() -> None:
-    labelled = answers(60)
+    labelled = predictions(60)
     flat = np.full_like(labelled.natural, 1 / 7)
     found = ClassificationEvaluation.of(labelled._replace(natural=flat, balanced=flat))
     assert {area[:3] for area in found.aucs.values()} == {(0.5, 0.5, 0.5)}
@@ -194,24 +197,26 @@ def test_constant_scores_have_an_area_of_one_half() -> None:
 
 
 def test_a_taxonomy_without_melanoma_has_its_malignant_class() -> None:
-    labelled = answers(60)
+    labelled = predictions(60)
     table, natural = labelled.table, labelled.natural
-    table["truth"] = [BINARY.codes[n // 2 % 2] for n in range(len(table))]
+    table["diagnosis"] = [BINARY.codes[n // 2 % 2] for n in range(len(table))]
     two = natural[:, :2] / natural[:, :2].sum(1, keepdims=True)
-    found = ClassificationEvaluation.of(Diagnosed(table.drop(columns="fold"), two, two, BINARY))
+    found = ClassificationEvaluation.of(
+        LabelledPredictions(table.drop(columns="fold"), two, two, BINARY)
+    )
     assert [one.name for one in found.targets] == ["malignant"]
     assert found.targets[0].fold_auc is None
 
 
 def test_values_that_are_no_probabilities_are_refused() -> None:
-    labelled = answers(20)
+    labelled = predictions(20)
     labelled.natural[3, 0] = np.nan
     with pytest.raises(DataError, match="not numbers"):
         ClassificationEvaluation.of(labelled)
 
 
 def test_an_evaluation_says_what_it_is_of() -> None:
-    labelled = answers()
+    labelled = predictions()
     masks = pd.DataFrame(
         {
             "image_id": [f"p{n}" for n in range(590, 610)],
@@ -221,9 +226,9 @@ def test_an_evaluation_says_what_it_is_of() -> None:
     )
     both = evaluate("run", labelled=labelled, masks=masks, out_of_fold=True)
     assert both.subject == Subject("run", 610, 305, (0, 1, 2), out_of_fold=True)
-    said = json.loads(json.dumps(both.to_dict(), allow_nan=False))
-    assert list(said) == ["subject", "classification", "segmentation"]
-    assert said["segmentation"]["metrics"]["jaccard"]["value"] == pytest.approx(0.8)
+    output = json.loads(json.dumps(both.to_dict(), allow_nan=False))
+    assert list(output) == ["subject", "classification", "segmentation"]
+    assert output["segmentation"]["metrics"]["jaccard"]["value"] == pytest.approx(0.8)
     alone = evaluate("predictions", masks=masks)
     assert alone.subject == Subject("predictions", 20, 10, (), out_of_fold=False)
     assert alone.classification is None

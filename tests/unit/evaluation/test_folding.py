@@ -10,7 +10,7 @@ import pytest
 
 from naevus.errors import DataError
 from naevus.evaluation.folding import folding_of
-from naevus.evaluation.tables import judged
+from naevus.evaluation.tables import evaluated
 from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, own_taxonomy, taxonomy_with
 
 ROWS = np.array([[0.3, 0.4, 0.1, 0.05, 0.05, 0.05, 0.05], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
@@ -22,7 +22,7 @@ def test_seven_into_benign_and_malignant() -> None:
     np.testing.assert_allclose(folding.natural(ROWS), [[0.55, 0.45], [0.0, 1.0]])
     sides = np.array([0.55 / 4, 0.45 / 3])
     np.testing.assert_allclose(folding.balanced(ROWS)[0], sides / sides.sum())
-    assert folding.told == (
+    assert folding.description == (
         "predictions folded into benign (NV, BKL, DF, VASC) and malignant (MEL, BCC, AKIEC)"
     )
 
@@ -30,7 +30,7 @@ def test_seven_into_benign_and_malignant() -> None:
 def test_actinic_keratoses_may_count_as_benign() -> None:
     folding = folding_of(ISIC2018, BINARY, ["BENIGN"], benign=["AKIEC"])
     np.testing.assert_allclose(folding.natural(ROWS), [[0.6, 0.4], [1.0, 0.0]])
-    assert "benign (NV, AKIEC, BKL, DF, VASC)" in folding.told
+    assert "benign (NV, AKIEC, BKL, DF, VASC)" in folding.description
     with pytest.raises(DataError, match="--benign SCC: is none of the classes"):
         folding_of(ISIC2018, BINARY, ["BENIGN"], benign=["SCC"])
     with pytest.raises(DataError, match="--benign AKIEC: nothing is folded"):
@@ -40,14 +40,14 @@ def test_actinic_keratoses_may_count_as_benign() -> None:
 def test_benign_and_malignant_scored_by_finer_truth() -> None:
     folding = folding_of(BINARY, MILK10K, ["INF", "SCCKA"])
     assert (folding.true["INF"], folding.true["SCCKA"]) == ("BENIGN", "MALIGNANT")
-    assert folding.told.startswith("ground truth folded into benign (BEN_OTH, BKL")
+    assert folding.description.startswith("ground truth folded into benign (BEN_OTH, BKL")
     np.testing.assert_array_equal(folding.natural(np.eye(2)), np.eye(2))
 
 
 def test_same_classes_are_left_as_they_are() -> None:
     for taxonomy in (ISIC2018, taxonomy_with(("MEL", "NV"))):
         folding = folding_of(taxonomy, ISIC2018, ["MEL", "NV"])
-        assert folding.told == ""
+        assert folding.description == ""
         rows = np.random.default_rng(0).dirichlet(np.ones(len(taxonomy)), 5)
         np.testing.assert_array_equal(folding.natural(rows), rows)
         np.testing.assert_array_equal(folding.balanced(rows), rows)
@@ -57,7 +57,7 @@ def test_classes_by_another_name_and_classes_that_are_not_there() -> None:
     folding = folding_of(ISIC2018, ISIC2019, ["AK", "SCC", "SCC", "NV"])
     assert folding.true["AK"] == "AKIEC"
     assert folding.true["SCC"] is None
-    assert folding.told == (
+    assert folding.description == (
         "ground truth AK as AKIEC; left out are 2 images of SCC, which are not predicted"
     )
     assert folding_of(ISIC2019, MILK10K, ["SCCKA"]).true["SCCKA"] == "SCC"
@@ -75,20 +75,20 @@ def test_predictions_of_seven_judged_by_two(tmp_path: Path) -> None:
         {
             "image_id": ["a", "b"],
             "group_id": ["a", "b"],
-            "truth": ["BENIGN", "MALIGNANT"],
+            "diagnosis": ["BENIGN", "MALIGNANT"],
             "mask_path": [None, None],
-            "picture_path": [None, None],
+            "image_path": [None, None],
         }
     )
-    for kind in "pb":
+    for kind in ("prob", "balanced_prob"):
         for place, code in enumerate(ISIC2018.codes):
             table[f"{kind}_{code}"] = ROWS[:, place]
-    found = judged(table, BINARY, tmp_path)
-    assert found.diagnosed is not None
-    assert found.diagnosed.taxonomy is BINARY
-    assert found.diagnosed.natural.argmax(axis=1).tolist() == [0, 1]
-    assert found.diagnosed.folded.startswith("predictions folded into benign")
-    other = judged(table.assign(truth=["SCC", "NV"]), ISIC2019, tmp_path)
-    assert other.diagnosed is not None
-    assert other.diagnosed.table["image_id"].tolist() == ["b"]
-    assert "1 images of SCC" in other.diagnosed.folded
+    found = evaluated(table, BINARY, tmp_path)
+    assert found.classified is not None
+    assert found.classified.taxonomy is BINARY
+    assert found.classified.natural.argmax(axis=1).tolist() == [0, 1]
+    assert found.classified.folded.startswith("predictions folded into benign")
+    other = evaluated(table.assign(diagnosis=["SCC", "NV"]), ISIC2019, tmp_path)
+    assert other.classified is not None
+    assert other.classified.table["image_id"].tolist() == ["b"]
+    assert "1 images of SCC" in other.classified.folded

@@ -36,27 +36,27 @@ def test_one_group_gives_no_width() -> None:
     interval = mean_interval([0.2, 0.4, 0.9], ["a", "a", "a"])
     assert interval == pytest.approx((0.5, 0.5, 0.5))
     truth = ["MEL", "MEL", "NV", "NV"]
-    answers = ["MEL", "NV", "NV", "NV"]
-    interval = balanced_accuracy_interval(truth, answers, ["a", "a", "b", "b"])
+    predictions = ["MEL", "NV", "NV", "NV"]
+    interval = balanced_accuracy_interval(truth, predictions, ["a", "a", "b", "b"])
     assert interval == pytest.approx((0.75, 0.75, 0.75))
 
 
 def test_correlated_groups_widen_the_interval() -> None:
-    chance = np.random.default_rng(0)
-    values = np.repeat(chance.normal(size=60), 5)  # five photographs a lesion, all alike
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=60), 5)  # five photographs a lesion, all alike
     single = mean_interval(values, names(np.arange(300)))
     grouped = mean_interval(values, names(np.repeat(np.arange(60), 5)))
     assert grouped.value == single.value
     assert width(grouped) / width(single) == pytest.approx(np.sqrt(5), rel=0.15)
 
 
-def test_unlike_pictures_of_a_group_do_not_widen_it() -> None:
+def test_unlike_images_of_a_group_do_not_widen_it() -> None:
     values = np.tile([0.0, 1.0], 100)
     grouped = mean_interval(values, names(np.repeat(np.arange(100), 2)))
     assert grouped == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_independent_pictures_agree_with_scipy() -> None:
+def test_independent_images_agree_with_scipy() -> None:
     values = np.random.default_rng(1).gamma(2.0, size=150)
     interval = mean_interval(values, names(np.arange(150)))
     theirs = bootstrap(
@@ -68,10 +68,10 @@ def test_independent_pictures_agree_with_scipy() -> None:
 
 
 def naive_balanced_accuracies(
-    truth: list[str], answers: list[str], groups: list[str], draws: int
+    truth: list[str], predictions: list[str], groups: list[str], draws: int
 ) -> list[float]:
-    """Draw lesions of each diagnosis with replacement, and score the pile of their pictures."""
-    chance = np.random.default_rng(5)
+    """Draw lesions of each diagnosis with replacement, and score the pile of their images."""
+    rng = np.random.default_rng(5)
     strata: dict[str, list[str]] = {}
     for diagnosis, group in zip(truth, groups, strict=True):
         if group not in strata.setdefault(diagnosis, []):
@@ -81,39 +81,38 @@ def naive_balanced_accuracies(
         pile = [
             index
             for lesions in strata.values()
-            for group in chance.choice(lesions, len(lesions))
+            for group in rng.choice(lesions, len(lesions))
             for index, other in enumerate(groups)
             if other == group
         ]
         recalls = []
         for diagnosis in strata:
-            hits = [answers[i] == diagnosis for i in pile if truth[i] == diagnosis]
+            hits = [predictions[i] == diagnosis for i in pile if truth[i] == diagnosis]
             recalls.append(np.mean(hits))
         found.append(float(np.mean(recalls)))
     return found
 
 
 def test_balanced_accuracy_agrees_with_a_plain_loop() -> None:
-    chance = np.random.default_rng(3)
-    lesions = np.repeat(np.arange(40), chance.integers(1, 4, 40))
+    rng = np.random.default_rng(3)
+    lesions = np.repeat(np.arange(40), rng.integers(1, 4, 40))
     truth = [("MEL", "NV", "NV", "BCC")[lesion % 4] for lesion in lesions]
-    answers = [
-        code if chance.random() < 0.7 else str(chance.choice(["MEL", "NV", "BCC"]))
-        for code in truth
+    predictions = [
+        code if rng.random() < 0.7 else str(rng.choice(["MEL", "NV", "BCC"])) for code in truth
     ]
     groups = names(lesions)
-    interval = balanced_accuracy_interval(truth, answers, groups)
-    naive = naive_balanced_accuracies(truth, answers, groups, 1000)
+    interval = balanced_accuracy_interval(truth, predictions, groups)
+    naive = naive_balanced_accuracies(truth, predictions, groups, 1000)
     low, high = np.quantile(naive, (0.025, 0.975))
     assert interval.low == pytest.approx(low, abs=0.1 * width(interval))
     assert interval.high == pytest.approx(high, abs=0.1 * width(interval))
     assert interval.low < interval.value < interval.high
 
 
-def test_a_class_without_pictures_does_not_count() -> None:
+def test_a_class_without_images_does_not_count() -> None:
     truth = ["MEL", "MEL", "NV", "NV"]
-    answers = ["MEL", "VASC", "NV", "NV"]  # VASC is answered, but never true
-    interval = balanced_accuracy_interval(truth, answers, ["a", "b", "c", "d"])
+    predictions = ["MEL", "VASC", "NV", "NV"]  # VASC is answered, but never true
+    interval = balanced_accuracy_interval(truth, predictions, ["a", "b", "c", "d"])
     assert interval.value == pytest.approx((0.5 + 1) / 2)
     assert 0.5 <= interval.low < interval.high <= 1
 
@@ -138,7 +137,7 @@ def test_the_same_draws_again() -> None:
     assert len(fewer) == 130
 
 
-def test_the_order_of_pictures_changes_nothing_in_the_value() -> None:
+def test_the_order_of_images_changes_nothing_in_the_value() -> None:
     values, groups = np.array([0.1, 0.5, 0.9, 0.3]), ["b", "a", "b", "c"]
     backwards = mean_interval(values[::-1], groups[::-1])
     assert backwards.value == pytest.approx(mean_interval(values, groups).value)
@@ -146,7 +145,7 @@ def test_the_order_of_pictures_changes_nothing_in_the_value() -> None:
 
 
 @given(st.integers(0, 40), st.integers(1, 40))
-def test_single_pictures_have_wilson_s_interval(right: int, wrong: int) -> None:
+def test_single_images_have_wilson_s_interval(right: int, wrong: int) -> None:
     values = [1] * right + [0] * wrong
     ours = wilson_interval(values, names(np.arange(len(values))))
     theirs = binomtest(right, right + wrong).proportion_ci(method="wilson")
@@ -168,14 +167,14 @@ def test_copies_in_a_group_count_once() -> None:
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40),
 )
-def test_a_share_stays_in_its_interval(pictures: list[tuple[bool, int]]) -> None:
-    right, numbers = zip(*pictures, strict=True)
-    share = wilson_interval(right, [str(number) for number in numbers])
-    assert 0 <= share.low <= share.value <= share.high <= 1
-    assert share.groups == len(set(numbers))
+def test_a_fraction_stays_in_its_interval(images: list[tuple[bool, int]]) -> None:
+    right, numbers = zip(*images, strict=True)
+    fraction = wilson_interval(right, [str(number) for number in numbers])
+    assert 0 <= fraction.low <= fraction.value <= fraction.high <= 1
+    assert fraction.groups == len(set(numbers))
 
 
-def test_recalls_are_told_with_their_groups() -> None:
+def test_recalls_are_reported_with_their_groups() -> None:
     truth = ["MEL", "MEL", "MEL", "NV", "NV"]
     recalls = recall_intervals(truth, ["MEL", "NV", "MEL", "NV", "NV"], ["a", "a", "b", "c", "d"])
     assert list(recalls) == ["MEL", "NV"]
@@ -193,10 +192,10 @@ def test_proportions_without_counts_are_refused() -> None:
         mean_interval([0.1, np.nan], ["a", "b"])
 
 
-def clustered(chance: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one to three pictures a group, half of whose variance the group explains."""
-    numbers = np.repeat(np.arange(groups), chance.integers(1, 4, groups))
-    values = chance.normal(size=groups)[numbers] + chance.normal(size=len(numbers))
+def clustered(rng: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of one to three images a group, half of whose variance the group explains."""
+    numbers = np.repeat(np.arange(groups), rng.integers(1, 4, groups))
+    values = rng.normal(size=groups)[numbers] + rng.normal(size=len(numbers))
     return values, numbers
 
 
@@ -205,10 +204,10 @@ def coverage(found: list[Interval], truth: float) -> float:
 
 
 def test_jaccard_means_are_covered_as_often_as_promised() -> None:
-    chance = np.random.default_rng(6)
+    rng = np.random.default_rng(6)
     found = []
     for seed in range(400):
-        values, numbers = clustered(chance, 120)
+        values, numbers = clustered(rng, 120)
         jaccard = ndtr(values)[:, None]
         draws = grouped_ratios(jaccard, np.ones_like(jaccard), names(numbers), draws=300, seed=seed)
         found.append(percentile_interval(float(jaccard.mean()), draws))
@@ -216,12 +215,12 @@ def test_jaccard_means_are_covered_as_often_as_promised() -> None:
 
 
 def test_balanced_accuracies_are_covered_as_often_as_promised() -> None:
-    chance = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     levels = (1.0, 0.3)  # decide how often a class is answered rightly
     truth = np.mean([ndtr(level / np.sqrt(2)) for level in levels])
     found = []
     for seed in range(400):
-        values, numbers = zip(*(clustered(chance, 100) for _ in levels), strict=True)
+        values, numbers = zip(*(clustered(rng, 100) for _ in levels), strict=True)
         classes = np.repeat([0, 1], [len(each) for each in values])
         right = np.concatenate(values) + np.array(levels)[classes] > 0
         groups = names(np.concatenate(numbers) + 100 * classes)
@@ -233,10 +232,10 @@ def test_balanced_accuracies_are_covered_as_often_as_promised() -> None:
 
 
 def test_few_lesions_are_covered_by_wilson() -> None:
-    chance = np.random.default_rng(8)
+    rng = np.random.default_rng(8)
     found = []
     for _ in range(1000):
-        values, numbers = clustered(chance, 30)
+        values, numbers = clustered(rng, 30)
         found.append(Interval(*wilson_interval(values > -1.5, names(numbers))[:3]))
     assert 0.93 <= coverage(found, float(ndtr(1.5 / np.sqrt(2)))) <= 0.97
 
@@ -266,8 +265,8 @@ def test_copies_in_a_group_change_nothing() -> None:
 
 def test_strata_are_drawn_apart() -> None:
     truth = np.array([1] * 12 + [0] * 200, bool)
-    chance = np.random.default_rng(3)
-    scores = np.where(truth, 1.5, 0) + chance.normal(size=len(truth))
+    rng = np.random.default_rng(3)
+    scores = np.where(truth, 1.5, 0) + rng.normal(size=len(truth))
     groups = [f"g{n}" for n in range(len(truth))]
     ranking = Ranking.of(truth, scores)
     found = bca_interval(ranking.auc, groups, truth.tolist())
@@ -299,10 +298,10 @@ def test_a_figure_without_its_only_group_is_left_out() -> None:
 
 def test_medians_are_covered_as_often_as_promised() -> None:
     # Percentiles of the draws alone would do too; a wrong sign anywhere would not.
-    chance = np.random.default_rng(4)
+    rng = np.random.default_rng(4)
     covered = []
     for seed in range(300):
-        values = ndtr(chance.normal(size=60) + 1)
+        values = ndtr(rng.normal(size=60) + 1)
         found = bca_interval(
             quantiles_of(values, (0.5,)), [f"g{n}" for n in range(60)], draws=400, seed=seed
         )

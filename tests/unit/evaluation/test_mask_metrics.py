@@ -17,12 +17,12 @@ from naevus.errors import DataError
 from naevus.evaluation.mask_metrics import (
     COLUMNS,
     Conditions,
+    MaskComparison,
     MaskScore,
-    Outline,
     boundary_distance,
     compare_folder,
     compare_masks,
-    outline_table,
+    mask_table,
 )
 from naevus.evaluation.segmentation import (
     SegmentationEvaluation,
@@ -63,7 +63,7 @@ def test_scipy_finds_the_same_distances(truth: Mask, prediction: Mask) -> None:
     assert boundary_distance(truth, truth) == (0, 0)
 
 
-def test_scipy_finds_the_same_of_lesions_that_leave_the_picture() -> None:
+def test_scipy_finds_the_same_of_lesions_that_leave_the_image() -> None:
     truth, prediction = disc(30, 10, 25), disc(35, 18, 30)
     found = boundary_distance(truth, prediction)
     assert found == pytest.approx(by_scipy(truth, prediction), abs=1e-6)
@@ -86,42 +86,42 @@ def test_an_empty_mask_against_a_lesion_is_the_largest_distance() -> None:
 
 
 @given(st.integers(1, 3))
-def test_the_picture_s_size_does_not_count(times: int) -> None:
+def test_the_image_s_size_does_not_count(times: int) -> None:
     truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
     one, other = (np.kron(mask, np.ones((times, times), bool)) for mask in (truth, prediction))
     small, large = boundary_distance(truth, prediction), boundary_distance(one, other)
     assert large == pytest.approx(small, abs=0.008)
 
 
-def picture_of(lesion: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+def image_of(lesion: Mask, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
     return np.where(lesion[:, :, None], colour, (220, 180, 160)).astype(np.uint8)
 
 
 def test_conditions_equal_those_of_the_synthetic_image() -> None:
     lesion = disc(128, 128, 64, (256, 256))
-    dark = Conditions.of(picture_of(lesion, (90, 60, 50)), lesion)
-    faint = Conditions.of(picture_of(lesion, (205, 165, 145)), lesion)
-    assert dark.area == pytest.approx(np.pi * 64**2 / 256**2, rel=0.01)
+    dark = Conditions.of(image_of(lesion, (90, 60, 50)), lesion)
+    faint = Conditions.of(image_of(lesion, (205, 165, 145)), lesion)
+    assert dark.lesion_area == pytest.approx(np.pi * 64**2 / 256**2, rel=0.01)
     assert dark.contrast > 40 > 10 > faint.contrast > 1
     assert dark.hair == 0
     assert dark.border == 0
     cut = disc(128, 20, 64, (256, 256))
-    assert Conditions.of(picture_of(cut, (90, 60, 50)), cut).border > 0.1
+    assert Conditions.of(image_of(cut, (90, 60, 50)), cut).border > 0.1
 
 
-def test_a_picture_of_another_size_is_measured_in_the_same_frame() -> None:
+def test_an_image_of_another_size_is_measured_in_the_same_frame() -> None:
     lesion = disc(256, 256, 128, (512, 512))
-    picture = picture_of(lesion, (90, 60, 50))
-    whole, small = Conditions.of(picture, lesion), Conditions.of(picture[::2, ::2], lesion)
+    image = image_of(lesion, (90, 60, 50))
+    whole, small = Conditions.of(image, lesion), Conditions.of(image[::2, ::2], lesion)
     assert small == pytest.approx(whole, rel=0.05)
 
 
 def test_hair_over_the_skin_is_measured() -> None:
     lesion = disc(128, 128, 40, (256, 256))
-    picture = picture_of(lesion, (90, 60, 50))
-    bare = Conditions.of(picture, lesion).hair
-    picture[:, 40:256:30] = picture[:, 41:256:30] = 40
-    assert Conditions.of(picture, lesion).hair > bare + 0.02
+    image = image_of(lesion, (90, 60, 50))
+    bare = Conditions.of(image, lesion).hair
+    image[:, 40:256:30] = image[:, 41:256:30] = 40
+    assert Conditions.of(image, lesion).hair > bare + 0.02
 
 
 def test_unknown_conditions_are_nan() -> None:
@@ -130,16 +130,16 @@ def test_unknown_conditions_are_nan() -> None:
     assert np.isnan(Conditions.of(grey, nothing).contrast)
     assert np.isnan(Conditions.of(grey, everything).contrast)
     unseen = Conditions.of(None, everything)
-    assert unseen.area == 1
+    assert unseen.lesion_area == 1
     assert np.isnan(unseen[1:]).all()
 
 
 def test_tables_keep_every_column_and_sort_by_id(tmp_path: Path) -> None:
     truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
-    table = outline_table(
+    table = mask_table(
         {
-            "b": Outline.of(truth, prediction),
-            "a": Outline.of(truth, truth, picture_of(truth, (9,) * 3)),
+            "b": MaskComparison.of(truth, prediction),
+            "a": MaskComparison.of(truth, truth, image_of(truth, (9,) * 3)),
         }
     )
     assert table["image_id"].tolist() == ["a", "b"]
@@ -148,21 +148,21 @@ def test_tables_keep_every_column_and_sort_by_id(tmp_path: Path) -> None:
     assert row["jaccard"] == compare_masks(truth, prediction).jaccard
     assert row["hausdorff_95"] == boundary_distance(truth, prediction).hausdorff_95
     assert SegmentationEvaluation.of(table.assign(group_id="g")).images == 2
-    assert len(outline_table({})) == 0
+    assert len(mask_table({})) == 0
 
 
-def test_folders_tell_conditions_where_the_pictures_are(tmp_path: Path) -> None:
+def test_folders_show_conditions_where_the_images_are(tmp_path: Path) -> None:
     truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
     write_png(tmp_path / "truth.png", truth)
     write_png(tmp_path / "a_segmentation.png", prediction)
-    write_png(tmp_path / "picture.png", picture_of(truth, (90, 60, 50)))
+    write_png(tmp_path / "image.png", image_of(truth, (90, 60, 50)))
     truths = {"a": tmp_path / "truth.png"}
     without = compare_folder(truths, tmp_path).iloc[0]
-    told = compare_folder(truths, tmp_path, {"a": tmp_path / "picture.png"}).iloc[0]
+    reported = compare_folder(truths, tmp_path, {"a": tmp_path / "image.png"}).iloc[0]
     assert np.isnan(without["contrast"])
-    assert told["contrast"] > 40
-    for name in ("jaccard", "surface_distance", "area"):
-        assert without[name] == told[name]
+    assert reported["contrast"] > 40
+    for name in ("jaccard", "surface_distance", "lesion_area"):
+        assert without[name] == reported[name]
 
 
 @given(masks, masks)
@@ -190,7 +190,7 @@ def test_scores_follow_from_the_counts() -> None:
             sensitivity=0.64,
             specificity=1.0,
             accuracy=564 / 600,
-            thresholded=0.0,
+            thresholded_jaccard=0.0,
         )
     )
 
@@ -217,7 +217,7 @@ def test_scores_equal_torchmetrics(truth: Mask, prediction: Mask) -> None:
 def test_jaccard_and_dice_say_the_same(truth: Mask, prediction: Mask) -> None:
     score = compare_masks(truth, prediction)
     assert score.dice == pytest.approx(2 * score.jaccard / (1 + score.jaccard))
-    assert score.thresholded == (score.jaccard if score.jaccard >= 0.65 else 0)
+    assert score.thresholded_jaccard == (score.jaccard if score.jaccard >= 0.65 else 0)
     assert compare_masks(truth, truth) == (1, 1, 1, 1, 1, 1)
     assert compare_masks(prediction, truth).jaccard == score.jaccard
 
@@ -233,7 +233,7 @@ def test_exactly_at_the_threshold_counts() -> None:
     truth[0, :] = True
     prediction = truth.copy()
     prediction[0, 65:] = False
-    assert compare_masks(truth, prediction).thresholded == 0.65
+    assert compare_masks(truth, prediction).thresholded_jaccard == 0.65
 
 
 def test_other_sizes_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Scores of unlikeness: as other libraries compute them, and a threshold that keeps its promise."""
+"""Scores of OOD score: as other libraries compute them, and a threshold that keeps its promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from naevus.errors import ConfigError, DataError
 from naevus.evaluation.ood import (
     LIMIT,
     FactorModel,
-    Reference,
+    OODStatistics,
 )
 
 Floats = NDArray[np.float64]
@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 
 def cloud(count: int, seed: int, features: int = 40) -> Floats:
     """Embeddings that vary in a few directions, and a little in all."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     ways = np.random.default_rng(0).normal(0, 1, (5, features))
-    return 3 + chance.normal(0, 1, (count, 5)) @ ways + chance.normal(0, 0.2, (count, features))
+    return 3 + rng.normal(0, 1, (count, 5)) @ ways + rng.normal(0, 0.2, (count, features))
 
 
 def strange(count: int, seed: int, features: int = 40) -> Floats:
@@ -37,7 +37,7 @@ def test_factors_give_the_distance_of_their_covariance() -> None:
     rows = cloud(400, 0)
     model = FactorModel.fit(rows, 5)
     by_sklearn = PCA(5, svd_solver="full").fit(rows)
-    scale = (len(rows) - 1) / len(rows)  # scikit-learn divides by one picture less
+    scale = (len(rows) - 1) / len(rows)  # scikit-learn divides by one image less
     np.testing.assert_allclose(model.variances, by_sklearn.explained_variance_ * scale, rtol=1e-5)
     assert model.noise == pytest.approx(by_sklearn.noise_variance_ * scale)
     precision = by_sklearn.get_precision() / scale
@@ -45,21 +45,21 @@ def test_factors_give_the_distance_of_their_covariance() -> None:
     np.testing.assert_allclose(model.distances(strange(30, 1)), expected, rtol=5e-3)
 
 
-def test_training_pictures_are_as_far_as_their_features_are_many() -> None:
+def test_training_images_are_as_far_as_their_features_are_many() -> None:
     """The mean squared Mahalanobis distance of what a Gaussian was fitted on is F.
 
     Again but for the half precision.
     """
     rows = cloud(2000, 0)
-    squares = FactorModel.fit(rows, 5).distances(rows) ** 2
-    assert squares.mean() == pytest.approx(40, rel=1e-2)
+    inputs = FactorModel.fit(rows, 5).distances(rows) ** 2
+    assert inputs.mean() == pytest.approx(40, rel=1e-2)
 
 
 @pytest.mark.parametrize(
     ("rows", "factors", "error", "problem"),
     [
         (cloud(20, 0), 0, ConfigError, "0 directions"),
-        (cloud(20, 0), 19, ConfigError, "19 directions from 20 pictures"),
+        (cloud(20, 0), 19, ConfigError, "19 directions from 20 images"),
         (cloud(100, 0), 40, ConfigError, "of 40 features"),
         (np.ones((20, 5)), 2, DataError, "vary in no more than 2"),
         (np.full((20, 5), np.nan), 2, DataError, "not a finite number"),
@@ -74,61 +74,61 @@ def test_features_without_factors_are_refused(
 
 
 def lesions(count: int) -> list[str]:
-    """One picture of most lesions, and ten of one."""
+    """One image of most lesions, and ten of one."""
     return [f"lesion {max(number, 9)}" for number in range(count)]
 
 
-def test_dermoscopy_is_flagged_as_seldom_as_asked_and_other_pictures_are_flagged() -> None:
-    shares = []
+def test_dermoscopy_is_flagged_as_seldom_as_asked_and_other_images_are_flagged() -> None:
+    class_priors = []
     for seed in range(20):
-        reference = Reference.fit(
+        reference = OODStatistics.fit(
             cloud(500, seed), cloud(400, 100 + seed), lesions(400), factors=5, flagged=0.05
         )
-        shares.append((reference.unlikeness(cloud(1000, 200 + seed)) > LIMIT).mean())
-        assert (reference.unlikeness(strange(200, seed)) > LIMIT).mean() > 0.95
-    assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
+        class_priors.append((reference.ood_score(cloud(1000, 200 + seed)) > LIMIT).mean())
+        assert (reference.ood_score(strange(200, seed)) > LIMIT).mean() > 0.95
+    assert np.mean(class_priors) == pytest.approx(0.05, abs=0.015)
 
 
 def test_an_ordinary_image_scores_about_zero() -> None:
-    reference = Reference.fit(cloud(500, 0), cloud(400, 1), lesions(400), factors=5)
-    assert abs(np.median(reference.unlikeness(cloud(1000, 2)))) < 0.1
+    reference = OODStatistics.fit(cloud(500, 0), cloud(400, 1), lesions(400), factors=5)
+    assert abs(np.median(reference.ood_score(cloud(1000, 2)))) < 0.1
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(2, 60), st.sampled_from([0.01, 0.02, 0.1, 0.3]))
-def test_no_more_pictures_and_no_more_lesions_are_flagged_than_asked(
-    seed: int, sorts: int, share: float
+def test_no_more_images_and_no_more_lesions_are_flagged_than_asked(
+    seed: int, sorts: int, fraction: float
 ) -> None:
-    """On the pictures that set the threshold: exactly so, however they are grouped."""
-    chance = np.random.default_rng(seed)
-    groups = chance.zipf(1.5, 150) % sorts
+    """On the images that set the threshold: exactly so, however they are grouped."""
+    rng = np.random.default_rng(seed)
+    groups = rng.zipf(1.5, 150) % sorts
     own = cloud(150, seed)
-    reference = Reference.fit(cloud(200, 1), own, groups.tolist(), factors=5, flagged=share)
-    flagged = reference.unlikeness(own) > LIMIT * (1 + 1e-12)
+    reference = OODStatistics.fit(cloud(200, 1), own, groups.tolist(), factors=5, flagged=fraction)
+    flagged = reference.ood_score(own) > LIMIT * (1 + 1e-12)
     sizes = np.bincount(groups)[groups]
     by_lesion = (flagged / sizes).sum() / (1 / sizes).sum()
-    assert flagged.mean() <= share + 1e-9
-    assert by_lesion <= share + 1e-9
+    assert flagged.mean() <= fraction + 1e-9
+    assert by_lesion <= fraction + 1e-9
 
 
 @pytest.mark.parametrize(
-    ("heldout", "groups", "flagged", "error", "problem"),
+    ("oof", "groups", "flagged", "error", "problem"),
     [
         (cloud(9, 1), lesions(9), 0.0, ConfigError, "share 0.0 is not between"),
         (cloud(9, 1), lesions(8), 0.02, DataError, "8 groups for 9"),
         (cloud(9, 1)[:, :30], lesions(9), 0.02, DataError, "not N x 40"),
-        (cloud(0, 1), [], 0.02, DataError, "no picture"),
+        (cloud(0, 1), [], 0.02, DataError, "no image"),
         (np.repeat(cloud(1, 1), 9, axis=0), lesions(9), 0.02, DataError, "all alike"),
     ],
 )
 def test_scores_that_set_no_threshold_are_refused(
-    heldout: Floats, groups: list[str], flagged: float, error: type[Exception], problem: str
+    oof: Floats, groups: list[str], flagged: float, error: type[Exception], problem: str
 ) -> None:
     with pytest.raises(error, match=problem):
-        Reference.fit(cloud(100, 0), heldout, groups, factors=5, flagged=flagged)
+        OODStatistics.fit(cloud(100, 0), oof, groups, factors=5, flagged=flagged)
 
 
 def test_another_networks_embeddings_are_refused() -> None:
-    reference = Reference.fit(cloud(100, 0), cloud(90, 1), lesions(90), factors=5)
+    reference = OODStatistics.fit(cloud(100, 0), cloud(90, 1), lesions(90), factors=5)
     with pytest.raises(DataError, match="not N x 40"):
-        reference.unlikeness(np.ones((3, 41)))
+        reference.ood_score(np.ones((3, 41)))

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_curve as sklearn_curve
 from naevus.errors import DataError
 from naevus.evaluation.operating_points import (
     FIXED,
-    ClinicalScores,
-    Target,
+    BinaryTarget,
+    OperatingPoints,
     decision_curve,
     malignant,
     melanoma,
@@ -24,23 +24,23 @@ from naevus.taxonomy import BINARY, ISIC2018
 CODES = ISIC2018.codes
 
 
-def answers(pictures: int = 300) -> tuple[np.ndarray, list[str]]:
-    chance = np.random.default_rng(0)
-    truth = chance.integers(0, 7, pictures)
-    logits = chance.normal(size=(pictures, 7)) + 1.5 * np.eye(7)[truth]
+def predictions(images: int = 300) -> tuple[np.ndarray, list[str]]:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 7, images)
+    logits = rng.normal(size=(images, 7)) + 1.5 * np.eye(7)[truth]
     natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return natural, [CODES[c] for c in truth]
 
 
-def drawn(pictures: int = 300, digits: int = 2) -> Target:
-    chance = np.random.default_rng(1)
-    truth = chance.random(pictures) < 0.3
-    scores = np.round(1 / (1 + np.exp(-chance.normal(size=pictures) - truth)), digits)
-    return Target("drawn", truth, scores, ["MEL" if each else "NV" for each in truth])
+def drawn(images: int = 300, digits: int = 2) -> BinaryTarget:
+    rng = np.random.default_rng(1)
+    truth = rng.random(images) < 0.3
+    scores = np.round(1 / (1 + np.exp(-rng.normal(size=images) - truth)), digits)
+    return BinaryTarget("drawn", truth, scores, ["MEL" if each else "NV" for each in truth])
 
 
 def test_targets_add_up_their_diagnoses() -> None:
-    natural, truth = answers()
+    natural, truth = predictions()
     found = melanoma(natural, truth, ISIC2018)
     np.testing.assert_allclose(found.probability, natural[:, 0])
     assert found.truth.tolist() == [code == "MEL" for code in truth]
@@ -50,7 +50,7 @@ def test_targets_add_up_their_diagnoses() -> None:
 
 
 def test_targets_are_those_with_both_sides() -> None:
-    natural, truth = answers()
+    natural, truth = predictions()
     names = [target.name for target in targets_of(natural, truth, ISIC2018)]
     assert names == ["melanoma", "malignant"]
     benign = ["NV" if code in {"MEL", "BCC", "AKIEC"} else code for code in truth]
@@ -67,7 +67,7 @@ def test_targets_are_those_with_both_sides() -> None:
 def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:
     target, folds = drawn(), np.arange(300) % 3
     groups = [f"g{number // 6}" for number in range(300)]
-    scores = ClinicalScores.from_target(target, groups, folds.tolist())
+    scores = OperatingPoints.from_target(target, groups, folds.tolist())
     assert scores.auc.value == pytest.approx(roc_auc_score(target.truth, target.probability))
     by_fold = [
         roc_auc_score(target.truth[folds == fold], target.probability[folds == fold])
@@ -77,13 +77,13 @@ def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:
     assert scores.fold_auc.value == pytest.approx(np.mean(by_fold))
     for interval in (scores.auc, scores.fold_auc):
         assert interval.low < interval.value < interval.high
-    assert (scores.pictures, scores.groups) == (300, 50)
+    assert (scores.images, scores.groups) == (300, 50)
     assert scores.positives == target.truth.sum()
 
 
 def test_operating_points_are_thresholds_that_exist() -> None:
     target = drawn()
-    scores = ClinicalScores.from_target(target, list(range(300)))
+    scores = OperatingPoints.from_target(target, list(range(300)))
     fpr, tpr, _ = sklearn_curve(target.truth, target.probability, drop_intermediate=False)
     for fixed in FIXED:
         sensitivity = scores.sensitivity_at[fixed]
@@ -105,8 +105,8 @@ def test_net_benefit_counts_found_and_false() -> None:
         odds = row["threshold"] / (1 - row["threshold"])
         assert row["net_benefit"] == pytest.approx(found - false * odds)
         assert row["low"] < row["net_benefit"] < row["high"]
-        share = target.truth.mean()
-        assert row["act_on_all"] == pytest.approx(share - (1 - share) * odds)
+        fraction = target.truth.mean()
+        assert row["act_on_all"] == pytest.approx(fraction - (1 - fraction) * odds)
     assert len(decision_curve(target, list(range(300)))) == 50
 
 
@@ -115,12 +115,12 @@ def test_net_benefit_counts_found_and_false() -> None:
     st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=25),
     st.integers(1, 4),
 )
-def test_every_figure_lies_in_its_range(pictures: list[tuple[bool, int]], size: int) -> None:
-    truth, scores = (np.array(column) for column in zip(*pictures, strict=True))
+def test_every_figure_lies_in_its_range(images: list[tuple[bool, int]], size: int) -> None:
+    truth, scores = (np.array(column) for column in zip(*images, strict=True))
     truth[:2] = True, False
-    target = Target("any", truth, scores / 4, [str(each) for each in truth])
+    target = BinaryTarget("any", truth, scores / 4, [str(each) for each in truth])
     groups = [number // size for number in range(len(truth))]
-    found = ClinicalScores.from_target(target, groups, [number % 2 for number in groups])
+    found = OperatingPoints.from_target(target, groups, [number % 2 for number in groups])
     fixed = [*found.sensitivity_at.values(), *found.specificity_at.values()]
     for interval in (found.auc, *fixed):
         assert 0 <= interval.value <= 1
@@ -132,7 +132,7 @@ def test_every_figure_lies_in_its_range(pictures: list[tuple[bool, int]], size: 
 
 def test_constant_scores_have_no_net_benefit() -> None:
     target = drawn()._replace(probability=np.full(300, 0.3))
-    scores = ClinicalScores.from_target(target, list(range(300)))
+    scores = OperatingPoints.from_target(target, list(range(300)))
     assert scores.auc == pytest.approx((0.5, 0.5, 0.5))
     assert scores.sensitivity_at[0.8].value == 0
     assert scores.specificity_at[0.8].value == 0
@@ -141,17 +141,17 @@ def test_constant_scores_have_no_net_benefit() -> None:
 
 
 def test_scores_print_and_turn_into_json() -> None:
-    natural, truth = answers()
-    scores = ClinicalScores.from_target(malignant(natural, truth, ISIC2018), list(range(300)))
+    natural, truth = predictions()
+    scores = OperatingPoints.from_target(malignant(natural, truth, ISIC2018), list(range(300)))
     assert str(scores).startswith("malignant, ")
     assert "sensitivity at specificity 0.9: " in str(scores)
-    said = scores.to_dict()
-    assert said["fold_auc"] is None
-    assert said["sensitivity_at"]["0.8"]["value"] == scores.sensitivity_at[0.8].value
+    output = scores.to_dict()
+    assert output["fold_auc"] is None
+    assert output["sensitivity_at"]["0.8"]["value"] == scores.sensitivity_at[0.8].value
 
 
 def test_one_sided_ground_truth_has_no_curve() -> None:
-    natural, truth = answers()
+    natural, truth = predictions()
     with pytest.raises(DataError, match="melanoma: the truth is all of one side"):
         melanoma(natural, ["NV"] * 300, ISIC2018)
     with pytest.raises(DataError, match="unknown diagnosis 'naevus'"):

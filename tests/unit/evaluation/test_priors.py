@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Toy = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]
 
 
-SHARES = np.array([0.70, 0.25, 0.05])
-WEIGHTS = SHARES**-0.5
+CLASS_PRIORS = np.array([0.70, 0.25, 0.05])
+WEIGHTS = CLASS_PRIORS**-0.5
 MEANS = np.array([[0.0, 0.0], [2.0, 0.5], [0.5, 2.0]])
 
 
@@ -48,39 +48,41 @@ def posterior(x: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.
 def toy() -> Toy:
     """Points drawn with the shares, their classes, and what weighted training would learn."""
     rng = np.random.default_rng(2018)
-    classes = rng.choice(3, size=40_000, p=SHARES)
+    classes = rng.choice(3, size=40_000, p=CLASS_PRIORS)
     x = MEANS[classes] + rng.normal(size=(len(classes), 2))
     # A network's logits are free up to a number a row.
-    logits = log_likelihood(x) + np.log(SHARES * WEIGHTS) + rng.normal(size=(len(x), 1))
+    logits = log_likelihood(x) + np.log(CLASS_PRIORS * WEIGHTS) + rng.normal(size=(len(x), 1))
     return x, classes, logits
 
 
-def balanced_accuracy(classes: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
-    return float(np.mean([(answers[classes == c] == c).mean() for c in range(3)]))
+def balanced_accuracy(classes: NDArray[np.int64], predictions: NDArray[np.int64]) -> float:
+    return float(np.mean([(predictions[classes == c] == c).mean() for c in range(3)]))
 
 
 def test_the_natural_posterior_is_recovered(toy: Toy) -> None:
     x, _, logits = toy
     natural = np.exp(natural_log_probabilities(logits, WEIGHTS))
-    np.testing.assert_allclose(natural, posterior(x, SHARES), atol=1e-12)
+    np.testing.assert_allclose(natural, posterior(x, CLASS_PRIORS), atol=1e-12)
 
 
 def test_the_balanced_posterior_is_recovered(toy: Toy) -> None:
     x, _, logits = toy
-    balanced = np.exp(balanced_log_probabilities(logits, WEIGHTS, SHARES))
+    balanced = np.exp(balanced_log_probabilities(logits, WEIGHTS, CLASS_PRIORS))
     np.testing.assert_allclose(balanced, posterior(x, np.full(3, 1 / 3)), atol=1e-12)
 
 
 def test_each_decision_is_best_at_its_own_score(toy: Toy) -> None:
     _, classes, logits = toy
     probable = natural_log_probabilities(logits, WEIGHTS).argmax(axis=1)
-    balanced = balanced_log_probabilities(logits, WEIGHTS, SHARES).argmax(axis=1)
-    too_far = (logits - np.log(SHARES)).argmax(axis=1)  # as if there had been no weights
+    balanced = balanced_log_probabilities(logits, WEIGHTS, CLASS_PRIORS).argmax(axis=1)
+    too_far = (logits - np.log(CLASS_PRIORS)).argmax(axis=1)  # as if there had been no weights
     raw = logits.argmax(axis=1)
-    accuracies = [(answers == classes).mean() for answers in (probable, balanced, too_far, raw)]
+    accuracies = [
+        (predictions == classes).mean() for predictions in (probable, balanced, too_far, raw)
+    ]
     assert accuracies[0] == max(accuracies)
     assert balanced_accuracy(classes, balanced) > max(
-        balanced_accuracy(classes, answers) + 0.005 for answers in (probable, too_far, raw)
+        balanced_accuracy(classes, predictions) + 0.005 for predictions in (probable, too_far, raw)
     )
 
 
@@ -94,8 +96,8 @@ def test_natural_probabilities_are_calibrated(toy: Toy) -> None:
 def test_temperature_belongs_to_the_natural_probabilities(toy: Toy) -> None:
     _, _, logits = toy
     natural = np.exp(natural_log_probabilities(logits, WEIGHTS, 1.7))
-    balanced = np.exp(balanced_log_probabilities(logits, WEIGHTS, SHARES, 1.7))
-    np.testing.assert_allclose(balanced, rebalance(natural, SHARES), atol=1e-12)
+    balanced = np.exp(balanced_log_probabilities(logits, WEIGHTS, CLASS_PRIORS, 1.7))
+    np.testing.assert_allclose(balanced, rebalance(natural, CLASS_PRIORS), atol=1e-12)
     assert (
         natural.max(axis=1).mean()
         < np.exp(natural_log_probabilities(logits, WEIGHTS)).max(axis=1).mean()
@@ -109,21 +111,21 @@ def test_temperature_belongs_to_the_natural_probabilities(toy: Toy) -> None:
     arrays(np.float64, 3, elements=st.floats(0.001, 1)),
 )
 def test_both_kinds_are_probabilities(
-    logits: NDArray[np.float32], weights: ArrayLike, shares: ArrayLike
+    logits: NDArray[np.float32], weights: ArrayLike, class_priors: ArrayLike
 ) -> None:
     natural = np.exp(natural_log_probabilities(logits, weights))
-    balanced = np.exp(balanced_log_probabilities(logits, weights, shares))
+    balanced = np.exp(balanced_log_probabilities(logits, weights, class_priors))
     np.testing.assert_allclose(natural.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_allclose(balanced.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(rebalance(natural, shares), balanced, atol=1e-9)
+    np.testing.assert_allclose(rebalance(natural, class_priors), balanced, atol=1e-9)
 
 
-def test_equal_shares_change_nothing() -> None:
+def test_equal_priors_change_nothing() -> None:
     probabilities = np.array([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
     np.testing.assert_allclose(rebalance(probabilities, np.full(3, 1 / 3)), probabilities)
 
 
-def test_one_picture_may_come_without_its_row_axis() -> None:
+def test_one_image_may_come_without_its_row_axis() -> None:
     logits = np.array([0.1, -2.0, 3.0])
     np.testing.assert_array_equal(
         natural_log_probabilities(logits, WEIGHTS),
@@ -137,27 +139,27 @@ def test_a_class_never_trained_is_never_the_balanced_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "shares", "temperature"),
+    ("weights", "class_priors", "temperature"),
     [
-        ([1, 1, 0], SHARES, 1.0),
-        ([1, 1], SHARES, 1.0),
-        ([1, 1, np.nan], SHARES, 1.0),
+        ([1, 1, 0], CLASS_PRIORS, 1.0),
+        ([1, 1], CLASS_PRIORS, 1.0),
+        ([1, 1, np.nan], CLASS_PRIORS, 1.0),
         (WEIGHTS, [0.5, 0.6, -0.1], 1.0),
         (WEIGHTS, [0.0, 0.0, 0.0], 1.0),
         (WEIGHTS, [0.5, 0.5], 1.0),
-        (WEIGHTS, SHARES, 0.0),
-        (WEIGHTS, SHARES, np.nan),
+        (WEIGHTS, CLASS_PRIORS, 0.0),
+        (WEIGHTS, CLASS_PRIORS, np.nan),
     ],
 )
 def test_impossible_settings_are_refused(
-    weights: ArrayLike, shares: ArrayLike, temperature: float
+    weights: ArrayLike, class_priors: ArrayLike, temperature: float
 ) -> None:
     with pytest.raises(ConfigError):
-        balanced_log_probabilities(np.zeros((1, 3)), weights, shares, temperature)
+        balanced_log_probabilities(np.zeros((1, 3)), weights, class_priors, temperature)
 
 
 MIX = [0.7, 0.2, 0.1]
-shares = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
+class_priors = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
     lambda values: np.array(values) / sum(values)
 )
 
@@ -165,20 +167,21 @@ shares = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
 def test_on_gaussians_it_gives_the_posterior_of_the_other_mix() -> None:
     x = np.linspace(-4, 4, 41)[:, None]
     likelihood = np.exp(-((x - np.array([-1, 0, 2])) ** 2) / 2)
-    trained, clinic = likelihood * MIX, likelihood * [0.1, 0.3, 0.6]
+    trained, operating_points = likelihood * MIX, likelihood * [0.1, 0.3, 0.6]
     natural = trained / trained.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(
-        reweigh(natural, MIX, [0.1, 0.3, 0.6]), clinic / clinic.sum(axis=1, keepdims=True)
+        reweigh(natural, MIX, [0.1, 0.3, 0.6]),
+        operating_points / operating_points.sum(axis=1, keepdims=True),
     )
 
 
-@given(shares, shares, shares)
+@given(class_priors, class_priors, class_priors)
 def test_changing_the_prevalence_back_restores_the_probabilities(
-    natural: np.ndarray, trained: np.ndarray, clinic: np.ndarray
+    natural: np.ndarray, trained: np.ndarray, operating_points: np.ndarray
 ) -> None:
-    there = reweigh(natural, trained, clinic)
+    there = reweigh(natural, trained, operating_points)
     assert there.sum() == pytest.approx(1)
-    np.testing.assert_allclose(reweigh(there, clinic, trained), natural)
+    np.testing.assert_allclose(reweigh(there, operating_points, trained), natural)
     np.testing.assert_allclose(reweigh(natural, trained, trained), natural)
     np.testing.assert_allclose(reweigh(natural, trained, np.ones(3)), rebalance(natural, trained))
 
@@ -192,7 +195,7 @@ def test_classes_without_prevalence_get_probability_zero() -> None:
 
 def test_impossible_mixes_are_refused() -> None:
     row = np.array([0.5, 0.3, 0.2])
-    with pytest.raises(ConfigError, match="no training picture"):
+    with pytest.raises(ConfigError, match="no training image"):
         reweigh(row, [0.5, 0.5, 0], MIX)
     for prevalence in ([0, 0, 0], [-0.1, 0.6, 0.5], [np.nan, 0.5, 0.5]):
         with pytest.raises(ConfigError, match="not that of anything"):
@@ -208,7 +211,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_of_shares_or_of_counts_is_read_in_the_taxonomys_order(tmp_path: Path) -> None:
+def test_a_file_of_priors_or_of_counts_is_read_in_the_taxonomys_order(tmp_path: Path) -> None:
     path = written(tmp_path, "MALIGNANT = 0.05  # referrals\nBENIGN = 0.9502\n")
     np.testing.assert_allclose(
         read_prevalence(path, BINARY), np.array([0.9502, 0.05]) / 1.0002, rtol=1e-12

@@ -12,11 +12,11 @@ from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.ensemble_selection import ensemble_scores
 from naevus.evaluation.evaluate import ClassificationEvaluation
-from naevus.evaluation.ood import Reference
+from naevus.evaluation.ood import OODStatistics
 from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
-from naevus.runs.evidence import diagnosing
+from naevus.runs.evidence import classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,12 +46,12 @@ def test_the_threads_are_given_back_also_after_an_error() -> None:
     [
         ClassificationEvaluation.of,
         SegmentationEvaluation.of,
-        Reference.fit,
+        OODStatistics.fit,
         ShortcutScores.of,
         by_embeddings,
         by_metadata,
         compare,
-        diagnosing,
+        classification,
         ensemble_scores,
         headline_intervals,
     ],

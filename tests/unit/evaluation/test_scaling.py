@@ -1,4 +1,4 @@
-"""A temperature and offsets: fitted on some pictures, judged on others."""
+"""A temperature and offsets: fitted on some images, judged on others."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def softmax(logits: Rows) -> Rows:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def stated(temperature: float, pictures: int, seed: int = 0) -> tuple[Rows, NDArray[np.intp]]:
+def stated(temperature: float, images: int, seed: int = 0) -> tuple[Rows, NDArray[np.intp]]:
     """Probabilities that would be right at a temperature, and what then came true."""
-    chance = np.random.default_rng(seed)
-    logits = chance.normal(0, 2, (pictures, 4))
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (images, 4))
     right = softmax(logits).cumsum(axis=1)
-    truth = (chance.random((pictures, 1)) > right[:, :-1]).sum(axis=1)
+    truth = (rng.random((images, 1)) > right[:, :-1]).sum(axis=1)
     return softmax(logits * temperature), truth
 
 
@@ -67,17 +67,17 @@ def test_no_other_scaling_gives_a_smaller_loss() -> None:
         return float(log_loss(truth, scaled(natural, scaling)) + prior)
 
     least = loss(found)
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(60):
-        offsets = np.array(found.offsets) + chance.normal(0, 0.05, 4)
-        other = Scaling(found.temperature * np.exp(chance.normal(0, 0.05)), tuple(offsets))
+        offsets = np.array(found.offsets) + rng.normal(0, 0.05, 4)
+        other = Scaling(found.temperature * np.exp(rng.normal(0, 0.05)), tuple(offsets))
         assert least <= loss(other) + 1e-9
 
 
 def test_it_is_scikit_learn_s_regression_where_the_prior_is_weak() -> None:
     natural, truth = stated(1.5, 4_000)
     found = fit_scaling(natural, truth)
-    # One slope for all classes: as many two-class pictures, compared with the first class.
+    # One slope for all classes: as many two-class images, compared with the first class.
     two = natural[:, :2] / natural[:, :2].sum(axis=1, keepdims=True)
     kept = truth < 2
     pair = fit_scaling(two[kept], truth[kept])
@@ -142,7 +142,7 @@ def test_each_part_gets_the_scaling_of_the_others() -> None:
 
 def test_data_that_cannot_be_fitted_are_refused() -> None:
     natural, truth = stated(1.0, 10)
-    with pytest.raises(DataError, match="there is no picture"):
+    with pytest.raises(DataError, match="there is no image"):
         fit_scaling(np.empty((0, 4)), [])
     with pytest.raises(DataError, match="not one of 4"):
         fit_scaling(natural, np.full(10, 4))
@@ -155,7 +155,7 @@ def test_data_that_cannot_be_fitted_are_refused() -> None:
 
 
 def table(groups: list[int], truth: list[str], folds: list[int] | None = None) -> pd.DataFrame:
-    columns = {"group_id": [f"g{group}" for group in groups], "truth": truth}
+    columns = {"group_id": [f"g{group}" for group in groups], "diagnosis": truth}
     return pd.DataFrame(columns if folds is None else {**columns, "fold": folds})
 
 

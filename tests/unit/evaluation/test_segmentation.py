@@ -1,4 +1,4 @@
-"""Scores of masks: one picture, and many."""
+"""Scores of masks: one image, and many."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def table_of(scores: dict[str, MaskScore]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "group_id", *MaskScore._fields])
 
 
-def test_means_over_pictures() -> None:
+def test_means_over_images() -> None:
     scores = {
         "good": compare_masks(square(10), square(10)),
         "bad": compare_masks(square(10), square(5)),
@@ -59,7 +59,7 @@ def test_means_over_pictures() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(masks, min_size=1, max_size=5), st.randoms())
-def test_the_order_of_pictures_does_not_matter(drawn: list[Mask], random: Random) -> None:
+def test_the_order_of_images_does_not_matter(drawn: list[Mask], random: Random) -> None:
     scores = {f"p{n}": compare_masks(mask, drawn[0]) for n, mask in enumerate(drawn)}
     names = list(scores)
     random.shuffle(names)
@@ -70,8 +70,8 @@ def test_the_order_of_pictures_does_not_matter(drawn: list[Mask], random: Random
     assert one.worst == other.worst
     for name, interval in one.metrics.items():
         assert interval.value == pytest.approx(other.metrics[name].value)
-    for share, interval in one.quantiles.items():
-        assert interval.value == pytest.approx(other.quantiles[share].value)
+    for fraction, interval in one.quantiles.items():
+        assert interval.value == pytest.approx(other.quantiles[fraction].value)
 
 
 def test_tables_that_cannot_be_scored() -> None:
@@ -89,8 +89,8 @@ def test_tables_that_cannot_be_scored() -> None:
 def test_quantiles_means_and_curve_are_numpy_s() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
-    for share, interval in scores.quantiles.items():
-        expected = np.quantile(table["jaccard"], share, method="inverted_cdf")
+    for fraction, interval in scores.quantiles.items():
+        expected = np.quantile(table["jaccard"], fraction, method="inverted_cdf")
         assert interval.value == expected
         assert interval.low <= expected <= interval.high
     assert scores.distances["mean hausdorff_95"].value == pytest.approx(
@@ -99,12 +99,12 @@ def test_quantiles_means_and_curve_are_numpy_s() -> None:
     assert scores.failed.value == (table["jaccard"] < 0.65).mean()
     assert scores.groups == scores.failed.groups == 100
     curve = scores.curve.set_index(scores.curve["threshold"].map("{:.2f}".format))
-    assert curve.loc["0.00", "thresholded"] == pytest.approx(table["jaccard"].mean())
+    assert curve.loc["0.00", "thresholded_jaccard"] == pytest.approx(table["jaccard"].mean())
     kept = table["jaccard"].where(table["jaccard"] >= 0.65, 0)
-    assert curve.loc["0.65", "thresholded"] == pytest.approx(kept.mean())
+    assert curve.loc["0.65", "thresholded_jaccard"] == pytest.approx(kept.mean())
     assert curve.loc["0.65", "reached"] == pytest.approx(1 - scores.failed.value)
-    assert curve["thresholded"].is_monotonic_decreasing
-    assert (curve["thresholded_low"] <= curve["thresholded"] + 1e-12).all()
+    assert curve["thresholded_jaccard"].is_monotonic_decreasing
+    assert (curve["thresholded_jaccard_low"] <= curve["thresholded_jaccard"] + 1e-12).all()
     json.dumps(scores.to_dict(), allow_nan=False)
 
 
@@ -112,27 +112,27 @@ def test_failures_are_listed_with_their_factors() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     found = {one.name: one for one in scores.factors}
-    small = found["lesion under 5 % of the picture"]
-    inside = table["area"] < 0.05
-    assert small.pictures == inside.sum()
+    small = found["lesion under 5 % of the image"]
+    inside = table["lesion_area"] < 0.05
+    assert small.images == inside.sum()
     assert small.failures == (inside & (table["jaccard"] < 0.65)).sum()
     assert small.failed is not None
     assert small.elsewhere is not None
     assert small.failed.value > small.elsewhere.value
     assert small.failed.groups == inside.sum() / 2
     hairy = found["hair over 5 % of the skin"]
-    assert (hairy.pictures, hairy.failed) == (0, None)
-    marked = inside | (table["area"] > 0.6) | (table["border"] > 0)
-    assert found[NONE_OF_THESE].pictures == (~marked).sum()
+    assert (hairy.images, hairy.failed) == (0, None)
+    marked = inside | (table["lesion_area"] > 0.6) | (table["border"] > 0)
+    assert found[NONE_OF_THESE].images == (~marked).sum()
 
 
-def test_bands_of_size_hold_every_picture_once() -> None:
+def test_bands_of_size_hold_every_image_once() -> None:
     table = table_of_masks()
     sizes = SegmentationEvaluation.of(table).sizes
-    assert sum(band.pictures for band in sizes) == len(table)
+    assert sum(band.images for band in sizes) == len(table)
     values = [band.jaccard.value for band in sizes]
     assert values == sorted(values)
-    by_hand = table[(table["area"] > 0.15) & (table["area"] <= 0.3)]
+    by_hand = table[(table["lesion_area"] > 0.15) & (table["lesion_area"] <= 0.3)]
     band = next(band for band in sizes if band.low == 0.15)
     assert band.jaccard.value == pytest.approx(by_hand["jaccard"].mean())
     assert band.failed.groups == by_hand["group_id"].nunique()
@@ -159,11 +159,11 @@ def test_one_lesion_and_masks_without_overlap_are_handled() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3)), min_size=1, max_size=30))
-def test_weighted_quantiles_are_numpy_s(pictures: list[tuple[float, int]]) -> None:
-    values, weights = np.array(pictures, float).T
+def test_weighted_quantiles_are_numpy_s(images: list[tuple[float, int]]) -> None:
+    values, weights = np.array(images, float).T
     if weights.any():
-        shares = (0.1, 0.25, 0.5, 1.0)
-        found = quantiles_of(values, shares)(weights[None])[0]
+        class_priors = (0.1, 0.25, 0.5, 1.0)
+        found = quantiles_of(values, class_priors)(weights[None])[0]
         repeated = np.repeat(values, weights.astype(int))
-        expected = np.quantile(repeated, shares, method="inverted_cdf")
+        expected = np.quantile(repeated, class_priors, method="inverted_cdf")
         assert found.tolist() == expected.tolist()

@@ -14,15 +14,15 @@ from naevus.evaluation.selective import SelectiveScores
 
 
 def plain_area(wrong: np.ndarray) -> float:
-    """The mean risk over all coverages, of pictures in order."""
+    """The mean risk over all coverages, of images in order."""
     return float(np.mean([wrong[: n + 1].mean() for n in range(len(wrong))]))
 
 
 def test_areas_agree_with_a_plain_loop() -> None:
-    chance = np.random.default_rng(0)
-    confidence = chance.random(200)
-    right = chance.random(200) < confidence
-    scores = SelectiveScores.from_answers(right, confidence, list(range(200)))
+    rng = np.random.default_rng(0)
+    confidence = rng.random(200)
+    right = rng.random(200) < confidence
+    scores = SelectiveScores.from_predictions(right, confidence, list(range(200)))
     wrong = ~right[np.argsort(-confidence)]
     assert scores.aurc.value == pytest.approx(plain_area(wrong))
     best = plain_area(np.sort(wrong))
@@ -38,46 +38,46 @@ def test_areas_agree_with_a_plain_loop() -> None:
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), min_size=1, max_size=5))
-def test_ties_are_the_mean_over_their_orders(pictures: list[tuple[bool, int]]) -> None:
-    right, confidence = (np.array(column) for column in zip(*pictures, strict=True))
+def test_ties_are_the_mean_over_their_orders(images: list[tuple[bool, int]]) -> None:
+    right, confidence = (np.array(column) for column in zip(*images, strict=True))
     areas = [
         plain_area(~right[list(order)])
         for order in permutations(range(len(right)))
         if (np.diff(confidence[list(order)]) <= 0).all()
     ]
-    scores = SelectiveScores.from_answers(right, confidence, list(range(len(right))))
+    scores = SelectiveScores.from_predictions(right, confidence, list(range(len(right))))
     assert scores.aurc.value == pytest.approx(np.mean(areas))
     assert scores.excess_aurc.value >= -1e-12
 
 
 def test_the_best_confidence_has_no_excess() -> None:
     right = np.array([1, 1, 0, 1, 0, 1])
-    best = SelectiveScores.from_answers(right, right, list("abcdef"))
+    best = SelectiveScores.from_predictions(right, right, list("abcdef"))
     assert best.excess_aurc == pytest.approx((0, 0, 0))
-    worst = SelectiveScores.from_answers(right, -right, list("abcdef"))
+    worst = SelectiveScores.from_predictions(right, -right, list("abcdef"))
     assert worst.excess_aurc.value > 0.3
 
 
 def test_constant_confidence_risks_the_same_everywhere() -> None:
-    scores = SelectiveScores.from_answers([1, 0, 1, 1], [0.5] * 4, list("abcd"))
+    scores = SelectiveScores.from_predictions([1, 0, 1, 1], [0.5] * 4, list("abcd"))
     assert scores.aurc.value == pytest.approx(0.25)
     assert scores.curve["risk"].tolist() == pytest.approx([0.25] * 4)
 
 
 def test_one_lesion_gives_no_width() -> None:
-    scores = SelectiveScores.from_answers([1, 0, 1], [0.9, 0.2, 0.4], ["a"] * 3)
+    scores = SelectiveScores.from_predictions([1, 0, 1], [0.9, 0.2, 0.4], ["a"] * 3)
     for interval in (scores.risk, scores.aurc, *scores.accuracy_at.values()):
         assert interval == pytest.approx((interval.value,) * 3)
-    said = scores.to_dict()
-    assert said["groups"] == 1
-    assert set(said["accuracy_at"]) == {"0.8", "0.9", "0.95"}
+    output = scores.to_dict()
+    assert output["groups"] == 1
+    assert set(output["accuracy_at"]) == {"0.8", "0.9", "0.95"}
     assert "accuracy at 80%" in str(scores)
 
 
 def test_confidences_that_cannot_be_ordered_are_refused() -> None:
     with pytest.raises(DataError, match="not a number"):
-        SelectiveScores.from_answers([1], [np.nan], ["a"])
+        SelectiveScores.from_predictions([1], [np.nan], ["a"])
     with pytest.raises(DataError, match="neither right nor wrong"):
-        SelectiveScores.from_answers([0.5], [0.1], ["a"])
-    with pytest.raises(DataError, match="there is no picture"):
-        SelectiveScores.from_answers([], [], [])
+        SelectiveScores.from_predictions([0.5], [0.1], ["a"])
+    with pytest.raises(DataError, match="there is no image"):
+        SelectiveScores.from_predictions([], [], [])

@@ -24,32 +24,32 @@ CODES = ISIC2018.codes
 
 
 def lesions(count: int = 240, seed: int = 0) -> tuple[list[str], list[str], np.ndarray]:
-    """Two pictures a lesion of three classes: diagnoses, groups, positions of the classes."""
+    """Two images a lesion of three classes: diagnoses, groups, positions of the classes."""
     classes = np.repeat(np.random.default_rng(seed).choice(3, count, p=(0.2, 0.6, 0.2)), 2)
     return [CODES[c] for c in classes], [f"g{n // 2}" for n in range(2 * count)], classes
 
 
 def test_information_in_embeddings_is_found() -> None:
     truth, groups, classes = lesions()
-    told = np.random.default_rng(1).normal(size=(len(truth), 20))
-    told[np.arange(len(truth)), classes] += 2
-    guessed = by_embeddings(told, truth, groups, CODES)
+    informative = np.random.default_rng(1).normal(size=(len(truth), 20))
+    informative[np.arange(len(truth)), classes] += 2
+    guessed = by_embeddings(informative, truth, groups, CODES)
     assert guessed.sum(axis=1) == pytest.approx(1)
     assert not guessed[:, 3:].any()
-    answers = np.array(CODES)[guessed.argmax(1)]
-    assert balanced_accuracy_score(truth, answers) > 0.7
+    predictions = np.array(CODES)[guessed.argmax(1)]
+    assert balanced_accuracy_score(truth, predictions) > 0.7
 
 
 def test_other_images_of_a_lesion_do_not_leak() -> None:
-    # Every lesion has a mark of its own, the same in both of its pictures, that says nothing else.
+    # Every lesion has a mark of its own, the same in both of its images, that says nothing else.
     truth, groups, _ = lesions()
     marks = np.repeat(np.random.default_rng(2).normal(size=(len(truth) // 2, 200)), 2, axis=0)
     by_lesion = by_embeddings(marks, truth, groups, CODES)
     alone = [f"p{n}" for n in range(len(truth))]
-    by_picture = by_embeddings(marks, truth, alone, CODES)
+    by_image = by_embeddings(marks, truth, alone, CODES)
     found = [
         balanced_accuracy_score(truth, np.array(CODES)[guessed.argmax(1)])
-        for guessed in (by_lesion, by_picture)
+        for guessed in (by_lesion, by_image)
     ]
     assert found[0] < 0.42
     assert found[1] > 0.6
@@ -57,11 +57,11 @@ def test_other_images_of_a_lesion_do_not_leak() -> None:
 
 def test_information_in_metadata_is_found_and_missing_values_are_allowed() -> None:
     truth, groups, classes = lesions()
-    chance = np.random.default_rng(3)
-    site = np.where(chance.random(len(truth)) < 0.8, classes, chance.integers(0, 3, len(truth)))
+    rng = np.random.default_rng(3)
+    site = np.where(rng.random(len(truth)) < 0.8, classes, rng.integers(0, 3, len(truth)))
     records = pd.DataFrame(
         {
-            "age": pd.Series(chance.integers(20, 80, len(truth)), dtype="Float64"),
+            "age": pd.Series(rng.integers(20, 80, len(truth)), dtype="Float64"),
             "sex": pd.Series(["male", None] * (len(truth) // 2), dtype="string"),
             "site": pd.Series(np.array(["back", "face", "foot"])[site], dtype="string"),
         }
@@ -131,58 +131,61 @@ def test_inputs_without_information_are_refused() -> None:
         ShortcutScores.of({"a": np.eye(7)[classes]}, ["MEL"] * 80, groups, ISIC2018)
 
 
-Pictures = list[NDArray[np.uint8]]
+Images = list[NDArray[np.uint8]]
 
 
-def pictures(colour: tuple[int, int, int], count: int, seed: int) -> Pictures:
-    chance = np.random.default_rng(seed)
+def images(colour: tuple[int, int, int], count: int, seed: int) -> Images:
+    rng = np.random.default_rng(seed)
     return [
-        np.clip(chance.normal(colour, 12, (20, 30, 3)), 0, 255).astype(np.uint8)
-        for _ in range(count)
+        np.clip(rng.normal(colour, 12, (20, 30, 3)), 0, 255).astype(np.uint8) for _ in range(count)
     ]
 
 
-def test_shares_of_each_channel_sum_to_one() -> None:
-    picture = pictures((30, 128, 250), 1, 0)[0]
-    shares = colour_histogram(picture).reshape(3, 8)
-    np.testing.assert_allclose(shares.sum(1), 1)
-    assert shares.argmax(1).tolist() == [0, 4, 7] or shares.argmax(1).tolist() == [1, 4, 7]
+def test_priors_of_each_channel_sum_to_one() -> None:
+    image = images((30, 128, 250), 1, 0)[0]
+    class_priors = colour_histogram(image).reshape(3, 8)
+    np.testing.assert_allclose(class_priors.sum(1), 1)
+    assert class_priors.argmax(1).tolist() == [0, 4, 7] or class_priors.argmax(1).tolist() == [
+        1,
+        4,
+        7,
+    ]
 
 
 def test_bins_are_thirty_two_levels_wide() -> None:
-    picture = np.zeros((1, 4, 3), np.uint8)
-    picture[0, :, 0] = [31, 32, 255, 255]
-    shares = colour_histogram(picture).reshape(3, 8)
-    assert shares[0].tolist() == [0.25, 0.25, 0, 0, 0, 0, 0, 0.5]
-    assert shares[1].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    image = np.zeros((1, 4, 3), np.uint8)
+    image[0, :, 0] = [31, 32, 255, 255]
+    class_priors = colour_histogram(image).reshape(3, 8)
+    assert class_priors[0].tolist() == [0.25, 0.25, 0, 0, 0, 0, 0, 0.5]
+    assert class_priors[1].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
 
 
 def test_the_colour_baseline_ignores_position() -> None:
-    picture = pictures((90, 60, 200), 1, 1)[0]
-    pixels = picture.reshape(-1, 3)
+    image = images((90, 60, 200), 1, 1)[0]
+    pixels = image.reshape(-1, 3)
     mixed = np.random.default_rng(2).permutation(pixels).reshape(30, 20, 3)
-    np.testing.assert_array_equal(colour_histogram(picture), colour_histogram(mixed))
+    np.testing.assert_array_equal(colour_histogram(image), colour_histogram(mixed))
 
 
 def test_different_colours_are_distinguished() -> None:
     red, blue = (200, 60, 60), (60, 60, 200)
-    training = pictures(red, 20, 3) + pictures(blue, 4, 4)
-    unseen = pictures(blue, 5, 5) + pictures(red, 5, 6)
+    training = images(red, 20, 3) + images(blue, 4, 4)
+    unseen = images(blue, 5, 5) + images(red, 5, 6)
     guesses = guess_by_colour(training, ["VASC"] * 20 + ["MEL"] * 4, unseen)
     assert guesses == ["MEL"] * 5 + ["VASC"] * 5
 
 
 def test_rare_classes_are_weighted() -> None:
     """Of colours alike in both, a fifth are of the rare class, which is still guessed often."""
-    training = pictures((120, 90, 90), 100, 7)
+    training = images((120, 90, 90), 100, 7)
     diagnoses = ["NV"] * 80 + ["MEL"] * 20
-    guesses = guess_by_colour(training, diagnoses, pictures((120, 90, 90), 100, 8))
+    guesses = guess_by_colour(training, diagnoses, images((120, 90, 90), 100, 8))
     assert guesses.count("MEL") > 20
 
 
 @pytest.mark.parametrize("side", [1, 7])
 def test_the_colour_baseline_ignores_image_size(side: int) -> None:
-    picture = np.full((side, side, 3), 77, np.uint8)
+    image = np.full((side, side, 3), 77, np.uint8)
     np.testing.assert_array_equal(
-        colour_histogram(picture), colour_histogram(np.full((9, 4, 3), 77, np.uint8))
+        colour_histogram(image), colour_histogram(np.full((9, 4, 3), 77, np.uint8))
     )

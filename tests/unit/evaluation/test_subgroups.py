@@ -15,14 +15,14 @@ from naevus.evaluation import subgroups
 from naevus.evaluation.subgroups import age_bands, holm, subgroup_scores
 
 
-def pictures(lesions: int = 240, seed: int = 0, worse: float = 0.0) -> dict[str, list[Any]]:
-    random = np.random.default_rng(seed)
+def images(lesions: int = 240, seed: int = 0, worse: float = 0.0) -> dict[str, list[Any]]:
+    rng = np.random.default_rng(seed)
     rows: dict[str, list[Any]] = {name: [] for name in ("truth", "answers", "groups", "sex")}
     for lesion in range(lesions):
-        truth = random.choice(["MEL", "NV", "BCC"], p=[0.3, 0.5, 0.2])
-        sex = random.choice(["female", "male"])
-        for _ in range(random.integers(1, 4)):
-            right = random.random() < 0.8 - worse * (sex == "male")
+        truth = rng.choice(["MEL", "NV", "BCC"], p=[0.3, 0.5, 0.2])
+        sex = rng.choice(["female", "male"])
+        for _ in range(rng.integers(1, 4)):
+            right = rng.random() < 0.8 - worse * (sex == "male")
             rows["truth"].append(truth)
             rows["answers"].append(truth if right else "other")
             rows["groups"].append(f"lesion-{lesion}")
@@ -51,7 +51,7 @@ def recall(rows: dict[str, list[Any]], code: str, sexes: set[str]) -> float:
 
 
 def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
-    rows = pictures(worse=0.2)
+    rows = images(worse=0.2)
     found = scored(rows)
     codes = ("BCC", "MEL", "NV")
     for sex, other in (("female", "male"), ("male", "female")):
@@ -64,7 +64,7 @@ def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
             group for group, its in zip(rows["groups"], rows["sex"], strict=True) if its == sex
         }
         assert found[sex].groups == len(members)
-        assert found[sex].pictures == rows["sex"].count(sex)
+        assert found[sex].images == rows["sex"].count(sex)
     assert found["male"].p < 0.05
     assert found["male"].p_holm == pytest.approx(min(1, 2 * found["male"].p))
 
@@ -75,7 +75,7 @@ def test_p_equals_that_of_all_permutations_within_each_class(
     monkeypatch.setattr(subgroups, "LEAST_OF_CLASS", 1)
     truth = ["MEL"] * 5 + ["NV"] * 4
     right = np.array([1, 1, 0, 0, 1, 1, 0, 1, 1])
-    answers = [code if yes else "other" for code, yes in zip(truth, right, strict=True)]
+    predictions = [code if yes else "other" for code, yes in zip(truth, right, strict=True)]
     sex = np.array(["f", "f", "m", "m", "f", "f", "m", "f", "m"])
     names, groups = np.array(truth), [str(number) for number in range(9)]
 
@@ -93,21 +93,21 @@ def test_p_equals_that_of_all_permutations_within_each_class(
         for first in permutations(sex[:5])
         for second in permutations(sex[5:])
     ]
-    found = subgroup_scores(truth, answers, groups, {"sex": sex.tolist()}, draws=1000)
+    found = subgroup_scores(truth, predictions, groups, {"sex": sex.tolist()}, draws=1000)
     assert found[0].gap == pytest.approx(observed)
     assert found[0].p == pytest.approx(np.mean(wide), abs=0.05)
 
 
 def test_another_case_mix_is_no_gap() -> None:
     # Melanomas are recognised less often, and men have more of them: nothing is worse for men.
-    random = np.random.default_rng(3)
-    sex = random.choice(["female", "male"], 2000)
-    melanoma = random.random(2000) < np.where(sex == "male", 0.6, 0.2)
-    right = random.random(2000) < np.where(melanoma, 0.5, 0.95)
+    rng = np.random.default_rng(3)
+    sex = rng.choice(["female", "male"], 2000)
+    melanoma = rng.random(2000) < np.where(sex == "male", 0.6, 0.2)
+    right = rng.random(2000) < np.where(melanoma, 0.5, 0.95)
     truth = np.where(melanoma, "MEL", "NV")
-    answers = np.where(right, truth, "other")
+    predictions = np.where(right, truth, "other")
     plain = right[sex == "male"].mean() - right[sex == "female"].mean()
-    rows = {"truth": truth.tolist(), "answers": answers.tolist()}
+    rows = {"truth": truth.tolist(), "answers": predictions.tolist()}
     found = scored({**rows, "groups": list(range(2000)), "sex": sex.tolist()})
     assert plain < -0.1
     assert abs(found["male"].gap) < 0.05
@@ -115,12 +115,12 @@ def test_another_case_mix_is_no_gap() -> None:
 
 
 def test_chance_gives_a_significant_gap_about_one_time_in_twenty() -> None:
-    small = [scored(pictures(90, seed), 49)["male"].p <= 0.1 for seed in range(40)]
+    small = [scored(images(90, seed), 49)["male"].p <= 0.1 for seed in range(40)]
     assert 0.02 <= np.mean(small) <= 0.25  # 0.1 and three standard errors
 
 
 def test_rare_classes_and_small_subgroups_are_left_out_or_marked() -> None:
-    rows = pictures()
+    rows = images()
     site = ["scalp" if group in {"lesion-0", "lesion-1"} else "trunk" for group in rows["groups"]]
     found = scored(rows, site=site)
     assert found["scalp"].small
@@ -134,7 +134,7 @@ def test_rare_classes_and_small_subgroups_are_left_out_or_marked() -> None:
 
 
 def test_a_group_has_the_first_value_that_is_known() -> None:
-    rows = pictures(60)
+    rows = images(60)
     sex: list[str | None] = list(rows["sex"])
     first: dict[str, int] = {}
     for place, group in enumerate(rows["groups"]):
@@ -149,8 +149,8 @@ def test_a_group_has_the_first_value_that_is_known() -> None:
 
 
 def test_holm_is_the_step_down_rule() -> None:
-    random = np.random.default_rng(1)
-    p = random.random(12) ** 3
+    rng = np.random.default_rng(1)
+    p = rng.random(12) ** 3
     order = np.argsort(p)
     expected = np.empty(12)
     for rank, place in enumerate(order):
@@ -177,7 +177,7 @@ def test_holm_equals_a_step_down_by_hand(p: list[float]) -> None:
 
 def test_one_lesion_has_no_gap() -> None:
     (one,) = subgroup_scores(["MEL"] * 2, ["MEL", "NV"], ["a", "a"], {"sex": ["female", None]})
-    assert (one.groups, one.pictures, one.small) == (1, 2, True)
+    assert (one.groups, one.images, one.small) == (1, 2, True)
     assert (one.balanced_accuracy, one.gap, one.p, one.p_holm) == (None, None, None, None)
 
 

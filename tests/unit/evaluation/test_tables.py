@@ -21,9 +21,9 @@ from naevus.evaluation.tables import (
     check_finite,
     check_ids,
     combined,
-    heldout_diagnosed,
-    judged,
+    evaluated,
     numbers_of,
+    oof_classified,
     probabilities,
     with_truth,
 )
@@ -35,40 +35,40 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def answers(count: int = 70, seed: int = 0) -> pd.DataFrame:
+def predictions(count: int = 70, seed: int = 0) -> pd.DataFrame:
     """An out-of-fold table of as many lesions, right more often than not."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     truth = np.array([ISIC2018.codes[n % 7] for n in range(count)])
     table = pd.DataFrame(
         {
             "image_id": [f"i{n:03d}" for n in range(count)],
             "group_id": [f"g{n:03d}" for n in range(count)],
-            "truth": truth,
+            "diagnosis": truth,
             "fold": np.arange(count) % 5,
         }
     )
     for code in ISIC2018.codes:
-        table[f"logit_{code}"] = chance.normal(size=count) + 2 * (truth == code)
-        table[f"weight_{code}"] = 1.0
-        table[f"share_{code}"] = 1 / 7
+        table[f"logit_{code}"] = rng.normal(size=count) + 2 * (truth == code)
+        table[f"class_weight_{code}"] = 1.0
+        table[f"class_prior_{code}"] = 1 / 7
     return table
 
 
-def outlines(count: int = 40) -> pd.DataFrame:
+def contours(count: int = 40) -> pd.DataFrame:
     jaccard = np.random.default_rng(3).uniform(0.5, 1, count)
     names = [f"i{n:03d}" for n in range(count)]
     table = pd.DataFrame({"image_id": names, "group_id": names, "jaccard": jaccard})
-    return table.assign(thresholded=np.where(jaccard < 0.65, 0, jaccard))
+    return table.assign(thresholded_jaccard=np.where(jaccard < 0.65, 0, jaccard))
 
 
 def test_images_of_one_table_alone_are_an_error_unless_allowed() -> None:
-    one, other = answers(), answers(seed=1).iloc[3:]
+    one, other = predictions(), predictions(seed=1).iloc[3:]
     with pytest.raises(DataError, match=r"^A and B: 3 images have no answer in B, such as i000"):
         compare(one, other)
     found = compare(one, other, allow_missing=True)
-    assert (found.pictures, found.only_a, found.only_b) == (67, 3, 0)
+    assert (found.images, found.only_a, found.only_b) == (67, 3, 0)
     with pytest.raises(DataError, match="5 images have no answer in A"):
-        compare(outlines().iloc[5:], outlines())
+        compare(contours().iloc[5:], contours())
     with pytest.raises(DataError, match="3 images have no answer in run 2"):
         combined([one, other], ISIC2018)
     assert len(combined([one, other], ISIC2018, allow_missing=True)) == 67
@@ -79,9 +79,9 @@ def test_images_of_one_table_alone_are_an_error_unless_allowed() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("column", ["logit_MEL", "weight_DF", "share_VASC"])
+@pytest.mark.parametrize("column", ["logit_MEL", "class_weight_DF", "class_prior_VASC"])
 def test_no_number_that_is_not_finite_is_counted(column: str, value: float) -> None:
-    good, bad = answers(), answers()
+    good, bad = predictions(), predictions()
     bad.loc[11, column] = value
     with pytest.raises(DataError, match=f"^B: i011: {column} is {value:g}, no finite number"):
         compare(good, bad)
@@ -91,31 +91,31 @@ def test_no_number_that_is_not_finite_is_counted(column: str, value: float) -> N
         combined([good, bad], ISIC2018)
     with pytest.raises(DataError, match=f"i011: {column}"):
         probabilities(bad, ISIC2018)
-    masks = outlines()
-    masks.loc[[2, 7], "thresholded"] = value
-    with pytest.raises(DataError, match=r"^A: i002: thresholded .* \(and so for 1 more\)"):
-        compare(masks, outlines())
+    masks = contours()
+    masks.loc[[2, 7], "thresholded_jaccard"] = value
+    with pytest.raises(DataError, match=r"^A: i002: thresholded_jaccard .* \(and so for 1 more\)"):
+        compare(masks, contours())
 
 
 def test_texts_and_empty_cells_are_no_numbers_either() -> None:
-    table = pd.DataFrame({"image_id": ["a", "b"], "p_MEL": ["0.5", "a half"]})
-    with pytest.raises(DataError, match="t: column p_MEL does not hold numbers"):
-        check_finite(table, ["p_MEL"], "t")
-    empty = pd.DataFrame({"image_id": ["a", "b"], "p_MEL": pd.array([0.5, None], "Float64")})
-    with pytest.raises(DataError, match="t: b: p_MEL is nan"):
-        check_finite(empty, numbers_of(empty, "p"), "t")
+    table = pd.DataFrame({"image_id": ["a", "b"], "prob_MEL": ["0.5", "a half"]})
+    with pytest.raises(DataError, match="t: column prob_MEL does not hold numbers"):
+        check_finite(table, ["prob_MEL"], "t")
+    empty = pd.DataFrame({"image_id": ["a", "b"], "prob_MEL": pd.array([0.5, None], "Float64")})
+    with pytest.raises(DataError, match="t: b: prob_MEL is nan"):
+        check_finite(empty, numbers_of(empty, ["prob"]), "t")
 
 
 def test_very_unlikely_is_not_impossible() -> None:
-    sure = answers()
+    sure = predictions()
     sure["logit_MEL"] = 4000.0
-    together = combined([sure, answers(seed=1)], ISIC2018)
+    together = combined([sure, predictions(seed=1)], ISIC2018)
     assert np.isfinite(together.filter(like="logit_").to_numpy()).all()
     assert (probabilities(together, ISIC2018)[0].argmax(axis=1) == 0).all()
 
 
 def test_ids_that_are_not_ids_are_refused() -> None:
-    table = answers(7)
+    table = predictions(7)
     with pytest.raises(DataError, match="t: i003 stands twice"):
         check_ids(pd.concat([table, table.iloc[[3]]]), "t")
     with pytest.raises(DataError, match="row without image_id"):
@@ -124,12 +124,12 @@ def test_ids_that_are_not_ids_are_refused() -> None:
         check_ids(table.drop(columns="image_id"), "t")
 
 
-def predictions() -> pd.DataFrame:
+def rows_of() -> pd.DataFrame:
     table = pd.DataFrame({"image_id": ["c", "a", "b", "x"]})
     natural = np.random.default_rng(0).dirichlet(np.ones(7), 4)
     for place, code in enumerate(ISIC2018.codes):
-        table[f"p_{code}"] = natural[:, place]
-        table[f"b_{code}"] = natural[::-1, place]
+        table[f"prob_{code}"] = natural[:, place]
+        table[f"balanced_prob_{code}"] = natural[::-1, place]
     return table
 
 
@@ -152,29 +152,29 @@ def records(folder: Path) -> pd.DataFrame:
 
 
 def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
-    joined = with_truth(predictions(), records(tmp_path), allow_missing=True)
+    joined = with_truth(rows_of(), records(tmp_path), allow_missing=True)
     table = joined.table
     assert table["image_id"].tolist() == ["c", "a", "b"]
     assert {found.what: found.ids for found in joined.left_out} == {
         "images with ground truth have no answer": ("d",),
         "predicted images are not in the data set": ("x",),
     }
-    found = judged(table, ISIC2018, tmp_path / "masks")
-    assert found.diagnosed is not None
-    assert found.diagnosed.table["image_id"].tolist() == ["c", "a"]
-    assert found.diagnosed.table["truth"].tolist() == ["NV", "MEL"]
-    assert found.diagnosed.table["group_id"].tolist() == ["g1", "g1"]
-    given = predictions().set_index("image_id").loc[["c", "a"]]
+    found = evaluated(table, ISIC2018, tmp_path / "masks")
+    assert found.classified is not None
+    assert found.classified.table["image_id"].tolist() == ["c", "a"]
+    assert found.classified.table["diagnosis"].tolist() == ["NV", "MEL"]
+    assert found.classified.table["group_id"].tolist() == ["g1", "g1"]
+    given = rows_of().set_index("image_id").loc[["c", "a"]]
     np.testing.assert_array_equal(
-        found.diagnosed.natural, given[[f"p_{code}" for code in ISIC2018.codes]]
+        found.classified.natural, given[[f"prob_{code}" for code in ISIC2018.codes]]
     )
     np.testing.assert_array_equal(
-        found.diagnosed.balanced, given[[f"b_{code}" for code in ISIC2018.codes]]
+        found.classified.balanced, given[[f"balanced_prob_{code}" for code in ISIC2018.codes]]
     )
-    assert found.outlined is not None
-    assert found.outlined["image_id"].tolist() == ["a", "b"]
-    assert found.outlined["jaccard"].tolist() == [1.0, 0.0]
-    assert found.outlined["group_id"].tolist() == ["g1", "g2"]
+    assert found.segmented is not None
+    assert found.segmented["image_id"].tolist() == ["a", "b"]
+    assert found.segmented["jaccard"].tolist() == [1.0, 0.0]
+    assert found.segmented["group_id"].tolist() == ["g1", "g2"]
     assert found.notes(table) == [
         "1 of 3 images have no true diagnosis: they are not in its figures",
         "1 of 3 images have no true mask: they are not in its figures",
@@ -182,7 +182,7 @@ def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
 
 
 def test_images_without_an_answer_or_a_truth_are_an_error(tmp_path: Path) -> None:
-    known, rows = records(tmp_path), predictions()
+    known, rows = records(tmp_path), rows_of()
     with pytest.raises(DataError, match=r"^some/table: 1 image .*answer: d; 1 pred.*x"):
         with_truth(rows, known, name="some/table")
     with pytest.raises(DataError, match="1 image with ground truth has no answer: d"):
@@ -201,12 +201,12 @@ def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> 
     known = records(tmp_path).assign(part="task3", split="train")
     other = known.assign(image_id=known["image_id"] + "-late", split="test")
     both = pd.concat([known[known["image_id"] != "d"], other], ignore_index=True)
-    joined = with_truth(predictions().head(3), both)
+    joined = with_truth(rows_of().head(3), both)
     assert joined.unasked == {"task3, test": 4}
     assert joined.notes() == ["task3, test: none of its 4 images was predicted, so none counts"]
     with pytest.raises(DataError, match="3 images with ground truth have no answer"):
         with_truth(
-            pd.concat([predictions().head(3), predictions().tail(1)]).replace(
+            pd.concat([rows_of().head(3), rows_of().tail(1)]).replace(
                 {"image_id": {"x": "a-late"}}
             ),
             both,
@@ -214,43 +214,43 @@ def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None])
-@pytest.mark.parametrize("column", ["p_MEL", "p_VASC", "b_NV"])
+@pytest.mark.parametrize("column", ["prob_MEL", "prob_VASC", "balanced_prob_NV"])
 def test_a_row_that_is_no_number_is_an_error_and_never_dropped(
     tmp_path: Path, column: str, value: float | None
 ) -> None:
-    rows = predictions()
+    rows = rows_of()
     rows.loc[1, column] = value
     with pytest.raises(DataError, match=f"^out/predictions: a: {column} is .*no finite number"):
         with_truth(rows, records(tmp_path), allow_missing=True, name="out/predictions")
 
 
 def test_an_id_twice_is_an_error(tmp_path: Path) -> None:
-    twice = pd.concat([predictions(), predictions().head(1)])
+    twice = pd.concat([rows_of(), rows_of().head(1)])
     with pytest.raises(DataError, match="c stands twice"):
         with_truth(twice, records(tmp_path), allow_missing=True)
 
 
 def test_tables_without_ground_truth_are_not_scored(tmp_path: Path) -> None:
-    table = with_truth(predictions(), records(tmp_path), allow_missing=True).table
-    without = judged(table, ISIC2018, tmp_path / "nowhere")
-    assert without.outlined is None
+    table = with_truth(rows_of(), records(tmp_path), allow_missing=True).table
+    without = evaluated(table, ISIC2018, tmp_path / "nowhere")
+    assert without.segmented is None
     assert "2 images have a true mask and none was predicted" in without.notes(table)
-    masks_alone = table[["image_id", "truth", "group_id", "mask_path", "picture_path"]]
-    assert judged(masks_alone, ISIC2018, tmp_path / "masks").diagnosed is None
+    masks_alone = table[["image_id", "diagnosis", "group_id", "mask_path", "image_path"]]
+    assert evaluated(masks_alone, ISIC2018, tmp_path / "masks").classified is None
     with pytest.raises(DataError, match="no truth"):
-        judged(masks_alone, ISIC2018, tmp_path / "nowhere")
-    strangers = predictions().assign(image_id=[f"other-{n}" for n in range(4)])
+        evaluated(masks_alone, ISIC2018, tmp_path / "nowhere")
+    unknown_ids = rows_of().assign(image_id=[f"other-{n}" for n in range(4)])
     with pytest.raises(DataError, match="no truth for these"):
-        with_truth(strangers, records(tmp_path), allow_missing=True)
+        with_truth(unknown_ids, records(tmp_path), allow_missing=True)
 
 
 def test_held_out_logits_are_freed_of_their_training() -> None:
-    table = pd.DataFrame({"image_id": ["a"], "group_id": ["g"], "truth": ["MEL"]})
+    table = pd.DataFrame({"image_id": ["a"], "group_id": ["g"], "diagnosis": ["MEL"]})
     for code in ISIC2018.codes:
         table[f"logit_{code}"] = np.log(2.0) if code == "MEL" else 0.0
-        table[f"weight_{code}"] = 2.0 if code == "MEL" else 1.0
-        table[f"share_{code}"] = 1 / 7
-    found = heldout_diagnosed(table)
+        table[f"class_weight_{code}"] = 2.0 if code == "MEL" else 1.0
+        table[f"class_prior_{code}"] = 1 / 7
+    found = oof_classified(table)
     assert found.taxonomy is ISIC2018
     np.testing.assert_allclose(found.natural, np.full((1, 7), 1 / 7))
 
@@ -262,22 +262,24 @@ SETTINGS = {
 
 
 def table(shuffled: bool = False) -> pd.DataFrame:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = []
     for number in range(40):
         fold = number % 2
-        shares, weights = SETTINGS[fold]
+        class_priors, weights = SETTINGS[fold]
         rows.append(
             {
                 "image_id": f"p{number:02d}",
                 "group_id": f"g{number // 2}",
-                "truth": BINARY.codes[number // 2 % 2],
+                "diagnosis": BINARY.codes[number // 2 % 2],
                 "fold": fold,
+                **dict(zip(["logit_BENIGN", "logit_MALIGNANT"], rng.normal(size=2), strict=True)),
                 **dict(
-                    zip(["logit_BENIGN", "logit_MALIGNANT"], chance.normal(size=2), strict=True)
+                    zip(["class_prior_BENIGN", "class_prior_MALIGNANT"], class_priors, strict=True)
                 ),
-                **dict(zip(["share_BENIGN", "share_MALIGNANT"], shares, strict=True)),
-                **dict(zip(["weight_BENIGN", "weight_MALIGNANT"], weights, strict=True)),
+                **dict(
+                    zip(["class_weight_BENIGN", "class_weight_MALIGNANT"], weights, strict=True)
+                ),
             }
         )
     made = pd.DataFrame(rows)
@@ -290,16 +292,18 @@ def test_each_row_has_its_fold_s_weights(shuffled: bool) -> None:
     natural, balanced = probabilities(given, BINARY)
     for row, (one, other) in enumerate(zip(natural, balanced, strict=True)):
         logits = given[["logit_BENIGN", "logit_MALIGNANT"]].to_numpy()[row]
-        shares, weights = SETTINGS[int(given["fold"].iloc[row])]
+        class_priors, weights = SETTINGS[int(given["fold"].iloc[row])]
         expected = np.exp(natural_log_probabilities(logits, np.array(weights)))
         np.testing.assert_allclose(one, expected)
-        expected = np.exp(balanced_log_probabilities(logits, np.array(weights), np.array(shares)))
+        expected = np.exp(
+            balanced_log_probabilities(logits, np.array(weights), np.array(class_priors))
+        )
         np.testing.assert_allclose(other, expected)
     np.testing.assert_allclose(natural.sum(1), 1)
     assert not np.allclose(natural, balanced)
 
 
-def test_equal_logits_are_answered_by_the_fold_s_shares() -> None:
+def test_equal_logits_are_answered_by_the_fold_s_priors() -> None:
     given = table()
     given[["logit_BENIGN", "logit_MALIGNANT"]] = 0.0
     natural, balanced = probabilities(given, BINARY)
@@ -308,20 +312,20 @@ def test_equal_logits_are_answered_by_the_fold_s_shares() -> None:
     assert balanced[1] == pytest.approx([0.4, 0.6])
 
 
-def test_an_absent_column_is_told() -> None:
-    with pytest.raises(DataError, match="no column share_BENIGN"):
-        probabilities(table().drop(columns="share_BENIGN"), BINARY)
+def test_an_absent_column_is_reported() -> None:
+    with pytest.raises(DataError, match="no column class_prior_BENIGN"):
+        probabilities(table().drop(columns="class_prior_BENIGN"), BINARY)
 
 
 def test_a_row_without_weights_is_not_scored_by_chance() -> None:
     given = table()
-    given.loc[3, "weight_BENIGN"] = np.nan
-    with pytest.raises(DataError, match="weight_BENIGN is nan"):
+    given.loc[3, "class_weight_BENIGN"] = np.nan
+    with pytest.raises(DataError, match="class_weight_BENIGN is nan"):
         probabilities(given, BINARY)
 
 
 def test_scores_and_their_intervals_agree() -> None:
-    labelled = heldout_diagnosed(table(shuffled=True).drop(columns="fold"))
+    labelled = oof_classified(table(shuffled=True).drop(columns="fold"))
     scores = ClassificationEvaluation.of(labelled).as_predicted.scores
     intervals = headline_intervals(labelled)
     assert intervals["balanced_accuracy"].value == pytest.approx(scores.balanced.balanced_accuracy)
@@ -336,19 +340,19 @@ def test_a_class_that_is_not_there_is_let_by() -> None:
         {
             "image_id": f"p{number}",
             "group_id": f"g{number}",
-            "truth": codes[number % 3],
+            "diagnosis": codes[number % 3],
             **{f"logit_{code}": 4.0 * (index == number % 3) for index, code in enumerate(codes)},
-            **{f"share_{code}": 1 / 7 for code in codes},
-            **{f"weight_{code}": 1.0 for code in codes},
+            **{f"class_prior_{code}": 1 / 7 for code in codes},
+            **{f"class_weight_{code}": 1.0 for code in codes},
         }
         for number in range(9)
     ]
-    found = ClassificationEvaluation.of(heldout_diagnosed(pd.DataFrame(rows))).as_predicted
+    found = ClassificationEvaluation.of(oof_classified(pd.DataFrame(rows))).as_predicted
     assert found.scores.balanced.balanced_accuracy == 1
     assert found.intervals["balanced_accuracy"] == (1, 1, 1)
 
 
-def test_masks_are_scored_by_picture_and_by_group() -> None:
+def test_masks_are_scored_by_image_and_by_group() -> None:
     truth = np.zeros((10, 10), bool)
     truth[:5] = True
     rows = []
@@ -367,11 +371,11 @@ def test_masks_are_scored_by_picture_and_by_group() -> None:
 
 def test_runs_are_combined_as_an_ensemble_is() -> None:
     one, other = table(), table(shuffled=True)
-    chance = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     columns = ["logit_BENIGN", "logit_MALIGNANT"]
-    other[columns] = chance.normal(size=(len(other), 2))
-    other[["weight_BENIGN", "weight_MALIGNANT"]] = [2.0, 0.7]
-    other[["share_BENIGN", "share_MALIGNANT"]] = [0.55, 0.45]
+    other[columns] = rng.normal(size=(len(other), 2))
+    other[["class_weight_BENIGN", "class_weight_MALIGNANT"]] = [2.0, 0.7]
+    other[["class_prior_BENIGN", "class_prior_MALIGNANT"]] = [0.55, 0.45]
     other = other[other["image_id"] != "p03"]
     together = combined([one, other], BINARY, allow_missing=True)
     assert "p03" not in set(together["image_id"])
@@ -384,8 +388,8 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
             file="a.onnx",
             architecture="tiny",
             input_size=8,
-            weights=tuple(settings[["weight_BENIGN", "weight_MALIGNANT"]]),
-            shares=tuple(settings[["share_BENIGN", "share_MALIGNANT"]]),
+            class_weights=tuple(settings[["class_weight_BENIGN", "class_weight_MALIGNANT"]]),
+            class_priors=tuple(settings[["class_prior_BENIGN", "class_prior_MALIGNANT"]]),
         )
 
     for row, image_id in enumerate(together["image_id"]):
@@ -396,10 +400,10 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
         np.testing.assert_allclose(balanced[row], found.balanced[0], atol=1e-6)
     assert combined([one], BINARY) is one
     strange = other.assign(image_id=other["image_id"] + "x")
-    with pytest.raises(DataError, match="run 1 and run 2 have no picture in common"):
+    with pytest.raises(DataError, match="run 1 and run 2 have no image in common"):
         combined([one, strange], BINARY)
     with pytest.raises(DataError, match="1 image has no answer in run 2: p03"):
         combined([one, other], BINARY)
-    told_otherwise = one.assign(truth=one["truth"].iloc[::-1].to_numpy())
+    given_otherwise = one.assign(diagnosis=one["diagnosis"].iloc[::-1].to_numpy())
     with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):
-        combined([one, told_otherwise], BINARY)
+        combined([one, given_otherwise], BINARY)

@@ -32,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def answers(path: Path) -> list[Outputs]:
+def predictions(path: Path) -> list[Outputs]:
     engines: list[Engine] = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
     return [engine.run(PIXELS) for engine in engines]
 
@@ -42,7 +42,7 @@ def described(model: onnx.ModelProto) -> list[tuple[str, int]]:
     return [(value.name, value.type.tensor_type.elem_type) for value in values]
 
 
-def test_fp16_halves_the_file_and_keeps_the_answers(exported: Path, tmp_path: Path) -> None:
+def test_fp16_halves_the_file_and_keeps_the_predictions(exported: Path, tmp_path: Path) -> None:
     model = onnx.load(exported)
     before = model.SerializeToString(deterministic=True)
     half = tmp_path / "half.onnx"
@@ -50,7 +50,7 @@ def test_fp16_halves_the_file_and_keeps_the_answers(exported: Path, tmp_path: Pa
     assert model.SerializeToString(deterministic=True) == before
     assert half.stat().st_size < 0.6 * exported.stat().st_size
     assert described(onnx.load(half)) == described(model)
-    for one, other in zip(answers(exported), answers(half), strict=True):
+    for one, other in zip(predictions(exported), predictions(half), strict=True):
         for name, values in one.items():
             np.testing.assert_allclose(other[name], values, atol=0.01 * np.abs(values).max())
 
@@ -64,9 +64,11 @@ def test_fp16_computes_with_exactly_the_rounded_weights(exported: Path, tmp_path
             tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     write_onnx(model, tmp_path / "rounded.onnx")
     write_onnx(to_fp16(onnx.load(exported)), tmp_path / "half.onnx")
-    pairs = zip(answers(tmp_path / "rounded.onnx"), answers(tmp_path / "half.onnx"), strict=True)
-    for rounded_answers, half in pairs:
-        for name, values in rounded_answers.items():
+    pairs = zip(
+        predictions(tmp_path / "rounded.onnx"), predictions(tmp_path / "half.onnx"), strict=True
+    )
+    for rounded_predictions, half in pairs:
+        for name, values in rounded_predictions.items():
             np.testing.assert_allclose(half[name], values, atol=1e-6)
 
 
@@ -138,7 +140,7 @@ def test_int8_keeps_input_and_output_layers_in_fp32(exported: Path, tmp_path: Pa
         value not in makers or makers[value].op_type != "DequantizeLinear" for value in first.input
     )
     assert any(makers[node.input[1]].op_type == "DequantizeLinear" for node in later)
-    for one, other in zip(answers(exported), answers(small), strict=True):
+    for one, other in zip(predictions(exported), predictions(small), strict=True):
         spread = np.abs(one["embedding"]).max()
         np.testing.assert_allclose(other["embedding"], one["embedding"], atol=0.2 * spread)
         means = other["cam"].mean((2, 3))

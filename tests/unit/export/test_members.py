@@ -16,11 +16,11 @@ from tests.helpers.finished_runs import WEIGHTS_OF_CLASSES, finished_run
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Any]:
+def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs")
     return {
-        name: finished_run(folder / name, task, drawn, (0, 1), **changed)
+        name: finished_run(folder / name, task, synthetic, (0, 1), **changed)
         for name, task, changed in (
             ("one", "classification", {"seed": 1}),
             ("two", "classification", {"seed": 2}),
@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> dict[str, Any
                 "classification",
                 {"network": {"backbone": "test_resnet", "init_seed": 1}},
             ),
-            ("outlines", "segmentation", {}),
+            ("contours", "segmentation", {}),
         )
     }
 
@@ -66,32 +66,32 @@ def test_an_average_holds_out_what_all_its_members_do(runs: dict[str, Any]) -> N
 
 def test_class_weights_are_averaged_in_logarithms(runs: dict[str, Any]) -> None:
     one, two = members(runs, ("one", 0), ("two", 0))
-    doubled = replace(two, weights=tuple(4 * weight for weight in two.weights))
+    doubled = replace(two, class_weights=tuple(4 * weight for weight in two.class_weights))
     found = average([one, doubled])
-    np.testing.assert_allclose(found.weights, 2 * np.array(WEIGHTS_OF_CLASSES))
-    assert sum(found.shares) == pytest.approx(1)
+    np.testing.assert_allclose(found.class_weights, 2 * np.array(WEIGHTS_OF_CLASSES))
+    assert sum(found.class_priors) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "output"),
     [
         ([("one", 0)], "alone"),
         ([("one", 0), ("longer", 0)], "different recipes"),
         ([("one", 0), ("other start", 0)], "different recipes"),
-        ([("one", 0), ("outlines", 0)], "different recipes"),
+        ([("one", 0), ("contours", 0)], "different recipes"),
     ],
 )
 def test_members_of_different_recipes_are_not_averaged(
-    runs: dict[str, Any], named: list[tuple[str, int]], said: str
+    runs: dict[str, Any], named: list[tuple[str, int]], output: str
 ) -> None:
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=output):
         average(members(runs, *named))
 
 
 def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
     def started(name: str, fold: int, source: str) -> TrainedMember:
         member = open_member(runs[name], fold)
-        inputs = member.run.inputs | {"warm_start": source}
+        inputs = member.run.inputs | {"init_from": source}
         return replace(member, run=replace(member.run, inputs=inputs))
 
     average([started("one", 0, "a"), started("two", 0, "a")])
@@ -100,15 +100,15 @@ def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
             average([started("one", 0, "a"), other])
 
 
-def test_pictures_are_drawn_one_a_group(runs: dict[str, Any]) -> None:
+def test_images_are_drawn_one_a_group(runs: dict[str, Any]) -> None:
     (member,) = members(runs, ("one", 0))
     groups = member.run.folds.table.set_index("image_id")["group_id"]
-    judged = member.draw(member.held_out(), 10)
+    evaluated = member.draw(member.held_out(), 10)
     learnt = member.draw(member.learnt(), 1000)
-    assert len(judged) == 10
-    for drawn, pool in ((judged, member.held_out()), (learnt, member.learnt())):
-        assert set(drawn) <= set(pool)
-        assert groups[drawn].is_unique
+    assert len(evaluated) == 10
+    for synthetic, pool in ((evaluated, member.held_out()), (learnt, member.learnt())):
+        assert set(synthetic) <= set(pool)
+        assert groups[synthetic].is_unique
     assert set(groups[learnt]) == set(groups[member.learnt()])
     assert member.draw(member.learnt(), 1000) == learnt
     without = member.draw(member.learnt(), 1000, without=learnt[:3])

@@ -18,8 +18,10 @@ def member(run: Any, *folds: int) -> Any:
 
 
 def made_of(task: str, runs: Any, members: Any, trained: Any = (), averaged: bool = False) -> Any:
-    shipped = SimpleNamespace(averaged=averaged)
-    return SimpleNamespace(task=task, runs=runs, members=members, trained=trained, shipped=shipped)
+    composition = SimpleNamespace(averaged=averaged)
+    return SimpleNamespace(
+        task=task, runs=runs, members=members, trained=trained, composition=composition
+    )
 
 
 def run_of(name: str, *folds: int) -> Any:
@@ -35,19 +37,19 @@ def folds_of(found: list[list[Any]]) -> list[list[tuple[str, tuple[int, ...]]]]:
     return [[(str(each.run.folder), each.folds) for each in some] for some in found]
 
 
-def test_every_fold_that_all_runs_finished_tells() -> None:
+def test_every_fold_that_all_runs_finished_shows() -> None:
     one, other = run_of("one", 0, 1, 2), run_of("other", 0, 2)
-    shipped = [member(one, 0), member(other, 0)]
-    found = judges(made_of("classification", [one, other], shipped))
+    composition = [member(one, 0), member(other, 0)]
+    found = judges(made_of("classification", [one, other], composition))
     assert folds_of(found) == [[("one", (0,)), ("one", (2,))], [("other", (0,)), ("other", (2,))]]
-    assert [found[0][0], found[1][0]] == shipped  # what is shipped is not opened again
-    masks = judges(made_of("segmentation", [one, other], shipped))
+    assert [found[0][0], found[1][0]] == composition  # what is shipped is not opened again
+    masks = judges(made_of("segmentation", [one, other], composition))
     assert folds_of(masks) == [[("one", (0,)), ("one", (1,)), ("one", (2,))]]
     with pytest.raises(RunError, match="no common fold"):
-        judges(made_of("classification", [one, run_of("last", 3)], shipped))
+        judges(made_of("classification", [one, run_of("last", 3)], composition))
 
 
-def test_an_average_tells_for_itself_if_it_held_something_out() -> None:
+def test_an_average_shows_for_itself_if_it_held_something_out() -> None:
     run = run_of("run", 0, 1)
     trained = [member(run, 0), member(run_of("again", 0), 0), member(run, 1)]
     mean = member(run, 0)

@@ -1,4 +1,4 @@
-"""What precisions cost on held-out pictures, and the rule that chooses one."""
+"""What precisions cost on held-out images, and the rule that chooses one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from naevus.bundles.spec import Figure, PrecisionCost
+from naevus.bundles.spec import Figure, StorageCost
 from naevus.export import precision
-from naevus.export.export import Told, Wishes, export_runs
+from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
 from naevus.export.precision import REFERENCE, Variant, choose, variants
 from tests.helpers.finished_runs import finished_run
 
@@ -21,16 +21,16 @@ BALANCED = "balanced accuracy, balanced decision"
 
 
 def cost(stored: Any, computed: Any, value: float, low: float, score: str = BALANCED) -> Any:
-    return PrecisionCost(
+    return StorageCost(
         task="classification",
-        stored=stored,
-        computed=computed,
+        storage=stored,
+        precision=computed,
         score=score,
         networks="one network",
         reference=0.8,
         difference=Figure(value=value, low=low, high=0.01),
         changed=0.05,
-        pictures=100,
+        images=100,
         groups=90,
     )
 
@@ -40,7 +40,7 @@ HARMLESS = (-0.001, -0.004)
 
 def chosen(*found: Any, **more: Any) -> tuple[str, str]:
     choice = choose(found, "classification", **more)
-    return choice.stored, choice.computed
+    return choice.storage, choice.precision
 
 
 def test_the_fastest_harmless_precision_is_chosen() -> None:
@@ -79,64 +79,64 @@ def test_only_the_task_s_own_headline_decides() -> None:
     other = cost("int8", "fp32", -0.3, -0.4, "accuracy, probable decision")
     assert chosen(cost("int8", "fp32", *HARMLESS), other) == ("int8", "fp32")
     choice = choose([cost("int8", "fp32", *HARMLESS)], "segmentation")
-    assert (choice.stored, choice.computed) == ("fp32", "fp32")
-    assert "Jaccard" in choice.why
+    assert (choice.storage, choice.precision) == ("fp32", "fp32")
+    assert "Jaccard" in choice.reason
 
 
 def test_the_reference_comes_first_and_once() -> None:
     found = variants()
     assert found[0] == REFERENCE
     assert len(set(found)) == len(found)
-    assert {each.stored for each in found} == {"fp32", "fp16", "int8"}
+    assert {each.storage for each in found} == {"fp32", "fp16", "int8"}
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Bundle, list[Any]]:
+def measured(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> tuple[Bundle, list[Any]]:
     """Fold 0 of all, of two folds of two runs' diagnoses; no 8 bits, for NNCF takes long."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("measured")
     runs = [
-        finished_run(folder / "outlines", "segmentation", drawn, (0,)),
-        finished_run(folder / "answers", "classification", drawn, (0, 1)),
-        finished_run(folder / "others", "classification", drawn, (0, 1), seed=1),
+        finished_run(folder / "contours", "segmentation", synthetic, (0,)),
+        finished_run(folder / "answers", "classification", synthetic, (0, 1)),
+        finished_run(folder / "others", "classification", synthetic, (0, 1), seed=1),
     ]
     steps: list[Any] = []
-    wishes = Wishes(folds=(0,), checked=4, measure=True)
+    options = ExportOptions(folds=(0,), checked=4, measure=True)
     with pytest.MonkeyPatch.context() as patch:
         pair = (REFERENCE, Variant("fp16", "fp32"))
         patch.setattr(precision, "variants", lambda: pair)
         patch.setattr("naevus.export.export.variants", lambda: pair)
-        told = Told(lambda _: None, lambda *step: steps.append(step))
-        return export_runs(runs, folder / "bundle", wishes, told), steps
+        reported = ExportCallbacks(lambda _: None, lambda *step: steps.append(step))
+        return export_runs(runs, folder / "bundle", options, reported), steps
 
 
 def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any]) -> None:
     spec = measured[0].spec
     by_task = {
-        task: [each for each in spec.precision_costs if each.task == task] for task in spec.tasks
+        task: [each for each in spec.storage_costs if each.task == task] for task in spec.tasks
     }
     assert [each.score for each in by_task["segmentation"]] == ["Jaccard", "thresholded Jaccard"]
     assert next(each.score for each in by_task["classification"]) == BALANCED
-    for each in spec.precision_costs:
-        assert (each.stored, each.computed) == ("fp16", "fp32")
+    for each in spec.storage_costs:
+        assert (each.storage, each.precision) == ("fp16", "fp32")
         assert abs(each.difference.value) < 0.05
-        assert each.groups <= each.pictures
+        assert each.groups <= each.images
         assert 0 <= each.changed < 0.2
-    assert {each.networks for each in by_task["segmentation"]} == {"outlines fold 0"}
+    assert {each.networks for each in by_task["segmentation"]} == {"contours fold 0"}
     assert {each.networks for each in by_task["classification"]} == {
         "2 networks as one, on each of 2 folds"
     }
-    held_out = by_task["classification"][0].pictures
-    assert held_out > by_task["segmentation"][0].pictures
-    assert [choice.task for choice in spec.precision_choices] == list(spec.tasks)
+    held_out = by_task["classification"][0].images
+    assert held_out > by_task["segmentation"][0].images
+    assert [choice.task for choice in spec.recommended] == list(spec.tasks)
     # What is recommended is what is stored, and computed in.
-    outlining, diagnosing = (choice.stored for choice in spec.precision_choices)
-    assert [each.precision for each in spec.members] == [outlining, diagnosing, diagnosing]
-    for choice in spec.precision_choices:
-        assert spec.bears(choice.task) == choice.computed
+    segmentation, classification = (choice.storage for choice in spec.recommended)
+    assert [each.storage for each in spec.members] == [segmentation, classification, classification]
+    for choice in spec.recommended:
+        assert spec.recommended_precision(choice.task) == choice.precision
 
 
-def test_the_card_tells_the_costs(measured: tuple[Bundle, Any]) -> None:
+def test_the_card_shows_the_costs(measured: tuple[Bundle, Any]) -> None:
     card = (measured[0].folder / "MODEL_CARD.md").read_text()
     assert "| segmentation | fp16, fp32 | Jaccard | " in card
     assert "\n- classification: fp" in card

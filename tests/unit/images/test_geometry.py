@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from naevus.images.geometry import (
-    VIEWS,
+    D4,
     Box,
     box_of,
     centre_box,
     centre_square,
+    d4_inverse_batch,
+    d4_transform,
+    d4_transform_batch,
     resize,
     square_with_margin,
     squash,
-    unview_batch,
-    view,
-    view_batch,
 )
-from naevus.inference.tta import VIEW_SETS
+from naevus.inference.tta import TTA_TRANSFORMS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,24 +35,24 @@ ARRAYS = hnp.arrays(
 )
 
 
-@given(ARRAYS, st.sampled_from(VIEWS))
+@given(ARRAYS, st.sampled_from(D4))
 def test_transforms_have_exact_inverses(array: NDArray[np.uint8], k: int) -> None:
-    seen = view(array, k)
+    seen = d4_transform(array, k)
     assert seen.flags.c_contiguous
-    np.testing.assert_array_equal(unview_batch(seen[None], k)[0], array)
-    np.testing.assert_array_equal(view(unview_batch(array[None], k)[0], k), array)
+    np.testing.assert_array_equal(d4_inverse_batch(seen[None], k)[0], array)
+    np.testing.assert_array_equal(d4_transform(d4_inverse_batch(array[None], k)[0], k), array)
 
 
-@given(ARRAYS, st.sampled_from(VIEWS))
+@given(ARRAYS, st.sampled_from(D4))
 def test_a_batch_is_transformed_image_by_image(array: NDArray[np.uint8], k: int) -> None:
     batch = np.stack([array, array[::-1]])
-    np.testing.assert_array_equal(view_batch(batch, k)[1], view(batch[1], k))
-    np.testing.assert_array_equal(unview_batch(view_batch(batch, k), k), batch)
+    np.testing.assert_array_equal(d4_transform_batch(batch, k)[1], d4_transform(batch[1], k))
+    np.testing.assert_array_equal(d4_inverse_batch(d4_transform_batch(batch, k), k), batch)
 
 
 def test_the_eight_transforms_differ_and_follow_their_numbers() -> None:
     array = np.array([[1, 2], [3, 4]], np.uint8)
-    assert [view(array, k).ravel().tolist() for k in VIEWS] == [
+    assert [d4_transform(array, k).ravel().tolist() for k in D4] == [
         [1, 2, 3, 4],
         [2, 4, 1, 3],
         [4, 3, 2, 1],
@@ -66,22 +66,22 @@ def test_the_eight_transforms_differ_and_follow_their_numbers() -> None:
 
 def test_each_tta_has_its_transforms() -> None:
     array = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    horizontal, vertical, both = (view(array, k) for k in VIEW_SETS["flips"][1:])
+    horizontal, vertical, both = (d4_transform(array, k) for k in TTA_TRANSFORMS["flips"][1:])
     np.testing.assert_array_equal(horizontal, array[:, ::-1])
     np.testing.assert_array_equal(vertical, array[::-1])
     np.testing.assert_array_equal(both, array[::-1, ::-1])
-    assert VIEW_SETS["none"] == (0,)
-    upright, upside_down = (view(array, k) for k in VIEW_SETS["half-turn"])
+    assert TTA_TRANSFORMS["none"] == (0,)
+    upright, upside_down = (d4_transform(array, k) for k in TTA_TRANSFORMS["half-turn"])
     np.testing.assert_array_equal(upright, array)
     np.testing.assert_array_equal(upside_down, np.rot90(array, 2))
-    assert sorted(VIEW_SETS["d4"]) == list(VIEWS)
+    assert sorted(TTA_TRANSFORMS["d4"]) == list(D4)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (30, 7), (5, 90), (40, 80), (20, 30)])
-@pytest.mark.parametrize("kind", ["picture", "grey", "surface"])
+@pytest.mark.parametrize("kind", ["image", "grey", "surface"])
 def test_resizing_keeps_type_channels_and_constants(size: tuple[int, int], kind: str) -> None:
     arrays: dict[str, NDArray[Any]] = {
-        "picture": np.full((20, 30, 3), 77, np.uint8),
+        "image": np.full((20, 30, 3), 77, np.uint8),
         "grey": np.full((20, 30), 77, np.uint8),
         "surface": np.full((20, 30), 0.77, np.float32),
     }
@@ -104,7 +104,7 @@ def test_shrinking_averages_and_growing_stays_within_range() -> None:
     assert np.abs(mixed.astype(int) - 127).max() <= 1
 
 
-def test_resizing_does_not_shift_the_picture() -> None:
+def test_resizing_does_not_shift_the_image() -> None:
     ramp = np.repeat(np.linspace(0, 1, 96, dtype=np.float32)[None], 8, axis=0)
     for width in (24, 48, 192, 300):
         back = resize(resize(ramp, 8, width), 8, 96)
@@ -163,7 +163,7 @@ def test_the_square_holds_the_box_and_stays_inside_where_it_can(
     assert inside == (max(box.width, box.height) <= min(height, width))
 
 
-def test_the_margin_is_a_share_of_the_longer_side() -> None:
+def test_the_margin_is_a_fraction_of_the_longer_side() -> None:
     assert square_with_margin(Box(40, 40, 60, 50), 0.25, 200, 200) == Box(35, 30, 65, 60)
     assert square_with_margin(Box(0, 0, 20, 10), 0.25, 200, 200) == Box(0, 0, 30, 30)
     assert square_with_margin(Box(0, 30, 150, 60), 0.25, 100, 150) == Box(0, -25, 150, 125)

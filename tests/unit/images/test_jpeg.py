@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images import jpeg
 from naevus.images.read import ImageBytes, Limits, probe, read, read_with_header
 
@@ -33,16 +33,16 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def picture() -> NDArray[np.uint8]:
+def image() -> NDArray[np.uint8]:
     """Colours and details everywhere, so that no part of it could be filled unseen."""
-    chance = np.random.default_rng(3)
-    coarse = chance.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
 def encoded(mode: str = "RGB", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture()).convert(mode).save(buffer, "JPEG", quality=90, **options)
+    Image.fromarray(image()).convert(mode).save(buffer, "JPEG", quality=90, **options)
     return buffer.getvalue()
 
 
@@ -119,7 +119,7 @@ def test_a_file_whose_rows_are_missing_is_refused_with_an_end_marker_too(kind: s
     start = markers(whole, 0xDA)[0] + 40
     for length in range(start, len(whole) - 12, (len(whole) - start) // 25):
         for ending in (b"", b"\xff\xd9", bytes(3000) + b"\xff\xd9"):
-            with pytest.raises(PictureError, match="cut off, damaged"):
+            with pytest.raises(ImageError, match="cut off, damaged"):
                 read(ImageBytes("cut", whole[:length] + ending))
 
 
@@ -130,7 +130,7 @@ def test_a_progressive_file_without_its_last_scans_is_refused() -> None:
     for scan in scans[1:]:
         tables = max(at for at in [*markers(whole, 0xC4), scan] if at <= scan)
         for cut in {scan, tables}:
-            with pytest.raises(PictureError, match="cut off, damaged"):
+            with pytest.raises(ImageError, match="cut off, damaged"):
                 read(ImageBytes("cut", whole[:cut]))
             # Whoever appended the marker, libjpeg-turbo has no warning for it.
             ended = read_with_header(ImageBytes("cut", whole[:cut] + b"\xff\xd9"))
@@ -155,30 +155,30 @@ def test_a_missing_part_between_restarts_is_refused() -> None:
     whole = encoded(restart_marker_rows=1)
     restarts = sorted(at for code in range(0xD0, 0xD8) for at in markers(whole, code))
     for first, second in ((3, 4), (0, 5), (2, 9)):
-        with pytest.raises(PictureError, match="damaged"):
+        with pytest.raises(ImageError, match="damaged"):
             read(ImageBytes("part", whole[: restarts[first]] + whole[restarts[second] :]))
 
 
 def test_random_damage_is_read_as_viewers_read_it_or_refused() -> None:
-    chance = np.random.default_rng(8)
+    rng = np.random.default_rng(8)
     outcomes: dict[str, int] = {}
     for kind, options in KINDS.items():
         whole = encoded(**options)
         start = markers(whole, 0xDA)[0]
         for _ in range(12):
             broken = bytearray(whole)
-            for at in chance.integers(start, len(whole), chance.integers(1, 6)):
-                broken[at] = chance.integers(256)
+            for at in rng.integers(start, len(whole), rng.integers(1, 6)):
+                broken[at] = rng.integers(256)
             try:
                 found = read_with_header(ImageBytes("broken", bytes(broken)))
-            except PictureError:
+            except ImageError:
                 outcomes["refused"] = outcomes.get("refused", 0) + 1
                 continue
             if kind != "ink":
                 shown = as_viewers_show_it(bytes(broken))
                 assert np.abs(found.pixels.astype(int) - shown).mean() < 1
-            told = "damaged" if "damaged" in found.flags else "unseen"
-            outcomes[told] = outcomes.get(told, 0) + 1
+            reported = "damaged" if "damaged" in found.flags else "unseen"
+            outcomes[reported] = outcomes.get(reported, 0) + 1
     assert outcomes.keys() == {"refused", "damaged", "unseen"}
 
 
@@ -194,16 +194,16 @@ def test_scans_are_bounded_by_pixels() -> None:
     read(ImageBytes("usual", encoded(progressive=True)), limits=Limits(pixels=pixels))
     for ending in (b"", b"\xff\xe1\xff\xff"):
         bomb = ImageBytes("bomb", many_scans(100)[:-2] + ending + b"\xff\xd9")
-        with pytest.raises(PictureError, match=r"it has 1\d\d scans; 20 at most"):
+        with pytest.raises(ImageError, match=r"it has 1\d\d scans; 20 at most"):
             read(bomb, limits=Limits(pixels=pixels))
     jpeg.check_scans(many_scans(100), pixels, 6 * pixels)
-    # What stands behind a picture, such as a film, is no scan.
+    # What stands behind an image, such as a film, is no scan.
     jpeg.check_scans(encoded() + b"\xff\xda" * 1000, pixels, pixels)
 
 
 def test_marks_without_end_take_no_time() -> None:
     for filler in (b"\xff", b"\xff\x01", b"\xff\x01a"):
         odd = b"\xff\xd8" + filler * 200_000
-        assert jpeg.mend(odd) is None
-        with pytest.raises(PictureError):
+        assert jpeg.fix(odd) is None
+        with pytest.raises(ImageError):
             read(ImageBytes("odd", odd))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images.maskfile import read_mask, read_mask_file, read_mask_of
 from naevus.images.read import write_png
 
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 def test_ambiguous_masks_are_refused(tmp_path: Path, kind: str) -> None:
     name, write, message = REFUSED[kind]
     write(tmp_path / name)
-    with pytest.raises(PictureError, match=message) as refused:
+    with pytest.raises(ImageError, match=message) as refused:
         read_mask(tmp_path / name)
     assert str(tmp_path / name) in str(refused.value)
 
@@ -179,9 +179,9 @@ def test_foreground_begins_above_127(tmp_path: Path) -> None:
 
 
 def exif(turn: int) -> Image.Exif:
-    said = Image.Exif()
-    said[0x0112] = turn
-    return said
+    output = Image.Exif()
+    output[0x0112] = turn
+    return output
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -193,8 +193,8 @@ def test_masks_of_rotated_images_are_rotated(
     stored = NUMBERS * np.uint8(255)
     Image.fromarray(stored).convert("RGB").save(image, exif=exif(turn))
     with Image.open(image) as opened:
-        said = opened.getexif().get(0x0112, 1)
-    assert said == turn
+        output = opened.getexif().get(0x0112, 1)
+    assert output == turn
     turned = Image.fromarray(stored)
     turned.getexif()[0x0112] = turn
     upright = np.array(ImageOps.exif_transpose(turned))
@@ -222,11 +222,11 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "mask.png", LESION)
     for size in ((WIDTH, HEIGHT + 1), (HEIGHT, WIDTH), (WIDTH * 2, HEIGHT * 2)):
         Image.new("RGB", size).save(tmp_path / "a.png")
-        with pytest.raises(PictureError, match=rf"84 x 60 pixels, its image {size[0]} x {size[1]}"):
+        with pytest.raises(ImageError, match=rf"84 x 60 pixels, its image {size[0]} x {size[1]}"):
             read_mask_of(tmp_path / "mask.png", tmp_path / "a.png")
     for size in ((WIDTH * 2 + 1, HEIGHT * 2), (42, 30)):
         Image.new("RGB", size).save(tmp_path / "a.png")
         assert read_mask_of(tmp_path / "mask.png", tmp_path / "a.png", scaled=True).any()
     Image.new("RGB", (100, 60)).save(tmp_path / "a.png")
-    with pytest.raises(PictureError, match="its image 100 x 60"):
+    with pytest.raises(ImageError, match="its image 100 x 60"):
         read_mask_of(tmp_path / "mask.png", tmp_path / "a.png", scaled=True)

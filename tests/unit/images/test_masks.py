@@ -1,4 +1,4 @@
-"""Cleaning, outlining and sizing masks."""
+"""Cleaning, segmenting and sizing masks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from skimage.measure import label
 
 from naevus.images.geometry import resize, squash
 from naevus.images.masks import (
-    Cleaning,
-    area_share,
+    Postprocessing,
+    area_fraction,
     at_size,
     clean,
-    draw_outline,
-    outline,
+    contours,
+    draw_contours,
     plausible,
 )
 
@@ -48,7 +48,7 @@ def regions(mask: Mask, connectivity: int) -> int:
 def test_a_clean_mask_is_one_region_without_holes(
     probability: NDArray[np.float32], smooth: float
 ) -> None:
-    mask = clean(probability, Cleaning(smooth=smooth))
+    mask = clean(probability, Postprocessing(smooth=smooth))
     assert mask.dtype == np.bool_
     assert mask.shape == probability.shape
     if smooth == 0:
@@ -71,7 +71,7 @@ def test_the_largest_region_is_kept_and_filled_anywhere(mask: Mask, edge: int) -
     outside = label(np.pad(~largest, 1, constant_values=True), connectivity=1)  # type: ignore[no-untyped-call]
     filled = (outside != outside[0, 0])[1:-1, 1:-1] if mask.any() else mask
     np.testing.assert_array_equal(clean(mask.astype(np.float32)), filled)
-    kept = clean(mask.astype(np.float32), Cleaning(holes=False))
+    kept = clean(mask.astype(np.float32), Postprocessing(holes=False))
     np.testing.assert_array_equal(kept, largest & mask)
 
 
@@ -80,14 +80,14 @@ def test_each_step_can_be_left_out() -> None:
     speck = disc(60, 60, 50, 10, 4)
     probability = (0.8 * ring + 0.6 * speck).astype(np.float32)
     np.testing.assert_array_equal(
-        clean(probability, Cleaning(largest=False, holes=False)), ring | speck
+        clean(probability, Postprocessing(largest=False, holes=False)), ring | speck
     )
-    np.testing.assert_array_equal(clean(probability, Cleaning(holes=False)), ring)
+    np.testing.assert_array_equal(clean(probability, Postprocessing(holes=False)), ring)
     np.testing.assert_array_equal(clean(probability), disc(60, 60, 20, 30, 15))
     np.testing.assert_array_equal(
-        clean(probability, Cleaning(largest=False)), disc(60, 60, 20, 30, 15) | speck
+        clean(probability, Postprocessing(largest=False)), disc(60, 60, 20, 30, 15) | speck
     )
-    assert not clean(probability, Cleaning(threshold=0.9)).any()
+    assert not clean(probability, Postprocessing(threshold=0.9)).any()
 
 
 def test_a_dark_corner_cut_off_by_the_lesion_is_no_hole() -> None:
@@ -100,7 +100,7 @@ def test_smoothing_removes_thin_spikes_and_keeps_the_body() -> None:
     body = disc(100, 100, 50, 50, 25)
     spiky = body.copy()
     spiky[49:51, 75:98] = True
-    smoothed = clean(spiky.astype(np.float32), Cleaning(smooth=0.05))
+    smoothed = clean(spiky.astype(np.float32), Postprocessing(smooth=0.05))
     assert not smoothed[:, 80:].any()
     assert np.count_nonzero(smoothed & body) / np.count_nonzero(smoothed | body) > 0.97
 
@@ -111,7 +111,7 @@ def test_at_size_covers_every_corner(rows: int, columns: int, height: int, width
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
-def test_a_lesion_in_a_corner_reaches_the_corner_of_a_3_to_2_picture(
+def test_a_lesion_in_a_corner_reaches_the_corner_of_a_3_to_2_image(
     corner: tuple[int, int],
 ) -> None:
     probability = np.zeros((64, 64), np.float32)
@@ -122,21 +122,21 @@ def test_a_lesion_in_a_corner_reaches_the_corner_of_a_3_to_2_picture(
 
 
 def stretched(mask: Mask) -> Mask:
-    """The same lesion in a picture 1.5 times as wide."""
+    """The same lesion in an image 1.5 times as wide."""
     height, width = mask.shape
     surface = resize(mask.astype(np.float32), height, width * 3 // 2)
     return np.asarray(surface > 0.5)
 
 
 def padded(mask: Mask) -> Mask:
-    """The same lesion in a picture with a quarter of its width added on both sides."""
+    """The same lesion in an image with a quarter of its width added on both sides."""
     return np.pad(mask, ((0, 0), (mask.shape[1] // 4,) * 2))
 
 
 @pytest.mark.parametrize("to_three_to_two", [stretched, padded])
 @pytest.mark.parametrize("centre", [(190, 200), (70, 300), (330, 60)])
 @pytest.mark.parametrize("radius", [30, 120])
-def test_squash_and_at_size_are_each_others_inverse_on_3_to_2_pictures(
+def test_squash_and_at_size_are_each_others_inverse_on_3_to_2_images(
     to_three_to_two: object, centre: tuple[int, int], radius: int
 ) -> None:
     assert callable(to_three_to_two)
@@ -154,32 +154,32 @@ def centroid(mask: Mask, axis: int) -> float:
     return float(np.nonzero(mask)[axis].mean())
 
 
-def test_the_outline_is_the_outermost_foreground() -> None:
+def test_the_contour_is_the_outermost_foreground() -> None:
     mask = np.zeros((9, 12), np.bool_)
     mask[2:6, 3:10] = True
-    (points,) = outline(mask)
+    (points,) = contours(mask)
     assert points.dtype == np.int32
     assert {tuple(point) for point in points.tolist()} == {(3, 2), (9, 2), (9, 5), (3, 5)}
-    assert outline(np.zeros((4, 4), np.bool_)) == []
+    assert contours(np.zeros((4, 4), np.bool_)) == []
 
 
-def test_outlines_come_largest_first_with_holes() -> None:
+def test_contours_come_largest_first_with_holes() -> None:
     mask = disc(80, 80, 30, 40, 25) & ~disc(80, 80, 30, 40, 6) | disc(80, 80, 70, 10, 4)
-    areas = [cv2.contourArea(points) for points in outline(mask)]
+    areas = [cv2.contourArea(points) for points in contours(mask)]
     assert len(areas) == 3
     assert areas == sorted(areas, reverse=True)
 
 
-def test_drawing_changes_the_outline_alone() -> None:
+def test_drawing_changes_the_contour_alone() -> None:
     pixels = np.full((60, 60, 3), 90, np.uint8)
     mask = disc(60, 60, 30, 30, 15)
-    drawn = draw_outline(pixels, mask, colour=(255, 0, 10), thickness=1)
+    synthetic = draw_contours(pixels, mask, colour=(255, 0, 10), thickness=1)
     assert (pixels == 90).all()
-    assert np.abs(drawn[30, 45].astype(int) - [255, 0, 10]).max() < 20
-    changed = (drawn != 90).any(axis=2)
+    assert np.abs(synthetic[30, 45].astype(int) - [255, 0, 10]).max() < 20
+    changed = (synthetic != 90).any(axis=2)
     assert not changed[disc(60, 60, 30, 30, 12)].any()
     assert not changed[~disc(60, 60, 30, 30, 18)].any()
-    np.testing.assert_array_equal(draw_outline(pixels, mask & False), pixels)
+    np.testing.assert_array_equal(draw_contours(pixels, mask & False), pixels)
 
 
 @pytest.mark.parametrize(
@@ -188,5 +188,5 @@ def test_drawing_changes_the_outline_alone() -> None:
 )
 def test_implausible_areas_are_rejected(foreground: int, believed: bool) -> None:
     mask = (np.arange(10_000) < foreground).reshape(100, 100)
-    assert area_share(mask) == foreground / 10_000
+    assert area_fraction(mask) == foreground / 10_000
     assert plausible(mask) is believed

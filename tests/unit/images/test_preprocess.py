@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naevus.errors import ConfigError
 from naevus.images.geometry import Box, centre_square, squash
 from naevus.images.masks import plausible
-from naevus.images.preprocess import Form, FormMode, cut, shades_of_grey
+from naevus.images.preprocess import InputMode, InputSpec, cut, shades_of_grey
 from naevus.types import CropMode
 
 HEIGHT, WIDTH = 120, 180
@@ -60,12 +60,14 @@ def test_a_wider_crop_reflects_only_what_the_frame_lacks() -> None:
 
 
 @pytest.mark.parametrize("mode", ["squash", "mask"])
-def test_only_crops_have_more_around_them(mode: FormMode) -> None:
+def test_only_crops_have_more_around_them(mode: InputMode) -> None:
     with pytest.raises(ConfigError, match=r"context of 1\.5 makes no"):
-        Form(mode, 64).wider(1.5)
-    assert Form(mode, 64).wider(1) == Form(mode, 64)
-    assert "context" not in Form("crop", 64).settings()  # caches of before stay as they are
-    assert Form(**Form("crop", 64).wider(1.5).settings()) == Form("crop", 96, context=1.5)
+        InputSpec(mode, 64).wider(1.5)
+    assert InputSpec(mode, 64).wider(1) == InputSpec(mode, 64)
+    assert "context" not in InputSpec("crop", 64).settings()  # caches of before stay as they are
+    assert InputSpec(**InputSpec("crop", 64).wider(1.5).settings()) == InputSpec(
+        "crop", 96, context=1.5
+    )
 
 
 def test_blank_shows_the_lesion_alone() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images import profiles
 from naevus.images.profiles import (
     ADOBE_GAMMA,
@@ -82,10 +82,12 @@ def stored_in(space: Primaries, gamma: float | None, pixels: Pixels) -> Pixels:
     return np.asarray((255 * curved).round(), np.uint8)
 
 
-def file_of(pixels: Pixels, form: str = "PNG", mode: str = "RGB", **options: Any) -> ImageBytes:
+def file_of(
+    pixels: Pixels, input_spec: str = "PNG", mode: str = "RGB", **options: Any
+) -> ImageBytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(buffer, form, **options)
-    return ImageBytes(f"colours.{form.lower()}", buffer.getvalue())
+    Image.fromarray(pixels).convert(mode).save(buffer, input_spec, **options)
+    return ImageBytes(f"colours.{input_spec.lower()}", buffer.getvalue())
 
 
 def difference(found: Pixels, expected: Pixels) -> float:
@@ -93,25 +95,27 @@ def difference(found: Pixels, expected: Pixels) -> float:
 
 
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
-FORMS: dict[str, dict[str, Any]] = {
+INPUT_SPECS: dict[str, dict[str, Any]] = {
     **LOSSLESS,
     "JPEG": {"quality": 98, "subsampling": 0},
     "AVIF": {"quality": 98, "subsampling": "4:4:4"},
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("input_spec", INPUT_SPECS)
 @pytest.mark.parametrize("name", SPACES)
-def test_a_profile_is_applied_in_every_format(form: str, name: str) -> None:
+def test_a_profile_is_applied_in_every_format(input_spec: str, name: str) -> None:
     space, gamma = SPACES[name]
     stored = stored_in(space, gamma, skin())
     profile = matrix_profile(space, gamma)
-    found = read_with_header(file_of(stored, form, icc_profile=profile, **FORMS[form]))
+    found = read_with_header(
+        file_of(stored, input_spec, icc_profile=profile, **INPUT_SPECS[input_spec])
+    )
     assert difference(stored, skin()) > 3
     # What is lost by compression is stretched by wide spaces.
-    assert difference(found.pixels, skin()) < (1.5 if form == "AVIF" else 1)
+    assert difference(found.pixels, skin()) < (1.5 if input_spec == "AVIF" else 1)
     assert not found.flags
-    without = read(file_of(stored, form, **FORMS[form]))
+    without = read(file_of(stored, input_spec, **INPUT_SPECS[input_spec]))
     assert difference(without, stored) < 1
 
 
@@ -183,9 +187,9 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_profile_is_ignored_and_flagged(kind: str) -> None:
     profile = BROKEN[kind](matrix_profile(DISPLAY_P3, None))
-    for form, options in FORMS.items():
-        found = read_with_header(file_of(skin(), form, icc_profile=profile, **options))
-        assert found.flags == ("broken_profile",), form
+    for input_spec, options in INPUT_SPECS.items():
+        found = read_with_header(file_of(skin(), input_spec, icc_profile=profile, **options))
+        assert found.flags == ("broken_profile",), input_spec
         assert difference(found.pixels, skin()) < 1
     with pytest.raises(BrokenProfileError):
         conversion(profile, "RGB")
@@ -206,16 +210,16 @@ def grey_profile(gamma: float) -> bytes:
     return profile.replace(b"rTRC", b"kTRC")
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
-def test_a_grey_profile_is_applied(form: str) -> None:
+@pytest.mark.parametrize("input_spec", ["PNG", "TIFF", "JPEG"])
+def test_a_grey_profile_is_applied(input_spec: str) -> None:
     grey = skin()[:, :, 1]
-    options = {} if form != "JPEG" else {"quality": 98}
-    found = read(file_of(grey, form, "L", icc_profile=grey_profile(1.0), **options))
+    options = {} if input_spec != "JPEG" else {"quality": 98}
+    found = read(file_of(grey, input_spec, "L", icc_profile=grey_profile(1.0), **options))
     linear_light = grey / 255
     expected = 255 * (1.055 * linear_light ** (1 / 2.4) - 0.055)
     assert np.abs(found - expected[:, :, None]).mean() < 1
     assert (np.ptp(found, axis=2) <= 1).all()
-    same = read(file_of(grey, form, "L", icc_profile=matrix_profile(SRGB, None), **options))
+    same = read(file_of(grey, input_spec, "L", icc_profile=matrix_profile(SRGB, None), **options))
     assert difference(same[:, :, 0], grey) < 1
 
 
@@ -254,16 +258,16 @@ def ink_profile() -> bytes:
     return header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", start, len(lut)) + lut
 
 
-@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
-def test_cmyk_with_a_profile_is_converted(form: str) -> None:
+@pytest.mark.parametrize("input_spec", ["JPEG", "TIFF"])
+def test_cmyk_with_a_profile_is_converted(input_spec: str) -> None:
     profile = ink_profile()
     assert conversion(profile, "CMYK") is not None
     ink = np.zeros((16, 48, 4), np.uint8)
     ink[:, 16:32, 3] = 255  # black ink
     ink[:, 32:, 1:3] = 255  # magenta and yellow: red
     buffer = io.BytesIO()
-    options = {"quality": 98} if form == "JPEG" else {}
-    Image.fromarray(ink, "CMYK").save(buffer, form, icc_profile=profile, **options)
+    options = {"quality": 98} if input_spec == "JPEG" else {}
+    Image.fromarray(ink, "CMYK").save(buffer, input_spec, icc_profile=profile, **options)
     found = read_with_header(ImageBytes("ink", buffer.getvalue()))
     assert not found.flags
     white, black, red = found.pixels[8, [8, 24, 40]].astype(int)
@@ -273,9 +277,9 @@ def test_cmyk_with_a_profile_is_converted(form: str) -> None:
     assert red[1:].max() < 60
 
 
-def saying(form: str, index: str | None, space: int | None) -> dict[str, Any]:
+def saying(input_spec: str, index: str | None, space: int | None) -> dict[str, Any]:
     """Pillow's options for a file whose EXIF says so; of a TIFF it is one of the tags."""
-    if form == "TIFF":
+    if input_spec == "TIFF":
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         inner: dict[int, Any] = {} if space is None else {0xA001: space}
         tags[0x8769] = inner if index is None else inner | {0xA005: {1: index}}
@@ -286,7 +290,7 @@ def saying(form: str, index: str | None, space: int | None) -> dict[str, Any]:
         made.get_ifd(0x8769)[0xA001] = space
     if index is not None:
         made.get_ifd(0x8769)[0xA005] = {1: index + "\0"}
-    return {"exif": made, **FORMS[form]}
+    return {"exif": made, **INPUT_SPECS[input_spec]}
 
 
 @pytest.mark.parametrize(
@@ -301,18 +305,18 @@ def saying(form: str, index: str | None, space: int | None) -> dict[str, Any]:
         (None, 0xFFFF, False),
     ],
 )
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("input_spec", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_adobe_rgb_that_only_exif_declares(
-    form: str, index: str | None, space: int | None, *, adobe: bool
+    input_spec: str, index: str | None, space: int | None, *, adobe: bool
 ) -> None:
     stored = stored_in(ADOBE_RGB, ADOBE_GAMMA, skin())
-    image = file_of(stored, form, **saying(form, index, space))
+    image = file_of(stored, input_spec, **saying(input_spec, index, space))
     expected = skin() if adobe else stored
     assert difference(read(image), expected) < 1
     assert difference(stored, skin()) > 3
     # A profile that is there counts for more.
     profile = matrix_profile(SRGB, None)
-    both = file_of(stored, form, icc_profile=profile, **saying(form, index, space))
+    both = file_of(stored, input_spec, icc_profile=profile, **saying(input_spec, index, space))
     assert difference(read(both), stored) < 1
 
 
@@ -343,8 +347,8 @@ def test_png_colour_chunks_are_applied_in_order() -> None:
         [chromaticities(ADOBE_RGB), gamma_of(ADOBE_GAMMA)],
     ):
         assert difference(read(with_chunks(wide, *chunks)), skin()) < 1.5
-        said = with_chunks(wide, (b"sRGB", b"\0"), *chunks)
-        np.testing.assert_array_equal(read(said), stored)
+        output = with_chunks(wide, (b"sRGB", b"\0"), *chunks)
+        np.testing.assert_array_equal(read(output), stored)
     np.testing.assert_array_equal(
         read(with_chunks(wide, gamma_of(2.2), chromaticities(SRGB))), stored
     )
@@ -364,12 +368,12 @@ def test_code_points_of_a_png() -> None:
         np.testing.assert_array_equal(kept.pixels, read(wide))
         assert not kept.flags
     for bright in ((9, 16), (9, 18), (12, 77)):
-        told = read_with_header(with_chunks(wide, (b"cICP", bytes((*bright, 0, 1)))))
-        assert told.flags == ("broken_profile",)
+        reported = read_with_header(with_chunks(wide, (b"cICP", bytes((*bright, 0, 1)))))
+        assert reported.flags == ("broken_profile",)
 
 
 def test_code_points_of_an_avif() -> None:
-    image = file_of(stored_in(DISPLAY_P3, None, skin()), "AVIF", **FORMS["AVIF"])
+    image = file_of(stored_in(DISPLAY_P3, None, skin()), "AVIF", **INPUT_SPECS["AVIF"])
     at = image.content.index(b"colrnclx") + 8
     assert difference(read(image), skin()) > 3
     content = image.content[:at] + struct.pack(">HH", 12, 13) + image.content[at + 4 :]
@@ -400,8 +404,8 @@ def test_transparency_and_profile_are_both_applied() -> None:
     buffer = io.BytesIO()
     profile = matrix_profile(DISPLAY_P3, None)
     Image.fromarray(np.dstack([stored, alpha])).save(buffer, "PNG", icc_profile=profile)
-    share = alpha[:, :, None] / 255
-    expected = (skin() * share + 255 * (1 - share)).round().astype(np.uint8)
+    fraction = alpha[:, :, None] / 255
+    expected = (skin() * fraction + 255 * (1 - fraction)).round().astype(np.uint8)
     assert difference(read(ImageBytes("alpha.png", buffer.getvalue())), expected) < 1
 
 
@@ -417,5 +421,5 @@ def test_a_palette_has_the_profiles_colours() -> None:
 
 def test_a_profile_does_not_excuse_a_cut_file() -> None:
     image = file_of(skin(), "JPEG", icc_profile=matrix_profile(DISPLAY_P3, None))
-    with pytest.raises(PictureError, match="cut off"):
+    with pytest.raises(ImageError, match="cut off"):
         read(ImageBytes("cut", image.content[:-60]))

@@ -1,4 +1,4 @@
-"""Flags on pictures that are spoilt, and none on the same picture as it was."""
+"""Flags on images that are spoilt, and none on the same image as it was."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def disc(side: int, x: float, y: float, radius: float) -> Mask:
     return np.asarray((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
 
 
-def picture(side: int = 512, x: float = 0.5, radius: float = 0.25) -> tuple[Pixels, Mask]:
-    """Skin with a brown lesion, and texture on both at all scales, as pictures have."""
-    chance = np.random.default_rng(0)
+def image(side: int = 512, x: float = 0.5, radius: float = 0.25) -> tuple[Pixels, Mask]:
+    """Skin with a brown lesion, and texture on both at all scales, as images have."""
+    rng = np.random.default_rng(0)
     mask = disc(side, x * side, side / 2, radius * side)
     texture = np.zeros((side, side))
     for power in range(3, 9):
-        noise = cv2.resize(chance.normal(0, 1, (2**power, 2**power)), (side, side))
+        noise = cv2.resize(rng.normal(0, 1, (2**power, 2**power)), (side, side))
         texture += 25 * np.asarray(noise, np.float64) / 2 ** (power / 2 + 1)
     pixels = np.where(mask[..., None], (110, 70, 55), SKIN) + texture[..., None]
     return np.clip(pixels, 0, 255).astype(np.uint8), mask
@@ -54,14 +54,14 @@ def blurred(pixels: Pixels) -> Pixels:
 
 
 def with_hair(pixels: Pixels, hairs: int) -> Pixels:
-    drawn, side = pixels.copy(), len(pixels)
+    synthetic, side = pixels.copy(), len(pixels)
     for start, end in np.random.default_rng(1).integers(0, side, (hairs, 2)).tolist():
-        cv2.line(drawn, (start, 0), (end, side - 1), (40, 30, 25), side // 128, cv2.LINE_AA)
-    return drawn
+        cv2.line(synthetic, (start, 0), (end, side - 1), (40, 30, 25), side // 128, cv2.LINE_AA)
+    return synthetic
 
 
-def test_a_good_picture_has_no_flag() -> None:
-    pixels, mask = picture()
+def test_a_good_image_has_no_flag() -> None:
+    pixels, mask = image()
     assert flags(quality_of(pixels, mask)) == ()
     assert flags(quality_of(pixels)) == ()
     assert quality_of(pixels).cut is None
@@ -69,7 +69,7 @@ def test_a_good_picture_has_no_flag() -> None:
 
 @pytest.mark.parametrize("side", [256, 800])
 def test_each_fault_has_its_flag_at_every_size(side: int) -> None:
-    pixels, mask = picture(side)
+    pixels, mask = image(side)
     assert flags(quality_of(blurred(pixels), mask)) == ("blurred",)
     dark = quality_of((pixels * 0.3).astype(np.uint8), mask)
     assert "dark" in flags(dark)  # and perhaps blurred: eight bits do not hold its details
@@ -77,11 +77,11 @@ def test_each_fault_has_its_flag_at_every_size(side: int) -> None:
     washed = np.clip(pixels * 1.6, 0, 255).astype(np.uint8)
     assert flags(quality_of(washed, mask)) == ("bright",)
     assert flags(quality_of(with_hair(pixels, 40), mask)) == ("hair",)
-    assert flags(quality_of(*picture(side, x=0.05))) == ("cut_by_border",)
+    assert flags(quality_of(*image(side, x=0.05))) == ("cut_by_border",)
 
 
 def test_size_and_contrast_change_little_in_the_measures() -> None:
-    pixels, mask = picture(768)
+    pixels, mask = image(768)
     large = quality_of(with_hair(pixels, 10), mask)
     small = quality_of(resize(with_hair(pixels, 10), 300, 300), disc(300, 150, 150, 75))
     assert small._asdict() == pytest.approx(large._asdict(), rel=0.2, abs=0.01)
@@ -89,7 +89,7 @@ def test_size_and_contrast_change_little_in_the_measures() -> None:
     assert quality_of(faint).sharpness == pytest.approx(quality_of(pixels).sharpness, rel=0.05)
 
 
-def test_the_cut_share_is_that_of_the_outline() -> None:
+def test_the_cut_fraction_is_that_of_the_contour() -> None:
     side = 256
     rows, columns = np.mgrid[0:side, 0:side]
     square = (rows >= 78) & (rows < 178) & (columns < 100)  # one of four sides on the border
@@ -100,8 +100,8 @@ def test_the_cut_share_is_that_of_the_outline() -> None:
     assert quality_of(blank).sharpness == 0
 
 
-def test_dark_corners_are_not_the_pictures_darkness() -> None:
-    pixels, mask = picture()
+def test_dark_corners_are_not_the_images_darkness() -> None:
+    pixels, mask = image()
     round_field = np.where(disc(512, 256, 256, 256)[..., None], pixels, 0).astype(np.uint8)
     dark = quality_of(pixels, mask).dark
     assert quality_of(round_field, mask).dark == pytest.approx(dark, abs=0.01)
@@ -109,7 +109,7 @@ def test_dark_corners_are_not_the_pictures_darkness() -> None:
 
 @pytest.mark.parametrize("hairs", [0, 10, 40])
 def test_flags_do_not_depend_on_the_measures_taken(hairs: int) -> None:
-    pixels, mask = picture(256)
+    pixels, mask = image(256)
     pixels = with_hair(pixels, hairs)
     for lesion in (mask, None):
         assert flags_of(pixels, lesion) == flags(quality_of(pixels, lesion))
@@ -117,12 +117,12 @@ def test_flags_do_not_depend_on_the_measures_taken(hairs: int) -> None:
 
 @pytest.mark.parametrize("side", [64, 300, 700])
 def test_a_grey_image_is_flagged_in_any_channels(side: int) -> None:
-    pixels, mask = picture(side)
+    pixels, mask = image(side)
     assert "grey" not in flags_of(pixels, mask)
     grey = np.repeat(pixels[:, :, :1], 3, axis=2)
     noise = np.random.default_rng(4).integers(0, 3, grey.shape, np.uint8)
-    for told in (grey, np.clip(grey, 0, 250) + noise):
-        assert "grey" in flags_of(told.astype(np.uint8), mask)
+    for variant in (grey, np.clip(grey, 0, 250) + noise):
+        assert "grey" in flags_of(variant.astype(np.uint8), mask)
     faint = (0.9 * grey + 0.1 * pixels).round().astype(np.uint8)
     assert "grey" not in flags_of(faint, mask)
 
@@ -164,10 +164,10 @@ def test_hair_is_found_in_every_direction_and_blots_are_not() -> None:
         across, down = np.cos(np.radians(angle)) * 60, np.sin(np.radians(angle)) * 60
         ends = [(round(128 + sign * across), round(128 + sign * down)) for sign in (-1, 1)]
         cv2.line(grey, ends[0], ends[1], 60, 3)
-        drawn = grey < 180
+        synthetic = grey < 180
         found = straight(thin_hair(grey))
-        assert found[drawn].mean() > 0.8
-        assert not found[~drawn].any()
+        assert found[synthetic].mean() > 0.8
+        assert not found[~synthetic].any()
     grey = np.full((256, 256), 180, np.uint8)
     for row in range(20, 250, 20):
         for column in range(20, 250, 20):

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 from naevus.datasets.synthetic.photograph import draw_lesion
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images import decoders
 from naevus.images.decoders import FORMATS
 from naevus.images.geometry import squash
 from naevus.images.maskfile import read_mask
 from naevus.images.read import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     ImageBytes,
     Limits,
     _Room,
@@ -50,8 +50,8 @@ def grey_of(path: Path) -> NDArray[np.uint8]:
         return np.array(image)
 
 
-def picture(height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """A smooth picture whose four corners differ, so that no orientation is like another."""
+def example(height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """A smooth image whose four corners differ, so that no orientation is like another."""
     y, x = np.mgrid[0:height, 0:width]
     red, green = 255 * x / (width - 1), 255 * y / (height - 1)
     blue = 120 + 60 * np.sin(x / 9) * np.cos(y / 7)
@@ -82,21 +82,21 @@ LOSSY: dict[str, dict[str, Any]] = {
 
 def saved(folder: Path, name: str, options: dict[str, Any], mode: str = "RGB") -> Path:
     path = folder / name
-    Image.fromarray(picture()).convert(mode).save(path, **options)
+    Image.fromarray(example()).convert(mode).save(path, **options)
     return path
 
 
 @pytest.mark.parametrize(("name", "options"), [*LOSSLESS.items(), *LOSSY.items()])
-def test_every_format_gives_the_picture(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_every_format_gives_the_image(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     path = saved(tmp_path, name, options)
     pixels = read(path)
-    assert path.suffix.lower() in PICTURE_SUFFIXES
+    assert path.suffix.lower() in IMAGE_SUFFIXES
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     if name in LOSSLESS:
-        np.testing.assert_array_equal(pixels, picture())
+        np.testing.assert_array_equal(pixels, example())
     else:
-        assert mean_difference(pixels, picture()) < 2
+        assert mean_difference(pixels, example()) < 2
     header = probe(path)
     assert header[:2] == (WIDTH, HEIGHT)
     assert header.format in FORMATS
@@ -104,7 +104,7 @@ def test_every_format_gives_the_picture(tmp_path: Path, name: str, options: dict
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     path = saved(tmp_path, "really-a-png.jpg", {"format": "PNG"})
-    np.testing.assert_array_equal(read(path), picture())
+    np.testing.assert_array_equal(read(path), example())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -119,11 +119,11 @@ def test_every_orientation_is_undone(
     options: dict[str, Any] = {"exif": exif, "quality": 95}
     if name.endswith("webp"):
         options["lossless"] = True
-    Image.fromarray(stored(picture(), orientation)).save(path, **options)
+    Image.fromarray(stored(example(), orientation)).save(path, **options)
     pixels = read(path, shortest=shortest)
     if shortest is None:
         assert pixels.shape == (HEIGHT, WIDTH, 3)
-    assert mean_difference(squash(pixels, 24), squash(picture(), 24)) < 3
+    assert mean_difference(squash(pixels, 24), squash(example(), 24)) < 3
     assert probe(path)[:2] == (WIDTH, HEIGHT)
     both = read_with_header(path, shortest=shortest)
     np.testing.assert_array_equal(both[0], pixels)
@@ -153,7 +153,7 @@ def stored(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def test_broken_exif_leaves_the_image_upright_without_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "exif.jpg"
     broken = b"Exif\0\0II*\0\x08\0\0\0\x40\0" + b"\x12\x01\x03\0\xff\xff\xff\x7f\xff\xff"
-    Image.fromarray(picture()).save(path, exif=broken)
+    Image.fromarray(example()).save(path, exif=broken)
     assert read(path).shape == (HEIGHT, WIDTH, 3)
     assert probe(path).width == WIDTH
 
@@ -171,9 +171,9 @@ def test_scaled_decoding_leaves_enough_and_never_enlarges(
     assert min(shape) >= min(shortest, HEIGHT)
 
 
-def test_scaled_decoding_shows_the_same_picture(tmp_path: Path) -> None:
+def test_scaled_decoding_shows_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
-    Image.fromarray(picture(767, 1022)).save(path, quality=92)
+    Image.fromarray(example(767, 1022)).save(path, quality=92)
     scaled = read(path, shortest=256)
     assert min(scaled.shape[:2]) < 767
     assert mean_difference(squash(scaled, 256), squash(read(path), 256)) < 1
@@ -202,7 +202,7 @@ def test_real_originals_agree_with_anti_aliased_resizing(shared_data: Path) -> N
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
 def test_every_mode_of_a_tiff_is_read(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "mode.tif"
-    image = Image.fromarray(picture()).convert(mode)
+    image = Image.fromarray(example()).convert(mode)
     image.save(path)
     np.testing.assert_allclose(read(path), np.asarray(image.convert("RGB")), atol=1)
 
@@ -210,7 +210,7 @@ def test_every_mode_of_a_tiff_is_read(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_sixteen_bit_tiff_keeps_its_high_byte(tmp_path: Path, order: str) -> None:
     path = tmp_path / "deep.tif"
-    red = picture()[:, :, 0]
+    red = example()[:, :, 0]
     data = (red.astype(f"{order}u2") * 257).astype(f"{order}u2")
     mode = "I;16" if order == "<" else "I;16B"
     Image.frombytes(mode, (WIDTH, HEIGHT), data.tobytes()).save(path)
@@ -260,7 +260,7 @@ def png(*, width: int, height: int, depth: int, colour_type: int, rows: bytes) -
 
 @pytest.mark.parametrize("shortest", [None, 40])
 def test_both_kinds_of_cmyk_are_converted(tmp_path: Path, shortest: int | None) -> None:
-    cmyk = Image.fromarray(picture()).convert("CMYK")
+    cmyk = Image.fromarray(example()).convert("CMYK")
     adobe, plain = tmp_path / "adobe.jpg", tmp_path / "plain.jpg"
     cmyk.save(adobe, quality=95)  # Pillow writes Adobe's kind: inverted, with their marker
     buffer = io.BytesIO()
@@ -269,7 +269,7 @@ def test_both_kinds_of_cmyk_are_converted(tmp_path: Path, shortest: int | None) 
     plain.write_bytes(without_adobe_marker(buffer.getvalue()))
     for path in (adobe, plain):
         pixels = squash(read(path, shortest=shortest), 40)
-        assert mean_difference(pixels, squash(picture(), 40)) < 3, path.name
+        assert mean_difference(pixels, squash(example(), 40)) < 3, path.name
 
 
 def without_adobe_marker(jpeg: bytes) -> bytes:
@@ -296,23 +296,23 @@ def test_smaller_copies_among_the_pages_of_a_tiff_are_no_pages(
     tmp_path: Path, kinds: tuple[int, ...]
 ) -> None:
     path = tmp_path / "pages.tif"
-    pages = [Image.fromarray(picture())]
+    pages = [Image.fromarray(example())]
     for kind in kinds:
         page = Image.new("RGB", (44, 30), "green")
         page.encoderinfo = {"tiffinfo": {254: kind}}
         pages.append(page)
     pages[0].save(path, save_all=True, append_images=pages[1:])
     found = read_with_header(path)
-    np.testing.assert_array_equal(found.pixels, picture())
+    np.testing.assert_array_equal(found.pixels, example())
     assert found.flags == (("first_frame",) if 0 in kinds else ())
 
 
-def test_a_multi_picture_jpeg_is_a_jpeg(tmp_path: Path) -> None:
+def test_a_multi_image_jpeg_is_a_jpeg(tmp_path: Path) -> None:
     path = tmp_path / "two.jpg"
-    frames = [Image.fromarray(picture()), Image.fromarray(picture()[::-1])]
+    frames = [Image.fromarray(example()), Image.fromarray(example()[::-1])]
     frames[0].save(path, format="MPO", save_all=True, append_images=frames[1:], quality=95)
     assert probe(path).format == "JPEG"
-    assert mean_difference(read(path), picture()) < 2
+    assert mean_difference(read(path), example()) < 2
 
 
 CUT = {
@@ -339,7 +339,7 @@ def test_a_file_truncated_anywhere_is_refused(
     last = {"JPEG": size - 4, "GIF": size - 3}.get(probe(path).format, size - 1)
     for length in {1, 3, 10, 30, *(size * k // 20 for k in range(1, 20)), size - 20, last}:
         path.write_bytes(whole[:length])
-        with pytest.raises(PictureError, match=r"damaged|cut off|empty") as caught:
+        with pytest.raises(ImageError, match=r"damaged|cut off|empty") as caught:
             read(path)
         assert str(path) in str(caught.value)
         assert caught.value.remedy
@@ -349,14 +349,14 @@ def test_a_file_truncated_anywhere_is_refused(
 def test_a_cut_off_jpeg_is_not_filled_with_grey(tmp_path: Path, shortest: int | None) -> None:
     path = saved(tmp_path, "cut.jpg", {"quality": 95})
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(PictureError, match="cut off"):
+    with pytest.raises(ImageError, match="cut off"):
         read(path, shortest=shortest)
 
 
 def test_a_strip_is_refused_whose_square_is_a_bomb(tmp_path: Path) -> None:
     path = tmp_path / "strip.png"
     write_png(path, np.zeros((10, 600, 3), np.uint8))
-    with pytest.raises(PictureError, match="600 x 10 pixels, too long for the limit of 100,000"):
+    with pytest.raises(ImageError, match="600 x 10 pixels, too long for the limit of 100,000"):
         read(path, limits=Limits(pixels=100_000))
     assert read(path, limits=Limits(pixels=200_000)).shape == (10, 600, 3)
 
@@ -365,9 +365,9 @@ def test_a_strip_is_refused_whose_square_is_a_bomb(tmp_path: Path) -> None:
 def test_bombs_are_refused_from_the_header(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, name, {})
     limits = Limits(pixels=HEIGHT * WIDTH - 1)
-    with pytest.raises(PictureError, match=r"176 x 120 pixels, more than the limit of 21,119"):
+    with pytest.raises(ImageError, match=r"176 x 120 pixels, more than the limit of 21,119"):
         read(path, limits=limits)
-    with pytest.raises(PictureError, match="pixels"):
+    with pytest.raises(ImageError, match="pixels"):
         probe(path, limits)
     assert read(path, limits=Limits(pixels=HEIGHT * WIDTH)).shape == (HEIGHT, WIDTH, 3)
 
@@ -377,7 +377,7 @@ def test_a_huge_header_is_judged_by_our_limit_alone(tmp_path: Path, side: int) -
     path = tmp_path / "bomb.png"  # 121 megapixels: Pillow would warn; 3,600: it would raise
     path.write_bytes(png(width=side, height=side, depth=8, colour_type=2, rows=b""))
     limit = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(PictureError, match="more than the limit of 100,000,000"):
+    with pytest.raises(ImageError, match="more than the limit of 100,000,000"):
         read(path)
     assert probe(path, Limits(pixels=side * side)).width == side
     assert limit == Image.MAX_IMAGE_PIXELS
@@ -388,14 +388,14 @@ def test_a_tiff_beyond_pillows_limit_is_read(
 ) -> None:
     path = saved(tmp_path, "large.tif", {"compression": "tiff_lzw"})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    np.testing.assert_array_equal(read(path), picture())
+    np.testing.assert_array_equal(read(path), example())
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
 def test_large_files_are_refused_unopened(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.png", {})
     size = path.stat().st_size
-    with pytest.raises(PictureError, match=f"has {size:,} bytes, more than the limit"):
+    with pytest.raises(ImageError, match=f"has {size:,} bytes, more than the limit"):
         read(path, limits=Limits(file_bytes=size - 1))
 
 
@@ -422,7 +422,7 @@ def unusable(folder: Path) -> Iterator[tuple[Path, str]]:
 def test_unusable_paths_are_named_with_a_remedy(tmp_path: Path) -> None:
     for path, problem in unusable(tmp_path):
         for mask in (False, True):
-            with pytest.raises(PictureError, match=problem) as caught:
+            with pytest.raises(ImageError, match=problem) as caught:
                 read_mask(path) if mask else read(path)
             assert caught.value.path == path
             assert caught.value.remedy
@@ -432,7 +432,7 @@ def test_unusable_paths_are_named_with_a_remedy(tmp_path: Path) -> None:
 def test_a_forbidden_file_says_so(tmp_path: Path) -> None:
     path = saved(tmp_path, "a.png", {})
     path.chmod(0)
-    with pytest.raises(PictureError, match="Permission denied"):
+    with pytest.raises(ImageError, match="Permission denied"):
         read(path)
 
 
@@ -443,13 +443,13 @@ def test_a_failing_open_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(path), "open", refuse)
-    with pytest.raises(PictureError, match=r"a\.png: cannot be read \(Permission denied\)"):
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read \(Permission denied\)"):
         read(path)
 
 
 @pytest.mark.parametrize("kind", ["mask", "grey", "colour"])
-def test_written_pictures_come_back_and_are_the_same_bytes(tmp_path: Path, kind: str) -> None:
-    colour = picture()
+def test_written_images_come_back_and_are_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    colour = example()
     pixels: NDArray[Any] = {
         "mask": colour[:, :, 0] > 80,
         "grey": colour[:, ::-1, 0],
@@ -477,7 +477,7 @@ def test_threads_read_together_and_leave_pillow_as_it_was(tmp_path: Path) -> Non
     def work() -> None:
         try:
             for path in paths * 3:
-                np.testing.assert_array_equal(read(path), picture())
+                np.testing.assert_array_equal(read(path), example())
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             failures.append(error)
 
@@ -507,22 +507,22 @@ def test_bytes_and_streams_are_read_as_the_file_is(tmp_path: Path, name: str) ->
     assert not stream.closed
 
 
-def test_bytes_that_are_no_picture_are_named(tmp_path: Path) -> None:
+def test_bytes_that_are_no_image_are_named(tmp_path: Path) -> None:
     content = saved(tmp_path, "a.png", {}).read_bytes()
     for bad, problem in ((b"", "is empty"), (b"%PDF-1.7", "is not a"), (content[:90], "damaged")):
-        with pytest.raises(PictureError, match=f"upload 3: {problem}|upload 3: .*{problem}"):
+        with pytest.raises(ImageError, match=f"upload 3: {problem}|upload 3: .*{problem}"):
             read(ImageBytes("upload 3", bad))
     few = Limits(file_bytes=len(content) - 1)
-    with pytest.raises(PictureError, match=r"upload 3: has .* bytes, more than the limit"):
+    with pytest.raises(ImageError, match=r"upload 3: has .* bytes, more than the limit"):
         ImageBytes.from_stream(io.BytesIO(content), "upload 3", few)
-    with pytest.raises(PictureError, match="more than the limit"):
+    with pytest.raises(ImageError, match="more than the limit"):
         probe(ImageBytes("upload 3", content), few)
     text: Any = io.StringIO("text")
-    with pytest.raises(PictureError, match="gives str, not bytes"):
+    with pytest.raises(ImageError, match="gives str, not bytes"):
         ImageBytes.from_stream(text, "upload 3")
     closed = io.BytesIO(content)
     closed.close()
-    with pytest.raises(PictureError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cannot be read"):
         ImageBytes.from_stream(closed, "upload 3")
 
 
@@ -536,11 +536,11 @@ HEIC = (
     "egSmyuqPXQ{BF&#9wz*T37h6WzGlJYqPm0@H9GB^0DL(}RlL>z;^d*eO6Z^WkI_XhAbWBz+~1BC%`QkUf5l^Zi5%"
     "Cr;J&{@GVc5n"
 )
-"""A picture of 64 x 48 pixels, red from left to right and green from top to bottom, by an encoder
+"""An image of 64 x 48 pixels, red from left to right and green from top to bottom, by an encoder
 that naevus does not use."""
 
 
-def test_a_heic_picture_is_read_with_the_extra() -> None:
+def test_a_heic_image_is_read_with_the_extra() -> None:
     pytest.importorskip("pi_heif")
     image = ImageBytes("photo.heic", base64.b85decode(HEIC))
     pixels = read(image).astype(int)
@@ -550,18 +550,18 @@ def test_a_heic_picture_is_read_with_the_extra() -> None:
     expected = np.stack([255 * x / 63, 255 * y / 47, np.full_like(x, 120)], axis=-1)
     assert np.abs(pixels - expected).mean() < 6
     for length in (100, 300, 480):
-        with pytest.raises(PictureError, match=r"damaged|HEIC"):
+        with pytest.raises(ImageError, match=r"damaged|HEIC"):
             read(ImageBytes("photo.heic", image.content[:length]))
 
 
-def test_without_the_extra_a_heic_picture_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_a_heic_image_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     image = ImageBytes("photo.heic", base64.b85decode(HEIC))
     for reading in (read, probe):
-        with pytest.raises(PictureError, match="decoder is not installed") as caught:
+        with pytest.raises(ImageError, match="decoder is not installed") as caught:
             reading(image)
         assert 'pip install "naevus[heif]"' in caught.value.remedy
-    assert ".heic" in PICTURE_SUFFIXES
+    assert ".heic" in IMAGE_SUFFIXES
 
 
 @pytest.mark.parametrize("kind", ["eXIf", "zTXt", "iTXt"])
@@ -578,13 +578,13 @@ def test_metadata_behind_the_pixels_of_a_png_counts(kind: str, orientation: int)
         % orientation,
     }[kind]  # fmt: skip
     buffer = io.BytesIO()
-    Image.fromarray(stored(picture(), orientation)).save(buffer, "PNG")
+    Image.fromarray(stored(example(), orientation)).save(buffer, "PNG")
     whole = buffer.getvalue()
     check = zlib.crc32(kind.encode() + content)
     chunk = struct.pack(">I4s", len(content), kind.encode()) + content + struct.pack(">I", check)
     for at in (len(whole) - 12, 33):
         image = ImageBytes("late.png", whole[:at] + chunk + whole[at:])
-        np.testing.assert_array_equal(read(image), picture())
+        np.testing.assert_array_equal(read(image), example())
         assert read_with_header(image).header == probe(image) == (WIDTH, HEIGHT, "PNG")
 
 
@@ -593,8 +593,8 @@ def test_decoding_in_strips_equals_decoding_whole(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buffer = io.BytesIO()
-    alpha = Image.fromarray(picture()[:, :, 2])
-    image = Image.fromarray(picture())
+    alpha = Image.fromarray(example()[:, :, 2])
+    image = Image.fromarray(example())
     if mode in {"RGBA", "LA"}:
         image = image.convert(mode[:-1].replace("RGB", "RGB"))
         image.putalpha(alpha)
@@ -607,7 +607,7 @@ def test_decoding_in_strips_equals_decoding_whole(
 
 def test_pixels_in_flight_are_bounded_over_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(picture()).save(buffer, "PNG")
+    Image.fromarray(example()).save(buffer, "PNG")
     image = ImageBytes("one.png", buffer.getvalue())
     room = _Room(2 * HEIGHT * WIDTH + 1)
     monkeypatch.setattr("naevus.images.read._IN_FLIGHT", room)
@@ -629,10 +629,10 @@ def test_pixels_in_flight_are_bounded_over_all_threads(monkeypatch: pytest.Monke
     with ThreadPoolExecutor(8) as pool:
         pixels = list(pool.map(read, [image] * 24))
     assert most <= 2
-    assert all(np.array_equal(each, picture()) for each in pixels)
+    assert all(np.array_equal(each, example()) for each in pixels)
     with room.room_for(100 * HEIGHT * WIDTH):  # a larger one goes alone, and does not wait for ever
         pass
-    with pytest.raises(PictureError):  # what fails gives its room back
+    with pytest.raises(ImageError):  # what fails gives its room back
         read(ImageBytes("cut.png", image.content[:-40]))
     assert room._free == room._all
 
@@ -641,20 +641,20 @@ def test_default_limits_are_those_of_the_format_and_the_option(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(picture()).save(buffer, "JPEG")
+    Image.fromarray(example()).save(buffer, "JPEG")
     at = buffer.getvalue().index(b"\xff\xc0") + 5
     photograph = buffer.getvalue()[:at] + struct.pack(">HH", 9000, 12_000)
     photograph += buffer.getvalue()[at + 4 :]
     assert probe(ImageBytes("phone.jpg", photograph)) == (12_000, 9000, "JPEG")
     large = png(width=12_000, height=9000, depth=8, colour_type=2, rows=b"")
-    with pytest.raises(PictureError, match=r"limit of 100,000,000.*--megapixels 108"):
+    with pytest.raises(ImageError, match=r"limit of 100,000,000.*--megapixels 108"):
         probe(ImageBytes("large.png", large))
     try:
         allow_megapixels(108)
         assert probe(ImageBytes("large.png", large)).width == 12_000
         allow_megapixels(107.9)
         for name, content in (("phone.jpg", photograph), ("large.png", large)):
-            with pytest.raises(PictureError, match=r"limit of 107,900,000.*--megapixels 108"):
+            with pytest.raises(ImageError, match=r"limit of 107,900,000.*--megapixels 108"):
                 probe(ImageBytes(name, content))
     finally:
         allow_megapixels(None)

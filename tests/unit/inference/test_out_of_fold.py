@@ -10,7 +10,7 @@ from naevus.images.geometry import resize
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
-from naevus.inference.out_of_fold import heldout_logits, heldout_scores
+from naevus.inference.out_of_fold import oof_logits, oof_scores
 from naevus.inference.segmenter import Segmenter
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def draw(folder: Path, name: str, seed: int, scale: int = 1) -> tuple[str, Path, Path]:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     truth = np.zeros((60, 80), bool)
-    top, left = chance.integers(5, 20, 2)
+    top, left = rng.integers(5, 20, 2)
     truth[top : top + 30, left : left + 40] = True
-    picture = np.where(truth[:, :, None], (80, 50, 40), (220, 190, 180)).astype(np.uint8)
-    write_png(folder / f"{name}.png", picture)
+    image = np.where(truth[:, :, None], (80, 50, 40), (220, 190, 180)).astype(np.uint8)
+    write_png(folder / f"{name}.png", image)
     truth = truth[::scale, ::scale]
     write_png(folder / f"{name}_truth.png", truth)
     return name, folder / f"{name}.png", folder / f"{name}_truth.png"
 
 
-def test_masks_are_written_and_bad_pictures_left_out(tmp_path: Path) -> None:
+def test_masks_are_written_and_bad_images_left_out(tmp_path: Path) -> None:
     bundle = segmentation_bundle(tmp_path / "s")
     sources = [draw(tmp_path, f"p{number}", number) for number in range(35)]
     sources[33][1].write_bytes(b"")
     moved: list[tuple[int, int]] = []
-    table = heldout_scores(
+    table = oof_scores(
         bundle, sources[::-1], out=tmp_path / "out", progress=lambda *at: moved.append(at)
     )
     assert set(table["image_id"]) == {source[0] for source in sources} - {"p33"}
@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_masks_at_the_truth_s_size(tmp_path: Path) -> No
     sources = [draw(tmp_path, "b", 1), draw(tmp_path, "a", 2), draw(tmp_path, "half", 3, scale=2)]
     sources.append(draw(tmp_path, "broken", 4))
     sources[3][2].write_bytes(b"")
-    table = heldout_scores(bundle, sources, out=tmp_path / "out")
+    table = oof_scores(bundle, sources, out=tmp_path / "out")
     assert table["image_id"].tolist() == ["a", "b", "half"]
     by_hand = compare_masks(
         read_mask(tmp_path / "a_truth.png"), read_mask(tmp_path / "out" / "a_segmentation.png")
@@ -59,31 +59,30 @@ def test_scores_are_those_of_the_masks_at_the_truth_s_size(tmp_path: Path) -> No
     scores = table.iloc[0][list(by_hand._fields)]
     assert scores.to_dict() == pytest.approx(by_hand._asdict())
     assert table["contrast"].between(30, 60).all()
-    assert table["area"].tolist() == pytest.approx([0.25] * 3)
+    assert table["lesion_area"].tolist() == pytest.approx([0.25] * 3)
     assert (table["surface_distance"] < 0.05).all()
     assert (table["jaccard"] > 0.8).all()
 
 
 def test_nothing_to_score_gives_an_empty_table(tmp_path: Path) -> None:
-    table = heldout_scores(segmentation_bundle(tmp_path / "s"), [])
+    table = oof_scores(segmentation_bundle(tmp_path / "s"), [])
     assert len(table) == 0
     assert "jaccard" in table.columns
 
 
 def test_logits_are_those_of_the_resized_rows_by_id(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "c")
-    chance = np.random.default_rng(0)
-    store = {
-        f"p{number:02d}": chance.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        for number in range(40)
+    rng = np.random.default_rng(0)
+    cache = {
+        f"p{number:02d}": rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for number in range(40)
     }
-    ids = list(store)[::-1]
-    table = heldout_logits(bundle, store, ids)
+    ids = list(cache)[::-1]
+    table = oof_logits(bundle, cache, ids)
     assert table["image_id"].tolist() == sorted(ids)
     assert table.columns[1] == "logit_MEL"
-    picture = resize(store["p35"], 32, 32)
+    image = resize(cache["p35"], 32, 32)
     np.testing.assert_allclose(
         table.iloc[35, 1:].to_numpy(np.float32),
-        Classifier(bundle).logits(picture[None])[0],
+        Classifier(bundle).logits(image[None])[0],
         atol=1e-5,
     )

@@ -10,17 +10,22 @@ from naevus.bundles.spec import ClassifierMember
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images import preprocess
-from naevus.images.geometry import box_of, resize, unview_batch, view
-from naevus.images.masks import Cleaning, at_size
-from naevus.images.preprocess import LEAST, cut_for, decoding_side, look
+from naevus.images.geometry import box_of, d4_inverse_batch, d4_transform, resize
+from naevus.images.masks import Postprocessing, at_size
+from naevus.images.preprocess import LEAST, classifier_input, decode_once, decoding_side
 from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
-from naevus.inference.tta import VIEW_SETS
-from naevus.types import ViewSet
-from tests.helpers.onnx_graphs import SHARES, WEIGHTS, classification_bundle, segmentation_bundle
+from naevus.inference.tta import TTA_TRANSFORMS
+from naevus.types import TTA
+from tests.helpers.onnx_graphs import (
+    CLASS_PRIORS,
+    WEIGHTS,
+    classification_bundle,
+    segmentation_bundle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,66 +39,66 @@ def noise(count: int, size: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def lesion(height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    picture = np.full((height, width, 3), 220, np.uint8)
+    image = np.full((height, width, 3), 220, np.uint8)
     left, top, right, bottom = box
-    picture[top:bottom, left:right] = (90, 50, 40)
-    return picture
+    image[top:bottom, left:right] = (90, 50, 40)
+    return image
 
 
-@pytest.mark.parametrize("views", ["none", "half-turn", "flips", "d4"])
-def test_a_classifier_averages_logits_over_views_and_members(
-    tmp_path: Path, views: ViewSet
-) -> None:
+@pytest.mark.parametrize("tta", ["none", "half-turn", "flips", "d4"])
+def test_a_classifier_averages_logits_over_transforms_and_members(tmp_path: Path, tta: TTA) -> None:
     bundle = classification_bundle(tmp_path / "b", seeds=(0, 1))
-    classifier = Classifier(bundle, views=views)
+    classifier = Classifier(bundle, tta=tta)
     batch = noise(3, 32)
     by_hand = [
-        member.engine.run(np.stack([view(picture, k) for picture in batch]))["logits"]
+        member.engine.run(np.stack([d4_transform(image, k) for image in batch]))["logits"]
         for member in classifier.members
-        for k in VIEW_SETS[views]
+        for k in TTA_TRANSFORMS[tta]
     ]
     assert np.std(by_hand, axis=0).min() > 1e-3
     np.testing.assert_allclose(classifier.logits(batch), np.mean(by_hand, axis=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("views", ["none", "half-turn", "flips", "d4"])
-def test_a_segmenter_turns_views_back_and_averages_logits(tmp_path: Path, views: ViewSet) -> None:
-    segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), views=views)
-    picture = noise(1, 48)[0]
+@pytest.mark.parametrize("tta", ["none", "half-turn", "flips", "d4"])
+def test_a_segmenter_turns_transforms_back_and_averages_logits(tmp_path: Path, tta: TTA) -> None:
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), tta=tta)
+    image = noise(1, 48)[0]
     by_hand = [
-        unview_batch(member.engine.run(view(picture, k)[None])["logit"], k)[0]
+        d4_inverse_batch(member.engine.run(d4_transform(image, k)[None])["logit"], k)[0]
         for member in segmenter.members
-        for k in VIEW_SETS[views]
+        for k in TTA_TRANSFORMS[tta]
     ]
     mean = np.mean(by_hand, axis=0)
-    np.testing.assert_allclose(segmenter.logits(picture[None])[0], mean, atol=1e-5)
+    np.testing.assert_allclose(segmenter.logits(image[None])[0], mean, atol=1e-5)
 
 
 def test_predictions_with_d4_do_not_depend_on_orientation(tmp_path: Path) -> None:
-    classifier = Classifier(classification_bundle(tmp_path / "c"), views="d4")
-    segmenter = Segmenter(segmentation_bundle(tmp_path / "s"), views="d4")
-    picture = noise(1, 48)[0]
+    classifier = Classifier(classification_bundle(tmp_path / "c"), tta="d4")
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s"), tta="d4")
+    image = noise(1, 48)[0]
     small = noise(1, 32)[0]
     for k in range(8):
         np.testing.assert_allclose(
-            classifier.logits(view(small, k)[None]), classifier.logits(small[None]), atol=1e-4
+            classifier.logits(d4_transform(small, k)[None]),
+            classifier.logits(small[None]),
+            atol=1e-4,
         )
         np.testing.assert_allclose(
-            unview_batch(segmenter.logits(view(picture, k)[None]), k)[0],
-            segmenter.logits(picture[None])[0],
+            d4_inverse_batch(segmenter.logits(d4_transform(image, k)[None]), k)[0],
+            segmenter.logits(image[None])[0],
             atol=1e-4,
         )
 
 
 def test_very_sure_logits_do_not_overflow(tmp_path: Path) -> None:
-    cleaning = {"threshold": 0.5, "largest": False, "holes": False, "smooth": 0.0}
-    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", cleaning=cleaning))
+    postprocessing = {"threshold": 0.5, "largest": False, "holes": False, "smooth": 0.0}
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", postprocessing=postprocessing))
     sure = np.array([[-1e4, -90, -1e-3, 1e-3, 90, 1e4]], np.float32)
     assert segmenter.mask_of(sure, 1, 6).tolist() == [[False, False, False, True, True, True]]
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 144), (144, 96), (40, 60), (48, 48)])
-def test_masks_cover_the_picture_at_its_own_size(tmp_path: Path, height: int, width: int) -> None:
+def test_masks_cover_the_image_at_its_own_size(tmp_path: Path, height: int, width: int) -> None:
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     box = (0, height // 4, width // 2, height)  # reaches a corner
     mask = segmenter.mask(lesion(height, width, box))
@@ -105,23 +110,23 @@ def test_masks_cover_the_picture_at_its_own_size(tmp_path: Path, height: int, wi
 
 
 def test_probabilities_are_resized_before_they_are_cleaned(tmp_path: Path) -> None:
-    cleaning = {"threshold": 0.7, "largest": True, "holes": False, "smooth": 0.02}
-    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", cleaning=cleaning))
+    postprocessing = {"threshold": 0.7, "largest": True, "holes": False, "smooth": 0.02}
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "s", postprocessing=postprocessing))
     logit = np.random.default_rng(0).normal(size=(48, 48)).astype(np.float32)
     probability = np.float32(1) / (np.float32(1) + np.exp(-logit))
     np.testing.assert_array_equal(
         segmenter.mask_of(logit, 200, 300),
-        at_size(probability, 200, 300, Cleaning(0.7, largest=True, holes=False, smooth=0.02)),
+        at_size(probability, 200, 300, Postprocessing(0.7, largest=True, holes=False, smooth=0.02)),
     )
 
 
 def test_members_of_other_sizes_are_brought_to_the_largest(tmp_path: Path) -> None:
     small = segmentation_bundle(tmp_path / "small", size=32)
     large = segmentation_bundle(tmp_path / "large", size=48, seeds=(1,))
-    picture = lesion(90, 120, (30, 20, 90, 70))
+    image = lesion(90, 120, (30, 20, 90, 70))
     both = Segmenter([small, large])
     assert both.size == 48
-    batches = [array[None] for array in both.arrange(picture)]
+    batches = [array[None] for array in both.preprocess(image)]
     assert [batch.shape for batch in batches] == [(1, 32, 32, 3), (1, 48, 48, 3)]
     expected = (
         resize(Segmenter(small).logits(batches[0])[0], 48, 48)
@@ -130,26 +135,28 @@ def test_members_of_other_sizes_are_brought_to_the_largest(tmp_path: Path) -> No
     np.testing.assert_allclose(both.logits(batches)[0], expected, atol=1e-5)
 
 
-def test_a_classifier_corrects_for_weights_and_shares(tmp_path: Path) -> None:
+def test_a_classifier_corrects_for_weights_and_priors(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "c", seeds=(0, 1), temperature=1.5))
     batch = noise(4, 32)
-    said = classifier.answers(batch)
+    prediction = classifier.predictions(batch)
     z = classifier.logits(batch)
-    np.testing.assert_allclose(said.logits, z)
+    np.testing.assert_allclose(prediction.logits, z)
     np.testing.assert_allclose(
-        said.natural, np.exp(natural_log_probabilities(z, WEIGHTS, 1.5)), atol=1e-6
+        prediction.natural, np.exp(natural_log_probabilities(z, WEIGHTS, 1.5)), atol=1e-6
     )
     np.testing.assert_allclose(
-        said.balanced, np.exp(balanced_log_probabilities(z, WEIGHTS, SHARES, 1.5)), atol=1e-6
+        prediction.balanced,
+        np.exp(balanced_log_probabilities(z, WEIGHTS, CLASS_PRIORS, 1.5)),
+        atol=1e-6,
     )
-    assert said.members.shape == (4, 2, 7)
-    np.testing.assert_allclose(said.members.sum(axis=2), 1)
+    assert prediction.members.shape == (4, 2, 7)
+    np.testing.assert_allclose(prediction.members.sum(axis=2), 1)
 
 
 def test_each_member_of_an_ensemble_is_freed_of_its_own_weights() -> None:
     # Two networks that know the same, trained with other weights on other shares.
     weights = np.array([[1, 1, 1], [4, 0.5, 2]], float)
-    shares = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
+    class_priors = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
     truth = np.array([[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
     logits = [(np.log(truth * w) + 3).astype(np.float32) for w in weights]
     members = [
@@ -157,29 +164,34 @@ def test_each_member_of_an_ensemble_is_freed_of_its_own_weights() -> None:
             file="a.onnx",
             architecture="tiny",
             input_size=8,
-            weights=tuple(weights[number]),
-            shares=tuple(shares[number]),
+            class_weights=tuple(weights[number]),
+            class_priors=tuple(class_priors[number]),
         )
         for number in range(2)
     ]
-    said = posterior(logits, [Trained(member, 1.0) for member in members])
-    np.testing.assert_allclose(said.natural, truth, atol=1e-6)
-    fair = truth / shares[0]
-    np.testing.assert_allclose(said.balanced, fair / fair.sum(axis=1, keepdims=True), atol=1e-6)
+    prediction = posterior(logits, [Trained(member, 1.0) for member in members])
+    np.testing.assert_allclose(prediction.natural, truth, atol=1e-6)
+    fair = truth / class_priors[0]
+    np.testing.assert_allclose(
+        prediction.balanced, fair / fair.sum(axis=1, keepdims=True), atol=1e-6
+    )
 
 
 def test_members_that_see_other_forms_get_them(tmp_path: Path) -> None:
     full = classification_bundle(tmp_path / "full", size=32, crop_mode="full")
     crop = classification_bundle(tmp_path / "crop", size=24, crop_mode="crop")
     both = Classifier([full, crop])
-    assert [(form.mode, form.size) for form in both.forms] == [("full", 32), ("crop", 24)]
-    picture = tmp_path / "p.png"
-    write_png(picture, lesion(90, 120, (40, 30, 70, 60)))
+    assert [(input_spec.mode, input_spec.size) for input_spec in both.input_specs] == [
+        ("full", 32),
+        ("crop", 24),
+    ]
+    image = tmp_path / "p.png"
+    write_png(image, lesion(90, 120, (40, 30, 70, 60)))
     mask = np.zeros((90, 120), bool)
     mask[30:60, 40:70] = True
-    cut = cut_for(picture, mask, both.forms)
+    cut = classifier_input(image, mask, both.input_specs)
     assert cut.mode == "crop"
-    batches = [square[None] for square in cut.squares]
+    batches = [square[None] for square in cut.inputs]
     single = [Classifier(full).logits(batches[0]), Classifier(crop).logits(batches[1])]
     np.testing.assert_allclose(both.logits(batches), np.mean(single, axis=0), atol=1e-6)
     with pytest.raises(ConfigError, match="1 batches for 2 forms"):
@@ -192,32 +204,32 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         tmp_path / "three",
         taxonomy=None,
         classes=("A", "B", "C"),
-        weights=(1, 1, 1),
-        shares=(0.2, 0.2, 0.6),
+        class_weights=(1, 1, 1),
+        class_priors=(0.2, 0.2, 0.6),
     )
     masks = segmentation_bundle(tmp_path / "masks")
-    other = segmentation_bundle(tmp_path / "other", cleaning={"threshold": 0.4})
+    other = segmentation_bundle(tmp_path / "other", postprocessing={"threshold": 0.4})
     with pytest.raises(ConfigError, match="differ in classes"):
         Classifier([seven, three])
     with pytest.raises(BundleError, match="gives no diagnoses"):
         Classifier([seven, masks])
-    with pytest.raises(ConfigError, match="differ in cleaning"):
+    with pytest.raises(ConfigError, match="differ in postprocessing"):
         Segmenter([masks, other])
     with pytest.raises(ConfigError, match="no segmentation bundle"):
         Segmenter([])
     with pytest.raises(ConfigError, match="unknown views"):
-        Segmenter(masks, views="all")  # type: ignore[arg-type]
+        Segmenter(masks, tta="all")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shape"):
         Segmenter(masks).logits(noise(1, 32))
 
 
-def test_a_graph_that_answers_in_another_shape_is_refused(tmp_path: Path) -> None:
+def test_a_graph_that_predictions_in_another_shape_is_refused(tmp_path: Path) -> None:
     three = classification_bundle(
         tmp_path / "three",
         taxonomy=None,
         classes=("A", "B", "C"),
-        weights=(1, 1, 1),
-        shares=(0.2, 0.2, 0.6),
+        class_weights=(1, 1, 1),
+        class_priors=(0.2, 0.2, 0.6),
     )
     classifier = Classifier(three)
     classifier.classes = ("A", "B")
@@ -225,52 +237,64 @@ def test_a_graph_that_answers_in_another_shape_is_refused(tmp_path: Path) -> Non
         classifier.logits(noise(2, 32))
 
 
-def test_one_picture_all_the_way(tmp_path: Path) -> None:
-    picture = tmp_path / "lesion.png"
-    write_png(picture, lesion(120, 180, (60, 30, 120, 90)))
+def test_one_image_all_the_way(tmp_path: Path) -> None:
+    image = tmp_path / "lesion.png"
+    write_png(image, lesion(120, 180, (60, 30, 120, 90)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     classifier = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop", seeds=(0, 1)))
-    said = Predictor(segmenter, classifier)(picture)
-    assert said.image_id == "lesion"
-    assert said.mask is not None
-    assert said.mask.shape == (120, 180)
-    np.testing.assert_array_equal(said.mask, segmenter.mask(lesion(120, 180, (60, 30, 120, 90))))
-    assert said.box == box_of(said.mask)
-    assert said.crop_mode == "crop"
-    assert said.members is not None
-    assert tuple(said.probabilities) == tuple(said.balanced_probabilities) == classifier.classes
-    assert sum(said.probabilities.values()) == pytest.approx(1, abs=1e-12)
-    greatest = max(said.probabilities.values())
-    assert said.probabilities[said.diagnosis or ""] == greatest
-    assert said.balanced_diagnosis in classifier.classes
-    assert said.doubt == pytest.approx(1 - greatest)
-    assert said.members.shape == (2, 7)
-    assert (said.prediction_set, said.level, said.heatmap) == (None,) * 3
-    assert list(said.flags) == []
+    prediction = Predictor(segmenter, classifier)(image)
+    assert prediction.image_id == "lesion"
+    assert prediction.mask is not None
+    assert prediction.mask.shape == (120, 180)
+    np.testing.assert_array_equal(
+        prediction.mask, segmenter.mask(lesion(120, 180, (60, 30, 120, 90)))
+    )
+    assert prediction.box == box_of(prediction.mask)
+    assert prediction.crop_mode == "crop"
+    assert prediction.members is not None
+    assert (
+        tuple(prediction.probabilities)
+        == tuple(prediction.balanced_probabilities)
+        == classifier.classes
+    )
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-12)
+    greatest = max(prediction.probabilities.values())
+    assert prediction.probabilities[prediction.predicted or ""] == greatest
+    assert prediction.predicted_balanced in classifier.classes
+    assert prediction.confidence == pytest.approx(greatest)
+    assert prediction.members.shape == (2, 7)
+    assert (prediction.prediction_set, prediction.coverage, prediction.heatmap) == (None,) * 3
+    assert list(prediction.flags) == []
 
 
 def test_no_lesion_is_flagged_and_the_crop_falls_back(tmp_path: Path) -> None:
-    picture = tmp_path / "skin.png"
-    write_png(picture, np.full((60, 90, 3), 230, np.uint8))
+    image = tmp_path / "skin.png"
+    write_png(image, np.full((60, 90, 3), 230, np.uint8))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     classifier = Classifier(classification_bundle(tmp_path / "c", crop_mode="blank"))
-    said = Predictor(segmenter, classifier)(picture)
-    assert ("empty_mask" in said.flags, said.crop_mode, said.box) == (True, "full", None)
-    write_png(picture, np.full((60, 90, 3), 20, np.uint8))
-    said = Predictor(segmenter, classifier)(picture)
-    assert ("implausible_mask" in said.flags, said.crop_mode) == (True, "full")
-    assert {"dark", "cut_by_border"} <= set(said.flags)
+    prediction = Predictor(segmenter, classifier)(image)
+    assert ("empty_mask" in prediction.flags, prediction.crop_mode, prediction.box) == (
+        True,
+        "full",
+        None,
+    )
+    write_png(image, np.full((60, 90, 3), 20, np.uint8))
+    prediction = Predictor(segmenter, classifier)(image)
+    assert ("implausible_mask" in prediction.flags, prediction.crop_mode) == (True, "full")
+    assert {"dark", "cut_by_border"} <= set(prediction.flags)
 
 
 def test_masks_alone_and_diagnoses_alone(tmp_path: Path) -> None:
-    picture = tmp_path / "p.png"
-    write_png(picture, lesion(60, 60, (10, 10, 40, 40)))
+    image = tmp_path / "p.png"
+    write_png(image, lesion(60, 60, (10, 10, 40, 40)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
-    alone = Predictor(segmenter, None)(picture)
+    alone = Predictor(segmenter, None)(image)
     assert alone.mask is not None
     assert (alone.probabilities, alone.crop_mode) == ({}, None)
-    assert (alone.diagnosis, alone.balanced_diagnosis, alone.doubt, alone.heatmap) == (None,) * 4
-    full = Predictor(None, Classifier(classification_bundle(tmp_path / "f")))(picture)
+    assert (alone.predicted, alone.predicted_balanced, alone.confidence, alone.heatmap) == (
+        None,
+    ) * 4
+    full = Predictor(None, Classifier(classification_bundle(tmp_path / "f")))(image)
     assert (full.mask, full.crop_mode) == (None, "full")
     cropping = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop"))
     with pytest.raises(ConfigError, match="sees crops"):
@@ -296,8 +320,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
 
 def photograph(path: Path, height: int, width: int, box: tuple[int, int, int, int]) -> None:
-    picture = lesion(height, width, box)
-    encoded = simplejpeg.encode_jpeg(picture, quality=95)
+    image = lesion(height, width, box)
+    encoded = simplejpeg.encode_jpeg(image, quality=95)
     path.write_bytes(encoded)
 
 
@@ -305,53 +329,58 @@ def photograph(path: Path, height: int, width: int, box: tuple[int, int, int, in
     ("mode", "box", "again"),
     [
         ("full", (300, 200, 420, 300), False),
-        ("crop", (60, 40, 560, 380), False),  # nearly all of the picture: the look is fine enough
+        ("crop", (60, 40, 560, 380), False),  # nearly all of the image: the look is fine enough
         ("crop", (300, 200, 420, 300), True),
     ],
 )
-def test_a_picture_is_decoded_once_unless_its_lesion_is_small(
+def test_an_image_is_decoded_once_unless_its_lesion_is_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str,
     box: tuple[int, int, int, int], again: bool,
 ) -> None:  # fmt: skip
-    picture = tmp_path / "p.jpg"
-    photograph(picture, 420, 620, box)
+    image = tmp_path / "p.jpg"
+    photograph(image, 420, 620, box)
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", size=48))
     classifier = Classifier(classification_bundle(tmp_path / "c", size=96, crop_mode=mode))
     asked = counted(monkeypatch)
-    said = Predictor(segmenter, classifier)(picture)
-    assert said.crop_mode == mode
-    assert asked == [LEAST, *([decoding_side(said.mask, classifier.forms[0])] if again else [])]
+    prediction = Predictor(segmenter, classifier)(image)
+    assert prediction.crop_mode == mode
+    assert asked == [
+        LEAST,
+        *([decoding_side(prediction.mask, classifier.input_specs[0])] if again else []),
+    ]
 
 
 @pytest.mark.parametrize("radius", [150, 40])
 def test_the_crop_is_as_fine_as_in_training(tmp_path: Path, radius: int) -> None:
-    picture = tmp_path / "p.jpg"
+    image = tmp_path / "p.jpg"
     rows, columns = np.mgrid[:420, :620]
     distance = np.hypot(rows - 210, columns - 310)
     waves = 130 + 90 * np.tanh((distance - radius) / 20) + 30 * np.sin(columns / 25)
     grey = np.clip(waves, 0, 255).astype(np.uint8)
-    picture.write_bytes(simplejpeg.encode_jpeg(np.dstack([grey] * 3), quality=95))
+    image.write_bytes(simplejpeg.encode_jpeg(np.dstack([grey] * 3), quality=95))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", size=128))
-    forms = Classifier(classification_bundle(tmp_path / "c", size=96, crop_mode="crop")).forms
-    seen = look(picture, segmenter, keep=True)
-    (kept,) = cut_for(picture, distance < radius, forms, seen=seen).squares
-    (fresh,) = cut_for(picture, distance < radius, forms).squares
+    input_specs = Classifier(
+        classification_bundle(tmp_path / "c", size=96, crop_mode="crop")
+    ).input_specs
+    first = decode_once(image, segmenter, keep=True)
+    (kept,) = classifier_input(image, distance < radius, input_specs, first=first).inputs
+    (fresh,) = classifier_input(image, distance < radius, input_specs).inputs
     assert (kept == fresh).all() == (radius == 40)  # the small one is read again
     assert np.abs(kept.astype(int) - fresh).mean() < 4
     assert kept.astype(float).std() > 0.97 * fresh.astype(float).std()
 
 
-def test_a_picture_of_another_format_is_kept_whole_and_a_vast_one_is_not(
+def test_an_image_of_another_format_is_kept_whole_and_a_vast_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = tmp_path / "p.png"
-    write_png(picture, lesion(300, 400, (150, 100, 190, 140)))
+    image = tmp_path / "p.png"
+    write_png(image, lesion(300, 400, (150, 100, 190, 140)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
-    seen = look(picture, segmenter, keep=True)
-    assert seen.fine_for(10_000) is seen.pixels is not None  # nothing finer is to be had
-    assert look(picture, segmenter).pixels is None
+    first = decode_once(image, segmenter, keep=True)
+    assert first.fine_for(10_000) is first.pixels is not None  # nothing finer is to be had
+    assert decode_once(image, segmenter).pixels is None
     monkeypatch.setattr(preprocess, "KEPT", 300 * 400 * 3 // 4)
-    reduced = look(picture, segmenter, keep=True)
+    reduced = decode_once(image, segmenter, keep=True)
     assert reduced.pixels is not None
     assert reduced.pixels.shape == (150, 200, 3)
     assert reduced.fine_for(120) is reduced.pixels  # with a quarter to spare

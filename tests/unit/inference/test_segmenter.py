@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("views", ["none", "d4"])
-def test_one_network_gives_lesion_and_attributes(tmp_path: Path, views: str) -> None:
+@pytest.mark.parametrize("tta", ["none", "d4"])
+def test_one_network_gives_lesion_and_attributes(tmp_path: Path, tta: str) -> None:
     attributes_bundle(tmp_path / "bundle")
-    predictor = naevus.load(tmp_path / "bundle", views=views)  # type: ignore[arg-type]
+    predictor = naevus.load(tmp_path / "bundle", tta=tta)  # type: ignore[arg-type]
     for number in range(4):
         pixels, masks = draw(number)
         found = predictor(pixels)
@@ -34,8 +34,8 @@ def test_one_network_gives_lesion_and_attributes(tmp_path: Path, views: str) -> 
             assert (found.attribute_masks[name] == masks[name]).all()
             if not masks[name].any() or masks[name].mean() > PEAK_FRACTION:
                 assert (found.attributes[name] > 0.5) == masks[name].any()
-        said = found.to_dict()["attributes"]
-        assert said == dict(found.attributes)
+        output = found.to_dict()["attributes"]
+        assert output == dict(found.attributes)
         there = [title for name, title in ATTRIBUTES.items() if found.attributes[name] > 0.5]
         assert all(title in str(found) for title in there)
 
@@ -56,7 +56,7 @@ def test_attributes_alone_need_no_lesion(tmp_path: Path) -> None:
     attributes_bundle(tmp_path / "bundle", lesion=False)
     found = naevus.load(tmp_path / "bundle")(draw(1)[0])
     assert found.mask is None
-    assert found.mask_share is None
+    assert found.lesion_area is None
     assert set(found.attribute_masks) == set(ATTRIBUTES)
     classification_bundle(tmp_path / "classes", crop_mode="crop")
     with pytest.raises(ConfigError, match="name a segmentation bundle too"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from naevus.datasets.listing import problem_of_id
-from naevus.errors import PictureError
+from naevus.errors import ImageError
 from naevus.images.read import read
 from naevus.io import files
 
@@ -22,19 +22,19 @@ def test_names_that_windows_reserves_are_refused_there(monkeypatch: pytest.Monke
     assert not any(problem_of_id(name) for name in (*bad, *fine) if os.name != "nt")
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        told = [problem_of_id(name) for name in bad]
+        reported = [problem_of_id(name) for name in bad]
         untold = [problem_of_id(name) for name in fine]
-    assert all(told)
+    assert all(reported)
     assert not any(untold)
 
 
-def test_paths_too_long_for_windows_are_told(
+def test_paths_too_long_for_windows_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a-long-name.png"
     monkeypatch.setattr(files, "LONGEST_PATH", 20)
-    with pytest.raises(PictureError, match="characters, and Windows takes 19: choose a shorter"):
+    with pytest.raises(ImageError, match="characters, and Windows takes 19: choose a shorter"):
         read(path)
     monkeypatch.setattr(files, "LONGEST_PATH", len(str(path)) + 1)
-    with pytest.raises(PictureError, match="check the name and the folder"):
+    with pytest.raises(ImageError, match="check the name and the folder"):
         read(path)

@@ -15,7 +15,7 @@ from naevus.errors import DataError, NaevusError, RunError
 from naevus.inference.batch import first_predictions
 from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.runs.predictions import about
-from naevus.runs.run import Run, held, read_heldout
+from naevus.runs.run import Run, held, read_oof
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TABLE = pd.DataFrame({"image_id": ["a", "b"], "logit_MEL": [0.5, -1.0], "logit_NV": [1.0, 2.0]})
 INPUTS: dict[str, Any] = {
-    "data": "d", "layout": "l", "pictures": 2, "fingerprint": "f", "masks": None, "copies": []
+    "data": "d", "layout": "l", "images": 2, "fingerprint": "f", "masks": None, "copies": []
 }  # fmt: skip
 
 
@@ -53,13 +53,13 @@ DAMAGES = ("absent", "folder", "empty", "text", "cut", "tail", "footer", "bytes"
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
-    path = tmp_path / "fold-1" / "heldout.parquet"
+    path = tmp_path / "fold-1" / "oof.parquet"
     path.parent.mkdir()
     TABLE.to_parquet(path)
-    pd.testing.assert_frame_equal(read_heldout(path), TABLE)
+    pd.testing.assert_frame_equal(read_oof(path), TABLE)
     damaged(path, how)
     with pytest.raises(RunError, match=r"heldout\.parquet: .*; delete fold-1 and train it again$"):
-        read_heldout(path)
+        read_oof(path)
     for read in (about, lambda each: first_predictions(each, 1)):
         with pytest.raises(Exception, match=r"heldout\.parquet") as caught:
             read(path)
@@ -68,7 +68,7 @@ def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"name": ["a", "b"]}, "has no column image_id"),
         ({"image_id": ["a", None]}, "image_id does not hold text in every row"),
@@ -79,11 +79,11 @@ def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
     ],
 )
 def test_columns_of_another_kind_are_named(
-    columns: dict[str, Any], told: str, tmp_path: Path
+    columns: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.parquet"
     pd.DataFrame(columns).to_parquet(path)
-    with pytest.raises(DataError, match=rf"t\.parquet: .*{told}; mend it"):
+    with pytest.raises(DataError, match=rf"t\.parquet: .*{message}; mend it"):
         read_parquet(path, "mend it", numbers=("logit",))
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_csv_is_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("member", "value"),
     [("data", None), ("data", 3), ("fingerprint", []), ("masks", 1), ("copies", "x"),
-     ("pictures", None), ("layout", None)],
+     ("images", None), ("layout", None)],
 )  # fmt: skip
 def test_a_run_with_members_of_other_types_is_refused(
     member: str, value: object, tmp_path: Path
@@ -137,9 +137,9 @@ def test_a_run_with_members_of_other_types_is_refused(
         Run.open(tmp_path)
 
 
-def test_two_trainings_do_not_share_a_run(tmp_path: Path) -> None:
-    told = pytest.raises(NaevusError, match="another naevus is working on it")
-    with held(tmp_path / "run"), told, held(tmp_path / "run"):
+def test_two_trainings_do_not_fraction_a_run(tmp_path: Path) -> None:
+    message = pytest.raises(NaevusError, match="another naevus is working on it")
+    with held(tmp_path / "run"), message, held(tmp_path / "run"):
         raise AssertionError
     with held(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
@@ -150,8 +150,8 @@ def test_folds_of_a_run_are_trained_side_by_side_and_each_by_one_alone(tmp_path:
     one, other = run / "fold-0", run / "fold-1"
     with held(one), held(other), held(run):
         for fold in (one, other):
-            told = pytest.raises(NaevusError, match=f"{fold} is in use by another process")
-            with told, held(fold):
+            message = pytest.raises(NaevusError, match=f"{fold} is in use by another process")
+            with message, held(fold):
                 raise AssertionError
         left = other / ".checkpoint.0a1b2c3d.tmp.safetensors"
         left.write_bytes(b"x")
@@ -207,7 +207,7 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
 
 
 def test_a_cut_row_group_is_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "fold-0" / "heldout.parquet"
+    path = tmp_path / "fold-0" / "oof.parquet"
     path.parent.mkdir()
     TABLE.to_parquet(path)
     whole = bytearray(path.read_bytes())
@@ -215,4 +215,4 @@ def test_a_cut_row_group_is_a_line(tmp_path: Path) -> None:
     whole[start : start + 12] = b"\xff" * 12
     path.write_bytes(whole)
     with pytest.raises(RunError, match="delete fold-0"):
-        read_heldout(path)
+        read_oof(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from naevus.errors import NaevusError, PictureError
+from naevus.errors import ImageError, NaevusError
 from naevus.io import parallel
 from naevus.io.parallel import Workers, batches
 
@@ -137,19 +137,19 @@ def test_stages_work_at_the_same_time() -> None:
         assert [found for _, found in workers.ahead(finish, decoded)] == [[0], [1], [2]]
 
 
-def test_an_unusable_picture_is_a_result_and_other_failures_stop(tmp_path: Path) -> None:
-    def see(number: int) -> int:
+def test_an_unusable_image_is_a_result_and_other_failures_stop(tmp_path: Path) -> None:
+    def check(number: int) -> int:
         if number == 1:
-            raise PictureError(tmp_path, "is odd")
+            raise ImageError(tmp_path, "is odd")
         if number == 5:
             raise NaevusError("the disk is full")
         return number
 
     with Workers(2) as workers:
-        results = workers.ahead(see, batches(range(6), 2))
+        results = workers.ahead(check, batches(range(6), 2))
         _, (first, second) = next(results)
         assert first == 0
-        assert isinstance(second, PictureError)
+        assert isinstance(second, ImageError)
         assert next(results)[1] == [2, 3]
         with pytest.raises(NaevusError, match="disk"):
             next(results)

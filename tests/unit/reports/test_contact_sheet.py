@@ -26,10 +26,10 @@ def _has(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((pixels == np.array(colour, np.uint8)).all(axis=-1).any())
 
 
-def test_a_sheet_holds_every_tile_with_outlines_and_verdicts(tmp_path: Path) -> None:
+def test_a_sheet_holds_every_tile_with_contours_and_verdicts(tmp_path: Path) -> None:
     pixels, mask = draw_lesion("NV", 1, 96)
     tiles = [
-        Tile(pixels, mask, np.roll(mask, 5), f"picture {k}\nsecond line", k % 2 == 0)
+        Tile(pixels, mask, np.roll(mask, 5), f"image {k}\nsecond line", k % 2 == 0)
         for k in range(7)
     ]
     path = tmp_path / "sheet.png"
@@ -55,7 +55,7 @@ def test_no_tiles_make_an_empty_sheet(tmp_path: Path) -> None:
     assert probe(tmp_path / "none.png").width > 0
 
 
-def test_a_wide_picture_keeps_its_proportions() -> None:
+def test_a_wide_image_keeps_its_proportions() -> None:
     square = framed(Tile(np.zeros((50, 100, 3), np.uint8), np.ones((25, 50), bool)), 80)
     assert square.shape == (80, 80, 3)
     assert (square[:19] == 238).all()
@@ -81,4 +81,4 @@ def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path: Path) -> None:
     assert "<u>" not in page
     assert "http://" not in page
     assert "https://" not in page
-    assert '"outline": "M' in page
+    assert '"contours": "M' in page

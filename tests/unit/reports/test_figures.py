@@ -37,7 +37,7 @@ def lines(figure: Figure) -> dict[str, np.ndarray[Any, Any]]:
     return {str(line.get_label()): np.array(line.get_xydata()) for line in found}
 
 
-def test_a_confusion_matrix_tells_counts_and_shares() -> None:
+def test_a_confusion_matrix_shows_counts_and_priors() -> None:
     figure = confusion_figure(np.array([[9, 1], [0, 400]]), ["A", "B"])
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["9\n90 %", "1\n10 %", "0", "400\n100 %"]
@@ -71,9 +71,9 @@ def hexed(rgb: np.ndarray[Any, Any]) -> str:
 def test_a_roc_curve_goes_through_its_points() -> None:
     truth = np.array([True, False, True, False])
     figure = roc_figure({"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.75})
-    drawn = lines(figure)["MEL 0.750"]
+    synthetic = lines(figure)["MEL 0.750"]
     expected = np.array([[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]])
-    np.testing.assert_allclose(drawn, expected)
+    np.testing.assert_allclose(synthetic, expected)
 
 
 def test_precision_falls_with_what_is_wrongly_found() -> None:
@@ -81,8 +81,8 @@ def test_precision_falls_with_what_is_wrongly_found() -> None:
     figure = precision_recall_figure(
         {"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.5}
     )
-    drawn = lines(figure)["MEL 0.500"]
-    np.testing.assert_allclose(drawn, [[0.5, 1], [0.5, 0.5], [1, 2 / 3], [1, 0.5]])
+    synthetic = lines(figure)["MEL 0.500"]
+    np.testing.assert_allclose(synthetic, [[0.5, 1], [0.5, 0.5], [1, 2 / 3], [1, 0.5]])
 
 
 def test_reliability_shows_stated_against_found_with_its_interval() -> None:
@@ -91,8 +91,8 @@ def test_reliability_shows_stated_against_found_with_its_interval() -> None:
     curve = reliability_curve(stated, right, [f"g{n}" for n in range(100)], bins=2)
     figure = reliability_figure({"as given": curve})
     (container,) = figure.axes[0].containers
-    drawn = np.array(container[0].get_xydata())
-    np.testing.assert_allclose(drawn, [[0.2, 0.2], [0.8, 0.9]])
+    synthetic = np.array(container[0].get_xydata())
+    np.testing.assert_allclose(synthetic, [[0.2, 0.2], [0.8, 0.9]])
     (bars,) = container[2]
     low, high = bars.get_segments()[1][:, 1]
     assert low < 0.9 < high
@@ -100,11 +100,11 @@ def test_reliability_shows_stated_against_found_with_its_interval() -> None:
 
 def test_risk_is_drawn_over_coverage() -> None:
     curve = pd.DataFrame({"coverage": [0.25, 0.5, 0.75, 1.0], "risk": [0.0, 0.0, 1 / 3, 0.5]})
-    drawn = [
+    synthetic = [
         np.array(line.get_xydata()) for line in risk_coverage_figure(curve).axes[0].get_lines()
     ]
-    np.testing.assert_allclose(drawn[1], curve.to_numpy())
-    assert (drawn[0][:, 1] == 0.5).all()
+    np.testing.assert_allclose(synthetic[1], curve.to_numpy())
+    assert (synthetic[0][:, 1] == 0.5).all()
 
 
 def test_the_histogram_counts_every_mask_on_its_side() -> None:
@@ -117,11 +117,11 @@ def test_the_histogram_counts_every_mask_on_its_side() -> None:
 
 def test_learning_is_a_line_a_fold_counted_from_one() -> None:
     history = pd.DataFrame(
-        {"fold": [0, 0, 3, 3], "epoch": [0, 1, 0, 1], "loss": [2.0, 1.0, 3.0, None]}
+        {"fold": [0, 0, 3, 3], "epoch": [0, 1, 0, 1], "train_loss": [2.0, 1.0, 3.0, None]}
     )
-    drawn = lines(learning_figure(history, "loss", "training loss"))
-    np.testing.assert_allclose(drawn["fold 0"], [[1, 2], [2, 1]])
-    np.testing.assert_allclose(drawn["fold 3"], [[1, 3]])
+    synthetic = lines(learning_figure(history, "train_loss", "training loss"))
+    np.testing.assert_allclose(synthetic["fold 0"], [[1, 2], [2, 1]])
+    np.testing.assert_allclose(synthetic["fold 3"], [[1, 3]])
 
 
 def test_net_benefit_is_drawn_with_acting_on_all() -> None:
@@ -151,21 +151,21 @@ def test_thinning_keeps_both_ends() -> None:
 
 
 def test_the_same_values_give_the_same_figure() -> None:
-    drawn = figures.svg(jaccard_figure([0.2, 0.9]))
-    assert drawn == figures.svg(jaccard_figure([0.2, 0.9]))
+    synthetic = figures.svg(jaccard_figure([0.2, 0.9]))
+    assert synthetic == figures.svg(jaccard_figure([0.2, 0.9]))
     assert figures.pdf(jaccard_figure([0.2])) == figures.pdf(jaccard_figure([0.2]))
 
 
-def test_inlined_figures_share_no_ids_and_take_the_ink_of_the_page() -> None:
+def test_inlined_figures_fraction_no_ids_and_take_the_ink_of_the_page() -> None:
     curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.0, 0.1]})
-    drawn = figures.svg(risk_coverage_figure(curve))
-    first, second = figures.inlined(drawn, "one"), figures.inlined(drawn, "other")
+    synthetic = figures.svg(risk_coverage_figure(curve))
+    first, second = figures.inlined(synthetic, "one"), figures.inlined(synthetic, "other")
     ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert figures.INK in drawn
+    assert figures.INK in synthetic
     assert figures.INK not in first
     assert "currentColor" in first
     assert "<style" not in first
-    assert "share of wrong answers" in first  # texts are texts
+    assert "fraction of wrong answers" in first  # texts are texts
     assert "Verdana" in first  # as wide, where the first choice is not installed

@@ -32,7 +32,7 @@ def test_disagreement_is_between_networks_or_within_a_lesion() -> None:
     apart, _ = disagreement(table, natural)
     assert apart == pytest.approx([0.4, 0.4, 0])
     members: list[Any] = [[[1, 0], [0, 1]], [[0.3, 0.7], [0.3, 0.7]], [[1, 0], [1, 0]]]
-    table["members"] = members
+    table["member_probs"] = members
     apart, _ = disagreement(table, natural)
     assert apart == pytest.approx([np.log(2), 0, 0])
 
@@ -47,7 +47,7 @@ def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:
         }
     )
     best, usual, worst = of_masks(table.sample(frac=1, random_state=0))
-    assert [chosen.image_id for chosen in best.pictures][:3] == ["i40", "i39", "i37"]
-    assert [chosen.image_id for chosen in worst.pictures][:3] == ["i00", "i02", "i04"]
-    assert usual.pictures[0].image_id == "i20"
+    assert [chosen.image_id for chosen in best.images][:3] == ["i40", "i39", "i37"]
+    assert [chosen.image_id for chosen in worst.images][:3] == ["i00", "i02", "i04"]
+    assert usual.images[0].image_id == "i20"
     assert one_a_group(np.array([3, 2, 0, 1]), table).tolist() == [3, 0]

@@ -13,9 +13,9 @@ import pytest
 from naevus.reports import figures
 from naevus.reports.document import (
     Document,
-    Drawing,
+    FigureSlot,
     Gallery,
-    Key,
+    Headline,
     Section,
     Table,
     Thumbnail,
@@ -24,7 +24,7 @@ from naevus.reports.document import (
 )
 from naevus.reports.figures import confusion_figure
 from naevus.reports.html import render
-from tests.helpers.html_page import Outline, contrast
+from tests.helpers.html_page import MaskComparison, contrast
 
 FRAME = pd.DataFrame(
     {
@@ -32,24 +32,24 @@ FRAME = pd.DataFrame(
         "recall": [0.5, None],
         "recall_low": [0.4, None],
         "recall_high": [0.6, None],
-        "pictures": [12000, 3],
+        "images": [12000, 3],
         "small": [False, True],
     }
 )
 
 
 def page_of(*sections: Section, **parts: Any) -> str:
-    drawn = {
-        drawing.name: figures.svg(drawing.draw())
+    synthetic = {
+        figure_slot.name: figures.svg(figure_slot.draw())
         for section in sections
-        for drawing in section.drawings
+        for figure_slot in section.figure_slots
     }
-    return render(Document("A title", "A summary.", sections, **parts), drawn)
+    return render(Document("A title", "A summary.", sections, **parts), synthetic)
 
 
-def test_numbers_are_for_reading_and_intervals_share_a_cell() -> None:
+def test_numbers_are_for_reading_and_intervals_fraction_a_cell() -> None:
     grid = grid_of(Table("classes", "By class", FRAME))
-    assert grid.headings == [("class", False), ("recall", True), ("pictures", True)]
+    assert grid.headings == [("class", False), ("recall", True), ("images", True)]
     words = [[cell.words for cell in cells] for cells, _ in grid.rows]
     assert words == [["MEL", "0.500 (0.400 to 0.600)", "12,000"], ["<NV>", "", "3"]]
     assert [float(cells[2].key) for cells, _ in grid.rows] == [12000, 3]
@@ -59,9 +59,9 @@ def test_numbers_are_for_reading_and_intervals_share_a_cell() -> None:
 
 def test_a_table_says_what_its_columns_are_sorted_by() -> None:
     page = page_of(Section("s", "S", tables=(Table("t", "T", FRAME),)))
-    outline = Outline(page)
-    assert outline.columns == [("class", False), ("recall", True), ("pictures", True)]
-    assert outline.keys == ["0.5", "12000.0", "3.0"]
+    contour = MaskComparison(page)
+    assert contour.columns == [("class", False), ("recall", True), ("images", True)]
+    assert contour.headlines == ["0.5", "12000.0", "3.0"]
     assert re.search(r'<tr class="small">\s*<th scope="row">&lt;NV&gt;</th>', page)
     assert "<NV>" not in page
     script = page.split("<script>")[1]
@@ -79,14 +79,16 @@ def test_a_table_without_buttons_is_scrolled_from_the_keyboard() -> None:
 
 def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["A", "B"])
-    first = Section("one", "One", drawings=(Drawing("c", "C", lambda: figure),))
+    first = Section("one", "One", figure_slots=(FigureSlot("c", "C", lambda: figure),))
     second = Section("two", "Two", notes=("A note.",), command="naevus train x\nnaevus report y")
-    page = page_of(first, second, keys=(Key("accuracy", "84.7 %", "82.9 to 86.4"),), notes=("N",))
-    outline = Outline(page)
-    assert outline.first_text_of_main == "A summary."
-    assert outline.headings == [("h1", "A title"), ("h2", "One"), ("h2", "Two")]
-    assert {"one", "two", "figure-c", "content"} <= set(outline.ids)
-    assert {"#one", "#two", "#content"} <= set(outline.addresses)
+    page = page_of(
+        first, second, headlines=(Headline("accuracy", "84.7 %", "82.9 to 86.4"),), notes=("N",)
+    )
+    contour = MaskComparison(page)
+    assert contour.first_text_of_main == "A summary."
+    assert contour.headings == [("h1", "A title"), ("h2", "One"), ("h2", "Two")]
+    assert {"one", "two", "figure-c", "content"} <= set(contour.ids)
+    assert {"#one", "#two", "#content"} <= set(contour.addresses)
     assert page.index("A summary.") < page.index("84.7 %") < page.index("figure-c")
     assert "naevus train x\nnaevus report y</pre>" in page
 
@@ -102,28 +104,30 @@ def test_narrow_tables_stand_beside_a_figure_and_folded_ones_below() -> None:
         Table("folded", "F", FRAME, folded=True),
         Table("empty", "E", FRAME.iloc[:0]),
     )
-    page = page_of(Section("s", "S", tables=tables, drawings=(Drawing("c", "C", lambda: figure),)))
+    page = page_of(
+        Section("s", "S", tables=tables, figure_slots=(FigureSlot("c", "C", lambda: figure),))
+    )
     beside = page[page.index('<div class="tables">') : page.index('id="table-wide"')]
     assert 'id="table-narrow"' in beside
     assert [grid_of(table).narrow for table in tables] == [True, False, False, False]
     assert re.search(
         r'<details><summary>F</summary>\s*<div class="scroll">\s*<table id="table-fold', page
     )
-    assert Outline(page).open == []
+    assert MaskComparison(page).open == []
 
 
-def test_galleries_show_pictures_with_their_heat() -> None:
-    pictures = (
+def test_galleries_show_images_with_their_heat() -> None:
+    images = (
         Thumbnail("a", ("NV, answered MEL", "probability 0.9"), "QUJD", "REVG", right=False),
         Thumbnail("b", ("NV",), "QUJD", "", right=True),
     )
-    page = page_of(Section("s", "S", galleries=(Gallery("g", "G", "note", pictures),)))
-    outline = Outline(page)
-    assert outline.images == 3
-    assert outline.addresses.count("data:image/jpeg;base64,REVG") == 1
+    page = page_of(Section("s", "S", galleries=(Gallery("g", "G", "note", images),)))
+    contour = MaskComparison(page)
+    assert contour.images == 3
+    assert contour.addresses.count("data:image/jpeg;base64,REVG") == 1
     assert '<span class="wrong">wrong</span><br>NV, answered MEL' in page
     assert '<span class="right">right</span>' in page
-    assert outline.headings[-1] == ("h3", "G")
+    assert contour.headings[-1] == ("h3", "G")
 
 
 def themes() -> list[dict[str, str]]:
@@ -146,8 +150,8 @@ def test_lines_are_seen_on_light_and_dark_pages() -> None:
     assert figures.COLOURS
     for theme in themes():
         for colour in figures.COLOURS:
-            drawn = theme["ink"] if colour == figures.INK else colour
-            assert contrast(drawn, theme["paper"]) >= 3
+            synthetic = theme["ink"] if colour == figures.INK else colour
+            assert contrast(synthetic, theme["paper"]) >= 3
 
 
 _SEEN_BY = {  # Machado, Oliveira & Fernandes 2009, severity 1
@@ -167,7 +171,7 @@ _SEEN_BY = {  # Machado, Oliveira & Fernandes 2009, severity 1
 
 
 @pytest.mark.parametrize("reader", _SEEN_BY)
-def test_the_colour_blind_tell_lines_apart(reader: str) -> None:
+def test_the_colour_blind_show_lines_apart(reader: str) -> None:
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in figures.COLOURS])

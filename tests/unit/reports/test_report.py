@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.tables import Diagnosed
+from naevus.evaluation.tables import LabelledPredictions
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
 from naevus.runs.results import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
-    """What grows with the pictures is thinned: curves, listed pictures, rows of tables."""
+    """What grows with the images is thinned: curves, listed images, rows of tables."""
     sizes = {}
     for count in (400, 4_000):
         results = many(count)
@@ -39,24 +39,24 @@ def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
             (scores["value_low"] <= scores["value"]) & (scores["value"] <= scores["value_high"])
         ).all()
         confusion = next(table.frame for table in document.tables if table.name == "confusion")
-        assert confusion.drop(columns="truth").to_numpy().sum() == count
+        assert confusion.drop(columns="diagnosis").to_numpy().sum() == count
         sizes[count] = page.stat().st_size
     assert sizes[4_000] < 1_000_000
     assert sizes[4_000] < 1.5 * sizes[400]
 
 
 def many(count: int) -> Results:
-    """Return results of drawn probabilities, two pictures a lesion."""
-    chance = np.random.default_rng(0)
-    shares = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
-    truth = chance.choice(7, count // 2, p=shares).repeat(2)
-    logits = chance.normal(0, 1.3, (count, 7)) + 2 * np.eye(7)[truth]
+    """Return results of drawn probabilities, two images a lesion."""
+    rng = np.random.default_rng(0)
+    class_priors = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
+    truth = rng.choice(7, count // 2, p=class_priors).repeat(2)
+    logits = rng.normal(0, 1.3, (count, 7)) + 2 * np.eye(7)[truth]
     natural = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     table = pd.DataFrame(
         {
             "image_id": [f"i{number}" for number in range(count)],
             "group_id": [f"g{number // 2}" for number in range(count)],
-            "truth": np.array(ISIC2018.codes, object)[truth],
+            "diagnosis": np.array(ISIC2018.codes, object)[truth],
             "fold": np.arange(count) // 2 % 5,
         }
     )
@@ -69,7 +69,7 @@ def many(count: int) -> Results:
     return Results(
         name="many",
         out_of_fold=True,
-        labelled=Diagnosed(table, natural, rebalance(natural, shares), ISIC2018),
+        labelled=LabelledPredictions(table, natural, rebalance(natural, class_priors), ISIC2018),
         mask_scores=None,
         records=records,
     )

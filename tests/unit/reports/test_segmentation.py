@@ -20,7 +20,7 @@ def test_failures_are_listed_with_their_factors() -> None:
     tables = {each.name: each.frame for each in section.tables}
     assert list(tables) == ["mask-failures", "mask-sizes", "mask-distances", "mask-thresholds"]
     assert tables["mask-failures"]["failures"].tolist() == [one.failures for one in scores.factors]
-    assert tables["mask-sizes"]["pictures"].sum() == len(table)
+    assert tables["mask-sizes"]["images"].sum() == len(table)
     assert f"{100 * scores.failed.value:.1f} %" in section.notes[0]
     before = table[["image_id", "group_id", *MaskScore._fields]]
     plain = failure_section(SegmentationEvaluation.of(before))

@@ -10,8 +10,8 @@ import pandas as pd
 from rich.console import Console
 
 from naevus.evaluation.evaluate import evaluate
-from naevus.evaluation.mask_metrics import Outline, outline_table
-from naevus.evaluation.tables import Diagnosed
+from naevus.evaluation.mask_metrics import MaskComparison, mask_table
+from naevus.evaluation.tables import LabelledPredictions
 from naevus.reports.document import Document, Section, Table
 from naevus.reports.report import evaluation_document
 from naevus.reports.terminal import CHIEF, document_lines
@@ -37,15 +37,17 @@ def both() -> Evaluation:
     """Three of seven classes, all right; one mask that is right."""
     values = 0.3 / 7 + 0.7 * np.eye(7)
     truth = [ISIC2018.codes[n % 3] for n in range(7)]
-    table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "truth": truth})
+    table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "diagnosis": truth})
     mask = np.eye(5, dtype=bool)
-    masks = outline_table({"ISIC_0000042": Outline.of(mask, mask)}).assign(group_id="g")
-    return evaluate("both", labelled=Diagnosed(table, values, values, ISIC2018), masks=masks)
+    masks = mask_table({"ISIC_0000042": MaskComparison.of(mask, mask)}).assign(group_id="g")
+    return evaluate(
+        "both", labelled=LabelledPredictions(table, values, values, ISIC2018), masks=masks
+    )
 
 
 def test_an_evaluation_is_shown_whole() -> None:
     text = shown(evaluation_document(both()))
-    assert "AKIEC, BKL, DF, VASC: no picture in the truth" in text
+    assert "AKIEC, BKL, DF, VASC: no image in the truth" in text
     assert "1.000 (1.000 to 1.000)" in text
     for word in ("both", "Scores of masks", "At every threshold", "Confusion of most probable"):
         assert word in text, word
@@ -73,5 +75,5 @@ def test_no_figure_is_drawn_for_the_terminal() -> None:
     before = "matplotlib" in sys.modules
     document = evaluation_document(both())
     shown(document)
-    assert len(document.drawings) > 3
+    assert len(document.figure_slots) > 3
     assert before or "matplotlib" not in sys.modules

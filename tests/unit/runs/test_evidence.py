@@ -13,33 +13,33 @@ from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
 from naevus.evaluation.segmentation import SegmentationEvaluation
-from naevus.evaluation.tables import heldout_diagnosed, probabilities
-from naevus.runs.evidence import Diagnosing, diagnosing, outlining
+from naevus.evaluation.tables import oof_classified, probabilities
+from naevus.runs.evidence import ClassificationEvidence, classification, segmentation
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes
 WHOSE = "of the recipe, out of fold"
 
 
-def answers(folds: int = 3, *, lesions: int = 600, overconfident: float = 2.0) -> pd.DataFrame:
-    """Answers that are honest but for their temperature; two pictures of every third lesion."""
-    chance = np.random.default_rng(3)
+def predictions(folds: int = 3, *, lesions: int = 600, overconfident: float = 2.0) -> pd.DataFrame:
+    """Answers that are honest but for their temperature; two images of every third lesion."""
+    rng = np.random.default_rng(3)
     rows = []
     for lesion in range(lesions):
-        of_lesion = chance.normal(scale=1.5, size=len(CODES)) + np.linspace(0, 1, len(CODES))
+        of_lesion = rng.normal(scale=1.5, size=len(CODES)) + np.linspace(0, 1, len(CODES))
         p = np.exp(of_lesion) / np.exp(of_lesion).sum()
-        truth = CODES[chance.choice(len(CODES), p=p)]
-        for picture in range(2 if lesion % 3 == 0 else 1):
-            logits = of_lesion + chance.normal(scale=0.1, size=len(CODES))
+        truth = CODES[rng.choice(len(CODES), p=p)]
+        for image in range(2 if lesion % 3 == 0 else 1):
+            logits = of_lesion + rng.normal(scale=0.1, size=len(CODES))
             rows.append(
                 {
-                    "image_id": f"p{lesion:04d}{picture}",
+                    "image_id": f"p{lesion:04d}{image}",
                     "group_id": f"g{lesion:04d}",
-                    "truth": truth,
+                    "diagnosis": truth,
                     "fold": lesion % folds,
                     **{f"logit_{c}": overconfident * z for c, z in zip(CODES, logits, strict=True)},
-                    **dict.fromkeys((f"share_{c}" for c in CODES), 1 / len(CODES)),
-                    **dict.fromkeys((f"weight_{c}" for c in CODES), 1.0),
+                    **dict.fromkeys((f"class_prior_{c}" for c in CODES), 1 / len(CODES)),
+                    **dict.fromkeys((f"class_weight_{c}" for c in CODES), 1.0),
                 }
             )
     return pd.DataFrame(rows)
@@ -47,7 +47,7 @@ def answers(folds: int = 3, *, lesions: int = 600, overconfident: float = 2.0) -
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return answers()
+    return predictions()
 
 
 @pytest.fixture(scope="module")
@@ -60,35 +60,35 @@ def records(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def found(table: pd.DataFrame, records: pd.DataFrame) -> Diagnosing:
-    return diagnosing(table.sample(frac=1, random_state=0), WHOSE, records)
+def found(table: pd.DataFrame, records: pd.DataFrame) -> ClassificationEvidence:
+    return classification(table.sample(frac=1, random_state=0), WHOSE, records)
 
 
-def value(found: Diagnosing, name: str, *words: str) -> float:
+def value(found: ClassificationEvidence, name: str, *words: str) -> float:
     (only,) = (
         score.value
         for score in found.scores
-        if name in score.name and all(word in score.on for word in words)
+        if name in score.name and all(word in score.measured_on for word in words)
     )
     return only
 
 
-def test_the_shipped_scaling_is_fitted_on_all_answers(
-    table: pd.DataFrame, found: Diagnosing
+def test_the_shipped_scaling_is_fitted_on_all_predictions(
+    table: pd.DataFrame, found: ClassificationEvidence
 ) -> None:
     natural, _ = probabilities(table, ISIC2018)
-    truth = np.array([CODES.index(code) for code in table["truth"]])
+    truth = np.array([CODES.index(code) for code in table["diagnosis"]])
     assert found.scaling == fit_scaling(natural, truth)
     assert 1.7 < found.scaling.temperature < 2.3
-    assert found.conformal.codes == CODES
+    assert found.conformal.classes == CODES
     assert sum(found.conformal.groups) == table["group_id"].nunique()
 
 
 def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
-    table: pd.DataFrame, found: Diagnosing
+    table: pd.DataFrame, found: ClassificationEvidence
 ) -> None:
     natural, _ = probabilities(table, ISIC2018)
-    truth = np.array([CODES.index(code) for code in table["truth"]])
+    truth = np.array([CODES.index(code) for code in table["diagnosis"]])
     groups, parts = table["group_id"].tolist(), parts_of(table)
     assert len(np.unique(parts)) == 3
     elsewhere = cross_fitted(natural, truth, parts).natural
@@ -104,40 +104,48 @@ def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
     assert after.value < before.value
     sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
     expected = SetScores.from_sets(sets, truth, groups, CODES).overall
-    assert value(found, "of pictures") == pytest.approx(expected.pictures.value)
+    assert value(found, "of images") == pytest.approx(expected.images.value)
     assert value(found, "mean number of diagnoses") == pytest.approx(expected.size)
     assert 0.8 < value(found, "hold the truth, of lesions") < 0.97
 
 
-def test_scores_are_the_recipe_s_and_say_so(table: pd.DataFrame, found: Diagnosing) -> None:
-    plain = headline_intervals(heldout_diagnosed(table))["balanced_accuracy"]
+def test_scores_are_the_recipe_s_and_say_so(
+    table: pd.DataFrame, found: ClassificationEvidence
+) -> None:
+    plain = headline_intervals(oof_classified(table))["balanced_accuracy"]
     assert value(found, "the same, not calibrated") == pytest.approx(plain.value)
     for score in found.scores:
-        assert score.on.startswith(f"{WHOSE}: 800 pictures of 600 lesions, held out by folds 0, 1,")
+        assert score.measured_on.startswith(
+            f"{WHOSE}: 800 images of 600 lesions, held out by folds 0, 1,"
+        )
 
 
-def test_every_diagnosis_and_subgroup_is_told(table: pd.DataFrame, found: Diagnosing) -> None:
+def test_every_diagnosis_and_subgroup_is_reported(
+    table: pd.DataFrame, found: ClassificationEvidence
+) -> None:
     assert [one.code for one in found.by_class] == list(CODES)
     for one in found.by_class:
-        rows = table[table["truth"] == one.code]
-        assert (one.pictures, one.groups) == (len(rows), rows["group_id"].nunique())
+        rows = table[table["diagnosis"] == one.code]
+        assert (one.images, one.groups) == (len(rows), rows["group_id"].nunique())
         assert one.recall is not None
         assert one.recall.low is not None
         assert one.covered is not None
-    told = {(one.attribute, one.value) for one in found.subgroups}
-    assert {("sex", "female"), ("sex", "male"), ("age", "0 to 29"), ("age", "45 to 59")} <= told
+    reported = {(one.attribute, one.value) for one in found.subgroups}
+    assert {("sex", "female"), ("sex", "male"), ("age", "0 to 29"), ("age", "45 to 59")} <= reported
     sexes = [one for one in found.subgroups if one.attribute == "sex"]
     assert sum(one.groups for one in sexes) == 600
 
 
 def test_one_fold_is_judged_by_halves_and_an_absent_class_has_no_figures() -> None:
-    table = answers(folds=1, lesions=300)
-    table = table[table["truth"] != "DF"]
-    found = diagnosing(table, WHOSE, None)
+    table = predictions(folds=1, lesions=300)
+    table = table[table["diagnosis"] != "DF"]
+    found = classification(table, WHOSE, None)
     assert found.subgroups == ()
-    assert any("each half of the lesions by the other" in score.on for score in found.scores)
+    assert any(
+        "each half of the lesions by the other" in score.measured_on for score in found.scores
+    )
     (absent,) = (one for one in found.by_class if one.code == "DF")
-    assert (absent.pictures, absent.groups) == (0, 0)
+    assert (absent.images, absent.groups) == (0, 0)
     assert absent.recall is None
     assert absent.auc is None
     assert found.conformal.always == ("DF",)
@@ -145,35 +153,35 @@ def test_one_fold_is_judged_by_halves_and_an_absent_class_has_no_figures() -> No
 
 
 def test_masks_have_both_jaccard_means() -> None:
-    chance = np.random.default_rng(0)
-    jaccard = chance.uniform(0.4, 1, 50)
+    rng = np.random.default_rng(0)
+    jaccard = rng.uniform(0.4, 1, 50)
     table = pd.DataFrame(
         {
             "image_id": [f"p{n}" for n in range(50)],
             "group_id": [f"g{n // 2}" for n in range(50)],
             "fold": 0,
             "jaccard": jaccard,
-            "thresholded": np.where(jaccard < 0.65, 0, jaccard),
+            "thresholded_jaccard": np.where(jaccard < 0.65, 0, jaccard),
             **dict.fromkeys(("dice", "sensitivity", "specificity", "accuracy"), 1.0),
         }
     )
-    mean, thresholded, below = outlining(table, WHOSE)
+    mean, thresholded, below = segmentation(table, WHOSE)
     intervals = SegmentationEvaluation.of(table).metrics
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert (thresholded.value, thresholded.low) == intervals["thresholded_jaccard"][:2]
     assert below.value == pytest.approx((jaccard < 0.65).mean())
-    assert mean.on == f"{WHOSE}: 50 pictures of 25 lesions, held out by fold 0"
+    assert mean.measured_on == f"{WHOSE}: 50 images of 25 lesions, held out by fold 0"
 
 
-def test_the_card_shows_the_scores(found: Diagnosing) -> None:
+def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
     classifier = {
         "members": [
             {
                 "file": "a.onnx",
                 "architecture": "tiny",
                 "input_size": 8,
-                "weights": [1.0] * 7,
-                "shares": [1 / 7] * 7,
+                "class_weights": [1.0] * 7,
+                "class_priors": [1 / 7] * 7,
             }
         ],
         "taxonomy": "isic2018",
@@ -196,9 +204,7 @@ def test_the_card_shows_the_scores(found: Diagnosing) -> None:
     assert f"Temperature: {found.scaling.temperature:.3f}, fitted on these answers." in card
     melanoma = found.by_class[0]
     assert melanoma.recall is not None
-    row = (
-        f"| MEL, melanoma | {melanoma.groups} | {melanoma.pictures} | {melanoma.recall.value:.3f} ("
-    )
+    row = f"| MEL, melanoma | {melanoma.groups} | {melanoma.images} | {melanoma.recall.value:.3f} ("
     assert row in card
     assert "| sex: female | 300 | " in card
     for line in card.splitlines():

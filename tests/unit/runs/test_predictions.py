@@ -28,16 +28,16 @@ SAID = Prediction(
     Path("images/i1.jpg"),
     60,
     80,
-    mask_share=0.25,
+    lesion_area=0.25,
     crop_mode="crop",
     probabilities={"MEL": 0.3, "NV": 0.7},
     balanced_probabilities={"MEL": 0.6, "NV": 0.4},
     members=np.array([[0.25, 0.75], [0.5, 0.5]]),
-    spread=0.1,
+    uncertainty=0.1,
     prediction_set=("NV",),
-    level=0.9,
+    coverage=0.9,
     flags=explained(["hair"]),
-    unlikeness=0.5,
+    ood_score=0.5,
 )
 
 
@@ -45,7 +45,7 @@ def test_a_prediction_is_the_same_after_being_written_and_read(tmp_path: Path) -
     path = tmp_path / "part.parquet"
     write_part(path, Schema(("MEL", "NV"), ("a", "b"), ABOUT), [SAID.to_row()], [], {"i1": [3]})
     (row,) = read_rows(path).to_pylist()
-    assert row["bundles"] == "a,b"
+    assert row["bundle_sha256"] == "a,b"
     again = Prediction.from_row(row, about(path))
     assert again.to_dict() == SAID.to_dict()
     assert again.members is not None
@@ -56,7 +56,7 @@ def test_a_prediction_is_the_same_after_being_written_and_read(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("flipped", [0xFF, 0x01])
-def test_a_table_with_any_byte_otherwise_is_read_or_told_to_be_damaged(
+def test_a_table_with_any_byte_otherwise_is_read_or_reported_to_be_damaged(
     tmp_path: Path, flipped: int
 ) -> None:
     path, wanted = tmp_path / "embeddings.parquet", {"i1": np.ones(3, np.float32), "i2": None}

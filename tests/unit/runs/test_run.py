@@ -11,14 +11,14 @@ import pytest
 
 from naevus.datasets.folds import Folds
 from naevus.errors import DataError, NaevusError, RunError
-from naevus.runs.recipe import TrainConfig
+from naevus.runs.recipe import Recipe
 from naevus.runs.run import Run
 
-CONFIG = TrainConfig(task="classification")
+RECIPE = Recipe(task="classification")
 INPUTS: dict[str, Any] = {
     "data": "ISIC2018",
     "layout": "isic2018",
-    "pictures": 9,
+    "images": 9,
     "fingerprint": "abc",
     "copies": [],
     "masks": None,
@@ -26,54 +26,54 @@ INPUTS: dict[str, Any] = {
 
 
 def folds(shift: int = 0) -> Folds:
-    """Eight pictures of four lesions in two folds, and one that is kept for testing."""
+    """Eight images of four lesions in two folds, and one that is kept for testing."""
     rows = [(f"p{n}", f"g{n // 2}", str((n // 2 + shift) % 2)) for n in range(8)]
     rows.append(("p8", "g4", "test"))
     return Folds(pd.DataFrame(rows, columns=["image_id", "group_id", "fold"], dtype="string"))
 
 
 def start(folder: Path, **changes: Any) -> Run:
-    given: dict[str, Any] = {"config": CONFIG, "folds": folds(), "inputs": INPUTS} | changes
+    given: dict[str, Any] = {"config": RECIPE, "folds": folds(), "inputs": INPUTS} | changes
     return Run.start(folder, given["config"], given["folds"], given["inputs"])
 
 
 def predicted(run: Run, fold: int, ids: list[str]) -> None:
     run.fold_folder(fold).mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame({"image_id": pd.Series(ids, dtype="string"), "logit_MEL": 0.5})
-    table.to_parquet(run.fold_folder(fold) / "heldout.parquet", index=False)
+    table.to_parquet(run.fold_folder(fold) / "oof.parquet", index=False)
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = start(tmp_path / "run")
     found = Run.open(tmp_path / "run")
-    assert found.config == made.config
+    assert found.recipe == made.recipe
     assert found.folds.sha256 == made.folds.sha256
     assert found.inputs == INPUTS
     assert "torch" in (tmp_path / "run" / "environment.json").read_text()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "output"),
     [
-        ({"config": CONFIG.model_copy(update={"seed": 1})}, "another recipe"),
-        ({"config": TrainConfig(task="segmentation")}, "another recipe"),
+        ({"config": RECIPE.model_copy(update={"seed": 1})}, "another recipe"),
+        ({"config": Recipe(task="segmentation")}, "another recipe"),
         ({"folds": folds(1)}, "other folds"),
         ({"inputs": {**INPUTS, "fingerprint": "abd"}}, "other data"),
         ({"inputs": {**INPUTS, "copies": ["sharp"]}}, "other data"),
     ],
 )
-def test_another_job_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_another_job_is_refused(changes: dict[str, Any], output: str, tmp_path: Path) -> None:
     start(tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=output):
         start(tmp_path / "run", **changes)
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_the_same_job_goes_on_with_other_workers(tmp_path: Path) -> None:
     start(tmp_path / "run")
-    quicker = CONFIG.model_copy(update={"workers": 3, "checkpoint_seconds": 5.0})
-    assert start(tmp_path / "run", config=quicker).config.workers == 3
+    quicker = RECIPE.model_copy(update={"workers": 3, "checkpoint_seconds": 5.0})
+    assert start(tmp_path / "run", recipe=quicker).recipe.workers == 3
 
 
 def test_a_start_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
@@ -81,47 +81,47 @@ def test_a_start_that_was_interrupted_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.toml").unlink()
     (tmp_path / "run" / "environment.json").unlink()
     start(tmp_path / "run")
-    assert Run.open(tmp_path / "run").config == CONFIG
+    assert Run.open(tmp_path / "run").recipe == RECIPE
 
 
-HASHES = {"pictures": {f"p{n}": f"hash{n}" for n in range(8)}}
+HASHES = {"images": {f"p{n}": f"hash{n}" for n in range(8)}}
 
 
-def test_the_same_pictures_go_on(tmp_path: Path) -> None:
+def test_the_same_images_go_on(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
-    assert run.cache_key("pictures") is None
+    assert run.cache_key("images") is None
     for _ in range(2):
-        run.hold_to({"pictures": "key"}, HASHES)
-    assert run.cache_key("pictures") == "key"
+        run.hold_to({"images": "key"}, HASHES)
+    assert run.cache_key("images") == "key"
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "output"),
     [
-        ({"pictures": {**HASHES["pictures"], "p5": "x", "p3": "y"}}, r"p3 \(in pictures\).*2 such"),
-        ({"pictures": {n: h for n, h in HASHES["pictures"].items() if n != "p7"}}, "p7"),
+        ({"images": {**HASHES["images"], "p5": "x", "p3": "y"}}, r"p3 \(in images\).*2 such"),
+        ({"images": {n: h for n, h in HASHES["images"].items() if n != "p7"}}, "p7"),
         ({**HASHES, "copies-0": {"p1": "z"}}, r"p1 \(in copies-0\)"),
         (HASHES, "decoded in another way"),
     ],
 )
-def test_replaced_pictures_are_refused_and_named(
-    changed: dict[str, dict[str, str]], said: str, tmp_path: Path
+def test_replaced_images_are_refused_and_named(
+    changed: dict[str, dict[str, str]], output: str, tmp_path: Path
 ) -> None:
     run = start(tmp_path / "run")
-    run.hold_to({"pictures": "key"}, HASHES)
-    with pytest.raises(RunError, match=said):
-        run.hold_to({"pictures": "another"}, changed)
+    run.hold_to({"images": "key"}, HASHES)
+    with pytest.raises(RunError, match=output):
+        run.hold_to({"images": "another"}, changed)
 
 
-def test_pictures_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None:
+def test_images_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     held_out = run.folds.held_out(0)
     predicted(run, 0, held_out[1:])
     with pytest.raises(DataError, match=f"has no answer.*: {held_out[0]}"):
-        run.answers()
+        run.predictions()
     used = dict.fromkeys(held_out[1:], "hash")
-    run.hold_to({"pictures": "key"}, {"pictures": used})
-    assert run.answers()["image_id"].tolist() == held_out[1:]
+    run.hold_to({"images": "key"}, {"images": used})
+    assert run.predictions()["image_id"].tolist() == held_out[1:]
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_finished_folds_are_joined_by_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "output"),
     [
         (["p0", "p2"], "fold 0 predicted p2, which it trained on"),
         (["p0", "p8"], "fold 0 predicted p8"),
@@ -162,10 +162,12 @@ def test_finished_folds_are_joined_by_id(tmp_path: Path) -> None:
         (["p0", "p1", "p0"], "fold 0 predicted p0 twice"),
     ],
 )
-def test_predictions_that_cannot_be_are_refused(ids: list[str], said: str, tmp_path: Path) -> None:
+def test_predictions_that_cannot_be_are_refused(
+    ids: list[str], output: str, tmp_path: Path
+) -> None:
     run = start(tmp_path / "run")
     predicted(run, 0, ids)
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=output):
         run.join()
     assert not (tmp_path / "run" / "oof.parquet").exists()
 

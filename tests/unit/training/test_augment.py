@@ -1,4 +1,4 @@
-"""Augmentation: the same chance gives the same picture; masks move with their pictures."""
+"""Augmentation: the same chance gives the same image; masks move with their images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naevus.images.geometry import resize
-from naevus.runs.recipe import AugmentConfig
-from naevus.training.augment import Augmentation, generator
+from naevus.runs.recipe import AugmentSettings
+from naevus.training.augment import Augmentation, rng_for
 
-STILL = AugmentConfig(
-    dihedral=False,
+STILL = AugmentSettings(
+    d4=False,
     rotation=0,
     scale=0,
     shift=0,
@@ -27,11 +27,11 @@ STILL = AugmentConfig(
     hair=0,
 )
 WARPED = STILL.model_copy(
-    update={"dihedral": True, "rotation": 180, "scale": 0.2, "shift": 0.05, "stretch": 1.5}
+    update={"d4": True, "rotation": 180, "scale": 0.2, "shift": 0.05, "stretch": 1.5}
 )
 
 
-def picture(side: int = 64) -> np.ndarray:
+def image(side: int = 64) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
@@ -44,20 +44,20 @@ def disc(side: int = 96) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_without_augmentation_images_are_unchanged() -> None:
-    pixels = picture()
+    pixels = image()
     mask = pixels[..., 0].copy()
-    varied, moved = Augmentation(STILL)(pixels, mask, 64, generator(1, 0, "a"))
+    varied, moved = Augmentation(STILL)(pixels, mask, 64, rng_for(1, 0, "a"))
     np.testing.assert_array_equal(varied, pixels)
     assert moved is not None
     np.testing.assert_array_equal(moved, mask)
 
 
 def test_depends_on_seed_epoch_and_id_alone() -> None:
-    vary = Augmentation(AugmentConfig(hair=1, jpeg=1))
-    pixels = picture()
+    vary = Augmentation(AugmentSettings(hair=1, jpeg=1))
+    pixels = image()
 
     def varied(seed: int, epoch: int, image_id: str) -> bytes:
-        return vary(pixels, None, 48, generator(seed, epoch, image_id))[0].tobytes()
+        return vary(pixels, None, 48, rng_for(seed, epoch, image_id))[0].tobytes()
 
     first = varied(1, 2, "a")
     varied(9, 9, "z")
@@ -68,9 +68,9 @@ def test_depends_on_seed_epoch_and_id_alone() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([48, 96, 128]))
-def test_masks_follow_their_pictures(epoch: int, size: int) -> None:
+def test_masks_follow_their_images(epoch: int, size: int) -> None:
     pixels, mask = disc()
-    varied, moved = Augmentation(WARPED)(pixels, mask, size, generator(0, epoch, "x"))
+    varied, moved = Augmentation(WARPED)(pixels, mask, size, rng_for(0, epoch, "x"))
     assert moved is not None
     assert varied.shape == (size, size, 3)
     assert moved.shape == (size, size)
@@ -83,8 +83,8 @@ def test_masks_of_another_size_land_in_the_same_place(epoch: int) -> None:
     pixels, mask = disc(96)
     _, small_mask = disc(48)
     vary = Augmentation(WARPED)
-    moved = vary(pixels, mask, 96, generator(0, epoch, "x"))[1]
-    other = vary(pixels, small_mask, 96, generator(0, epoch, "x"))[1]
+    moved = vary(pixels, mask, 96, rng_for(0, epoch, "x"))[1]
+    other = vary(pixels, small_mask, 96, rng_for(0, epoch, "x"))[1]
     assert moved is not None
     assert other is not None
     differing = np.mean((moved > 127) != (other > 127))
@@ -93,38 +93,38 @@ def test_masks_of_another_size_land_in_the_same_place(epoch: int) -> None:
 
 @pytest.mark.parametrize(("pixels", "masks"), [(96, 48), (48, 96), (90, 30), (64, 256)])
 def test_masks_of_another_size_are_not_half_a_pixel_off(pixels: int, masks: int) -> None:
-    """The same ramp from left to right, in the picture and in its mask, stays the same."""
+    """The same ramp from left to right, in the image and in its mask, stays the same."""
     ramps = [
         np.round((np.arange(side) + 0.5) / side * 255)[None].repeat(side, 0).astype(np.uint8)
         for side in (pixels, masks)
     ]
-    picture_of_ramp = ramps[0][..., None].repeat(3, 2)
-    varied, moved = Augmentation(STILL)(picture_of_ramp, ramps[1], 32, generator(1, 0, "a"))
+    image_of_ramp = ramps[0][..., None].repeat(3, 2)
+    varied, moved = Augmentation(STILL)(image_of_ramp, ramps[1], 32, rng_for(1, 0, "a"))
     assert moved is not None
     off = moved[:, 2:-2].astype(float) - varied[:, 2:-2, 0]  # beyond the border it is mirrored
     assert abs(off.mean()) < 0.75  # it was off by more than a grey level
 
 
 def test_quarter_turns_are_exact() -> None:
-    config = STILL.model_copy(update={"dihedral": True})
-    pixels = picture(32)
-    views = {
+    recipe = STILL.model_copy(update={"d4": True})
+    pixels = image(32)
+    transforms = {
         np.rot90(side, turns).tobytes() for side in (pixels, pixels[:, ::-1]) for turns in range(4)
     }
     seen = {
-        Augmentation(config)(pixels, None, 32, generator(0, epoch, "x"))[0].tobytes()
+        Augmentation(recipe)(pixels, None, 32, rng_for(0, epoch, "x"))[0].tobytes()
         for epoch in range(60)
     }
-    assert seen == views
+    assert seen == transforms
 
 
 @pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "hue", "jpeg", "hair"])
 def test_every_augmentation_changes_the_image(change: str) -> None:
-    config = STILL.model_copy(update={change: 30 if change == "hue" else 0.9})
-    pixels = picture()
-    vary = Augmentation(config)
+    recipe = STILL.model_copy(update={change: 30 if change == "hue" else 0.9})
+    pixels = image()
+    vary = Augmentation(recipe)
     assert any(
-        not np.array_equal(vary(pixels, None, 64, generator(0, epoch, "x"))[0], pixels)
+        not np.array_equal(vary(pixels, None, 64, rng_for(0, epoch, "x"))[0], pixels)
         for epoch in range(5)
     )
 
@@ -135,9 +135,9 @@ def test_blur_and_sharpening_move_sharpness_both_ways() -> None:
     def edges(array: np.ndarray) -> float:
         return float(np.abs(np.diff(array.astype(float), axis=0)).max())
 
-    config = STILL.model_copy(update={"blur": 1.5, "sharpen": 1.5})
+    recipe = STILL.model_copy(update={"blur": 1.5, "sharpen": 1.5})
     values = [
-        edges(Augmentation(config)(pixels, None, 64, generator(0, epoch, "x"))[0])
+        edges(Augmentation(recipe)(pixels, None, 64, rng_for(0, epoch, "x"))[0])
         for epoch in range(30)
     ]
     assert min(values) < edges(pixels) < max(values)
@@ -153,7 +153,7 @@ def test_stripes_that_are_too_fine_become_grey_and_not_moire(side: int) -> None:
         averages: np.mean(
             [
                 Augmentation(warped.model_copy(update={"area_average": averages}))(
-                    pixels, None, side // 2, generator(0, epoch, "x")
+                    pixels, None, side // 2, rng_for(0, epoch, "x")
                 )[0].std()
                 for epoch in range(20)
             ]
@@ -166,10 +166,10 @@ def test_stripes_that_are_too_fine_become_grey_and_not_moire(side: int) -> None:
 
 @pytest.mark.parametrize(("side", "size"), [(256, 128), (192, 64), (250, 125)])
 def test_what_shrinks_by_whole_numbers_is_as_prediction_shrinks_it(side: int, size: int) -> None:
-    pixels = picture(side)
+    pixels = image(side)
     mask = disc(side)[1]
     vary = Augmentation(STILL.model_copy(update={"area_average": True}))
-    varied, moved = vary(pixels, mask, size, generator(1, 0, "a"))
+    varied, moved = vary(pixels, mask, size, rng_for(1, 0, "a"))
     assert np.abs(varied.astype(int) - resize(pixels, size, size)).max() <= 1
     assert moved is not None
     assert np.abs(moved.astype(int) - resize(mask, size, size)).max() <= 1
@@ -182,7 +182,7 @@ def test_averaging_moves_nothing(epoch: int) -> None:
     pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)
     one, other = (
         Augmentation(WARPED.model_copy(update={"area_average": averages}))(
-            np.ascontiguousarray(pixels), None, 90, generator(0, epoch, "x")
+            np.ascontiguousarray(pixels), None, 90, rng_for(0, epoch, "x")
         )[0].astype(int)
         for averages in (False, True)
     )
@@ -191,10 +191,10 @@ def test_averaging_moves_nothing(epoch: int) -> None:
 
 
 def test_what_grows_is_sampled_as_ever() -> None:
-    pixels = picture(64)
+    pixels = image(64)
     one, other = (
         Augmentation(STILL.model_copy(update={"area_average": averages, "scale": 0.2}))(
-            pixels, None, 96, generator(0, 1, "x")
+            pixels, None, 96, rng_for(0, 1, "x")
         )[0]
         for averages in (False, True)
     )

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from naevus.errors import NaevusError, RunError
-from naevus.runs.recipe import OptimiserConfig
+from naevus.runs.recipe import OptimiserSettings
 from naevus.training import checkpoint
 from naevus.training.checkpoint import (
     load_checkpoint,
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 OPTIMISERS = {
-    "adamw": OptimiserConfig(),
-    "adam": OptimiserConfig(name="adam"),
-    "sgd": OptimiserConfig(name="sgd", momentum=0.9),
-    "sgd without momentum": OptimiserConfig(name="sgd", momentum=0),
+    "adamw": OptimiserSettings(),
+    "adam": OptimiserSettings(name="adam"),
+    "sgd": OptimiserSettings(name="sgd", momentum=0.9),
+    "sgd without momentum": OptimiserSettings(name="sgd", momentum=0),
 }
 
 
@@ -42,7 +42,7 @@ def network(width: int = 4) -> nn.Sequential:
 
 
 def learn(net: nn.Module, optimiser: Optimizer, steps: int = 3) -> None:
-    """Learn from pictures that the global source of chance gives, as dropout's holes are."""
+    """Learn from images that the global source of chance gives, as dropout's holes are."""
     for _ in range(steps):
         net(torch.rand(5, 3)).square().mean().backward()
         optimiser.step()
@@ -53,11 +53,11 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("config", OPTIMISERS.values(), ids=OPTIMISERS)
-def test_a_job_goes_on_exactly_where_it_was(config: OptimiserConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", OPTIMISERS.values(), ids=OPTIMISERS)
+def test_a_job_goes_on_exactly_where_it_was(recipe: OptimiserSettings, tmp_path: Path) -> None:
     torch.manual_seed(1)
     net, average = network(), network()
-    optimiser = make_optimiser(net, config)
+    optimiser = make_optimiser(net, recipe)
     learn(net, optimiser)
     path = tmp_path / "checkpoint.safetensors"
     header = {"epoch": 3, "best": 0.1 + 0.2, "plateau": {"worst": float("-inf")}, "history": [{}]}
@@ -66,7 +66,7 @@ def test_a_job_goes_on_exactly_where_it_was(config: OptimiserConfig, tmp_path: P
 
     torch.manual_seed(2)
     net_2, average_2 = network(), network()
-    optimiser_2 = make_optimiser(net_2, config)
+    optimiser_2 = make_optimiser(net_2, recipe)
     found = load_checkpoint(path, {"network": net_2, "average": average_2}, optimiser_2)
     assert found == header
     assert same(average.state_dict(), average_2.state_dict())
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_an_error(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     net = network()
-    save_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserConfig()), {})
+    save_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserSettings()), {})
     content = path.read_bytes()
     path.unlink()
     if kind == "without header":
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_an_error(
         damaged = {"empty": b"", "short": content[:-7], "garbage": bytes(range(256)) * 4}
         path.write_bytes(damaged[kind])
     with pytest.raises(RunError, match=r"checkpoint\.safetensors: is not a readable checkpoint"):
-        load_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserConfig()))
+        load_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserSettings()))
     with pytest.raises(RunError, match="is not a readable"):
         load_network(path, net)
 
@@ -99,10 +99,10 @@ def test_a_damaged_checkpoint_is_an_error(
 def test_weights_of_another_network_are_refused(other: nn.Module, tmp_path: Path) -> None:
     net = network()
     path, weights = tmp_path / "checkpoint.safetensors", tmp_path / "weights.safetensors"
-    save_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserConfig()), {})
+    save_checkpoint(path, {"network": net}, make_optimiser(net, OptimiserSettings()), {})
     save_tensors(weights, net.state_dict(), {})
     with pytest.raises(RunError, match="holds another network"):
-        load_checkpoint(path, {"network": other}, make_optimiser(other, OptimiserConfig()))
+        load_checkpoint(path, {"network": other}, make_optimiser(other, OptimiserSettings()))
     with pytest.raises(RunError, match="does not fit this network"):
         load_network(weights, other)
 
@@ -118,7 +118,7 @@ def test_weights_alone_can_be_loaded(tmp_path: Path) -> None:
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:
     net = network()
-    optimiser = make_optimiser(net, OptimiserConfig())
+    optimiser = make_optimiser(net, OptimiserSettings())
     learn(net, optimiser)
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, {"network": net}, optimiser, {"epoch": 1})

@@ -1,4 +1,4 @@
-"""Batches: every picture once, in an order that (seed, epoch) decides, resumable anywhere."""
+"""Batches: every image once, in an order that (seed, epoch) decides, resumable anywhere."""
 
 from __future__ import annotations
 
@@ -12,79 +12,79 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from naevus.datasets.cache import PixelStore
+from naevus.datasets.cache import ImageCache
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import read, write_png
-from naevus.runs.recipe import AugmentConfig, TrainConfig
+from naevus.runs.recipe import AugmentSettings, Recipe
 from naevus.taxonomy import ISIC2018
-from naevus.training.augment import Augmentation, generator
-from naevus.training.data import BatchMaker, Examples, order, plain_batches, times, workers_of
-from naevus.training.tasks import ClassificationLearning
+from naevus.training.augment import Augmentation, rng_for
+from naevus.training.data import BatchLoader, Samples, order, plain_batches, times, workers_of
+from naevus.training.tasks import ClassificationTask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.cache import PixelStore
+    from naevus.datasets.cache import ImageCache
 
 
-CONFIG = TrainConfig(task="classification", batch_size=4, sizes=((0, 16), (2, 24)), workers=0)
+RECIPE = Recipe(task="classification", batch_size=4, sizes=((0, 16), (2, 24)), workers=0)
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> tuple[PixelStore, PixelStore]:
-    """Ten pictures of one grey each, and brighter copies of three of them."""
+def caches(tmp_path: Path) -> tuple[ImageCache, ImageCache]:
+    """Ten images of one grey each, and brighter copies of three of them."""
     built = []
     for name, ids, lift in (("first", range(10), 0), ("copies", range(3), 100)):
         sources = []
         for number in ids:
             path = tmp_path / name / f"p{number}.png"
             write_png(path, np.full((24, 24, 3), 10 * number + lift, np.uint8))
-            sources.append(Source(f"p{number}", path))
-        built.append(PixelStore.build(sources, Form("full", 24), tmp_path / f"{name}.store"))
+            sources.append(ImageFiles(f"p{number}", path))
+        built.append(ImageCache.build(sources, InputSpec("full", 24), tmp_path / f"{name}.store"))
     return built[0], built[1]
 
 
-def examples(*stores: PixelStore) -> Examples:
-    ids = tuple(stores[0].ids)
-    return Examples(ids, stores, labels={image_id: int(image_id[1:]) for image_id in ids})
+def examples(*caches: ImageCache) -> Samples:
+    ids = tuple(caches[0].ids)
+    return Samples(ids, caches, labels={image_id: int(image_id[1:]) for image_id in ids})
 
 
-def labels_of(maker: BatchMaker, epoch: int, first: int = 0) -> list[int]:
-    return [int(label) for _, labels in maker.epoch(epoch, first) for label in labels]
+def labels_of(loader: BatchLoader, epoch: int, first: int = 0) -> list[int]:
+    return [int(label) for _, labels in loader.epoch(epoch, first) for label in labels]
 
 
-def test_every_picture_comes_once_an_epoch(stores: tuple[PixelStore, PixelStore]) -> None:
-    maker = BatchMaker(examples(stores[0]), CONFIG)
-    assert maker.steps == 3
-    assert sorted(labels_of(maker, 0)) == list(range(10))
-    assert labels_of(maker, 0) != labels_of(maker, 1)
-    assert labels_of(maker, 0) == labels_of(maker, 0)
+def test_every_image_comes_once_an_epoch(caches: tuple[ImageCache, ImageCache]) -> None:
+    loader = BatchLoader(examples(caches[0]), RECIPE)
+    assert loader.steps == 3
+    assert sorted(labels_of(loader, 0)) == list(range(10))
+    assert labels_of(loader, 0) != labels_of(loader, 1)
+    assert labels_of(loader, 0) == labels_of(loader, 0)
 
 
-def test_an_epoch_goes_on_where_it_stopped(stores: tuple[PixelStore, PixelStore]) -> None:
-    maker = BatchMaker(examples(stores[0]), CONFIG)
-    whole = [pixels for pixels, _ in maker.epoch(1)]
-    rest = [pixels for pixels, _ in maker.epoch(1, first=1)]
+def test_an_epoch_goes_on_where_it_stopped(caches: tuple[ImageCache, ImageCache]) -> None:
+    loader = BatchLoader(examples(caches[0]), RECIPE)
+    whole = [pixels for pixels, _ in loader.epoch(1)]
+    rest = [pixels for pixels, _ in loader.epoch(1, first=1)]
     assert len(rest) == 2
     for one, other in zip(whole[1:], rest, strict=True):
         assert torch.equal(one, other)
 
 
-def test_picture_size_grows_with_the_epochs(stores: tuple[PixelStore, PixelStore]) -> None:
-    maker = BatchMaker(examples(stores[0]), CONFIG)
-    assert next(iter(maker.epoch(1)))[0].shape == (4, 16, 16, 3)
-    assert next(iter(maker.epoch(2)))[0].shape == (4, 24, 24, 3)
+def test_image_size_grows_with_the_epochs(caches: tuple[ImageCache, ImageCache]) -> None:
+    loader = BatchLoader(examples(caches[0]), RECIPE)
+    assert next(iter(loader.epoch(1)))[0].shape == (4, 16, 16, 3)
+    assert next(iter(loader.epoch(2)))[0].shape == (4, 24, 24, 3)
 
 
-def test_copies_take_turns(stores: tuple[PixelStore, PixelStore]) -> None:
-    still = CONFIG.model_copy(
-        update={"augment": CONFIG.augment.model_copy(update={"brightness": 0, "contrast": 0})}
+def test_copies_take_turns(caches: tuple[ImageCache, ImageCache]) -> None:
+    still = RECIPE.model_copy(
+        update={"augment": RECIPE.augment.model_copy(update={"brightness": 0, "contrast": 0})}
     )
-    maker = BatchMaker(examples(*stores), still)
+    loader = BatchLoader(examples(*caches), still)
     seen: dict[int, list[float]] = {}
     for epoch in range(12):
-        for pixels, labels in maker.epoch(epoch):
+        for pixels, labels in loader.epoch(epoch):
             for grey, label in zip(pixels.float().mean((1, 2, 3)), labels, strict=True):
                 seen.setdefault(int(label), []).append(float(grey))
     assert max(seen[1]) > 80
@@ -92,49 +92,51 @@ def test_copies_take_turns(stores: tuple[PixelStore, PixelStore]) -> None:
     assert max(seen[3]) < 60  # it has no brighter copy
 
 
-def test_processes_share_a_batch(stores: tuple[PixelStore, PixelStore]) -> None:
-    config = CONFIG.model_copy(update={"batch_size": 5})
-    shares = [
-        labels_of(BatchMaker(examples(stores[0]), config, rank=rank, world=2), 0)
+def test_processes_fraction_a_batch(caches: tuple[ImageCache, ImageCache]) -> None:
+    recipe = RECIPE.model_copy(update={"batch_size": 5})
+    class_priors = [
+        labels_of(BatchLoader(examples(caches[0]), recipe, rank=rank, world=2), 0)
         for rank in range(2)
     ]
-    assert sorted(shares[0] + shares[1]) == list(range(10))
+    assert sorted(class_priors[0] + class_priors[1]) == list(range(10))
 
 
 def test_balanced_sampling_draws_by_the_odds() -> None:
     odds = np.array([0.7, 0.1, 0.1, 0.1])
-    drawn = Counter(int(index) for epoch in range(300) for index in order(CONFIG, epoch, 4, odds))
-    assert drawn[0] / 1200 == pytest.approx(0.7, abs=0.05)
+    synthetic = Counter(
+        int(index) for epoch in range(300) for index in order(RECIPE, epoch, 4, odds)
+    )
+    assert synthetic[0] / 1200 == pytest.approx(0.7, abs=0.05)
 
 
 def test_every_epoch_draws_classes_by_their_odds() -> None:
     odds = np.array([1.0] * 90 + [9.5] * 10) / 185
-    drawn = np.bincount(order(CONFIG, 0, 100, odds), minlength=100)
-    assert set(drawn[:90]) == {0, 1}  # 0.54 of a draw each
-    assert set(drawn[90:]) <= {5, 6}  # 5.1 draws each
+    synthetic = np.bincount(order(RECIPE, 0, 100, odds), minlength=100)
+    assert set(synthetic[:90]) == {0, 1}  # 0.54 of a draw each
+    assert set(synthetic[90:]) <= {5, 6}  # 5.1 draws each
 
 
-def test_a_picture_drawn_again_is_varied_anew(stores: tuple[PixelStore, PixelStore]) -> None:
+def test_an_image_drawn_again_is_varied_anew(caches: tuple[ImageCache, ImageCache]) -> None:
     only_one = np.array([1.0] + [0.0] * 9)
-    config = CONFIG.model_copy(update={"sampling": "balanced", "batch_size": 10})
-    ((pixels, labels),) = BatchMaker(examples(stores[0]), config, only_one).epoch(0)
+    recipe = RECIPE.model_copy(update={"sampling": "balanced", "batch_size": 10})
+    ((pixels, labels),) = BatchLoader(examples(caches[0]), recipe, only_one).epoch(0)
     assert len(set(labels.tolist())) == 1
-    assert len({picture.numpy().tobytes() for picture in pixels}) > 1
+    assert len({image.numpy().tobytes() for image in pixels}) > 1
 
 
 def test_a_place_in_line_is_counted() -> None:
     assert times(np.array([3, 1, 3, 3, 1, 0])).tolist() == [0, 0, 1, 2, 1, 0]
 
 
-def test_a_lonely_last_picture_is_left_out(stores: tuple[PixelStore, PixelStore]) -> None:
-    config = CONFIG.model_copy(update={"batch_size": 3})
-    maker = BatchMaker(examples(stores[0]), config)
-    assert [len(labels) for _, labels in maker.epoch(0)] == [3, 3, 3]
+def test_a_lonely_last_image_is_left_out(caches: tuple[ImageCache, ImageCache]) -> None:
+    recipe = RECIPE.model_copy(update={"batch_size": 3})
+    loader = BatchLoader(examples(caches[0]), recipe)
+    assert [len(labels) for _, labels in loader.epoch(0)] == [3, 3, 3]
 
 
-def test_the_number_of_workers_changes_nothing(stores: tuple[PixelStore, PixelStore]) -> None:
-    alone = BatchMaker(examples(stores[0]), CONFIG)
-    helped = BatchMaker(examples(stores[0]), CONFIG.model_copy(update={"workers": 1}))
+def test_the_number_of_workers_changes_nothing(caches: tuple[ImageCache, ImageCache]) -> None:
+    alone = BatchLoader(examples(caches[0]), RECIPE)
+    helped = BatchLoader(examples(caches[0]), RECIPE.model_copy(update={"workers": 1}))
     for (one, _), (other, _) in zip(alone.epoch(0), helped.epoch(0), strict=True):
         assert torch.equal(one, other)
 
@@ -142,15 +144,15 @@ def test_the_number_of_workers_changes_nothing(stores: tuple[PixelStore, PixelSt
 def test_threads_prepare_batches_only_where_they_take_nothing_from_the_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    free = TrainConfig(task="classification")
+    free = Recipe(task="classification")
     for gpu, expected in ((False, 0), (True, 2)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         assert workers_of(free) == expected
         assert workers_of(free.model_copy(update={"workers": 1})) == 1
 
 
-def test_plain_batches_are_unvaried_and_in_order(stores: tuple[PixelStore, PixelStore]) -> None:
-    batches = list(plain_batches(examples(*stores), CONFIG, 24))
+def test_plain_batches_are_unvaried_and_in_order(caches: tuple[ImageCache, ImageCache]) -> None:
+    batches = list(plain_batches(examples(*caches), RECIPE, 24))
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
     assert np.unique(batches[0][0][3].numpy()).tolist() == [30]
 
@@ -159,16 +161,16 @@ Sampling = Literal["natural", "balanced", "balanced-sqrt"]
 SAMPLINGS: tuple[Sampling, ...] = ("natural", "balanced", "balanced-sqrt")
 POWER = {"natural": 0.0, "balanced": 1.0, "balanced-sqrt": 0.5}
 COUNTS = np.array([1100, 6700, 510, 330, 1090, 120, 150])
-SHARES = COUNTS / COUNTS.sum()
+CLASS_PRIORS = COUNTS / COUNTS.sum()
 ANGLES = 2 * np.pi * np.arange(7) / 7
 CENTRES = 1.5 * np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
 
 
-def learning(
+def training_task(
     sampling: Sampling, **loss: Any
-) -> tuple[ClassificationLearning, NDArray[np.int64], TrainConfig]:
-    """Return the task over pictures that are only ids, and the class of each."""
-    config = TrainConfig.model_validate(
+) -> tuple[ClassificationTask, NDArray[np.int64], Recipe]:
+    """Return the task over images that are only ids, and the class of each."""
+    recipe = Recipe.model_validate(
         {
             "task": "classification",
             "sampling": sampling,
@@ -178,30 +180,30 @@ def learning(
     labels = np.repeat(np.arange(7), COUNTS)
     ids = [f"p{number}" for number in range(len(labels))]
     diagnoses = {name: ISIC2018.codes[c] for name, c in zip(ids, labels, strict=True)}
-    store = cast("PixelStore", set(ids))
+    cache = cast("ImageCache", set(ids))
     return (
-        ClassificationLearning(config, {"pictures": store}, ids, [], diagnoses, ISIC2018),
+        ClassificationTask(recipe, {"images": cache}, ids, [], diagnoses, ISIC2018),
         labels,
-        config,
+        recipe,
     )
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_classes_are_drawn_by_their_odds(sampling: Sampling) -> None:
-    """Drawn by ``π^(1 - a)``: a class's odds are its share, its root, or the same for all."""
-    job, labels, config = learning(sampling)
-    drawn = np.concatenate([order(config, epoch, len(labels), job.draw) for epoch in range(20)])
-    found = np.bincount(labels[drawn], minlength=7) / len(drawn)
-    expected = SHARES ** (1 - POWER[sampling])
+    """Drawn by ``π^(1 - a)``: a class's odds are its fraction, its root, or the same for all."""
+    job, labels, recipe = training_task(sampling)
+    synthetic = np.concatenate([order(recipe, epoch, len(labels), job.draw) for epoch in range(20)])
+    found = np.bincount(labels[synthetic], minlength=7) / len(synthetic)
+    expected = CLASS_PRIORS ** (1 - POWER[sampling])
     expected = expected / expected.sum()
-    error = np.sqrt(expected * (1 - expected) / len(drawn))
+    error = np.sqrt(expected * (1 - expected) / len(synthetic))
     assert (np.abs(found - expected) < 5 * error + 1e-12).all()
-    np.testing.assert_allclose(job.weights * SHARES, expected, rtol=1e-5)
+    np.testing.assert_allclose(job.class_weights * CLASS_PRIORS, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_pictures_of_one_class_have_the_same_odds(sampling: Sampling) -> None:
-    job, labels, _ = learning(sampling)
+def test_images_of_one_class_have_the_same_odds(sampling: Sampling) -> None:
+    job, labels, _ = training_task(sampling)
     if sampling == "natural":
         assert job.draw is None
         return
@@ -213,22 +215,22 @@ def test_pictures_of_one_class_have_the_same_odds(sampling: Sampling) -> None:
 
 def test_weights_and_sampling_multiply() -> None:
     """Half by drawing and half by weighing is as much as either whole."""
-    both, _, _ = learning("balanced-sqrt", class_weights="balanced-sqrt")
-    whole, _, _ = learning("balanced")
-    np.testing.assert_allclose(both.weights, whole.weights, rtol=1e-5)
+    both, _, _ = training_task("balanced-sqrt", class_weights="balanced-sqrt")
+    whole, _, _ = training_task("balanced")
+    np.testing.assert_allclose(both.class_weights, whole.class_weights, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None:
     """A linear network on seven Gaussians can learn the posterior that it is shown."""
-    job, labels, config = learning(sampling)
+    job, labels, recipe = training_task(sampling)
     torch.manual_seed(0)
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     network = nn.Linear(2, 7)
     optimiser = torch.optim.LBFGS(network.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-    drawn = np.concatenate([order(config, epoch, len(labels), job.draw) for epoch in range(8)])
-    shown = labels[drawn]
-    points = torch.from_numpy(CENTRES[shown] + chance.normal(size=(len(shown), 2))).float()
+    synthetic = np.concatenate([order(recipe, epoch, len(labels), job.draw) for epoch in range(8)])
+    shown = labels[synthetic]
+    points = torch.from_numpy(CENTRES[shown] + rng.normal(size=(len(shown), 2))).float()
     targets = torch.from_numpy(shown)
 
     def closure() -> float:
@@ -238,28 +240,31 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
         return loss.item()
 
     optimiser.step(closure)
-    unseen = chance.choice(7, 2000, p=SHARES)
-    x = CENTRES[unseen] + chance.normal(size=(2000, 2))
+    unseen = rng.choice(7, 2000, p=CLASS_PRIORS)
+    x = CENTRES[unseen] + rng.normal(size=(2000, 2))
     with torch.inference_mode():
         logits = network(torch.from_numpy(x).float()).numpy()
     density = np.exp(-0.5 * ((x[:, None] - CENTRES) ** 2).sum(2))
     for found, prior in (
-        (natural_log_probabilities(logits, job.weights), SHARES),
-        (balanced_log_probabilities(logits, job.weights, job.shares), np.full(7, 1 / 7)),
+        (natural_log_probabilities(logits, job.class_weights), CLASS_PRIORS),
+        (
+            balanced_log_probabilities(logits, job.class_weights, job.class_priors),
+            np.full(7, 1 / 7),
+        ),
     ):
         expected = prior * density / (prior * density).sum(1, keepdims=True)
         assert np.abs(np.exp(found) - expected).mean() < 0.01
     if sampling != "natural":  # what comes as it is, is neither
         raw = torch.softmax(torch.from_numpy(logits), 1).numpy()
-        natural = SHARES * density / (SHARES * density).sum(1, keepdims=True)
+        natural = CLASS_PRIORS * density / (CLASS_PRIORS * density).sum(1, keepdims=True)
         assert np.abs(raw - natural).mean() > 0.03
 
 
 @pytest.mark.parametrize(("count", "rows"), [(4, [0, 2, 5, 7]), (99, list(range(10)))])
 def test_plain_images_are_spread_over_all(
-    count: int, rows: list[int], stores: tuple[PixelStore, PixelStore]
+    count: int, rows: list[int], caches: tuple[ImageCache, ImageCache]
 ) -> None:
-    batches = list(BatchMaker(examples(*stores), CONFIG).plain(count))
+    batches = list(BatchLoader(examples(*caches), RECIPE).plain(count))
     pixels = torch.cat(batches)
     assert pixels.shape[1:] == (24, 24, 3)
     assert pixels[:, 5, 5, 0].tolist() == [10 * row for row in rows]
@@ -267,7 +272,7 @@ def test_plain_images_are_spread_over_all(
 
 
 @pytest.fixture
-def ringed(tmp_path: Path) -> tuple[PixelStore, PixelStore]:
+def ringed(tmp_path: Path) -> tuple[ImageCache, ImageCache]:
     """A frame with a lesion in the middle of grey skin, as a crop and with more around it."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
@@ -275,39 +280,39 @@ def ringed(tmp_path: Path) -> tuple[PixelStore, PixelStore]:
     mask[80:120, 80:120] = 255
     write_png(tmp_path / "a.png", pixels)
     write_png(tmp_path / "a_segmentation.png", mask)
-    sources = [Source("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")]
-    crop = Form("crop", 52)
+    sources = [ImageFiles("a", tmp_path / "a.png", tmp_path / "a_segmentation.png")]
+    crop = InputSpec("crop", 52)
     return (
-        PixelStore.build(sources, crop, tmp_path / "crop"),
-        PixelStore.build(sources, crop.wider(1.5), tmp_path / "wide"),
+        ImageCache.build(sources, crop, tmp_path / "crop"),
+        ImageCache.build(sources, crop.wider(1.5), tmp_path / "wide"),
     )
 
 
-def test_wider_squares_have_the_crop_in_their_middle(
-    ringed: tuple[PixelStore, PixelStore],
+def test_wider_inputs_have_the_crop_in_their_middle(
+    ringed: tuple[ImageCache, ImageCache],
 ) -> None:
     crop, wide = ringed
     assert crop["a"].shape == (52, 52, 3)
     assert wide["a"].shape == (78, 78, 3)
     np.testing.assert_array_equal(wide["a"][13:65, 13:65], crop["a"])
-    labelled = Examples(("a",), (wide,), labels={"a": 0}, context=1.5)
-    config = CONFIG.model_copy(update={"sizes": ((0, 52),)})
-    ((plain,),) = BatchMaker(labelled, config).plain(1)
+    labelled = Samples(("a",), (wide,), labels={"a": 0}, context=1.5)
+    recipe = RECIPE.model_copy(update={"sizes": ((0, 52),)})
+    ((plain,),) = BatchLoader(labelled, recipe).plain(1)
     np.testing.assert_array_equal(plain.numpy(), crop["a"])
 
 
 def test_shifted_crops_show_the_skin_that_is_there(
-    ringed: tuple[PixelStore, PixelStore], tmp_path: Path
+    ringed: tuple[ImageCache, ImageCache], tmp_path: Path
 ) -> None:
     """Moved by a fifth of its side, a crop is the frame's own pixels and not its mirror image."""
     crop, wide = ringed
     frame = read(tmp_path / "a.png")
     still = dict.fromkeys(("rotation", "scale", "brightness", "contrast", "saturation", "hue"), 0.0)
     still |= dict.fromkeys(("blur", "sharpen", "jpeg", "hair"), 0.0)
-    vary = Augmentation(AugmentConfig.model_validate({"dihedral": False, "shift": 0.2, **still}))
+    vary = Augmentation(AugmentSettings.model_validate({"d4": False, "shift": 0.2, **still}))
     for epoch in range(20):
-        moved = vary(wide["a"], None, 52, generator(0, epoch, "a"), 1.5)[0]
-        warp = vary.warp(78, 78, 52, generator(0, epoch, "a"), 1.5)
+        moved = vary(wide["a"], None, 52, rng_for(0, epoch, "a"), 1.5)[0]
+        warp = vary.warp(78, 78, 52, rng_for(0, epoch, "a"), 1.5)
         left, top = 74 - 13 + warp[0, 2], 74 - 13 + warp[1, 2]
         shown = cv2.warpAffine(
             frame,
@@ -316,7 +321,7 @@ def test_shifted_crops_show_the_skin_that_is_there(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         ).astype(int)
         assert np.abs(moved - shown).max() <= 1
-        mirrored = vary(crop["a"], None, 52, generator(0, epoch, "a"))[0]
+        mirrored = vary(crop["a"], None, 52, rng_for(0, epoch, "a"))[0]
         inside = slice(11, 41)  # what no shift of a fifth moves out
         assert np.abs(mirrored - shown)[inside, inside].max() <= 1
         if max(abs(warp[:, 2] - 13)) > 2:

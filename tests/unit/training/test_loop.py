@@ -11,19 +11,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from naevus.errors import RunError
-from naevus.runs.recipe import OptimiserConfig, TrainConfig
-from naevus.training.loop import Trainer, Watch
+from naevus.runs.recipe import OptimiserSettings, Recipe
+from naevus.training.loop import Callbacks, Trainer
 from naevus.training.optim import make_optimiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from naevus.training.data import BatchMaker
+    from naevus.training.data import BatchLoader
     from naevus.training.loop import Metrics
 
 STEPS = 5
-STILL = Watch(lambda *_: None, lambda _: None)
+STILL = Callbacks(lambda *_: None, lambda _: None)
 
 
 class Network(nn.Module):
@@ -46,12 +46,12 @@ class Batches:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         for number in range(first, self.steps):
-            chance = torch.Generator().manual_seed(100 * epoch + number)
-            pixels = torch.rand(8, 4, generator=chance)
+            rng = torch.Generator().manual_seed(100 * epoch + number)
+            pixels = torch.rand(8, 4, generator=rng)
             yield pixels, pixels.sum(1)
 
 
-class Learning:
+class TrainingTask:
     """Scores as given, an epoch each; keeps the weights it was shown."""
 
     def __init__(self, scores: Sequence[float], weight: float = 1.0) -> None:
@@ -79,35 +79,37 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def recipe(epochs: int = 3, optimiser: dict[str, Any] | None = None, **top: Any) -> TrainConfig:
+def recipe(epochs: int = 3, optimiser: dict[str, Any] | None = None, **top: Any) -> Recipe:
     settings = {"ema": 0, **(optimiser or {})}
-    return TrainConfig.model_validate(
+    return Recipe.model_validate(
         {"task": "classification", "epochs": epochs, "batch_size": 8, "optimiser": settings, **top}
     )
 
 
 def trainer(
-    config: TrainConfig, folder: Path, learning: Learning | None = None
-) -> tuple[Trainer, Network, Learning]:
+    job_recipe: Recipe, folder: Path, training_task: TrainingTask | None = None
+) -> tuple[Trainer, Network, TrainingTask]:
     torch.manual_seed(3)
-    network, chosen = Network(), learning or Learning([0.5] * config.epochs)
+    network, chosen = Network(), training_task or TrainingTask([0.5] * job_recipe.epochs)
     fabric = Fabric(accelerator="cpu", devices=1)
-    batches = cast("BatchMaker", Batches())
-    return Trainer(network, chosen, batches, config, fabric, folder), network, chosen
+    batches = cast("BatchLoader", Batches())
+    return Trainer(network, chosen, batches, job_recipe, fabric, folder), network, chosen
 
 
-def rates(config: TrainConfig, folder: Path, learning: Learning | None = None) -> list[float]:
+def rates(
+    job_recipe: Recipe, folder: Path, training_task: TrainingTask | None = None
+) -> list[float]:
     """Train; return the learning rate of every step."""
     found: list[float] = []
-    job, _, _ = trainer(config, folder, learning)
+    job, _, _ = trainer(job_recipe, folder, training_task)
     groups = job._optimiser.param_groups
-    job.fit(Watch(lambda *_: found.append(groups[0]["lr"]), lambda _: None))
+    job.fit(Callbacks(lambda *_: found.append(groups[0]["lr"]), lambda _: None))
     return found
 
 
 def test_warm_up_then_cosine_to_almost_nothing(tmp_path: Path) -> None:
-    config = recipe(20, {"learning_rate": 0.5, "warm_up": 0.1})
-    found = rates(config, tmp_path)
+    job_recipe = recipe(20, {"learning_rate": 0.5, "warm_up": 0.1})
+    found = rates(job_recipe, tmp_path)
     assert len(found) == 100
     assert found[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
     assert found[10] == pytest.approx(0.5)
@@ -117,64 +119,64 @@ def test_warm_up_then_cosine_to_almost_nothing(tmp_path: Path) -> None:
 
 
 def test_a_constant_learning_rate_stays(tmp_path: Path) -> None:
-    config = recipe(2, {"learning_rate": 0.5, "warm_up": 0, "schedule": "constant"})
-    assert rates(config, tmp_path) == [0.5] * 10
+    job_recipe = recipe(2, {"learning_rate": 0.5, "warm_up": 0, "schedule": "constant"})
+    assert rates(job_recipe, tmp_path) == [0.5] * 10
 
 
 def test_plateau_reduces_when_nothing_is_gained(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 1, "warm_up": 0}
     scores = [0.1, 0.2, 0.2, 0.1, 0.3, 0.3]
-    found = rates(recipe(6, settings), tmp_path, Learning(scores))
+    found = rates(recipe(6, settings), tmp_path, TrainingTask(scores))
     assert found[::STEPS] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.05, 0.05])
 
 
 def test_a_warm_up_that_ends_within_an_epoch_does_not_lower_the_plateau(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 9, "warm_up": 0.375}
-    found = rates(recipe(4, settings), tmp_path, Learning([0.1, 0.2, 0.3, 0.4]))
+    found = rates(recipe(4, settings), tmp_path, TrainingTask([0.1, 0.2, 0.3, 0.4]))
     assert found[4] == pytest.approx(0.5 * 5 / 8)
     assert found[8:] == [0.5] * 12
 
 
 def test_early_stopping_waits_for_a_gain(tmp_path: Path) -> None:
-    learning = Learning([0.1, 0.5, 0.4, 0.5, 0.9])
-    job, _, _ = trainer(recipe(5, early_stopping=2), tmp_path, learning)
+    training_task = TrainingTask([0.1, 0.5, 0.4, 0.5, 0.9])
+    job, _, _ = trainer(recipe(5, early_stopping=2), tmp_path, training_task)
     job.fit(STILL)
-    assert [row["inner_score"] for row in job.state.history] == [0.1, 0.5, 0.4, 0.5]
+    assert [row["val_score"] for row in job.state.history] == [0.1, 0.5, 0.4, 0.5]
     again, network, _ = trainer(recipe(5, early_stopping=2), tmp_path)
     again.fit(STILL)
     assert len(again.state.history) == 4
-    assert equal(weights_of(network), learning.shown[-1])
+    assert equal(weights_of(network), training_task.shown[-1])
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 def test_the_best_epoch_s_weights_are_used(ema: float, tmp_path: Path) -> None:
-    learning = Learning([0.1, 0.6, 0.6, 0.2])
-    job, _, _ = trainer(recipe(4, {"ema": ema}, select="best"), tmp_path, learning)
+    training_task = TrainingTask([0.1, 0.6, 0.6, 0.2])
+    job, _, _ = trainer(recipe(4, {"ema": ema}, select="best"), tmp_path, training_task)
     job.fit(STILL)
-    assert equal(weights_of(job.used), learning.shown[1])
+    assert equal(weights_of(job.used), training_task.shown[1])
     assert job.state.best_epoch == 1
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 def test_the_last_epoch_s_weights_are_used(ema: float, tmp_path: Path) -> None:
-    learning = Learning([0.1, 0.6, 0.6, 0.2])
-    job, _, _ = trainer(recipe(4, {"ema": ema}), tmp_path, learning)
+    training_task = TrainingTask([0.1, 0.6, 0.6, 0.2])
+    job, _, _ = trainer(recipe(4, {"ema": ema}), tmp_path, training_task)
     job.fit(STILL)
-    assert equal(weights_of(job.used), learning.shown[3])
-    assert not equal(learning.shown[1], learning.shown[3])
+    assert equal(weights_of(job.used), training_task.shown[3])
+    assert not equal(training_task.shown[1], training_task.shown[3])
 
 
 @pytest.mark.parametrize(("clip", "length"), [(0.25, 0.25), (0, None)])
 def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path) -> None:
     plain = {"name": "sgd", "learning_rate": 1, "momentum": 0, "weight_decay": 0, "warm_up": 0}
-    config = recipe(1, {**plain, "schedule": "constant", "clip": clip})
-    job, network, _ = trainer(config, tmp_path, Learning([0], weight=100.0))
+    job_recipe = recipe(1, {**plain, "schedule": "constant", "clip": clip})
+    job, network, _ = trainer(job_recipe, tmp_path, TrainingTask([0], weight=100.0))
     places = [nn.utils.parameters_to_vector(network.parameters()).detach().clone()]
 
     def note(*_: object) -> None:
         places.append(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
 
-    job.fit(Watch(note, lambda _: None))
+    job.fit(Callbacks(note, lambda _: None))
     moved = (places[1] - places[0]).norm().item()
     if length is None:
         assert moved > 10
@@ -185,7 +187,7 @@ def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path
 @pytest.mark.parametrize("clip", [0, 1.0])
 def test_a_loss_that_is_no_number_ends_training_in_one_line(clip: float, tmp_path: Path) -> None:
     settings = {"name": "sgd", "learning_rate": 1e30, "warm_up": 0, "clip": clip}
-    job, _, _ = trainer(recipe(3, settings), tmp_path, Learning([0] * 3, weight=1e30))
+    job, _, _ = trainer(recipe(3, settings), tmp_path, TrainingTask([0] * 3, weight=1e30))
     with pytest.raises(RunError, match=r"the loss became (nan|inf) in epoch 0; lower"):
         job.fit(STILL)
 
@@ -203,7 +205,7 @@ def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
         lives.append(network.layer.weight.detach().clone())
         averages.append(job.used.state_dict()["layer.weight"].clone())
 
-    job.fit(Watch(note, lambda _: None))
+    job.fit(Callbacks(note, lambda _: None))
     assert job.used is not network
     for step, live in enumerate(lives, start=1):
         decay = min(0.5, 1 - step**-0.75)  # the first step's weights are taken as they are
@@ -213,22 +215,22 @@ def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
 
 
 def test_history_has_a_row_an_epoch(tmp_path: Path) -> None:
-    learning = Learning([0.25, 0.75])
-    job, _, _ = trainer(recipe(2, sizes=[[0, 16], [1, 32]]), tmp_path, learning)
-    told: list[int] = []
-    pictures: list[tuple[int, int]] = []
-    job.fit(Watch(lambda *at: pictures.append(at), lambda rows: told.append(len(rows))))
+    training_task = TrainingTask([0.25, 0.75])
+    job, _, _ = trainer(recipe(2, sizes=[[0, 16], [1, 32]]), tmp_path, training_task)
+    reported: list[int] = []
+    images: list[tuple[int, int]] = []
+    job.fit(Callbacks(lambda *at: images.append(at), lambda rows: reported.append(len(rows))))
     rows = job.state.history
-    assert told == [1, 2]
+    assert reported == [1, 2]
     assert [row["epoch"] for row in rows] == [0, 1]
-    assert [row["size"] for row in rows] == learning.sizes == [16, 32]
-    assert [row["inner_score"] for row in rows] == [0.25, 0.75]
-    assert rows[0]["inner_recall"] == {"MEL": None}
+    assert [row["image_size"] for row in rows] == training_task.sizes == [16, 32]
+    assert [row["val_score"] for row in rows] == [0.25, 0.75]
+    assert rows[0]["val_recall"] == {"MEL": None}
     for epoch, row in enumerate(rows):
-        mean = sum(learning.losses[epoch * STEPS :][:STEPS]) / STEPS
-        assert row["loss"] == pytest.approx(mean)
-        assert row["pictures_per_second"] > 0
-    assert pictures == [(8 * step, 80) for step in range(1, 11)]
+        mean = sum(training_task.losses[epoch * STEPS :][:STEPS]) / STEPS
+        assert row["train_loss"] == pytest.approx(mean)
+        assert row["images_per_second"] > 0
+    assert images == [(8 * step, 80) for step in range(1, 11)]
 
 
 @pytest.mark.parametrize("stop", range(1, 3 * STEPS + 1))
@@ -236,23 +238,25 @@ def test_history_has_a_row_an_epoch(tmp_path: Path) -> None:
 def test_an_interrupted_job_ends_the_same(schedule: str, stop: int, tmp_path: Path) -> None:
     scores = [0.3, 0.2, 0.1]
     settings = {"schedule": schedule, "patience": 0, "ema": 0.9, "warm_up": 0.2}
-    config = recipe(3, settings, checkpoint_seconds=0)
-    whole, _, _ = trainer(config, tmp_path / "whole", Learning(scores))
+    job_recipe = recipe(3, settings, checkpoint_seconds=0)
+    whole, _, _ = trainer(job_recipe, tmp_path / "whole", TrainingTask(scores))
     whole.fit(STILL)
 
     def interrupt(done: int, _total: int) -> None:
-        if done == stop * config.batch_size:
+        if done == stop * job_recipe.batch_size:
             raise InterruptedError
 
-    begun, _, _ = trainer(config, tmp_path / "run", Learning(scores))
+    begun, _, _ = trainer(job_recipe, tmp_path / "run", TrainingTask(scores))
     with pytest.raises(InterruptedError):
-        begun.fit(Watch(interrupt, lambda _: None))
-    gone_on, _, _ = trainer(config, tmp_path / "run", Learning(scores[(stop - 1) // STEPS :]))
+        begun.fit(Callbacks(interrupt, lambda _: None))
+    gone_on, _, _ = trainer(
+        job_recipe, tmp_path / "run", TrainingTask(scores[(stop - 1) // STEPS :])
+    )
     assert gone_on.state.epoch * STEPS + gone_on.state.step == stop - 1
     gone_on.fit(STILL)
     assert equal(weights_of(whole.used), weights_of(gone_on.used))
     kept = [
-        [(row["learning_rate"], row["loss"], row["inner_score"]) for row in job.state.history]
+        [(row["learning_rate"], row["train_loss"], row["val_score"]) for row in job.state.history]
         for job in (whole, gone_on)
     ]
     assert kept[0] == kept[1]
@@ -261,17 +265,19 @@ def test_an_interrupted_job_ends_the_same(schedule: str, stop: int, tmp_path: Pa
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_only_matrices_are_decayed(name: Any) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    groups = make_optimiser(network, OptimiserConfig(name=name, weight_decay=0.1)).param_groups
+    groups = make_optimiser(network, OptimiserSettings(name=name, weight_decay=0.1)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0]
     assert [len(group["params"]) for group in groups] == [1, 3]
 
 
 def test_averaging_that_restarts_forgets_what_was_before(tmp_path: Path) -> None:
     """What a job averages from epoch 2 on, by hand: the mean of those weights alone."""
-    config = recipe(3, {"ema": 0.9, "ema_restart": 2})
-    job, network, _ = trainer(config, tmp_path / "restart")
+    job_recipe = recipe(3, {"ema": 0.9, "ema_restart": 2})
+    job, network, _ = trainer(job_recipe, tmp_path / "restart")
     seen: list[Tensor] = []
-    job.fit(Watch(lambda *_: seen.append(network.layer.weight.detach().clone()), lambda _: None))
+    job.fit(
+        Callbacks(lambda *_: seen.append(network.layer.weight.detach().clone()), lambda _: None)
+    )
     expected = seen[2 * STEPS]
     for step, weight in enumerate(seen[2 * STEPS + 1 :], 1):
         decay = min(0.9, 1 - (1 + step) ** -0.75)
@@ -318,12 +324,12 @@ def test_statistics_are_estimated_again_in_the_end(ema: float, select: str, tmp_
     for _ in range(2):  # taken up when all is done, it does the same again
         torch.manual_seed(3)
         network = Normed()
-        config = recipe(2, {"ema": ema, "bn_images": 16}, select=select)
+        job_recipe = recipe(2, {"ema": ema, "bn_images": 16}, select=select)
         job = Trainer(
             network,
-            Learning([0.5, 0.4]),
-            cast("BatchMaker", PlainBatches()),
-            config,
+            TrainingTask([0.5, 0.4]),
+            cast("BatchLoader", PlainBatches()),
+            job_recipe,
             Fabric(accelerator="cpu", devices=1),
             tmp_path,
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import LossConfig
+from naevus.runs.recipe import LossSettings
 from naevus.training import losses
 from naevus.training.losses import (
     ClassWeighting,
@@ -65,7 +65,7 @@ def test_bce_is_the_mean_over_pixels(masks: tuple[Tensor, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("term", ["dice", "jaccard"])
-def test_overlap_terms_are_means_over_pictures(term: str, masks: tuple[Tensor, Tensor]) -> None:
+def test_overlap_terms_are_means_over_images(term: str, masks: tuple[Tensor, Tensor]) -> None:
     logits, targets = masks
     p = torch.sigmoid(logits)
     both = (p * targets).sum((1, 2))
@@ -100,10 +100,10 @@ def test_lovasz_is_the_jaccard_loss_at_hard_corners() -> None:
 
 @pytest.mark.parametrize("term", ["bce", "dice", "jaccard"])
 @settings(deadline=None, max_examples=20)
-@given(share=st.floats(0.05, 0.95), away=st.floats(-0.9, 0.9))
-def test_soft_targets_are_met_best_by_themselves(term: str, share: float, away: float) -> None:
+@given(fraction=st.floats(0.05, 0.95), away=st.floats(-0.9, 0.9))
+def test_soft_targets_are_met_best_by_themselves(term: str, fraction: float, away: float) -> None:
     loss = segmentation_loss((term,))
-    targets = torch.full((1, 4, 4), share)
+    targets = torch.full((1, 4, 4), fraction)
     there = torch.logit(targets)
     assert loss(there, targets) <= loss(there + away, targets) + 1e-6
 
@@ -146,7 +146,7 @@ def test_wrong_terms_are_refused(terms: tuple[str, ...]) -> None:
 
 
 def test_recipes_know_every_term() -> None:
-    field = LossConfig.model_fields["terms"]
+    field = LossSettings.model_fields["terms"]
     assert get_args(get_args(field.annotation)[0]) == tuple(losses._TERMS)
 
 
@@ -196,7 +196,7 @@ def test_focal_is_finite_where_the_network_is_certain(gamma: float) -> None:
     assert torch.isfinite(slope).all()
 
 
-def test_class_weights_scale_each_picture(classes: tuple[Tensor, Tensor]) -> None:
+def test_class_weights_scale_each_image(classes: tuple[Tensor, Tensor]) -> None:
     weights = class_weights(COUNTS, "balanced")
     plain = gradient(classification_loss(), *classes)
     weighted = gradient(classification_loss(class_weights=weights), *classes)
@@ -214,9 +214,9 @@ def test_logit_adjustment_asks_more_of_rare_classes() -> None:
     logits = torch.zeros(2, 7)
     truth = torch.tensor([1, 5])  # the commonest and the rarest
     slope = gradient(adjusted, logits, truth)
-    shares = torch.tensor(COUNTS) / sum(COUNTS)
-    torch.testing.assert_close(slope[0, 1] * 2, shares[1] - 1)
-    torch.testing.assert_close(slope[1, 5] * 2, shares[5] - 1)
+    class_priors = torch.tensor(COUNTS) / sum(COUNTS)
+    torch.testing.assert_close(slope[0, 1] * 2, class_priors[1] - 1)
+    torch.testing.assert_close(slope[1, 5] * 2, class_priors[5] - 1)
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_logit_adjustment_asks_more_of_rare_classes() -> None:
 )
 def test_class_weights_have_mean_one(kind: str, power: float) -> None:
     weights = class_weights(COUNTS, CHOICES[kind])
-    shares = torch.tensor(COUNTS) / sum(COUNTS)
-    assert (shares * weights).sum().item() == pytest.approx(1, abs=1e-6)
-    products = weights * shares**power
+    class_priors = torch.tensor(COUNTS) / sum(COUNTS)
+    assert (class_priors * weights).sum().item() == pytest.approx(1, abs=1e-6)
+    products = weights * class_priors**power
     torch.testing.assert_close(products, products[:1].expand(7))
 
 
@@ -239,30 +239,32 @@ def test_an_absent_class_has_a_harmless_weight() -> None:
 
 @pytest.mark.parametrize("choice", ["ones", "balanced", "balanced-sqrt", "adjusted", "sampled"])
 def test_effective_weights_lead_back_to_the_natural_probabilities(choice: str) -> None:
-    """One kind of picture, truths mixed as ``q``: the best logits are known."""
+    """One kind of image, truths mixed as ``q``: the best logits are known."""
     counts, q = [70, 20, 10], torch.tensor([0.5, 0.3, 0.2])
     weights = class_weights(counts, CHOICES[choice]) if choice in CHOICES else None
     adjustment = logit_adjustment(counts, 0.7) if choice == "adjusted" else None
-    drawn = torch.tensor([0.5, 1.5, 3.5]) if choice == "sampled" else torch.ones(3)
+    synthetic = torch.tensor([0.5, 1.5, 3.5]) if choice == "sampled" else torch.ones(3)
     loss = classification_loss(class_weights=weights, logit_adjustment=adjustment)
     logits = torch.zeros(3, requires_grad=True)
     optimiser = torch.optim.LBFGS([logits], max_iter=100, tolerance_grad=1e-9)
-    mixed = q * drawn
+    mixed = q * synthetic
 
     def closure() -> float:
         optimiser.zero_grad()
-        terms = [share * loss(logits[None], torch.tensor([c])) for c, share in enumerate(mixed)]
+        terms = [
+            fraction * loss(logits[None], torch.tensor([c])) for c, fraction in enumerate(mixed)
+        ]
         total = torch.stack(terms).sum()
         total.backward()
         return total.item()
 
     optimiser.step(closure)
-    factors = [drawn] if weights is None else [drawn, weights]
+    factors = [synthetic] if weights is None else [synthetic, weights]
     effective = effective_weights(counts, *factors, logit_adjustment=adjustment)
     natural = torch.softmax(logits.detach() - effective.log(), dim=0)
     torch.testing.assert_close(natural, q, atol=1e-3, rtol=0)
-    shares = torch.tensor(counts) / sum(counts)
-    assert (shares * effective).sum().item() == pytest.approx(1, abs=1e-6)
+    class_priors = torch.tensor(counts) / sum(counts)
+    assert (class_priors * effective).sum().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_impossible_settings_are_refused() -> None:
@@ -274,7 +276,7 @@ def test_impossible_settings_are_refused() -> None:
         classification_loss("focal", gamma=-1.0)
     with pytest.raises(ConfigError, match="balanced-sqrt"):
         class_weights(COUNTS, "inverse")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="no pictures"):
+    with pytest.raises(ConfigError, match="no images"):
         class_weights([0, 0], "ones")
 
 

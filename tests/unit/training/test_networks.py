@@ -41,10 +41,10 @@ def _few_threads() -> None:
 
 @pytest.mark.parametrize("name", KERAS_NAMES)
 def test_the_keras_projects_backbones_are_here(name: str) -> None:
-    pictures = torch.empty(2, 3, 96, 96, device="meta")
+    images = torch.empty(2, 3, 96, 96, device="meta")
     with torch.device("meta"):
         network = build_classifier(name, weights="none").eval()
-    assert network(pictures).shape == (2, 7)
+    assert network(images).shape == (2, 7)
     assert sum(weight.numel() for weight in network.parameters()) < 90e6  # no dense layers of VGG
 
 
@@ -75,8 +75,8 @@ def test_padding_leaves_the_places_of_the_logits() -> None:
     picked = Segmenter(
         nn.Conv2d(3, 1, kernel_size=1), stride=32, normalisation=normalisation_of("plain-unet")
     )
-    pictures = torch.randn(1, 3, 40, 33)
-    torch.testing.assert_close(picked(pictures), picked.network(pictures)[:, 0])
+    images = torch.randn(1, 3, 40, 33)
+    torch.testing.assert_close(picked(images), picked.network(images)[:, 0])
 
 
 def test_decoder_options_are_passed_through() -> None:
@@ -118,14 +118,14 @@ def test_the_plain_unet_has_no_pretrained_weights() -> None:
 
 def test_the_plain_unet_learns_a_square() -> None:
     network = build_segmenter("plain-unet", weights="none", decoder={"channels": [4, 8]})
-    pictures = torch.randn(4, 3, 16, 16)
+    images = torch.randn(4, 3, 16, 16)
     targets = torch.zeros(4, 16, 16)
     targets[:, 4:12, 4:12] = 1
-    pictures += 2 * targets[:, None]
+    images += 2 * targets[:, None]
     optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
     losses = []
     for _ in range(30):
-        loss = nn.functional.binary_cross_entropy_with_logits(network(pictures), targets)
+        loss = nn.functional.binary_cross_entropy_with_logits(network(images), targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -136,12 +136,12 @@ def test_the_plain_unet_learns_a_square() -> None:
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_a_linear_head_over_pooled_features(pooling: Any) -> None:
     network = build_classifier(TINY, 5, "none", pooling=pooling).eval()
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        maps = network.features(pictures)
+        maps = network.features(images)
         pooled = maps.mean((2, 3)) if pooling == "avg" else maps.amax((2, 3))
         torch.testing.assert_close(network.pool(maps), pooled)
-        torch.testing.assert_close(network(pictures), network.head(pooled))
+        torch.testing.assert_close(network(images), network.head(pooled))
     linear = [module for module in network.head if isinstance(module, nn.Linear)]
     assert len(linear) == 1
 
@@ -158,11 +158,11 @@ def test_a_hidden_layer_and_dropout() -> None:
 
 def test_blocks_are_skipped_in_training_alone() -> None:
     network = build_classifier(LITE0, 5, "none", dropout=0, drop_path=0.9)
-    pictures = torch.rand(4, 3, 32, 32)
+    images = torch.rand(4, 3, 32, 32)
     network.train()
-    assert not torch.equal(network(pictures), network(pictures))
+    assert not torch.equal(network(images), network(images))
     network.eval()
-    assert torch.equal(network(pictures), network(pictures))
+    assert torch.equal(network(images), network(images))
     with pytest.raises(ConfigError, match="drop_path_rate"):
         build_classifier("vgg11", 5, "none", drop_path=0.1)
 

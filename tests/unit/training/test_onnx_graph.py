@@ -67,9 +67,9 @@ def test_the_onnx_file_equals_the_network_and_holds_no_traces(
 
     assert all(module.training for module in network.modules())
     network.eval()
-    for pictures in (1, 3):
-        pixels = np.random.default_rng(pictures).integers(
-            0, 256, (pictures, size, size, 3), dtype=np.uint8
+    for images in (1, 3):
+        pixels = np.random.default_rng(images).integers(
+            0, 256, (images, size, size, 3), dtype=np.uint8
         )
         with torch.no_grad():
             expected = network(torch.from_numpy(pixels)).numpy()

@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from naevus.runs.recipe import TrainConfig
-from naevus.training.loop import Trainer, Watch
+from naevus.runs.recipe import Recipe
+from naevus.training.loop import Callbacks, Trainer
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.optim import estimate_statistics, uphill
 
@@ -48,7 +48,7 @@ class Batches:
             yield STEEP, torch.zeros(4)
 
 
-class Learning:
+class TrainingTask:
     """The bowl's height is the loss."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -79,16 +79,16 @@ def test_gradients_are_those_of_the_worst_place_near_by() -> None:
 
 def test_weights_and_statistics_are_as_they_were_after_an_error_too() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
-    pictures = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    network(pictures).sum().backward()
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network(images).sum().backward()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(RuntimeError, match="stop"), uphill(network, RADIUS):  # noqa: PT012
-        network(2 * pictures).sum().backward()
+        network(2 * images).sum().backward()
         raise RuntimeError("stop")
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed <= {"1.num_batches_tracked"}
-    network(2 * pictures)
+    network(2 * images)
     assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
 
 
@@ -112,14 +112,14 @@ def test_training_steps_by_those_gradients(tmp_path: Path) -> None:
         "ema": 0,
         "sam": RADIUS,
     }
-    config = TrainConfig.model_validate(
+    recipe = Recipe.model_validate(
         {"task": "classification", "epochs": 1, "batch_size": 4, "optimiser": optimiser}
     )
     bowl = Bowl()
     before = bowl.place.detach().clone()
     fabric = Fabric(accelerator="cpu", devices=1)
-    trainer = Trainer(bowl, Learning(), Batches(), config, fabric, tmp_path)  # type: ignore[arg-type]
-    trainer.fit(Watch(lambda *_: None, lambda _: None))
+    trainer = Trainer(bowl, TrainingTask(), Batches(), recipe, fabric, tmp_path)  # type: ignore[arg-type]
+    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
     torch.testing.assert_close(bowl.place.detach(), before - RATE * STEEP[0] * uphill_of(before))
 
 
@@ -134,7 +134,7 @@ def test_the_first_slope_is_of_a_fraction_of_the_batch(
             counted.append(len(steepness))
             return super().forward(steepness)
 
-    config = TrainConfig.model_validate(
+    recipe = Recipe.model_validate(
         {
             "task": "classification",
             "epochs": 1,
@@ -142,12 +142,12 @@ def test_the_first_slope_is_of_a_fraction_of_the_batch(
         }
     )
     fabric = Fabric(accelerator="cpu", devices=1)
-    trainer = Trainer(Counting(), Learning(), Batches(), config, fabric, tmp_path)  # type: ignore[arg-type]
-    trainer.fit(Watch(lambda *_: None, lambda _: None))
+    trainer = Trainer(Counting(), TrainingTask(), Batches(), recipe, fabric, tmp_path)  # type: ignore[arg-type]
+    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
     assert counted == seen
 
 
-def test_statistics_are_those_of_the_pictures() -> None:
+def test_statistics_are_those_of_the_images() -> None:
     """Against torch's own ``update_bn``, on a network without chance in it."""
     torch.manual_seed(3)
     network = Preprocessed(build_classifier("test_resnet", weights="none", dropout=0))

@@ -25,19 +25,19 @@ def network() -> nn.Module:
 
 
 def slopes(layers: nn.Module) -> tuple[Tensor, list[Tensor]]:
-    chance = torch.Generator().manual_seed(1)
-    pictures = torch.rand(4, 3, 64, 64, generator=chance)
-    answers = layers(pictures)
-    answers.float().square().sum().backward()
-    return answers, [weight.grad for weight in layers.parameters() if weight.grad is not None]
+    rng = torch.Generator().manual_seed(1)
+    images = torch.rand(4, 3, 64, 64, generator=rng)
+    predictions = layers(images)
+    predictions.float().square().sum().backward()
+    return predictions, [weight.grad for weight in layers.parameters() if weight.grad is not None]
 
 
 def test_in_fp32_a_prepared_network_is_the_same_to_the_last_bit() -> None:
     plain, prepared = network(), network()
     prepare_network(prepared, "bf16-mixed")
     assert list(plain.state_dict()) == list(prepared.state_dict())
-    (answers, gradients), (others, other_gradients) = slopes(plain), slopes(prepared)
-    assert torch.equal(answers, others)
+    (predictions, gradients), (others, other_gradients) = slopes(plain), slopes(prepared)
+    assert torch.equal(predictions, others)
     assert len(gradients) == len(other_gradients) == len(list(plain.parameters()))
     assert all(map(torch.equal, gradients, other_gradients))
 
@@ -131,18 +131,18 @@ def layer(make: Callable[..., nn.Conv2d]) -> nn.Conv2d:
     return made
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     values = torch.rand(4, CHANNELS, 18, 22, generator=torch.Generator().manual_seed(1)) - 0.5
     return values.bfloat16().float().contiguous(memory_format=torch.channels_last)
 
 
 def outcome(filters: nn.Conv2d, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return what a layer answers, and the gradients of a loss with slopes of its own."""
-    seen = pictures().to(dtype).requires_grad_()
-    answers = filters(seen)
-    slope = torch.rand(answers.shape, generator=torch.Generator().manual_seed(2)) - 0.5
-    (answers.float() * slope.bfloat16().float()).sum().backward()
-    found = {"answers": answers, "input": seen.grad, "weight": filters.weight.grad}
+    seen = images().to(dtype).requires_grad_()
+    predictions = filters(seen)
+    slope = torch.rand(predictions.shape, generator=torch.Generator().manual_seed(2)) - 0.5
+    (predictions.float() * slope.bfloat16().float()).sum().backward()
+    found = {"answers": predictions, "input": seen.grad, "weight": filters.weight.grad}
     if filters.bias is not None:
         found["bias"] = filters.bias.grad
     assert all(value is not None for value in found.values())
@@ -150,7 +150,7 @@ def outcome(filters: nn.Conv2d, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
-def test_answers_and_gradients_are_those_of_fp32(make: Callable[..., nn.Conv2d]) -> None:
+def test_predictions_and_gradients_are_those_of_fp32(make: Callable[..., nn.Conv2d]) -> None:
     expected = outcome(layer(make), torch.float32)
     fast = layer(make)
     speed_up_depthwise(fast)
@@ -159,7 +159,7 @@ def test_answers_and_gradients_are_those_of_fp32(make: Callable[..., nn.Conv2d])
     assert found["answers"].dtype == found["input"].dtype == torch.bfloat16
     assert found["weight"].dtype == torch.float32
     for name, value in expected.items():
-        # bf16 has 8 bits: each value is rounded once, sums over pictures are exact enough.
+        # bf16 has 8 bits: each value is rounded once, sums over images are exact enough.
         margin = 2**-7 * value.abs().max().item()
         torch.testing.assert_close(found[name].float(), value, atol=margin, rtol=0)
 
@@ -192,7 +192,7 @@ def test_only_gradients_that_are_wanted_are_computed(
 ) -> None:
     filters = layer(LAYERS["5 x 5, stride 1, dilation 1, padded"])
     speed_up_depthwise(filters)
-    seen = pictures().requires_grad_(frozen == "weight")
+    seen = images().requires_grad_(frozen == "weight")
     filters.weight.requires_grad_(frozen == "input")
     name = "_weight_gradient" if frozen == "weight" else "_input_gradient"
 
@@ -211,12 +211,12 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     speed_up_depthwise(filters)
     average = copy.deepcopy(filters)
     with torch.autocast("cpu", torch.bfloat16):
-        before = average(pictures())
+        before = average(images())
         with torch.no_grad():
             for weight in filters.parameters():
                 weight.zero_()
-        assert torch.equal(average(pictures()), before)
-        assert not torch.equal(filters(pictures()), before)
+        assert torch.equal(average(images()), before)
+        assert not torch.equal(filters(images()), before)
 
 
 def test_the_same_batch_gives_the_same_bits() -> None:

@@ -16,7 +16,7 @@ from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, RunError, WeightsError
 from naevus.images.geometry import centre_square, resize
 from naevus.io.files import sha256
-from naevus.runs.recipe import NetworkConfig, TrainConfig
+from naevus.runs.recipe import NetworkSettings, Recipe
 from naevus.runs.run import Run
 from naevus.training import pretrained as room
 from naevus.training.networks import build_classifier, build_segmenter
@@ -53,10 +53,14 @@ def test_the_package_fills_every_tensor(name: str, tensors: int) -> None:
     whole.load_state_dict(found, strict=True)
 
 
-@pytest.mark.parametrize(("picture", "answers"), [("cat", {281, 282, 285}), ("coffee", {967, 968})])
-def test_loaded_networks_see_what_they_were_pretrained_on(picture: str, answers: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("image", "predictions"), [("cat", {281, 282, 285}), ("coffee", {967, 968})]
+)
+def test_loaded_networks_see_what_they_were_pretrained_on(
+    image: str, predictions: set[int]
+) -> None:
     data = pytest.importorskip("skimage.data")
-    pixels = resize(centre_square(getattr(data, picture)()), 224, 224)
+    pixels = resize(centre_square(getattr(data, image)()), 224, 224)
     network = build_classifier(LITE0, classes=1000, dropout=0.0).eval()
     tensors = packaged_tensors(LITE0)
     assert tensors is not None
@@ -68,7 +72,7 @@ def test_loaded_networks_see_what_they_were_pretrained_on(picture: str, answers:
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in network.normalisation)
     with torch.no_grad():
         logits = network(((torch.from_numpy(pixels).permute(2, 0, 1) / 255 - mean) / std)[None])
-    assert logits.argmax().item() in answers
+    assert logits.argmax().item() in predictions
 
 
 def test_the_segmenter_has_the_packages_encoder() -> None:
@@ -209,7 +213,7 @@ def _whole_numbers(tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (_without, r"1 of \d+ tensors missing, such as conv_stem\.weight"),
         (_with_more, r"1 tensors left over, such as head\.2\.bias"),
@@ -219,12 +223,12 @@ def _whole_numbers(tensors: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_a_file_of_another_network_is_refused(
-    spoil: Callable[[dict[str, torch.Tensor]], None], told: str, tiny: Path
+    spoil: Callable[[dict[str, torch.Tensor]], None], reported: str, tiny: Path
 ) -> None:
     tensors = load_file(tiny)
     spoil(tensors)
     save_file(tensors, tiny)
-    with pytest.raises(WeightsError, match=rf"^{tiny}: is not of timm .*{told}.*own network$"):
+    with pytest.raises(WeightsError, match=rf"^{tiny}: is not of timm .*{reported}.*own network$"):
         file_tensors(WeightsFile(tiny), "test_efficientnet")
 
 
@@ -244,21 +248,21 @@ def test_files_that_are_no_weights_are_refused(tiny: Path) -> None:
 
 def test_a_run_keeps_the_hash_of_the_file_and_takes_no_other(tiny: Path, tmp_path: Path) -> None:
     settings = {"backbone": "test_efficientnet", "pretrained": str(tiny)}
-    recipe = TrainConfig(task="classification", network=NetworkConfig.model_validate(settings))
+    recipe = Recipe(task="classification", network=NetworkSettings.model_validate(settings))
     assert recipe.pretrained_file == tiny
     table = pd.DataFrame({"image_id": ["a", "b"], "group_id": ["a", "b"], "fold": [0, 1]})
-    folds, inputs = Folds(table), {"data": ".", "fingerprint": "", "layout": "", "pictures": 2}
+    folds, inputs = Folds(table), {"data": ".", "fingerprint": "", "layout": "", "images": 2}
     run = Run.start(tmp_path / "run", recipe, folds, {**inputs, "masks": None})
     kept = (tmp_path / "run" / "run.toml").read_text()
     assert f'pretrained = "sha256:{sha256(tiny)}"' in kept
     assert str(tiny) not in kept
-    assert weights_of(run.config.network.pretrained, tiny) == WeightsFile(tiny, sha256(tiny))
+    assert weights_of(run.recipe.network.pretrained, tiny) == WeightsFile(tiny, sha256(tiny))
     moved = tiny.rename(tmp_path / "moved.safetensors")
     settings["pretrained"] = str(moved)
-    again = TrainConfig(task="classification", network=NetworkConfig.model_validate(settings))
+    again = Recipe(task="classification", network=NetworkSettings.model_validate(settings))
     Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
     with pytest.raises(WeightsError, match=r"hash of a file.*--pretrained FILE"):
-        check_pretrained(Run.open(tmp_path / "run").config, None)
+        check_pretrained(Run.open(tmp_path / "run").recipe, None)
     moved.write_bytes(moved.read_bytes() + b" ")
     with pytest.raises(RunError, match="another recipe"):
         Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
@@ -269,6 +273,6 @@ def test_a_run_keeps_the_hash_of_the_file_and_takes_no_other(tiny: Path, tmp_pat
 
 def test_the_plain_unet_takes_no_file(tiny: Path) -> None:
     settings = {"architecture": "plain-unet", "pretrained": str(tiny)}
-    recipe = TrainConfig(task="segmentation", network=NetworkConfig.model_validate(settings))
+    recipe = Recipe(task="segmentation", network=NetworkSettings.model_validate(settings))
     with pytest.raises(WeightsError, match="plain-unet has no pretrained weights"):
         check_pretrained(recipe, tiny)

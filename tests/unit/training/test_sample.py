@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
-from naevus.bundles.sample import SAMPLE_FILE, compared, distance, read_sample, sample_views
+from naevus.bundles.sample import SAMPLE_FILE, compared, distance, read_sample, sample_batch
 from naevus.inference.engines import EngineName, open_engine
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 from naevus.training.onnx_graph import export_onnx
-from naevus.training.sample import Shipped, sample_entry
+from naevus.training.sample import SampledNetwork, sample_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,23 +23,25 @@ ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> list[Shipped]:
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> list[SampledNetwork]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("shipped")
-    outlines = Preprocessed(
+    contours = Preprocessed(
         build_segmenter("unet", "resnet18", "none", {"decoder_channels": [32, 16, 16, 8, 8]})
     )
     names = Preprocessed(build_classifier("test_resnet", weights="none"))
     found = []
-    for task, network in (("segmentation", outlines), ("classification", names)):
+    for task, network in (("segmentation", contours), ("classification", names)):
         path = folder / f"{task}-0.onnx"
         export_onnx(network, path, input_size=SIZES[task])
-        found.append(Shipped(task, path, network, SIZES[task]))  # type: ignore[arg-type]
+        found.append(SampledNetwork(task, path, network, SIZES[task]))  # type: ignore[arg-type]
     return found
 
 
-def test_engines_agree_with_torch_on_the_sample(shipped: list[Shipped], tmp_path: Path) -> None:
+def test_engines_agree_with_torch_on_the_sample(
+    shipped: list[SampledNetwork], tmp_path: Path
+) -> None:
     path = tmp_path / SAMPLE_FILE
     training = [each.network.training for each in shipped]
     entry = sample_entry(shipped, path)["sample"]
@@ -48,21 +50,21 @@ def test_engines_agree_with_torch_on_the_sample(shipped: list[Shipped], tmp_path
     sample = read_sample(path, {each.graph.name: each.size for each in shipped})
     assert sample.pixels.shape == (64, 64, 3)
     for each in shipped:
-        right = sample.answers[each.graph.name]
+        right = sample.predictions[each.graph.name]
         allowed = entry["tolerances"][each.graph.name]
         assert allowed == {"fp32": 0.005}
         assert right.std() > 1e-3
         for engine in ENGINES:
-            views = sample_views(sample.pixels, each.size)
-            said = compared(open_engine(each.graph, engine, 1).run(views))
-            assert distance(said, right) <= allowed["fp32"]
-            assert distance(said * np.float32(1.1), right) > allowed["fp32"]
+            batch = sample_batch(sample.pixels, each.size)
+            output = compared(open_engine(each.graph, engine, 1).run(batch))
+            assert distance(output, right) <= allowed["fp32"]
+            assert distance(output * np.float32(1.1), right) > allowed["fp32"]
     again = tmp_path / "again.npz"
     sample_entry(shipped, again)
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_maps_are_resized_by_fixed_scales(shipped: list[Shipped]) -> None:
+def test_maps_are_resized_by_fixed_scales(shipped: list[SampledNetwork]) -> None:
     model = onnx.load(shipped[0].graph)
     resizes = [node for node in model.graph.node if node.op_type == "Resize"]
     weights = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -9,11 +9,11 @@ import torch
 
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
-from naevus.runs.recipe import LESION, TrainConfig
-from naevus.runs.run import copies_in, select_pictures
+from naevus.runs.recipe import LESION, Recipe
+from naevus.runs.run import copies_in, select_images
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.data import UNKNOWN, BatchMaker, Material
+from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
 from naevus.training.losses import OutputsLoss, SegmentationLoss
 from naevus.training.networks import build_segmenter
 from naevus.training.tasks import AttributesLearning
@@ -22,10 +22,10 @@ from tests.helpers.attribute_images import COLOURS, write_shifted, write_task2
 
 OUTPUTS = (LESION, *ATTRIBUTES)
 STILL = {
-    "dihedral": False, "rotation": 0, "scale": 0, "shift": 0, "stretch": 1, "brightness": 0,
+    "d4": False, "rotation": 0, "scale": 0, "shift": 0, "stretch": 1, "brightness": 0,
     "contrast": 0, "saturation": 0, "hue": 0, "blur": 0, "sharpen": 0, "jpeg": 0, "hair": 0,
 }  # fmt: skip
-CONFIG = {
+RECIPE = {
     "task": "attributes",
     "sizes": [[0, 64]],
     "batch_size": 4,
@@ -41,16 +41,20 @@ CONFIG = {
 }
 
 
-def learning_of(
+def training_task_of(
     root: Path, *copies: Path, ids: int = 20, **changed: object
-) -> tuple[AttributesLearning, TrainConfig, Material]:
-    config = TrainConfig.model_validate({**CONFIG, **changed})
-    dataset = select_pictures(load(root), config)
-    further = tuple(copies_in(folder, dataset, config) for folder in copies)
-    material = Material(dataset, root.parent / "cache", further=further)
-    assert prepare(material, config, lambda _: lambda _done, _total: None) == {}
+) -> tuple[AttributesLearning, Recipe, TrainingData]:
+    recipe = Recipe.model_validate({**RECIPE, **changed})
+    dataset = select_images(load(root), recipe)
+    further = tuple(copies_in(folder, dataset, recipe) for folder in copies)
+    training_data = TrainingData(dataset, root.parent / "cache", further=further)
+    assert prepare(training_data, recipe, lambda _: lambda _done, _total: None) == {}
     names = dataset.ids[:ids]
-    return AttributesLearning(config, material.outputs, names, names[:4]), config, material
+    return (
+        AttributesLearning(recipe, training_data.outputs, names, names[:4]),
+        recipe,
+        training_data,
+    )
 
 
 def test_a_shifted_copy_of_the_same_id_brings_its_own_mask_or_counts_for_nothing(
@@ -59,12 +63,12 @@ def test_a_shifted_copy_of_the_same_id_brings_its_own_mask_or_counts_for_nothing
     """All are square, so sizes tell nothing: the masks of one copy lie beside another's spots."""
     write_task2(tmp_path / "task2")
     write_shifted(tmp_path / "task1", by=9)
-    learning, config, _ = learning_of(tmp_path / "task2", tmp_path / "task1")
-    assert learning.training.outputs == OUTPUTS
-    maker = BatchMaker(learning.training, config)
+    training_task, recipe, _ = training_task_of(tmp_path / "task2", tmp_path / "task1")
+    assert training_task.training.outputs == OUTPUTS
+    loader = BatchLoader(training_task.training, recipe)
     seen = {"own": 0, "shifted": 0}
     for epoch in range(3):
-        for pixels, targets in maker.epoch(epoch):
+        for pixels, targets in loader.epoch(epoch):
             for image, target in zip(pixels.numpy(), targets.numpy(), strict=True):
                 unknown = (target == UNKNOWN).all(axis=(1, 2))
                 assert (target[~unknown] != UNKNOWN).all()
@@ -87,21 +91,25 @@ def test_copies_are_drawn_as_often_as_the_recipe_says(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2")
     write_shifted(tmp_path / "task1")
     for fraction, expected in ((0.0, 0), (1.0, 20)):
-        learning, config, _ = learning_of(
+        training_task, recipe, _ = training_task_of(
             tmp_path / "task2",
             tmp_path / "task1",
             data={"cache_size": 64, "copies_fraction": fraction},
         )
-        targets = torch.cat([batch for _, batch in BatchMaker(learning.training, config).epoch(0)])
+        targets = torch.cat(
+            [batch for _, batch in BatchLoader(training_task.training, recipe).epoch(0)]
+        )
         assert int((targets[:, 0, 0, 0] != UNKNOWN).sum()) == expected
 
 
 def test_what_no_image_has_a_mask_of_is_not_learnt_in_silence(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2", 8)
     with pytest.raises(DataError, match="no training image has a mask of lesion"):
-        learning_of(tmp_path / "task2")
-    learning, _, _ = learning_of(tmp_path / "task2", data={"cache_size": 64, "lesion": False})
-    assert learning.training.outputs == tuple(ATTRIBUTES)
+        training_task_of(tmp_path / "task2")
+    training_task, _, _ = training_task_of(
+        tmp_path / "task2", data={"cache_size": 64, "lesion": False}
+    )
+    assert training_task.training.outputs == tuple(ATTRIBUTES)
 
 
 def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None
     for number in range(4):
         (other / "ISIC2018_Task1-2_Training_Input" / f"ISIC_{number:07d}.png").unlink()
     with pytest.raises(DataError, match="holds no copy of any image"):
-        learning_of(tmp_path / "task2", other)
+        training_task_of(tmp_path / "task2", other)
 
 
 def test_images_without_truth_for_an_output_do_not_count_for_it() -> None:

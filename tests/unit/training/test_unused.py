@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import load_config
+from naevus.runs.recipe import load_recipe
 from naevus.training.unused import once, refuse_unused, refuse_unused_by_all
 from naevus.types import Task
 
@@ -56,9 +56,9 @@ REFUSED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
 def test_settings_without_effect_are_refused(
     task: Task, settings: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
-    config = load_config(None, task, settings)
+    recipe = load_recipe(None, task, settings)
     with pytest.raises(ConfigError, match=message):
-        refuse_unused(config, settings, **options)
+        refuse_unused(recipe, settings, **options)
 
 
 HEEDED: list[tuple[Task, dict[str, Any], dict[str, Any]]] = [
@@ -79,16 +79,16 @@ HEEDED: list[tuple[Task, dict[str, Any], dict[str, Any]]] = [
 def test_settings_with_an_effect_are_accepted(
     task: Task, settings: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    refuse_unused(load_config(None, task, settings), settings, **options)
+    refuse_unused(load_recipe(None, task, settings), settings, **options)
 
 
 def test_a_recipe_s_settings_at_their_defaults_are_taken(tmp_path: Path) -> None:
     recipe = tmp_path / "a.toml"
     recipe.write_text('task = "segmentation"\n[network]\nbackbone = "tf_efficientnet_lite0"\n')
-    refuse_unused(load_config(recipe))
+    refuse_unused(load_recipe(recipe))
     recipe.write_text('task = "segmentation"\n[network]\nbackbone = "resnet18"\n')
     with pytest.raises(ConfigError, match=r"network\.backbone does nothing"):
-        refuse_unused(load_config(recipe))
+        refuse_unused(load_recipe(recipe))
 
 
 def test_a_setting_is_given_once() -> None:
@@ -106,8 +106,8 @@ def test_a_setting_is_given_once() -> None:
 
 
 def test_a_setting_must_have_an_effect_on_one_of_several_jobs() -> None:
-    full = load_config(None, "classification")
-    crop = load_config(None, "classification", {"data.crop_mode": "crop"})
+    full = load_recipe(None, "classification")
+    crop = load_recipe(None, "classification", {"data.crop_mode": "crop"})
     options: dict[str, Any] = {"masks": MASKS, "copies": COPIES}
     refuse_unused_by_all([full, crop], {"data.crop_margin"}, **options)
     with pytest.raises(ConfigError, match="no arm that is trained cuts crops"):

@@ -1,4 +1,4 @@
-"""Pictures without their lesion."""
+"""Images without their lesion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from naevus.errors import ConfigError, DataError
 from naevus.images.geometry import resize
-from naevus.images.preprocess import Source
+from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.workflows.shortcuts import (
@@ -21,9 +21,9 @@ from naevus.workflows.shortcuts import (
     WAYS,
     filled,
     grown,
-    hidden_features,
-    hiding_of,
     mean_hole,
+    occluded_features,
+    occlusion_of,
     ring_hole,
 )
 from tests.helpers.onnx_graphs import classification_bundle
@@ -43,7 +43,7 @@ def square(low: int, high: int, side: int = 64) -> Mask:
     return mask
 
 
-def test_a_mask_grows_by_a_share_of_its_longer_side() -> None:
+def test_a_mask_grows_by_a_fraction_of_its_longer_side() -> None:
     mask = np.zeros((100, 100), bool)
     mask[40:60, 30:70] = True
     found = grown(mask, 0.1)
@@ -106,21 +106,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
 
 
-def draw(folder: Path, name: str, lesion: tuple[int, int, int], place: int = 24) -> Source:
-    """A picture of even skin with a square lesion, and its mask."""
+def draw(folder: Path, name: str, lesion: tuple[int, int, int], place: int = 24) -> ImageFiles:
+    """An image of even skin with a square lesion, and its mask."""
     mask = np.zeros((64, 80), bool)
     mask[place : place + 16, place + 8 : place + 24] = True
-    picture = np.where(mask[:, :, None], lesion, (220, 190, 180)).astype(np.uint8)
-    write_png(folder / f"{name}.png", picture)
+    image = np.where(mask[:, :, None], lesion, (220, 190, 180)).astype(np.uint8)
+    write_png(folder / f"{name}.png", image)
     write_png(folder / f"{name}_mask.png", mask)
-    return Source(name, folder / f"{name}.png", folder / f"{name}_mask.png")
+    return ImageFiles(name, folder / f"{name}.png", folder / f"{name}_mask.png")
 
 
 def test_an_occluded_lesion_does_not_change_the_embedding(bundle: Bundle, tmp_path: Path) -> None:
     sources = [draw(tmp_path, "dark", (40, 20, 20)), draw(tmp_path, "red", (200, 30, 40))]
     moved: list[tuple[int, int]] = []
-    found = hidden_features(
-        bundle, sources[::-1], hiding_of(sources), progress=lambda *at: moved.append(at)
+    found = occluded_features(
+        bundle, sources[::-1], occlusion_of(sources), progress=lambda *at: moved.append(at)
     )
     assert found.ids == ["dark", "red"]
     assert tuple(found.embeddings) == WAYS
@@ -134,7 +134,7 @@ def test_an_occluded_lesion_does_not_change_the_embedding(bundle: Bundle, tmp_pa
 
 def test_the_network_sees_the_centre_square(bundle: Bundle, tmp_path: Path) -> None:
     source = draw(tmp_path, "a", (40, 20, 20))
-    found = hidden_features(bundle, [source], hiding_of([source]))
+    found = occluded_features(bundle, [source], occlusion_of([source]))
     square = resize(read(source.path)[:, 8:72], 32, 32)
     outputs = Classifier(bundle).members[0].engine.run(square[None])
     np.testing.assert_allclose(found.embeddings["whole"], outputs["embedding"], atol=1e-5)
@@ -142,11 +142,11 @@ def test_the_network_sees_the_centre_square(bundle: Bundle, tmp_path: Path) -> N
 
 def test_the_common_occlusion_does_not_depend_on_the_lesion(bundle: Bundle, tmp_path: Path) -> None:
     sources = [draw(tmp_path, f"p{place}", (40, 20, 20), place) for place in (20, 24, 28)]
-    hiding = hiding_of(sources)
-    assert hiding.hole.shape == (HOLE_SIDE, HOLE_SIDE)
-    assert "p24" in hiding.fits
-    found = hidden_features(bundle, sources, hiding)
-    fitting = [found.ids.index(name) for name in hiding.fits]
+    occlusion = occlusion_of(sources)
+    assert occlusion.hole.shape == (HOLE_SIDE, HOLE_SIDE)
+    assert "p24" in occlusion.fits
+    found = occluded_features(bundle, sources, occlusion)
+    fitting = [found.ids.index(name) for name in occlusion.fits]
     for way in ("common hole", "border ring"):
         for row in fitting:
             np.testing.assert_allclose(
@@ -156,19 +156,19 @@ def test_the_common_occlusion_does_not_depend_on_the_lesion(bundle: Bundle, tmp_
     np.testing.assert_allclose(blanked[0], blanked[2], atol=1e-4)  # even skin has one colour
 
 
-def test_pictures_without_a_plausible_mask_are_left_out(bundle: Bundle, tmp_path: Path) -> None:
+def test_images_without_a_plausible_mask_are_left_out(bundle: Bundle, tmp_path: Path) -> None:
     good, empty, broken = (draw(tmp_path, name, (40, 20, 20)) for name in ("a", "b", "c"))
     assert empty.mask_path is not None
     write_png(empty.mask_path, np.zeros((64, 80), bool))
     broken.path.write_bytes(b"")
-    found = hidden_features(bundle, [good, empty, broken], hiding_of([good, empty, broken]))
+    found = occluded_features(bundle, [good, empty, broken], occlusion_of([good, empty, broken]))
     assert found.ids == ["a"]
-    with pytest.raises(DataError, match="no picture has a plausible mask"):
-        hidden_features(bundle, [empty], hiding_of([empty]))
+    with pytest.raises(DataError, match="no image has a plausible mask"):
+        occluded_features(bundle, [empty], occlusion_of([empty]))
 
 
-def test_a_graph_without_embedding_is_told(tmp_path: Path) -> None:
+def test_a_graph_without_embedding_is_reported(tmp_path: Path) -> None:
     source = draw(tmp_path, "a", (40, 20, 20))
     plain = classification_bundle(tmp_path / "plain")
     with pytest.raises(ConfigError, match="give 'embedding'"):
-        hidden_features(plain, [source], hiding_of([source]))
+        occluded_features(plain, [source], occlusion_of([source]))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.io.progress import Reporter
 
 LAYOUTS: dict[str, ModuleType] = {
@@ -77,9 +77,9 @@ _REMEDY = (
 
 
 def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
-    """Read a folder of pictures (or a table that names them) as a typed table.
+    """Read a folder of images (or a table that names them) as a typed table.
 
-    No picture is opened. ``*_Groups.csv`` files beside the layout are joined by image id.
+    No image is opened. ``*_Groups.csv`` files beside the layout are joined by image id.
 
     Args:
         root: The folder, or a table such as ``labels.csv``.
@@ -92,14 +92,14 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
             understood.
     """
     if not root.exists():
-        raise DataError(f"{root} does not exist", "give the folder that holds the pictures")
+        raise DataError(f"{root} does not exist", "give the folder that holds the images")
     chosen = _taxonomy(taxonomy)
     place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
-    draft: Draft = module.read(place, chosen)
-    apply_groups(draft, place)
-    table = make_table(draft.frame, draft.ties)
-    problems = (*draft.problems, *_passed_over(place))
-    return Dataset(table, root, module.NAME, draft.taxonomy, problems)
+    parsed: ParsedLayout = module.read(place, chosen)
+    apply_groups(parsed, place)
+    table = make_table(parsed.frame, parsed.ties)
+    problems = (*parsed.problems, *_passed_over(place))
+    return Dataset(table, root, module.NAME, parsed.taxonomy, problems)
 
 
 def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
@@ -122,7 +122,7 @@ def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
 
 
 def _passed_over(place: Path) -> Iterator[Problem]:
-    """Yield a problem for each picture whose name no table can hold, and one for files not read.
+    """Yield a problem for each image whose name no table can hold, and one for files not read.
 
     Readers pass over both. Of the latter the suffixes are counted; tables and texts are none.
     """
@@ -139,8 +139,8 @@ def _passed_over(place: Path) -> Iterator[Problem]:
         if kind.startswith(".") and kind not in _NO_IMAGES
     }
     if kinds:
-        told = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds.items())
-        yield Problem(NOT_READ, str(place), f"{told}: not among the formats that are read")
+        counts = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds.items())
+        yield Problem(NOT_READ, str(place), f"{counts}: not among the formats that are read")
 
 
 def _taxonomy(name: str | None) -> Taxonomy | None:
@@ -178,12 +178,12 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType
             return place, class_folders
         if len(labels) > 1:
             raise DataError(
-                f"{place}: no known layout of pictures fits; if its folders are diagnoses, none is "
+                f"{place}: no known layout of images fits; if its folders are diagnoses, none is "
                 f"understood: {', '.join(map(repr, labels[:12]))}",
                 "name them as diagnoses (the page on data sets lists spellings), take them as they "
                 "are with --taxonomy own, or put a manifest.csv there",
             )
-    raise DataError(f"{root}: no known layout of pictures fits{_seen(root)}", _REMEDY)
+    raise DataError(f"{root}: no known layout of images fits{_seen(root)}", _REMEDY)
 
 
 def _seen(root: Path) -> str:

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from naevus.datasets.layouts.images import Images
 from naevus.datasets.layouts.parsing import masks_beside, subfolders, unnested
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.io.formats import read_table, tables_in
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 
@@ -43,7 +43,7 @@ class Challenge:
         root: Path,
         taxonomy: Taxonomy | None,
         read_truth: Callable[[Path], pd.DataFrame] = read_table,
-    ) -> Draft:
+    ) -> ParsedLayout:
         """Read images, masks, diagnoses, and what else is known.
 
         Args:
@@ -57,8 +57,8 @@ class Challenge:
         masks: dict[str, str] = {}
         for folder in _folders(root, self.masks) if self.masks else ():
             masks = masks_beside(folder) | masks
-        pictures = Pictures(root, _folders(root, self.images))
-        return draft_of(tables, pictures, masks=masks, taxonomy=taxonomy)
+        images = Images(root, _folders(root, self.images))
+        return parsed_layout_of(tables, images, masks=masks, taxonomy=taxonomy)
 
 
 def _folders(root: Path, pattern: str) -> list[Path]:

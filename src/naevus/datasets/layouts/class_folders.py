@@ -1,4 +1,4 @@
-"""Class folders: ``<diagnosis>/<picture>``, or ``train/<diagnosis>/<picture>`` and so on."""
+"""Class folders: ``<diagnosis>/<image>``, or ``train/<diagnosis>/<image>`` and so on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.images import is_mask_folder
 from naevus.datasets.layouts.labels import code_of, to_codes
-from naevus.datasets.layouts.parsing import Draft, subfolders
-from naevus.datasets.layouts.pictures import is_mask_folder
+from naevus.datasets.layouts.parsing import ParsedLayout, subfolders
 from naevus.datasets.listing import ids_of, images_below, is_text
 
 if TYPE_CHECKING:
@@ -39,26 +39,26 @@ class _Folder(NamedTuple):
 
 
 def matches(root: Path) -> bool:
-    """Tell whether some folder with pictures is called as a diagnosis."""
+    """Tell whether some folder with images is called as a diagnosis."""
     if not root.is_dir():
         return False
     return any(code_of(label) for label in labels_of(root))
 
 
 def labels_of(root: Path) -> list[str]:
-    """Return the names of the folders with pictures that may be diagnoses, sorted."""
+    """Return the names of the folders with images that may be diagnoses, sorted."""
     folders = [folder for folder in _folders(root) if not is_mask_folder(folder.label)]
     return sorted({folder.label for folder in folders if images_below(folder.path).files})
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the pictures; a file name that stands in several folders gets theirs before it."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
+    """Read the images; a file name that stands in several folders gets theirs before it."""
     problems: list[Problem] = []
     found = [
         (folder, stem, path)
         for folder in _folders(root)
         if not is_mask_folder(folder.label)
-        for stem, path in _pictures(folder.path)
+        for stem, path in _images(folder.path)
     ]
     times = Counter(stem for _, stem, _ in found)
     frame = pd.DataFrame(
@@ -69,16 +69,16 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
         }
     )
     problems.extend(
-        Problem("one name in several folders", stem, f"{count} pictures, told apart by folder")
+        Problem("one name in several folders", stem, f"{count} images, told apart by folder")
         for stem, count in sorted(times.items())
         if count > 1
     )
     labels = pd.Series([folder.label for folder, _, _ in found], dtype="string")
     frame["diagnosis"], taxonomy = to_codes(labels, problems, taxonomy, source=root)
-    return Draft(frame, taxonomy, problems)
+    return ParsedLayout(frame, taxonomy, problems)
 
 
-def _pictures(folder: Path) -> list[tuple[str, str]]:
+def _images(folder: Path) -> list[tuple[str, str]]:
     files = [path for path in images_below(folder).files if is_text(path)]
     return [(path.stem, str(path.absolute())) for path in files]
 

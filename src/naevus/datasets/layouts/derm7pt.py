@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.images import Images
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.errors import DataError
 from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "derm7pt"
@@ -33,7 +33,7 @@ def matches(root: Path) -> bool:
     return path is not None and {"clinic", "derm"} <= set(read_table(path).columns)
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read both images of each case; a case is a lesion."""
     path = _table(root)
     assert path is not None
@@ -49,7 +49,9 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
         )
         for column, image_type in _TYPES.items()
     ]
-    return draft_of([(pd.concat(rows, ignore_index=True), path)], Pictures(root), taxonomy=taxonomy)
+    return parsed_layout_of(
+        [(pd.concat(rows, ignore_index=True), path)], Images(root), taxonomy=taxonomy
+    )
 
 
 def _table(root: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""HAM10000 as published: a metadata table, one or more folders of pictures, a folder of masks.
+"""HAM10000 as published: a metadata table, one or more folders of images, a folder of masks.
 
 https://doi.org/10.7910/DVN/DBW86T (Tschandl, Rosendahl & Kittler, Sci. Data 2018)
 """
@@ -10,18 +10,18 @@ from pathlib import Path
 import pandas as pd
 
 from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.images import split_of
 from naevus.datasets.layouts.labels import known, to_codes, to_confirmations
 from naevus.datasets.layouts.parsing import (
-    Draft,
+    ParsedLayout,
     fill,
+    images_in,
     masks_in,
     merged,
     once,
-    pictures_in,
     subfolders,
     unnested,
 )
-from naevus.datasets.layouts.pictures import split_of
 from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018, Taxonomy
 
@@ -56,12 +56,12 @@ def read_metadata(
     return result
 
 
-def join_metadata(draft: Draft, metadata: pd.DataFrame, only: pd.Series[bool]) -> None:
+def join_metadata(parsed: ParsedLayout, metadata: pd.DataFrame, only: pd.Series[bool]) -> None:
     """Fill what the rows ``only`` do not yet know from the metadata, by image id."""
-    frame = draft.frame
+    frame = parsed.frame
     rows = frame[only].copy()
     if "lesion_id" in rows.columns:
-        draft.ties.append(metadata["lesion_id"])
+        parsed.ties.append(metadata["lesion_id"])
     for column in metadata.columns:
         fill(rows, column, metadata[column])
         frame.loc[only, column] = rows[column]
@@ -70,13 +70,13 @@ def join_metadata(draft: Draft, metadata: pd.DataFrame, only: pd.Series[bool]) -
 def note_masks(masks: dict[str, str], ids: set[str], problems: list[Problem]) -> None:
     """Note masks that belong to none of ``ids``."""
     problems.extend(
-        Problem("mask without picture", image_id, masks[image_id])
+        Problem("mask without image", image_id, masks[image_id])
         for image_id in sorted(masks.keys() - ids)
     )
 
 
 NAME = "ham10000"
-DESCRIPTION = "HAM10000_metadata.csv beside folders of pictures"
+DESCRIPTION = "HAM10000_metadata.csv beside folders of images"
 
 
 def matches(root: Path) -> bool:
@@ -84,30 +84,30 @@ def matches(root: Path) -> bool:
     return root.is_dir() and find_metadata(root) is not None
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the table, and the pictures and masks that belong to it."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
+    """Read the table, and the images and masks that belong to it."""
     problems: list[Problem] = []
     path = find_metadata(root)
     table = pd.DataFrame() if path is None else read_metadata(path, problems, taxonomy or ISIC2018)
     folders = [unnested(folder) for folder in subfolders(root) if folder.name != MASKS]
-    pictures = merged([pictures_in(folder, problems) for folder in (root, *folders)], problems)
+    images = merged([images_in(folder, problems) for folder in (root, *folders)], problems)
     masks = masks_in(unnested(root / MASKS), problems)
-    ids = pd.Series([*table.index, *sorted(pictures.keys() - set(table.index))], dtype="string")
-    frame = pd.DataFrame({"image_id": ids, "path": ids.map(pictures), "mask_path": ids.map(masks)})
+    ids = pd.Series([*table.index, *sorted(images.keys() - set(table.index))], dtype="string")
+    frame = pd.DataFrame({"image_id": ids, "path": ids.map(images), "mask_path": ids.map(masks)})
     frame["split"] = frame["path"].map(
         lambda path: split_of(*Path(path).relative_to(root.absolute()).parts[:-1]),
         na_action="ignore",
     )
-    draft = Draft(frame, taxonomy or ISIC2018, problems)
-    join_metadata(draft, table, only=pd.Series(data=True, index=frame.index))
+    parsed = ParsedLayout(frame, taxonomy or ISIC2018, problems)
+    join_metadata(parsed, table, only=pd.Series(data=True, index=frame.index))
     problems.extend(
-        Problem("row without picture", image_id, str(path))
+        Problem("row without image", image_id, str(path))
         for image_id in table.index
-        if image_id not in pictures
+        if image_id not in images
     )
     problems.extend(
-        Problem("picture without row", image_id, pictures[image_id])
-        for image_id in sorted(pictures.keys() - set(table.index))
+        Problem("image without row", image_id, images[image_id])
+        for image_id in sorted(images.keys() - set(table.index))
     )
     note_masks(masks, set(ids), problems)
-    return draft
+    return parsed

@@ -1,6 +1,6 @@
-"""Pictures in one folder and their masks in another: ``images/`` and ``masks/``.
+"""Images in one folder and their masks in another: ``images/`` and ``masks/``.
 
-Also ``train/images`` and ``train/masks`` and so on. A mask is called as its picture, perhaps with
+Also ``train/images`` and ``train/masks`` and so on. A mask is called as its image, perhaps with
 ``_segmentation`` or ``_mask`` at the end; called so, it may also lie beside it.
 """
 
@@ -8,41 +8,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from naevus.datasets.layouts.images import Images
 from naevus.datasets.layouts.parsing import masks_beside
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of, masks_below
+from naevus.datasets.layouts.tabular import masks_below, parsed_layout_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.dataset import Problem
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "images_masks"
-DESCRIPTION = "a folder of pictures beside a folder masks, or masks beside their pictures"
+DESCRIPTION = "a folder of images beside a folder masks, or masks beside their images"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether there is a folder of masks below ``root``, and pictures that some belong to."""
+    """Tell whether there is a folder of masks below ``root``, and images that some belong to."""
     if not root.is_dir():
         return False
     masks = {name.casefold() for name in _masks(root, [])}
     if not masks:
         return False
-    stems = (path.rpartition("/")[2].rpartition(".")[0] for path in Pictures(root).paths)
+    stems = (path.rpartition("/")[2].rpartition(".")[0] for path in Images(root).paths)
     return any(stem.casefold() in masks for stem in stems)
 
 
 def _masks(root: Path, problems: list[Problem]) -> dict[str, str]:
-    """Return the masks in folders of masks, and those that lie beside the pictures."""
+    """Return the masks in folders of masks, and those that lie beside the images."""
     return masks_beside(root) | masks_below(root, problems)
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the pictures with their masks."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
+    """Read the images with their masks."""
     problems: list[Problem] = []
     masks = _masks(root, problems)
-    draft = draft_of((), Pictures(root), masks=masks, taxonomy=taxonomy)
-    draft.problems.extend(problems)
-    return draft
+    parsed = parsed_layout_of((), Images(root), masks=masks, taxonomy=taxonomy)
+    parsed.problems.extend(problems)
+    return parsed

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2016"
@@ -30,7 +30,7 @@ _CHALLENGE = Challenge(
 matches = _CHALLENGE.matches
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read images, masks and labels; the test set's labels are the numbers 0 and 1."""
     return _CHALLENGE.read(root, taxonomy, _truth)
 

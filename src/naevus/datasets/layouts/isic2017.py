@@ -13,7 +13,7 @@ from naevus.datasets.layouts.challenge import Challenge
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2017"
@@ -30,6 +30,6 @@ _CHALLENGE = Challenge(
 matches = _CHALLENGE.matches
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read images, masks, diagnoses, ages and sexes."""
     return _CHALLENGE.read(root, taxonomy)

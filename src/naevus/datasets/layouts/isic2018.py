@@ -16,12 +16,12 @@ from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Problem
 from naevus.datasets.layouts import ham10000
 from naevus.datasets.layouts.labels import to_confirmations
 from naevus.datasets.layouts.parsing import (
-    Draft,
+    ParsedLayout,
     attribute_masks_in,
     fill,
+    images_in,
     masks_in,
     once,
-    pictures_in,
     unnested,
 )
 from naevus.io.formats import read_table
@@ -53,7 +53,7 @@ def matches(root: Path) -> bool:
     ) or any(_attribute_folders(root, name) for name in _SPLITS.values())
 
 
-def read(root: Path, _taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, _taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read the images, masks of lesions and attributes, diagnoses and lesions of all tasks."""
     problems: list[Problem] = []
     pieces = []
@@ -62,30 +62,30 @@ def read(root: Path, _taxonomy: Taxonomy | None = None) -> Draft:
         pieces.append(_task3(root, split, name, problems))
     frame = pd.concat([piece for piece in pieces if len(piece)] or pieces[:1], ignore_index=True)
     frame = _without_later_twins(frame, problems)
-    draft = Draft(frame, ISIC2018, problems)
-    _add_lesions(root, draft)
-    _add_ham(root, draft)
-    _note_shared_ids(draft)
-    return draft
+    parsed = ParsedLayout(frame, ISIC2018, problems)
+    _add_lesions(root, parsed)
+    _add_ham(root, parsed)
+    _note_shared_ids(parsed)
+    return parsed
 
 
 def _task1(root: Path, split: str, name: str, problems: list[Problem]) -> pd.DataFrame:
-    pictures = _inputs(root, "task1", name, problems)
+    images = _inputs(root, "task1", name, problems)
     masks = masks_in(unnested(root / _TRUTHS["task1"].format(name)), problems)
-    frame = _rows(pictures, masks, split, "task1", problems, what="mask without picture")
+    frame = _rows(images, masks, split, "task1", problems, what="mask without image")
     if masks:
         problems.extend(
-            Problem("picture without mask", image_id, pictures[image_id])
-            for image_id in sorted(pictures.keys() - masks.keys())
+            Problem("image without mask", image_id, images[image_id])
+            for image_id in sorted(images.keys() - masks.keys())
         )
     frame["mask_path"] = frame["image_id"].map(masks).astype("string")
-    for column, found in _attributes(root, pictures, split, name, problems).items():
+    for column, found in _attributes(root, images, split, name, problems).items():
         frame[column] = frame["image_id"].map(found).astype("string")
     return frame
 
 
 def _attributes(
-    root: Path, pictures: dict[str, str], split: str, name: str, problems: list[Problem]
+    root: Path, images: dict[str, str], split: str, name: str, problems: list[Problem]
 ) -> dict[str, dict[str, str]]:
     """Return column → image id → mask of an attribute, of the images that are there."""
     folders = _attribute_folders(root, name)
@@ -98,12 +98,12 @@ def _attributes(
     masks = attribute_masks_in(unnested(folders[-1]), problems)
     known = {image_id for found in masks.values() for image_id in found}
     problems.extend(
-        Problem("mask without picture", image_id, f"task2, {split}")
-        for image_id in sorted(known - pictures.keys())
+        Problem("mask without image", image_id, f"task2, {split}")
+        for image_id in sorted(known - images.keys())
     )
     problems.extend(
-        Problem("picture without attribute", image_id, ", ".join(absent))
-        for image_id in sorted(pictures)
+        Problem("image without attribute", image_id, ", ".join(absent))
+        for image_id in sorted(images)
         if (absent := [attribute for attribute in masks if image_id not in masks[attribute]])
     )
     return {ATTRIBUTE_COLUMNS[attribute]: found for attribute, found in masks.items()}
@@ -117,24 +117,24 @@ def _attribute_folders(root: Path, name: str) -> list[Path]:
 
 
 def _task3(root: Path, split: str, name: str, problems: list[Problem]) -> pd.DataFrame:
-    pictures = _inputs(root, "task3", name, problems)
+    images = _inputs(root, "task3", name, problems)
     truth = _truth(root, name, problems)
-    frame = _rows(pictures, truth, split, "task3", problems, what="row without picture")
+    frame = _rows(images, truth, split, "task3", problems, what="row without image")
     if truth:
         problems.extend(
-            Problem("picture without row", image_id, pictures[image_id])
-            for image_id in sorted(pictures.keys() - truth.keys())
+            Problem("image without row", image_id, images[image_id])
+            for image_id in sorted(images.keys() - truth.keys())
         )
     diagnosis = frame["image_id"].map(truth).astype("string")
     return frame.assign(diagnosis=diagnosis.mask(diagnosis == ""))
 
 
 def _inputs(root: Path, part: str, name: str, problems: list[Problem]) -> dict[str, str]:
-    return pictures_in(unnested(root / _INPUTS[part].format(name)), problems)
+    return images_in(unnested(root / _INPUTS[part].format(name)), problems)
 
 
 def _rows(
-    pictures: dict[str, str],
+    images: dict[str, str],
     others: dict[str, str],
     split: str,
     part: str,
@@ -142,18 +142,18 @@ def _rows(
     *,
     what: str,
 ) -> pd.DataFrame:
-    alone = sorted(others.keys() - pictures.keys())
-    if pictures:
+    alone = sorted(others.keys() - images.keys())
+    if images:
         problems.extend(Problem(what, image_id, f"{part}, {split}") for image_id in alone)
     elif alone:
         problems.append(
-            Problem("folder without pictures", f"{part} {split}", f"{len(alone)} pictures absent")
+            Problem("folder without images", f"{part} {split}", f"{len(alone)} images absent")
         )
-    ids = pd.Series([*pictures, *alone], dtype="string")
+    ids = pd.Series([*images, *alone], dtype="string")
     return pd.DataFrame(
         {
             "image_id": ids,
-            "path": ids.map(pictures).astype("string"),
+            "path": ids.map(images).astype("string"),
             "split": split,
             "part": part,
         }
@@ -181,41 +181,43 @@ def _without_later_twins(frame: pd.DataFrame, problems: list[Problem]) -> pd.Dat
     """Keep one row of an id that stands in two splits of a part: the first, in order of splits."""
     again = frame.duplicated(["part", "image_id"])
     problems.extend(
-        Problem("picture in two splits", image_id, f"left out of {part}, {split}")
+        Problem("image in two splits", image_id, f"left out of {part}, {split}")
         for image_id, part, split in frame.loc[again, ["image_id", "part", "split"]].to_numpy()
     )
     return frame[~again].reset_index(drop=True)
 
 
-def _add_lesions(root: Path, draft: Draft) -> None:
+def _add_lesions(root: Path, parsed: ParsedLayout) -> None:
     folder = _TRUTHS["task3"].format("Training")
     path = _first(root / folder / _LESIONS, root / _LESIONS)
     if path is None:
         return
     table = read_table(path, required=("image", "lesion_id"))
-    table = once(table, "image", path, draft.problems)
-    fill(draft.frame, "lesion_id", table["lesion_id"])
+    table = once(table, "image", path, parsed.problems)
+    fill(parsed.frame, "lesion_id", table["lesion_id"])
     if "diagnosis_confirm_type" in table.columns:
-        fill(draft.frame, "confirmation", to_confirmations(table["diagnosis_confirm_type"]))
+        fill(parsed.frame, "confirmation", to_confirmations(table["diagnosis_confirm_type"]))
 
 
-def _add_ham(root: Path, draft: Draft) -> None:
-    task3 = draft.frame["part"] == "task3"
+def _add_ham(root: Path, parsed: ParsedLayout) -> None:
+    task3 = parsed.frame["part"] == "task3"
     metadata = ham10000.find_metadata(root)
     if metadata is not None:
-        ham10000.join_metadata(draft, ham10000.read_metadata(metadata, draft.problems), only=task3)
-    masks = masks_in(unnested(root / ham10000.MASKS), draft.problems)
+        ham10000.join_metadata(
+            parsed, ham10000.read_metadata(metadata, parsed.problems), only=task3
+        )
+    masks = masks_in(unnested(root / ham10000.MASKS), parsed.problems)
     if masks:
-        rows = draft.frame.loc[task3, "image_id"]
-        if "mask_path" not in draft.frame.columns:
-            draft.frame["mask_path"] = pd.Series(pd.NA, index=draft.frame.index, dtype="string")
-        draft.frame.loc[task3, "mask_path"] = rows.map(masks).astype("string")
-        ham10000.note_masks(masks, set(rows), draft.problems)
+        rows = parsed.frame.loc[task3, "image_id"]
+        if "mask_path" not in parsed.frame.columns:
+            parsed.frame["mask_path"] = pd.Series(pd.NA, index=parsed.frame.index, dtype="string")
+        parsed.frame.loc[task3, "mask_path"] = rows.map(masks).astype("string")
+        ham10000.note_masks(masks, set(rows), parsed.problems)
 
 
-def _note_shared_ids(draft: Draft) -> None:
-    shared = draft.frame.loc[draft.frame.duplicated("image_id"), "image_id"]
-    draft.problems.extend(
+def _note_shared_ids(parsed: ParsedLayout) -> None:
+    shared = parsed.frame.loc[parsed.frame.duplicated("image_id"), "image_id"]
+    parsed.problems.extend(
         Problem("id in both tasks", image_id, "choose one part before working by id")
         for image_id in shared
     )

@@ -13,7 +13,7 @@ from naevus.taxonomy import ISIC2019
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2019"
@@ -28,6 +28,6 @@ _CHALLENGE = Challenge(
 matches = _CHALLENGE.matches
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read images, diagnoses, lesions and metadata."""
     return _CHALLENGE.read(root, taxonomy or ISIC2019)

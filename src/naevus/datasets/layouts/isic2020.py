@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.images import Images
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import BINARY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "isic2020"
@@ -35,19 +35,19 @@ def matches(root: Path) -> bool:
     return any(_is_truth(path) for path in _tables(root))
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read images, benign or malignant, patients and metadata."""
     tables = [(read_table(path), path) for path in _tables(root)]
     tables.sort(key=lambda each: "target" not in each[0].columns)
-    draft = draft_of(tables, Pictures(root), taxonomy=taxonomy or BINARY)
+    parsed = parsed_layout_of(tables, Images(root), taxonomy=taxonomy or BINARY)
     for table, path in tables:
         if "test" in re.split(r"[^a-z]+", path.stem.lower()):
-            of_test = draft.frame["image_id"].isin(table["image_name"])
-            draft.frame["split"] = draft.frame["split"].mask(of_test, "test")
+            of_test = parsed.frame["image_id"].isin(table["image_name"])
+            parsed.frame["split"] = parsed.frame["split"].mask(of_test, "test")
     for path in tables_in(root):
         if re.fullmatch(_DUPLICATES, path.stem):
-            draft.ties += _ties(read_table(path).iloc[:, :2])
-    return draft
+            parsed.ties += _ties(read_table(path).iloc[:, :2])
+    return parsed
 
 
 def _ties(pairs: pd.DataFrame) -> list[pd.Series[str]]:

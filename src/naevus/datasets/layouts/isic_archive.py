@@ -1,4 +1,4 @@
-"""A download from the ISIC Archive: ``metadata.csv`` and pictures, beside it or in folders.
+"""A download from the ISIC Archive: ``metadata.csv`` and images, beside it or in folders.
 
 https://github.com/ImageMarkup/isic-cli
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.datasets.layouts.images import Images
 from naevus.datasets.layouts.labels import (
     code_of,
     in_taxonomy,
@@ -16,8 +17,7 @@ from naevus.datasets.layouts.labels import (
     to_codes,
     with_ham_classes,
 )
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import BINARY
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.dataset import Problem
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 
 NAME = "archive"
-DESCRIPTION = "metadata.csv (or another name) with a column isic_id, and pictures"
+DESCRIPTION = "metadata.csv (or another name) with a column isic_id, and images"
 
 _METADATA = "metadata.csv"
 # The archive's hierarchy: the third level names what the challenges tell apart, the fourth and
@@ -44,8 +44,8 @@ def matches(root: Path) -> bool:
     return _table(root) is not None
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the table and the pictures."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
+    """Read the table and the images."""
     problems: list[Problem] = []
     path = _table(root)
     assert path is not None
@@ -53,13 +53,13 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     codes, taxonomy = _diagnoses(table, path, problems, taxonomy)
     others = [*_LEVELS, *_MALIGNANCY]
     plain = table.drop(columns=[name for name in others if name in table.columns])
-    draft = draft_of([(plain, path)], Pictures(root))
+    parsed = parsed_layout_of([(plain, path)], Images(root))
     by_id = pd.Series(codes.to_numpy(), index=table["isic_id"], dtype="string")
     by_id = by_id[~by_id.index.duplicated()]
-    draft.frame["diagnosis"] = draft.frame["image_id"].map(by_id).astype("string")
-    draft.taxonomy = taxonomy
-    draft.problems.extend(problems)
-    return draft
+    parsed.frame["diagnosis"] = parsed.frame["image_id"].map(by_id).astype("string")
+    parsed.taxonomy = taxonomy
+    parsed.problems.extend(problems)
+    return parsed
 
 
 def _table(root: Path) -> Path | None:
@@ -106,12 +106,12 @@ def _diagnoses(
     for level in levels:
         first = first.fillna(level)
     strange = first[codes.isna()].dropna()
-    _refuse_strangers(strange, codes, path)
+    _refuse_unknown_ids(strange, codes, path)
     to_codes(strange, problems, chosen)
     return codes, chosen
 
 
-def _refuse_strangers(strange: pd.Series[str], codes: pd.Series[str], path: Path) -> None:
+def _refuse_unknown_ids(strange: pd.Series[str], codes: pd.Series[str], path: Path) -> None:
     """Refuse a table most of whose diagnoses are not understood."""
     if len(strange) > int(codes.notna().sum()):
         to_codes(strange, [], source=path)

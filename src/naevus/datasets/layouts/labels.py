@@ -186,7 +186,7 @@ def to_codes(
             "--taxonomy own",
         )
     problems.extend(
-        Problem("unknown diagnosis", label, f"{count} pictures; not in {taxonomy.name}")
+        Problem("unknown diagnosis", label, f"{count} images; not in {taxonomy.name}")
         for label, count in strange
     )
     return labels.map(codes).astype("string"), taxonomy

@@ -1,6 +1,6 @@
-"""A table of labels beside pictures: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
+"""A table of labels beside images: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
 
-The table has a column that names the pictures and one of diagnoses, or a column a class; others
+The table has a column that names the images and one of diagnoses, or a column a class; others
 (lesion, patient, age ...) are read where they are there. Masks may lie in a folder beside.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.pictures import Pictures, stem_of
-from naevus.datasets.layouts.tabular import class_columns, draft_of, masks_below
+from naevus.datasets.layouts.images import Images, stem_of
+from naevus.datasets.layouts.tabular import class_columns, masks_below, parsed_layout_of
 from naevus.errors import DataError
 from naevus.io.formats import known_columns, read_table, tables_in
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.datasets.dataset import Problem
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "labels_table"
-DESCRIPTION = "a table with a column image_id and one of diagnoses or one a class, and pictures"
+DESCRIPTION = "a table with a column image_id and one of diagnoses or one a class, and images"
 
 _TOLD = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
 
 
 def matches(root: Path) -> bool:
-    """Tell whether a table in ``root`` (or ``root`` itself) names pictures and their labels."""
+    """Tell whether a table in ``root`` (or ``root`` itself) names images and their labels."""
     return any(_fits(path) for path in _candidates(root))
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
-    """Read the tables, the pictures wherever they lie below, and masks in folders of masks."""
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
+    """Read the tables, the images wherever they lie below, and masks in folders of masks."""
     folder = root.parent if root.is_file() else root
-    pictures = Pictures(folder)
+    images = Images(folder)
     tables = [(_table(path), path) for path in _candidates(root) if _fits(path)]
     tables.sort(key=lambda each: not _has_labels(each[0]))
     problems: list[Problem] = []
     masks = masks_below(folder, problems)
-    draft = draft_of(tables, pictures, masks=masks, taxonomy=taxonomy)
-    draft.problems.extend(problems)
-    if not draft.frame["path"].notna().any():
-        first = draft.frame["image_id"].iloc[0] if len(draft.frame) else "any"
+    parsed = parsed_layout_of(tables, images, masks=masks, taxonomy=taxonomy)
+    parsed.problems.extend(problems)
+    if not parsed.frame["path"].notna().any():
+        first = parsed.frame["image_id"].iloc[0] if len(parsed.frame) else "any"
         raise DataError(
-            f"{tables[0][1] if tables else root}: none of the pictures it names lies below "
+            f"{tables[0][1] if tables else root}: none of the images it names lies below "
             f"{folder}, the first is {first}",
-            "put the table beside the folder of pictures",
+            "put the table beside the folder of images",
         )
-    return draft
+    return parsed
 
 
 def _candidates(root: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def _candidates(root: Path) -> list[Path]:
 
 
 def _fits(path: Path) -> bool:
-    """Tell whether a table names pictures; one that is no table fits nothing."""
+    """Tell whether a table names images; one that is no table fits nothing."""
     try:
         table = read_table(path)
     except DataError:
@@ -75,7 +75,7 @@ def _fits(path: Path) -> bool:
 
 
 def _headless(table: pd.DataFrame) -> bool:
-    """Tell whether a table of two columns begins with a picture's name instead of a heading."""
+    """Tell whether a table of two columns begins with an image's name instead of a heading."""
     first = str(table.columns[0])
     return len(table.columns) == 2 and stem_of(first) != first
 

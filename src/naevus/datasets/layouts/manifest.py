@@ -1,4 +1,4 @@
-"""A CSV manifest: one row a picture, with paths beside or below the manifest (or absolute)."""
+"""A CSV manifest: one row an image, with paths beside or below the manifest (or absolute)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.datasets.dataset import COLUMNS, PATHS, Problem
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.parsing import Draft
+from naevus.datasets.layouts.parsing import ParsedLayout
 from naevus.datasets.listing import ids_of
 from naevus.io.formats import TABLE_SUFFIXES, known_columns, read_table
 
@@ -32,7 +32,7 @@ def matches(root: Path) -> bool:
     return "path" in known_columns(read_table(path))
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read the rows; columns are those of a record, and any may be absent but ``path``."""
     problems: list[Problem] = []
     path = root if root.is_file() else root / _FILE
@@ -45,7 +45,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     ids = pd.Series(ids_of([PurePosixPath(name) for name in named]), named.index, dtype="string")
     frame["image_id"] = frame["image_id"].astype("string").fillna(ids)
     for column in PATHS:
-        kind = "row without picture" if column == "path" else "row without mask"
+        kind = "row without image" if column == "path" else "row without mask"
         if column in frame.columns:
             files, ids = frame[column], frame["image_id"]
             found = [_found(path.parent, name) for name in files]
@@ -55,12 +55,12 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
                 if file is None and not pd.isna(name)
             )
             frame[column] = pd.Series(found, index=frame.index, dtype="string")
-    draft = Draft(frame, problems=problems)
+    parsed = ParsedLayout(frame, problems=problems)
     if "diagnosis" in frame.columns:
-        frame["diagnosis"], draft.taxonomy = to_codes(
+        frame["diagnosis"], parsed.taxonomy = to_codes(
             frame["diagnosis"], problems, taxonomy, source=path
         )
-    return draft
+    return parsed
 
 
 def _found(folder: Path, name: str | None) -> str | None:

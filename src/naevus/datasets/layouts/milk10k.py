@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.datasets.layouts.images import Images
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import class_columns, draft_of, from_classes
+from naevus.datasets.layouts.tabular import class_columns, from_classes, parsed_layout_of
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import MILK10K
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.datasets.dataset import Problem
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "milk10k"
@@ -35,13 +35,13 @@ def matches(root: Path) -> bool:
     return bool(_tables(root, _METADATA))
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read both images of each lesion, with the lesion's diagnosis."""
     problems: list[Problem] = []
     tables = [
         (read_table(path, ("isic_id", "lesion_id")), path) for path in _tables(root, _METADATA)
     ]
-    draft = draft_of(tables, Pictures(root), taxonomy=taxonomy)
+    parsed = parsed_layout_of(tables, Images(root), taxonomy=taxonomy)
     truths = []
     for path in _tables(root, _TRUTH):
         table = read_table(path, ("lesion_id",)).dropna(subset=["lesion_id"])
@@ -49,11 +49,11 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
         labels = from_classes(table, class_columns(table), path, problems)
         truths.append(to_codes(labels, problems, taxonomy or MILK10K, source=path)[0])
     if truths:
-        frame = draft.frame
+        frame = parsed.frame
         frame["diagnosis"] = frame["lesion_id"].map(pd.concat(truths)).astype("string")
-    draft.taxonomy = taxonomy or MILK10K
-    draft.problems.extend(problems)
-    return draft
+    parsed.taxonomy = taxonomy or MILK10K
+    parsed.problems.extend(problems)
+    return parsed
 
 
 def _tables(root: Path, pattern: str) -> list[Path]:

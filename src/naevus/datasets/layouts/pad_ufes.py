@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.images import Images
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "pad_ufes"
@@ -27,16 +27,16 @@ def matches(root: Path) -> bool:
     return path.is_file() and {"img_id", "diagnostic"} <= set(read_table(path).columns)
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read the table and the photographs, all of them clinical."""
     path = root / "metadata.csv"
     table = read_table(path, ("img_id", "diagnostic"))
-    draft = draft_of([(table, path)], Pictures(root), taxonomy=taxonomy)
-    draft.frame["image_type"] = "clinical"
+    parsed = parsed_layout_of([(table, path)], Images(root), taxonomy=taxonomy)
+    parsed.frame["image_type"] = "clinical"
     if "biopsed" in table.columns:
         ids = table["img_id"].str.rpartition(".")[0]
         histology = table["biopsed"].str.lower().map({"true": "histopathology"})
-        draft.frame["confirmation"] = (
-            draft.frame["image_id"].map(dict(zip(ids, histology, strict=True))).astype("string")
+        parsed.frame["confirmation"] = (
+            parsed.frame["image_id"].map(dict(zip(ids, histology, strict=True))).astype("string")
         )
-    return draft
+    return parsed

@@ -10,7 +10,7 @@ from naevus.datasets.dataset import Problem
 from naevus.datasets.layouts.labels import to_codes
 from naevus.datasets.listing import attribute_of, is_mask_name, is_text, mask_owner
 from naevus.errors import DataError
-from naevus.images.read import PICTURE_SUFFIXES
+from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.formats import read_table
 from naevus.taxonomy import ATTRIBUTES, ISIC2018, Taxonomy
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Draft:
+class ParsedLayout:
     """Rows as read, the taxonomy of their diagnoses, what was noticed, and further groupings.
 
-    Each of ``ties`` is by image id: pictures of one value are one group, whatever else groups them.
+    Each of ``ties`` is by image id: images of one value are one group, whatever else groups them.
     """
 
     frame: pd.DataFrame
@@ -52,67 +52,67 @@ def fill(frame: pd.DataFrame, column: str, values: pd.Series[str] | Mapping[str,
     frame[column] = new if old is None else old.fillna(new)
 
 
-# ``*_Groups.csv`` beside any layout: which pictures must never be parted.
+# ``*_Groups.csv`` beside any layout: which images must never be parted.
 
 PATTERN = "*_Groups.csv"
 
 
-def apply_groups(draft: Draft, root: Path) -> None:
+def apply_groups(parsed: ParsedLayout, root: Path) -> None:
     """Take groups, and diagnoses not yet known, from the ``*_Groups.csv`` files of ``root``.
 
     Each file has the columns ``image``, ``group_id`` and, if it likes, ``diagnosis``. Its groups
     are joined with the lesions, patients and groups that are known already.
 
     Raises:
-        DataError: A file lacks a column, or gives one picture two groups.
+        DataError: A file lacks a column, or gives one image two groups.
     """
     folder = root if root.is_dir() else root.parent
     for path in sorted(folder.glob(PATTERN)):
-        _apply(draft, path)
+        _apply(parsed, path)
 
 
-def _apply(draft: Draft, path: Path) -> None:
+def _apply(parsed: ParsedLayout, path: Path) -> None:
     table = read_table(path, required=("image", "group_id")).dropna(subset=["image", "group_id"])
     table["image"] = table["image"].str.replace(r"(?i)\.(jpe?g|png|bmp|tiff?)$", "", regex=True)
     table = table.drop_duplicates()
     twice = table.loc[table.duplicated("image"), "image"]
     if len(twice):
         raise DataError(
-            f"{path}: {twice.iloc[0]} has two groups or diagnoses", "keep one row a picture"
+            f"{path}: {twice.iloc[0]} has two groups or diagnoses", "keep one row an image"
         )
     table = table.set_index("image")
-    frame = draft.frame
+    frame = parsed.frame
     named = frame["image_id"].map(table["group_id"]).astype("string")
     if "group_id" in frame.columns:
-        draft.ties.append(frame.set_index("image_id")["group_id"].groupby(level=0).first())
+        parsed.ties.append(frame.set_index("image_id")["group_id"].groupby(level=0).first())
         named = named.fillna(frame["group_id"])
     frame["group_id"] = named
-    _note_strangers(draft, table.index, path)
+    _note_unknown_ids(parsed, table.index, path)
     if "diagnosis" in table.columns:
-        codes, _ = to_codes(table["diagnosis"], draft.problems, draft.taxonomy)
+        codes, _ = to_codes(table["diagnosis"], parsed.problems, parsed.taxonomy)
         fill(frame, "diagnosis", codes)
 
 
-def _note_strangers(draft: Draft, named: pd.Index[str], path: Path) -> None:
-    strangers = named.difference(draft.frame["image_id"].drop_duplicates().tolist())
-    if len(strangers):
-        draft.problems.append(
+def _note_unknown_ids(parsed: ParsedLayout, named: pd.Index[str], path: Path) -> None:
+    unknown_ids = named.difference(parsed.frame["image_id"].drop_duplicates().tolist())
+    if len(unknown_ids):
+        parsed.problems.append(
             Problem(
-                "row without picture",
+                "row without image",
                 path.name,
-                f"{len(strangers)} of its {len(named)} pictures are not here, "
-                f"the first is {strangers[0]}",
+                f"{len(unknown_ids)} of its {len(named)} images are not here, "
+                f"the first is {unknown_ids[0]}",
             )
         )
 
 
-# Listing folders of pictures: names only, no file is opened or asked for its size.
+# Listing folders of images: names only, no file is opened or asked for its size.
 
 
-def pictures_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
-    """Return image id → absolute path of the pictures in ``folder``, sorted by name.
+def images_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
+    """Return image id → absolute path of the images in ``folder``, sorted by name.
 
-    Mask files and superpixel files are left out. Of two pictures of one id the first is taken,
+    Mask files and superpixel files are left out. Of two images of one id the first is taken,
     and the other is a problem. A folder that is not there is empty.
     """
     return _files(folder, problems, masks=False)
@@ -132,7 +132,7 @@ def attribute_masks_in(folder: Path, problems: list[Problem]) -> dict[str, dict[
     found: dict[str, dict[str, str]] = {name: {} for name in ATTRIBUTES}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         named = attribute_of(path.stem)
-        if named is None or path.suffix.lower() not in PICTURE_SUFFIXES or not is_text(path):
+        if named is None or path.suffix.lower() not in IMAGE_SUFFIXES or not is_text(path):
             continue
         image_id, attribute = named
         if attribute not in found:
@@ -149,7 +149,7 @@ def masks_beside(folder: Path) -> dict[str, str]:
     return {
         mask_owner(path.stem): str(path.absolute())
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES and mask_owner(path.stem) != path.stem
+        if path.suffix.lower() in IMAGE_SUFFIXES and mask_owner(path.stem) != path.stem
     }
 
 
@@ -167,16 +167,16 @@ def unnested(folder: Path) -> Path:
 
 
 def merged(folders: Iterable[dict[str, str]], problems: list[Problem]) -> dict[str, str]:
-    """Return the pictures of several folders; of one id in two of them the first is taken."""
+    """Return the images of several folders; of one id in two of them the first is taken."""
     result: dict[str, str] = {}
-    for pictures in folders:
-        again = sorted(result.keys() & pictures.keys())
+    for images in folders:
+        again = sorted(result.keys() & images.keys())
         if again:
-            first = pictures[again[0]]
+            first = images[again[0]]
             problems.append(
                 Problem("two files of one id", again[0], f"{first} and {len(again) - 1} others")
             )
-        result = pictures | result
+        result = images | result
     return result
 
 
@@ -189,7 +189,7 @@ def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, s
         names = sorted(entry.name for entry in entries)
     for name in names:
         stem, dot, suffix = name.rpartition(".")
-        if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in PICTURE_SUFFIXES:
+        if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
             continue
         if not is_text(name):  # `load` tells of it
             continue

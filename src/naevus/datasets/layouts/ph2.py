@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.dataset import Problem
+from naevus.datasets.layouts.images import Images
 from naevus.datasets.layouts.parsing import subfolders
-from naevus.datasets.layouts.pictures import Pictures
-from naevus.datasets.layouts.tabular import draft_of
+from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.errors import DataError
 from naevus.io.formats import key_of, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.datasets.layouts.parsing import Draft
+    from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "ph2"
@@ -36,7 +36,7 @@ def matches(root: Path) -> bool:
     return root.is_dir() and (_table(root) is not None or bool(_folders(root)))
 
 
-def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
+def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     """Read images, masks and clinical diagnoses; regions of interest are left out."""
     problems: list[Problem] = []
     folders = _folders(root)
@@ -53,9 +53,9 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> Draft:
     if path is None:
         problems.append(Problem("no table of diagnoses", str(root), " or ".join(_TABLES)))
     tables = [] if path is None else [(_diagnoses(path), path)]
-    draft = draft_of(tables, Pictures(root, images), masks=masks, taxonomy=taxonomy)
-    draft.problems.extend(problems)
-    return draft
+    parsed = parsed_layout_of(tables, Images(root, images), masks=masks, taxonomy=taxonomy)
+    parsed.problems.extend(problems)
+    return parsed
 
 
 def _table(root: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""From tables that name pictures to rows: what the readers of most layouts share."""
+"""From tables that name images to rows: what the readers of most layouts share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.dataset import DERMOSCOPIC, Problem
+from naevus.datasets.layouts.images import Images, is_mask_folder, split_of, stem_of
 from naevus.datasets.layouts.labels import (
     code_of,
     known,
     to_codes,
     to_confirmations,
 )
-from naevus.datasets.layouts.parsing import Draft, fill, masks_in, once, subfolders
-from naevus.datasets.layouts.pictures import Pictures, is_mask_folder, split_of, stem_of
+from naevus.datasets.layouts.parsing import ParsedLayout, fill, masks_in, once, subfolders
 from naevus.datasets.listing import ids_of, mask_owner
 from naevus.errors import DataError
 from naevus.io.formats import key_of, known_columns
@@ -50,7 +50,7 @@ def rows_of(
     problems: list[Problem],
     taxonomy: Taxonomy | None = None,
 ) -> tuple[pd.DataFrame, Taxonomy | None]:
-    """Return what a table tells of each picture, indexed by how it names them.
+    """Return what a table tells of each image, indexed by how it names them.
 
     Args:
         table: As `tables.read_table` gives it, with a column for ids or paths.
@@ -63,13 +63,13 @@ def rows_of(
         diagnoses, if there are any.
 
     Raises:
-        DataError: No column names the pictures, or most diagnoses are not understood.
+        DataError: No column names the images, or most diagnoses are not understood.
     """
     columns = known_columns(table)
     name = columns.get("path") or columns.get(KEY)
     if name is None:
         raise DataError(
-            f"{source}: no column names the pictures (it has {', '.join(table.columns)})",
+            f"{source}: no column names the images (it has {', '.join(table.columns)})",
             "call it image_id or path",
         )
     table = once(table, name, source, problems)
@@ -103,7 +103,7 @@ def diagnoses_of(
 ) -> tuple[pd.Series[str] | None, Taxonomy | None]:
     """Return codes from the columns of classes, the column of labels, or benign and malignant.
 
-    Benign and malignant are read where they say more than half as often again what a picture is
+    Benign and malignant are read where they say more than half as often again what an image is
     than the labels do, as in ISIC 2020.
     """
     onehot = class_columns(table)
@@ -170,52 +170,52 @@ def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
     return texts.map(one, na_action="ignore").astype("string")
 
 
-def draft_of(
+def parsed_layout_of(
     tables: Iterable[tuple[pd.DataFrame, Path]],
-    pictures: Pictures,
+    images: Images,
     *,
     masks: dict[str, str] | None = None,
     taxonomy: Taxonomy | None = None,
     split: str | None = None,
-) -> Draft:
-    """Return the rows of all pictures that are named in tables, or lie below a folder.
+) -> ParsedLayout:
+    """Return the rows of all images that are named in tables, or lie below a folder.
 
     Args:
-        tables: Tables with where they are from; the first that knows something of a picture counts.
+        tables: Tables with where they are from; the first that knows something of an image counts.
             Lesions, patients and groups are joined over all of them.
-        pictures: The pictures.
+        images: The images.
         masks: Image id → mask.
         taxonomy: The diagnoses to use.
-        split: Of pictures whose split no table, nor its name, nor a folder's name tells.
+        split: Of images whose split no table, nor its name, nor a folder's name tells.
     """
     problems: list[Problem] = []
     frame = pd.DataFrame({KEY: pd.Series(dtype="string")})
-    draft = Draft(frame, problems=problems)
+    parsed = ParsedLayout(frame, problems=problems)
     chosen = taxonomy
     for table, source in tables:
         rows, found = rows_of(table, source, problems, chosen)
-        told = split_of(source.stem)
-        if told is not None:
+        named = split_of(source.stem)
+        if named is not None:
             own = rows["split"] if "split" in rows.columns else pd.Series(pd.NA, rows.index)
-            rows["split"] = own.astype("string").fillna(told)
+            rows["split"] = own.astype("string").fillna(named)
         chosen = chosen or found
-        _add(draft, rows, pictures, source)
-    _add_rest(draft, pictures)
-    frame = draft.frame
+        _add(parsed, rows, images, source)
+    _add_rest(parsed, images)
+    frame = parsed.frame
     if "mask_path" in frame.columns:
-        frame["mask_path"] = _named_masks(draft, pictures.root, masks or {})
-    frame["path"] = frame["place"].map(pictures.paths).astype("string")
+        frame["mask_path"] = _named_masks(parsed, images.root, masks or {})
+    frame["path"] = frame["place"].map(images.paths).astype("string")
     places = frame["place"].map(lambda text: split_of(*text.split("/")[:-1]), na_action="ignore")
     for fallback in (places.astype("string"), pd.Series(split, index=frame.index, dtype="string")):
         frame["split"] = frame["split"].fillna(fallback) if "split" in frame.columns else fallback
     if masks:
-        _add_masks(draft, masks)
-    draft.frame = frame.drop(columns="place")
-    draft.taxonomy = chosen or draft.taxonomy
-    return draft
+        _add_masks(parsed, masks)
+    parsed.frame = frame.drop(columns="place")
+    parsed.taxonomy = chosen or parsed.taxonomy
+    return parsed
 
 
-def _named_masks(draft: Draft, root: Path, masks: dict[str, str]) -> pd.Series[str]:
+def _named_masks(parsed: ParsedLayout, root: Path, masks: dict[str, str]) -> pd.Series[str]:
     """Return the files of masks that a table names by path below ``root`` or by file name."""
 
     def found(name: str) -> str | None:
@@ -224,12 +224,12 @@ def _named_masks(draft: Draft, root: Path, masks: dict[str, str]) -> pd.Series[s
             return str(path.absolute())
         return masks.get(mask_owner(stem_of(name)))
 
-    named = draft.frame["mask_path"]
+    named = parsed.frame["mask_path"]
     paths = named.map(found, na_action="ignore").astype("string")
-    draft.problems.extend(
+    parsed.problems.extend(
         Problem("row without mask", str(each), str(name))
         for each, name in zip(
-            draft.frame.loc[named.notna() & paths.isna(), KEY],
+            parsed.frame.loc[named.notna() & paths.isna(), KEY],
             named[paths.isna()].dropna(),
             strict=True,
         )
@@ -251,12 +251,12 @@ def masks_below(root: Path, problems: list[Problem], deep: int = 3) -> dict[str,
     return found
 
 
-def _add(draft: Draft, rows: pd.DataFrame, pictures: Pictures, source: Path) -> None:
+def _add(parsed: ParsedLayout, rows: pd.DataFrame, images: Images, source: Path) -> None:
     """Add a table's rows to those that are there already, by image id."""
-    problems = draft.problems
-    places = [pictures.find(str(name), problems) for name in rows.index]
+    problems = parsed.problems
+    places = [images.find(str(name), problems) for name in rows.index]
     ids = [
-        stem_of(str(name)) if place is None else pictures.id_of(place, str(name))
+        stem_of(str(name)) if place is None else images.id_of(place, str(name))
         for name, place in zip(rows.index, places, strict=True)
     ]
     mine = rows.reset_index(drop=True)
@@ -273,20 +273,20 @@ def _add(draft: Draft, rows: pd.DataFrame, pictures: Pictures, source: Path) -> 
         for each in mine.loc[again, KEY]
     )
     mine = mine[~again].reset_index(drop=True)
-    if draft.frame.empty:
-        draft.frame = mine
+    if parsed.frame.empty:
+        parsed.frame = mine
     else:
-        fresh = mine[~mine[KEY].isin(draft.frame[KEY])]
+        fresh = mine[~mine[KEY].isin(parsed.frame[KEY])]
         for column in ("lesion_id", "group_id", "patient_id"):
-            if column in mine.columns and column in draft.frame.columns:
-                draft.ties.append(pd.concat([draft.frame, mine]).pipe(_by_id, column))
+            if column in mine.columns and column in parsed.frame.columns:
+                parsed.ties.append(pd.concat([parsed.frame, mine]).pipe(_by_id, column))
         by_id = mine.set_index(KEY)
         for column in by_id.columns:
-            fill(draft.frame, column, by_id[column])
+            fill(parsed.frame, column, by_id[column])
         if len(fresh):
-            draft.frame = pd.concat([draft.frame, fresh], ignore_index=True)
+            parsed.frame = pd.concat([parsed.frame, fresh], ignore_index=True)
     absent = mine.loc[mine["place"].isna(), KEY]
-    problems.extend(Problem("row without picture", str(each), str(source)) for each in absent)
+    problems.extend(Problem("row without image", str(each), str(source)) for each in absent)
 
 
 def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
@@ -295,19 +295,19 @@ def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
     return values
 
 
-def _add_rest(draft: Draft, pictures: Pictures) -> None:
-    """Add the pictures that no table names."""
-    rest = pictures.rest()
+def _add_rest(parsed: ParsedLayout, images: Images) -> None:
+    """Add the images that no table names."""
+    rest = images.rest()
     ids = ids_of([PurePosixPath(name) for name in rest])
-    known_ids = set(draft.frame[KEY])
+    known_ids = set(parsed.frame[KEY])
     alone = [(each, place) for each, place in zip(ids, rest, strict=True) if each not in known_ids]
     twice = [(each, place) for each, place in zip(ids, rest, strict=True) if each in known_ids]
-    draft.problems.extend(
+    parsed.problems.extend(
         Problem("two files of one id", each, f"{place} was left out") for each, place in twice
     )
-    if len(draft.frame):
-        draft.problems.extend(
-            Problem("picture without row", each, pictures.paths[place]) for each, place in alone
+    if len(parsed.frame):
+        parsed.problems.extend(
+            Problem("image without row", each, images.paths[place]) for each, place in alone
         )
     more = pd.DataFrame(
         {
@@ -315,11 +315,11 @@ def _add_rest(draft: Draft, pictures: Pictures) -> None:
             "place": pd.Series([place for _, place in alone], dtype="string"),
         }
     )
-    draft.frame = pd.concat([draft.frame, more], ignore_index=True) if len(draft.frame) else more
+    parsed.frame = pd.concat([parsed.frame, more], ignore_index=True) if len(parsed.frame) else more
 
 
-def _add_masks(draft: Draft, masks: dict[str, str]) -> None:
-    frame = draft.frame
+def _add_masks(parsed: ParsedLayout, masks: dict[str, str]) -> None:
+    frame = parsed.frame
     folded = {name.casefold(): name for name in masks}
     names = frame[KEY].map(
         lambda each: each if each in masks else folded.get(each.casefold()), na_action="ignore"
@@ -327,11 +327,11 @@ def _add_masks(draft: Draft, masks: dict[str, str]) -> None:
     found = names.map(masks).astype("string")
     frame["mask_path"] = frame["mask_path"].fillna(found) if "mask_path" in frame.columns else found
     unused = sorted(masks.keys() - set(names.dropna()))
-    draft.problems.extend(Problem("mask without picture", each, masks[each]) for each in unused)
+    parsed.problems.extend(Problem("mask without image", each, masks[each]) for each in unused)
     there = frame["path"].notna() if "path" in frame.columns else frame["place"].notna()
     without = frame.loc[there & frame["mask_path"].isna(), KEY]
-    draft.problems.extend(
-        Problem("picture without mask", str(each), "no mask of that name") for each in without
+    parsed.problems.extend(
+        Problem("image without mask", str(each), "no mask of that name") for each in without
     )
 
 

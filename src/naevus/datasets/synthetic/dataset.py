@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Which pictures a drawn data set holds: ids, diagnoses, lesions and their patients.
+# Which images a drawn data set holds: ids, diagnoses, lesions and their patients.
 
 SPLITS = ("train", "validation", "test")
 _TASKS = ("task1", "task3")
-_TASK1_SHARE = 0.4
+_TASK1_FRACTION = 0.4
 # Naevi lead, as in practice, yet no class is so rare that a small set could not show it.
-_CLASS_SHARES = dict(zip(ISIC2018.codes, (0.16, 0.26, 0.12, 0.11, 0.16, 0.09, 0.10), strict=True))
-_LESIONS_A_PICTURE = 0.65
+_CLASS_FRACTIONS = dict(
+    zip(ISIC2018.codes, (0.16, 0.26, 0.12, 0.11, 0.16, 0.09, 0.10), strict=True)
+)
+_LESIONS_A_IMAGE = 0.65
 _FEWEST_LESIONS = 8
 _MOST_PHOTOGRAPHS = 3
-_FEWEST_PICTURES = 40
-_HELD_OUT_SHARE, _FEWEST_HELD_OUT = 0.2, 20
-# Ids far from those the ISIC Archive gave to real pictures.
+_FEWEST_IMAGES = 40
+_HELD_OUT_FRACTION, _FEWEST_HELD_OUT = 0.2, 20
+# Ids far from those the ISIC Archive gave to real images.
 _FIRST_ID = 9_000_000
 _IDS_A_PART = 100_000
 _LESIONS_A_SEED = 1_000_000
@@ -57,7 +59,7 @@ class Lesion(NamedTuple):
     confirmation: str
 
 
-class Picture(NamedTuple):
+class SyntheticImage(NamedTuple):
     """One photograph of a lesion."""
 
     image_id: str
@@ -67,40 +69,40 @@ class Picture(NamedTuple):
     photograph: int
 
 
-def plan(pictures: int, seed: int, splits: Sequence[str]) -> list[Picture]:
-    """Return every picture of the data set, sorted by id.
+def plan(images: int, seed: int, splits: Sequence[str]) -> list[SyntheticImage]:
+    """Return every image of the data set, sorted by id.
 
     Two fifths of a split belong to Task 1, the others to Task 3. In Task 3's training part every
-    class has at least eight lesions where the number of pictures allows.
+    class has at least eight lesions where the number of images allows.
 
     Args:
-        pictures: How many the training split has, at least 40; the others have a fifth of it each,
+        images: How many the training split has, at least 40; the others have a fifth of it each,
             at least 20.
         seed: Where the randomness comes from.
         splits: Some of ``train``, ``validation``, ``test``.
 
     Raises:
-        ConfigError: Too few pictures, a negative seed, or an unknown split.
+        ConfigError: Too few images, a negative seed, or an unknown split.
     """
     unknown = set(splits) - set(SPLITS)
-    if pictures < _FEWEST_PICTURES or seed < 0 or unknown or not splits:
+    if images < _FEWEST_IMAGES or seed < 0 or unknown or not splits:
         raise ConfigError(
-            f"cannot draw {pictures} pictures from seed {seed} for splits {', '.join(splits)}",
-            f"ask for at least {_FEWEST_PICTURES} pictures, a seed from 0, and splits of "
+            f"cannot draw {images} images from seed {seed} for splits {', '.join(splits)}",
+            f"ask for at least {_FEWEST_IMAGES} images, a seed from 0, and splits of "
             f"{', '.join(SPLITS)}",
         )
-    planned: list[Picture] = []
+    planned: list[SyntheticImage] = []
     for split in (name for name in SPLITS if name in splits):
-        held_out = max(_FEWEST_HELD_OUT, round(_HELD_OUT_SHARE * pictures))
-        count = pictures if split == "train" else held_out
-        first = round(_TASK1_SHARE * count)
-        for task, share in zip(_TASKS, (first, count - first), strict=True):
-            planned += _part(split, task, share, seed)
+        held_out = max(_FEWEST_HELD_OUT, round(_HELD_OUT_FRACTION * images))
+        count = images if split == "train" else held_out
+        first = round(_TASK1_FRACTION * count)
+        for task, fraction in zip(_TASKS, (first, count - first), strict=True):
+            planned += _part(split, task, fraction, seed)
     return planned
 
 
-def _part(split: str, task: str, count: int, seed: int) -> list[Picture]:
-    """Return the pictures of one split of one task, classes mixed."""
+def _part(split: str, task: str, count: int, seed: int) -> list[SyntheticImage]:
+    """Return the images of one split of one task, classes mixed."""
     number = SPLITS.index(split) * len(_TASKS) + _TASKS.index(task)
     rng = np.random.default_rng([seed, number])
     taken: list[tuple[Lesion, int]] = []
@@ -112,14 +114,14 @@ def _part(split: str, task: str, count: int, seed: int) -> list[Picture]:
             next_lesion += 1
     first = _FIRST_ID + number * _IDS_A_PART
     return [
-        Picture(f"ISIC_{first + place}", split, task, *taken[index])
+        SyntheticImage(f"ISIC_{first + place}", split, task, *taken[index])
         for place, index in enumerate(rng.permutation(len(taken)))
     ]
 
 
 def _counts(count: int) -> dict[str, int]:
-    """Return the pictures of each class: by share, none empty if it can be helped."""
-    exact = {code: count * share for code, share in _CLASS_SHARES.items()}
+    """Return the images of each class: by share, none empty if it can be helped."""
+    exact = {code: count * fraction for code, fraction in _CLASS_FRACTIONS.items()}
     counts = {code: int(value) for code, value in exact.items()}
     by_remainder = sorted(exact, key=lambda code: counts[code] - exact[code])
     for code in by_remainder[: count - sum(counts.values())]:
@@ -131,11 +133,11 @@ def _counts(count: int) -> dict[str, int]:
     return counts
 
 
-def _photographs(rng: np.random.Generator, pictures: int) -> list[int]:
+def _photographs(rng: np.random.Generator, images: int) -> list[int]:
     """Return how many photographs each lesion of a class has."""
-    lesions = min(pictures, max(_FEWEST_LESIONS, round(_LESIONS_A_PICTURE * pictures)))
+    lesions = min(images, max(_FEWEST_LESIONS, round(_LESIONS_A_IMAGE * images)))
     photographs = [1] * lesions
-    for _ in range(pictures - lesions):
+    for _ in range(images - lesions):
         open_ones = [k for k, number in enumerate(photographs) if number < _MOST_PHOTOGRAPHS]
         photographs[int(rng.choice(open_ones))] += 1
     return photographs
@@ -171,7 +173,7 @@ _LONG_CONFIRMATIONS = {
 def write_isic2018(
     root: Path,
     *,
-    pictures: int = 160,
+    images: int = 160,
     seed: int = 2018,
     size: int = 256,
     progress: Callable[[int, int], None] | None = None,
@@ -179,38 +181,38 @@ def write_isic2018(
 ) -> None:
     """Draw a data set into ``root`` in the official ISIC 2018 layout, Tasks 1 and 3.
 
-    Pictures are JPEG, masks PNG of 0 and 255. The training part has masks of both tasks,
+    Images are JPEG, masks PNG of 0 and 255. The training part has masks of both tasks,
     one-hot diagnoses, lesion groupings, HAM10000's metadata and the groups of Task 1; validation
-    and test parts have the pictures, Task 1's masks and Task 3's diagnoses. An interrupted call
+    and test parts have the images, Task 1's masks and Task 3's diagnoses. An interrupted call
     goes on where it stopped when it is made again.
 
     Args:
         root: The folder, empty or absent, or begun by a call with the same settings.
-        pictures: How many the training split has; the others have a fifth of it each,
+        images: How many the training split has; the others have a fifth of it each,
             at least 20.
         seed: Where the randomness comes from; the same seed gives the same bytes.
-        size: Height and width of the pictures, in pixels.
-        progress: Called with the pictures drawn so far and all pictures.
+        size: Height and width of the images, in pixels.
+        progress: Called with the images drawn so far and all images.
         splits: Some of ``train``, ``validation``, ``test``.
 
     Raises:
-        ConfigError: Too few pictures or another setting out of range.
+        ConfigError: Too few images or another setting out of range.
         DataError: The folder holds something else.
     """
-    planned = plan(pictures, seed, splits)
+    planned = plan(images, seed, splits)
     _claim(
         root,
         {
             "drawn_by": f"naevus {naevus.__version__}",
-            "pictures": pictures,
+            "images": images,
             "seed": seed,
             "size": size,
             "splits": list(splits),
         },
     )
     with _one_thread():
-        for done, picture in enumerate(planned, start=1):
-            _write_picture(root, picture, size)
+        for done, image in enumerate(planned, start=1):
+            _write_image(root, image, size)
             if progress is not None:
                 progress(done, len(planned))
     _write_tables(root, planned)
@@ -218,7 +220,7 @@ def write_isic2018(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread: pictures this small lose more by waiting than they gain."""
+    """Keep OpenCV to one thread: images this small lose more by waiting than they gain."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -245,23 +247,23 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     write_json(marker, settings)
 
 
-def _write_picture(root: Path, picture: Picture, size: int) -> None:
-    """Draw and write one picture and its mask, the picture last; leave one that is there."""
-    official = _OFFICIAL[picture.split]
-    path = root / _INPUTS[picture.task].format(official) / f"{picture.image_id}.jpg"
+def _write_image(root: Path, image: SyntheticImage, size: int) -> None:
+    """Draw and write one image and its mask, the image last; leave one that is there."""
+    official = _OFFICIAL[image.split]
+    path = root / _INPUTS[image.task].format(official) / f"{image.image_id}.jpg"
     if path.is_file():
         return
-    lesion = picture.lesion
-    pixels, mask = draw_lesion(lesion.diagnosis, lesion.seed, size, picture.photograph)
-    masks = _TASK1_TRUTH.format(official) if picture.task == "task1" else _HAM_MASKS
-    if picture.task == "task1" or picture.split == "train":
-        write_png(root / masks / f"{picture.image_id}_segmentation.png", mask)
+    lesion = image.lesion
+    pixels, mask = draw_lesion(lesion.diagnosis, lesion.seed, size, image.photograph)
+    masks = _TASK1_TRUTH.format(official) if image.task == "task1" else _HAM_MASKS
+    if image.task == "task1" or image.split == "train":
+        write_png(root / masks / f"{image.image_id}_segmentation.png", mask)
     # OpenCV's encoder expects BGR.
     _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     write_bytes(path, encoded.tobytes())
 
 
-def _write_tables(root: Path, planned: Sequence[Picture]) -> None:
+def _write_tables(root: Path, planned: Sequence[SyntheticImage]) -> None:
     for split, official in _OFFICIAL.items():
         task3 = [p for p in planned if p.split == split and p.task == "task3"]
         if task3:
@@ -282,8 +284,8 @@ def _write_tables(root: Path, planned: Sequence[Picture]) -> None:
         )
 
 
-def _write_lesions(root: Path, task3: Sequence[Picture]) -> None:
-    """Write which pictures show one lesion, and HAM10000's table of patients."""
+def _write_lesions(root: Path, task3: Sequence[SyntheticImage]) -> None:
+    """Write which images show one lesion, and HAM10000's table of patients."""
     write_csv(
         root / _TASK3_TRUTH.format("Training") / "ISIC2018_Task3_Training_LesionGroupings.csv",
         ("image", "lesion_id", "diagnosis_confirm_type"),

@@ -1,4 +1,4 @@
-"""What makes each diagnosis look like itself: its outline and its structures.
+"""What makes each diagnosis look like itself: its contour and its structures.
 
 Colour alone must not give the diagnosis away: how much pigment and blood a lesion holds is drawn
 from ranges that overlap widely, and the structures only move it from place to place.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Field = NDArray[np.float32]
 
 
-# The outline of a lesion: a closed curve with lobes, notches and a long axis.
+# The contour of a lesion: a closed curve with lobes, notches and a long axis.
 
 _POINTS = 360
 _SUBPIXEL_BITS = 8
@@ -32,10 +32,10 @@ _SUBPIXEL_BITS = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """How the outlines of a kind of lesion look.
+    """How the contours of a kind of lesion look.
 
     Attributes:
-        lobes: Strength of the coarse lobes, as a share of the radius.
+        lobes: Strength of the coarse lobes, as a fraction of the radius.
         notches: Strength of the fine ones.
         stretch: The largest ratio of the long axis to the short one.
     """
@@ -45,8 +45,8 @@ class Shape:
     stretch: float
 
 
-def draw_outline(rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
-    """Return an outline round the origin that encloses an area of π.
+def draw_contour(rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
+    """Return a contour round the origin that encloses an area of π.
 
     Args:
         rng: Where the randomness comes from.
@@ -108,7 +108,7 @@ _WHITE = np.array([0.96, 0.90, 0.86], np.float32)
 
 # Melanin of skin types I to VI on Fitzpatrick's scale, and how often they are drawn.
 _TYPES = (0.04, 0.10, 0.20, 0.36, 0.60, 0.90)
-_TYPE_SHARES = (0.16, 0.27, 0.25, 0.15, 0.10, 0.07)
+_TYPE_FRACTIONS = (0.16, 0.27, 0.25, 0.15, 0.10, 0.07)
 
 
 class Layers(NamedTuple):
@@ -117,8 +117,8 @@ class Layers(NamedTuple):
     Attributes:
         melanin: Brown absorber near the surface, in optical densities of green light.
         blood: Red absorber, likewise.
-        veil: Share of the light that comes from pigment deep below, 0 to 1.
-        white: Share of the light that keratin or a scar scatters, 0 to 1.
+        veil: Fraction of the light that comes from pigment deep below, 0 to 1.
+        white: Fraction of the light that keratin or a scar scatters, 0 to 1.
     """
 
     melanin: Field
@@ -135,7 +135,7 @@ def draw_skin(rng: np.random.Generator, side: int, unit: float) -> Layers:
         side: Height and width, in pixels.
         unit: How many pixels stand for one pixel of a 256 px photograph.
     """
-    tone = float(rng.choice(_TYPES, p=_TYPE_SHARES)) * rng.uniform(0.8, 1.25)
+    tone = float(rng.choice(_TYPES, p=_TYPE_FRACTIONS)) * rng.uniform(0.8, 1.25)
     redness = rng.uniform(0.05, 0.24)
     mottle = structures.fractal_field(rng, side, 26 * unit, 4)
     uneven = structures.fractal_field(rng, side, 40 * unit, 3)
@@ -185,7 +185,7 @@ class Painting(NamedTuple):
         blood: Blood, likewise.
         veil: Blue-white veil and other deep pigment, 0 to 1.
         white: Keratin, fibrosis and pale gaps, 0 to 1.
-        beyond: Where the lesion reaches over its outline (streaks), 0 to 1.
+        beyond: Where the lesion reaches over its contour (streaks), 0 to 1.
     """
 
     melanin: Field
@@ -199,9 +199,9 @@ class Kind(NamedTuple):
     """How the lesions of one diagnosis are drawn.
 
     Attributes:
-        shape: Their outlines.
+        shape: Their contours.
         edge: Width over which the edge fades, from and to, in pixels of a 256 px photograph.
-        redness: Mean share of blood among the absorbers.
+        redness: Mean fraction of blood among the absorbers.
         paint: Draws the structures; pigment and blood as multiples of their mean.
     """
 
@@ -215,7 +215,7 @@ def draw(canvas: Canvas, kind: Kind, skin: Layers) -> Layers:
     """Return the skin with a lesion on it.
 
     Args:
-        canvas: The place and outline of the lesion.
+        canvas: The place and contour of the lesion.
         kind: What to draw.
         skin: The skin round it, of the canvas's size.
     """

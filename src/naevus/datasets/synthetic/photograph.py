@@ -24,7 +24,7 @@ _SUBPIXEL_BITS = 4
 
 
 def add_artefacts(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the picture with some of a photograph's usual artefacts, each by its own chance.
+    """Return the image with some of a photograph's usual artefacts, each by its own chance.
 
     Args:
         rng: Where the randomness comes from.
@@ -41,7 +41,7 @@ def add_artefacts(rng: np.random.Generator, light: Light, unit: float) -> Light:
 
 
 def hair(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the picture with hairs: bent strokes of one colour that mostly run one way."""
+    """Return the image with hairs: bent strokes of one colour that mostly run one way."""
     side = light.shape[0]
     cover = np.zeros((side, side), np.uint8)
     way = rng.uniform(0, np.pi)
@@ -65,7 +65,7 @@ def hair(rng: np.random.Generator, light: Light, unit: float) -> Light:
 
 
 def ruler(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the picture with a scale of tick marks along one edge."""
+    """Return the image with a scale of tick marks along one edge."""
     side = light.shape[0]
     cover = np.zeros((side, side), np.uint8)
     place = side - rng.uniform(8, 16) * unit
@@ -81,7 +81,7 @@ def ruler(rng: np.random.Generator, light: Light, unit: float) -> Light:
 
 
 def gel_bubbles(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the picture with bubbles in the gel: rings, darker below, with a glint."""
+    """Return the image with bubbles in the gel: rings, darker below, with a glint."""
     side = light.shape[0]
     shade = np.zeros((side, side), np.float32)
     for _ in range(int(rng.integers(2, 12))):
@@ -127,14 +127,14 @@ _NOMINAL = 256
 _SMALLEST_SIZE = 32
 # The canvas is wider than the frame, so that a turned and shifted frame stays mostly on it.
 _CANVAS = 1.3
-_SMALLEST_SHARE, _LARGEST_SHARE = 0.035, 0.66
+_SMALLEST_FRACTION, _LARGEST_FRACTION = 0.035, 0.66
 
 
-class _View(NamedTuple):
-    """Where a camera stands: the 2 x 3 map from canvas to frame, and the outline in the frame."""
+class _Camera(NamedTuple):
+    """Where a camera stands: the 2 x 3 map from canvas to frame, and the contour in the frame."""
 
     matrix: NDArray[np.float64]
-    outline: NDArray[np.float64]
+    contour: NDArray[np.float64]
 
 
 def draw_lesion(
@@ -167,42 +167,44 @@ def draw_lesion(
     kind_number = list(KINDS).index(diagnosis)
     canvas, layers = _lesion(diagnosis, np.random.default_rng([kind_number, seed]), size)
     rng = np.random.default_rng([kind_number, seed, photograph + 1])
-    view = _view(rng, canvas, size)
+    camera = _camera(rng, canvas, size)
     flat = cv2.merge(list(layers))
     turned = cv2.warpAffine(
-        flat, view.matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        flat, camera.matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     seen = lesion.Layers(*(np.asarray(turned[..., k], np.float32) for k in range(4)))
-    return _expose(rng, lesion.colour(seen), size / _NOMINAL), lesion.fill(view.outline, size)
+    return _expose(rng, lesion.colour(seen), size / _NOMINAL), lesion.fill(camera.contour, size)
 
 
 def _lesion(diagnosis: str, rng: np.random.Generator, size: int) -> tuple[Canvas, lesion.Layers]:
     """Return the canvas of a lesion and its layers; nothing here depends on the photograph."""
     kind = KINDS[diagnosis]
     side, unit = round(_CANVAS * size), size / _NOMINAL
-    share = float(np.clip(np.exp(rng.normal(np.log(0.22), 0.45)), 0.07, 0.5))
-    radius = float(np.sqrt(share / np.pi)) * _NOMINAL
-    points = lesion.draw_outline(rng, kind.shape) * radius * unit + side / 2
+    fraction = float(np.clip(np.exp(rng.normal(np.log(0.22), 0.45)), 0.07, 0.5))
+    radius = float(np.sqrt(fraction / np.pi)) * _NOMINAL
+    points = lesion.draw_contour(rng, kind.shape) * radius * unit + side / 2
     depth = lesion.depth(points, side) / np.float32(unit)
     canvas = Canvas(rng, side, unit, points, depth, radius)
     return canvas, draw(canvas, kind, lesion.draw_skin(rng, side, unit))
 
 
-def _view(rng: np.random.Generator, canvas: Canvas, size: int) -> _View:
+def _camera(rng: np.random.Generator, canvas: Canvas, size: int) -> _Camera:
     """Return one camera's place: turned at will, zoomed so that the lesion's share is in bounds."""
-    share = lesion.area(canvas.outline) / size**2
+    fraction = lesion.area(canvas.contour) / size**2
     zoom = float(np.exp(rng.normal(0, 0.12)))
-    zoom = float(np.clip(zoom, np.sqrt(_SMALLEST_SHARE / share), np.sqrt(_LARGEST_SHARE / share)))
+    zoom = float(
+        np.clip(zoom, np.sqrt(_SMALLEST_FRACTION / fraction), np.sqrt(_LARGEST_FRACTION / fraction))
+    )
     middle = (float(canvas.centre[0]), float(canvas.centre[1]))
     matrix = np.asarray(cv2.getRotationMatrix2D(middle, rng.uniform(0, 360), zoom), np.float64)
     if rng.random() < 0.5:
         matrix[:, 0] *= -1
-    turned = canvas.outline @ matrix[:, :2].T
+    turned = canvas.contour @ matrix[:, :2].T
     low, high = turned.min(axis=0), turned.max(axis=0)
     slack = np.maximum(size - (high - low), 0) / 2
     shift = np.clip(rng.normal(0, 0.06 * size, 2), -slack, slack)
     matrix[:, 2] = size / 2 - (low + high) / 2 + shift
-    return _View(matrix, turned + matrix[:, 2])
+    return _Camera(matrix, turned + matrix[:, 2])
 
 
 def _expose(rng: np.random.Generator, light: NDArray[np.float32], unit: float) -> NDArray[np.uint8]:

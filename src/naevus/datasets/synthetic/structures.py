@@ -68,7 +68,7 @@ def lattice(
         rng: Where the randomness comes from.
         side: Height and width of the field, in pixels.
         spacing: Distance of neighbours, in pixels.
-        jitter: How far a point may leave its place, as a share of the spacing.
+        jitter: How far a point may leave its place, as a fraction of the spacing.
 
     Returns:
         n x 2 int32, x before y.
@@ -131,15 +131,15 @@ class Canvas:
         side: Height and width, in pixels.
         unit: How many pixels stand for one pixel of a 256 px photograph; all sizes below are in
             these units.
-        outline: n x 2 float64, the lesion's outline in pixels.
-        depth: side x side float32, distance inside the outline, in units.
+        contour: n x 2 float64, the lesion's contour in pixels.
+        depth: side x side float32, distance inside the contour, in units.
         radius: Mean radius of the lesion, in units.
     """
 
     rng: np.random.Generator
     side: int
     unit: float
-    outline: NDArray[np.float64]
+    contour: NDArray[np.float64]
     depth: Field
     radius: float
 
@@ -150,8 +150,8 @@ class Canvas:
 
     @cached_property
     def centre(self) -> NDArray[np.float64]:
-        """The middle of the outline, x before y, in pixels."""
-        return np.asarray(self.outline.mean(axis=0))
+        """The middle of the contour, x before y, in pixels."""
+        return np.asarray(self.contour.mean(axis=0))
 
     def noise(self, cell: float) -> Field:
         """Return smooth noise with grains of ``cell`` units."""
@@ -170,10 +170,10 @@ class Canvas:
         """Return the field blurred by a Gaussian of ``sigma`` units."""
         return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma * self.unit), np.float32)
 
-    def patch(self, share: float, cell: float) -> Field:
-        """Return an irregular region that covers about ``share`` of the lesion."""
+    def patch(self, fraction: float, cell: float) -> Field:
+        """Return an irregular region that covers about ``fraction`` of the lesion."""
         field = self.fractal(cell)
-        edge = float(np.quantile(field.ravel()[self.inside], 1 - share))
+        edge = float(np.quantile(field.ravel()[self.inside], 1 - fraction))
         return ramp(field, edge - 0.45, edge + 0.45)
 
     def spots(self, count: int, smallest: float, largest: float, where: Field) -> Field:
@@ -216,7 +216,7 @@ def cobblestones(canvas: Canvas, spacing: float) -> Field:
 def streaks(canvas: Canvas, count: int, length: float) -> Field:
     """Return radial streaks (pseudopods) that leave the edge outwards, in one or two sectors."""
     drawn = np.zeros((canvas.side, canvas.side), np.uint8)
-    points = canvas.outline
+    points = canvas.contour
     starts = (canvas.rng.integers(len(points)) + canvas.rng.normal(0, 22, count)).astype(np.intp)
     for start in starts % len(points):
         outward = points[start] - canvas.centre
@@ -234,7 +234,7 @@ def streaks(canvas: Canvas, count: int, length: float) -> Field:
 def arborising_vessels(canvas: Canvas, trees: int) -> Field:
     """Return sharp vessels that branch like trees, thick stems and thin twigs."""
     drawn = np.zeros((canvas.side, canvas.side), np.uint8)
-    points = canvas.outline
+    points = canvas.contour
     for _ in range(trees):
         start = points[canvas.rng.integers(len(points))]
         target = canvas.centre + canvas.rng.normal(0, 0.3 * canvas.radius * canvas.unit, 2)
@@ -300,10 +300,10 @@ def follicles(canvas: Canvas, spacing: float) -> tuple[Field, Field]:
     return halo, np.asarray(plug * ramp(centre, spacing * 0.15, spacing * 0.06), np.float32)
 
 
-def scales(canvas: Canvas, share: float) -> Field:
-    """Return white surface scale: ragged flakes in patches that cover ``share`` of the lesion."""
+def scales(canvas: Canvas, fraction: float) -> Field:
+    """Return white surface scale: ragged flakes that cover a ``fraction`` of the lesion."""
     flakes = canvas.blur(ramp(canvas.fractal(6, 2), 0.3, 1.1), 0.6)
-    return np.asarray(flakes * canvas.patch(share, 34), np.float32)
+    return np.asarray(flakes * canvas.patch(fraction, 34), np.float32)
 
 
 def scar(canvas: Canvas, size: float) -> Field:

@@ -94,14 +94,14 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
                 f"expected {size_text(truth.shape)}",
                 "bring each mask to the size of its image",
             )
-        sums[attribute] += _shares(truth, prediction > FOREGROUND_ABOVE)
-    scores = {attribute: _overlap(*shares) for attribute, shares in sums.items()}
+        sums[attribute] += _class_priors(truth, prediction > FOREGROUND_ABOVE)
+    scores = {attribute: _overlap(*class_priors) for attribute, class_priors in sums.items()}
     scores["micro_average"] = _overlap(*np.sum(list(sums.values()), axis=0))
     return {**scores, "overall": scores["micro_average"]["jaccard"]}
 
 
-def _shares(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return which share of the pixels is in both, in the prediction alone, in the truth alone."""
+def _class_priors(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the fractions of the pixels in both, in the prediction alone, in the truth alone."""
     pairs = (truth & prediction, ~truth & prediction, truth & ~prediction)
     return np.array([np.count_nonzero(each) for each in pairs]) / truth.size
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("score_weight", "validation_weight")
 UNCOUNTED = "ISIC_0035068"
-"""The one picture of the 2018 test set that the challenge took out of the count afterwards."""
+"""The one image of the 2018 test set that the challenge took out of the count afterwards."""
 
 
 class Refusal(NamedTuple):
@@ -38,17 +38,17 @@ class Refusal(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How much each picture counts.
+    """How much each image counts.
 
-    The official tool sorts pictures by id but leaves the weights in the order of the truth file,
+    The official tool sorts images by id but leaves the weights in the order of the truth file,
     and takes them by id only in the denominators of the balanced accuracy and in the partial AUC.
     In a truth sorted by id, as the published ones are, both are the same.
     """
 
     applied: NDArray[np.float64]
-    """N, as they fall on the sorted pictures."""
+    """N, as they fall on the sorted images."""
     by_id: NDArray[np.float64]
-    """N, as the truth file gives them to the sorted pictures."""
+    """N, as the truth file gives them to the sorted images."""
 
 
 class Truth(NamedTuple):
@@ -62,7 +62,7 @@ class Truth(NamedTuple):
 
     @property
     def misplaced(self) -> bool:
-        """Whether the file's order makes a weight fall on another picture."""
+        """Whether the file's order makes a weight fall on another image."""
         return any(
             not np.array_equal(weights.applied, weights.by_id)
             for weights in (self.score, self.validation)
@@ -107,7 +107,7 @@ def _weights(numbers: pd.DataFrame, name: str) -> Weights:
 
 
 def read_prediction(path: Path, truth: Truth) -> NDArray[np.float64]:
-    """Read a submission and bring it into the truth's order of pictures and classes.
+    """Read a submission and bring it into the truth's order of images and classes.
 
     Returns:
         N x C probabilities.
@@ -137,7 +137,7 @@ def read_table(path: Path) -> pd.DataFrame:
         reason = getattr(error, "strerror", None) or str(error)
         raise SubmissionError(
             f"{path}: could not be parsed as CSV ({reason})",
-            "write a header line and one line of the same length for each picture",
+            "write a header line and one line of the same length for each image",
         ) from error
 
 
@@ -149,7 +149,7 @@ def refusals(
     Args:
         table: As :func:`read_table` returns it.
         codes: The classes that must each have a column.
-        expected_ids: The pictures that must each have a row, if they are known.
+        expected_ids: The images that must each have a row, if they are known.
     """
     if "image" not in table.columns:
         yield Refusal(
@@ -170,7 +170,7 @@ def _duplicates(table: pd.DataFrame) -> Iterator[Refusal]:
         yield Refusal(
             "duplicate row",
             f"duplicate image rows: {_names(twice)}",
-            "keep one row for each picture",
+            "keep one row for each image",
         )
 
 
@@ -223,14 +223,14 @@ def _rows(given: set[str], expected: set[str]) -> Iterator[Refusal]:
         yield Refusal(
             "missing row",
             f"missing images: {_names(missing)}",
-            "predict every picture of the challenge's input folder",
+            "predict every image of the challenge's input folder",
         )
     extra = sorted(given - expected)
     if extra:
         yield Refusal(
             "extra row",
             f"extra images: {_names(extra)}",
-            "take out rows of pictures that are not in the challenge's input folder",
+            "take out rows of images that are not in the challenge's input folder",
         )
 
 
@@ -308,7 +308,7 @@ def _check(ids: Sequence[str], values: NDArray[np.float64], taxonomy: Taxonomy) 
             raise SubmissionError(f"{image_id} is there {count} times", "submit it once")
         if not image_id or any(mark in image_id for mark in "\r\n"):
             raise SubmissionError(
-                f"the image id {image_id!r} does not fit into a line of a CSV", "rename the picture"
+                f"the image id {image_id!r} does not fit into a line of a CSV", "rename the image"
             )
     inside = (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
     summing = np.abs(values.sum(axis=1) - 1) <= 1e-3
@@ -347,10 +347,10 @@ def score_classification(truth_csv: Path, prediction_csv: Path) -> dict[str, Any
     """
     truth = read_truth(truth_csv)
     prediction = read_prediction(prediction_csv, truth)
-    actual, answers = decided(truth.values), decided(prediction)
-    overall = _balanced_accuracy(actual, answers, truth.score)
+    actual, predicted = decided(truth.values), decided(prediction)
+    overall = _balanced_accuracy(actual, predicted, truth.score)
     if overall is None:
-        raise SubmissionError(f"{truth_csv}: no picture counts", "give a truth with classes")
+        raise SubmissionError(f"{truth_csv}: no image counts", "give a truth with classes")
     scores = {
         code: _category(truth.values[:, c], prediction[:, c], truth.score)  # noqa: PD011
         for c, code in enumerate(truth.codes)
@@ -359,7 +359,7 @@ def score_classification(truth_csv: Path, prediction_csv: Path) -> dict[str, Any
     per_category = {name: {code: scores[code][name] for code in truth.codes} for name in names}
     result: dict[str, Any] = {
         "overall": overall,
-        "validation": _balanced_accuracy(actual, answers, truth.validation),
+        "validation": _balanced_accuracy(actual, predicted, truth.validation),
         "per_category": per_category,
         "macro_average": {name: _mean(values) for name, values in per_category.items()},
         "aggregate": {"balanced_accuracy": overall},
@@ -373,12 +373,12 @@ def _notes(truth: Truth, absent: list[str]) -> list[str]:
     if absent:
         names = ", ".join(absent)
         notes.append(
-            f"{names}: no picture in the truth counts; averages are over the other classes "
+            f"{names}: no image in the truth counts; averages are over the other classes "
             "(the official tool ends with an error here)"
         )
     if truth.misplaced:
         notes.append(
-            "the truth is not sorted by image id, so that weights fall on other pictures than "
+            "the truth is not sorted by image id, so that weights fall on other images than "
             "they are written beside, as in the official tool; sort it"
         )
     return notes
@@ -395,7 +395,7 @@ def decided(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _balanced_accuracy(
-    truth: NDArray[np.int64], answers: NDArray[np.int64], weights: Weights
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], weights: Weights
 ) -> float | None:
     """Return the mean weighted recall of the classes that have weight, None if none has."""
     recalls = []
@@ -403,7 +403,7 @@ def _balanced_accuracy(
         of_class = truth == category
         total = weights.by_id[of_class].sum()
         if total > 0:
-            recalls.append(weights.applied[of_class & (answers == category)].sum() / total)
+            recalls.append(weights.applied[of_class & (predicted == category)].sum() / total)
     return float(np.mean(recalls)) if recalls else None
 
 

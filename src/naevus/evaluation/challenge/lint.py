@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from naevus.errors import PictureError, SubmissionError
+from naevus.errors import ImageError, SubmissionError
 from naevus.evaluation.challenge.attributes import attribute_in, matching_attribute
 from naevus.evaluation.challenge.classification import image_ids, read_table, refusals
 from naevus.evaluation.challenge.segmentation import (
@@ -21,7 +21,7 @@ from naevus.evaluation.challenge.segmentation import (
     one_bit,
     size_text,
 )
-from naevus.images.read import PICTURE_SUFFIXES, probe
+from naevus.images.read import IMAGE_SUFFIXES, probe
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def lint_classification(
 
     Args:
         path: The CSV.
-        expected_ids: The pictures of the challenge, if they are known; without them neither a
+        expected_ids: The images of the challenge, if they are known; without them neither a
             missing row nor an extra one can be found.
         codes: The classes that must each have a column.
 
@@ -145,27 +145,27 @@ _OF_ATTRIBUTE = "{id}_attribute_{attribute}.png"
 _WRITE_GREY = "write an 8-bit greyscale PNG of 0 and 255"
 
 
-def lint_segmentation(folder: Path, pictures: Path | None = None) -> list[Finding]:
+def lint_segmentation(folder: Path, images: Path | None = None) -> list[Finding]:
     """Find what the official tool refuses in a Task 1 submission, or scores as nothing.
 
     Args:
         folder: The submitted masks.
-        pictures: The challenge's pictures (or true masks); without them neither a missing mask
+        images: The challenge's images (or true masks); without them neither a missing mask
             nor one of another size can be found.
 
     Returns:
         Findings, by file name; none where the submission is sound.
 
     Raises:
-        SubmissionError: A folder is absent, or no picture with an ISIC id is in ``pictures``.
+        SubmissionError: A folder is absent, or no image with an ISIC id is in ``images``.
     """
     files = files_in(folder)
-    sizes = None if pictures is None else _sizes(pictures)
+    sizes = None if images is None else _sizes(images)
     numbers = sorted({number for path in files if (number := number_of(path.stem))})
     if sizes is None and not numbers:
-        said = "no file is named by the seven digits of a picture"
+        detail = "no file is named by the seven digits of an image"
         remedy = f"name masks {_REGULAR.format(id='ISIC_0000000')}"
-        return [Finding("no masks", "refused", folder.name, said, remedy)]
+        return [Finding("no masks", "refused", folder.name, detail, remedy)]
     return [
         *(finding for number in sizes or numbers for finding in _named(number, files)),
         *(finding for path in files for finding in _lint_file(path, sizes)),
@@ -228,28 +228,28 @@ def _lint_attribute(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Ite
     yield from _lint_file(path, sizes, regular, lesion=False)
 
 
-def _sizes(pictures: Path) -> dict[str, tuple[int, int]]:
-    """Return height and width by number, of the pictures in a folder."""
+def _sizes(images: Path) -> dict[str, tuple[int, int]]:
+    """Return height and width by number, of the images in a folder."""
     sizes = {}
-    for path in files_in(pictures):
+    for path in files_in(images):
         number = number_of(path.stem)
-        if number is None or path.suffix.lower() not in PICTURE_SUFFIXES:
+        if number is None or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         try:
             header = probe(path)
-        except PictureError as error:
+        except ImageError as error:
             raise SubmissionError(error.message, error.remedy) from error
         sizes[number] = (header.height, header.width)
     if not sizes:
         raise SubmissionError(
-            f"{pictures}: no pictures named like ISIC_0000000.jpg",
+            f"{images}: no images named like ISIC_0000000.jpg",
             "name the challenge's input folder",
         )
     return sizes
 
 
 def _named(number: str, files: list[Path]) -> Iterator[Finding]:
-    """Yield what is wrong with the number of files that answer to one picture."""
+    """Yield what is wrong with the number of files that answer to one image."""
     subject = f"ISIC_{number}"
     found = matching(number, files)
     if not found:
@@ -283,7 +283,7 @@ def _lint_file(
             "stray file",
             "tidy",
             path.name,
-            "is not a mask of a picture",
+            "is not a mask of an image",
             "take it out of the folder",
         )
         return
@@ -292,7 +292,7 @@ def _lint_file(
             "extra mask",
             "tidy",
             path.name,
-            "there is no such picture; the mask is not looked at",
+            "there is no such image; the mask is not looked at",
             "take it out of the folder",
         )
         return
@@ -308,8 +308,8 @@ def _lint_file(
             "other size",
             "refused",
             path.name,
-            f"has {size_text(values.shape)} pixels, its picture {size_text(sizes[number])}",
-            "bring each mask to the size of its picture",
+            f"has {size_text(values.shape)} pixels, its image {size_text(sizes[number])}",
+            "bring each mask to the size of its image",
         )
     if one_bit(path):
         yield Finding(
@@ -330,7 +330,7 @@ def _lint_name(path: Path, regular: str) -> Iterator[Finding]:
             "JPEG mask",
             "loses points",
             path.name,
-            "JPEG blurs the outline: values beside it are neither 0 nor 255",
+            "JPEG blurs the contour: values beside it are neither 0 nor 255",
             "write masks as PNG",
         )
     elif path.name != regular:
@@ -354,7 +354,7 @@ def _lint_values(path: Path, values: NDArray[np.uint8], *, lesion: bool) -> Iter
             "empty mask",
             "loses points",
             path.name,
-            "has no lesion; every picture of the challenge shows one, so that it scores 0",
+            "has no lesion; every image of the challenge shows one, so that it scores 0",
             "give the most probable region",
         )
     elif top <= FOREGROUND_ABOVE:

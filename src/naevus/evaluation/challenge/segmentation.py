@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The mask files of Task 1: finding the one that belongs to a picture, and reading it.
+# The mask files of Task 1: finding the one that belongs to an image, and reading it.
 
 FOREGROUND_ABOVE = 128
 """Values above it are lesion; 128 itself is not."""
@@ -69,7 +69,7 @@ def truth_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def matching(number: str, candidates: list[Path]) -> list[Path]:
-    """Return the files whose stem holds a picture's number, as the official tool looks for it."""
+    """Return the files whose stem holds an image's number, as the official tool looks for it."""
     return [path for path in candidates if number in path.stem]
 
 
@@ -79,7 +79,7 @@ def grey_values(path: Path) -> NDArray[np.uint8]:
     Only 8-bit grey and 1-bit files pass, and no orientation is applied.
 
     Returns:
-        H x W; 1-bit pictures have 0 and 255.
+        H x W; 1-bit images have 0 and 255.
 
     Raises:
         SubmissionError: The file cannot be decoded, is cut off, or is not single-channel.
@@ -103,7 +103,7 @@ def grey_values(path: Path) -> NDArray[np.uint8]:
 
 
 def one_bit(path: Path) -> bool:
-    """Tell whether a readable picture is a black-and-white one of 1 bit a pixel."""
+    """Tell whether a readable image is a black-and-white one of 1 bit a pixel."""
     with Image.open(path) as image:
         return image.mode == "1"
 
@@ -118,7 +118,7 @@ _OFFICIAL_NAMES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "jaccard": "jaccard",
-    "threshold_jaccard": "thresholded",
+    "threshold_jaccard": "thresholded_jaccard",
     "dice": "dice",
 }
 
@@ -126,7 +126,7 @@ _OFFICIAL_NAMES = {
 def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     """Score a Task 1 submission as the challenge does.
 
-    Masks are matched by the picture's number anywhere in the file name; masks of other pictures
+    Masks are matched by the image's number anywhere in the file name; masks of other images
     are not looked at.
 
     Args:
@@ -135,7 +135,7 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
 
     Returns:
         ``overall`` and ``validation`` (both the mean thresholded Jaccard index) and
-        ``macro_average`` (means over pictures).
+        ``macro_average`` (means over images).
 
     Raises:
         SubmissionError: The official tool refuses the submission, or the truth is unusable.
@@ -150,13 +150,13 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
             raise SubmissionError(
                 f"{path}: has {size_text(prediction.shape)} pixels; "
                 f"expected {size_text(truth.shape)}",
-                "bring each mask to the size of its picture",
+                "bring each mask to the size of its image",
             )
         scores.append(compare_masks(truth, prediction > FOREGROUND_ABOVE))
     means = dict(zip(MaskScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
     return {
-        "overall": means["thresholded"],
-        "validation": means["thresholded"],
+        "overall": means["thresholded_jaccard"],
+        "validation": means["thresholded_jaccard"],
         "macro_average": {name: means[field] for name, field in _OFFICIAL_NAMES.items()},
     }
 

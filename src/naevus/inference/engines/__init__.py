@@ -20,7 +20,7 @@ from naevus.types import EngineName
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.types import Computed
+    from naevus.types import Precision
 
 
 __all__ = [
@@ -42,7 +42,7 @@ def open_engine(
     engine: EngineName = "openvino",
     threads: int | None = None,
     *,
-    precision: Computed = "fp32",
+    precision: Precision = "fp32",
     streams: int = 1,
 ) -> Engine:
     """Load an ONNX graph into an engine.
@@ -66,13 +66,13 @@ def open_engine(
     raise ConfigError(f"unknown engine {engine!r}", f"use {' or '.join(get_args(EngineName))}")
 
 
-def streams_for(pictures: int, threads: int) -> int:
-    """Return how many streams suit so many pictures.
+def streams_for(images: int, threads: int) -> int:
+    """Return how many streams suit so many images.
 
-    Few pictures are answered soonest when all threads work on one piece; many, when every thread
+    Few images are answered soonest when all threads work on one piece; many, when every thread
     has a piece of its own. More streams than a batch has pieces would only hold memory.
     """
-    return 1 if pictures <= PIECE else min(threads, BATCH // PIECE)
+    return 1 if images <= PIECE else min(threads, BATCH // PIECE)
 
 
 # Which engines there are on this machine, and which one runs graphs unless told otherwise.

@@ -16,13 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from naevus.bundles.sample import compared, distance, read_sample, sample_views
+from naevus.bundles.sample import compared, distance, read_sample, sample_batch
 from naevus.errors import ConfigError, NaevusError
 from naevus.inference.engines import instructions
 from naevus.inference.engines.base import unable
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import CompiledCache
-from naevus.inference.engines.trial import ROUNDS, TIMEOUT, Judged, Result, Way, tried
+from naevus.inference.engines.trial import ROUNDS, TIMEOUT, EngineSetup, Result, TrialNetwork, tried
 from naevus.io.files import sha256_of, write_json
 from naevus.types import EngineChoice
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.inference.engines.base import Engine
-    from naevus.types import Computed, EngineName
+    from naevus.types import EngineName, Precision
 
-    Trials = dict[Way, list[Result]]
-    Say = Callable[[str], None]
+    Trials = dict[EngineSetup, list[Result]]
+    Report = Callable[[str], None]
 
 GAIN: Final = 1.1
 """How much faster than fp32 another way must be to be taken."""
@@ -46,22 +46,22 @@ PATIENCE_S: Final = 60.0
 """How long is waited for fp32, or for what was named: slow machines compile slowly."""
 _AUTOMATIC: Final = "automatic"
 _TASKS: Final = ("segmentation", "classification")
-_PLAIN: Final = Way("openvino", "fp32")
-_LAST: Final = Way("onnxruntime", "fp32")
+_PLAIN: Final = EngineSetup("openvino", "fp32")
+_LAST: Final = EngineSetup("onnxruntime", "fp32")
 
 
-def way_of(choice: EngineChoice, task: str) -> Way:
+def way_of(choice: EngineChoice, task: str) -> EngineSetup:
     """Return the way in which a task's networks are run."""
     computed = choice.segmentation if task == "segmentation" else choice.classification
-    return Way(choice.engine, computed, choice.limit)
+    return EngineSetup(choice.engine, computed, choice.limit)
 
 
 def choose(
     bundles: Sequence[Bundle],
     *,
     engine: EngineName | None = None,
-    precision: Computed | None = None,
-    say: Say,
+    precision: Precision | None = None,
+    report: Report,
 ) -> EngineChoice:
     """Decide how the networks of some bundles are run on this machine.
 
@@ -69,7 +69,7 @@ def choose(
         bundles: The bundles that answer together.
         engine: What is to run them; None: what is best.
         precision: What they are to compute in; None: what is best.
-        say: Told, in a line, what is tried and what came of it.
+        report: Told, in a line, what is tried and what came of it.
 
     Returns:
         What was named, where it runs; else OpenVINO in fp32 where nothing can be kept, or there is
@@ -80,7 +80,7 @@ def choose(
         ConfigError: What was named does not run here, or nothing does.
     """
     named = _named(engine, precision)
-    networks = [each for bundle in bundles for each in judged_of(bundle)]
+    networks = [each for bundle in bundles for each in trial_networks(bundle)]
     kept = _kept(networks, bundles, f"{engine} {precision}" if engine or precision else _AUTOMATIC)
     if kept is None:
         if named is not None:
@@ -89,10 +89,10 @@ def choose(
     trials = _read(kept)
     if trials is not None:
         return decide(_usable(trials), networks)
-    ways = [named] if named is not None else candidates(bundles, engine)
-    if len(ways) > 1:
-        say(f"Trying how networks run best here, once, for up to {LIMIT_S:.0f} s.")
-    trials = tried(ways, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S)
+    setups = [named] if named is not None else candidates(bundles, engine)
+    if len(setups) > 1:
+        report(f"Trying how networks run best here, once, for up to {LIMIT_S:.0f} s.")
+    trials = tried(setups, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S)
     sound = _sound(_usable(trials), networks)
     if named is None and engine is None and not sound and _version(_LAST.engine):
         trials |= tried([_LAST], networks, limit_s=PATIENCE_S, patience_s=PATIENCE_S)
@@ -100,13 +100,13 @@ def choose(
     choice = decide(_usable(trials), networks)
     if named is None and any(bundle.spec.sample is None for bundle in bundles):
         choice = choice._replace(why="a bundle holds no sample that others could be judged by")
-        say(told(choice, trials))
+        report(describe(choice, trials))
     elif len(trials) > 1:
-        say(told(choice, trials))
+        report(describe(choice, trials))
     return choice
 
 
-def verify(engine: Engine, network: Judged) -> None:
+def verify(engine: Engine, network: TrialNetwork) -> None:
     """Let a loaded network answer the sample, where it was not tried before.
 
     Raises:
@@ -117,8 +117,8 @@ def verify(engine: Engine, network: Judged) -> None:
         return
     path = Path(network.path)
     sample = read_sample(Path(network.sample), {path.name: network.size})
-    answer = compared(engine.run(sample_views(sample.pixels, network.size)))
-    off, allowed = distance(answer, sample.answers[path.name]), network.tolerances
+    answer = compared(engine.run(sample_batch(sample.pixels, network.size)))
+    off, allowed = distance(answer, sample.predictions[path.name]), network.tolerances
     if not off <= allowed.get(engine.precision, allowed["fp32"]):
         name: EngineName = "onnxruntime" if isinstance(engine, OnnxRuntimeEngine) else "openvino"
         raise unable(path, name, engine.precision, f"wrong answers, off by {off:.2g}")
@@ -129,12 +129,12 @@ def installed(choice: EngineChoice) -> bool:
     return _version(choice.engine) is not None
 
 
-def judged_of(bundle: Bundle) -> list[Judged]:
+def trial_networks(bundle: Bundle) -> list[TrialNetwork]:
     """Return a bundle's networks as they are tried."""
     sample, classifier = bundle.spec.sample, bundle.spec.classifier
     classifying = () if classifier is None else classifier.members
     return [
-        Judged(
+        TrialNetwork(
             # Whatever gives masks computes in the same precision.
             "classification" if member in classifying else "segmentation",
             str(bundle.member_path(member)),
@@ -146,24 +146,28 @@ def judged_of(bundle: Bundle) -> list[Judged]:
     ]
 
 
-def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> list[Way]:
+def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> list[EngineSetup]:
     """Return the ways that are tried, OpenVINO in fp32 first."""
     if engine == "onnxruntime":
         return [_LAST]
     if any(bundle.spec.sample is None for bundle in bundles):
         return [_PLAIN]
-    borne = any(
-        bundle.spec.bears(task) == "bf16" for bundle in bundles for task in bundle.spec.tasks
+    bf16_recommended = any(
+        bundle.spec.recommended_precision(task) == "bf16"
+        for bundle in bundles
+        for task in bundle.spec.tasks
     )
-    computed: list[Computed] = ["fp32", "bf16"] if borne and instructions.has_bf16() else ["fp32"]
+    computed: list[Precision] = (
+        ["fp32", "bf16"] if bf16_recommended and instructions.has_bf16() else ["fp32"]
+    )
     held = (None,) if instructions.users_limit() else instructions.limits()
-    return [Way("openvino", precision, limit) for limit in held for precision in computed]
+    return [EngineSetup("openvino", precision, limit) for limit in held for precision in computed]
 
 
-def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
+def decide(trials: Trials, networks: Sequence[TrialNetwork]) -> EngineChoice:
     """Return the fastest sound way of trials.
 
-    Networks that outline and those that diagnose may compute in different precisions. OpenVINO in
+    Networks that contour and those that diagnose may compute in different precisions. OpenVINO in
     fp32 is taken unless another is `GAIN` times as fast, by the median over rounds.
 
     Raises:
@@ -185,17 +189,17 @@ def decide(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     return best._replace(why=f"{gains[best]:.2f} times as fast as fp32")
 
 
-def told(choice: EngineChoice, trials: Trials) -> str:
+def describe(choice: EngineChoice, trials: Trials) -> str:
     """Return what came of trials, in a line: what is taken, and what was passed over and why."""
     line = f"Networks run in {choice}: {choice.why}."
-    failed = [f"{way} ({problem})" for way, problem in passed_over(trials).items()]
+    failed = [f"{setup} ({problem})" for setup, problem in passed_over(trials).items()]
     return f"{line} Passed over: {'; '.join(failed)}." if failed else line
 
 
-def passed_over(trials: Mapping[Way, Sequence[Result]]) -> dict[Way, str]:
+def passed_over(trials: Mapping[EngineSetup, Sequence[Result]]) -> dict[EngineSetup, str]:
     """Return the ways in which a network cannot be run, and what became of the first."""
-    problems = ((way, [each.problem for each in found]) for way, found in trials.items())
-    return {way: next(filter(None, some)) for way, some in problems if any(some)}
+    problems = ((setup, [each.problem for each in found]) for setup, found in trials.items())
+    return {setup: next(filter(None, some)) for setup, some in problems if any(some)}
 
 
 def trials_of(bundle: Bundle, *, again: bool = False) -> Trials:
@@ -207,22 +211,22 @@ def trials_of(bundle: Bundle, *, again: bool = False) -> Trials:
         bundle: The bundle.
         again: Whether they are tried even if they were before.
     """
-    networks = judged_of(bundle)
+    networks = trial_networks(bundle)
     found: Trials = {}
-    for name, ways in ((_AUTOMATIC, candidates([bundle])), ("last", [_LAST])):
-        if ways == [_LAST] and _version(_LAST.engine) is None:
+    for name, setups in ((_AUTOMATIC, candidates([bundle])), ("last", [_LAST])):
+        if setups == [_LAST] and _version(_LAST.engine) is None:
             continue
         kept = _kept(networks, [bundle], name)
         trials = _read(kept) if kept is not None and not again else None
         if trials is None:
-            trials = tried(ways, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S, rounds=ROUNDS)
+            trials = tried(setups, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S, rounds=ROUNDS)
             if kept is not None:
                 _write(kept, trials)
         found |= trials
     return found
 
 
-def chosen_of(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
+def chosen_of(trials: Trials, networks: Sequence[TrialNetwork]) -> EngineChoice:
     """Return what is chosen by trials, as `choose` does.
 
     Raises:
@@ -234,9 +238,9 @@ def chosen_of(trials: Trials, networks: Sequence[Judged]) -> EngineChoice:
     return choice
 
 
-def _named(engine: EngineName | None, precision: Computed | None) -> Way | None:
+def _named(engine: EngineName | None, precision: Precision | None) -> EngineSetup | None:
     if precision is not None:
-        return Way(engine or "openvino", precision)
+        return EngineSetup(engine or "openvino", precision)
     return _LAST if engine == "onnxruntime" else None
 
 
@@ -244,11 +248,11 @@ def _usable(trials: Trials) -> Trials:
     """Return the ways that this process can still take: the instructions may be fixed by now."""
     if instructions.settable():
         return trials
-    usable = {way: found for way, found in trials.items() if way.limit == instructions.held()}
+    usable = {setup: found for setup, found in trials.items() if setup.limit == instructions.held()}
     return usable or trials
 
 
-def _sound(trials: Trials, networks: Sequence[Judged]) -> list[EngineChoice]:
+def _sound(trials: Trials, networks: Sequence[TrialNetwork]) -> list[EngineChoice]:
     """Return what all networks can be run in; a task without networks counts as fp32."""
     there = {network.task for network in networks}
     found: list[EngineChoice] = []
@@ -257,25 +261,25 @@ def _sound(trials: Trials, networks: Sequence[Judged]) -> list[EngineChoice]:
             if (one.engine, one.limit) != (other.engine, other.limit):
                 continue
             pair = (one.precision, other.precision)
-            outlines, diagnoses = (
+            contours, diagnoses = (
                 precision if task in there else "fp32"
                 for task, precision in zip(_TASKS, pair, strict=True)
             )
-            choice = EngineChoice(one.engine, outlines, diagnoses, one.limit, tried=True)
+            choice = EngineChoice(one.engine, contours, diagnoses, one.limit, tried=True)
             if choice not in found and _runs(choice, trials, networks):
                 found.append(choice)
     # ONNX Runtime is the last resort.
     return [each for each in found if each.engine == "openvino"] or found
 
 
-def _runs(choice: EngineChoice, trials: Trials, networks: Sequence[Judged]) -> bool:
+def _runs(choice: EngineChoice, trials: Trials, networks: Sequence[TrialNetwork]) -> bool:
     return all(
         trials[way_of(choice, network.task)][number].problem is None
         for number, network in enumerate(networks)
     )
 
 
-def _rounds(choice: EngineChoice, trials: Trials, networks: Sequence[Judged]) -> list[float]:
+def _rounds(choice: EngineChoice, trials: Trials, networks: Sequence[TrialNetwork]) -> list[float]:
     """Return the seconds of all networks in each round that all of them were timed in."""
     each = [
         trials[way_of(choice, network.task)][number].seconds
@@ -291,7 +295,7 @@ def _gain(base: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _nothing(trials: Trials) -> ConfigError:
-    problems = "; ".join(f"{way}: {why}" for way, why in passed_over(trials).items())
+    problems = "; ".join(f"{setup}: {why}" for setup, why in passed_over(trials).items())
     remedy = "name another engine or precision" if len(trials) == 1 else "try another machine"
     if not _version(_LAST.engine):
         remedy = "run pip install 'naevus[onnxruntime]', another engine, or " + remedy
@@ -305,7 +309,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _kept(networks: Sequence[Judged], bundles: Sequence[Bundle], named: str) -> Path | None:
+def _kept(networks: Sequence[TrialNetwork], bundles: Sequence[Bundle], named: str) -> Path | None:
     """Return where a verdict is kept; None where nothing can be, or no child can be started."""
     cache = CompiledCache.of_user()
     if cache is None or not networks or not sys.executable:
@@ -335,10 +339,10 @@ def _read(kept: Path) -> Trials | None:
         content = json.loads(kept.read_bytes())
         attempts = int(content["attempts"])
         trials = {
-            Way(*way): [
+            EngineSetup(*setup): [
                 Result(problem, distance, tuple(seconds)) for problem, distance, seconds in results
             ]
-            for way, results in content["trials"]
+            for setup, results in content["trials"]
         }
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -363,7 +367,7 @@ def _write(kept: Path, trials: Trials) -> None:
         before = int(json.loads(kept.read_bytes())["attempts"])
     except (OSError, ValueError, TypeError, KeyError):
         before = 0
-    entries = [[list(way), [list(each) for each in found]] for way, found in trials.items()]
+    entries = [[list(setup), [list(each) for each in found]] for setup, found in trials.items()]
     try:
         write_json(kept, {"attempts": before + 1, "trials": entries})
     except NaevusError:  # a full disk: it is tried again next time

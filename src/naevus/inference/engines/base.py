@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.types import Computed, EngineName
+    from naevus.types import EngineName, Precision
 
 
 Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
@@ -29,7 +29,7 @@ class Engine(Protocol):
     """
 
     outputs: tuple[str, ...]
-    precision: Computed
+    precision: Precision
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N."""
@@ -97,7 +97,7 @@ def unusable(path: Path, problem: str) -> BundleError:
     )
 
 
-def unable(path: Path, engine: EngineName, precision: Computed, problem: str) -> ConfigError:
+def unable(path: Path, engine: EngineName, precision: Precision, problem: str) -> ConfigError:
     """Return the error for a graph that an engine cannot run here, its problem in one line."""
     line = " ".join(problem.split())
     others = [each for each in ("openvino", "onnxruntime") if each != engine]

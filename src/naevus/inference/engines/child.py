@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from naevus.bundles.sample import compared, distance, read_sample, sample_views
+from naevus.bundles.sample import compared, distance, read_sample, sample_batch
 from naevus.errors import NaevusError
 from naevus.inference.engines import open_engine
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines.base import Engine
-    from naevus.types import Computed, EngineName
+    from naevus.types import EngineName, Precision
 
 
 class Network(NamedTuple):
@@ -40,7 +40,7 @@ class Network(NamedTuple):
     path: str
     size: int
     sample: str | None
-    precision: Computed
+    precision: Precision
 
 
 class Task(NamedTuple):
@@ -50,7 +50,7 @@ class Task(NamedTuple):
     networks: tuple[Network, ...]
 
 
-class Told(NamedTuple):
+class Output(NamedTuple):
     """What came of one network: how far its answers are off, or what went wrong."""
 
     distance: float | None
@@ -59,44 +59,44 @@ class Told(NamedTuple):
 
 def main() -> None:
     """Try what the standard input asks for, until it ends."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as told:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)  # what libraries print is not for the parent
         given = json.loads(sys.stdin.readline())
         task = Task(given["engine"], tuple(Network(*each) for each in given["networks"]))
         loaded = [_opened(task.engine, network) for network in task.networks]
-        _say(told, [each[0]._asdict() for each in loaded])
+        _write(stream, [each[0]._asdict() for each in loaded])
         runs = [each[1:] for each in loaded]
         for _ in sys.stdin:
-            _say(told, [_seconds(*each) for each in runs])
+            _write(stream, [_seconds(*each) for each in runs])
 
 
-def _say(told: TextIO, what: Any) -> None:
-    told.write(json.dumps(what) + "\n")
-    told.flush()
+def _write(stream: TextIO, what: Any) -> None:
+    stream.write(json.dumps(what) + "\n")
+    stream.flush()
 
 
 def _opened(
     engine: EngineName, network: Network
-) -> tuple[Told, Engine | None, NDArray[np.uint8] | None]:
+) -> tuple[Output, Engine | None, NDArray[np.uint8] | None]:
     path = Path(network.path)
     reference = None
     try:
         if network.sample is None:
             pixels = np.linspace(0, 255, network.size**2 * 3).astype(np.uint8)
-            batch = sample_views(pixels.reshape(network.size, network.size, 3), network.size)
+            batch = sample_batch(pixels.reshape(network.size, network.size, 3), network.size)
         else:
             sample = read_sample(Path(network.sample), {path.name: network.size})
-            batch = sample_views(sample.pixels, network.size)
-            reference = sample.answers[path.name]
+            batch = sample_batch(sample.pixels, network.size)
+            reference = sample.predictions[path.name]
         # One thread: what is measured then does not hang on how many are free just now.
         opened = open_engine(path, engine, 1, precision=network.precision)
         answer = compared(opened.run(batch))
     except NaevusError as error:
-        return Told(None, str(error)), None, None
+        return Output(None, str(error)), None, None
     off = distance(answer, answer if reference is None else reference)
     if np.isinf(off):
-        return Told(None, "answers that are no numbers, or of another shape"), None, None
-    return Told(off, None), opened, batch
+        return Output(None, "answers that are no numbers, or of another shape"), None, None
+    return Output(off, None), opened, batch
 
 
 def _seconds(opened: Engine | None, batch: NDArray[np.uint8] | None) -> float | None:

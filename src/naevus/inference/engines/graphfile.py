@@ -20,7 +20,7 @@ LARGEST: Final = 2**30
 NODES: Final = 50_000
 OUTPUTS: Final = 16
 NUMBERS: Final = 2**27
-"""Numbers that an output may have of each picture."""
+"""Numbers that an output may have of each image."""
 
 # Field numbers of onnx.proto3.
 _GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25
@@ -114,7 +114,7 @@ def _check_output(output: memoryview) -> None:
                         if field == 1 and isinstance(value, int):
                             numbers *= max(value, 1)
     if numbers > NUMBERS:
-        raise _BadFileError(f"an output of {numbers} numbers a picture")
+        raise _BadFileError(f"an output of {numbers} numbers an image")
 
 
 def _inside(message: memoryview, wanted: int) -> Iterator[memoryview]:

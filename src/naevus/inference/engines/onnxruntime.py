@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines.base import Outputs
-    from naevus.types import Computed
+    from naevus.types import Precision
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, path: Path, threads: int | None = None, *, precision: Computed = "fp32"
+        self, path: Path, threads: int | None = None, *, precision: Precision = "fp32"
     ) -> None:
         onnxruntime = import_onnxruntime()
         if precision != "fp32":
@@ -71,7 +71,7 @@ class OnnxRuntimeEngine:
         if self._session.get_inputs()[0].type != "tensor(uint8)":
             raise unusable(path, "its input must be uint8")
         self.outputs = tuple(output.name for output in self._session.get_outputs())
-        self.precision: Computed = precision
+        self.precision: Precision = precision
         self._path = path
         self._process = os.getpid()
         keep_in_forks(self)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.inference.engines.base import Outputs
-    from naevus.types import Computed
+    from naevus.types import Precision
 
 
 # Compiled graphs kept on disk, so that the next start is quicker.
@@ -107,17 +107,17 @@ class CompiledCache:
         return self.folder / f"{key}.blob"
 
 
-_HINTS: Final[dict[Computed, str]] = {"fp32": "f32", "bf16": "bf16"}
+_HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of what it computes in."""
 
 PIECE = 8
-"""Pictures a request. Fixed, whatever the number of streams: it may decide on last bits."""
+"""Images a request. Fixed, whatever the number of streams: it may decide on last bits."""
 
 
 class OpenVINOEngine:
     """OpenVINO on the CPU, in the precision asked for whatever the machine could do faster.
 
-    A batch is cut into pieces of `PIECE` pictures that asynchronous requests take in turn. What was
+    A batch is cut into pieces of `PIECE` images that asynchronous requests take in turn. What was
     compiled is kept on disk (`CompiledCache`) for the next start.
 
     Args:
@@ -136,7 +136,7 @@ class OpenVINOEngine:
         path: Path,
         threads: int | None = None,
         *,
-        precision: Computed = "fp32",
+        precision: Precision = "fp32",
         streams: int = 1,
     ) -> None:
         if precision not in precisions():
@@ -237,12 +237,12 @@ def capabilities() -> tuple[str, ...]:
     return tuple(sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
 
 
-def precisions() -> tuple[Computed, ...]:
+def precisions() -> tuple[Precision, ...]:
     """Return what the CPU computes in; bf16 only where it has instructions for it."""
     return ("fp32", "bf16") if "BF16" in capabilities() else ("fp32",)
 
 
-def _compiled(path: Path, precision: Computed, settings: dict[str, Any]) -> Any:
+def _compiled(path: Path, precision: Precision, settings: dict[str, Any]) -> Any:
     """Compile a graph, or take what an earlier start compiled."""
     content = graph_bytes(path)
     check_graph(path, content)  # before the cache is asked, which would answer all the same

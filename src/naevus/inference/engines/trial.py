@@ -19,14 +19,14 @@ from naevus.inference.engines.instructions import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from naevus.types import Computed, EngineName
+    from naevus.types import EngineName, Precision
 
 ROUNDS: Final = 3
 TIMEOUT: Final = "gave no answer in time"
 _LENGTH: Final = 300  # of a problem that is told
 
 
-class Judged(NamedTuple):
+class TrialNetwork(NamedTuple):
     """A network and how it is judged.
 
     Attributes:
@@ -41,10 +41,10 @@ class Judged(NamedTuple):
     path: str
     size: int
     sample: str | None
-    tolerances: Mapping[Computed, float]
+    tolerances: Mapping[Precision, float]
 
 
-class Way(NamedTuple):
+class EngineSetup(NamedTuple):
     """A way to run networks.
 
     Attributes:
@@ -54,7 +54,7 @@ class Way(NamedTuple):
     """
 
     engine: EngineName
-    precision: Computed
+    precision: Precision
     limit: str | None = None
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Result(NamedTuple):
     Attributes:
         problem: Why it cannot be used so; None where it can.
         distance: How far its answers are off, where there are any.
-        seconds: For 8 pictures on one thread, in each round.
+        seconds: For 8 images on one thread, in each round.
     """
 
     problem: str | None
@@ -78,17 +78,17 @@ class Result(NamedTuple):
 
 
 def tried(
-    ways: Sequence[Way],
-    networks: Sequence[Judged],
+    setups: Sequence[EngineSetup],
+    networks: Sequence[TrialNetwork],
     *,
     limit_s: float,
     patience_s: float,
     rounds: int = ROUNDS,
-) -> dict[Way, list[Result]]:
+) -> dict[EngineSetup, list[Result]]:
     """Try ways of running networks, each in a process of its own.
 
     Args:
-        ways: The first is waited for longest.
+        setups: The first is waited for longest.
         networks: All are tried in each way.
         limit_s: How long all of it may take, seconds; who has not answered by then has failed.
         patience_s: How long the first way may take, and its first round.
@@ -98,17 +98,19 @@ def tried(
         For each way what came of each network.
     """
     start = time.monotonic()
-    found: dict[Way, list[Result]] = {}
+    found: dict[EngineSetup, list[Result]] = {}
     with ExitStack() as stack:
-        children = {way: stack.enter_context(_Child(way, networks)) for way in ways}
-        for number, (way, child) in enumerate(children.items()):
+        children = {setup: stack.enter_context(_Child(setup, networks)) for setup in setups}
+        for number, (setup, child) in enumerate(children.items()):
             allowed = limit_s if number else patience_s
-            found[way] = child.judged(start + allowed - time.monotonic())
-        sound = [way for way, results in found.items() if any(not each.problem for each in results)]
+            found[setup] = child.evaluated(start + allowed - time.monotonic())
+        sound = [
+            setup for setup, results in found.items() if any(not each.problem for each in results)
+        ]
         for _ in range(rounds):
-            for way in sound:
+            for setup in sound:
                 left = start + limit_s - time.monotonic()
-                _add_round(found[way], children[way].timed(left))
+                _add_round(found[setup], children[setup].timed(left))
     return found
 
 
@@ -126,8 +128,8 @@ def _add_round(results: list[Result], seconds: Sequence[float | None] | str) -> 
 class _Child:
     """A process that tries one way. Use as a context: it ends with it."""
 
-    def __init__(self, way: Way, networks: Sequence[Judged]) -> None:
-        self._way, self._networks = way, networks
+    def __init__(self, setup: EngineSetup, networks: Sequence[TrialNetwork]) -> None:
+        self._setup, self._networks = setup, networks
         self._answers: queue.Queue[str | None] = queue.Queue()
 
     def __enter__(self) -> Self:
@@ -137,13 +139,13 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment(self._way.limit),
+            env=environment(self._setup.limit),
         )
         Thread(target=self._listen, daemon=True).start()
         task = Task(
-            self._way.engine,
+            self._setup.engine,
             tuple(
-                Network(each.path, each.size, each.sample, self._way.precision)
+                Network(each.path, each.size, each.sample, self._setup.precision)
                 for each in self._networks
             ),
         )
@@ -160,16 +162,16 @@ class _Child:
             except OSError:  # what was still to be written to a process that is gone
                 continue
 
-    def judged(self, left: float) -> list[Result]:
+    def evaluated(self, left: float) -> list[Result]:
         """Return what came of each network."""
         answer = self._answer(left)
         if isinstance(answer, str):
             return [Result(answer)] * len(self._networks)
         results = []
-        for network, told in zip(self._networks, answer, strict=True):
-            distance = told["distance"]
-            allowed = network.tolerances.get(self._way.precision)
-            problem = told["problem"]
+        for network, one in zip(self._networks, answer, strict=True):
+            distance = one["distance"]
+            allowed = network.tolerances.get(self._setup.precision)
+            problem = one["problem"]
             if problem is None and network.sample is not None:
                 if allowed is None:
                     problem = "was not measured for this bundle"

@@ -67,9 +67,9 @@ def test_isic2018_splits_and_masks(challenge: Path) -> None:
 
 def test_isic2018_lists_its_problems(challenge: Path) -> None:
     assert kinds(load(challenge)) == {
-        "picture without mask": ["ISIC_2"],
-        "row without picture": ["ISIC_4"],
-        "picture without row": ["ISIC_7"],
+        "image without mask": ["ISIC_2"],
+        "row without image": ["ISIC_4"],
+        "image without row": ["ISIC_7"],
     }
 
 
@@ -88,15 +88,15 @@ def test_isic2018_takes_lesions_from_ham10000_metadata(challenge: Path) -> None:
     assert pd.isna(seven["sex"])
     assert seven["mask_path"].endswith("ISIC_7_segmentation.png")
     assert (five["diagnosis"], five["lesion_id"]) == ("VASC", "HAM_1")  # the challenge's own
-    assert kinds(dataset)["mask without picture"] == ["ISIC_77"]
+    assert kinds(dataset)["mask without image"] == ["ISIC_77"]
 
 
 def test_isic2018_truth_alone_is_one_problem(tmp_path: Path) -> None:
     files(tmp_path / "ISIC2018_Task1_Training_GroundTruth", *(f"I{k}.png" for k in range(9)))
     dataset = load(tmp_path)
     assert len(dataset) == 9
-    assert len(dataset.pictures()) == 0
-    assert kinds(dataset) == {"folder without pictures": ["task1 train"]}
+    assert len(dataset.images()) == 0
+    assert kinds(dataset) == {"folder without images": ["task1 train"]}
 
 
 def test_isic2018_id_in_both_tasks(challenge: Path) -> None:
@@ -146,7 +146,7 @@ def test_groups_are_joined_with_lesions(challenge: Path) -> None:
     assert row(dataset, "ISIC_5")["group_id"] == "H"
     assert row(dataset, "ISIC_5")["diagnosis"] == "VASC"
     assert row(dataset, "ISIC_6")["group_id"] == "H"  # of one lesion with ISIC_5
-    assert "Anything_Groups.csv" in kinds(dataset)["row without picture"]
+    assert "Anything_Groups.csv" in kinds(dataset)["row without image"]
 
 
 def test_groups_that_contradict_themselves(challenge: Path) -> None:
@@ -172,7 +172,7 @@ def test_ham10000_is_read_with_lesions_and_masks(tmp_path: Path) -> None:
     assert dataset.with_masks().ids == ["ISIC_2"]
     assert row(dataset, "ISIC_2")["group_id"] == "HAM_1"
     assert row(dataset, "ISIC_1")["confirmation"] == "follow-up"
-    assert kinds(dataset) == {"row without picture": ["ISIC_3"], "picture without row": ["ISIC_9"]}
+    assert kinds(dataset) == {"row without image": ["ISIC_3"], "image without row": ["ISIC_9"]}
 
 
 def test_archive_levels_give_diagnoses(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_archive_levels_give_diagnoses(tmp_path: Path) -> None:
     assert row(dataset, "ISIC_5")["diagnosis"] == "AKIEC"
     assert kinds(dataset) == {
         "unknown diagnosis": ["Verruca"],
-        "picture without row": ["ISIC_4"],
-        "row without picture": ["ISIC_5"],
+        "image without row": ["ISIC_4"],
+        "row without image": ["ISIC_5"],
     }
 
 
@@ -235,23 +235,23 @@ def test_class_folders_of_isic2019_use_its_taxonomy(tmp_path: Path) -> None:
 
 
 def test_a_manifest_is_read_with_its_columns(tmp_path: Path) -> None:
-    files(tmp_path / "pictures", "a.jpg", "b.jpg", "b_mask.png")
+    files(tmp_path / "images", "a.jpg", "b.jpg", "b_mask.png")
     path = tmp_path / "list.csv"
     text(
         path,
         "path,mask,diagnosis,lesion_id,split,age,sex",
-        "pictures/a.jpg,,nv,L1,train,61,male",
-        f"{tmp_path / 'pictures' / 'b.jpg'},pictures/b_mask.png,mel,L1,test,,",
-        "pictures/c.jpg,,mel,,train,,",
+        "images/a.jpg,,nv,L1,train,61,male",
+        f"{tmp_path / 'images' / 'b.jpg'},images/b_mask.png,mel,L1,test,,",
+        "images/c.jpg,,mel,,train,,",
     )
     dataset = load(path)
     assert dataset.layout == "manifest"
     assert dataset.ids == ["a", "b", "c"]
     assert dataset.with_masks().ids == ["b"]
-    assert dataset.pictures().ids == ["a", "b"]
+    assert dataset.images().ids == ["a", "b"]
     assert dataset.split("test").ids == ["b"]
     assert row(dataset, "a")["age"] == 61.0
-    assert kinds(dataset) == {"row without picture": ["c"]}
+    assert kinds(dataset) == {"row without image": ["c"]}
 
 
 def test_a_manifest_comes_before_other_layouts(challenge: Path) -> None:
@@ -308,7 +308,7 @@ def test_the_real_isic2018_has_its_known_counts(shared_data: Path) -> None:
     assert dataset.problems == ()
     assert len(dataset.part("task1").with_masks()) == 2194
     task3 = dataset.part("task3")
-    assert (len(task3.pictures()), len(task3.with_masks())) == (10_014, 10_010)
+    assert (len(task3.images()), len(task3.with_masks())) == (10_014, 10_010)
     assert task3.table["diagnosis"].value_counts().to_dict() == {
         "NV": 6704, "MEL": 1113, "BKL": 1099, "BCC": 514, "AKIEC": 327, "VASC": 142, "DF": 115,
     }  # fmt: skip
@@ -366,9 +366,9 @@ def test_masks_of_attributes_are_joined_by_id_and_the_last_version_counts(tmp_pa
     assert sorted(rows["ISIC_0000001"].attributes) == sorted(set(ATTRIBUTES) - {"streaks"})
     assert {(problem.kind, problem.subject) for problem in dataset.problems} == {
         ("older masks", older.name),
-        ("picture without attribute", "ISIC_0000001"),
+        ("image without attribute", "ISIC_0000001"),
         ("unknown attribute", "ISIC_0000002"),
-        ("mask without picture", "ISIC_0000009"),
+        ("mask without image", "ISIC_0000009"),
     }
     assert len(dataset.with_attributes()) == 4
     assert not len(dataset.with_masks())

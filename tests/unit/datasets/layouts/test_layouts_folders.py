@@ -20,8 +20,8 @@ def test_masks_beside_images_are_found_within_splits(tmp_path: Path) -> None:
     assert dataset.layout == "images_masks"
     assert dataset.with_masks().ids == ["train1", "val1"]
     assert dataset.split("validation").ids == ["val1", "val2"]
-    assert kinds(dataset)["picture without mask"] == ["train2", "val2"]
-    assert "stray" in kinds(dataset)["mask without picture"]
+    assert kinds(dataset)["image without mask"] == ["train2", "val2"]
+    assert "stray" in kinds(dataset)["mask without image"]
 
 
 def test_masks_beside_their_images_are_found(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_tables_named_after_splits_are_splits(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fits_no_layout_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no known layout of pictures fits; no image lies below"):
+    with pytest.raises(DataError, match="no known layout of images fits; no image lies below"):
         load(tmp_path)
     files(tmp_path, "a.jpg")
     text(tmp_path / "odd.csv", "image,remark", "a,b")

@@ -182,7 +182,7 @@ def test_milk10k_has_truth_by_lesion(tmp_path: Path) -> None:
     assert len(dataset.of_type("all")) == 4
 
 
-def test_derm7pt_splits_by_row_and_tells_names_by_case(tmp_path: Path) -> None:
+def test_derm7pt_splits_by_row_and_shows_names_by_case(tmp_path: Path) -> None:
     files(tmp_path / "images" / "NEL", "NEL010.jpg", "Nel010.jpg", "NEL011.jpg", "Nel011.jpg")
     files(tmp_path / "images" / "A1l", "Aal001a.jpg", "Aal001b.jpg")
     text(
@@ -257,16 +257,16 @@ PH2_HEADING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["text", "workbook"])
+@pytest.mark.parametrize("input_spec", ["text", "workbook"])
 @pytest.mark.parametrize("above", [True, False])
-def test_ph2_is_read_from_text_and_workbook(tmp_path: Path, form: str, above: bool) -> None:
+def test_ph2_is_read_from_text_and_workbook(tmp_path: Path, input_spec: str, above: bool) -> None:
     base = tmp_path / "PH2Dataset"
     for name in ("IMD002", "IMD003", "IMD004"):
         folder = base / "PH2 Dataset images" / name
         files(folder / f"{name}_Dermoscopic_Image", f"{name}.bmp")
         files(folder / f"{name}_lesion", f"{name}_lesion.bmp")
         files(folder / f"{name}_roi", f"{name}_R1_Label3.bmp")
-    if form == "text":
+    if input_spec == "text":
         text(base / "PH2_dataset.txt", PH2_TEXT)
     else:
         openpyxl = pytest.importorskip("openpyxl")
@@ -393,7 +393,7 @@ def test_archive_keeps_image_types(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert dataset.of_type().ids == [names[0], names[4]]  # of no known type: taken
     assert dataset.image_types() == {"clinical": 2, "dermoscopic": 2, "tile": 1}
-    with pytest.raises(Exception, match="no thermographic pictures; use one of clinical"):
+    with pytest.raises(Exception, match="no thermographic images; use one of clinical"):
         dataset.of_type("thermographic")
 
 
@@ -432,7 +432,7 @@ def test_files_as_people_have_them(layout_examples: Path, tmp_path: Path, name: 
     layout, images, groups, masks = FIELD[name]
     dataset = load(tmp_path)
     assert dataset.layout == layout
-    assert len(dataset.pictures()) == len(dataset) == images
+    assert len(dataset.images()) == len(dataset) == images
     assert dataset.table["group_id"].nunique() == groups
     assert len(dataset.with_masks()) == masks
 

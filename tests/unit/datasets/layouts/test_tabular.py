@@ -137,13 +137,13 @@ def test_a_table_without_a_heading(tmp_path: Path) -> None:
     assert load(tmp_path).table["diagnosis"].tolist() == ["MEL", "NV"]
 
 
-def test_a_table_that_names_other_pictures(tmp_path: Path) -> None:
+def test_a_table_that_names_other_images(tmp_path: Path) -> None:
     files(tmp_path / "images", "a.jpg")
     text(tmp_path / "labels.csv", "image,dx", "x,nv", "y,nv")
     dataset = load(tmp_path)
-    assert kinds(dataset) == {"row without picture": ["x", "y"], "picture without row": ["a"]}
+    assert kinds(dataset) == {"row without image": ["x", "y"], "image without row": ["a"]}
     (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"none of the pictures it names lies below .* first is x"):
+    with pytest.raises(DataError, match=r"none of the images it names lies below .* first is x"):
         load(tmp_path)
 
 

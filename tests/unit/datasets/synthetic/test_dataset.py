@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from naevus.datasets import layouts
 from naevus.datasets.synthetic import draw_lesion, write_isic2018
 from naevus.datasets.synthetic.dataset import plan
-from naevus.datasets.synthetic.lesion import Shape, area, draw_outline
+from naevus.datasets.synthetic.lesion import Shape, area, draw_contour
 from naevus.errors import ConfigError, DataError
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Drawn = list[tuple[NDArray[np.uint8], NDArray[np.bool_], str]]
+    Synthetic = list[tuple[NDArray[np.uint8], NDArray[np.bool_], str]]
 
 SIZE = 128
 
@@ -48,21 +48,21 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_isic2018(folder, pictures=60, seed=7, size=64, splits=("train", "validation", "test"))
+    write_isic2018(folder, images=60, seed=7, size=64, splits=("train", "validation", "test"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def training() -> Drawn:
+def training() -> Synthetic:
     return _draw(range(12))
 
 
 @pytest.fixture(scope="module")
-def held_out() -> Drawn:
+def held_out() -> Synthetic:
     return _draw(range(100, 112))
 
 
-def _draw(seeds: range) -> Drawn:
+def _draw(seeds: range) -> Synthetic:
     return [(*draw_lesion(code, seed, SIZE), code) for code in ISIC2018.codes for seed in seeds]
 
 
@@ -87,7 +87,7 @@ def test_the_same_seed_draws_the_same_lesion(code: str) -> None:
     assert not np.array_equal(pixels, draw_lesion(code, 4, SIZE)[0])
 
 
-def test_photographs_of_one_lesion_differ_in_picture_and_mask() -> None:
+def test_photographs_of_one_lesion_differ_in_image_and_mask() -> None:
     first, first_mask = draw_lesion("NV", 5, SIZE, photograph=0)
     second, second_mask = draw_lesion("NV", 5, SIZE, photograph=1)
     assert np.abs(first.astype(int) - second).mean() > 3
@@ -108,7 +108,7 @@ def test_masks_keep_within_their_limits(code: str, seed: int, photograph: int, s
     assert pixels.std() > 5
 
 
-def test_the_mask_is_where_the_lesion_is(training: Drawn) -> None:
+def test_the_mask_is_where_the_lesion_is(training: Synthetic) -> None:
     sharper = 0
     for pixels, mask, _ in training:
         grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (0, 0), 2)
@@ -119,8 +119,8 @@ def test_the_mask_is_where_the_lesion_is(training: Drawn) -> None:
 
 @given(seed=st.integers(0, 2**32), lobes=st.floats(0, 0.15), stretch=st.floats(1, 2))
 @settings(max_examples=40, deadline=None)
-def test_outlines_enclose_the_unit_circles_area(seed: int, lobes: float, stretch: float) -> None:
-    points = draw_outline(np.random.default_rng(seed), Shape(lobes, 0.05, stretch))
+def test_contours_enclose_the_unit_circles_area(seed: int, lobes: float, stretch: float) -> None:
+    points = draw_contour(np.random.default_rng(seed), Shape(lobes, 0.05, stretch))
     assert area(points) == pytest.approx(np.pi)
     assert np.abs(points.mean(axis=0)).max() < 1e-9
 
@@ -128,8 +128,8 @@ def test_outlines_enclose_the_unit_circles_area(seed: int, lobes: float, stretch
 def _score(
     features: Callable[[NDArray[np.uint8], NDArray[np.bool_]], Any],
     model: Any,
-    training: Drawn,
-    held_out: Drawn,
+    training: Synthetic,
+    held_out: Synthetic,
 ) -> float:
     """Return the balanced accuracy on other lesions than those the model was fitted on."""
     model.fit([features(p, m) for p, m, _ in training], [code for _, _, code in training])
@@ -155,7 +155,7 @@ def _histogram(pixels: NDArray[np.uint8], _: NDArray[np.bool_]) -> Any:
 
 
 def test_colour_does_not_give_the_diagnosis_away_but_structure_does(
-    training: Drawn, held_out: Drawn
+    training: Synthetic, held_out: Synthetic
 ) -> None:
     def logistic() -> Any:
         return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
@@ -209,11 +209,11 @@ def test_the_data_set_has_the_official_layout(root: Path) -> None:
     assert not set(later["group_id"]) & set(train["group_id"])
 
 
-def test_files_hold_the_drawn_picture_and_its_mask(root: Path) -> None:
-    for picture in plan(60, 7, ("train",))[::13]:
-        lesion = picture.lesion
-        pixels, mask = draw_lesion(lesion.diagnosis, lesion.seed, 64, picture.photograph)
-        row = next(layouts.load(root).select([picture.image_id]).rows())
+def test_files_hold_the_drawn_image_and_its_mask(root: Path) -> None:
+    for image in plan(60, 7, ("train",))[::13]:
+        lesion = image.lesion
+        pixels, mask = draw_lesion(lesion.diagnosis, lesion.seed, 64, image.photograph)
+        row = next(layouts.load(root).select([image.image_id]).rows())
         assert row.path is not None
         assert row.mask_path is not None
         assert np.abs(read(row.path).astype(int) - pixels).mean() < 8
@@ -245,10 +245,10 @@ def test_an_interrupted_data_set_is_finished_to_the_same_bytes(tmp_path: Path, r
 
     splits = ("train", "validation", "test")
     with pytest.raises(StoppedError):
-        write_isic2018(tmp_path, pictures=60, seed=7, size=64, splits=splits, progress=stop)
+        write_isic2018(tmp_path, images=60, seed=7, size=64, splits=splits, progress=stop)
     calls: list[tuple[int, int]] = []
     write_isic2018(
-        tmp_path, pictures=60, seed=7, size=64, splits=splits,
+        tmp_path, images=60, seed=7, size=64, splits=splits,
         progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
     assert calls[-1] == (100, 100)
@@ -258,14 +258,14 @@ def test_an_interrupted_data_set_is_finished_to_the_same_bytes(tmp_path: Path, r
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, root: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="empty folder"):
-        write_isic2018(tmp_path, pictures=60, size=64)
+        write_isic2018(tmp_path, images=60, size=64)
     with pytest.raises(DataError, match="empty folder"):
-        write_isic2018(root, pictures=60, seed=8, size=64)
+        write_isic2018(root, images=60, seed=8, size=64)
 
 
 def test_the_demos_plan_has_enough_lesions_for_folds() -> None:
     planned = plan(160, 2018, ("train", "test"))
-    assert len({picture.image_id for picture in planned}) == len(planned) == 192
+    assert len({image.image_id for image in planned}) == len(planned) == 192
     task3 = [p for p in planned if p.split == "train" and p.task == "task3"]
     for code in ISIC2018.codes:
         assert len({p.lesion.lesion_id for p in task3 if p.lesion.diagnosis == code}) >= 8
@@ -275,10 +275,8 @@ def test_the_demos_plan_has_enough_lesions_for_folds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "seed", "splits"), [(10, 0, ("train",)), (60, -1, ("train",)), (60, 0, ("dev",))]
+    ("images", "seed", "splits"), [(10, 0, ("train",)), (60, -1, ("train",)), (60, 0, ("dev",))]
 )
-def test_settings_out_of_range_are_refused(
-    pictures: int, seed: int, splits: tuple[str, ...]
-) -> None:
+def test_settings_out_of_range_are_refused(images: int, seed: int, splits: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):
-        plan(pictures, seed, splits)
+        plan(images, seed, splits)

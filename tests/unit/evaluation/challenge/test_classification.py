@@ -101,7 +101,7 @@ def test_a_ground_truth_of_one_class_is_scored(tmp_path: Path) -> None:
     json.dumps(scores, allow_nan=False)
 
 
-def test_the_taken_out_picture_and_given_weights(tmp_path: Path) -> None:
+def test_the_taken_out_image_and_given_weights(tmp_path: Path) -> None:
     truth = tmp_path / "truth.csv"
     truth.write_text(
         "image,A,B,score_weight,validation_weight\n"
@@ -165,5 +165,5 @@ def test_an_unusable_ground_truth_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(SubmissionError, match=r"truth\.csv"):
             score_classification(truth, truth)
     truth.write_text("image,A,B\nISIC_0035068,1.0,0.0\n")
-    with pytest.raises(SubmissionError, match="no picture counts"):
+    with pytest.raises(SubmissionError, match="no image counts"):
         score_classification(truth, truth)

@@ -157,19 +157,19 @@ def test_wrong_shapes_values_and_names_are_found(tmp_path: Path) -> None:
 
 
 def test_masks_of_other_sizes_than_images_are_found(tmp_path: Path) -> None:
-    masks, pictures = tmp_path / "masks", tmp_path / "pictures"
+    masks, images = tmp_path / "masks", tmp_path / "images"
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:15] = 255
     save(masks / "ISIC_0000001_segmentation.png", mask)
     save(masks / "ISIC_0000002_segmentation.png", mask.T)
     for number in (1, 2, 3):
-        save(pictures / f"ISIC_000000{number}.jpg", np.full((20, 30, 3), 90, np.uint8))
-    found = {(finding.kind, finding.subject) for finding in lint_segmentation(masks, pictures)}
+        save(images / f"ISIC_000000{number}.jpg", np.full((20, 30, 3), 90, np.uint8))
+    found = {(finding.kind, finding.subject) for finding in lint_segmentation(masks, images)}
     assert found == {
         ("other size", "ISIC_0000002_segmentation.png"),
         ("missing mask", "ISIC_0000003"),
     }
-    with pytest.raises(SubmissionError, match="no pictures named like"):
+    with pytest.raises(SubmissionError, match="no images named like"):
         lint_segmentation(masks, tmp_path)
     with pytest.raises(SubmissionError, match="not a folder"):
         lint_segmentation(tmp_path / "nowhere")

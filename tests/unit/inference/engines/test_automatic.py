@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from naevus.bundles.bundle import Bundle, write_bundle
-from naevus.bundles.sample import distance, read_sample, sample_views
+from naevus.bundles.sample import distance, read_sample, sample_batch
 from naevus.errors import BundleError, ConfigError
 from naevus.inference.engines import automatic, instructions, trial
-from naevus.inference.engines.automatic import candidates, choose, decide, told
+from naevus.inference.engines.automatic import candidates, choose, decide, describe
 from naevus.inference.engines.openvino import SWITCH
-from naevus.inference.engines.trial import TIMEOUT, Judged, Result, Way
+from naevus.inference.engines.trial import TIMEOUT, EngineSetup, Result, TrialNetwork
 from naevus.inference.predictor import open_networks
 from naevus.types import EngineChoice
 from tests.helpers.onnx_graphs import (
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from naevus.inference.engines import EngineName
 
 
-F32, BF16, HELD = Way("openvino", "fp32"), Way("openvino", "bf16"), Way("openvino", "fp32", "AVX2")
+F32, BF16, HELD = (
+    EngineSetup("openvino", "fp32"),
+    EngineSetup("openvino", "bf16"),
+    EngineSetup("openvino", "fp32", "AVX2"),
+)
 
 
-ORT = Way("onnxruntime", "fp32")
+ORT = EngineSetup("onnxruntime", "fp32")
 PAIR = [
-    Judged(task, f"{task}.onnx", 32, "sample.npz", {"fp32": 0.01})
+    TrialNetwork(task, f"{task}.onnx", 32, "sample.npz", {"fp32": 0.01})
     for task in ("segmentation", "classification")
 ]
 
@@ -80,7 +84,7 @@ def test_fewer_instructions_are_taken_where_they_pay() -> None:
     trials = {F32: [timed(1, 1, 1)] * 2, HELD: [timed(0.5, 0.5, 0.5)] * 2}
     choice = decide(trials, PAIR)
     assert (choice.limit, choice.segmentation) == ("AVX2", "fp32")
-    assert "2.00 times" in told(choice, trials)
+    assert "2.00 times" in describe(choice, trials)
 
 
 def test_a_way_too_slow_to_be_timed_is_not_chosen() -> None:
@@ -96,19 +100,19 @@ def test_onnx_runtime_is_the_last_resort() -> None:
     assert decide({F32: fine, ORT: quick}, PAIR).engine == "openvino"
     choice = decide({F32: broken, BF16: broken, ORT: fine}, PAIR)
     assert choice.engine == "onnxruntime"
-    assert "openvino fp32 (refused)" in told(choice, {F32: broken, BF16: broken, ORT: fine})
+    assert "openvino fp32 (refused)" in describe(choice, {F32: broken, BF16: broken, ORT: fine})
     with pytest.raises(ConfigError, match="openvino fp32: refused"):
         decide({F32: broken, BF16: broken}, PAIR)
 
 
-def test_a_sample_is_the_same_pixels_everywhere_and_its_views_differ(bundle: Bundle) -> None:
+def test_a_sample_is_the_same_pixels_everywhere_and_its_transforms_differ(bundle: Bundle) -> None:
     assert bundle.spec.sample is not None
     path = bundle.folder / bundle.spec.sample.file
     sample = read_sample(path, {each.file: each.input_size for each in bundle.spec.members})
-    views = sample_views(sample.pixels, 32)
-    assert views.shape == (8, 32, 32, 3)
-    assert len({view.tobytes() for view in views}) == 8
-    assert {*views[0].ravel().tolist()} <= {*sample.pixels.ravel().tolist()}
+    batch = sample_batch(sample.pixels, 32)
+    assert batch.shape == (8, 32, 32, 3)
+    assert len({one.tobytes() for one in batch}) == 8
+    assert {*batch[0].ravel().tolist()} <= {*sample.pixels.ravel().tolist()}
     with pytest.raises(BundleError, match="no usable sample"):
         read_sample(path, {"another.onnx": 32})
 
@@ -183,19 +187,19 @@ def test_a_fault_leads_to_the_next_choice(
     problem = broken(monkeypatch, kind)
     monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
     lines: list[str] = []
-    choice = choose([bundle], say=lines.append)
+    choice = choose([bundle], report=lines.append)
     assert choice[:4] == ("openvino", "fp32", "fp32", "AVX2")
     assert len(lines) == 2
     assert "openvino fp32 (" in lines[1]
     assert problem in lines[1]
 
 
-def test_where_openvino_fails_onnx_runtime_answers(
+def test_where_openvino_fails_onnx_runtime_predictions(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "is off", only=False)
     monkeypatch.setattr(automatic, "candidates", lambda *_: [F32])
-    choice = choose([bundle], say=lambda _: None)
+    choice = choose([bundle], report=lambda _: None)
     assert choice.engine == "onnxruntime"
 
 
@@ -209,7 +213,7 @@ def test_if_no_engine_runs_one_line_names_the_extra(
         automatic, "_version", lambda name: None if name == "onnxruntime" else version(name)
     )
     with pytest.raises(ConfigError, match=r"no implementation.*naevus\[onnxruntime\]") as raised:
-        choose([bundle], say=lambda _: None)
+        choose([bundle], report=lambda _: None)
     assert "\n" not in str(raised.value)
 
 
@@ -218,7 +222,7 @@ def test_a_named_engine_is_tried_alone_and_fails_clearly(
 ) -> None:
     broken(monkeypatch, "killed by a signal")
     with pytest.raises(ConfigError, match=r"openvino bf16: crashes \(signal 11\)"):
-        choose([bundle], precision="bf16", say=pytest.fail)
+        choose([bundle], precision="bf16", report=pytest.fail)
 
 
 def test_trials_run_once_and_their_verdict_is_cached(
@@ -226,16 +230,16 @@ def test_trials_run_once_and_their_verdict_is_cached(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
-    first = choose([bundle], say=lines.append)
+    first = choose([bundle], report=lines.append)
     assert lines[0].startswith("Trying how networks run best")
     (file,) = kept.glob("choice-*.json")
     monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried again"))
-    assert choose([bundle], say=pytest.fail) == first
+    assert choose([bundle], report=pytest.fail) == first
     whole = json.loads(file.read_bytes())
     monkeypatch.setattr(automatic, "tried", lambda *_, **__: {F32: [timed(1, 1, 1)] * 2})
     for damaged in (b"", b"[]", b"{}", b'{"attempts": 1, "trials": [[1, 2]]}'):
         file.write_bytes(damaged)
-        assert choose([bundle], say=lambda _: None).engine == "openvino"
+        assert choose([bundle], report=lambda _: None).engine == "openvino"
     assert whole["attempts"] == 1
 
 
@@ -249,7 +253,7 @@ def test_without_a_cache_fp32_is_used_without_trials(
         kept.parent.mkdir(parents=True)
         kept.write_text("a file in the folder's place")
     monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried"))
-    choice = choose([bundle], say=pytest.fail)
+    choice = choose([bundle], report=pytest.fail)
     assert choice[:4] == ("openvino", "fp32", "fp32", None)
     assert not choice.tried
 
@@ -271,9 +275,9 @@ def test_wrong_outputs_are_reported_even_without_trials(
     monkeypatch.setenv(SWITCH, "off")
     assert bundle.spec.sample is not None
     other = sampled(segmentation_bundle(tmp_path / "other", seeds=(1,)), tmp_path / "wrong")
-    right = automatic.judged_of(other)[0]
+    right = automatic.trial_networks(other)[0]
     monkeypatch.setattr(
-        "naevus.inference.predictor.judged_of",
+        "naevus.inference.predictor.trial_networks",
         lambda _: [right._replace(tolerances={"fp32": 1e-12})],
     )
     with pytest.raises(ConfigError, match="wrong answers"):
@@ -320,10 +324,10 @@ def test_candidates_follow_the_processor(
 
 
 def test_a_resumed_job_keeps_its_choice(tmp_path: Path) -> None:
-    from naevus.runs.predictions import SETTINGS, OutFolder
+    from naevus.runs.predictions import SETTINGS, PredictionsFolder
 
     part = {"engine": "openvino", "precision": "bf16", "instructions": "AVX2"}
-    folder = OutFolder(tmp_path)
+    folder = PredictionsFolder(tmp_path)
     assert folder.choice() is None
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part, "classifier": None}))
     assert folder.choice() == EngineChoice("openvino", "bf16", "fp32", "AVX2", "as the job began")
@@ -341,9 +345,9 @@ def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def bearing(folder: Path, stored: str) -> Bundle:
     """A bundle in fp32 with a sample, of which it was measured that ``stored`` bears bf16."""
     whole = sampled(classification_bundle(folder / "plain", crop_mode="full"), folder / "whole")
-    (choice,) = whole.spec.precision_choices
-    choices = (choice.model_copy(update={"stored": stored}),)
-    spec = whole.spec.model_copy(update={"precision_choices": choices})
+    (choice,) = whole.spec.recommended
+    choices = (choice.model_copy(update={"storage": stored}),)
+    spec = whole.spec.model_copy(update={"recommended": choices})
     names = [*(member.file for member in spec.members), "sample.npz"]
     return write_bundle(folder / "bearing", spec, {name: whole.folder / name for name in names})
 
@@ -353,7 +357,7 @@ def test_a_measured_precision_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     bundle = bearing(tmp_path, "fp32")
     assert candidates([bundle]) == [F32, BF16]
     monkeypatch.setattr(instructions, "limits", lambda: (None, "AVX2"))
-    held = [Way("openvino", "fp32", "AVX2"), Way("openvino", "bf16", "AVX2")]
+    held = [EngineSetup("openvino", "fp32", "AVX2"), EngineSetup("openvino", "bf16", "AVX2")]
     monkeypatch.delenv(instructions.SWITCH, raising=False)
     assert candidates([bundle]) == [F32, BF16, *held]
     monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")  # the user has said it
@@ -372,8 +376,8 @@ def test_unsupported_precisions_are_not_tried(
 @pytest.mark.usefixtures("bf16_processor")
 def test_measurements_of_another_storage_do_not_count(tmp_path: Path) -> None:
     bundle = bearing(tmp_path, "int8")
-    assert bundle.spec.bears("classification") == "fp32"
-    assert bundle.spec.bears("segmentation") == "fp32"
+    assert bundle.spec.recommended_precision("classification") == "fp32"
+    assert bundle.spec.recommended_precision("segmentation") == "fp32"
     assert candidates([bundle]) == [F32]
 
 
@@ -381,7 +385,7 @@ def test_measurements_of_another_storage_do_not_count(tmp_path: Path) -> None:
 def test_without_a_sample_only_fp32_is_a_candidate(tmp_path: Path) -> None:
     plain = classification_bundle(tmp_path / "plain")
     assert candidates([plain]) == [F32]
-    assert candidates([plain], "onnxruntime") == [Way("onnxruntime", "fp32")]
+    assert candidates([plain], "onnxruntime") == [EngineSetup("onnxruntime", "fp32")]
 
 
 @pytest.mark.usefixtures("bf16_processor")

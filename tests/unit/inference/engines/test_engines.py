@@ -58,9 +58,7 @@ def test_both_engines_agree(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_any_number_of_pictures_and_results_of_their_own(
-    tmp_path: Path, engine: EngineName
-) -> None:
+def test_any_number_of_images_and_results_of_their_own(tmp_path: Path, engine: EngineName) -> None:
     loaded = open_engine(write_classifier(tmp_path / "g.onnx", size=32), engine, threads=1)
     assert loaded.outputs == ("logits",)
 
@@ -89,7 +87,7 @@ def test_a_file_that_is_no_graph_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_pictures_of_another_size_are_refused(tmp_path: Path, engine: EngineName) -> None:
+def test_images_of_another_size_are_refused(tmp_path: Path, engine: EngineName) -> None:
     runs = open_engine(write_classifier(tmp_path / "g.onnx", size=32), engine).run
     with pytest.raises(BundleError, match="fails on pixels"):
         runs(pixels(1, 40))
@@ -150,13 +148,13 @@ def test_streams_and_threads_do_not_change_a_byte(tmp_path: Path, kind: str) -> 
     graph = write(tmp_path / "g.onnx", size=32)
     batch = pixels(2 * openvino.PIECE + 3, 32)
     name = "logits" if kind == "classifier" else "logit"
-    answers = [
+    predictions = [
         OpenVINOEngine(graph, threads, streams=streams).run(batch)[name]
         for threads, streams in ((1, 1), (2, 1), (2, 2), (3, 3), (2, 8))
     ]
-    assert len(answers[0]) == len(batch)
-    for answer in answers[1:]:
-        np.testing.assert_array_equal(answer, answers[0])
+    assert len(predictions[0]) == len(batch)
+    for answer in predictions[1:]:
+        np.testing.assert_array_equal(answer, predictions[0])
 
 
 def test_streams_are_no_more_than_threads(tmp_path: Path) -> None:
@@ -170,7 +168,7 @@ def test_threads_are_bound_to_no_processor(tmp_path: Path) -> None:
     assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
-def test_an_engine_goes_on_after_pictures_it_could_not_take(tmp_path: Path) -> None:
+def test_an_engine_goes_on_after_images_it_could_not_take(tmp_path: Path) -> None:
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), 2, streams=2)
     before = engine.run(pixels(20, 32))["logits"]
     with pytest.raises(BundleError, match="fails on pixels"):
@@ -178,7 +176,7 @@ def test_an_engine_goes_on_after_pictures_it_could_not_take(tmp_path: Path) -> N
     np.testing.assert_array_equal(engine.run(pixels(20, 32))["logits"], before)
 
 
-def test_few_pictures_share_one_stream_and_many_get_more() -> None:
+def test_few_images_fraction_one_stream_and_many_get_more() -> None:
     assert streams_for(1, 16) == streams_for(openvino.PIECE, 16) == 1
     assert streams_for(1000, 2) == 2
     assert streams_for(1000, 64) == 4

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
+def test_every_engine_is_checked_at_and_one_is_chosen() -> None:
     found = {each.name: each for each in survey()}
     assert tuple(found) == get_args(EngineName)
     assert [each.name for each in survey() if each.chosen] == [DEFAULT]
@@ -32,11 +32,14 @@ def test_every_engine_is_looked_at_and_one_is_chosen() -> None:
 
 
 def test_the_gain_by_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for computes, told in ((("fp32", "bf16"), "measured to bear"), (("fp32",), "no instructions")):
+    for computes, reported in (
+        (("fp32", "bf16"), "measured to bear"),
+        (("fp32",), "no instructions"),
+    ):
         monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)
         found = survey()[0]
         assert found.precisions == computes
-        assert told in found.why
+        assert reported in found.why
 
 
 def test_the_chosen_engine_is_the_one_that_opens(
@@ -47,7 +50,7 @@ def test_the_chosen_engine_is_the_one_that_opens(
     assert isinstance(open_engine(write_classifier(tmp_path / "g.onnx", size=32)), kinds[DEFAULT])
 
 
-def test_an_absent_engine_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_engine_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     absent = survey()[1]
     assert (absent.version, absent.devices, absent.precisions) == (None, (), ())

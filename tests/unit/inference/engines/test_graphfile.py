@@ -107,7 +107,7 @@ def _with_outputs(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         (_with_constant, "another file"),
         (_with_loop, "Loop"),
@@ -119,12 +119,12 @@ def _with_outputs(model: onnx.ModelProto) -> None:
     ],
 )
 def test_operators_that_networks_do_not_need_are_refused(
-    tmp_path: Path, change: object, said: str
+    tmp_path: Path, change: object, output: str
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     model = onnx.load(graph)
     change(model)  # type: ignore[operator]
-    with pytest.raises(BundleError, match=said) as raised:
+    with pytest.raises(BundleError, match=output) as raised:
         check_graph(graph, model.SerializeToString())
     assert "\n" not in str(raised.value)
 
@@ -146,8 +146,8 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     for cut in (1, 10, len(content) // 2, len(content) - 1):
         with pytest.raises(BundleError, match=r"g\.onnx"):
             check_graph(graph, content[:cut])
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(200):
-        noise = chance.bytes(int(chance.integers(1, 200)))
+        noise = rng.bytes(int(rng.integers(1, 200)))
         with pytest.raises(BundleError):
             check_graph(graph, noise + os.urandom(0))

@@ -1,4 +1,4 @@
-"""Whatever Python holds a picture in: a path, bytes, a stream, an image, an array, a tensor."""
+"""Whatever Python holds an image in: a path, bytes, a stream, an image, an array, a tensor."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol, Ty
 import numpy as np
 from PIL import Image
 
-from naevus.errors import DataError, PictureError
+from naevus.errors import DataError, ImageError
 from naevus.images.read import ImageBytes, Limits, check_size, from_pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.images.preprocess import Picture
+    from naevus.images.preprocess import ImageData
 
 _CPU: Final = (1, 3)  # DLPack's numbers of memory that the processor reads, ordinary and pinned
 _RGB: Final = (
@@ -30,31 +30,31 @@ class SupportsArray(Protocol):
     def __array__(self) -> NDArray[Any]: ...
 
 
-PictureLike: TypeAlias = (
+ImageLike: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | ImageBytes | BinaryIO | Image.Image"
     " | NDArray[np.uint8] | SupportsArray"
 )
-"""What is taken as one picture."""
+"""What is taken as one image."""
 
 
-class Given(NamedTuple):
-    """A picture to predict.
+class ImageInput(NamedTuple):
+    """An image to predict.
 
     Attributes:
         image_id: Its id.
-        picture: Its file, the bytes of one, or its pixels.
+        image: Its file, the bytes of one, or its pixels.
         flags: What is known of it beforehand.
         problem: Why there is none to predict, where that is so.
     """
 
     image_id: str
-    picture: Picture
+    image: ImageData
     flags: tuple[str, ...] = ()
-    problem: PictureError | None = None
+    problem: ImageError | None = None
 
 
 def is_one(given: object) -> bool:
-    """Tell whether something is taken as one picture, not as several.
+    """Tell whether something is taken as one image, not as several.
 
     What has one dimension is several, such as a column of paths.
     """
@@ -66,8 +66,8 @@ def is_one(given: object) -> bool:
     )
 
 
-def given_of(given: object, number: int, limits: Limits) -> Given:
-    """Return a picture as what is predicted.
+def image_input_of(given: object, number: int, limits: Limits) -> ImageInput:
+    """Return an image as what is predicted.
 
     Bytes and streams are read as files are. An image of Pillow is brought to sRGB by the profile
     it carries, turned upright by its EXIF, and laid over white, as a file is. An array, or what
@@ -76,20 +76,20 @@ def given_of(given: object, number: int, limits: Limits) -> Given:
     where the last axis cannot be channels.
 
     Args:
-        given: The picture.
-        number: Which of the pictures it is: its id, where it has no name.
+        given: The image.
+        number: Which of the images it is: its id, where it has no name.
         limits: What is refused before decoding.
 
     Raises:
-        DataError: It is no picture, or pixels are of another shape or type.
+        DataError: It is no image, or pixels are of another shape or type.
     """
-    name = f"picture {number}"
+    name = f"image {number}"
     if isinstance(given, str | os.PathLike):
         path = Path(os.fsdecode(given))
-        return Given(path.stem, path)
+        return ImageInput(path.stem, path)
     if isinstance(given, ImageBytes | bytes | bytearray | memoryview):
         held = given if isinstance(given, ImageBytes) else ImageBytes(name, bytes(given))
-        return Given(Path(held.name).stem, held)
+        return ImageInput(Path(held.name).stem, held)
     if isinstance(given, Image.Image):
         return _of_pillow(given, name, limits)
     if isinstance(given, np.ndarray) or hasattr(given, "__array__") or hasattr(given, "__dlpack__"):
@@ -102,26 +102,30 @@ def given_of(given: object, number: int, limits: Limits) -> Given:
     )
 
 
-def _of_stream(stream: Any, name: str, limits: Limits) -> Given:
-    said = getattr(stream, "name", None)
-    image_id = Path(said).stem if isinstance(said, str) and Path(said).stem else name
+def _of_stream(stream: Any, name: str, limits: Limits) -> ImageInput:
+    name_of_source = getattr(stream, "name", None)
+    image_id = (
+        Path(name_of_source).stem
+        if isinstance(name_of_source, str) and Path(name_of_source).stem
+        else name
+    )
     try:
-        return Given(image_id, ImageBytes.from_stream(stream, image_id, limits))
-    except PictureError as problem:
-        return Given(image_id, Path(image_id), problem=problem)
+        return ImageInput(image_id, ImageBytes.from_stream(stream, image_id, limits))
+    except ImageError as problem:
+        return ImageInput(image_id, Path(image_id), problem=problem)
 
 
-def _of_pillow(image: Image.Image, name: str, limits: Limits) -> Given:
-    said = getattr(image, "filename", "")
-    image_id = Path(os.fsdecode(said)).stem if said else name
+def _of_pillow(image: Image.Image, name: str, limits: Limits) -> ImageInput:
+    name_of_source = getattr(image, "filename", "")
+    image_id = Path(os.fsdecode(name_of_source)).stem if name_of_source else name
     content = _unloaded_jpeg(image)
     if content is not None:
-        return Given(image_id, ImageBytes(image_id, content))
+        return ImageInput(image_id, ImageBytes(image_id, content))
     try:
         decoded = from_pillow(image, image_id, limits)
-    except PictureError as problem:
-        return Given(image_id, Path(image_id), problem=problem)
-    return Given(image_id, decoded.pixels, decoded.flags)
+    except ImageError as problem:
+        return ImageInput(image_id, Path(image_id), problem=problem)
+    return ImageInput(image_id, decoded.pixels, decoded.flags)
 
 
 def _unloaded_jpeg(image: Image.Image) -> bytes | None:
@@ -142,13 +146,13 @@ def _unloaded_jpeg(image: Image.Image) -> bytes | None:
     return bytes(content)
 
 
-def _of_array(array: Any, name: str, limits: Limits) -> Given:
+def _of_array(array: Any, name: str, limits: Limits) -> ImageInput:
     pixels, grey = _pixels(array, name)
     try:
         check_size(Path(name), pixels.shape[1], pixels.shape[0], limits.pixels_of("array"))
-    except PictureError as problem:
-        return Given(name, pixels, problem=problem)
-    return Given(name, pixels, ("grey",) if grey else ())
+    except ImageError as problem:
+        return ImageInput(name, pixels, problem=problem)
+    return ImageInput(name, pixels, ("grey",) if grey else ())
 
 
 def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
@@ -160,7 +164,7 @@ def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
         array = array[:, :, 0]
     remedy = _remedy(array)
     if remedy:
-        raise DataError(f"{name}: {array.dtype} {array.shape} is no picture", remedy)
+        raise DataError(f"{name}: {array.dtype} {array.shape} is no image", remedy)
     grey = array.ndim == 2
     if grey:
         array = np.repeat(array[:, :, None], 3, axis=2)
@@ -192,9 +196,9 @@ def _is_on_cpu(given: Any) -> bool:
 
 
 def _remedy(array: NDArray[Any]) -> str | None:
-    """Return what is to be done to an array that is no picture; None for one that is."""
+    """Return what is to be done to an array that is no image; None for one that is."""
     if array.ndim == 4:
-        return "give several pictures as a list: list(batch)"
+        return "give several images as a list: list(batch)"
     if array.dtype.kind in "OUS":
         return "give paths as a list: paths.tolist()"
     if array.dtype.kind == "f":

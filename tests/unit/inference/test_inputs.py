@@ -1,4 +1,4 @@
-"""What a predictor takes for a picture, and from where it may be used."""
+"""What a predictor takes for an image, and from where it may be used."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from PIL import Image
 
 import naevus
 from naevus import errors
-from naevus.errors import DataError, NaevusError, PictureError
+from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images import profiles
 from naevus.images.read import ImageBytes, Limits, read
 from naevus.inference.predictor import Predictor
-from naevus.types import Refused
+from naevus.types import FailedImage
 from tests.helpers.onnx_graphs import whole_bundle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def drawn(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
-    chance = np.random.default_rng(seed)
-    picture = chance.integers(190, 240, (height, width, 3), dtype=np.uint8)
-    top, left = chance.integers(20, 40, 2)
-    picture[top : top + 50, left : left + 70] = (120, 60, 40)
-    return picture
+def synthetic(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(190, 240, (height, width, 3), dtype=np.uint8)
+    top, left = rng.integers(20, 40, 2)
+    image[top : top + 50, left : left + 70] = (120, 60, 40)
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def loaded(bundle: Path) -> Predictor:
     return naevus.load(bundle, threads=2)
 
 
-def said_of(prediction: Any) -> dict[str, Any]:
-    told: dict[str, Any] = prediction.to_dict()
-    return {name: value for name, value in told.items() if name not in {"image_id", "path"}}
+def values_of(prediction: Any) -> dict[str, Any]:
+    values: dict[str, Any] = prediction.to_dict()
+    return {name: value for name, value in values.items() if name not in {"image_id", "path"}}
 
 
 class Tensor:
@@ -73,14 +73,14 @@ class ArrayTensor(Tensor):
         return self._values
 
 
-def test_all_that_holds_a_picture_is_answered_alike(tmp_path: Path, loaded: Predictor) -> None:
-    pixels = drawn(1)
+def test_all_that_holds_an_image_is_answered_alike(tmp_path: Path, loaded: Predictor) -> None:
+    pixels = synthetic(1)
     path = tmp_path / "lesion.png"
     Image.fromarray(pixels).save(path)
     content = path.read_bytes()
-    expected = said_of(loaded(path))
+    expected = values_of(loaded(path))
     first = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
-    forms: dict[str, Any] = {
+    input_specs: dict[str, Any] = {
         "name": str(path),
         "bytes": content,
         "bytearray": bytearray(content),
@@ -98,26 +98,26 @@ def test_all_that_holds_a_picture_is_answered_alike(tmp_path: Path, loaded: Pred
         "pinned tensor": Tensor(pixels, 3),
         "array tensor": ArrayTensor(first),
     }
-    assert {name: said_of(loaded(given)) for name, given in forms.items()} == dict.fromkeys(
-        forms, expected
+    assert {name: values_of(loaded(given)) for name, given in input_specs.items()} == dict.fromkeys(
+        input_specs, expected
     )
     with path.open("rb") as stream:
         assert loaded(stream).image_id == "lesion"
         assert not stream.closed
     with Image.open(path) as image:
         assert loaded(image).image_id == "lesion"
-    assert loaded(forms["named bytes"]).image_id == "upload"
+    assert loaded(input_specs["named bytes"]).image_id == "upload"
     several = loaded([path, content, pixels])
-    assert [each.image_id for each in several] == ["lesion", "picture 1", "picture 2"]
-    assert [each.image_id for each in loaded(iter([pixels]))] == ["picture 0"]
+    assert [each.image_id for each in several] == ["lesion", "image 1", "image 2"]
+    assert [each.image_id for each in loaded(iter([pixels]))] == ["image 0"]
 
 
 def test_torch_tensors_are_taken(loaded: Predictor) -> None:
     torch = pytest.importorskip("torch")
-    pixels = drawn(2)
-    expected = said_of(loaded(pixels))
+    pixels = synthetic(2)
+    expected = values_of(loaded(pixels))
     tensor = torch.from_numpy(pixels)
-    assert said_of(loaded(tensor)) == said_of(loaded(tensor.permute(2, 0, 1))) == expected
+    assert values_of(loaded(tensor)) == values_of(loaded(tensor.permute(2, 0, 1))) == expected
     with pytest.raises(DataError, match=r"float32 \(120, 180, 3\).*0..255.*uint8"):
         loaded(tensor.permute(2, 0, 1).float().requires_grad_().detach() / 255)
     with pytest.raises(DataError, match="gives no array"):
@@ -127,15 +127,15 @@ def test_torch_tensors_are_taken(loaded: Predictor) -> None:
 
 
 def test_grey_is_taken_as_three_equal_channels(loaded: Predictor) -> None:
-    grey = drawn(3).mean(axis=2).astype(np.uint8)
-    expected = said_of(loaded(np.repeat(grey[:, :, None], 3, axis=2)))
+    grey = synthetic(3).mean(axis=2).astype(np.uint8)
+    expected = values_of(loaded(np.repeat(grey[:, :, None], 3, axis=2)))
     for given in (grey, grey[None], grey[:, :, None], Image.fromarray(grey)):
-        told = said_of(loaded(given))
-        assert told["probabilities"] == expected["probabilities"]
+        values = values_of(loaded(given))
+        assert values["probabilities"] == expected["probabilities"]
 
 
 def test_a_pillow_image_equals_its_file(tmp_path: Path, loaded: Predictor) -> None:
-    pixels = drawn(4)
+    pixels = synthetic(4)
     exif = Image.Exif()
     exif[0x0112] = 6
     turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
@@ -148,12 +148,12 @@ def test_a_pillow_image_equals_its_file(tmp_path: Path, loaded: Predictor) -> No
             by_file, by_image = loaded(path), loaded(image)
         assert (by_image.height, by_image.width) == (by_file.height, by_file.width)
         assert by_image.box == by_file.box
-        for code, share in by_file.probabilities.items():
-            assert by_image.probabilities[code] == pytest.approx(share, abs=0.01)
+        for code, fraction in by_file.probabilities.items():
+            assert by_image.probabilities[code] == pytest.approx(fraction, abs=0.01)
 
 
 def test_an_image_of_pillow_is_brought_to_srgb(tmp_path: Path, loaded: Predictor) -> None:
-    pixels = drawn(8)
+    pixels = synthetic(8)
     swapped = profiles.SRGB._replace(red=profiles.SRGB.blue, blue=profiles.SRGB.red)
     profile = profiles.matrix_profile(swapped, None)
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
@@ -161,19 +161,23 @@ def test_an_image_of_pillow_is_brought_to_srgb(tmp_path: Path, loaded: Predictor
     image.save(tmp_path / "p.png", icc_profile=profile)
     expected = read(tmp_path / "p.png")
     assert np.abs(expected.astype(int) - pixels).max() <= 3  # the profile turns them back
-    said = loaded(image)
-    np.testing.assert_array_equal(said.picture, expected)
-    assert said_of(said) == said_of(loaded(tmp_path / "p.png"))
+    output = loaded(image)
+    np.testing.assert_array_equal(output.image, expected)
+    assert values_of(output) == values_of(loaded(tmp_path / "p.png"))
     image.info["icc_profile"] = b"no profile"
     assert "broken_profile" in loaded(image).flags
 
 
 def test_images_and_pixels_beyond_the_limits_are_refused(loaded: Predictor) -> None:
-    job = loaded._job
-    small = Predictor(job.plan.segmenter, job.plan.classifier, limits=Limits(pixels=10_000))
-    pixels = drawn(9)
+    job = loaded._pipeline
+    small = Predictor(
+        job.prediction_options.segmenter,
+        job.prediction_options.classifier,
+        limits=Limits(pixels=10_000),
+    )
+    pixels = synthetic(9)
     for given in (pixels, Image.fromarray(pixels), cv2.imencode(".png", pixels)[1].tobytes()):
-        with pytest.raises(PictureError, match=r"180 x 120 pixels, more than the limit"):
+        with pytest.raises(ImageError, match=r"180 x 120 pixels, more than the limit"):
             small(given)
 
 
@@ -181,43 +185,43 @@ def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
     tmp_path: Path, loaded: Predictor
 ) -> None:
     path = tmp_path / "photo.jpg"
-    pixels = cv2.resize(drawn(10), (1440, 960), interpolation=cv2.INTER_CUBIC)
+    pixels = cv2.resize(synthetic(10), (1440, 960), interpolation=cv2.INTER_CUBIC)
     path.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels)))
     expected = loaded(path)
     with Image.open(path) as image:
-        assert said_of(loaded(image)) == said_of(loaded(image)) == said_of(expected)
+        assert values_of(loaded(image)) == values_of(loaded(image)) == values_of(expected)
         assert image.size == (1440, 960)
         by_pixels = loaded(image.convert("RGB"))
     with Image.open(path) as image:
         image.draft("RGB", (360, 240))
         assert (loaded(image).width, loaded(image).height) == image.size == (360, 240)
-    for code, share in expected.probabilities.items():
-        assert by_pixels.probabilities[code] == pytest.approx(share, abs=0.05)
+    for code, fraction in expected.probabilities.items():
+        assert by_pixels.probabilities[code] == pytest.approx(fraction, abs=0.05)
 
 
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        (None, "NoneType is no picture"),
-        (3, "int is no picture"),
-        ({"a.jpg": 1}, "dict is no picture"),
-        ([None], "picture 0 is of type NoneType.*give a path, bytes"),
-        ([["a.jpg"]], "picture 0 is of type list"),
+        (None, "NoneType is no image"),
+        (3, "int is no image"),
+        ({"a.jpg": 1}, "dict is no image"),
+        ([None], "image 0 is of type NoneType.*give a path, bytes"),
+        ([["a.jpg"]], "image 0 is of type list"),
         (np.zeros((2, 20, 30, 3), np.uint8), r"as a list: list\(batch\)"),
         (np.zeros((20, 30, 3), np.float32), "bring the values to 0..255"),
-        (np.zeros((20, 30, 3), np.uint16), "uint16 .* is no picture; give uint8.*OpenCV"),
-        (np.zeros((20, 30), np.bool_), "bool .* is no picture; give uint8"),
+        (np.zeros((20, 30, 3), np.uint16), "uint16 .* is no image; give uint8.*OpenCV"),
+        (np.zeros((20, 30), np.bool_), "bool .* is no image; give uint8"),
         (np.zeros((20, 30, 4), np.uint8), "leave out the transparency"),
-        (np.zeros((0, 30, 3), np.uint8), "is no picture"),
-        (np.zeros(30, np.uint8), "is no picture"),
+        (np.zeros((0, 30, 3), np.uint8), "is no image"),
+        (np.zeros(30, np.uint8), "is no image"),
         (np.ma.masked_equal(np.zeros((20, 30, 3), np.uint8), 0), "masked array"),
         (
             Tensor(np.zeros((20, 30, 3), np.uint8), device=2),
             r"not on the CPU; give it by \.cpu\(\)",
         ),
         (io.StringIO("text"), "gives str, not bytes; open it with 'rb'"),
-        (b"", "picture 0: is empty"),
-        (b"no picture", "picture 0: is not a"),
+        (b"", "image 0: is empty"),
+        (b"no image", "image 0: is not a"),
     ],
 )
 def test_inputs_that_are_no_images_are_one_clear_error(
@@ -229,7 +233,7 @@ def test_inputs_that_are_no_images_are_one_clear_error(
 
 
 def test_an_unreadable_image_is_returned_as_failed(tmp_path: Path, loaded: Predictor) -> None:
-    pixels = drawn(5)
+    pixels = synthetic(5)
     whole = simplejpeg.encode_jpeg(pixels)
     cut = tmp_path / "cut.png"
     Image.fromarray(pixels).save(cut)
@@ -238,17 +242,17 @@ def test_an_unreadable_image_is_returned_as_failed(tmp_path: Path, loaded: Predi
     closed.close()
     opened = Image.open(cut)
     given = [whole, whole[:300], closed, opened, pixels]
-    said = list(loaded.stream(given, errors="yield"))
-    bad = [number for number, each in enumerate(said) if isinstance(each, Refused)]
+    output = list(loaded.stream(given, errors="yield"))
+    bad = [number for number, each in enumerate(output) if isinstance(each, FailedImage)]
     assert bad == [1, 2, 3]
-    assert [each.image_id for each in said] == [
-        "picture 0",
-        "picture 1",
-        "picture 2",
+    assert [each.image_id for each in output] == [
+        "image 0",
+        "image 1",
+        "image 2",
         "cut",
-        "picture 4",
+        "image 4",
     ]
-    with pytest.raises(PictureError, match="picture 1: "):
+    with pytest.raises(ImageError, match="image 1: "):
         loaded(given)
     opened.close()
 
@@ -256,40 +260,40 @@ def test_an_unreadable_image_is_returned_as_failed(tmp_path: Path, loaded: Predi
 def test_a_folder_gives_a_list(tmp_path: Path, loaded: Predictor) -> None:
     for name in ("a/1.png", "b/1.png", "2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(drawn(len(name))).save(tmp_path / name)
+        Image.fromarray(synthetic(len(name))).save(tmp_path / name)
     expected = ["2", "a__1", "b__1"]
     for folder in (tmp_path, str(tmp_path)):
-        said: Any = loaded(folder)
-        assert [each.image_id for each in said] == expected
+        output: Any = loaded(folder)
+        assert [each.image_id for each in output] == expected
     (tmp_path / "new\nline.png").write_bytes((tmp_path / "2.png").read_bytes())
     first, *rest = loaded.stream(tmp_path, errors="yield")
-    assert isinstance(first, Refused)
+    assert isinstance(first, FailedImage)
     assert [each.image_id for each in rest] == expected
 
 
-def test_a_column_of_a_table_is_several_pictures(tmp_path: Path, loaded: Predictor) -> None:
+def test_a_column_of_a_table_is_several_images(tmp_path: Path, loaded: Predictor) -> None:
     for number in range(2):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), drawn(number))
+        cv2.imwrite(str(tmp_path / f"{number}.png"), synthetic(number))
     paths = [str(tmp_path / f"{number}.png") for number in range(2)]
-    expected = [said_of(each) for each in loaded(paths)]
+    expected = [values_of(each) for each in loaded(paths)]
     columns: list[Any] = [pd.Series(paths, dtype="string"), np.array(paths), pd.Index(paths)]
     for column in columns:
-        assert [said_of(each) for each in loaded(column)] == expected
+        assert [values_of(each) for each in loaded(column)] == expected
 
 
 def test_an_image_from_memory_is_plotted(tmp_path: Path, loaded: Predictor) -> None:
     pytest.importorskip("matplotlib")
-    content = simplejpeg.encode_jpeg(drawn(6))
+    content = simplejpeg.encode_jpeg(synthetic(6))
     loaded(content).plot().savefig(tmp_path / "p.png")
     assert read(tmp_path / "p.png").shape[1] > 300
 
 
-def test_threads_share_a_predictor(loaded: Predictor) -> None:
-    pictures = [drawn(seed) for seed in range(20)]
-    alone = [said_of(loaded(picture)) for picture in pictures]
+def test_threads_fraction_a_predictor(loaded: Predictor) -> None:
+    images = [synthetic(seed) for seed in range(20)]
+    alone = [values_of(loaded(image)) for image in images]
 
     def ask(number: int) -> bool:
-        return said_of(loaded(pictures[number % 20])) == alone[number % 20]
+        return values_of(loaded(images[number % 20])) == alone[number % 20]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(200)))
@@ -298,10 +302,10 @@ def test_threads_share_a_predictor(loaded: Predictor) -> None:
 def test_every_error_travels_between_processes() -> None:
     kinds = [each for each in vars(errors).values() if isinstance(each, type)]
     found = [each for each in kinds if issubclass(each, NaevusError)]
-    assert PictureError in found
+    assert ImageError in found
     for kind in found:
         made: Any = kind
-        told = ("is cut off", "fetch it")
-        error = made(Path("a.jpg"), *told) if kind is PictureError else made(*told)
+        values = ("is cut off", "fetch it")
+        error = made(Path("a.jpg"), *values) if kind is ImageError else made(*values)
         again = copy.copy(error)  # as a process is sent it
         assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))

@@ -1,4 +1,4 @@
-"""Finding the pictures that tables name: by path, by file name or by id, whatever its suffix."""
+"""Finding the images that tables name: by path, by file name or by id, whatever its suffix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.dataset import Problem
 from naevus.datasets.listing import ids_of, images_below, is_text
-from naevus.images.read import PICTURE_SUFFIXES
+from naevus.images.read import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,8 +40,8 @@ def is_mask_folder(name: str) -> bool:
     return _MASK_FOLDERS.search(re.sub(r"[\W]+", "_", name)) is not None
 
 
-class Pictures:
-    """The pictures below a folder, looked up as tables name them.
+class Images:
+    """The images below a folder, looked up as tables name them.
 
     Masks, superpixels, hidden files, and folders of masks are left out.
 
@@ -84,7 +84,7 @@ class Pictures:
         """
         wanted = re.sub(r"^(\./)+", "", named.strip().replace("\\", "/"))
         last = wanted.rpartition("/")[2].casefold()
-        stem = last.rpartition(".")[0] if _is_picture(last) else last
+        stem = last.rpartition(".")[0] if _is_image(last) else last
         found: list[str] = []
         for among in (
             self._by_name.get(last),
@@ -106,7 +106,7 @@ class Pictures:
         return chosen
 
     def id_of(self, place: str, named: str) -> str:
-        """Return the id of the picture at a path below the root, which a table calls ``named``.
+        """Return the id of the image at a path below the root, which a table calls ``named``.
 
         It is the file's name without suffix; where several have that, letter by letter, and the
         table tells them apart by folders, it is the id that the file has in a job about them all.
@@ -130,19 +130,19 @@ class Pictures:
 
 
 def stem_of(named: str) -> str:
-    r"""Return the id in what a table calls a picture: without folders, and without its suffix.
+    r"""Return the id in what a table calls an image: without folders, and without its suffix.
 
     Examples:
         >>> stem_of("bilder\\\\ISIC_0024402.JPG")
         'ISIC_0024402'
     """
     last = named.strip().replace("\\", "/").rpartition("/")[2]
-    return last.rpartition(".")[0] if _is_picture(last.casefold()) else last
+    return last.rpartition(".")[0] if _is_image(last.casefold()) else last
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and f"{dot}{suffix}" in PICTURE_SUFFIXES
+    return bool(stem) and f"{dot}{suffix}" in IMAGE_SUFFIXES
 
 
 def _best(wanted: str, found: list[str]) -> str | None:
