@@ -176,8 +176,8 @@ class OptimiserSettings(Section):
     bn_images: int = Field(
         default=0,
         ge=0,
-        description="Training images, as prediction sees them, that the statistics of batch "
-        "normalisation are estimated from again in the end; 0 keeps the averaged ones.",
+        description="Training images, drawn and varied as in the last epoch, that the statistics "
+        "of batch normalisation are estimated from again in the end; 0 keeps the averaged ones.",
     )
 
 

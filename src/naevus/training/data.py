@@ -274,19 +274,13 @@ class BatchLoader:
         ]
         return _prepared(self._images, batches, workers_of(recipe))
 
-    def plain(self, count: int) -> Iterator[Tensor]:
-        """Yield images spread over all, unvaried, at the last size: uint8 N x S x S x 3.
-
-        They come as often as in the data, whatever is drawn in training.
-
-        Args:
-            count: How many images; all of them where there are fewer.
-        """
-        recipe, there = self._recipe, len(self._examples.ids)
-        rows = np.linspace(0, there, min(count, there), endpoint=False).astype(np.int64)
-        images = _Images(self._examples, recipe, varied=False)
-        for part in np.array_split(rows, -(-len(rows) // recipe.batch_size)):
-            yield images.batch([SampleKey(int(row), 0, recipe.input_size) for row in part])[0]
+    def last(self, count: int) -> Iterator[Tensor]:
+        """Yield the last epoch's batches until there were ``count`` images: uint8 N x S x S x 3."""
+        for pixels, _ in self.epoch(self._recipe.epochs - 1):
+            if count <= 0:
+                return
+            yield pixels
+            count -= len(pixels)
 
 
 def plain_batches(examples: Samples, recipe: Recipe, size: int) -> Iterator[Batch]:

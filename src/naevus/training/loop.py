@@ -140,7 +140,7 @@ class Trainer:
             self._fabric.barrier()
             load_network(self._best, self.used)
         if count := self._recipe.optimiser.bn_images:
-            batches = self._batches.plain(count)
+            batches = self._batches.last(count)
             estimate_statistics(self.used, map(self._fabric.to_device, batches))
 
     def _train_epoch(self, callbacks: Callbacks) -> None:

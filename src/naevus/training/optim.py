@@ -66,7 +66,7 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         network: Takes uint8 N x S x S x 3; left in evaluation mode.
-        batches: Training images as prediction sees them, two or more a batch.
+        batches: Training images, two or more a batch.
     """
     network.eval()
     with momentum(network, None) as norms:

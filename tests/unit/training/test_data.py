@@ -260,15 +260,16 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
         assert np.abs(raw - natural).mean() > 0.03
 
 
-@pytest.mark.parametrize(("count", "rows"), [(4, [0, 2, 5, 7]), (99, list(range(10)))])
-def test_plain_images_are_spread_over_all(
-    count: int, rows: list[int], caches: tuple[ImageCache, ImageCache]
+@pytest.mark.parametrize(("count", "batches"), [(1, 1), (4, 1), (5, 2), (99, 3)])
+def test_the_last_images_are_those_of_the_last_epoch(
+    count: int, batches: int, caches: tuple[ImageCache, ImageCache]
 ) -> None:
-    batches = list(BatchLoader(examples(*caches), RECIPE).plain(count))
-    pixels = torch.cat(batches)
-    assert pixels.shape[1:] == (24, 24, 3)
-    assert pixels[:, 5, 5, 0].tolist() == [10 * row for row in rows]
-    assert min(map(len, batches)) > 1
+    loader = BatchLoader(examples(*caches), RECIPE)
+    last = list(loader.last(count))
+    assert len(last) == batches
+    for pixels, (expected, _) in zip(last, loader.epoch(RECIPE.epochs - 1), strict=False):
+        assert pixels.shape[1:] == (24, 24, 3)
+        assert torch.equal(pixels, expected)
 
 
 @pytest.fixture
@@ -296,9 +297,8 @@ def test_wider_inputs_have_the_crop_in_their_middle(
     assert wide["a"].shape == (78, 78, 3)
     np.testing.assert_array_equal(wide["a"][13:65, 13:65], crop["a"])
     labelled = Samples(("a",), (wide,), labels={"a": 0}, context=1.5)
-    recipe = RECIPE.model_copy(update={"sizes": ((0, 52),)})
-    ((plain,),) = BatchLoader(labelled, recipe).plain(1)
-    np.testing.assert_array_equal(plain.numpy(), crop["a"])
+    ((plain, _),) = plain_batches(labelled, RECIPE, 52)
+    np.testing.assert_array_equal(plain[0].numpy(), crop["a"])
 
 
 def test_shifted_crops_show_the_skin_that_is_there(

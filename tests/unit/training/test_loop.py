@@ -307,15 +307,15 @@ class Normed(Network):
         return value
 
 
-PLAIN = [torch.rand(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in (8, 9)]
+LAST = [torch.rand(8, 4, generator=torch.Generator().manual_seed(seed)) for seed in (8, 9)]
 
 
-class PlainBatches(Batches):
-    """Has images as prediction sees them, besides."""
+class LastBatches(Batches):
+    """Has images to estimate from, besides."""
 
-    def plain(self, count: int) -> Iterator[Tensor]:
+    def last(self, count: int) -> Iterator[Tensor]:
         assert count == 16
-        yield from PLAIN
+        yield from LAST
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
@@ -328,7 +328,7 @@ def test_statistics_are_estimated_again_in_the_end(ema: float, select: str, tmp_
         job = Trainer(
             network,
             TrainingTask([0.5, 0.4]),
-            cast("BatchLoader", PlainBatches()),
+            cast("BatchLoader", LastBatches()),
             job_recipe,
             Fabric(accelerator="cpu", devices=1),
             tmp_path,
@@ -337,5 +337,5 @@ def test_statistics_are_estimated_again_in_the_end(ema: float, select: str, tmp_
         norm = job.used.norm
         assert isinstance(norm, nn.BatchNorm1d)
         assert norm.running_mean is not None
-        torch.testing.assert_close(norm.running_mean, torch.stack(PLAIN).mean((0, 1)))
+        torch.testing.assert_close(norm.running_mean, torch.stack(LAST).mean((0, 1)))
         assert not job.used.training
