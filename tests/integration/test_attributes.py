@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,6 +15,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.cli.main import app
 from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.challenge import score_attributes
+from naevus.runs.manifest import training_data
 from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES
 from tests.helpers.attribute_images import INPUT, TRUTH, write_shifted, write_task2
@@ -73,6 +75,10 @@ def test_a_run_has_attributes_and_lesions_out_of_fold(run: Path) -> None:
     assert len(found["attributes"]["by_attribute"]["streaks"]["thresholds"]) == 2
     assert found["segmentation"]["images"] == len(table)
     assert found["subject"]["out_of_fold"]
+    call("report", run, "--data", run.parent / "task2", "--out", run.parent / "page")
+    reported = (run.parent / "page" / "report.html").read_text()
+    assert "Attributes, as true: orange globules" in reported
+    assert "Worst contours" not in reported  # these are of copies that lie elsewhere
 
 
 def test_another_copy_s_masks_are_refused_where_the_recipe_asks_for_none(run: Path) -> None:
@@ -99,7 +105,10 @@ def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
         assert one["jaccard"]["value"] == pytest.approx(official[name]["jaccard"], abs=1e-12)
     page = tmp_path / "page"
     call("report", out, "--data", tmp_path / "task2", "--out", page)
-    assert "Scores of attributes" in (page / "report.html").read_text()
+    reported = (page / "report.html").read_text()
+    assert "Scores of attributes" in reported
+    assert "Attributes, as predicted: orange globules" in reported
+    assert "Attributes found worst" in reported
 
 
 def test_a_run_is_exported_with_the_thresholds_of_all_its_folds(run: Path, tmp_path: Path) -> None:
@@ -131,3 +140,18 @@ def test_lesions_come_from_the_networks_made_for_them(run: Path, tmp_path: Path)
     assert spec.attributes is not None
     assert [member.file for member in spec.segmenter.members] == ["segmentation-0.onnx"]
     assert [member.file for member in spec.attributes.members] == ["attributes-0.onnx"]
+
+
+def test_what_a_run_started_from_counts_as_data_that_it_learnt_from(
+    run: Path, tmp_path: Path
+) -> None:
+    start = finished_run(tmp_path / "start", "segmentation", run.parent / "task1")
+    opened = Run.open(run)
+    (alone,) = training_data([opened])
+    assert alone.name.startswith("ISIC 2018 Task 2")
+    inputs = {**opened.inputs, "init_from": str(start.folder)}
+    (both,) = training_data([replace(opened, inputs=inputs)])
+    assert both.name.startswith("ISIC 2018 Task 2")
+    assert "ISIC 2018 Task 1 (" in both.name
+    gone = {**opened.inputs, "init_from": str(tmp_path / "gone")}
+    assert training_data([replace(opened, inputs=gone)]) == [alone]

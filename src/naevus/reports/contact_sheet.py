@@ -6,6 +6,7 @@ import base64
 import io
 import random
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import jinja2
@@ -20,7 +21,7 @@ from naevus.io.files import write_text
 from naevus.io.progress import SILENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -130,6 +131,7 @@ class Tile(NamedTuple):
         predicted: The predicted lesion, likewise.
         caption: What stands below it, one or more lines.
         correct: Whether the prediction is right; ``None`` where there is none to judge.
+        attributes: Masks of attributes, likewise.
     """
 
     pixels: NDArray[np.uint8]
@@ -137,6 +139,7 @@ class Tile(NamedTuple):
     predicted: NDArray[np.bool_] | None = None
     caption: str = ""
     correct: bool | None = None
+    attributes: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
 
 
 def contact_sheet(
@@ -199,6 +202,11 @@ def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
         if mask is not None:
             scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), height, width) > 127
             pixels = masks.draw_contours(pixels, scaled, colour, max(1, side // 128))
+    attributes = {
+        name: geometry.resize(mask.astype(np.uint8) * np.uint8(255), height, width) > 127
+        for name, mask in tile.attributes.items()
+    }
+    pixels = masks.draw_attributes(pixels, attributes)
     square = np.full((side, side, 3), 238, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = pixels

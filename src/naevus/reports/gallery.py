@@ -14,13 +14,16 @@ import pandas as pd
 from PIL import Image
 
 from naevus.bundles.bundle import Bundle
+from naevus.datasets.sources import attribute_mask_file
 from naevus.errors import BundleError, DataError, ImageError
+from naevus.evaluation.attributes import TRUE_MASKS, PooledCounts, jaccard
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.inference.cam import class_activation_map, overlay, side_for
 from naevus.inference.classifier import Classifier
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.document import Gallery, Section, Thumbnail
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +133,35 @@ def of_masks(segmented: pd.DataFrame) -> list[Choice]:
         Choice("usual-masks", "Usual contours", "Those nearest the median.", chosen(middle)),
         Choice("worst-masks", "Worst contours", "", chosen(rows)),
     ]
+
+
+def of_attributes(counts: pd.DataFrame) -> list[Choice]:
+    """Choose images by how well the masks of their attributes fit, all five together."""
+    table = counts.reset_index(drop=True)
+    pooled = PooledCounts.of(table)
+    cut = pooled.at_places(pooled.best_places()).sum(axis=1)
+    found, there = jaccard(*cut.T), cut[:, 2] > 0
+    order = np.argsort(found, kind="stable")
+    order = order[there[order]]
+
+    def chosen(order: NDArray[np.intp]) -> list[Chosen]:
+        return [
+            Chosen(
+                str(table["image_id"].iloc[row]),
+                (_shown(table.iloc[row]), f"Jaccard {found[row]:.3f}"),
+            )
+            for row in one_a_group(order, table)[:MOST]
+        ]
+
+    note = "Jaccard index of all attributes together, of images that show one."
+    return [
+        Choice("best-attributes", "Attributes found best", note, chosen(order[::-1])),
+        Choice("worst-attributes", "Attributes found worst", note, chosen(order)),
+    ]
+
+
+def _shown(row: pd.Series[Any]) -> str:
+    return ", ".join(title for name, title in ATTRIBUTES.items() if row[f"true_{name}"])
 
 
 def _labelled(truth: str, answer: str) -> str:
@@ -272,8 +304,13 @@ def gallery_section(
     if results.records is None or results.records["path"].isna().all():
         return None
     choices = of_diagnoses(results.labelled) if results.labelled is not None else []
-    if results.mask_scores is not None:
+    # Lesion masks of a run of attributes are of other copies, which are not at hand.
+    if results.mask_scores is not None and (
+        results.attribute_counts is None or results.mask_folder is not None
+    ):
         choices += of_masks(results.mask_scores)
+    if results.attribute_counts is not None:
+        choices += of_attributes(results.attribute_counts)
     total, done = sum(len(choice.images) for choice in choices), 0
     galleries, unread = [], 0
     for choice in choices:
@@ -302,6 +339,12 @@ def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> lis
         ),
         f"Contours: cyan is the true one where it is known{predicted}.",
     ]
+    if results.attribute_folder is not None or results.attribute_counts is not None:
+        whose = "predicted" if results.attribute_folder is not None else "true"
+        notes.append(
+            f"Attributes, as {whose}: orange globules, yellow milia-like cysts, pink negative "
+            "network, green pigment network, vermilion streaks."
+        )
     if any(image.cam for gallery in galleries for image in gallery.images):
         notes.append(
             "Heatmaps: yellow is where the network that answered sees the most of its answer, "
@@ -320,6 +363,7 @@ class _Shown(NamedTuple):
     truth: NDArray[np.bool_] | None
     predicted: NDArray[np.bool_] | None
     cam: NDArray[np.float32] | None
+    attributes: dict[str, NDArray[np.bool_]]
 
 
 def _thumbnail(results: Results, chosen: Chosen, classifier_of: ClassifierOf) -> Thumbnail | None:
@@ -333,7 +377,8 @@ def _thumbnail(results: Results, chosen: Chosen, classifier_of: ClassifierOf) ->
         shown = _show(results, chosen, row, classifier)
     except ImageError:
         return None
-    plain = framed(Tile(shown.pixels, shown.truth, shown.predicted), SIDE)
+    tile = Tile(shown.pixels, shown.truth, shown.predicted, attributes=shown.attributes)
+    plain = framed(tile, SIDE)
     cam = ""
     if shown.cam is not None:
         cam = _jpeg(framed(Tile(overlay(shown.pixels, shown.cam)), SIDE))
@@ -347,13 +392,31 @@ def _show(
     truth = read_mask(Path(true_mask)) if pd.notna(true_mask) else None
     file = results.predicted_mask(chosen.image_id)
     predicted = None if file is None else read_mask(file)
+    attributes = _attributes(results, chosen.image_id, row)
     if classifier is None or chosen.answer is None:
-        return _Shown(read(path, shortest=SIDE), truth, predicted, None)
+        return _Shown(read(path, shortest=SIDE), truth, predicted, None, attributes)
     given = predicted if results.own_masks else truth
     pixels = read(path, shortest=max(SIDE, side_for(classifier, given)))
-    return _Shown(
-        pixels, truth, predicted, class_activation_map(classifier, pixels, given, chosen.answer)
-    )
+    cam = class_activation_map(classifier, pixels, given, chosen.answer)
+    return _Shown(pixels, truth, predicted, cam, attributes)
+
+
+def _attributes(
+    results: Results, image_id: str, row: dict[Any, Any]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return the predicted attributes of an image; of a run, which keeps none, the true ones."""
+    folder = results.attribute_folder
+    files: dict[str, Path] = {}
+    if folder is not None:
+        there = {name: attribute_mask_file(folder, image_id, name) for name in ATTRIBUTES}
+        files = {name: file for name, file in there.items() if file.exists()}
+    elif results.attribute_counts is not None:
+        files = {
+            name: Path(row[column])
+            for name, column in TRUE_MASKS.items()
+            if pd.notna(row.get(column))
+        }
+    return {name: read_mask(file) for name, file in files.items()}
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> str:

@@ -16,15 +16,14 @@ from naevus.runs.evidence import (
     classification_entry,
     segmentation_entry,
 )
-from naevus.runs.run import USUAL_PART, dataset_of
+from naevus.runs.run import USUAL_PART, Run, dataset_of
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import Recipe
-    from naevus.runs.run import Run
     from naevus.types import Task
 
 
@@ -169,17 +168,27 @@ def _all_square(paths: Iterable[str]) -> bool:
     return True
 
 
+def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield the data that a run learnt from: its own, then that of the run it started from."""
+    recipe, layout = run.recipe, run.inputs["layout"]
+    parts = recipe.data.parts or (USUAL_PART[recipe.task],)
+    if recipe.task == "attributes":
+        parts = ("task2",)
+    if layout == "isic2018":
+        yield from ((layout, part) for part in parts)
+    else:
+        yield layout, recipe.task
+    start = run.inputs.get("init_from")
+    if start and (Path(start) / "run.toml").exists():
+        yield from _learnt_from(Run.open(Path(start), allow_missing=True))
+
+
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     """Return what runs learnt from, each data set once for a task."""
     found: dict[tuple[str, str], TrainingData] = {}
     for run in runs:
         recipe, layout = run.recipe, run.inputs["layout"]
-        parts = recipe.data.parts or (USUAL_PART[recipe.task],)
-        if recipe.task == "attributes":
-            parts = ("task2",)
-        keys = (
-            [(layout, part) for part in parts] if layout == "isic2018" else [(layout, recipe.task)]
-        )
+        keys = list(dict.fromkeys(_learnt_from(run)))
         known = [_SOURCES[key] for key in keys if key in _SOURCES]
         whole = len(known) == len(keys)
         found[recipe.task, run.inputs["fingerprint"]] = TrainingData(

@@ -66,6 +66,7 @@ class Results:
         mask_scores: ``image_id, group_id`` and the fields of `MaskScore`, if there are masks.
         attribute_counts: What `AttributesEvaluation.of` takes, if there are masks of attributes.
         mask_folder: The folder of predicted masks, if there is one.
+        attribute_folder: The folder of predicted masks of attributes, if there is one.
         own_masks: Whether the classifier was given these masks, not the data set's.
         records: Rows of the data set by image id; None where it is not at hand.
         history: ``fold, epoch`` and what training noted; None for predictions.
@@ -84,6 +85,7 @@ class Results:
     mask_scores: pd.DataFrame | None
     attribute_counts: pd.DataFrame | None = None
     mask_folder: Path | None = None
+    attribute_folder: Path | None = None
     own_masks: bool = False
     records: pd.DataFrame | None = None
     history: pd.DataFrame | None = None
@@ -312,11 +314,7 @@ def results_of_tables(
 
 
 def with_lesions(results: Results, run: Run) -> Results:
-    """Return the results of a run of attributes with those of its lesion masks, if there are any.
-
-    Raises:
-        RunError: A table of the run is damaged.
-    """
+    """Return the results of a run of attributes with those of its lesion masks."""
     if results.attribute_counts is None:
         return results
     return replace(results, mask_scores=lesions_of(run))
@@ -499,6 +497,7 @@ def results_of_predictions(
         mask_scores=there.segmented,
         attribute_counts=there.attributes,
         mask_folder=out.masks if out.masks.is_dir() else None,
+        attribute_folder=out.attributes if out.attributes.is_dir() else None,
         own_masks=True,
         records=_records(dataset, table["image_id"], None),
         counts=(
