@@ -113,8 +113,8 @@ class PooledCounts(NamedTuple):
 
         def stack_inputs(kind: str) -> NDArray[np.float64]:
             columns = [np.stack(table[f"{kind}_{name}"].to_list()) for name in ATTRIBUTES]
-            class_priors: NDArray[np.float64] = np.stack(columns, axis=1) / pixels[:, :, None]
-            return class_priors
+            fractions: NDArray[np.float64] = np.stack(columns, axis=1) / pixels[:, :, None]
+            return fractions
 
         true = np.stack([table[f"true_{name}"] for name in ATTRIBUTES], axis=1) / pixels
         return cls(stack_inputs("hit"), stack_inputs("predicted"), true)
@@ -332,7 +332,7 @@ class AttributesEvaluation:
         """
         counts, groups = PooledCounts.of(table), table["group_id"].tolist()
         several = counts.hit.shape[2] > 1
-        parts = parts_of(table.assign(truth="")) if several else np.zeros(len(table), np.intp)
+        parts = parts_of(table.assign(diagnosis="")) if several else np.zeros(len(table), np.intp)
         cut, used = _cross_fitted(counts, parts)
         jaccards = weighted_intervals(partial(_pooled, cut), groups)
         apart = None

@@ -408,15 +408,15 @@ def _attribute_legend(ax: Axes, prediction: Prediction) -> None:
 def _bars(ax: Axes, prediction: Prediction, predicted: str) -> None:
     """Draw the probabilities, and a dot where a diagnosis cannot be ruled out."""
     codes = list(prediction.probabilities)
-    class_priors = list(prediction.probabilities.values())
+    probabilities = list(prediction.probabilities.values())
     bars = ax.barh(
-        codes, class_priors, color=[_TOLD if code == predicted else _OTHER for code in codes]
+        codes, probabilities, color=[_TOLD if code == predicted else _OTHER for code in codes]
     )
     within = prediction.prediction_set
     marks = ["●" if within is not None and code in within else "" for code in codes]
     labels = [
         f"{fraction:.0%} {mark}".rstrip()
-        for fraction, mark in zip(class_priors, marks, strict=True)
+        for fraction, mark in zip(probabilities, marks, strict=True)
     ]
     ax.bar_label(bars, labels, padding=3)
     ax.set_xlim(0, 1.3)

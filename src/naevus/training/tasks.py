@@ -79,10 +79,10 @@ class SegmentationTask:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x S x S on masks uint8 N x S x S, 0..255."""
-        class_priors = targets.float() / 255
+        masks = targets.float() / 255
         if not self._recipe.loss.soft_masks:
-            class_priors = (class_priors > 0.5).float()
-        value: Tensor = self._criterion(logits, class_priors)
+            masks = (masks > 0.5).float()
+        value: Tensor = self._criterion(logits, masks)
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
@@ -134,7 +134,7 @@ _COUNT: Final = len(ATTRIBUTES)
 """How many of a network's outputs, the last ones, are attributes."""
 
 
-class AttributesLearning:
+class AttributesTask:
     """Learns masks of attributes, and of the lesion beside them, as outputs of one network.
 
     It is watched by the pooled Jaccard index over all attributes, at the thresholds that are best
@@ -162,7 +162,7 @@ class AttributesLearning:
         ids, monitored = (usable(some, copies[0].images) for some in (training, validation))
         self.training = Samples(ids, (), outputs=outputs, masked=tuple(copies))
         self.validation = Samples(monitored, (), outputs=outputs, masked=(copies[0],))
-        self._inner_copies = [
+        self._validation_copies = [
             Samples(usable(validation, each.images), (), outputs=outputs, masked=(each,))
             for each in copies[1:]
         ]
@@ -185,12 +185,10 @@ class AttributesLearning:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x K x S x S on masks int16, 0..255, or `UNKNOWN`."""
-        class_priors = targets.float() / 255
+        masks = targets.float() / 255
         if not self._recipe.loss.soft_masks:
-            class_priors = torch.where(
-                targets == UNKNOWN, class_priors, (class_priors > 0.5).float()
-            )
-        value: Tensor = self._criterion(logits, class_priors)
+            masks = torch.where(targets == UNKNOWN, masks, (masks > 0.5).float())
+        value: Tensor = self._criterion(logits, masks)
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
@@ -219,7 +217,7 @@ class AttributesLearning:
         """Return the Jaccard index of each lesion mask of each copy of the validation split."""
         return [
             compare_masks((target[0] > 127).numpy(), (logit[0] > 0).numpy()).jaccard
-            for examples in (self.validation, *self._inner_copies)
+            for examples in (self.validation, *self._validation_copies)
             for logits, targets in outputs(network, examples, self._recipe, size)
             for logit, target in zip(logits, targets, strict=True)
             if target[0, 0, 0] != UNKNOWN
@@ -396,12 +394,12 @@ class ClassificationTask:
         }
 
 
-TrainingTask = SegmentationTask | AttributesLearning | ClassificationTask
+TrainingTask = SegmentationTask | AttributesTask | ClassificationTask
 """What learns a task."""
 
 _LEARNING: dict[str, type[TrainingTask]] = {
     "segmentation": SegmentationTask,
-    "attributes": AttributesLearning,
+    "attributes": AttributesTask,
     "classification": ClassificationTask,
 }
 
@@ -417,7 +415,7 @@ def _make_training_task(
     if recipe.task == "segmentation":
         return SegmentationTask(recipe, training_data.caches, training, validation)
     if recipe.task == "attributes":
-        return AttributesLearning(recipe, training_data.outputs, training, validation)
+        return AttributesTask(recipe, training_data.outputs, training, validation)
     table = training_data.dataset.table
     diagnoses = dict(zip(table["image_id"], table["diagnosis"], strict=True))
     return ClassificationTask(

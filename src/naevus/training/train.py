@@ -40,7 +40,7 @@ from naevus.training.performance import fabric_for, kept_memory, resolve
 from naevus.training.pretrained import check_pretrained
 from naevus.training.sample import SampledNetwork, sample_entry
 from naevus.training.tasks import (
-    AttributesLearning,
+    AttributesTask,
     ClassificationTask,
     TrainingTask,
     _make_training_task,
@@ -283,9 +283,9 @@ def _check_attributes(training_data: TrainingData) -> list[str]:
             if output == LESION:
                 notes += check_learnt(cache, where, force=training_data.force)
                 continue
-            class_priors = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
-            full = int((class_priors > PLAUSIBLE_FRACTIONS[1] * cache.pixels[0].size).sum())
-            problem = implausible_problem(len(class_priors), 0, full)
+            areas = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
+            full = int((areas > PLAUSIBLE_FRACTIONS[1] * cache.pixels[0].size).sum())
+            problem = implausible_problem(len(areas), 0, full)
             note = refuse(problem, where, force=training_data.force)
             notes += [] if note is None else [note]
     return notes
@@ -396,7 +396,7 @@ def export_fold(
         "training images": len(training_task.training.ids),
     }
     does = task_entry(recipe, [member], codes)
-    if isinstance(training_task, AttributesLearning):
+    if isinstance(training_task, AttributesTask):
         counts = training_task.counts(network, recipe.input_size)
         if counts is not None:
             does["attributes"] |= {

@@ -16,7 +16,7 @@ from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
 from naevus.training.losses import OutputsLoss, SegmentationLoss
 from naevus.training.networks import build_segmenter
-from naevus.training.tasks import AttributesLearning
+from naevus.training.tasks import AttributesTask
 from naevus.training.train import prepare
 from tests.helpers.attribute_images import COLOURS, write_shifted, write_task2
 
@@ -43,7 +43,7 @@ RECIPE = {
 
 def training_task_of(
     root: Path, *copies: Path, ids: int = 20, **changed: object
-) -> tuple[AttributesLearning, Recipe, TrainingData]:
+) -> tuple[AttributesTask, Recipe, TrainingData]:
     recipe = Recipe.model_validate({**RECIPE, **changed})
     dataset = select_images(load(root), recipe)
     further = tuple(copies_in(folder, dataset, recipe) for folder in copies)
@@ -51,7 +51,7 @@ def training_task_of(
     assert prepare(training_data, recipe, lambda _: lambda _done, _total: None) == {}
     names = dataset.ids[:ids]
     return (
-        AttributesLearning(recipe, training_data.outputs, names, names[:4]),
+        AttributesTask(recipe, training_data.outputs, names, names[:4]),
         recipe,
         training_data,
     )

@@ -94,13 +94,13 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
                 f"expected {size_text(truth.shape)}",
                 "bring each mask to the size of its image",
             )
-        sums[attribute] += _class_priors(truth, prediction > FOREGROUND_ABOVE)
-    scores = {attribute: _overlap(*class_priors) for attribute, class_priors in sums.items()}
+        sums[attribute] += _fractions(truth, prediction > FOREGROUND_ABOVE)
+    scores = {attribute: _overlap(*parts) for attribute, parts in sums.items()}
     scores["micro_average"] = _overlap(*np.sum(list(sums.values()), axis=0))
     return {**scores, "overall": scores["micro_average"]["jaccard"]}
 
 
-def _class_priors(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _fractions(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the fractions of the pixels in both, in the prediction alone, in the truth alone."""
     pairs = (truth & prediction, ~truth & prediction, truth & ~prediction)
     return np.array([np.count_nonzero(each) for each in pairs]) / truth.size
