@@ -144,10 +144,18 @@ def convert_run(folder: Path) -> None:
     content = json.loads(inputs.read_text(encoding="utf-8"))
     names = {"pictures": "images", "warm_start": "init_from"}
     write_json(inputs, {names.get(key, key): value for key, value in content.items()})
+    contents = folder / "contents.json"
+    if contents.exists():
+        named = json.loads(contents.read_text(encoding="utf-8"))
+        for kind, entries in named.items():
+            named[kind] = {
+                name.replace("pictures", "images"): value for name, value in entries.items()
+            }
+        write_json(contents, named)
     for old, new in _FILES.items():
         for path in folder.rglob(old):
             path.rename(path.with_name(new))
-    for path in folder.rglob("oof.parquet"):
+    for path in (*folder.rglob("oof.parquet"), *folder.rglob("lesions.parquet")):
         convert_table(path)
     for path in folder.rglob("history.csv"):
         head, _, rest = path.read_text(encoding="utf-8").partition("\n")
