@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MAKE_VENV = test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 
 .PHONY: help demo test test-fast lint docs bench clean
 
@@ -10,11 +12,19 @@ help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,report,quantise,docs,dev]'
+	$(MAKE_VENV)
+	$(INSTALL) -e '.[train,evaluate,report,quantise,docs,dev]'
 	touch $(READY)
 
-demo: $(READY) ## Install, draw synthetic images, train, predict, score (about 5 minutes)
+demo: ## Show the built-in model on synthetic images, then install the training extra and train
+	@echo "1. Install naevus and show the built-in model on synthetic images (about a minute)."
+	@echo "2. Install the training extra (PyTorch; some minutes, mostly download)."
+	@echo "3. Train, score and predict with networks of your own (about 5 minutes on 2 processors)."
+	@echo "Interrupt it at any time; the same command resumes."
+	$(MAKE_VENV)
+	$(INSTALL) -e .
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/naevus demo --out demo
+	$(INSTALL) -e '.[train]'
 	$(BIN)/naevus demo --out demo
 
 test-fast: $(READY) ## Run the unit tests that take seconds (about a minute)

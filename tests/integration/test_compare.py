@@ -105,4 +105,4 @@ def test_several_runs_are_compared_as_their_mean(tables: tuple[Path, Path]) -> N
     assert "a run is named twice" in str(error)
     error = call(*tables, tables[0]).exception
     assert isinstance(error, ConfigError)
-    assert "more with --ensemble" in str(error)
+    assert "--ensemble for more" in str(error)

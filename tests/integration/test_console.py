@@ -86,9 +86,9 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "output"),
     [
-        (ValueError("three\nlines\nlong"), "ValueError: three lines long; this is a fault of"),
-        (MemoryError(), "not enough memory"),
-        (RuntimeError("can't start new thread"), "no more threads"),
+        (ValueError("three\nlines\nlong"), "ValueError: three lines long; this is a bug in"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("can't start new thread"), "cannot start more threads"),
         (OSError(28, "No space left on device", "/full/x"), "/full/x: No space left on device"),
         (KeyError("column"), "KeyError"),
     ],

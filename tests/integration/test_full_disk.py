@@ -77,7 +77,7 @@ def test_a_reader_that_ends_is_no_finding() -> None:
     os.close(written)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "what reads the output has ended" in done.stderr
+    assert "the reader of the output has ended" in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110

@@ -98,7 +98,7 @@ def test_an_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("naevus.datasets.layouts.load", interrupted)
     result = call("data", "check", tmp_path)
     assert result.exit_code == 130
-    assert "goes on from here" in result.stderr
+    assert "run the same command again" in result.stderr
 
 
 def test_markup_in_a_message_is_shown_as_it_is(
@@ -121,7 +121,7 @@ def test_a_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("torch"))
     assert 'pip install "naevus[train]"' in error_of(call("data", "check", tmp_path))
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("another"))
-    assert "ModuleNotFoundError: No module named 'another'; this is a fault" in error_of(
+    assert "ModuleNotFoundError: No module named 'another'; this is a bug in naevus" in error_of(
         call("data", "check", tmp_path)
     )
 

@@ -98,7 +98,7 @@ def test_without_out_predictions_have_the_name_of_the_first_input(
         assert cells[2] == f"{max(natural.values()):.2f}"
         assert cells[4:6] == [f"{natural['MEL']:.2f}", f"{malignant:.2f}"]
     again = call(images, *bundles)
-    assert "3 of them were done before." in again.output
+    assert "3 of them were predicted by an earlier job." in again.output
     other = call(images, *bundles, "--tta", "flips")
     assert "predictions/images holds predictions made with other settings" in str(other.exception)
     everything = call(".", "--bundle", tmp_path / "s", "--only", "masks")
@@ -233,7 +233,7 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--part", "task3"), "--part tells which part of a split"),
+        (("--part", "task3"), "--part selects part of a split"),
         (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops makes none"),
     ],
 )
@@ -275,6 +275,6 @@ def test_attributes_are_written_for_every_image_and_reported(tmp_path: Path) -> 
     again = call(*words)
     assert again.exit_code == 0, again.output
     assert (out / "attributes" / "i1_attribute_streaks.png").exists()
-    assert "of them were done before" not in again.output
+    assert "of them were predicted by an earlier job" not in again.output
     one = call(tmp_path / "images" / "i0.png", *bundles, "--out", tmp_path / "one")
     assert "Attributes: " in one.output

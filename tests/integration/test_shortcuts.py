@@ -79,7 +79,7 @@ def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, synthetic: P
     other = finished_run(tmp_path / "masks", "segmentation", synthetic)
     error = call(other.folder).exception
     assert isinstance(error, DataError)
-    assert "no run of classification" in str(error)
+    assert "not a classification run" in str(error)
 
 
 def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:

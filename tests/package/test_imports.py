@@ -93,6 +93,7 @@ def test_the_base_install_runs_what_it_promises(training_data: Path) -> None:
         ["evaluate", "base", "--data", "data"],
         ["challenge", "score", truth, "base/masks"],
         ["challenge", "lint", "truth.csv"],
+        ["demo", "--count", 12, "--out", "demo"],
         ["data", "split", "data", "--part", "task1", "--out", "five.csv"],
         ["challenge", "score", "truth.csv", "answers.csv"],
         ["predict", image, *segmentation, "--engine", "onnxruntime", "--out", "other"],
@@ -105,6 +106,10 @@ def test_the_base_install_runs_what_it_promises(training_data: Path) -> None:
         assert answer.code == 2
         assert answer.error.count("\n") == 1
         assert f"naevus[{extra}]" in answer.error
+    demo = fine[-1].out
+    assert "12 images predicted by" in demo
+    assert 'pip install "naevus[train]"' in demo
+    assert (training_data / "demo" / "builtin.png").exists()
     assert not imported.intersection(BASE_LACKS)
 
 

@@ -1,4 +1,4 @@
-"""``naevus challenge``: the rules of ISIC 2018 on files."""
+"""``naevus challenge``: score and check submissions by the rules of ISIC 2018."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
 
 def score(
     truth: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="GroundTruth.csv, or the folder of true masks.")
+        Path,
+        typer.Argument(metavar="TRUTH", help="GroundTruth.csv, or a folder of ground-truth masks."),
     ],
     submission: Annotated[
-        Path, typer.Argument(metavar="SUBMISSION", help="A CSV, or a folder of masks.")
+        Path, typer.Argument(metavar="SUBMISSION", help="A CSV file, or a folder of masks.")
     ],
     *,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Score a submission exactly as the ISIC 2018 challenge does, Task 1, 2 or 3.
+    """Score a submission to Task 1, 2 or 3 exactly as the ISIC 2018 challenge does.
 
     Examples:
       naevus challenge score GroundTruth.csv predictions/submission.csv
       naevus challenge score ISIC2018_Task1_Test_GroundTruth predictions/masks
-      naevus challenge score ISIC2018_Task2_Test_GroundTruth predictions/attributes
+      naevus challenge score Task2_GroundTruth predictions/attributes
 
-    Two CSVs are diagnoses (Task 3): balanced accuracy, and each class against the others. Two
-    folders are masks: of lesions (Task 1) the thresholded Jaccard index, and the means beside it;
-    of attributes (Task 2) the Jaccard index pooled over all images. What the challenge's scorer
-    refuses is refused.
+    CSV files contain diagnoses (Task 3) and get balanced accuracy and metrics by class. Folders
+    contain masks. Lesion masks (Task 1) get the thresholded Jaccard index and mean overlaps;
+    attribute masks (Task 2) get the Jaccard index pooled over all images. A file that the
+    challenge's scorer rejects is rejected here too.
     """
     from naevus.datasets.masksurvey import implausible_problem, refuse, survey
     from naevus.evaluation.challenge import (
@@ -50,16 +51,17 @@ def score(
     if truth.is_dir() != submission.is_dir() and truth.exists() and submission.exists():
         folder, file = (truth, submission) if truth.is_dir() else (submission, truth)
         raise SubmissionError(
-            f"{folder} is a folder and {file} is not", "name two CSVs, or two folders of masks"
+            f"{folder} is a folder and {file} is not",
+            "name two CSV files, or two folders of masks",
         )
     if not truth.is_dir():
         if force:
-            raise SubmissionError("--force is about masks", "leave it out")
+            raise SubmissionError("--force applies to masks only", "leave it out")
         _show(score_classification(truth, submission), as_json=json)
         return
     if holds_attributes(truth):
         if force:
-            raise SubmissionError("--force is about masks of lesions", "leave it out")
+            raise SubmissionError("--force applies to lesion masks only", "leave it out")
         _show(score_attributes(truth, submission), as_json=json)
         return
     found = survey([path for _, path in truth_files(truth)])
@@ -71,26 +73,26 @@ def score(
 
 def lint(
     submission: Annotated[
-        Path, typer.Argument(metavar="SUBMISSION", help="A CSV, or a folder of masks.")
+        Path, typer.Argument(metavar="SUBMISSION", help="A CSV file, or a folder of masks.")
     ],
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", help="GroundTruth.csv, or the folder of true masks."),
+        typer.Option("--truth", help="GroundTruth.csv, or a folder of ground-truth masks."),
     ] = None,
     images: Images = None,
 ) -> None:
-    """Find what the challenge would refuse or score as wrong, before the upload.
+    """Find problems that the challenge would reject or count as errors.
 
     Examples:
       naevus challenge lint predictions/submission.csv --truth GroundTruth.csv
       naevus challenge lint predictions/masks --images ISIC2018_Task1-2_Test_Input
 
-    --images is the folder of the challenge's images. Without it or --truth, missing and extra
-    images and the sizes of masks cannot be checked. The exit code is 0 where nothing was found
-    and 1 where something was.
+    --images is the folder of the challenge's images. Without it or --truth, missing images,
+    extra images and mask sizes cannot be checked. The exit code is 1 if there are findings, and
+    0 otherwise.
     """
     if truth is not None and images is not None:
-        raise SubmissionError("both --truth and --images are given", "give one of them")
+        raise SubmissionError("--truth and --images cannot be combined", "give one of them")
     findings = (
         _lint_folder(submission, images or truth)
         if submission.is_dir()
@@ -103,7 +105,7 @@ def lint(
 
     console.print(findings_table(findings))
     refused = sum(finding.consequence == "refused" for finding in findings)
-    console.print(f"findings: {len(findings)}, of which {refused} make the challenge refuse it")
+    console.print(f"findings: {len(findings)}, of which {refused} lead to rejection")
     raise typer.Exit(1)
 
 

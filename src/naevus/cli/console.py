@@ -1,4 +1,4 @@
-"""Where commands print, and how long work shows that it moves."""
+"""The terminal: consoles for output and errors, progress bars, and logging."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 class _Console(Console):
-    """A console that leaves it to the command what an end of its reader means."""
+    """A console that lets the command handle a closed pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Fail as any stream does; Rich would end the command, with the exit code for findings."""
+        """Raise as any stream does; Rich would exit with 1, the exit code for findings."""
         raise BrokenPipeError
 
 
-# Markup is off: paths and labels may hold brackets, and colons that look like an emoji's name. An
-# unknown width (a file, a pipe) would wrap tables at 80 columns and break paths.
+# Markup is off: paths and labels may contain brackets, or colons that read as an emoji's name.
+# Where the width is unknown (a file, a pipe), Rich would wrap at 80 columns and break paths.
 _WIDTH = None if os.isatty(1) or os.environ.get("COLUMNS", "").isdecimal() else 120
 console = _Console(width=_WIDTH, highlight=False, markup=False, emoji=False)
 errors = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -59,9 +59,9 @@ _PLAIN = {
 
 
 def print_anywhere() -> None:
-    """Let terminals and pipes show what their encoding has no character for, as best they can.
+    """Replace characters that the terminal or pipe cannot encode with similar ASCII ones.
 
-    A latin-1 terminal has no dash or line to draw with, and names on disk may be no text at all.
+    A Latin-1 terminal has no dashes or box-drawing characters, and file names may be undecodable.
     """
     codecs.register_error("naevus", _in_plain)
     for stream in (sys.stdout, sys.stderr):
@@ -74,7 +74,7 @@ def _in_plain(error: UnicodeError) -> tuple[str, int]:
         raise error
     words = []
     for character in error.object[error.start : error.end]:
-        if "\udc80" <= character <= "\udcff":  # a byte of a name that is no text
+        if "\udc80" <= character <= "\udcff":  # an undecodable byte of a file name
             words.append(f"\\x{ord(character) - 0xDC00:02x}")
             continue
         bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
@@ -83,7 +83,7 @@ def _in_plain(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Rate(ProgressColumn):
-    """How many a second, over the last half minute."""
+    """Items per second over the last half minute."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -91,13 +91,13 @@ class _Rate(ProgressColumn):
 
 
 class TerminalReporter:
-    """Shows how a job goes: output on standard output, the rest on standard error."""
+    """Print messages on standard output; progress and warnings on standard error."""
 
     @contextmanager
     def progress(
         self, description: str, total: int | None = None
     ) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar with rate and time left, where standard error is a terminal."""
+        """Show a bar with rate and remaining time, if standard error is a terminal."""
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -128,7 +128,7 @@ class TerminalReporter:
 
 
 reporter = TerminalReporter()
-"""What the commands hand to jobs."""
+"""The reporter that commands pass to jobs."""
 
 
 def _labelled(text: str, label: str) -> Text:
@@ -137,6 +137,6 @@ def _labelled(text: str, label: str) -> Text:
 
 @contextmanager
 def log_on_screen() -> Iterator[None]:
-    """Show what training logs while the block runs."""
+    """Show the training log on the terminal while the block runs."""
     with handled(RichHandler(console=errors, show_time=False, show_level=False, show_path=False)):
         yield

@@ -1,4 +1,4 @@
-"""``naevus data``: check, show, split, download and synthesise data sets."""
+"""``naevus data``: check, show, split, download and generate data sets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Shown = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
 
 
-# ``naevus data check``: what is wrong with a folder of images, before anything is trained on it.
+# ``naevus data check``: problems of a data set, found before training.
 
 _SHOWN = 10
 
@@ -52,23 +52,23 @@ def check(
     *,
     json: Json = False,
 ) -> None:
-    """Find damaged files, doubtful masks, contradictory labels and duplicates.
+    """Find damaged files, implausible masks, contradictory labels and duplicates.
 
     Examples:
       naevus data check ISIC2018
       naevus data check ISIC2018 --out check
 
-    Counts images and lesions by diagnosis, split and the rest. Near-duplicates are searched for
+    Counts images and lesions by diagnosis, split and other columns. Near-duplicates are searched
     in all eight orientations, across lesions and tasks. OUT is a folder for check.json,
-    findings.csv and duplicates.csv. The exit code is 0 where no error was found (warnings may
-    be), and 1 where one was.
+    findings.csv and duplicates.csv. The exit code is 1 if there are errors, and 0 if there are
+    only warnings or none.
     """
     from naevus.datasets.audit import audit
     from naevus.datasets.layouts import load
 
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
     dataset = named.of_type(image_type)
-    with reporter.progress("reading, then comparing images", len(dataset)) as move:
+    with reporter.progress("reading and comparing images", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:
         found.write(out)
@@ -113,7 +113,7 @@ def _duplicates_check(found: Audit) -> Table:
 
     table = Table(title="duplicates", title_justify="left", caption_justify="left")
     table.caption = duplicates.MEASURED
-    table.add_column("sort")
+    table.add_column("kind")
     table.add_column("pairs", justify="right")
     for sort, number in summary(found.duplicates).items():
         table.add_row(sort.replace(" pairs", ""), str(number))
@@ -121,7 +121,7 @@ def _duplicates_check(found: Audit) -> Table:
 
 
 def _merged(found: Audit) -> Table:
-    table = Table(title="groups joined by duplicates", title_justify="left")
+    table = Table(title="groups merged by duplicates", title_justify="left")
     table.add_column("images", justify="right")
     table.add_column("ids")
     for members in found.merged[:_SHOWN]:
@@ -137,7 +137,7 @@ def _findings(found: Audit) -> Table:
     table.add_column("severity")
     table.add_column("kind")
     table.add_column("number", justify="right")
-    table.add_column("the first")
+    table.add_column("first")
     for severity, kind, number, first in found.kinds():
         colour = "red" if severity == "error" else "yellow"
         table.add_row(
@@ -149,7 +149,7 @@ def _findings(found: Audit) -> Table:
     return table
 
 
-# ``naevus data show``: images with their masks and labels, before any model exists.
+# ``naevus data show``: images with their masks and labels.
 
 
 def show(
@@ -162,24 +162,24 @@ def show(
         list[str] | None,
         typer.Option(
             "--diagnosis",
-            help="This diagnosis alone, such as MEL; may be repeated.",
+            help="Show only this diagnosis, such as MEL; may be repeated.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
     part: Part = None,
     split: Split = None,
     window: Annotated[
-        bool, typer.Option("--window", help="Open a page to leaf through in the browser.")
+        bool, typer.Option("--window", help="Write a browsable HTML page and open it.")
     ] = False,
 ) -> None:
-    """Show random images with their masks and labels, on a sheet or a page.
+    """Show random images with their masks and labels on a contact sheet or page.
 
     Examples:
       naevus data show ISIC2018
       naevus data show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
 
-    Needs no model. Without --out, writes contact-sheet.png, or with --window contact-sheet.html.
-    Images that cannot be read are named and left out.
+    Needs no model. Writes contact-sheet.png, or contact-sheet.html with --window, unless --out
+    names another file. Unreadable images are reported and left out.
     """
     from naevus.datasets.layouts import load
     from naevus.reports.contact_sheet import choose_records, write_browser_of, write_sheet_of
@@ -195,7 +195,7 @@ def show(
     if window:
         write_browser_of(chosen, path, title=title, reporter=reporter)
         opened = webbrowser.open(path.resolve().as_uri())
-        console.print(f"{path}" if opened else f"no browser here: open {path} in one")
+        console.print(f"{path}" if opened else f"no browser found: open {path} yourself")
     else:
         write_sheet_of(chosen, path, title=title, reporter=reporter)
         console.print(f"{path}", soft_wrap=True)
@@ -206,13 +206,13 @@ def split(
     data: DataFolder,
     out: Out,
     k: Annotated[
-        int, typer.Option("--k", min=1, help="How many folds; 1 holds out a fifth once.")
+        int, typer.Option("--k", min=1, help="Number of folds; 1 makes a single split of 80:20.")
     ] = 5,
     seed: Seed = 2018,
     test_fraction: Annotated[
         float,
         typer.Option(
-            "--test-fraction", min=0.0, max=0.9, help="Fraction of images for a test at the end."
+            "--test-fraction", min=0.0, max=0.9, help="Fraction of images reserved as a test set."
         ),
     ] = 0.0,
     part: Part = None,
@@ -220,14 +220,14 @@ def split(
         str | None,
         typer.Option(
             "--train-part",
-            help="A part besides that every fold trains on, but for lesions that it holds out.",
+            help="A further part that every fold trains on, except for lesions it holds out.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
     join: Annotated[
         list[Path] | None,
         typer.Option(
-            "--join", help="Folds of a part of the data, kept as they are; repeat it for each part."
+            "--join", help="Existing folds of one part of the data; repeat for each part."
         ),
     ] = None,
     image_type: ImageTypeName = "auto",
@@ -237,19 +237,19 @@ def split(
         bool,
         typer.Option(
             "--duplicates/--no-duplicates",
-            help="Keep confirmed duplicates of other lesions together as well.",
+            help="Keep confirmed duplicates in one fold, even if their lesion ids differ.",
         ),
     ] = True,
 ) -> None:
-    """Split the training images into stratified folds of whole lesions.
+    """Split the training images into stratified folds, keeping lesions whole.
 
     Examples:
       naevus data split ISIC2018 --part task3 --out folds.csv
       naevus data split ISIC2018 --part task1 --k 1 --out task1.csv
 
-    OUT is a CSV; a file of other folds is never overwritten. The search for duplicates takes a
-    minute or two for 10,000 images. Images of another part can be added to every training set,
-    and folds of two parts joined:
+    OUT is a CSV file; a file with different folds is never overwritten. The search for duplicates
+    takes one or two minutes for 10,000 images. Images of another part can be added to every
+    training set, and folds of two parts can be joined:
 
       naevus data split ISIC2018 --part task3 --train-part task1 --out folds.csv
       naevus data split ISIC2018 --join task1.csv --join task3.csv --out both.csv
@@ -277,8 +277,8 @@ def split(
         dataset = dataset.part(part, *more)
     if not dataset.has_groups:
         reporter.message(
-            "every image counts as a lesion; images of one lesion may be parted",
-            "no lesion ids here",
+            "every image counts as a lesion; images of one lesion may be in different folds",
+            "no lesion ids",
         )
     groups = _duplicates(dataset) if duplicates else None
     made = make_folds(
@@ -289,17 +289,18 @@ def split(
 
 def download(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="FILES", help="Files; none lists them.")
+        list[str] | None,
+        typer.Argument(metavar="FILES", help="Names of files; without any, list all."),
     ] = None,
     out: Out = Path("ISIC2018"),
     task: Annotated[
-        int | None, typer.Option("--task", help="All files of this task, 1, 2 or 3.")
+        int | None, typer.Option("--task", help="Download all files of this task: 1, 2 or 3.")
     ] = None,
     unpack: Annotated[
-        bool, typer.Option("--unpack/--no-unpack", help="Unpack ZIP files beside themselves.")
+        bool, typer.Option("--unpack/--no-unpack", help="Unpack ZIP files into the same folder.")
     ] = True,
     base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Another place with the same files.")
+        str | None, typer.Option("--base-url", help="Another server with the same files.")
     ] = None,
 ) -> None:
     """Download the files of ISIC 2018, or list them.
@@ -308,14 +309,14 @@ def download(
       naevus data download
       naevus data download --task 3 --out ISIC2018
 
-    An interrupted download goes on. The images are for non-commercial use: see the licence that
-    comes with them.
+    The same command resumes an interrupted download. The images are licensed for non-commercial
+    use only; see the licence that comes with them.
     """
     from naevus.datasets.download import BASE_URL, FILES
     from naevus.datasets.download import download as fetch
 
     if task not in {None, 1, 2, 3}:
-        raise ConfigError(f"there are no files of task {task}", "use --task 1, 2 or 3")
+        raise ConfigError(f"unknown task {task}", "use --task 1, 2 or 3")
     chosen = [*(names or []), *(name for name, file in FILES.items() if task in file.tasks)]
     if not chosen:
         console.print(_files())
@@ -335,7 +336,7 @@ def download(
 def _files() -> Table:
     from naevus.datasets.download import FILES, PAGE
 
-    table = Table(title=PAGE, caption="No size: a few megabytes, or as the server says.")
+    table = Table(title=PAGE, caption="No size given: usually a few megabytes.")
     table.add_column("file")
     table.add_column("task", justify="right")
     table.add_column("MB", justify="right")
@@ -355,23 +356,23 @@ def synthetic(
     splits: Annotated[
         list[str] | None,
         typer.Option(
-            "--split", help="train, validation or test; may be repeated. By default train alone."
+            "--split", help="train, validation or test; may be repeated. By default only train."
         ),
     ] = None,
 ) -> None:
-    """Write a synthetic data set, to try naevus without real images.
+    """Generate a synthetic data set to try naevus without real images.
 
     Examples:
       naevus data synthetic --out synthetic
       naevus data synthetic --count 300 --split train --split test --out synthetic
 
-    The images, masks, diagnoses and lesions are made up, in the layout of ISIC 2018. COUNT is
-    for the training split; others have a fifth of it, at least 20. The same seed gives the same
-    files.
+    Writes images, masks, diagnoses and lesion ids in the layout of ISIC 2018. COUNT is the size
+    of the training split; other splits are a fifth as large, with at least 20 images. The same
+    seed gives the same files.
     """
     from naevus.datasets.synthetic import write_isic2018
 
-    with reporter.progress("drawing images", count) as move:
+    with reporter.progress("generating images", count) as move:
         write_isic2018(
             out, images=count, seed=seed, size=size, progress=move, splits=splits or ["train"]
         )
@@ -379,7 +380,7 @@ def synthetic(
 
 
 def _refuse_beside_join(context: typer.Context) -> None:
-    """Refuse options of how folds are made where they are only joined."""
+    """Reject options that have no effect when existing folds are joined."""
     sources = {
         f"--{name.replace('_', '-')}": context.get_parameter_source(name)
         for name in ("k", "seed", "test_fraction", "part", "train_part")
@@ -387,7 +388,7 @@ def _refuse_beside_join(context: typer.Context) -> None:
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
         raise ConfigError(
-            f"--join keeps folds as they are, {', '.join(given)} would not count",
+            f"--join keeps existing folds: {', '.join(given)} would have no effect",
             f"leave out {' and '.join(given)}, or --join",
         )
 
@@ -400,16 +401,16 @@ def _finish(made: Folds, dataset: Dataset, out: Path) -> None:
 
 
 def _duplicates(dataset: Dataset) -> dict[str, str]:
-    """Return the joined group of every image that has a confirmed duplicate elsewhere."""
+    """Return the merged group of every image with a confirmed duplicate in another group."""
     from naevus.datasets.audit import audit
 
-    with reporter.progress("looking for duplicates", len(dataset)) as move:
+    with reporter.progress("searching for duplicates", len(dataset)) as move:
         found = audit(dataset, progress=move)
     for finding in found.findings:
         if finding.kind == "large merged component":
             reporter.message(f"the first is {finding.subject}", finding.detail)
     joined = len(set(found.groups.values()))
-    console.print(f"{len(found.groups)} images in {joined} groups joined by duplicates")
+    console.print(f"{len(found.groups)} images in {joined} groups merged by duplicates")
     return found.groups
 
 

@@ -1,4 +1,4 @@
-"""``naevus evaluate``, ``compare`` and ``report``: how good answers are."""
+"""``naevus evaluate``, ``compare`` and ``report``: the quality of predictions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from naevus.runs.run import Run
 
 
-# ``naevus compare``: whether one recipe is better than another, or only luckier.
+# ``naevus compare``: paired comparison of two runs, and ensembles of several.
 
 
 def compare(
@@ -49,7 +49,7 @@ def compare(
     ],
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Score two or more classification runs as one instead."),
+        typer.Option("--ensemble", help="Score several classification runs as an ensemble."),
     ] = False,
     allow_missing: AllowMissing = False,
     json: Json = False,
@@ -60,9 +60,9 @@ def compare(
       naevus compare runs/cls runs/cls-larger
       naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
 
-    Every difference, B - A, has a 95 % interval and a permutation test by lesion, to distinguish
-    progress from chance. With --ensemble, runs are scored as one: the mean of all, and of those
-    that a greedy search selects, evaluated on folds that the search did not use.
+    Each difference, B - A, has a 95 % interval and a permutation test by lesion, which
+    distinguish progress from chance. With --ensemble, scores the mean of all runs, and the mean
+    of those that a greedy search selects, evaluated on folds that the search did not use.
     """
     from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
@@ -83,7 +83,8 @@ def compare(
     else:
         if len(runs) != 2:
             raise ConfigError(
-                f"{len(runs)} runs cannot be compared", "name two, or more with --ensemble"
+                f"compare needs two runs, not {len(runs)}",
+                "name two, or add --ensemble for more",
             )
         one, other = (
             out_of_fold_table(path, allow_missing=allow_missing, reporter=reporter) for path in runs
@@ -98,12 +99,12 @@ def compare(
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
-# ``naevus report``: a run's, or a prediction's, results as one page.
+# ``naevus report``: the results of a run or of predictions as one page.
 
 
 def report(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="A run, or a folder of predictions.")
+        Path, typer.Argument(metavar="RESULTS", help="A run or a predictions folder.")
     ],
     data: Data = None,
     bundle: Bundles = None,
@@ -111,7 +112,7 @@ def report(
         bool,
         typer.Option(
             "--thumbnails/--no-thumbnails",
-            help="Whether the page holds small copies of images.",
+            help="Include small copies of images in the page.",
             rich_help_panel=OUTPUT,
         ),
     ] = True,
@@ -119,7 +120,7 @@ def report(
         bool,
         typer.Option(
             "--figures",
-            help="Write the figures as SVG and PDF too, for a paper.",
+            help="Also write the figures as SVG and PDF.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -129,17 +130,17 @@ def report(
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Write a page of metrics, figures and images worth a look.
+    """Write an HTML report with metrics, figures and noteworthy images.
 
     Examples:
       naevus report runs/cls
       naevus report predictions --data ISIC2018 --bundle runs/cls --figures
 
-    Writes report.html, one page that needs no network and prints well; beside it every table as
-    CSV, JSON and Parquet, and all values in report.json. Without --out they go to report/ inside
-    RESULTS. The page holds small copies of images where the data set is at hand: show it to those
-    who may see them, or add --no-thumbnails. --bundle, for predictions, adds heatmaps by the
-    networks that made them; a run has its own.
+    Writes report.html (one self-contained page), every table as CSV, JSON and Parquet, and all
+    values as report.json, by default to RESULTS/report. If the data set is available, the page
+    contains small copies of its images: share it only with people who may see them, or add
+    --no-thumbnails. For predictions, --bundle names the networks that made them and adds
+    heatmaps; a run has its own networks.
     """
     from naevus.reports.background import appearances
     from naevus.reports.figures import check_installed
@@ -151,7 +152,9 @@ def report(
     check_installed()
     of_run = is_run(results)
     if of_run and any(option is not None for option in (bundle, part, split)):
-        raise ConfigError("--bundle, --part and --split are for predictions", "leave them out")
+        raise ConfigError(
+            "--bundle, --part and --split apply to predictions only", "leave them out"
+        )
     found, classifier_of = (
         _report_of_run(results, data, allow_missing=allow_missing)
         if of_run
@@ -166,7 +169,7 @@ def report(
         check_areas(found.mask_scores, data or results, force=force, reporter=reporter)
     with reporter.progress("reading images") as move:
         decoded = appearances(found, move) if thumbnails else None
-    with reporter.status(f"scoring {len(found.images):,} answers"):
+    with reporter.status(f"scoring {len(found.images):,} predictions"):
         evaluation = evaluate_results(found, decoded)
     with reporter.progress("drawing images") as move:
         document = make_report(found, evaluation, classifier_of, move, images=thumbnails)
@@ -185,11 +188,12 @@ def _report_of_run(
     from naevus.runs.run import dataset_of, open_run
 
     run = open_run(folder, allow_missing=allow_missing, reporter=reporter)
-    run.predictions()  # refuses what is missing, where that is not allowed
+    run.predictions()  # raises if predictions are missing and that is not allowed
     dataset = dataset_of(run, data)
     if dataset is None:
         reporter.warning(
-            f"{run.inputs['data']} is not there: no images, no subgroups; name it with --data"
+            f"{run.inputs['data']} not found: the report has no images and no subgroups; name the "
+            "data set with --data"
         )
     found = results_of_run(folder, run.join(), dataset)
     return found, fold_classifiers(found)
@@ -209,13 +213,13 @@ def _report_of_predictions(
     return found, predictions_classifier(found, bundles)
 
 
-# ``naevus evaluate``: how good a run, several as one, or predictions are.
+# ``naevus evaluate``: metrics of a run, of several runs as an ensemble, or of predictions.
 
 
 def evaluate(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS", help="A run, several, or a folder of predictions."),
+        typer.Argument(metavar="RESULTS", help="A run, several runs, or a predictions folder."),
     ],
     data: Data = None,
     copies: CopiesFolder = None,
@@ -234,21 +238,22 @@ def evaluate(
       naevus evaluate runs/cls
       naevus evaluate predictions --data ISIC2018
 
-    Scores the out-of-fold predictions of a run, or a folder of predictions of images in --data.
-    Masks get Jaccard and Dice, boundary distances, scores by lesion size and what goes along with
-    failures; diagnoses get balanced accuracy, ranking, calibration, selective prediction and
-    prediction sets. Intervals are by lesion, given the trained networks. A run's evaluation is
-    kept in its evaluation.json.
+    Scores the out-of-fold predictions of a run, or a predictions folder whose images are in
+    --data. Masks get Jaccard and Dice, boundary distances, scores by lesion size and factors that
+    go with failures. Diagnoses get balanced accuracy, AUC, calibration, selective prediction and
+    prediction sets. Intervals resample lesions; the trained networks are fixed. Writes
+    RUN/evaluation.json for a run.
 
-    Several classification runs over the same folds are scored as one that predicts their mean, as
-    `naevus predict` does with their bundles. --copies scores other copies of a run's images, each
-    by the fold that never saw it:
+    Several classification runs over the same folds are scored as an ensemble that predicts their
+    mean, as `naevus predict` does with their bundles. --copies scores other copies of a run's
+    images, each by the network that held it out:
 
       naevus evaluate runs/cls runs/cls-second-seed
       naevus evaluate runs/cls --copies sharp-copies --allow-missing
 
-    Where the classes of the data set are finer than the predicted ones they are folded into them:
-    of the seven diagnoses, MEL, BCC and AKIEC are malignant. --benign moves a class:
+    If the data set and the predictions use different diagnoses, finer classes are merged into
+    coarser ones: of the seven diagnoses, MEL, BCC and AKIEC count as malignant. --benign moves a
+    class:
 
       naevus evaluate predictions --data ISIC2020 --benign AKIEC
     """
@@ -259,12 +264,12 @@ def evaluate(
         given = {"--benign": benign, "--taxonomy": taxonomy != "auto",
                  "--image-type": image_type != "auto"}  # fmt: skip
         for option in (name for name, value in given.items() if value):
-            raise ConfigError(f"{option} is about --data", f"leave out {option}, or add --data")
+            raise ConfigError(f"{option} needs --data", f"leave out {option}, or add --data")
     runs = [folder for folder in results if is_run(folder)]
     if runs and any(option is not None for option in (data, part, split)):
-        raise ConfigError("--data, --part and --split are for predictions", "leave them out")
+        raise ConfigError("--data, --part and --split apply to predictions only", "leave them out")
     if len(runs) < len(results) and copies is not None:
-        raise ConfigError("--copies is for a run", "leave it out")
+        raise ConfigError("--copies applies to runs only", "leave it out")
     if copies is not None:
         _show(_of_copies(runs, copies, allow_missing=allow_missing), as_json=json)
         return
@@ -286,7 +291,7 @@ def evaluate(
 
 
 def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) -> list[Evaluation]:
-    """Return the evaluation of runs on the images that have copies, and on these copies."""
+    """Return the evaluation of runs on the images that have copies, and on the copies."""
     from naevus.runs.results import evaluate_reported, results_of_tables
     from naevus.runs.run import open_runs
 
@@ -310,7 +315,7 @@ def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) ->
 def _with_copies(
     runs: Sequence[Run], tables: Sequence[pd.DataFrame], folder: Path, *, allow_missing: bool
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """Return what the runs said of the images that have copies, and of these copies."""
+    """Return the runs' predictions of the images that have copies, and of the copies."""
     from naevus.evaluation.tables import left_out, refuse_left_out
     from naevus.inference.out_of_fold import copies_of_run
     from naevus.io.progress import warn_all

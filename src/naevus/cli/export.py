@@ -1,4 +1,4 @@
-"""``naevus export``: finished folds become one bundle that was checked."""
+"""``naevus export``: join finished folds into one verified bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export(
         bool,
         typer.Option(
             "--average",
-            help="Average the weights of each task into one network.",
+            help="Average the weights of each task's networks into one network.",
             rich_help_panel=NETWORKS,
         ),
     ] = False,
@@ -35,8 +35,8 @@ def export(
         bool,
         typer.Option(
             "--measure-costs",
-            help="Measure what each storage and precision costs on all held-out images; takes "
-            "minutes.",
+            help="Measure the loss of accuracy of each storage and precision on all held-out "
+            "images; takes minutes.",
             rich_help_panel=NETWORKS,
         ),
     ] = False,
@@ -45,7 +45,8 @@ def export(
         typer.Option(
             "--calibration",
             metavar="OOF.parquet",
-            help="Predictions by these very networks together, of images that none of them saw.",
+            help="Predictions of exactly these networks as an ensemble, on images that none of "
+            "them was trained on.",
             rich_help_panel=NETWORKS,
         ),
     ] = None,
@@ -53,21 +54,21 @@ def export(
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Join the networks of runs into one bundle to predict with.
+    """Export the networks of runs as one bundle for prediction.
 
     Examples:
       naevus export runs/seg runs/cls --out lesions.naevus
       naevus export runs/cls --fold 0 --storage int8 --out bundles/small
 
-    Takes all finished folds of the runs, of either task. OUT is a folder, or one file where it
-    ends in .naevus. Each graph must agree with its network on 200 images: no probability may
-    differ by more than 0.002, and 99.9 % of decisions must be the same. Otherwise nothing is
-    written. --average is for networks that differ in seed or fold alone.
+    Takes all finished folds of the runs, for one task or several. OUT is a folder, or a single
+    file if it ends in .naevus. Each exported graph is compared with its network on 200 images.
+    Nothing is written unless probabilities agree within 0.002 and 99.9 % of decisions are the
+    same. Use --average only for networks that differ in nothing but seed or fold.
 
-    Temperature, offsets, prediction sets and scores come from the runs' out-of-fold predictions;
-    where those are of other networks than the exported ones, the bundle says so. An average of
-    classification networks that held out the same fold is scored itself, and --calibration takes
-    such predictions of any combination.
+    Temperature, offsets, prediction sets and scores are fitted on the runs' out-of-fold
+    predictions. If those come from other networks than the exported ones, the bundle states it.
+    An average of classification networks that held out the same fold is scored directly. For
+    other combinations, pass their predictions with --calibration.
     """
     from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
     from naevus.runs.results import check_areas
@@ -100,7 +101,7 @@ def export(
 
 
 def _report(spec: BundleSpec) -> None:
-    """Show the scores, and in a few lines what the model card tells at length."""
+    """Print the scores and a short form of the model card."""
     table = Table(title="scores, with 95 % intervals by lesion")
     for name in ("measure", "value", "interval", "on"):
         table.add_column(name, justify="left" if name == "measure" else "right")
@@ -120,14 +121,14 @@ def _report(spec: BundleSpec) -> None:
         for choice in spec.recommended
     ]
     lines += [
-        f"{each.task}: {each.storage}, {each.precision}: does not run here: {each.problem}"
+        f"{each.task}: {each.storage}, {each.precision}: cannot run on this machine: {each.problem}"
         for each in spec.storage_refusals
     ]
     console.print("\n".join(lines))
 
 
 def _table(checked: list[Checked]) -> Table:
-    table = Table(title="what the graphs say, against what the networks say")
+    table = Table(title="agreement of the exported graphs with the networks")
     for name in ("file", "from", "compared", "images", "largest Δp", "mean Δp", "same decisions"):
         words = name in {"file", "from", "compared"}
         table.add_column(name, justify="left" if words else "right", no_wrap=name == "file")
@@ -146,7 +147,7 @@ def _table(checked: list[Checked]) -> Table:
 
 
 def _cells(agreement: Agreement, member: Checked) -> tuple[str, ...]:
-    kind = "held out" if member.held_out else "learnt from"
+    kind = "held out" if member.held_out else "training"
     return (
         f"{agreement.images} {kind}",
         f"{agreement.largest:.1e}",

@@ -1,4 +1,4 @@
-"""``naevus info``: what runs here, and what is known of a bundle or a run."""
+"""``naevus info``: the installation and its engines, or the model card of a bundle or run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def info(
         Path | None,
         typer.Argument(
             metavar="BUNDLE|RUN",
-            help="A bundle, a .naevus file or a run, for its model card.",
+            help="A bundle, .naevus file or run: print its model card.",
             show_default=False,
         ),
     ] = None,
@@ -36,34 +36,34 @@ def info(
     data: Data = None,
     again: Annotated[
         bool,
-        typer.Option("--again", help="Without argument: time all ways to run networks anew."),
+        typer.Option("--again", help="Without an argument: repeat the timing of all engines."),
     ] = False,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Show what runs here, or the model card of a bundle or run.
+    """Describe this installation, or print a model card.
 
     Examples:
       naevus info
       naevus info lesions.naevus --out MODEL_CARD.md
 
-    Without argument: the version, the extras that are installed, the engines that can run
-    networks, how the built-in networks are run and why, and where caches are. Each way is tried
-    once in a process of its own, checked against the bundle's sample, and timed; later jobs take
-    the fastest. The environment variable NAEVUS_CACHE=off turns that off, and networks then run
-    in fp32. The exit code is 2 if they do not run here at all.
+    Without an argument: the version, the installed extras, the inference engines, how the
+    built-in networks are run and why, and the cache folders. Each engine and precision is tried
+    once in a child process, checked against the bundle's sample and timed; later jobs use the
+    fastest. NAEVUS_CACHE=off in the environment disables these trials, and networks then run in
+    fp32. The exit code is 2 if no engine can run the networks.
 
-    A model card tells the intended use, training data and licence, metrics by diagnosis and
-    subgroup, calibration and limits. That of a run is about its finished folds as one ensemble,
-    measured on images that they did not see. OUT is a Markdown file.
+    A model card states the intended use, training data and licence, metrics by diagnosis and
+    subgroup, calibration and limits. The card of a run describes its finished folds as one
+    ensemble, evaluated out of fold. OUT is a Markdown file.
     """
     if networks is None:
         given = {"--out": out, "--data": data, "--allow-missing": allow_missing}
         for name in (name for name, value in given.items() if value):
-            raise ConfigError(f"{name} is about a model card", "name a bundle or a run")
+            raise ConfigError(f"{name} applies to a model card", "name a bundle or a run")
         _show_machine(again=again)
         return
     if again:
-        raise ConfigError("--again is about this machine", "name no bundle beside it")
+        raise ConfigError("--again repeats the timing on this machine", "name no bundle with it")
     from naevus.bundles.card import card_of
     from naevus.io.files import write_text
 
@@ -82,7 +82,7 @@ def _show_machine(*, again: bool) -> None:
     from naevus.inference.engines import automatic, instructions
     from naevus.inference.engines.openvino import CompiledCache
 
-    # Tried before the survey imports OpenVINO: which instructions it may use is then settled.
+    # Before the survey imports OpenVINO: the trials decide which instructions it may use.
     bundle = Bundle.read(builtin())
     networks = automatic.trial_networks(bundle)
     trials = automatic.trials_of(bundle, again=again)
@@ -95,14 +95,14 @@ def _show_machine(*, again: bool) -> None:
     console.print(_members(Table(title="the built-in networks"), trials, networks))
     console.print(automatic.describe(choice, trials))
     held = instructions.limit()
-    whose = "held to it here" if instructions.held() else "as its user says"
+    origin = "limited by naevus" if instructions.held() else "set by the user"
     console.print(
-        f"Instructions: {f'up to {held} ({whose})' if held else 'all'}; "
-        f"the environment variable {instructions.SWITCH} holds a process to fewer.",
+        f"Processor instructions: {f'up to {held} ({origin})' if held else 'all'}; "
+        f"the environment variable {instructions.SWITCH} limits them.",
     )
     cache = CompiledCache.of_user()
-    kept = "not kept (NAEVUS_CACHE=off)" if cache is None else f"kept in {cache.folder}"
-    console.print(f"Compiled networks, and what was found, are {kept}.")
+    where = "none (NAEVUS_CACHE=off)" if cache is None else f"{cache.folder}"
+    console.print(f"Cache of compiled networks and timings: {where}")
 
 
 EXTRAS = {
@@ -124,19 +124,26 @@ EXTRAS = {
     "onnxruntime": ("onnxruntime",),
     "quantise": ("nncf", "onnxruntime"),
 }
-"""What each extra brings, by the names that packages are imported under."""
+"""The import names of the packages in each extra."""
 
 
 def extras() -> dict[str, str]:
-    """Say of each extra whether it is installed, or what of it is absent."""
+    """Return for each extra whether it is installed, or which packages are missing."""
     absent = {
-        extra: [name for name in names if find_spec(name) is None]
+        extra: [name for name in names if not _is_installed(name)]
         for extra, names in EXTRAS.items()
     }
     return {
-        extra: f"without {', '.join(names)}" if names else "installed"
+        extra: f"missing {', '.join(names)}" if names else "installed"
         for extra, names in absent.items()
     }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
@@ -146,10 +153,11 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
     if not (path / "run.toml").exists():
         if path.is_dir() and not (path / MANIFEST).exists():
             raise DataError(
-                f"{path}: is neither a run nor a bundle", "name a folder of train or export"
+                f"{path}: neither a run nor a bundle",
+                "name a folder written by naevus train or naevus export",
             )
         if data is not None or allow_missing:
-            raise ConfigError("--data and --allow-missing are for a run", "leave them out")
+            raise ConfigError("--data and --allow-missing apply to runs only", "leave them out")
         return Bundle.read(path).spec
     from naevus.runs.manifest import spec_of_run
     from naevus.runs.run import open_run
@@ -165,7 +173,7 @@ def _engines(table: Table) -> Table:
     for found in survey():
         cells = (
             found.name,
-            found.version or "absent",
+            found.version or "not installed",
             "\n".join(found.devices) or "–",
             ", ".join(found.precisions) or "–",
             "yes" if found.chosen else "no",
@@ -178,9 +186,10 @@ def _engines(table: Table) -> Table:
 def _members(table: Table, trials: Trials, networks: list[TrialNetwork]) -> Table:
     from statistics import median
 
-    table.caption = "one thread, 8 images at a time; off: from the right answers to the sample"
-    for name in ("network", "run by", "images/s", "off", "may be", "problem"):
-        table.add_column(name, justify="right" if name in {"images/s", "off", "may be"} else "left")
+    table.caption = "one thread, batches of 8; error: largest difference on the bundle's sample"
+    right = {"images/s", "error", "tolerance"}
+    for name in ("network", "run by", "images/s", "error", "tolerance", "problem"):
+        table.add_column(name, justify="right" if name in right else "left")
     for number, network in enumerate(networks):
         for way, results in trials.items():
             found = results[number]

@@ -1,4 +1,4 @@
-"""The ``naevus`` command: its subcommands, and how failures are shown."""
+"""The ``naevus`` command: its subcommands, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -50,38 +50,38 @@ def _common(
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show where a failure came from."),
+        typer.Option("--debug", help="Show a traceback when a command fails."),
     ] = False,
 ) -> None:
     _debugging.set(debug)
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn failures into one line and an exit code; with --debug, show where they came from."""
+    """Turn failures into one line and an exit code; with --debug, show the traceback."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()  # a full disk is told now, not passed over when all ends
+            sys.stdout.flush()  # reports a full disk here; at interpreter exit it would be lost
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
             _discard_output()
             with suppress(OSError):
-                errors.print("error: what reads the output has ended; files may be missing")
+                errors.print("error: the reader of the output has ended; files may be missing")
             raise typer.Exit(ERROR) from None
         except KeyboardInterrupt:
-            errors.print("interrupted; the same command goes on from here")
+            errors.print("interrupted; run the same command again to resume")
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:  # noqa: BLE001 (whatever it is, one line)
+        except Exception as error:  # noqa: BLE001 (every failure becomes one line)
             if _debugging.get():
                 errors.print(traceback.format_exc(), end="")
             line = " ".join(str(_as_naevus_error(error)).splitlines())
             errors.print(Text.assemble(("error:", "bold red"), " ", line))
             try:
                 sys.stdout.flush()
-            except OSError:  # it was the output that failed, and would again when all ends
+            except OSError:  # the output itself failed, and would fail again at exit
                 _discard_output()
             raise typer.Exit(ERROR) from None
 
@@ -89,7 +89,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _discard_output() -> None:
-    """Send what is still to be printed nowhere: writing it when all ends would fail again."""
+    """Discard buffered output, which could not be written at interpreter exit either."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -97,29 +97,29 @@ def _discard_output() -> None:
 
 
 def _as_naevus_error(error: Exception) -> NaevusError:
-    """Return a failure in words that a user can act on, whatever raised it."""
+    """Translate any failure into an error with a remedy."""
     if isinstance(error, NaevusError):
         return error
     absent = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    extra = next((name for name, brought in info.EXTRAS.items() if absent in brought), None)
+    extra = next((name for name, modules in info.EXTRAS.items() if absent in modules), None)
     if extra is not None:
         return NaevusError(
-            f"this needs {absent}, which is absent",
+            f"this needs {absent}, which is not installed",
             f'run pip install "naevus[{extra}]"',
         )
     fewer = "close other programs, or use --threads 1 where the command has it"
     if isinstance(error, MemoryError):
-        return NaevusError("there is not enough memory", fewer)
+        return NaevusError("out of memory", fewer)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return NaevusError("the system gives no more threads", fewer)
+        return NaevusError("the system cannot start more threads", fewer)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return NaevusError(
-            f"{where}{error.strerror}", "check the place, its rights and the space left"
+            f"{where}{error.strerror}", "check the path, its permissions and the free space"
         )
     return NaevusError(
         f"{type(error).__name__}: {error}",
-        "this is a fault of naevus: please report it, with what naevus --debug shows",
+        "this is a bug in naevus: please report it with the output of naevus --debug",
     )
 
 
@@ -162,22 +162,22 @@ _add(
 )
 _group(
     "data",
-    "Check, show, split, download and synthesise data sets.",
+    "Check, show, split, download and generate data sets.",
     *(data.check, data.show, data.split, data.download, data.synthetic),
 )
 _group(
     "challenge",
-    "Score and check submissions as the ISIC 2018 challenge does.",
+    "Score and check submissions to ISIC 2018.",
     *(challenge.score, challenge.lint),
 )
 _group(
     "study",
-    "Try variations of a recipe; guess without the lesion.",
+    "Compare variations of a recipe; measure shortcuts.",
     *(study.ablate, study.shortcuts),
 )
 
 
 def run() -> None:
-    """Run the command; exit with 0 fine, 1 findings, 2 error or usage, 130 interrupted."""
+    """Run the command; exit with 0 (success), 1 (findings), 2 (error) or 130 (interrupted)."""
     print_anywhere()
     app()

@@ -1,4 +1,4 @@
-"""The options that several commands have, each defined once and meaning the same everywhere."""
+"""Options that several commands share, each defined once with one meaning."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from naevus import types
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The values of some options are written out again, for the modules that define them are slow to
-# import; mypy sees that they agree.
+# The values of some options are repeated here because the modules that define them are slow to
+# import; mypy checks that they agree.
 ImageType = Literal["auto", "dermoscopic", "clinical", "tile", "all"]
 TaxonomyName = Literal["auto", "isic2018", "isic2019", "milk10k", "binary", "own"]
 SplitName = Literal["train", "validation", "test"]
 
-# Panels that long lists of options are shown in.
-IMAGES: Final = "Which images"
-NETWORKS: Final = "Which networks"
-TRAINING: Final = "How it is trained"
-OUTPUT: Final = "What is written"
-COMPUTING: Final = "How it is computed"
+# Panels that group options in the help.
+IMAGES: Final = "Images"
+NETWORKS: Final = "Networks"
+TRAINING: Final = "Training"
+OUTPUT: Final = "Output"
+COMPUTING: Final = "Computation"
 CHECKS: Final = "Checks"
 
-# What a command works on, and where it writes.
+# Input and output.
 
 DataFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="DATA", help="A data set: a folder in a known layout, or a table of its images."
+        metavar="DATA", help="A data set: a folder in a known layout, or a table of images."
     ),
 ]
 DataFolderIfGiven = Annotated[
     Path | None,
     typer.Argument(
         metavar="DATA",
-        help="A data set: a folder in a known layout, or a table of its images.",
+        help="A data set: a folder in a known layout, or a table of images.",
         show_default=False,
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `naevus train` made.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `naevus train`.")]
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Folders that `naevus train` made.")
+    list[Path], typer.Argument(metavar="RUN", help="Folders written by `naevus train`.")
 ]
 Task = Annotated[
     types.Task,
@@ -60,13 +60,13 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="The data set with the ground truth; of a run the one it was trained on.",
+        help="The data set with the ground truth; for a run, by default the one it was trained on.",
         show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
-# Which images.
+# Images.
 
 Images = Annotated[
     Path | None, typer.Option("--images", help="A folder of images.", show_default=False)
@@ -75,19 +75,19 @@ Part = Annotated[
     str | None,
     typer.Option(
         "--part",
-        help="This part of the data set alone, such as task1 or task3.",
+        help="Use only this part of the data set, such as task1 or task3.",
         rich_help_panel=IMAGES,
     ),
 ]
 Split = Annotated[
     SplitName | None,
-    typer.Option("--split", help="This split of the data set alone.", rich_help_panel=IMAGES),
+    typer.Option("--split", help="Use only this split of the data set.", rich_help_panel=IMAGES),
 ]
 ImageTypeName = Annotated[
     ImageType,
     typer.Option(
         "--image-type",
-        help="Type of the images to use; auto: dermoscopic ones, or all where there are none.",
+        help="Type of the images to use; auto: dermoscopic, or all if there are none.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -95,7 +95,7 @@ ImageTypeIfGiven = Annotated[
     ImageType | None,
     typer.Option(
         "--image-type",
-        help="Type of the images to use: the recipe's data.image_type.",
+        help="Type of the images to use; sets data.image_type of the recipe.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -103,7 +103,7 @@ TaxonomyOption = Annotated[
     TaxonomyName,
     typer.Option(
         "--taxonomy",
-        help="What diagnoses are read as; auto: what fits best; own: the labels as they are.",
+        help="Set of diagnoses; auto: the best match; own: the data set's labels unchanged.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -111,7 +111,7 @@ TaxonomyIfGiven = Annotated[
     TaxonomyName | None,
     typer.Option(
         "--taxonomy",
-        help="What diagnoses are read as: the recipe's data.taxonomy.",
+        help="Set of diagnoses; sets data.taxonomy of the recipe.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -119,8 +119,8 @@ Masks = Annotated[
     Path | None,
     typer.Option(
         "--masks",
-        help="Predicted masks to crop by, such as OUT/masks of `naevus predict`; without it the "
-        "data set's own.",
+        help="Predicted masks to crop by, such as OUT/masks of `naevus predict`; by default the "
+        "data set's own masks.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -129,7 +129,7 @@ Copies = Annotated[
     typer.Option(
         "--copies",
         help="A folder of other copies of the same images, named by image id; may be repeated. For "
-        "attributes a data set, each copy with its own masks.",
+        "attributes: a data set in which each copy has its own masks.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -145,40 +145,41 @@ Benign = Annotated[
     list[str] | None,
     typer.Option(
         "--benign",
-        help="A class that counts as benign where classes are folded into benign and malignant.",
+        help="Count this class as benign when classes are merged into benign and malignant; may "
+        "be repeated.",
         rich_help_panel=IMAGES,
     ),
 ]
-Count = Annotated[int, typer.Option("--count", min=1, help="How many images.")]
+Count = Annotated[int, typer.Option("--count", min=1, help="Number of images.")]
 CountIfGiven = Annotated[
-    int | None, typer.Option("--count", min=1, help="How many images.", show_default=False)
+    int | None, typer.Option("--count", min=1, help="Number of images.", show_default=False)
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 
-# Which networks, and how they are trained and run.
+# Networks, and how they are trained and run.
 
 Bundles = Annotated[
     list[Path] | None,
     typer.Option(
         "--bundle",
-        help="A bundle, a .naevus file, or a run for the bundles of its folds; may be repeated, "
-        "for the other task or to average several. By default the built-in bundle.",
+        help="A bundle, a .naevus file, or a run (all its folds); may be repeated to add another "
+        "task or to average networks. By default the built-in bundle.",
         show_default=False,
         rich_help_panel=NETWORKS,
     ),
 ]
 Fold = Annotated[
     list[int] | None,
-    typer.Option("--fold", help="This fold alone; may be repeated.", rich_help_panel=TRAINING),
+    typer.Option("--fold", help="Use only this fold; may be repeated.", rich_help_panel=TRAINING),
 ]
 HeldOutFold = Annotated[
-    int, typer.Option("--fold", help="This fold alone.", rich_help_panel=TRAINING)
+    int, typer.Option("--fold", help="The held-out fold.", rich_help_panel=TRAINING)
 ]
 FoldsFile = Annotated[
     Path | None,
     typer.Option(
         "--folds",
-        help="Folds that `naevus data split` wrote; without it 5 folds with seed 2018.",
+        help="Folds written by `naevus data split`; by default 5 folds with seed 2018.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -186,7 +187,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="A setting of the recipe, such as optimiser.clip=0; may be repeated.",
+        help="Change a setting of the recipe, such as optimiser.clip=0; may be repeated.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -194,7 +195,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(
         "--cache",
-        help="Where decoded images are kept; without it beside the run.",
+        help="Folder for decoded images; by default beside the run.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -202,8 +203,8 @@ Tta = Annotated[
     Literal["none", "half-turn", "flips", "d4"],
     typer.Option(
         "--tta",
-        help="Test-time augmentation: average over the image and itself upside down (2), over 4 "
-        "flips, or over the 8 flips and rotations.",
+        help="Test-time augmentation: average over a half turn (2 versions of the image), flips "
+        "(4), or all flips and rotations (8).",
         rich_help_panel=NETWORKS,
     ),
 ]
@@ -211,7 +212,7 @@ Engine = Annotated[
     Literal["openvino", "onnxruntime"] | None,
     typer.Option(
         "--engine",
-        help="What runs the networks; by default what is fastest here.",
+        help="Inference engine; by default the fastest on this machine.",
         show_default=False,
         rich_help_panel=COMPUTING,
     ),
@@ -220,7 +221,8 @@ Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(
         "--precision",
-        help="What the networks compute in; by default what is fastest here (see `naevus info`).",
+        help="Precision of the computation; by default the fastest on this machine (see `naevus "
+        "info`).",
         show_default=False,
         rich_help_panel=COMPUTING,
     ),
@@ -230,7 +232,7 @@ Threads = Annotated[
     typer.Option(
         "--threads",
         min=1,
-        help="Number of threads; by default one a processor.",
+        help="Number of threads; by default one per processor.",
         show_default=False,
         rich_help_panel=COMPUTING,
     ),
@@ -239,21 +241,21 @@ Storage = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
     typer.Option(
         "--storage",
-        help="How weights are stored; int8 also computes in 8 bits. By default what "
-        "--measure-costs recommends, else fp32.",
+        help="Number format of the stored weights; int8 also computes in 8 bits. By default the "
+        "recommendation of --measure-costs, otherwise fp32.",
         show_default=False,
         rich_help_panel=NETWORKS,
     ),
 ]
 
-# What is an error unless it is allowed.
+# Errors that an option turns into warnings.
 
 AllowMissing = Annotated[
     bool,
     typer.Option(
         "--allow-missing",
-        help="Leave out images without a prediction or without ground truth, and say how many; "
-        "otherwise they are an error.",
+        help="Leave out images without a prediction or ground truth and report their number, "
+        "instead of failing.",
         rich_help_panel=CHECKS,
     ),
 ]
@@ -261,8 +263,8 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Use masks that cannot be right as a whole: most of them empty, full, dark where "
-        "lesions are, or absent where crops need them.",
+        help="Use masks that look wrong as a whole: most of them empty, full, inverted, or missing "
+        "where crops need them.",
         rich_help_panel=CHECKS,
     ),
 ]
@@ -270,8 +272,8 @@ Megapixels = Annotated[
     float | None,
     typer.Option(
         min=0.01,
-        help="Refuse images of more megapixels. By default 150 for JPEG, which is decoded scaled, "
-        "and 100 for other formats.",
+        help="Largest image to read, in megapixels. By default 150 for JPEG, which is decoded at "
+        "reduced size, and 100 for other formats.",
         show_default=False,
         rich_help_panel=IMAGES,
     ),
@@ -279,7 +281,7 @@ Megapixels = Annotated[
 
 
 def with_megapixels(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that reads images the option ``--megapixels``."""
+    """Add the option ``--megapixels`` to a command that reads images."""
 
     @wraps(command)
     def limited(*args: Any, megapixels: float | None, **kwargs: Any) -> None:
@@ -291,7 +293,7 @@ def with_megapixels(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             allow_megapixels(None)
 
-    own = inspect.signature(command, eval_str=True)  # typer looks at what stands here
+    own = inspect.signature(command, eval_str=True)  # typer reads the signature
     option = inspect.Parameter(
         "megapixels", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Megapixels
     )

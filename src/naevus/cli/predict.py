@@ -1,4 +1,4 @@
-"""``naevus predict``: images in, masks, crops and diagnoses out."""
+"""``naevus predict``: lesion masks, crops and class probabilities of images."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 _FINDINGS = 1
 _SHOWN = 20
-"""How many predictions the terminal shows."""
-_COLUMNS = "±: standard deviation over networks; area: the lesion's part of the image"
+"""Number of predictions that the terminal shows."""
+_COLUMNS = "±: standard deviation over networks; lesion area: fraction of the image"
 PREDICTIONS = Path("predictions")
-"""Where predictions go that are given no place."""
+"""The default output folder."""
 
 
 def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGES", help="Images, folders of them, or with --split data sets."
+            metavar="IMAGES", help="Images, folders of images, or data sets (with --split)."
         ),
     ],
     *,
@@ -57,13 +57,16 @@ def predict(
         Path | None,
         typer.Option(
             "--prevalence",
-            help="How common the diagnoses are where you are: TOML with MEL = 0.05 and so on.",
+            help="A TOML file with the prevalence of each diagnosis in your population, such as "
+            "MEL = 0.05.",
             rich_help_panel=NETWORKS,
         ),
     ] = None,
     only: Annotated[
         Literal["masks", "crops"] | None,
-        typer.Option("--only", help="Write these alone, no diagnoses.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--only", help="Write only masks or crops, no diagnoses.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     heatmaps: Annotated[
         bool,
@@ -77,7 +80,7 @@ def predict(
         bool,
         typer.Option(
             "--embeddings",
-            help="Write the networks' features of each image.",
+            help="Write the networks' feature vectors.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -85,8 +88,8 @@ def predict(
         Literal["balanced", "natural"],
         typer.Option(
             "--decision",
-            help="Probabilities in submission.csv: as if all diagnoses were equally common, or as "
-            "common as they are.",
+            help="Probabilities in submission.csv: for equally common diagnoses, or for their "
+            "natural frequencies.",
             rich_help_panel=OUTPUT,
         ),
     ] = "balanced",
@@ -97,18 +100,18 @@ def predict(
     precision: Precision = None,
     threads: Threads = None,
 ) -> None:
-    """Segment, crop and classify images with trained networks.
+    """Segment, crop and classify images.
 
     Examples:
       naevus predict photo.jpg
       naevus predict photos --bundle runs/seg --bundle runs/cls --heatmaps
       naevus predict ISIC2018 --split test --part task3 --out test
 
-    Prints a table, and writes predictions.parquet, submission.csv, masks and crops to OUT, or
-    without --out to predictions/ and the name of the first input. The same command resumes an
-    interrupted job; other settings need another OUT. Images that cannot be read are listed in
-    refused.csv; the exit code is then 1. Links to folders are followed. Files of one name get
-    their folder in their id.
+    Prints a table and writes predictions.parquet, submission.csv, masks and crops to OUT (by
+    default predictions/NAME, after the first input). The same command resumes an interrupted
+    job; other settings need another OUT. Unreadable images are listed in failed.csv, and the
+    exit code is then 1. Links to folders are followed. If files in different folders have the
+    same name, their ids include the folder.
 
     Research use only, never a diagnosis.
     """
@@ -121,14 +124,15 @@ def predict(
     from naevus.runs.predictions import PredictionsFolder
 
     if part is not None and split is None:
-        raise ConfigError("--part tells which part of a split", "name the split with --split")
+        raise ConfigError("--part selects part of a split", "name the split with --split")
     if image_type != "auto" and split is None:
         raise ConfigError(
-            "--image-type is known of a data set's split", "name the split with --split"
+            "--image-type applies to the split of a data set", "name the split with --split"
         )
     if prevalence is not None and only is not None:
         raise ConfigError(
-            f"--prevalence weighs diagnoses, and --only {only} makes none", "leave one out"
+            f"--prevalence has no effect: --only {only} predicts no diagnoses",
+            "leave out one of them",
         )
     without = out
     if out is None:
@@ -185,9 +189,9 @@ def predict(
 
 
 def _import_meanwhile(*names: str) -> None:
-    """Import modules while graphs are compiled, which leaves the interpreter free.
+    """Import modules in the background while graphs are compiled (which releases the GIL).
 
-    The tables need them later; pyarrow imports pandas, where it is, as soon as it makes a column.
+    The tables need them later; pyarrow imports pandas, if installed, for its first column.
     """
     for name in names:
         Thread(target=import_module, args=(name,)).start()
@@ -211,19 +215,20 @@ def _report(result: BatchResult) -> None:
     for member in result.members:
         console.print(f"  {member}")
     if result.reused:
-        console.print(f"{result.reused} of them were done before.")
+        console.print(f"{result.reused} of them were predicted by an earlier job.")
     for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
     for failed in result.refused:
-        console.print(f"refused: {failed.path}: {failed.problem}", soft_wrap=True)
+        console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(
-            f"Where there is ground truth: naevus report {result.out} --data DATA", soft_wrap=True
+            f"To score them against ground truth: naevus report {result.out} --data DATA",
+            soft_wrap=True,
         )
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:
-    """Return predictions as a table: classes, or the lesions' areas where none were predicted."""
+    """Return predictions as a table: classes, or only lesion areas if none were predicted."""
     from rich import box
     from rich.table import Table
 
@@ -238,7 +243,7 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     names = ["class", "prob.", "±"] if classified else []
     names += ["melanoma"] if classified and "MEL" in malignant else []
     names += ["malignant"] if classified and malignant else []
-    for name in (*names, "lesion_area"):
+    for name in (*names, "lesion area"):
         table.add_column(name, justify="left" if name == "class" else "right")
     table.add_column("flags", overflow="fold")
     for each in predictions:
@@ -260,31 +265,31 @@ def _number(value: float | None) -> str:
 
 
 def _place(images: Sequence[Path]) -> Path:
-    """Return where predictions go that are given no place: by the name of the first input."""
+    """Return the default output folder, named after the first input."""
     first = images[0].resolve()
     return PREDICTIONS / (first.name if first.is_dir() else first.stem)
 
 
 def _report_names(found: Found) -> None:
-    """Say what was not taken as it stands: files passed over, names that are not the ids."""
+    """Report skipped files, and ids that differ from file names or need care."""
     from naevus.datasets.sources import FORMULAS
 
     if found.renamed:
         console.print(
-            f"{len(found.renamed)} ids hold folders, a suffix or a number, for other files have "
-            f"their name too: {_some(found.renamed)}",
+            f"{len(found.renamed)} ids include a folder, suffix or number because other files have "
+            f"the same name: {_some(found.renamed)}",
             soft_wrap=True,
         )
     formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
     if formulas:
         console.print(
-            f"{len(formulas)} ids begin with = + - or @ and are kept as they are; spreadsheets "
-            f"take them for formulas, so import the column as text: {_some(formulas)}",
+            f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas; "
+            f"import the column as text: {_some(formulas)}",
             soft_wrap=True,
         )
     if found.left_out:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
-        console.print(f"not read, for they are no images: {kinds}", soft_wrap=True)
+        console.print(f"skipped, not images: {kinds}", soft_wrap=True)
 
 
 def _some(names: Sequence[str]) -> str:

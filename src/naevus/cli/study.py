@@ -1,4 +1,4 @@
-"""``naevus study``: what variations of a recipe gain; what is guessed without the lesion."""
+"""``naevus study``: compare variations of a recipe, and measure shortcuts."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def shortcuts(
     allow_missing: AllowMissing = False,
     json: Json = False,
 ) -> None:
-    """Measure how well diagnoses are guessed without the lesion.
+    """Measure how well diagnoses can be predicted without the lesion.
 
     Examples:
       naevus study shortcuts runs/cls
       naevus study shortcuts runs/cls --data ISIC2018 --json
 
-    Gradient boosting guesses by age, sex and site alone; logistic regression by the run's frozen
-    embeddings of images whose lesion is occluded: filled with the mean colour of the skin, in its
-    own shape or in a hole that is the same in all images, or all but a ring at the border. What is
-    far above chance there may be learnt in place of the lesion. Every guess is about a lesion that
-    neither network nor guesser saw. Kept in RUN/shortcuts.json.
+    Gradient boosting predicts from age, sex and site alone. Logistic regression predicts from the
+    run's embeddings of images in which the lesion is filled with the mean skin colour: in its own
+    shape, in a shape common to all images, or everywhere but a ring at the border. Scores far
+    above chance show shortcuts that a network may use instead of the lesion. All predictions are
+    out of fold. Writes RUN/shortcuts.json.
     """
     from naevus.io.files import write_json
     from naevus.runs.run import dataset_of, open_run
@@ -58,11 +58,11 @@ def shortcuts(
 
     opened = open_run(run, allow_missing=allow_missing, reporter=reporter)
     if opened.recipe.task != "classification":
-        raise DataError(f"{run}: is no run of classification", "name one")
+        raise DataError(f"{run}: not a classification run", "name a classification run")
     table = opened.predictions()
     dataset = dataset_of(opened, data)
     if dataset is None:
-        raise DataError(f"{opened.inputs['data']}: is not there", "name the data set with --data")
+        raise DataError(f"{opened.inputs['data']}: not found", "name the data set with --data")
     records = dataset.table.drop_duplicates("image_id").set_index("image_id", drop=False)
     scores, coverage = measure_shortcuts(opened, table, records, reporter)
     found = {**scores.to_dict(), **coverage}
@@ -81,7 +81,7 @@ def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[R
 
     from naevus.reports.document import spread_with_interval
 
-    table = Table("guessed from", title=f"{scores.images:,} images of {scores.groups:,} lesions")
+    table = Table("predicted from", title=f"{scores.images:,} images of {scores.groups:,} lesions")
     for column in ("lesions", "balanced accuracy", "mean AUC", "melanoma AUC"):
         table.add_column(column, justify="right")
     for guess in scores.guesses:
@@ -97,26 +97,29 @@ def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[R
     yield table
     if fraction["without_mask"]:
         yield Text(
-            f"note: {fraction['without_mask']:,} images with an answer have no plausible mask and "
-            "are left out",
+            f"note: left out {fraction['without_mask']:,} predicted images without a plausible "
+            "mask",
             style="yellow",
         )
     yield Text(
-        f"The common hole covers {fraction['hole']:.0%} of the image; "
-        f"{fraction['fits']:.0%} of the lesions fit in. "
-        "Of the others, what sticks out is filled too, which may show their size."
+        f"The common shape covers {fraction['hole']:.0%} of the image; "
+        f"{fraction['fits']:.0%} of the lesions fit inside it. For the others, the parts outside "
+        "are filled as well, which may reveal their size."
     )
 
 
 def ablate(
     plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="What is tried: TOML, see recipes/ablations.")
+        Path,
+        typer.Argument(metavar="PLAN", help="A TOML file of variations; see recipes/ablations."),
     ],
     data: DataFolder,
     out: Out,
     arm: Annotated[
         list[str] | None,
-        typer.Option("--arm", help="This arm and the reference alone; may be repeated."),
+        typer.Option(
+            "--arm", help="Compare only this variation with the reference; may be repeated."
+        ),
     ] = None,
     settings: Set = None,
     folds: FoldsFile = None,
@@ -127,15 +130,15 @@ def ablate(
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Train variations of a recipe under one budget, and compare them.
+    """Train variations of a recipe with the same budget and compare them.
 
     Examples:
       naevus study ablate plan.toml ISIC2018 --out runs/ablations
       naevus study ablate plan.toml ISIC2018 --arm crop --out runs/crops
 
-    The arms are compared on one held-out fold. The same command resumes; runs are in OUT/arms.
-    The table, with paired differences from the reference by lesion, is written to
-    OUT/ablation.md, .csv and .json.
+    Compares the variations (arms) on one held-out fold. The same command resumes an interrupted
+    job; the runs are in OUT/arms. Writes a table of paired differences from the reference, with
+    intervals by lesion, to OUT/ablation.md, .csv and .json.
     """
     from naevus.runs.recipe import parse_setting
     from naevus.runs.run import images_and_folds
@@ -156,7 +159,7 @@ def ablate(
         copies=copies or (),
     )
     dataset, assign_parts = images_and_folds(data, trained, folds, masks, copies or [], reporter)
-    assign_parts.held_out(fold)  # refuses a fold that is not there, before a folder is made
+    assign_parts.held_out(fold)  # refuses an unknown fold before a folder is created
     workshop = Workshop(
         chosen,
         dataset,

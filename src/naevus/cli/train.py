@@ -1,4 +1,4 @@
-"""``naevus train``: fold models of either task."""
+"""``naevus train``: train a network per fold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def train(
         Path | None,
         typer.Option(
             "--recipe",
-            help="A TOML file; settings that it leaves out have their defaults.",
+            help="A TOML file; omitted settings have their defaults.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -47,7 +47,7 @@ def train(
         bool,
         typer.Option(
             "--show-recipe",
-            help="Print the recipe with all its settings as TOML, and stop.",
+            help="Print the recipe with all its settings as TOML and exit.",
             rich_help_panel=TRAINING,
         ),
     ] = False,
@@ -61,7 +61,7 @@ def train(
         Path | None,
         typer.Option(
             "--init-from",
-            help="A run whose weights to start from, fold by fold.",
+            help="A run to initialise the weights from, fold by fold.",
             rich_help_panel=NETWORKS,
         ),
     ] = None,
@@ -70,23 +70,23 @@ def train(
         typer.Option(
             "--pretrained",
             metavar="imagenet|none|FILE",
-            help="Weights that the encoder starts from; FILE is safetensors with timm's names.",
+            help="Initial weights of the encoder; FILE is a safetensors file with timm's names.",
             rich_help_panel=NETWORKS,
         ),
     ] = None,
     cache: Cache = None,
     force: Force = False,
 ) -> None:
-    """Train networks, one a fold, and predict what each held out.
+    """Train one network per fold, and predict its held-out images.
 
     Examples:
       naevus train segmentation ISIC2018 --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
 
-    Writes checkpoints, bundles and out-of-fold predictions to the run's folder, OUT. The same
+    Writes checkpoints, bundles and out-of-fold predictions to the run folder, OUT. The same
     command resumes an interrupted run, and several commands can train different folds of a run at
-    the same time. Settings come from the recipe, then from --set. To write a recipe of your own,
-    start from what --show-recipe prints:
+    the same time. --set overrides settings of the recipe. To write your own recipe, start from
+    the output of --show-recipe:
 
       naevus train classification --show-recipe > my.toml
     """
@@ -103,26 +103,28 @@ def train(
     )
     resolved = load_recipe(recipe, task, overrides)
     if init_from is not None and (resolved.pretrained_file or "network.pretrained" in overrides):
-        raise ConfigError("network.pretrained does nothing beside --init-from", "give one of them")
+        raise ConfigError(
+            "network.pretrained has no effect with --init-from", "leave out one of them"
+        )
     if show_recipe:
         given = {"DATA": data, "--out": out, "--folds": folds, "--fold": fold, "--masks": masks,
                  "--copies": copies, "--init-from": init_from, "--cache": cache}  # fmt: skip
         for name in (name for name, value in given.items() if value):
-            raise ConfigError(f"{name} does nothing beside --show-recipe", f"leave out {name}")
+            raise ConfigError(f"{name} has no effect with --show-recipe", f"leave out {name}")
         console.print(to_toml(resolved), soft_wrap=True, end="")
         return
     if data is None or out is None:
         raise ConfigError(
-            f"no {'data set' if data is None else 'folder for the run'} is named",
+            f"{'DATA' if data is None else '--out'} is missing",
             f"run naevus train {task} DATA --out RUN",
         )
-    training_data = _MaterialGiven(masks, tuple(copies or ()), init_from, cache, force)
-    refuse_unused(resolved, overrides, masks=masks, copies=training_data.copies)
-    _train(resolved, data, out, folds, fold, training_data)
+    inputs = _Inputs(masks, tuple(copies or ()), init_from, cache, force)
+    refuse_unused(resolved, overrides, masks=masks, copies=inputs.copies)
+    _train(resolved, data, out, folds, fold, inputs)
 
 
-class _MaterialGiven(NamedTuple):
-    """What networks learn from, beside the data set."""
+class _Inputs(NamedTuple):
+    """The inputs of a training job besides its data set."""
 
     masks: Path | None
     copies: tuple[Path, ...]
@@ -137,7 +139,7 @@ def _train(
     out: Path,
     folds: Path | None,
     fold: list[int] | None,
-    given: _MaterialGiven,
+    given: _Inputs,
 ) -> None:
     from naevus.runs.run import Run, copies_in, held, images_and_folds
 
@@ -163,8 +165,8 @@ def _train(
     check_training_data(training_data, resolved, reporter)
     chosen = list(range(split.k)) if fold is None else list(dict.fromkeys(fold))
     for number in chosen:
-        split.held_out(number)  # refuses a fold that is not there, before a folder is made
-    with held(out, lambda: reporter.message(f"waiting for another training to prepare {out}")):
+        split.held_out(number)  # refuses an unknown fold before a folder is created
+    with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):
         run = Run.start(out, resolved, split, inputs_of(dataset, training_data))
     with log_on_screen():
         train_folds(run, chosen, training_data, reporter)

@@ -1,7 +1,11 @@
-"""Everything end to end, on synthetic images or on one's own: check, train, score, predict."""
+"""The demo: the built-in model, then checking, training, scoring and predicting, end to end.
+
+The first part needs the base install only; what trains imports torch when it is called.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,8 +34,6 @@ from naevus.runs.predictions import read_predictions
 from naevus.runs.recipe import load_recipe
 from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
 from naevus.runs.run import Run, held, select_images
-from naevus.training.data import TrainingData
-from naevus.training.train import check_training_data, inputs_of, train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
     from naevus.io.progress import Reporter
 
-# Small enough for two slow processors, large enough to learn something.
+# Small enough for two slow processors, large enough to learn from.
 _COMMON: dict[str, Any] = {
     "data.cache_size": 160,
     "data.validation_fraction": 0.1,
@@ -70,14 +72,18 @@ CLASSIFICATION = {
     "augment.hue": 5,
 }
 _FOLDS, _TEST_FRACTION = 3, 0.15
+_IMAGES, _OWN_IMAGES = 160, 1000
+_SHOWN = 12
+"""Number of images that the built-in model predicts."""
+_CAPTION = "diagnosis: balanced prediction, its probability"
 
 
-class Demonstrated(NamedTuple):
-    """What a demo made.
+class DemoResult(NamedTuple):
+    """The results of a demo.
 
     Attributes:
-        scores: Each metric with its interval and what it was measured on.
-        paths: What was written where.
+        scores: Each metric with its interval and the images it was measured on.
+        paths: Labels and paths of the outputs.
     """
 
     scores: dict[str, tuple[Interval, str]]
@@ -90,32 +96,37 @@ def run_demo(
     *,
     images: int | None = None,
     seed: int = 2018,
+    train: bool = True,
     reporter: Reporter = SILENT,
-) -> Demonstrated:
-    """Check images, train both tasks over folds, score them, and predict unseen images.
+) -> DemoResult:
+    """Predict with the built-in model; then check, train, score and predict with own networks.
 
     Args:
-        out: Folder for everything; what is there is not made again.
-        data: Images in a known layout; without it, synthetic ones are drawn.
-        images: How many to draw (160), or to take from ``data`` (1000).
-        seed: Of the drawing and of all randomness.
-        reporter: Shows how it goes.
+        out: Output folder; a finished step is not repeated.
+        data: A data set in a known layout; by default a synthetic one is generated.
+        images: Number of images to generate (160), or to use of ``data`` (1000).
+        seed: Random seed.
+        train: Whether to go on after the built-in model's predictions; needs the extra ``train``.
+        reporter: Shows progress.
 
     Raises:
-        NaevusError: The built-in networks do not run here, or the images cannot be learnt from.
+        NaevusError: The built-in networks cannot run on this machine, or the images are not
+            suitable for training.
     """
+    reporter.message(plan(data, images, train=train))
     if data is None:
         data = out / "data"
-        _draw(data, images or 160, seed, reporter)
+        _generate(data, images or _IMAGES, seed, reporter)
     dataset = load(data)
     reporter.message(f"{data}: {len(dataset)} images, layout {dataset.layout}")
-    first = next(row.path for row in dataset.rows() if row.path is not None)
-    _try_shipped(first, out / "shipped", reporter)
+    builtin = _show_builtin(dataset, out / "builtin", out / "builtin.png", reporter)
+    if not train:
+        return DemoResult({}, (("contact sheet", builtin), ("predictions", out / "builtin")))
     _audit(dataset, out / "check", reporter)
-    segmented, classified = _chosen(dataset, images or 1000, seed)
+    segmented, classified = _select(dataset, images or _OWN_IMAGES, seed)
 
     segmentation = _train("segmentation", SEGMENTATION, segmented, out, seed, reporter)
-    masks = _contour(segmentation, classified, out / "masks", reporter)
+    masks = _segment(segmentation, classified, out / "masks", reporter)
     classification = _train(
         "classification", CLASSIFICATION, classified, out, seed, reporter, masks=masks
     )
@@ -124,11 +135,12 @@ def run_demo(
 
     scores = _scores(segmentation, classification, unseen, out, reporter)
     sheet = out / "results.png"
-    _contact_sheet(unseen, result, sheet)
-    return Demonstrated(
+    _contact_sheet(unseen, result, sheet, f"Unseen images: {_CAPTION}")
+    return DemoResult(
         scores,
         (
-            ("contact sheet", sheet),
+            ("built-in model", builtin),
+            ("trained networks", sheet),
             ("findings", out / "check"),
             ("runs", segmentation.folder),
             ("", classification.folder),
@@ -137,25 +149,67 @@ def run_demo(
     )
 
 
-def _draw(folder: Path, images: int, seed: int, reporter: Reporter) -> None:
-    with reporter.progress("drawing images", images) as move:
+def plan(data: Path | None, images: int | None, *, train: bool) -> str:
+    """Return the steps of a demo and how long they take.
+
+    >>> print(plan(None, None, train=False))
+    This demo takes less than a minute:
+      1. generate 160 synthetic images with known lesions and diagnoses
+      2. predict 12 of them with the built-in model
+    The same command resumes an interrupted demo.
+    """
+    source = (
+        f"generate {images or _IMAGES} synthetic images with known lesions and diagnoses"
+        if data is None
+        else f"read {data}"
+    )
+    steps = [source, f"predict {_SHOWN} of them with the built-in model"]
+    if train:
+        steps += [
+            "check the data set",
+            f"train networks for both tasks on {_FOLDS} folds",
+            "score them, and predict images that no fold has seen",
+        ]
+    lines = [f"  {number}. {step}" for number, step in enumerate(steps, start=1)]
+    minutes = "about 5 minutes on 2 processors" if data is None else "longer the more images it has"
+    duration = minutes if train else "less than a minute"
+    return "\n".join(
+        [f"This demo takes {duration}:", *lines, "The same command resumes an interrupted demo."]
+    )
+
+
+def _generate(folder: Path, images: int, seed: int, reporter: Reporter) -> None:
+    with reporter.progress("generating images", images) as move:
         write_isic2018(folder, images=images, seed=seed, progress=move)
 
 
-def _try_shipped(image: Path, out: Path, reporter: Reporter) -> None:
-    """See that the networks that come with naevus answer here, with all settings as they are.
+def _show_builtin(dataset: Dataset, out: Path, sheet: Path, reporter: Reporter) -> Path:
+    """Predict some images with the built-in bundle and default settings; return a contact sheet.
 
-    In a process of its own: which instructions suit them may not suit what is trained afterwards.
+    Runs ``naevus predict`` in a child process: the processor instructions that suit the built-in
+    networks may not suit the networks that are trained later.
     """
-    command = [sys.executable, "-m", "naevus", "predict", str(image), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    chosen = dataset.select([row.image_id for row in dataset.rows() if row.path][:_SHOWN])
+    paths = [str(row.path) for row in chosen.rows()]
+    command = [sys.executable, "-m", "naevus", "predict", *paths, "--out", str(out)]
+    reporter.message(f"\n$ naevus predict {paths[0]} ... --out {out}")
+    with reporter.status("predicting with the built-in model"):
+        done = subprocess.run(  # noqa: S603
+            command,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         raise NaevusError(
-            f"the networks that come with naevus do not run here ({lines[-1] if lines else ''})",
+            f"the built-in networks cannot run on this machine ({lines[-1] if lines else ''})",
             "see naevus info",
         )
-    reporter.message(f"the networks that come with naevus answer here: {out}")
+    reporter.message(done.stdout)
+    _contact_sheet(chosen, out, sheet, f"Built-in model: {_CAPTION}")
+    return sheet
 
 
 def _audit(dataset: Dataset, out: Path, reporter: Reporter) -> None:
@@ -165,8 +219,8 @@ def _audit(dataset: Dataset, out: Path, reporter: Reporter) -> None:
     reporter.message(f"check: {len(found.findings)} findings in {out}")
 
 
-def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
-    """Return the images to contour and the images to diagnose, whole groups of each."""
+def _select(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Return the images for segmentation and for classification, keeping groups whole."""
     segmented, classified = (
         _sample(select_images(dataset, load_recipe(None, task)), most, seed)
         for task in ("segmentation", "classification")
@@ -175,7 +229,7 @@ def _chosen(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def _sample(dataset: Dataset, most: int, seed: int) -> Dataset:
-    """Return about ``most`` images, whole groups, the diagnoses' shares as they are."""
+    """Return about ``most`` images in whole groups, drawn regardless of diagnosis."""
     groups = dataset.table["group_id"]
     names = np.random.default_rng(seed).permutation(sorted(groups.unique()))
     sizes = groups.value_counts()[names].cumsum()
@@ -192,6 +246,13 @@ def _train(
     reporter: Reporter,
     masks: Path | None = None,
 ) -> Run:
+    from naevus.training.data import TrainingData  # noqa: PLC0415 (the first part needs no torch)
+    from naevus.training.train import (  # noqa: PLC0415
+        check_training_data,
+        inputs_of,
+        train_folds,
+    )
+
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_fraction=_TEST_FRACTION)
     recipe = load_recipe(None, task, {**settings, "seed": seed})
     training_data = TrainingData(dataset, out / "cache", masks=masks)
@@ -202,10 +263,10 @@ def _train(
     return run
 
 
-def _contour(run: Run, dataset: Dataset, out: Path, reporter: Reporter) -> Path:
-    """Contour the images to be diagnosed, each by fold models that never saw its lesion.
+def _segment(run: Run, dataset: Dataset, out: Path, reporter: Reporter) -> Path:
+    """Segment the images for classification with networks that never saw their lesions.
 
-    Where both tasks have the same images, that is the model of the fold that held it out.
+    If an image is in both tasks, that is the network of the fold that held it out.
     """
     groups = run.folds.table.set_index("image_id")["group_id"]
     unseen_by = {
@@ -254,7 +315,7 @@ def _sources(dataset: Dataset) -> list[Any]:
 def _scores(
     segmentation: Run, classification: Run, unseen: Dataset, out: Path, reporter: Reporter
 ) -> dict[str, tuple[Interval, str]]:
-    """Return each figure with its interval and what it was measured on."""
+    """Return each metric with its interval and the images it was measured on."""
     segmented, classified = segmentation.join(), classification.join()
     masks = evaluate_results(results_of_tables("masks", [segmented])).segmentation
     diagnoses = evaluate_results(results_of_tables("diagnoses", [classified])).classification
@@ -263,9 +324,9 @@ def _scores(
     on_unseen = evaluate_results(predicted).classification
     assert masks is not None
     assert diagnoses is not None
-    assert on_unseen is not None  # all that is unseen has a diagnosis
+    assert on_unseen is not None  # every unseen image has a diagnosis
     headline = diagnoses.as_predicted.intervals
-    held_out = "images of lesions each fold never saw"
+    held_out = "images, out of fold"
     return {
         "mean Jaccard": (masks.metrics["jaccard"], f"{masks.images} {held_out}"),
         "thresholded Jaccard": (
@@ -274,28 +335,28 @@ def _scores(
         ),
         "balanced accuracy": (headline["balanced_accuracy"], f"{diagnoses.images} {held_out}"),
         "accuracy": (headline["accuracy"], f"{diagnoses.images} {held_out}"),
-        "balanced accuracy, colours alone": (
+        "balanced accuracy, colour only": (
             _by_colour(classification, classified),
             f"the same {diagnoses.images}, by logistic regression",
         ),
         "balanced accuracy, unseen": (
             on_unseen.as_predicted.intervals["balanced_accuracy"],
-            f"{on_unseen.images} images no fold saw, all folds together",
+            f"{on_unseen.images} test images, ensemble of all folds",
         ),
     }
 
 
 def _by_colour(run: Run, classified: pd.DataFrame) -> Interval:
-    """Return what colour histograms reach on the same folds."""
+    """Return the score of colour histograms on the same folds."""
     cache = ImageCache.open(next((run.folder.parent / "cache").glob("crop-*")))
     truth = classified.set_index("image_id")["diagnosis"]
     guesses: dict[str, str] = {}
     for fold in run.finished():
-        seen = [image_id for image_id in run.folds.training(fold) if image_id in truth.index]
+        training = [image_id for image_id in run.folds.training(fold) if image_id in truth.index]
         held_out = [image_id for image_id in run.folds.held_out(fold) if image_id in truth.index]
         codes = guess_by_colour(
-            [cache[image_id] for image_id in seen],
-            truth[seen].tolist(),
+            [cache[image_id] for image_id in training],
+            truth[training].tolist(),
             [cache[image_id] for image_id in held_out],
         )
         guesses.update(zip(held_out, codes, strict=True))
@@ -306,24 +367,24 @@ def _by_colour(run: Run, classified: pd.DataFrame) -> Interval:
     )
 
 
-def _contact_sheet(dataset: Dataset, predictions: Path, path: Path) -> None:
-    """Draw unseen images with true and predicted contours and what was answered."""
+def _contact_sheet(dataset: Dataset, predictions: Path, path: Path, title: str) -> None:
+    """Draw images with ground-truth and predicted contours, diagnoses and predictions."""
     predicted = read_predictions(predictions / "predictions.parquet").set_index("image_id")
     tiles = []
     for row in list(dataset.rows())[:24]:
         if row.image_id not in predicted.index or row.path is None:
             continue
-        answer = predicted.loc[row.image_id]
-        code = str(answer["predicted_balanced"])
+        found = predicted.loc[row.image_id]
+        code = str(found["predicted_balanced"])
         tiles.append(
             Tile(
                 read(row.path, shortest=256),
                 read_mask(row.mask_path) if row.mask_path else None,
                 read_mask(predictions / "masks" / f"{row.image_id}_segmentation.png"),
-                f"{row.diagnosis}: {code} {answer[f'prob_{code}']:.2f}",
+                f"{row.diagnosis or '?'}: {code} {found[f'balanced_prob_{code}']:.2f}",
                 code == row.diagnosis,
             )
         )
     if not tiles:
-        raise DataError(f"{dataset.root}: no image was left for predictions", "use more images")
-    contact_sheet(tiles, path, title="Unseen images: truth: answer, probability")
+        raise DataError(f"{dataset.root}: no image is left to predict", "use more images")
+    contact_sheet(tiles, path, title=title)
