@@ -275,7 +275,7 @@ def test_mistakes_in_plans_are_named(changed: tuple[str, str], output: str, tmp_
         load_plan(tmp_path / "none.toml")
 
 
-def test_the_plans_that_come_with_it_are_sound() -> None:
+def test_committed_plans_load_and_have_one_budget() -> None:
     plans = sorted((RECIPES / "ablations").glob("*.toml"))
     assert plans
     for path in plans:
@@ -284,5 +284,5 @@ def test_the_plans_that_come_with_it_are_sound() -> None:
         assert set(configs) == set(plan.to_train(plan.shown(())))
         budgets = {(c.epochs, c.sizes, c.batch_size, c.seed) for c in configs.values()}
         assert len(budgets) == 1
-        assert "5 passes" in path.read_text().splitlines()[0]
+        assert "5 epochs" in path.read_text().splitlines()[0]
         assert budgets.pop()[:2] == (5, ((0, 160),))

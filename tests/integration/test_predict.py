@@ -123,7 +123,7 @@ def test_one_image_is_answered_on_the_screen(tmp_path: Path, images: Path) -> No
         "p1\n",
         "Most probable: ",
         "Cannot be ruled out (90% prediction set): ",
-        "Doubt: ",
+        "Confidence: ",
         NOTICE,
         "1 image predicted by 2 networks",
     ):
@@ -234,7 +234,7 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
     ("options", "problem"),
     [
         (("--part", "task3"), "--part selects part of a split"),
-        (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops makes none"),
+        (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops predicts no diagnoses"),
     ],
 )
 def test_options_without_effect_are_refused(

@@ -93,7 +93,7 @@ def test_the_base_install_runs_what_it_promises(training_data: Path) -> None:
         ["evaluate", "base", "--data", "data"],
         ["challenge", "score", truth, "base/masks"],
         ["challenge", "lint", "truth.csv"],
-        ["demo", "--count", 12, "--out", "demo"],
+        ["demo", "--count", 40, "--out", "demo"],
         ["data", "split", "data", "--part", "task1", "--out", "five.csv"],
         ["challenge", "score", "truth.csv", "answers.csv"],
         ["predict", image, *segmentation, "--engine", "onnxruntime", "--out", "other"],
