@@ -18,7 +18,7 @@ from naevus.evaluation.challenge import score_attributes
 from naevus.runs.manifest import training_data
 from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES
-from tests.helpers.attribute_images import INPUT, TRUTH, write_shifted, write_task2
+from tests.helpers.attribute_images import INPUT, LESIONS, TRUTH, write_shifted, write_task2
 from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import attributes_bundle
 
@@ -155,3 +155,27 @@ def test_what_a_run_started_from_counts_as_data_that_it_learnt_from(
     assert "ISIC 2018 Task 1 (" in both.name
     gone = {**opened.inputs, "init_from": str(tmp_path / "gone")}
     assert training_data([replace(opened, inputs=gone)]) == [alone]
+
+
+def test_a_damaged_mask_leaves_its_image_out_and_the_job_goes_on(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 10)
+    write_shifted(tmp_path / "task1", 10)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    bad = "ISIC_0000003"
+    (tmp_path / "task2" / TRUTH / f"{bad}_attribute_streaks.png").write_bytes(b"damaged")
+    (tmp_path / "task1" / LESIONS / "ISIC_0000004_segmentation.png").write_bytes(b"damaged")
+    folds = ["image_id,group_id,fold", *(f"ISIC_{n:07d},{n},{n % 2}" for n in range(10))]
+    (tmp_path / "folds.csv").write_text("\n".join(folds) + "\n")
+    words = ["--recipe", tmp_path / "recipe.toml", "--folds", tmp_path / "folds.csv"]
+    words += ["--copies", tmp_path / "task1", "--out", tmp_path / "run"]
+    said = call("train", "attributes", tmp_path / "task2", *words)
+    assert bad in said
+    failed = pd.read_csv(tmp_path / "run" / "failed.csv")
+    assert sorted(failed["image_id"]) == [bad, "ISIC_0000004"]
+    table = pd.read_parquet(tmp_path / "run" / "oof.parquet")
+    assert bad not in set(table["image_id"])
+    assert len(table) == 9
+    lesions = [
+        pd.read_parquet(tmp_path / "run" / f"fold-{fold}" / "lesions.parquet") for fold in (0, 1)
+    ]
+    assert "ISIC_0000004" not in set(pd.concat(lesions)["image_id"])

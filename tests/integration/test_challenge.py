@@ -101,7 +101,7 @@ def test_lint_reports_every_fault_of_masks(masks: tuple[Path, Path]) -> None:
     assert "missing mask" in bad.stdout
 
 
-def test_score_and_lint_of_a_folder_of_attributes(golden: Path) -> None:
+def test_score_and_lint_of_a_folder_of_attributes(golden: Path, tmp_path: Path) -> None:
     folder = golden / "attributes" / "case_00"
     answer = json.loads(
         call("challenge", "score", folder / "truth", folder / "prediction", "--json").stdout
@@ -117,6 +117,9 @@ def test_score_and_lint_of_a_folder_of_attributes(golden: Path) -> None:
     odd = golden / "refused_attributes"
     assert call("challenge", "score", odd / "truth", odd / "missing").exit_code == 2
     assert call("challenge", "lint", odd / "truth", "--truth", odd / "truth").exit_code == 0
+    (tmp_path / "empty").mkdir()
+    linted = call("challenge", "lint", tmp_path / "empty", "--truth", odd / "truth")
+    assert "attribute" in linted.stdout
     linted = call("challenge", "lint", odd / "missing", "--truth", odd / "truth")
     assert linted.exit_code == 1
     assert "missing mask" in linted.stdout

@@ -113,7 +113,7 @@ def _lint_folder(folder: Path, against: Path | None) -> list[Finding]:
     from naevus.evaluation.challenge.attributes import holds_attributes
     from naevus.evaluation.challenge.lint import lint_attributes, lint_segmentation
 
-    if holds_attributes(folder):
+    if holds_attributes(folder) or (against is not None and holds_attributes(against)):
         return lint_attributes(folder, against)
     return lint_segmentation(folder, against)
 

@@ -473,11 +473,13 @@ def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: B
         return
     held_out = set(run.folds.held_out(fold))
     tables = []
-    for dataset in (training_data.dataset, *training_data.further):
+    datasets = (training_data.dataset, *training_data.further)
+    for dataset, copy in zip(datasets, training_data.outputs, strict=True):
+        usable = copy.masks[LESION].index.keys() if LESION in copy.masks else set()
         sources = [
             (row.image_id, row.path, row.mask_path)
             for row in dataset.rows()
-            if row.image_id in held_out and row.path and row.mask_path
+            if row.image_id in held_out.intersection(usable) and row.path and row.mask_path
         ]
         if sources:
             found = oof_scores(bundle, sources)
@@ -509,12 +511,14 @@ def predict_held_out(run: Run, fold: int, training_data: TrainingData) -> None:
         table = oof_scores(bundle, sources, out=run.folder / "masks")
     elif run.recipe.task == "attributes":
         _predict_lesions(run, fold, training_data, bundle)
+        masks = training_data.outputs[0].masks
+        known = held_out.intersection(*(masks[name].index for name in ATTRIBUTES))
         table = oof_attributes(
             bundle,
             [
                 (row.image_id, row.path, row.attributes)
                 for row in training_data.dataset.rows()
-                if row.image_id in held_out and row.path and len(row.attributes) == len(ATTRIBUTES)
+                if row.image_id in known and row.path is not None
             ],
         )
     else:
