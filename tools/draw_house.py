@@ -1,7 +1,7 @@
 """Draw the package as it is: the image of its layers, and the table of its modules.
 
 The layers are those that import-linter checks (``pyproject.toml``), the words those that modules
-say of themselves. Writes ``docs/images/rooms.svg`` and the table in
+say of themselves. Writes ``docs/images/layers.svg`` and the table in
 ``docs/explanation/architecture.md``; ``--check`` only tells whether they are as they should be.
 
     python tools/draw_house.py
@@ -18,7 +18,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "src" / "naevus"
-IMAGE: Final = ROOT / "docs" / "images" / "rooms.svg"
+IMAGE: Final = ROOT / "docs" / "images" / "layers.svg"
 PAGE: Final = ROOT / "docs" / "explanation" / "architecture.md"
 _BEGIN, _END = "<!-- modules: made by tools/draw_house.py -->\n", "<!-- end of modules -->\n"
 _COLOURS = (
