@@ -206,3 +206,33 @@ def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_
     both = call(whole, folder, "--allow-missing")
     assert both.exit_code == 0, both.output
     assert "4 images are not in all runs: left out" in both.output
+
+
+def test_tables_are_scored_like_the_runs_that_they_are_from(tmp_path: Path) -> None:
+    first = run_of(tmp_path / "first", "classification", diagnoses(2.0))
+    second = run_of(tmp_path / "second", "classification", diagnoses(1.5, seed=1))
+    tables = []
+    for folder in (first, second):
+        Run.open(folder).join()
+        tables.append(folder / "oof.parquet")
+    for runs, files in (([first], tables[:1]), ([first, second], tables)):
+        expected, found = (json.loads(call(*paths, "--json").stdout) for paths in (runs, files))
+        assert expected["subject"].pop("name") != found["subject"].pop("name")
+        assert found == expected
+
+
+@pytest.mark.parametrize("more", ["run", "--data", "--part", "--copies"])
+def test_tables_are_scored_by_themselves(tmp_path: Path, more: str) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    Run.open(folder).join()
+    further = [folder] if more == "run" else [more, "task3"]
+    result = call(folder / "oof.parquet", *further)
+    assert isinstance(result.exception, ConfigError | DataError)
+
+
+def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "oof.parquet"
+    path.write_text("no table")
+    result = call(path)
+    assert isinstance(result.exception, DataError)
+    assert str(path) in str(result.exception)

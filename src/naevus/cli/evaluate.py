@@ -219,7 +219,9 @@ def _report_of_predictions(
 def evaluate(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS", help="A run, several runs, or a predictions folder."),
+        typer.Argument(
+            metavar="RESULTS", help="A run, several runs, oof.parquet, or a predictions folder."
+        ),
     ],
     data: Data = None,
     copies: CopiesFolder = None,
@@ -250,6 +252,7 @@ def evaluate(
 
       naevus evaluate runs/cls runs/cls-second-seed
       naevus evaluate runs/cls --copies sharp-copies --allow-missing
+      naevus evaluate results/oof/classification.parquet
 
     If the data set and the predictions use different diagnoses, finer classes are merged into
     coarser ones: of the seven diagnoses, MEL, BCC and AKIEC count as malignant. --benign moves a
@@ -265,8 +268,9 @@ def evaluate(
                  "--image-type": image_type != "auto"}  # fmt: skip
         for option in (name for name, value in given.items() if value):
             raise ConfigError(f"{option} needs --data", f"leave out {option}, or add --data")
-    runs = [folder for folder in results if is_run(folder)]
-    if runs and any(option is not None for option in (data, part, split)):
+    tables = [path for path in results if path.is_file()]
+    runs = [path for path in results if path not in tables and is_run(path)]
+    if (runs or tables) and any(option is not None for option in (data, part, split)):
         raise ConfigError("--data, --part and --split apply to predictions only", "leave them out")
     if len(runs) < len(results) and copies is not None:
         raise ConfigError("--copies applies to runs only", "leave it out")

@@ -27,7 +27,7 @@ from naevus.io.files import sha256
 from naevus.io.formats import read_csv, read_json, read_table
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, read_predictions
-from naevus.runs.run import Run, lesions_of, open_runs
+from naevus.runs.run import Run, lesions_of, open_runs, read_out_of_fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -168,7 +168,8 @@ def evaluate_folders(
     """Evaluate a run, several classifiers' runs as one ensemble, or predictions.
 
     Args:
-        folders: Of runs over the same folds, or the one that predict wrote.
+        folders: Runs over the same folds, tables of out-of-fold predictions (``oof.parquet``), or
+            the folder that predict wrote.
         data: Where the ground truth of predictions is: a data set.
         benign: Classes that count as benign where they are folded into benign and malignant.
         taxonomy: What the data set's diagnoses are read as, or ``auto``.
@@ -185,6 +186,19 @@ def evaluate_folders(
         NaevusError: SciPy or scikit-learn is not installed.
     """
     paths = [Path(folder) for folder in folders]
+    if any(path.is_file() for path in paths):
+        if data is not None or not all(path.is_file() for path in paths):
+            raise DataError(
+                "tables of out-of-fold predictions are scored by themselves",
+                "name such tables alone, without a data set",
+            )
+        found = results_of_tables(
+            paths[0].stem if len(paths) == 1 else f"mean of {len(paths)} tables",
+            [read_out_of_fold(path) for path in paths],
+            list(map(str, paths)),
+            allow_missing=allow_missing,
+        )
+        return evaluate_reported(found, paths[0], force=force, reporter=reporter)
     runs = [path for path in paths if is_run(path)]
     if runs and len(runs) < len(paths):
         raise DataError("runs and predictions cannot be scored as one", "name one or the other")
