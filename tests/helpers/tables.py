@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
+from naevus.datasets.folds import make_folds
+from naevus.datasets.layouts import load
+from naevus.runs.recipe import Recipe
+from naevus.runs.run import Run, select_images
 from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def diagnoses(sureness: float = 1.0, images: int = 240, seed: int = 0) -> pd.DataFrame:
@@ -24,6 +33,35 @@ def diagnoses(sureness: float = 1.0, images: int = 240, seed: int = 0) -> pd.Dat
             **{f"class_weight_{code}": 1.0 for code in ISIC2018.codes},
         }
     )
+
+
+def classification_run(folder: Path, data: Path, seed: int = 0) -> Run:
+    """Make a run of two finished folds with random out-of-fold predictions; nothing is trained."""
+    recipe = Recipe.model_validate({"task": "classification", "data": {"parts": ["task3"]}})
+    dataset = select_images(load(data), recipe)
+    inputs = {
+        "data": str(data),
+        "fingerprint": dataset.fingerprint(),
+        "layout": dataset.layout,
+        "images": len(dataset),
+        "masks": None,
+    }
+    run = Run.start(folder, recipe, make_folds(dataset, k=2), inputs)
+    codes, rng = dataset.taxonomy.codes, np.random.default_rng(seed)
+    for fold in range(run.folds.k):
+        rows = dataset.select(run.folds.held_out(fold)).table
+        right = np.array([codes.index(code) for code in rows["diagnosis"]])
+        logits = rng.normal(size=(len(rows), len(codes))) + 2 * np.eye(len(codes))[right]
+        table = rows[["image_id", "group_id", "diagnosis"]].assign(
+            **{f"logit_{code}": logits[:, c] for c, code in enumerate(codes)},
+            **{f"class_prior_{code}": 1 / len(codes) for code in codes},
+            **{f"class_weight_{code}": 1.0 for code in codes},
+        )
+        run.fold_folder(fold).mkdir()
+        table.to_parquet(run.fold_folder(fold) / "oof.parquet", index=False)
+        history = pd.DataFrame({"epoch": [0, 1], "train_loss": [1.5, 1.1 - 0.1 * fold]})
+        history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
+    return run
 
 
 def masks(shift: float = 0.0) -> pd.DataFrame:

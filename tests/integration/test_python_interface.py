@@ -25,6 +25,7 @@ from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.inference.predictor import open_networks
+from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
 from tests.helpers.onnx_graphs import (
     CONFORMAL,
@@ -32,6 +33,7 @@ from tests.helpers.onnx_graphs import (
     segmentation_bundle,
     whole_bundle,
 )
+from tests.helpers.tables import classification_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -366,8 +368,111 @@ def test_importing_is_instant_and_loading_brings_no_more_than_it_needs(
     subprocess.run(words, check=True)
 
 
-def test_other_names_are_no_part_of_the_package() -> None:
+def test_every_public_name_is_found_and_listed() -> None:
+    for name in naevus.__all__:
+        assert getattr(naevus, name) is not None
+    assert set(naevus.__all__) <= set(dir(naevus))
+    lazy = set(naevus.__all__) - {"__version__"}
+    assert {name for name in lazy if not issubclass_of_error(name)} == set(naevus._HOMES)
     with pytest.raises(AttributeError, match="no attribute 'predict'"):
         naevus.predict  # noqa: B018
-    assert issubclass(naevus.NaevusError, Exception)
     assert naevus.NaevusError is NaevusError
+    assert naevus.load is predictor.load
+
+
+def issubclass_of_error(name: str) -> bool:
+    value = getattr(naevus, name)
+    return isinstance(value, type) and issubclass(value, NaevusError)
+
+
+LAZY = """
+import sys
+import naevus
+for name in ("NaevusError", "ImageError", "FailedImage", "Taxonomy", "TAXONOMIES"):
+    getattr(naevus, name)
+heavy = {"numpy", "pandas", "pyarrow", "cv2", "openvino", "pydantic"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_errors_and_taxonomies_bring_no_array_library() -> None:
+    subprocess.run((sys.executable, "-c", LAZY), check=True)
+
+
+def test_a_table_of_predictions_equals_the_written_one(
+    tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    result = loaded.to_folder(folder / "images", tmp_path / "out", heatmaps=True)
+    assert (result.predicted, result.refused) == (5, ())
+    written = pd.read_parquet(result.table)
+    assert (written["bundle_sha256"] == sha256(folder / "bundle" / "bundle.json")).all()
+    table = naevus.to_frame(loaded(files))
+    pd.testing.assert_frame_equal(table, written.drop(columns="bundle_sha256"))
+    again = loaded.to_folder([str(folder / "images")], str(tmp_path / "out"), heatmaps=True)
+    assert again.reused == 5
+    one = loaded(files[1]).to_frame()
+    pd.testing.assert_frame_equal(one, table.iloc[[1]].reset_index(drop=True))
+
+
+def test_failed_images_stay_in_the_table_with_their_reason(
+    tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    absent = tmp_path / "absent.png"
+    table = naevus.to_frame(loaded.stream([files[0], absent], errors="yield"))
+    assert table["image_id"].tolist() == ["p0", "absent"]
+    assert table["problem"].isna().tolist() == [True, False]
+    assert "is not there" in table["problem"].iloc[1]
+    only = naevus.to_frame([FailedImage("a", "a.png", "is cut off")])
+    assert only["problem"].tolist() == ["is cut off"]
+    assert naevus.to_frame([]).empty
+    plain = naevus.load(segmentation_bundle(tmp_path / "s").folder)(files[0])
+    with pytest.raises(ConfigError, match="different classes"):
+        naevus.to_frame([plain, loaded(files[0])])
+
+
+def test_a_run_is_evaluated_compared_and_plotted(
+    tmp_path: Path, synthetic_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    dataset = naevus.load_dataset(str(synthetic_images))
+    runs = [classification_run(tmp_path / name, synthetic_images, n) for n, name in enumerate("ab")]
+    evaluation = naevus.evaluate(tmp_path / "a")
+    metrics = evaluation.to_frame().set_index("metric")
+    assert evaluation.classification is not None
+    interval = evaluation.classification.as_predicted.intervals["balanced_accuracy"]
+    assert tuple(metrics.loc["balanced_accuracy", ["value", "low", "high"]]) == interval
+    tables = evaluation.tables()
+    assert tables["confusion"].to_numpy().sum() == tables["classes"]["images"].sum() == 24
+    assert len(tables["folds"]) == 2
+    compared = naevus.compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert len(compared.to_frame()) == len(compared.differences) + len(compared.recalls)
+    assert str(compared).splitlines() == list(compared.sentences)
+    opened = naevus.Run.open(str(tmp_path / "a"))
+    assert opened.to_dict()["finished"] == [0, 1]
+    history = opened.history()
+    assert history is not None
+    assert history["fold"].tolist() == [0, 0, 1, 1]
+    for value in (evaluation, compared, opened, dataset, dataset.part("task3")):
+        json.dumps(value.to_dict())
+        value.plot().savefig(tmp_path / "figure.png")
+        assert read(tmp_path / "figure.png").std() > 5
+        assert value._repr_html_().startswith("<p")
+    for printed in (evaluation, opened, dataset, opened.folds, opened.recipe, runs[1]):
+        assert 1 < len(str(printed).splitlines()) < 80
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for value in (evaluation, compared, opened, dataset):
+        with pytest.raises(NaevusError, match=r"pip install 'naevus\[report\]'"):
+            value.plot()
+
+
+def test_counts_cover_every_image_by_class_part_and_split(synthetic_images: Path) -> None:
+    dataset = naevus.load_dataset(synthetic_images)
+    assert int(dataset.counts().to_numpy().sum()) == len(dataset) == 40
+    known = dataset.table["diagnosis"].where(dataset.table["part"] == "task3")
+    partly = replace(dataset, table=dataset.table.assign(diagnosis=known))
+    assert partly.counts().loc["no diagnosis"].tolist() == [16, 0]
+    assert partly.counts().index[-1] == "no diagnosis"
+    assert list(dataset.part("task3").counts().columns) == ["train"]
+    empty = dataset.part("task3").split("test")
+    assert str(empty).endswith(": 0 images")
+    assert empty._repr_html_()

@@ -12,22 +12,27 @@ import simplejpeg
 from naevus.datasets.synthetic.photograph import draw_lesion
 from tests.helpers import ROOT
 from tests.helpers.onnx_graphs import whole_bundle
+from tests.helpers.tables import classification_run
 
 SOURCE = ROOT / "src"
 MODULES = sorted(
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
     for path in SOURCE.rglob("*.py")
     if ">>> " in path.read_text()
 )
 
 
 @pytest.fixture(scope="session")
-def training_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that examples speak of: a bundle, and a drawn image."""
+def training_data(tmp_path_factory: pytest.TempPathFactory, synthetic_images: Path) -> Path:
+    """A folder with the files that examples name: a bundle, an image, a data set, and a run."""
     folder = tmp_path_factory.mktemp("examples")
     whole_bundle(folder / "bundle")
     image, _ = draw_lesion("NV", 5, size=160)
     (folder / "lesion.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=95))
+    (folder / "ISIC2018").symlink_to(synthetic_images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        classification_run(Path("runs/cls"), Path("ISIC2018"))
     return folder
 
 
@@ -51,6 +56,11 @@ def test_central_modules_have_examples() -> None:
         "naevus.evaluation.intervals",
         "naevus.images.preprocess",
         "naevus.images.geometry",
+        "naevus.inference.prediction",
         "naevus.inference.predictor",
+        "naevus.datasets.layouts",
+        "naevus.runs.comparison",
+        "naevus.runs.results",
+        "naevus.runs.run",
         "naevus.taxonomy",
     } <= set(MODULES)

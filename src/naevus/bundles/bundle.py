@@ -11,7 +11,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -238,7 +238,7 @@ class Bundle:
     sha256: str
 
     @classmethod
-    def read(cls, path: Path) -> Bundle:
+    def read(cls, path: str | Path) -> Bundle:
         """Read a bundle and check its schema and the hash of every file.
 
         Args:
@@ -247,6 +247,10 @@ class Bundle:
         Raises:
             BundleError: It is absent, of another schema, incomplete, or a file was changed.
             NaevusError: It is one file, and the cache cannot be written.
+
+        Examples:
+            >>> print(Bundle.read("bundle"))  # doctest: +ELLIPSIS
+            bundle: segmentation (...), classification (...)
         """
         path = Path(path)
         if not path.is_file():
@@ -271,6 +275,24 @@ class Bundle:
         for name, expected in spec.files.items():
             _check(folder / name, expected)
         return cls(folder, spec, sha256(manifest))
+
+    def __str__(self) -> str:
+        """Return which networks it has, task by task."""
+        parts = {
+            "segmentation": self.spec.segmenter,
+            "classification": self.spec.classifier,
+            "attributes": self.spec.attributes,
+        }
+        networks = (
+            f"{task} ({', '.join(member.architecture for member in part.members)})"
+            for task, part in parts.items()
+            if part is not None
+        )
+        return f"{self.folder}: {', '.join(networks)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``bundle.json`` holds as a dictionary that JSON can hold."""
+        return self.spec.model_dump(mode="json")
 
     @property
     def segmenter(self) -> SegmenterSpec:

@@ -64,10 +64,9 @@ def compare(
     distinguish progress from chance. With --ensemble, scores the mean of all runs, and the mean
     of those that a greedy search selects, evaluated on folds that the search did not use.
     """
-    from naevus.evaluation.comparison import compare as compared
     from naevus.evaluation.ensemble_selection import ensemble_scores
     from naevus.reports.terminal import comparison_tables, ensemble_tables
-    from naevus.runs.run import out_of_fold_table
+    from naevus.runs.comparison import compare_runs, out_of_fold_table
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
@@ -86,10 +85,7 @@ def compare(
                 f"compare needs two runs, not {len(runs)}",
                 "name two, or add --ensemble for more",
             )
-        one, other = (
-            out_of_fold_table(path, allow_missing=allow_missing, reporter=reporter) for path in runs
-        )
-        found = compared(one, other, (str(runs[0]), str(runs[1])), allow_missing=allow_missing)
+        found = compare_runs(*runs, allow_missing=allow_missing, reporter=reporter)
         parts = comparison_tables(found)
     if json:
         console.print_json(data=found.to_dict())

@@ -71,8 +71,9 @@ def export(
     other combinations, pass their predictions with --calibration.
     """
     from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
+    from naevus.runs.comparison import read_out_of_fold
     from naevus.runs.results import check_areas
-    from naevus.runs.run import open_run, read_out_of_fold
+    from naevus.runs.run import open_run
 
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")

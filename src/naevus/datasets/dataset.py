@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -11,11 +12,14 @@ import pandas as pd
 
 from naevus.datasets.listing import printable, problem_of_id
 from naevus.errors import DataError
+from naevus.io.figures import count_figure
 from naevus.io.files import sha256_of
 from naevus.taxonomy import ATTRIBUTES, ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from matplotlib.figure import Figure
 
 
 # What an audit finds.
@@ -141,6 +145,58 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __str__(self) -> str:
+        """Return where the images are from, and how many there are of each class and split."""
+        lesions = f" of {self.table['group_id'].nunique():,} lesions" if self.has_groups else ""
+        lines = [f"{self.root} ({self.layout}): {len(self):,} images{lesions}"]
+        return "\n".join([*lines, self.counts().to_string()] if len(self) else lines)
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        first = html.escape(str(self).partition("\n")[0])
+        return f"<p>{first}</p>{self.counts().to_html() if len(self) else ''}"
+
+    def counts(self) -> pd.DataFrame:
+        """Return how many images there are of each class, a column for each part and split.
+
+        Classes come in the taxonomy's order; images without a diagnosis are counted last.
+        """
+        classes = self.table["diagnosis"].fillna("no diagnosis").astype(object)
+        order = [*self.taxonomy.codes, "no diagnosis"]
+        several = len(self.parts) > 1
+        before = self.table["part"].astype(str) + " " if several else ""
+        columns = before + self.table["split"].astype(str)
+        counted = pd.crosstab(classes, columns).reindex(order).dropna(how="all").astype(int)
+        pairs = ((part, split) for part in self.parts for split in SPLITS)
+        wanted = [f"{part} {split}" if several else split for part, split in pairs]
+        counted = counted[[name for name in wanted if name in counted.columns]]
+        counted.index.name = counted.columns.name = None
+        return counted
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a copy of the table: one row an image, with the columns of `Record`."""
+        return self.table.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a summary as a dictionary that JSON can hold: the table is not part of it."""
+        return {
+            "root": str(self.root),
+            "layout": self.layout,
+            "taxonomy": self.taxonomy.name,
+            "images": len(self),
+            "groups": int(self.table["group_id"].nunique()),
+            "counts": self.counts().to_dict(),
+            "problems": [problem._asdict() for problem in self.problems],
+        }
+
+    def plot(self) -> Figure:
+        """Draw how many images there are of each class, by split.
+
+        Raises:
+            NaevusError: matplotlib is not installed.
+        """
+        return count_figure(self.counts(), str(self.root))
 
     @property
     def ids(self) -> list[str]:

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +19,6 @@ from naevus.io.formats import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -195,12 +195,21 @@ class Folds:
         )
         return np.array_equal(ours, theirs)
 
-    def write(self, path: Path) -> None:
+    def __str__(self) -> str:
+        """Return how many images and groups each fold holds out."""
+        counts = self.table.groupby("fold")["group_id"].agg(["size", "nunique"])
+        return "\n".join(
+            f"fold {name}: {images:,} images of {groups:,} groups"
+            for name, images, groups in counts.itertuples()
+        )
+
+    def write(self, path: str | Path) -> None:
         """Write the folds as CSV, once: the same folds again are fine, others are refused.
 
         Raises:
             FoldsError: Other folds are there already.
         """
+        path = Path(path)
         if path.exists() and Folds.read(path).sha256 != self.sha256:
             raise FoldsError(
                 f"{path} holds other folds, which may have been trained on",
@@ -209,12 +218,13 @@ class Folds:
         write_bytes(path, self._csv())
 
     @staticmethod
-    def read(path: Path) -> Folds:
+    def read(path: str | Path) -> Folds:
         """Read folds, with `EXCEPTIONS` from beside them, and check that they are whole.
 
         Raises:
             FoldsError: It is not a folds file, an id stands twice, or a group is cut.
         """
+        path = Path(path)
         table = read_table(path, required=_COLUMNS)[_COLUMNS]
         folds = Folds(table.sort_values("image_id", ignore_index=True))
         try:

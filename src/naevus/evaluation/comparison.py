@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,10 +23,12 @@ from naevus.evaluation.tables import (
     probabilities,
     taxonomy_of,
 )
+from naevus.io.figures import interval_figure
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -222,6 +225,12 @@ class Comparison:
     def __str__(self) -> str:
         return "\n".join(self.sentences)
 
+    def _repr_html_(self) -> str:
+        """Return the differences for a notebook."""
+        names = html.escape(f"A: {self.a}, B: {self.b}")
+        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format)
+        return f"<p>{names}</p>{table}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as a dictionary that JSON can hold."""
         return {
@@ -245,6 +254,21 @@ class Comparison:
         }
         tables = {name: pd.DataFrame(found, columns=figures) for name, found in rows.items()}
         return {**tables, "changed": pd.DataFrame(self.changed, columns=Change._fields)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every difference, B - A: ``score, a, b, difference, low, high, p, groups``."""
+        tables = self.tables()
+        return pd.concat([tables["differences"], tables["recalls"]], ignore_index=True)
+
+    def plot(self) -> Figure:
+        """Draw every difference, B - A, with its interval.
+
+        Raises:
+            NaevusError: matplotlib is not installed.
+        """
+        rows = [(one.score, *one.difference) for one in (*self.differences, *self.recalls)]
+        label = "B - A with its 95 % interval by lesion"
+        return interval_figure(rows, f"A: {self.a}\nB: {self.b}", xlabel=label, reference=0)
 
 
 @repeatable

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,11 +26,13 @@ from naevus.evaluation.scaling import cross_fitted, parts_of
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.selective import SelectiveScores
 from naevus.evaluation.subgroups import subgroup_scores
+from naevus.io.figures import interval_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from naevus.evaluation.calibration import ReliabilityBin
@@ -332,6 +337,89 @@ class Evaluation:
     segmentation: SegmentationEvaluation | None = None
     attributes: AttributesEvaluation | None = None
 
+    def __str__(self) -> str:
+        """Return what was evaluated and its headline metrics, one a line."""
+        subject = self.subject
+        lines = [f"{subject.name}: {subject.images:,} images of {subject.groups:,} lesions"]
+        if subject.out_of_fold:
+            lines[0] += ", out-of-fold"
+        rows = list(self._metrics())
+        width = max((len(_spaced(name)) for _, name, _ in rows), default=0)
+        for task, metrics in groupby(rows, key=itemgetter(0)):
+            lines.append(task)
+            lines += [f"  {_spaced(name):{width}}  {interval}" for _, name, interval in metrics]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the headline metrics for a notebook."""
+        first = html.escape(str(self).partition("\n")[0])
+        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format)
+        return f"<p>{first}</p>{table}"
+
+    def _metrics(self) -> Iterator[tuple[str, str, Interval]]:
+        if self.classification is not None:
+            for name, interval in self.classification.as_predicted.intervals.items():
+                yield "classification", name, interval
+            if self.classification.mean_auc is not None:
+                yield "classification", "mean_auc", self.classification.mean_auc
+        if self.segmentation is not None:
+            for name, interval in self.segmentation.metrics.items():
+                yield "segmentation", name, interval
+        if self.attributes is not None:
+            yield "attributes", "jaccard", self.attributes.jaccard
+            for name, scores in self.attributes.by_attribute.items():
+                yield "attributes", f"jaccard_{name}", scores.jaccard
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the headline metrics: ``task, metric, value, low, high``, one row a metric.
+
+        Values are as predicted; ``low`` and ``high`` bound the 95 % interval by lesion.
+        """
+        import pandas as pd  # noqa: PLC0415 (slow to import)
+
+        return pd.DataFrame(
+            [(task, name, *interval) for task, name, interval in self._metrics()],
+            columns=["task", "metric", "value", "low", "high"],
+        )
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return tables by name: ``metrics``, and for each task what it has.
+
+        Returns:
+            Classification: ``classes`` and ``confusion`` (rows are the ground truth) of the
+            balanced decision, ``folds``. Segmentation: ``mask_folds``, ``mask_thresholds``.
+            Attributes: ``attribute_folds``. Tables without a row are left out.
+        """
+        import pandas as pd  # noqa: PLC0415 (slow to import)
+
+        found = {"metrics": self.to_frame()}
+        if self.classification is not None:
+            scores = self.classification.as_predicted.scores
+            classes = pd.DataFrame(map(asdict, scores.balanced.classes))
+            classes["auc"] = pd.Series(list(scores.auc.values()), dtype=float)
+            ranked = list(scores.average_precision.values())
+            classes["average_precision"] = pd.Series(ranked, dtype=float)
+            found["classes"] = classes
+            found["confusion"] = pd.DataFrame(
+                scores.balanced.confusion, index=list(scores.codes), columns=list(scores.codes)
+            )
+            found["folds"] = pd.DataFrame(self.classification.by_fold)
+        if self.segmentation is not None:
+            found["mask_folds"] = pd.DataFrame(self.segmentation.by_fold)
+            found["mask_thresholds"] = self.segmentation.curve
+        if self.attributes is not None:
+            found["attribute_folds"] = pd.DataFrame(self.attributes.by_fold)
+        return {name: table for name, table in found.items() if len(table)}
+
+    def plot(self) -> Figure:
+        """Draw the headline metrics with their intervals; ``naevus report`` draws all figures.
+
+        Raises:
+            NaevusError: matplotlib is not installed.
+        """
+        rows = [(f"{task}: {_spaced(name)}", *interval) for task, name, interval in self._metrics()]
+        return interval_figure(rows, self.subject.name)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as a dictionary that JSON can hold."""
         parts = {
@@ -343,6 +431,10 @@ class Evaluation:
             "subject": asdict(self.subject),
             **{name: None if one is None else one.to_dict() for name, one in parts.items()},
         }
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def evaluate(

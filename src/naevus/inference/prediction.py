@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from naevus.errors import ConfigError, NaevusError
+from naevus.errors import ConfigError
 from naevus.images.geometry import reduced, resize
 from naevus.images.masks import ATTRIBUTE_COLOURS, draw_attributes, draw_contours
 from naevus.images.read import read
 from naevus.inference.cam import cam_over, overlay
+from naevus.io.figures import style
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
-from naevus.types import explained
+from naevus.types import FailedImage, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -254,19 +257,20 @@ class Prediction:
             NaevusError: matplotlib is not installed.
             ImageError: The image's file is not there any more.
         """
-        try:
-            import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow)
-        except ImportError:
-            raise NaevusError(
-                "matplotlib, which draws predictions, is not installed",
-                "run pip install 'naevus[report]'",
-            ) from None
-        with mpl.rc_context(_RC):
+        with style(_RC, "predictions"):
             return _plot(self)
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the prediction as a pandas table of one row (see `to_frame` for several)."""
+        return to_frame([self])
+
     def __str__(self) -> str:
-        """Tell the answer in a few lines."""
+        """Return the prediction in a few lines."""
         return "\n".join([*self._lines(), NOTICE])
+
+    def _repr_html_(self) -> str:
+        """Return the lines for a notebook; `plot` draws them with the image."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def _lines(self) -> list[str]:
         lines = [self.image_id]
@@ -319,6 +323,54 @@ class Prediction:
         if taxonomy is None:
             return code
         return f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
+
+
+def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
+    """Return predictions as a pandas table, one row an image.
+
+    Args:
+        predictions: From a `Predictor`, in any order; all from the same one.
+
+    Returns:
+        The columns of ``predictions.parquet`` but ``bundle_sha256``. Where some images failed,
+        their rows have an id, a path, and the reason in a further column, ``problem``.
+
+    Raises:
+        ConfigError: The predictions are of different sets of classes or attributes.
+
+    Examples:
+        >>> lesion = Prediction("lesion", Path("lesion.jpg"), 450, 600, lesion_area=0.25,
+        ...                     probabilities={"MEL": 0.2, "NV": 0.8})
+        >>> lost = FailedImage("lost", "lost.jpg", "is not there")
+        >>> table = to_frame([lesion, lost])
+        >>> table["image_id"].tolist(), table["prob_NV"].tolist()
+        (['lesion', 'lost'], [0.8, nan])
+        >>> table.set_index("image_id").loc["lost", "problem"]
+        'is not there'
+    """
+    import pyarrow as pa  # noqa: PLC0415 (slow to import)
+
+    from naevus.runs.predictions import Schema  # noqa: PLC0415 (as above)
+
+    given = list(predictions)
+    made = [each for each in given if isinstance(each, Prediction)]
+    kinds = {(tuple(each.probabilities), tuple(each.attributes)) for each in made}
+    if len(kinds) > 1:
+        raise ConfigError(
+            "these predictions have different classes or attributes",
+            "make one table for each predictor",
+        )
+    classes, attributes = next(iter(kinds), ((), ()))
+    fields = [
+        column
+        for column in Schema(classes, (), {}, attributes).arrow()
+        if column.name != "bundle_sha256"
+    ]
+    if len(made) < len(given):
+        fields.append(pa.field("problem", pa.string()))
+    rows = [each.to_row() if isinstance(each, Prediction) else each._asdict() for each in given]
+    table: pd.DataFrame = pa.Table.from_pylist(rows, pa.schema(fields)).to_pandas()
+    return table
 
 
 def _greatest(probabilities: Mapping[str, float]) -> str | None:

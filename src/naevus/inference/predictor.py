@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from naevus.bundles.bundle import builtin, find_bundles
-from naevus.datasets.sources import find_images
+from naevus.datasets.sources import find_images, kept_ids
 from naevus.errors import ConfigError, DataError, ImageError
 from naevus.evaluation.priors import read_prevalence
 from naevus.images.read import Limits
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from naevus.bundles.bundle import Bundle
+    from naevus.inference.batch import BatchResult
     from naevus.inference.engines import EngineName
     from naevus.inference.inputs import ImageLike
     from naevus.inference.prediction import Prediction
-    from naevus.types import TTA, Precision
+    from naevus.types import TTA, Decision, Precision
 
 
 # The networks that answer together: those that contour, and those that diagnose.
@@ -186,7 +187,7 @@ class Predictor:
         True
         >>> list(prediction.probabilities)
         ['MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC']
-        >>> max(prediction.probabilities, key=prediction.probabilities.get) == prediction.diagnosis
+        >>> max(prediction.probabilities, key=prediction.probabilities.get) == prediction.predicted
         True
         >>> prediction.heatmap.shape == prediction.mask.shape
         True
@@ -230,6 +231,10 @@ class Predictor:
         self._threads = threads or cpu_count()
         self._process = os.getpid()
         self._made_by = made_by
+
+    def __repr__(self) -> str:
+        """Name the networks."""
+        return f"<Predictor: {', '.join(self._pipeline.prediction_options.members())}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it travel to a process that was spawned, which loads it anew.
@@ -326,6 +331,62 @@ class Predictor:
                         raise ImageError(Path(prediction.path), prediction.problem)
                     yield prediction
 
+    def to_folder(
+        self,
+        images: str | Path | Iterable[str | Path],
+        out: str | Path,
+        *,
+        decision: Decision = "balanced",
+        heatmaps: bool = False,
+        embeddings: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> BatchResult:
+        """Predict images into a folder, as ``naevus predict --out`` does.
+
+        The same call resumes a job that was interrupted. Unusable images are listed in
+        ``failed.csv`` and in the result, and the others are predicted.
+
+        Args:
+            images: A file, a folder, or several of them.
+            out: The folder: it gets ``predictions.parquet``, ``submission.csv``, masks and crops.
+            decision: Which probabilities ``submission.csv`` holds.
+            heatmaps: Whether class activation maps are written.
+            embeddings: Whether the networks' features are written.
+            progress: Called with the numbers of images done and of all images.
+
+        Returns:
+            What was written, and which images failed.
+
+        Raises:
+            DataError: There is no image.
+            NaevusError: ``out`` holds other predictions, is in use, or the disk is full.
+
+        Examples:
+            >>> result = load("bundle").to_folder(["lesion.jpg"], "predicted")
+            >>> result.predicted, result.table.name
+            (1, 'predictions.parquet')
+        """
+        # Tables need pyarrow, which a single prediction does without.
+        from naevus.inference.batch import predict  # noqa: PLC0415
+
+        refuse_forked(self._process)
+        paths = [images] if isinstance(images, str | os.PathLike) else list(images)
+        folder, options = Path(out), self._pipeline.prediction_options
+        found = find_images(map(Path, paths), without=folder, kept=kept_ids(folder))
+        return predict(
+            found.sources,
+            folder,
+            segmenter=options.segmenter,
+            classifier=options.classifier,
+            decision=decision,
+            heatmaps=heatmaps,
+            embeddings=embeddings,
+            threads=self._threads,
+            limits=self._pipeline.limits,
+            unusable=found.refused,
+            progress=progress,
+        )
+
     def _given(
         self, images: str | Path | Iterable[ImageLike]
     ) -> tuple[Sequence[FailedImage], Iterator[ImageInput]]:
@@ -380,7 +441,7 @@ def load(
 
     Examples:
         >>> predictor = load(["bundle"], threads=1)
-        >>> print(predictor("lesion.jpg").diagnosis)
+        >>> print(predictor("lesion.jpg").predicted)
         BKL
     """
     made_by = locals().copy()

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from naevus.errors import NaevusError
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
+from naevus.io.figures import style
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -62,29 +61,13 @@ _RC: dict[Any, Any] = {
 _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
-def _house_style() -> AbstractContextManager[None]:
-    """Return the settings that figures are drawn and written with.
-
-    Raises:
-        NaevusError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 (an extra, and slow: only when a figure is drawn)
-    except ImportError:
-        raise NaevusError(
-            "matplotlib, which draws the figures, is not installed",
-            'run pip install "naevus[report]"',
-        ) from None
-    return mpl.rc_context(_RC)
-
-
 def check_installed() -> None:
     """Refuse to begin what ends with figures where they cannot be drawn.
 
     Raises:
         NaevusError: matplotlib is not installed.
     """
-    _house_style()
+    style(_RC)
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -92,7 +75,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _house_style():
+        with style(_RC):
             return draw(*args, **kwargs)
 
     return drawn
@@ -138,7 +121,7 @@ def thinned(count: int, most: int = 400) -> Sequence[int]:
 def svg(figure: Figure) -> str:
     """Return a figure as an SVG document; texts are texts."""
     stream = io.StringIO()
-    with _house_style():
+    with style(_RC):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return stream.getvalue()
 
@@ -147,7 +130,7 @@ def pdf(figure: Figure) -> bytes:
     """Return a figure as a PDF document with its fonts in it."""
     stream = io.BytesIO()
     about = {"CreationDate": None, "Creator": None, "Producer": None}
-    with _house_style():
+    with style(_RC):
         figure.savefig(stream, format="pdf", metadata=about)
     return stream.getvalue()
 

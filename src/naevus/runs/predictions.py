@@ -110,7 +110,7 @@ def write_part(
         NaevusError: The disk is full or the folder cannot be written.
     """
     bundles = ",".join(schema.bundles)
-    values = [{**row, "bundles": bundles} for row in rows]
+    values = [{**row, "bundle_sha256": bundles} for row in rows]
     table = pa.Table.from_pylist(values, schema.arrow())
     noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
     write_whole(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))

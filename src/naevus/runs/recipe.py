@@ -346,6 +346,14 @@ class Recipe(Section):
         """Side of the training images in an epoch, pixels."""
         return [size for start, size in self.sizes if start <= epoch][-1]
 
+    def __str__(self) -> str:
+        """Return the recipe as TOML."""
+        return to_toml(self).rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting as a dictionary that JSON can hold."""
+        return self.model_dump(mode="json")
+
     def fingerprint(self) -> str:
         """Return a hash of every setting that changes the trained weights."""
         settings = self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
@@ -353,7 +361,9 @@ class Recipe(Section):
 
 
 def load_recipe(
-    path: Path | None, task: Task | None = None, overrides: Mapping[str, Any] | None = None
+    path: str | Path | None = None,
+    task: Task | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Read a recipe, with single settings replaced.
 
@@ -368,7 +378,7 @@ def load_recipe(
     settings: dict[str, Any] = {}
     if path is not None:
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read", "name an existing recipe") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -388,10 +398,10 @@ def load_recipe(
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the configuration as TOML that :func:`load_recipe` reads back."""
+    """Return a recipe as TOML, which `load_recipe` reads back; a list takes one line."""
     settings = recipe.model_dump(mode="json")
     top = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in top.items()]
+    lines = [f"{name} = {_value(value)}" for name, value in top.items()]
     for section, values in settings.items():
         if isinstance(values, dict):
             lines += ["", f"[{section}]"]
@@ -401,8 +411,14 @@ def to_toml(recipe: Recipe) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_value(item)}" for name, item in value.items()) + "}"
-    return json.dumps(value)
+        items = (f"{_key(name)} = {_value(item)}" for name, item in value.items())
+        return "{" + ", ".join(items) + "}"
+    # JSON's strings and lists are TOML's, but for surrogate pairs and U+007F.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def _set(settings: dict[str, Any], name: str, value: Any) -> None:

@@ -24,7 +24,7 @@ from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
 from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.io.files import sha256
-from naevus.io.formats import read_csv, read_json, read_table
+from naevus.io.formats import read_json, read_table
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, read_predictions
 from naevus.runs.run import Run, lesions_of, open_runs, read_out_of_fold
@@ -184,6 +184,17 @@ def evaluate_folders(
         RunError: A folder is neither a run nor predictions, or is incomplete.
         DataError: They cannot be evaluated together, or there is no ground truth.
         NaevusError: SciPy or scikit-learn is not installed.
+
+    Examples:
+        >>> evaluation = evaluate_folders("runs/cls")
+        >>> evaluation.subject.images, evaluation.subject.out_of_fold
+        (24, True)
+        >>> evaluation.to_frame().columns.tolist()
+        ['task', 'metric', 'value', 'low', 'high']
+        >>> print(evaluation)  # doctest: +ELLIPSIS
+        cls: 24 images of ... lesions, out-of-fold
+        classification
+          balanced accuracy           ...
     """
     paths = [Path(folder) for folder in folders]
     if any(path.is_file() for path in paths):
@@ -360,7 +371,8 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     versions = read_json(folder / "environment.json", _RUN, error=RunError)
     found = results_of_tables(folder.name, [table])
     segmentation = found.labelled is None
-    found = with_lesions(found, Run.open(folder, allow_missing=True))
+    run = Run.open(folder, allow_missing=True)
+    found = with_lesions(found, run)
     masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
     split = Folds.read(folder / "folds.csv").table
     folds = sorted(table["fold"].unique())
@@ -372,7 +384,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         mask_folder=masks if masks is not None and masks.is_dir() else None,
         own_masks=masks is not None,
         records=_records(dataset, table["image_id"], recipe.get("data", {}).get("parts")),
-        history=_history(folder, folds),
+        history=run.history(folds),
         counts=(
             Count("dealt into folds, or kept for testing", len(split), split["group_id"].nunique()),
             Count("held out by finished folds", len(due), due["group_id"].nunique()),
@@ -410,16 +422,6 @@ def _made(folder: Path, bundles: Mapping[int, Path], fingerprint: str) -> dict[s
 
 def _folder(named: str | None) -> Path | None:
     return None if named is None else Path(named)
-
-
-def _history(folder: Path, folds: Sequence[int]) -> pd.DataFrame | None:
-    paths = {fold: folder / f"fold-{fold}" / "history.csv" for fold in folds}
-    tables = [
-        read_csv(path, "delete it: it is shown, and not needed", error=RunError).assign(fold=k)
-        for k, path in paths.items()
-        if path.exists()
-    ]
-    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def _training_command(task: str, inputs: Mapping[str, Any]) -> str:

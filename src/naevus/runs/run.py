@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +17,16 @@ from naevus.datasets.layouts import load, report_types
 from naevus.errors import DataError, RunError
 from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
+from naevus.io.figures import curve_figure
 from naevus.io.files import atomic, lock, sweep, write_json, write_text
-from naevus.io.formats import read_json, read_parquet
+from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.recipe import Recipe, load_recipe, to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.tables import LeftOut
@@ -44,16 +48,9 @@ _MORE = {"copies": (list, type(None)), "init_from": (str, type(None))}
 """What a run's inputs are, by name; older runs lack some."""
 
 _PACKAGES = (
-    "naevus",
-    "torch",
-    "timm",
-    "segmentation-models-pytorch",
-    "lightning-fabric",
-    "numpy",
-    "opencv-python-headless",
-    "openvino",
-    "onnx",
-)
+    "naevus", "torch", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy",
+    "opencv-python-headless", "openvino", "onnx",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Run:
         return cls(folder, recipe, folds, inputs)
 
     @classmethod
-    def open(cls, folder: Path, *, allow_missing: bool = False) -> Run:
+    def open(cls, folder: str | Path, *, allow_missing: bool = False) -> Run:
         """Open an existing run.
 
         Args:
@@ -111,7 +108,16 @@ class Run:
 
         Raises:
             RunError: There is none, or it is incomplete.
+
+        Examples:
+            >>> run = Run.open("runs/cls")
+            >>> print(run)
+            runs/cls: classification with tf_efficientnet_lite0 at 160 px
+            2 of 2 folds finished, 24 training images of ISIC2018
+            >>> run.predictions()[["image_id", "diagnosis", "fold"]].shape
+            (24, 3)
         """
+        folder = Path(folder)
         path = folder / "run.toml"
         if not path.exists():
             raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
@@ -120,6 +126,63 @@ class Run:
         )
         folds = Folds.read(folder / "folds.csv")
         return cls(folder, load_recipe(path), folds, inputs, allow_missing)
+
+    def __str__(self) -> str:
+        """Return what is trained, on what, and how far it is."""
+        recipe, data = self.recipe, Path(self.inputs["data"]).name
+        size = f"{recipe.architecture} at {recipe.input_size} px"
+        done = f"{len(self.finished())} of {self.folds.k} folds finished"
+        images = f"{self.inputs['images']:,} training images of {data}"
+        return f"{self.folder}: {recipe.task} with {size}\n{done}, {images}"
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run's settings and state as a dictionary that JSON can hold."""
+        return {
+            "folder": str(self.folder),
+            "recipe": self.recipe.to_dict(),
+            "inputs": dict(self.inputs),
+            "folds": self.folds.k,
+            "finished": self.finished(),
+        }
+
+    def history(self, folds: Sequence[int] | None = None) -> pd.DataFrame | None:
+        """Return the training history: ``fold, epoch`` and what each epoch noted.
+
+        Args:
+            folds: Of these folds; None: of all that have begun.
+
+        Returns:
+            One row an epoch; None where no fold has a history.
+
+        Raises:
+            RunError: A history cannot be read.
+        """
+        tables = [
+            read_csv(path, "delete it: it is shown, and not needed", error=RunError).assign(fold=k)
+            for k in (range(self.folds.k) if folds is None else folds)
+            if (path := self.fold_folder(k) / "history.csv").exists()
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else None
+
+    def plot(self) -> Figure:
+        """Draw the training loss of each fold by epoch.
+
+        Raises:
+            RunError: No fold has a history.
+            NaevusError: matplotlib is not installed.
+        """
+        history = self.history()
+        if history is None:
+            raise RunError(f"{self.folder}: no fold has a history", "train at least one epoch")
+        curves = {
+            f"fold {fold}": (rows["epoch"].tolist(), rows["train_loss"].tolist())
+            for fold, rows in history.groupby("fold")
+        }
+        return curve_figure(curves, str(self.folder), xlabel="epoch", ylabel="training loss")
 
     def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
         """Note what the images are, or refuse others than the run was started with.
@@ -299,32 +362,6 @@ def open_runs(
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
         raise DataError("the runs hold out different folds", "name runs of the same folds")
     return runs
-
-
-def read_out_of_fold(path: Path) -> pd.DataFrame:
-    """Read a table of out-of-fold predictions, such as the ``oof.parquet`` of a run.
-
-    Raises:
-        DataError: It is absent or damaged.
-    """
-    kinds = ("logit", "class_prior", "class_weight", "jaccard", "dice")
-    return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
-
-
-def out_of_fold_table(
-    path: Path, *, allow_missing: bool, reporter: Reporter = SILENT
-) -> pd.DataFrame:
-    """Return the out-of-fold predictions of a run, or of a file of them.
-
-    Raises:
-        RunError: It is neither, or the run is incomplete.
-        DataError: The file is damaged.
-    """
-    if (path / "run.toml").exists():
-        return open_run(path, allow_missing=allow_missing, reporter=reporter).predictions()
-    if not path.is_file():
-        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
-    return read_out_of_fold(path)
 
 
 def _read_contents(path: Path) -> dict[str, Any]:

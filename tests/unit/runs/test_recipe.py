@@ -22,6 +22,15 @@ def test_recipes_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> No
     assert load_recipe(again) == recipe
 
 
+@pytest.mark.parametrize("text", ["öäü", "\U0001f600", 'a"b\\c', "\x7f\x01", "a b.c"])
+def test_any_text_survives_a_round_trip(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    settings = {"task": "segmentation", "network": {"decoder": {text: [1, 2]}, "encoder": text}}
+    recipe = Recipe.model_validate(settings)
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
 def test_there_is_a_recipe_for_each_task() -> None:
     tasks = {load_recipe(path).task for path in RECIPES}
     assert tasks == {"segmentation", "classification", "attributes"}

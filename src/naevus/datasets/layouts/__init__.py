@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from naevus.datasets.dataset import DERMOSCOPIC, Dataset, Problem, make_table
@@ -31,7 +32,6 @@ from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from types import ModuleType
 
     from naevus.datasets.layouts.parsing import ParsedLayout
@@ -76,7 +76,7 @@ _REMEDY = (
 )
 
 
-def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
+def load(root: str | Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
     """Read a folder of images (or a table that names them) as a typed table.
 
     No image is opened. ``*_Groups.csv`` files beside the layout are joined by image id.
@@ -90,7 +90,21 @@ def load(root: Path, layout: str | None = None, taxonomy: str | None = None) -> 
     Raises:
         DataError: No layout fits, what is there contradicts itself, or most labels are not
             understood.
+
+    Examples:
+        >>> dataset = load("ISIC2018")
+        >>> print(dataset.part("task3"))
+        ISIC2018 (isic2018): 24 images of 24 lesions
+               train
+        MEL        4
+        NV         6
+        BCC        3
+        AKIEC      3
+        BKL        4
+        DF         2
+        VASC       2
     """
+    root = Path(root)
     if not root.exists():
         raise DataError(f"{root} does not exist", "give the folder that holds the images")
     chosen = _taxonomy(taxonomy)
