@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+import naevus
 from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
@@ -177,6 +178,16 @@ def _first_line(thing: Any) -> str:
     return (doc or "").partition("\n")[0].replace("``", "`")
 
 
+def exports() -> str:
+    """List what `import naevus` offers, and the module that each name is from."""
+    rows = []
+    for name in naevus.__all__:
+        thing = getattr(naevus, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            rows.append((f"`naevus.{name}`", _first_line(thing), f"`{thing.__module__}`"))
+    return _table(("name", "what it is", "defined in"), rows)
+
+
 def layouts() -> str:
     """List the layouts in the order in which they are tried."""
     rows = []
@@ -246,6 +257,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
         diagnoses,
         room,
         module,
+        exports,
         layouts,
         table_columns,
         spellings,

@@ -323,7 +323,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a run, an ensemble of runs, or predictions are; it renders nothing.
+    """How good a run, an ensemble of runs, or predictions are.
 
     Attributes:
         subject: What was evaluated.

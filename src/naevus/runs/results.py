@@ -189,8 +189,6 @@ def evaluate_folders(
         >>> evaluation = evaluate_folders("runs/cls")
         >>> evaluation.subject.images, evaluation.subject.out_of_fold
         (24, True)
-        >>> evaluation.to_frame().columns.tolist()
-        ['task', 'metric', 'value', 'low', 'high']
         >>> print(evaluation)  # doctest: +ELLIPSIS
         cls: 24 images of ... lesions, out-of-fold
         classification
