@@ -143,7 +143,8 @@ def report(
     from naevus.reports.html import write_report
     from naevus.reports.report import make_report
     from naevus.reports.terminal import CHIEF, document_lines
-    from naevus.runs.results import check_areas, evaluate_results, ground_truth, is_run
+    from naevus.runs.predictions import is_run
+    from naevus.runs.results import check_areas, evaluate_results, ground_truth
 
     check_installed()
     of_run = is_run(results)
@@ -257,7 +258,8 @@ def evaluate(
       naevus evaluate predictions --data ISIC2020 --benign AKIEC
     """
     from naevus.io.files import write_json
-    from naevus.runs.results import evaluate_folders, is_run
+    from naevus.runs.predictions import is_run
+    from naevus.runs.results import evaluate_folders
 
     if data is None:
         given = {"--benign": benign, "--taxonomy": taxonomy != "auto",

@@ -272,6 +272,21 @@ SETTINGS: Final = "predict.json"
 """What the folder's results were made with; only a job with the same settings may add to them."""
 
 
+def is_run(folder: Path) -> bool:
+    """Distinguish a run (true) from predictions (false).
+
+    Raises:
+        RunError: The folder is neither.
+    """
+    if (folder / "run.toml").exists():
+        return True
+    if (folder / "predictions.parquet").exists():
+        return False
+    raise RunError(
+        f"{folder}: is neither a run nor predictions", "name a folder of train or predict"
+    )
+
+
 @dataclass(frozen=True)
 class PredictionsFolder:
     """Paths below the folder ``root``."""

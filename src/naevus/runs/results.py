@@ -26,8 +26,9 @@ from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.io.files import sha256
 from naevus.io.formats import read_json, read_table
 from naevus.io.progress import SILENT, warn_all
-from naevus.runs.predictions import SETTINGS, PredictionsFolder, read_predictions
-from naevus.runs.run import Run, lesions_of, open_runs, read_out_of_fold
+from naevus.runs.comparison import read_out_of_fold
+from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run, read_predictions
+from naevus.runs.run import Run, lesions_of, open_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -257,21 +258,6 @@ def evaluate_reported(
         check_areas(results.mask_scores, where, force=force, reporter=reporter)
     with reporter.status(f"scoring {len(results.images):,} answers"):
         return evaluate_results(results)
-
-
-def is_run(folder: Path) -> bool:
-    """Distinguish a run (true) from predictions (false).
-
-    Raises:
-        RunError: The folder is neither.
-    """
-    if (folder / "run.toml").exists():
-        return True
-    if (folder / "predictions.parquet").exists():
-        return False
-    raise RunError(
-        f"{folder}: is neither a run nor predictions", "name a folder of train or predict"
-    )
 
 
 def check_areas(
