@@ -36,13 +36,13 @@ _AREA: Final = 0.2  # the lesion's fraction of the image in which modes are show
 def draw_results(demo: Path, rows: list[Record]) -> None:
     """Write the contact sheet of the first unseen images."""
     predicted = read_predictions(demo / "predictions" / "predictions.parquet")
-    by_id = predicted.set_index("image_id")
+    by_id = predicted.set_index("image_id", drop=False)
     tiles = []
     for row in rows:
         if row.image_id not in by_id.index or row.path is None or row.mask_path is None:
             continue
         code = str(by_id.loc[row.image_id, "predicted_balanced"])
-        probability = by_id.loc[row.image_id, f"prob_{code}"]
+        probability = float(by_id[f"prob_{code}"][row.image_id])
         mask = demo / "predictions" / "masks" / f"{row.image_id}_segmentation.png"
         tiles.append(
             Tile(
@@ -66,15 +66,11 @@ def draw_crop_modes(rows: list[Record]) -> None:
     ]
     path, mask = min(found, key=lambda pair: abs(area_fraction(pair[1]) - _AREA))
     pixels = read(path)
+    contour = draw_contours(pixels, mask, thickness=3)
     tiles = [
-        cut(shown, mask, mode=mode, size=_SIDE).pixels
-        for shown, mode in (
-            (pixels, "full"),
-            (draw_contours(pixels, mask, thickness=3), "full"),
-            (pixels, "full"),
-            (pixels, "crop"),
-            (pixels, "blank"),
-        )
+        *(cut(each, mask, mode="full", size=_SIDE).pixels for each in (pixels, contour, pixels)),
+        cut(pixels, mask, mode="crop", size=_SIDE).pixels,
+        cut(pixels, mask, mode="blank", size=_SIDE).pixels,
     ]
     gap = np.full((_SIDE, _GAP, 3), 255, np.uint8)
     parts = [part for tile in tiles for part in (tile, gap)][:-1]
