@@ -158,4 +158,4 @@ def ood_entry(
             _log.info("other images are not told apart: %s", error)
             return {}
     write_ood_statistics(path, found)
-    return {"classifier": {"reference": OOD_FILE}}
+    return {"classifier": {"ood": OOD_FILE}}
