@@ -151,7 +151,7 @@ def test_python_s_front_door_needs_no_training_framework(training_data: Path) ->
         "import naevus\n"
         "predictor = naevus.load(['contours', 'answers'])\n"
         "said = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
-        "assert len(said) > 50 and all(each.diagnosis for each in said)\n"
+        "assert len(said) > 50 and all(each.predicted for each in said)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

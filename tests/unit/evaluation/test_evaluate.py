@@ -227,7 +227,7 @@ def test_an_evaluation_says_what_it_is_of() -> None:
     both = evaluate("run", labelled=labelled, masks=masks, out_of_fold=True)
     assert both.subject == Subject("run", 610, 305, (0, 1, 2), out_of_fold=True)
     output = json.loads(json.dumps(both.to_dict(), allow_nan=False))
-    assert list(output) == ["subject", "classification", "segmentation"]
+    assert list(output) == ["subject", "classification", "segmentation", "attributes"]
     assert output["segmentation"]["metrics"]["jaccard"]["value"] == pytest.approx(0.8)
     alone = evaluate("predictions", masks=masks)
     assert alone.subject == Subject("predictions", 20, 10, (), out_of_fold=False)

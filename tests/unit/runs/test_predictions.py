@@ -22,7 +22,7 @@ from naevus.runs.predictions import (
 )
 from naevus.types import explained
 
-ABOUT = {"classes": ["MEL", "NV"], "level": 0.9, "taxonomy": None}
+ABOUT = {"classes": ["MEL", "NV"], "coverage": 0.9, "taxonomy": None}
 SAID = Prediction(
     "i1",
     Path("images/i1.jpg"),

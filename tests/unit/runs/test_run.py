@@ -33,8 +33,8 @@ def folds(shift: int = 0) -> Folds:
 
 
 def start(folder: Path, **changes: Any) -> Run:
-    given: dict[str, Any] = {"config": RECIPE, "folds": folds(), "inputs": INPUTS} | changes
-    return Run.start(folder, given["config"], given["folds"], given["inputs"])
+    given: dict[str, Any] = {"recipe": RECIPE, "folds": folds(), "inputs": INPUTS} | changes
+    return Run.start(folder, given["recipe"], given["folds"], given["inputs"])
 
 
 def predicted(run: Run, fold: int, ids: list[str]) -> None:
@@ -55,7 +55,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "output"),
     [
-        ({"config": RECIPE.model_copy(update={"seed": 1})}, "another recipe"),
+        ({"recipe": RECIPE.model_copy(update={"seed": 1})}, "another recipe"),
         ({"config": Recipe(task="segmentation")}, "another recipe"),
         ({"folds": folds(1)}, "other folds"),
         ({"inputs": {**INPUTS, "fingerprint": "abd"}}, "other data"),
