@@ -96,6 +96,12 @@ class BatchResult:
     members: tuple[str, ...]
     files: tuple[Path, ...]
 
+    def __str__(self) -> str:
+        """Return how many images were predicted, which failed, and what was written."""
+        lines = [f"{self.predicted:,} images predicted, {len(self.refused):,} failed"]
+        lines += [f"failed: {each.path}: {each.problem}" for each in self.refused]
+        return "\n".join([*lines, *map(str, self.files)])
+
 
 def predict(
     sources: Sequence[ImageFiles],

@@ -155,7 +155,8 @@ def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, 
 
 
 def evaluate_folders(
-    *folders: str | Path,
+    first: str | Path,
+    *others: str | Path,
     data: str | Path | None = None,
     benign: Sequence[str] = (),
     taxonomy: str = "auto",
@@ -169,9 +170,10 @@ def evaluate_folders(
     """Evaluate a run, several classifiers' runs as one ensemble, or predictions.
 
     Args:
-        folders: Runs over the same folds, tables of out-of-fold predictions (``oof.parquet``), or
-            the folder that predict wrote.
-        data: Where the ground truth of predictions is: a data set.
+        first: A run, a table of out-of-fold predictions (``oof.parquet``), or a folder that
+            predict wrote.
+        others: More runs or tables over the same folds, scored with it as one ensemble.
+        data: The data set with the ground truth of a folder of predictions.
         benign: Classes that count as benign where they are folded into benign and malignant.
         taxonomy: What the data set's diagnoses are read as, or ``auto``.
         image_type: Which types of its images are taken, or ``auto``.
@@ -191,11 +193,9 @@ def evaluate_folders(
         >>> evaluation.subject.images, evaluation.subject.out_of_fold
         (24, True)
         >>> print(evaluation)  # doctest: +ELLIPSIS
-        cls: 24 images of ... lesions, out-of-fold
-        classification
-          balanced accuracy           ...
+        cls: 24 images of ... lesions, out-of-fold...
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [Path(each) for each in (first, *others)]
     if any(path.is_file() for path in paths):
         if data is not None or not all(path.is_file() for path in paths):
             raise DataError(

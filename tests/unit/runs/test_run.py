@@ -56,7 +56,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("changes", "output"),
     [
         ({"recipe": RECIPE.model_copy(update={"seed": 1})}, "another recipe"),
-        ({"config": Recipe(task="segmentation")}, "another recipe"),
+        ({"recipe": Recipe(task="segmentation")}, "another recipe"),
         ({"folds": folds(1)}, "other folds"),
         ({"inputs": {**INPUTS, "fingerprint": "abd"}}, "other data"),
         ({"inputs": {**INPUTS, "copies": ["sharp"]}}, "other data"),
