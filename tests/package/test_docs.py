@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import naevus
 from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
@@ -172,3 +173,19 @@ def test_every_path_in_the_guide_for_contributors_exists() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
+
+
+_PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES_WITH_PYTHON = sorted(
+    page for page in (*DOCS.rglob("*.md"), ROOT / "README.md") if "```python" in page.read_text()
+)
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=lambda page: page.stem)
+def test_python_on_a_page_compiles_and_uses_public_names(page: Path) -> None:
+    blocks = _PYTHON_BLOCK.findall(page.read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        compile(block, str(page), "exec")
+        for name in re.findall(r"\bnaevus\.(\w+)", block):
+            assert hasattr(naevus, name), f"{page.name}: naevus.{name}"
