@@ -22,11 +22,11 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["extensions"]
-default_role = "py:obj"  # `view` in a docstring leads there; what is no name is set as code
-smartquotes = False  # --data is no dash
+default_role = "py:obj"  # a name in a docstring becomes a link; anything else is set as code
+smartquotes = False  # keeps --data
 
 myst_heading_anchors = 4
-nb_execution_mode = "force"  # what a page shows is what it gives today
+nb_execution_mode = "force"  # output is always current
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 
@@ -38,14 +38,14 @@ python_use_unqualified_type_names = True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
-napoleon_attr_annotations = False  # "np.bool_" would be taken for a link
-napoleon_use_ivar = True  # attributes are told of once
-suppress_warnings = ["ref.python"]  # a short name that two modules have
+napoleon_attr_annotations = False  # "np.bool_" would become a link
+napoleon_use_ivar = True  # documents attributes once
+suppress_warnings = ["ref.python"]  # short names that two modules share
 
 html_theme = "furo"
 html_title = "naevus"
 html_copy_source = False
-html_show_search_summary = False  # it would be fetched, which pages opened from disk cannot do
+html_show_search_summary = False  # needs fetching, which fails from disk
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#00695c", "color-brand-content": "#00695c"},
     "dark_css_variables": {"color-brand-primary": "#4db6ac", "color-brand-content": "#4db6ac"},

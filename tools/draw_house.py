@@ -1,8 +1,8 @@
-"""Draw the package as it is: the image of its layers, and the table of its modules.
+"""Draw the architecture: the image of the layers, and the table of the modules.
 
-The layers are those that import-linter checks (``pyproject.toml``), the words those that modules
-say of themselves. Writes ``docs/images/layers.svg`` and the table in
-``docs/explanation/architecture.md``; ``--check`` only tells whether they are as they should be.
+The layers are those that import-linter checks (``pyproject.toml``), the descriptions the first
+lines of docstrings. Writes ``docs/images/layers.svg`` and the table in
+``docs/explanation/architecture.md``; ``--check`` only lists which of them are out of date.
 
     python tools/draw_house.py
 """
@@ -27,7 +27,7 @@ _COLOURS = (
 )
 _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
   aria-labelledby="title" font-family="system-ui, sans-serif" text-anchor="middle">
-  <title id="title">The packages, layer by layer; each may import what lies below it</title>"""
+  <title id="title">The packages, layer by layer; each may import those below it</title>"""
 _BOX = """  <rect rx="8" x="{x}" y="{y}" width="{width}" height="{height}" fill="{colour}"
     stroke="#00000055"/>
   <text x="{middle}" y="{above}" font-size="17" font-weight="600" fill="#102027">{name}</text>
@@ -36,7 +36,7 @@ _WIDTH, _LEFT, _HIGH, _STEP, _GAP = 760, 50, 52, 64, 16
 
 
 def layers() -> list[list[str]]:
-    """Return the layers from the top, each with the names that stand beside each other."""
+    """Return the layers from the top, each with its packages."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = next(
         each for each in settings["tool"]["importlinter"]["contracts"] if each["type"] == "layers"
@@ -44,11 +44,11 @@ def layers() -> list[list[str]]:
     return [layer.split(" | ") for layer in contract["layers"]]
 
 
-def manifest(path: Path) -> str:
-    """Return what a module or package says of itself in its first line, without the full stop."""
+def description(path: Path) -> str:
+    """Return the first line of a module's or package's docstring, without the full stop."""
     file = path / "__init__.py" if path.is_dir() else path
-    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return said.partition("\n")[0].rstrip(".:")
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0].rstrip(".:")
 
 
 def place(name: str) -> Path:
@@ -67,7 +67,7 @@ def image() -> str:
         width = across // len(names)
         for column, name in enumerate(names):
             x, y = _LEFT + column * (width + _GAP), 8 + number * _STEP
-            words = _short(manifest(place(name)), width // 7)
+            words = _short(description(place(name)), width // 7)
             box = {"x": x, "y": y, "width": width, "height": _HIGH, "middle": x + width // 2}
             parts.append(
                 _BOX.format(
@@ -84,15 +84,15 @@ def image() -> str:
 
 def table() -> str:
     """Return the modules of every package as Markdown, from the top."""
-    lines = ["| module | what it holds |", "|---|---|"]
+    lines = ["| module | content |", "|---|---|"]
     for names in layers():
         for name in names:
             where = place(name)
             title = f"**`{name}/`**" if where.is_dir() else f"**`{name}`**"
-            lines.append(f"| {title} | **{_cell(manifest(where))}** |")
+            lines.append(f"| {title} | **{_cell(description(where))}** |")
             if where.is_dir():
                 lines += [
-                    f"| `{file.relative_to(where).with_suffix('')}` | {_cell(manifest(file))} |"
+                    f"| `{file.relative_to(where).with_suffix('')}` | {_cell(description(file))} |"
                     for file in sorted(where.rglob("*.py"))
                     if file.name != "__init__.py"
                 ]
@@ -100,7 +100,7 @@ def table() -> str:
 
 
 def page() -> str:
-    """Return the page with its table as it should be."""
+    """Return the page with its table up to date."""
     text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(_BEGIN)
     _, after = rest.split(_END)

@@ -1,8 +1,8 @@
-"""Write what the pages say about the code, from the code: commands, settings, columns, the API.
+"""Write the generated parts of the documentation: commands, settings, columns, the API.
 
 A block from ``<!-- generated: NAME ARGUMENTS -->`` to ``<!-- end of generated -->`` in a page is
-what the function of that name in `GENERATORS` returns as Markdown; without arguments all pages are
-written, and ``--check`` only tells which are not as they should be.
+the Markdown that the function of that name in `GENERATORS` returns. Without arguments all pages are
+written; ``--check`` only lists pages that are out of date.
 
     python tools/write_reference.py
 """
@@ -51,7 +51,7 @@ _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 
 
 def filled(text: str, page: Path) -> str:
-    """Return a page with its blocks as the code has it.
+    """Return a page with its generated blocks up to date.
 
     Raises:
         SystemExit: Nothing generates a block, or it has no end.
@@ -70,7 +70,7 @@ def filled(text: str, page: Path) -> str:
 
 
 def main(check: bool) -> int:
-    """Write all pages, or tell which differ; return how many do."""
+    """Write all pages, or list which differ; return how many do."""
     differ = 0
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
@@ -86,11 +86,11 @@ def main(check: bool) -> int:
 def commands() -> str:
     """Describe every command, as ``--help`` does."""
     words = ("typer", "naevus.cli.main", "utils", "docs", "--name", "naevus")
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", *words], check=True, capture_output=True, text=True
     ).stdout
-    told = _EXAMPLES.sub(_as_code, _EVERYWHERE.sub("", told))
-    return html.unescape(told[told.index("## `naevus") :])
+    output = _EXAMPLES.sub(_as_code, _EVERYWHERE.sub("", output))
+    return html.unescape(output[output.index("## `naevus") :])
 
 
 def _as_code(examples: re.Match[str]) -> str:
@@ -108,7 +108,7 @@ def recipe() -> str:
 
 
 def bundle() -> str:
-    """List what may stand in ``bundle.json``, the whole first."""
+    """List the keys of ``bundle.json``, the whole file first."""
     models = [
         model
         for module in (spec,)
@@ -132,8 +132,8 @@ def columns() -> str:
 
 
 def flags() -> str:
-    """List what a prediction may be flagged with."""
-    return _table(("flag", "meaning"), [(f"`{code}`", told) for code, told in FLAGS.items()])
+    """List the flags of predictions."""
+    return _table(("flag", "meaning"), [(f"`{code}`", text) for code, text in FLAGS.items()])
 
 
 def diagnoses() -> str:
@@ -145,20 +145,20 @@ def diagnoses() -> str:
     return _table(("code", "diagnosis", "counted as malignant"), rows)
 
 
-def room(name: str) -> str:
-    """List what the modules of a package offer."""
+def package(name: str) -> str:
+    """List the public names of a package, module by module."""
     folder = import_module(f"naevus.{name}").__path__
     found = sorted(each.name for each in pkgutil.iter_modules(folder))
     return "\n\n".join(module(f"naevus.{name}.{each}") for each in found)
 
 
 def module(name: str) -> str:
-    """List what a module offers; the site shows each at length, see docs/extensions/api.py."""
+    """List the public names of a module; the site documents each, see docs/extensions/api.py."""
     there = import_module(name)
     about = (inspect.getdoc(there) or "").partition("\n\n")[0].replace("\n", " ")
     rows = [(f"`{label}`", _first_line(thing)) for label, thing in _offered(there)]
     parts = [f"## {name}", about]
-    parts += [_table(("name", "what it is"), rows)] if rows else []
+    parts += [_table(("name", "description"), rows)] if rows else []
     return "\n\n".join([*parts, f"<!-- api: {name} -->"])
 
 
@@ -179,13 +179,13 @@ def _first_line(thing: Any) -> str:
 
 
 def exports() -> str:
-    """List what `import naevus` offers, and the module that each name is from."""
+    """List the names that `import naevus` offers, and the module of each."""
     rows = []
     for name in naevus.__all__:
         thing = getattr(naevus, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             rows.append((f"`naevus.{name}`", _first_line(thing), f"`{thing.__module__}`"))
-    return _table(("name", "what it is", "defined in"), rows)
+    return _table(("name", "description", "defined in"), rows)
 
 
 def layouts() -> str:
@@ -194,7 +194,7 @@ def layouts() -> str:
     for name, module in LAYOUTS.items():
         what = (inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
         rows.append((f"`{name}`", module.DESCRIPTION, what))
-    return _table(("layout", "recognised by", "what is read"), rows)
+    return _table(("layout", "recognised by", "content"), rows)
 
 
 def table_columns() -> str:
@@ -203,11 +203,11 @@ def table_columns() -> str:
         (f"`{name}`", ", ".join(f"`{each}`" for each in names))
         for name, names in COLUMN_NAMES.items()
     ]
-    return _table(("column", "read as it under the names"), rows)
+    return _table(("column", "names in tables"), rows)
 
 
 def spellings() -> str:
-    """List what each code is called, and what follows a name."""
+    """List the spellings of each code."""
     rows = [
         (
             f"`{code}`",
@@ -216,21 +216,21 @@ def spellings() -> str:
         )
         for code, names in labels.NAMES.items()
     ]
-    return _table(("read as", "spellings", "and whatever begins with"), rows)
+    return _table(("code", "spellings", "beginnings"), rows)
 
 
 def words() -> str:
-    """List the words that are read as another."""
+    """List the spellings of single words."""
     meant: dict[str, list[str]] = {}
     for word, read in labels.WORDS.items():
         if word != read:
             meant.setdefault(read, []).append(word)
     rows = [(read, ", ".join(spelled)) for read, spelled in sorted(meant.items())]
-    return _table(("word", "also spelled"), rows)
+    return _table(("word", "spellings"), rows)
 
 
 def no_labels() -> str:
-    """List what stands where no diagnosis is known."""
+    """List the entries that mean no diagnosis."""
     return ", ".join(f"`{each}`" for each in sorted(labels.NO_LABEL) if each)
 
 
@@ -255,7 +255,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
         columns,
         flags,
         diagnoses,
-        room,
+        package,
         module,
         exports,
         layouts,
@@ -284,12 +284,12 @@ def _fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> str:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Return what the docstrings of a model and its bases say of each attribute."""
-    said: dict[str, str] = {}
+    """Return the description of each attribute in the docstrings of a model and its bases."""
+    found: dict[str, str] = {}
     for each in reversed(model.__mro__):
         text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
-        said |= {name: " ".join(what.split()) for name, what in _ATTRIBUTE.findall(text)}
-    return said
+        found |= {name: " ".join(what.split()) for name, what in _ATTRIBUTE.findall(text)}
+    return found
 
 
 def _values(field: FieldInfo) -> str:
@@ -326,7 +326,7 @@ _WORDS = {bool: "true, false", float: "number", int: "whole number", str: "text"
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
-        return "(needed)"
+        return "(required)"
     return "" if value is None or isinstance(value, BaseModel) else f"`{json.dumps(value)}`"
 
 

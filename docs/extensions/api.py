@@ -1,7 +1,7 @@
-"""Show modules at length from their docstrings, and leave out what docstrings say in vain.
+"""Document modules from their docstrings, without Python's own remarks on named tuples.
 
-A line ``<!-- api: MODULE -->`` in a page, below the table that ``tools/write_reference.py`` has
-written for readers of the Markdown, becomes the documentation of that module on the site.
+A line ``<!-- api: MODULE -->`` in a page becomes the documentation of that module on the site.
+The table above it, by ``tools/write_reference.py``, is for readers of the Markdown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MARKER = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Let Sphinx fill in the modules as it reads pages."""
+    """Register the extension with Sphinx."""
     app.connect("source-read", _fill)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _without_noise)
@@ -30,7 +30,7 @@ def _fill(_: Sphinx, _page: str, source: list[str]) -> None:
 
 def automodule(name: str) -> str:
     """Return the directive that documents a module."""
-    # What a module has from elsewhere is told of there; a package offers what its modules hold.
+    # Imported names are documented where they are defined; a package has those of its modules.
     package = hasattr(import_module(name), "__path__")
     option = "" if package else "\n   :ignore-module-all:"
     return f"```{{eval-rst}}\n.. automodule:: {name}{option}\n```"
@@ -39,6 +39,6 @@ def automodule(name: str) -> str:
 def _without_noise(
     _app: Sphinx, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]
 ) -> None:
-    """Drop what Python itself says of a named tuple's fields."""
+    """Drop Python's own docstrings of a named tuple's fields."""
     if lines and lines[0].startswith("Alias for field number"):
         lines.clear()

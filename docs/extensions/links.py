@@ -1,8 +1,7 @@
 """Check every link of the built pages and of the repository's own Markdown; fetch nothing.
 
-Sphinx checks the links that are written in Markdown; this looks at the finished pages, and so
-also at what was generated, at raw HTML and at images. Nothing a page shows may come from the
-network. Links to other sites are let by.
+Sphinx checks the links in Markdown; this checks the finished pages, with generated parts, raw
+HTML and images. No page may load anything from the network. Links to other sites are not checked.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Link(NamedTuple):
-    """Where a link leads, and whether the page is incomplete without it."""
+    """The target of a link, and whether the page loads it."""
 
     target: str
     loaded: bool
@@ -54,7 +53,7 @@ class Parsed(HTMLParser):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Let Sphinx have the links checked when the pages are written."""
+    """Register the check with Sphinx."""
     app.connect("build-finished", _check, priority=900)  # others copy files at the end, too
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -71,7 +70,7 @@ def _check(app: Sphinx, failure: Exception | None) -> None:
 
 
 def broken(pages: Mapping[Path, Parsed], root: Path) -> Iterator[str]:
-    """Yield what is wrong with the links of pages below ``root``, a line each."""
+    """Yield one line for each broken link of pages below ``root``."""
     for path, page in pages.items():
         for link in sorted(page.links):
             problem = _problem(link, path, pages, root)

@@ -148,6 +148,7 @@ def test_wrong_terms_are_refused(terms: tuple[str, ...]) -> None:
 def test_recipes_know_every_term() -> None:
     field = LossSettings.model_fields["terms"]
     assert get_args(get_args(field.annotation)[0]) == tuple(losses._TERMS)
+    assert losses._POOLED.keys() == losses._TERMS.keys()
 
 
 def test_cross_entropy_is_torchs(classes: tuple[Tensor, Tensor]) -> None:
