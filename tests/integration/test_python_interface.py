@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -383,6 +384,18 @@ def test_every_public_name_is_found_and_listed() -> None:
 def issubclass_of_error(name: str) -> bool:
     value = getattr(naevus, name)
     return isinstance(value, type) and issubclass(value, NaevusError)
+
+
+def test_type_checkers_see_the_names_where_they_are_imported_from() -> None:
+    tree = ast.parse(Path(naevus.__file__).read_text(encoding="utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        name.asname or name.name: f"{node.module}:{name.name}"
+        for node in typed.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert seen == naevus._HOMES
 
 
 LAZY = """
