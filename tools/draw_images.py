@@ -3,8 +3,8 @@
     naevus demo --out demo
     python tools/draw_images.py demo
 
-Writes ``results.png``, the first unseen images with both contours, and ``crop-modes.png``, what a
-classifier may see, to ``docs/images``.
+Writes to ``docs/images``: ``results.png``, the first unseen images with both contours;
+``crop-modes.png``, the inputs of a classifier; ``prediction.png``, a prediction as it plots itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
+import naevus
 from naevus.datasets.layouts import load
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import area_fraction, draw_contours
@@ -78,13 +79,22 @@ def draw_crop_modes(rows: list[Record]) -> None:
     _reduce(IMAGES / "crop-modes.png")
 
 
+def draw_prediction(demo: Path) -> None:
+    """Write the plot of one unseen image, by the networks of the demo."""
+    predictor = naevus.load([demo / "segmentation", demo / "classification"])
+    predicted = read_predictions(demo / "predictions" / "predictions.parquet")
+    prediction = predictor(Path(predicted["path"].iloc[0]))
+    prediction.plot().savefig(IMAGES / "prediction.png", dpi=90)
+    _reduce(IMAGES / "prediction.png")
+
+
 def _reduce(path: Path) -> None:
     with Image.open(path) as image:
-        image.quantize(_COLOURS).save(path, optimize=True)
+        image.convert("RGB").quantize(_COLOURS).save(path, optimize=True)
 
 
 def main() -> int:
-    """Draw both from the folder that is named."""
+    """Draw all from the named folder."""
     if len(sys.argv) != 2:
         sys.stderr.write(f"{__doc__}\n")
         return 2
@@ -92,6 +102,7 @@ def main() -> int:
     rows = list(load(demo / "data").part("task3").rows())
     draw_crop_modes(rows)
     draw_results(demo, rows)
+    draw_prediction(demo)
     return 0
 
 
