@@ -1,7 +1,8 @@
 """Document modules from their docstrings, without Python's own remarks on named tuples.
 
 A line ``<!-- api: MODULE -->`` in a page becomes the documentation of that module on the site.
-The table above it, by ``tools/write_reference.py``, is for readers of the Markdown.
+The table above it, by ``tools/write_reference.py``, is for readers of the Markdown. A comment that
+begins with ``<!-- toctree: CAPTION`` and lists pages becomes a part of the site's contents.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 _MARKER = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
+_CONTENTS = re.compile(r"^<!-- toctree: (.+)\n((?:.+\n)+?)-->$", re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def _fill(_: Sphinx, _page: str, source: list[str]) -> None:
-    source[0] = _MARKER.sub(lambda marker: automodule(marker[1]), source[0])
+    text = _MARKER.sub(lambda marker: automodule(marker[1]), source[0])
+    source[0] = _CONTENTS.sub(r"```{toctree}\n:hidden:\n:caption: \1\n\n\2```", text)
 
 
 def automodule(name: str) -> str:
