@@ -22,7 +22,7 @@ from naevus.evaluation.comparison import compare
 from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.export.graphs import StoredGraphs
 from naevus.export.members import combine
-from naevus.export.precision import Measuring, oof_answers
+from naevus.export.precision import Measuring, oof_predictions
 from naevus.runs.run import Run
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def predictions(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, 
     images = part.sources[whole.run.folder]
     with tempfile.TemporaryDirectory() as folder:
         graphs = StoredGraphs(whole, images, Path(folder), calibrated=0, without=())
-        average = oof_answers(Measuring(graphs, images, None))
+        average = oof_predictions(Measuring(graphs, images, None))
     return {
         "single": held_out[0],
         "ensemble": combined(held_out, taxonomy_of(held_out[0])),

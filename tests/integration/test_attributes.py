@@ -89,7 +89,7 @@ def test_another_copy_s_masks_are_refused_where_the_recipe_asks_for_none(run: Pa
     assert "no training image has a mask of lesion; name a data set" in result.output
     masks = [*words, "--masks", root, "--out", root / "alone"]
     result = CliRunner().invoke(app, [str(word) for word in masks])
-    assert "--masks does nothing here" in result.output
+    assert "--masks has no effect" in result.output
 
 
 def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:

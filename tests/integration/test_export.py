@@ -278,7 +278,7 @@ def test_predictions_that_do_not_fit_are_refused(
 
 def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
     options = replace(FEW, calibration=runs["answers"].predictions())
-    with pytest.raises(RunError, match="nothing here diagnoses"):
+    with pytest.raises(RunError, match="--calibration needs a classification run"):
         export_runs([runs["contours"]], tmp_path / "out", options, ExportCallbacks(lambda _: None))
 
 
@@ -438,7 +438,7 @@ def test_the_limits_of_agreement_are_enforced() -> None:
         (["unfinished"], FEW, "no fold is finished"),
         (["answers"], replace(FEW, folds=(1,)), "fold 1 is not finished"),
         (["answers", "cropped"], FEW, r"differ in data\.crop_mode"),
-        (["contours"], replace(FEW, average=True), "alone has no average"),
+        (["contours"], replace(FEW, average=True), "averaging needs two or more"),
     ],
 )
 def test_runs_that_cannot_be_joined_are_refused(
@@ -491,7 +491,7 @@ def test_without_the_data_its_cache_is_used(
     inputs = tmp_path / "run" / "inputs.json"
     inputs.write_text(json.dumps(json.loads(inputs.read_text()) | {"data": "gone"}))
     run = Run.open(tmp_path / "run")
-    with pytest.raises(DataError, match="neither in their folder nor cached"):
+    with pytest.raises(DataError, match="neither in their original folder nor in the cache"):
         images_of(run)
     from naevus.datasets.layouts import load
 

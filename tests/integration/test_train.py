@@ -368,7 +368,7 @@ def test_data_without_targets_is_an_error(
         select_images(bare, Recipe.model_validate(settings))
 
 
-@pytest.mark.parametrize(("name", "output"), [("empty", "no copy"), ("absent", "is not a folder")])
+@pytest.mark.parametrize(("name", "output"), [("empty", "no copy"), ("absent", "not a folder")])
 def test_copies_without_common_ids_are_an_error(
     name: str, output: str, synthetic: Path, tmp_path: Path
 ) -> None:

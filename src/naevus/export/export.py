@@ -1,4 +1,4 @@
-"""Finished folds of runs, of one or both tasks, joined into one bundle that was checked."""
+"""Export finished folds of runs, for one or several tasks, as one verified bundle."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from naevus.export.graphs import (
     network_outputs,
     require,
 )
-from naevus.export.members import combine, judges, stored_entry
+from naevus.export.members import combine, cost_members, stored_entry
 from naevus.export.ood import ood_entry
-from naevus.export.precision import Measuring, Variant, choose, measured, oof_answers, variants
+from naevus.export.precision import Measuring, Variant, choose, measured, oof_predictions, variants
 from naevus.inference.cam import cam_offset
 from naevus.runs.evidence import attributes_entry, classification_entry, segmentation_entry
 from naevus.runs.manifest import about, add, limits_of, task_entry
@@ -47,25 +47,26 @@ if TYPE_CHECKING:
 
 
 CHECKED, CALIBRATED = 200, 300
-"""Images for the check, and for the ranges of 8 bits."""
+"""Number of images for the check, and for the calibration of int8 ranges."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a bundle is to be made.
+    """Options of an export.
 
     Attributes:
-        folds: Which folds of each run; None: all that are finished.
-        storage: How numbers are stored; None: as is recommended for each task where costs are
-            measured, else fp32.
-        average: Whether the networks of each task become one.
-        data: The data set, where it is not where the runs found it.
-        calibration: Answers of the combination of classifiers to images that none of them saw,
-            like an ``oof.parquet``; None: an average's own, else the runs' out-of-fold answers.
-        measure: Whether every precision's cost is measured on all held-out images.
-        checked: On how many images each graph is compared with its network, and it is measured
-            where its maps lie.
-        calibrated: From how many images the ranges of 8 bits are taken.
+        folds: Folds of each run; None: all finished ones.
+        storage: Number format of the weights; None: the recommendation for each task if costs are
+            measured, otherwise fp32.
+        average: Whether the networks of each task are averaged into one.
+        data: The data set, if it has moved since training.
+        calibration: Predictions of the exported ensemble of classifiers on images that no member
+            was trained on, like ``oof.parquet``; None: those of an average itself, otherwise the
+            runs' out-of-fold predictions.
+        measure: Whether to measure the cost of every precision on all held-out images.
+        checked: Number of images on which each graph is compared with its network and the offset
+            of its activation maps is measured.
+        calibrated: Number of images for the calibration of int8 ranges.
     """
 
     folds: tuple[int, ...] | None = None
@@ -79,16 +80,17 @@ class ExportOptions:
 
 
 class Checked(NamedTuple):
-    """How a member's graph agrees with its network: in 32 bits, and as it is stored.
+    """The agreement of a member's graph with its network, in fp32 and as stored.
 
     Attributes:
         file: Its name in the bundle.
-        origin: The runs and folds it is from.
-        held_out: Whether the network had never seen the images.
-        size: Bytes of the file.
-        storage: How its numbers are stored.
-        graph: The 32-bit graph against the network.
-        stored_agreement: The stored graph against the 32-bit one; None where they are the same.
+        origin: The runs and folds it comes from.
+        held_out: Whether the images were held out from the network's training.
+        size: Size of the file in bytes.
+        storage: Number format of the stored weights.
+        graph: Agreement of the fp32 graph with the network.
+        stored_agreement: Agreement of the stored graph with the fp32 graph; None if it is the
+            same graph.
     """
 
     file: str
@@ -101,11 +103,11 @@ class Checked(NamedTuple):
 
 
 class ExportCallbacks(NamedTuple):
-    """Who is told how an export goes.
+    """Functions that an export calls with its progress.
 
     Attributes:
-        checked: Of every member, before it may be refused.
-        step: How many steps are done, of how many.
+        checked: Called with each checked member, before it may be rejected.
+        step: Called with (done, total) steps.
     """
 
     checked: Callable[[Checked], None]
@@ -117,37 +119,38 @@ def export_runs(
 ) -> Bundle:
     """Join finished folds into one bundle.
 
-    The graphs are made anew from the stored weights. Each is compared, in OpenVINO and 32 bits,
-    with its network in torch, where possible on images that the network never saw; only when all
-    agree is anything written. Temperature, prediction sets and scores are from the runs' answers
-    to held-out images, or from an average of classifiers' own where all held out the same ones;
-    so is the threshold beyond which an image is flagged as no dermoscopy.
+    The graphs are exported again from the stored weights. Each is compared, in OpenVINO and fp32,
+    with its network in torch, on held-out images if possible. Nothing is written unless all
+    agree. Temperature, prediction sets, scores and the threshold of ``not_dermoscopy`` come from
+    the runs' out-of-fold predictions, or from an average's own predictions if all of its
+    classifiers held out the same images.
 
     Args:
-        runs: Runs of either task.
-        out: The bundle's folder, or its file where the name ends in ``.naevus``.
-        options: How it is to be made.
-        callbacks: Who is told how it goes.
+        runs: Runs of any task.
+        out: The bundle's folder, or its file if the name ends in ``.naevus``.
+        options: Options of the export.
+        callbacks: Functions to call with the progress.
 
     Raises:
-        RunError: No fold is finished, or the runs do not go together.
-        DataError: The images for the check are not there, or the calibration does not fit.
-        BundleError: A graph does not say what its network says, or ``out`` is something else.
+        RunError: No fold is finished, or the runs do not fit together.
+        DataError: The images for the check are missing, or the calibration does not fit.
+        BundleError: A graph does not agree with its network, or ``out`` is not a bundle.
     """
     check_place(out)
     tasks: tuple[Task, ...] = get_args(Task)
     by_task = {task: [run for run in runs if run.recipe.task == task] for task in tasks}
     if options.calibration is not None and not by_task["classification"]:
-        raise RunError("nothing here diagnoses, so there is nothing to calibrate", "leave it out")
+        raise RunError("--calibration needs a classification run", "leave it out")
     parts = [
         combine(task, some, folds=options.folds, averaged=options.average, data=options.data)
         for task, some in by_task.items()
         if some
     ]
     if len(by_task["attributes"]) > 1:
-        raise RunError("thresholds of attributes are of one run", "name one run of attributes")
+        raise RunError("a bundle can have only one attributes run", "name one attributes run")
     to_measure = [
-        judges(part) if options.measure and part.task != "attributes" else [] for part in parts
+        cost_members(part) if options.measure and part.task != "attributes" else []
+        for part in parts
     ]
     steps = _Steps(callbacks.step, parts, to_measure)
     manifest, files = about(runs), dict[str, Path]()
@@ -183,7 +186,7 @@ def export_runs(
             classes = part.members[0].classes
             given = task_entry(part.members[0].recipe, entries, classes)
             if part.task == "attributes" and by_task["segmentation"]:
-                given.pop("segmenter", None)  # lesions are segmented by the networks made for it
+                given.pop("segmenter", None)  # the segmentation networks segment the lesions
             add(manifest, given)
             if classes:
                 place = folder / OOD_FILE
@@ -199,7 +202,7 @@ def export_runs(
 def _sampled(
     member: TrainedMember, graph: Path, storage: Storage, costs: Mapping[str, Any]
 ) -> SampledNetwork:
-    """Return a member as it is in the bundle, with what it was measured to bear."""
+    """Return a member as it is in the bundle, with the precisions recommended for it."""
     choices: Sequence[Recommendation] = costs.get("recommended", ())
     computed = tuple(
         each.precision for each in choices if each.storage == storage and each.precision != "fp32"
@@ -209,7 +212,7 @@ def _sampled(
 
 
 class _Steps:
-    """Counts what is done: a step a graph checked or measured, a table judged, a reference."""
+    """Count steps: each graph checked or measured, each evaluation, each set of statistics."""
 
     def __init__(
         self,
@@ -231,11 +234,11 @@ class _Steps:
 def _make(
     graphs: StoredGraphs, place: Path, pixels: NDArray[np.uint8], storage: Storage
 ) -> Checked:
-    """Put a member's graph in its place, and compare it with its network on N images."""
+    """Write a member's graph, and compare it with its network on N images."""
     member = graphs.member
     plain = graph_outputs(member, graphs.path("fp32"), pixels)
     graph = compare(network_outputs(member, pixels), plain)
-    # A graph that says something else is told of, but there is no use in making it smaller.
+    # A graph that disagrees is reported; storing it in fewer bits would be pointless.
     kept: Storage = storage if graph.holds else "fp32"
     stored = None
     if kept != "fp32":
@@ -246,7 +249,7 @@ def _make(
 
 
 def _measured(graphs: StoredGraphs, pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return what is measured on a classifier's graph: where its maps lie."""
+    """Return the measurements on a classifier's graph: the offset of its activation maps."""
     if not graphs.member.classes:
         return {}
     return {"cam_offset": cam_offset(graphs.path("fp32"), pixels)}
@@ -263,9 +266,9 @@ def _evidence(
         return segmentation_entry(part.runs) | limits_of(part.task, dataset, examined)
     own = options.calibration
     if own is None and part.composition.averaged and part.members[0].folds:
-        # All of them held these images out: the average itself tells what it is worth.
+        # All of them held out the same images, so the average can be scored directly.
         stored = Variant(storage, "fp32")
-        own = oof_answers(_measuring(part, graphs[0], options), stored)
+        own = oof_predictions(_measuring(part, graphs[0], options), stored)
     found = classification_entry(part.runs, part.composition, dataset, own)
     return found | limits_of(part.task, dataset, examined)
 
@@ -289,7 +292,7 @@ def _graphs_of(
     folder: Path,
     options: ExportOptions,
 ) -> list[StoredGraphs]:
-    """Return the graphs of networks: those that are made already, and else new ones."""
+    """Return the graphs of networks, reusing existing ones."""
     there = {(graphs.member.run.folder, graphs.member.origin): graphs for graphs in made}
     return [
         there.get((member.run.folder, member.origin))
@@ -326,5 +329,5 @@ def _recommended(costs: Mapping[str, Any]) -> Storage:
 
 
 def _checking(member: TrainedMember, options: ExportOptions) -> list[str]:
-    """Return the images a member is checked on: held-out ones, where it has any."""
+    """Return the images that a member is checked on: held-out ones if it has any."""
     return member.draw(member.held_out() or member.learnt(), options.checked)

@@ -1,4 +1,4 @@
-"""A network's graph in 32, 16 and 8 bits, each compared with the network."""
+"""A network's graph in fp32, fp16 and int8, each compared with the network."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from naevus.types import Storage
 
 
-# Whether a graph says what its network says.
+# Agreement of a graph with its network.
 
 LARGEST = 2e-3
-"""How far a probability of the 32-bit graph may be from the network's own."""
+"""Largest allowed difference of a probability between fp32 graph and network."""
 ALIKE = 0.999
-"""Fraction of decisions that must be the network's own."""
+"""Required fraction of equal decisions."""
 _BATCH = 16
 
 
 class Agreement(NamedTuple):
-    """How two versions of one network agree.
+    """The agreement of two versions of one network.
 
     Attributes:
-        images: How many they were compared on.
-        largest: The largest difference of a probability: of a class, or of lesion at a pixel.
-        mean: The mean difference.
-        decisions: Fraction of equal decisions: natural and balanced class, or pixels of masks.
+        images: Number of images they were compared on.
+        largest: Largest difference of a probability (of a class, or at a pixel).
+        mean: Mean difference of the probabilities.
+        decisions: Fraction of equal decisions (natural and balanced class, or pixels of masks).
     """
 
     images: int
@@ -58,19 +58,19 @@ class Agreement(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether a graph in 32 bits that agrees so with its network may be written."""
-        return self.largest <= LARGEST and self.decisions >= ALIKE  # not so where a value is NaN
+        """Whether an fp32 graph with this agreement may be written."""
+        return self.largest <= LARGEST and self.decisions >= ALIKE  # False for NaN
 
 
 class GraphOutput(NamedTuple):
-    """What a network says of N images: its probabilities, and what follows from them."""
+    """Probabilities and decisions of a network on N images."""
 
     probabilities: NDArray[np.float64]
     decisions: NDArray[np.int64]
 
 
 def network_outputs(member: TrainedMember, pixels: NDArray[np.uint8]) -> GraphOutput:
-    """Return what the network itself says, in torch and 32 bits, of pixels N x S x S x 3."""
+    """Return the outputs of the network itself, in torch and fp32, on pixels N x S x S x 3."""
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -81,7 +81,7 @@ def network_outputs(member: TrainedMember, pixels: NDArray[np.uint8]) -> GraphOu
 
 
 def graph_outputs(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8]) -> GraphOutput:
-    """Return what its graph says, in OpenVINO and 32 bits where the graph has them."""
+    """Return the outputs of its graph in OpenVINO, in fp32 unless the graph is int8."""
     engine = open_engine(graph)
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ def graph_outputs(member: TrainedMember, graph: Path, pixels: NDArray[np.uint8])
 
 
 def compare(one: GraphOutput, other: GraphOutput) -> Agreement:
-    """Compare what two versions of a network say of the same images."""
+    """Compare the outputs of two versions of a network on the same images."""
     difference = np.abs(one.probabilities - other.probabilities)
     return Agreement(
         images=len(one.probabilities),
@@ -106,10 +106,10 @@ def compare(one: GraphOutput, other: GraphOutput) -> Agreement:
 
 
 def require(agreement: Agreement, origin: str) -> None:
-    """Refuse a graph that does not say what its network says.
+    """Reject a graph that does not agree with its network.
 
     Raises:
-        BundleError: A probability is off by more than ``LARGEST``, or too many decisions differ.
+        BundleError: A probability differs by more than ``LARGEST``, or too many decisions differ.
     """
     if not agreement.holds:
         raise BundleError(
@@ -139,22 +139,22 @@ def _outputs(
     return GraphOutput(np.exp(natural), decisions)
 
 
-# Smaller graphs: numbers stored in 16 bits, or stored and computed in 8.
+# Smaller graphs: weights stored in fp16, or stored and computed in int8.
 
 FEWEST = 256
-"""Tensors of fewer numbers stay in 32 bits: they weigh nothing, and normalisation is among them."""
+"""Smaller tensors stay in fp32: they hardly add to the size, and include normalisation."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store a graph's weights in 16 bits, each followed by a cast back to 32.
+    """Store a graph's weights in fp16, each followed by a cast back to fp32.
 
-    Inputs, outputs and everything between stay as they are, so an engine computes as it likes.
+    Inputs, outputs and activations are unchanged, so an engine can choose its precision.
 
     Args:
         model: The graph; it is not changed.
 
     Raises:
-        BundleError: A weight is beyond what 16 bits can hold, 65504.
+        BundleError: A weight exceeds the range of fp16.
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)
@@ -177,13 +177,13 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
-    """Quantise a graph to 8 bits after training, with NNCF's ``QuantizeLinear`` pairs.
+    """Quantise a graph to int8 after training, with NNCF's ``QuantizeLinear`` pairs.
 
-    Both engines read them. Some layers are left as they are, see `_delicate`.
+    Both engines read them. Some layers stay in fp32, see `_delicate`.
 
     Args:
         model: The graph; it is not changed.
-        pixels: Calibration images, uint8 N x S x S x 3: their activations give the ranges.
+        pixels: Calibration images, uint8 N x S x S x 3, whose activations give the ranges.
 
     Raises:
         ConfigError: NNCF is not installed.
@@ -199,14 +199,14 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
             copied,
             nncf.Dataset([{name: image[None]} for image in pixels]),
             subset_size=len(pixels),
-            # With NNCF's default, symmetric ranges of activations, OpenVINO gave other answers than
-            # ONNX Runtime: 20 % of EfficientNet-Lite0's decisions changed, in place of 3 %.
+            # With NNCF's default (symmetric activation ranges), OpenVINO and ONNX Runtime disagree:
+            # 20 % of EfficientNet-Lite0's decisions changed instead of 3 %.
             preset=nncf.QuantizationPreset.MIXED,
-            # The slow, accurate correction halved how far a U-Net's probabilities moved; of
-            # classifiers it brought nothing.
+            # The slow, accurate correction halves the error of a U-Net's probabilities; it gains
+            # nothing for classifiers.
             fast_bias_correction=all(output.name != "logit" for output in model.graph.output),
-            # Weights of 7 bits: where a processor has no VNNI instructions, two products of 8 bits
-            # are added up in 16, and with whole weights that sum can be cut off.
+            # 7-bit weights: processors without VNNI instructions add two 8-bit products in 16 bits,
+            # which can overflow with 8-bit weights.
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.ENABLE
             ),
@@ -216,14 +216,13 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
 
 
 def _delicate(graph: onnx.GraphProto) -> list[str]:
-    """Return the layers that 8 bits would spoil.
+    """Return the layers that stay in fp32 because int8 would spoil them.
 
-    - What gives an output directly (a classifier's head and its activation map): so the map's mean
-      remains the logit.
-    - The convolution that sees the image: with it in 8 bits three times as many of
-      EfficientNet-Lite0's decisions changed (4.3 % in place of 1.5).
-    - Convolutions of maps that were joined, as in a U-Net's decoder: they have one range together,
-      and the finer ones lose theirs. Probabilities then moved three times as far.
+    - Layers that give an output (a classifier's head and its activation map): the mean of the map
+      must remain the logit.
+    - The first convolution: in int8, three times as many of EfficientNet-Lite0's decisions change.
+    - Convolutions of concatenated maps, as in a U-Net's decoder: they share one range, which is
+      too coarse for some of the maps. Probabilities change three times as much.
     """
     layers = [node for node in graph.node if node.op_type in {"Gemm", "MatMul", "Conv"}]
     last = {value.name for value in graph.output}
@@ -239,7 +238,7 @@ def _delicate(graph: onnx.GraphProto) -> list[str]:
 
 
 def _import_nncf() -> ModuleType:
-    # NNCF, and the OpenVINO it imports, report to their makers unless this package is absent.
+    # NNCF, and the OpenVINO it imports, send telemetry unless this package is absent.
     sys.modules["openvino_telemetry"] = cast("Any", None)
     try:
         with _quiet():
@@ -252,7 +251,7 @@ def _import_nncf() -> ModuleType:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's bars and notes away from users."""
+    """Suppress NNCF's progress bars and messages."""
     logger = logging.getLogger("nncf")
     level = logger.level
     with (
@@ -269,18 +268,18 @@ def _quiet() -> Iterator[None]:
 
 
 class StoredGraphs:
-    """The files of one member.
+    """The graph files of one member, made on demand.
 
     Args:
         member: The network.
-        images: Where its images are; those of the folds it trained on give 8 bits' ranges.
-        folder: Where files are made.
-        calibrated: From how many images, one a group, the ranges are taken.
-        without: Images whose groups these are not of.
+        images: The images of its run; its training images calibrate the int8 ranges.
+        folder: Folder for the files.
+        calibrated: Number of calibration images, one per group.
+        without: Images whose groups are excluded from the calibration.
 
     Attributes:
         member: The network.
-        folder: Where its files are.
+        folder: Folder of its files.
     """
 
     def __init__(
@@ -298,11 +297,11 @@ class StoredGraphs:
         self._calibrated, self._without = calibrated, without
 
     def path(self, storage: Storage) -> Path:
-        """Return the file whose numbers are stored so.
+        """Return the file in a number format; make it if necessary.
 
         Raises:
-            BundleError: A weight is beyond 16 bits.
-            ConfigError: NNCF, which makes 8 bits, is not installed.
+            BundleError: A weight exceeds the range of fp16.
+            ConfigError: NNCF, which makes int8 graphs, is not installed.
             NaevusError: The file cannot be written.
         """
         path = self.folder / f"{storage}.onnx"

@@ -1,4 +1,4 @@
-"""Finished folds as members of a bundle: which go together, and averaged weights."""
+"""Members of a bundle from finished folds: loading, compatibility, averaged weights."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class TrainedMember:
     """A network on the CPU, in evaluation mode, that becomes a member of a bundle.
 
     Attributes:
-        run: The run it is from; of an average, the first member's.
-        network: It takes images as they are stored.
-        folds: The folds it did not train on.
-        origin: What tables and messages call it.
+        run: The run it comes from; for an average, that of the first member.
+        network: The network, which takes uint8 images.
+        folds: The folds it was not trained on.
+        origin: Its name in tables and messages.
         classes: Codes in the order of a classifier's logits.
-        class_weights: w_c, how much more than its share each class counted in training.
-        class_priors: pi_c, the classes' shares in the training part.
+        class_weights: w_c, the effective weight of each class in training.
+        class_priors: pi_c, the class priors in the training set.
     """
 
     run: Run
@@ -61,24 +61,24 @@ class TrainedMember:
         return self.run.recipe
 
     def held_out(self) -> list[str]:
-        """Return the ids of the images it never saw, without the test images."""
+        """Return the ids of its held-out images, without the test images."""
         return [image_id for fold in self.folds for image_id in self.run.folds.held_out(fold)]
 
     def learnt(self) -> list[str]:
-        """Return the ids of the images of the folds it trained on."""
+        """Return the ids of the images it was trained on."""
         never = {*self.run.folds.test(), *self.held_out()}
         return [image_id for image_id in self.run.folds.table["image_id"] if image_id not in never]
 
     def draw(
         self, ids: Iterable[str], count: int, *, without: Collection[str] = (), seed: int = 2018
     ) -> list[str]:
-        """Draw images by chance, one a group.
+        """Draw random images, at most one per group.
 
         Args:
-            ids: What is drawn from.
-            count: How many at most.
-            without: Images whose whole groups are left out.
-            seed: Of the draw.
+            ids: Images to draw from.
+            count: Maximal number of images.
+            without: Images whose groups are excluded.
+            seed: Random seed.
         """
         group: dict[str, str] = dict(
             self.run.folds.table[["image_id", "group_id"]].itertuples(index=False)
@@ -114,7 +114,7 @@ def _segmentation(run: Run, fold: int) -> TrainedMember:
 
 
 def _classification(run: Run, fold: int) -> TrainedMember:
-    """Return a classifier with what its held-out table says of its training."""
+    """Return a classifier with the class weights and priors of its out-of-fold table."""
     path = run.fold_folder(fold) / "oof.parquet"
     row = read_oof(path).iloc[0]
     classes = tuple(name.removeprefix("logit_") for name in row.index if name.startswith("logit_"))
@@ -128,7 +128,7 @@ def _classification(run: Run, fold: int) -> TrainedMember:
 
 
 def _random(recipe: Recipe, classes: int = 1) -> Preprocessed:
-    """Build the recipe's network without loading what it once started from."""
+    """Build the recipe's network without loading pretrained weights."""
     settings = recipe.network
     if recipe.task != "classification":
         return Preprocessed(
@@ -151,13 +151,13 @@ def _random(recipe: Recipe, classes: int = 1) -> Preprocessed:
 def stored_entry(
     member: TrainedMember, file: str, storage: Storage, **measured: Any
 ) -> dict[str, Any]:
-    """Return the entry of a trained member whose numbers are stored so.
+    """Return the manifest entry of a trained member.
 
     Args:
         member: The network.
         file: Its graph in the bundle.
-        storage: How the graph's numbers are stored.
-        measured: What was measured on its graph in 32 bits.
+        storage: Number format of the graph's weights.
+        measured: Measurements on its fp32 graph.
     """
     trained = (
         {"class_weights": member.class_weights, "class_priors": member.class_priors}
@@ -167,29 +167,29 @@ def stored_entry(
     return member_entry(member.recipe, file, member.folds, storage=storage, **trained, **measured)
 
 
-# Several networks averaged into one: weights, not answers.
+# Averaging the weights (not the predictions) of several networks.
 
 _ONLY_CHANCE = {"seed", "workers", "checkpoint_seconds"}
-"""What recipes may differ in: order and augmentation, never where the networks start."""
+"""Settings in which recipes may differ: they affect order and augmentation, not the start."""
 _BATCH = 32
 
 
 def average(members: Sequence[TrainedMember]) -> TrainedMember:
-    """Average the weights of networks that were trained alike from one start.
+    """Average the weights of networks that share recipe and initialisation.
 
-    Such networks end in one basin of the loss, where their mean is as good as their ensemble or
-    nearly, at the price of one (Wortsman et al., Model soups, ICML 2022). The means of batch
-    normalisation's statistics are not those of the mean network: see ``estimate_statistics``.
+    Such networks end in one basin of the loss. Their average is about as good as their ensemble,
+    at the cost of one network (Wortsman et al., Model soups, ICML 2022). The averaged statistics
+    of batch normalisation are not those of the averaged network: see ``estimate_statistics``.
 
     Args:
-        members: Two or more.
+        members: Two or more networks.
 
     Returns:
-        The average. Its folds are those that no member trained on. Its class weights are the
-        geometric means of the members', as logits are averaged in logarithms.
+        The average. Its folds are those that no member was trained on. Its class weights are
+        geometric means, because they enter the logits as logarithms.
 
     Raises:
-        RunError: The networks do not go together.
+        RunError: The networks do not fit together.
     """
     _check_alike(members)
     network = copy.deepcopy(members[0].network)
@@ -217,7 +217,7 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 def _check_alike(members: Sequence[TrainedMember]) -> None:
     if len(members) < 2:
-        raise RunError("one network alone has no average", "name more runs, or more folds of one")
+        raise RunError("averaging needs two or more networks", "name more runs or more folds")
     first = members[0]
     for other in members[1:]:
         pair = f"{first.origin} and {other.origin}"
@@ -231,7 +231,7 @@ def _check_alike(members: Sequence[TrainedMember]) -> None:
             if not same:
                 raise RunError(
                     f"{pair} have different {what}",
-                    "average networks that differ in seed or fold alone",
+                    "average networks that differ only in seed or fold",
                 )
 
 
@@ -240,23 +240,23 @@ def _start(member: TrainedMember) -> object:
 
 
 def _init_from(member: TrainedMember) -> object:
-    """Where it started from: another run's fold, or nothing but the recipe."""
+    """Return the run and folds that initialised it, if any."""
     source = member.run.inputs.get("init_from")
     return source and (source, member.folds)
 
 
-# Images of a run, as its networks learnt to see them.
+# Images of a run, preprocessed as in training.
 
 
 def images_of(run: Run, data: Path | None = None) -> DecodedImages | ImageCache:
-    """Return a run's training images: from its data set, else from the cache beside the run.
+    """Return a run's training images from its data set, or from the cache beside the run.
 
     Args:
         run: The run.
-        data: The data set's folder, where it has moved since.
+        data: The data set's folder, if it has moved since training.
 
     Raises:
-        DataError: ``data`` is another data set, or the images are nowhere.
+        DataError: ``data`` is another data set, or the images are missing.
     """
     recipe = run.recipe
     dataset = dataset_of(run, data)
@@ -271,15 +271,15 @@ def images_of(run: Run, data: Path | None = None) -> DecodedImages | ImageCache:
         if cache.key == key:
             return cache
     raise DataError(
-        f"{run.folder}: its images are neither in their folder nor cached beside the run",
+        f"{run.folder}: its images are neither in their original folder nor in the cache",
         "name the data set with --data",
     )
 
 
-# The networks of one task that go into one bundle: finished folds, each or averaged.
+# The networks of one task in a bundle: finished folds, or their average.
 
 ESTIMATED = 512
-"""Images for an average's statistics of batch normalisation."""
+"""Number of images for the batch normalisation statistics of an average."""
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("colour_constancy",),
     "classification": ("crop_mode", "crop_margin", "colour_constancy"),
@@ -288,14 +288,14 @@ _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
 
 
 class TaskMembers(NamedTuple):
-    """The networks of one task that go into one bundle.
+    """The networks of one task in a bundle.
 
     Attributes:
         task: The task.
-        runs: The runs they are from.
-        trained: Their networks.
-        members: The networks that become members: these, or their average.
-        composition: What these are, in words.
+        runs: Their runs.
+        trained: The trained networks.
+        members: The exported networks: the trained ones, or their average.
+        composition: How the members were made.
         sources: Each run's images, by its folder.
     """
 
@@ -315,18 +315,18 @@ def combine(
     averaged: bool = False,
     data: Path | None = None,
 ) -> TaskMembers:
-    """Take the networks of runs of one task together.
+    """Combine the networks of one task's runs.
 
     Args:
         task: The task.
-        runs: Its runs; one or more.
-        folds: Which folds of each; None: all that are finished.
-        averaged: Whether their weights become one network's.
-        data: The data set, where it is not where the runs found it.
+        runs: One or more runs of the task.
+        folds: Folds of each run; None: all finished ones.
+        averaged: Whether to average their weights into one network.
+        data: The data set, if it has moved since training.
 
     Raises:
-        RunError: No fold is finished, or the runs do not go together.
-        DataError: Their images are not there.
+        RunError: No fold is finished, or the runs do not fit together.
+        DataError: Their images are missing.
     """
     _check_together(runs)
     sources = {run.folder: images_of(run, data) for run in runs}
@@ -348,7 +348,9 @@ def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedM
             raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
         members += [open_member(run, fold) for fold in folds]
     if len({member.classes for member in members}) > 1:
-        raise RunError("the runs know different diagnoses", "join runs of the same ones")
+        raise RunError(
+            "the runs have different sets of diagnoses", "export runs with the same diagnoses"
+        )
     return members
 
 
@@ -362,13 +364,13 @@ def _averaged(trained: Sequence[TrainedMember], sources: Mapping[Path, Images]) 
     return whole
 
 
-def judges(task_members: TaskMembers) -> list[list[TrainedMember]]:
-    """Return the networks that tell what a storage costs, each on what it held out.
+def cost_members(task_members: TaskMembers) -> list[list[TrainedMember]]:
+    """Return the networks on which costs are measured, each on its held-out images.
 
-    There is a list for each run whose networks answer together, and in it a network for each fold
-    that all runs have finished, whichever are shipped: a single fold's images hardly tell half a
-    point from nothing. Masks of several runs are judged by the first run's. An average that held
-    something out is judged by itself alone, and another by the networks that it was made of.
+    Returns one list per run of the ensemble, with a network for each fold that all runs have
+    finished, exported or not: the images of one fold are too few to detect half a point. For
+    masks, only the first run is measured. An average that held out images is measured itself;
+    any other average is represented by the networks it was made of.
     """
     if task_members.composition.averaged:
         average = [member for member in task_members.members if member.folds]
@@ -376,7 +378,9 @@ def judges(task_members: TaskMembers) -> list[list[TrainedMember]]:
     runs = task_members.runs[:1] if task_members.task == "segmentation" else task_members.runs
     folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
     if not folds:
-        raise RunError("the runs have finished no common fold", "train one, or do not measure")
+        raise RunError(
+            "the runs have no finished fold in common", "train one, or leave out --measure-costs"
+        )
     there = {(member.run.folder, member.folds): member for member in task_members.members}
     return [
         [there.get((run.folder, (fold,))) or open_member(run, fold) for fold in folds]
@@ -399,9 +403,9 @@ def _check_together(runs: Sequence[Run]) -> None:
             if getattr(first.recipe.data, name) != getattr(run.recipe.data, name):
                 raise RunError(
                     f"{first.folder} and {run.folder} differ in data.{name}",
-                    "join runs that see images alike",
+                    "export runs with the same preprocessing",
                 )
-        # One may have learnt from parts of the data besides, which no fold holds out.
+        # A run may have trained on further parts of the data, which no fold holds out.
         same_parts = (
             len(
                 {each.recipe.data.parts or (USUAL_PART[each.recipe.task],) for each in (first, run)}
@@ -416,5 +420,5 @@ def _check_together(runs: Sequence[Run]) -> None:
             if not same:
                 raise RunError(
                     f"{first.folder} and {run.folder} have different {what}",
-                    "join runs of the same data and folds",
+                    "export runs with the same data and folds",
                 )

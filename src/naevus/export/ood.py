@@ -1,4 +1,4 @@
-"""Statistics of what classifiers saw in training, so that unlike images can be told."""
+"""Statistics of the training images' features, to detect out-of-distribution images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 
-# Reference statistics of a classifier's graph, from images by id.
+# OOD statistics of a classifier's graph.
 
 
 def fit_ood_statistics(
@@ -42,21 +42,20 @@ def fit_ood_statistics(
     size: int,
     progress: Progress | None = None,
 ) -> OODStatistics:
-    """Describe what a classifier's graph sees in dermoscopy, in OpenVINO and 32 bits.
+    """Fit the OOD statistics of a classifier's graph, in OpenVINO and fp32.
 
     Args:
         graph: The ONNX graph as it will be used.
-        images: Squares by id, in the bundle's crop mode, of any size.
-        learnt: Images that the network was trained on. More say more: 8,000 flag a few more
-            other images than 4,000 do.
-        oof: Images it never saw, which the threshold is set on.
-        group_of: The group of each of the latter.
-        size: Side of the network's input, pixels.
+        images: Square images by id, in the bundle's crop mode, of any size.
+        learnt: Images that the network was trained on; more images detect slightly more.
+        oof: Held-out images, from which the threshold is chosen.
+        group_of: The group of each held-out image.
+        size: Side of the network's input, in pixels.
         progress: Called with (done, total) images.
 
     Raises:
-        BundleError: The graph cannot be used or gives no embedding.
-        DataError: Images that the network never saw, or others, are wanting.
+        BundleError: The graph cannot be used or has no embedding.
+        DataError: There are too few training or held-out images.
     """
     total = len(learnt) + len(oof)
     known, _ = features_of(graph, images, learnt, size=size, progress=progress, total=total)
@@ -76,24 +75,25 @@ def features_of(
     done: int = 0,
     total: int | None = None,
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return a graph's features of images, N x F, and the ids of those that can be read.
+    """Return a graph's features of the readable images, N x F, and their ids.
 
     Args:
         graph: The ONNX graph of a classifier.
-        images: Squares by id, of any size.
-        ids: Which images.
-        size: Side of the network's input, pixels.
+        images: Square images by id, of any size.
+        ids: Ids of the images.
+        size: Side of the network's input, in pixels.
         progress: Called with (done, total) images.
-        done: How many were done before.
-        total: How many there are in all; None: these.
+        done: Number of images done before.
+        total: Total number of images; None: these.
 
     Raises:
-        BundleError: The graph cannot be used, or gives no embedding or no usable number.
-        DataError: No image can be read.
+        BundleError: The graph cannot be used, has no embedding or gives values that are not
+            finite.
+        DataError: No image is readable.
     """
     engine = open_engine(graph)
     if "embedding" not in engine.outputs:
-        raise BundleError(f"{graph}: gives no embedding", "export the bundle again from its run")
+        raise BundleError(f"{graph}: has no embedding", "export the bundle again from its run")
     found, read = [], []
     for piece in batches(ids):
         inputs = []
@@ -111,7 +111,7 @@ def features_of(
         if progress is not None:
             progress(done, total or len(ids))
     if not found:
-        raise DataError("no image can be read", "name the data set with --data")
+        raise DataError("no image is readable", "name the data set with --data")
     return np.concatenate(found), read
 
 
@@ -124,16 +124,16 @@ def ood_entry(
     storage: Storage,
     path: Path,
 ) -> dict[str, Any]:
-    """Write the statistics of classifiers' training images, and return their entry.
+    """Write the OOD statistics of classifiers, and return their manifest entry.
 
-    The threshold of each is set on images it never saw. There is no entry where a network has
-    none, as an average over all folds, or where they are too few.
+    Each threshold is chosen on held-out images. There is no entry if a network has none (such as
+    an average over all folds) or too few.
 
     Args:
         graphs: The classifiers' files, in the bundle's order.
         sources: Each run's images, by its folder.
-        storage: How the bundle stores numbers.
-        path: Where to write to.
+        storage: Number format of the bundle's weights.
+        path: Output file.
     """
     members = [each.member for each in graphs]
     if not all(member.held_out() for member in members):
@@ -155,7 +155,7 @@ def ood_entry(
                 )
             )
         except (ConfigError, DataError) as error:
-            _log.info("other images are not told apart: %s", error)
+            _log.info("no OOD statistics: %s", error)
             return {}
     write_ood_statistics(path, found)
     return {"classifier": {"ood": OOD_FILE}}

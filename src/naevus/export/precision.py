@@ -1,4 +1,4 @@
-"""What each precision costs, on the images that networks held out, and which one to take."""
+"""The accuracy lost by each storage and precision on held-out images, and a recommendation."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from naevus.export.graphs import StoredGraphs
 
 
-# What a member of a bundle says of the images that it never saw, in any precision.
+# Out-of-fold predictions of a member in any storage and precision.
 
 
 class Variant(NamedTuple):
-    """How numbers are stored, and what they are computed in."""
+    """A number format of the stored weights, and a precision of the computation."""
 
     storage: Storage
     precision: Precision
@@ -44,12 +44,12 @@ REFERENCE: Final = Variant("fp32", "fp32")
 
 
 class Measuring(NamedTuple):
-    """Who is measured: a member, its files, its images, and how far all of it is.
+    """A member to be measured.
 
     Attributes:
         graphs: The member's files.
-        images: Its run's images.
-        dataset: Its run's data set; masks are judged by it.
+        images: The images of its run.
+        dataset: The data set of its run, with the ground truth of masks.
     """
 
     graphs: StoredGraphs
@@ -57,19 +57,19 @@ class Measuring(NamedTuple):
     dataset: Dataset | None
 
 
-def oof_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFrame:
-    """Return what a member says of the images that it never saw.
+def oof_predictions(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFrame:
+    """Return a member's out-of-fold predictions.
 
     Args:
         each: The member.
-        variant: How its numbers are stored and computed.
+        variant: Its storage and precision.
 
     Returns:
         A table like the out-of-fold table of its task.
 
     Raises:
-        DataError: Masks are to be judged, and the data set is not there; or images that the run
-            answered cannot be answered now, and the run does not allow that.
+        DataError: The data set is needed to score masks and is missing; or images that the run
+            predicted cannot be predicted now, and the run does not allow that.
     """
     member = each.graphs.member
     known = member.run.predictions()
@@ -80,7 +80,7 @@ def oof_answers(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFrame:
         table = oof_scores(bundle, _sources(each, known), precision=variant.precision)
         gone = set(known["image_id"]).difference(table["image_id"])
         refuse_left_out(
-            left_out(("images of the run cannot be judged now", gone)),
+            left_out(("images of the run cannot be scored now", gone)),
             str(member.run.folder),
             allow_missing=member.run.allow_missing,
         )
@@ -114,7 +114,7 @@ def _bundle(each: Measuring, variant: Variant) -> Bundle:
 def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path]]:
     if each.dataset is None:
         raise DataError(
-            f"{each.graphs.member.run.folder}: masks are measured on the data set, which is gone",
+            f"{each.graphs.member.run.folder}: the data set, needed to score masks, is missing",
             "name it with --data",
         )
     wanted = set(known["image_id"])
@@ -126,19 +126,19 @@ def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path
 
 
 LOSS, BOUND = 0.005, 0.01
-"""What may be lost of a score, and what its loss must be told from by the 95 % interval."""
+"""Largest acceptable loss of a score, and the bound that its 95 % interval must not reach."""
 SPEED: Final = ("int8", "bf16", "fp32")
-"""What computes fastest first, where the processor has instructions for each."""
+"""From the fastest, on processors with instructions for each."""
 _SIZE: Final[tuple[Storage, ...]] = ("int8", "fp16", "fp32")
-_JUDGED: Final[dict[Task, tuple[str, ...]]] = {
+_SCORED: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("Jaccard", "thresholded Jaccard"),
     "classification": ("balanced accuracy, balanced decision", "accuracy, probable decision"),
 }
-_DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _JUDGED.items()}
+_DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _SCORED.items()}
 
 
 def variants() -> tuple[Variant, ...]:
-    """Return what this machine can measure, the reference first."""
+    """Return the variants that this machine can measure, the reference first."""
     able = precisions()
     pairs = itertools.product(
         get_args(Storage), [each for each in get_args(Precision) if each in able]
@@ -147,26 +147,26 @@ def variants() -> tuple[Variant, ...]:
 
 
 class Measured(NamedTuple):
-    """What precisions cost, and which did not run."""
+    """The costs of variants, and the variants that cannot run on this machine."""
 
     costs: tuple[StorageCost, ...]
     refusals: tuple[StorageRefusal, ...]
 
 
 def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> Measured:
-    """Measure every precision of networks of one task on all that each of them held out.
+    """Measure every variant of one task's networks on all their held-out images.
 
-    Images are answered by the one network of each run that never saw them, those of several runs
-    as one; the differences between two precisions are paired by image and drawn by group. A
-    precision that a network does not run in here is tried in a process of its own, and left out.
+    Each image is predicted out of fold, by an ensemble over the runs. Differences between
+    variants are paired by image and resampled by group. Each variant is first tried in a child
+    process, and left out if a network cannot run in it on this machine.
 
     Args:
-        runs: For each run that answers, networks with held-out images, each of other folds; one
-            run where masks are judged.
-        step: Called after each precision of each member.
+        runs: For each run of the ensemble, networks that held out different folds; a single run
+            for masks.
+        step: Called after each variant of each member.
 
     Raises:
-        DataError: Masks are to be judged, and the data set is not there.
+        DataError: The data set is needed to score masks and is missing.
         ConfigError: NNCF is not installed.
     """
     problems = {variant: _problem(runs, variant) for variant in variants()}
@@ -177,7 +177,7 @@ def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> M
         tables: dict[Variant, list[pd.DataFrame]] = {variant: [] for variant in joined}
         for each in members:
             for variant, found in tables.items():
-                found.append(oof_answers(each, variant))
+                found.append(oof_predictions(each, variant))
                 step()
             for _ in range(len(problems) - len(joined)):
                 step()
@@ -204,7 +204,7 @@ def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> M
 
 
 def _problem(runs: Sequence[Sequence[Measuring]], variant: Variant) -> str | None:
-    """Return why networks do not run so here; None where they do, or run in fp32."""
+    """Return why networks cannot run in a variant; None if they can, or for fp32."""
     if variant.precision == "fp32":
         return None
     graphs = [each.graphs for members in runs for each in members]
@@ -231,16 +231,16 @@ def choose(
     *,
     storage: Storage | None = None,
 ) -> Recommendation:
-    """Return the fastest precision that loses next to nothing.
+    """Return the fastest variant with a negligible loss of accuracy.
 
-    That is the fastest whose loss is no more than `LOSS`, and by the paired 95 % interval below
-    `BOUND`; the smallest file of equally fast ones; numbers as in fp32, in fp32, where none is.
+    Its loss must be at most `LOSS`, and below `BOUND` by the paired 95 % interval. Of equally
+    fast variants the smallest file is chosen. If no variant qualifies, fp32 is recommended.
 
     Args:
-        costs: Of all precisions that were measured.
-        task: Of which networks.
-        order: ``int8``, ``bf16``, ``fp32``: what is computed fastest first.
-        storage: How numbers are stored in any case; None: as is best.
+        costs: The costs of all measured variants.
+        task: The task of the networks.
+        order: ``int8``, ``bf16`` and ``fp32`` from the fastest.
+        storage: A fixed number format of the weights; None: the best one.
     """
     by_variant = {
         Variant(cost.storage, cost.precision): cost.difference
@@ -253,7 +253,7 @@ def choose(
         return order.index(kind), order.index(variant.precision), _SIZE.index(variant.storage)
 
     rule = (
-        f"the fastest that loses no more than {100 * LOSS:g} points of {_DECIDES[task]}, and less "
+        f"the fastest that loses at most {100 * LOSS:g} points of {_DECIDES[task]}, and less "
         f"than {100 * BOUND:g} by the paired 95 % interval"
     )
     for variant in sorted(by_variant, key=slowness):
@@ -262,12 +262,12 @@ def choose(
             came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
             return Recommendation(task=task, **variant._asdict(), reason=f"{rule}: {came}")
     last = Variant(storage or "fp32", "fp32")
-    return Recommendation(task=task, **last._asdict(), reason=f"{rule}: no other does")
+    return Recommendation(task=task, **last._asdict(), reason=f"{rule}: no faster one does")
 
 
 def _networks(origins: Sequence[Sequence[str]]) -> str:
     if len(origins) > 1:
-        return f"{len(origins)} networks as one, on each of {len(origins[0])} folds"
+        return f"ensemble of {len(origins)} networks on each of {len(origins[0])} folds"
     (own,) = origins
     return f"{len(own)} networks, each on its own fold" if len(own) > 1 else own[0]
 
@@ -293,5 +293,5 @@ def _costs(
             images=found.images,
             groups=found.groups,
         )
-        for name in _JUDGED[task]
+        for name in _SCORED[task]
     ]

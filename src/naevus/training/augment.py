@@ -1,9 +1,8 @@
-"""How images and masks are varied in training.
+"""Augmentation of images and masks in training.
 
-One warp does all geometry (views, rotation, zoom, shift, stretch and the change to the network's
-size), so an image is interpolated once; one 3 x 4 matrix does all colour. What happens to a
-image depends on (seed, epoch, image id, how often it came before in the epoch) alone, never on
-the order or on who prepares it.
+A single warp does all geometry (D4 transforms, rotation, zoom, shift, stretch and resizing), so
+an image is interpolated only once. A single 3 x 4 matrix does all colour. The result depends only
+on seed, epoch, image id and occurrence within the epoch, never on order or process.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def rng_for(seed: int, epoch: int, image_id: str, time: int = 0) -> np.random.Generator:
-    """Return the source of chance for one image, seen for the ``time``-th time in an epoch.
+    """Return the random generator for the ``time``-th occurrence of an image in an epoch.
 
-    An image that is drawn often must not come the same each time: it would be learnt by heart.
+    Repeated samples of one image must differ; otherwise the network memorises them.
     """
     return np.random.default_rng([seed, epoch, zlib.crc32(image_id.encode()), time])
 
 
 class Augmentation:
-    """Varies images, and their masks alike.
+    """Augments images and their masks.
 
     Args:
-        recipe: How far each change goes.
+        recipe: The range of each change.
     """
 
     def __init__(self, recipe: AugmentSettings) -> None:
@@ -50,17 +49,17 @@ class Augmentation:
         rng: np.random.Generator,
         context: float = 1.0,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Vary one image.
+        """Augment one image.
 
         Args:
             pixels: H x W x 3 RGB.
             mask: H x W or H x W x K, 0..255 (255 is lesion), or None.
-            size: Side of what is returned, pixels.
-            rng: Where the change is drawn from.
-            context: How much wider than what the network sees ``pixels`` are.
+            size: Side of the result, in pixels.
+            rng: The random generator.
+            context: Side of ``pixels`` as a multiple of the network's field of view.
 
         Returns:
-            The image, size x size x 3, and its mask, size x size (x K, where K is above 1).
+            The image, size x size x 3, and its mask, size x size (x K, if K is above 1).
         """
         warp = self.warp(pixels.shape[0], pixels.shape[1], size, rng, context)
         apply = _averaged if self.recipe.area_average else _apply
@@ -73,7 +72,7 @@ class Augmentation:
             return varied, None
         ratio = np.array([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
         to_mask = np.diag(ratio) @ warp
-        to_mask[:, 2] += (ratio - 1) / 2  # pixel centres lie at whole numbers, in both of them
+        to_mask[:, 2] += (ratio - 1) / 2  # pixel centres lie at integers in both
         return varied, apply(to_mask, mask, size)
 
     def warp(
@@ -84,7 +83,7 @@ class Augmentation:
         rng: np.random.Generator,
         context: float = 1.0,
     ) -> NDArray[np.float64]:
-        """Return the 2 x 3 matrix from the new image's pixels to the old one's."""
+        """Return the 2 x 3 matrix from pixels of the result to pixels of the input."""
         recipe = self.recipe
         angle = np.deg2rad(rng.uniform(-recipe.rotation, recipe.rotation))
         zoom = rng.uniform(1 - recipe.scale, 1 + recipe.scale)
@@ -96,7 +95,7 @@ class Augmentation:
             linear = linear @ _rotation(quarter * np.pi / 2) @ np.diag([-1 if flipped else 1, 1])
         seen = np.array([width, height]) / context
         scaled = np.diag(seen / size) @ linear
-        # Pixel centres lie at whole numbers, so the middle of n pixels is at (n - 1) / 2.
+        # Pixel centres lie at integers, so the middle of n pixels is at (n - 1) / 2.
         middle = np.array([(width - 1) / 2, (height - 1) / 2])
         offset = middle + shift * seen - scaled @ np.full(2, (size - 1) / 2)
         return np.column_stack([scaled, offset])
@@ -131,7 +130,7 @@ class Augmentation:
         return hairy
 
     def _sharpness(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Blur, sharpen or leave, a third each."""
+        """Blur, sharpen or keep the image, each with probability 1/3."""
         kind, much = int(rng.integers(3)), rng.random()
         if kind == 0 and self.recipe.blur > 0:
             sigma = max(0.05, much * self.recipe.blur)
@@ -151,7 +150,7 @@ class Augmentation:
 
 
 def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Sample ``pixels`` along the warp; beyond the border the image is mirrored."""
+    """Sample ``pixels`` by a warp; the image is mirrored beyond its border."""
     warped = cv2.warpAffine(
         pixels,
         warp,
@@ -163,10 +162,10 @@ def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> N
 
 
 def _averaged(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """As `_apply`, but where the warp shrinks each pixel is the mean of samples closer together.
+    """Like `_apply`, but average several samples per pixel if the warp shrinks the image.
 
-    Single samples of what shrinks skip pixels: fine stripes become coarse ones, which the network
-    never sees in prediction (`geometry.resize` averages).
+    Single samples would skip pixels and cause aliasing, which never occurs in prediction, where
+    `geometry.resize` averages.
     """
     shrinks = float(np.linalg.norm(warp[:, :2], 2))
     times = max(1, math.ceil(shrinks - 0.25))

@@ -1,4 +1,4 @@
-"""A training job's whole state in one file, so that it is there or not, never half.
+"""Checkpoints: the whole state of a training job in one file, written atomically.
 
 Tensors (network, averaged weights, optimiser, random state) are stored as safetensors; numbers
 (position, schedule, history) as JSON in the file's header.
@@ -32,7 +32,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote.
+    """Read a file written by :func:`save_tensors`.
 
     Raises:
         RunError: The file is damaged.
@@ -43,7 +43,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: stored.get_tensor(name) for name in stored.keys()}, header  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path}: is not a readable checkpoint ({error})", "delete it to start this fold again"
+            f"{path}: unreadable checkpoint ({error})", "delete it to start this fold again"
         ) from error
 
 
@@ -58,8 +58,8 @@ def save_checkpoint(
     Args:
         path: The file.
         networks: Networks by name, such as ``network`` and ``average``.
-        optimiser: Its tensors go beside the networks', its numbers into the header.
-        header: Whatever else is needed to go on, as JSON.
+        optimiser: Its tensors are stored with those of the networks, its numbers in the header.
+        header: Everything else that is needed to resume, as JSON.
     """
     tensors = {
         f"{name}/{key}": value
@@ -80,10 +80,10 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, networks: dict[str, nn.Module], optimiser: Optimizer
 ) -> dict[str, Any]:
-    """Put a job's state back; return the header.
+    """Restore the state of a job; return the header.
 
     Raises:
-        RunError: The file is damaged or holds another network.
+        RunError: The file is damaged or belongs to another network.
     """
     tensors, header = load_tensors(path)
     try:
@@ -98,7 +98,7 @@ def load_checkpoint(
             )
     except RuntimeError as error:
         raise RunError(
-            f"{path}: holds another network", "choose another --out, or delete the run"
+            f"{path}: checkpoint of another network", "choose another --out, or delete the run"
         ) from error
     state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
@@ -108,7 +108,7 @@ def load_checkpoint(
     for index_text, numbers in header.pop("optimiser").items():
         state.setdefault(int(index_text), {}).update(numbers)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    # Stored tensors are contiguous; a fused step pairs numbers by where they lie in memory.
+    # Stored tensors are contiguous, but a fused step needs the memory layout of the weights.
     for weight, moments in optimiser.state.items():
         for name, value in moments.items():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape:
@@ -120,16 +120,16 @@ def load_checkpoint(
 def load_network(
     path: Path, network: nn.Module, outputs: tuple[Sequence[str], Sequence[str]] | None = None
 ) -> None:
-    """Put stored weights into a network.
+    """Load stored weights into a network.
 
     Args:
         path: The weights.
         network: The network.
-        outputs: What the stored network gives maps of, and what this one does, where they differ:
-            what only this one gives stays as it is.
+        outputs: Names of the outputs of the stored network and of this one, if they differ;
+            outputs that only this network has keep their weights.
 
     Raises:
-        RunError: The file is damaged or holds another network.
+        RunError: The file is damaged or belongs to another network.
     """
     tensors, _ = load_tensors(path)
     if outputs is not None:
@@ -139,7 +139,7 @@ def load_network(
     except RuntimeError as error:
         raise RunError(
             f"{path}: does not fit this network ({str(error).splitlines()[0]})",
-            "use the recipe it was trained with",
+            "use the recipe that it was trained with",
         ) from error
 
 
@@ -149,7 +149,7 @@ def _of_outputs(
     theirs: Sequence[str],
     ours: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Return the tensors that have a row an output, as a network with other outputs has them."""
+    """Return the tensors with one row per output, rearranged for a network with other outputs."""
     pairs = [(ours.index(name), theirs.index(name)) for name in ours if name in theirs]
     found = {}
     for name, stored in tensors.items():

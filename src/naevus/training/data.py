@@ -1,4 +1,4 @@
-"""What a job learns from: caches, the order of images, and batches."""
+"""Training data: image caches, sampling, batches."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class ImageCopies(NamedTuple):
-    """One copy of each of some images, and the masks of this copy.
+    """A set of copies of images, each with its own masks.
 
     Attributes:
         images: The images.
-        masks: The masks by output; an image without ground truth for it is absent there.
+        masks: The masks by output; images without ground truth for an output are missing there.
     """
 
     images: ImageCache
@@ -52,13 +52,14 @@ class TrainingData:
     Attributes:
         dataset: The images of the task, with their labels.
         cache: Folder of the image caches; shared by jobs.
-        masks: Folder of predicted masks (``<id>_segmentation.png``) that crops are cut by.
-        copies: Folders with other copies of some of the images, named alike.
-        init_from: A run to start from in place of the recipe's weights.
-        force: Whether masks are used that cannot be right as a whole.
-        pretrained: The file of weights to start from, where the recipe has one.
+        masks: Folder of predicted masks (``<id>_segmentation.png``) to crop by.
+        copies: Folders with other copies of some of the images, under the same names.
+        init_from: A run to initialise from, instead of the recipe's pretrained weights.
+        force: Whether to use masks that look wrong as a whole.
+        pretrained: The file of pretrained weights, if the recipe has one.
         further: Data sets with other copies of the images, each with its own masks.
-        outputs: What a network of named outputs learns from, the data set's own copy first.
+        caches: The image caches by name, filled by `naevus.training.train.prepare`.
+        outputs: The copies that a network with named outputs learns from, the data set's first.
     """
 
     dataset: Dataset
@@ -73,7 +74,7 @@ class TrainingData:
     outputs: list[ImageCopies] = field(default_factory=list)
 
     def sources(self) -> list[ImageFiles]:
-        """Return the images and the masks that go with them."""
+        """Return the images with their masks."""
         masks, sources = masks_used(self.dataset, self.masks), []
         for row in self.dataset.rows():
             assert row.path is not None
@@ -82,7 +83,7 @@ class TrainingData:
 
 
 class SampleKey(NamedTuple):
-    """One image as it is wanted: which, in which epoch, how large, for the how-manieth time."""
+    """One sample: row of the image, epoch, size in pixels, and occurrence within the epoch."""
 
     row: int
     epoch: int
@@ -92,16 +93,16 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with what is to be learnt of them.
+    """Images with their targets.
 
     Attributes:
         ids: The images, in a fixed order.
-        copies: Stores that hold the images; the first holds all, the others may hold some.
-        masks: A store of masks, for segmentation.
+        copies: Caches of the images; the first has all of them, the others may have some.
+        masks: A cache of masks, for segmentation.
         labels: Class index of each id, for classification.
-        outputs: The outputs that ``masked`` has masks of, in the order of the targets.
-        masked: Copies with their own masks, in place of ``copies`` and ``masks``.
-        context: How much wider than what the network sees the stores' squares are.
+        outputs: The outputs of ``masked``, in the order of the targets.
+        masked: Copies with their own masks, instead of ``copies`` and ``masks``.
+        context: Side of the cached images, as a multiple of the network's field of view.
     """
 
     ids: tuple[str, ...]
@@ -119,7 +120,7 @@ class Samples:
 
 
 class _Images:
-    """Prepares images by key: as training varies them, or plain."""
+    """Prepares samples by key, with or without augmentation."""
 
     def __init__(self, examples: Samples, recipe: Recipe, *, varied: bool) -> None:
         self._examples = examples
@@ -128,9 +129,10 @@ class _Images:
         self._augmentation = Augmentation(recipe.augment) if varied else None
 
     def batch(self, keys: Sequence[SampleKey]) -> Batch:
-        """Return images uint8 N x S x S x 3, and what is to be learnt of them.
+        """Return images uint8 N x S x S x 3, and their targets.
 
-        Masks uint8 N x S x S, classes int64 N, or masks of K outputs int16 N x K x S x S.
+        Targets are masks uint8 N x S x S, classes int64 N, or masks of K outputs int16
+        N x K x S x S.
         """
         one = self._with_outputs if self._examples.outputs else self._one
         images, targets = zip(*(one(key) for key in keys), strict=True)
@@ -155,7 +157,7 @@ class _Images:
         return pixels, np.asarray(target)
 
     def _with_outputs(self, key: SampleKey) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Return a copy of an image, and its own masks: K x S x S, `UNKNOWN` without truth."""
+        """Return a copy of an image and its masks K x S x S, `UNKNOWN` without ground truth."""
         examples, size = self._examples, key.size
         image_id = examples.ids[key.row]
         first, *others = (each for each in examples.masked if image_id in each.images.index)
@@ -185,7 +187,7 @@ def _has(cache: ImageCache | None, image_id: str) -> bool:
 
 
 def _middle(pixels: NDArray[np.uint8], context: float) -> NDArray[np.uint8]:
-    """Return what the network sees of a square with more around it."""
+    """Return the centre of a square image that the network sees."""
     beyond = round(len(pixels) * (1 - 1 / context) / 2)
     return pixels[beyond : len(pixels) - beyond, beyond : len(pixels) - beyond]
 
@@ -193,15 +195,14 @@ def _middle(pixels: NDArray[np.uint8], context: float) -> NDArray[np.uint8]:
 def order(
     recipe: Recipe, epoch: int, count: int, draw: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
-    """Return the order of ``count`` images in an epoch; it depends on (seed, epoch) alone.
+    """Return the order of ``count`` images in an epoch, which depends only on (seed, epoch).
 
     Args:
-        recipe: Gives the seed.
+        recipe: The recipe, with the seed.
         epoch: The epoch, from 0.
-        count: How many images there are.
-        draw: Fraction of each image in the draws under balanced sampling, or None for every image
-            once. An image comes as often as its fraction says, rounded up or down by chance
-            (systematic sampling).
+        count: Number of images.
+        draw: Sampling probability of each image, or None for every image once. An image occurs
+            as often as expected, randomly rounded up or down (systematic sampling).
     """
     rng = np.random.default_rng([recipe.seed, epoch])
     mixed = rng.permutation(count)
@@ -213,7 +214,7 @@ def order(
 
 
 def times(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return for each entry how many equal ones came before it."""
+    """Return for each entry the number of equal entries before it."""
     by_value = np.argsort(indices, kind="stable")
     ordered = indices[by_value]
     first = np.searchsorted(ordered, ordered)
@@ -223,14 +224,14 @@ def times(indices: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class BatchLoader:
-    """Makes the batches of every epoch, and of checks on unvaried images.
+    """Makes the batches of every epoch.
 
     Args:
         examples: The training images.
-        recipe: Batch size, image sizes, augmentation, seed.
+        recipe: The recipe, with batch size, image sizes, augmentation and seed.
         draw: See :func:`order`.
-        rank: Which of ``world`` processes this is; each takes its fraction of every batch.
-        world: How many processes train together.
+        rank: Index of this process; each process takes its part of every batch.
+        world: Number of processes that train together.
     """
 
     def __init__(
@@ -248,18 +249,18 @@ class BatchLoader:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch; a last one with a single image a process is left out.
+        """Batches per epoch; a last batch with a single image per process is left out.
 
-        BatchNorm needs two.
+        Batch normalisation needs two images.
         """
         full, rest = divmod(len(self._examples.ids), self._recipe.batch_size)
         return max(1, full + (rest // self._world > 1))
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number ``first`` on.
+        """Yield the batches of an epoch, starting with number ``first``.
 
         Yields:
-            Images uint8 N x S x S x 3, and targets, as `_Images.batch` gives them.
+            Images uint8 N x S x S x 3, and targets as `_Images.batch` returns them.
         """
         recipe = self._recipe
         indices = order(recipe, epoch, len(self._examples.ids), self._draw)
@@ -284,7 +285,7 @@ class BatchLoader:
 
 
 def plain_batches(examples: Samples, recipe: Recipe, size: int) -> Iterator[Batch]:
-    """Yield all images once, in order, unvaried, at ``size`` pixels."""
+    """Yield all images once, in order and without augmentation, at ``size`` pixels."""
     keys = [SampleKey(row, 0, size) for row in range(len(examples.ids))]
     step = 2 * recipe.batch_size
     batches = [keys[start : start + step] for start in range(0, len(keys), step)]
@@ -292,17 +293,17 @@ def plain_batches(examples: Samples, recipe: Recipe, size: int) -> Iterator[Batc
 
 
 def workers_of(recipe: Recipe) -> int:
-    """Return how many threads prepare batches while the network works."""
+    """Return the number of threads that prepare batches in the background."""
     if recipe.workers >= 0:
         return recipe.workers
     return 2 if torch.cuda.is_available() else 0
 
 
 def _prepared(images: _Images, batches: Sequence[list[SampleKey]], workers: int) -> Iterator[Batch]:
-    """Yield batches in order, the next ones being prepared in threads meanwhile.
+    """Yield batches in order, and prepare the next ones in threads.
 
-    Threads, not processes: what prepares an image releases the interpreter's lock, and a forked
-    process inherits thread pools that no longer run.
+    Threads rather than processes: preparing an image releases the GIL, and a forked process
+    inherits dead thread pools.
     """
     if not workers:
         yield from map(images.batch, batches)

@@ -1,4 +1,4 @@
-"""The training loop, for both tasks, from top to bottom."""
+"""The training loop of all tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
 
 class TrainingTask(Protocol):
-    """What differs between segmentation and classification."""
+    """The parts of training that depend on the task."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
@@ -49,7 +49,7 @@ class TrainingTask(Protocol):
 
 @dataclass
 class State:
-    """Where a job stands, and what it has seen; all of it survives an interruption."""
+    """Progress and history of a job, all of which is saved in checkpoints."""
 
     epoch: int = 0
     step: int = 0
@@ -63,7 +63,7 @@ class State:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Who is told how training goes.
+    """Functions that training calls with its progress.
 
     Attributes:
         step: Called with (images seen, images to see in all epochs) after each step.
@@ -75,19 +75,19 @@ class Callbacks:
 
 
 class Trainer:
-    """Trains a network, or goes on training it, until the last epoch or an early stop.
+    """Train a network, or resume its training, until the last epoch or an early stop.
 
     Args:
-        network: Takes uint8 N x S x S x 3, gives logits.
+        network: Maps uint8 N x S x S x 3 to logits.
         training_task: The task.
-        batches: Makes the batches.
+        batches: The source of batches.
         recipe: The recipe.
         fabric: Device, precision and processes.
-        folder: Where the checkpoint and the best weights are, or will be.
+        folder: Folder of the checkpoint and the best weights.
 
     Attributes:
-        used: The network to use: its weights averaged over steps if so configured.
-        state: Where training stands.
+        used: The network to use: with averaged weights if the recipe asks for them.
+        state: The state of training.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Trainer:
         fabric: Fabric,
         folder: Path,
     ) -> None:
-        torch.manual_seed(recipe.seed)  # of dropout: the job's own, however the network began
-        # Stored images are channels-last already; convolutions in that order are faster.
+        torch.manual_seed(recipe.seed)  # for dropout, independent of the initialisation
+        # Cached images are channels-last already; convolutions in that layout are faster.
         network = network.to(memory_format=torch.channels_last)
         self._network, self._training_task, self._batches = network, training_task, batches
         self._recipe, self._fabric = recipe, fabric
@@ -124,7 +124,7 @@ class Trainer:
                 self._plateau.load_state_dict(self.state.plateau)
 
     def fit(self, callbacks: Callbacks) -> None:
-        """Train; afterwards ``used`` holds the weights that the recipe selects."""
+        """Train; afterwards ``used`` has the weights that the recipe selects."""
         state = self.state
         while state.epoch < self._recipe.epochs and not self._stopped_early():
             self._train_epoch(callbacks)
@@ -144,7 +144,7 @@ class Trainer:
             estimate_statistics(self.used, map(self._fabric.to_device, batches))
 
     def _train_epoch(self, callbacks: Callbacks) -> None:
-        """Go through the batches of an epoch that have not been seen yet."""
+        """Train on the remaining batches of an epoch."""
         state = self.state
         self._network.train()
         saved = began = time.monotonic()
@@ -161,7 +161,7 @@ class Trainer:
         state.seconds += time.monotonic() - began
 
     def _step(self, pixels: Tensor, targets: Tensor) -> float:
-        """Learn from one batch; return its loss."""
+        """Make one optimiser step; return the loss of the batch."""
         recipe, fabric = self._recipe.optimiser, self._fabric
         step = self.state.epoch * self._batches.steps + self.state.step
         self._set_rate(self._rate_at(step))
@@ -183,7 +183,7 @@ class Trainer:
         self._optimiser.step()
         self._optimiser.zero_grad()
         if self._average:
-            # At the first step that counts, the average is the network itself.
+            # At the first averaged step, the average is the network itself.
             restart = recipe.ema_restart * self._batches.steps
             self._average.update(self._network, step=step + 1 - (restart if step >= restart else 0))
         return value
@@ -199,9 +199,9 @@ class Trainer:
         )
 
     def _close_epoch(self, metrics: Metrics) -> None:
-        """Write the epoch's row of the history and move on to the next."""
+        """Add the epoch to the history and move on to the next."""
         state, recipe, steps = self.state, self._recipe, self._batches.steps
-        # Not the optimiser's: taken up after an epoch's last step, it has not made one yet.
+        # Not the optimiser's rate: after resuming at the end of an epoch it has made no step yet.
         rate = self._rate_at((state.epoch + 1) * steps - 1)
         state.history.append(
             {
@@ -218,7 +218,7 @@ class Trainer:
             state.best, state.best_epoch = metrics["score"], state.epoch
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         if recipe.optimiser.schedule == "plateau":
-            # The plateau reduces what the optimiser has, which may be the warm-up's.
+            # The plateau scales the optimiser's rate, which may still be that of the warm-up.
             self._set_rate(float(self._plateau.get_last_lr()[0]))
             self._plateau.step(metrics["score"])
             state.plateau = self._plateau.state_dict()

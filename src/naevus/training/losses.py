@@ -1,8 +1,8 @@
-"""Losses, and what each choice of them makes the network learn.
+"""Losses, class weights, and the effective weights that a network is trained with.
 
 A classifier trained with loss weights or sampling ``w_c`` on class priors ``π_c`` learns
-probabilities ∝ π_c·w_c·p(x|c); ``naevus.evaluation.priors`` takes them back with the ``w_c``
-that ``effective_weights`` gives.
+probabilities ∝ π_c·w_c·p(x|c). ``naevus.evaluation.priors`` corrects them with the ``w_c`` that
+``effective_weights`` returns.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _EXPONENTS: dict[str, float] = {"ones": 0.0, "balanced": 1.0, "balanced-sqrt": 0
 
 
 class _PerImage(nn.Module):
-    """Dice or Jaccard of each image, averaged as the challenge averages them.
+    """Dice or Jaccard loss of each image, averaged as in the challenge.
 
-    The images stand where segmentation-models-pytorch expects classes; over a batch as a whole,
-    large lesions would drown the small ones. An image with an empty target adds nothing.
+    The images take the place of classes in segmentation-models-pytorch. Over a whole batch, large
+    lesions would dominate small ones. An image with an empty target adds nothing.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -45,7 +45,7 @@ class _PerImage(nn.Module):
 class _Lovasz(nn.Module):
     """Lovász hinge of each image (Berman et al. 2018, https://arxiv.org/abs/1705.08790).
 
-    It is defined on hard masks only: soft targets are cut at 0.5.
+    It is defined for hard masks only: soft targets are thresholded at 0.5.
     """
 
     def __init__(self) -> None:
@@ -74,17 +74,17 @@ _POOLED: dict[str, Callable[[], nn.Module]] = {
 
 
 class SegmentationLoss(nn.Module):
-    """The sum of some terms over logits N×H×W and soft or hard targets N×H×W in [0, 1].
+    """The sum of loss terms over logits N×H×W and soft or hard targets N×H×W in [0, 1].
 
-    The Dice and Jaccard terms take soft targets in the form that is least where both agree
+    With soft targets, the Dice and Jaccard terms have the form whose minimum is at the target
     (Wang et al. 2023, https://arxiv.org/abs/2302.05666).
 
     Args:
         terms: Names among ``bce``, ``dice``, ``jaccard`` and ``lovasz``.
-        pooled: Whether Dice and Jaccard are those of all images of the batch as one.
+        pooled: Whether Dice and Jaccard pool all images of the batch.
 
     Raises:
-        ConfigError: No term, a repeated or an unknown one.
+        ConfigError: There is no term, a repeated term or an unknown term.
     """
 
     def __init__(self, terms: Sequence[str], *, pooled: bool = False) -> None:
@@ -98,17 +98,17 @@ class SegmentationLoss(nn.Module):
         self.terms = nn.ModuleDict({term: made[term]() for term in terms})
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch, a scalar in float32 whatever the logits are."""
+        """Return the loss of a batch, a float32 scalar for logits of any precision."""
         logits, targets = logits.float(), targets.float()
         values = [term(logits, targets) for term in self.terms.values()]
         return torch.stack(values).sum()
 
 
 class _PerBatch(nn.Module):
-    """Dice or Jaccard of all images of a batch as one, as Task 2 of the challenge pools them.
+    """Dice or Jaccard loss pooled over a batch, as in Task 2 of the challenge.
 
-    Most images show none of an attribute: by image, the rest would drown in them. A batch without
-    the attribute adds nothing.
+    Most images do not show an attribute and would dominate a loss by image. A batch without the
+    attribute adds nothing.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -121,17 +121,17 @@ class _PerBatch(nn.Module):
 
 
 class OutputsLoss(nn.Module):
-    """The mean loss of several outputs, each on the images that have a ground truth for it.
+    """The mean loss of several outputs, each over the images that have ground truth for it.
 
-    The lesion's loss is that of a segmenter (`SegmentationLoss`); Dice and Jaccard terms of the
-    attributes are taken over the batch as a whole.
+    The lesion has the loss of a segmenter (`SegmentationLoss`); the Dice and Jaccard terms of
+    attributes are pooled over the batch.
 
     Args:
-        terms: As `SegmentationLoss` takes them.
+        terms: See `SegmentationLoss`.
         outputs: The outputs, in the order of the logits.
 
     Raises:
-        ConfigError: As `SegmentationLoss`.
+        ConfigError: See `SegmentationLoss`.
     """
 
     def __init__(self, terms: Sequence[str], outputs: Sequence[str]) -> None:
@@ -145,8 +145,8 @@ class OutputsLoss(nn.Module):
 
         Args:
             logits: N x K x H x W.
-            targets: Fractions of the masks, likewise; below 0 where an image has no ground truth
-                for an output, which then does not count for it.
+            targets: Masks in [0, 1], N x K x H x W; negative if an image has no ground truth for
+                an output, which is then ignored.
         """
         known = targets[:, :, 0, 0] >= 0
         losses = [
@@ -154,32 +154,32 @@ class OutputsLoss(nn.Module):
             for k, criterion in enumerate(self._criteria)
             if known[:, k].any()
         ]
-        # An output that no image of the batch has a truth for is no reason to learn the others
-        # faster, hence not the mean over those that count.
+        # Divide by all outputs: a batch without ground truth for one must not weight the others
+        # more.
         return torch.stack(losses).sum() / len(self._criteria) if losses else 0 * logits.sum()
 
 
 class ClassificationLoss(nn.Module):
     """Cross-entropy or focal loss over logits N×C and classes int64 N.
 
-    The loss of image i of class y is ``w_y · (1 − p_y)^γ · CE(z + a, y)``, p being the softmax of
-    ``z + a``, with γ = 0 for cross-entropy and CE smoothed towards the uniform distribution. The
-    batch's value is the mean over images (not divided by the weights that happen to be in the
-    batch, as torch does, so that a batch's gradient is an unbiased estimate).
+    The loss of an image of class y is ``w_y · (1 − p_y)^γ · CE(z + a, y)``. Here p is the softmax
+    of ``z + a``, γ is 0 for cross-entropy, and CE has label smoothing. The loss of a batch is the
+    mean over images. Unlike in torch, it is not divided by the sum of the weights in the batch,
+    so its gradient is unbiased.
 
-    Focal: Lin et al. 2017 (https://arxiv.org/abs/1708.02002), its softmax form. Logit adjustment:
-    Menon et al. 2021 (https://arxiv.org/abs/2007.07314), equation 10. A focal loss is not a proper
-    score: its probabilities are less sure than they should be, and need a temperature.
+    Focal loss: Lin et al. 2017 (https://arxiv.org/abs/1708.02002), softmax form. Logit adjustment:
+    Menon et al. 2021 (https://arxiv.org/abs/2007.07314), equation 10. Focal loss is not a proper
+    scoring rule: its probabilities are underconfident and need a temperature.
 
     Args:
-        kind: Which of the two.
+        kind: ``cross_entropy`` or ``focal``.
         class_weights: ``w_c``, shape C; None for ones.
-        label_smoothing: Fraction of the target spread evenly over all classes, in [0, 1).
+        label_smoothing: Fraction of the target distributed evenly over all classes, in [0, 1).
         gamma: γ of the focal loss, 0 or more.
         logit_adjustment: ``a_c``, shape C, added to the logits in training only; None for zeros.
 
     Raises:
-        ConfigError: A kind that does not exist, or a value outside its range.
+        ConfigError: The kind is unknown, or a value is out of range.
     """
 
     class_weights: Tensor | None
@@ -207,7 +207,7 @@ class ClassificationLoss(nn.Module):
         self.register_buffer("logit_adjustment", logit_adjustment, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch, a scalar in float32 whatever the logits are."""
+        """Return the loss of a batch, a float32 scalar for logits of any precision."""
         logits = logits.float()
         if self.logit_adjustment is not None:
             logits = logits + self.logit_adjustment
@@ -216,7 +216,7 @@ class ClassificationLoss(nn.Module):
         )
         if self.gamma:
             log_p = functional.log_softmax(logits, dim=1).gather(1, targets[:, None])[:, 0]
-            miss = (-torch.expm1(log_p)).clamp_min(1e-12)  # its power has no slope at 0 for γ < 1
+            miss = (-torch.expm1(log_p)).clamp_min(1e-12)  # no finite gradient at 0 for γ < 1
             losses = miss**self.gamma * losses
         if self.class_weights is not None:
             losses = self.class_weights[targets] * losses
@@ -250,14 +250,14 @@ def class_weights(counts: Sequence[int], kind: ClassWeighting) -> Tensor:
     """Return loss weights ``w_c`` with mean 1 over the images: ``sum(π_c·w_c) = 1``.
 
     Args:
-        counts: Images of each class in the training part, shape C.
+        counts: Number of training images of each class, shape C.
         kind: ``ones``, ``balanced`` (∝ 1/π) or ``balanced-sqrt`` (∝ π^−½).
 
     Returns:
-        float32, shape C. A class without images has the weight 1, which nothing uses.
+        float32, shape C. A class without images has the unused weight 1.
 
     Raises:
-        ConfigError: A kind that does not exist, or no image at all.
+        ConfigError: The kind is unknown, or there are no images.
     """
     if kind not in _EXPONENTS:
         raise ConfigError(
@@ -271,19 +271,19 @@ def class_weights(counts: Sequence[int], kind: ClassWeighting) -> Tensor:
 
 
 def logit_adjustment(counts: Sequence[int], strength: float = 1.0) -> Tensor:
-    """Return ``strength · log π_c`` to be added to the logits in training (Menon et al. 2021).
+    """Return ``strength · log π_c``, to add to the logits in training (Menon et al. 2021).
 
-    With strength 1 the bare logits are balanced ones: as if every class had the same share.
+    With strength 1 the unadjusted logits are balanced, as for equal class priors.
 
     Args:
-        counts: Images of each class in the training part, shape C; an absent class counts as one.
+        counts: Number of training images of each class, shape C; a missing class counts as one.
         strength: τ in the paper.
 
     Returns:
         float32, shape C.
 
     Raises:
-        ConfigError: No image at all.
+        ConfigError: There are no images.
     """
     _class_priors(counts)
     return (strength * torch.log(_class_priors([max(count, 1) for count in counts]))).float()
@@ -292,19 +292,19 @@ def logit_adjustment(counts: Sequence[int], strength: float = 1.0) -> Tensor:
 def effective_weights(
     counts: Sequence[int], *factors: Tensor, logit_adjustment: Tensor | None = None
 ) -> Tensor:
-    """Return the ``w_c`` a network was really trained with, for ``evaluation.decisions``.
+    """Return the effective ``w_c`` of a network's training, for ``evaluation.priors``.
 
     Args:
-        counts: Images of each class in the training part, shape C.
-        factors: Loss weights, and how much more often than its fraction sampling draws each class.
-        logit_adjustment: What was added to the logits in training: it takes the place of weights
-            ``exp(−a_c)`` in the bare logits.
+        counts: Number of training images of each class, shape C.
+        factors: Loss weights, and the relative sampling frequency of each class.
+        logit_adjustment: ``a_c`` added to the logits in training, which acts on the unadjusted
+            logits like weights ``exp(−a_c)``.
 
     Returns:
         float32, shape C, scaled to ``sum(π_c·w_c) = 1``.
 
     Raises:
-        ConfigError: No image at all.
+        ConfigError: There are no images.
     """
     class_priors = _class_priors(counts)
     product = torch.ones_like(class_priors)
@@ -319,6 +319,7 @@ def _class_priors(counts: Sequence[int]) -> Tensor:
     total = sum(counts)
     if total < 1 or min(counts) < 0:
         raise ConfigError(
-            f"class counts {list(counts)} hold no images", "give a training part with diagnoses"
+            f"class counts {list(counts)} contain no images",
+            "use a training set with diagnoses",
         )
     return torch.tensor(counts, dtype=torch.float64) / total

@@ -1,4 +1,4 @@
-"""Whether the masks that a job learns, or cuts crops by, are there and can be right."""
+"""Checks of the masks that a job learns or crops by: present and plausible."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _REMEDY = "name masks of a model that did not train on them with --masks, or pas
 
 
 class CropCounts(NamedTuple):
-    """What became of the crops of a cache.
+    """The number of crops and centre squares in a cache.
 
     Attributes:
-        images: How many images the cache has.
-        cropped: How many were cut round their lesion.
-        without_mask: Ids without a mask file: centre squares.
-        implausible_mask: Ids whose mask is empty, nearly so, or nearly full: centre squares.
+        images: Number of images.
+        cropped: Number of images that were cropped around their lesion.
+        without_mask: Ids without a mask file, kept as centre squares.
+        implausible_mask: Ids with an (almost) empty or full mask, kept as centre squares.
     """
 
     images: int
@@ -50,34 +50,34 @@ class CropCounts(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.cropped} of {self.images} images cut round the lesion, {len(self.without_mask)}"
-            f" centre squares for want of a mask, {len(self.implausible_mask)} for an implausible "
-            "one"
+            f"{self.cropped} of {self.images} images cropped around the lesion; centre squares: "
+            f"{len(self.without_mask)} without a mask, {len(self.implausible_mask)} with an "
+            "implausible mask"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON can hold."""
+        """Return the counts for JSON."""
         return self._asdict()
 
 
 def check_before(
     sources: Sequence[ImageFiles], recipe: Recipe, where: Path, *, force: bool, arm: str = ""
 ) -> list[str]:
-    """Refuse masks that a job cannot use, before anything is cached; some are looked at.
+    """Reject masks that a job cannot use, before caching; checks a sample of them.
 
     Args:
         sources: The images with the masks that the job will use.
         recipe: The recipe.
-        where: Where the masks are, for messages.
-        force: Take them nevertheless.
-        arm: The ablation's arm that wants them.
+        where: Folder of the masks, for messages.
+        force: Return problems as warnings instead of raising.
+        arm: The arm of an ablation that uses the masks.
 
     Returns:
-        What would have been refused, with ``force``.
+        The problems that ``force`` ignored.
 
     Raises:
-        DataError: Most images to be cropped have no mask, or most masks are empty or full, seem
-            turned round, or cannot be read.
+        DataError: Most images to be cropped have no mask, or most masks are empty, full, inverted
+            or unreadable.
     """
     crops = recipe.task == "classification" and recipe.data.crop_mode != "full"
     if recipe.task == "classification" and not crops:
@@ -94,10 +94,10 @@ def check_before(
 
 
 def check_cropped(counts: CropCounts, where: Path, *, force: bool) -> list[str]:
-    """Refuse a cache of crops most of which are centre squares.
+    """Reject a cache of crops in which most are centre squares.
 
     Raises:
-        DataError: They are, and it is not forced.
+        DataError: Most are, and ``force`` is not set.
     """
     if 2 * counts.cropped >= counts.images:
         return []
@@ -106,16 +106,14 @@ def check_cropped(counts: CropCounts, where: Path, *, force: bool) -> list[str]:
 
 
 def check_learnt(cache: ImageCache, where: Path, *, force: bool) -> list[str]:
-    """Refuse a cache of masks most of which are empty or full.
+    """Reject a cache of masks in which most are empty or full.
 
     Raises:
-        DataError: They are and it is not forced, or there is no mask at all.
+        DataError: Most are and ``force`` is not set, or there is no mask at all.
     """
     if not cache.ids:
         first = next(iter(cache.failed.values()), "there are none")
-        raise DataError(
-            f"{where}: no mask can be used: {first}", "look at them with `naevus data check`"
-        )
+        raise DataError(f"{where}: no mask can be used: {first}", "run `naevus data check`")
     fractions = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
     fractions = fractions / cache.pixels[0].size
     empty = int((fractions < PLAUSIBLE_FRACTIONS[0]).sum())

@@ -1,4 +1,4 @@
-"""How weights move: optimiser, schedule, averages, sharpness-aware steps."""
+"""Optimiser, learning-rate schedule, weight averaging, sharpness-aware minimisation."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d
 
 
-# Batch normalisation whose running statistics are to go another way for a while.
+# Momentum and statistics of batch normalisation.
 
 _KINDS: Final = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
 @contextlib.contextmanager
 def momentum(network: nn.Module, value: float | None) -> Iterator[list[Norm]]:
-    """Give a network's batch normalisations another momentum; on leaving they have theirs back.
+    """Set the momentum of all batch normalisation layers within the block.
 
     Args:
-        network: Whose.
-        value: 0 keeps the statistics as they are; None, torch's word for it, makes them the plain
-            mean over all batches since they were reset.
+        network: The network.
+        value: 0 freezes the running statistics; None makes them the mean over all batches since
+            the last reset (as in torch).
 
     Yields:
-        Those layers that keep statistics.
+        The layers that track statistics.
     """
     norms = [
         layer
@@ -79,7 +79,7 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def make_optimiser(network: nn.Module, recipe: OptimiserSettings) -> Optimizer:
-    """Return the optimiser; biases and normalisation layers are not decayed."""
+    """Return the optimiser, without weight decay for biases and normalisation layers."""
     decayed = [weight for weight in network.parameters() if weight.ndim > 1]
     others = [weight for weight in network.parameters() if weight.ndim <= 1]
     groups = [
@@ -101,7 +101,7 @@ def make_optimiser(network: nn.Module, recipe: OptimiserSettings) -> Optimizer:
 def learning_rate(
     recipe: OptimiserSettings, step: int, total: int, plateau: ReduceLROnPlateau
 ) -> float:
-    """Return the learning rate of a step; a function of its position and the plateau alone."""
+    """Return the learning rate of a step, which depends only on its position and the plateau."""
     warm = round(recipe.warm_up * total)
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm
@@ -114,7 +114,7 @@ def learning_rate(
 
 
 def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
-    """Return the running average of the weights; it starts short-sighted and widens."""
+    """Return the running average of the weights; its decay warms up."""
     if decay == 0:
         return None
     return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_power=0.75)
@@ -122,16 +122,16 @@ def _average(network: nn.Module, decay: float) -> ModelEmaV3 | None:
 
 @contextlib.contextmanager
 def uphill(network: nn.Module, radius: float) -> Iterator[None]:
-    """Move the weights up the slope that their gradients tell of; on leaving they are back.
+    """Move the weights along their gradients within the block, and restore them afterwards.
 
-    The gradients made inside are those of about the worst place near by. Steps along these end
-    in flat minima, which hold better on images never seen (Foret et al., Sharpness-aware
-    minimization for efficiently improving generalization, ICLR 2021). BatchNorm keeps the
-    statistics it had: they are of the weights that stay.
+    Gradients computed inside are those near the worst point of the neighbourhood. Following them
+    leads to flat minima, which generalise better (Foret et al., Sharpness-aware minimization for
+    efficiently improving generalization, ICLR 2021). The statistics of batch normalisation are
+    frozen: they belong to the original weights.
 
     Args:
-        network: Its gradients are there; they are cleared on entering.
-        radius: How far all weights together are moved (rho).
+        network: A network with gradients; they are cleared on entering.
+        radius: Length of the step over all weights (rho).
     """
     slopes = [(weight, weight.grad) for weight in network.parameters() if weight.grad is not None]
     length = float(get_total_norm([slope for _, slope in slopes]))

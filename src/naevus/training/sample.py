@@ -1,4 +1,4 @@
-"""What networks in torch say of a drawn image, for engines to be judged by (`bundles.sample`)."""
+"""Reference outputs of networks in torch on a synthetic image, to verify engines with."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 
 _SIDES: Final = (32, 256)
-"""The smallest and the largest image that is drawn, pixels."""
+"""Smallest and largest side of the synthetic image, in pixels."""
 _ANY: Final = 1e30
-"""A distance that no answer of numbers reaches."""
+"""A tolerance above any distance between finite outputs."""
 
 
 class SampledNetwork(NamedTuple):
     """A network that is in a bundle.
 
     Attributes:
-        task: What it does.
-        graph: Its file, under the name that the bundle gives it.
+        task: Its task.
+        graph: Its ONNX file, under its name in the bundle.
         network: The network itself.
-        size: Side of the square it sees, pixels.
-        storage: How the file's numbers are stored.
-        precisions: What else than fp32 it was measured to bear.
+        size: Side of its square input, in pixels.
+        storage: Number format of the stored weights.
+        precisions: Precisions besides fp32 that were measured to be accurate enough.
     """
 
     task: Task
@@ -58,17 +58,17 @@ class SampledNetwork(NamedTuple):
 
 
 def sample_entry(networks: Sequence[SampledNetwork], path: Path) -> dict[str, Any]:
-    """Write the sample of a bundle, and return its entry.
+    """Write the sample of a bundle, and return its manifest entry.
 
-    How far answers may be off is measured here: in fp32, and in what else networks bear, in a
-    process of its own, where that runs here.
+    The tolerances are measured here: in fp32, and in the networks' other precisions in a child
+    process, if this machine supports them.
 
     Args:
         networks: The bundle's members.
-        path: Where to write to.
+        path: Output file.
 
     Raises:
-        BundleError: A graph's answers are no finite numbers.
+        BundleError: A graph's outputs are not finite.
         NaevusError: The file cannot be written.
     """
     low, high = _SIDES
@@ -80,7 +80,7 @@ def sample_entry(networks: Sequence[SampledNetwork], path: Path) -> dict[str, An
     write_sample(path, Sample(pixels, predictions))
     entry = {
         "file": SAMPLE_FILE,
-        "answered_by": f"the networks themselves, in torch {torch.__version__} and 32 bits",
+        "answered_by": f"the networks themselves, in torch {torch.__version__} and fp32",
         "tolerances": {each.graph.name: _tolerances(each, pixels, path) for each in networks},
     }
     return {"sample": entry}
@@ -100,7 +100,7 @@ def _tolerances(sampled: SampledNetwork, pixels: Any, path: Path) -> dict[Precis
     off = distance(outputs, _answer(sampled, batch))
     if not np.isfinite(off):
         raise BundleError(
-            f"{sampled.graph.name}: answers that are no finite numbers", "train it again"
+            f"{sampled.graph.name}: outputs are not finite", "train the network again"
         )
     found: dict[Precision, float] = {"fp32": tolerance(off, sampled.storage, "fp32")}
     for precision in sampled.precisions:

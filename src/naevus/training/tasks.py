@@ -1,4 +1,4 @@
-"""What is particular to each task: learning lesion masks, attributes, and diagnoses."""
+"""The tasks: segmentation of lesions, segmentation of attributes, classification."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 
 class SegmentationTask:
-    """Learns masks; watched by the mean Jaccard at the network's size, before any cleaning.
+    """Segmentation of lesions; monitors the mean Jaccard index without postprocessing.
 
     Args:
         recipe: The recipe.
-        caches: Caches by form: the images and their masks.
-        training: Ids that are trained on.
-        validation: Ids that training is watched on.
+        caches: Caches by name: ``images`` and ``masks``.
+        training: Ids of the training images.
+        validation: Ids of the validation images.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SegmentationTask:
 
     @staticmethod
     def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
-        """Return the forms of the caches that are needed, by name."""
+        """Return the input specs of the required caches by name."""
         size = recipe.data.cache_size
         return {
             "images": InputSpec("squash", size, colour_constancy=recipe.data.colour_constancy),
@@ -74,7 +74,7 @@ class SegmentationTask:
         }
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the network of the recipe, from a file of weights where it names one."""
+        """Build the recipe's network, with weights from a file if the recipe names one."""
         return mask_network(self._recipe, pretrained)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class SegmentationTask:
 
 
 def usable(ids: Sequence[str], *caches: ImageCache) -> tuple[str, ...]:
-    """Return those ids that all stores hold: what was failed is not learnt from."""
+    """Return the ids that are in all caches; failed images are in none."""
     return tuple(image_id for image_id in ids if all(image_id in cache for cache in caches))
 
 
@@ -116,7 +116,7 @@ def usable(ids: Sequence[str], *caches: ImageCache) -> tuple[str, ...]:
 def outputs(
     network: nn.Module, examples: Samples, recipe: Recipe, size: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the logits and targets of unvaried examples, batch by batch, on the CPU."""
+    """Return logits and targets without augmentation, batch by batch, on the CPU."""
     device = next(network.parameters()).device
     was_training = network.training
     network.eval()
@@ -128,27 +128,27 @@ def outputs(
     return pairs
 
 
-# What is particular to learning attributes.
+# Attributes.
 
 _COUNT: Final = len(ATTRIBUTES)
-"""How many of a network's outputs, the last ones, are attributes."""
+"""Number of attributes, which are the last of a network's outputs."""
 
 
 class AttributesTask:
-    """Learns masks of attributes, and of the lesion beside them, as outputs of one network.
+    """Segmentation of attributes, and optionally of the lesion, as outputs of one network.
 
-    It is watched by the pooled Jaccard index over all attributes, at the thresholds that are best
-    on the same images.
+    Monitors the pooled Jaccard index over all attributes, at the thresholds that are best on the
+    same images.
 
     Args:
         recipe: The recipe.
-        copies: The images and their masks, the data set's own copy first; each other copy brings
-            its own masks, or counts for no output.
-        training: Ids that are trained on.
-        validation: Ids that training is watched on.
+        copies: The images and their masks, the data set's own copy first; every other copy needs
+            its own masks.
+        training: Ids of the training images.
+        validation: Ids of the validation images.
 
     Raises:
-        DataError: No training image has a ground truth for an output.
+        DataError: No training image has ground truth for an output.
     """
 
     def __init__(
@@ -176,11 +176,11 @@ class AttributesTask:
 
     @staticmethod
     def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
-        """Return the forms of the caches that are needed, by name."""
+        """Return the input specs of the required caches by name."""
         return SegmentationTask.input_specs(recipe)
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the network of the recipe, from a file of weights where it names one."""
+        """Build the recipe's network, with weights from a file if the recipe names one."""
         return mask_network(self._recipe, pretrained)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class AttributesTask:
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
-        """Return the pooled Jaccard index of all attributes and of each, and the lesion's mean."""
+        """Return the pooled Jaccard index, overall and by attribute, and the lesion's mean."""
         counts = self.counts(network, size)
         metrics: Metrics = {"score": 0.0} if counts is None else _pooled_metrics(counts)
         lesions = self._lesions(network, size) if LESION in self._recipe.outputs else []
@@ -201,7 +201,7 @@ class AttributesTask:
         return metrics
 
     def counts(self, network: nn.Module, size: int) -> PooledCounts | None:
-        """Return the counts of the validation images whose attributes are all known, if any."""
+        """Return the counts of the validation images with all attributes, if there are any."""
         rows = [
             [
                 threshold_counts(probability, truth > 127)
@@ -231,7 +231,7 @@ _REMEDIES = {
 
 
 def _pooled_metrics(counts: PooledCounts) -> Metrics:
-    """Return the index of all attributes, and of each at the best threshold for it alone."""
+    """Return the index of all attributes, and of each attribute at its own best threshold."""
     thresholds = counts.best_thresholds()
     cut = counts.at(thresholds).sum(axis=0)
     overall = float(jaccard(*cut.sum(axis=0)))
@@ -246,7 +246,7 @@ def _pooled_metrics(counts: PooledCounts) -> Metrics:
 
 
 def mask_network(recipe: Recipe, pretrained: Path | None = None) -> Preprocessed:
-    """Build the network of a recipe that learns masks, with all its outputs."""
+    """Build the segmentation network of a recipe, with all its outputs."""
     settings = recipe.network
     weights = weights_of(settings.pretrained, pretrained)
     return Preprocessed(
@@ -260,23 +260,23 @@ def mask_network(recipe: Recipe, pretrained: Path | None = None) -> Preprocessed
     )
 
 
-# What is particular to learning diagnoses.
+# Classification.
 
 
 class ClassificationTask:
-    """Learns diagnoses; watched by the balanced accuracy of the balanced decision.
+    """Classification of diagnoses; monitors the balanced accuracy of the balanced decision.
 
     Args:
         recipe: The recipe.
         caches: Caches by name: ``images``, and ``copies...`` with other copies of some of them.
-        training: Ids that are trained on.
-        validation: Ids that training is watched on.
+        training: Ids of the training images.
+        validation: Ids of the validation images.
         diagnoses: Code of each id.
         taxonomy: The codes, in order.
 
     Attributes:
-        class_priors: pi_c, fraction of each class in the training part, shape C.
-        class_weights: w_c, how much more than its share each class counts in training, shape C.
+        class_priors: pi_c, fraction of each class in the training set, shape C.
+        class_weights: w_c, effective weight of each class in training, shape C.
 
     Raises:
         DataError: A class has no training image.
@@ -293,7 +293,7 @@ class ClassificationTask:
     ) -> None:
         labels = {image_id: taxonomy.index(code) for image_id, code in diagnoses.items()}
         images = caches["images"]
-        # What is varied may have more skin around it than what the network sees.
+        # Augmented images may include more skin than the network's field of view.
         wide = caches.get("wide", images)
         copies = [cache for name, cache in caches.items() if name.startswith("copies")]
         self.training = Samples(
@@ -309,7 +309,7 @@ class ClassificationTask:
         if 0 in counts:
             raise DataError(
                 f"no training image of {taxonomy.codes[counts.index(0)]}",
-                "use a data set that has images of every class, or fewer folds",
+                "use a data set with images of every class, or fewer folds",
             )
         self._counts = counts
         self.class_priors = np.array(counts) / sum(counts)
@@ -338,7 +338,7 @@ class ClassificationTask:
 
     @staticmethod
     def input_specs(recipe: Recipe) -> dict[str, InputSpec]:
-        """Return the forms of the caches that are needed, by name."""
+        """Return the input specs of the required caches by name."""
         data = recipe.data
         shown = InputSpec(
             data.crop_mode,
@@ -349,7 +349,7 @@ class ClassificationTask:
         return {"images": shown} | ({"wide": shown.wider(data.context)} if data.context > 1 else {})
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the network of the recipe, from a file of weights where it names one."""
+        """Build the recipe's network, with weights from a file if the recipe names one."""
         settings = self._recipe.network
         return Preprocessed(
             build_classifier(
@@ -370,7 +370,7 @@ class ClassificationTask:
         return value
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
-        """Return balanced accuracy, accuracy, and by class precision, recall, confusion."""
+        """Return balanced accuracy, accuracy, and precision, recall and confusion by class."""
         pairs = outputs(network, self.validation, self._recipe, size)
         if not pairs:
             return {"score": 0.0}
@@ -395,9 +395,9 @@ class ClassificationTask:
 
 
 TrainingTask = SegmentationTask | AttributesTask | ClassificationTask
-"""What learns a task."""
+"""Any of the tasks."""
 
-_LEARNING: dict[str, type[TrainingTask]] = {
+_TASKS: dict[str, type[TrainingTask]] = {
     "segmentation": SegmentationTask,
     "attributes": AttributesTask,
     "classification": ClassificationTask,
@@ -405,8 +405,8 @@ _LEARNING: dict[str, type[TrainingTask]] = {
 
 
 def training_task_of(recipe: Recipe) -> type[TrainingTask]:
-    """Return what learns a recipe's task."""
-    return _LEARNING[recipe.task]
+    """Return the class of a recipe's task."""
+    return _TASKS[recipe.task]
 
 
 def _make_training_task(

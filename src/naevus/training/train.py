@@ -1,4 +1,4 @@
-"""The folds of a run: caches, training, each fold's bundle and its held-out predictions."""
+"""Train the folds of a run: caches, training, fold bundles and out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MEASURED = 200
-"""Images that tell how far a network's activation maps lie beside what they show."""
+"""Number of images on which the offset of the activation maps is measured."""
 
 
 def check_training_data(
     training_data: TrainingData, recipe: Recipe, reporter: Reporter = SILENT, arm: str = ""
 ) -> None:
-    """Look at the masks and weights that a job will use, before a folder is made for it.
+    """Check the masks and weights of a job before creating its folder.
 
     Raises:
-        DataError: As `naevus.training.masks.check_before`.
-        WeightsError: As `naevus.training.pretrained.check_pretrained`.
+        DataError: See `naevus.training.masks.check_before`.
+        WeightsError: See `naevus.training.pretrained.check_pretrained`.
     """
     check_pretrained(recipe, training_data.pretrained)
     where = training_data.masks or training_data.dataset.root
@@ -83,18 +83,18 @@ def train_folds(
 ) -> None:
     """Build the caches, then train the folds one after the other.
 
-    Other processes may train other folds of the run meanwhile; while one builds the caches the
-    others wait.
+    Other processes can train other folds of the run at the same time; they wait while one of
+    them builds the caches.
 
     Args:
-        run: The run; its ``train.log`` gets what is logged.
-        folds: Which folds.
+        run: The run; the log goes to its ``train.log``.
+        folds: The folds to train.
         training_data: The images.
-        reporter: Shows how it goes, and is told what is left out.
+        reporter: Shows progress and what is left out.
 
     Raises:
-        DataError: Most masks or crops cannot be right, or a fold has nothing to learn from.
-        RunError: The caches are not those that the run began with.
+        DataError: Most masks or crops look wrong, or a fold has no training images.
+        RunError: The caches differ from those that the run started with.
         NaevusError: Another process trains one of these folds.
     """
     with logged(run.folder / "train.log"):
@@ -105,7 +105,7 @@ def _train_folds(
     run: Run, folds: Sequence[int], training_data: TrainingData, reporter: Reporter
 ) -> None:
     def wait() -> None:
-        reporter.message(f"waiting for another training to prepare {run.folder}")
+        reporter.message(f"waiting for another job to prepare {run.folder}")
 
     with held(run.folder, wait):
         _prepare_run(run, training_data, reporter)
@@ -121,7 +121,7 @@ def _train_folds(
 
 
 def _prepare_run(run: Run, training_data: TrainingData, reporter: Reporter) -> None:
-    """Build the caches and write down what they are of."""
+    """Build the caches, and record them in the run's folder."""
     with ExitStack() as stack:
         refused = prepare(
             training_data, run.recipe, lambda what: stack.enter_context(reporter.progress(what))
@@ -139,7 +139,7 @@ def _prepare_run(run: Run, training_data: TrainingData, reporter: Reporter) -> N
 
 
 def _count_crops(run: Run, training_data: TrainingData, reporter: Reporter) -> None:
-    """Report what became of crops, and keep it in the run's folder."""
+    """Report how many images were cropped, and record it in the run's folder."""
     if run.recipe.task == "segmentation" or run.recipe.data.crop_mode == "full":
         return
     sources = training_data.sources()
@@ -150,7 +150,7 @@ def _count_crops(run: Run, training_data: TrainingData, reporter: Reporter) -> N
 
 
 def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
-    """Return where a run's images come from; a run goes on only with the same."""
+    """Return the sources of a run's images; a run resumes only with the same ones."""
     return {
         "data": str(dataset.root.resolve()),
         "layout": dataset.layout,
@@ -169,18 +169,18 @@ def prepare(
     recipe: Recipe,
     progress: Callable[[str], Callable[[int, int], None]],
 ) -> Mapping[str, str]:
-    """Build or open the caches a job needs.
+    """Build or open the caches of a job.
 
     Args:
-        training_data: What is to be cached; its ``caches`` are filled.
+        training_data: The images; its ``caches`` are filled.
         recipe: The recipe.
-        progress: Given what is being done, returns what is told (done, total).
+        progress: Takes a description, returns a function to call with (done, total).
 
     Returns:
-        Why each unusable image was left out, by id.
+        The reason why each failed image was left out, by id.
 
     Raises:
-        DataError: A folder of copies is absent or has none of the images.
+        DataError: A folder of copies is missing or has none of the images.
     """
     kind = training_task_of(recipe)
     if recipe.task == "attributes":
@@ -193,7 +193,7 @@ def prepare(
         )
     for number, folder in enumerate(training_data.copies):
         if not folder.is_dir():
-            raise DataError(f"{folder}: is not a folder", "name a folder of copies")
+            raise DataError(f"{folder}: not a folder", "name a folder of copies")
         by_id = {
             path.stem: path
             for path in sorted(folder.iterdir())
@@ -205,7 +205,7 @@ def prepare(
             if source.image_id in by_id
         ]
         if not copied:
-            raise DataError(f"{folder}: holds no copy of any image", "name files by image id")
+            raise DataError(f"{folder}: contains no copy of any image", "name files by image id")
         input_spec = InputSpec(
             recipe.data.crop_mode,
             recipe.data.copies_size,
@@ -255,13 +255,13 @@ def _prepare_outputs(
 
 
 def check_cached(training_data: TrainingData, recipe: Recipe) -> list[str]:
-    """Look at what `prepare` has cached.
+    """Check the caches that `prepare` has built.
 
     Returns:
-        What would have been refused, were it not forced.
+        The problems that ``force`` ignored.
 
     Raises:
-        DataError: Most crops are centre squares, or most masks to be learnt are empty or full.
+        DataError: Most crops are centre squares, or most masks to learn are empty or full.
     """
     where = training_data.masks or training_data.dataset.root
     if recipe.task == "segmentation":
@@ -275,7 +275,7 @@ def check_cached(training_data: TrainingData, recipe: Recipe) -> list[str]:
 
 
 def _check_attributes(training_data: TrainingData) -> list[str]:
-    """Refuse masks most of which cover everything; most of an attribute may well be empty."""
+    """Reject attributes whose masks are mostly full; most may be empty."""
     notes = []
     for number, copy in enumerate(training_data.outputs):
         where = (training_data.dataset, *training_data.further)[number].root
@@ -294,13 +294,13 @@ def _check_attributes(training_data: TrainingData) -> list[str]:
 def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Callbacks) -> None:
     """Train one fold, export its bundle, and predict what it held out.
 
-    A fold that is finished is left as it is; one that was interrupted goes on.
+    A finished fold is not trained again; an interrupted one is resumed.
 
     Args:
         run: The run.
-        fold: Which fold is held out.
-        training_data: The images, their caches built by :func:`prepare`.
-        callbacks: Who is told how it goes.
+        fold: The held-out fold.
+        training_data: The images, with caches built by :func:`prepare`.
+        callbacks: Functions to call with the progress.
     """
     folder = run.fold_folder(fold)
     if (folder / "oof.parquet").exists():
@@ -312,10 +312,10 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Call
     training_task = _make_training_task(recipe, training_data, training, validation)
     if not training_task.validation.ids and recipe.monitors:
         raise DataError(
-            f"{run.folder}: fold {fold} has no images to watch training by, for {recipe.monitors}",
-            "raise data.validation_fraction, or do without",
+            f"{run.folder}: fold {fold} has no validation images, which {recipe.monitors} needs",
+            f"raise data.validation_fraction, or leave out {recipe.monitors}",
         )
-    torch.manual_seed(recipe.network.init_seed)  # what comes after the start has the job's seed
+    torch.manual_seed(recipe.network.init_seed)  # for the initialisation only
     network = training_task.network(training_data.pretrained)
     if training_data.init_from is not None:
         _init_from(network, training_data.init_from, run, fold)
@@ -324,13 +324,13 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Call
     fabric.launch()
     write_text(folder / "network.txt", layer_summary(network.network, recipe.input_size))
     _log.info(
-        "fold %d: %d training images, %d watched, %d held out, precision %s%s",
+        "fold %d: %d training images, %d validation, %d held out, precision %s%s",
         fold,
         len(training_task.training.ids),
         len(training_task.validation.ids),
         len(run.folds.held_out(fold)),
         precision,
-        ", going on" if (folder / CHECKPOINT).exists() else "",
+        ", resumed" if (folder / CHECKPOINT).exists() else "",
     )
     batches = BatchLoader(
         training_task.training,
@@ -371,7 +371,7 @@ def export_fold(
     network: Preprocessed,
     training_data: TrainingData,
 ) -> Bundle:
-    """Write a fold's bundle: the graph with its preprocessing, and what it needs to be used."""
+    """Write a fold's bundle: the graph with its preprocessing, and its manifest."""
     recipe = run.recipe
     graph = run.fold_folder(fold) / "network.onnx"
     export_onnx(network, graph, input_size=recipe.input_size)
@@ -421,10 +421,10 @@ def _cache(
     progress: Callable[[int, int], None],
     output: str = "",
 ) -> ImageCache:
-    """Build a store in a folder named by where its images lie and what they look like."""
+    """Build a cache in a folder named after the images' location and input spec."""
     first = sources[0]
     places = (str(first.path.parent), str(first.mask_path and first.mask_path.parent))
-    # Masks of all attributes lie in one folder.
+    # Masks of all attributes are in one folder.
     mask = (output,) if input_spec.mode == "mask" and output else ()
     wider = () if input_spec.context == 1 else (str(input_spec.context),)
     key = sha256_of(*places, str(len(sources)), repr(input_spec), *mask, *wider)[:16]
@@ -437,10 +437,11 @@ def _cache(
 
 
 def _init_from(network: Preprocessed, source: Run, run: Run, fold: int) -> None:
-    """Take over another run's weights, of the fold that held out the same images.
+    """Load another run's weights, from the fold that held out the same images.
 
     Raises:
-        RunError: That run trained on what this fold holds out, or has not finished the fold.
+        RunError: That run was trained on images that this fold holds out, or has not finished
+            the fold.
     """
     theirs, ours = source.folds.table, run.folds.table
     unseen = {*source.folds.held_out(fold), *source.folds.test()}
@@ -450,9 +451,9 @@ def _init_from(network: Preprocessed, source: Run, run: Run, fold: int) -> None:
     if leaked.any():
         first = kept.loc[leaked, "image_id"].min()
         raise RunError(
-            f"{source.folder}: its fold {fold} trained on the lesion of {first}, "
+            f"{source.folder}: its fold {fold} was trained on the lesion of {first}, "
             "which is held out here",
-            "start from a run over the same folds",
+            "start from a run with the same folds",
         )
     weights = source.fold_folder(fold) / WEIGHTS
     if not weights.exists():
@@ -465,9 +466,9 @@ def _init_from(network: Preprocessed, source: Run, run: Run, fold: int) -> None:
 
 
 def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: Bundle) -> None:
-    """Compare lesion masks of a fold of attributes with the true ones, where there are some.
+    """Score the lesion masks of an attributes fold against the ground truth, if there is any.
 
-    Each copy of an image that has a mask of its own has a row, with the folder it is from.
+    Each copy of an image with its own mask has a row, with the name of its folder.
     """
     if bundle.spec.segmenter is None:
         return
@@ -493,11 +494,11 @@ def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: B
 
 
 def predict_held_out(run: Run, fold: int, training_data: TrainingData) -> None:
-    """Predict, from the fold's exported bundle, the images that it never saw.
+    """Predict the held-out images of a fold with its exported bundle.
 
-    Segmentation gives masks at the images' sizes and how they compare with the truth; attributes
-    give counts at every threshold, and how masks of lesions compare in ``lesions.parquet``;
-    classification gives logits. ``oof.parquet``, written last, says that the fold is finished.
+    Segmentation writes masks of the images' sizes and their scores. Attributes write counts at
+    every threshold, and scores of lesion masks in ``lesions.parquet``. Classification writes
+    logits. ``oof.parquet`` is written last and marks the fold as finished.
     """
     bundle = Bundle.read(run.bundle_folder(fold))
     held_out = set(run.folds.held_out(fold))

@@ -1,4 +1,4 @@
-"""Settings and options of a training that would do nothing: they are refused, not passed over."""
+"""Reject settings and options of a training job that would have no effect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LEAVE_OUT = "leave it out"
 
 
 def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield each setting that counts for nothing beside the others, and why."""
+    """Yield each setting that has no effect with the others, and the reason."""
     segments = recipe.task != "classification"
     for name in _CLASSIFIERS if segments else _SEGMENTERS:
         yield name, f"{recipe.task} does not use it"
@@ -44,28 +44,28 @@ def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for name in _COPIES:
             yield name, f"{recipe.task} does not use it"
     if not segments and recipe.data.crop_mode == "full":
-        yield "data.crop_margin", 'data.crop_mode = "full" cuts no crops'
+        yield "data.crop_margin", 'data.crop_mode = "full" makes no crops'
     if not segments and recipe.loss.kind != "focal":
-        yield "loss.gamma", f'loss.kind = "{recipe.loss.kind}" has none'
+        yield "loss.gamma", f'loss.kind = "{recipe.loss.kind}" has no gamma'
     yield from _unused_by_optimiser(recipe)
     if recipe.early_stopping >= recipe.epochs:
-        yield "early_stopping", f"{recipe.epochs} epochs end before it can stop them"
+        yield "early_stopping", f"training ends earlier, after {recipe.epochs} epochs"
 
 
 def _unused_by_optimiser(recipe: Recipe) -> Iterator[tuple[str, str]]:
     optimiser = recipe.optimiser
     if optimiser.name != "sgd":
-        yield "optimiser.momentum", f'optimiser.name = "{optimiser.name}" has its own'
+        yield "optimiser.momentum", f'optimiser.name = "{optimiser.name}" does not use it'
     if not optimiser.sam:
-        yield "optimiser.sam_batch", "optimiser.sam = 0 takes no such steps"
+        yield "optimiser.sam_batch", "optimiser.sam = 0 turns SAM off"
     if not optimiser.ema:
-        yield "optimiser.ema_restart", "optimiser.ema = 0 averages nothing"
+        yield "optimiser.ema_restart", "optimiser.ema = 0 turns averaging off"
     if optimiser.schedule != "plateau":
-        yield "optimiser.patience", f'optimiser.schedule = "{optimiser.schedule}" waits for nothing'
+        yield "optimiser.patience", f'optimiser.schedule = "{optimiser.schedule}" has no patience'
     elif optimiser.patience >= recipe.epochs:
         yield (
             "optimiser.schedule",
-            (f"optimiser.patience = {optimiser.patience} is never over in {recipe.epochs} epochs"),
+            (f"optimiser.patience = {optimiser.patience} is too long for {recipe.epochs} epochs"),
         )
 
 
@@ -76,45 +76,44 @@ def refuse_unused(
     masks: Path | None = None,
     copies: Sequence[Path] = (),
 ) -> None:
-    """Refuse what a job is told and will not heed.
+    """Reject settings and options that have no effect on a job.
 
     Args:
-        recipe: The recipe with everything set.
-        settings: Names of the settings that were given one by one.
-        masks: Predicted masks to cut crops by.
+        recipe: The complete recipe.
+        settings: Names of the settings that were given explicitly.
+        masks: Predicted masks to crop by.
         copies: Folders of other copies.
 
     Raises:
-        ConfigError: A setting differs from its default, or was given, and counts for nothing; or
-            masks or copies would not be looked at.
+        ConfigError: A setting has no effect although it was given or differs from its default, or
+            masks or copies would not be used.
     """
     given = set(settings)
     for name, why in unused_settings(recipe):
         if name in given or _value(recipe, name) != _value(_defaults(recipe), name):
-            raise ConfigError(f"{name} does nothing here: {why}", _LEAVE_OUT)
+            raise ConfigError(f"{name} has no effect: {why}", _LEAVE_OUT)
     if recipe.task != "classification" and masks is not None:
         raise ConfigError(
-            f"--masks does nothing here: {recipe.task} learns the data set's own masks", _LEAVE_OUT
+            f"--masks has no effect: {recipe.task} learns the data set's own masks", _LEAVE_OUT
         )
     if recipe.task == "segmentation" and copies:
-        raise ConfigError("--copies does nothing here: segmentation uses none", _LEAVE_OUT)
+        raise ConfigError("--copies has no effect: segmentation does not use it", _LEAVE_OUT)
     if masks is not None and recipe.data.crop_mode == "full":
         raise ConfigError(
-            'the masks of --masks do nothing here: data.crop_mode = "full" shows centre squares',
+            '--masks has no effect: data.crop_mode = "full" uses centre squares',
             "leave --masks out, or --set data.crop_mode=crop",
         )
     for name in ("data.copies_size", "data.copies_fraction"):
         if name in given and not copies:
-            raise ConfigError(f"{name} does nothing here: there are no --copies", _LEAVE_OUT)
+            raise ConfigError(f"{name} has no effect without --copies", _LEAVE_OUT)
 
 
 def once(settings: Sequence[tuple[str, Any]], options: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return settings by name, with those that options give.
+    """Return settings by name, including those given by other options.
 
     Args:
         settings: Names and values of ``--set``.
-        options: Values of options that stand for settings, None where not given, by
-            ``OPTION SETTING``.
+        options: Values of options that set a setting (None if not given) by ``OPTION SETTING``.
 
     Raises:
         ConfigError: A setting is given twice.
@@ -129,7 +128,7 @@ def once(settings: Sequence[tuple[str, Any]], options: Mapping[str, str | None])
         if value is None:
             continue
         if name in found:
-            raise ConfigError(f"{option} and --set {name} say the same", "give one of them")
+            raise ConfigError(f"{option} and --set {name} set the same value", "give one of them")
         found[name] = value
     return found
 
@@ -141,21 +140,19 @@ def refuse_unused_by_all(
     masks: Path | None,
     copies: Sequence[Path],
 ) -> None:
-    """Refuse what none of several jobs will heed.
+    """Reject settings and options that have no effect on any of several jobs.
 
     Raises:
-        ConfigError: As `refuse_unused`, for a setting that was given, for masks and for copies.
+        ConfigError: See `refuse_unused`.
     """
     unused = [dict(unused_settings(recipe)) for recipe in configs]
     for name in settings:
         if all(name in each for each in unused):
-            raise ConfigError(f"{name} does nothing here: {unused[0][name]}", _LEAVE_OUT)
+            raise ConfigError(f"{name} has no effect: {unused[0][name]}", _LEAVE_OUT)
     if copies and all(recipe.task == "segmentation" for recipe in configs):
-        raise ConfigError("--copies does nothing here: segmentation uses none", _LEAVE_OUT)
+        raise ConfigError("--copies has no effect: segmentation does not use it", _LEAVE_OUT)
     if masks is not None and all(recipe.data.crop_mode == "full" for recipe in configs):
-        raise ConfigError(
-            "the masks of --masks do nothing here: no arm that is trained cuts crops", _LEAVE_OUT
-        )
+        raise ConfigError("--masks has no effect: no trained arm uses crops", _LEAVE_OUT)
 
 
 def _value(recipe: Recipe, name: str) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from naevus.errors import RunError
 from naevus.export import members
-from naevus.export.members import judges
+from naevus.export.members import cost_members
 
 
 def member(run: Any, *folds: int) -> Any:
@@ -40,20 +40,22 @@ def folds_of(found: list[list[Any]]) -> list[list[tuple[str, tuple[int, ...]]]]:
 def test_every_fold_that_all_runs_finished_shows() -> None:
     one, other = run_of("one", 0, 1, 2), run_of("other", 0, 2)
     composition = [member(one, 0), member(other, 0)]
-    found = judges(made_of("classification", [one, other], composition))
+    found = cost_members(made_of("classification", [one, other], composition))
     assert folds_of(found) == [[("one", (0,)), ("one", (2,))], [("other", (0,)), ("other", (2,))]]
     assert [found[0][0], found[1][0]] == composition  # what is shipped is not opened again
-    masks = judges(made_of("segmentation", [one, other], composition))
+    masks = cost_members(made_of("segmentation", [one, other], composition))
     assert folds_of(masks) == [[("one", (0,)), ("one", (1,)), ("one", (2,))]]
-    with pytest.raises(RunError, match="no common fold"):
-        judges(made_of("classification", [one, run_of("last", 3)], composition))
+    with pytest.raises(RunError, match="no finished fold in common"):
+        cost_members(made_of("classification", [one, run_of("last", 3)], composition))
 
 
 def test_an_average_shows_for_itself_if_it_held_something_out() -> None:
     run = run_of("run", 0, 1)
     trained = [member(run, 0), member(run_of("again", 0), 0), member(run, 1)]
     mean = member(run, 0)
-    assert judges(made_of("classification", [run], [mean], trained, averaged=True)) == [[mean]]
+    assert cost_members(made_of("classification", [run], [mean], trained, averaged=True)) == [
+        [mean]
+    ]
     blind = member(run)
-    found = judges(made_of("classification", [run], [blind], trained, averaged=True))
+    found = cost_members(made_of("classification", [run], [blind], trained, averaged=True))
     assert found == [[trained[0], trained[2]]]
