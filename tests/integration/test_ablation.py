@@ -63,7 +63,7 @@ about = "the recipe"
 [arms.flips]
 about = "four views"
 of = "full"
-views = "flips"
+tta = "flips"
 [arms.raw]
 about = "as they come"
 of = "full"
@@ -127,7 +127,7 @@ def columns(table: pd.DataFrame, kind: str) -> np.ndarray[Any, Any]:
 
 def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
     assert made.result.exit_code == 0, made.result.output
-    assert "1 passes at 32 px" in made.result.stdout
+    assert "1 epochs at 32 px" in made.result.stdout
     assert "Crops are cut by predicted masks" in made.result.stdout
     names = ["flips", "raw", "crop", "both", "coarse"]
     whole = json.loads((made.out / "ablation.json").read_text())
@@ -174,7 +174,7 @@ def test_transforms_are_those_of_prediction(made: Made) -> None:
     from naevus.bundles.bundle import Bundle
     from naevus.datasets.cache import ImageCache
 
-    flips = made.predictions("full", "heldout-flips.parquet")
+    flips = made.predictions("full", "oof-flips.parquet")
     plain = made.predictions("full")
     assert not np.allclose(columns(flips, "logit"), columns(plain, "logit"))
     assert flips["diagnosis"].tolist() == plain["diagnosis"].tolist()
@@ -236,7 +236,7 @@ def test_the_side_of_crops_is_the_median_over_masks(made: Made) -> None:
         crop = cut(read(source.path), read_mask(source.mask_path), mode="crop", size=32, margin=0.1)
         sides.append(crop.box.width)
     assert side_of_crops(sources, 0.1) == round(float(np.median(sides)))
-    with pytest.raises(DataError, match="no mask shows a lesion"):
+    with pytest.raises(DataError, match="no mask contains a lesion"):
         side_of_crops([source._replace(mask_path=None) for source in sources], 0.1)
 
 
@@ -249,20 +249,20 @@ def test_detail_is_never_more_than_the_recipe_has() -> None:
 @pytest.mark.parametrize(
     ("changed", "output"),
     [
-        (("= 3", ""), "is not TOML"),
-        (('reference = "full"', 'reference = "none"'), "the reference none is no arm"),
-        (('reference = "full"', 'reference = "raw"'), "the reference raw is no arm that trains"),
-        (('of = "full"', 'of = "nothing"'), "flips is made from nothing"),
-        (('views = "flips"', 'views = "many"'), "arms.flips.tta"),
+        (("= 3", ""), "not TOML"),
+        (('reference = "full"', 'reference = "none"'), "the reference none is not a trained arm"),
+        (('reference = "full"', 'reference = "raw"'), "the reference raw is not a trained arm"),
+        (('of = "full"', 'of = "nothing"'), "flips depends on nothing"),
+        (('tta = "flips"', 'tta = "many"'), "arms.flips.tta"),
         (
             ('set = { "data.crop_mode" = "crop" }', "set = { epochs = 9 }"),
-            "crop may not set epochs",
+            "crop cannot set epochs",
         ),
-        (('mean = ["crop", "full"]', 'mean = ["crop"]'), "a mean is of two"),
-        (('mean = ["crop", "full"]', 'mean = ["crop", "raw"]'), "both is made from raw"),
-        (('detail_of = "crop"', 'views = "flips"'), "need `of`"),
+        (('mean = ["crop", "full"]', 'mean = ["crop"]'), "a mean needs two"),
+        (('mean = ["crop", "full"]', 'mean = ["crop", "raw"]'), "both depends on raw"),
+        (('detail_of = "crop"', 'tta = "flips"'), "need `of`"),
         (('detail_of = "crop"', 'detail_of = "crop"\nof = "full"'), "either trains"),
-        (("[arms.raw]", '[arms."raw logits"]'), "small letters"),
+        (("[arms.raw]", '[arms."raw logits"]'), "lower-case letters"),
         (("[arms.raw]", "[arms.raw]\nlr = 3"), "arms.raw.lr"),
     ],
 )

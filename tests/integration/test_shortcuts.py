@@ -63,14 +63,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Run:
 def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
     result = call(run.folder)
     assert result.exit_code == 0, result.output
-    for word in ("the run's own answers", "border ring", "age, sex and site", "chance", "fit in"):
+    for word in (
+        "the run's own predictions",
+        "border ring",
+        "age, sex and site",
+        "chance",
+        "fit in",
+    ):
         assert word in result.stdout, word
     kept = json.loads((run.folder / "shortcuts.json").read_text())
     held_out = {*run.folds.held_out(0), *run.folds.held_out(1)}
     assert 0.8 * len(held_out) <= kept["images"] <= len(held_out)
     assert 0 < kept["hole"] < 1
     guesses = {guess["source"]: guess for guess in kept["guesses"]}
-    assert guesses["the run's own answers"]["balanced_accuracy"]["value"] == 1
+    assert guesses["the run's own predictions"]["balanced_accuracy"]["value"] == 1
     assert guesses["... with the lesion filled"]["balanced_accuracy"]["value"] < 0.6
     assert len({guess["groups"] for guess in kept["guesses"]}) <= 2  # and those that fit
 
@@ -105,7 +111,7 @@ def test_an_id_that_the_data_lack_is_never_another_image(
     gone = run.folds.held_out(0)[0]
     records.loc[gone, "diagnosis"] = pd.NA
     monkeypatch.setattr("naevus.evaluation.shortcuts.by_metadata", lambda *_: np.eye(7))
-    with pytest.raises(DataError, match=f"1 images with an answer .* such as {gone}"):
+    with pytest.raises(DataError, match=f"1 predicted images .* such as {gone}"):
         _by_metadata(run, records, [gone, run.folds.held_out(0)[1]], ISIC2018)
 
 

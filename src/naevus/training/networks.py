@@ -1,7 +1,7 @@
 """Networks: any segmentation-models-pytorch architecture on any timm encoder, any timm classifier.
 
-Both kinds take float images N×3×H×W normalised as ``normalisation_of`` says; ``Preprocessed``
-takes images as they are stored, uint8 N×H×W×3.
+Both kinds take float images N×3×H×W with the normalisation of ``normalisation_of``;
+``Preprocessed`` takes uint8 images N×H×W×3.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ if TYPE_CHECKING:
 
 # The plain U-Net of Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), from scratch.
 #
-# With batch normalisation, padded convolutions and bilinear enlarging in place of what made the
-# original's output smaller than its input and its pattern chequered.
+# Differences from the paper: batch normalisation, padded convolutions (the output is as large as
+# the input) and bilinear upsampling (no checkerboard artefacts).
 
 
 class PlainUnet(nn.Module):
     """A U-Net for images N×3×H×W with sides divisible by ``stride``.
 
     Args:
-        channels: Width of each level, the full-size one first; each next has half the size.
-        outputs: How many logits a pixel has.
+        channels: Number of channels of each level, from full size; each next level is half as
+            large.
+        outputs: Number of logits per pixel.
 
     Raises:
-        ValueError: Fewer than two levels, or one without channels.
+        ValueError: There are fewer than two levels, or a level has no channels.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class PlainUnet(nn.Module):
         self.head = nn.Conv2d(channels[0], outputs, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Take images N×3×H×W to logits N×outputs×H×W."""
+        """Map images N×3×H×W to logits N×outputs×H×W."""
         levels = [self.stem(images)]
         for block in self.down:
             levels.append(block(levels[-1]))
@@ -89,22 +90,22 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-# A network on one page: modules, output shapes, parameters.
+# Summary of a network: modules, output shapes, parameters.
 
 _OPENED_ABOVE = 0.5
-"""A module with more than this fraction of all parameters is shown by its parts."""
+"""A module with a larger fraction of all parameters is listed by its children."""
 
 
 def layer_summary(network: nn.Module, input_size: int) -> str:
-    """Describe a network as it sees one square image.
+    """Summarise a network for one square image.
 
     Args:
-        network: Takes float images N×3×H×W. Its modes, weights and statistics stay as they are.
+        network: A network of float images N×3×H×W; it is not changed.
         input_size: Height and width of the image, in pixels.
 
     Returns:
-        A table in plain text: a line a module in the order of the forward pass, with the shape of
-        what it gives (without the batch) and its parameters, and a line with the totals.
+        A plain-text table with one line per module in the order of the forward pass (output shape
+        without the batch, number of parameters), and a line with the totals.
     """
     total = _parameters(network)
     shapes: dict[str, str] = {}
@@ -134,7 +135,7 @@ def layer_summary(network: nn.Module, input_size: int) -> str:
 
 
 def _parts(module: nn.Module, name: str, total: int) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts to show: large modules are opened, small ones shown whole."""
+    """Yield the modules to list: large ones are replaced by their children."""
     for key, child in module.named_children():
         path = f"{name}.{key}" if name else key
         if any(True for _ in child.children()) and _parameters(child) > _OPENED_ABOVE * total:
@@ -172,16 +173,16 @@ _FIXED_OPTIONS = frozenset(
 
 
 class Segmenter(nn.Module):
-    """A segmentation network that gives logits of each pixel at any image size.
+    """A segmentation network for images of any size.
 
-    Sides that the encoder's stride does not divide are padded by repeating the edge, and the
-    logits cut back.
+    If the encoder's stride does not divide a side, the image is padded by repeating its edge and
+    the logits are cropped.
 
     Args:
-        network: Takes N×3×H×W and gives N×outputs×H×W for sides divisible by ``stride``.
-        stride: The product of all subsampling in ``network``.
-        normalisation: What the encoder expects.
-        outputs: What there is a logit of, by name and in order.
+        network: Maps N×3×H×W to N×outputs×H×W for sides divisible by ``stride``.
+        stride: Total downsampling factor of ``network``.
+        normalisation: Normalisation of the encoder's input.
+        outputs: Names of the outputs, in order.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Segmenter(nn.Module):
         self.normalisation = normalisation
 
     def forward(self, images: Tensor) -> Tensor:
-        """Take images N×3×H×W to logits N×outputs×H×W, or N×H×W of a single output."""
+        """Map images N×3×H×W to logits N×outputs×H×W, or N×H×W for a single output."""
         height, width = images.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
@@ -210,18 +211,18 @@ class Segmenter(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A timm network without its last layer, and a new head of its own: features → pool → head.
+    """A timm network with a new head: features → pool → head.
 
     With ``hidden=0`` the head is linear over the pooled features (after dropout), so that the
-    fraction of each place in a logit can be read from the feature maps.
+    contribution of each position to a logit follows from the feature maps.
 
     Args:
-        backbone: A timm network made with ``num_classes=0`` and the pooling wanted.
-        width: How many pooled features ``backbone`` gives.
-        classes: How many logits to give.
+        backbone: A timm network built with ``num_classes=0`` and the desired pooling.
+        width: Number of pooled features of ``backbone``.
+        classes: Number of logits.
         hidden: Width of a dense layer with ReLU before the last one, or 0 for none.
-        dropout: Fraction of the inputs of each dense layer set to zero in training.
-        normalisation: What the backbone expects.
+        dropout: Dropout probability before each dense layer.
+        normalisation: Normalisation of the backbone's input.
     """
 
     def __init__(
@@ -243,26 +244,26 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(hidden or width, classes))
 
     def features(self, images: Tensor) -> Tensor:
-        """Take images N×3×H×W to feature maps, N×F×h×w in convolutional backbones."""
+        """Map images N×3×H×W to feature maps, N×F×h×w in convolutional backbones."""
         maps: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
         return maps
 
     def pool(self, features: Tensor) -> Tensor:
-        """Take what ``features`` gives to one vector an image, N×F."""
+        """Pool feature maps to one vector per image, N×F."""
         pooled: Tensor = self.backbone.forward_head(features)  # type: ignore[operator]
         return pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Take images N×3×H×W to logits N×classes."""
+        """Map images N×3×H×W to logits N×classes."""
         logits: Tensor = self.head(self.pool(self.features(images)))
         return logits
 
 
 class Preprocessed(nn.Module):
-    """A network with its normalisation inside: takes images as they are stored.
+    """A network that includes its normalisation and takes uint8 images.
 
     Args:
-        network: What ``build_segmenter`` or ``build_classifier`` gave.
+        network: A network from ``build_segmenter`` or ``build_classifier``.
     """
 
     scale: Tensor
@@ -276,11 +277,11 @@ class Preprocessed(nn.Module):
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
 
     def prepared(self, pixels: Tensor) -> Tensor:
-        """Take uint8 pixels N×H×W×3 (RGB) to images N×3×H×W, normalised."""
+        """Map uint8 pixels N×H×W×3 (RGB) to normalised images N×3×H×W."""
         return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Take uint8 pixels N×H×W×3 (RGB) to the network's logits."""
+        """Map uint8 pixels N×H×W×3 (RGB) to the network's logits."""
         logits: Tensor = self.network(self.prepared(pixels))
         return logits
 
@@ -298,15 +299,15 @@ def build_segmenter(
         architecture: A class of segmentation-models-pytorch, in any case (``unet``, ``fpn``,
             ``deeplabv3plus``...), or ``plain-unet`` for one from scratch.
         encoder: A timm network, with or without segmentation-models-pytorch's prefix ``tu-``;
-            without meaning for ``plain-unet``.
-        weights: What the encoder starts from; the rest is random in any case.
+            ignored for ``plain-unet``.
+        weights: Initial weights of the encoder; the decoder is always random.
         decoder: Further options of the architecture, such as ``decoder_channels`` or
             ``encoder_depth`` (with ``plain-unet``: ``channels``).
-        outputs: What it gives a logit of for each pixel, by name.
+        outputs: Names of the outputs.
 
     Raises:
-        ConfigError: An unknown architecture or encoder, or options it does not take.
-        WeightsError: The weights cannot be had.
+        ConfigError: The architecture or encoder is unknown, or does not accept the options.
+        WeightsError: The weights are not available.
     """
     options = dict(decoder or {})
     _check_weights(weights)
@@ -317,7 +318,7 @@ def build_segmenter(
         names = ", ".join(sorted([*known, PLAIN_UNET]))
         raise ConfigError(f"no architecture is called {architecture!r}", f"choose one of {names}")
     if fixed := _FIXED_OPTIONS & options.keys():
-        raise ConfigError(f"the decoder options may not hold {', '.join(sorted(fixed))}")
+        raise ConfigError(f"the decoder options cannot include {', '.join(sorted(fixed))}")
     name = timm_name(encoder)
 
     def build(hub: bool) -> nn.Module:
@@ -349,18 +350,18 @@ def build_classifier(
 
     Args:
         backbone: A timm network, or a name in ``ALIASES``.
-        classes: How many logits it gives.
-        weights: What the backbone starts from; the head is random in any case.
-        pooling: How feature maps become one vector.
+        classes: Number of logits.
+        weights: Initial weights of the backbone; the head is always random.
+        pooling: Pooling of the feature maps.
         hidden: Width of a dense layer with ReLU before the last one; 0 for none.
-        dropout: Fraction of the inputs of each dense layer set to zero in training.
-        drop_path: How often the deepest residual block is skipped in training, the others less
-            (Huang et al., Deep networks with stochastic depth, ECCV 2016).
+        dropout: Dropout probability before each dense layer.
+        drop_path: Probability of skipping the deepest residual block in training, lower for the
+            others (Huang et al., Deep networks with stochastic depth, ECCV 2016).
 
     Raises:
-        ConfigError: timm has no such backbone, it does not take the pooling, or a number is out of
-            its range.
-        WeightsError: The weights cannot be had.
+        ConfigError: timm has no such backbone, it does not support the pooling, or a value is out
+            of range.
+        WeightsError: The weights are not available.
     """
     name = timm_name(backbone)
     _check_weights(weights)
@@ -371,7 +372,7 @@ def build_classifier(
             "choose classes of 1 or more, hidden of 0 or more, the others of 0 to below 1",
         )
 
-    # Only where asked for: not every backbone knows it.
+    # Only if requested: not every backbone supports it.
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
 
     def build(hub: bool) -> nn.Module:
@@ -404,7 +405,7 @@ def _plain_unet(weights: Weights, options: dict[str, Any], outputs: Sequence[str
     if weights != "none":
         raise WeightsError(
             f"{PLAIN_UNET} has no pretrained weights",
-            "ask for random ones with `--pretrained none`",
+            "use `--pretrained none`",
         )
     try:
         network = PlainUnet(**options, outputs=len(outputs))
@@ -425,7 +426,7 @@ def _build(
     build: Callable[[bool], nn.Module],
     encoder: Callable[[nn.Module], Any],
 ) -> nn.Module:
-    """Build with the weights wanted; what the libraries say of bad settings is a ConfigError."""
+    """Build with the given weights; errors of the libraries about settings become ConfigErrors."""
     try:
         if weights == "none":
             return build(False)
@@ -438,9 +439,9 @@ def _build(
 
 
 def _drop_dense_layers(network: nn.Module) -> int:
-    """Drop the dense layers VGG has before its last one, and return the width of what is pooled.
+    """Remove VGG's dense layers before the last one; return the number of pooled features.
 
-    They hold nine tenths of its parameters, and tie them to 7 × 7 feature maps.
+    They contain nine tenths of its parameters, and require 7 × 7 feature maps.
     """
     if isinstance(network, timm.models.VGG):
         network.pre_logits = nn.Identity()  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Networks as ONNX files that tell nothing but the network."""
+"""Export networks to ONNX files, without traces of the exporting machine."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 
 STAGES = 2
-"""How many of the backbone's last stages are told of; chosen by benchmarks/not_dermoscopy.py."""
+"""Number of the backbone's last stages in ``texture``; chosen by benchmarks/not_dermoscopy.py."""
 
 OPSET = 18
-"""The ONNX operator set of what is written (ONNX 1.13; read by ONNX Runtime 1.14 and later)."""
+"""ONNX operator set of the exported graphs (ONNX 1.13; ONNX Runtime 1.14 and later)."""
 
 
 class Explained(nn.Module):
-    """A classifier that also tells what its logits are made of.
+    """A classifier with further outputs: embedding, texture and class activation maps.
 
-    Where the head is linear over averaged feature maps, the mean of a class activation map over
-    places is exactly the class's logit (Zhou et al., CVPR 2016). Mean and deviation of feature maps
-    before the last layers tell more of what is seen than the embedding does, which has learnt to
-    forget all that has no say in a diagnosis.
+    If the head is linear over averaged feature maps, the spatial mean of a class activation map
+    is exactly the class's logit (Zhou et al., CVPR 2016). For OOD detection, the mean and standard
+    deviation of earlier feature maps contain more than the embedding, which has learnt to discard
+    everything irrelevant to the diagnosis.
 
     Args:
         network: A ``Preprocessed`` classifier.
-        input_size: Side of its images, pixels.
+        input_size: Side of its input, in pixels.
 
     Attributes:
-        outputs: ``logits`` N×C, ``embedding`` N×F (the pooled features), ``texture`` N×T (of the
-            backbone's last `STAGES` stages the mean and the standard deviation of every map over
-            its places) where these give maps, and ``cam`` N×C×h×w where it would be exact.
+        outputs: ``logits`` N×C; ``embedding`` N×F (the pooled features); ``texture`` N×T (spatial
+            mean and standard deviation of every map of the backbone's last `STAGES` stages), if
+            these output maps; ``cam`` N×C×h×w, if it is exact.
     """
 
     _kernel: Tensor
@@ -62,7 +62,7 @@ class Explained(nn.Module):
         assert isinstance(classifier, Classifier)
         self._classifier = classifier
         linear = [layer for layer in classifier.head if isinstance(layer, nn.Linear)]
-        # A tensor of its own, not a view of the head's: NNCF does not follow weights through views.
+        # A copy, not a view: NNCF does not follow weights through views.
         kernel = linear[-1].weight.detach()[:, :, None, None].clone()
         self.register_buffer("_kernel", kernel, persistent=False)
         self._bias = linear[-1].bias
@@ -76,7 +76,7 @@ class Explained(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Take uint8 pixels N×S×S×3 to ``outputs``."""
+        """Map uint8 pixels N×S×S×3 to ``outputs``."""
         with _watched(self._stages) as maps:
             features = self._classifier.features(self._network.prepared(pixels))
         embedding = self._classifier.pool(features)
@@ -89,7 +89,7 @@ class Explained(nn.Module):
 
 
 def _texture(maps: Tensor) -> Tensor:
-    """Return the mean and the standard deviation over places of N×F×h×w maps: N×2F."""
+    """Return the spatial mean and standard deviation of N×F×h×w maps: N×2F."""
     mean = maps.mean((2, 3))
     deviation = (maps - mean[:, :, None, None]).square().mean((2, 3)).sqrt()
     return torch.cat([mean, deviation], dim=1)
@@ -97,7 +97,7 @@ def _texture(maps: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect what some layers give while the block runs."""
+    """Collect the outputs of some layers within the block."""
     given: list[Tensor] = []
     handles = [
         stage.register_forward_hook(lambda _module, _inputs, output: given.append(output))
@@ -111,10 +111,10 @@ def _watched(stages: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bool]:
-    """Look at what a classifier makes of an image of noise.
+    """Run a classifier on an image of noise and inspect its layers.
 
     Returns:
-        The last stages of the backbone, by timm's list of them, if they give maps; and whether the
+        The last stages of the backbone in timm's list, if they output maps; and whether the
         pooled features are the means of the feature maps.
     """
     classifier = network.network
@@ -138,13 +138,13 @@ def _probed(network: Preprocessed, input_size: int) -> tuple[list[nn.Module], bo
 
 
 class NamedMaps(nn.Module):
-    """A network of several masks whose lesion and attributes are outputs of their own.
+    """A network of several masks with separate outputs for the lesion and the attributes.
 
     Args:
         network: A ``Preprocessed`` segmentation network with more than one output.
 
     Attributes:
-        outputs: ``logit`` N×S×S of the lesion, if there is one, and ``attributes`` N×A×S×S.
+        outputs: ``logit`` N×S×S of the lesion, if it has one, and ``attributes`` N×A×S×S.
     """
 
     def __init__(self, network: Preprocessed) -> None:
@@ -156,23 +156,22 @@ class NamedMaps(nn.Module):
         self.outputs = ("logit", "attributes") if self._lesion else ("attributes",)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Take uint8 pixels N×S×S×3 to ``outputs``."""
+        """Map uint8 pixels N×S×S×3 to ``outputs``."""
         logits = self._network(pixels)
         return (logits[:, 0], logits[:, 1:]) if self._lesion else (logits,)
 
 
 def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
-    """Write a network that takes stored images as an ONNX file.
+    """Export a network to an ONNX file.
 
-    The graph has one input ``pixels``, uint8 N×S×S×3 with N free, and float32 outputs: ``logit``
-    N×S×S of a segmenter; ``NamedMaps.outputs`` of one with attributes; ``Explained.outputs`` of a
-    classifier. Notes about where and from which
-    source lines it was made are taken out, so that the same network gives the same bytes on every
-    machine with the same libraries.
+    The graph has one input ``pixels``, uint8 N×S×S×3 with variable N. Its float32 outputs are
+    ``logit`` N×S×S for a segmenter, ``NamedMaps.outputs`` for one with attributes, and
+    ``Explained.outputs`` for a classifier. Source locations and other traces are removed, so that
+    the same network gives the same bytes on every machine with the same libraries.
 
     Args:
-        network: It is exported in its evaluation mode, and left in the mode it was in.
-        path: Where to write, atomically.
+        network: The network; it is exported in evaluation mode and keeps its own mode.
+        path: Output file, written atomically.
         input_size: S, in pixels.
 
     Raises:
@@ -206,10 +205,10 @@ def export_onnx(network: Preprocessed, path: Path, *, input_size: int) -> None:
 
 
 def scale_by_number(model: onnx.ModelProto) -> None:
-    """Let a graph's maps be resized by how many times they grow, where torch gives their new size.
+    """Resize a graph's maps by constant scales instead of the sizes that torch exports.
 
-    The size is put together from the batch's when the graph runs, and what OpenVINO makes of that
-    fails on processors without AVX. A fixed scale is also a little faster.
+    The sizes are computed at run time from the batch size, which fails in OpenVINO on processors
+    without AVX. A constant scale is also slightly faster.
     """
     shapes = {
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
@@ -230,7 +229,7 @@ def scale_by_number(model: onnx.ModelProto) -> None:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Take out the layers and weights that nothing uses any more."""
+    """Remove unused layers and weights."""
     results = {value.name for value in graph.output}
     while True:
         used = results.union(*(node.input for node in graph.node))
@@ -249,7 +248,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Check a graph and write it, atomically, without any note of where it was made.
+    """Check a graph and write it atomically, without traces of the exporting machine.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -260,7 +259,7 @@ def write_onnx(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Take out everything that names source files, modules or the exporting machine."""
+    """Remove everything that names source files, modules or the exporting machine."""
     model.producer_name, model.producer_version = "naevus", ""
     model.doc_string = ""
     del model.metadata_props[:]
@@ -283,7 +282,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Have a network in its evaluation mode while the block runs."""
+    """Set a network to evaluation mode within the block."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -295,7 +294,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about its own libraries away from users."""
+    """Suppress the exporter's messages about its own libraries."""
     level = logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

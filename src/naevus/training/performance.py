@@ -1,4 +1,4 @@
-"""What makes training quick: number formats, depthwise convolutions, memory."""
+"""Training speed: precision, depthwise convolutions in bf16, reuse of memory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Depthwise convolutions in bf16 on the CPU, each gradient by the way that is fast there.
+# Faster gradients of depthwise convolutions in bf16 on the CPU.
 #
-# Of a depthwise convolution torch computes two gradients slowly in bf16 on the CPU: that of the
-# input at strides above 1 (ten times the fp32 time), and that of the weight for kernels above 3 x 3
-# (four to six times). The first is computed in fp32 here, the second as another convolution.
+# In bf16 on the CPU, torch computes two gradients of a depthwise convolution slowly: that of the
+# input at strides above 1 (ten times the fp32 time), and that of the weight for kernels above
+# 3 x 3 (four to six times). Here the first is computed in fp32, the second as another convolution.
 
 _LARGEST_USUAL = 3
 """Side of the largest kernel whose weight gradient torch computes fast in bf16."""
 
 
 class _Steps(NamedTuple):
-    """How a kernel moves over an image, by axis."""
+    """Stride, padding and dilation of a convolution, by axis."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -41,14 +41,14 @@ class _Steps(NamedTuple):
 
 
 def speed_up_depthwise(network: nn.Module) -> None:
-    """Make depthwise convolutions compute as this module does, under autocast to bf16.
+    """Use this module's gradients in depthwise convolutions under autocast to bf16.
 
-    Those of other kinds than torch's own and timm's with padding as in TensorFlow stay as they are.
-    Without autocast nothing changes.
+    Applies to torch's own convolutions and to timm's with TensorFlow padding; all others, and
+    computation without autocast, are unchanged.
     """
     for module in network.modules():
         if type(module) in (nn.Conv2d, Conv2dSame) and _is_depthwise(module):
-            # Bound to the module: a copy of the network must compute with its own weights.
+            # Bound to the module, so that a copy of the network uses its own weights.
             module.forward = MethodType(_forward, module)
 
 
@@ -76,7 +76,7 @@ def _forward(module: nn.Conv2d, images: Tensor) -> Tensor:
 
 
 class _Depthwise(torch.autograd.Function):
-    """Filters each channel of N x C x H x W images with its own kernel, C x 1 x k x l, fp32."""
+    """Filter each channel of N x C x H x W images with its own fp32 kernel, C x 1 x k x l."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
@@ -98,7 +98,7 @@ class _Depthwise(torch.autograd.Function):
 
 def _input_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
     dtype = images.dtype if max(steps.stride) == 1 else torch.float32
-    # The values of the images do not matter to their gradient, only their form does.
+    # The gradient depends on the shape of the images, not on their values.
     found: Tensor = _gradients(slope.to(dtype), images.to(dtype), weight.to(dtype), steps, 0)
     return found.to(images.dtype)
 
@@ -106,8 +106,8 @@ def _input_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps
 def _weight_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
     if max(weight.shape[2:]) <= _LARGEST_USUAL:
         return _gradients(slope, images, weight.to(slope.dtype), steps, 1).float()
-    # The gradient is a depthwise convolution itself: every channel of every image filtered by
-    # its own slopes, stride and dilation having changed places; then a sum over the images.
+    # The gradient is itself a depthwise convolution: every channel of every image is filtered with
+    # its output gradient, with stride and dilation exchanged, and then summed over the images.
     count, channels = slope.shape[:2]
     flat, kernels = (_images_as_channels(tensor) for tensor in (images, slope))
     of_each = functional.conv2d(
@@ -119,7 +119,7 @@ def _weight_gradient(slope: Tensor, images: Tensor, weight: Tensor, steps: _Step
 
 
 def _images_as_channels(images: Tensor) -> Tensor:
-    """Take N x C x H x W to (N C) x H x W, channels last in memory."""
+    """Reshape N x C x H x W to (N C) x H x W, channels last in memory."""
     return images.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1)
 
 
@@ -132,20 +132,20 @@ def _gradients(slope: Tensor, images: Tensor, weight: Tensor, steps: _Steps, wan
     return found
 
 
-# Memory that training keeps from step to step.
+# Reuse of memory between steps.
 
-# Of glibc's <malloc.h>, with the values a process starts with.
+# From glibc's <malloc.h>, with its default values.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _TRIM_DEFAULT, _MMAP_DEFAULT = 128 * 1024, 65536
 
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keep freed memory for reuse while inside; it is given back on leaving.
+    """Keep freed memory for reuse within the block, and release it afterwards.
 
-    Activations are blocks of tens of megabytes. glibc maps each of them anew and returns it when
-    freed, and the kernel clears its pages every time: a third of a training step on a CPU
-    (``benchmarks/bench_training.py``). With another C library nothing changes.
+    Activations are blocks of tens of megabytes. By default glibc maps and unmaps each of them,
+    and the kernel clears its pages every time, which takes a third of a training step on a CPU
+    (``benchmarks/bench_training.py``). Has no effect with other C libraries.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
@@ -167,8 +167,8 @@ FabricPrecision = Literal["bf16-mixed", "32-true"]
 def resolve(precision: Literal["auto", "32", "bf16"]) -> FabricPrecision:
     """Return Fabric's name for a precision.
 
-    ``auto`` is bf16 on GPUs and CPUs that have instructions for it. Without them torch imitates
-    bf16: on a processor with AVX2 alone a U-Net trained 7 times slower in it than in fp32.
+    ``auto`` is bf16 on GPUs and CPUs with native instructions for it. Elsewhere torch emulates
+    bf16: on a processor with only AVX2, a U-Net trained 7 times slower than in fp32.
     """
     if precision == "auto":
         if torch.cuda.is_available():
@@ -181,17 +181,17 @@ def resolve(precision: Literal["auto", "32", "bf16"]) -> FabricPrecision:
 
 
 def fabric_for(network: nn.Module, precision: FabricPrecision) -> Fabric:
-    """Return what trains a network in a precision, after preparing the network for it."""
+    """Return the Fabric for a precision, and prepare the network for it."""
     prepare_network(network, precision)
     return Fabric(precision=precision, devices="auto" if torch.cuda.is_available() else 1)
 
 
 def prepare_network(network: nn.Module, precision: FabricPrecision) -> None:
-    """Make training steps faster on the CPU; what the network computes without autocast stays.
+    """Make training steps faster on the CPU, without changing results without autocast.
 
-    Under autocast to bf16 depthwise convolutions go their own ways
-    (`naevus.training.performance`). Activations whose gradient needs their input keep it instead of
-    changing it in place: torch would copy it first. On a GPU nothing is done.
+    Speeds up depthwise convolutions under autocast to bf16. Activations whose gradient needs
+    their input do not work in place, because torch would copy the input first. Has no effect on
+    a GPU.
     """
     if torch.cuda.is_available():
         return

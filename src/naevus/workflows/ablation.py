@@ -1,4 +1,4 @@
-"""An ablation: a plan of arms in TOML, their training, and what became of each."""
+"""Ablations: a plan of arms in TOML, their training and their comparison."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 BUDGET = ("epochs", "batch_size", "sizes", "seed", "early_stopping", "precision")
-"""What all arms have alike."""
+"""Settings that are the same for all arms."""
 
 
 class ArmPlan(Section):
-    """One arm: a training of its own, another look at one, or the mean of several.
+    """One arm: a trained network, another use of a trained network, or an ensemble.
 
-    ``set`` changes settings of the recipe, by dotted names; ``of`` takes another arm's network and
-    sees images in ``tta`` or answers by ``decision``; ``mean`` averages other arms' logits.
+    ``set`` changes settings of the recipe by dotted names. ``of`` uses another arm's network with
+    ``tta`` or ``decision``. ``mean`` averages the logits of other arms.
     """
 
     about: str
     set: dict[str, Any] = Field(default_factory=dict)
     detail_of: str | None = Field(
-        default=None, description="An arm with crops: this one's images get no more pixels."
+        default=None, description="An arm with crops, whose median resolution limits this arm's."
     )
     of: str | None = None
     tta: Literal["none", "half-turn", "flips", "d4"] = "none"
@@ -67,26 +67,26 @@ class ArmPlan(Section):
     def _is_one_kind(self) -> Self:
         trained = bool(self.set) or self.detail_of is not None
         if trained + (self.of is not None) + bool(self.mean) > 1:
-            raise ValueError("an arm either trains, looks at another (of), or is a mean")
+            raise ValueError("an arm either trains, uses another arm (of) or is a mean")
         if self.of is None and (self.tta, self.decision) != ("none", "balanced"):
-            raise ValueError("views and decision need `of`: the arm whose network answers")
+            raise ValueError("tta and decision need `of`: the arm whose network predicts")
         if len(self.mean) == 1:
-            raise ValueError("a mean is of two arms or more")
+            raise ValueError("a mean needs two or more arms")
         return self
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The arms that this one is made from."""
+        """The arms that this arm depends on."""
         return (*self.mean, *([self.of] if self.of else []))
 
     @property
     def trained(self) -> bool:
-        """Whether it has a network of its own."""
+        """Whether it trains its own network."""
         return not self.needs
 
 
 class AblationPlan(Section):
-    """A title, the recipe's file, what changes for all arms, and the arms; one is the reference."""
+    """A title, a recipe, settings common to all arms, and the arms, one of them the reference."""
 
     title: str
     recipe: str
@@ -98,14 +98,14 @@ class AblationPlan(Section):
     def _names_are_arms(self) -> Self:
         for name, arm in self.arms.items():
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r}: name arms in small letters, digits and hyphens")
+                raise ValueError(f"{name!r}: use lower-case letters, digits and hyphens")
             for other in (*arm.needs, *([arm.detail_of] if arm.detail_of else [])):
                 if other not in self.arms or not self.arms[other].trained:
-                    raise ValueError(f"{name} is made from {other}, which is no arm that trains")
+                    raise ValueError(f"{name} depends on {other}, which is not a trained arm")
             if budget := sorted(set(arm.set) & set(BUDGET)):
-                raise ValueError(f"{name} may not set {budget[0]}: all arms have one budget")
+                raise ValueError(f"{name} cannot set {budget[0]}: all arms have the same budget")
         if self.reference not in self.arms or not self.arms[self.reference].trained:
-            raise ValueError(f"the reference {self.reference} is no arm that trains")
+            raise ValueError(f"the reference {self.reference} is not a trained arm")
         return self
 
     def shown(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,14 +128,14 @@ def load_plan(path: Path) -> AblationPlan:
     """Read a plan.
 
     Raises:
-        ConfigError: The file cannot be read, is not TOML, or is no plan.
+        ConfigError: The file is unreadable, not TOML or not a plan.
     """
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read", "name an existing plan") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML ({error})", "mend the file") from error
+        raise ConfigError(f"{path}: not TOML ({error})", "correct the file") from error
     try:
         return AblationPlan.model_validate(settings)
     except ValidationError as error:
@@ -155,11 +155,11 @@ def recipes(
 
     Args:
         plan: The plan.
-        folder: Where it lies; its recipe is named from there.
-        overrides: Settings of all arms, before each arm's own.
+        folder: The plan's folder, to which the path of its recipe is relative.
+        overrides: Settings of all arms; those of an arm take precedence.
 
     Raises:
-        ConfigError: The recipe cannot be read, is not for diagnoses, or a setting is unknown.
+        ConfigError: The recipe is unreadable or not for classification, or a setting is unknown.
     """
     shared = {**plan.settings, **(overrides or {})}
     return {
@@ -169,17 +169,17 @@ def recipes(
     }
 
 
-# An ablation's arms: what each is trained on, and what it answers to the held-out images.
+# Arms: their training and out-of-fold predictions.
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished fold of an arm that trains.
+    """A finished fold of a trained arm.
 
     Attributes:
         run: Its run.
         fold: The fold.
-        cache: Opens the cache of its images; called where they are to be seen again.
+        cache: Opens the cache of its images; called only if they must be predicted again.
     """
 
     run: Run
@@ -189,19 +189,19 @@ class Trained:
     def predictions(
         self, tta: TTA = "none", progress: Callable[[int, int], None] | None = None
     ) -> pd.DataFrame:
-        """Return the fold's out-of-fold table, its images seen in some views; kept in a file."""
+        """Return the fold's out-of-fold table with test-time augmentation; cached in a file."""
         folder = self.run.fold_folder(self.fold)
         table = read_oof(folder / "oof.parquet")
         if tta == "none":
             return table
-        kept = folder / f"heldout-{tta}.parquet"
+        kept = folder / f"oof-{tta}.parquet"
         if not kept.exists():
             bundle = Bundle.read(self.run.bundle_folder(self.fold))
             ids = table["image_id"].tolist()
-            seen = oof_logits(bundle, self.cache(), ids, tta=tta, progress=progress)
-            rest = table[["image_id", *(c for c in table.columns if c not in seen.columns)]]
+            found = oof_logits(bundle, self.cache(), ids, tta=tta, progress=progress)
+            rest = table[["image_id", *(c for c in table.columns if c not in found.columns)]]
             with atomic(kept) as temporary:
-                seen.merge(rest, on="image_id", validate="one_to_one").to_parquet(
+                found.merge(rest, on="image_id", validate="one_to_one").to_parquet(
                     temporary, index=False
                 )
         return read_oof(kept)
@@ -218,8 +218,8 @@ def evaluated_predictions(
     Args:
         plan: The plan.
         name: The arm.
-        trained: The finished arms that it is, or is made from.
-        progress: Called with (done, total) images where some are seen again.
+        trained: The finished arms that it depends on, or the arm itself.
+        progress: Called with (done, total) images if some are predicted again.
     """
     arm = plan.arms[name]
     if arm.mean:
@@ -230,28 +230,28 @@ def evaluated_predictions(
 
 
 def budget_of(recipe: Recipe, fold: int) -> str:
-    """Say what every arm was given."""
+    """Describe the budget of every arm."""
     sizes = ", ".join(f"{size} px" for _, size in recipe.sizes)
     return (
-        f"Each trained arm had {recipe.epochs} passes at {sizes}, batches of {recipe.batch_size}, "
-        f"seed {recipe.seed}, and was trained once; what is compared is fold {fold}, held out. "
-        "Differences are in points with 95 % intervals by lesion; they tell nothing of "
-        "how another seed would have come out."
+        f"Each trained arm had {recipe.epochs} epochs at {sizes}, batches of {recipe.batch_size} "
+        f"and seed {recipe.seed}, and was trained once. The arms are compared on the held-out "
+        f"fold {fold}. Differences are in points, with 95 % intervals by lesion, which do not "
+        "include the variation between seeds."
     )
 
 
 def side_of_crops(
     sources: Sequence[ImageFiles], margin: float, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Return the median side of the crops' squares in their images, in pixels.
+    """Return the median side of the crops in their images, in pixels.
 
     Args:
         sources: Images with masks of their size.
-        margin: Of the crops (`naevus.images.preprocess`).
+        margin: Margin of the crops (`naevus.images.preprocess`).
         progress: Called with (done, total) images.
 
     Raises:
-        DataError: No mask shows a lesion.
+        DataError: No mask contains a lesion.
     """
     sides = []
     for done, source in enumerate(sources, start=1):
@@ -262,21 +262,21 @@ def side_of_crops(
         if progress is not None:
             progress(done, len(sources))
     if not sides:
-        raise DataError("no mask shows a lesion", "name other masks")
+        raise DataError("no mask contains a lesion", "name other masks")
     return round(float(np.median(sides)))
 
 
 def _mask_of(source: ImageFiles) -> NDArray[np.bool_] | None:
     try:
         return None if source.mask_path is None else read_mask_of(source.mask_path, source.path)
-    except ImageError:  # its image is left out of the caches, and told there
+    except ImageError:  # the image is left out of the caches and reported there
         return None
 
 
 def with_detail(recipe: Recipe, side: int) -> Recipe:
-    """Return a recipe whose images have at most ``side`` pixels a side of their own.
+    """Return a recipe whose cached images have at most ``side`` pixels a side.
 
-    They are enlarged from it to the network's size, as crops are.
+    They are enlarged to the network's size, like crops.
     """
     size = min(recipe.data.cache_size, side)
     return recipe.model_copy(
@@ -286,19 +286,19 @@ def with_detail(recipe: Recipe, side: int) -> Recipe:
 
 @dataclass
 class Workshop:
-    """Trains a plan's arms and asks each for its out-of-fold predictions.
+    """Trains the arms of a plan and compares their out-of-fold predictions.
 
     Attributes:
         plan: The plan.
-        dataset: What all arms learn from.
+        dataset: The data set of all arms.
         folds: Its folds.
-        fold: The fold that is held out.
-        out: Where runs go, one a trained arm, under ``arms``.
-        cache: Where decoded images go.
-        masks: A folder of masks that crops are cut by; the data set's own where there is none.
+        fold: The held-out fold.
+        out: Output folder, with a run for each trained arm in ``arms``.
+        cache: Folder of decoded images.
+        masks: Folder of masks to crop by; None: the data set's own masks.
         copies: Folders of other copies of the images.
-        force: Use masks that cannot be right as a whole.
-        reporter: Shows how it goes.
+        force: Whether to use masks that look wrong as a whole.
+        reporter: Shows progress.
         trained: The finished arms.
     """
 
@@ -317,7 +317,7 @@ class Workshop:
     def ablation(
         self, shown: tuple[str, ...], every: dict[str, Recipe], *, allow_missing: bool
     ) -> Ablation:
-        """Train what is not trained, and compare."""
+        """Train the arms that are not finished, and compare all."""
         arms = self.plan.arms
         configs = {name: every[name] for name in self.plan.to_train(shown)}
         for name, recipe in configs.items():
@@ -325,13 +325,13 @@ class Workshop:
             self._train(name, self._coarser(recipe, every, detail_of) if detail_of else recipe)
         tables = {}
         for name in shown:
-            with self.reporter.progress(f"asking {name}") as move:
+            with self.reporter.progress(f"predicting with {name}") as move:
                 tables[name] = evaluated_predictions(self.plan, name, self.trained, move)
         abouts = {name: arms[name].about for name in shown}
         budget = budget_of(configs[self.plan.reference], self.fold)
         if any(recipe.data.crop_mode != "full" for recipe in configs.values()):
-            own = "the data set's own masks, which are better than a model's"
-            budget += f" Crops are cut by {'predicted masks' if self.masks else own}."
+            own = "the data set's own masks, which are better than predicted ones"
+            budget += f" Crops use {'predicted masks' if self.masks else own}."
         reference = self.plan.reference
         return ablation(
             self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing
@@ -339,7 +339,7 @@ class Workshop:
 
     def _training_data(self, recipe: Recipe) -> TrainingData:
 
-        # Centre squares are the same whatever the masks: one cache for all arms that see them.
+        # Centre squares do not depend on masks: all arms that use them share one cache.
         masks = None if recipe.data.crop_mode == "full" else self.masks
         return TrainingData(
             self.dataset,

@@ -1,4 +1,4 @@
-"""What is guessed of the diagnoses without the lesion: by metadata, and by what surrounds it."""
+"""Measure shortcuts: diagnoses predicted from metadata, or from images without the lesion."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
     Item = TypeVar("Item")
 
 
-# Images without their lesion: what is left to guess by.
+# Images with an occluded lesion.
 
 GROWTH: Final = 0.1
-"""How far a mask is grown before it hides a lesion, as a fraction of the lesion's longer side."""
+"""Dilation of a mask before it occludes a lesion, as a fraction of the lesion's longer side."""
 RING: Final = 0.125
 """Width of the border ring, as a fraction of the image's side."""
 HELD: Final = 0.9
-"""The fraction of all lesions' pixels that the common hole holds."""
+"""Fraction of all lesions' pixels that the common hole contains."""
 HOLE_SIDE: Final = 128
-"""Side of the map that the common hole is drawn on, in pixels."""
+"""Side of the map of the common hole, in pixels."""
 
 
 def grown(mask: NDArray[np.bool_], fraction: float = GROWTH) -> NDArray[np.bool_]:
-    """Return a mask grown on all sides by a fraction of its longer side; an empty one stays so."""
+    """Dilate a mask by a fraction of its longer side; an empty mask stays empty."""
     box = box_of(mask)
     if box is None:
         return mask.copy()
@@ -60,7 +60,7 @@ def grown(mask: NDArray[np.bool_], fraction: float = GROWTH) -> NDArray[np.bool_
 
 
 def ring_hole(side: int, fraction: float = RING) -> NDArray[np.bool_]:
-    """Return what hides all but a ring along the border of a square image, side x side."""
+    """Return a mask of everything but a ring along the border of a square image, side x side."""
     width = max(round(fraction * side), 1)
     hole = np.zeros((side, side), bool)
     hole[width:-width, width:-width] = True
@@ -70,15 +70,16 @@ def ring_hole(side: int, fraction: float = RING) -> NDArray[np.bool_]:
 def mean_hole(masks: Iterable[NDArray[np.bool_]], held: float = HELD) -> NDArray[np.bool_]:
     """Return one hole for all square images: a level set of the mean of their masks.
 
-    Its shape is that of the mean lesion; it is as large as it must be to hold ``held`` of all
-    masks' pixels. The same in every image, it says nothing of the lesion that it hides.
+    It has the shape of the mean lesion, and is just large enough to contain the fraction ``held``
+    of all masks' pixels. Because it is the same in every image, it reveals nothing about the
+    lesion.
 
     Args:
         masks: Square, of any sizes.
         held: Between 0 and 1.
 
     Returns:
-        `HOLE_SIDE` x `HOLE_SIDE`; empty where all masks are.
+        `HOLE_SIDE` x `HOLE_SIDE`; empty if all masks are.
     """
     total = np.zeros((HOLE_SIDE, HOLE_SIDE), np.float64)
     for mask in masks:
@@ -92,11 +93,11 @@ def mean_hole(masks: Iterable[NDArray[np.bool_]], held: float = HELD) -> NDArray
 
 
 def filled(pixels: NDArray[np.uint8], occluded: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return an image with a part of it filled by the mean colour of the rest.
+    """Fill a part of an image with the mean colour of the rest.
 
     Args:
         pixels: H x W x 3.
-        occluded: H x W. Where nothing would be left, all becomes mid-grey.
+        occluded: H x W; if it covers everything, the image becomes mid-grey.
     """
     result = pixels.copy()
     shown = pixels[~occluded]
@@ -105,13 +106,13 @@ def filled(pixels: NDArray[np.uint8], occluded: NDArray[np.bool_]) -> NDArray[np
 
 
 WAYS: Final = ("whole", "blanked", "common hole", "border ring")
-"""Nothing hidden; the lesion; the lesion and a hole that is the same in all images; the lesion
-and all but a ring along the border."""
+"""What is occluded: nothing; the lesion; the lesion and the common hole; the lesion and
+everything but a ring along the border."""
 EMBEDDING: Final = "embedding"
 
 
 class Square(NamedTuple):
-    """An image's centre square and what of it shows the lesion or its margin."""
+    """An image's centre square, and a mask of the lesion with its margin."""
 
     image_id: str
     pixels: NDArray[np.uint8]
@@ -119,19 +120,19 @@ class Square(NamedTuple):
 
 
 class Occlusion(NamedTuple):
-    """How lesions are hidden, and how well the common hole does it.
+    """The common hole, and the images whose lesion fits inside it.
 
     Attributes:
         hole: `HOLE_SIDE` x `HOLE_SIDE`, the same for all images.
-        fits: Ids of the images whose lesion, with its margin, lies in the hole: of all others
-            the part that sticks out is filled too, and its contour may still tell something.
+        fits: Ids of the images whose lesion, with its margin, is inside the hole. For the others,
+            the parts outside are filled as well, and their shape may reveal something.
     """
 
     hole: NDArray[np.bool_]
     fits: frozenset[str]
 
     def ways(self, square: Square) -> tuple[NDArray[np.uint8], ...]:
-        """Return the image in each of `WAYS`."""
+        """Return the image in each variant of `WAYS`."""
         side = len(square.pixels)
         hole, ring = _sized(self.hole, side), ring_hole(side)
         return (
@@ -143,11 +144,11 @@ class Occlusion(NamedTuple):
 
 
 class Features(NamedTuple):
-    """A network's embeddings of images whose lesion is hidden.
+    """A network's embeddings of images with an occluded lesion.
 
     Attributes:
-        ids: N, sorted; images that cannot be read or whose mask is not plausible are left out.
-        embeddings: By way, N x F.
+        ids: N, sorted, without images that are unreadable or have no plausible mask.
+        embeddings: N x F, by variant.
     """
 
     ids: list[str]
@@ -155,10 +156,10 @@ class Features(NamedTuple):
 
 
 def occlusion_of(sources: Sequence[ImageFiles]) -> Occlusion:
-    """Return how the lesions of some images are hidden; diagnoses play no part in it.
+    """Fit the common hole to the lesions of some images, without using diagnoses.
 
     Args:
-        sources: Images with masks; those whose mask is not plausible or readable do not count.
+        sources: Images with masks; implausible or unreadable masks are ignored.
     """
     hole = mean_hole(lesion for _, lesion in _lesions(sources))
     fits = (image_id for image_id, lesion in _lesions(sources) if not (lesion & ~hole).any())
@@ -174,26 +175,26 @@ def occluded_features(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Return a classification bundle's embeddings of images in each of `WAYS`.
+    """Return a classification bundle's embeddings of images in each variant of `WAYS`.
 
-    The network sees the centre square, whatever it was trained on: a crop would tell where the
-    lesion was, and how large.
+    The network always sees the centre square, because a crop would reveal position and size of
+    the lesion.
 
     Args:
-        bundle: The bundle, which did not train on these images.
+        bundle: A bundle that was not trained on these images.
         sources: Images with masks.
-        occlusion: How the lesions are hidden.
-        engine: What runs the graphs.
-        threads: Threads for the engine.
+        occlusion: The occlusion of the lesions.
+        engine: The inference engine.
+        threads: Number of threads.
         progress: Called with (done, total) images.
 
     Raises:
-        BundleError: A graph gives no usable number for an image.
-        ConfigError: A graph gives no embedding.
+        BundleError: A graph's outputs are not finite.
+        ConfigError: A graph has no embedding.
         DataError: No image has a plausible mask.
     """
     classifier = Classifier(bundle, engine=engine, threads=threads)
-    classifier.require(EMBEDDING, "guesses without the lesion")
+    classifier.require(EMBEDDING, "predictions without the lesion")
     ordered = sorted(sources, key=lambda source: source.image_id)
     side = max(input_spec.size for input_spec in classifier.input_specs)
     ids: list[str] = []
@@ -208,7 +209,7 @@ def occluded_features(
         if progress is not None:
             progress(len(ids), len(ordered))
     if not ids:
-        raise DataError("no image has a plausible mask", "give images with masks of lesions")
+        raise DataError("no image has a plausible mask", "use images with lesion masks")
     return Features(ids, {way: np.concatenate(parts) for way, parts in found.items()})
 
 
@@ -221,7 +222,7 @@ def _lesions(sources: Sequence[ImageFiles]) -> Iterator[tuple[str, NDArray[np.bo
 
 
 def _inputs(sources: Sequence[ImageFiles], side: int) -> Iterator[Square]:
-    """Yield images with their lesion; the shorter side is read at no less than ``side``."""
+    """Yield images with their lesions, decoded with a shorter side of at least ``side``."""
 
     def square(source: ImageFiles) -> Square | None:
         mask = _mask_of(source)
@@ -234,7 +235,7 @@ def _inputs(sources: Sequence[ImageFiles], side: int) -> Iterator[Square]:
 
 
 def _mask_of(source: ImageFiles) -> NDArray[np.bool_] | None:
-    """Return the centre square of a mask; None where it is not plausible."""
+    """Return the centre square of a mask, or None if it is not plausible."""
     assert source.mask_path is not None
     mask = read_mask_of(source.mask_path, source.path)
     return centre_square(mask) if plausible(mask) else None
@@ -243,7 +244,7 @@ def _mask_of(source: ImageFiles) -> NDArray[np.bool_] | None:
 def _made(
     make: Callable[[ImageFiles], Item | None], sources: Sequence[ImageFiles]
 ) -> Iterator[Item]:
-    """Yield what is made of the sources, in their order; what cannot be made is passed over."""
+    """Yield the results of ``make`` in the order of the sources, skipping failures."""
     with Workers(cpu_count()) as workers:
         for _, items in workers.ahead(make, batches(sources)):
             for item in items:
@@ -271,10 +272,10 @@ def _sized(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     return np.asarray(resize(surface, side, side) > 127)
 
 
-# What can be guessed of a run's diagnoses without the lesion.
+# Predictions of a run's diagnoses without the lesion.
 
 _METADATA = "age, sex and site alone"
-_OWN = "the run's own answers"
+_OWN = "the run's own predictions"
 _BY_WAY = {
     "whole": "embedding of the whole image",
     "blanked": "... with the lesion filled",
@@ -287,24 +288,25 @@ _FITTING = "... of lesions that fit in it"
 def measure_shortcuts(
     run: Run, table: pd.DataFrame, records: pd.DataFrame, reporter: Reporter = SILENT
 ) -> tuple[ShortcutScores, dict[str, float]]:
-    """Score guesses of the diagnoses from what is not the lesion.
+    """Score predictions of the diagnoses that do not use the lesion.
 
     Args:
         run: A classification run.
         table: Its out-of-fold table.
         records: Its images, indexed by id, with masks.
-        reporter: Shows how it goes.
+        reporter: Shows progress.
 
     Returns:
-        The scores; and how many images have no plausible mask (``without_mask``), the fraction of
-        an image that the common hole covers (``hole``) and of lesions that fit in it (``fits``).
+        The scores; and the number of images without a plausible mask (``without_mask``), the
+        fraction of an image that the common hole covers (``hole``), and the fraction of lesions
+        that fit inside it (``fits``).
 
     Raises:
         DataError: No image has a mask, or the records lack images of the run.
     """
     taxonomy = taxonomy_of(table)
     sources = _sources(table, records)
-    with reporter.status("drawing the common hole"):
+    with reporter.status("computing the common hole"):
         occlusion = occlusion_of(sources)
     parts = [
         _of_fold(run, fold, table, sources, occlusion, taxonomy, reporter)
@@ -318,11 +320,11 @@ def measure_shortcuts(
         balanced[name] = np.concatenate([guessed[way] for _, guessed in parts])
         if way == "common hole":
             balanced[_FITTING] = balanced[name]
-    with reporter.status("guessing by age, sex and site"):
+    with reporter.status("predicting from age, sex and site"):
         balanced[_METADATA] = _by_metadata(run, records, ids, taxonomy)
     truth, groups = chosen["diagnosis"].tolist(), chosen["group_id"].tolist()
     within = {_FITTING: np.isin(ids, list(occlusion.fits))}
-    with reporter.status("scoring the guesses"):
+    with reporter.status("scoring"):
         found = ShortcutScores.of(balanced, truth, groups, taxonomy, within)
     return found, {
         "without_mask": len(table) - found.images,
@@ -353,15 +355,15 @@ def _of_fold(
     taxonomy: Taxonomy,
     reporter: Reporter,
 ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Return the ids of a fold's images, and guesses of their diagnoses by each embedding."""
+    """Return the ids of a fold's images, and predictions from each variant's embeddings."""
     rows = table[table["fold"] == fold].set_index("image_id")
     own = [source for source in sources if source.image_id in rows.index]
     bundle = Bundle.read(run.bundle_folder(fold))
-    with reporter.progress(f"hiding the lesions of fold {fold}", len(own)) as move:
+    with reporter.progress(f"occluding the lesions of fold {fold}", len(own)) as move:
         features = occluded_features(bundle, own, occlusion, progress=move)
     known = rows.loc[features.ids]
     truth, groups = known["diagnosis"].tolist(), known["group_id"].tolist()
-    with reporter.status(f"guessing by the embeddings of fold {fold}"):
+    with reporter.status(f"predicting from the embeddings of fold {fold}"):
         guesses = {
             way: by_embeddings(embedded, truth, groups, taxonomy.codes)
             for way, embedded in features.embeddings.items()
@@ -372,18 +374,18 @@ def _of_fold(
 def _by_metadata(
     run: Run, records: pd.DataFrame, ids: Sequence[str], taxonomy: Taxonomy
 ) -> NDArray[np.float64]:
-    """Guess by the models of the run's folds, all of them: they need no network."""
+    """Predict from metadata, with cross-validation over all of the run's folds."""
     folds = run.folds.table.set_index("image_id")["fold"]
-    folds = folds[folds != "test"]  # what stands apart for a last test teaches nobody
+    folds = folds[folds != "test"]  # test images are never used for training
     known = records[records["diagnosis"].notna() & records["image_id"].isin(folds.index)]
     parts = pd.factorize(known["image_id"].map(folds))[0]
     guessed = by_metadata(known, known["diagnosis"].tolist(), parts, taxonomy.codes)
     places = known.index.get_indexer(pd.Index(ids))
-    if (places < 0).any():  # -1 would be the last image's guess
-        strange = [image_id for image_id, place in zip(ids, places, strict=True) if place < 0]
+    if (places < 0).any():  # -1 would index the last image
+        unknown = [image_id for image_id, place in zip(ids, places, strict=True) if place < 0]
         raise DataError(
-            f"{run.folder}: {len(strange)} images with an answer have no diagnosis in the data "
-            f"set or stand in no fold, such as {strange[0]}",
+            f"{run.folder}: {len(unknown)} predicted images have no diagnosis in the data set "
+            f"or are in no fold, such as {unknown[0]}",
             "name the run's own data set with --data",
         )
     return guessed[places]

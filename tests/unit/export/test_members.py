@@ -75,7 +75,7 @@ def test_class_weights_are_averaged_in_logarithms(runs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("named", "output"),
     [
-        ([("one", 0)], "alone"),
+        ([("one", 0)], "averaging needs two"),
         ([("one", 0), ("longer", 0)], "different recipes"),
         ([("one", 0), ("other start", 0)], "different recipes"),
         ([("one", 0), ("contours", 0)], "different recipes"),

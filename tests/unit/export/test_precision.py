@@ -124,7 +124,7 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
         assert 0 <= each.changed < 0.2
     assert {each.networks for each in by_task["segmentation"]} == {"contours fold 0"}
     assert {each.networks for each in by_task["classification"]} == {
-        "2 networks as one, on each of 2 folds"
+        "ensemble of 2 networks on each of 2 folds"
     }
     held_out = by_task["classification"][0].images
     assert held_out > by_task["segmentation"][0].images

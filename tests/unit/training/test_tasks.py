@@ -171,6 +171,8 @@ def test_a_network_of_attributes_starts_from_one_of_lesions(tmp_path: Path) -> N
     images = torch.randn(2, 3, 16, 16)
     network.eval()
     source.eval()
-    assert torch.equal(network(images)[:, 0], source(images))
+    # Not bit for bit: a convolution rounds by how many outputs it has.
+    torch.testing.assert_close(network(images)[:, 0], source(images))
     kernel = network.state_dict()["network.head.weight"]
+    assert torch.equal(kernel[:1], source.state_dict()["network.head.weight"])
     assert torch.equal(kernel[1:], before["network.head.weight"][1:])
