@@ -43,7 +43,7 @@ sampling = "balanced-sqrt"
 parts = ["task3"]
 cache_size = 64
 [network]
-weights = "none"
+pretrained = "none"
 backbone = "test_efficientnet"
 [loss]
 class_weights = "ones"
@@ -61,7 +61,7 @@ sizes = [[0, 32]]
 [arms.full]
 about = "the recipe"
 [arms.flips]
-about = "four views"
+about = "four flips"
 of = "full"
 tta = "flips"
 [arms.raw]
@@ -69,7 +69,7 @@ about = "as they come"
 of = "full"
 decision = "raw"
 [arms.crop]
-about = "squares round lesions"
+about = "crops around lesions"
 set = { "data.crop_mode" = "crop" }
 [arms.both]
 about = "mean of two"
@@ -128,7 +128,7 @@ def columns(table: pd.DataFrame, kind: str) -> np.ndarray[Any, Any]:
 def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
     assert made.result.exit_code == 0, made.result.output
     assert "1 epochs at 32 px" in made.result.stdout
-    assert "Crops are cut by predicted masks" in made.result.stdout
+    assert "Crops use predicted masks" in made.result.stdout
     names = ["flips", "raw", "crop", "both", "coarse"]
     whole = json.loads((made.out / "ablation.json").read_text())
     assert [arm["name"] for arm in whole["arms"]] == names

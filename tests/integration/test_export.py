@@ -206,7 +206,7 @@ def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Ru
     assert spec.storage_costs == ()
 
 
-def test_predictions_of_the_combination_itself_take_the_place_of_the_runs(
+def test_calibration_replaces_the_out_of_fold_predictions(
     runs: dict[str, Run], tmp_path: Path
 ) -> None:
     run = runs["answers"]
@@ -222,7 +222,7 @@ def test_predictions_of_the_combination_itself_take_the_place_of_the_runs(
     assert "of this combination" in str(bundle.classifier.calibrated_on)
 
 
-def test_an_average_of_seeds_predictions_for_itself(
+def test_an_average_is_scored_by_its_own_predictions(
     runs: dict[str, Run], synthetic: Path, tmp_path: Path
 ) -> None:
     seeds = [
@@ -241,7 +241,7 @@ def test_an_average_of_seeds_predictions_for_itself(
     assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
 
 
-def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
+def test_the_bundle_states_which_networks_it_was_calibrated_on(
     runs: dict[str, Run],
 ) -> None:
     run = runs["answers"]
@@ -255,7 +255,7 @@ def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
     assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
     table = run.predictions()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "answers", lambda _: table[table["fold"] == 0])
+        patch.setattr(Run, "predictions", lambda _: table[table["fold"] == 0])
         assert source(0).endswith("which is what is shipped")
 
 
@@ -357,7 +357,7 @@ def test_fp16_members_say_so_and_how_far_they_are_off(
     assert only.size < 0.6 * whole.stat().st_size
 
 
-def test_int8_is_calibrated_by_images_that_it_is_not_checked_on(
+def test_int8_is_calibrated_on_other_images_than_it_is_checked_on(
     runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
@@ -372,7 +372,7 @@ def test_int8_is_calibrated_by_images_that_it_is_not_checked_on(
         return model
 
     for module in (export, members, graphs):
-        monkeypatch.setattr(module, "squares", noting)
+        monkeypatch.setattr(module, "stack_images", noting)
     monkeypatch.setattr(graphs, "to_int8", quantise)
     run = runs["answers"]
     options = replace(FEW, folds=(2,), storage="int8")
@@ -484,7 +484,7 @@ def _mirrored(sources: list[ImageFiles], folder: Path) -> list[ImageFiles]:
     return [source._replace(path=folder / source.path.name) for source in sources]
 
 
-def test_without_the_data_its_cache_is_used(
+def test_without_the_data_set_its_cache_is_used(
     runs: dict[str, Run], tmp_path: Path, synthetic: Path
 ) -> None:
     shutil.copytree(runs["contours"].folder, tmp_path / "run")

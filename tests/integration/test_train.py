@@ -127,7 +127,7 @@ def segmented(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipe
 @pytest.fixture(scope="module")
 def classified(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Crops by masks that are not the true ones, and of three images there are none."""
-    folder = tmp_path_factory.mktemp("diagnosed")
+    folder = tmp_path_factory.mktemp("classified")
     images = load(synthetic).part("task3")
     for number, row in enumerate(images.rows()):
         assert row.path is not None
@@ -148,7 +148,7 @@ def classified(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pip
     )
 
 
-@pytest.fixture(params=["segmented", "diagnosed"])
+@pytest.fixture(params=["segmented", "classified"])
 def job(request: pytest.FixtureRequest) -> Pipeline:
     found: Pipeline = request.getfixturevalue(request.param)
     return found

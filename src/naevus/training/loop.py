@@ -132,9 +132,8 @@ class Trainer:
             self._close_epoch(metrics)
             if self._recipe.select == "best" and state.best_epoch == state.epoch - 1:
                 self._save_best()
-            callbacks.epoch(
-                state.history
-            )  # before the epoch counts as done, or it may never be told
+            # Before the checkpoint: after a kill in between, the epoch is reported again.
+            callbacks.epoch(state.history)
             self._save()
         if self._recipe.select == "best":
             self._fabric.barrier()

@@ -62,7 +62,7 @@ class Explained(nn.Module):
         assert isinstance(classifier, Classifier)
         self._classifier = classifier
         linear = [layer for layer in classifier.head if isinstance(layer, nn.Linear)]
-        # A copy, not a view: NNCF does not follow weights through views.
+        # A copy: NNCF does not follow weights that share memory with others.
         kernel = linear[-1].weight.detach()[:, :, None, None].clone()
         self.register_buffer("_kernel", kernel, persistent=False)
         self._bias = linear[-1].bias

@@ -248,8 +248,8 @@ def _prepare_outputs(
         made = {}
         for name, sources in wanted.items():
             input_spec = input_specs["images" if name == "images" else "masks"]
-            told = progress(f"caching {prefix}{name}")
-            made[name] = _cache(training_data, sources, input_spec, told, name)
+            move = progress(f"caching {prefix}{name}")
+            made[name] = _cache(training_data, sources, input_spec, move, name)
             training_data.caches[f"{prefix}{name}"] = made[name]
         training_data.outputs.append(ImageCopies(made.pop("images"), made))
 
