@@ -76,7 +76,7 @@ def test_lint_reports_every_fault_of_a_csv_file(tables: tuple[Path, Path]) -> No
     prediction.write_text(prediction.read_text().replace("ISIC_0000003", "ISIC_0000009"))
     bad = call("challenge", "lint", prediction, "--truth", truth)
     assert bad.exit_code == 1
-    assert "findings: 2, of which 2 make" in bad.stdout
+    assert "findings: 2, of which 2 lead" in bad.stdout
 
 
 def test_lint_of_tables_against_images(tables: tuple[Path, Path], tmp_path: Path) -> None:

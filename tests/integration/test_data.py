@@ -80,7 +80,7 @@ def test_folds_of_parts_are_joined(data: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == (tmp_path / "all.csv").read_bytes()
     result = run("split", data, *joining, "--k", "3", "--part", "task1", "--out", out)
     assert isinstance(result.exception, ConfigError)
-    assert "--k, --part would not count" in str(result.exception)
+    assert "--k, --part would have no effect" in str(result.exception)
     result = run("split", data, *joining[:2], "--no-duplicates", "--out", tmp_path / "half.csv")
     assert isinstance(result.exception, FoldsError)  # the other half is of the same part
 
@@ -107,7 +107,7 @@ def test_without_lesions_it_says_so(nameless: Path, tmp_path: Path) -> None:
     result = run("split", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
     assert result.exit_code == 0, result.output
     assert "no lesion ids" in result.output
-    assert "2 images in 1 groups joined by duplicates" in result.output
+    assert "2 images in 1 groups merged by duplicates" in result.output
     made = Folds.read(tmp_path / "folds.csv")
     assert sum({"n0", "twin"} <= set(made.held_out(fold)) for fold in range(3)) == 1
 
