@@ -47,14 +47,14 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
         pd.read_parquet(run.fold_folder(fold) / "oof.parquet").assign(f=fold) for fold in (0, 1)
     )
     known = data.part("task3").table.set_index("image_id").loc[oof["image_id"]]
-    oof = oof.assign(truth=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy())
+    oof = oof.assign(diagnosis=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy())
     for code in ISIC2018.codes:
-        oof[f"logit_{code}"] = 2.0 * (oof["diagnosis"] == code)
+        oof[f"logit_{code}"] = 2.0 * (oof["diagnosis"] == code).astype(float)
     oof["logit_NV"] += 1.5
     for fold in (0, 1):
         rows = oof[oof["f"] == fold]
         rows.iloc[1:].drop(columns="f").to_parquet(run.fold_folder(fold) / "oof.parquet")
-        history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "val_score": [0.1, 0.2]})
+        history = pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_score": [0.1, 0.2]})
         history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
     inputs = json.loads((run.folder / "inputs.json").read_text())
     write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
@@ -64,7 +64,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     words = [str(run.folder), "--allow-missing"]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "moved is not there" in result.output
+    assert "moved not found" in result.output
     assert "2 held-out images have no answer" in result.output
     values = json.loads((run.folder / "report" / "report.json").read_text())
     sections = values["sections"]
@@ -76,7 +76,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
     assert not (run.folder / "report" / "figures").exists()
     page = (run.folder / "report" / "report.html").read_text()
-    assert 'id="figure-learning-loss"' in page
+    assert 'id="figure-learning-train-loss"' in page
     assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
     assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
     counts = {row["what"]: row["images"] for row in sections["data"]["tables"]["counts"]}

@@ -124,9 +124,9 @@ def test_galleries_show_each_kind(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     galleries = values["sections"]["images"]["images"]
     assert set(galleries) == {
-        "best", "worst", "doubtful", "disagreed", "best-masks", "usual-masks", "worst-masks",
+        "best", "worst", "uncertain", "disagreed", "best-masks", "usual-masks", "worst-masks",
     }  # fmt: skip
-    with_cam = sum(len(galleries[name]) for name in ("best", "worst", "doubtful", "disagreed"))
+    with_cam = sum(len(galleries[name]) for name in ("best", "worst", "uncertain", "disagreed"))
     assert MaskComparison(page).images == sum(map(len, galleries.values())) + with_cam
     assert not set(galleries["best"]) & set(galleries["worst"])
     assert "Heatmaps:" in page
