@@ -51,9 +51,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
         seen.append(source.image_id)
-        return preprocess.render(source, input_spec, limits)
+        return preprocess.load_input(source, input_spec, limits)
 
-    monkeypatch.setattr(cache, "render", spy)
+    monkeypatch.setattr(cache, "load_input", spy)
     return seen
 
 

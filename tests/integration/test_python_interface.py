@@ -181,7 +181,7 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
     with pytest.raises(ImageError, match=r"broken\.png: is cut off") as raised:
         loaded(broken)
     assert str(raised.value).count("broken.png") == 1
-    with pytest.raises(ImageError, match="is not there"):
+    with pytest.raises(ImageError, match="does not exist"):
         loaded([files[0], tmp_path / "absent.png"])
     with pytest.raises(ImageError, match="is a folder"):
         loaded([tmp_path])
@@ -190,7 +190,7 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
     assert isinstance(bad, FailedImage)
     assert (first.image_id, bad.image_id, last.image_id) == ("p0", "broken", "p1")
     assert bad.path == str(broken)
-    assert bad.problem.startswith("is cut off, damaged")
+    assert bad.problem.startswith("is truncated, damaged")
     stream = loaded.stream(given)
     assert next(stream).image_id == "p0"
     with pytest.raises(ImageError):

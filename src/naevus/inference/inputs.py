@@ -81,7 +81,7 @@ def image_input_of(given: object, number: int, limits: Limits) -> ImageInput:
         limits: What is refused before decoding.
 
     Raises:
-        DataError: It is no image, or pixels are of another shape or type.
+        DataError: It is not an image, or pixels are of another shape or type.
     """
     name = f"image {number}"
     if isinstance(given, str | os.PathLike):
@@ -164,7 +164,7 @@ def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
         array = array[:, :, 0]
     remedy = _remedy(array)
     if remedy:
-        raise DataError(f"{name}: {array.dtype} {array.shape} is no image", remedy)
+        raise DataError(f"{name}: {array.dtype} {array.shape} is not an image", remedy)
     grey = array.ndim == 2
     if grey:
         array = np.repeat(array[:, :, None], 3, axis=2)
@@ -196,7 +196,7 @@ def _is_on_cpu(given: Any) -> bool:
 
 
 def _remedy(array: NDArray[Any]) -> str | None:
-    """Return what is to be done to an array that is no image; None for one that is."""
+    """Return what is to be done to an array that is not an image; None for one that is."""
     if array.ndim == 4:
         return "give several images as a list: list(batch)"
     if array.dtype.kind in "OUS":

@@ -213,7 +213,7 @@ class Predictor:
         ...     else:
         ...         print(prediction.image_id, prediction.crop_mode)
         lesion crop
-        is not there; check the name and the folder
+        does not exist; check the name and the folder
     """
 
     def __init__(

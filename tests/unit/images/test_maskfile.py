@@ -133,24 +133,24 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "all 255 of 65535": ("a.png", pillow(np.full_like(WIDE, 255)), "value 255 in 16 bits everywh"),
     "1 and 2": ("a.png", pillow(NUMBERS + 1), "2 values between 1 and 2"),
     "three labels": ("a.png", pillow(NUMBERS + (ROWS > 50).astype(np.uint8) * 2), "3 values"),
-    "dark greys": ("a.png", pillow(SOFT // 3), "which of them is lesion is not certain"),
-    "light greys": ("a.png", pillow(SOFT // 3 + 160), "is not certain"),
-    "a dark JPEG": ("a.jpg", pillow(NUMBERS * 20, quality=95), "is not certain"),
-    "a photograph": ("a.png", pillow(SHADES), "is no mask: "),
+    "dark greys": ("a.png", pillow(SOFT // 3), "it is not clear which of them are lesion"),
+    "light greys": ("a.png", pillow(SOFT // 3 + 160), "is not clear"),
+    "a dark JPEG": ("a.jpg", pillow(NUMBERS * 20, quality=95), "is not clear"),
+    "a photograph": ("a.png", pillow(SHADES), "is not a mask: "),
     "two colours": ("a.png", pillow(coloured((0, 0, 255), (255, 0, 0))), "is in colour"),
     "red on white": ("a.png", pillow(coloured((255, 255, 255), (255, 0, 0))), "is in colour"),
     "VOC with its border": (
         "a.png",
         indexed(np.where(SOFT % 255, 2, NUMBERS).astype(np.uint8), *VOC),
-        "is in colour, and not one colour on black",
+        "is in colour, but not one colour on black",
     ),
     "ADE20K palette": ("a.png", indexed(NUMBERS, (120, 120, 120), (180, 120, 120)), "in colour"),
     "two masks": (
         "a.png",
         pillow(np.dstack([*[NUMBERS * 255] * 3, NUMBERS[:, ::-1] * 255])),
-        "one mask by its colours and another by its transparency",
+        "one mask in its colours and another in its transparency",
     ),
-    "32 bits": ("a.tif", pillow(LESION.astype(np.float32)), "32 bits a channel"),
+    "32 bits": ("a.tif", pillow(LESION.astype(np.float32)), "32 bits per channel"),
 }
 
 

@@ -400,7 +400,7 @@ def test_large_files_are_refused_unopened(tmp_path: Path) -> None:
 
 
 def unusable(folder: Path) -> Iterator[tuple[Path, str]]:
-    yield folder / "absent.jpg", "is not there"
+    yield folder / "absent.jpg", "does not exist"
     yield folder, "is a folder"
     empty = folder / "empty.jpg"
     empty.touch()
@@ -410,13 +410,13 @@ def unusable(folder: Path) -> Iterator[tuple[Path, str]]:
     yield text, "is not a JPEG"
     pipe = folder / "pipe.jpg"
     os.mkfifo(pipe)
-    yield pipe, "is not an ordinary file"
+    yield pipe, "is not a regular file"
     yield empty / "below.jpg", "cannot be read"
     yield folder / ("long" * 100), "cannot be read"
     yield folder / "nul\0.jpg", "cannot be read"
     deep = folder / "deep.tif"
     Image.fromarray(np.ones((4, 4), np.float32)).save(deep)
-    yield deep, "32 bits a channel"
+    yield deep, "32 bits per channel"
 
 
 def test_unusable_paths_are_named_with_a_remedy(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_run_with_members_of_other_types_is_refused(
 
 
 def test_two_trainings_do_not_fraction_a_run(tmp_path: Path) -> None:
-    message = pytest.raises(NaevusError, match="another naevus is working on it")
+    message = pytest.raises(NaevusError, match="in use by another naevus process")
     with held(tmp_path / "run"), message, held(tmp_path / "run"):
         raise AssertionError
     with held(tmp_path / "run"):
@@ -150,7 +150,9 @@ def test_folds_of_a_run_are_trained_side_by_side_and_each_by_one_alone(tmp_path:
     one, other = run / "fold-0", run / "fold-1"
     with held(one), held(other), held(run):
         for fold in (one, other):
-            message = pytest.raises(NaevusError, match=f"{fold} is in use by another process")
+            message = pytest.raises(
+                NaevusError, match=f"{fold} is in use by another naevus process"
+            )
             with message, held(fold):
                 raise AssertionError
         left = other / ".checkpoint.0a1b2c3d.tmp.safetensors"
