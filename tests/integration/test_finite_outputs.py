@@ -137,7 +137,7 @@ def test_from_python_the_image_fails_and_the_others_are_as_alone(
     for one, other in zip(found, expected, strict=True):
         assert one.probabilities == pytest.approx(dict(other.probabilities), abs=1e-6)
         assert one.box == other.box
-    with pytest.raises(ImageError, match=r"image 0: network .* no usable number"):
+    with pytest.raises(ImageError, match=r"image 0: network .* is not valid"):
         predictor(BLACK)
 
 
@@ -192,7 +192,7 @@ def test_errors_of_measurements_name_network_and_image(
 def test_a_heatmap_of_non_finite_values_is_refused(tmp_path: Path) -> None:
     _, classifier = open_networks([spoilt(tmp_path, *KINDS[5])], threads=1)
     assert classifier is not None
-    with pytest.raises(BundleError, match="no usable number"):
+    with pytest.raises(BundleError, match="is not valid"):
         class_activation_map(classifier, BLACK, np.ones((70, 90), bool), "MEL")
 
 

@@ -178,7 +178,7 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(files[0].read_bytes()[:500])
-    with pytest.raises(ImageError, match=r"broken\.png: is cut off") as raised:
+    with pytest.raises(ImageError, match=r"broken\.png: is truncated") as raised:
         loaded(broken)
     assert str(raised.value).count("broken.png") == 1
     with pytest.raises(ImageError, match="does not exist"):

@@ -266,7 +266,7 @@ class Segmenter:
         for name in names:
             if name not in outputs:
                 raise BundleError(
-                    f"{member.bundle.folder}: member {member.name} gives no {name}",
+                    f"{member.bundle.folder}: member {member.name} has no output {name}",
                     "export the bundle again from its run",
                 )
             values, count, *square = outputs[name], *batch.shape[:3]

@@ -215,14 +215,16 @@ def test_a_rotated_square_image_is_flagged(
     Image.new("RGB", (HEIGHT, HEIGHT)).save(tmp_path / "a.jpg", exif=exif(6))
     write_png(tmp_path / "a.png", square)
     np.testing.assert_array_equal(read_mask_of(tmp_path / "a.png", tmp_path / "a.jpg"), square)
-    assert "does not tell whether the mask is turned" in caplog.text
+    assert "does not show whether the mask is rotated" in caplog.text
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "mask.png", LESION)
     for size in ((WIDTH, HEIGHT + 1), (HEIGHT, WIDTH), (WIDTH * 2, HEIGHT * 2)):
         Image.new("RGB", size).save(tmp_path / "a.png")
-        with pytest.raises(ImageError, match=rf"84 x 60 pixels, its image {size[0]} x {size[1]}"):
+        with pytest.raises(
+            ImageError, match=rf"84 x 60 pixels, but its image {size[0]} x {size[1]}"
+        ):
             read_mask_of(tmp_path / "mask.png", tmp_path / "a.png")
     for size in ((WIDTH * 2 + 1, HEIGHT * 2), (42, 30)):
         Image.new("RGB", size).save(tmp_path / "a.png")

@@ -339,7 +339,7 @@ def test_a_file_truncated_anywhere_is_refused(
     last = {"JPEG": size - 4, "GIF": size - 3}.get(probe(path).format, size - 1)
     for length in {1, 3, 10, 30, *(size * k // 20 for k in range(1, 20)), size - 20, last}:
         path.write_bytes(whole[:length])
-        with pytest.raises(ImageError, match=r"damaged|cut off|empty") as caught:
+        with pytest.raises(ImageError, match=r"damaged|truncated|empty") as caught:
             read(path)
         assert str(path) in str(caught.value)
         assert caught.value.remedy
@@ -349,7 +349,7 @@ def test_a_file_truncated_anywhere_is_refused(
 def test_a_cut_off_jpeg_is_not_filled_with_grey(tmp_path: Path, shortest: int | None) -> None:
     path = saved(tmp_path, "cut.jpg", {"quality": 95})
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ImageError, match="cut off"):
+    with pytest.raises(ImageError, match="truncated"):
         read(path, shortest=shortest)
 
 

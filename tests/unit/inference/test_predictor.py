@@ -217,7 +217,7 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         Segmenter([masks, other])
     with pytest.raises(ConfigError, match="no segmentation bundle"):
         Segmenter([])
-    with pytest.raises(ConfigError, match="unknown views"):
+    with pytest.raises(ConfigError, match="unknown TTA mode"):
         Segmenter(masks, tta="all")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shape"):
         Segmenter(masks).logits(noise(1, 32))
@@ -233,7 +233,7 @@ def test_a_graph_that_predictions_in_another_shape_is_refused(tmp_path: Path) ->
     )
     classifier = Classifier(three)
     classifier.classes = ("A", "B")
-    with pytest.raises(BundleError, match=r"\(2, 3\) in place of \(2, 2\)"):
+    with pytest.raises(BundleError, match=r"\(2, 3\) instead of \(2, 2\)"):
         classifier.logits(noise(2, 32))
 
 
