@@ -264,7 +264,9 @@ def test_a_prediction_prints_its_result(loaded: Predictor, files: list[Path]) ->
     assert f"! {FLAGS['dark']}" in dark
     others = tuple(code for code in CODES if code != prediction.predicted)
     without = str(replace(prediction, prediction_set=others))
-    assert f"{prediction.predicted} is missing: in the training images' case mix, 90% of" in without
+    assert (
+        f"{prediction.predicted} is not in the set: 90% of {prediction.predicted} images" in without
+    )
     assert "is missing" not in str(replace(prediction, prediction_set=tuple(CODES)))
 
 
@@ -318,7 +320,7 @@ def test_a_figure_shows_image_heat_and_probabilities(
     prediction = loaded(files[0])
     figure = prediction.plot()
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:2] == ["Lesion's contour", f"What speaks for {prediction.predicted}"]
+    assert titles[:2] == ["Lesion contour", f"Evidence for {prediction.predicted}"]
     assert "90% prediction set" in titles[2]
     labels = [text.get_text() for text in figure.axes[2].texts]
     assert [label.endswith("●") for label in labels] == [

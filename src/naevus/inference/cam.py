@@ -246,10 +246,10 @@ def class_activation_map(
     """Return a classifier's CAM of a diagnosis for an image with a mask.
 
     Args:
-        classifier: Whose activation maps are laid over the image (`images.cam`).
-        pixels: H x W x 3, as fine as `side_for` asks.
-        mask: The lesion; None where the classifier was given none.
-        code: Of the diagnosis.
+        classifier: The classifier.
+        pixels: H x W x 3, at least at the resolution of `side_for`.
+        mask: The lesion mask; None if the classifier has none.
+        code: The diagnosis.
 
     Returns:
         H x W, 0..1; None if a network outputs no CAM.

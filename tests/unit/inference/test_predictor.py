@@ -194,7 +194,7 @@ def test_members_that_see_other_forms_get_them(tmp_path: Path) -> None:
     batches = [square[None] for square in cut.inputs]
     single = [Classifier(full).logits(batches[0]), Classifier(crop).logits(batches[1])]
     np.testing.assert_allclose(both.logits(batches), np.mean(single, axis=0), atol=1e-6)
-    with pytest.raises(ConfigError, match="1 batches for 2 forms"):
+    with pytest.raises(ConfigError, match="1 batches for 2 input specs"):
         both.logits(batches[0])
 
 

@@ -114,7 +114,7 @@ def _with_outputs(model: onnx.ModelProto) -> None:
         (_with_branch, "If"),
         (_with_function, "functions"),
         (_with_sparse, "sparse"),
-        (_with_huge_output, "an output of"),
+        (_with_huge_output, "an output with"),
         (_with_outputs, "outputs"),
     ],
 )
