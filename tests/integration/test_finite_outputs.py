@@ -131,7 +131,7 @@ def test_from_python_the_image_fails_and_the_others_are_as_alone(
     failed = prediction[2]
     assert isinstance(failed, FailedImage)
     assert failed.problem.startswith(f"network {bundle.sha256[:8]}/{file.removesuffix('.onnx')}")
-    assert f"{value} in its output {output!r}" in failed.problem
+    assert f"{value} in {output!r}" in failed.problem
     expected = load(tmp_path / "sound", threads=1)(sound)
     found = [each for each in prediction if isinstance(each, Prediction)]
     for one, other in zip(found, expected, strict=True):
@@ -185,7 +185,7 @@ def test_errors_of_measurements_name_network_and_image(
         "embedding": lambda: features_of(bundle.folder / file, by_id, sorted(by_id), size=32),
         "logits": lambda: oof_logits(bundle, by_id, sorted(by_id)),
     }
-    with pytest.raises(BundleError, match=rf"dark: network .*{value} in its output '{output}'"):
+    with pytest.raises(BundleError, match=rf"dark: network .*{value} in '{output}'"):
         measured[output]()
 
 

@@ -95,5 +95,5 @@ def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> No
         assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
     job = loaded._pipeline
     made = Predictor(job.prediction_options.segmenter, job.prediction_options.classifier)
-    with pytest.raises(ConfigError, match=r"only a predictor that naevus\.load made"):
+    with pytest.raises(ConfigError, match=r"only a predictor from naevus\.load"):
         copy.copy(made)  # asks for what a process would be sent

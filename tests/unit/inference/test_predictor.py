@@ -297,7 +297,7 @@ def test_masks_alone_and_diagnoses_alone(tmp_path: Path) -> None:
     full = Predictor(None, Classifier(classification_bundle(tmp_path / "f")))(image)
     assert (full.mask, full.crop_mode) == (None, "full")
     cropping = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop"))
-    with pytest.raises(ConfigError, match="sees crops"):
+    with pytest.raises(ConfigError, match="needs crops"):
         Predictor(None, cropping)
     with pytest.raises(ConfigError, match="no bundle"):
         Predictor(None, None)
