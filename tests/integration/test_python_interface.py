@@ -437,7 +437,7 @@ def test_failed_images_stay_in_the_table_with_their_reason(
     table = naevus.to_frame(loaded.stream([files[0], absent], errors="yield"))
     assert table["image_id"].tolist() == ["p0", "absent"]
     assert table["problem"].isna().tolist() == [True, False]
-    assert "is not there" in table["problem"].iloc[1]
+    assert "does not exist" in table["problem"].iloc[1]
     only = naevus.to_frame([FailedImage("a", "a.png", "is cut off")])
     assert only["problem"].tolist() == ["is cut off"]
     assert naevus.to_frame([]).empty
