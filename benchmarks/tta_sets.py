@@ -26,7 +26,7 @@ from naevus.evaluation.ensemble_selection import best_temperature
 from naevus.evaluation.priors import balanced_log_probabilities
 from naevus.evaluation.scaling import assign_parts
 from naevus.images.geometry import d4_transform_batch
-from naevus.images.preprocess import ImageFiles, InputSpec, render
+from naevus.images.preprocess import ImageFiles, InputSpec, load_input
 from naevus.inference.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _asked(
             input_spec = InputSpec(spec.crop_mode, member.input_size, margin=margin)
             for start in range(0, len(sources), 32):
                 piece = sources[start : start + 32]
-                pixels = np.stack([render(source, input_spec).pixels for source in piece])
+                pixels = np.stack([load_input(source, input_spec).pixels for source in piece])
                 for k in range(8):
                     logits = opened.engine.run(d4_transform_batch(pixels, k))["logits"].astype(
                         np.float64

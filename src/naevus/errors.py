@@ -1,4 +1,4 @@
-"""What can go wrong, in words a user can act on."""
+"""Errors that users can act on: each message names the problem and its remedy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 class NaevusError(Exception):
-    """Base of every failure a user can cause or mend.
+    """Base class of every error that a user can cause or fix.
 
-    The command prints it as one line: what was wrong, where, and what to do.
+    The command line prints it as one line: the problem, its place and the remedy.
 
     Args:
-        message: What was wrong, naming the file or value.
+        message: The problem, with the name of the file or value.
         remedy: What to do about it, as an imperative sentence without a full stop.
     """
 
@@ -36,12 +36,12 @@ class ImageError(NaevusError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it travel to another process: what it was made of is not what it says."""
+        """Pickle the constructor's arguments: they differ from the message in ``args``."""
         return type(self), (self.path, self.problem, self.remedy)
 
 
 class DataError(NaevusError):
-    """A folder or table of images that contradicts itself or is not understood."""
+    """A data folder or table that is inconsistent or has an unknown format."""
 
 
 class FoldsError(DataError):
@@ -49,20 +49,20 @@ class FoldsError(DataError):
 
 
 class ConfigError(NaevusError):
-    """A setting that does not exist, or a value it cannot take."""
+    """An unknown setting, or an invalid value of one."""
 
 
 class WeightsError(NaevusError):
-    """Pretrained weights that cannot be had or do not fit."""
+    """Pretrained weights that are unavailable or do not fit the network."""
 
 
 class RunError(NaevusError):
-    """A run folder that is incomplete or was made with other settings."""
+    """A run folder that is incomplete or was created with other settings."""
 
 
 class BundleError(NaevusError):
-    """A bundle that is damaged, incomplete or of another schema."""
+    """A bundle that is damaged, incomplete or has another schema."""
 
 
 class SubmissionError(NaevusError):
-    """A submission or truth that the challenge's scorer refuses."""
+    """A submission or ground truth that the challenge's scorer rejects."""

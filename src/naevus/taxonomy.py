@@ -1,4 +1,4 @@
-"""Sets of diagnoses and of lesion attributes as data: codes in a fixed order, with their names."""
+"""Taxonomies: ordered sets of diagnoses, with codes and names, and the lesion attributes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ATTRIBUTES: Final[dict[str, str]] = {
     "pigment_network": "pigment network",
     "streaks": "streaks",
 }
-"""The dermoscopic attributes of ISIC 2018 Task 2, as its files name them, in their order."""
+"""The dermoscopic attributes of ISIC 2018 Task 2, named and ordered as in its files."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One diagnosis: its code, its name, and whether it is malignant (None: not known)."""
+    """A diagnosis: its code, its name, and whether it is malignant (None: unknown)."""
 
     code: str
     name: str
@@ -32,7 +32,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """An ordered set of diagnoses; the order is that of every probability vector.
+    """An ordered set of diagnoses; every probability vector has the same order.
 
     Examples:
         >>> ISIC2018.codes
@@ -55,7 +55,7 @@ class Taxonomy:
         """Return the position of ``code``.
 
         Raises:
-            DataError: The code is not one of this taxonomy's.
+            DataError: The taxonomy does not have this code.
         """
         try:
             return self.codes.index(code)
@@ -65,12 +65,12 @@ class Taxonomy:
             ) from None
 
     def present(self, codes: Iterable[str]) -> Taxonomy:
-        """Return the taxonomy of those of its classes that are among ``codes``, in its order."""
+        """Return a taxonomy with only the classes in ``codes``, in the order of this one."""
         there = set(codes)
         return taxonomy_with([code for code in self.codes if code in there])
 
     def holds(self, codes: Sequence[str]) -> bool:
-        """Tell whether ``codes`` are some of its classes, in its order."""
+        """Return whether ``codes`` is a subset of the classes, in the same order."""
         return list(codes) == [code for code in self.codes if code in set(codes)]
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ ISIC2019 = Taxonomy(
         Diagnosis("UNK", "none of the others", malignant=False),
     ),
 )
-"""The eight diagnoses of ISIC 2019 and the unknown."""
+"""The eight diagnoses of ISIC 2019, and the class for unknown ones."""
 
 MILK10K = Taxonomy(
     "milk10k",
@@ -150,14 +150,14 @@ SAME = {
     "SCC": ("SCCKA",),
     "SCCKA": ("SCC",),
 }
-"""What the taxonomies call the same diagnosis."""
+"""Codes that other taxonomies use for the same diagnosis."""
 
 
 def taxonomy_with(codes: Sequence[str]) -> Taxonomy:
-    """Return the taxonomy of exactly these classes, in this order.
+    """Return the taxonomy with exactly these classes, in this order.
 
-    It is a known one where it can be; else one made of the classes of a known one that has them
-    all; else a data set's own.
+    A known taxonomy is preferred, then a subset of a known one. Otherwise the taxonomy is the data
+    set's own.
 
     Examples:
         >>> taxonomy_with(("MEL", "NV")).name
@@ -176,7 +176,7 @@ def taxonomy_with(codes: Sequence[str]) -> Taxonomy:
 
 
 def known_taxonomy(codes: Sequence[str]) -> str | None:
-    """Return the name of the first known taxonomy of these classes, or with them in this order."""
+    """Return the name of the first known taxonomy with these classes, or a superset in order."""
     for taxonomy in TAXONOMIES.values():
         if taxonomy.codes == tuple(codes):
             return taxonomy.name
@@ -187,7 +187,7 @@ def known_taxonomy(codes: Sequence[str]) -> str | None:
 
 
 def own_taxonomy(codes: Sequence[str]) -> Taxonomy:
-    """Return a data set's own taxonomy; of a code that no other has, nothing else is known."""
+    """Return a data set's own taxonomy; names of unknown codes are the codes themselves."""
     known = {one.code: one for each in TAXONOMIES.values() for one in each.diagnoses}
     return Taxonomy(
         "own", tuple(known.get(code, Diagnosis(code, code, malignant=None)) for code in codes)

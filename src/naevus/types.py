@@ -1,4 +1,4 @@
-"""Words that everything shares: tasks, decisions, modes, engines, flags, images that failed."""
+"""Shared types: tasks, decisions, crop modes, engines, flags and failed images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 Task = Literal["segmentation", "classification", "attributes"]
 Storage = Literal["fp32", "fp16", "int8"]
-"""How the numbers of a graph are stored; int8 graphs also compute in it."""
+"""Data type of the stored weights; int8 graphs also compute in 8 bits."""
 Precision = Literal["fp32", "bf16"]
-"""What an engine computes in, but for what a graph itself computes in 8 bits."""
+"""Data type that an engine computes in, except for the 8-bit operations of int8 graphs."""
 
 Decision = Literal["balanced", "probable"]
-"""Which class is answered: the most probable of the balanced or of the natural probabilities."""
+"""Which probabilities decide the predicted class: the balanced or the natural ones."""
 
 CropMode = Literal["full", "crop", "blank"]
 
@@ -28,26 +28,26 @@ class EngineChoice(NamedTuple):
     """How networks are run.
 
     Attributes:
-        engine: What runs them.
-        segmentation: What those that contour, or find attributes, compute in.
-        classification: What those that diagnose compute in.
-        limit: Which instructions the process is held to; None: all.
-        why: In a few words.
-        tried: Whether it has been tried here.
+        engine: The inference engine.
+        segmentation: Precision of networks that segment lesions or attributes.
+        classification: Precision of classifiers.
+        limit: The instruction set that the process is limited to; None: no limit.
+        why: The reason for this choice, in a few words.
+        tried: Whether it was tested on this machine.
     """
 
     engine: EngineName = "openvino"
     segmentation: Precision = "fp32"
     classification: Precision = "fp32"
     limit: str | None = None
-    why: str = "as is safe everywhere"
+    why: str = "safe on every machine"
     tried: bool = False
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a short description."""
         pair = (self.segmentation, self.classification)
         same = pair[0] == pair[1]
-        computes = pair[0] if same else f"{pair[0]} (contours) and {pair[1]} (diagnoses)"
+        computes = pair[0] if same else f"{pair[0]} (segmentation) and {pair[1]} (classification)"
         held = f" up to {self.limit}" if self.limit else ""
         return f"{self.engine} in {computes}{held}"
 
@@ -56,7 +56,7 @@ Only = Literal["masks", "crops"]
 
 
 class FailedImage(NamedTuple):
-    """An image that could not be predicted, and why, in one line."""
+    """An image that could not be predicted, with the reason in one line."""
 
     image_id: str
     path: str
@@ -64,36 +64,32 @@ class FailedImage(NamedTuple):
 
 
 FLAGS: Final[dict[str, str]] = {
-    "damaged": (
-        "The file is damaged: parts of the image are missing or may not be what was taken."
-    ),
-    "broken_profile": ("What the file says of its colours could not be used: colours may be off."),
-    "first_frame": "The file holds several pages or frames: the first was taken.",
+    "damaged": ("The file is damaged: parts of the image may be missing or wrong."),
+    "broken_profile": "The file's colour profile could not be used: colours may be off.",
+    "first_frame": "The file has several pages or frames: only the first was read.",
     "not_dermoscopy": (
-        "The image is unlike the dermoscopic images that the networks learnt from: what they "
-        "say of it means little."
+        "The image differs from the dermoscopic images that the networks were trained on: do not "
+        "rely on the prediction."
     ),
     "empty_mask": "No lesion was found in the image.",
     "implausible_mask": (
-        "The contour covers nearly nothing or nearly all of the image: it can hardly be a lesion."
+        "The mask covers almost none or almost all of the image: it is unlikely to be a lesion."
     ),
-    "small": (
-        "The image is too small to judge: what the networks look for is not in so few pixels."
-    ),
-    "grey": "The image has no colour, and the networks judge by colour.",
+    "small": "The image is too small: it has too few pixels to show the lesion's structures.",
+    "grey": "The image has no colour, which the networks rely on.",
     "blurred": "The image is out of focus or blurred by movement: fine structures are lost.",
-    "dark": "The image is too dark: colours and structures cannot be told apart.",
-    "bright": "Parts of the image are overexposed or reflect the light: nothing is seen there.",
+    "dark": "The image is too dark: colours and structures cannot be distinguished.",
+    "bright": "Parts of the image are overexposed or show reflections: they have no detail.",
     "cut_by_border": (
-        "The lesion is cut by the edge of the image: what lies outside could not be judged."
+        "The lesion is cut off by the edge of the image: only part of it was classified."
     ),
-    "hair": "Much hair (or ink, or a ruler) covers the skin and may hide parts of the lesion.",
+    "hair": "Hair, ink or a ruler covers much of the skin and may hide parts of the lesion.",
 }
-"""Every flag there is, in the order in which they are told."""
+"""All flags, in the order in which they are listed."""
 
 
 def explained(codes: Iterable[str]) -> dict[str, str]:
-    """Return flags with their sentences, in the order of `FLAGS`.
+    """Return the explanation of each flag, in the order of `FLAGS`.
 
     Examples:
         >>> explained(["hair", "empty_mask"])["empty_mask"]

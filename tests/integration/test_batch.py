@@ -221,13 +221,13 @@ def test_without_diagnoses_there_is_no_heat(
     explained: Classifier,
 ) -> None:  # fmt: skip
     sources, out = find_images([images]).sources, tmp_path / "out"
-    with pytest.raises(ConfigError, match="give 'cam'"):
+    with pytest.raises(ConfigError, match="with the output 'cam'"):
         predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
     wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
     for asked in wanted:
-        with pytest.raises(ConfigError, match="none are made here"):
+        with pytest.raises(ConfigError, match="none is used here"):
             predict(sources, out, segmenter=segmenter, **asked)
-        with pytest.raises(ConfigError, match="none are made here"):
+        with pytest.raises(ConfigError, match="none is used here"):
             predict(sources, out, segmenter=segmenter, classifier=explained, only="masks", **asked)
     assert not out.exists()
 

@@ -51,9 +51,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
         seen.append(source.image_id)
-        return preprocess.render(source, input_spec, limits)
+        return preprocess.load_input(source, input_spec, limits)
 
-    monkeypatch.setattr(cache, "render", spy)
+    monkeypatch.setattr(cache, "load_input", spy)
     return seen
 
 
@@ -65,13 +65,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from naevus.datasets import cache
-from naevus.images.preprocess import Form, Source
+from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.datasets.cache import ImageCache
 
 images, folder, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 cache._CHECKPOINT_SECONDS = 0.0
 names = sorted(path.stem for path in images.glob("p??.png"))
-sources = [Source(name, images / f"{name}.png") for name in names]
+sources = [ImageFiles(name, images / f"{name}.png") for name in names]
 replace = Path.replace
 
 def die() -> None:
@@ -84,7 +84,7 @@ def replaced(self, target):
 
 Path.replace = replaced
 ImageCache.build(
-    sources, Form("squash", 24), folder, workers=2,
+    sources, InputSpec("squash", 24), folder, workers=2,
     progress=lambda done, of: die() if str(done) == point else None,
 )
 """

@@ -80,7 +80,7 @@ def test_a_fork_is_reported_at_once_and_may_load_anew(bundle: Path, engine: str)
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     values, works = done.stdout.splitlines()
-    assert "before this process was forked" in values
+    assert "loaded before a fork" in values
     assert "spawn" in values
     assert works == "True"
 
@@ -95,5 +95,5 @@ def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> No
         assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
     job = loaded._pipeline
     made = Predictor(job.prediction_options.segmenter, job.prediction_options.classifier)
-    with pytest.raises(ConfigError, match=r"only a predictor that naevus\.load made"):
+    with pytest.raises(ConfigError, match=r"only a predictor from naevus\.load"):
         copy.copy(made)  # asks for what a process would be sent

@@ -101,7 +101,7 @@ def test_by_default_the_command_predictions_and_goes_on_as_it_began(
     command = ["-m", "naevus", "predict", str(image), "--out", str(out)]
     done = run(command, **cache)
     assert done.returncode == 0, done.stderr
-    assert "Trying how networks run best here" in done.stderr
+    assert "Finding the fastest way to run the networks" in done.stderr
     assert "Networks run in" in done.stderr
     assert usual[0] in done.stdout
     settings = json.loads((out / "predict.json").read_bytes())

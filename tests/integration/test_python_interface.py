@@ -178,10 +178,10 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(files[0].read_bytes()[:500])
-    with pytest.raises(ImageError, match=r"broken\.png: is cut off") as raised:
+    with pytest.raises(ImageError, match=r"broken\.png: is truncated") as raised:
         loaded(broken)
     assert str(raised.value).count("broken.png") == 1
-    with pytest.raises(ImageError, match="is not there"):
+    with pytest.raises(ImageError, match="does not exist"):
         loaded([files[0], tmp_path / "absent.png"])
     with pytest.raises(ImageError, match="is a folder"):
         loaded([tmp_path])
@@ -190,7 +190,7 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
     assert isinstance(bad, FailedImage)
     assert (first.image_id, bad.image_id, last.image_id) == ("p0", "broken", "p1")
     assert bad.path == str(broken)
-    assert bad.problem.startswith("is cut off, damaged")
+    assert bad.problem.startswith("is truncated, damaged")
     stream = loaded.stream(given)
     assert next(stream).image_id == "p0"
     with pytest.raises(ImageError):
@@ -264,7 +264,9 @@ def test_a_prediction_prints_its_result(loaded: Predictor, files: list[Path]) ->
     assert f"! {FLAGS['dark']}" in dark
     others = tuple(code for code in CODES if code != prediction.predicted)
     without = str(replace(prediction, prediction_set=others))
-    assert f"{prediction.predicted} is missing: in the training images' case mix, 90% of" in without
+    assert (
+        f"{prediction.predicted} is not in the set: 90% of {prediction.predicted} images" in without
+    )
     assert "is missing" not in str(replace(prediction, prediction_set=tuple(CODES)))
 
 
@@ -318,7 +320,7 @@ def test_a_figure_shows_image_heat_and_probabilities(
     prediction = loaded(files[0])
     figure = prediction.plot()
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:2] == ["Lesion's contour", f"What speaks for {prediction.predicted}"]
+    assert titles[:2] == ["Lesion contour", f"Evidence for {prediction.predicted}"]
     assert "90% prediction set" in titles[2]
     labels = [text.get_text() for text in figure.axes[2].texts]
     assert [label.endswith("●") for label in labels] == [
@@ -435,7 +437,7 @@ def test_failed_images_stay_in_the_table_with_their_reason(
     table = naevus.to_frame(loaded.stream([files[0], absent], errors="yield"))
     assert table["image_id"].tolist() == ["p0", "absent"]
     assert table["problem"].isna().tolist() == [True, False]
-    assert "is not there" in table["problem"].iloc[1]
+    assert "does not exist" in table["problem"].iloc[1]
     only = naevus.to_frame([FailedImage("a", "a.png", "is cut off")])
     assert only["problem"].tolist() == ["is cut off"]
     assert naevus.to_frame([]).empty

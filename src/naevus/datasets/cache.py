@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from naevus.errors import DataError, ImageError
-from naevus.images.preprocess import ImageFiles, InputSpec, files_of, render
+from naevus.images.preprocess import ImageFiles, InputSpec, files_of, load_input
 from naevus.images.read import DECODING, Limits
 from naevus.io.files import lock, sha256, sha256_of, write_csv, write_json, writing
 from naevus.io.formats import read_json
@@ -397,7 +397,7 @@ class Build:
                 pixels.write(position, old.read(at))
             return known._replace(files=row.files)
         try:
-            rendered = render(source, self.input_spec, self.limits)
+            rendered = load_input(source, self.input_spec, self.limits)
         except ImageError as error:
             return row._replace(why=str(error))
         pixels.write(position, np.ascontiguousarray(rendered.pixels).tobytes())

@@ -14,7 +14,7 @@ import numpy as np
 from naevus.datasets.listing import ids_of, images_below, printable, problem_of_id
 from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images.geometry import resize
-from naevus.images.preprocess import ImageFiles, render
+from naevus.images.preprocess import ImageFiles, load_input
 from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.files import write_csv
 from naevus.types import FailedImage
@@ -49,7 +49,7 @@ class DecodedImages:
         Raises:
             ImageError: It cannot be read.
         """
-        return render(self._sources[image_id], self._input_spec).pixels
+        return load_input(self._sources[image_id], self._input_spec).pixels
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._sources

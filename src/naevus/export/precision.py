@@ -13,7 +13,7 @@ from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.tables import combined, left_out, refuse_left_out, taxonomy_of
 from naevus.export.members import stored_entry
-from naevus.inference.engines.automatic import PATIENCE_S, passed_over
+from naevus.inference.engines.automatic import PATIENCE_S, rejected
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.engines.trial import EngineSetup, TrialNetwork, tried
 from naevus.inference.out_of_fold import oof_logits, oof_scores
@@ -221,7 +221,7 @@ def _problem(runs: Sequence[Sequence[Measuring]], variant: Variant) -> str | Non
     way = EngineSetup("openvino", variant.precision)
     patience = PATIENCE_S * len(networks)
     found = tried([way], networks, limit_s=patience, patience_s=patience, rounds=0)
-    return passed_over(found).get(way)
+    return rejected(found).get(way)
 
 
 def choose(

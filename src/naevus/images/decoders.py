@@ -1,7 +1,6 @@
-"""The decoders behind `read`: libjpeg-turbo for JPEG (`jpeg`), Pillow for headers and the others.
+"""Decoders behind `read`: Pillow for headers and all formats but JPEG, which `jpeg` decodes.
 
-Whatever is wrong with the bytes comes out as some exception, which `read` turns into one that names
-the file.
+Invalid bytes raise various exceptions, which `read` turns into an error that names the file.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ if TYPE_CHECKING:
     from naevus.images.profiles import Conversion
 
 FORMATS: Final[tuple[str, ...]] = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000")
-"""The formats that are read without an extra, as Pillow names them."""
+"""Formats that are read without an extra, by Pillow's names."""
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _NEW_SUBFILE_TYPE, _REDUCED = 254, 0b101  # a smaller copy, or a mask
 _MOST_PAGES = 64
 _PNG_BEGINNING = b"\x89PNG\r\n\x1a\n"
-_PNG_SAYINGS = frozenset({b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
+_PNG_METADATA = frozenset({b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _PNG_NO_PIXELS = b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
-_MOST_CHUNKS, _MOST_SAID = 200_000, 10_000_000
+_MOST_CHUNKS, _MOST_METADATA = 200_000, 10_000_000
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _TIFF_PIECES = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-_STRIP = 4_000_000  # pixels brought to RGB at a time
+_STRIP = 4_000_000  # pixels converted to RGB at a time
 _PILLOW = threading.Lock()
 
 
@@ -62,11 +61,11 @@ class MissingExtraError(ValueError):
 def open_image(stream: BinaryIO) -> ImageFile:
     """Read an image's header.
 
-    A JPEG whose markers Pillow does not follow is opened as `jpeg.fix` writes it.
+    A JPEG whose markers Pillow does not understand is repaired by `jpeg.fix`.
 
     Raises:
-        PIL.UnidentifiedImageError: It is none of `FORMATS`.
-        MissingExtraError: It is a HEIF image, and their decoder is not installed.
+        PIL.UnidentifiedImageError: The format is not one of `FORMATS`.
+        MissingExtraError: It is a HEIF image, and the decoder is not installed.
     """
     beginning = stream.read(12)
     stream.seek(-len(beginning), os.SEEK_CUR)
@@ -101,14 +100,14 @@ def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
 
 
 def format_of(image: Image.Image) -> str:
-    """Return the format's name; a camera's multi-image JPEG is a JPEG."""
+    """Return the format's name; a camera's multi-image JPEG counts as JPEG."""
     return "JPEG" if image.format == "MPO" else str(image.format)
 
 
 def has_several_scans(image: ImageFile, data: bytes) -> bool:
-    """Whether a JPEG sends its image in several scans: told by its header, and by its first scan.
+    """Return whether a JPEG has several scans, from its header and its first scan.
 
-    Pillow has read up to the end of that scan's header, where the number of components stands.
+    Pillow has read to the end of that scan's header, which contains the number of components.
     """
     if "progressive" in image.info or image.fp is None:
         return True
@@ -118,10 +117,10 @@ def has_several_scans(image: ImageFile, data: bytes) -> bool:
 
 
 def is_first_of_several(image: ImageFile) -> bool:
-    """Whether a file has more pages or frames than the one that is read.
+    """Return whether a file has more pages or frames than the one that is read.
 
-    Smaller copies and masks among a TIFF's pages do not count, nor do a camera's further images
-    in a JPEG. Asked before the image is loaded.
+    Reduced copies and masks among a TIFF's pages do not count, nor do further images in a camera's
+    JPEG. Call it before the image is loaded.
     """
     if image.format == "TIFF":
         return _has_more_pages(image)
@@ -148,20 +147,20 @@ def _has_more_pages(image: ImageFile) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return how the camera was held, 1..8 (EXIF 2.3, tag 0x0112); 1, upright, if unknown."""
+    """Return the EXIF orientation, 1..8 (EXIF 2.3, tag 0x0112); 1, upright, if unknown."""
     try:
         with _pillow_silenced():
-            # Not the PNG reader's own method, which decodes the image to look behind it.
-            # What stands there is brought in by `find_late_exif`.
+            # Not the PNG reader's own method, which decodes the image to find late EXIF:
+            # `find_late_exif` does that without decoding.
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - broken EXIF raises anything; the image is still good
         return 1
 
 
 def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
-    """Return a PNG with what stands behind its pixels, such as EXIF, without decoding them.
+    """Read a PNG's metadata after its pixels, such as EXIF, without decoding the pixels.
 
-    Loading one brings that in; of a header alone it would be missing.
+    Pillow reads it only when it loads the image.
     """
     if image.format != "PNG":
         return image
@@ -175,7 +174,7 @@ def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
         if len(head) < 8 or kind == b"IEND":
             break
         pixels = pixels or kind == b"IDAT"
-        if kind in _PNG_SAYINGS and length < _MOST_SAID:
+        if kind in _PNG_METADATA and length < _MOST_METADATA:
             (late if pixels else early).append(head + stream.read(length + 4))
         else:
             stream.seek(length + 4, os.SEEK_CUR)
@@ -187,9 +186,9 @@ def find_late_exif(stream: BinaryIO, image: ImageFile) -> ImageFile:
 
 
 def shown_size(image: ImageFile, held: int) -> tuple[int, int]:
-    """Return width and height once the image, held as `orientation` says, stands upright."""
+    """Return width and height of the upright image."""
     width, height = image.size
-    # Pillow gives a TIFF's size as it will be shown.
+    # Pillow gives the upright size of a TIFF.
     if image.format != "TIFF" and held in {5, 6, 7, 8}:
         return height, width
     return width, height
@@ -207,15 +206,15 @@ def upright(pixels: NDArray[np.uint8], held: int) -> NDArray[np.uint8]:
 
 
 def load(data: bytes, image: ImageFile) -> None:
-    """Decode an image of another format than JPEG into ``image``.
+    """Load an image that is not a JPEG.
 
     Raises:
         ValueError: The file's end is missing.
-        Exception: Whatever else Pillow raises at damaged files.
+        Exception: Any other exception of Pillow, if the file is damaged.
     """
     if _cut_off(data, image):
         raise ValueError("its end is missing")
-    if image.format == "TIFF":  # Pillow looks at its limit once more
+    if image.format == "TIFF":  # Pillow checks its limit again
         with _pillow_silenced():
             image.load()
     else:
@@ -225,7 +224,7 @@ def load(data: bytes, image: ImageFile) -> None:
 def over_white(image: Image.Image, conversion: Conversion | None = None) -> NDArray[np.uint8]:
     """Return a loaded image as H x W x 3, sRGB; alpha over white.
 
-    In strips of whole rows, so that no more than the image and its result are held.
+    It works in strips of whole rows, so that only the image and the result are in memory.
     """
     width, height = image.size
     whole = np.empty((height, width, 3), np.uint8)
@@ -260,20 +259,19 @@ def _in_srgb(image: Image.Image, conversion: Conversion | None) -> NDArray[np.ui
 
 
 def without_ink(cmyk: NDArray[np.uint8], *, inverted: bool) -> NDArray[np.uint8]:
-    """Return the light that ink leaves; Adobe's JPEGs store it that way round (255 = no ink)."""
+    """Convert CMYK to RGB; Adobe's JPEGs store it inverted (255 = no ink)."""
     light = (cmyk if inverted else 255 - cmyk).astype(np.uint16)
     return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
 
 
 def stored(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Return a loaded image's values as they are stored, and its palette if it has one.
+    """Return a loaded image's stored values, and its palette if it has one.
 
     Returns:
-        H x W or H x W x C (with alpha, if there is one, as the last), uint8 or uint16; the palette
-        256 x 3.
+        H x W or H x W x C (alpha last, if there is one), uint8 or uint16; the palette is 256 x 3.
 
     Raises:
-        ValueError: It has 32 bits a channel, or 16 where only 8 of them can be had.
+        ValueError: It has 32 bits per channel, or 16 of which only 8 can be read.
     """
     if image.mode == "P":
         entries = np.asarray(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3)[:256]
@@ -285,9 +283,9 @@ def stored(image: Image.Image, data: bytes) -> tuple[NDArray[Any], NDArray[np.ui
     if image.mode == "1":
         return np.array(image.convert("L")), None
     _checked_depth(image)
-    if image.mode != "L" and _has_16_bits(image, data):  # Pillow would leave 8 of them away
+    if image.mode != "L" and _has_16_bits(image, data):  # Pillow would drop 8 of them
         if image.format != "PNG":
-            raise ValueError("16 bits a channel in several channels")
+            raise ValueError("16 bits per channel in several channels")
         found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         return np.asarray(found, np.uint16), None
     if image.mode in {"L", "LA", "RGB", "RGBA"}:
@@ -306,7 +304,7 @@ def _has_16_bits(image: Image.Image, data: bytes) -> bool:
 
 @contextmanager
 def _pillow_silenced() -> Iterator[None]:
-    """Keep Pillow from judging sizes, which `Limits` does, and from warning of broken EXIF.
+    """Keep Pillow from checking sizes, which `Limits` does, and from warning of broken EXIF.
 
     Both are global to the process, hence the lock.
     """
@@ -320,7 +318,7 @@ def _pillow_silenced() -> Iterator[None]:
 
 
 def _cut_off(data: bytes, image: ImageFile) -> bool:
-    """Tell of files that Pillow would show although their end is missing."""
+    """Return whether the end of a file is missing that Pillow would still decode."""
     if image.format == "PNG":
         return _PNG_END not in data
     if image.format == "WEBP":
@@ -341,5 +339,5 @@ def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
 
 def _checked_depth(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "F"}:
-        raise ValueError("32 bits a channel")
+        raise ValueError("32 bits per channel")
     return image

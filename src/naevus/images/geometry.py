@@ -1,4 +1,4 @@
-"""Sizes, boxes and views: the one place where an image is resized, flipped and flipped back."""
+"""Resizing, boxes and D4 transforms; all code that resizes or flips an image uses this module."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ D4: Final = range(8)
 
 
 def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
-    """Resize an image or a surface of probabilities.
+    """Resize an image or a probability map.
 
-    What shrinks is averaged over the area (no aliasing); what grows is interpolated, images
-    with cubics, single-channel surfaces linearly (a probability must not leave 0..1). A side may
-    shrink while the other grows.
+    Shrinking averages over areas, without aliasing. Enlarging interpolates: images bicubically,
+    single-channel maps linearly, so that probabilities stay in 0..1. One side may shrink while the
+    other grows.
 
     Args:
         pixels: H x W x 3 or H x W, uint8 or float32.
@@ -30,7 +30,7 @@ def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
         width: Columns of the result.
 
     Returns:
-        height x width (x 3), of the same type; a copy, also when the size is the same.
+        height x width (x 3), of the same type; always a copy.
     """
     rows, columns = pixels.shape[:2]
     result = np.ascontiguousarray(pixels)
@@ -44,7 +44,7 @@ def resize(pixels: NDArray[Scalar], height: int, width: int) -> NDArray[Scalar]:
 
 
 def reduced(pixels: NDArray[Scalar], shorter: int) -> NDArray[Scalar]:
-    """Return an image whose shorter side has at most so many pixels; a smaller one as it is."""
+    """Reduce an image until its shorter side has at most ``shorter`` pixels; never enlarge."""
     rows, columns = pixels.shape[:2]
     scale = shorter / min(rows, columns)
     if scale >= 1:
@@ -95,7 +95,7 @@ def centre_square(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box | None:
-    """Return the smallest box round a mask's foreground; None when it has none."""
+    """Return the smallest box around a mask's foreground; None if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return None
@@ -103,16 +103,16 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
 
 
 def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
-    """Return a square round a box, inside the image if that can be.
+    """Return a square around a box, inside the image if possible.
 
-    The margin gives way first: the square is as large as box and margin ask, but no larger than
-    the image's shorter side unless the box itself is longer. It is moved inside the image
-    along every axis it fits on. Only round a box longer than the shorter side does the square
-    exceed the image, by the same on both ends of that axis; `crops.cut` fills that by reflection.
+    The margin shrinks first: the square is never larger than the image's shorter side, unless the
+    box itself is longer. The square is moved inside the image along every axis on which it fits. If
+    the box is longer than the image's shorter side, the square exceeds the image equally on both
+    ends of that axis; `preprocess.cut` fills the rest by reflection.
 
     Args:
         box: A box inside the image.
-        margin: What is added on each side, as a fraction of the box's longer side.
+        margin: Added on each side, as a fraction of the box's longer side.
         height: Rows of the image.
         width: Columns of the image.
 
@@ -128,7 +128,7 @@ def square_with_margin(box: Box, margin: float, height: int, width: int) -> Box:
 
 
 def widened(box: Box, factor: float) -> Box:
-    """Return a square box with more around it on every side, by whole pixels."""
+    """Enlarge a square box by a factor, by the same whole number of pixels on every side."""
     beyond = round(box.width * (factor - 1) / 2)
     return Box(box.left - beyond, box.top - beyond, box.right + beyond, box.bottom + beyond)
 
@@ -140,12 +140,12 @@ def _inside(start: int, length: int, limit: int) -> int:
 
 
 def d4_transform(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Return one of the eight views of an array.
+    """Apply one of the eight D4 transforms to an array.
 
     Args:
         array: H x W or H x W x C.
-        k: 0..7: with ``k & 4`` mirrored left to right first; then ``k & 3`` quarter turns
-            anticlockwise. H and W change places where the turns are odd.
+        k: 0..7: ``k & 4`` mirrors left to right first, then ``k & 3`` quarter turns anticlockwise
+            follow. An odd number of turns swaps H and W.
 
     Returns:
         A contiguous copy.
@@ -162,7 +162,7 @@ def d4_transform(array: NDArray[Scalar], k: int) -> NDArray[Scalar]:
 
 
 def d4_transform_batch(batch: NDArray[Scalar], k: int) -> NDArray[Scalar]:
-    """Return view ``k`` of every image of a batch N x H x W (x C); see `d4_transform`."""
+    """Apply D4 transform ``k`` to a batch N x H x W (x C); see `d4_transform`."""
     mirrored = batch[:, :, ::-1] if k & 4 else batch
     return _copy(np.rot90(mirrored, k & 3, axes=(1, 2)))
 

@@ -1,12 +1,12 @@
-"""JPEG: scaled decoding by libjpeg-turbo, and files that viewers open although they are odd.
+"""JPEG: scaled decoding by libjpeg-turbo, and repair of files with harmless defects.
 
-A sound file is decoded once, strictly: any warning of libjpeg-turbo ends it, for it fills what a
-file lacks with grey and only warns. Then the file's markers are written anew without what is known
-to be harmless: odd spectral bytes in the header of a sequential scan, bytes before a marker,
-padding before the end, a missing end marker, an unknown JFIF revision or Adobe transform. What
-decodes strictly after that is whole. What does not is decoded in spite of its warnings only where
-no scan ran out of data: the same file with other bytes after each scan gives the same pixels. Its
-pixels are doubtful then, and the file is told to be damaged.
+A valid file is decoded once, strictly: every warning is an error, because libjpeg-turbo fills
+missing data with grey and only warns. If that fails, the markers are rewritten without harmless
+defects: odd spectral bytes in the header of a sequential scan, bytes before a marker, padding
+before the end, a missing end marker, an unknown JFIF revision or Adobe transform. A file that then
+decodes strictly is complete. Otherwise warnings are tolerated only if no scan ran out of data: the
+same file with other bytes after each scan must give the same pixels. Such a file is flagged as
+damaged.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPARE: Final = 1.25
-"""How much larger a scaled JPEG is left than needed, so that resizing has something to average."""
+"""How much larger than needed a JPEG is decoded, so that resizing can average."""
 
 MOST_SCANS: Final = 20
-"""A file may have so many scans over the most pixels that are allowed, a smaller one more: each
-takes time over all pixels. Usual progressive files have 10 scans, optimised ones up to 15."""
+"""Scans allowed in the largest image; smaller images may have more, since decoding time grows with
+scans and pixels. Progressive files usually have 10 scans, optimised ones up to 15."""
 
 BEGINNING: Final = b"\xff\xd8"
 
@@ -40,14 +40,14 @@ _LONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _MOST_MARKERS = 20_000
-_STRAY = 16  # bytes before markers that may be left out without a doubt
-_PAD = 1  # zero bytes that may be the end of a scan's data, which is filled up with ones
-# Appended to scans that may be short: no 0xFF, and unlike each other from the first bit on.
+_STRAY = 16  # bytes before markers that may be dropped without a flag
+_PAD = 1  # zero bytes that may belong to the end of a scan's data, which is padded with ones
+# Appended to scans that may be short: without 0xFF, and different from the first bit on.
 _TAILS = (b"\x00" * 64, b"\xaa\x55\x9c\x31" * 16, b"\xf3\x6d\xb5\x4a" * 16)
 
 
 class Decoded(NamedTuple):
-    """Pixels, H x W x 3 (H x W x 4 of ink, see `decode`), and whether they are doubtful."""
+    """Pixels, H x W x 3 (H x W x 4 if CMYK, see `decode`), and whether the file is damaged."""
 
     pixels: NDArray[np.uint8]
     damaged: bool
@@ -57,15 +57,15 @@ def decode(data: bytes, shortest: int | None, *, progressive: bool) -> Decoded:
     """Decode a JPEG, at the smallest scale M/8 that leaves ``SPARE * shortest`` pixels.
 
     Args:
-        data: The file.
-        shortest: Pixels that the shorter side is needed at; None: all.
-        progressive: Whether it is progressive: libjpeg-turbo says nothing where scans are missing.
+        data: The file's bytes.
+        shortest: Required length of the shorter side in pixels; None: full size.
+        progressive: Whether it is progressive: libjpeg-turbo does not report missing scans.
 
     Returns:
-        RGB, or CMYK as it is stored where the file has four components; not yet upright.
+        RGB, or CMYK as stored if the file has four components; not yet upright.
 
     Raises:
-        ValueError: The data is cut off or damaged beyond use.
+        ValueError: The data is truncated or damaged beyond use.
     """
     try:
         pixels = _decoded(data, shortest, strict=True)
@@ -78,25 +78,25 @@ def decode(data: bytes, shortest: int | None, *, progressive: bool) -> Decoded:
 
 
 def check_scans(data: bytes, pixels: int, most_pixels: int) -> None:
-    """Refuse a file whose scans take longer than `MOST_SCANS` over the largest image allowed.
+    """Reject a file whose scans take longer than `MOST_SCANS` over the largest allowed image.
 
     Raises:
         ValueError: It has too many scans.
     """
     most = max(MOST_SCANS * most_pixels // max(pixels, 1), MOST_SCANS)
-    # Counted roughly first, thumbnails and all that stands behind the image included.
+    # A rough count first, which includes thumbnails and anything after the image.
     if data.count(b"\xff\xda") <= most:
         return
     walked = _walked(data)
     count = sum(piece.marker == _SOS for piece in walked.pieces)
     if count > most:
-        raise ValueError(f"it has {count:,} scans; {most:,} at most are read at this size")
+        raise ValueError(f"it has {count:,} scans; at this size at most {most:,} are read")
 
 
 @dataclass
 class _Piece:
     marker: int
-    content: bytes  # marker, length and what follows; of a scan its header
+    content: bytes  # marker, length and payload; for a scan only its header
     entropy: bytes = b""
 
 
@@ -113,21 +113,21 @@ class _Walked:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A JPEG written anew, its scans apart.
+    """A repaired JPEG, split into its segments.
 
     Attributes:
-        doubtful: Whether more was left out than harmless bytes.
+        doubtful: Whether more than harmless bytes were dropped.
     """
 
     walked: _Walked
     doubtful: bool
 
     def content(self, tail: bytes = b"", zeros: int | None = None) -> bytes:
-        """Return the file.
+        """Return the file's bytes.
 
         Args:
-            tail: What is appended to each scan.
-            zeros: How many of the zero bytes that end the last scan are kept; None: all.
+            tail: Bytes to append to each scan.
+            zeros: How many zero bytes to keep at the end of the last scan; None: all.
         """
         *before, last = self.walked.pieces
         parts = [BEGINNING]
@@ -138,16 +138,16 @@ class Fixed:
 
 
 def fix(data: bytes) -> Fixed | None:
-    """Write a JPEG's markers anew, as a viewer understands them.
+    """Rewrite a JPEG's markers as viewers interpret them.
 
     Returns:
-        None where there is no image in it, or its header or one of its scans is missing.
+        None if there is no image, or its header or one of its scans is missing.
     """
     walked = _walked(data)
     frame = walked.frame()
     if walked.broken or frame is None or not any(piece.marker == _SOS for piece in walked.pieces):
         return None
-    while walked.pieces[-1].marker != _SOS:  # tables for nothing
+    while walked.pieces[-1].marker != _SOS:  # unused tables
         walked.pieces.pop()
     if not _all_scans(walked, frame) or (frame.marker in _ARITHMETIC and not walked.ended):
         return None
@@ -183,10 +183,10 @@ def _tolerant(fixed: Fixed, shortest: int | None, error: ValueError) -> Decoded:
 
 
 def _runs_out(fixed: Fixed) -> bool:
-    """Whether pixels depend on what follows a scan: then the scan is short of data.
+    """Return whether pixels depend on bytes after a scan: then the scan lacks data.
 
-    Zeros that end the file are no data, but what a download that broke off left unwritten. Compared
-    at full size, where the last coefficient of the last block counts.
+    Zeros at the end of the file are not data: an interrupted download leaves them. The comparison
+    is at full size, where the last coefficient of the last block counts.
     """
     hashes = {
         hashlib.sha256(_decoded(fixed.content(tail, _PAD), None, strict=False).data).digest()
@@ -196,7 +196,7 @@ def _runs_out(fixed: Fixed) -> bool:
 
 
 def _restarts_are_there(walked: _Walked) -> bool:
-    """Whether each scan has the restart markers it should: else parts of it are missing."""
+    """Return whether each scan has all its restart markers; otherwise parts are missing."""
     frame = walked.frame()
     assert frame is not None
     interval = 0
@@ -211,7 +211,7 @@ def _restarts_are_there(walked: _Walked) -> bool:
 
 
 def _units(frame: bytes, scan: bytes) -> int:
-    """Return how many units (MCUs) a scan has (ITU-T T.81, A.2)."""
+    """Return the number of minimum coded units (MCUs) of a scan (ITU-T T.81, A.2)."""
     height, width = (int.from_bytes(frame[at : at + 2], "big") for at in (5, 7))
     sampling = {frame[10 + 3 * n]: divmod(frame[11 + 3 * n], 16) for n in range(frame[9])}
     across, down = (max(factors[axis] for factors in sampling.values()) for axis in (0, 1))
@@ -229,7 +229,7 @@ def _lacks_scans(data: bytes) -> bool:
 
 
 def _all_scans(walked: _Walked, frame: _Piece) -> bool:
-    """Whether every coefficient of every component was sent whole; else scans are missing."""
+    """Return whether the scans complete every coefficient of every component."""
     components = {frame.content[10 + 3 * n] for n in range(frame.content[9])}
     left = {(component, at): 1 for component in components for at in range(64)}
     for piece in walked.pieces:
@@ -246,7 +246,7 @@ def _all_scans(walked: _Walked, frame: _Piece) -> bool:
 
 
 def _walked(data: bytes) -> _Walked:
-    """Take a file apart at its markers, as libjpeg's ``next_marker`` finds them."""
+    """Split a file at its markers, found as by libjpeg's ``next_marker``."""
     walked = _Walked()
     at = len(BEGINNING)
     for _ in range(_MOST_MARKERS):
@@ -263,13 +263,13 @@ def _walked(data: bytes) -> _Walked:
         length = int.from_bytes(data[at : at + 2], "big")
         piece = _Piece(marker, bytes((0xFF, marker)) + data[at : at + length])
         if length < 2 or len(piece.content) != length + 2 or not _well_formed(piece):
-            walked.broken = True  # cut off within a header, or nonsense
+            walked.broken = True  # a truncated or invalid header
             return walked
         at += length
         if marker == _SOS:
             following = _NEXT_MARKER.search(data, at)
             stop = len(data) if following is None else following.start()
-            piece.entropy = data[at:stop].rstrip(b"\xff")  # fill; as data it is followed by a 0
+            piece.entropy = data[at:stop].rstrip(b"\xff")  # fill bytes (data has 0 after 0xFF)
             at = stop
         walked.pieces.append(piece)
     walked.broken = True
@@ -288,18 +288,18 @@ def _well_formed(piece: _Piece) -> bool:
 def _fixed(piece: _Piece, frame: _Piece) -> bytes:
     content = piece.content
     if piece.marker == _SOS and frame.marker not in _SOF_PROGRESSIVE:
-        return content[:-3] + b"\x00\x3f\x00"  # all there is to say of a sequential scan
+        return content[:-3] + b"\x00\x3f\x00"  # the only values of a sequential scan
     if piece.marker == _APP0 and content[4:9] == b"JFIF\0" and len(content) >= 11:
         return content[:9] + b"\x01\x01" + content[11:]
     if piece.marker == _APP14 and content[4:9] == b"Adobe" and len(content) >= 16:
-        # What libjpeg-turbo takes an unknown transform for.
+        # libjpeg-turbo's interpretation of an unknown transform.
         usual = 2 if frame.content[9] == 4 else 1
         return content if content[15] <= 2 else content[:15] + bytes((usual,)) + content[16:]
     return content
 
 
 def _trimmed(entropy: bytes, zeros: int) -> bytes:
-    """Return a scan's data with no more than so many zero bytes after it."""
+    """Return a scan's data with at most ``zeros`` zero bytes at its end."""
     kept = entropy.rstrip(b"\0")
     if kept.endswith(b"\xff"):  # a stuffed byte
         kept += b"\0"

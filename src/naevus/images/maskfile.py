@@ -1,22 +1,22 @@
-"""Reading lesion masks from files: which of a file's values are the lesion.
+"""Read lesion masks from files, in any encoding that is unambiguous.
 
-People write masks in many ways. `read_mask` decides from a file alone, by what is certain:
+Masks are written in many ways. `read_mask` decides from the file alone:
 
 ===================================  =========================================================
 two values, one of them 0            the other is lesion: 0/1, 0/255, 0/65535, in 8 or 16 bits
-grey values, most of them near the   what is lighter than middle grey (over 127 of 255) is lesion:
-ends (JPEG, smoothed contours)       soft contours
-palette                              by the colours, as viewers show them; by the numbers only
-                                     where the palette gives them all one colour
-two colours, one of them black       the other is lesion (palettes as PASCAL VOC has them)
-transparency                         left aside where it is the same everywhere; it is the mask
-                                     where the colour is the same everywhere
+grey values, most of them near the   values above 127 (of 255) are lesion; contours may be soft
+ends (JPEG, smoothed contours)
+palette                              by the colours, as viewers show them; by the indices only if
+                                     all of them have the same colour
+two colours, one of them black       the other is lesion (as in palettes of PASCAL VOC)
+transparency                         ignored if it is constant; it is the mask if the colour is
+                                     constant
 all 0; all 255 (65,535 in 16 bits)   empty; full
 ===================================  =========================================================
 
-Whatever is left is refused: all of another value, several labels, dark greys alone, more than two
-colours, an image. Nothing is read as an empty mask because it is written in another way. Whether
-lesions are dark instead of light no single file tells; `naevus.datasets.masksurvey` asks them all.
+Everything else is an error: another constant value, several labels, only dark greys, more than two
+colours, a photograph. No mask is read as empty because of its encoding. A single file cannot show
+whether lesions are dark instead of light; `naevus.datasets.masksurvey` checks all of them.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _REMEDY: Final = "write it as a grey PNG of 0 (skin) and 255 (lesion)"
 _USUAL: Final = "0 and 255"
 _MIDDLE: Final = (64, 191)
 _MOST_BETWEEN = 0.25
-"""Of a mask's pixels; a photograph has more there."""
+"""Largest fraction of a mask's pixels in the middle; photographs have more."""
 _CHROMA = 24
-"""Grey levels between channels that lossy compression leaves in a grey image."""
-_HIGHEST_OOD = 0.01
+"""Grey levels by which the channels of a lossy grey image may differ."""
+_MOST_DIFFERENT = 0.01
 _LIMITS = Limits()
 
 
 class MaskFile(NamedTuple):
-    """A mask as it was read.
+    """A mask and its encoding.
 
     Attributes:
         mask: H x W, true on the lesion.
-        encoding: How it was written, such as ``0 and 255``.
-        values: How many values a pixel has in the file.
+        encoding: How the file encodes it, such as ``0 and 255``.
+        values: Number of distinct values in the file.
     """
 
     mask: NDArray[np.bool_]
@@ -65,24 +65,24 @@ class MaskFile(NamedTuple):
 
     @property
     def usual(self) -> bool:
-        """Whether it is written as masks are meant to be."""
+        """Whether it has the usual encoding, 0 and 255."""
         return self.encoding == _USUAL
 
 
 def read_mask(path: ImageFile, limits: Limits = _LIMITS) -> NDArray[np.bool_]:
-    """Read a mask, however it is written, where that is certain.
+    """Read a mask in any unambiguous encoding.
 
     Returns:
         H x W, true on the lesion.
 
     Raises:
-        ImageError: The file cannot be read, or does not tell what is lesion in it.
+        ImageError: The file cannot be read, or its encoding is ambiguous.
     """
     return read_mask_file(path, limits).mask
 
 
 def read_mask_file(path: ImageFile, limits: Limits = _LIMITS) -> MaskFile:
-    """Read a mask and tell how it is written.
+    """Read a mask and its encoding.
 
     Raises:
         ImageError: As `read_mask`.
@@ -98,23 +98,23 @@ def read_mask_file(path: ImageFile, limits: Limits = _LIMITS) -> MaskFile:
 def read_mask_of(
     path: Path, image: Path, limits: Limits = _LIMITS, *, scaled: bool = False
 ) -> NDArray[np.bool_]:
-    """Read the mask of an image, upright as the image is read.
+    """Read the mask of an image, in the image's upright orientation.
 
-    Where EXIF turns the image by a quarter, the sizes tell whether the mask is of the upright or
-    of the stored image, and it is turned with it. Where they do not tell (square images, half
-    turns, mirrors), it is taken as upright and a warning is logged.
+    If EXIF rotates the image by a quarter turn, the sizes show whether the mask belongs to the
+    stored or the upright image, and it is rotated accordingly. If the sizes cannot show it (square
+    images, half turns, mirrored images), the mask is assumed to be upright and a warning is logged.
 
     Args:
-        path: The mask.
-        image: The image it belongs to; its header alone is read.
-        limits: What is refused from the header alone.
-        scaled: Whether the mask may be of another size than the image, in the same proportions.
+        path: The mask file.
+        image: The image file; only its header is read.
+        limits: Limits that are checked before decoding.
+        scaled: Whether the mask may have another size than the image, in the same proportions.
 
     Returns:
         H x W, true on the lesion.
 
     Raises:
-        ImageError: As `read_mask`, the image's header cannot be read, or they differ in size.
+        ImageError: As `read_mask`, or the image's header cannot be read, or the sizes differ.
     """
     header, turn = probe_with_turn(image, limits)
     return fitted(read_mask(path, limits), path, header, turn, scaled=scaled)
@@ -123,18 +123,18 @@ def read_mask_of(
 def fitted(
     mask: NDArray[np.bool_], path: Path, header: Header, turn: int, *, scaled: bool = False
 ) -> NDArray[np.bool_]:
-    """Return a mask as its image stands upright; see `read_mask_of`.
+    """Rotate a mask to the upright orientation of its image; see `read_mask_of`.
 
     Raises:
-        ImageError: It is of another size than the image.
+        ImageError: The mask and the image differ in size.
     """
     height, width = mask.shape
     quarter = turn in {5, 6, 7, 8}
     if _same_frame(width, height, header.width, header.height, scaled=scaled):
         if orientation_uncertain(header, turn):
             _log.warning(
-                "%s: EXIF turns its image, and the size does not tell whether the mask is turned "
-                "as well; taken as upright",
+                "%s: EXIF rotates its image, and the size does not show whether the mask is "
+                "rotated too; the mask is assumed to be upright",
                 path,
             )
         return mask
@@ -142,25 +142,25 @@ def fitted(
         return upright(mask.view(np.uint8), turn).view(np.bool_)
     raise ImageError(
         path,
-        f"has {width} x {height} pixels, its image {header.width} x {header.height}",
+        f"has {width} x {height} pixels, but its image {header.width} x {header.height}",
         "give each mask the size of its image",
     )
 
 
 def orientation_uncertain(header: Header, turn: int) -> bool:
-    """Whether a mask's size cannot tell if it is of the stored or of the upright image."""
+    """Return whether a mask's size cannot show if it belongs to the stored or upright image."""
     return turn in {2, 3, 4} or (turn > 1 and header.width == header.height)
 
 
 def _same_frame(width: int, height: int, wide: int, high: int, *, scaled: bool) -> bool:
     if (width, height) == (wide, high):
         return True
-    # Sides are rounded when an image is made smaller or larger.
+    # Sides are rounded when an image is resized.
     return scaled and abs(width * high - height * wide) <= max(width, height, wide, high)
 
 
 class _UndecidedError(ValueError):
-    """It is not certain what is lesion; the message says why."""
+    """A mask with an ambiguous encoding; the message gives the reason."""
 
 
 def _decided(values: NDArray[Any], palette: NDArray[np.uint8] | None, *, lossy: bool) -> MaskFile:
@@ -189,8 +189,8 @@ def _of_transparent(values: NDArray[Any], *, lossy: bool) -> MaskFile:
     if (colours == colours[0, 0]).all():
         return by_alpha._replace(encoding=f"transparency: {by_alpha.encoding}")
     found = _of_colours(colours, lossy=lossy)
-    if np.mean(found.mask != by_alpha.mask) > _HIGHEST_OOD:
-        raise _UndecidedError("is one mask by its colours and another by its transparency")
+    if np.mean(found.mask != by_alpha.mask) > _MOST_DIFFERENT:
+        raise _UndecidedError("has one mask in its colours and another in its transparency")
     return found
 
 
@@ -205,7 +205,7 @@ def _of_colours(values: NDArray[Any], *, lossy: bool) -> MaskFile:
     packed = values.astype(np.uint64) @ np.array([1 << 32, 1 << 16, 1], np.uint64)
     lit = packed[packed > 0]
     if lit.size == packed.size or not (lit == lit[0]).all():
-        raise _UndecidedError("is in colour, and not one colour on black")
+        raise _UndecidedError("is in colour, but not one colour on black")
     return MaskFile(packed > 0, "one colour on black", 2)
 
 
@@ -218,9 +218,7 @@ def _of_grey(values: NDArray[Any], *, lossy: bool) -> MaskFile:
     depth = " in 16 bits" if deep else ""
     if len(used) == 1:
         if low not in {0, white}:
-            raise _UndecidedError(
-                f"has the value {low}{depth} everywhere, and is neither empty nor full for certain"
-            )
+            raise _UndecidedError(f"has the value {low}{depth} everywhere: it may be empty or full")
         return MaskFile(values > 0, _USUAL, 1)
     if len(used) == 2 and low == 0 and not lossy:
         return MaskFile(values > 0, f"0 and {high}{depth}", 2)
@@ -230,10 +228,12 @@ def _of_grey(values: NDArray[Any], *, lossy: bool) -> MaskFile:
         low, high = low >> 8, high >> 8
     if high <= 127 or low > 127:
         raise _UndecidedError(
-            f"has {len(used)} values between {used[0]} and {used[-1]}{depth}, and which of them "
-            "is lesion is not certain"
+            f"has {len(used)} values between {used[0]} and {used[-1]}{depth}, and it is not clear "
+            "which of them are lesion"
         )
     between = counts[_MIDDLE[0] : _MIDDLE[1] + 1].sum() / counts.sum()
     if between > _MOST_BETWEEN:
-        raise _UndecidedError(f"is no mask: {between:.0%} of its pixels are neither dark nor light")
+        raise _UndecidedError(
+            f"is not a mask: {between:.0%} of its pixels are neither dark nor light"
+        )
     return MaskFile(np.asarray(values > 127), f"grey values{depth}, split at the middle", len(used))

@@ -1,4 +1,4 @@
-"""Lesion masks: from probabilities to one clean region, its contour and its area."""
+"""Lesion masks: postprocess probabilities into one region, and find its contours and area."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PLAUSIBLE_FRACTIONS = (0.005, 0.97)
-"""Least and greatest fraction of the image that a lesion's mask is believed to cover."""
+"""Smallest and largest fraction of the image that a plausible mask covers."""
 
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """How a mask is made from probabilities.
+    """Settings that turn probabilities into a mask.
 
     Args:
-        threshold: A pixel above it is lesion.
-        largest: Keep the largest region alone.
+        threshold: Pixels with a higher probability belong to the lesion.
+        largest: Keep only the largest region.
         holes: Fill holes.
         smooth: Radius over which the contour is smoothed, as a fraction of the shorter side.
     """
@@ -42,17 +42,17 @@ _DEFAULT_POSTPROCESSING = Postprocessing()
 def clean(
     probability: NDArray[np.float32], postprocessing: Postprocessing = _DEFAULT_POSTPROCESSING
 ) -> NDArray[np.bool_]:
-    """Turn probabilities into a mask: threshold, smooth, largest region, holes, in this order.
+    """Turn probabilities into a mask: threshold, smooth, keep the largest region, fill holes.
 
-    Regions are connected over pixels' edges and so is the background in search of holes: the
-    result is one region without holes whichever way the reader counts diagonals.
+    Both the regions and the background around holes use 4-connectivity. The result is therefore
+    one region without holes under 4- and 8-connectivity.
 
     Args:
         probability: H x W, 0..1.
-        postprocessing: What is done.
+        postprocessing: The settings.
 
     Returns:
-        H x W; empty when no pixel is above the threshold.
+        H x W; empty if no pixel is above the threshold.
 
     Examples:
         >>> probability = np.zeros((6, 8), np.float32)
@@ -73,7 +73,7 @@ def clean(
     box = box_of(mask)
     if box is None or not (postprocessing.largest or postprocessing.holes):
         return mask
-    # Nothing outside the foreground's box changes, and in it is most often a small part of a photo.
+    # Nothing outside the foreground's box changes, and the box is usually small.
     window = np.s_[box.top : box.bottom, box.left : box.right]
     region = mask[window]
     contours = _contours(region)
@@ -91,7 +91,7 @@ def at_size(
     width: int,
     postprocessing: Postprocessing = _DEFAULT_POSTPROCESSING,
 ) -> NDArray[np.bool_]:
-    """Resize probabilities to an image's size first, then clean them.
+    """Resize probabilities to the image's size, then turn them into a mask.
 
     Thresholding last keeps the contour smooth: an enlarged mask would have steps.
 
@@ -105,8 +105,8 @@ def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     """Return the closed contours of a mask's regions and of their holes.
 
     Returns:
-        One array n x 2 of (x, y) a contour, pixel centres of the outermost foreground (for
-        holes: of the foreground round them), largest enclosed area first.
+        One n x 2 array of (x, y) per contour, largest enclosed area first. The points are centres
+        of the outermost foreground pixels (for holes: of the foreground around them).
     """
     found, _ = cv2.findContours(
         np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
@@ -121,13 +121,13 @@ def draw_contours(
     colour: tuple[int, int, int] = (255, 255, 0),
     thickness: int = 2,
 ) -> NDArray[np.uint8]:
-    """Return a copy of an image with a mask's contour drawn on it.
+    """Return a copy of an image with a mask's contours drawn on it.
 
     Args:
         pixels: H x W x 3.
         mask: H x W.
         colour: RGB.
-        thickness: Of the line, in pixels.
+        thickness: Line width in pixels.
     """
     drawn = np.array(pixels, order="C")
     cv2.polylines(drawn, contours(mask), True, colour, thickness, cv2.LINE_AA)
@@ -141,18 +141,18 @@ ATTRIBUTE_COLOURS: Final[dict[str, tuple[int, int, int]]] = {
     "pigment_network": (0, 158, 115),
     "streaks": (213, 94, 0),
 }
-"""RGB of each attribute where it is drawn, apart for the colour-blind (Okabe & Ito 2008)."""
+"""RGB colour of each attribute's contour; safe for colour-blind readers (Okabe & Ito 2008)."""
 
 
 def draw_attributes(
     pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], thickness: int = 1
 ) -> NDArray[np.uint8]:
-    """Return a copy of an image with the contour of each attribute in its colour.
+    """Return a copy of an image with the contours of each attribute in its colour.
 
     Args:
         pixels: H x W x 3.
-        masks: H x W by attribute.
-        thickness: Of the lines, in pixels.
+        masks: Masks H x W by attribute.
+        thickness: Line width in pixels.
     """
     for name, mask in masks.items():
         pixels = draw_contours(pixels, mask, ATTRIBUTE_COLOURS[name], thickness)
@@ -160,27 +160,27 @@ def draw_attributes(
 
 
 def area_fraction(mask: NDArray[np.bool_]) -> float:
-    """Return the foreground's fraction of the mask's pixels, 0..1."""
+    """Return the fraction of pixels in the foreground, 0..1."""
     return float(np.count_nonzero(mask) / mask.size)
 
 
 def plausible(mask: NDArray[np.bool_]) -> bool:
-    """Tell whether a mask covers between 0.5 % and 97 % of the image."""
+    """Return whether a mask covers between 0.5 % and 97 % of the image."""
     least, greatest = PLAUSIBLE_FRACTIONS
     return least <= area_fraction(mask) <= greatest
 
 
 def _smooth(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    # Half the radius as standard deviation: nothing farther away than the radius has a say.
+    # Half the radius as standard deviation: pixels beyond the radius hardly count.
     grey = mask.astype(np.float32)
     return np.asarray(cv2.GaussianBlur(grey, (0, 0), radius / 2) > 0.5)
 
 
 class _Contours(NamedTuple):
-    """The contours of a mask's regions, and those of the holes in them.
+    """The contours of a mask's regions and of their holes.
 
-    Each is n x 1 x 2, (x, y) of neighbouring pixels. Regions hang together over pixels' corners
-    too, holes over their edges alone.
+    Each is n x 1 x 2, the (x, y) of neighbouring pixels. Regions are 8-connected, holes
+    4-connected.
     """
 
     outer: list[NDArray[np.int32]]
@@ -197,9 +197,9 @@ def _contours(mask: NDArray[np.bool_]) -> _Contours:
 
 
 def _largest(mask: NDArray[np.bool_], contours: _Contours) -> tuple[NDArray[np.bool_], _Contours]:
-    """Return the largest region of a mask that has some, and its contours."""
-    # One region, and maybe specks, is the rule. Its contours tell in a tenth of the time that
-    # labels take that it hangs together, and by more than half of the pixels that it is largest.
+    """Return the largest region of a mask with foreground, and its contours."""
+    # Most masks are one region and maybe specks. Its contours show that it is connected, ten times
+    # faster than labels; and with more than half of the pixels it must be the largest.
     if _in_one_piece(mask, contours):
         return mask, contours
     region = mask & _inside([max(contours.outer, key=cv2.contourArea)], mask.shape)
@@ -214,21 +214,21 @@ def _largest(mask: NDArray[np.bool_], contours: _Contours) -> tuple[NDArray[np.b
 
 
 def _in_one_piece(mask: NDArray[np.bool_], contours: _Contours) -> bool:
-    """Tell whether a mask with these contours is one region, connected over pixels' edges."""
+    """Return whether a mask with these contours is one 4-connected region."""
     outer, holes = contours
     return len(outer) == 1 and not any(_cuts_corners(mask, each) for each in (*outer, *holes))
 
 
 def _cuts_corners(mask: NDArray[np.bool_], contour: NDArray[np.int32]) -> bool:
-    """Tell whether a contour passes a pixel's corner with background on both sides."""
+    """Return whether a contour crosses a pixel's corner with background on both sides."""
     x, y = contour[:, 0].T
     after_x, after_y = np.roll(x, -1), np.roll(y, -1)
     return not (mask[y, after_x] | mask[after_y, x]).all()
 
 
 def _inside(contours: Sequence[NDArray[np.int32]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return what contours enclose, they themselves included."""
+    """Return the mask that contours enclose, including the contours themselves."""
     drawn = np.zeros(shape, np.uint8)
-    for points in contours:  # together, what lies in two of them would be left out
+    for points in contours:  # one by one: drawn together, overlaps would be left out
         cv2.drawContours(drawn, [points], 0, 1, cv2.FILLED)
     return drawn.view(np.bool_)

@@ -1,4 +1,4 @@
-"""The forms in which a cache holds images, and how a file becomes one of them."""
+"""From an image file or pixels to a network's input: decoding, colour constancy and crops."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     """An image's file, the bytes of one, or its pixels: H x W x 3, RGB."""
 
 
-# Colour constancy: what the lamp adds, taken away.
+# Colour constancy.
 
 _LEVELS = np.arange(256, dtype=np.float64)
 
 
 def shades_of_grey(pixels: NDArray[np.uint8], power: int = 6) -> NDArray[np.uint8]:
-    """Make the light of an image white, by Shades of Grey.
+    """Correct the colour of the illuminant by Shades of Grey.
 
-    The light's colour is estimated as the Minkowski mean ``(mean(I^p))^(1/p)`` of each channel,
-    scaled to unit length; the channels are divided by it times the square root of 3 (Finlayson &
-    Trezzi, "Shades of gray and colour constancy", Color Imaging Conference 2004; p = 6 is theirs).
-    ``power = 1`` is the grey world.
+    The illuminant is estimated as the Minkowski mean ``(mean(I^p))^(1/p)`` of each channel, scaled
+    to unit length. Each channel is divided by its estimate times the square root of 3 (Finlayson &
+    Trezzi, "Shades of gray and colour constancy", Color Imaging Conference 2004, with p = 6).
+    ``power = 1`` is the grey-world assumption.
 
     Args:
         pixels: H x W x 3, RGB.
         power: The norm p, at least 1.
 
     Returns:
-        H x W x 3; the image itself, copied, where a channel is black throughout.
+        H x W x 3; an unchanged copy if a channel is entirely black.
     """
     light = np.array([_minkowski_mean(pixels[:, :, channel], power) for channel in range(3)])
     if light.min() == 0:
@@ -66,22 +66,25 @@ def shades_of_grey(pixels: NDArray[np.uint8], power: int = 6) -> NDArray[np.uint
 
 
 def _minkowski_mean(channel: NDArray[np.uint8], power: int) -> float:
-    # Over the 256 levels instead of the pixels: the same sum, a hundredth of the work.
+    # Summed over the histogram's 256 levels: the same result at a hundredth of the work.
     counts = np.bincount(channel.ravel(), minlength=256)
     return float((counts @ _LEVELS**power / channel.size) ** (1 / power))
 
 
-# What the classifier sees: the one place where a crop is cut.
+# The classifier's crop. Every crop is made here.
 
 MARGIN: Final = 0.15
-"""Skin shown on each side of the lesion, as a fraction of the lesion's longer side."""
+"""Skin around the lesion on each side, as a fraction of the lesion's longer side."""
 
 
 class Crop(NamedTuple):
-    """A square ready for the classifier.
+    """A square crop, ready for the classifier.
 
-    ``pixels`` is size x size x 3; ``mode`` is the one really used; ``box`` is where the square
-    lies in the image it was cut from (it may exceed it, see `geometry.square_with_margin`).
+    Attributes:
+        pixels: size x size x 3.
+        mode: The mode used, which may differ from the one requested.
+        box: The crop's box in the image; it may exceed the image, see
+            `geometry.square_with_margin`.
     """
 
     pixels: NDArray[np.uint8]
@@ -98,21 +101,20 @@ def cut(
     margin: float = MARGIN,
     context: float = 1.0,
 ) -> Crop:
-    """Cut the square that the classifier sees.
+    """Cut the square crop that the classifier sees.
 
     Args:
         pixels: H x W x 3.
-        mask: The lesion; of any size, taken as covering the same frame as ``pixels``.
-        mode: ``full``: the largest centred square; ``crop``: a square round the lesion with a
-            margin; ``blank``: the same, black outside the mask, its edge antialiased.
-        size: Side of the result.
+        mask: The lesion mask, of any size; it covers the same frame as ``pixels``.
+        mode: ``full``: the largest centred square; ``crop``: a square around the lesion with a
+            margin; ``blank``: the same, black outside the mask, with an antialiased edge.
+        size: Side of the result in pixels.
         margin: Added on each side, as a fraction of the lesion's longer side.
-        context: Side of the result's box in sides of the crop, which stays in its middle.
+        context: Side of the result's box as a multiple of the crop's side; the crop stays centred.
 
     Returns:
-        The crop. Without a mask, or with one that is empty or not plausible, it is the ``full``
-        one and says so in its ``mode``. What lies outside the image is its reflection (``crop``)
-        or black (``blank``).
+        The crop. If the mask is missing, empty or implausible, its ``mode`` is ``full``. Pixels
+        outside the image are reflected (``crop``) or black (``blank``).
 
     Examples:
         >>> pixels = np.full((100, 120, 3), 200, np.uint8)
@@ -138,7 +140,7 @@ def cut(
 
 
 def _scaled(box: Box, mask: NDArray[np.bool_], height: int, width: int) -> Box:
-    """Return a mask's box in an image of another size, grown to whole pixels."""
+    """Scale a mask's box to an image of another size, rounding outwards."""
     rows, columns = mask.shape
     return Box(
         box.left * width // columns,
@@ -175,21 +177,21 @@ MODES: tuple[InputMode, ...] = ("squash", "full", "crop", "blank", "mask")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What every row of a cache looks like.
+    """How an image becomes a network's input; the same for every row of a cache.
 
     Args:
         mode: ``squash``: the whole frame, made square; ``full``: the centre square; ``crop``: the
-            square box round the mask; ``blank``: as ``crop``, blanked outside the mask; ``mask``:
-            the mask file squashed, 0 to 255, one channel, averaged over areas.
-        size: Side in pixels. Smaller images are enlarged to it.
-        margin: Margin round the mask's box as a fraction of its side (``crop`` and ``blank``).
-        colour_constancy: Whether shades of grey is applied to the whole image first.
-        context: Side of what is shown in sides of the crop, which stays in the middle; what of it
-            lies beyond the frame is reflected (``full``, ``crop``) or black (``blank``).
+            square box around the mask; ``blank``: as ``crop``, black outside the mask; ``mask``:
+            the mask file squashed to one channel, 0 to 255, averaged over areas.
+        size: Side in pixels. Smaller images are enlarged.
+        margin: Margin around the mask's box as a fraction of its side (``crop`` and ``blank``).
+        colour_constancy: Whether to apply `shades_of_grey` to the whole image first.
+        context: Side of the input as a multiple of the crop's side; the crop stays centred. Pixels
+            outside the frame are reflected (``full``, ``crop``) or black (``blank``).
 
     Raises:
-        ConfigError: The mode is unknown, the size below 1, the margin negative, or the context
-            below 1 or of a form that has none.
+        ConfigError: The mode is unknown, the size is below 1, the margin is negative, or the
+            context is below 1 or does not apply to the mode.
     """
 
     mode: InputMode
@@ -201,22 +203,23 @@ class InputSpec:
     def __post_init__(self) -> None:
         if self.context < 1 or (self.context > 1 and self.mode in {"squash", "mask"}):
             raise ConfigError(
-                f"a context of {self.context} makes no {self.mode}", "use one of at least 1"
+                f"a context of {self.context} is invalid with mode {self.mode!r}",
+                "use at least 1, and 1 with squash and mask",
             )
         if self.mode not in MODES:
-            raise ConfigError(f"unknown form {self.mode!r}", f"use one of {', '.join(MODES)}")
+            raise ConfigError(f"unknown input mode {self.mode!r}", f"use one of {', '.join(MODES)}")
         if self.size < 1 or self.margin < 0:
             raise ConfigError(
-                f"size {self.size} and margin {self.margin} make no image",
+                f"size {self.size} with margin {self.margin} is invalid",
                 "use a size of at least 1 and a margin of at least 0",
             )
 
     def wider(self, context: float) -> InputSpec:
-        """Return the form with more around the crop, which is shown as large as before."""
+        """Return a spec that shows more around the crop, at the same scale."""
         return replace(self, size=round(self.size * context), context=self.context * context)
 
     def settings(self) -> dict[str, Any]:
-        """Return it by name; the context only where there is one."""
+        """Return the settings by name; the context only if it is not 1."""
         settings = asdict(self)
         if self.context == 1:
             del settings["context"]
@@ -233,10 +236,10 @@ class ImageFiles(NamedTuple):
     """An image's id and files.
 
     Attributes:
-        image_id: Its id.
-        path: Its file.
-        mask_path: Its mask.
-        scaled: Whether the mask may be of another size, as where the file is a smaller copy.
+        image_id: The image's id.
+        path: The image file.
+        mask_path: The mask file, if there is one.
+        scaled: Whether the mask may have another size, for example if the file is a reduced copy.
     """
 
     image_id: str
@@ -246,10 +249,12 @@ class ImageFiles(NamedTuple):
 
 
 class LoadedInput(NamedTuple):
-    """An image in its form.
+    """A network input made from an image.
 
-    ``mode`` is the one really used (a crop may fall back to full); ``box`` is what is shown of the
-    decoded image, in its pixels (it may exceed it, see `crops.Crop`).
+    Attributes:
+        pixels: The input, of the shape of its `InputSpec`.
+        mode: The mode used (a crop may fall back to full).
+        box: The box in the decoded image, in its pixels; it may exceed the image, see `Crop`.
     """
 
     pixels: NDArray[np.uint8]
@@ -258,15 +263,15 @@ class LoadedInput(NamedTuple):
 
 
 def files_of(source: ImageFiles, input_spec: InputSpec) -> tuple[Path, ...]:
-    """Return the files of ``source`` that its image in ``input_spec`` is made from.
+    """Return the files that an input depends on.
 
     Raises:
-        ImageError: ``input_spec`` is ``mask`` and the source has no mask file.
+        ImageError: The mode is ``mask`` and the image has no mask file.
     """
     if input_spec.mode == "mask":
         if source.mask_path is None:
             raise ImageError(source.path, "has no mask file", "give a mask or leave it out")
-        return (source.mask_path, source.path)  # which tells the size that the mask must have
+        return (source.mask_path, source.path)  # the mask must have the image's size
     if input_spec.mode in {"crop", "blank"} and source.mask_path is not None:
         return (source.path, source.mask_path)
     return (source.path,)
@@ -275,18 +280,18 @@ def files_of(source: ImageFiles, input_spec: InputSpec) -> tuple[Path, ...]:
 def preprocess(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, input_spec: InputSpec
 ) -> LoadedInput:
-    """Bring a decoded image (H x W x 3) into ``input_spec``; not for masks.
+    """Turn a decoded image (H x W x 3) into a network input; not for masks.
 
-    Training caches and predictions both come through here, so that both are cut by the same rules.
-    Their pixels are not the same: a cache has one size, which batches are then resized from, and
-    predictions are decoded for the network's own.
+    Training caches and predictions share this function, so both are cropped by the same rules.
+    Their pixels differ: a cache has one size, from which batches are resized, while predictions are
+    decoded for the network's own size.
     """
     if input_spec.colour_constancy:
         pixels = shades_of_grey(pixels)
     if input_spec.mode == "squash":
         return LoadedInput(squash(pixels, input_spec.size), "squash", _whole(pixels))
     if input_spec.mode == "mask":
-        raise ConfigError("an image cannot take the form of a mask", "use render")
+        raise ConfigError("the mode mask is for mask files", "use load_input")
     crop = cut(
         pixels,
         mask,
@@ -298,12 +303,15 @@ def preprocess(
     return LoadedInput(*crop)
 
 
-def render(source: ImageFiles, input_spec: InputSpec, limits: Limits = Limits()) -> LoadedInput:  # noqa: B008
-    """Decode ``source`` at the scale that ``input_spec`` needs and bring it into that form.
+def load_input(
+    source: ImageFiles,
+    input_spec: InputSpec,
+    limits: Limits = Limits(),  # noqa: B008
+) -> LoadedInput:
+    """Decode an image at the scale that ``input_spec`` needs, and preprocess it.
 
     Raises:
-        ImageError: The image or its mask is absent or cannot be decoded, or they differ in
-            size.
+        ImageError: The image or its mask is missing or cannot be decoded, or their sizes differ.
     """
     if input_spec.mode == "mask":
         path, image = files_of(source, input_spec)
@@ -323,7 +331,7 @@ def _whole(pixels: NDArray[np.uint8]) -> Box:
 
 
 def decoding_side(mask: NDArray[np.bool_] | None, input_spec: InputSpec) -> int:
-    """Return the shorter side in pixels to decode at, so that a crop is not enlarged needlessly."""
+    """Return the shorter side to decode at, in pixels, so that the crop needs no enlarging."""
     box = box_of(mask) if mask is not None and plausible(mask) else None
     size = math.ceil(input_spec.size / input_spec.context)
     if mask is None or box is None:
@@ -334,33 +342,37 @@ def decoding_side(mask: NDArray[np.bool_] | None, input_spec: InputSpec) -> int:
     return max(size, math.ceil(size * shorter / side))
 
 
-# An image as networks want it: squares for the segmenter, and crops for the classifier.
+# Decoding for prediction: inputs for the segmenter, then crops for the classifier.
 
 KEPT: Final = 4_000_000
-"""Most bytes of a decoded image that are kept for its crop: a few batches of them wait at once.
-A JPEG comes scaled and stays below; a larger image of another format is reduced to it."""
+"""Most bytes of a decoded image to keep for its crop; a few batches are kept at a time.
+JPEGs are decoded to scale and stay below the limit; larger images are reduced to it."""
 
 LEAST: Final = math.ceil(SIDE / SPARE)
-"""The shorter side that is asked for at least: what is decoded then shows the image's quality."""
+"""The shortest side to decode at, so that the image's quality can be measured."""
 
 _LIMITS: Final = Limits()
 
 
 class Preprocessor(Protocol):
-    """What asks for squares of an image, such as a segmenter."""
+    """Makes network inputs from an image, as a segmenter does."""
 
     size: int
 
     def preprocess(self, image: NDArray[np.uint8], /) -> tuple[NDArray[np.uint8], ...]:
-        """Return one square for each form that is wanted."""
+        """Return one input per input spec."""
         ...
 
 
 class DecodedImage(NamedTuple):
-    """An image at first sight: its own size, one square for each form, and what was kept.
+    """An image decoded for the segmenter.
 
-    ``pixels`` is the decoded image or a reduced copy, where it was to be kept; ``flags`` what is
-    to be known of its file.
+    Attributes:
+        height: The image's own height in pixels.
+        width: The image's own width in pixels.
+        inputs: One segmenter input per input spec.
+        pixels: The decoded image or a reduced copy, if it was to be kept.
+        flags: Flags of its file.
     """
 
     height: int
@@ -370,7 +382,7 @@ class DecodedImage(NamedTuple):
     flags: tuple[str, ...] = ()
 
     def fine_for(self, side: int) -> NDArray[np.uint8] | None:
-        """Return the pixels if they are as fine as ``read(shortest=side)`` would give them."""
+        """Return the pixels if their resolution suffices for ``read(shortest=side)``."""
         if self.pixels is None:
             return None
         rows, columns = self.pixels.shape[:2]
@@ -379,13 +391,12 @@ class DecodedImage(NamedTuple):
 
 
 class ClassifierInput(NamedTuple):
-    """An image as the classifier wants it.
+    """An image preprocessed for the classifier.
 
     Attributes:
-        inputs: One for each form.
-        boxes: For each form, what the square shows: its box in pixels of a frame, and that frame's
-            rows and columns.
-        mode: The crop mode really used.
+        inputs: One input per input spec.
+        boxes: For each input, its box in pixels of the decoded image, and that image's shape.
+        mode: The crop mode used.
     """
 
     inputs: tuple[NDArray[np.uint8], ...]
@@ -401,18 +412,18 @@ def decode_once(
     *,
     keep: bool = False,
 ) -> DecodedImage:
-    """Read an image for the segmenter, decoded no larger than it needs.
+    """Read an image for the segmenter, decoded no larger than needed.
 
     Args:
-        image: Its file or its pixels.
-        segmenter: Which forms and sizes are wanted; None: it is read for ``input_specs``.
-        input_specs: What a classifier sees of it where there is no segmenter.
-        limits: What is refused before decoding.
-        keep: Whether its pixels are kept (reduced beyond `KEPT` bytes), to cut a crop from.
+        image: The image's file or pixels.
+        segmenter: The segmenter; None: decode for ``input_specs``.
+        input_specs: The classifier's inputs, which count if there is no segmenter.
+        limits: Limits that are checked before decoding.
+        keep: Whether to keep the pixels for a crop, reduced to at most `KEPT` bytes.
 
     Raises:
-        ImageError: It cannot be read.
-        DataError: The pixels are of another shape or type.
+        ImageError: The image cannot be read.
+        DataError: The pixels have another shape or type.
     """
     flags: tuple[str, ...] = ()
     if isinstance(image, np.ndarray):
@@ -439,23 +450,22 @@ def classifier_input(
     *,
     first: DecodedImage | None = None,
 ) -> ClassifierInput:
-    """Cut an image as the classifier sees it, as fine as the crop needs.
+    """Cut the classifier's inputs from an image, at the resolution that each crop needs.
 
-    The road of the training caches: the decoding scale follows from the mask and the form. What
-    the first look decoded is used where it is as fine as that; the image is read again
-    where the lesion is small in it. A larger first look was no quicker on camera originals: at
-    448 px in place of 256 px it takes a third longer, and 30 % of Task 1's crops still need a
-    second reading (58 % with 256 px). Masks would then hang on who asks for crops, too.
+    As in training caches, the decoding scale follows from the mask and the input spec. The pixels
+    decoded for the segmenter are reused if their resolution suffices. If the lesion is small, the
+    image is decoded again. Decoding larger for the segmenter (448 instead of 256 px) was no faster
+    on camera originals, and would make masks depend on whether crops are requested.
 
     Args:
-        image: Its file or its pixels.
-        mask: The lesion, of any size; None where there is no segmenter.
-        input_specs: What the classifier's members see.
-        limits: What is refused before decoding.
-        first: What was decoded before, if anything was.
+        image: The image's file or pixels.
+        mask: The lesion mask, of any size; None without a segmenter.
+        input_specs: The inputs of the classifier's members.
+        limits: Limits that are checked before decoding.
+        first: The image as decoded for the segmenter, if it was.
 
     Raises:
-        ImageError: It cannot be read.
+        ImageError: The image cannot be read.
     """
     rendered, boxes = [], []
     decoded: dict[int, NDArray[np.uint8]] = {}
@@ -466,7 +476,7 @@ def classifier_input(
         pixels = decoded[side]
         rendered.append(preprocess(pixels, mask, input_spec))
         boxes.append((rendered[-1].box, (pixels.shape[0], pixels.shape[1])))
-    # Where members see different forms, the mode told is that of the one that uses the mask.
+    # If members have different modes, report the one that uses the mask.
     modes = [crop.mode for crop in rendered]
     return ClassifierInput(
         tuple(crop.pixels for crop in rendered),
@@ -476,14 +486,14 @@ def classifier_input(
 
 
 def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pixels that are an image: H x W x 3, uint8.
+    """Return the pixels if they are an image: H x W x 3, uint8.
 
     Raises:
-        DataError: They are something else.
+        DataError: They have another shape or type.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise DataError(
-            f"an array of {pixels.dtype} {pixels.shape} is no image",
+            f"an array of {pixels.dtype} {pixels.shape} is not an image",
             "give height x width x 3, uint8, in the order red, green, blue",
         )
     return pixels
@@ -492,7 +502,7 @@ def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def stack_inputs(
     inputs: Sequence[tuple[NDArray[np.uint8], ...]],
 ) -> list[NDArray[np.uint8]]:
-    """Turn the squares of N images, one a form, into one batch a form."""
+    """Stack the inputs of N images into one batch per input spec."""
     return [np.stack(of_input_spec) for of_input_spec in zip(*inputs, strict=True)]
 
 

@@ -1,9 +1,9 @@
-"""Colour profiles: what an image file says of its colours, brought to sRGB by LittleCMS.
+"""Colour profiles: find an image's colour space, and convert its pixels to sRGB by LittleCMS.
 
-The networks learnt from sRGB. A profile that does what sRGB does, to two levels of 255, whoever
-made it and whatever it is called, costs nothing more; every other one is applied, relative
-colorimetric with black point compensation. A profile that cannot be used, that does not fit the
-image's channels, or that turns black and white round is broken.
+The networks were trained on sRGB. A profile equal to sRGB within two levels of 255 is skipped,
+whatever its name. Any other profile is applied, relative colorimetric with black point
+compensation. A profile is broken if it is unusable, does not fit the image's channels, or swaps
+black and white.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Space = Literal["L", "RGB", "CMYK"]
 
 MOST_BYTES: Final = 16_000_000
-"""Larger profiles are not tried; those of printing presses have 3,000,000 at most."""
+"""Larger profiles are rejected; those of printing presses have up to 3,000,000 bytes."""
 
 _SPACES: Final[dict[str, Space]] = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
-_ALIKE = 2  # levels: less is the rounding of tables
+_ALIKE = 2  # levels; smaller differences come from rounding in tables
 _STRIP = 1_000_000  # pixels converted at a time
 _LEAST_RANGE = 100  # levels between black and white
 _RAMP = np.arange(0, 256, 5, dtype=np.uint8)
 
 
 class BrokenProfileError(ValueError):
-    """A profile that cannot be used."""
+    """An unusable profile."""
 
 
 class Primaries(NamedTuple):
@@ -53,25 +53,25 @@ ADOBE_GAMMA: Final = 563 / 256
 
 BY_CODE_POINT: Final = {1: SRGB, 9: BT2020, 12: DISPLAY_P3}
 _UNSPECIFIED = 2
-_LIKE_SRGB = frozenset({1, 5, 6})  # BT.709, and the two BT.601, which viewers take for it
-_SRGB_CURVES = frozenset({1, 2, 6, 13, 14, 15})  # sRGB, and what viewers take for it
+_LIKE_SRGB = frozenset({1, 5, 6})  # BT.709 and both BT.601, which viewers treat as sRGB
+_SRGB_CURVES = frozenset({1, 2, 6, 13, 14, 15})  # sRGB, and curves that viewers treat as sRGB
 _GAMMAS: Final[dict[int, float]] = {4: 2.2, 5: 2.8, 8: 1.0}
-_ISO_HEADER = 200_000  # bytes in which the boxes that describe an image stand
+_ISO_HEADER = 200_000  # bytes that contain the boxes describing an image
 _SRGB_GAMA, _NEAR_GAMA, _NEAR_XY = 0.45455, 0.02, 0.005
 _EXIF_IFD, _INTEROP_IFD, _COLOUR_SPACE, _OLD_ADOBE = 0x8769, 0xA005, 0xA001, 2
 _ADOBE_SIGNS = (
     b"R03",
-    b"\x01\xa0\x03\x00\x01\x00\x00\x00\x02\x00",  # the colour space 2, of either byte order
+    b"\x01\xa0\x03\x00\x01\x00\x00\x00\x02\x00",  # colour space 2, in either byte order
     b"\xa0\x01\x00\x03\x00\x00\x00\x01\x00\x02",
 )
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The way from an image's colours to sRGB.
+    """A conversion from an image's colours to sRGB.
 
     Attributes:
-        space: The channels it takes.
+        space: The channels of its input.
     """
 
     space: Space
@@ -93,14 +93,14 @@ class Conversion:
 
 
 def conversion(profile: bytes, channels: Space) -> Conversion | None:
-    """Return how an image with this profile becomes sRGB; None where it is that already.
+    """Return the conversion of a profile's colours to sRGB; None if the profile is sRGB.
 
     Args:
         profile: An ICC profile.
-        channels: What the image has. A grey one may have a profile of RGB.
+        channels: The image's channels. A grey image may have an RGB profile.
 
     Raises:
-        BrokenProfileError: The profile cannot be used, or not for these channels.
+        BrokenProfileError: The profile is unusable, or does not fit the channels.
     """
     if len(profile) > MOST_BYTES:
         raise BrokenProfileError(f"a profile of {len(profile):,} bytes")
@@ -115,25 +115,25 @@ def conversion(profile: bytes, channels: Space) -> Conversion | None:
 
 
 def channels_of(mode: str) -> Space:
-    """Return the channels that an image of this mode of Pillow has, alpha aside."""
+    """Return the channels of one of Pillow's image modes, without alpha."""
     if mode in {"1", "L", "LA"} or mode.startswith("I;16"):
         return "L"
     return "CMYK" if mode == "CMYK" else "RGB"
 
 
 def profile_of(image: Image.Image, data: bytes) -> bytes | None:
-    """Return the profile an image file declares, in whatever way; None: sRGB, or nothing is said.
+    """Return the profile that an image file declares; None: sRGB, or none declared.
 
-    What counts, the first that is there: a PNG's, AVIF's or HEIF's code points (ITU-T H.273; of
-    those sRGB, Display P3 and BT.2020 without high dynamic range are known), an embedded ICC
-    profile, a PNG's ``sRGB``, its ``gAMA`` and ``cHRM``, and EXIF that says Adobe RGB.
+    The first of these counts: code points of a PNG, AVIF or HEIF (ITU-T H.273: sRGB, Display P3 and
+    BT.2020 without high dynamic range), an embedded ICC profile, a PNG's ``sRGB``, its ``gAMA`` and
+    ``cHRM``, and Adobe RGB in EXIF.
 
     Args:
-        image: The opened file, loaded if it is not a JPEG.
-        data: Its bytes.
+        image: The opened file; loaded, unless it is a JPEG.
+        data: The file's bytes.
 
     Raises:
-        BrokenProfileError: What is said is not understood.
+        BrokenProfileError: The declared colour space is invalid or unknown.
     """
     if image.format == "PNG":
         points = _png_code_points(data)
@@ -192,7 +192,7 @@ def _jp2_profile(image: Image.Image, data: bytes) -> bytes | None:
 
 
 def _png_calibrated(info: dict[Any, Any]) -> bytes | None:
-    """Return the profile of ``gAMA`` and ``cHRM``, either at sRGB's value where it is absent."""
+    """Return the profile of ``gAMA`` and ``cHRM``; if one is missing, sRGB's value is used."""
     chromaticity = info.get("chromaticity")
     space = SRGB
     if chromaticity is not None:
@@ -203,15 +203,15 @@ def _png_calibrated(info: dict[Any, Any]) -> bytes | None:
         raise BrokenProfileError(f"gamma {gamma}")
     near = np.abs(np.subtract(space, SRGB)).max() < _NEAR_XY
     if near and abs(gamma - _SRGB_GAMA) < _NEAR_GAMA:
-        return None  # what sRGB is written as
+        return None  # sRGB, rounded
     return matrix_profile(space, 1 / gamma if "gamma" in info else None)
 
 
 def _exif_says_adobe(image: Image.Image) -> bool:
-    """Whether EXIF says Adobe RGB: as DCF 2.0 does (R03), or by the colour space 2 of old cameras.
+    """Return whether EXIF declares Adobe RGB: R03 (DCF 2.0), or colour space 2 (old cameras).
 
-    Looked into only where the bytes are there that say so: parsing takes longer than small
-    images do.
+    EXIF is parsed only if the bytes contain such an entry, since parsing takes longer than decoding
+    a small image.
     """
     if image.format == "TIFF":
         suspect = _EXIF_IFD in image.tag_v2  # type: ignore[attr-defined]
@@ -224,20 +224,20 @@ def _exif_says_adobe(image: Image.Image) -> bool:
         exif = Image.Image.getexif(image)
         space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
         index = str(exif.get_ifd(_INTEROP_IFD).get(1, "")).strip("\0 ")
-    except Exception:  # noqa: BLE001 - broken EXIF raises anything; nothing is said then
+    except Exception:  # noqa: BLE001 - broken EXIF raises anything, and declares nothing
         return False
     return space == _OLD_ADOBE or (index == "R03" and space != 1)
 
 
 def matrix_profile(primaries: Primaries, gamma: float | None) -> bytes:
-    """Make the ICC profile of an RGB space (ICC.1:2022, three-component matrix-based).
+    """Create the ICC profile of an RGB space (ICC.1:2022, three-component matrix-based).
 
     Args:
-        primaries: Its channels and white.
-        gamma: The exponent of its curve; None: the curve of sRGB.
+        primaries: Chromaticities of the channels and of white.
+        gamma: Exponent of the tone curve; None: the curve of sRGB.
 
     Raises:
-        BrokenProfileError: There is no such space.
+        BrokenProfileError: The primaries or the exponent are impossible.
     """
     try:
         columns = _to_pcs(primaries)
@@ -307,7 +307,7 @@ def _profile(tags: dict[bytes, bytes]) -> bytes:
 
 @lru_cache(maxsize=32)
 def _conversion(profile: bytes) -> Conversion | Space:
-    """Return a profile's conversion, or its channels where it does what sRGB does."""
+    """Return a profile's conversion, or only its channels if it is equivalent to sRGB."""
     from PIL import ImageCms  # noqa: PLC0415 (most files have no profile)
 
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -332,7 +332,7 @@ def _conversion(profile: bytes) -> Conversion | Space:
 
 
 def _check_ramp(ramp: NDArray[np.uint8]) -> None:
-    """Refuse what does not lead from black over grey to white."""
+    """Reject a profile that does not lead from black through grey to white."""
     levels = ramp.astype(int).mean(axis=1)
     if levels[-1] - levels[0] < _LEAST_RANGE or np.diff(levels).min() < -_ALIKE:
         raise BrokenProfileError("it does not lead from black to white")

@@ -1,9 +1,8 @@
-"""How good an image is for judging: size, sharpness, light, colour, hair, border, skin tone.
+"""Image quality: size, sharpness, exposure, colour, hair, border contact and skin tone.
 
-All is measured on a copy whose shorter side is 256 pixels, about what the networks see, so that a
-image and its reduced copy get the same verdict; smaller images are taken as they are. Light and
-hair are measured in the circle in the image's middle, which leaves out the dark corners that a
-dermatoscope makes.
+Everything is measured on a copy with a shorter side of 256 pixels, about the networks' resolution,
+so that an image and its reduced copy get the same flags. Smaller images are measured as they are.
+Exposure and hair are measured in the central circle, which excludes a dermatoscope's dark corners.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
 # Dark hair over an image, as a mask.
 
-_WIDEST = 9  # pixels: what is broader is no hair
-_DARKER = 14  # levels of 255 below what surrounds it
-_LENGTH = 20.0  # pixels that go straight on: more than a mesh of the pigment network
+_WIDEST = 9  # pixels; hair is not wider
+_DARKER = 14  # levels of 255 below its surroundings
+_LENGTH = 20.0  # pixels in a straight line: longer than a mesh of the pigment network
 _STEPS = ((0, 1), (1, 3), (1, 2), (1, 1), (2, 1), (3, 1), (1, 0))  # rows and columns, 0 to 90°
 
 
 class Line(NamedTuple):
-    """Points on a line: how many, and rows (not below 0) and columns from each to the next."""
+    """Points on a line: their number, and the step in rows (at least 0) and columns."""
 
     rows: int
     columns: int
@@ -51,11 +50,11 @@ _LINES = _lines()
 
 
 def thin_hair(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find dark, thin structures, by the black-hat transform.
+    """Find dark, thin structures by the black-hat transform.
 
-    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997. What of them is
-    `straight` is hair, and also rulers and lines drawn on the skin. Widths and lengths are meant
-    for images of about 256 pixels.
+    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997. The `straight` ones are
+    hair, rulers or lines drawn on the skin. Widths and lengths are set for images of about 256
+    pixels.
 
     Args:
         grey: H x W luminance.
@@ -68,15 +67,15 @@ def thin_hair(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def straight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what of a mask holds a line of 20 pixels in one of twelve directions, H x W."""
+    """Keep the pixels of a mask on a line of 20 pixels in one of twelve directions, H x W."""
     return open_by_lines(mask, _LINES)
 
 
 def open_by_lines(mask: NDArray[np.bool_], lines: Iterable[Line]) -> NDArray[np.bool_]:
-    """Open a mask by each of some lines; return what any of them leaves.
+    """Open a mask by each line, and return the union of the results.
 
-    The mask is one long integer, row after row, and moving it by some rows and columns is one
-    shift: many times faster than OpenCV's opening by a kernel that is no rectangle.
+    The mask is packed row by row into one long integer, so that a move by rows and columns is one
+    shift. That is many times faster than OpenCV's opening by a non-rectangular kernel.
 
     Args:
         mask: H x W.
@@ -87,7 +86,7 @@ def open_by_lines(mask: NDArray[np.bool_], lines: Iterable[Line]) -> NDArray[np.
     """
     lines = tuple(lines)
     height, width = mask.shape
-    # Empty columns on the right: what leaves a row on either side must not enter the next one.
+    # Empty columns on the right keep pixels from moving into the next row.
     empty = max((abs(line.columns) * (line.points - 1) for line in lines), default=0)
     stride = width + empty
     padded = np.pad(mask, ((0, 0), (0, empty)))
@@ -115,7 +114,7 @@ def _opened(bits: int, step: int, count: int) -> int:
 
 
 def _doublings(count: int) -> list[int]:
-    """Return by how many points a line is moved each time to grow from one point to ``count``."""
+    """Return the moves, in points, that grow a line from one point to ``count``."""
     steps, done = [], 1
     while done < count:
         steps.append(min(done, count - done))
@@ -124,45 +123,45 @@ def _doublings(count: int) -> list[int]:
 
 
 SIDE = 256
-"""The shorter side of the copy that is measured, in pixels."""
+"""Shorter side of the measured copy, in pixels."""
 
-# Set on 1,200 ISIC 2018 images: each flag is on 0 to 4 % of them, cut_by_border on 9 % because
-# they are centre squares.
+# Set on 1,200 ISIC 2018 images. Each flag applies to at most 4 % of them, except cut_by_border:
+# many of these images are centre squares.
 _LEAST_SHARPNESS = 0.7
-_DARK, _MOST_DARK = 75, 0.9  # so low that dark skin is not taken for a dark image
+_DARK, _MOST_DARK = 75, 0.9  # low enough that dark skin is not flagged
 _BRIGHT, _MOST_BRIGHT = 240, 0.2
 _MOST_CUT = 0.25  # a round lesion with an eighth of its area outside
 _MOST_HAIR = 0.12
-_LEAST_CHROMA = 3  # the least of 874 images is 7; a grey image saved in colour has 0 to 1
+_LEAST_CHROMA = 3  # colour images have at least 7; a grey image saved in colour has 0 to 1
 _LEAST_SIDE = 100
-"""Shorter sides below it are too small. Set with the built-in bundle on 224 sharp images (32 of
-each diagnosis) of 224 px, reduced: of the decisions, 2.7 % are others at 96 px, 4 % at 80 px, 8 %
-at 64 px and 12 % at 48 px, and balanced accuracy loses 0, 0, 4 and 7 points. The networks know
-these images: of new ones they may lose more."""
-_LEAST_SKIN = 0.05  # of the circle, to measure skin at all
+"""Shorter sides below it are too small. Set with the built-in bundle on sharp training images of
+224 px that were reduced. At 96 px 2.7 % of decisions change, and balanced accuracy stays the same;
+at 64 px it loses 4 points. On new images the loss may be larger."""
+_LEAST_SKIN = 0.05  # fraction of the circle that is needed to measure skin
 _TILES = 8
-_FLAT = 0.05  # squared levels: contrast below it is the rounding of pixels
+_FLAT = 0.05  # squared levels: smaller contrasts come from rounding
 
 
 class Quality(NamedTuple):
-    """What was measured of an image."""
+    """An image's quality measurements."""
 
     sharpness: float
-    """Contrast of details of 0.4 to 0.8 % of the shorter side, over that of details twice as large.
+    """Contrast of fine details over that of details twice as large.
 
-    A ratio, so that contrast and size of the image do not count; the upper quartile of 8 x 8
-    parts of it, because a lesion may be smooth. About 0.9, and below 0.7 where nothing is sharp.
+    Fine details measure 0.4 to 0.8 % of the shorter side. The ratio is independent of the image's
+    contrast and size. It is the upper quartile over 8 x 8 tiles, because a lesion may be smooth.
+    Sharp images have about 0.9, blurred ones less than 0.7.
     """
     dark: float
-    """The fraction of pixels too dark to tell structures, 0..1."""
+    """Fraction of pixels too dark to show structures, 0..1."""
     bright: float
-    """The fraction of pixels nearly white, 0..1."""
+    """Fraction of pixels that are nearly white, 0..1."""
     cut: float | None
-    """The fraction of the lesion's contour that lies on the image's border, 0..1; None: no mask."""
+    """Fraction of the lesion's contour on the image's border, 0..1; None: no mask."""
     hair: float
-    """The fraction of the skin (without a mask: of the image) under dark hair, 0..1."""
+    """Fraction of the skin (without a mask: of the image) under dark hair, 0..1."""
     chroma: float
-    """How far the channels of a pixel lie apart on average, 0..255."""
+    """Mean difference between a pixel's largest and smallest channel, 0..255."""
 
 
 def quality_of(
@@ -172,10 +171,10 @@ def quality_of(
 
     Args:
         pixels: H x W x 3 RGB.
-        mask: H x W, the lesion, where it is known.
-        least_hair: No larger fraction of hair than this need be told: it may be told as none.
+        mask: H x W, the lesion, if it is known.
+        least_hair: Fractions of hair up to this one may be returned as 0, to save time.
     """
-    # Grey before it is reduced: one channel in place of three.
+    # Convert to grey before reducing: one channel instead of three.
     grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
     circle = _circle(grey.shape)
     skin = circle if lesion is None else circle & ~lesion
@@ -192,12 +191,12 @@ def quality_of(
 
 
 def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
-    """Return `flags` of an image's quality, measuring no more of it than that takes."""
+    """Return the quality `flags` of an image, measuring no more than they need."""
     return flags(quality_of(pixels, mask, least_hair=_MOST_HAIR))
 
 
 def size_flags(height: int, width: int) -> tuple[str, ...]:
-    """Return ``small`` where an image has too few pixels to judge, as it lies in its file."""
+    """Return the flag ``small`` if the original image has too few pixels."""
     return ("small",) if min(height, width) < _LEAST_SIDE else ()
 
 
@@ -210,12 +209,12 @@ def _chroma(pixels: NDArray[np.uint8]) -> float:
 
 def _hair(grey: NDArray[np.uint8], skin: NDArray[np.bool_], least: float) -> float:
     thin = thin_hair(grey)
-    # The lines in it take most of the time, and are no more than it.
+    # Finding lines takes most of the time, and lines are a subset of thin structures.
     return _fraction(straight(thin), skin) if _fraction(thin, skin) > least else 0.0
 
 
 def flags(quality: Quality) -> tuple[str, ...]:
-    """Return what is wrong with an image: keys of `FLAGS`, in their order."""
+    """Return the flags of an image: keys of `FLAGS`, in their order."""
     wrong = {
         "blurred": quality.sharpness < _LEAST_SHARPNESS,
         "dark": quality.dark > _MOST_DARK,
@@ -228,19 +227,19 @@ def flags(quality: Quality) -> tuple[str, ...]:
 
 
 def typology_angle(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:
-    """Return the individual typology angle of the skin round a lesion, in degrees.
+    """Return the individual typology angle of the skin around a lesion, in degrees.
 
     ``arctan((L* - 50) / b*)`` of the median colour (Chardon, Cretois & Hourseau, International
     Journal of Cosmetic Science 1991): above 55 very light, 41 light, 28 intermediate, 10 tan, -30
-    brown, below that dark. A proxy of skin tone, not a measurement: the camera, the lamp and
-    the white balance shift it, and it is blind to what a person would say.
+    brown, below that dark. This is a proxy of skin tone, not a measurement: camera, lamp and white
+    balance shift it, and it does not replace self-reported skin type.
 
     Args:
         pixels: H x W x 3, sRGB.
-        mask: H x W, the lesion; a margin of 5 % of the shorter side round it is left out too.
+        mask: H x W, the lesion; a margin of 5 % of the shorter side around it is excluded too.
 
     Returns:
-        None where there is too little skin, or its colour is bluer than any skin's.
+        None if there is too little skin, or its colour is too blue to be skin.
     """
     small, lesion = _reduced(pixels, mask)
     assert lesion is not None
@@ -258,18 +257,17 @@ def typology_angle(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float 
 
 
 def lesion_contrast(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float | None:
-    """Return how far a lesion's colour is from that of the skin next to it, in CIELAB (ΔE*ab 1976).
+    """Return the colour difference between a lesion and the skin next to it (CIELAB, ΔE*ab 1976).
 
-    The distance of two median colours: of the lesion, and of the ring from 2 to 10 % of the shorter
-    side round it. About 2 is the least an eye tells apart; half of 183 ISIC 2018 lesions
-    lie between 18 and 36.
+    Compares two median colours: of the lesion, and of the ring from 2 to 10 % of the shorter side
+    around it. The eye distinguishes differences of about 2; typical lesions have 18 to 36.
 
     Args:
         pixels: H x W x 3, sRGB.
         mask: H x W, the lesion.
 
     Returns:
-        None where there is no lesion, or no skin next to it in the image.
+        None if there is no lesion, or no skin next to it in the image.
     """
     small, lesion = _reduced(pixels, mask)
     assert lesion is not None
@@ -296,7 +294,7 @@ def _reduced(
     if mask is None:
         return small, None
     height, width = small.shape[:2]
-    # Every n-th pixel of it: averaging a photo's mask takes longer than all that is measured here.
+    # Nearest neighbour: averaging a large mask takes longer than all measurements here.
     there = np.ascontiguousarray(mask).view(np.uint8)
     return small, cv2.resize(there, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
@@ -313,8 +311,8 @@ def _circle(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
-    # Gaussians of 1, 2 and 4 pixels, each made from the last; their differences are octaves. Every
-    # other pixel shows all that two pixels have left, and the next step is the same on those.
+    # Gaussians of 1, 2 and 4 pixels, each computed from the last; their differences are octaves.
+    # After the second blur every other pixel suffices, so the third runs at half size.
     fine = cv2.GaussianBlur(grey.astype(np.float32), (7, 7), 1)
     middle = cv2.GaussianBlur(fine, (11, 11), 3**0.5)
     halved = np.ascontiguousarray(middle[::2, ::2])
@@ -325,9 +323,9 @@ def _sharpness(grey: NDArray[np.uint8]) -> float:
 
 
 def _power(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean square of 8 x 8 parts, without the rows and columns left over at the end.
+    """Return the mean square of 8 x 8 tiles, dropping the remaining rows and columns.
 
-    OpenCV averages parts of whole pixels in a fifth of the time.
+    OpenCV averages tiles of whole pixels in a fifth of the time.
     """
     rows, columns = (side // _TILES * _TILES or side for side in values.shape)
     power = cv2.resize(values[:rows, :columns] ** 2, (_TILES, _TILES), interpolation=cv2.INTER_AREA)
@@ -335,7 +333,7 @@ def _power(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _cut(lesion: NDArray[np.bool_]) -> float:
-    """Return the contour's share within 1 % of the border; 0 for an empty mask."""
+    """Return the fraction of the contour within 1 % of the border; 0 for an empty mask."""
     inner = cv2.erode(
         lesion.view(np.uint8),
         np.ones((3, 3), np.uint8),

@@ -1,14 +1,21 @@
-"""Reading and writing image files: the one place where an image is decoded.
+"""Read and write image files; every image is decoded here.
 
-JPEG files go through libjpeg-turbo (simplejpeg), which can leave out the frequencies that a smaller
-image does not need; the other formats go through Pillow. Colours come out as sRGB (`profiles`),
-whatever profile a file carries. simplejpeg was chosen by measurement
-(``benchmarks/bench_cache.py``, 21 camera originals of 1 to 10 megapixels to 256 px, milliseconds of
-one processor an image): simplejpeg 9.6, OpenCV 10.0, Pillow's draft 10.9, Pillow without scaling
-35, scikit-image without anti-aliasing 66. It alone offers all eighths as scales. A
-quarter more pixels than needed are decoded (`jpeg.SPARE`), for a tenth more time: the mean
-absolute difference to the anti-aliased image is then 1.0 grey level (at most 1.6 for any one);
-without it, 1.6 (2.5).
+JPEG files are decoded by libjpeg-turbo (simplejpeg), which can skip the frequencies that a smaller
+image does not need. Pillow decodes the other formats. Colours are converted to sRGB (`profiles`).
+
+simplejpeg was the fastest decoder measured (``benchmarks/bench_cache.py``, camera originals to 256
+px, milliseconds of one processor per image), and the only one with all scales in eighths:
+
+======================================  ====
+simplejpeg                               9.6
+OpenCV                                  10.0
+Pillow's draft mode                     10.9
+Pillow without scaling                  35
+scikit-image without anti-aliasing      66
+======================================  ====
+
+JPEGs are decoded a quarter larger than needed (`jpeg.SPARE`), which takes a tenth more time. The
+mean absolute difference to the anti-aliased image then falls from 1.6 to 1.0 grey levels.
 """
 
 from __future__ import annotations
@@ -51,41 +58,41 @@ IMAGE_SUFFIXES = (
     | _JPEG2000_SUFFIXES
     | _HEIF_SUFFIXES
 )
-"""Suffixes of the files that are taken for images, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 DECODING: Final = 2
-"""Raised whenever the same file gives other pixels: what was made of it is then made again."""
+"""Version of the decoding. It grows whenever a file gives other pixels, so that caches rebuild."""
 
 IN_FLIGHT: Final = 200_000_000
-"""Most pixels that are decoded at a time by all threads; a larger image is decoded alone."""
+"""Pixels that all threads together may decode at a time; a larger image is decoded alone."""
 
 SMALL: Final = 1_000_000
-"""Images of no more pixels are not counted among them."""
+"""Images of at most this many pixels do not count towards `IN_FLIGHT`."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before anything is decoded.
+    """Limits on image files, checked before decoding.
 
     Args:
-        pixels: Most pixels (width x height) an image may have; the square of its longer side may
-            have twice as many. None: what `allow_megapixels` set, else 150,000,000 of a JPEG,
-            which is decoded scaled, and 100,000,000 of others.
-        file_bytes: Most bytes its file may have.
+        pixels: Maximum number of pixels (width x height); the square of the longer side may have
+            twice as many. None: the value of `allow_megapixels`, otherwise 150,000,000 for JPEGs,
+            which are decoded to scale, and 100,000,000 for other formats.
+        file_bytes: Maximum size of a file in bytes.
     """
 
     pixels: int | None = None
     file_bytes: int = 500_000_000
 
-    def pixels_of(self, input_spec: str) -> int:
-        """Return the most pixels of a file of this format."""
+    def pixels_of(self, file_format: str) -> int:
+        """Return the maximum number of pixels of a file format."""
         pixels = _allowed if self.pixels is None else self.pixels
         if pixels is not None:
             return pixels
-        return 150_000_000 if input_spec == "JPEG" else 100_000_000
+        return 150_000_000 if file_format == "JPEG" else 100_000_000
 
     def settings(self) -> dict[str, int]:
-        """Return the limits in force, for what is kept with them."""
+        """Return the effective limits, to be stored with results."""
         return {
             "jpeg_pixels": self.pixels_of("JPEG"),
             "pixels": self.pixels_of("PNG"),
@@ -97,16 +104,16 @@ _allowed: int | None = None
 
 
 def allow_megapixels(most: float | None) -> None:
-    """Set how large images may be wherever `Limits` says nothing, in the whole process.
+    """Set the default pixel limit of `Limits` for the whole process.
 
-    Commands do it for their option ``--megapixels``; None: the defaults of `Limits`.
+    Commands call it for their option ``--megapixels``. None restores the defaults.
     """
     global _allowed  # noqa: PLW0603 - a command's option holds wherever it reads images
     _allowed = None if most is None else round(most * 1e6)
 
 
 class Header(NamedTuple):
-    """Width and height in pixels as the image will be shown, and the file's format."""
+    """Width and height of the upright image in pixels, and the file's format."""
 
     width: int
     height: int
@@ -114,12 +121,12 @@ class Header(NamedTuple):
 
 
 class DecodedImage(NamedTuple):
-    """An image as it was read.
+    """A decoded image.
 
     Attributes:
-        pixels: H x W x 3, RGB; scaled where that was asked for.
-        header: Its own size and format.
-        flags: What a reader should know of the file: keys of `naevus.types.FLAGS`.
+        pixels: H x W x 3, RGB; reduced if requested.
+        header: The original size, and the format.
+        flags: Flags of the file: keys of `naevus.types.FLAGS`.
     """
 
     pixels: NDArray[np.uint8]
@@ -128,12 +135,12 @@ class DecodedImage(NamedTuple):
 
 
 class StoredValues(NamedTuple):
-    """What is stored of each pixel.
+    """The stored values of an image file.
 
     Attributes:
-        values: H x W or H x W x C, uint8 or uint16; 1-bit images have 0 and 255, palettes'
-            numbers come as they are.
-        palette: 256 x 3, RGB of each number, where there is one.
+        values: H x W or H x W x C, uint8 or uint16; 1-bit images have 0 and 255, images with a
+            palette have indices.
+        palette: 256 x 3, RGB of each index, if there is a palette.
         format: The file's format.
     """
 
@@ -147,11 +154,11 @@ _DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class ImageBytes:
-    """An image file that is held in memory, such as an upload; read as a file is.
+    """An image file in memory, such as an upload; it is read like a file.
 
     Args:
-        name: What messages call it.
-        content: All bytes of the file.
+        name: Name for messages.
+        content: The file's bytes.
     """
 
     name: str
@@ -159,10 +166,10 @@ class ImageBytes:
 
     @classmethod
     def from_stream(cls, stream: BinaryIO, name: str, limits: Limits = _DEFAULT_LIMITS) -> Self:
-        """Take what a binary stream holds from where it stands; it is not closed.
+        """Read a binary stream from its current position; the stream stays open.
 
         Raises:
-            ImageError: It holds more than the limit, cannot be read, or gives text.
+            ImageError: The stream exceeds the limit, cannot be read, or gives text.
         """
         try:
             content = stream.read(limits.file_bytes + 1)
@@ -177,15 +184,15 @@ class ImageBytes:
 
 
 ImageFile = Path | ImageBytes
-"""What is read: a file, or its bytes."""
+"""An image file: its path, or its bytes."""
 _FETCH_AGAIN = "fetch it again from its source"
 
 
 def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
-    """Read an image's header, decoding nothing.
+    """Read an image's header without decoding the image.
 
     Raises:
-        ImageError: The file is absent, empty, unreadable, not an image, or beyond the limits.
+        ImageError: The file is missing, empty, unreadable, not an image, or beyond the limits.
     """
     return probe_with_turn(path, limits)[0]
 
@@ -193,23 +200,23 @@ def probe(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> Header:
 def read(
     path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
-    """Read a whole image: upright, in sRGB, transparency over white, 8 bits a channel.
+    """Read an image: upright, in sRGB, transparency over white, 8 bits per channel.
 
-    Of a file with several frames the first is read. 16-bit values keep their high byte.
+    If a file has several frames, the first is read. 16-bit values keep their high byte.
 
     Args:
         path: A JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or (with the extra ``heif``) HEIC
             file, or the bytes of one.
-        shortest: Pixels that the shorter side will be needed at. A JPEG is then decoded at the
-            smallest scale M/8 (M = 1..8) that leaves a quarter more than that, for the area
-            resize to come; other formats come whole. Nothing is ever enlarged.
-        limits: What is refused from the header alone.
+        shortest: Required length of the shorter side in pixels. A JPEG is decoded at the smallest
+            scale M/8 (M = 1..8) that leaves a quarter more, for the area resize that follows.
+            Other formats are decoded at full size. Images are never enlarged.
+        limits: Limits that are checked before decoding.
 
     Returns:
         H x W x 3, RGB.
 
     Raises:
-        ImageError: As `probe`, or the file is cut off or damaged.
+        ImageError: As `probe`, or the file is truncated or damaged.
     """
     return read_with_header(path, shortest=shortest, limits=limits).pixels
 
@@ -217,7 +224,7 @@ def read(
 def read_with_header(
     path: ImageFile, *, shortest: int | None = None, limits: Limits = _DEFAULT_LIMITS
 ) -> DecodedImage:
-    """Read a whole image as `read` does, and its header as `probe` does, opening it once.
+    """Read an image as `read` does and its header as `probe` does, opening the file once.
 
     Raises:
         ImageError: As `read`.
@@ -226,7 +233,7 @@ def read_with_header(
 
 
 def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValues:
-    """Read the values of a file as they are stored, such as a mask's; upright.
+    """Read the stored values of a file, such as a mask's; upright.
 
     Raises:
         ImageError: As `read`.
@@ -236,24 +243,24 @@ def read_stored(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> StoredValu
         stream = io.BytesIO(data)
         image = _open(named, stream)
         _check_pixels(named, image, limits)
-        input_spec, palette = decoders.format_of(image), None
+        file_format, palette = decoders.format_of(image), None
         flags: list[str] = []
-        with _IN_FLIGHT.room_for(_cost(image, input_spec, None)):
-            if input_spec == "JPEG":
+        with _IN_FLIGHT.room_for(_cost(image, file_format, None)):
+            if file_format == "JPEG":
                 values: NDArray[Any] = _decode_jpeg(
                     image, stream.getvalue(), None, limits, flags, in_colour=False
                 )
-                if "damaged" in flags:  # doubtful values would be taken as they are
-                    raise ValueError("parts of it are missing or doubtful")
+                if "damaged" in flags:  # wrong values would go unnoticed
+                    raise ValueError("parts of it may be missing or wrong")
             else:
                 decoders.load(data, image)
                 values, palette = decoders.stored(image, data)
             values = decoders.upright(values, decoders.orientation(image))
-        return StoredValues(values, palette, input_spec)
+        return StoredValues(values, palette, file_format)
 
 
 def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[Header, int]:
-    """Read a header as `probe` does, and the EXIF orientation (1..8) that was undone for it.
+    """Read a header as `probe` does, and the file's EXIF orientation (1..8).
 
     Raises:
         ImageError: As `probe`.
@@ -268,16 +275,16 @@ def probe_with_turn(path: ImageFile, limits: Limits = _DEFAULT_LIMITS) -> tuple[
 
 
 def from_pillow(image: Image.Image, name: str, limits: Limits = _DEFAULT_LIMITS) -> DecodedImage:
-    """Take the pixels of an image of Pillow as `read` takes those of a file.
+    """Convert one of Pillow's images as `read` converts a file.
 
     Args:
-        image: Opened or made by Pillow; of several frames the one it stands at. It may carry a
-            profile and EXIF, as files do.
-        name: What messages call it.
-        limits: What is refused before it is loaded.
+        image: An image opened or created by Pillow, at its current frame. A profile and EXIF
+            count, as in files.
+        name: Name for messages.
+        limits: Limits that are checked before loading.
 
     Raises:
-        ImageError: It is beyond the limits, or the file behind it is cut off or damaged.
+        ImageError: The image is beyond the limits, or its file is truncated or damaged.
     """
     path = Path(name)
     flags: list[str] = []
@@ -294,11 +301,11 @@ def from_pillow(image: Image.Image, name: str, limits: Limits = _DEFAULT_LIMITS)
 def write_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write a PNG atomically; the same pixels give the same bytes.
 
-    OpenCV's encoder at its own settings: a crop of 192 px takes a ninth of the time that Pillow
-    takes at its own, and a seventh more bytes.
+    OpenCV's encoder takes a ninth of Pillow's time for a crop of 192 px, at default settings, and
+    writes a seventh more bytes.
 
     Args:
-        path: Where to; missing folders are made.
+        path: The file to write; missing folders are created.
         pixels: H x W x 3 or H x W uint8, or a H x W mask (written as 0 and 255).
     """
     if pixels.dtype == np.bool_:
@@ -315,10 +322,10 @@ def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedI
         stream = io.BytesIO(data)
         image = _open(path, stream)
         _check_pixels(path, image, limits)
-        input_spec = decoders.format_of(image)
+        file_format = decoders.format_of(image)
         flags: list[str] = []
-        with _IN_FLIGHT.room_for(_cost(image, input_spec, shortest)):
-            if input_spec == "JPEG":
+        with _IN_FLIGHT.room_for(_cost(image, file_format, shortest)):
+            if file_format == "JPEG":
                 pixels = _decode_jpeg(
                     image, stream.getvalue(), shortest, limits, flags, in_colour=True
                 )
@@ -327,11 +334,11 @@ def _decode(source: ImageFile, limits: Limits, shortest: int | None) -> DecodedI
                     flags.append("first_frame")
                 decoders.load(data, image)
                 pixels = decoders.over_white(image, _conversion(image, data, flags))
-            # Asked after loading: by then a PNG's late EXIF is there, and Pillow has turned a TIFF.
+            # After loading, a PNG's late EXIF is known, and Pillow has rotated a TIFF.
             held = decoders.orientation(image)
             pixels = decoders.upright(pixels, held)
         return DecodedImage(
-            pixels, Header(*decoders.shown_size(image, held), input_spec), tuple(flags)
+            pixels, Header(*decoders.shown_size(image, held), file_format), tuple(flags)
         )
 
 
@@ -360,8 +367,8 @@ def _decode_jpeg(
 
 
 def _conversion(image: Image.Image, data: bytes, flags: list[str]) -> Conversion | None:
-    """Return how the image becomes sRGB; of a profile that cannot be used the flags tell."""
-    if image.format == "JPEG":  # what most are: nothing, or sRGB as often before
+    """Return the image's conversion to sRGB; flag a profile that cannot be used."""
+    if image.format == "JPEG":  # mostly without a profile, or with a known sRGB profile
         embedded = image.info.get("icc_profile")
         if embedded is None and "exif" not in image.info:
             return None
@@ -380,10 +387,10 @@ def _conversion(image: Image.Image, data: bytes, flags: list[str]) -> Conversion
     return found
 
 
-def _cost(image: OpenedImage, input_spec: str, shortest: int | None) -> int:
-    """Return about how many pixels are held while an image is decoded."""
+def _cost(image: OpenedImage, file_format: str, shortest: int | None) -> int:
+    """Return about how many pixels are in memory while an image is decoded."""
     width, height = image.size
-    if input_spec != "JPEG" or "progressive" in image.info or not shortest:
+    if file_format != "JPEG" or "progressive" in image.info or not shortest:
         return width * height
     scale = min(1.0, jpeg.SPARE * shortest / min(width, height))
     return round(width * height * scale**2)
@@ -395,14 +402,14 @@ _NO_WAIT: Final = nullcontext()
 
 
 class _Room:
-    """Pixels that may be held by all threads together."""
+    """The number of pixels that all threads together may hold."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
         self._changed = threading.Condition()
 
     def room_for(self, pixels: int) -> AbstractContextManager[None]:
-        """Wait for room, and hold it; small images go by, for waiting costs them more."""
+        """Reserve room for pixels, waiting if needed; small images do not wait."""
         return _NO_WAIT if pixels <= SMALL else self._taken(pixels)
 
     @contextmanager
@@ -424,7 +431,7 @@ _IN_FLIGHT = _Room(IN_FLIGHT)
 
 
 def _renew_room() -> None:
-    global _IN_FLIGHT  # noqa: PLW0603 - threads that are gone may have taken some
+    global _IN_FLIGHT  # noqa: PLW0603 - threads that are gone may have reserved some
     _IN_FLIGHT = _Room(IN_FLIGHT)
 
 
@@ -437,11 +444,11 @@ def _check_file(path: Path, limits: Limits) -> None:
         status = path.stat()
     except FileNotFoundError:
         remedy = too_long(path) or "check the name and the folder"
-        raise ImageError(path, "is not there", remedy) from None
+        raise ImageError(path, "does not exist", remedy) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):
-        kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not an ordinary file"
+        kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
         raise ImageError(path, kind, "name an image file")
     _check_bytes(path, status.st_size, limits)
 
@@ -453,7 +460,7 @@ def _check_bytes(path: Path, count: int, limits: Limits) -> None:
         raise ImageError(
             path,
             f"has {count:,} bytes, more than the limit of {limits.file_bytes:,}",
-            "raise the limit on file size, or save it smaller",
+            "raise the limit on file size, or save a smaller file",
         )
 
 
@@ -462,7 +469,7 @@ def _name(source: ImageFile) -> Path:
 
 
 def _opened(source: ImageFile, limits: Limits) -> tuple[Path, BinaryIO]:
-    """Return what messages call a file, and a stream of it, once it is checked."""
+    """Check a file, and return its name for messages and a stream."""
     if isinstance(source, ImageBytes):
         _check_bytes(_name(source), len(source.content), limits)
         return _name(source), io.BytesIO(source.content)
@@ -474,7 +481,7 @@ def _opened(source: ImageFile, limits: Limits) -> tuple[Path, BinaryIO]:
 
 
 def _content(source: ImageFile, limits: Limits) -> tuple[Path, bytes]:
-    """Return what messages call a file, and all its bytes."""
+    """Return a file's name for messages, and its bytes."""
     if isinstance(source, ImageBytes):
         _check_bytes(_name(source), len(source.content), limits)
         return _name(source), source.content
@@ -488,12 +495,12 @@ def _content(source: ImageFile, limits: Limits) -> tuple[Path, bytes]:
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
     why = getattr(error, "strerror", None) or error
-    return ImageError(path, f"cannot be read ({why})", "check that you may read it")
+    return ImageError(path, f"cannot be read ({why})", "check that you have permission to read it")
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises at a damaged file into a ImageError."""
+    """Turn any exception that a decoder raises into an `ImageError`."""
     try:
         yield
     except ImageError:
@@ -501,8 +508,8 @@ def _named(path: Path) -> Iterator[None]:
     except Exception as error:
         raise ImageError(
             path,
-            f"is cut off, damaged or of a rare kind ({error})",
-            f"{_FETCH_AGAIN}, or save it anew",
+            f"is truncated, damaged or of an unsupported kind ({error})",
+            f"{_FETCH_AGAIN}, or save it again",
         ) from error
 
 
@@ -514,7 +521,7 @@ def _open(path: Path, stream: BinaryIO) -> OpenedImage:
             path,
             "is not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000 or HEIC image, "
             "or its beginning is damaged",
-            f"{_FETCH_AGAIN}, or take it out of the folder",
+            f"{_FETCH_AGAIN}, or remove it from the folder",
         ) from None
     except decoders.MissingExtraError as error:
         raise ImageError(
@@ -529,22 +536,23 @@ def _check_pixels(path: Path, image: Image.Image, limits: Limits) -> None:
 
 
 def check_size(path: Path, width: int, height: int, most: int) -> None:
-    """Refuse an image of more pixels than ``most``, or one too long for that.
+    """Check that an image has at most ``most`` pixels and is not too long.
 
     Raises:
-        ImageError: It is one.
+        ImageError: It exceeds a limit.
     """
     if width * height > most:
         raise ImageError(
             path,
             f"has {width:,} x {height:,} pixels, more than the limit of {most:,}",
-            f"raise the limit with --megapixels {ceil(width * height / 1e6)}, or save it smaller",
+            f"raise the limit with --megapixels {ceil(width * height / 1e6)}, "
+            "or save a smaller image",
         )
-    # A crop is square: round a lesion along all of a narrow strip it has its length squared.
+    # A crop is square: around a lesion that fills a narrow strip it has the square of its length.
     longest = max(width, height)
     if longest**2 > 2 * most:
         raise ImageError(
             path,
             f"has {width:,} x {height:,} pixels, too long for the limit of {most:,}",
-            f"raise the limit with --megapixels {ceil(longest**2 / 2e6)}, or cut it to the lesion",
+            f"raise the limit with --megapixels {ceil(longest**2 / 2e6)}, or crop it to the lesion",
         )

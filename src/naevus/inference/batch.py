@@ -1,8 +1,8 @@
-"""Many images, in constant memory: masks, crops, a submission and a table of predictions.
+"""Predict many images into a folder, in constant memory.
 
-Images are sorted by id and cut into batches of a fixed size; a batch is the unit of work. Its
-rows are written once as a part, named by a hash of its images, so that a job that was killed
-goes on after the last whole batch, and every job over the same images gives the same bytes.
+Images are sorted by id and split into batches of a fixed size. Each batch is written once as a part
+of the table, named by a hash of its images. A killed job therefore resumes after the last complete
+batch, and every job over the same images writes the same bytes.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
 
     Args:
         path: ``predictions.parquet``.
-        count: At most so many.
+        count: Maximum number of predictions.
 
     Raises:
-        NaevusError: The file is no such table, or holds no prediction.
+        NaevusError: The file is not a table of predictions, or has no rows.
     """
     metadata = about(path)
     try:
@@ -67,7 +67,7 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _no_table(path) from error
     if rows is None or not rows.num_rows:
-        raise NaevusError(f"{path}: holds no prediction")
+        raise NaevusError(f"{path}: contains no predictions")
     return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
 
 
@@ -76,16 +76,16 @@ _LIMITS: Final = Limits()
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a job did.
+    """The result of a prediction job.
 
     Attributes:
-        out: Where everything is.
+        out: The output folder.
         table: The table of predictions.
-        predicted: Its rows.
-        reused: Rows and refusals taken over from an earlier, interrupted job.
-        refused: Images that could not be used; they are in ``refused.csv``.
-        members: The networks that answered, "bundle/member (architecture)".
-        files: What was written, each file or folder.
+        predicted: Number of its rows.
+        reused: Images that an earlier, interrupted job already processed.
+        refused: Images that failed; they are listed in ``failed.csv``.
+        members: The networks, as "bundle/member (architecture)".
+        files: The written files and folders.
     """
 
     out: Path
@@ -120,32 +120,37 @@ def predict(
 ) -> BatchResult:
     """Predict images into a folder.
 
-    Writes ``masks/<id>_segmentation.png`` (at the image's size, 0 and 255), likewise
-    ``attributes/<id>_attribute_<attribute>.png`` for each attribute, ``crops/<id>.png``,
-    ``predictions.parquet`` (`table.Schema`), ``submission.csv`` where the classes are a known
-    taxonomy, and ``refused.csv`` where images could not be used; on demand also
-    ``heatmaps/<id>.png`` and ``embeddings.parquet``. What an interrupted job with the same settings
-    has done is not done again.
+    Files in the folder:
+
+    - ``predictions.parquet`` (`naevus.runs.predictions.Schema`);
+    - ``masks/<id>_segmentation.png``, at the image's size, 0 and 255;
+    - ``attributes/<id>_attribute_<attribute>.png``, for each attribute;
+    - ``crops/<id>.png``;
+    - ``submission.csv``, if the classes are a known taxonomy;
+    - ``failed.csv``, if images failed;
+    - ``heatmaps/<id>.png`` and ``embeddings.parquet``, if requested.
+
+    An interrupted job resumes if the settings are the same.
 
     Args:
-        sources: The images; see `inputs`.
-        out: Where to.
-        segmenter: Makes the masks.
-        classifier: Gives the diagnoses.
-        decision: Which probabilities the submission holds.
-        only: Write masks alone, or crops alone, and diagnose nothing.
-        heatmaps: Write images with the heatmap of the most probable diagnosis.
+        sources: The images; see `naevus.datasets.sources`.
+        out: The output folder.
+        segmenter: Segments the images.
+        classifier: Classifies the images.
+        decision: Which probabilities the submission contains.
+        only: Write only masks or only crops, without classification.
+        heatmaps: Write images with the heatmap of the predicted diagnosis.
         embeddings: Write the networks' embeddings.
-        threads: Threads that decode and write; None: as many as processors.
-        limits: Which images are refused before decoding.
-        unusable: What is refused already (`inputs.Found`); it is listed with the others.
+        threads: Threads that decode and write; None: one per processor.
+        limits: Limits that are checked before decoding.
+        unusable: Images that already failed; they are listed with the others.
         progress: Called with (done, total) images.
 
     Raises:
-        ConfigError: Bundles are missing for what is asked, or give no heatmaps or embeddings.
-        DataError: Two images have one id.
-        NaevusError: ``out`` holds results of other settings or images, is in use, or the disk
-            is full.
+        ConfigError: A bundle is missing, or has no heatmaps or embeddings.
+        DataError: Two images have the same id.
+        NaevusError: ``out`` has results of other settings or images or is in use, or the disk is
+            full.
     """
     prediction_options = prediction_options_of(
         segmenter, classifier, only, heatmaps=heatmaps, embeddings=embeddings
@@ -179,10 +184,10 @@ def predict(
             inputs = ([ImageInput(each.image_id, each.path) for each in piece] for piece in left)
             outputs = zip(todo, pipeline.predict(inputs, workers), strict=True)
 
-            def write(answer: tuple[int, Sequence[Prediction | FailedImage]]) -> int:
-                number, prediction = answer
-                _write_parts(folder, keys[number], prediction_options, schema, prediction)
-                return len(prediction)
+            def write(output: tuple[int, Sequence[Prediction | FailedImage]]) -> int:
+                number, predictions = output
+                _write_parts(folder, keys[number], prediction_options, schema, predictions)
+                return len(predictions)
 
             for count in workers.behind(write, outputs):
                 done += count
@@ -193,9 +198,9 @@ def predict(
         refused = [entry for part in parts for entry in failed_in(part)]
         if predicted + len(refused) != len(ordered):
             raise NaevusError(
-                f"{folder.table}: {predicted} rows and {len(refused)} refusals are not "
-                f"{len(ordered)} images",
-                "start again; what was changed meanwhile is then made again",
+                f"{folder.table}: {predicted} rows and {len(refused)} failed images do not add up "
+                f"to {len(ordered)} images",
+                "run the command again; it repeats what has changed",
             )
         refused = sorted([*refused, *unusable])
         folder.write_refused(refused)
@@ -209,7 +214,7 @@ def predict(
             )
         folder.remove(stale)
     images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
-    written += [each for each in images if each.exists()]  # none where all were refused
+    written += [each for each in images if each.exists()]  # missing if all images failed
     written += [folder.refused] if refused else []
     return BatchResult(
         out,
@@ -225,7 +230,7 @@ def predict(
 def _places(
     folder: PredictionsFolder, prediction_options: PredictionOptions
 ) -> list[Callable[[str], Path]]:
-    """Return where the images go that are made of each image."""
+    """Return functions from an image id to each image file that is written for it."""
     lesions = (
         prediction_options.segmenter is not None and prediction_options.segmenter.segments_lesions
     )
@@ -248,7 +253,7 @@ def _write_parts(
     schema: Schema,
     prediction: Sequence[Prediction | FailedImage],
 ) -> None:
-    """Write what a batch came to; its rows last, for they tell that it is done."""
+    """Write the results of a batch; its rows come last, since they mark it as done."""
     rows = [each for each in prediction if isinstance(each, Prediction)]
     refused = sorted(each for each in prediction if isinstance(each, FailedImage))
     for each in refused:
@@ -263,7 +268,7 @@ def _write_parts(
 def _write_submission(
     folder: PredictionsFolder, prediction_options: PredictionOptions, decision: Decision
 ) -> list[Path]:
-    """Write the submission where the classes are all those of a known taxonomy."""
+    """Write the submission if the classes are those of a known taxonomy."""
     if prediction_options.classifier is None or prediction_options.classifier.taxonomy is None:
         return []
     taxonomy = TAXONOMIES[prediction_options.classifier.taxonomy]

@@ -1,4 +1,4 @@
-"""Class activation maps: computed, how far beside what they show, laid over an image."""
+"""Class activation maps (CAMs): compute them, measure their offset, overlay them on images."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ if TYPE_CHECKING:
     Maps = NDArray[np.float32]
 
 
-# Class activation maps laid over the image they were made of.
+# CAMs over images.
 
-_GREY = 0.65  # of what is left of the image's own colours where there is no heat
+_GREY = 0.65  # fraction of grey in the image below the map
 _STRONGEST = 0.75
 
 
 class Activation(NamedTuple):
-    """A class activation map, and where the square that it was made of lies.
+    """A class activation map, and the position of its input in the image.
 
     Attributes:
         map: h x w.
-        box: The square, in pixels of a frame that shows the whole image; it may exceed it.
-        frame: Rows and columns of that frame.
-        offset: How far below and to the right of its place on the map what it shows is to be
-            drawn, in cells of the map.
+        box: The input's box, in pixels of the decoded image; it may exceed the image.
+        frame: Rows and columns of the decoded image.
+        offset: Shift down and to the right when the map is drawn, in cells of the map.
     """
 
     map: NDArray[np.float32]
@@ -48,18 +47,18 @@ class Activation(NamedTuple):
 
 
 def cam_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
-    """Lay the mean of class activation maps over an image.
+    """Compute the mean of class activation maps at the size of an image.
 
-    What speaks against the class counts as nothing, and the strongest place as one, as is usual
-    for such maps (Zhou et al., CVPR 2016): they compare places of one image, not images.
+    Negative values are set to 0 and the maximum is scaled to 1, as is usual for CAMs (Zhou et al.,
+    CVPR 2016). The map therefore compares places within one image, not images.
 
     Args:
-        activations: One or more maps of one class; their mean is taken before anything else.
+        activations: One or more maps of one class, which are averaged first.
         height: Rows of the image.
         width: Columns of the image.
 
     Returns:
-        height x width, 0..1; 0 outside the squares.
+        height x width, 0..1; 0 outside the inputs.
 
     Examples:
         >>> activation = np.array([[0, 0], [0, 2]], np.float32)
@@ -77,9 +76,9 @@ def cam_over(activations: Sequence[Activation], height: int, width: int) -> NDAr
 
 
 def overlay(pixels: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return an image, paled to grey, in which its heatmap glows.
+    """Draw a heatmap over a greyed image.
 
-    The colours are viridis, which the colour-blind tell apart and which skin does not have.
+    The colours are viridis: safe for colour-blind readers, and unlike skin.
 
     Args:
         pixels: H x W x 3.
@@ -101,7 +100,7 @@ def _add(cam: NDArray[np.float32], activation: Activation) -> None:
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, height), min(box.right, width)
     (rows, columns), (down, across) = activation.map.shape, activation.offset
-    # What the move uncovers takes the map's edge.
+    # Pixels uncovered by the shift repeat the map's edge.
     y = np.arange(top, bottom) - box.top - round(down * box.height / rows)
     x = np.arange(left, right) - box.left - round(across * box.width / columns)
     inside = np.ix_(y.clip(0, box.height - 1), x.clip(0, box.width - 1))
@@ -109,7 +108,7 @@ def _add(cam: NDArray[np.float32], activation: Activation) -> None:
 
 
 def _scaled(activation: Activation, height: int, width: int) -> Box:
-    """Return the square in an image of another size, at least a pixel large."""
+    """Scale the box to an image of another size, to at least one pixel."""
     rows, columns = activation.frame
     box = activation.box
     left, right = (round(x * width / columns) for x in (box.left, box.right))
@@ -117,33 +116,32 @@ def _scaled(activation: Activation, height: int, width: int) -> Box:
     return Box(left, top, max(right, left + 1), max(bottom, top + 1))
 
 
-# How far a network's activation maps lie beside what they show.
+# The offset of a network's CAMs.
 
-_STEPS: Final = 10  # in which a cell is moved
+_STEPS: Final = 10  # steps per cell
 _BATCH: Final = 16
 _ALIKE: Final = 0.4
-"""Mean correlation that maps must reach: those of the built-in networks reach .57 to .71."""
+"""Required mean correlation of the maps; the built-in networks exceed .5."""
 _FEWEST: Final = 4
-"""Cells a side; a coarser map does not tell by how much of a cell it is off."""
+"""Required cells per side; coarser maps are too small to measure an offset."""
 
 
 def cam_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Measure where a thing lies, seen from where a network's maps show it.
+    """Measure the offset between a network's CAMs and the image content.
 
-    Where layers pad one side only, as TensorFlow's do, a cell of the last map has seen pixels that
-    lie beside its place; by how much, training decides. An image turned by half shows it: of maps
-    that lie off, those of the turned image, turned back, lie off the other way. The answer is the
-    half of what has to be moved between the two, so that they are most alike (their correlation,
-    the mean over images).
+    If layers pad only one side, as TensorFlow's do, a cell of the last map sees pixels beside its
+    place; training determines how far. A half turn reveals the offset: the map of the turned image,
+    turned back, is shifted the other way. The offset is half the shift between both maps at which
+    their correlation (mean over images) is largest.
 
     Args:
         graph: A classifier's ONNX file.
-        pixels: N x S x S x 3, what it is measured on.
+        pixels: N x S x S x 3, images to measure on.
 
     Returns:
-        Cells down and to the right, in tenths, each within a cell; 0 where that cannot be told:
-        without images or maps, from maps of fewer than 4 cells a side, and where no move makes
-        them alike.
+        Cells down and to the right, in tenths, each at most one cell. It is 0 if it cannot be
+        measured: without images or maps, with fewer than 4 cells per side, or if no shift makes the
+        maps correlate.
     """
     engine = open_engine(graph)
     if "cam" not in engine.outputs:
@@ -161,14 +159,14 @@ def cam_offset(graph: Path, pixels: NDArray[np.uint8]) -> tuple[float, float]:
         return 0.0, 0.0
     upright, back = (np.stack([_fine(pair[side]) for pair in pairs]) for side in (0, 1))
     likeness = partial(_likeness, upright, back)
-    # Likeness is as smooth as the maps: coarse steps find its hill, fine ones the top.
+    # The correlation is smooth: coarse steps find its peak, fine steps the maximum.
     near = max(_moves((0, 0), 5, _STEPS), key=likeness)
     down, right = best = max(_moves(near, 1, 4), key=likeness)
     return (down / _STEPS, right / _STEPS) if likeness(best) >= _ALIKE else (0.0, 0.0)
 
 
 def _moves(middle: tuple[int, int], step: int, reach: int) -> list[tuple[int, int]]:
-    """Return moves round one, within a cell, the smallest first: of two equally good it is kept."""
+    """Return shifts around one, within a cell, the smallest first, which wins ties."""
     steps = range(-reach, reach + 1, step)
     moves = [(middle[0] + down, middle[1] + right) for down in steps for right in steps]
     within = [move for move in moves if max(map(abs, move)) <= _STEPS]
@@ -176,13 +174,13 @@ def _moves(middle: tuple[int, int], step: int, reach: int) -> list[tuple[int, in
 
 
 def _fine(cells: Maps) -> Maps:
-    """Return a map with `_STEPS` pixels for each of its cells."""
+    """Enlarge a map to `_STEPS` pixels per cell."""
     rows, columns = cells.shape
     return resize(cells, rows * _STEPS, columns * _STEPS)
 
 
 def _likeness(upright: Maps, back: Maps, move: tuple[int, int]) -> float:
-    """Return the mean correlation of maps N x H x W moved forth with others moved as far back."""
+    """Return the mean correlation of maps N x H x W shifted in opposite directions."""
     one, other = _middle(upright, *move), _middle(back, -move[0], -move[1])
     one = one - one.mean((1, 2), keepdims=True)
     other = other - other.mean((1, 2), keepdims=True)
@@ -191,13 +189,13 @@ def _likeness(upright: Maps, back: Maps, move: tuple[int, int]) -> float:
 
 
 def _middle(maps: Maps, down: int, right: int) -> Maps:
-    """Return what is in the middle of maps that were moved: all but a cell on each side."""
+    """Return the middle of shifted maps, without a cell on each side."""
     (_, height, width), edge = maps.shape, _STEPS
     return maps[:, edge - down : height - edge - down, edge - right : width - edge - right]
 
 
 class ActivationMaps(NamedTuple):
-    """A network's class activation maps (C x h x w), and where they lie (`Activation`)."""
+    """A network's class activation maps (C x h x w), and their position (see `Activation`)."""
 
     maps: NDArray[np.float32]
     box: Box
@@ -215,13 +213,13 @@ def activation_maps(
     number: int,
     places: Sequence[tuple[Box, tuple[int, int]]],
 ) -> tuple[ActivationMaps, ...] | None:
-    """Return each network's maps of one image; None where a network has none.
+    """Return each network's CAMs of one image; None if a network outputs none.
 
     Args:
-        classifier: Whose maps they are.
-        outputs: What it says of a batch.
-        number: Which image of the batch.
-        places: For each of its forms where the square lies, in a frame of so many rows and columns.
+        classifier: The classifier.
+        outputs: Its outputs for a batch.
+        number: The image's index in the batch.
+        places: For each input spec, the input's box and the shape of the decoded image.
     """
     if outputs.activations is None:
         return None
@@ -235,7 +233,7 @@ def activation_maps(
 
 
 def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
-    """Return the shorter side at which an image is to be read, for `class_activation_map` of it."""
+    """Return the shorter side to read an image at for `class_activation_map`."""
     return max(
         decoding_side(None if input_spec.mode == "full" else mask, input_spec)
         for input_spec in classifier.input_specs
@@ -245,19 +243,19 @@ def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
 def class_activation_map(
     classifier: Classifier, pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, code: str
 ) -> NDArray[np.float32] | None:
-    """Return where a classifier sees a diagnosis in an image whose mask is given.
+    """Return a classifier's CAM of a diagnosis for an image with a mask.
 
     Args:
-        classifier: Whose activation maps are laid over the image (`images.cam`).
-        pixels: H x W x 3, as fine as `side_for` asks.
-        mask: The lesion; None where the classifier was given none.
-        code: Of the diagnosis.
+        classifier: The classifier.
+        pixels: H x W x 3, at least at the resolution of `side_for`.
+        mask: The lesion mask; None if the classifier has none.
+        code: The diagnosis.
 
     Returns:
-        H x W, 0..1; None where a network has no map that adds up to its answer.
+        H x W, 0..1; None if a network outputs no CAM.
 
     Raises:
-        BundleError: A network gives no usable number.
+        BundleError: A network's output is invalid.
     """
     height, width = pixels.shape[:2]
     seen = [preprocess(pixels, mask, input_spec) for input_spec in classifier.input_specs]

@@ -1,4 +1,4 @@
-"""Bundles that diagnose."""
+"""The classifier: an ensemble of networks with TTA, calibration, uncertainty and OOD scores."""
 
 from __future__ import annotations
 
@@ -44,32 +44,31 @@ if TYPE_CHECKING:
 
 
 def observed_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return what images are described by, N x F: the texture if a graph gives it."""
+    """Return the features for OOD detection, N x F: the texture output if the graph has one."""
     return outputs["texture"] if "texture" in outputs else outputs["embedding"]
 
 
 class ClassifierOutput(NamedTuple):
-    """What a classifier says of N images and C classes, from one run of each graph and view.
+    """A classifier's outputs for N images and C classes.
 
     Attributes:
         logits: N x C, the plain mean of the members' logits.
-        natural: N x C calibrated probabilities of an image drawn as the training images were, or
-            as a clinic's are where its prevalence was given.
-        balanced: N x C probabilities as if every class were equally common.
+        natural: N x C calibrated probabilities under the training data's class priors, or under the
+            given prevalence.
+        balanced: N x C probabilities under equal class priors.
         members: N x M x C, each member's own natural probabilities.
         uncertainty: N; None for one network without TTA. The standard deviation, over members and
-            TTA, of the natural probability of the class that their mean gives the most.
-        sets: N x C, which classes are in the prediction set; None where there are no thresholds.
-        embeddings: N x F pooled features, the members' one beside the other; None where a graph
-            gives none.
-        ood_score: N, how unlike dermoscopy the images are (`evaluation.ood.OODStatistics`), the
-            mean over the members whose bundle has statistics of it; above 1 they are flagged.
-            None where no bundle has.
+            TTA, of the natural probability of the predicted class.
+        sets: N x C, the classes in the prediction set; None without thresholds.
+        embeddings: N x F pooled features, concatenated over members; None if a graph outputs none.
+        ood_score: N out-of-distribution scores (`naevus.evaluation.ood.OODStatistics`), averaged
+            over the members that have statistics; above 1 the image is flagged. None if no bundle
+            has statistics.
         activations: For each member N x C x h x w class activation maps, divided by its
-            temperature; their mean over places and members is the natural logit but for a
-            constant. None where a graph gives none.
-        faults: By number the images for which a network gave no usable number, and what it gave;
-            nothing else that is said of these means anything.
+            temperature. Their mean over places and members is the natural logit up to a constant.
+            None if a graph outputs none.
+        faults: Faults of invalid outputs by image index; other values of these images are
+            meaningless.
     """
 
     logits: NDArray[np.float32]
@@ -85,35 +84,35 @@ class ClassifierOutput(NamedTuple):
 
 
 class Classifier:
-    """Gives diagnoses with one or more classification bundles.
+    """Classifies images with one or more bundles.
 
     Args:
-        bundles: One bundle, or several of the same classes that answer as one.
-        tta: The views every image is seen in.
-        engine: What runs the graphs.
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in.
-        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
-            answers are the same.
-        prevalence: The C fractions of the classes where the images come from
-            (`evaluation.prevalence`); None: as in the training data.
+        bundles: One bundle, or an ensemble of bundles with the same classes.
+        tta: The TTA mode.
+        engine: The inference engine.
+        threads: Threads of the engine; None: one per processor of this process.
+        precision: Precision of the computation.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel
+            (`naevus.inference.engines.streams_for`); it does not change the predictions.
+        prevalence: C class priors of the images' origin (`naevus.evaluation.priors`); None: those
+            of the training data.
 
     Raises:
-        BundleError: A graph cannot be used.
-        ConfigError: The bundles do not go together, or the prevalence is impossible.
+        BundleError: A graph is unusable.
+        ConfigError: The bundles do not fit together, or the prevalence is invalid.
 
     Attributes:
         bundles: The bundles.
         members: The loaded members, in order.
-        input_specs: The different forms of image the members see; a batch is wanted in each.
-        offsets: Where a thing lies, seen from where each member's maps show it: cells down and to
-            the right (`inference.offset`); 0 over several views, whose offsets cancel out.
+        input_specs: Distinct input specs of the members; each needs its own batch.
+        offsets: Each member's CAM offset: cells down and to the right
+            (`naevus.inference.cam.cam_offset`); 0 with TTA, where offsets cancel out.
         classes: The codes, in the order of the logits.
-        taxonomy: Name of the set of diagnoses, where it is a known one.
-        class_priors: The classes' shares in the training data.
-        tta: The views every image is seen in, by number.
-        conformal: Thresholds of prediction sets. They hold for the answers they were found with,
-            so there are none where several bundles answer, or several views are seen.
+        taxonomy: Name of the taxonomy, if it is a known one.
+        class_priors: Class priors of the training data.
+        transforms: The D4 transforms of the TTA mode.
+        conformal: Thresholds of prediction sets. They are valid only for the predictions they were
+            fitted on, so there are none with several bundles or with TTA.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class Classifier:
         self.taxonomy = self.bundles[0].classifier.taxonomy
         self.class_priors = class_priors_of(self._trained)
         self._prevalence = None if prevalence is None else np.asarray(prevalence, np.float64)
-        # Refuses what is impossible, before anything is loaded.
+        # Rejects an invalid prevalence before anything is loaded.
         self._here(np.full(len(self.classes), 1 / len(self.classes)), self.class_priors)
         self.conformal = _conformal(self.bundles, tta)
         self.members = open_members(
@@ -168,11 +167,11 @@ class Classifier:
 
     @property
     def needs_mask(self) -> bool:
-        """Whether a member sees crops that a lesion's mask decides on."""
+        """Whether a member's input depends on the lesion mask."""
         return any(input_spec.mode != "full" for input_spec in self.input_specs)
 
     def settings(self) -> dict[str, Any]:
-        """Return what its answers depend on, in JSON's types."""
+        """Return the settings that affect predictions, in JSON's types."""
         return {
             **self._choices,
             "bundles": [bundle.sha256 for bundle in self.bundles],
@@ -180,45 +179,44 @@ class Classifier:
         }
 
     def require(self, output: str, what: str) -> None:
-        """Refuse to go on where a member's graph does not give an output.
+        """Check that every member's graph has an output.
 
         Args:
             output: The output's name, ``embedding`` or ``cam``.
-            what: What it is wanted for.
+            what: The feature that needs it, for the error message.
 
         Raises:
-            ConfigError: One does not.
+            ConfigError: A member's graph does not have the output.
         """
         for member in self.members:
             if output not in member.engine.outputs:
                 raise ConfigError(
-                    f"{member.bundle.folder}: {what} need networks that give {output!r}, and "
-                    f"{member.name} does not",
-                    "leave them out, or take another bundle",
+                    f"{member.bundle.folder}: {what} need networks with the output {output!r}, "
+                    f"which {member.name} does not have",
+                    "leave them out, or use another bundle",
                 )
 
     def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """Return the mean logit over members and views, N x C.
+        """Return the mean logit over members and TTA, N x C.
 
         Args:
-            batches: N x S x S x 3 crops; one batch for each of `input_specs` where the members see
-                different ones.
-            ids: What the images are called in errors.
+            batches: N x S x S x 3 crops; one batch for each of `input_specs` if there are several.
+            ids: Image ids for errors.
 
         Raises:
-            BundleError: A network gives no usable number for an image.
+            BundleError: A network's output for an image is invalid.
         """
-        outputs_of_members, faults = self._seen(batches)
+        outputs_of_members, faults = self._run(batches)
         refuse_faults(faults, ids)
         return mean([averaged(outputs)["logits"] for outputs in outputs_of_members])
 
     def predictions(self, batches: Batches) -> ClassifierOutput:
-        """Return all that is said of a batch; each member's weights and shares are taken off.
+        """Return all outputs for a batch, with each member's class weights and priors removed.
 
         Args:
             batches: As for `logits`.
         """
-        outputs_of_members, faults = self._seen(batches)
+        outputs_of_members, faults = self._run(batches)
         means = [averaged(outputs) for outputs in outputs_of_members]
         averaged_ = posterior([each["logits"] for each in means], self._trained)
         natural = self._here(averaged_.natural, self.class_priors)
@@ -239,8 +237,8 @@ class Classifier:
             faults,
         )
 
-    def _seen(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
-        """Return what each member gives for each view, and for which images that is unusable."""
+    def _run(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
+        """Return each member's outputs for each transform, and the faults by image index."""
         batch_of = by_input_spec(batches, self.input_specs)
         found = []
         faults: dict[int, str] = {}
@@ -257,7 +255,7 @@ class Classifier:
     def _here(
         self, natural: NDArray[np.float64], class_priors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return natural probabilities, re-weighed where the prevalence is another."""
+        """Return natural probabilities, re-weighted if a prevalence was given."""
         return (
             natural
             if self._prevalence is None
@@ -293,7 +291,7 @@ class Classifier:
                 found.append(reference.ood_score(observed_features(each)))
             except DataError as error:
                 raise BundleError(
-                    f"{member.bundle.folder}: its statistics are not of this network ({error})",
+                    f"{member.bundle.folder}: its OOD statistics do not fit the network ({error})",
                     EXPORT_AGAIN,
                 ) from error
         return mean(found) if found else None
@@ -314,7 +312,7 @@ def _embeddings(means: Sequence[Outputs]) -> NDArray[np.float32] | None:
 
 
 def _corrected(member: ClassifierMember, spec: ClassifierSpec) -> ClassifierMember:
-    """Return a member whose class weights hold the offsets that its bundle was calibrated by."""
+    """Return a member with its bundle's calibration offsets included in the class weights."""
     if not spec.offsets:
         return member
     weights = corrected_weights(member.class_weights, Scaling(spec.temperature, spec.offsets))

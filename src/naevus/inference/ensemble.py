@@ -1,4 +1,4 @@
-"""Several networks that answer as one: opened, checked to fit, averaged; which of them failed."""
+"""Ensembles: open members, check that they fit together, average them, and find invalid outputs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     Scalar = TypeVar("Scalar", bound=np.floating[Any])
 
 
-# The networks of bundles, loaded, each with the form of image that it sees.
+# Loading members.
 
 
 class Loaded(NamedTuple):
-    """A member ready to run: its bundle, name, what form of image it sees, engine, and graph."""
+    """A loaded member: its bundle, name, input spec, engine and graph file."""
 
     bundle: Bundle
     name: str
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
 
 
 def as_sequence(bundles: Bundle | Sequence[Bundle]) -> tuple[Bundle, ...]:
-    """Return bundles as a tuple, one alone too."""
+    """Return one or more bundles as a tuple."""
     return (bundles,) if isinstance(bundles, Bundle) else tuple(bundles)
 
 
@@ -57,16 +57,16 @@ def open_members(
     """Load members.
 
     Args:
-        wanted: Each member's bundle, what that says of it, and what it sees.
-        output: What their graphs must give.
-        engine: What runs them.
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What it computes in.
-        streams: Pieces of a batch that OpenVINO computes at a time.
+        wanted: Each member's bundle, entry in that bundle, and input spec.
+        output: The output that every graph must have.
+        engine: The inference engine.
+        threads: Threads of the engine; None: one per processor of this process.
+        precision: Precision of the computation.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel.
 
     Raises:
-        BundleError: A graph gives no such output, or cannot be used.
-        ConfigError: The engine is not installed, or has no such precision here.
+        BundleError: A graph does not have the output, or is unusable.
+        ConfigError: The engine is not installed, or does not support the precision here.
     """
     loaded = []
     for bundle, member, input_spec in wanted:
@@ -75,34 +75,36 @@ def open_members(
             path, engine=engine, threads=threads, precision=precision, streams=streams
         )
         if output not in graph.outputs:
-            raise BundleError(f"{path}: gives no {output}", "export the bundle again from its run")
+            raise BundleError(
+                f"{path}: has no output {output}", "export the bundle again from its run"
+            )
         name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
         loaded.append(Loaded(bundle, name, input_spec, graph, path))
     return tuple(loaded)
 
 
 def different_input_specs(members: Sequence[Loaded]) -> tuple[InputSpec, ...]:
-    """Return the forms that members see, each once."""
+    """Return the distinct input specs of members, in order."""
     return tuple(dict.fromkeys(member.input_spec for member in members))
 
 
 def by_input_spec(
     batches: Batches, input_specs: Sequence[InputSpec]
 ) -> dict[InputSpec, NDArray[np.uint8]]:
-    """Return which batch is for which form.
+    """Assign batches to input specs.
 
     Args:
-        batches: N x S x S x 3; one batch for each form where there are several.
-        input_specs: The forms, in order.
+        batches: N x S x S x 3; one batch per input spec if there are several.
+        input_specs: The input specs, in order.
 
     Raises:
-        ConfigError: There is another number of batches, or one is of another shape.
+        ConfigError: The number of batches or the shape of one is wrong.
     """
     given = [batches] if isinstance(batches, np.ndarray) else list(batches)
     if len(given) != len(input_specs):
         raise ConfigError(
-            f"{len(given)} batches for {len(input_specs)} forms of image",
-            "give one batch for each form that the members see",
+            f"{len(given)} batches for {len(input_specs)} input specs",
+            "give one batch per input spec of the members",
         )
     for batch, input_spec in zip(given, input_specs, strict=True):
         if batch.shape[1:] != input_spec.shape:
@@ -113,14 +115,14 @@ def by_input_spec(
 
 
 def check_shape(member: Loaded, values: NDArray[np.float32], wanted: tuple[int, ...]) -> None:
-    """Refuse a network's answer of another shape than is wanted.
+    """Check the shape of a network's output.
 
     Raises:
-        BundleError: It is.
+        BundleError: The shape is wrong.
     """
     if values.shape != wanted:
         raise BundleError(
-            f"{member.bundle.folder}: member {member.name} gives {values.shape} in place of "
+            f"{member.bundle.folder}: member {member.name} outputs {values.shape} instead of "
             f"{wanted}",
             "export the bundle again from its run",
         )
@@ -138,22 +140,22 @@ _PARTS: Final[dict[Task, str]] = {
 }
 
 
-# Networks that give no usable number: which network, for which image of a batch.
+# Invalid outputs: NaN, infinity and overflow.
 
-_LARGEST: Final = 1e30  # sums over views and networks stay finite below it
-_HALF: Final = float(np.finfo(np.float16).max)  # embeddings are kept in half precision
+_LARGEST: Final = 1e30  # below it, sums over TTA and networks stay finite
+_HALF: Final = float(np.finfo(np.float16).max)  # embeddings are stored in half precision
 REMEDY: Final = "export the bundle again, or try --precision fp32 or another engine"
 
 
 def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
-    """Return the images for which a network gave NaN, infinity, or what overflows later.
+    """Return the images for which a network output NaN, infinity, or values that overflow later.
 
     Args:
-        name: What the network is called.
-        outputs: Its outputs, N x ... each.
+        name: The network's name.
+        outputs: The network's outputs, N x ... each.
 
     Returns:
-        What is wrong, in words, by the image's number in the batch.
+        A description of the fault, by the image's index in the batch.
     """
     found: dict[int, str] = {}
     for output, values in outputs.items():
@@ -161,12 +163,12 @@ def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
             continue
         limit = _HALF if output == "embedding" else _LARGEST
         rows = values.reshape(len(values), -1)
-        # NaN goes through minimum and maximum, and no copy of the values is made.
+        # NaN propagates through minimum and maximum, without a copy of the values.
         least, most = rows.min(axis=1), rows.max(axis=1)
         for number in np.flatnonzero(~((least >= -limit) & (most <= limit))).tolist():
             worst = float(least[number] if abs(least[number]) > limit else most[number])
             found.setdefault(
-                number, f"network {name} gives {worst:g} in its output {output!r}: no usable number"
+                number, f"network {name} outputs {worst:g} in {output!r}, which is not valid"
             )
     return found
 
@@ -174,7 +176,7 @@ def faults_of(name: str, outputs: Mapping[str, NDArray[Any]]) -> dict[int, str]:
 def silenced(
     outputs: dict[str, NDArray[np.float32]], numbers: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return outputs in which some images' values are 0, so that others can be reckoned with."""
+    """Set the outputs of some images to 0, so that the other images can be computed."""
     if not numbers:
         return outputs
     quiet = {name: values.copy() for name, values in outputs.items()}
@@ -184,14 +186,14 @@ def silenced(
 
 
 def refuse_faults(faults: Mapping[int, str], ids: Sequence[str] | None = None) -> None:
-    """Raise the first of the faults of a batch.
+    """Raise an error for the first fault of a batch, if there is one.
 
     Args:
-        faults: From `faults_of`.
-        ids: What the batch's images are called; None: by their number.
+        faults: The result of `faults_of`.
+        ids: Ids of the batch's images; None: name them by index.
 
     Raises:
-        BundleError: There is one.
+        BundleError: There is a fault.
     """
     if not faults:
         return
@@ -202,12 +204,12 @@ def refuse_faults(faults: Mapping[int, str], ids: Sequence[str] | None = None) -
 
 
 class Posterior(NamedTuple):
-    """What an ensemble says of N images and C classes.
+    """Predictions of an ensemble for N images and C classes.
 
     Attributes:
         logits: N x C, the plain mean of the members' logits.
-        natural: N x C probabilities of an image drawn as the training images were.
-        balanced: N x C probabilities as if every class were equally common.
+        natural: N x C probabilities under the training data's class priors.
+        balanced: N x C probabilities under equal class priors.
         members: N x M x C, each member's own natural probabilities.
     """
 
@@ -218,7 +220,7 @@ class Posterior(NamedTuple):
 
 
 def mean(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
-    """Return the mean of equally shaped arrays, holding one sum and no stack."""
+    """Return the mean of equally shaped arrays without stacking them."""
     total = arrays[0].copy()
     for array in arrays[1:]:
         total += array
@@ -227,22 +229,22 @@ def mean(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
 
 
 class Trained(NamedTuple):
-    """A member, its weights corrected by its bundle's offsets, and the bundle's temperature."""
+    """A member, with class weights corrected by its bundle's offsets, and the temperature."""
 
     member: ClassifierMember
     temperature: float
 
 
 def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained]) -> Posterior:
-    """Average members that may have been trained with other weights on other shares.
+    """Average members that may have been trained with different class weights and priors.
 
-    Each member's logits are first freed of its own weights (and, for the balanced probabilities,
-    of its shares); the mean is taken of those, in logarithms. With one set of weights this is the
-    mean logit.
+    Each member's own class weights (and, for balanced probabilities, its class priors) are first
+    removed from its logits. The mean of the resulting log probabilities is normalised. If all
+    members have the same class weights, this equals the mean logit.
 
     Args:
-        logits: One N x C array a member.
-        trained: How each member was trained, in the same order.
+        logits: One N x C array per member.
+        trained: Class weights, priors and temperature of each member, in the same order.
     """
     natural = [
         natural_log_probabilities(z, member.class_weights, temperature)
@@ -261,10 +263,10 @@ def posterior(logits: Sequence[NDArray[np.float32]], trained: Sequence[Trained])
 
 
 def class_priors_of(trained: Sequence[Trained]) -> NDArray[np.float64]:
-    """Return the class priors that go with the natural probabilities of `posterior`.
+    """Return the class priors that belong to the natural probabilities of `posterior`.
 
-    Members' logarithms are averaged there, and their shares with them: the geometric mean,
-    normalised. A class that one member never saw has share 0.
+    They are the normalised geometric mean of the members' priors, because `posterior` averages
+    logarithms. A class that is missing from one member's training data has the prior 0.
     """
     rows = np.array([member.class_priors for member, _ in trained], np.float64)
     logarithms = np.log(rows, where=rows > 0, out=np.full_like(rows, -np.inf))
@@ -273,11 +275,11 @@ def class_priors_of(trained: Sequence[Trained]) -> NDArray[np.float64]:
 
 
 def check_together(bundles: Sequence[Bundle], task: Task) -> None:
-    """Refuse bundles that cannot answer as one.
+    """Check that bundles can form an ensemble.
 
     Raises:
-        BundleError: One does not do the task.
-        ConfigError: There is none, or one has other classes or makes masks in another way.
+        BundleError: A bundle does not support the task.
+        ConfigError: There is no bundle, or the bundles differ in classes or postprocessing.
     """
     if not bundles:
         raise ConfigError(f"no {task} bundle is given", "name one or more bundles")
@@ -288,7 +290,7 @@ def check_together(bundles: Sequence[Bundle], task: Task) -> None:
             if one != other:
                 raise ConfigError(
                     f"{first.folder} and {bundle.folder} differ in {name}",
-                    "only bundles alike in it can be averaged",
+                    "average only bundles with the same one",
                 )
 
 

@@ -1,4 +1,4 @@
-"""Whatever Python holds an image in: a path, bytes, a stream, an image, an array, a tensor."""
+"""Image inputs from Python: paths, bytes, streams, Pillow images, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from naevus.images.preprocess import ImageData
 
-_CPU: Final = (1, 3)  # DLPack's numbers of memory that the processor reads, ordinary and pinned
+_CPU: Final = (1, 3)  # DLPack's device types of CPU memory, ordinary and pinned
 _RGB: Final = (
-    "give uint8, height x width x 3 in the order red, green, blue (what OpenCV read goes through "
-    "cv2.cvtColor first), or height x width in grey"
+    "give uint8, height x width x 3 in the order red, green, blue (convert images from OpenCV "
+    "with cv2.cvtColor), or height x width in grey"
 )
 
 
 class SupportsArray(Protocol):
-    """What NumPy makes an array of, such as a tensor on the CPU."""
+    """An object that NumPy can convert to an array, such as a tensor on the CPU."""
 
     def __array__(self) -> NDArray[Any]: ...
 
@@ -34,17 +34,17 @@ ImageLike: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | ImageBytes | BinaryIO | Image.Image"
     " | NDArray[np.uint8] | SupportsArray"
 )
-"""What is taken as one image."""
+"""The types that are accepted as one image."""
 
 
 class ImageInput(NamedTuple):
     """An image to predict.
 
     Attributes:
-        image_id: Its id.
-        image: Its file, the bytes of one, or its pixels.
-        flags: What is known of it beforehand.
-        problem: Why there is none to predict, where that is so.
+        image_id: The image's id.
+        image: The file, its bytes, or pixels.
+        flags: Flags known before prediction.
+        problem: Why the image cannot be predicted, if so.
     """
 
     image_id: str
@@ -54,9 +54,9 @@ class ImageInput(NamedTuple):
 
 
 def is_one(given: object) -> bool:
-    """Tell whether something is taken as one image, not as several.
+    """Return whether an object is one image rather than several.
 
-    What has one dimension is several, such as a column of paths.
+    One-dimensional arrays, such as a column of paths, are several.
     """
     if getattr(given, "ndim", 0) == 1 and not isinstance(given, memoryview):
         return False
@@ -67,21 +67,20 @@ def is_one(given: object) -> bool:
 
 
 def image_input_of(given: object, number: int, limits: Limits) -> ImageInput:
-    """Return an image as what is predicted.
+    """Convert an object to an image input.
 
-    Bytes and streams are read as files are. An image of Pillow is brought to sRGB by the profile
-    it carries, turned upright by its EXIF, and laid over white, as a file is. An array, or what
-    NumPy makes one of (a tensor on the CPU), holds pixels: uint8, 0 to 255, in sRGB; H x W x 3 in
-    the order red, green, blue, or H x W in grey. Channels may come first (3 x H x W, 1 x H x W)
-    where the last axis cannot be channels.
+    Bytes and streams are read like files. A Pillow image is converted to sRGB by its profile,
+    rotated upright by its EXIF and composited over white, like a file. An array, or a tensor on the
+    CPU, contains pixels: uint8, 0 to 255, in sRGB; H x W x 3 in the order red, green, blue, or H x
+    W in grey. Channels may come first (3 x H x W, 1 x H x W) if the last axis cannot be channels.
 
     Args:
         given: The image.
-        number: Which of the images it is: its id, where it has no name.
-        limits: What is refused before decoding.
+        number: The image's index, which is its id if it has no name.
+        limits: Limits that are checked before decoding.
 
     Raises:
-        DataError: It is no image, or pixels are of another shape or type.
+        DataError: The object is not an image, or pixels have another shape or type.
     """
     name = f"image {number}"
     if isinstance(given, str | os.PathLike):
@@ -98,7 +97,7 @@ def image_input_of(given: object, number: int, limits: Limits) -> ImageInput:
         return _of_stream(given, name, limits)
     raise DataError(
         f"{name} is of type {type(given).__name__}",
-        "give a path, bytes, a stream opened with 'rb', an image of Pillow, an array or a tensor",
+        "give a path, bytes, a stream opened with 'rb', a Pillow image, an array or a tensor",
     )
 
 
@@ -129,9 +128,9 @@ def _of_pillow(image: Image.Image, name: str, limits: Limits) -> ImageInput:
 
 
 def _unloaded_jpeg(image: Image.Image) -> bytes | None:
-    """Return the bytes of a JPEG that was opened and nothing more.
+    """Return the bytes of a JPEG that Pillow opened but did not load.
 
-    It is then decoded scaled, as its file is, so that both give the same answer.
+    It is then decoded to scale like a file, so that both give the same prediction.
     """
     stream = getattr(image, "fp", None)
     if image.format != "JPEG" or stream is None or getattr(image, "decoderconfig", None):
@@ -141,7 +140,7 @@ def _unloaded_jpeg(image: Image.Image) -> bytes | None:
         stream.seek(0)
         content = stream.read()
         stream.seek(at)
-    except (OSError, ValueError):  # closed meanwhile: Pillow tells
+    except (OSError, ValueError):  # closed meanwhile: Pillow reports it
         return None
     return bytes(content)
 
@@ -156,7 +155,7 @@ def _of_array(array: Any, name: str, limits: Limits) -> ImageInput:
 
 
 def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
-    """Return pixels H x W x 3, and whether they were given in grey."""
+    """Return pixels H x W x 3, and whether the input is grey."""
     array = _on_cpu(given, name)
     if array.ndim == 3 and array.shape[2] not in {1, 3} and array.shape[0] in {1, 3}:
         array = np.moveaxis(array, 0, 2)
@@ -164,7 +163,7 @@ def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
         array = array[:, :, 0]
     remedy = _remedy(array)
     if remedy:
-        raise DataError(f"{name}: {array.dtype} {array.shape} is no image", remedy)
+        raise DataError(f"{name}: {array.dtype} {array.shape} is not an image", remedy)
     grey = array.ndim == 2
     if grey:
         array = np.repeat(array[:, :, None], 3, axis=2)
@@ -172,38 +171,39 @@ def _pixels(given: Any, name: str) -> tuple[NDArray[np.uint8], bool]:
 
 
 def _on_cpu(given: Any, name: str) -> NDArray[Any]:
-    """Return an array of what may be a tensor, of any library."""
+    """Convert an array or a tensor of any library to a NumPy array."""
     kind = type(given).__name__
     if isinstance(given, np.ma.MaskedArray):
-        raise DataError(f"{name} is a masked array", "give its data, filled where it is masked")
+        raise DataError(f"{name} is a masked array", "give it with filled masked values")
     if isinstance(given, np.ndarray):
         return given
     if not _is_on_cpu(given):
-        raise DataError(f"{name}: the {kind} is not on the CPU", "give it by .cpu()")
+        raise DataError(f"{name}: the {kind} is not on the CPU", "move it with .cpu()")
     try:
         return np.asarray(given) if hasattr(given, "__array__") else np.from_dlpack(given)
-    except Exception as error:  # each library has errors of its own
+    except Exception as error:  # each library has its own errors
         line = " ".join(str(error).split())[:200]
-        raise DataError(f"{name}: the {kind} gives no array ({line})", _RGB) from error
+        problem = f"{name}: the {kind} is not convertible to an array ({line})"
+        raise DataError(problem, _RGB) from error
 
 
 def _is_on_cpu(given: Any) -> bool:
     device = getattr(given, "__dlpack_device__", None)
     try:
         return device is None or int(device()[0]) in _CPU
-    except Exception:  # noqa: BLE001 - a device that DLPack has no number for
+    except Exception:  # noqa: BLE001 - a device unknown to DLPack
         return False
 
 
 def _remedy(array: NDArray[Any]) -> str | None:
-    """Return what is to be done to an array that is no image; None for one that is."""
+    """Return the remedy for an array that is not an image; None if it is one."""
     if array.ndim == 4:
         return "give several images as a list: list(batch)"
     if array.dtype.kind in "OUS":
         return "give paths as a list: paths.tolist()"
     if array.dtype.kind == "f":
-        return "bring the values to 0..255, round them, and convert them to uint8"
+        return "scale the values to 0..255, round them, and convert them to uint8"
     if array.ndim == 3 and array.dtype == np.uint8 and 4 in {array.shape[0], array.shape[2]}:
-        return "leave out the transparency (pixels[:, :, :3]), or give an image of Pillow"
+        return "remove the transparency (pixels[:, :, :3]), or give a Pillow image"
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     return None if array.dtype == np.uint8 and shaped and array.size else _RGB

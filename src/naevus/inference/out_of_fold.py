@@ -1,4 +1,4 @@
-"""A fold's exported bundle over images it never saw, and over copies of them."""
+"""Out-of-fold predictions: a fold's bundle on its held-out images, and on copies of them."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from naevus.types import TTA, Precision
 
 
-# Images read from files on demand, in the form that a bundle sees.
+# Inputs of a bundle, decoded on demand.
 
 
 def copies_for(
     bundle: Bundle, files: Mapping[str, Path], masks: Mapping[str, Path | None]
 ) -> DecodedImages:
-    """Return squares by id as a classification bundle sees them, at its largest input size.
+    """Return the inputs of a classification bundle by id, at its largest input size.
 
     Args:
-        bundle: The bundle; its crop mode is used.
+        bundle: The bundle, which sets the crop mode.
         files: Image file of each id.
-        masks: Mask that the crop of each id is cut by, if it is.
+        masks: Mask file for the crop of each id, if there is one.
     """
     spec = bundle.classifier
     input_spec = InputSpec(
@@ -65,7 +65,7 @@ def copies_for(
 
 
 class LogitMap(NamedTuple):
-    """Logits of lesion, attributes or both over a whole image, and the image's own size."""
+    """Logits of lesion, attributes or both for one image, and the image's own size."""
 
     image_id: str
     logit: NDArray[np.float32] | None
@@ -90,24 +90,24 @@ def oof_scores(
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Compare a segmentation bundle's masks with the true ones, at the true ones' sizes.
+    """Compare a segmentation bundle's masks with ground truth, at the ground truth's size.
 
     Args:
         bundle: The bundle.
-        sources: Ids, image files and files of true masks.
-        out: Folder for the predicted masks at the images' sizes; None: they are not kept.
-        tta: The views every image is seen in.
-        engine: What runs the graphs.
+        sources: Ids, image files and ground truth mask files.
+        out: Folder for the predicted masks at the images' sizes; None: do not write them.
+        tta: The TTA mode.
+        engine: The inference engine.
         threads: Threads for the engine and for decoding.
-        precision: What the engine computes in.
+        precision: Precision of the computation.
         progress: Called with (done, total) images.
 
     Returns:
-        What `mask_table` gives: how the mask fits and what may have made it difficult. Images
-        that cannot be read, or whose mask cannot, have no row.
+        The result of `mask_table`: metrics and failure factors. Images whose file or mask is
+        unreadable have no row.
 
     Raises:
-        BundleError: The network gives no usable number for an image.
+        BundleError: The network's output for an image is invalid.
     """
     segmenter = Segmenter(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
     files = {image_id: (path, truth) for image_id, path, truth in sources}
@@ -120,11 +120,11 @@ def oof_scores(
             write_png(mask_file(out, surface.image_id), surface.mask(segmenter))
         assert surface.logit is not None
         predicted = segmenter.mask_of(surface.logit, *truth.shape)
-        # Decoded again, small, rather than kept: images of a whole batch wait at once.
+        # Decoded again at a small size, since keeping a whole batch would use more memory.
         contours[surface.image_id] = MaskComparison.of(truth, predicted, read(path, shortest=SIDE))
 
     ordered = sorted((image_id, path) for image_id, path, _ in sources)
-    _over_surfaces(segmenter, ordered, score, threads, progress)
+    _for_each_logit_map(segmenter, ordered, score, threads, progress)
     return mask_table(contours)
 
 
@@ -138,23 +138,23 @@ def oof_attributes(
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Compare a bundle's masks of attributes with the true ones at every threshold.
+    """Compare a bundle's attribute masks with ground truth at every threshold.
 
     Args:
         bundle: The bundle.
-        sources: Ids, image files, and the file of the true mask of each attribute.
-        tta: The views every image is seen in.
-        engine: What runs the graphs.
+        sources: Ids, image files, and the ground truth mask file of each attribute.
+        tta: The TTA mode.
+        engine: The inference engine.
         threads: Threads for the engine and for decoding.
-        precision: What the engine computes in.
+        precision: Precision of the computation.
         progress: Called with (done, total) images.
 
     Returns:
-        ``image_id`` and what `attribute_row` gives, at the size of the true masks. Images that
-        cannot be read have no row.
+        ``image_id`` and the columns of `attribute_row`, at the size of the ground truth. Unreadable
+        images have no row.
 
     Raises:
-        BundleError: The network gives no usable number for an image.
+        BundleError: The network's output for an image is invalid.
     """
     segmenter = Segmenter(
         (),
@@ -177,7 +177,7 @@ def oof_attributes(
         rows[surface.image_id] = attribute_row(maps, truths, peaks)
 
     ordered = sorted((image_id, path) for image_id, path, _ in sources)
-    _over_surfaces(segmenter, ordered, count, threads, progress)
+    _for_each_logit_map(segmenter, ordered, count, threads, progress)
     table = pd.DataFrame([{"image_id": name, **rows[name]} for name in sorted(rows)])
     return table.astype({"image_id": "string"})
 
@@ -193,23 +193,23 @@ def oof_logits(
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Return a classification bundle's logits of cached images.
+    """Return a classification bundle's logits for cached images.
 
     Args:
         bundle: The bundle.
-        images: Cached squares by id, already in the bundle's crop mode, of any size.
-        ids: Which images.
-        tta: The views every image is seen in.
-        engine: What runs the graphs.
+        images: Cached inputs by id, in the bundle's crop mode, of any size.
+        ids: The images to predict.
+        tta: The TTA mode.
+        engine: The inference engine.
         threads: Threads for the engine.
-        precision: What the engine computes in.
+        precision: Precision of the computation.
         progress: Called with (done, total) images.
 
     Returns:
-        ``image_id`` and ``logit_<class>`` (float32), in the order of the sorted ids.
+        ``image_id`` and ``logit_<class>`` (float32), sorted by id.
 
     Raises:
-        BundleError: The network gives no usable number for an image.
+        BundleError: The network's output for an image is invalid.
     """
     classifier = Classifier(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
     ordered = sorted(ids)
@@ -231,14 +231,14 @@ def oof_logits(
     return table
 
 
-def _over_surfaces(
+def _for_each_logit_map(
     segmenter: Segmenter,
     sources: Sequence[tuple[str, Path]],
     use: Callable[[LogitMap], None],
     threads: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Let ``use`` work on the surface of each image that can be read."""
+    """Call ``use`` with the logit map of each readable image."""
     done = 0
 
     def decode(source: tuple[str, Path]) -> DecodedImage:
@@ -277,22 +277,22 @@ def _logit_maps(segmenter: Segmenter, good: Sequence[tuple[str, DecodedImage]]) 
 def copies_of_run(
     run: Run, table: pd.DataFrame, folder: Path, reporter: Reporter = SILENT
 ) -> pd.DataFrame:
-    """Return the out-of-fold table of other copies of some of a run's images.
+    """Return the out-of-fold table for other copies of a run's images.
 
     Args:
         run: The run.
-        table: Its out-of-fold table.
-        folder: Files by image id; those that the run did not hold out do not count.
-        reporter: Shows how it goes.
+        table: The run's out-of-fold table.
+        folder: Copies, named by image id; images that the run did not hold out are ignored.
+        reporter: Reports progress.
 
     Raises:
-        DataError: There is no such copy, or several of one image; or the crops' masks are gone.
+        DataError: There is no copy, or several of one image; or the masks for crops are missing.
     """
     masks = crop_masks(run, reporter)
     copies = find_images([folder])
     if copies.renamed:
         raise DataError(
-            f"{folder}: several files are called as one image, such as {copies.renamed[0]}",
+            f"{folder}: several files have the same image id, such as {copies.renamed[0]}",
             "keep one copy of each image there",
         )
     files = {source.image_id: source.path for source in copies.sources}

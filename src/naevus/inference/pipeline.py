@@ -1,4 +1,4 @@
-"""The stages of a batch: look, segment, finish, diagnose; and what a job is to do."""
+"""The prediction pipeline: decode, segment, finish and classify batches of images."""
 
 from __future__ import annotations
 
@@ -45,38 +45,38 @@ if TYPE_CHECKING:
 
 
 def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
-    """Refuse a pair that cannot predict.
+    """Check that a segmenter and a classifier can predict together.
 
     Raises:
-        ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
+        ConfigError: Both are missing, or the classifier needs crops and there is no segmenter.
     """
     if segmenter is None and classifier is None:
         raise ConfigError("there is no bundle to predict with", "name one")
     segments = segmenter is not None and segmenter.segments_lesions
     if classifier is not None and classifier.needs_mask and not segments:
         raise ConfigError(
-            f"{classifier.bundles[0].folder}: this classifier sees crops round the lesion",
+            f"{classifier.bundles[0].folder}: this classifier needs crops around the lesion",
             "name a segmentation bundle too",
         )
 
 
-# What is done with every image: which networks answer, and what is written.
+# Options of a job: the networks and the outputs.
 
 CROPS: Final = InputSpec("crop", 256)
-"""The crops written where no classifier says how it wants them."""
+"""Crops to write if there is no classifier."""
 
 
 @dataclass(frozen=True)
 class PredictionOptions:
-    """What is done with every image.
+    """The networks and outputs of a job.
 
     Args:
-        segmenter: Makes the masks, if anything does.
-        classifier: Gives the diagnoses; None where nothing is diagnosed.
-        input_specs: In which forms images are cut.
-        masks: Whether masks are written.
-        heatmaps: Whether heatmaps are written.
-        embeddings: Whether embeddings are written.
+        segmenter: The segmenter, if there is one.
+        classifier: The classifier, if there is one.
+        input_specs: Input specs of the crops.
+        masks: Whether to write masks.
+        heatmaps: Whether to write heatmaps.
+        embeddings: Whether to write embeddings.
     """
 
     segmenter: Segmenter | None
@@ -87,7 +87,7 @@ class PredictionOptions:
     embeddings: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides on what is written, but for the submission's decision."""
+        """Return all settings that affect the outputs, except the submission's decision."""
         return {
             "segmenter": self.segmenter and self.segmenter.settings(),
             "classifier": self.classifier and self.classifier.settings(),
@@ -100,7 +100,7 @@ class PredictionOptions:
         }
 
     def members(self) -> tuple[str, ...]:
-        """Return the networks that answer."""
+        """Return the names of the networks."""
         loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
         return tuple(member.name for each in loaded for member in each.members)
 
@@ -133,15 +133,15 @@ def prediction_options_of(
     heatmaps: bool = False,
     embeddings: bool = False,
 ) -> PredictionOptions:
-    """Decide what is done with every image.
+    """Create the options of a job.
 
     Raises:
-        ConfigError: Bundles are missing for what is asked, or give no heatmaps or embeddings.
+        ConfigError: A bundle is missing, or has no heatmaps or embeddings.
     """
     wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
         if asked and (classifier is None or only is not None):
-            raise ConfigError(f"{what} are of diagnoses, and none are made here", "leave them out")
+            raise ConfigError(f"{what} need a classifier, and none is used here", "leave them out")
         if asked and classifier is not None:
             classifier.require(output, what)
     if only is None:
@@ -152,21 +152,21 @@ def prediction_options_of(
         )
     input_specs = (CROPS,) if classifier is None else classifier.input_specs[:1]
     if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
-        raise ConfigError(f"{only} are made by a segmentation bundle", "name one with --bundle")
+        raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
     return PredictionOptions(
         segmenter, None, () if only == "masks" else input_specs, only == "masks"
     )
 
 
 OVERLAY_SIDE: Final = 384
-"""The shorter side, in pixels, of an image written with its heat; a smaller one as it is."""
+"""Shorter side of a written heatmap in pixels; smaller images keep their size."""
 
 CONTOUR_COLOUR: Final = (0, 255, 255)
-"""The colour of the lesion's contour on a heatmap: cyan, which no heat has."""
+"""RGB colour of the lesion's contour on a heatmap: cyan, which the colour map does not have."""
 
 
 class _Segmented(NamedTuple):
-    """An image on its way: what was seen of it, and the logits of its masks where known."""
+    """A decoded image with the logits of its masks."""
 
     given: ImageInput
     decoded: DecodedImage
@@ -175,7 +175,7 @@ class _Segmented(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """An image of modest size with its masks, to draw heat on."""
+    """A reduced image with its masks, to draw a heatmap on."""
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
@@ -183,7 +183,7 @@ class _Shown(NamedTuple):
 
 
 class _Attributes(NamedTuple):
-    """Attributes of an image: probabilities, packed masks, and masks to draw, by attribute."""
+    """An image's attributes: probabilities, packed masks, and reduced masks to draw."""
 
     presence: dict[str, float]
     packed: dict[str, NDArray[np.uint8]]
@@ -191,14 +191,14 @@ class _Attributes(NamedTuple):
 
 
 class _Classified(NamedTuple):
-    """What comes of an image, and what its heat is drawn on where that is wanted."""
+    """An image's prediction, and the image to draw its heatmap on, if requested."""
 
     prediction: Prediction | FailedImage
     shown: _Shown | None
 
 
 class _Finished(NamedTuple):
-    """An image whose mask and crop are written; only what is still needed is kept."""
+    """An image whose mask and crop are done, reduced to the data that is still needed."""
 
     given: ImageInput
     height: int
@@ -215,13 +215,13 @@ class _Finished(NamedTuple):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Batches on their way through the networks.
+    """Runs batches of images through the networks.
 
     Args:
-        prediction_options: What is done with every image.
-        limits: Which images are refused before decoding.
-        folder: Where masks, crops and heatmaps go; None: nothing is written, and predictions have
-            their masks.
+        prediction_options: Networks and outputs.
+        limits: Limits that are checked before decoding.
+        folder: Folder for masks, crops and heatmaps; None: write nothing, and return masks in the
+            predictions.
     """
 
     prediction_options: PredictionOptions
@@ -231,22 +231,22 @@ class Pipeline:
     def predict(
         self, pieces: Iterable[Sequence[ImageInput]], workers: Workers
     ) -> Iterator[list[Prediction | FailedImage]]:
-        """Take batches all the way; each image gives a prediction or a refusal, in order.
+        """Yield predictions or failures for batches of images, in order.
 
-        The networks see one batch after the other in this thread; meanwhile the workers decode
-        the next one, and clean, cut and write the one before.
+        The networks run on one batch after the other in this thread. Meanwhile the workers decode
+        the next batch, and postprocess, crop and write the previous one.
         """
         decoded = workers.ahead(self._decode, pieces)
         segmented = (self._segment(piece, entry) for piece, entry in decoded)
         finished = workers.ahead(self._finish, segmented)
-        classified = (self._diagnose(piece, results) for piece, results in finished)
+        classified = (self._classify(piece, results) for piece, results in finished)
         if self.folder is None or not self.prediction_options.heatmaps:
             return ([each.prediction for each in piece] for piece in classified)
         heated = workers.ahead(self._write_heatmap, classified)
         return ([each.prediction for each in piece] for piece, _ in heated)
 
     def _decode(self, given: ImageInput) -> DecodedImage:
-        """Decode an image for the segmenter."""
+        """Decode an image once, for the segmenter and for its quality flags."""
         if given.problem is not None:
             raise given.problem
         entry = decode_once(
@@ -278,11 +278,11 @@ class Pipeline:
         number = 0
         for given, each in zip(piece, entry, strict=True):
             if isinstance(each, ImageError):
-                results.append(_refusal(given, each))
+                results.append(_unreadable(given, each))
                 continue
             logit, attributes = next(found), next(maps)
             results.append(
-                _failed(given, faults[number])
+                _invalid(given, faults[number])
                 if number in faults
                 else _Segmented(given, each._replace(inputs=()), logit, attributes)
             )
@@ -290,11 +290,11 @@ class Pipeline:
         return results
 
     def _finish(self, entry: _Segmented | FailedImage) -> _Finished | FailedImage:
-        """Clean the mask, judge the image, cut the crop; write what is to be written."""
+        """Make the mask, flags and crops of an image, and write the requested files."""
         if isinstance(entry, FailedImage):
             return entry
-        given, at_sight, logit, maps = entry
-        height, width, _, pixels, of_file = at_sight
+        given, decoded, logit, maps = entry
+        height, width, _, pixels, file_flags = decoded
         assert pixels is not None
         mask = None
         if self.prediction_options.segmenter is not None and logit is not None:
@@ -302,7 +302,7 @@ class Pipeline:
         cut = None
         if self.prediction_options.input_specs:
             cut = classifier_input(
-                given.image, mask, self.prediction_options.input_specs, self.limits, first=at_sight
+                given.image, mask, self.prediction_options.input_specs, self.limits, first=decoded
             )
         self._write(given.image_id, mask, cut)
         shown = self.prediction_options.heatmaps and self.folder is not None
@@ -315,7 +315,7 @@ class Pipeline:
             None if mask is None else area_fraction(mask),
             None if mask is None or self.folder is not None else np.packbits(mask),
             (
-                *of_file,
+                *file_flags,
                 *quality.size_flags(height, width),
                 *flags_of(mask),
                 *quality.flags_of(pixels, mask),
@@ -335,7 +335,7 @@ class Pipeline:
         *,
         shown: bool,
     ) -> _Attributes:
-        """Find the attributes of an image; write their masks, or keep them for its prediction."""
+        """Find an image's attributes; write their masks, or keep them for the prediction."""
         found = _Attributes({}, {}, {})
         if maps is None or self.prediction_options.segmenter is None:
             return found
@@ -359,7 +359,7 @@ class Pipeline:
         if mask is not None and self.prediction_options.masks:
             write_png(self.folder.mask(image_id), mask)
 
-    def _diagnose(
+    def _classify(
         self,
         piece: Sequence[_Segmented | FailedImage],
         results: Sequence[_Finished | FailedImage | ImageError],
@@ -374,7 +374,7 @@ class Pipeline:
             if isinstance(result, _Finished):
                 prediction: Prediction | FailedImage
                 if outputs is not None and number in outputs.faults:
-                    prediction = _failed(result.given, outputs.faults[number])
+                    prediction = _invalid(result.given, outputs.faults[number])
                 else:
                     prediction = self._prediction(result, outputs, number)
                 found.append(_Classified(prediction, result.shown))
@@ -383,13 +383,13 @@ class Pipeline:
                 found.append(_Classified(result, None))
             else:
                 assert isinstance(entry, _Segmented)
-                found.append(_Classified(_refusal(entry.given, result), None))
+                found.append(_Classified(_unreadable(entry.given, result), None))
         return found
 
     def _prediction(
         self, finished: _Finished, outputs: ClassifierOutput | None, number: int
     ) -> Prediction:
-        """Join what was found of an image with what is said of the batch's n-th image."""
+        """Combine an image's results with the classifier's outputs for the batch's n-th image."""
         found = Prediction(
             finished.given.image_id,
             finished.given.image,
@@ -408,7 +408,7 @@ class Pipeline:
             return found
         sets, conformal = outputs.sets, classifier.conformal
         embeddings, uncertainty = outputs.embeddings, outputs.uncertainty
-        unlike = None if outputs.ood_score is None else float(outputs.ood_score[number])
+        ood_score = None if outputs.ood_score is None else float(outputs.ood_score[number])
         return replace(
             found,
             probabilities=_by_code(classifier.classes, outputs.natural[number]),
@@ -417,8 +417,8 @@ class Pipeline:
             uncertainty=None if uncertainty is None else float(uncertainty[number]),
             prediction_set=None if sets is None else _within(classifier.classes, sets[number]),
             coverage=None if conformal is None else conformal.coverage,
-            ood_score=unlike,
-            flags=explained((*finished.flags, *ood_flags(unlike))),
+            ood_score=ood_score,
+            flags=explained((*finished.flags, *ood_flags(ood_score))),
             embedding=None if embeddings is None else embeddings[number],
             taxonomy=classifier.taxonomy,
             activations=activation_maps(classifier, outputs, number, finished.cut.boxes),
@@ -439,9 +439,9 @@ class Pipeline:
 
 
 def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
-    """Return what is odd about a mask: ``empty_mask``, or ``implausible_mask``.
+    """Return the flags of a mask: ``empty_mask`` or ``implausible_mask``.
 
-    A classifier that sees crops is then given the centre square, and the crop mode says so.
+    A classifier of crops then gets the centre square, and the crop mode is ``full``.
     """
     if mask is None or plausible(mask):
         return ()
@@ -449,18 +449,18 @@ def flags_of(mask: NDArray[np.bool_] | None) -> tuple[str, ...]:
 
 
 def ood_flags(ood_score: float | None) -> tuple[str, ...]:
-    """Return ``not_dermoscopy`` where an image is farther from dermoscopy than the limit."""
+    """Return ``not_dermoscopy`` if an image's OOD score exceeds the limit."""
     return ("not_dermoscopy",) if ood_score is not None and ood_score > LIMIT else ()
 
 
-def _refusal(given: ImageInput, error: ImageError) -> FailedImage:
+def _unreadable(given: ImageInput, error: ImageError) -> FailedImage:
     path = str(given.image) if isinstance(given.image, Path) else given.image_id
     line = " ".join(str(error).removeprefix(f"{path}: ").split())
     return FailedImage(given.image_id, path, line)
 
 
-def _failed(given: ImageInput, fault: str) -> FailedImage:
-    """Refuse an image that a network gave no usable number for."""
+def _invalid(given: ImageInput, fault: str) -> FailedImage:
+    """Return the failure of an image for which a network's output is invalid."""
     path = str(given.image) if isinstance(given.image, Path) else given.image_id
     return FailedImage(given.image_id, path, f"{fault}; {REMEDY}")
 
@@ -476,7 +476,7 @@ def _shown(
 
 
 def _small(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return a mask at the size of an image that it is drawn on."""
+    """Resize a mask to the size of the image that it is drawn on."""
     height, width = size
     return np.asarray(resize(mask.view(np.uint8) * np.uint8(255), height, width) > 127)
 

@@ -1,4 +1,4 @@
-"""What is said of one image."""
+"""The prediction for one image: values, text, table row and figure."""
 
 from __future__ import annotations
 
@@ -34,46 +34,45 @@ if TYPE_CHECKING:
 
 
 NOTICE = "For research only: not a medical device, never a diagnosis."
-"""Stands below everything that is printed of a prediction."""
+"""Printed below every prediction."""
 
-_LIKELY = 0.5  # the presence from which an attribute is named
+_LIKELY = 0.5  # attributes with at least this presence are listed
 _BAR = 24  # characters, for a probability of 1
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is said of one image; research use only, never a diagnosis.
+    """The prediction for one image; for research only, never a diagnosis.
 
-    Without a classifier the dictionaries are empty, and what follows from them is None.
+    Without a classifier the dictionaries are empty, and values derived from them are None.
 
     Attributes:
-        image_id: The image: its file's name without suffix, or "image N" for pixels.
-        image: Its file or its pixels.
-        height: Rows of the image, pixels.
-        width: Columns of the image, pixels.
-        box: The smallest box round the lesion; None where there is none.
+        image_id: The file's name without suffix, or "image N" for pixels.
+        image: The image's file or pixels.
+        height: Rows of the image in pixels.
+        width: Columns of the image in pixels.
+        box: The smallest box around the lesion; None without a lesion.
         lesion_area: The lesion's fraction of the image, 0..1; None without a segmenter.
-        crop_mode: What the classifier really saw: ``full``, ``crop`` or ``blank``.
-        probabilities: Calibrated natural probability of each class, by code: that of an image
-            drawn as the training images were (or from the clinic whose prevalence was given).
-        balanced_probabilities: The same as if every class were equally common.
+        crop_mode: The classifier's crop mode: ``full``, ``crop`` or ``blank``.
+        probabilities: Calibrated natural probability of each class, by code, under the training
+            data's class priors or the given prevalence.
+        balanced_probabilities: Probability of each class under equal class priors.
         members: M x C, each network's own natural probabilities.
-        uncertainty: How far networks and views are apart: the standard deviation of the probability
-            that they give to ``predicted``; None where one network sees one view.
-        prediction_set: The classes that cannot be ruled out; None where the bundle has no
-            thresholds, several bundles answer, or several views are seen.
-        coverage: With which probability the set holds the truth, 0..1.
-        flags: What to know before relying on it: code → sentence (`naevus.types`).
-        ood_score: How unlike the dermoscopic images that the networks learnt from it is: about
-            0 for most of those, above 1 where it is flagged; None where the bundle has no
-            statistics of them.
-        embedding: F pooled features of the networks; None where they give none.
-        attributes: The probability that each dermoscopic attribute is there; empty where no network
-            finds attributes.
-        taxonomy: Name of the set of diagnoses, where it is a known one.
-        packed_mask: The bits of ``mask``, row by row, eight in a byte.
-        packed_attributes: Those of ``attribute_masks``.
-        activations: What ``heatmap`` is made of, one for each network; None where one gives none.
+        uncertainty: Standard deviation of the probability of ``predicted`` over networks and TTA;
+            None for one network without TTA.
+        prediction_set: The classes that cannot be ruled out; None if the bundle has no thresholds,
+            with several bundles, or with TTA.
+        coverage: Probability that the set contains the true class, 0..1.
+        flags: Warnings to read before relying on the prediction: code → sentence (`naevus.types`).
+        ood_score: Out-of-distribution score: about 0 for most training images, above 1 if the image
+            is flagged; None if the bundle has no statistics.
+        embedding: F pooled features of the networks; None if a network outputs none.
+        attributes: Probability that each dermoscopic attribute is present; empty if no network
+            segments attributes.
+        taxonomy: Name of the taxonomy, if it is a known one.
+        packed_mask: The bits of ``mask``, row by row, eight per byte.
+        packed_attributes: The bits of ``attribute_masks``.
+        activations: Each network's maps for ``heatmap``; None if a network outputs none.
     """
 
     image_id: str
@@ -100,12 +99,12 @@ class Prediction:
 
     @cached_property
     def attribute_masks(self) -> dict[str, NDArray[np.bool_]]:
-        """Where each attribute is, height x width, by attribute; empty where none is looked for."""
+        """Mask of each attribute, height x width; empty if no network segments attributes."""
         return {name: self._unpacked(packed) for name, packed in self.packed_attributes.items()}
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The lesion, height x width; None without a segmenter."""
+        """The lesion mask, height x width; None without a segmenter."""
         return None if self.packed_mask is None else self._unpacked(self.packed_mask)
 
     def _unpacked(self, packed: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -114,44 +113,43 @@ class Prediction:
 
     @cached_property
     def heatmap(self) -> NDArray[np.float32] | None:
-        """Where the networks see ``predicted``: height x width, 0..1 (see `cam_of`)."""
+        """Class activation map of ``predicted``: height x width, 0..1 (see `cam_of`)."""
         return None if self.predicted is None else self.cam_of(self.predicted)
 
     @property
     def predicted(self) -> str | None:
-        """The code of the greatest natural probability."""
+        """The class with the highest natural probability."""
         return _greatest(self.probabilities)
 
     @property
     def predicted_balanced(self) -> str | None:
-        """The code of the greatest balanced probability, as the challenge scores it."""
+        """The class with the highest balanced probability, which the challenge scores."""
         return _greatest(self.balanced_probabilities)
 
     @property
     def confidence(self) -> float | None:
-        """The largest natural probability."""
+        """The highest natural probability."""
         return max(self.probabilities.values()) if self.probabilities else None
 
     def cam_of(
         self, code: str, height: int | None = None, width: int | None = None
     ) -> NDArray[np.float32] | None:
-        """Return the class activation map of a class, laid over the image.
+        """Return the class activation map of a class, at the size of the image.
 
-        The mean of a network's map over its places is the class's logit but for temperature and a
-        constant. Of several networks it is the mean, each map drawn where what it shows was
-        measured to lie.
+        The mean of a network's map over its places is the class's logit, up to temperature and a
+        constant. The maps of several networks are averaged, each shifted by its measured offset.
 
         Args:
             code: The class.
-            height: Rows to show the whole image in; None: the image's own.
-            width: Columns; None: the image's own.
+            height: Rows of the result; None: those of the image.
+            width: Columns of the result; None: those of the image.
 
         Returns:
-            height x width, 0 where nothing speaks for the class, 1 where most does; None where the
-            networks give no maps.
+            height x width, from 0 (no evidence for the class) to 1 (most evidence); None if the
+            networks output no maps.
 
         Raises:
-            ConfigError: There is no such class.
+            ConfigError: The class is unknown.
         """
         classes = tuple(self.probabilities)
         if code not in classes:
@@ -168,7 +166,7 @@ class Prediction:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: all but masks, the heatmap and the embedding."""
+        """Return all values that fit into JSON: no masks, heatmap or embedding."""
         return {
             "image_id": self.image_id,
             "path": str(self.image) if isinstance(self.image, Path) else None,
@@ -191,7 +189,7 @@ class Prediction:
         }
 
     def to_row(self) -> dict[str, Any]:
-        """Return its row of ``predictions.parquet``, by column (`naevus.runs.predictions`)."""
+        """Return the row of ``predictions.parquet``, by column (`naevus.runs.predictions`)."""
         return {
             "image_id": self.image_id,
             "path": str(self.image),
@@ -217,11 +215,11 @@ class Prediction:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], about: Mapping[str, Any]) -> Prediction:
-        """Return what a row of ``predictions.parquet`` says, without mask, map and embedding.
+        """Create a prediction from a row of ``predictions.parquet``: no masks, maps or embedding.
 
         Args:
-            row: By column.
-            about: What the table was made with (`naevus.runs.predictions.about`).
+            row: The row, by column.
+            about: The table's metadata (`naevus.runs.predictions.about`).
         """
         within, classes = row["prediction_set"], about["classes"]
         return cls(
@@ -255,7 +253,7 @@ class Prediction:
 
         Raises:
             NaevusError: matplotlib is not installed.
-            ImageError: The image's file is not there any more.
+            ImageError: The image's file does not exist any more.
         """
         with style(_RC, "predictions"):
             return _plot(self)
@@ -301,14 +299,14 @@ class Prediction:
             inside = [code for code, _ in ordered if code in self.prediction_set]
             lines.append(
                 f"Cannot be ruled out ({self.coverage:.0%} prediction set): "
-                f"{', '.join(inside) or 'none: it is unlike most images of every diagnosis'}"
+                f"{', '.join(inside) or 'none: the image is atypical of every diagnosis'}"
             )
             if inside and predicted not in inside:
-                # Each class has a threshold of its own; that of a common class is high.
-                surer = f"{self.coverage:.0%} of its images are surer"
-                lines.append(f"  {predicted} is missing: in the training images' case mix, {surer}")
+                # Each class has its own threshold, which is high for a common class.
+                higher = f"{self.coverage:.0%} of {predicted} images have a higher probability"
+                lines.append(f"  {predicted} is not in the set: {higher}")
         if balanced != predicted:
-            lines.append(f"If all were equally common: {self.name_of(balanced)}")
+            lines.append(f"Most probable if all were equally common: {self.name_of(balanced)}")
         confidence = f"Confidence: {self.confidence:.2f}"
         return [
             *lines,
@@ -318,7 +316,7 @@ class Prediction:
         ]
 
     def name_of(self, code: str) -> str:
-        """Return a class's name with its code, or the code where it has no name."""
+        """Return a class's name with its code, or the code alone if it has no name."""
         taxonomy = TAXONOMIES.get(self.taxonomy or "")
         if taxonomy is None:
             return code
@@ -377,12 +375,12 @@ def _greatest(probabilities: Mapping[str, float]) -> str | None:
     return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
-# A prediction as a figure: the image with its contour, the heatmap, the probabilities.
+# The figure: the image with its contour, the heatmap and the probabilities.
 
 _SHOWN: Final = 512  # pixels of the shorter side
 _CONTOUR_COLOUR: Final = (0, 255, 255)
 _ATTRIBUTES: Final = "Attributes"
-_TOLD, _OTHER = "#0072B2", "#858b96"  # told apart by the colour-blind (Okabe & Ito 2008)
+_PREDICTED, _OTHER = "#0072B2", "#858b96"  # safe for colour-blind readers (Okabe & Ito 2008)
 _RC: Final[dict[Any, Any]] = {"font.size": 10, "axes.titlesize": 10, "figure.facecolor": "white"}
 
 
@@ -390,13 +388,13 @@ def _plot(prediction: Prediction) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 (as above)
 
     pixels = _pixels(prediction)
-    panels = [(_segmented(prediction, pixels), "Lesion's contour" if _has_mask(prediction) else "")]
+    panels = [(_segmented(prediction, pixels), "Lesion contour" if _has_mask(prediction) else "")]
     if prediction.attribute_masks:
         panels.append((_with_attributes(prediction, pixels), _ATTRIBUTES))
     code = prediction.predicted
     cam = None if code is None else prediction.cam_of(code, *pixels.shape[:2])
     if cam is not None:
-        panels.append((overlay(pixels, cam), f"What speaks for {code}"))
+        panels.append((overlay(pixels, cam), f"Evidence for {code}"))
     count = len(panels) + (code is not None)
     figure = Figure(figsize=(3.6 * count, 4.2), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
@@ -441,7 +439,7 @@ def _with_attributes(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArr
 
 
 def _attribute_legend(ax: Axes, prediction: Prediction) -> None:
-    """Name the attributes below the image, each in its colour with its probability."""
+    """List the attributes below the image, each in its colour with its probability."""
     from matplotlib.lines import Line2D  # noqa: PLC0415 (as above)
 
     handles = [
@@ -458,11 +456,11 @@ def _attribute_legend(ax: Axes, prediction: Prediction) -> None:
 
 
 def _bars(ax: Axes, prediction: Prediction, predicted: str) -> None:
-    """Draw the probabilities, and a dot where a diagnosis cannot be ruled out."""
+    """Draw the probabilities, with a dot for each class in the prediction set."""
     codes = list(prediction.probabilities)
     probabilities = list(prediction.probabilities.values())
     bars = ax.barh(
-        codes, probabilities, color=[_TOLD if code == predicted else _OTHER for code in codes]
+        codes, probabilities, color=[_PREDICTED if code == predicted else _OTHER for code in codes]
     )
     within = prediction.prediction_set
     marks = ["●" if within is not None and code in within else "" for code in codes]

@@ -1,4 +1,4 @@
-"""From Python: ``load``, and a predictor: images in, predictions out."""
+"""The Python interface: `load` returns a `Predictor`, which turns images into predictions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from naevus.types import TTA, Decision, Precision
 
 
-# The networks that answer together: those that contour, and those that diagnose.
+# Loading the networks of bundles.
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def _log_line(line: str) -> None:
 
 
 class Networks(NamedTuple):
-    """What segments lesions and what diagnoses, each where there is one."""
+    """The segmenter and the classifier, if there are any."""
 
     segmenter: Segmenter | None
     classifier: Classifier | None
@@ -66,26 +66,25 @@ def open_networks(
     choice: EngineChoice | None = None,
     report: Callable[[str], None] = _log_line,
 ) -> Networks:
-    """Load bundles; those that do the same answer as one.
+    """Load bundles; bundles of the same task form an ensemble.
 
     Args:
-        bundles: Bundles of either task, or of both.
-        diagnose: Whether classifiers are loaded.
-        prevalence: A file of how common the diagnoses are (`evaluation.prevalence`).
-        tta: The views every image is seen in.
-        engine: What runs the graphs; None: what was tried to be best here (`engines.automatic`).
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in; None: what was tried to be best here, among what
-            the bundles were measured to bear (`bundles.figures.Recommendation`).
-        streams: Pieces of a batch that OpenVINO computes at a time.
-        choice: How they are run where that is settled, as by a job that goes on; engine and
-            precision must then be None.
-        report: Told, in a line, what is tried and what came of it.
+        bundles: Bundles of one or more tasks.
+        diagnose: Whether to load classifiers.
+        prevalence: TOML file with the prevalence of each diagnosis (`naevus.evaluation.priors`).
+        tta: The TTA mode.
+        engine: The inference engine; None: the best one here (`engines.automatic`).
+        threads: Threads of the engine; None: one per processor of this process.
+        precision: Precision of the computation; None: the best one here, among those that the
+            bundles recommend.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel.
+        choice: A previous choice, as of a resumed job; engine and precision must then be None.
+        report: Called with one-line messages about trials and their result.
 
     Raises:
-        BundleError: A graph cannot be used.
-        ConfigError: The bundles do not go together, what is named does not run here, or the
-            prevalence is impossible or of no known diagnoses.
+        BundleError: A graph is unusable.
+        ConfigError: The bundles do not fit together, the requested setup does not run here, or the
+            prevalence is invalid.
     """
     segmentation = [each for each in bundles if each.spec.segmenter is not None]
     classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
@@ -112,7 +111,7 @@ def _opened(
     prevalences: list[float] | None,
     how: dict[str, Any],
 ) -> Networks:
-    # Compiling a graph takes one processor; two at a time answer sooner.
+    # Compiling a graph uses one processor, so two graphs are compiled in parallel.
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
         how = how | {"engine": chosen.engine}
         one, other = chosen.segmentation, chosen.classification
@@ -138,7 +137,7 @@ def _opened(
 
 
 def _verify(part: Segmenter | Classifier | None) -> None:
-    """Judge by their answers networks that were not tried before."""
+    """Check the outputs of networks that were not tried before."""
     if part is None:
         return
     evaluated = {each.path: each for bundle in part.bundles for each in trial_networks(bundle)}
@@ -163,22 +162,22 @@ _LIMITS = Limits()
 
 
 class Predictor:
-    """Contours and diagnoses images; `naevus.load` makes one.
+    """Segments and classifies images; create one with `naevus.load`.
 
-    The networks are loaded once, so keep it for all your images. Any number of threads may use
-    it at a time; each is answered as if it were alone. It has threads of its own that read and cut
-    images meanwhile. A process that was forked cannot use it and is told so; one that was
-    spawned loads it anew where it is given one that `naevus.load` made.
+    The networks are loaded once, so reuse one predictor for all images. Several threads may use it
+    at the same time. Its own threads read and crop images in the background. A forked process
+    cannot use it and gets an error. A spawned process may receive a predictor made by
+    `naevus.load`, and loads it again.
 
     Args:
-        segmenter: Makes the masks; None where the classifier sees whole images.
-        classifier: Gives the diagnoses; None for masks alone.
-        threads: Threads that read images; None: as many as processors.
-        limits: Which images are refused before decoding.
-        made_by: What `load` was given, to load it anew in another process.
+        segmenter: The segmenter; None if the classifier needs no masks.
+        classifier: The classifier; None for masks only.
+        threads: Threads that read images; None: one per processor.
+        limits: Limits that are checked before decoding.
+        made_by: The arguments of `load`, to load the predictor in another process.
 
     Raises:
-        ConfigError: Both are absent, or the classifier sees crops and there is no segmenter.
+        ConfigError: Both are missing, or the classifier needs crops and there is no segmenter.
 
     Examples:
         >>> predictor = load("bundle")
@@ -192,7 +191,7 @@ class Predictor:
         >>> prediction.heatmap.shape == prediction.mask.shape
         True
 
-        Pixels do as well as files, and several of either as one:
+        Pixels work as well as files, and lists as well as single images:
 
         >>> import numpy as np
         >>> pixels = np.full((120, 160, 3), 200, np.uint8)
@@ -205,7 +204,7 @@ class Predictor:
         >>> again.to_dict() == prediction.to_dict()
         True
 
-        Many are best had one by one, in constant memory:
+        Stream many images one by one, in constant memory:
 
         >>> for prediction in predictor.stream(["lesion.jpg", "absent.jpg"], errors="yield"):
         ...     if isinstance(prediction, FailedImage):
@@ -213,7 +212,7 @@ class Predictor:
         ...     else:
         ...         print(prediction.image_id, prediction.crop_mode)
         lesion crop
-        is not there; check the name and the folder
+        does not exist; check the name and the folder
     """
 
     def __init__(
@@ -237,15 +236,15 @@ class Predictor:
         return f"<Predictor: {', '.join(self._pipeline.prediction_options.members())}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it travel to a process that was spawned, which loads it anew.
+        """Pickle the arguments of `load`, so that a spawned process can load it again.
 
         Raises:
-            ConfigError: `load` did not make it.
+            ConfigError: `load` did not create the predictor.
         """
         if self._made_by is None:
             raise ConfigError(
-                "only a predictor that naevus.load made can be sent to another process",
-                "make one there",
+                "only a predictor from naevus.load can be sent to another process",
+                "create one there",
             )
         return _load_anew, (dict(self._made_by),)
 
@@ -256,30 +255,30 @@ class Predictor:
     def __call__(self, images: Iterable[ImageLike]) -> list[Prediction]: ...
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Prediction | list[Prediction]:
-        """Predict an image, or several.
+        """Predict one or more images.
 
         An image is one of these:
 
         - the path of a file;
-        - its bytes, or a stream opened with ``rb`` (read from where it stands, not closed);
-        - an image of Pillow: brought to sRGB by the profile it carries, turned upright by its
-          EXIF and laid over white, as a file is;
+        - its bytes, or a stream opened with ``rb`` (read from its current position, not closed);
+        - a Pillow image: converted to sRGB by its profile, rotated upright by its EXIF and
+          composited over white, like a file;
         - an array, or a tensor on the CPU: uint8, 0 to 255, in sRGB, H x W x 3 in the order red,
-          green, blue, or H x W in grey. Channels may come first (3 x H x W) where the last axis
-          cannot be channels. OpenCV's order is blue, green, red and cannot be told from this one:
-          bring its pixels through ``cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)``.
+          green, blue, or H x W in grey. Channels may come first (3 x H x W) if the last axis
+          cannot be channels. OpenCV's order is blue, green, red and cannot be recognised: convert
+          its pixels with ``cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)``.
 
         Args:
-            images: One of those, or an iterable of them; or the path of a folder, for all
-                images below it.
+            images: An image, or an iterable of images; or the path of a folder, for all images
+                below it.
 
         Returns:
-            A prediction; a list of them in the same order, by id for a folder.
+            A prediction; or a list in the same order, sorted by id for a folder.
 
         Raises:
-            ImageError: A file cannot be read; nothing is returned of the others. Use `stream`
-                where that may be.
-            DataError: It is nothing of that kind, or pixels are of another shape or type.
+            ImageError: A file cannot be read; no other prediction is returned. Use `stream` to
+                continue after errors.
+            DataError: An object is not an image, or pixels have another shape or type.
         """
         if is_one(images) and not _is_folder(images):
             return next(self.stream([images]))  # type: ignore[list-item]
@@ -301,25 +300,25 @@ class Predictor:
         *,
         errors: Literal["raise", "yield"] = "raise",
     ) -> Iterator[Prediction | FailedImage]:
-        """Predict images one after the other, as they come, in constant memory.
+        """Predict images one by one, in constant memory.
 
-        The stages are those of ``naevus predict``: while the networks see one batch of 32, the
-        next is read. Some batches are therefore taken from ``images`` before the first
-        prediction is there.
+        As in ``naevus predict``, the next batch of 32 images is read while the networks process
+        the current one. Several batches are therefore taken from ``images`` before the first
+        prediction is yielded.
 
         Args:
-            images: What a call takes, in any number and order; or a folder, for all images
-                below it, by id. Pixels must stay as they are until their prediction is there.
-            errors: What is done about a file that cannot be read. ``raise``: the stream ends with
-                its error. ``yield``: a `FailedImage` with id, path and problem stands in its place.
+            images: Images as in a call, in any number and order; or a folder, for all images below
+                it, sorted by id. Do not change pixels until their prediction was yielded.
+            errors: What to do with an unreadable file. ``raise``: end the stream with its error.
+                ``yield``: yield a `FailedImage` with id, path and problem instead.
 
         Yields:
-            What is said of each image, in the order given.
+            The prediction of each image, in the given order.
 
         Raises:
-            ImageError: A file cannot be read, and errors are raised.
+            ImageError: A file cannot be read, and ``errors`` is ``raise``.
             NaevusError: The process was forked after the predictor was loaded.
-            DataError: Something is no image, pixels are of another shape or type, or the folder
+            DataError: An object is not an image, pixels have another shape or type, or the folder
                 has no images.
         """
         refuse_forked(self._process)
@@ -395,8 +394,8 @@ class Predictor:
             return found.refused, (ImageInput(each.image_id, each.path) for each in found.sources)
         if is_one(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
             raise DataError(
-                f"{type(images).__name__} is no image, no folder and no list of images",
-                "give a path, bytes, a stream, an image of Pillow, an array or a tensor, or a list",
+                f"{type(images).__name__} is not an image, a folder or a list of images",
+                "give a path, bytes, a stream, a Pillow image, an array, a tensor, or a list",
             )
         limits = self._pipeline.limits
         return (), (image_input_of(each, number, limits) for number, each in enumerate(images))
@@ -412,32 +411,32 @@ def load(
     streams: int = 1,
     prevalence: Path | str | None = None,
 ) -> Predictor:
-    """Load a bundle, to predict with from Python.
+    """Load one or more bundles for prediction.
 
     Args:
         bundle: A bundle's folder or ``.naevus`` file, or a run for the bundles of all its folds;
-            or a list of those, for both tasks or to be averaged. None: the built-in one.
-        tta: The views every image is seen in: ``none``, ``half-turn`` (2), ``flips`` (4) or
+            or a list of these, for both tasks or an ensemble. None: the built-in bundle.
+        tta: Test-time augmentation: ``none``, ``half-turn`` (2 transforms), ``flips`` (4) or
             ``d4`` (8).
-        engine: What runs the networks: ``openvino`` or ``onnxruntime``. None: what is best here. It
-            is tried once for a machine and bundle, for up to 15 s, by the answers to the bundle's
-            sample, and the verdict is kept in the user's cache; where nothing can be kept it is
-            OpenVINO in fp32. The logger ``naevus`` tells what came of it.
-        precision: What they compute in: ``fp32``, or ``bf16`` where the processor has it. None:
-            what is best, in the same way.
-        threads: How many are used; None: as many as this process has processors.
-        streams: Pieces of a batch that are computed at a time. 1 answers soonest; for thousands of
-            images as many as threads are faster.
-        prevalence: A TOML file of how common the diagnoses are where the images come from
-            (``MEL = 0.05``, one line for each); natural probabilities are re-weighed to it.
+        engine: ``openvino`` or ``onnxruntime``. None: the best one here. It is found by a trial on
+            the bundle's sample, once per machine and bundle, for up to 15 s. The result is stored
+            in the user's cache; if that is impossible, the choice is OpenVINO in fp32. The logger
+            ``naevus`` reports it.
+        precision: ``fp32``, or ``bf16`` if the processor supports it. None: the best one, found in
+            the same trial.
+        threads: Number of threads; None: one per processor of this process.
+        streams: Number of chunks of a batch that are computed in parallel. 1 has the lowest
+            latency; for thousands of images, as many as threads are faster.
+        prevalence: A TOML file with the prevalence of each diagnosis at the images' origin
+            (``MEL = 0.05``, one line each), to which natural probabilities are re-weighted.
 
     Returns:
-        A predictor.
+        The predictor.
 
     Raises:
-        BundleError: A bundle is absent, damaged or of another schema, or none is built in.
-        ConfigError: The bundles do not go together, what is named does not run here, or a setting
-            is impossible.
+        BundleError: A bundle is missing, damaged or has another schema, or none is built in.
+        ConfigError: The bundles do not fit together, the requested setup does not run here, or a
+            setting is invalid.
 
     Examples:
         >>> predictor = load(["bundle"], threads=1)

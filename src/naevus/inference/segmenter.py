@@ -1,8 +1,8 @@
-"""Bundles that segment lesions and their attributes.
+"""The segmenter: an ensemble of networks for lesion masks and attribute masks.
 
-Everything is averaged as logits, over a member's views first and over members then, and only the
-mean is turned into probabilities: the geometric mean of the odds. A member that is sure counts
-for more than it would in a mean of probabilities. The `Classifier` follows the same rule.
+Logits are averaged, first over TTA and then over members, and only the mean is turned into
+probabilities. This is the geometric mean of the odds: a confident member counts more than in a mean
+of probabilities. The `Classifier` follows the same rule.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 
 class LogitMaps(NamedTuple):
-    """What a segmenter says of N images.
+    """A segmenter's outputs for N images.
 
     Attributes:
-        logits: N x S x S, the mean logit of lesion over members and views; None where
-            no network segments lesions.
-        faults: By number the images for which a network gave no usable number, and what it gave;
-            their logits mean nothing.
-        attributes: N x A x S x S, likewise of each attribute; None where no network finds
+        logits: N x S x S, the mean lesion logit over members and TTA; None if no network segments
+            lesions.
+        faults: Faults of invalid outputs by image index; the logits of these images are
+            meaningless.
+        attributes: N x A x S x S, the same for each attribute; None if no network segments
             attributes.
     """
 
@@ -61,11 +61,11 @@ class LogitMaps(NamedTuple):
 
 
 class AttributeMask(NamedTuple):
-    """One attribute of one image.
+    """An attribute's prediction for one image.
 
     Attributes:
-        mask: Where it is, height x width.
-        presence: The probability that it is there.
+        mask: The attribute's mask, height x width.
+        presence: The probability that the attribute is present.
     """
 
     mask: NDArray[np.bool_]
@@ -75,31 +75,30 @@ class AttributeMask(NamedTuple):
 class Segmenter:
     """Segments lesions, attributes, or both with one or more bundles.
 
-    A network that gives both runs once. Where bundles of attributes have different thresholds, as
-    those of folds have, the mean counts.
+    A network with both outputs runs once. If attribute bundles have different thresholds, as those
+    of folds do, the thresholds are averaged.
 
     Args:
-        bundles: One bundle that segments lesions, or several that answer as one; none where only
-            attributes are wanted.
-        attributes: Bundles that find attributes and answer as one; they may be the same ones.
-        tta: The views every image is seen in.
-        engine: What runs the graphs.
-        threads: Threads of the engine; None: as many as this process has processors.
-        precision: What the engine computes in.
-        streams: Pieces of a batch that OpenVINO computes at a time (`engines.streams_for`); the
-            answers are the same.
+        bundles: One bundle for lesions, or an ensemble; empty if only attributes are segmented.
+        attributes: An ensemble of bundles for attributes; they may be the same bundles.
+        tta: The TTA mode.
+        engine: The inference engine.
+        threads: Threads of the engine; None: one per processor of this process.
+        precision: Precision of the computation.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel
+            (`naevus.inference.engines.streams_for`); it does not change the predictions.
 
     Raises:
-        BundleError: A graph cannot be used.
-        ConfigError: The bundles do not go together.
+        BundleError: A graph is unusable.
+        ConfigError: The bundles do not fit together.
 
     Attributes:
-        bundles: The bundles that segment lesions, then others that find attributes.
-        attributes: The attributes that are found, in the order of the maps.
+        bundles: The bundles for lesions, then the other bundles for attributes.
+        attributes: The attributes, in the order of the maps.
         members: The loaded members, in order.
-        input_specs: The different forms of image the members see; a batch is wanted in each.
-        size: Side of the largest member's input, in pixels. Surfaces of lesions and of attributes
-            have the side of the largest member that gives them.
+        input_specs: Distinct input specs of the members; each needs its own batch.
+        size: Side of the largest member's input in pixels. Maps of lesions and of attributes have
+            the side of the largest member that outputs them.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class Segmenter:
         ]
         self.input_specs = different_input_specs(self.members)
         self.size = max(input_spec.size for input_spec in self.input_specs)
-        # Each its own, so that a mask does not change by what else is looked for.
+        # Separate sizes, so that a lesion mask does not depend on requested attributes.
         self._sizes = {name: self._largest(name) for name in ("logit", "attributes")}
         self.postprocessing = (
             Postprocessing(**segmenting[0].segmenter.postprocessing.model_dump())
@@ -168,7 +167,7 @@ class Segmenter:
         )
 
     def _largest(self, output: str) -> int:
-        """Return the side of the largest input of the members that give an output; 0 if none do."""
+        """Return the largest input side of the members with an output; 0 if there is none."""
         giving = zip(self.members, self._give, strict=True)
         return max(
             (member.input_spec.size for member, names in giving if output in names), default=0
@@ -176,11 +175,11 @@ class Segmenter:
 
     @property
     def segments_lesions(self) -> bool:
-        """Whether lesions are segmented; else attributes alone."""
+        """Whether lesions are segmented, rather than only attributes."""
         return "logit" in self._give[0]
 
     def settings(self) -> dict[str, Any]:
-        """Return what its answers depend on, in JSON's types."""
+        """Return the settings that affect predictions, in JSON's types."""
         return {**self._choices, "bundles": [bundle.sha256 for bundle in self.bundles]}
 
     def preprocess(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
@@ -188,27 +187,27 @@ class Segmenter:
         return tuple(preprocess(pixels, None, input_spec).pixels for input_spec in self.input_specs)
 
     def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """Return the mean logit of lesion over members and views.
+        """Return the mean lesion logit over members and TTA.
 
         Args:
-            batches: N x S x S x 3 squashed images; one batch for each of `input_specs` where the
-                members see different ones.
-            ids: What the images are called in errors.
+            batches: N x S x S x 3 squashed images; one batch for each of `input_specs` if there are
+                several.
+            ids: Image ids for errors.
 
         Returns:
-            N x S x S, S being the side of the largest member that segments lesions.
+            N x S x S, where S is the side of the largest member that segments lesions.
 
         Raises:
-            BundleError: A network gives no usable number for an image.
+            BundleError: A network's output for an image is invalid.
         """
         logit_maps = self.logit_maps(batches)
         refuse_faults(logit_maps.faults, ids)
         if logit_maps.logits is None:
-            raise ConfigError("no network here segments lesions", "name a segmentation bundle, too")
+            raise ConfigError("no bundle here segments lesions", "name a segmentation bundle too")
         return logit_maps.logits
 
     def logit_maps(self, batches: Batches) -> LogitMaps:
-        """Return what `logits` does, and for which images a network failed."""
+        """Return the logit maps of a batch, and the faults by image index."""
         batch_of = by_input_spec(batches, self.input_specs)
         faults: dict[int, str] = {}
         found: dict[str, list[NDArray[np.float32]]] = {"logit": [], "attributes": []}
@@ -221,21 +220,21 @@ class Segmenter:
         return LogitMaps(logits, faults, maps)
 
     def mask(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return the lesion's mask of one image (H x W x 3), at the image's size."""
+        """Return the lesion mask of one image (H x W x 3), at the image's size."""
         batches = [array[None] for array in self.preprocess(pixels)]
         return self.mask_of(self.logits(batches)[0], *pixels.shape[:2])
 
     def mask_of(self, logit: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-        """Return a mask of height x width of one surface of `logits`.
+        """Return the mask of one logit map, height x width.
 
-        Their logistic function, the probability, is resized first and then cleaned.
+        The probabilities are resized first and then postprocessed.
         """
         return at_size(_logistic(logit), height, width, self.postprocessing)
 
     def attributes_of(
         self, maps: NDArray[np.float32], height: int, width: int
     ) -> Iterator[tuple[str, AttributeMask]]:
-        """Yield the attributes of one image, one after the other: masks may be large.
+        """Yield the attributes of one image, one by one since masks may be large.
 
         Args:
             maps: A x S x S, one image of `LogitMaps.attributes`.
@@ -249,7 +248,7 @@ class Segmenter:
             yield name, AttributeMask(mask, presence_of(peak(probability), slope, intercept))
 
     def peaks_of(self, maps: NDArray[np.float32]) -> list[float]:
-        """Return for each attribute of one image what its presence follows from."""
+        """Return the peak probability of each attribute of one image, which sets its presence."""
         return [peak(_logistic(surface)) for surface in maps]
 
     def probabilities_of(
@@ -266,7 +265,7 @@ class Segmenter:
         for name in names:
             if name not in outputs:
                 raise BundleError(
-                    f"{member.bundle.folder}: member {member.name} gives no {name}",
+                    f"{member.bundle.folder}: member {member.name} has no output {name}",
                     "export the bundle again from its run",
                 )
             values, count, *square = outputs[name], *batch.shape[:3]
@@ -290,7 +289,7 @@ def _mean(values: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _logistic(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # By way of tanh: exp(-z) would overflow where a network is very sure.
+    # Computed by tanh, since exp(-z) would overflow for large logits.
     half = np.float32(0.5)
     probabilities: NDArray[np.float32] = half * (np.float32(1) + np.tanh(half * logits))
     return probabilities

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a batch seen in several views, the answers averaged."""
+"""Test-time augmentation: predict D4 transforms of a batch, and average the outputs."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ TTA_TRANSFORMS: Final[dict[TTA, tuple[int, ...]]] = {
     "flips": (0, 4, 6, 2),  # identity, horizontal, vertical, both
     "d4": tuple(D4),
 }
-"""The views that an image is predicted in, by the name of the choice."""
+"""The D4 transforms of each TTA mode; see `naevus.images.geometry.d4_transform`."""
 
 
 def transforms_of(name: TTA) -> tuple[int, ...]:
-    """Return the views of a set.
+    """Return the D4 transforms of a TTA mode.
 
     Raises:
-        ConfigError: There is no set of that name.
+        ConfigError: The mode is unknown.
     """
     if name not in TTA_TRANSFORMS:
-        raise ConfigError(f"unknown views {name!r}", f"use one of {', '.join(TTA_TRANSFORMS)}")
+        raise ConfigError(f"unknown TTA mode {name!r}", f"use one of {', '.join(TTA_TRANSFORMS)}")
     return TTA_TRANSFORMS[name]
 
 
 def each_transform(
     run: Run, batch: NDArray[np.uint8], transforms: Sequence[int]
 ) -> Iterator[Outputs]:
-    """Yield a network's outputs for one view after the other, its maps turned back.
+    """Yield a network's outputs for each transform, with maps transformed back.
 
     Args:
-        run: Gives the outputs for N x S x S x 3 pixels.
+        run: Returns the outputs for N x S x S x 3 pixels.
         batch: N x S x S x 3.
-        transforms: Numbers of views (``images.geometry.view``).
+        transforms: Numbers of D4 transforms (`naevus.images.geometry.d4_transform`).
     """
     for k in transforms:
         outputs = run(d4_transform_batch(batch, k))
-        yield {name: _turned_back(name, values, k) for name, values in outputs.items()}
+        yield {name: _inverted(name, values, k) for name, values in outputs.items()}
 
 
 def mean_outputs(run: Run, batch: NDArray[np.uint8], transforms: Sequence[int]) -> Outputs:
-    """Return a network's outputs averaged over views; see `each_transform`."""
+    """Return a network's outputs averaged over transforms; see `each_transform`."""
     return averaged(each_transform(run, batch, transforms))
 
 
 def averaged(outputs: Iterable[Outputs]) -> Outputs:
-    """Return the mean of outputs, such as of `each_transform`, holding one sum and no stack."""
+    """Return the mean of outputs, such as those of `each_transform`, without stacking them."""
     total: Outputs = {}
     count = 0
     for each in outputs:
@@ -71,7 +71,7 @@ def averaged(outputs: Iterable[Outputs]) -> Outputs:
     return {name: values / np.float32(count) for name, values in total.items()}
 
 
-def _turned_back(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+def _inverted(name: str, values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     if name == "logit":  # N x S x S
         return d4_inverse_batch(values, k)
     if name in {"cam", "attributes"}:  # N x C x h x w

@@ -1,1 +1,1 @@
-"""Files, tables, threads: what naevus asks of the machine."""
+"""Files, tables, threads and progress reports."""

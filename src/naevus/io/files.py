@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, hashes."""
+"""Atomic writes, file locks, hashes and cache folders."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 
 LONGEST_PATH = 260 if os.name == "nt" else None
-"""Characters from which on Windows takes no path; None where there is no such limit."""
+"""Paths of this many characters or more fail on Windows; None: no limit."""
 
-# Asked for once, before there are threads: it can only be read by setting it.
+# Read once, before any thread starts: reading it means setting it.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
 _LEFT = re.compile(r"\.(.+\.)?[a-z0-9_]{8}\.tmp(\.[^.]+)?")
-"""What `atomic` and temporary folders beside their place are called."""
+"""Names of the temporary files and folders of `atomic` and its siblings."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it there when the block ends well.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` when the block succeeds.
 
-    The temporary file keeps the suffix of ``path``, for writers that look at it. When the block
-    raises, the temporary file is removed and ``path`` is as it was.
+    The temporary file keeps the suffix of ``path``, since some writers depend on it. If the block
+    raises, the temporary file is removed and ``path`` stays unchanged.
 
     Raises:
-        NaevusError: The disk is full or the folder cannot be written.
+        NaevusError: The disk is full or the folder is not writable.
     """
     path = Path(path)
     temporary = None
@@ -64,10 +64,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have the disk keep a file's content, or a folder's names, before anything is written next.
+    """Flush a file's content, or a folder's entries, to disk (fsync).
 
     Raises:
-        NaevusError: The disk does not take it.
+        NaevusError: The disk reports an error.
     """
     try:
         handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -76,18 +76,17 @@ def flush(path: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        if not path.is_dir():  # some systems flush no folders
+        if not path.is_dir():  # some systems cannot flush folders
             raise _unwritable(path, error) from error
 
 
 def flush_together(paths: Collection[Path]) -> None:
-    """Have the disk keep many files of one folder tree, and the folders' names of them.
+    """Flush many files of one folder tree, and their folders, to disk.
 
-    On Linux in one go, which takes a tenth of the time (.2 in place of 3 to 6 ms a file on a busy
-    disk).
+    Linux flushes the whole file system at once: on a busy disk that takes a tenth of the time.
 
     Raises:
-        NaevusError: The disk does not take them.
+        NaevusError: The disk reports an error.
     """
     if paths and not _flushed_at_once(next(iter(paths)).parent):
         for path in (*paths, *{path.parent for path in paths}):
@@ -108,11 +107,11 @@ def _flushed_at_once(folder: Path) -> bool:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove temporary files and folders of killed processes; nobody may be writing there.
+    """Remove temporary files and folders of killed processes; no process may be writing there.
 
     Args:
-        folder: Where they are; it need not exist.
-        name: Of the file or folder they were to become; all of them by default.
+        folder: The folder to clean; it need not exist.
+        name: Name of the final file or folder; all names by default.
     """
     if not folder.is_dir():
         return
@@ -128,10 +127,10 @@ def sweep(folder: Path, name: str = "") -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing ``path`` into one line.
+    """Turn an `OSError` from writing ``path`` into a one-line error.
 
     Raises:
-        NaevusError: The disk is full, or the place cannot be written.
+        NaevusError: The disk is full, or ``path`` is not writable.
     """
     try:
         yield
@@ -160,7 +159,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def write_list(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows as `write_csv` does; where there are none, take an old list away."""
+    """Write rows as `write_csv` does; without rows, remove the old file."""
     if rows:
         write_csv(path, header, rows)
     else:
@@ -179,7 +178,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of(*parts: str) -> str:
-    """Return the SHA-256 of some strings, unambiguous about where one ends."""
+    """Return the SHA-256 of several strings, each prefixed with its length."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode()
@@ -189,15 +188,15 @@ def sha256_of(*parts: str) -> str:
 
 
 def cache_folder(name: str) -> Path | None:
-    """Return ``naevus/<name>`` in the user's cache, where the system has it; it need not exist.
+    """Return ``naevus/<name>`` in the user's cache folder; it need not exist.
 
-    On Linux that is ``$XDG_CACHE_HOME`` where that is an absolute path, else ``~/.cache`` (XDG Base
-    Directory Specification).
+    On Linux the cache folder is ``$XDG_CACHE_HOME`` if that is an absolute path, otherwise
+    ``~/.cache`` (XDG Base Directory Specification).
 
     Returns:
-        None where there is none.
+        None if the user has no cache folder.
     """
-    import platformdirs  # noqa: PLC0415 (most commands never ask)
+    import platformdirs  # noqa: PLC0415 (most commands need no cache)
 
     base = platformdirs.user_cache_path("naevus", appauthor=False)
     named = Path(os.environ.get("XDG_CACHE_HOME", "")).is_absolute()
@@ -205,7 +204,7 @@ def cache_folder(name: str) -> Path | None:
         home = base if named else Path.home()
     except RuntimeError:
         return None
-    if not base.is_absolute():  # a variable to be ignored, as the specification says
+    if not base.is_absolute():  # the specification ignores relative paths
         base = home / ".cache" / "naevus"
     return base / name
 
@@ -217,16 +216,16 @@ def lock(
     """Hold an exclusive lock on ``path`` (created if absent) while the block runs.
 
     Args:
-        path: The lock.
-        what: What it guards; its folder by default.
-        waiting: Called where another process holds it, which is then waited for.
+        path: The lock file.
+        what: What it protects, for the error message; its folder by default.
+        waiting: Called once if another process holds the lock, before waiting for it.
 
     Raises:
-        NaevusError: Another process holds it and it is not waited for, or the folder cannot be
-            written.
+        NaevusError: Another process holds the lock and ``waiting`` is None, or the folder is not
+            writable.
     """
     with warnings.catch_warnings():
-        # Where the system has no locks the file itself is one, of which filelock warns.
+        # On systems without locks filelock falls back to the file's existence, and warns.
         warnings.simplefilter("ignore")
         import filelock  # noqa: PLC0415 (help and quick commands lock nothing)
 
@@ -244,7 +243,7 @@ def lock(
                 held.acquire()
     except filelock.Timeout:
         raise NaevusError(
-            f"{what or path.parent} is in use by another process: another naevus is working on it",
+            f"{what or path.parent} is in use by another naevus process",
             "wait until it has ended",
         ) from None
     except (OSError, NotImplementedError) as error:
@@ -263,14 +262,14 @@ def _unwritable(path: Path, error: Exception) -> NaevusError:
 
 
 def too_long(path: Path) -> str | None:
-    """Return what to do about a path that is too long for this system; None where it is not.
+    """Return the remedy for a path that is too long for this system; None if it is not.
 
-    Windows calls such a file absent, unless long paths were allowed.
+    Windows reports such a file as missing, unless long paths are enabled.
     """
     length = len(os.path.abspath(path))  # noqa: PTH100 (never touches the disk)
     if LONGEST_PATH is None or length < LONGEST_PATH:
         return None
     return (
-        f"its path has {length} characters, and Windows takes {LONGEST_PATH - 1}: choose a shorter "
-        "place, or allow long paths in Windows"
+        f"its path has {length} characters, and Windows allows {LONGEST_PATH - 1}: choose a "
+        "shorter path, or enable long paths in Windows"
     )

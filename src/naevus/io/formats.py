@@ -1,9 +1,9 @@
-"""Tables as people and spreadsheets write them: one reader for every layout.
+"""Readers for CSV, Parquet, JSON and spreadsheets, with one-line errors.
 
-Read are CSV files whose values are separated by commas, semicolons, tabs or bars, in UTF-8 (with a
-byte-order mark or without), UTF-16, or Windows' Latin-1; and ``.xlsx`` workbooks where openpyxl is
-installed. Lines above the heading of a workbook are passed over. Values lose the spaces round them.
-Columns are found whatever their case, spaces and accents, and under the names of `COLUMN_NAMES`.
+Tables may be CSV files with commas, semicolons, tabs or bars between values, in UTF-8, UTF-16 or
+Windows-1252; and ``.xlsx`` workbooks if openpyxl is installed. Rows above the header of a workbook
+are skipped, and values are stripped. Column names match regardless of case, spaces and accents, and
+under the synonyms in `COLUMN_NAMES`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Files of our own read back: whole and of the right kinds, or one line that names file and remedy.
-#
-# Tables that people write are read by `naevus.io.formats`.
+# Readers for files that naevus wrote: contents are checked, errors name the file and the remedy.
 
 
 def read_parquet(
@@ -37,19 +35,19 @@ def read_parquet(
     numbers: Iterable[str] = (),
     error: type[NaevusError] = DataError,
 ) -> pd.DataFrame:
-    """Read a Parquet table; the file is closed afterwards.
+    """Read a Parquet table, and close the file.
 
     Args:
         path: The file.
-        remedy: What to do where it is damaged.
-        text: Columns that must be there and hold text in every row.
-        numbers: Kinds of columns that must hold numbers where they are there: ``prob`` for ``prob``
-            and ``prob_MEL``. Empty and NaN values are let by.
-        error: What is raised.
+        remedy: What to do if it is damaged.
+        text: Required columns, which must hold text in every row.
+        numbers: Prefixes of columns that must be numeric if present: ``prob`` means ``prob`` and
+            ``prob_MEL``. Missing values are allowed.
+        error: The class of error to raise.
 
     Raises:
-        NaevusError: It is absent, cut, damaged or no Parquet table, or a column is absent or of
-            another kind.
+        NaevusError: The file is missing, truncated, damaged or not a Parquet table, or a column is
+            missing or has another type.
     """
     import pandas as pd  # noqa: PLC0415 (naevus.load does without)
     import pyarrow as pa  # noqa: PLC0415
@@ -58,7 +56,7 @@ def read_parquet(
         with path.open("rb") as stream:
             table = pd.read_parquet(stream)
     except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException) as problem:
-        raise error(f"{path}: {_unread(problem, 'Parquet table')}", remedy) from problem
+        raise error(f"{path}: {_read_failure(problem, 'Parquet table')}", remedy) from problem
     for name in text:
         if name not in table.columns:
             raise error(f"{path}: has no column {name}", remedy)
@@ -75,22 +73,22 @@ def read_parquet(
 
 
 def is_kind(column: str, kinds: Iterable[str]) -> bool:
-    """Whether a column is of one of the kinds: ``logit`` and ``logit_MEL`` are of ``logit``."""
+    """Return whether a column has one of the prefixes: ``logit_MEL`` has ``logit``."""
     return any(column == kind or column.startswith(f"{kind}_") for kind in kinds)
 
 
 def read_csv(path: Path, remedy: str, *, error: type[NaevusError] = DataError) -> pd.DataFrame:
-    """Read a CSV table of ours.
+    """Read a CSV table that naevus wrote.
 
     Raises:
-        NaevusError: It is absent, damaged or no such table.
+        NaevusError: The file is missing, damaged or not a CSV table.
     """
     import pandas as pd  # noqa: PLC0415
 
     try:
         return pd.read_csv(path)
     except (OSError, ValueError) as problem:
-        raise error(f"{path}: {_unread(problem, 'CSV table')}", remedy) from problem
+        raise error(f"{path}: {_read_failure(problem, 'CSV table')}", remedy) from problem
 
 
 def read_json(
@@ -105,18 +103,18 @@ def read_json(
 
     Args:
         path: The file.
-        remedy: What to do where it is damaged.
-        members: What must be there, and of which types.
-        optional: What may be there, and of which types.
-        error: What is raised.
+        remedy: What to do if it is damaged.
+        members: Required members, and their types.
+        optional: Optional members, and their types.
+        error: The class of error to raise.
 
     Raises:
-        NaevusError: It is absent, damaged or holds something else.
+        NaevusError: The file is missing or damaged, or a member is missing or has another type.
     """
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as problem:
-        raise error(f"{path}: {_unread(problem, 'JSON file')}", remedy) from problem
+        raise error(f"{path}: {_read_failure(problem, 'JSON file')}", remedy) from problem
     if not isinstance(found, dict):
         raise error(f"{path}: does not hold an object", remedy)
     for name, types in {**(members or {}), **(optional or {})}.items():
@@ -128,10 +126,10 @@ def read_json(
     return found
 
 
-def _unread(problem: Exception, what: str) -> str:
-    """Return what is wrong with a file, in a line."""
+def _read_failure(problem: Exception, what: str) -> str:
+    """Describe in one line why a file could not be read."""
     if isinstance(problem, FileNotFoundError):
-        return "is not there"
+        return "does not exist"
     if isinstance(problem, OSError) and problem.strerror:
         return f"cannot be read ({problem.strerror})"
     first = next(iter(str(problem).splitlines()), "") or type(problem).__name__
@@ -139,7 +137,7 @@ def _unread(problem: Exception, what: str) -> str:
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx")
-"""The kinds of files that hold tables."""
+"""Suffixes of table files."""
 
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image_id": (
@@ -177,15 +175,15 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "attribute_pigment_network": ("attribute_pigment_network",),
     "attribute_streaks": ("attribute_streaks",),
 }  # fmt: skip
-"""The table's columns, and the names under which each is read: case, accents and what stands
-between words do not count, and the first name that a table has is taken."""
+"""The columns of a data set's table, and their synonyms. Case, accents and separators between words
+are ignored, and the first synonym that a table has is used."""
 
 _HEADER_ROWS = 40
-"""How far down a workbook its heading is looked for."""
+"""How many rows of a workbook are searched for its header."""
 
 
 def key_of(text: object) -> str:
-    """Return a name in lower case, without accents, with words joined by ``_``.
+    """Normalise a name: lower case, without accents, words joined by ``_``.
 
     Examples:
         >>> key_of(" Läsion-ID ")
@@ -199,16 +197,16 @@ def key_of(text: object) -> str:
 def read_table(
     path: Path, required: Iterable[str] = (), names: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read a table with every value as text; absent values are ``pd.NA``.
+    """Read a table with every value as text; missing values are ``pd.NA``.
 
     Args:
-        path: A file of `TABLE_SUFFIXES`, or any other with values separated by commas and so on.
-        required: Columns that must be there, each under one of its `COLUMN_NAMES`; they are
-            renamed to what is asked for.
-        names: The columns' names where the file has no heading.
+        path: A workbook, or a text file with separated values.
+        required: Required columns, each under one of its `COLUMN_NAMES`; they get the names given
+            here.
+        names: The column names, if the file has no header.
 
     Raises:
-        DataError: It is no table, or one of the ``required`` columns is absent.
+        DataError: The file is not a table, or a required column is missing.
     """
     table = _workbook(path, names) if path.suffix.lower() == ".xlsx" else _text(path, names)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
@@ -229,7 +227,7 @@ def read_table(
 
 
 def column_of(table: pd.DataFrame, name: str) -> str | None:
-    """Return what a table calls the column ``name`` (see `COLUMN_NAMES`), or None."""
+    """Return a table's own name of the column ``name`` (see `COLUMN_NAMES`), or None."""
     keys: dict[str, str] = {}
     for column in table.columns:
         keys.setdefault(key_of(column), column)
@@ -239,7 +237,7 @@ def column_of(table: pd.DataFrame, name: str) -> str | None:
 
 
 def known_columns(table: pd.DataFrame) -> dict[str, str]:
-    """Return which columns of `COLUMN_NAMES` a table has, and what it calls them."""
+    """Return the columns of `COLUMN_NAMES` that a table has, with the table's own names."""
     found: dict[str, str] = {}
     for name in COLUMN_NAMES:
         column = column_of(table, name)
@@ -279,7 +277,7 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
         )
     except (OSError, ValueError, pd.errors.ParserError, csv.Error) as error:
         what = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as CSV ({what})", "mend the file") from error
+        raise DataError(f"{path}: cannot be read as CSV ({what})", "fix the file") from error
     return table.apply(_stripped)
 
 
@@ -289,7 +287,7 @@ def _stripped(column: pd.Series[str]) -> pd.Series[str]:
 
 
 def _decoded(data: bytes) -> str:
-    """Return text in UTF-8, UTF-16 (told by its mark or its zeros), or else Windows' Latin-1."""
+    """Decode UTF-8, UTF-16 (recognised by its mark or its zero bytes), or Windows-1252."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = data.decode("utf-16")
     elif b"\0" in data[:200]:
@@ -308,7 +306,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _separator(text: str, path: Path) -> str:
-    """Return what stands most often between the names of the heading, outside quotes."""
+    """Return the most frequent separator in the header, ignoring quoted text."""
     if path.suffix.lower() in {".tab", ".tsv"}:
         return "\t"
     heading = next((line for line in text.splitlines() if line.strip()), "")
@@ -317,7 +315,7 @@ def _separator(text: str, path: Path) -> str:
 
 
 def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
-    """Return the sheet and the rows below the heading that name the most known columns."""
+    """Read the sheet and header row with the most known columns, and the rows below."""
     try:
         import openpyxl  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -330,7 +328,7 @@ def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
         sheets = [[list(row) for row in sheet.iter_rows(values_only=True)] for sheet in book]
         book.close()
     except Exception as error:
-        raise DataError(f"{path}: cannot be read as a workbook ({error})", "mend it") from error
+        raise DataError(f"{path}: cannot be read as a workbook ({error})", "fix it") from error
     best: tuple[int, int, int] | None = None
     for number, rows in enumerate(sheets):
         for place, row in enumerate(rows[:_HEADER_ROWS]):
@@ -339,7 +337,7 @@ def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
             if len(named) > 1 and (best is None or known > best[0]):
                 best = known, number, place
     if best is None:
-        raise DataError(f"{path}: holds no table", "give it a heading and rows")
+        raise DataError(f"{path}: contains no table", "give it a header and rows")
     _, number, place = best
     rows = sheets[number]
     heading = list(names) if names else [_cell(value) or "" for value in rows[place]]

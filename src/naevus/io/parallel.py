@@ -1,4 +1,4 @@
-"""Ordered work in threads with bounded look-ahead, and how many processors there are."""
+"""Ordered work in threads with bounded look-ahead, and the number of usable processors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-# How many processors there are to use.
+# The number of usable processors.
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -28,8 +28,8 @@ _OWN = Path("/proc/self/cgroup")
 def cpu_count() -> int:
     """Return how many processors this process may use, by its affinity and its container's quota.
 
-    Not every system knows an affinity, and none counts the quota in it: a container may see 64
-    processors and be given the time of two.
+    Not every system has an affinity, and none includes the quota: a container may see all
+    processors of the machine and get the time of two.
     """
     return int(max(1, min(_allowed(), _quota())))
 
@@ -43,9 +43,9 @@ def _allowed() -> int:
 
 
 def _quota(groups: Path = _GROUPS, own: Path = _OWN) -> float:
-    """Return the processors that control groups leave, rounded up; infinity where none is set.
+    """Return the processor quota of the control groups, rounded up; infinity if there is none.
 
-    The least of the process's own group and those above it counts (Linux, control groups 1 and 2).
+    The smallest quota of the process's own group and its parents counts (Linux, cgroups v1, v2).
     """
     places = {groups, groups / "cpu"}
     try:
@@ -57,7 +57,7 @@ def _quota(groups: Path = _GROUPS, own: Path = _OWN) -> float:
             below = root / name.lstrip("/")
             places |= {below, *(each for each in below.parents if root in each.parents)}
     except (OSError, ValueError):
-        pass  # no Linux, or hidden: what stands at the root still counts
+        pass  # not Linux, or hidden: the root's quota still counts
     return min((_limit(place) for place in places), default=math.inf)
 
 
@@ -78,21 +78,21 @@ def _limit(place: Path) -> float:
 
 
 BATCH = 32
-"""Images a batch. Fixed: it decides on the last bits of what is predicted."""
+"""Images per batch. Fixed, since it changes the last bits of the predictions."""
 
 
 def batches(items: Sequence[Item], size: int = BATCH) -> list[Sequence[Item]]:
-    """Cut a sequence into pieces of ``size``, the last one maybe shorter."""
+    """Split a sequence into batches of ``size``; the last one may be shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class Workers:
-    """Threads that decode and write; decoders and OpenCV let go of the interpreter's lock.
+    """Threads that decode and write; the decoders and OpenCV release the interpreter's lock.
 
-    Use as a context: leaving it by an error drops what is not begun.
+    Use it as a context manager: an error cancels the work that has not started.
 
     Args:
-        threads: How many.
+        threads: Number of threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -107,17 +107,17 @@ class Workers:
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> list[Result | ImageError]:
-        """Apply a function to all items; an item whose image is unusable gives the error."""
+        """Apply a function to all items; the result of an unusable image is its error."""
         return _outcomes(self._submit(function, items))
 
     def ahead(
         self, function: Callable[[Item], Result], pieces: Iterable[Sequence[Item]]
     ) -> Iterator[tuple[Sequence[Item], list[Result | ImageError]]]:
-        """Yield each piece with its results, working on the next one meanwhile.
+        """Yield each batch with its results while the next batch is processed.
 
-        Stages chain: where ``pieces`` come from another stage, that one makes the next piece
-        before this one's results are waited for. No stage holds more than two pieces, so memory
-        does not grow with their number.
+        Stages can be chained: if ``pieces`` come from another stage, that stage prepares the next
+        batch before this one waits for its results. No stage holds more than two batches, so
+        memory does not grow with their number.
         """
         waiting: tuple[Sequence[Item], list[Future[Result]]] | None = None
         for piece in pieces:
@@ -129,9 +129,9 @@ class Workers:
             yield waiting[0], _outcomes(waiting[1])
 
     def behind(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield the result for each item, which is worked on while the next item is made.
+        """Yield the result of each item, which is computed while the next item is prepared.
 
-        One after the other: no item is begun before the result of the one before was taken.
+        Items are processed one at a time: none starts before the previous result was consumed.
         """
         coming: Future[Result] | None = None
         for item in items:

@@ -1,4 +1,4 @@
-"""How long jobs say what they do: a progress bar, a message, a status, or nothing at all."""
+"""The Reporter protocol, through which long jobs report progress and messages, and a silent one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """What a long job reports to; the terminal's is `naevus.cli.console.TerminalReporter`."""
+    """Where a long job reports to; see `naevus.cli.console.TerminalReporter` for the terminal."""
 
     def progress(
         self, description: str, total: int | None = None
@@ -20,29 +20,29 @@ class Reporter(Protocol):
         """Show a progress bar while the block runs.
 
         Args:
-            description: What is being done, as a participle ("reading images").
-            total: The number of steps, where it is known beforehand.
+            description: The current work, as a participle ("reading images").
+            total: The number of steps, if known beforehand.
 
         Returns:
             A context that yields a function of (done, total), which moves the bar.
         """
 
     def status(self, description: str) -> AbstractContextManager[object]:
-        """Show what is being done while the block runs, where there is nothing to count."""
+        """Show the current work while the block runs, for work without countable steps."""
 
     def message(self, text: str, label: str = "") -> None:
-        """Print a line of the job's output, after a label that stands out."""
+        """Print a line of the job's output, after a highlighted label."""
 
     def warning(self, text: str, label: str = "note") -> None:
-        """Print a line about what was assumed, left out or passed over."""
+        """Print a line about an assumption, or about something left out or skipped."""
 
 
 class SilentReporter:
-    """Says nothing: for jobs that are run from Python."""
+    """Report nothing; for jobs that run from Python."""
 
     def progress(
         self,
-        description: str,  # noqa: ARG002 (the protocol's)
+        description: str,  # noqa: ARG002 (part of the protocol)
         total: int | None = None,  # noqa: ARG002
     ) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show nothing."""
@@ -63,14 +63,14 @@ SILENT: Final[Reporter] = SilentReporter()
 
 
 def warn_all(reporter: Reporter, notes: Iterable[str]) -> None:
-    """Report several notes on what does not count."""
+    """Report each note as a warning."""
     for note in notes:
         reporter.warning(note)
 
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Append what naevus logs to a file while the block runs, each line with its time."""
+    """Append naevus's log to a file while the block runs, each line with its time."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     with handled(handler):
@@ -79,7 +79,7 @@ def logged(path: Path) -> Iterator[None]:
 
 @contextmanager
 def handled(handler: logging.Handler) -> Iterator[None]:
-    """Send what naevus logs to a handler while the block runs, and close it."""
+    """Send naevus's log to a handler while the block runs, then close the handler."""
     logger = logging.getLogger("naevus")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -52,9 +52,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
         seen.append(source.image_id)
-        return preprocess.render(source, input_spec, limits)
+        return preprocess.load_input(source, input_spec, limits)
 
-    monkeypatch.setattr(cache, "render", spy)
+    monkeypatch.setattr(cache, "load_input", spy)
     return seen
 
 
@@ -213,7 +213,7 @@ def test_other_limits_try_the_failed_again(sources: list[ImageFiles], tmp_path: 
 def test_two_builders_are_one_too_many(sources: list[ImageFiles], tmp_path: Path) -> None:
     with (
         lock(tmp_path / "store" / ".lock"),
-        pytest.raises(NaevusError, match="in use by another process"),
+        pytest.raises(NaevusError, match="in use by another naevus process"),
     ):
         ImageCache.build(sources, SQUASH, tmp_path / "store")
 
@@ -249,9 +249,9 @@ def test_mistakes_of_users_are_errors(sources: list[ImageFiles], tmp_path: Path)
         ImageCache.build([sources[0], sources[0]], SQUASH, tmp_path / "store")
     with pytest.raises(DataError, match="no finished image cache"):
         ImageCache.open(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="unknown form"):
+    with pytest.raises(ConfigError, match="unknown input mode"):
         InputSpec("zoom", 3)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="make no image"):
+    with pytest.raises(ConfigError, match="is invalid"):
         InputSpec("crop", 0)
     bare = sources[0]._replace(mask_path=None)
     cache = ImageCache.build([bare, sources[1]], InputSpec("mask", 8), tmp_path / "store")
@@ -262,7 +262,7 @@ def test_mistakes_of_users_are_errors(sources: list[ImageFiles], tmp_path: Path)
 def far_from_exact(source: ImageFiles, input_spec: InputSpec) -> float:
     """How far a crop of a scaled decoding is from that of the whole image, in grey levels."""
     assert source.mask_path is not None
-    scaled = preprocess.render(source, input_spec).pixels.astype(float)
+    scaled = preprocess.load_input(source, input_spec).pixels.astype(float)
     mask = read_mask(source.mask_path)
     exact = cut(read(source.path), mask, mode="crop", size=input_spec.size).pixels.astype(float)
     return float(np.abs(scaled - exact).mean())

@@ -158,13 +158,13 @@ def test_statistics_of_another_network_are_refused(plain: Bundle) -> None:
     learnt, oof = rng.normal(0, 1, (2, 90, 9))
     other = OODStatistics.fit(learnt, oof, [str(number) for number in range(90)])
     classifier = Classifier(with_ood_statistics(plain, [other]))
-    with pytest.raises(BundleError, match=re.escape("not of this network (features of shape")):
+    with pytest.raises(BundleError, match=re.escape("do not fit the network (features of shape")):
         classifier.predictions([resize(stripes(), 32, 32)[None]])
 
 
 def test_statistics_without_embeddings_are_refused_at_once(tmp_path: Path, plain: Bundle) -> None:
     blind = classification_bundle(tmp_path / "blind")
-    with pytest.raises(ConfigError, match="statistics of training images need networks that"):
+    with pytest.raises(ConfigError, match="statistics of training images need networks with"):
         Classifier(with_ood_statistics(blind, [fitted(plain)]))
 
 

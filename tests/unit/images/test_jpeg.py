@@ -119,7 +119,7 @@ def test_a_file_whose_rows_are_missing_is_refused_with_an_end_marker_too(kind: s
     start = markers(whole, 0xDA)[0] + 40
     for length in range(start, len(whole) - 12, (len(whole) - start) // 25):
         for ending in (b"", b"\xff\xd9", bytes(3000) + b"\xff\xd9"):
-            with pytest.raises(ImageError, match="cut off, damaged"):
+            with pytest.raises(ImageError, match="truncated, damaged"):
                 read(ImageBytes("cut", whole[:length] + ending))
 
 
@@ -130,7 +130,7 @@ def test_a_progressive_file_without_its_last_scans_is_refused() -> None:
     for scan in scans[1:]:
         tables = max(at for at in [*markers(whole, 0xC4), scan] if at <= scan)
         for cut in {scan, tables}:
-            with pytest.raises(ImageError, match="cut off, damaged"):
+            with pytest.raises(ImageError, match="truncated, damaged"):
                 read(ImageBytes("cut", whole[:cut]))
             # Whoever appended the marker, libjpeg-turbo has no warning for it.
             ended = read_with_header(ImageBytes("cut", whole[:cut] + b"\xff\xd9"))
@@ -194,7 +194,7 @@ def test_scans_are_bounded_by_pixels() -> None:
     read(ImageBytes("usual", encoded(progressive=True)), limits=Limits(pixels=pixels))
     for ending in (b"", b"\xff\xe1\xff\xff"):
         bomb = ImageBytes("bomb", many_scans(100)[:-2] + ending + b"\xff\xd9")
-        with pytest.raises(ImageError, match=r"it has 1\d\d scans; 20 at most"):
+        with pytest.raises(ImageError, match=r"it has 1\d\d scans; at this size at most 20"):
             read(bomb, limits=Limits(pixels=pixels))
     jpeg.check_scans(many_scans(100), pixels, 6 * pixels)
     # What stands behind an image, such as a film, is no scan.

@@ -133,24 +133,24 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "all 255 of 65535": ("a.png", pillow(np.full_like(WIDE, 255)), "value 255 in 16 bits everywh"),
     "1 and 2": ("a.png", pillow(NUMBERS + 1), "2 values between 1 and 2"),
     "three labels": ("a.png", pillow(NUMBERS + (ROWS > 50).astype(np.uint8) * 2), "3 values"),
-    "dark greys": ("a.png", pillow(SOFT // 3), "which of them is lesion is not certain"),
-    "light greys": ("a.png", pillow(SOFT // 3 + 160), "is not certain"),
-    "a dark JPEG": ("a.jpg", pillow(NUMBERS * 20, quality=95), "is not certain"),
-    "a photograph": ("a.png", pillow(SHADES), "is no mask: "),
+    "dark greys": ("a.png", pillow(SOFT // 3), "it is not clear which of them are lesion"),
+    "light greys": ("a.png", pillow(SOFT // 3 + 160), "is not clear"),
+    "a dark JPEG": ("a.jpg", pillow(NUMBERS * 20, quality=95), "is not clear"),
+    "a photograph": ("a.png", pillow(SHADES), "is not a mask: "),
     "two colours": ("a.png", pillow(coloured((0, 0, 255), (255, 0, 0))), "is in colour"),
     "red on white": ("a.png", pillow(coloured((255, 255, 255), (255, 0, 0))), "is in colour"),
     "VOC with its border": (
         "a.png",
         indexed(np.where(SOFT % 255, 2, NUMBERS).astype(np.uint8), *VOC),
-        "is in colour, and not one colour on black",
+        "is in colour, but not one colour on black",
     ),
     "ADE20K palette": ("a.png", indexed(NUMBERS, (120, 120, 120), (180, 120, 120)), "in colour"),
     "two masks": (
         "a.png",
         pillow(np.dstack([*[NUMBERS * 255] * 3, NUMBERS[:, ::-1] * 255])),
-        "one mask by its colours and another by its transparency",
+        "one mask in its colours and another in its transparency",
     ),
-    "32 bits": ("a.tif", pillow(LESION.astype(np.float32)), "32 bits a channel"),
+    "32 bits": ("a.tif", pillow(LESION.astype(np.float32)), "32 bits per channel"),
 }
 
 
@@ -215,14 +215,16 @@ def test_a_rotated_square_image_is_flagged(
     Image.new("RGB", (HEIGHT, HEIGHT)).save(tmp_path / "a.jpg", exif=exif(6))
     write_png(tmp_path / "a.png", square)
     np.testing.assert_array_equal(read_mask_of(tmp_path / "a.png", tmp_path / "a.jpg"), square)
-    assert "does not tell whether the mask is turned" in caplog.text
+    assert "does not show whether the mask is rotated" in caplog.text
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "mask.png", LESION)
     for size in ((WIDTH, HEIGHT + 1), (HEIGHT, WIDTH), (WIDTH * 2, HEIGHT * 2)):
         Image.new("RGB", size).save(tmp_path / "a.png")
-        with pytest.raises(ImageError, match=rf"84 x 60 pixels, its image {size[0]} x {size[1]}"):
+        with pytest.raises(
+            ImageError, match=rf"84 x 60 pixels, but its image {size[0]} x {size[1]}"
+        ):
             read_mask_of(tmp_path / "mask.png", tmp_path / "a.png")
     for size in ((WIDTH * 2 + 1, HEIGHT * 2), (42, 30)):
         Image.new("RGB", size).save(tmp_path / "a.png")

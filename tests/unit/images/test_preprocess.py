@@ -61,7 +61,7 @@ def test_a_wider_crop_reflects_only_what_the_frame_lacks() -> None:
 
 @pytest.mark.parametrize("mode", ["squash", "mask"])
 def test_only_crops_have_more_around_them(mode: InputMode) -> None:
-    with pytest.raises(ConfigError, match=r"context of 1\.5 makes no"):
+    with pytest.raises(ConfigError, match=r"context of 1\.5 is invalid"):
         InputSpec(mode, 64).wider(1.5)
     assert InputSpec(mode, 64).wider(1) == InputSpec(mode, 64)
     assert "context" not in InputSpec("crop", 64).settings()  # caches of before stay as they are

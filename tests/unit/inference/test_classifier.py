@@ -72,7 +72,7 @@ def test_embeddings_of_members_are_concatenated(tmp_path: Path) -> None:
 def test_a_graph_without_maps_is_an_error(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "b"))
     assert classifier.predictions(noise(2)).activations is None
-    with pytest.raises(ConfigError, match="heatmaps need networks that give 'cam'"):
+    with pytest.raises(ConfigError, match="heatmaps need networks with the output 'cam'"):
         classifier.require("cam", "heatmaps")
     explained = Classifier(classification_bundle(tmp_path / "c", explained=True))
     explained.require("cam", "heatmaps")

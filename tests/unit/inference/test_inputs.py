@@ -120,7 +120,7 @@ def test_torch_tensors_are_taken(loaded: Predictor) -> None:
     assert values_of(loaded(tensor)) == values_of(loaded(tensor.permute(2, 0, 1))) == expected
     with pytest.raises(DataError, match=r"float32 \(120, 180, 3\).*0..255.*uint8"):
         loaded(tensor.permute(2, 0, 1).float().requires_grad_().detach() / 255)
-    with pytest.raises(DataError, match="gives no array"):
+    with pytest.raises(DataError, match="is not convertible to an array"):
         loaded(tensor.float().requires_grad_())
     with pytest.raises(DataError, match="is not on the CPU"):
         loaded(tensor.to("meta"))
@@ -202,22 +202,22 @@ def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        (None, "NoneType is no image"),
-        (3, "int is no image"),
-        ({"a.jpg": 1}, "dict is no image"),
+        (None, "NoneType is not an image"),
+        (3, "int is not an image"),
+        ({"a.jpg": 1}, "dict is not an image"),
         ([None], "image 0 is of type NoneType.*give a path, bytes"),
         ([["a.jpg"]], "image 0 is of type list"),
         (np.zeros((2, 20, 30, 3), np.uint8), r"as a list: list\(batch\)"),
-        (np.zeros((20, 30, 3), np.float32), "bring the values to 0..255"),
-        (np.zeros((20, 30, 3), np.uint16), "uint16 .* is no image; give uint8.*OpenCV"),
-        (np.zeros((20, 30), np.bool_), "bool .* is no image; give uint8"),
-        (np.zeros((20, 30, 4), np.uint8), "leave out the transparency"),
-        (np.zeros((0, 30, 3), np.uint8), "is no image"),
-        (np.zeros(30, np.uint8), "is no image"),
+        (np.zeros((20, 30, 3), np.float32), "scale the values to 0..255"),
+        (np.zeros((20, 30, 3), np.uint16), "uint16 .* is not an image; give uint8.*OpenCV"),
+        (np.zeros((20, 30), np.bool_), "bool .* is not an image; give uint8"),
+        (np.zeros((20, 30, 4), np.uint8), "remove the transparency"),
+        (np.zeros((0, 30, 3), np.uint8), "is not an image"),
+        (np.zeros(30, np.uint8), "is not an image"),
         (np.ma.masked_equal(np.zeros((20, 30, 3), np.uint8), 0), "masked array"),
         (
             Tensor(np.zeros((20, 30, 3), np.uint8), device=2),
-            r"not on the CPU; give it by \.cpu\(\)",
+            r"not on the CPU; move it with \.cpu\(\)",
         ),
         (io.StringIO("text"), "gives str, not bytes; open it with 'rb'"),
         (b"", "image 0: is empty"),

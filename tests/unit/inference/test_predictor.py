@@ -194,7 +194,7 @@ def test_members_that_see_other_forms_get_them(tmp_path: Path) -> None:
     batches = [square[None] for square in cut.inputs]
     single = [Classifier(full).logits(batches[0]), Classifier(crop).logits(batches[1])]
     np.testing.assert_allclose(both.logits(batches), np.mean(single, axis=0), atol=1e-6)
-    with pytest.raises(ConfigError, match="1 batches for 2 forms"):
+    with pytest.raises(ConfigError, match="1 batches for 2 input specs"):
         both.logits(batches[0])
 
 
@@ -217,7 +217,7 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         Segmenter([masks, other])
     with pytest.raises(ConfigError, match="no segmentation bundle"):
         Segmenter([])
-    with pytest.raises(ConfigError, match="unknown views"):
+    with pytest.raises(ConfigError, match="unknown TTA mode"):
         Segmenter(masks, tta="all")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shape"):
         Segmenter(masks).logits(noise(1, 32))
@@ -233,7 +233,7 @@ def test_a_graph_that_predictions_in_another_shape_is_refused(tmp_path: Path) ->
     )
     classifier = Classifier(three)
     classifier.classes = ("A", "B")
-    with pytest.raises(BundleError, match=r"\(2, 3\) in place of \(2, 2\)"):
+    with pytest.raises(BundleError, match=r"\(2, 3\) instead of \(2, 2\)"):
         classifier.logits(noise(2, 32))
 
 
@@ -297,7 +297,7 @@ def test_masks_alone_and_diagnoses_alone(tmp_path: Path) -> None:
     full = Predictor(None, Classifier(classification_bundle(tmp_path / "f")))(image)
     assert (full.mask, full.crop_mode) == (None, "full")
     cropping = Classifier(classification_bundle(tmp_path / "c", crop_mode="crop"))
-    with pytest.raises(ConfigError, match="sees crops"):
+    with pytest.raises(ConfigError, match="needs crops"):
         Predictor(None, cropping)
     with pytest.raises(ConfigError, match="no bundle"):
         Predictor(None, None)

@@ -108,5 +108,5 @@ def test_a_graph_without_the_maps_that_the_bundle_names_is_refused(tmp_path: Pat
     (bundle.folder / "maps.onnx").write_bytes(graph.read_bytes())
     with pytest.raises(BundleError, match="changed since the bundle was written"):
         Bundle.read(bundle.folder)
-    with pytest.raises(BundleError, match="gives no attributes"):
+    with pytest.raises(BundleError, match="has no output attributes"):
         Segmenter((), attributes=[bundle])

@@ -33,7 +33,7 @@ def test_paths_too_long_for_windows_are_reported(
 ) -> None:
     path = tmp_path / "a-long-name.png"
     monkeypatch.setattr(files, "LONGEST_PATH", 20)
-    with pytest.raises(ImageError, match="characters, and Windows takes 19: choose a shorter"):
+    with pytest.raises(ImageError, match="characters, and Windows allows 19: choose a shorter"):
         read(path)
     monkeypatch.setattr(files, "LONGEST_PATH", len(str(path)) + 1)
     with pytest.raises(ImageError, match="check the name and the folder"):

@@ -58,10 +58,10 @@ def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
     TABLE.to_parquet(path)
     pd.testing.assert_frame_equal(read_oof(path), TABLE)
     damaged(path, how)
-    with pytest.raises(RunError, match=r"heldout\.parquet: .*; delete fold-1 and train it again$"):
+    with pytest.raises(RunError, match=r"oof\.parquet: .*; delete fold-1 and train it again$"):
         read_oof(path)
     for read in (about, lambda each: first_predictions(each, 1)):
-        with pytest.raises(Exception, match=r"heldout\.parquet") as caught:
+        with pytest.raises(Exception, match=r"oof\.parquet") as caught:
             read(path)
         assert "\n" not in str(caught.value)
         assert type(caught.value).__module__ == "naevus.errors"
@@ -138,7 +138,7 @@ def test_a_run_with_members_of_other_types_is_refused(
 
 
 def test_two_trainings_do_not_fraction_a_run(tmp_path: Path) -> None:
-    message = pytest.raises(NaevusError, match="another naevus is working on it")
+    message = pytest.raises(NaevusError, match="in use by another naevus process")
     with held(tmp_path / "run"), message, held(tmp_path / "run"):
         raise AssertionError
     with held(tmp_path / "run"):
@@ -150,7 +150,9 @@ def test_folds_of_a_run_are_trained_side_by_side_and_each_by_one_alone(tmp_path:
     one, other = run / "fold-0", run / "fold-1"
     with held(one), held(other), held(run):
         for fold in (one, other):
-            message = pytest.raises(NaevusError, match=f"{fold} is in use by another process")
+            message = pytest.raises(
+                NaevusError, match=f"{fold} is in use by another naevus process"
+            )
             with message, held(fold):
                 raise AssertionError
         left = other / ".checkpoint.0a1b2c3d.tmp.safetensors"
@@ -186,7 +188,7 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
     left = [
         run / ".run.abcd_123.tmp.toml",
         fold / ".checkpoint.0a1b2c3d.tmp.safetensors",
-        fold / ".heldout.zzzzzzz9.tmp.parquet",
+        fold / ".oof.zzzzzzz9.tmp.parquet",
         fold / ".bundle.12345678.tmp" / "new" / "graph.onnx",
     ]
     kept = [

@@ -1,4 +1,4 @@
-"""What runs an ONNX graph: OpenVINO, or ONNX Runtime."""
+"""Inference engines for ONNX graphs: OpenVINO and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-# Which engine runs a graph, and how.
+# Opening a graph.
 
 
 def open_engine(
@@ -48,16 +48,15 @@ def open_engine(
     """Load an ONNX graph into an engine.
 
     Args:
-        path: The graph.
-        engine: Which engine.
-        threads: How many threads it may use; None: as many as this process has processors.
-        precision: What it computes in.
-        streams: How many pieces of a batch OpenVINO computes at a time; see `streams_for`.
+        path: The graph file.
+        engine: The engine's name.
+        threads: Number of threads; None: one per processor of this process.
+        precision: Precision of the computation.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel; see `streams_for`.
 
     Raises:
-        BundleError: The file is no graph of pixels.
-        ConfigError: There is no such engine, it is not installed, or it does not compute in that
-            precision here.
+        BundleError: The file is not a usable graph.
+        ConfigError: The engine is unknown or not installed, or does not support the precision here.
     """
     if engine == "openvino":
         return OpenVINOEngine(path, threads, precision=precision, streams=streams)
@@ -67,30 +66,30 @@ def open_engine(
 
 
 def streams_for(images: int, threads: int) -> int:
-    """Return how many streams suit so many images.
+    """Return a suitable number of streams for a number of images.
 
-    Few images are answered soonest when all threads work on one piece; many, when every thread
-    has a piece of its own. More streams than a batch has pieces would only hold memory.
+    Few images are fastest if all threads work on one chunk, many if every thread has its own chunk.
+    More streams than chunks in a batch would only use memory.
     """
     return 1 if images <= PIECE else min(threads, BATCH // PIECE)
 
 
-# Which engines there are on this machine, and which one runs graphs unless told otherwise.
+# The engines of this machine, and the default one.
 
 DEFAULT: Final[EngineName] = "openvino"
-"""What runs graphs unless another engine is named, on every machine alike."""
+"""The default engine on every machine."""
 
 
 class Found(NamedTuple):
-    """An engine as it is on this machine.
+    """An engine on this machine.
 
     Attributes:
-        name: As ``--engine`` takes it.
-        version: None where it is not installed.
-        devices: What it can run on, the one it takes first.
-        precisions: What it computes in, the default first.
-        chosen: Whether it runs graphs unless another is named.
-        why: Why it is chosen or not, in a sentence.
+        name: The value for ``--engine``.
+        version: The installed version; None if it is not installed.
+        devices: Devices it can run on, the preferred one first.
+        precisions: Supported precisions, the default first.
+        chosen: Whether it is the default engine.
+        why: Why it is the default or not, in a sentence.
     """
 
     name: EngineName
@@ -102,14 +101,14 @@ class Found(NamedTuple):
 
 
 def survey() -> tuple[Found, ...]:
-    """Look at every engine that naevus knows."""
+    """Return the state of every known engine on this machine."""
     return _openvino(), _onnxruntime()
 
 
 def _openvino() -> Found:
     computes = precisions()
     bf16 = (
-        "fp32, or bf16 where a bundle was measured to bear it and that is tried to be faster"
+        "fp32, or bf16 if the bundle recommends it and a trial shows that it is faster"
         if "bf16" in computes
         else "fp32: this processor has no instructions for bf16"
     )
@@ -120,7 +119,7 @@ def _openvino() -> Found:
         computes,
         chosen=True,
         why="Part of the base install, and the fastest on a CPU. Computes in "
-        f"{bf16}. Graphs stored in 8 bits are computed in them.",
+        f"{bf16}. Graphs stored in 8 bits compute in 8 bits.",
     )
 
 
@@ -134,8 +133,8 @@ def _onnxruntime() -> Found:
         name for provider, name in ((CUDA, "CUDA"), (CPU, "CPU")) if provider in available
     )
     why = (
-        "Runs on the GPU: name it with --engine onnxruntime."
+        "Runs on the GPU: select it with --engine onnxruntime."
         if CUDA in available
-        else "No CUDA here, and on a CPU slower than OpenVINO: taken where that fails, or by name."
+        else "No CUDA here, and slower than OpenVINO on a CPU: used if OpenVINO fails."
     )
     return Found("onnxruntime", onnxruntime.__version__, devices, ("fp32",), chosen=False, why=why)

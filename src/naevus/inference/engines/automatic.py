@@ -1,9 +1,8 @@
-"""How networks are run on this machine where nobody says it.
+"""Automatic choice of engine, precision and instruction set on this machine.
 
-Which precision is fastest, and which runs at all, differs between processors, and their own report
-cannot be trusted: it is tried. Each way is tried in a process of its own and judged by its answers
-to the bundle's sample (`trial`). This happens once a machine and bundle; the verdict lies beside
-the compiled networks.
+The fastest precision differs between processors, and processors do not report reliably what works.
+Each setup is therefore tried in its own process and checked on the bundle's sample (`trial`). This
+happens once per machine and bundle; the result is stored beside the compiled networks.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ if TYPE_CHECKING:
     Report = Callable[[str], None]
 
 GAIN: Final = 1.1
-"""How much faster than fp32 another way must be to be taken."""
+"""Speed relative to fp32 that another setup must reach to be chosen."""
 LIMIT_S: Final = 15.0
-"""How long a trial may take, seconds."""
+"""Time limit of a trial in seconds."""
 ATTEMPTS: Final = 3
-"""How often it is tried where there was no time for all rounds, as on a busy machine."""
+"""How often to repeat a trial that had no time for all rounds, as on a busy machine."""
 PATIENCE_S: Final = 60.0
-"""How long is waited for fp32, or for what was named: slow machines compile slowly."""
+"""Time limit for fp32, or for a requested setup, in seconds: slow machines compile slowly."""
 _AUTOMATIC: Final = "automatic"
 _TASKS: Final = ("segmentation", "classification")
 _PLAIN: Final = EngineSetup("openvino", "fp32")
 _LAST: Final = EngineSetup("onnxruntime", "fp32")
 
 
-def way_of(choice: EngineChoice, task: str) -> EngineSetup:
-    """Return the way in which a task's networks are run."""
+def setup_of(choice: EngineChoice, task: str) -> EngineSetup:
+    """Return the setup of a task's networks."""
     computed = choice.segmentation if task == "segmentation" else choice.classification
     return EngineSetup(choice.engine, computed, choice.limit)
 
@@ -63,21 +62,21 @@ def choose(
     precision: Precision | None = None,
     report: Report,
 ) -> EngineChoice:
-    """Decide how the networks of some bundles are run on this machine.
+    """Choose how to run the networks of bundles on this machine.
 
     Args:
-        bundles: The bundles that answer together.
-        engine: What is to run them; None: what is best.
-        precision: What they are to compute in; None: what is best.
-        report: Told, in a line, what is tried and what came of it.
+        bundles: The bundles of one ensemble.
+        engine: The requested engine; None: choose the best.
+        precision: The requested precision; None: choose the best.
+        report: Called with one-line messages about the trials and their result.
 
     Returns:
-        What was named, where it runs; else OpenVINO in fp32 where nothing can be kept, or there is
-        no sample to judge by; and else the fastest sound way, fp32 unless another is `GAIN` times
-        as fast.
+        The requested setup, if it runs. Without a request: OpenVINO in fp32 if results cannot be
+        stored or a bundle has no sample, otherwise the fastest valid setup. Another setup than fp32
+        must be `GAIN` times as fast.
 
     Raises:
-        ConfigError: What was named does not run here, or nothing does.
+        ConfigError: The requested setup does not run here, or none does.
     """
     named = _named(engine, precision)
     networks = [each for bundle in bundles for each in trial_networks(bundle)]
@@ -85,13 +84,13 @@ def choose(
     if kept is None:
         if named is not None:
             return EngineChoice(named.engine, named.precision, named.precision, None, "named")
-        return EngineChoice(why="nothing can be kept, so nothing was tried")
+        return EngineChoice(why="results cannot be stored, so no setup was tried")
     trials = _read(kept)
     if trials is not None:
         return decide(_usable(trials), networks)
     setups = [named] if named is not None else candidates(bundles, engine)
     if len(setups) > 1:
-        report(f"Trying how networks run best here, once, for up to {LIMIT_S:.0f} s.")
+        report(f"Finding the fastest way to run the networks, once, for up to {LIMIT_S:.0f} s.")
     trials = tried(setups, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S)
     sound = _sound(_usable(trials), networks)
     if named is None and engine is None and not sound and _version(_LAST.engine):
@@ -99,7 +98,7 @@ def choose(
     _write(kept, trials)
     choice = decide(_usable(trials), networks)
     if named is None and any(bundle.spec.sample is None for bundle in bundles):
-        choice = choice._replace(why="a bundle holds no sample that others could be judged by")
+        choice = choice._replace(why="a bundle has no sample to check other setups with")
         report(describe(choice, trials))
     elif len(trials) > 1:
         report(describe(choice, trials))
@@ -107,35 +106,35 @@ def choose(
 
 
 def verify(engine: Engine, network: TrialNetwork) -> None:
-    """Let a loaded network answer the sample, where it was not tried before.
+    """Check a loaded network on its bundle's sample.
 
     Raises:
-        BundleError: It fails, or the sample cannot be used.
-        ConfigError: Its answers are wrong.
+        BundleError: The network fails, or the sample is unusable.
+        ConfigError: The outputs are wrong.
     """
     if network.sample is None:
         return
     path = Path(network.path)
     sample = read_sample(Path(network.sample), {path.name: network.size})
-    answer = compared(engine.run(sample_batch(sample.pixels, network.size)))
-    off, allowed = distance(answer, sample.predictions[path.name]), network.tolerances
+    outputs = compared(engine.run(sample_batch(sample.pixels, network.size)))
+    off, allowed = distance(outputs, sample.predictions[path.name]), network.tolerances
     if not off <= allowed.get(engine.precision, allowed["fp32"]):
         name: EngineName = "onnxruntime" if isinstance(engine, OnnxRuntimeEngine) else "openvino"
-        raise unable(path, name, engine.precision, f"wrong answers, off by {off:.2g}")
+        raise unable(path, name, engine.precision, f"wrong outputs, off by {off:.2g}")
 
 
 def installed(choice: EngineChoice) -> bool:
-    """Tell whether the engine of a choice is installed."""
+    """Return whether the engine of a choice is installed."""
     return _version(choice.engine) is not None
 
 
 def trial_networks(bundle: Bundle) -> list[TrialNetwork]:
-    """Return a bundle's networks as they are tried."""
+    """Return a bundle's networks for a trial."""
     sample, classifier = bundle.spec.sample, bundle.spec.classifier
     classifying = () if classifier is None else classifier.members
     return [
         TrialNetwork(
-            # Whatever gives masks computes in the same precision.
+            # All networks that output masks use the same precision.
             "classification" if member in classifying else "segmentation",
             str(bundle.member_path(member)),
             member.input_size,
@@ -147,7 +146,7 @@ def trial_networks(bundle: Bundle) -> list[TrialNetwork]:
 
 
 def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> list[EngineSetup]:
-    """Return the ways that are tried, OpenVINO in fp32 first."""
+    """Return the setups to try, OpenVINO in fp32 first."""
     if engine == "onnxruntime":
         return [_LAST]
     if any(bundle.spec.sample is None for bundle in bundles):
@@ -165,13 +164,13 @@ def candidates(bundles: Sequence[Bundle], engine: EngineName | None = None) -> l
 
 
 def decide(trials: Trials, networks: Sequence[TrialNetwork]) -> EngineChoice:
-    """Return the fastest sound way of trials.
+    """Return the fastest valid setup of a trial.
 
-    Networks that contour and those that diagnose may compute in different precisions. OpenVINO in
-    fp32 is taken unless another is `GAIN` times as fast, by the median over rounds.
+    Segmentation and classification may use different precisions. OpenVINO in fp32 is chosen unless
+    another setup is `GAIN` times as fast, by the median over rounds.
 
     Raises:
-        ConfigError: None is sound.
+        ConfigError: No setup is valid.
     """
     choices = _sound(trials, networks)
     if not choices:
@@ -179,37 +178,38 @@ def decide(trials: Trials, networks: Sequence[TrialNetwork]) -> EngineChoice:
     plain = next((one for one in choices if one[:4] == ("openvino", "fp32", "fp32", None)), None)
     if plain is None or len(choices) == 1:
         fastest = min(choices, key=lambda one: sum(_rounds(one, trials, networks)))
-        return fastest._replace(why="all that runs" if len(choices) == 1 else "the fastest")
+        why = "the only one that runs" if len(choices) == 1 else "the fastest"
+        return fastest._replace(why=why)
     base = _rounds(plain, trials, networks)
     gains = {one: _gain(base, _rounds(one, trials, networks)) for one in choices}
     best = max(choices, key=gains.__getitem__)
     if gains[best] < GAIN:
-        late = "" if _timed(trials) else ", or there was no time to see"
-        return plain._replace(why=f"no other is {GAIN:g} times as fast{late}")
+        late = "" if _timed(trials) else ", or there was no time to measure it"
+        return plain._replace(why=f"no other setup is {GAIN:g} times as fast{late}")
     return best._replace(why=f"{gains[best]:.2f} times as fast as fp32")
 
 
 def describe(choice: EngineChoice, trials: Trials) -> str:
-    """Return what came of trials, in a line: what is taken, and what was passed over and why."""
+    """Return one line about a trial: the choice, and the rejected setups with reasons."""
     line = f"Networks run in {choice}: {choice.why}."
-    failed = [f"{setup} ({problem})" for setup, problem in passed_over(trials).items()]
-    return f"{line} Passed over: {'; '.join(failed)}." if failed else line
+    failed = [f"{setup} ({problem})" for setup, problem in rejected(trials).items()]
+    return f"{line} Rejected: {'; '.join(failed)}." if failed else line
 
 
-def passed_over(trials: Mapping[EngineSetup, Sequence[Result]]) -> dict[EngineSetup, str]:
-    """Return the ways in which a network cannot be run, and what became of the first."""
+def rejected(trials: Mapping[EngineSetup, Sequence[Result]]) -> dict[EngineSetup, str]:
+    """Return the setups in which a network failed, with the problem of the first such network."""
     problems = ((setup, [each.problem for each in found]) for setup, found in trials.items())
     return {setup: next(filter(None, some)) for setup, some in problems if any(some)}
 
 
 def trials_of(bundle: Bundle, *, again: bool = False) -> Trials:
-    """Return what came, or comes now, of all ways to run a bundle's networks.
+    """Return the trials of all setups for a bundle's networks, running them if needed.
 
-    What OpenVINO's ways came to decides on all later jobs, where it can be kept.
+    The stored results of OpenVINO's setups decide how all later jobs run.
 
     Args:
         bundle: The bundle.
-        again: Whether they are tried even if they were before.
+        again: Whether to repeat trials that are already stored.
     """
     networks = trial_networks(bundle)
     found: Trials = {}
@@ -227,14 +227,14 @@ def trials_of(bundle: Bundle, *, again: bool = False) -> Trials:
 
 
 def chosen_of(trials: Trials, networks: Sequence[TrialNetwork]) -> EngineChoice:
-    """Return what is chosen by trials, as `choose` does.
+    """Return the choice that follows from trials, as in `choose`.
 
     Raises:
-        ConfigError: Nothing runs.
+        ConfigError: No setup runs.
     """
     choice = decide(_usable(trials), networks)
     if CompiledCache.of_user() is None and choice.engine == "openvino":
-        return EngineChoice(why="nothing can be kept, so nothing else is tried")
+        return EngineChoice(why="results cannot be stored, so no other setup is tried")
     return choice
 
 
@@ -245,7 +245,7 @@ def _named(engine: EngineName | None, precision: Precision | None) -> EngineSetu
 
 
 def _usable(trials: Trials) -> Trials:
-    """Return the ways that this process can still take: the instructions may be fixed by now."""
+    """Return the setups this process can still use: its instruction set may be fixed by now."""
     if instructions.settable():
         return trials
     usable = {setup: found for setup, found in trials.items() if setup.limit == instructions.held()}
@@ -253,7 +253,7 @@ def _usable(trials: Trials) -> Trials:
 
 
 def _sound(trials: Trials, networks: Sequence[TrialNetwork]) -> list[EngineChoice]:
-    """Return what all networks can be run in; a task without networks counts as fp32."""
+    """Return the choices with which all networks run; a task without networks counts as fp32."""
     there = {network.task for network in networks}
     found: list[EngineChoice] = []
     for one in trials:
@@ -274,15 +274,15 @@ def _sound(trials: Trials, networks: Sequence[TrialNetwork]) -> list[EngineChoic
 
 def _runs(choice: EngineChoice, trials: Trials, networks: Sequence[TrialNetwork]) -> bool:
     return all(
-        trials[way_of(choice, network.task)][number].problem is None
+        trials[setup_of(choice, network.task)][number].problem is None
         for number, network in enumerate(networks)
     )
 
 
 def _rounds(choice: EngineChoice, trials: Trials, networks: Sequence[TrialNetwork]) -> list[float]:
-    """Return the seconds of all networks in each round that all of them were timed in."""
+    """Return the total seconds per round, for rounds in which every network was timed."""
     each = [
-        trials[way_of(choice, network.task)][number].seconds
+        trials[setup_of(choice, network.task)][number].seconds
         for number, network in enumerate(networks)
     ]
     return [sum(some) for some in zip(*each, strict=False)]
@@ -295,7 +295,7 @@ def _gain(base: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _nothing(trials: Trials) -> ConfigError:
-    problems = "; ".join(f"{setup}: {why}" for setup, why in passed_over(trials).items())
+    problems = "; ".join(f"{setup}: {why}" for setup, why in rejected(trials).items())
     remedy = "name another engine or precision" if len(trials) == 1 else "try another machine"
     if not _version(_LAST.engine):
         remedy = "run pip install 'naevus[onnxruntime]', another engine, or " + remedy
@@ -310,7 +310,7 @@ def _version(package: str) -> str | None:
 
 
 def _kept(networks: Sequence[TrialNetwork], bundles: Sequence[Bundle], named: str) -> Path | None:
-    """Return where a verdict is kept; None where nothing can be, or no child can be started."""
+    """Return the file of stored trials; None if they cannot be stored or run."""
     cache = CompiledCache.of_user()
     if cache is None or not networks or not sys.executable:
         return None
@@ -334,7 +334,7 @@ def _kept(networks: Sequence[TrialNetwork], bundles: Sequence[Bundle], named: st
 
 
 def _read(kept: Path) -> Trials | None:
-    """Return what was kept; None where there is nothing of use, or it is to be tried again."""
+    """Return stored trials; None if there are none, or they should be repeated."""
     try:
         content = json.loads(kept.read_bytes())
         attempts = int(content["attempts"])
@@ -350,7 +350,7 @@ def _read(kept: Path) -> Trials | None:
 
 
 def _timed(trials: Trials) -> bool:
-    """Tell whether all that runs could be timed, if there is anything to compare."""
+    """Return whether all setups that run were timed, if there are several."""
     results = [each for found in trials.values() for each in found]
     return len(trials) == 1 or all(
         each.problem != TIMEOUT and (each.problem or len(each.seconds) >= ROUNDS)
@@ -359,7 +359,7 @@ def _timed(trials: Trials) -> bool:
 
 
 def _write(kept: Path, trials: Trials) -> None:
-    """Keep what came of trials, but for those that a slow moment may have spoilt."""
+    """Store trials, unless the first setup timed out, as on a busy machine."""
     first = next(iter(trials.values()))
     if any(each.problem == TIMEOUT for each in first):
         return
@@ -370,5 +370,5 @@ def _write(kept: Path, trials: Trials) -> None:
     entries = [[list(setup), [list(each) for each in found]] for setup, found in trials.items()]
     try:
         write_json(kept, {"attempts": before + 1, "trials": entries})
-    except NaevusError:  # a full disk: it is tried again next time
+    except NaevusError:  # a full disk: the next job tries again
         return

@@ -1,4 +1,4 @@
-"""What every engine does, and how one that cannot is told."""
+"""The Engine protocol, and the errors of engines."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 
 
 class Engine(Protocol):
-    """A loaded graph. Threads may share it; a process that was forked may not.
+    """A loaded graph. Threads may share it; a forked process may not use it.
 
     Attributes:
-        outputs: What the graph gives, by name.
-        precision: What it computes in.
+        outputs: Names of the graph's outputs.
+        precision: Precision of the computation.
     """
 
     outputs: tuple[str, ...]
@@ -40,9 +40,9 @@ _KEPT: Final[WeakSet[Any]] = WeakSet()
 
 
 def keep_in_forks(engine: object) -> None:
-    """Have a process that is forked never take an engine apart, not even at its end.
+    """Keep forked processes from destroying an engine, even at exit.
 
-    Taking it apart would wait without end for threads that a fork does not have.
+    Its destructor would wait forever for threads that a fork does not have.
     """
     _KEPT.add(engine)
 
@@ -57,31 +57,31 @@ if hasattr(os, "register_at_fork"):
 
 
 def refuse_forked(loaded_in: int) -> None:
-    """Refuse to go on in another process than the one that loaded the networks.
+    """Check that this process loaded the networks.
 
-    A fork has none of their threads, and would wait for them without end.
+    A fork has none of their threads, and would wait for them forever.
 
     Args:
-        loaded_in: The number of the process that loaded them.
+        loaded_in: Id of the process that loaded the networks.
 
     Raises:
-        NaevusError: This is another one.
+        NaevusError: Another process loaded them.
     """
     if os.getpid() != loaded_in:
         raise NaevusError(
-            "networks were loaded before this process was forked, and do not run in it",
-            "load them in each process (naevus.load), or start processes by 'spawn'",
+            "networks that were loaded before a fork cannot run in the forked process",
+            "load them in each process (naevus.load), or start processes with 'spawn'",
         )
 
 
 def graph_bytes(path: Path) -> bytes:
-    """Read a graph's file.
+    """Read a graph file.
 
-    Engines are given its content, not its path: a graph cannot then pull in files that the
-    bundle's hashes don't cover.
+    Engines get its content instead of its path, so that a graph cannot load files that the bundle's
+    hashes do not cover.
 
     Raises:
-        BundleError: It cannot be read.
+        BundleError: The file cannot be read.
     """
     try:
         return Path(path).read_bytes()
@@ -90,7 +90,7 @@ def graph_bytes(path: Path) -> bytes:
 
 
 def unusable(path: Path, problem: str) -> BundleError:
-    """Return the error for a graph that an engine does not take, its problem in one line."""
+    """Return the error for a graph that an engine rejects, with the problem in one line."""
     line = " ".join(problem.split())
     return BundleError(
         f"{path}: not a usable graph ({line[:300]})", "export the bundle again from its run"
@@ -98,12 +98,12 @@ def unusable(path: Path, problem: str) -> BundleError:
 
 
 def unable(path: Path, engine: EngineName, precision: Precision, problem: str) -> ConfigError:
-    """Return the error for a graph that an engine cannot run here, its problem in one line."""
+    """Return the error for a graph that cannot run here, with the problem in one line."""
     line = " ".join(problem.split())
     others = [each for each in ("openvino", "onnxruntime") if each != engine]
     choice = "fp32, or " if precision != "fp32" else ""
     return ConfigError(
-        f"{path.name} does not run here by {engine} in {precision} ({line[-300:]})",
+        f"{path.name} does not run here with {engine} in {precision} ({line[-300:]})",
         f"choose {choice}the engine {others[0]} (pip install 'naevus[onnxruntime]')"
         if engine == "openvino"
         else f"choose {choice}the engine {others[0]}",

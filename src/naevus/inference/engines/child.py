@@ -1,8 +1,8 @@
-"""The process in which a way of running networks is tried: what it breaks, it breaks alone.
+"""The child process that tries a setup, so that a crash cannot affect the parent.
 
-It reads a `Task` from its standard input, loads the networks, lets them answer the bundle's sample
-and tells how far they are from what is right. Then, for every further line, it runs them all once
-and tells how long each took. One JSON object a line.
+It reads a `Task` from standard input, loads the networks, runs them on the bundle's sample and
+prints their distance to the expected outputs. For every further line it runs all networks once and
+prints the time of each. Input and output have one JSON value per line.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Network(NamedTuple):
-    """A network to be tried.
+    """A network to try.
 
     Attributes:
-        path: Its graph.
-        size: Side of the square it sees, pixels.
-        sample: The bundle's sample; None where it has none: then answers must only be numbers.
-        precision: What it is to compute in.
+        path: Its graph file.
+        size: Side of its input in pixels.
+        sample: The bundle's sample; None if it has none: then outputs only need to be finite.
+        precision: Precision of the computation.
     """
 
     path: str
@@ -44,23 +44,23 @@ class Network(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is tried: networks, and by which engine."""
+    """Networks to try, and the engine to try them with."""
 
     engine: EngineName
     networks: tuple[Network, ...]
 
 
 class Output(NamedTuple):
-    """What came of one network: how far its answers are off, or what went wrong."""
+    """The result of one network: the distance to the expected outputs, or the problem."""
 
     distance: float | None
     problem: str | None
 
 
 def main() -> None:
-    """Try what the standard input asks for, until it ends."""
+    """Process standard input until it ends."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
-        os.dup2(2, 1)  # what libraries print is not for the parent
+        os.dup2(2, 1)  # keeps library output away from the parent
         given = json.loads(sys.stdin.readline())
         task = Task(given["engine"], tuple(Network(*each) for each in given["networks"]))
         loaded = [_opened(task.engine, network) for network in task.networks]
@@ -88,14 +88,14 @@ def _opened(
             sample = read_sample(Path(network.sample), {path.name: network.size})
             batch = sample_batch(sample.pixels, network.size)
             reference = sample.predictions[path.name]
-        # One thread: what is measured then does not hang on how many are free just now.
+        # One thread, so that timings do not depend on how many processors are idle.
         opened = open_engine(path, engine, 1, precision=network.precision)
         answer = compared(opened.run(batch))
     except NaevusError as error:
         return Output(None, str(error)), None, None
     off = distance(answer, answer if reference is None else reference)
     if np.isinf(off):
-        return Output(None, "answers that are no numbers, or of another shape"), None, None
+        return Output(None, "outputs are not finite, or have another shape"), None, None
     return Output(off, None), opened, batch
 
 

@@ -1,8 +1,8 @@
-"""What a graph's file may hold, looked at before any engine sees it.
+"""Checks of ONNX files before an engine loads them.
 
-An ONNX file may name other files that hold its weights, by any path: the hashes of a bundle do not
-cover them. It may loop for ever, or call itself small and be huge. The file is walked through in
-its wire format (Protocol Buffers), for no engine refuses all of that before it has followed it.
+An ONNX file may refer to other files for its weights, which a bundle's hashes do not cover. It may
+loop forever, or declare huge outputs. No engine rejects all of this before loading, so the file is
+parsed in its wire format (Protocol Buffers).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST: Final = 2**30
-"""Bytes of a file."""
+"""Maximum size of a file in bytes."""
 NODES: Final = 50_000
 OUTPUTS: Final = 16
 NUMBERS: Final = 2**27
-"""Numbers that an output may have of each image."""
+"""Maximum number of values per image in an output."""
 
 # Field numbers of onnx.proto3.
 _GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25
@@ -32,18 +32,18 @@ _VARINT, _EIGHT, _CHUNK, _FOUR = 0, 1, 2, 5
 
 
 class _BadFileError(ValueError):
-    """What a graph's file must not hold."""
+    """A graph file with forbidden content."""
 
 
 def check_graph(path: Path, content: bytes) -> None:
-    """Refuse a graph with data outside its file, with graphs inside it, or beyond all bounds.
+    """Reject a graph with external data, with nested graphs, or beyond the limits.
 
     Args:
-        path: What errors call it.
+        path: The file's name for errors.
         content: The file's bytes.
 
     Raises:
-        BundleError: It is such a graph, or no ONNX file.
+        BundleError: The graph is rejected, or the file is not an ONNX file.
     """
     try:
         _check_model(memoryview(content))
@@ -53,7 +53,7 @@ def check_graph(path: Path, content: bytes) -> None:
 
 def _check_model(model: memoryview) -> None:
     if len(model) > LARGEST:
-        raise _BadFileError(f"of more than {LARGEST // 2**20} MB")
+        raise _BadFileError(f"larger than {LARGEST // 2**20} MB")
     graphs = 0
     for field, value in _fields(model):
         if field in {_FUNCTIONS, _TRAINING}:
@@ -62,7 +62,7 @@ def _check_model(model: memoryview) -> None:
             graphs += 1
             _check(_chunk(value))
     if graphs != 1:
-        raise _BadFileError("no ONNX file, or a damaged one")
+        raise _BadFileError("not an ONNX file, or damaged")
 
 
 def _check(graph: memoryview) -> None:
@@ -90,7 +90,7 @@ def _check_node(node: memoryview) -> None:
         elif field == _ATTRIBUTE:
             for inner, given in _fields(_chunk(value)):
                 if inner in _ATTRIBUTE_GRAPHS:
-                    raise _BadFileError(f"a graph inside it, as of a loop or a branch ({operator})")
+                    raise _BadFileError(f"a nested graph, as in a loop or a branch ({operator})")
                 if inner in _ATTRIBUTE_SPARSE:
                     raise _BadFileError("sparse weights")
                 if inner in _ATTRIBUTE_TENSORS:
@@ -114,7 +114,7 @@ def _check_output(output: memoryview) -> None:
                         if field == 1 and isinstance(value, int):
                             numbers *= max(value, 1)
     if numbers > NUMBERS:
-        raise _BadFileError(f"an output of {numbers} numbers an image")
+        raise _BadFileError(f"an output with {numbers} values per image")
 
 
 def _inside(message: memoryview, wanted: int) -> Iterator[memoryview]:
@@ -125,12 +125,12 @@ def _inside(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 def _chunk(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise _BadFileError("no ONNX file, or a damaged one")
+        raise _BadFileError("not an ONNX file, or damaged")
     return value
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield a message's fields: their numbers, and what they hold."""
+    """Yield a message's fields: their numbers and contents."""
     place, end = 0, len(message)
     while place < end:
         key, place = _varint(message, place)
@@ -145,9 +145,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size = 8 if kind == _EIGHT else 4
             value, place = message[place : place + size], place + size
         else:
-            raise _BadFileError("no ONNX file, or a damaged one")
+            raise _BadFileError("not an ONNX file, or damaged")
         if place > end:
-            raise _BadFileError("no ONNX file, or a damaged one")
+            raise _BadFileError("not an ONNX file, or damaged")
         yield field, value
 
 
@@ -155,7 +155,7 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         if place >= len(message) or shift > 63:
-            raise _BadFileError("no ONNX file, or a damaged one")
+            raise _BadFileError("not an ONNX file, or damaged")
         byte = message[place]
         number |= (byte & 127) << shift
         place, shift = place + 1, shift + 7

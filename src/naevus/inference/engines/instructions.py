@@ -1,6 +1,6 @@
-"""Which of the processor's instructions OpenVINO may use, and what is known of the processor.
+"""Limit the instruction set that OpenVINO may use, and read the processor's features.
 
-OpenVINO's layers come from oneDNN, which reads an environment variable when it is first used. It
+OpenVINO's layers come from oneDNN, which reads an environment variable on first use. The limit
 holds for the whole process.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 SWITCH: Final = "ONEDNN_MAX_CPU_ISA"
-"""The environment variable: the most that may be used, such as ``AVX2``."""
+"""The environment variable with the highest allowed instruction set, such as ``AVX2``."""
 _READERS: Final = frozenset({"openvino", "torch"})
-"""What has read the variable, once it is imported."""
+"""Packages that read the variable when they are imported."""
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -24,34 +24,34 @@ _held: list[str] = []
 
 
 def limit() -> str | None:
-    """Return what this process is held to, by its user or by `hold`; None: everything is used."""
+    """Return this process's limit, set by the user or by `hold`; None: no limit."""
     return os.environ.get(SWITCH) or None
 
 
 def users_limit() -> str | None:
-    """Return what the user holds this process to; None: nothing said."""
+    """Return the limit set by the user; None: no limit."""
     return None if held() else limit()
 
 
 def held() -> str | None:
-    """Return what `hold` has held this process to."""
+    """Return the limit set by `hold`, if it is still in force."""
     return _held[-1] if _held and limit() == _held[-1] else None
 
 
 def settable() -> bool:
-    """Tell whether this process may still be held to less: nobody has chosen, or has read it."""
+    """Return whether the limit can still be set: it is neither set nor read yet."""
     return limit() is None and not _READERS.intersection(sys.modules)
 
 
 def hold(to: str | None) -> None:
-    """Hold this process to some instructions, where that is still possible."""
+    """Limit this process to an instruction set, if that is still possible."""
     if to is not None and settable():
         os.environ[SWITCH] = to
         _held.append(to)
 
 
 def environment(to: str | None) -> dict[str, str]:
-    """Return the environment of a process that is held so; None: as the user wants it."""
+    """Return the environment of a process with a limit; None: the user's own limit."""
     variables = dict(os.environ)
     if held():
         del variables[SWITCH]
@@ -60,7 +60,7 @@ def environment(to: str | None) -> dict[str, str]:
 
 @cache
 def processor() -> tuple[str, frozenset[str]]:
-    """Return the processor's name, and what it can do; nothing where the system tells neither."""
+    """Return the processor's name and features; without features if the system hides them."""
     name, able = f"{platform.system()} {platform.machine()} {platform.processor()}", ""
     try:
         lines = _CPUINFO.read_text(errors="replace").splitlines()
@@ -77,10 +77,10 @@ def processor() -> tuple[str, frozenset[str]]:
 
 
 def limits() -> tuple[str | None, ...]:
-    """Return what is worth trying here, no limit first.
+    """Return the limits that are worth trying here, no limit first.
 
-    Where there are matrix instructions (AMX), OpenVINO uses them for what they slow down, or
-    refuses the graph. Nowhere else was a limit seen to pay.
+    With matrix instructions (AMX), OpenVINO may be slower or reject the graph. On other processors
+    no limit was found to help.
     """
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return (None,)
@@ -89,6 +89,6 @@ def limits() -> tuple[str | None, ...]:
 
 
 def has_bf16() -> bool:
-    """Tell whether bf16 is worth trying: the processor has it, or the system does not tell."""
+    """Return whether to try bf16: the processor supports it, or its features are unknown."""
     _, able = processor()
     return not able or bool(able & {"avx512_bf16", "amx_bf16", "bf16", "avx_ne_convert"})

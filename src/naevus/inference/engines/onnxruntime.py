@@ -1,4 +1,4 @@
-"""ONNX Runtime, an extra: on a GPU where its CUDA build is installed, on the CPU otherwise."""
+"""ONNX Runtime (an extra): on a GPU if its CUDA build is installed, otherwise on the CPU."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class OnnxRuntimeEngine:
 
     Args:
         path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
-        threads: How many threads it may use; None: as many as this process has processors.
-        precision: What it computes in; there is fp32 alone.
+        threads: Number of threads; None: one per processor of this process.
+        precision: Precision of the computation; only fp32 is supported.
 
     Raises:
-        BundleError: The file is no such graph.
-        ConfigError: ONNX Runtime is not installed, or asked for another precision.
+        BundleError: The file is not a usable graph.
+        ConfigError: ONNX Runtime is not installed, or the precision is not fp32.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class OnnxRuntimeEngine:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
 
         Raises:
-            BundleError: The graph does not take pixels of this shape.
-            NaevusError: The process was forked after the engine was made.
+            BundleError: The graph does not accept pixels of this shape.
+            NaevusError: The process was forked after the engine was created.
         """
         refuse_forked(self._process)
         try:
@@ -96,14 +96,14 @@ class OnnxRuntimeEngine:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime, with its telemetry off.
+    """Import ONNX Runtime with telemetry disabled.
 
-    Since 1.29 its Linux packages report every session to its makers, the graph's name and hashes
-    included, and leave an identifier in the user's cache folder, unless a variable is set before
-    the import.
+    Since 1.29 its Linux packages report every session to the vendor, including the graph's name and
+    hashes, and store an identifier in the user's cache folder. An environment variable, set before
+    the import, disables this.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: ONNX Runtime is not installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
@@ -117,6 +117,6 @@ def import_onnxruntime() -> ModuleType:
 
 
 def providers(available: Sequence[str]) -> list[Any]:
-    """Return where graphs run, best first: CUDA without TF32's shortened mantissas, then CPU."""
+    """Return the execution providers, best first: CUDA without TF32, then CPU."""
     cuda = [(CUDA, {"use_tf32": "0"})] if CUDA in available else []
     return [*cuda, CPU]

@@ -37,34 +37,33 @@ if TYPE_CHECKING:
     from naevus.types import Precision
 
 
-# Compiled graphs kept on disk, so that the next start is quicker.
+# Compiled graphs are cached on disk, so that the next start is faster.
 #
-# OpenVINO's own cache (``CACHE_DIR``) is not used: it trusts its files, and one with damaged
-# weights is loaded and gives wrong answers without a word. Here every file carries a SHA-256 and is
-# written atomically; one that does not agree is made again.
+# OpenVINO's own cache (``CACHE_DIR``) does not check its files: damaged weights silently give wrong
+# outputs. Here every file is written atomically with a SHA-256; a damaged one is compiled again.
 
 SWITCH: Final = "NAEVUS_CACHE"
-"""The environment variable that turns the cache off when it is ``off``."""
+"""Environment variable that disables the cache if it is ``off``."""
 
 LIMIT: Final = 2**30
-"""Bytes that the cache may hold; the files used longest ago go first."""
+"""Maximum size of the cache in bytes; the least recently used files are removed first."""
 
 _DIGEST = 32
 
 
 @dataclass(frozen=True)
 class CompiledCache:
-    """A folder of compiled graphs. Nothing that goes wrong in it stops anybody.
+    """A folder of compiled graphs. Its failures never stop a job.
 
     Args:
-        folder: Where the files are; it is made when the first one is written.
+        folder: The folder, created with the first file.
     """
 
     folder: Path
 
     @classmethod
     def of_user(cls) -> CompiledCache | None:
-        """Return the cache in the user's cache folder; None if off, or without such a folder."""
+        """Return the cache in the user's cache folder; None if disabled or without a folder."""
         if os.environ.get(SWITCH) == "off":
             return None
         folder = cache_folder("compiled")
@@ -72,11 +71,11 @@ class CompiledCache:
 
     @staticmethod
     def digest(content: bytes) -> bytes:
-        """Return the SHA-256 of a content."""
+        """Return the SHA-256 of the content."""
         return hashlib.sha256(content).digest()
 
     def load(self, key: str) -> bytes | None:
-        """Return what was stored under a key, or None if it is absent or damaged."""
+        """Return the content stored under a key, or None if it is missing or damaged."""
         path = self._file(key)
         try:
             whole = path.read_bytes()
@@ -87,12 +86,12 @@ class CompiledCache:
         return content if self.digest(content) == whole[:_DIGEST] else None
 
     def store(self, key: str, content: bytes) -> None:
-        """Keep a content under a key, and let go of the oldest files beyond `LIMIT`."""
+        """Store content under a key, and remove the oldest files beyond `LIMIT`."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bytes(self._file(key), self.digest(content) + content)
             self._prune()
-        except (NaevusError, OSError):  # a full disk, a folder of somebody else
+        except (NaevusError, OSError):  # a full disk, or another user's folder
             return
 
     def _prune(self) -> None:
@@ -108,27 +107,27 @@ class CompiledCache:
 
 
 _HINTS: Final[dict[Precision, str]] = {"fp32": "f32", "bf16": "bf16"}
-"""OpenVINO's names of what it computes in."""
+"""OpenVINO's names of precisions."""
 
 PIECE = 8
-"""Images a request. Fixed, whatever the number of streams: it may decide on last bits."""
+"""Images per request. Fixed for any number of streams, since it may change the last bits."""
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU, in the precision asked for whatever the machine could do faster.
+    """OpenVINO on the CPU, always in the requested precision.
 
-    A batch is cut into pieces of `PIECE` images that asynchronous requests take in turn. What was
-    compiled is kept on disk (`CompiledCache`) for the next start.
+    A batch is split into chunks of `PIECE` images, which asynchronous requests process in turn.
+    Compiled graphs are cached on disk (`CompiledCache`) for the next start.
 
     Args:
         path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
-        threads: How many threads it may use; None: as many as this process has processors.
-        precision: What it computes in.
-        streams: How many pieces are computed at a time; they share the threads.
+        threads: Number of threads; None: one per processor of this process.
+        precision: Precision of the computation.
+        streams: Number of chunks that are computed in parallel; they share the threads.
 
     Raises:
-        BundleError: The file is no such graph.
-        ConfigError: The processor does not compute in that precision, or the graph not in it.
+        BundleError: The file is not a usable graph.
+        ConfigError: The processor or the graph does not support the precision.
     """
 
     def __init__(
@@ -141,8 +140,8 @@ class OpenVINOEngine:
     ) -> None:
         if precision not in precisions():
             raise ConfigError(
-                f"this processor does not compute in {precision}",
-                "choose fp32 (`naevus info` tells what there is)",
+                f"this processor does not support {precision}",
+                "choose fp32 (`naevus info` lists what is supported)",
             )
         threads = threads or cpu_count()
         self._path = path
@@ -154,14 +153,14 @@ class OpenVINOEngine:
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": min(streams, threads),
-                # Its threads share the processors with those that decode, and with other
-                # processes: bound to one each, they would wait where another is free.
+                # Engine threads share the processors with decoding and with other processes:
+                # pinned to one processor, they would wait while another is idle.
                 "ENABLE_CPU_PINNING": False,
             },
         )
         self.outputs = tuple(output.get_any_name() for output in self._compiled.outputs)
         self.precision = precision
-        # Two a stream: the next piece waits where the last one is computed.
+        # Two per stream, so that the next chunk is ready when one is finished.
         self._alone, self._process = Lock(), os.getpid()
         keep_in_forks(self)
         self._requests = [
@@ -171,11 +170,11 @@ class OpenVINOEngine:
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N.
 
-        Threads that share the engine wait for one another: it uses all its processors for each.
+        Threads that share the engine take turns, since each call uses all its processors.
 
         Raises:
-            BundleError: The graph does not take pixels of this shape.
-            NaevusError: The process was forked after the engine was made.
+            BundleError: The graph does not accept pixels of this shape.
+            NaevusError: The process was forked after the engine was created.
         """
         refuse_forked(self._process)
         with self._alone:
@@ -198,16 +197,16 @@ class OpenVINOEngine:
             problem = f"it fails on pixels {batch.shape}: {error}"
             raise unusable(self._path, problem) from error
         finally:
-            # None may still be running when the next batch comes, or when the program ends.
+            # No request may run on when the next batch starts or the program ends.
             for _, request in waiting:
                 _wait_out(request)
         return outputs
 
     def _take(self, start: int, request: Any, outputs: Outputs, count: int) -> None:
-        """Wait for a piece and put its answers where they belong among those of ``count``."""
+        """Wait for a chunk, and copy its outputs into those of the whole batch."""
         request.wait()
         for number, name in enumerate(self.outputs):
-            # Copied: the request's own memory is overwritten by its next piece.
+            # Copied, since the request's memory is reused for its next chunk.
             values = request.get_output_tensor(number).data
             if name not in outputs:
                 outputs[name] = np.empty((count, *values.shape[1:]), np.float32)
@@ -215,37 +214,37 @@ class OpenVINOEngine:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO, with its telemetry out of reach.
+    """Import OpenVINO with telemetry disabled.
 
-    Importing it tells its makers so over the network, unless its telemetry package is absent: then
-    a stub that does nothing takes its place.
+    The import reports to the vendor over the network, unless the telemetry package is missing. In
+    that case OpenVINO uses a stub.
     """
     if "openvino" not in sys.modules:
-        sys.modules["openvino_telemetry"] = cast("Any", None)  # makes the import of it fail
+        sys.modules["openvino_telemetry"] = cast("Any", None)  # makes its import fail
     return importlib.import_module("openvino")
 
 
 @cache
 def core() -> Any:
-    """Return what all graphs are compiled by; it may be used from several threads at once."""
+    """Return OpenVINO's core, which compiles all graphs; it is thread-safe."""
     return import_openvino().Core()
 
 
 @cache
 def capabilities() -> tuple[str, ...]:
-    """Return what OpenVINO says that the CPU computes in, such as FP32, BF16 and INT8."""
+    """Return the CPU's capabilities according to OpenVINO, such as FP32, BF16 and INT8."""
     return tuple(sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
 
 
 def precisions() -> tuple[Precision, ...]:
-    """Return what the CPU computes in; bf16 only where it has instructions for it."""
+    """Return the supported precisions; bf16 only if the CPU has instructions for it."""
     return ("fp32", "bf16") if "BF16" in capabilities() else ("fp32",)
 
 
 def _compiled(path: Path, precision: Precision, settings: dict[str, Any]) -> Any:
-    """Compile a graph, or take what an earlier start compiled."""
+    """Compile a graph, or load it from the cache."""
     content = graph_bytes(path)
-    check_graph(path, content)  # before the cache is asked, which would answer all the same
+    check_graph(path, content)  # before the cache, which would accept it
     disk = CompiledCache.of_user()
     key = sha256_of(
         import_openvino().__version__,
@@ -259,7 +258,7 @@ def _compiled(path: Path, precision: Precision, settings: dict[str, Any]) -> Any
     if kept is not None:
         try:
             return core().import_model(kept, "CPU", settings)
-        except RuntimeError:  # of a build that calls itself by the same version
+        except RuntimeError:  # from another build of the same version
             kept = None
     try:
         model = core().read_model(content)

@@ -1,4 +1,4 @@
-"""Ways of running networks, each tried in a process of its own, and timed in turn."""
+"""Trials of engine setups, each in its own process, timed in turn."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from naevus.types import EngineName, Precision
 
 ROUNDS: Final = 3
-TIMEOUT: Final = "gave no answer in time"
-_LENGTH: Final = 300  # of a problem that is told
+TIMEOUT: Final = "timed out"
+_LENGTH: Final = 300  # characters of a problem
 
 
 class TrialNetwork(NamedTuple):
-    """A network and how it is judged.
+    """A network to try, with its expected outputs.
 
     Attributes:
         task: ``segmentation`` or ``classification``.
-        path: Its graph.
-        size: Side of the square it sees, pixels.
-        sample: The bundle's sample; None where it has none.
-        tolerances: How far its answers may be from the sample's, by precision.
+        path: Its graph file.
+        size: Side of its input in pixels.
+        sample: The bundle's sample; None if it has none.
+        tolerances: Allowed distance to the sample's outputs, by precision.
     """
 
     task: str
@@ -45,12 +45,12 @@ class TrialNetwork(NamedTuple):
 
 
 class EngineSetup(NamedTuple):
-    """A way to run networks.
+    """A setup for running networks.
 
     Attributes:
-        engine: What runs them.
-        precision: What they compute in.
-        limit: Which instructions the process is held to; None: those it is held to now.
+        engine: The inference engine.
+        precision: Precision of the computation.
+        limit: The process's instruction set limit; None: the current limit.
     """
 
     engine: EngineName
@@ -58,18 +58,18 @@ class EngineSetup(NamedTuple):
     limit: str | None = None
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a short description."""
         held = f" up to {self.limit}" if self.limit else ""
         return f"{self.engine} {self.precision}{held}"
 
 
 class Result(NamedTuple):
-    """What came of one network in one way.
+    """The result of one network in one setup.
 
     Attributes:
-        problem: Why it cannot be used so; None where it can.
-        distance: How far its answers are off, where there are any.
-        seconds: For 8 images on one thread, in each round.
+        problem: Why the setup is invalid for the network; None if it is valid.
+        distance: Distance to the expected outputs, if there are outputs.
+        seconds: Time for 8 images on one thread, in each round.
     """
 
     problem: str | None
@@ -85,17 +85,17 @@ def tried(
     patience_s: float,
     rounds: int = ROUNDS,
 ) -> dict[EngineSetup, list[Result]]:
-    """Try ways of running networks, each in a process of its own.
+    """Try setups for running networks, each in its own process.
 
     Args:
-        setups: The first is waited for longest.
-        networks: All are tried in each way.
-        limit_s: How long all of it may take, seconds; who has not answered by then has failed.
-        patience_s: How long the first way may take, and its first round.
-        rounds: How often each is timed, in turn; rounds for which there is no time are left out.
+        setups: The setups; the first gets the most time.
+        networks: The networks, all of which are tried in each setup.
+        limit_s: Time limit of the whole trial in seconds; setups that take longer have failed.
+        patience_s: Time limit of the first setup, and of its first round.
+        rounds: How often each setup is timed, in turn; rounds without time are skipped.
 
     Returns:
-        For each way what came of each network.
+        The results of all networks for each setup.
     """
     start = time.monotonic()
     found: dict[EngineSetup, list[Result]] = {}
@@ -126,11 +126,11 @@ def _add_round(results: list[Result], seconds: Sequence[float | None] | str) -> 
 
 
 class _Child:
-    """A process that tries one way. Use as a context: it ends with it."""
+    """A child process that tries one setup; use it as a context manager."""
 
     def __init__(self, setup: EngineSetup, networks: Sequence[TrialNetwork]) -> None:
         self._setup, self._networks = setup, networks
-        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._replies: queue.Queue[str | None] = queue.Queue()
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile()
@@ -159,16 +159,16 @@ class _Child:
             assert stream is not None
             try:
                 stream.close()
-            except OSError:  # what was still to be written to a process that is gone
+            except OSError:  # unwritten data for a process that is gone
                 continue
 
     def evaluated(self, left: float) -> list[Result]:
-        """Return what came of each network."""
-        answer = self._answer(left)
-        if isinstance(answer, str):
-            return [Result(answer)] * len(self._networks)
+        """Return the result of each network."""
+        reply = self._reply(left)
+        if isinstance(reply, str):
+            return [Result(reply)] * len(self._networks)
         results = []
-        for network, one in zip(self._networks, answer, strict=True):
+        for network, one in zip(self._networks, reply, strict=True):
             distance = one["distance"]
             allowed = network.tolerances.get(self._setup.precision)
             problem = one["problem"]
@@ -176,39 +176,39 @@ class _Child:
                 if allowed is None:
                     problem = "was not measured for this bundle"
                 elif not distance <= allowed:
-                    problem = f"wrong answers (off by {distance:.2g} where {allowed:.2g} may be)"
+                    problem = f"wrong outputs (off by {distance:.2g}, allowed {allowed:.2g})"
             results.append(Result(problem and problem[:_LENGTH], distance))
         return results
 
     def timed(self, left: float) -> Sequence[float | None] | str:
-        """Run all networks once more; seconds each, or what went wrong: "" for want of time."""
+        """Time all networks once more: seconds each, or the problem; "" if time ran out."""
         if left <= 0:
             return ""
         self._send("")
-        answer: Any = self._answer(left)
-        return "" if answer == TIMEOUT else answer
+        reply: Any = self._reply(left)
+        return "" if reply == TIMEOUT else reply
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
-        except OSError:  # it has ended; the answer tells how
+        except OSError:  # it has ended; `_reply` reports how
             return
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
-                self._answers.put(line.decode())
-        except ValueError:  # closed, for the trial has ended
+                self._replies.put(line.decode())
+        except ValueError:  # closed, because the trial has ended
             pass
-        self._answers.put(None)
+        self._replies.put(None)
 
-    def _answer(self, left: float) -> Any:
-        """Return what the process says next; a string where it says nothing more."""
+    def _reply(self, left: float) -> Any:
+        """Return the process's next reply; a string with the problem if there is none."""
         try:
-            line = self._answers.get(timeout=max(left, 0.01))
+            line = self._replies.get(timeout=max(left, 0.01))
         except queue.Empty:
             return TIMEOUT
         if line is not None:
@@ -222,6 +222,6 @@ class _Child:
 
 
 def command() -> list[str]:
-    """Return what starts a child: this interpreter, which looks for modules where we do."""
+    """Return the command of a child: this interpreter, with the same module search path."""
     start = f"import sys; sys.path[:] = {sys.path!r}; from naevus.inference.engines import child"
     return [sys.executable, "-c", f"{start}; child.main()"]

@@ -164,8 +164,8 @@ FAULTS = {
     "running raises": ("raise RuntimeError('bad layer')", "pass", "bad layer"),
     "killed by a signal": ("os.kill(os.getpid(), 11)", "pass", "signal 11"),
     "hangs": ("time.sleep(600)", "pass", TIMEOUT),
-    "gives NaN": ("[each.fill(np.nan) for each in outputs.values()]", "pass", "no numbers"),
-    "is off": ("[each.__imul__(1.5) for each in outputs.values()]", "pass", "wrong answers"),
+    "gives NaN": ("[each.fill(np.nan) for each in outputs.values()]", "pass", "not finite"),
+    "is off": ("[each.__imul__(1.5) for each in outputs.values()]", "pass", "wrong outputs"),
 }
 
 
@@ -231,7 +231,7 @@ def test_trials_run_once_and_their_verdict_is_cached(
     lines: list[str] = []
     monkeypatch.setattr(automatic, "candidates", lambda *_: [F32, HELD])
     first = choose([bundle], report=lines.append)
-    assert lines[0].startswith("Trying how networks run best")
+    assert lines[0].startswith("Finding the fastest way")
     (file,) = kept.glob("choice-*.json")
     monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried again"))
     assert choose([bundle], report=pytest.fail) == first
@@ -280,7 +280,7 @@ def test_wrong_outputs_are_reported_even_without_trials(
         "naevus.inference.predictor.trial_networks",
         lambda _: [right._replace(tolerances={"fp32": 1e-12})],
     )
-    with pytest.raises(ConfigError, match="wrong answers"):
+    with pytest.raises(ConfigError, match="wrong outputs"):
         open_networks([other], engine="openvino")
 
 

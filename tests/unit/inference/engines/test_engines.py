@@ -187,7 +187,7 @@ def test_bf16_is_refused_where_the_processor_has_none(
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     monkeypatch.setattr(openvino, "precisions", lambda: ("fp32",))
-    with pytest.raises(ConfigError, match="does not compute in bf16") as raised:
+    with pytest.raises(ConfigError, match="does not support bf16") as raised:
         open_engine(graph, precision="bf16")
     assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="ONNX Runtime does not compute in bf16"):

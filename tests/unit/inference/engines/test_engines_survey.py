@@ -33,7 +33,7 @@ def test_every_engine_is_checked_at_and_one_is_chosen() -> None:
 
 def test_the_gain_by_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for computes, reported in (
-        (("fp32", "bf16"), "measured to bear"),
+        (("fp32", "bf16"), "if the bundle recommends it"),
         (("fp32",), "no instructions"),
     ):
         monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)

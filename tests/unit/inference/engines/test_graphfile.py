@@ -114,7 +114,7 @@ def _with_outputs(model: onnx.ModelProto) -> None:
         (_with_branch, "If"),
         (_with_function, "functions"),
         (_with_sparse, "sparse"),
-        (_with_huge_output, "an output of"),
+        (_with_huge_output, "an output with"),
         (_with_outputs, "outputs"),
     ],
 )
@@ -136,7 +136,7 @@ def test_bounds_on_layers_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BundleError, match="layers"):
         check_graph(graph, content)
     monkeypatch.setattr(graphfile, "LARGEST", 100)
-    with pytest.raises(BundleError, match="of more than"):
+    with pytest.raises(BundleError, match="larger than"):
         check_graph(graph, content)
 
 
