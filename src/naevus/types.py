@@ -14,8 +14,8 @@ Storage = Literal["fp32", "fp16", "int8"]
 Precision = Literal["fp32", "bf16"]
 """What an engine computes in, but for what a graph itself computes in 8 bits."""
 
-Decision = Literal["balanced", "probable"]
-"""Which class is answered: the most probable of the balanced or of the natural probabilities."""
+Decision = Literal["balanced", "natural"]
+"""Which class is predicted: that of the largest balanced or natural probability."""
 
 CropMode = Literal["full", "crop", "blank"]
 

@@ -135,9 +135,7 @@ def test_writes_masks_crops_table_and_submission(
     assert len(metadata["members"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("decision", "kind"), [("balanced", "balanced_prob"), ("probable", "prob")]
-)
+@pytest.mark.parametrize(("decision", "kind"), [("balanced", "balanced_prob"), ("natural", "prob")])
 def test_the_submission_holds_the_decision_asked_for(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     decision: Any, kind: str,

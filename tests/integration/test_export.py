@@ -187,7 +187,7 @@ def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str
     assert spec.conformal is not None
     assert spec.conformal.model_dump() == ConformalSpec(**conformal.to_dict()).model_dump()
     assert spec.calibrated_on is not None
-    assert "held out by folds 0, 2" in spec.calibrated_on
+    assert "held out in folds 0, 2" in spec.calibrated_on
     assert "the mean of 2 networks, whose own temperature may differ" in spec.calibrated_on
 
 
@@ -199,7 +199,8 @@ def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Ru
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert "balanced accuracy, balanced decision" in scores
     assert all(
-        score.measured_on.startswith("of the recipe, out of fold: ") for score in spec.scores
+        score.measured_on.startswith("out-of-fold predictions of the recipe: ")
+        for score in spec.scores
     )
     assert [one.code for one in spec.by_class] == list(ISIC2018.codes)
     assert {one.attribute for one in spec.subgroups} == {"sex", "age"}
@@ -218,8 +219,11 @@ def test_predictions_of_the_combination_itself_take_the_place_of_the_runs(
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
-    assert "of this combination" in str(bundle.classifier.calibrated_on)
+    assert all(
+        score.measured_on.startswith("predictions of exactly these members")
+        for score in bundle.spec.scores
+    )
+    assert "predictions of exactly these members" in str(bundle.classifier.calibrated_on)
 
 
 def test_an_average_of_seeds_predictions_for_itself(
@@ -238,7 +242,10 @@ def test_an_average_of_seeds_predictions_for_itself(
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
+    assert all(
+        score.measured_on.startswith("predictions of exactly these members")
+        for score in bundle.spec.scores
+    )
 
 
 def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
@@ -251,12 +258,12 @@ def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
         entry = classification_entry([run], Composition(origins, (folds,), averaged), None)
         return str(entry["classifier"]["calibrated_on"])
 
-    assert "what is shipped is a network, whose own" in source(0)
+    assert "the bundle is one network, and its best" in source(0)
     assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
     table = run.predictions()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "answers", lambda _: table[table["fold"] == 0])
-        assert source(0).endswith("which is what is shipped")
+        assert source(0).endswith("as in this bundle")
 
 
 @pytest.mark.parametrize(
@@ -518,7 +525,7 @@ def test_without_the_data_its_cache_is_used(
 def test_an_existing_folder_is_not_overwritten(runs: dict[str, Run], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         export_runs([runs["contours"]], tmp_path / "thesis", FEW, ExportCallbacks(lambda _: None))
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
@@ -537,7 +544,7 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     assert "fp32 graph" in done.output
     assert "held out" in done.output
     assert "mean Jaccard index" in done.output
-    assert "1: of the recipe, out of fold" in done.output
+    assert "1: out-of-fold predictions of the recipe" in done.output
     assert Bundle.read(out).segmenter.members[0].storage == "fp16"
 
 

@@ -76,7 +76,7 @@ def test_precisions_are_ordered_by_measured_speed() -> None:
 
 
 def test_only_the_task_s_own_headline_decides() -> None:
-    other = cost("int8", "fp32", -0.3, -0.4, "accuracy, probable decision")
+    other = cost("int8", "fp32", -0.3, -0.4, "accuracy, natural decision")
     assert chosen(cost("int8", "fp32", *HARMLESS), other) == ("int8", "fp32")
     choice = choose([cost("int8", "fp32", *HARMLESS)], "segmentation")
     assert (choice.storage, choice.precision) == ("fp32", "fp32")
