@@ -114,7 +114,7 @@ def test_writes_masks_crops_table_and_submission(
     assert p.sum() == pytest.approx(1, abs=1e-12)
     assert row["predicted"] == ISIC2018.codes[int(p.argmax())]
     assert row["predicted_balanced"] == ISIC2018.codes[int(b.argmax())]
-    assert row["confidence"] == pytest.approx(1 - p.max())
+    assert row["confidence"] == pytest.approx(p.max())
     assert np.stack(row["member_probs"]).shape == (2, 7)
     assert row["crop_mode"] == "crop"
     assert list(row["quality_flags"]) == list(one.flags)

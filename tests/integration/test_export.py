@@ -28,7 +28,7 @@ from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import probabilities
-from naevus.export import export, graphs, members
+from naevus.export import export, graphs
 from naevus.export.export import Checked, ExportCallbacks, ExportOptions, export_runs
 from naevus.export.graphs import Agreement, GraphOutput, compare, network_outputs, require
 from naevus.export.members import images_of, open_member
@@ -188,7 +188,10 @@ def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str
     assert spec.conformal.model_dump() == ConformalSpec(**conformal.to_dict()).model_dump()
     assert spec.calibrated_on is not None
     assert "held out in folds 0, 2" in spec.calibrated_on
-    assert "the mean of 2 networks, whose own temperature may differ" in spec.calibrated_on
+    assert (
+        "the bundle is an ensemble of 2 networks, and its best temperature may differ"
+        in spec.calibrated_on
+    )
 
 
 def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Run]) -> None:
@@ -259,10 +262,10 @@ def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
         return str(entry["classifier"]["calibrated_on"])
 
     assert "the bundle is one network, and its best" in source(0)
-    assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
+    assert "with the averaged weights of 2 networks, and its best" in source(0, 2, averaged=True)
     table = run.predictions()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "answers", lambda _: table[table["fold"] == 0])
+        patch.setattr(Run, "predictions", lambda _: table[table["fold"] == 0])
         assert source(0).endswith("as in this bundle")
 
 
@@ -270,7 +273,7 @@ def test_one_fold_s_own_predictions_are_reported_from_those_of_other_networks(
     ("change", "output"),
     [
         (lambda table: table.drop(columns="diagnosis"), "no column diagnosis"),
-        (lambda table: table.drop(columns="logit_DF"), "about other classes"),
+        (lambda table: table.drop(columns="logit_DF"), "other classes than the runs"),
         (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
     ],
 )
@@ -291,7 +294,13 @@ def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path
 
 def test_the_card_shows_data_licence_and_limits(joined: Joined) -> None:
     card = (joined.bundle.folder / "MODEL_CARD.md").read_text()
-    for words in ("HAM10000", "CC BY-NC 4.0", "non-commercial", "all square", "never a diagnosis"):
+    for words in (
+        "HAM10000",
+        "CC BY-NC 4.0",
+        "non-commercial",
+        "are square",
+        "never makes a diagnosis",
+    ):
         assert words in card
     assert [data.task for data in joined.bundle.spec.training_data] == [
         "classification",
@@ -378,8 +387,8 @@ def test_int8_is_calibrated_by_images_that_it_is_not_checked_on(
         given.append(len(pixels))
         return model
 
-    for module in (export, members, graphs):
-        monkeypatch.setattr(module, "squares", noting)
+    for module in (export, graphs):
+        monkeypatch.setattr(module, "stack_images", noting)
     monkeypatch.setattr(graphs, "to_int8", quantise)
     run = runs["answers"]
     options = replace(FEW, folds=(2,), storage="int8")

@@ -47,9 +47,9 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
         pd.read_parquet(run.fold_folder(fold) / "oof.parquet").assign(f=fold) for fold in (0, 1)
     )
     known = data.part("task3").table.set_index("image_id").loc[oof["image_id"]]
-    oof = oof.assign(truth=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy())
+    oof = oof.assign(diagnosis=known["diagnosis"].to_numpy(), group_id=known["group_id"].to_numpy())
     for code in ISIC2018.codes:
-        oof[f"logit_{code}"] = 2.0 * (oof["diagnosis"] == code)
+        oof[f"logit_{code}"] = 2.0 * (oof["diagnosis"] == code).to_numpy(float)
     oof["logit_NV"] += 1.5
     for fold in (0, 1):
         rows = oof[oof["f"] == fold]
@@ -64,7 +64,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     words = [str(run.folder), "--allow-missing"]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "moved is not there" in result.output
+    assert "moved not found" in result.output
     assert "2 held-out images have no answer" in result.output
     values = json.loads((run.folder / "report" / "report.json").read_text())
     sections = values["sections"]

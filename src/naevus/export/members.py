@@ -266,7 +266,7 @@ def images_of(run: Run, data: Path | None = None) -> DecodedImages | ImageCache:
         training_data = TrainingData(dataset, run.folder, masks=Path(masks) if masks else None)
         return DecodedImages(training_data.sources(), input_spec)
     key = run.cache_key("images")
-    for settings in sorted((run.folder.parent / "cache").glob("*/store.json")):
+    for settings in sorted((run.folder.parent / "cache").glob("*/cache.json")):
         cache = ImageCache.open(settings.parent)
         if cache.key == key:
             return cache
