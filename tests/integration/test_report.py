@@ -54,7 +54,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     for fold in (0, 1):
         rows = oof[oof["f"] == fold]
         rows.iloc[1:].drop(columns="f").to_parquet(run.fold_folder(fold) / "oof.parquet")
-        history = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0], "val_score": [0.1, 0.2]})
+        history = pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0], "val_score": [0.1, 0.2]})
         history.to_csv(run.fold_folder(fold) / "history.csv", index=False)
     inputs = json.loads((run.folder / "inputs.json").read_text())
     write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
@@ -76,7 +76,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
     assert not (run.folder / "report" / "figures").exists()
     page = (run.folder / "report" / "report.html").read_text()
-    assert 'id="figure-learning-loss"' in page
+    assert 'id="figure-learning-train-loss"' in page
     assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
     assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
     counts = {row["what"]: row["images"] for row in sections["data"]["tables"]["counts"]}
