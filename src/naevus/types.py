@@ -14,8 +14,8 @@ Storage = Literal["fp32", "fp16", "int8"]
 Precision = Literal["fp32", "bf16"]
 """Data type that an engine computes in, except for the 8-bit operations of int8 graphs."""
 
-Decision = Literal["balanced", "probable"]
-"""Which probabilities decide the predicted class: the balanced or the natural ones."""
+Decision = Literal["balanced", "natural"]
+"""Which class is predicted: that of the largest balanced or natural probability."""
 
 CropMode = Literal["full", "crop", "blank"]
 

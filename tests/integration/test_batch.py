@@ -114,7 +114,7 @@ def test_writes_masks_crops_table_and_submission(
     assert p.sum() == pytest.approx(1, abs=1e-12)
     assert row["predicted"] == ISIC2018.codes[int(p.argmax())]
     assert row["predicted_balanced"] == ISIC2018.codes[int(b.argmax())]
-    assert row["confidence"] == pytest.approx(1 - p.max())
+    assert row["confidence"] == pytest.approx(p.max())
     assert np.stack(row["member_probs"]).shape == (2, 7)
     assert row["crop_mode"] == "crop"
     assert list(row["quality_flags"]) == list(one.flags)
@@ -135,9 +135,7 @@ def test_writes_masks_crops_table_and_submission(
     assert len(metadata["members"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("decision", "kind"), [("balanced", "balanced_prob"), ("probable", "prob")]
-)
+@pytest.mark.parametrize(("decision", "kind"), [("balanced", "balanced_prob"), ("natural", "prob")])
 def test_the_submission_holds_the_decision_asked_for(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     decision: Any, kind: str,

@@ -80,7 +80,7 @@ def test_json_and_the_saved_evaluation_are_equal(tmp_path: Path) -> None:
         assert scores["intervals"]["balanced_accuracy"]["value"] == pytest.approx(
             scores["balanced"]["balanced_accuracy"]
         )
-        for name in ("accuracy_balanced", "balanced_accuracy_probable"):
+        for name in ("accuracy_balanced", "balanced_accuracy_natural"):
             assert scores["intervals"][name]["low"] < scores["intervals"][name]["high"]
         assert scores["recalls"]["MEL"]["groups"] > 0
     assert len(found["scalings"]) == 2

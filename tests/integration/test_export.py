@@ -28,7 +28,7 @@ from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import probabilities
-from naevus.export import export, graphs, members
+from naevus.export import export, graphs
 from naevus.export.export import Checked, ExportCallbacks, ExportOptions, export_runs
 from naevus.export.graphs import Agreement, GraphOutput, compare, network_outputs, require
 from naevus.export.members import images_of, open_member
@@ -187,8 +187,11 @@ def test_calibration_uses_out_of_fold_predictions(joined: Joined, runs: dict[str
     assert spec.conformal is not None
     assert spec.conformal.model_dump() == ConformalSpec(**conformal.to_dict()).model_dump()
     assert spec.calibrated_on is not None
-    assert "held out by folds 0, 2" in spec.calibrated_on
-    assert "the mean of 2 networks, whose own temperature may differ" in spec.calibrated_on
+    assert "held out in folds 0, 2" in spec.calibrated_on
+    assert (
+        "the bundle is an ensemble of 2 networks, and its best temperature may differ"
+        in spec.calibrated_on
+    )
 
 
 def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Run]) -> None:
@@ -199,7 +202,8 @@ def test_scores_are_of_the_recipe_out_of_fold(joined: Joined, runs: dict[str, Ru
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert "balanced accuracy, balanced decision" in scores
     assert all(
-        score.measured_on.startswith("of the recipe, out of fold: ") for score in spec.scores
+        score.measured_on.startswith("out-of-fold predictions of the recipe: ")
+        for score in spec.scores
     )
     assert [one.code for one in spec.by_class] == list(ISIC2018.codes)
     assert {one.attribute for one in spec.subgroups} == {"sex", "age"}
@@ -218,8 +222,11 @@ def test_calibration_replaces_the_out_of_fold_predictions(
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
-    assert "of this combination" in str(bundle.classifier.calibrated_on)
+    assert all(
+        score.measured_on.startswith("predictions of exactly these members")
+        for score in bundle.spec.scores
+    )
+    assert "predictions of exactly these members" in str(bundle.classifier.calibrated_on)
 
 
 def test_an_average_is_scored_by_its_own_predictions(
@@ -238,7 +245,10 @@ def test_an_average_is_scored_by_its_own_predictions(
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["diagnosis"]]
     assert bundle.classifier.temperature == pytest.approx(fit_scaling(natural, truth).temperature)
-    assert all(score.measured_on.startswith("of this combination") for score in bundle.spec.scores)
+    assert all(
+        score.measured_on.startswith("predictions of exactly these members")
+        for score in bundle.spec.scores
+    )
 
 
 def test_the_bundle_states_which_networks_it_was_calibrated_on(
@@ -251,19 +261,19 @@ def test_the_bundle_states_which_networks_it_was_calibrated_on(
         entry = classification_entry([run], Composition(origins, (folds,), averaged), None)
         return str(entry["classifier"]["calibrated_on"])
 
-    assert "what is shipped is a network, whose own" in source(0)
-    assert "the average of the weights of 2, whose own" in source(0, 2, averaged=True)
+    assert "the bundle is one network, and its best" in source(0)
+    assert "with the averaged weights of 2 networks, and its best" in source(0, 2, averaged=True)
     table = run.predictions()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "predictions", lambda _: table[table["fold"] == 0])
-        assert source(0).endswith("which is what is shipped")
+        assert source(0).endswith("as in this bundle")
 
 
 @pytest.mark.parametrize(
     ("change", "output"),
     [
         (lambda table: table.drop(columns="diagnosis"), "no column diagnosis"),
-        (lambda table: table.drop(columns="logit_DF"), "about other classes"),
+        (lambda table: table.drop(columns="logit_DF"), "other classes than the runs"),
         (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
     ],
 )
@@ -284,7 +294,13 @@ def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path
 
 def test_the_card_shows_data_licence_and_limits(joined: Joined) -> None:
     card = (joined.bundle.folder / "MODEL_CARD.md").read_text()
-    for words in ("HAM10000", "CC BY-NC 4.0", "non-commercial", "all square", "never a diagnosis"):
+    for words in (
+        "HAM10000",
+        "CC BY-NC 4.0",
+        "non-commercial",
+        "are square",
+        "never makes a diagnosis",
+    ):
         assert words in card
     assert [data.task for data in joined.bundle.spec.training_data] == [
         "classification",
@@ -518,7 +534,7 @@ def test_without_the_data_set_its_cache_is_used(
 def test_an_existing_folder_is_not_overwritten(runs: dict[str, Run], tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         export_runs([runs["contours"]], tmp_path / "thesis", FEW, ExportCallbacks(lambda _: None))
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
@@ -537,7 +553,7 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     assert "fp32 graph" in done.output
     assert "held out" in done.output
     assert "mean Jaccard index" in done.output
-    assert "1: of the recipe, out of fold" in done.output
+    assert "1: out-of-fold predictions of the recipe" in done.output
     assert Bundle.read(out).segmenter.members[0].storage == "fp16"
 
 

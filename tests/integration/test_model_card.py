@@ -55,9 +55,9 @@ def test_a_run_s_card_is_of_its_finished_folds(runs: dict[str, Run], tmp_path: P
     done = run_card(run.folder, "--out", out)
     assert done.exit_code == 0, done.output
     card = out.read_text()
-    for words in ("| fold-0.onnx |", "| fold-2.onnx |", "held out by folds 0, 2", "| sex: "):
+    for words in ("| fold-0.onnx |", "| fold-2.onnx |", "held out in folds 0, 2", "| sex: "):
         assert words in card
-    assert "the mean of 2 networks" in card
+    assert "an ensemble of 2 networks" in card
     assert sorted(path.name for path in run.folder.iterdir()) == before
     spec = spec_of_run(run)
     assert spec.classifier is not None

@@ -161,7 +161,7 @@ def test_the_built_in_bundle_is_the_default(
     assert (tmp_path / "out" / "submission.csv").exists()
 
 
-def test_a_prevalence_moves_the_probable_decision(tmp_path: Path, images: Path) -> None:
+def test_a_prevalence_changes_the_natural_decision(tmp_path: Path, images: Path) -> None:
     whole_bundle(tmp_path / "b")
     operating_points = tmp_path / "clinic.toml"
     operating_points.write_text("MEL=1\nNV=0\nBCC=0\nAKIEC=0\nBKL=0\nDF=0\nVASC=0\n")

@@ -293,7 +293,9 @@ def test_the_built_in_bundle_is_the_default(
     tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundles, "BUILTIN", tmp_path / "builtin")
-    with pytest.raises(BundleError, match="no bundle is built into this naevus; name one"):
+    with pytest.raises(
+        BundleError, match="this installation of naevus has no built-in bundle; name one"
+    ):
         naevus.load()
     whole_bundle(tmp_path / "builtin")
     assert naevus.load()(files[0]).predicted in CODES

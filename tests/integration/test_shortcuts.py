@@ -125,9 +125,8 @@ def test_images_without_an_answer_are_an_error_unless_allowed(
     error = call(lacking.folder).exception
     assert isinstance(error, DataError)
     first = table["image_id"].iloc[0]
-    assert f"3 held-out images have no answer (refused.csv may tell why), such as {first}" in str(
-        error
-    )
+    problem = f"3 held-out images have no answer (failed.csv may give the reason), such as {first}"
+    assert problem in str(error)
     bad = table.assign(logit_NV=table["logit_NV"].where(table.index != 5))
     bad.to_parquet(path)
     error = call(lacking.folder, "--allow-missing").exception

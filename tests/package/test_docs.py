@@ -83,7 +83,7 @@ def test_every_setting_of_a_recipe_is_documented(generated: Any) -> None:
 def test_every_column_and_field_is_documented(generated: Any) -> None:
     schema = Schema(ISIC2018.codes, (), {}).arrow()
     assert all(f"| `{name}` |" in generated.columns() for name in schema.names)
-    assert "| `temperature` | number (> 0) | `1.0` | Divides the natural logits. |" in (
+    assert "| `temperature` | number (> 0) | `1.0` | The divisor of the natural logits. |" in (
         generated.bundle()
     )
     for name in ("**`StorageCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):

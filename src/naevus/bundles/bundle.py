@@ -1,4 +1,4 @@
-"""A bundle: a folder or one file of ``bundle.json``, graphs and a card, all of them hashed."""
+"""A bundle: ``bundle.json``, ONNX graphs and a model card in a folder or one file, all hashed."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 # A bundle as one file: ``name.naevus``, a ZIP archive of the folder's files.
 #
 # It is packed without compression (weights hardly shrink), in a fixed order and with fixed times,
-# so that the same bundle gives the same bytes. Engines want graphs as files, so it is unpacked,
-# once, into the user's cache, in a folder named by the archive's own hash.
+# so that the same bundle gives the same bytes. Engines need graphs as files, so the archive is
+# unpacked once into the user's cache, into a folder named after the archive's hash.
 
 SUFFIX = ".naevus"
-"""How the name of a bundle in one file ends."""
+"""The file name extension of a bundle in one file."""
 
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment a ZIP archive can name
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a ZIP archive can store
 _ENCRYPTED = 0x1
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 class Limits(NamedTuple):
-    """The largest archive that is unpacked.
+    """Limits on archives that are unpacked.
 
     Attributes:
-        files: How many files it may hold.
-        size: Bytes of all of them, unpacked.
-        manifest: Bytes of ``bundle.json``.
-        ratio: Bytes unpacked for a byte packed.
+        files: The maximum number of files.
+        size: The maximum total unpacked size in bytes.
+        manifest: The maximum size of ``bundle.json`` in bytes.
+        ratio: The maximum ratio of unpacked to packed size.
     """
 
     files: int = 500
@@ -57,22 +57,22 @@ class Limits(NamedTuple):
 
 
 def pack(folder: Path, spec: BundleSpec, path: Path) -> Path:
-    """Write a bundle's folder as one file, atomically.
+    """Pack a bundle's folder into one file, atomically.
 
     Args:
-        folder: The bundle, checked.
-        spec: What its ``bundle.json`` says; only the files it names are packed.
-        path: The file; its name ends in ``.naevus``.
+        folder: The folder of a valid bundle.
+        spec: Its specification; only the files listed there are packed.
+        path: The file to write; its name ends in ``.naevus``.
 
     Returns:
         ``path``.
 
     Raises:
-        BundleError: The name does not end so.
+        BundleError: The name does not end in ``.naevus``.
         NaevusError: The file cannot be written.
     """
     if path.suffix != SUFFIX:
-        raise BundleError(f"{path}: is no name for a bundle", f"let it end in {SUFFIX}")
+        raise BundleError(f"{path}: not a bundle's file name", f"choose a name ending in {SUFFIX}")
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in (MANIFEST, *sorted(spec.files)):
             source = folder / name
@@ -86,18 +86,18 @@ def pack(folder: Path, spec: BundleSpec, path: Path) -> Path:
 
 
 def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> Path:  # noqa: B008
-    """Return the folder with an archive's files, unpacking them into the cache if need be.
+    """Return the folder with an archive's files, unpacking them into the cache if necessary.
 
-    Nothing is written before the whole table of contents has been checked: plain names only, each
-    once and each with a hash in ``bundle.json``, no links, no encryption, and not too large.
+    Nothing is written before the whole table of contents has been checked: plain unique names,
+    each with a hash in ``bundle.json``, no links, no encryption, and sizes within the limits.
 
     Args:
         path: The archive.
-        limits: The largest that is unpacked.
-        afresh: Replace what is in the cache.
+        limits: Limits on the archive.
+        afresh: Replace the folder in the cache.
 
     Raises:
-        BundleError: It is no such archive, is damaged, or breaks a rule.
+        BundleError: The file is not a bundle, is damaged, or violates a rule.
         NaevusError: The cache cannot be written.
     """
     try:
@@ -107,7 +107,7 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
             stream.seek(0)
             _unpack(stream, path, folder, limits, afresh=afresh)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError) as error:
-        raise BundleError(f"{path}: is no bundle, or damaged ({error})", EXPORT_AGAIN) from error
+        raise BundleError(f"{path}: not a bundle, or damaged ({error})", EXPORT_AGAIN) from error
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror or error})", "name a bundle"
@@ -116,10 +116,10 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
 
 
 def archives_folder() -> Path:
-    """Return where archives are unpacked: ``naevus/bundles`` in the user's cache.
+    """Return the folder for unpacked archives: ``naevus/bundles`` in the user's cache.
 
     Raises:
-        NaevusError: The user has no cache.
+        NaevusError: The user has no cache folder.
     """
     folder = cache_folder("bundles")
     if folder is None:
@@ -135,15 +135,15 @@ def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits, *, afre
         entries = archive.infolist()
         _check_entries(entries, path, limits)
         if MANIFEST not in archive.namelist():
-            raise BundleError(f"{path}: holds no {MANIFEST}", EXPORT_AGAIN)
+            raise BundleError(f"{path}: contains no {MANIFEST}", EXPORT_AGAIN)
         content = _manifest(archive)
         if not afresh and _holds(folder, content):
             return
         spec = parse_manifest(content, f"{path}: {MANIFEST}")
-        unknown_ids = {entry.filename for entry in entries} - {MANIFEST, *spec.files}
-        if unknown_ids:
+        unknown = {entry.filename for entry in entries} - {MANIFEST, *spec.files}
+        if unknown:
             raise BundleError(
-                f"{path}: holds {min(unknown_ids)!r}, of which {MANIFEST} knows nothing",
+                f"{path}: contains {min(unknown)!r}, which {MANIFEST} does not list",
                 "do not use this file",
             )
         try:
@@ -156,18 +156,18 @@ def _unpack(stream: IO[bytes], path: Path, folder: Path, limits: Limits, *, afre
 
 
 def _manifest(archive: zipfile.ZipFile) -> bytes:
-    """Return the manifest's content; no more is inflated than its entry claims, which was checked.
+    """Return the manifest's content, inflating no more than the size that its entry states.
 
-    ``ZipFile.read`` would inflate all there is before it looks at the claim.
+    ``ZipFile.read`` would inflate everything before it compares the size.
     """
     with archive.open(MANIFEST) as stream:
         return stream.read(archive.getinfo(MANIFEST).file_size)
 
 
 def _holds(folder: Path, manifest: bytes) -> bool:
-    """Tell whether an archive with this manifest lies unpacked there.
+    """Report whether the folder contains the unpacked archive with this manifest.
 
-    The manifest has the hashes of all other files, but its own stands nowhere.
+    The manifest contains the hashes of all other files, but its own is stored nowhere.
     """
     try:
         return (folder / MANIFEST).read_bytes() == manifest
@@ -178,7 +178,7 @@ def _holds(folder: Path, manifest: bytes) -> bool:
 def _fill_archive(
     archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], folder: Path
 ) -> None:
-    """Unpack beside ``folder`` and rename: it is whole or not there, whoever else unpacks."""
+    """Unpack beside ``folder`` and rename, so that other processes never see half a folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as temporary:
         new = Path(temporary) / "new"
@@ -191,14 +191,16 @@ def _fill_archive(
         try:
             new.rename(folder)
         except OSError:
-            # Another process was quicker; the name is a hash, so what it put there is the same.
+            # Another process was faster; the name is a hash, so the content is the same.
             if not folder.is_dir():
                 raise
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -> None:
     if len(entries) > limits.files:
-        raise BundleError(f"{path}: holds {len(entries)} files", f"{limits.files} at most are read")
+        raise BundleError(
+            f"{path}: contains {len(entries)} files", f"at most {limits.files} are allowed"
+        )
     seen: set[str] = set()
     for entry in entries:
         problem = _problem(entry, seen, limits)
@@ -208,22 +210,22 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -
     size = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
     if size > limits.size:
-        raise BundleError(f"{path}: {size} bytes unpacked", f"{limits.size} at most are read")
+        raise BundleError(f"{path}: {size} bytes unpacked", f"at most {limits.size} are allowed")
     if size > limits.ratio * max(packed, 1):
         raise BundleError(
-            f"{path}: {packed} bytes would become {size}",
-            f"{limits.ratio} for one at most are read",
+            f"{path}: {packed} bytes would unpack to {size}",
+            f"a ratio of at most {limits.ratio} is allowed",
         )
 
 
 def _problem(entry: zipfile.ZipInfo, seen: set[str], limits: Limits) -> str:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     rules = {
-        "is no plain file name": is_file_name(entry.orig_filename),
-        "stands twice": entry.filename.casefold() not in seen,
+        "is not a plain file name": is_file_name(entry.orig_filename),
+        "is listed twice": entry.filename.casefold() not in seen,
         "is a link or a device": kind in {0, stat.S_IFREG},
         "is encrypted": not entry.flag_bits & _ENCRYPTED,
-        "is compressed in an uncommon way": entry.compress_type in _METHODS,
+        "has an unsupported compression": entry.compress_type in _METHODS,
         "is too large": entry.filename != MANIFEST or entry.file_size <= limits.manifest,
     }
     return next((broken for broken, kept in rules.items() if not kept), "")
@@ -231,7 +233,7 @@ def _problem(entry: zipfile.ZipInfo, seen: set[str], limits: Limits) -> str:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files have been checked; ``sha256`` is that of its ``bundle.json``."""
+    """A bundle with verified files; ``sha256`` is the hash of its ``bundle.json``."""
 
     folder: Path
     spec: BundleSpec
@@ -242,11 +244,12 @@ class Bundle:
         """Read a bundle and check its schema and the hash of every file.
 
         Args:
-            path: Its folder, or a ``.naevus`` file, which is unpacked into the user's cache.
+            path: A bundle's folder, or a ``.naevus`` file, which is unpacked into the user's cache.
 
         Raises:
-            BundleError: It is absent, of another schema, incomplete, or a file was changed.
-            NaevusError: It is one file, and the cache cannot be written.
+            BundleError: The bundle is missing or incomplete, has another schema, or a file was
+                changed.
+            NaevusError: A ``.naevus`` file cannot be unpacked into the cache.
 
         Examples:
             >>> print(Bundle.read("bundle"))  # doctest: +ELLIPSIS
@@ -259,7 +262,7 @@ class Bundle:
         try:
             return cls._of_folder(folder)
         except BundleError:
-            # What lies in the cache may have been damaged there.
+            # The folder in the cache may have been damaged.
             return cls._of_folder(unpacked(path, afresh=True))
 
     @classmethod
@@ -277,7 +280,7 @@ class Bundle:
         return cls(folder, spec, sha256(manifest))
 
     def __str__(self) -> str:
-        """Return which networks it has, task by task."""
+        """List the networks by task."""
         parts = {
             "segmentation": self.spec.segmenter,
             "classification": self.spec.classifier,
@@ -291,40 +294,42 @@ class Bundle:
         return f"{self.folder}: {', '.join(networks)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``bundle.json`` holds as a dictionary that JSON can hold."""
+        """Return the content of ``bundle.json`` as a dictionary for JSON."""
         return self.spec.model_dump(mode="json")
 
     @property
     def segmenter(self) -> SegmenterSpec:
-        """What segments lesions.
+        """The segmenter's specification.
 
         Raises:
-            BundleError: Nothing here does.
+            BundleError: The bundle has no segmenter.
         """
         if self.spec.segmenter is None:
-            raise BundleError(f"{self.folder}: contours no lesions", "name a segmentation bundle")
+            raise BundleError(f"{self.folder}: has no segmenter", "name a segmentation bundle")
         return self.spec.segmenter
 
     @property
     def classifier(self) -> ClassifierSpec:
-        """What diagnoses.
+        """The classifier's specification.
 
         Raises:
-            BundleError: Nothing here does.
+            BundleError: The bundle has no classifier.
         """
         if self.spec.classifier is None:
-            raise BundleError(f"{self.folder}: gives no diagnoses", "name a classification bundle")
+            raise BundleError(f"{self.folder}: has no classifier", "name a classification bundle")
         return self.spec.classifier
 
     @property
     def attributes(self) -> AttributesSpec:
-        """What finds attributes.
+        """The specification of the attribute networks.
 
         Raises:
-            BundleError: Nothing here does.
+            BundleError: The bundle has no networks for attributes.
         """
         if self.spec.attributes is None:
-            raise BundleError(f"{self.folder}: finds no attributes", "name an attributes bundle")
+            raise BundleError(
+                f"{self.folder}: has no networks for attributes", "name an attributes bundle"
+            )
         return self.spec.attributes
 
     def member_path(self, member: Member) -> Path:
@@ -333,22 +338,22 @@ class Bundle:
 
 
 def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bundle:
-    """Write a bundle in one piece, replacing the one that is there.
+    """Write a bundle atomically, replacing an existing one.
 
-    It is built beside its place and renamed there, so that no half bundle is ever seen. A model
-    card is added, and the hash of every file is put into the specification.
+    The bundle is built in a temporary folder and renamed, so that it is never half written. A
+    model card is added, and the specification receives the hash of every file.
 
     Args:
-        path: The bundle's folder; or, where the name ends in ``.naevus``, its one file.
-        spec: What it is; its ``files`` are ignored and computed anew.
-        files: File name in the bundle → the file to copy there.
+        path: The bundle's folder, or its file if the name ends in ``.naevus``.
+        spec: The specification; its ``files`` are ignored and computed again.
+        files: The source path of each file, by its name in the bundle.
 
     Returns:
-        The bundle as read back.
+        The written bundle.
 
     Raises:
         BundleError: A member's file is not among ``files``, a name is not a plain file name, or
-            something else than a bundle is at ``path``.
+            ``path`` is something other than a bundle.
         NaevusError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -360,7 +365,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
         with lock(held, path):
             sweep(path.parent, f"{path.name}.")
             _write(path, spec, files)
-            with suppress(OSError):  # Windows keeps what is open
+            with suppress(OSError):  # Windows does not delete open files
                 held.unlink()
     except OSError as error:
         raise NaevusError(
@@ -371,7 +376,7 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
 
 
 def _write(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> None:
-    """Build a bundle beside its place and rename it there."""
+    """Build a bundle in a temporary folder and rename it."""
     with tempfile.TemporaryDirectory(
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
     ) as temporary:
@@ -385,10 +390,10 @@ def _write(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a place for a new bundle that holds something else, or other files beside a bundle.
+    """Check that a new bundle can be written to a path without deleting anything else.
 
     Raises:
-        BundleError: It does.
+        BundleError: The path is something other than a bundle, or has files of others.
     """
     if not path.exists():
         return
@@ -397,17 +402,18 @@ def check_place(path: Path) -> None:
     else:
         replaceable = (path / MANIFEST).is_file() or (path.is_dir() and not any(path.iterdir()))
     if not replaceable:
-        raise BundleError(f"{path} is there and is no bundle", "choose another place")
+        raise BundleError(f"{path} exists and is not a bundle", "choose another path")
     if path.is_dir():
         others = {entry.name for entry in path.iterdir()} - _own_files(path)
         if others:
             raise BundleError(
-                f"{path} holds {min(others)!r} beside a bundle", "choose another place, or move it"
+                f"{path} contains {min(others)!r}, which is not part of the bundle",
+                "choose another path, or move that file",
             )
 
 
 def _own_files(folder: Path) -> set[str]:
-    """Return the names of a bundle's own files; of a damaged one all that may be of one."""
+    """Return the names of a bundle's own files; all files of a damaged bundle."""
     try:
         return {MANIFEST, *parse_manifest((folder / MANIFEST).read_bytes(), "").files}
     except (OSError, BundleError):
@@ -415,7 +421,7 @@ def _own_files(folder: Path) -> set[str]:
 
 
 def _replace(path: Path, new: Path, old: Path) -> None:
-    """Put a new folder in the place of one that may be there; what was there stays if it fails."""
+    """Replace a folder by a new one; keep the old one if that fails."""
     if not path.exists():
         new.rename(path)
         return
@@ -428,38 +434,38 @@ def _replace(path: Path, new: Path, old: Path) -> None:
 
 
 BUILTIN = Path(__file__).with_name("builtin")
-"""The folder of the bundle that comes with naevus."""
+"""The folder of the built-in bundle."""
 
 
 def builtin() -> Path:
-    """Return the folder of the bundle that comes with naevus.
+    """Return the folder of the built-in bundle.
 
     Raises:
-        BundleError: None does.
+        BundleError: This installation has none.
     """
     if not (BUILTIN / MANIFEST).is_file():
         raise BundleError(
-            "no bundle is built into this naevus",
+            "this installation of naevus has no built-in bundle",
             'name one: --bundle DIR, or naevus.load("DIR") in Python',
         )
     return BUILTIN
 
 
 def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
-    """Read bundles; a run's folder stands for the bundles of all its folds.
+    """Read bundles; a run folder gives the bundles of all its finished folds.
 
     Args:
-        paths: Folders of bundles, ``.naevus`` files, or runs.
+        paths: Bundle folders, ``.naevus`` files, or run folders.
 
     Raises:
-        BundleError: One is neither a bundle nor a run with exported folds, or is named twice.
-        NaevusError: One is one file, and the cache cannot be written.
+        BundleError: A path is neither a bundle nor a run with finished folds, or is given twice.
+        NaevusError: A ``.naevus`` file cannot be unpacked into the cache.
     """
     found: list[Bundle] = []
     seen: set[Path] = set()
     for path in map(Path, paths):
         if path.resolve() in seen:
-            raise BundleError(f"{path}: is named twice", "name each bundle once")
+            raise BundleError(f"{path}: given twice", "name each bundle once")
         seen.add(path.resolve())
         if path.is_file() or (path / MANIFEST).exists():
             found.append(Bundle.read(path))
@@ -467,9 +473,9 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
         inside = sorted(path.glob(f"fold-*/bundle/{MANIFEST}"), key=_fold_number)
         if not inside:
             raise BundleError(
-                f"{path}: neither a bundle (no {MANIFEST}) nor a run with exported folds",
-                f"name a bundle's folder or {SUFFIX} file, or a run's folder after "
-                "`naevus train` has ended a fold",
+                f"{path}: neither a bundle (no {MANIFEST}) nor a run with finished folds",
+                f"name a bundle folder, a {SUFFIX} file, or a run folder in which `naevus train` "
+                "has finished a fold",
             )
         found += [Bundle.read(manifest.parent) for manifest in inside]
     return found
@@ -493,22 +499,22 @@ def _check_names(spec: BundleSpec, files: Mapping[str, Path]) -> None:
     missing = [member.file for member in spec.members if member.file not in files]
     if missing:
         raise BundleError(f"bundle members without a file: {', '.join(missing)}")
-    reference = spec.classifier and spec.classifier.ood
-    if reference and reference not in files:
-        raise BundleError(f"reference statistics without a file: {reference}")
+    ood = spec.classifier and spec.classifier.ood
+    if ood and ood not in files:
+        raise BundleError(f"OOD statistics without a file: {ood}")
     if spec.sample is not None and spec.sample.file not in files:
-        raise BundleError(f"a sample without a file: {spec.sample.file}")
+        raise BundleError(f"sample without a file: {spec.sample.file}")
     try:
         BundleSpec.model_validate(spec.model_dump() | {"files": dict.fromkeys(files, "0" * 64)})
     except ValidationError as error:
         raise BundleError(f"not plain file names: {', '.join(sorted(files))}") from error
     reserved = {MANIFEST, CARD} & files.keys()
     if reserved:
-        raise BundleError(f"{min(reserved)} is written by the bundle itself")
+        raise BundleError(f"{min(reserved)} is a reserved name: write_bundle writes this file")
 
 
 def _fill(folder: Path, spec: BundleSpec, files: Mapping[str, Path]) -> BundleSpec:
-    """Fill a new folder; return the specification with its hashes."""
+    """Fill a new folder and return the specification with its hashes."""
     for name, source in files.items():
         shutil.copyfile(source, folder / name)
     write_text(folder / CARD, card_of(spec))

@@ -1,8 +1,8 @@
-"""The model card every bundle carries."""
+"""The model card of a bundle."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from naevus.taxonomy import ATTRIBUTES
 
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
         SubgroupFigures,
         TrainingData,
     )
+    from naevus.types import CropMode
 
 
 # The tables of a model card, in Markdown.
 
 
 def members_table(members: Iterable[Member]) -> list[str]:
-    """Return the networks."""
+    """List the networks."""
     rows = [
         (
             member.file,
@@ -40,21 +41,21 @@ def members_table(members: Iterable[Member]) -> list[str]:
         )
         for member in members
     ]
-    return _table(("file", "architecture", "never saw folds", "input, pixels", "storage"), rows)
+    return _table(("file", "architecture", "held-out folds", "input, pixels", "storage"), rows)
 
 
 def scores_table(scores: Sequence[ScoreSpec]) -> list[str]:
-    """Return scores, and below them what each was measured on, which many have in common."""
+    """List the scores and, in numbered notes below the table, what each was measured on."""
     places = {
         on: number for number, on in enumerate(dict.fromkeys(s.measured_on for s in scores), 1)
     }
     rows = [(score.name, *_parts(score), f"({places[score.measured_on]})") for score in scores]
     notes = [f"{number}. {on}" for on, number in places.items()]
-    return [*_table(("measure", "value", "95 % interval", "on"), rows), "", *notes]
+    return [*_table(("metric", "value", "95 % interval", "measured on"), rows), "", *notes]
 
 
 def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -> list[str]:
-    """Return the figures of each diagnosis."""
+    """List the metrics of each diagnosis."""
     rows = [
         (
             f"{one.code}, {names[one.code]}" if one.code in names else one.code,
@@ -67,12 +68,12 @@ def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -
         )
         for one in classes
     ]
-    header = ("diagnosis", "lesions", "images", "recall", "precision", "AUC", "set holds it")
+    header = ("diagnosis", "lesions", "images", "recall", "precision", "AUC", "coverage")
     return _table(header, rows)
 
 
 def subgroups_table(subgroups: Iterable[SubgroupFigures]) -> list[str]:
-    """Return the figures of each subgroup; those of few lesions say so."""
+    """List the metrics of each subgroup and mark subgroups with few lesions."""
     rows = [
         (
             f"{one.attribute}: {one.value}",
@@ -84,11 +85,11 @@ def subgroups_table(subgroups: Iterable[SubgroupFigures]) -> list[str]:
         )
         for one in subgroups
     ]
-    return _table(("subgroup", "lesions", "balanced accuracy", "over", "gap", "p"), rows)
+    return _table(("subgroup", "lesions", "balanced accuracy", "classes", "gap", "p"), rows)
 
 
 def class_priors_table(classifier: ClassifierSpec) -> list[str]:
-    """Return the classes with what training made of them, over all members."""
+    """List the prior, training weight and calibration offset of each class."""
     rows = []
     for place, code in enumerate(classifier.classes):
         class_priors = [member.class_priors[place] for member in classifier.members]
@@ -99,14 +100,14 @@ def class_priors_table(classifier: ClassifierSpec) -> list[str]:
 
 
 def sets_table(sets: ConformalSpec) -> list[str]:
-    """Return the thresholds of prediction sets."""
+    """List the thresholds of the prediction sets."""
     found = zip(sets.classes, sets.thresholds, sets.groups, strict=True)
-    rows = [(code, f"{least:.4f}", f"{count:,}") for code, least, count in found]
-    return _table(("class", "least probability", "lesions"), rows)
+    rows = [(code, f"{threshold:.4f}", f"{count:,}") for code, threshold, count in found]
+    return _table(("class", "threshold", "lesions"), rows)
 
 
 def costs_table(costs: Iterable[StorageCost], refusals: Iterable[StorageRefusal] = ()) -> list[str]:
-    """Return what each precision changes, and which did not run."""
+    """List what each precision changes, and the precisions that did not run."""
     rows: list[tuple[str, ...]] = [
         (
             cost.task,
@@ -125,13 +126,13 @@ def costs_table(costs: Iterable[StorageCost], refusals: Iterable[StorageRefusal]
         (
             refused.task,
             f"{refused.storage}, {refused.precision}",
-            f"did not run on the machine that measured: {refused.problem}",
+            f"did not run on the machine used for measuring: {refused.problem}",
             *[""] * 6,
         )
         for refused in refusals
     ]
-    header = ("task", "storage, precision", "score", "fp32, fp32", "points", "95 % interval")
-    return _table((*header, "answers changed", "images", "by"), rows)
+    header = ("task", "storage, precision", "metric", "value in fp32", "change, points")
+    return _table((*header, "95 % interval", "predictions changed", "images", "networks"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
@@ -173,79 +174,93 @@ CARD = "MODEL_CARD.md"
 
 _TASKS = {
     "segmentation": "segments the lesion in a dermoscopic image",
-    "classification": "gives probabilities of diagnoses for a dermoscopic image",
-    "attributes": "finds globules, milia-like cysts, negative and pigment network, and streaks",
+    "classification": "predicts the probability of each diagnosis from a dermoscopic image",
+    "attributes": (
+        "segments globules, milia-like cysts, negative network, pigment network and streaks"
+    ),
 }
 _INTENDED = (
     "Research on dermoscopic images: comparing methods, preparing data, teaching.",
-    "A reader who sees image, contour and probabilities together, and decides alone.",
+    "Readers who see the image, the contour and the probabilities together, and decide themselves.",
 )
 _OUT_OF_SCOPE = (
-    "Diagnosis, triage or treatment of anyone; there was no clinical study.",
-    "Images without a dermatoscope: photographs by phone, histology, whole-body views.",
-    "Diagnoses outside its classes: it answers with one of them whatever the image shows.",
+    "Diagnosis, triage or treatment of patients: there has been no clinical study.",
+    "Images taken without a dermatoscope: phone photographs, whole-body images, histology.",
+    "Other diagnoses: the classifier predicts one of its classes whatever the image shows.",
 )
 _LIMITS = (
-    "Other clinics, devices and skin tones than in the training data: accuracy is unknown there.",
-    "Natural probabilities hold for the case mix of the training data alone.",
+    "Accuracy is unknown for clinics, devices and skin tones that the training data lack.",
+    "Natural probabilities are valid only for the case mix of the training data.",
+)
+_CROSS_FITTED = (
+    " *Cross-fitted* means that each part was evaluated with the calibration fitted on the others."
 )
 _BY_CLASS = (
-    "By the balanced decision, each diagnosis against all others; AUC is that of its natural "
-    "probability. Intervals are 95 %, by lesion (Wilson, for as many images as the lesions are "
-    "worth); the last column counts one image a lesion."
+    "Each diagnosis against all others. Recall and precision are those of the balanced decision; "
+    "the AUC ranks images by the natural probability. Coverage is the fraction of lesions whose "
+    "prediction set contains the diagnosis, with one image per lesion. Intervals are 95 % Wilson "
+    "intervals; the effective sample size accounts for several images of one lesion."
 )
 _SUBGROUPS = (
-    "Balanced accuracy is over the diagnoses with at least ten lesions in the subgroup: compare "
-    "rows only where these are the same. The gap is the subgroup's minus that of all others, over "
-    "diagnoses that both have, each counting the same; p is of a gap as wide by chance, corrected "
-    "for all rows after Holm."
+    "Balanced accuracy is the mean recall of the diagnoses with at least ten lesions in the "
+    "subgroup. Compare two rows only if they list the same classes. The gap is the balanced "
+    "accuracy of the subgroup minus that of all other lesions, over the diagnoses that both have. "
+    "The p value is the probability of a gap at least as wide by chance, with Holm's correction "
+    "for all rows."
 )
 _KINDS = (
-    "Two kinds are given. *Natural* ones are those of an image drawn as the training images "
-    "were: the logits, freed of the weights below, divided by the temperature, with the offsets "
-    "below added. *Balanced* ones "
-    "are as if every class were equally common: the natural ones divided by the shares below. "
-    "*Confidence* is the largest natural probability."
+    "The classifier outputs two kinds of probability. *Natural* probabilities apply to images "
+    "with the class priors of the training data: the effect of the class weights is removed from "
+    "the logits, which are then divided by the temperature and shifted by the offsets. *Balanced* "
+    "probabilities apply where every class is equally common: they are the natural probabilities "
+    "divided by the class priors and normalised. The *confidence* is the largest natural "
+    "probability."
 )
+_INPUTS: Final[dict[CropMode, str]] = {
+    "full": "the centre square",
+    "crop": "a square around the lesion",
+    "blank": "a square around the lesion, black outside the mask",
+}
 _FRACTIONS = (
-    "Shares are those of the training images; a weight is how much more than its share the "
-    "class counted; an offset, how much more common it was among held-out images than the "
-    "networks said, as a logarithm. Where the members differ, both ends are given."
+    "The class prior is the class's fraction of the training images. The class weight is its "
+    "relative weight in the training loss. The offset is added to the logit: a positive one means "
+    "that the class was more common among the held-out images than predicted. A range is given "
+    "where the members differ."
 )
 _SETS = (
-    "A *prediction set* holds every diagnosis whose natural probability reaches the threshold "
-    "below: of each diagnosis, {coverage:.0%} of new lesions or more have a set that holds "
-    "it (class-conditional split conformal prediction, one image a lesion), as long as they "
-    "are like the ones the thresholds were set on. A threshold of 0 is for want of lesions."
+    "A *prediction set* contains every diagnosis whose natural probability reaches its threshold. "
+    "For at least {percent:g} % of new lesions of each diagnosis, the set contains that diagnosis, "
+    "provided that they resemble the calibration data (class-conditional split conformal "
+    "prediction, one image per lesion). A threshold of 0 means that there were too few lesions "
+    "to fit one; the diagnosis is then in every set."
 )
 _COSTS = (
-    "Differences are to numbers in fp32 computed in fp32, on the same images, which the "
-    "networks never saw; in points (hundredths), with their paired 95 % interval by lesion."
+    "Changes are relative to storage and computation in fp32, on the same held-out images. They "
+    "are in percentage points, with paired 95 % intervals by lesion."
 )
 
 
 _MASKS = (
-    "A pixel shows an attribute where its probability is above the threshold: the thresholds are "
-    "those with the largest Jaccard index pooled over all images and attributes. The probability "
-    "that an attribute is there at all is the logistic function of slope times the logit of the "
-    "peak, plus intercept; the peak is the mean probability of the likeliest hundredth of the "
-    "pixels."
+    "A pixel belongs to an attribute if its probability exceeds the threshold. The thresholds "
+    "maximise the Jaccard index pooled over all images and attributes. The probability that an "
+    "attribute is present in an image is a logistic function of the peak: slope × logit(peak) + "
+    "intercept. The peak is the mean probability of the highest one per cent of pixels."
 )
 
 
 def card_of(spec: BundleSpec) -> str:
-    """Return a model card in Markdown.
+    """Write a model card in Markdown.
 
-    Its parts are those of Mitchell et al., Model cards for model reporting (FAT* 2019), as far as
+    Its sections follow Mitchell et al., Model cards for model reporting (FAT* 2019), as far as
     they are known.
 
     Args:
-        spec: What the bundle is.
+        spec: The bundle's specification.
     """
-    can = " and ".join(_TASKS[task] for task in spec.tasks)
     parts = [
-        f"# A naevus bundle: {' and '.join(spec.tasks)}",
-        f"It {can}. For research only: no medical device, never a diagnosis.",
+        f"# Model card: naevus bundle for {_listed(spec.tasks)}",
+        f"This bundle {_listed([_TASKS[task] for task in spec.tasks])}.",
+        "**For research use only. It is not a medical device and never makes a diagnosis.**",
         _section("Intended use", _points(_INTENDED)),
         _section("Out of scope", _points(_OUT_OF_SCOPE)),
         _section("Members", members_table(spec.members)),
@@ -276,6 +291,10 @@ def card_of(spec: BundleSpec) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
+
+
 def _section(title: str, lines: Iterable[str]) -> str:
     return "\n".join([f"## {title}", "", *lines])
 
@@ -286,25 +305,27 @@ def _points(lines: Iterable[str]) -> list[str]:
 
 def _data(data: TrainingData) -> str:
     return (
-        f"{data.task}: {data.name}, {data.images} images; "
-        f"licence: {data.licence or 'not known here, see the source'}"
+        f"{data.task}: {data.name}, {data.images:,} images; "
+        f"licence: {data.licence or 'unknown, see the source'}"
     )
 
 
 def _scores(spec: BundleSpec) -> list[str]:
     if not spec.scores:
-        return ["None were handed over with this bundle."]
-    lines = "Intervals are 95 %, by lesion, given the trained networks."
+        return ["This bundle contains no scores."]
+    lines = "Intervals are 95 % intervals over lesions; the trained networks are taken as fixed."
+    if any("cross-fitted" in score.measured_on for score in spec.scores):
+        lines += _CROSS_FITTED
     return [lines, "", *scores_table(spec.scores)]
 
 
 def _probabilities(classifier: ClassifierSpec) -> list[str]:
     lines = [
-        f"Sees the image as `{classifier.crop_mode}`.",
+        f"Input of the classifier: {_INPUTS[classifier.crop_mode]} (`{classifier.crop_mode}`).",
         "",
         _KINDS,
         "",
-        f"Temperature: {classifier.temperature:.3f}, {_source(classifier)}.",
+        f"Temperature: {classifier.temperature:.3f} ({_source(classifier)}).",
         "",
         _FRACTIONS,
         "",
@@ -316,14 +337,14 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
     return [
         *lines,
         "",
-        _SETS.format(coverage=sets.coverage),
+        _SETS.format(percent=100 * sets.coverage),
         "",
         *sets_table(sets),
     ]
 
 
 def _attributes(attributes: AttributesSpec) -> list[str]:
-    """Return above which probability a pixel shows an attribute, and how presence follows."""
+    """List each attribute's pixel threshold and the coefficients of its presence."""
     presence = [(f"{one.slope:.2f}", f"{one.intercept:.2f}") for one in attributes.presence]
     rows = [
         (ATTRIBUTES[name], f"{threshold:.2f}", *fitted)
@@ -335,7 +356,9 @@ def _attributes(attributes: AttributesSpec) -> list[str]:
         )
     ]
     source = attributes.chosen_on
-    chosen = "They were not chosen." if source is None else f"Chosen on {source}."
+    chosen = (
+        "The values are defaults; none was fitted." if source is None else f"Fitted on {source}."
+    )
     return [
         _MASKS,
         "",
@@ -348,23 +371,25 @@ def _attributes(attributes: AttributesSpec) -> list[str]:
 def _source(classifier: ClassifierSpec) -> str:
     if classifier.calibrated_on is not None:
         return f"fitted on {classifier.calibrated_on}"
-    return "as trained: it was not fitted"
+    return "not fitted"
 
 
 def _precision(spec: BundleSpec) -> list[str]:
     stored = ", ".join(dict.fromkeys(member.storage for member in spec.members))
-    lines = [f"Numbers are stored in {stored}."]
+    lines = [f"The weights are stored in {stored}."]
     if not spec.storage_costs and not spec.storage_refusals:
-        return [*lines, "What other precisions change was not measured for this bundle."]
+        return [*lines, "The effect of other precisions has not been measured for this bundle."]
     lines += [
+        "",
         _COSTS,
         "",
         *costs_table(spec.storage_costs, spec.storage_refusals),
     ]
     if spec.recommended:
-        lines.append("")
+        lines += ["", "Recommended:", ""]
     lines += [
-        f"- {choice.task}: {choice.storage}, computed in {choice.precision}: {choice.reason}"
+        f"- {choice.task}: stored in {choice.storage}, computed in {choice.precision}: "
+        f"{choice.reason}"
         for choice in spec.recommended
     ]
     return lines

@@ -1,4 +1,4 @@
-"""A bundle's statistics of training images on disk, as one file of plain arrays."""
+"""The OOD statistics of a bundle on disk: one file of plain arrays."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 OOD_FILE = "ood.npz"
-"""What bundles call the file; ``classifier.ood`` names it."""
+"""The usual file name in a bundle; ``classifier.ood`` contains the actual one."""
 LARGEST = 8 * 1024**2
-"""Most bytes of a file that is read, and of all its arrays."""
+"""The maximum size of the file and of all its arrays, in bytes."""
 _SCALES: Final = "scales"
-"""Centre and spread."""
+"""The name of the array with centre and spread."""
 DAMAGE: Final = (
     OSError,
     ValueError,
@@ -41,44 +41,44 @@ DAMAGE: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What zipfile and NumPy raise where a file of arrays is damaged."""
+"""The errors that zipfile and NumPy raise for a damaged file of arrays."""
 
 
 def write_ood_statistics(path: Path, ood_statistics: Sequence[OODStatistics]) -> None:
-    """Write the statistics of a bundle's classifier, one of each member, in order.
+    """Write the OOD statistics of a classifier, one per member, in order.
 
-    The same statistics give the same bytes.
+    Equal statistics give equal bytes.
 
     Raises:
         NaevusError: The file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for number, reference in enumerate(ood_statistics):
-        model = reference.model
-        arrays[f"{number}.deviations"] = reference.deviations
+    for number, statistics in enumerate(ood_statistics):
+        model = statistics.model
+        arrays[f"{number}.deviations"] = statistics.deviations
         arrays[f"{number}.mean"] = model.mean
         arrays[f"{number}.basis"] = model.basis
         arrays[f"{number}.variances"] = model.variances
         arrays[f"{number}.noise"] = np.array(model.noise)
-        arrays[f"{number}.{_SCALES}"] = np.array((reference.centre, reference.spread))
+        arrays[f"{number}.{_SCALES}"] = np.array((statistics.centre, statistics.spread))
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_bytes(path, content.getvalue())
 
 
 def read_ood_statistics(path: Path, members: int) -> tuple[OODStatistics, ...]:
-    """Read what `write_ood_statistics` wrote.
+    """Read OOD statistics written by `write_ood_statistics`.
 
     Args:
         path: The file.
-        members: How many networks the bundle's classifier has.
+        members: The number of networks in the bundle's classifier.
 
     Raises:
-        BundleError: It is absent, too large, damaged, or of another number of networks.
+        BundleError: The file is missing, too large, damaged, or has another number of networks.
     """
     try:
         arrays = _arrays(path)
-        ood_statistics = tuple(_reference(arrays, number) for number in range(members))
+        ood_statistics = tuple(_member_statistics(arrays, number) for number in range(members))
     except (*DAMAGE, DataError) as error:
         problem = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise BundleError(f"{path}: no usable statistics ({problem})", EXPORT_AGAIN) from error
@@ -88,10 +88,10 @@ def read_ood_statistics(path: Path, members: int) -> tuple[OODStatistics, ...]:
 
 
 def ood_statistics_of(bundle: Bundle) -> tuple[OODStatistics | None, ...]:
-    """Return the statistics of each member of a bundle's classifier; None where it has none.
+    """Return the OOD statistics of each member of a classifier, or None for each without them.
 
     Raises:
-        BundleError: The file cannot be used.
+        BundleError: The file is not usable.
     """
     classifier = bundle.classifier
     if classifier.ood is None:
@@ -108,10 +108,10 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _reference(arrays: Arrays, number: int) -> OODStatistics:
+def _member_statistics(arrays: Arrays, number: int) -> OODStatistics:
     scales = _array(arrays, f"{number}.{_SCALES}", np.float64, 1)
     if len(scales) != 2:
-        raise ValueError(f"{len(scales)} scales in place of 2")
+        raise ValueError(f"{len(scales)} scales instead of 2")
     model = FactorModel(
         _array(arrays, f"{number}.mean", np.float32, 1),
         _array(arrays, f"{number}.basis", np.float16, 2),
@@ -128,5 +128,5 @@ def _array(arrays: Arrays, name: str, kind: type[np.generic], axes: int) -> NDAr
         raise ValueError(f"{name} is missing")
     array = arrays[name]
     if array.dtype != kind or array.ndim != axes:
-        raise ValueError(f"{name} is {array.dtype} of {array.ndim} axes")
+        raise ValueError(f"{name} is {array.dtype} with {array.ndim} axes")
     return array

@@ -1,4 +1,4 @@
-"""A small drawn image and what a bundle's networks say of it: by that engines are judged."""
+"""A small synthetic image with reference outputs, to check inference engines with."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from naevus.types import Precision, Storage
 
 SAMPLE_FILE: Final = "sample.npz"
-"""What bundles call the file; ``sample.file`` names it."""
+"""The usual file name in a bundle; ``sample.file`` contains the actual one."""
 LARGEST: Final = 4 * 1024**2
-"""Most bytes of a file that is read, and of all its arrays."""
+"""The maximum size of the file and of all its arrays, in bytes."""
 STEP: Final = 8
-"""Of a segmenter's logits every so many pixels, down and to the right, are kept."""
+"""The stride in pixels of the segmenter logits that are stored, in both directions."""
 _FLOORS: Final[dict[tuple[bool, Precision], float]] = {
     (False, "fp32"): 0.005,
     (False, "bf16"): 0.03,
     (True, "fp32"): 0.03,
     (True, "bf16"): 0.05,
 }
-"""The least tolerance, by whether numbers are stored in 8 bits and by what is computed in."""
+"""The minimum tolerance, by (whether weights are stored in int8, precision)."""
 _PIXELS: Final = "pixels"
 
 
 class Sample(NamedTuple):
-    """A drawn image, and what networks say of it in the views of `sample_batch`.
+    """A synthetic image and the networks' outputs for the batch from `sample_batch`.
 
     Attributes:
         pixels: S x S x 3, uint8.
-        predictions: By the member's file, what `compared` takes of its outputs: 8 x C logits of a
-            classifier, 8 x h x w of a segmenter, 8 x K x h x w of one with attributes.
+        predictions: The result of `compared` by member file: 8 x C logits of a classifier,
+            8 x h x w of a segmenter, 8 x K x h x w of a network with attributes.
     """
 
     pixels: NDArray[np.uint8]
@@ -53,18 +53,18 @@ class Sample(NamedTuple):
 def sample_batch(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return the image at a network's size, flipped and turned: 8 x size x size x 3.
 
-    Pixels are only picked, never mixed: every machine makes the same numbers.
+    Pixels are selected without interpolation, so every machine computes the same values.
     """
     picked = (np.arange(size) * len(pixels)) // size
     square = pixels[picked][:, picked]
     turned = [np.rot90(square, times) for times in range(4)]
-    return np.ascontiguousarray([view for one in turned for view in (one, one[:, ::-1])])
+    return np.ascontiguousarray([each for one in turned for each in (one, one[:, ::-1])])
 
 
 def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the logits to compare; of a segmenter, every one of `STEP` in each direction.
+    """Return the logits to compare; segmenter logits with a stride of `STEP`.
 
-    Where a network gives maps of attributes, they follow the lesion's: 8 x K x h x w.
+    Attribute maps, if the network outputs them, follow the lesion map: 8 x K x h x w.
     """
     if "logits" in outputs:
         return outputs["logits"]
@@ -75,9 +75,9 @@ def compared(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Return how far an answer is from the reference: infinitely where it is no finite number.
+    """Return the distance of an output from the reference, or infinity if it is not finite.
 
-    It is the root of the mean squared difference, as a fraction of the reference's own spread.
+    The distance is the root mean squared difference divided by the reference's standard deviation.
     """
     if answer.shape != reference.shape or not np.isfinite(answer).all():
         return float("inf")
@@ -87,18 +87,18 @@ def distance(answer: NDArray[np.float32], reference: NDArray[np.float32]) -> flo
 
 
 def tolerance(measured: float, storage: Storage, precision: Precision) -> float:
-    """Return how far answers may be from the reference: twice what was measured, or a floor.
+    """Return the tolerated distance from the reference: twice the measured one, or a minimum.
 
     Args:
-        measured: The largest distance that was seen.
-        storage: How the network's numbers are stored.
-        precision: What it was computed in.
+        measured: The largest measured distance.
+        storage: The data type of the stored weights.
+        precision: The data type of the computation.
     """
     return max(2 * measured, _FLOORS[storage == "int8", precision])
 
 
 def write_sample(path: Path, sample: Sample) -> None:
-    """Write a sample; the same one gives the same bytes.
+    """Write a sample; equal samples give equal bytes.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -110,14 +110,14 @@ def write_sample(path: Path, sample: Sample) -> None:
 
 
 def read_sample(path: Path, files: Mapping[str, int]) -> Sample:
-    """Read what `write_sample` wrote.
+    """Read a sample written by `write_sample`.
 
     Args:
         path: The file.
-        files: The members' files, and the side of the square that each sees.
+        files: The input size by member file.
 
     Raises:
-        BundleError: It is absent, too large or damaged, or lacks a member.
+        BundleError: The file is missing, too large or damaged, or a member is missing in it.
     """
     try:
         with zipfile.ZipFile(path) as stored:
@@ -132,8 +132,8 @@ def read_sample(path: Path, files: Mapping[str, int]) -> Sample:
         raise BundleError(f"{path}: no usable sample ({problem})", EXPORT_AGAIN) from error
     square = pixels.ndim == 3 and pixels.shape[0] == pixels.shape[1] and pixels.shape[2] == 3
     if pixels.dtype != np.uint8 or not square or not pixels.size:
-        raise BundleError(f"{path}: no usable sample (its pixels are no square)", EXPORT_AGAIN)
+        raise BundleError(f"{path}: no usable sample (its image is not square)", EXPORT_AGAIN)
     for name, values in predictions.items():
         if values.dtype != np.float32 or len(values) != 8 or not np.isfinite(values).all():
-            raise BundleError(f"{path}: no usable sample (of {name})", EXPORT_AGAIN)
+            raise BundleError(f"{path}: no usable sample (outputs of {name})", EXPORT_AGAIN)
     return Sample(pixels, predictions)

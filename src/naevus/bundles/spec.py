@@ -1,4 +1,4 @@
-"""What ``bundle.json`` says, typed and checked."""
+"""The typed and validated content of ``bundle.json``."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# What all parts of ``bundle.json`` have in common, and the words several of them use.
+# Types that several sections of ``bundle.json`` share.
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A table of the file; an unknown key is an error."""
+    """A section of the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# What was measured of a bundle, typed and checked: the figures of its model card.
+# The measured figures of a bundle, as its model card shows them.
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -36,9 +36,9 @@ class Figure(Section):
     """A value and its 95 % interval, by group.
 
     Attributes:
-        value: The figure.
-        low: Lower end of its interval, where there is one.
-        high: Upper end of it.
+        value: The value.
+        low: The lower end of the interval, if there is one.
+        high: The upper end of the interval, if there is one.
     """
 
     value: Finite
@@ -50,16 +50,16 @@ class Figure(Section):
         if (self.low is None) != (self.high is None):
             raise ValueError("an interval needs both ends")
         if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError("an interval's lower end is above its upper one")
+            raise ValueError("the lower end of an interval is above its upper end")
         return self
 
 
 class ScoreSpec(Figure):
-    """A figure with what it was measured on.
+    """A named metric.
 
     Attributes:
-        name: What was measured, such as ``balanced accuracy``.
-        measured_on: What it was measured on, and by which networks.
+        name: The metric, such as ``balanced accuracy``.
+        measured_on: The images and the networks that it was measured with.
     """
 
     name: str = Field(min_length=1)
@@ -67,16 +67,16 @@ class ScoreSpec(Figure):
 
 
 class ClassFigures(Section):
-    """How one diagnosis is told from the others.
+    """The metrics of one diagnosis against all others.
 
     Attributes:
         code: The diagnosis.
-        images: How many images of it were judged.
-        groups: Of how many groups (lesions).
-        recall: The fraction of them that the balanced decision answers rightly.
-        precision: The fraction of such answers that is right.
-        auc: Area under the ROC curve of its natural probability.
-        covered: The fraction of its lesions, one image each, whose prediction set holds it.
+        images: The number of evaluated images with this diagnosis.
+        groups: The number of groups (lesions) of these images.
+        recall: The fraction of these images that the balanced decision classifies correctly.
+        precision: The fraction of correct images among those predicted as this diagnosis.
+        auc: The area under the ROC curve of the natural probability.
+        covered: The fraction of lesions (one image each) with the diagnosis in the prediction set.
     """
 
     code: str
@@ -89,18 +89,18 @@ class ClassFigures(Section):
 
 
 class SubgroupFigures(Section):
-    """The balanced decision for one value of one attribute of the images.
+    """Metrics of the balanced decision in one subgroup.
 
     Attributes:
-        attribute: Such as ``sex``.
-        value: Such as ``female``.
-        images: How many images it has.
-        groups: Of how many groups (lesions).
-        small: Whether these are too few to say much.
-        balanced_accuracy: Over the classes ``over``.
-        over: The classes with enough groups here; subgroups differ in them.
-        gap: Balanced accuracy here minus that of all others, over classes that both have.
-        p_holm: Of a gap as wide by chance, corrected for all subgroups.
+        attribute: The attribute, such as ``sex``.
+        value: Its value, such as ``female``.
+        images: The number of images in the subgroup.
+        groups: The number of groups (lesions).
+        small: Whether the subgroup is too small for a reliable estimate.
+        balanced_accuracy: The mean recall of the classes in ``over``.
+        over: The classes with enough groups in this subgroup.
+        gap: The balanced accuracy minus that of all other images, over classes that both have.
+        p_holm: The p value of the gap, with Holm's correction for all subgroups.
     """
 
     attribute: str
@@ -115,20 +115,20 @@ class SubgroupFigures(Section):
 
 
 class StorageCost(Section):
-    """What a precision changes on images that the networks never saw.
+    """The effect of a precision on held-out images.
 
     Attributes:
-        task: Which networks.
-        storage: How their numbers are stored.
-        precision: What they were computed in.
-        score: What was measured.
-        networks: By which networks, each on images that it never saw.
-        reference: Its value for numbers in fp32, computed in fp32.
-        difference: Its value in this precision minus ``reference``, paired by image.
-        changed: The fraction of images whose answer changes: their balanced decision, or whether
-            their mask reaches a Jaccard index of 0.65.
-        images: How many images were judged.
-        groups: Of how many groups (lesions).
+        task: The task of the networks.
+        storage: The data type of the stored weights.
+        precision: The data type of the computation.
+        score: The metric.
+        networks: The networks, each evaluated on its held-out images.
+        reference: The value of the metric, stored and computed in fp32.
+        difference: The value in this precision minus ``reference``, paired by image.
+        changed: The fraction of images with another prediction: another balanced decision, or a
+            mask that now reaches, or no longer reaches, a Jaccard index of 0.65.
+        images: The number of evaluated images.
+        groups: The number of groups (lesions).
     """
 
     task: Task
@@ -144,13 +144,13 @@ class StorageCost(Section):
 
 
 class StorageRefusal(Section):
-    """A precision whose cost could not be measured, for networks did not run in it there.
+    """A precision that could not be measured because the networks did not run in it.
 
     Attributes:
-        task: Which networks.
-        storage: How their numbers were stored.
-        precision: What they were to be computed in.
-        problem: What happened.
+        task: The task of the networks.
+        storage: The data type of the stored weights.
+        precision: The data type of the computation.
+        problem: The error.
     """
 
     task: Task
@@ -160,13 +160,13 @@ class StorageRefusal(Section):
 
 
 class Recommendation(Section):
-    """Which of the measured precisions is recommended, by a rule.
+    """The recommended precision of a task.
 
     Attributes:
-        task: For which networks.
-        storage: How numbers are stored.
-        precision: What is computed in.
-        reason: The rule, and what came of it.
+        task: The task of the networks.
+        storage: The data type of the stored weights.
+        precision: The data type of the computation.
+        reason: The selection rule and the measured loss.
     """
 
     task: Task
@@ -176,11 +176,11 @@ class Recommendation(Section):
 
 
 MANIFEST = "bundle.json"
-"""The file that names all others of a bundle."""
+"""The file that lists all other files of a bundle."""
 
 EXPORT_AGAIN = "export the bundle again or take an undamaged copy"
 
-# A plain name: no folder, no parent, nothing hidden. It is all that keeps a bundle in its folder.
+# A plain name: no folder, no parent, nothing hidden. Only this keeps files inside the bundle.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,200}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -191,11 +191,11 @@ class Member(Section):
     """One network.
 
     Attributes:
-        file: Its ONNX graph.
-        architecture: What it is, such as ``unet:tu-tf_efficientnet_lite0``.
-        input_size: Side of the square it sees, pixels.
-        folds: The folds it did not train on: none where weights of different folds were averaged.
-        storage: How its numbers are stored.
+        file: The ONNX graph.
+        architecture: The architecture, such as ``unet:tu-tf_efficientnet_lite0``.
+        input_size: The side of the square input in pixels.
+        folds: The held-out folds; empty if weights of different folds were averaged.
+        storage: The data type of the stored weights.
     """
 
     file: FileName
@@ -206,13 +206,13 @@ class Member(Section):
 
 
 class ClassifierMember(Member):
-    """A network that gives logits of classes.
+    """A network that outputs class logits.
 
     Attributes:
-        class_weights: w_c, how much more than its share each class counted in training.
-        class_priors: π_c, the classes' fractions of the training data; they sum to 1.
-        cam_offset: Where a thing lies, seen from where its activation maps show it: cells down,
-            cells to the right (`inference.offset`).
+        class_weights: w_c, the relative weight of each class in the training loss.
+        class_priors: π_c, the fraction of each class in the training data; they sum to 1.
+        cam_offset: The measured shift of a structure from its place in the activation map, in
+            cells downwards and to the right (`inference.cam`).
     """
 
     class_weights: tuple[Positive, ...]
@@ -221,7 +221,7 @@ class ClassifierMember(Member):
 
 
 class PostprocessingSpec(Section):
-    """How a lesion probability becomes a mask: the settings of ``images.masks.Postprocessing``."""
+    """Settings that turn lesion probabilities into a mask (``images.masks.Postprocessing``)."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     largest: bool = True
@@ -230,12 +230,12 @@ class PostprocessingSpec(Section):
 
 
 class SegmenterSpec(Section):
-    """Segments lesions.
+    """An ensemble that segments lesions.
 
     Attributes:
-        members: The networks whose mean logit is the answer.
-        colour_constancy: Whether shades of grey is applied to what the networks see.
-        postprocessing: How a lesion probability becomes a mask.
+        members: The networks; their logits are averaged.
+        colour_constancy: Whether shades of grey is applied to the input.
+        postprocessing: Settings that turn probabilities into a mask.
     """
 
     members: tuple[Member, ...] = Field(min_length=1)
@@ -244,13 +244,13 @@ class SegmenterSpec(Section):
 
 
 class ConformalSpec(Section):
-    """Prediction sets: the dictionary of ``evaluation.calibration.conformal.Conformal``.
+    """Thresholds of prediction sets (``evaluation.conformal.Conformal``).
 
     Attributes:
-        classes: Codes, in the order of the logits.
-        coverage: The promised coverage.
-        thresholds: The least natural probability with which each class is in a set.
-        groups: How many groups (lesions) each threshold stands on.
+        classes: The class codes in the order of the logits.
+        coverage: The nominal coverage.
+        thresholds: The minimum natural probability of each class in a set.
+        groups: The number of groups (lesions) that each threshold was fitted on.
     """
 
     classes: tuple[str, ...]
@@ -260,20 +260,20 @@ class ConformalSpec(Section):
 
 
 class ClassifierSpec(Section):
-    """Gives probabilities of diagnoses.
+    """An ensemble that predicts probabilities of diagnoses.
 
     Attributes:
-        members: The networks whose mean logit is the answer.
-        classes: Codes in the order of the logits.
-        taxonomy: Name of the set of diagnoses that the classes are of, where it is a known one.
-        crop_mode: What the networks see (``images.crops``).
-        crop_margin: Margin round the lesion's box, as a fraction of its longer side.
-        colour_constancy: Whether shades of grey is applied to what the networks see.
-        temperature: Divides the natural logits.
-        offsets: Added to them then, one a class; none where none were fitted.
-        conformal: Thresholds of prediction sets, where they were found.
-        calibrated_on: Whose answers to which images temperature, offsets and thresholds are from.
-        ood: File of the statistics of the training images' features, for OOD scores.
+        members: The networks; their logits are averaged.
+        classes: The class codes in the order of the logits.
+        taxonomy: The name of the set of diagnoses, if it is a known one.
+        crop_mode: The input of the networks (``images.preprocess``).
+        crop_margin: The margin around the lesion's box, as a fraction of its longer side.
+        colour_constancy: Whether shades of grey is applied to the input.
+        temperature: The divisor of the natural logits.
+        offsets: One value per class, added to the divided logits; empty if none were fitted.
+        conformal: Thresholds of prediction sets, if they were fitted.
+        calibrated_on: The predictions on which temperature, offsets and thresholds were fitted.
+        ood: The file with feature statistics of the training images, for OOD scores.
     """
 
     members: tuple[ClassifierMember, ...] = Field(min_length=1)
@@ -294,40 +294,42 @@ class ClassifierSpec(Section):
             raise ValueError("a classifier needs two or more different classes")
         for member in self.members:
             if not len(self.classes) == len(member.class_weights) == len(member.class_priors):
-                raise ValueError("classes, class weights and class priors must be equally many")
+                raise ValueError(
+                    "classes, class weights and class priors must have the same length"
+                )
             if not math.isclose(sum(member.class_priors), 1.0, rel_tol=0, abs_tol=1e-3):
                 raise ValueError("class priors must sum to 1")
         if self.offsets and len(self.offsets) != len(self.classes):
-            raise ValueError("offsets must be one for each class, or none")
+            raise ValueError("there must be one offset for each class, or none")
         sets = self.conformal
         if sets is not None and not (
             self.classes == sets.classes
             and len(sets.thresholds) == len(sets.groups) == len(sets.classes)
         ):
-            raise ValueError("conformal needs a threshold and a count for each class, in order")
+            raise ValueError("conformal needs one threshold and one count per class, in order")
         if self.taxonomy is not None:
             known = TAXONOMIES.get(self.taxonomy)
             if known is None:
                 raise ValueError(f"unknown taxonomy {self.taxonomy!r}")
             if not known.holds(self.classes):
-                raise ValueError(f"classes are not those of taxonomy {self.taxonomy!r}, in order")
+                raise ValueError(f"classes differ from those of taxonomy {self.taxonomy!r}")
         return self
 
     @property
     def names(self) -> dict[str, str]:
-        """The diagnoses' names by code, where the set of diagnoses is known."""
+        """The names of the diagnoses by code; empty for an unknown taxonomy."""
         known = TAXONOMIES.get(self.taxonomy or "")
         return {one.code: one.name for one in known.diagnoses} if known else {}
 
 
 class SampleSpec(Section):
-    """By what engines are judged before they are trusted (`bundles.sample`).
+    """A sample with reference outputs, to check an engine before its first use.
 
     Attributes:
-        file: The drawn image, and what the networks say of it.
-        answered_by: What gave these answers.
-        tolerances: By the member's file, how far an engine's answers may be from them, for each
-            precision that was measured.
+        file: The file with a synthetic image and the networks' outputs (`bundles.sample`).
+        answered_by: The software that computed the reference outputs.
+        tolerances: The maximum distance from the reference outputs, by member file and measured
+            precision.
     """
 
     file: FileName
@@ -336,13 +338,13 @@ class SampleSpec(Section):
 
 
 class TrainingData(Section):
-    """What networks learnt from.
+    """A data set that networks were trained on.
 
     Attributes:
-        task: What was learnt.
-        name: The data set, and its source.
-        images: How many images it has for the task.
-        licence: The data's licence, where it is known.
+        task: The task.
+        name: The data set and its source.
+        images: The number of images for the task.
+        licence: The licence of the data, if known.
     """
 
     task: Task
@@ -352,10 +354,10 @@ class TrainingData(Section):
 
 
 class PresenceSpec(Section):
-    """How the likeliest pixels of an attribute's map tell whether it is there.
+    """Coefficients for the probability that an attribute is present.
 
-    The probability is the logistic function of ``slope * logit(peak) + intercept``, the peak being
-    the mean probability of the likeliest hundredth of the pixels (``evaluation.attributes``).
+    The probability is the logistic function of ``slope * logit(peak) + intercept``. The peak is the
+    mean probability of the highest one per cent of pixels (``evaluation.attributes``).
     """
 
     slope: Positive = 1.0
@@ -363,17 +365,17 @@ class PresenceSpec(Section):
 
 
 class AttributesSpec(Section):
-    """Finds dermoscopic attributes.
+    """An ensemble that segments dermoscopic attributes.
 
     Attributes:
-        members: The networks whose mean logit is the answer; one whose file is a segmenter's too
-            gives both, and runs once.
-        names: The attributes in the order of the maps.
-        thresholds: Above which probability a pixel shows an attribute, one for each.
-        presence: How the probability that an attribute is there follows from its map, likewise;
-            none where that was not fitted: then it is the peak.
-        colour_constancy: Whether shades of grey is applied to what the networks see.
-        chosen_on: By whose answers to which images thresholds and presence were chosen.
+        members: The networks; their logits are averaged. A network that is also a member of the
+            segmenter runs once for both tasks.
+        names: The attributes in the order of the output maps.
+        thresholds: The pixel threshold of each attribute.
+        presence: The presence coefficients of each attribute. If they are empty, the probability
+            of presence is the peak itself.
+        colour_constancy: Whether shades of grey is applied to the input.
+        chosen_on: The predictions on which thresholds and presence were fitted.
     """
 
     members: tuple[Member, ...] = Field(min_length=1)
@@ -388,7 +390,9 @@ class AttributesSpec(Section):
         if self.names != tuple(ATTRIBUTES):
             raise ValueError(f"the attributes must be {', '.join(ATTRIBUTES)}, in this order")
         if not len(self.names) == len(self.thresholds) == (len(self.presence) or len(self.names)):
-            raise ValueError("names, thresholds and presence (or none) must be equally many")
+            raise ValueError(
+                "names, thresholds and presence (unless empty) must have the same length"
+            )
         return self
 
 
@@ -396,22 +400,22 @@ class BundleSpec(Section):
     """The content of ``bundle.json``.
 
     Attributes:
-        schema_version: Version of this schema.
-        segmenter: What segments lesions, if anything does.
-        classifier: What diagnoses, if anything does.
-        attributes: What finds attributes, if anything does.
-        licence: Under which licence the networks may be used, where that is said.
-        training_data: What the networks learnt from.
-        scores: Figures for the model card.
-        by_class: Figures of each diagnosis.
-        subgroups: Figures by sex, age and the like, where the data tells them.
-        storage_costs: What other precisions than 32 bits change, where that was measured.
-        storage_refusals: Which of them did not run on the machine that measured.
-        recommended: Which precision is recommended for each task, by these.
-        limits: What is known not to have been tried, in sentences for the model card.
-        provenance: Where the bundle comes from; printed on the model card.
-        sample: By what engines are judged before they are trusted, where that is there.
-        files: SHA-256 of every other file of the folder, by name.
+        schema_version: The version of this schema.
+        segmenter: The ensemble that segments lesions, if there is one.
+        classifier: The ensemble that predicts diagnoses, if there is one.
+        attributes: The ensemble that segments attributes, if there is one.
+        licence: The licence of the networks, if known.
+        training_data: The data sets that the networks were trained on.
+        scores: The scores of the model card.
+        by_class: The metrics of each diagnosis.
+        subgroups: The metrics by sex, age and other attributes, if the data set has them.
+        storage_costs: The measured effects of precisions other than fp32.
+        storage_refusals: Precisions that did not run on the machine used for measuring.
+        recommended: The recommended precision of each task.
+        limits: Known limits, as sentences for the model card.
+        provenance: The origin of the bundle, as shown on the model card.
+        sample: A sample with reference outputs to check engines with, if there is one.
+        files: The SHA-256 of every other file in the folder, by name.
     """
 
     schema_version: Literal[1] = 1
@@ -439,7 +443,7 @@ class BundleSpec(Section):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What the bundle can do."""
+        """The tasks that the bundle has networks for."""
         able: list[Task] = []
         if self.segmenter is not None:
             able.append("segmentation")
@@ -451,7 +455,7 @@ class BundleSpec(Section):
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All networks, the segmenter's first; one that does two tasks stands once."""
+        """All networks, the segmenter's first; a network for two tasks is listed once."""
         found: dict[str, Member] = {}
         for task in get_args(Task):
             for member in self._members(task):
@@ -459,7 +463,7 @@ class BundleSpec(Section):
         return tuple(found.values())
 
     def recommended_precision(self, task: Task) -> Precision:
-        """Return what a task's networks, as they are stored, were measured to bear; else fp32."""
+        """Return the recommended precision for a task's networks as stored, or fp32."""
         stored = {member.storage for member in self._members(task)}
         for choice in self.recommended:
             if choice.task == task and stored == {choice.storage}:
@@ -477,14 +481,14 @@ class BundleSpec(Section):
 
 
 def parse_manifest(content: bytes, where: str) -> BundleSpec:
-    """Read the content of a ``bundle.json``.
+    """Parse the content of a ``bundle.json``.
 
     Args:
         content: UTF-8 JSON.
-        where: What errors call it.
+        where: The name of the file in error messages.
 
     Raises:
-        BundleError: It is not of this schema, or a file that it names has no hash.
+        BundleError: The content violates the schema, or a listed file has no hash.
     """
     try:
         spec = BundleSpec.model_validate_json(content)
@@ -519,7 +523,7 @@ _FILE_NAME: TypeAdapter[str] = TypeAdapter(FileName)
 
 
 def is_file_name(name: str) -> bool:
-    """Tell whether a bundle may have a file of this name: no folder, nothing hidden."""
+    """Report whether a name is allowed in a bundle: no folder, nothing hidden."""
     try:
         _FILE_NAME.validate_python(name)
     except ValidationError:

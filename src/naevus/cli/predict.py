@@ -174,7 +174,7 @@ def predict(
             out,
             segmenter=networks.segmenter,
             classifier=networks.classifier,
-            decision="balanced" if decision == "balanced" else "probable",
+            decision=decision,
             only=only,
             heatmaps=heatmaps,
             embeddings=embeddings,

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
 
 
-OtherDecision = Literal["raw", "probable"]
+OtherDecision = Literal["raw", "natural"]
 """The network's largest logit as it comes, or the largest natural probability."""
 HEADLINE = "balanced accuracy, balanced decision"
 """The score whose p-values are corrected for the number of arms."""
-ACCURACY = "accuracy, probable decision"
+ACCURACY = "accuracy, natural decision"
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
     Args:
         table: An out-of-fold table.
         decision: ``raw``: the largest logit, neither weights nor shares being taken off;
-            ``probable``: the largest natural probability.
+            ``natural``: the largest natural probability.
     """
     codes = taxonomy_of(table).codes
     even = {f"class_prior_{code}": 1 / len(codes) for code in codes}

@@ -81,7 +81,7 @@ def headline_intervals(labelled: LabelledPredictions) -> dict[str, Interval]:
 
     Returns:
         ``balanced_accuracy`` of the balanced decision and ``accuracy`` of the natural one; then
-        ``balanced_accuracy_probable`` and ``accuracy_balanced``, the other way round.
+        ``balanced_accuracy_natural`` and ``accuracy_balanced``, the other way round.
     """
     truth, groups = labelled.truth, labelled.groups
     by_balanced, by_natural = labelled.balanced_codes, labelled.natural_codes
@@ -89,7 +89,7 @@ def headline_intervals(labelled: LabelledPredictions) -> dict[str, Interval]:
     return {
         "balanced_accuracy": balanced_accuracy_interval(truth, by_balanced, groups),
         "accuracy": mean_interval(np.array(by_natural, object) == names, groups, truth),
-        "balanced_accuracy_probable": balanced_accuracy_interval(truth, by_natural, groups),
+        "balanced_accuracy_natural": balanced_accuracy_interval(truth, by_natural, groups),
         "accuracy_balanced": mean_interval(np.array(by_balanced, object) == names, groups, truth),
     }
 
@@ -321,7 +321,7 @@ class ClassificationScores:
     absent: tuple[str, ...]
     """Classes without an image in the truth; no mean counts them."""
     balanced: DecisionScores
-    probable: DecisionScores
+    natural: DecisionScores
     auc: dict[str, float | None]
     """Area under the ROC curve of each class's natural probability; None for absent classes."""
     average_precision: dict[str, float | None]
@@ -364,7 +364,7 @@ class ClassificationScores:
             codes=codes,
             absent=tuple(code for code, member in members.items() if not member.any()),
             balanced=DecisionScores.from_predictions(truth, predicted, codes),
-            probable=DecisionScores.from_predictions(truth, natural.argmax(axis=1), codes),
+            natural=DecisionScores.from_predictions(truth, natural.argmax(axis=1), codes),
             auc={code: auc_of(members[code], natural[:, c]) for c, code in enumerate(codes)},
             average_precision={
                 code: average_precision_of(members[code], natural[:, c])
@@ -393,7 +393,7 @@ class ClassificationScores:
 
     def by(self, decision: Decision) -> DecisionScores:
         """Return the scores of one of the two decisions."""
-        return self.balanced if decision == "balanced" else self.probable
+        return self.balanced if decision == "balanced" else self.natural
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold; what is undefined is None."""
@@ -402,7 +402,7 @@ class ClassificationScores:
             "codes": list(self.codes),
             "absent": list(self.absent),
             "balanced": self.balanced.to_dict(),
-            "probable": self.probable.to_dict(),
+            "natural": self.natural.to_dict(),
             "auc": dict(self.auc),
             "mean_auc": self.mean_auc,
             "average_precision": dict(self.average_precision),

@@ -352,7 +352,7 @@ def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
         raise DataError("A and B tell different classes apart", "compare runs of one taxonomy")
     truth = np.array([taxonomy.index(code) for code in a["diagnosis"]])
     predicted = [[each.argmax(1) for each in probabilities(table, taxonomy)] for table in (a, b)]
-    probable, balanced = zip(*predicted, strict=True)
+    natural, balanced = zip(*predicted, strict=True)
     present = np.unique(truth)
     by_class = truth[:, None] == present[None, :]
     everything = np.ones((len(truth), 1), bool)
@@ -360,8 +360,8 @@ def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
         _accuracy(name, [each == truth for each in pair], inside, a)
         for name, pair, inside in (
             ("balanced accuracy, balanced decision", balanced, by_class),
-            ("balanced accuracy, probable decision", probable, by_class),
-            ("accuracy, probable decision", probable, everything),
+            ("balanced accuracy, natural decision", natural, by_class),
+            ("accuracy, natural decision", natural, everything),
         )
     )
     right = [each == truth for each in balanced]

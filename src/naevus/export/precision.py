@@ -132,7 +132,7 @@ SPEED: Final = ("int8", "bf16", "fp32")
 _SIZE: Final[tuple[Storage, ...]] = ("int8", "fp16", "fp32")
 _SCORED: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("Jaccard", "thresholded Jaccard"),
-    "classification": ("balanced accuracy, balanced decision", "accuracy, probable decision"),
+    "classification": ("balanced accuracy, balanced decision", "accuracy, natural decision"),
 }
 _DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _SCORED.items()}
 

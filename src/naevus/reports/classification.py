@@ -118,9 +118,9 @@ def score_section(found: ClassificationEvaluation) -> Section:
                 matrix=True,
             ),
             Table(
-                "confusion-probable",
+                "confusion-natural",
                 "Confusion of most probable answers, counts",
-                _confusion(scores.probable.confusion, codes),
+                _confusion(scores.natural.confusion, codes),
                 folded=True,
                 matrix=True,
             ),

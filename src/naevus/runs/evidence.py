@@ -1,4 +1,4 @@
-"""What runs are known to be worth, from their answers to held-out images."""
+"""The evidence for a bundle: calibration and metrics from out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from naevus.runs.run import Run
 
 
-# What answers to images that networks never saw say of them, as ``bundle.json`` holds it.
+# Calibration and figures of ``bundle.json``.
 
 
 class ClassificationEvidence(NamedTuple):
-    """What is known of networks that diagnose, from answers to images they never saw.
+    """Calibration and metrics of a classifier, from predictions for held-out images.
 
     Attributes:
-        scaling: Temperature and offsets fitted on all of these answers: what is shipped.
-        conformal: Thresholds of prediction sets at that scaling, likewise.
-        scores: Headline and calibration figures, scaled and with sets fitted elsewhere.
-        by_class: Figures of each diagnosis, likewise.
-        subgroups: Figures by sex and age, where these are known.
+        scaling: Temperature and offsets fitted on all of these predictions, for the bundle.
+        conformal: Thresholds of prediction sets after that scaling, fitted on the same.
+        scores: Headline and calibration metrics; scaling and sets are cross-fitted.
+        by_class: Metrics of each diagnosis, cross-fitted.
+        subgroups: Metrics by sex and age where these are known, cross-fitted.
     """
 
     scaling: Scaling
@@ -55,50 +55,55 @@ class ClassificationEvidence(NamedTuple):
 
 
 def counted(table: pd.DataFrame) -> str:
-    """Return how many images a table has, of how many lesions, and of which folds."""
+    """Describe a table: the numbers of images and lesions, and the folds."""
     text = f"{len(table):,} images of {table['group_id'].nunique():,} lesions"
     if "fold" not in table.columns:
         return text
     folds = sorted(table["fold"].unique().tolist())
     numbers = ", ".join(map(str, folds))
-    return f"{text}, held out by fold{'s' if len(folds) > 1 else ''} {numbers}"
+    return f"{text}, held out in fold{'s' if len(folds) > 1 else ''} {numbers}"
 
 
-def segmentation(table: pd.DataFrame, whose: str) -> tuple[ScoreSpec, ...]:
-    """Return the figures of networks that contour.
+def segmentation(table: pd.DataFrame, source: str) -> tuple[ScoreSpec, ...]:
+    """Return the scores of segmentation networks.
 
     Args:
-        table: What `SegmentationEvaluation.of` reads, out of fold.
-        whose: Whose figures they are, such as ``of the recipe, out of fold``.
+        table: An out-of-fold table for `SegmentationEvaluation.of`.
+        source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
     """
     found = SegmentationEvaluation.of(table)
-    on = f"{whose}: {counted(table)}"
+    on = f"{source}: {counted(table)}"
     return (
         _score("mean Jaccard index", found.metrics["jaccard"], on),
         _score("thresholded Jaccard index", found.metrics["thresholded_jaccard"], on),
-        ScoreSpec(name="Jaccard index below 0.65, share", value=found.failed.value, measured_on=on),
+        ScoreSpec(
+            name="fraction of images with a Jaccard index below 0.65",
+            value=found.failed.value,
+            measured_on=on,
+        ),
     )
 
 
 @repeatable
 def classification(
-    table: pd.DataFrame, whose: str, records: pd.DataFrame | None
+    table: pd.DataFrame, source: str, records: pd.DataFrame | None
 ) -> ClassificationEvidence:
-    """Fit scaling and prediction sets, and judge them where they were not fitted.
+    """Fit scaling and prediction sets, and evaluate both by cross-fitting.
 
-    Each fold is judged by what was fitted on the others, a single fold by halves of its lesions.
+    Each fold is evaluated with a calibration fitted on the other folds; a single fold is split
+    into two halves by lesion.
 
     Args:
-        table: What `oof_classified` reads, with ``image_id``, ``group_id`` and ``diagnosis``, out
-            of fold.
-        whose: Whose figures they are, such as ``of the recipe, out of fold``.
-        records: Rows of the data set by image id (``sex``, ``age``); None where it is not there.
+        table: An out-of-fold table for `oof_classified`, with ``image_id``, ``group_id`` and
+            ``diagnosis``.
+        source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
+        records: Rows of the data set by image id (``sex``, ``age``), if it is available.
 
     Raises:
-        DataError: A column is missing, or there are too few lesions to part.
+        DataError: A column is missing, or there are too few lesions to split.
         NaevusError: SciPy or scikit-learn is not installed.
     """
-    table = table.sort_values("image_id", ignore_index=True)  # a draw is by position
+    table = table.sort_values("image_id", ignore_index=True)  # random draws depend on the order
     labelled = oof_classified(table)
     natural, taxonomy = labelled.natural, labelled.taxonomy
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
@@ -111,14 +116,14 @@ def classification(
     return ClassificationEvidence(
         scaling=scaling,
         conformal=conformal,
-        scores=tuple(_scores(found, f"{whose}: {counted(table)}")),
+        scores=tuple(_scores(found, f"{source}: {counted(table)}")),
         by_class=tuple(_by_class(found)),
         subgroups=tuple(map(_subgroup, found.calibrated.subgroups)),
     )
 
 
 def _attributes(table: pd.DataFrame, records: pd.DataFrame | None) -> dict[str, list[Any]]:
-    """Return what the card's subgroups are by: those that most data sets know."""
+    """Return the attributes of the card's subgroups, which most data sets have."""
     if records is None:
         return {}
     rows = records.reindex(table["image_id"])
@@ -126,23 +131,20 @@ def _attributes(table: pd.DataFrame, records: pd.DataFrame | None) -> dict[str, 
 
 
 def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
-    """Yield the headline and what calibration and sets are worth, fitted on other parts."""
+    """Yield headline metrics, calibration errors and set coverage, all cross-fitted."""
     plain, calibrated, sets = found.as_predicted, found.calibrated, found.sets
     assert calibrated is not None
     assert sets is not None
     parts = len(found.scalings)
-    how = (
-        f"each of {parts} folds by the others"
-        if found.by_fold
-        else "each half of the lesions by the other"
-    )
-    fitted = f"{on}; temperature, offsets and sets fitted elsewhere, {how}"
+    how = f"the {parts} folds" if found.by_fold else "two halves of the lesions"
+    fitted = f"{on}; temperature, offsets and prediction sets cross-fitted over {how}"
     balanced = calibrated.intervals["balanced_accuracy"]
     yield _score("balanced accuracy, balanced decision", balanced, fitted)
-    yield _score("the same, not calibrated", plain.intervals["balanced_accuracy"], on)
-    yield _score("accuracy, probable decision", calibrated.intervals["accuracy"], fitted)
+    uncalibrated = plain.intervals["balanced_accuracy"]
+    yield _score("balanced accuracy, balanced decision, uncalibrated", uncalibrated, on)
+    yield _score("accuracy, natural decision", calibrated.intervals["accuracy"], fitted)
     yield from _calibration(calibrated.calibration, "", fitted)
-    yield from _calibration(plain.calibration, ", not calibrated", on)
+    yield from _calibration(plain.calibration, ", uncalibrated", on)
     yield from _sets(sets, found.in_every_set, fitted)
 
 
@@ -157,21 +159,21 @@ def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
 
 
 def _calibration(found: CalibrationScores, how: str, on: str) -> Iterator[ScoreSpec]:
-    rng = f"about {found.ece.chance:.3f} by chance alone"
-    yield _score(f"expected calibration error{how}, 15 bins ({rng})", found.ece, on)
+    chance = f"about {found.ece.chance:.3f} is expected by chance"
+    yield _score(f"expected calibration error{how}, 15 bins ({chance})", found.ece, on)
     yield _score(f"negative log-likelihood{how}, nats", found.nll, on)
 
 
 def _sets(sets: SetScores, in_every_set: Sequence[str], on: str) -> Iterator[ScoreSpec]:
-    name = f"{100 * sets.coverage:g} % sets that hold the truth"
-    yield _score(f"{name}, of lesions, one image each", sets.overall.lesions, on)
-    yield _score(f"{name}, of images", sets.overall.images, on)
+    name = f"coverage of {100 * sets.coverage:g} % prediction sets"
+    yield _score(f"{name}, one image per lesion", sets.overall.lesions, on)
+    yield _score(f"{name}, all images", sets.overall.images, on)
     listed = ", ".join(in_every_set)
-    wanting = f" ({listed} in all, for want of lesions to fit on)" if listed else ""
-    size = f"mean number of diagnoses in a set{wanting}"
+    few = f" ({listed}: in every set, too few lesions to fit a threshold)" if listed else ""
+    size = f"mean number of diagnoses in a set{few}"
     yield ScoreSpec(name=size, value=sets.overall.size, measured_on=on)
-    yield ScoreSpec(name="sets with one diagnosis, share", value=sets.single, measured_on=on)
-    yield ScoreSpec(name="empty sets, share", value=sets.empty, measured_on=on)
+    yield ScoreSpec(name="fraction of sets with one diagnosis", value=sets.single, measured_on=on)
+    yield ScoreSpec(name="fraction of empty sets", value=sets.empty, measured_on=on)
 
 
 def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
@@ -205,18 +207,18 @@ def _subgroup(one: Subgroup) -> SubgroupFigures:
     )
 
 
-RECIPE = "of the recipe, out of fold"
-"""Whose figures out-of-fold answers give: never those of the networks in the bundle, together."""
-TASK_MEMBERS = "of this combination, on images that none of its networks saw"
+RECIPE = "out-of-fold predictions of the recipe"
+"""Out-of-fold predictions measure the recipe, not the ensemble of all members in the bundle."""
+TASK_MEMBERS = "predictions of exactly these members for images that none of them was trained on"
 
 
 class Composition(NamedTuple):
-    """What a bundle has of a task.
+    """The networks of a bundle for one task.
 
     Attributes:
         origins: Run and fold of each network.
-        folds: The folds that networks held out, by run.
-        averaged: Whether the networks' weights became one network's.
+        folds: The held-out folds of the networks, by run.
+        averaged: Whether the weights of the networks were averaged into one network.
     """
 
     origins: tuple[str, ...]
@@ -225,15 +227,16 @@ class Composition(NamedTuple):
 
     def __str__(self) -> str:
         if self.averaged:
-            return f"one network, the average of the weights of {len(self.origins)}"
-        return f"the mean of {len(self.origins)} networks" if len(self.origins) > 1 else "a network"
+            return f"one network with the averaged weights of {len(self.origins)} networks"
+        several = len(self.origins) > 1
+        return f"an ensemble of {len(self.origins)} networks" if several else "one network"
 
 
 def segmentation_entry(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the entries of ``bundle.json`` about runs that contour: ``scores``.
+    """Return the ``bundle.json`` entries of segmentation runs: ``scores``.
 
     Raises:
-        RunError: A run's answers do not belong together.
+        RunError: The predictions of a run are inconsistent.
     """
     several = len(runs) > 1
     return {
@@ -248,29 +251,29 @@ def segmentation_entry(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def attributes_entry(run: Run) -> dict[str, Any]:
-    """Return the entries of ``bundle.json`` about a run that finds attributes.
+    """Return the ``bundle.json`` entries of an attribute run.
 
     Returns:
-        ``scores``: of attributes, of their presence, and of lesions where these are learnt; and
-        under ``attributes`` thresholds and presence, chosen on all that was held out, for images
-        that are not among it.
+        ``scores`` of attributes, of their presence, and of lesion masks if the run has them.
+        ``attributes`` contains thresholds and presence, fitted on all out-of-fold predictions for
+        use on new images.
 
     Raises:
-        RunError: The run's predictions do not belong together.
+        RunError: The predictions of the run are inconsistent.
     """
     table = run.predictions()
     found = AttributesEvaluation.of(table)
     on = f"{RECIPE}: {counted(table)}"
-    elsewhere = f"{on}; thresholds chosen on the other folds"
-    scores = [_score("attributes, pooled Jaccard index", found.jaccard, elsewhere)]
+    crossed = f"{on}; thresholds fitted on the other folds"
+    scores = [_score("attributes, pooled Jaccard index", found.jaccard, crossed)]
     for name, one in found.by_attribute.items():
         title = ATTRIBUTES[name]
-        scores.append(_score(f"{title}, pooled Jaccard index", one.jaccard, elsewhere))
+        scores.append(_score(f"{title}, pooled Jaccard index", one.jaccard, crossed))
         if one.auc is not None:
             scores.append(_score(f"{title}, AUC of presence", one.auc, on))
     lesions = lesions_of(run)
     if lesions is not None:
-        scores += segmentation(lesions, f"{RECIPE}, of the lesion")
+        scores += segmentation(lesions, f"{RECIPE}, lesion masks")
     presence = [{"slope": slope, "intercept": intercept} for slope, intercept in found.presence]
     return {
         "scores": scores,
@@ -288,39 +291,38 @@ def classification_entry(
     dataset: Dataset | None,
     calibration: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Return the entries about runs that diagnose.
+    """Return the ``bundle.json`` entries of classification runs.
 
     Args:
-        runs: Runs over the same folds; what each says of an image it held out is averaged, as
-            in an ensemble.
-        composition: What is in the bundle.
-        dataset: The runs' data set, for subgroups; None where it is not there.
-        calibration: Answers of exactly this combination to images that none of its networks
-            saw: they take the place of the runs' own.
+        runs: Runs over the same folds; their out-of-fold logits are averaged, as in an ensemble.
+        composition: The networks of the bundle.
+        dataset: The data set of the runs, for subgroups, if it is available.
+        calibration: Predictions of exactly these members for images that none of them was trained
+            on; used in place of the runs' out-of-fold predictions.
 
     Returns:
-        ``scores``, ``by_class`` and ``subgroups``; and under ``classifier`` the scaling, the
-        prediction sets, and what these were fitted on.
+        ``scores``, ``by_class`` and ``subgroups``; ``classifier`` contains the scaling, the
+        prediction sets, and the predictions that both were fitted on.
 
     Raises:
-        RunError: A run's answers do not belong together.
-        DataError: A table is not one of held-out logits, or there are too few lesions.
+        RunError: The predictions of a run are inconsistent.
+        DataError: A table has no out-of-fold logits, or there are too few lesions.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     if calibration is None:
         tables = [run.predictions() for run in runs]
         taxonomy = taxonomy_of(tables[0])
         names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
-        table, whose = combined(tables, taxonomy, names, allow_missing=allowed), RECIPE
-        source = f"out-of-fold answers: {_source(table, len(runs), composition)}"
+        table, source = combined(tables, taxonomy, names, allow_missing=allowed), RECIPE
+        calibrated_on = f"out-of-fold predictions: {_basis(table, len(runs), composition)}"
     else:
-        table, whose = calibration, TASK_MEMBERS
+        table, source = calibration, TASK_MEMBERS
         _check(table, runs)
-        source = f"answers {TASK_MEMBERS}: {counted(table)}"
+        calibrated_on = f"{TASK_MEMBERS}: {counted(table)}"
     if len(runs) > 1 and calibration is None:
-        whose += f", as the mean of {len(runs)} networks, one a run"
+        source += f", mean of {len(runs)} networks (one per run)"
     records = None if dataset is None else dataset.table.set_index("image_id")
-    found = classification(table, whose, records)
+    found = classification(table, source, records)
     return {
         "scores": list(found.scores),
         "by_class": found.by_class,
@@ -329,36 +331,40 @@ def classification_entry(
             "temperature": found.scaling.temperature,
             "offsets": found.scaling.offsets,
             "conformal": found.conformal.to_dict(),
-            "calibrated_on": source,
+            "calibrated_on": calibrated_on,
         },
     }
 
 
-def _source(table: pd.DataFrame, runs: int, composition: Composition) -> str:
-    """Say whose answers these are, and how that differs from what is shipped."""
+def _basis(table: pd.DataFrame, runs: int, composition: Composition) -> str:
+    """Describe which networks made the predictions, and how they differ from the bundle's."""
     one = "the one network" if runs == 1 else f"the mean of the {runs} networks"
-    basis = f"{counted(table)}, each by {one} that had not seen its lesion"
+    basis = f"{counted(table)}, each predicted by {one} not trained on its lesion"
     folds = {*table["fold"].unique().tolist()}
     if not composition.averaged and all(
         {*each} == folds and len(each) == 1 for each in composition.folds
     ):
-        return f"{basis}, which is what is shipped"
-    return f"{basis}; what is shipped is {composition}, whose own temperature may differ"
+        return f"{basis}, as in this bundle"
+    return f"{basis}; the bundle is {composition}, and its best temperature may differ"
 
 
 def _check(table: pd.DataFrame, runs: Sequence[Run]) -> None:
     absent = [name for name in ("image_id", "group_id", "diagnosis") if name not in table.columns]
     if absent:
         raise DataError(
-            f"the table of answers has no column {absent[0]}",
-            "give one like the oof.parquet of train",
+            f"the table of predictions has no column {absent[0]}",
+            "give a table like the oof.parquet of naevus train",
         )
     unknown_ids = set(table["image_id"]) - set(runs[0].folds.table["image_id"])
     if unknown_ids:
         raise DataError(
-            f"{min(unknown_ids)} of the table of answers is not in the folds of {runs[0].folder}",
-            "give answers to images of the same data",
+            f"{min(unknown_ids)} of the table of predictions is not in the folds of "
+            f"{runs[0].folder}",
+            "give predictions for images of the same data set",
         )
     ours, theirs = taxonomy_of(runs[0].predictions()), taxonomy_of(table)
     if ours != theirs:
-        raise DataError("the table of answers is about other classes", "give one of the same")
+        raise DataError(
+            "the table of predictions has other classes than the runs",
+            "give a table with the same classes",
+        )

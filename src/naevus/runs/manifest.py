@@ -1,4 +1,4 @@
-"""A run as entries of ``bundle.json``: members, data, licence, provenance; its card."""
+"""The ``bundle.json`` entries of a run: members, training data, licence and provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from naevus.types import Task
 
 
-# What ``bundle.json`` says of trained networks, whoever writes it.
+# Entries of ``bundle.json`` that both training and export write.
 
 
 def member_entry(recipe: Recipe, file: str, folds: Sequence[int], **more: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def member_entry(recipe: Recipe, file: str, folds: Sequence[int], **more: Any) -
         recipe: Its recipe.
         file: Its graph in the bundle.
         folds: The folds it did not train on.
-        more: Storage; of a classifier its weights, its shares and the offset of its maps.
+        more: The storage; for a classifier also class weights, class priors and ``cam_offset``.
     """
     return {
         "file": file,
@@ -51,11 +51,11 @@ def member_entry(recipe: Recipe, file: str, folds: Sequence[int], **more: Any) -
 def task_entry(
     recipe: Recipe, members: Sequence[dict[str, Any]], codes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the entry of a task: its name in ``bundle.json``, and its members in their form.
+    """Return the entry of a task, under its key in ``bundle.json``.
 
     Args:
-        recipe: The recipe of one of the members; all see images alike.
-        members: Their entries.
+        recipe: The recipe of any member; all members have the same input.
+        members: The members' entries.
         codes: A classifier's classes in the order of its logits.
     """
     data = recipe.data
@@ -78,15 +78,15 @@ def task_entry(
 
 
 SQUARE = (
-    "The {task} images looked at were all square, as centre squares are; no truth of other "
-    "formats was there to learn from or to be measured by."
+    "All {task} images that were checked are square. The bundle was neither trained nor evaluated "
+    "on images with other aspect ratios."
 )
-"""A limit of bundles whose training images were centre squares."""
+"""A limit of bundles whose training images were all square."""
 
 
 _NETWORKS = (
     "The networks are under CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/), for "
-    "non-commercial use, naming what they learnt from"
+    "non-commercial use, with attribution of the training data"
 )
 
 
@@ -104,7 +104,7 @@ _TASK1 = _Source(
     "ISIC 2018 Task 1 (Codella et al. 2019)", "terms of the ISIC Archive, non-commercial"
 )
 _TASK2 = _Source(
-    "ISIC 2018 Task 2, and Task 1 where lesions are learnt (Codella et al. 2019)", _TASK1.licence
+    "ISIC 2018 Task 2, and Task 1 for lesion masks (Codella et al. 2019)", _TASK1.licence
 )
 _SOURCES = {
     ("isic2018", "task1"): _TASK1,
@@ -116,7 +116,7 @@ _SOURCES = {
 
 
 def about(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what ``bundle.json`` says of where networks come from; figures are added to it."""
+    """Return a manifest with the origin of the networks; `add` completes it with figures."""
     learnt_from = training_data(runs)
     return {
         "training_data": learnt_from,
@@ -131,7 +131,7 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def add(manifest: dict[str, Any], entries: Mapping[str, Any]) -> None:
-    """Add entries to what is said already: lists grow, tables are filled in."""
+    """Add entries to a manifest: extend lists, update tables, set the rest."""
     for name, value in entries.items():
         there = manifest.get(name)
         if isinstance(there, list):
@@ -143,21 +143,21 @@ def add(manifest: dict[str, Any], entries: Mapping[str, Any]) -> None:
 
 
 def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict[str, list[str]]:
-    """Return the entry ``limits`` that follows from images that networks of a task learnt from.
+    """Return the entry ``limits`` that follows from the training images of a task.
 
     Args:
         task: The task.
-        dataset: Where they are; None: nothing follows.
-        ids: Which ones are looked at.
+        dataset: The training data; without it there are no limits to report.
+        ids: The images to check.
     """
-    if dataset is None or task == "attributes":  # whose squares may be whole frames, squashed
+    if dataset is None or task == "attributes":  # attribute inputs may be whole resized frames
         return {"limits": []}
     rows = dataset.table[dataset.table["image_id"].isin(ids)]
     return {"limits": [SQUARE.format(task=task)] if _all_square(rows["path"]) else []}
 
 
 def _all_square(paths: Iterable[str]) -> bool:
-    """Tell whether image files, as far as they can be read, are as wide as high."""
+    """Report whether all readable image files are square."""
     for path in paths:
         try:
             header = probe(Path(path))
@@ -184,7 +184,7 @@ def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
-    """Return what runs learnt from, each data set once for a task."""
+    """List the training data of runs, each data set once per task."""
     found: dict[tuple[str, str], TrainingData] = {}
     for run in runs:
         recipe, layout = run.recipe, run.inputs["layout"]
@@ -203,7 +203,7 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
 
 
 def licence(data: Sequence[TrainingData]) -> str | None:
-    """Return under which terms networks may be used that learnt from this data, if known."""
+    """Return the licence of networks trained on this data, if known."""
     named = [f"{each.name}, licence: {each.licence}" for each in data if each.licence]
     if not named:
         return None
@@ -211,7 +211,7 @@ def licence(data: Sequence[TrainingData]) -> str | None:
 
 
 def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:
-    """Return the version, and hashes of recipes, data and folds; no path and no time."""
+    """Return the version and the hashes of recipes, data and folds; no path and no time."""
     found: dict[str, set[str]] = {}
     for run in runs:
         for what, value in (
@@ -226,10 +226,10 @@ def provenance(runs: Iterable[Run]) -> dict[str, str | int | float]:
     }
 
 
-# What a bundle of a run's finished folds would say, without any being exported.
+# The specification of a bundle of all finished folds, without an export.
 
 EXAMINED = 200
-"""Images whose format is looked at."""
+"""How many images are checked for their aspect ratio."""
 
 
 def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
@@ -237,8 +237,8 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
 
     Args:
         run: The run.
-        data: The data set, where it is not where the run found it; where it is nowhere, there are
-            no subgroups.
+        data: The data set, if it has moved since training. Without a data set there are no
+            subgroups.
 
     Raises:
         RunError: No fold is finished.

@@ -281,7 +281,7 @@ class Run:
         contents = self.folder / "contents.json"
         if contents.exists():
             due &= _read_contents(contents)["files"].get("images", {}).keys()
-        what = "held-out images have no answer (refused.csv may tell why)"
+        what = "held-out images have no answer (failed.csv may give the reason)"
         return left_out((what, due.difference(predictions["image_id"])))
 
     def _joined(self) -> pd.DataFrame:

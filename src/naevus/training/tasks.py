@@ -387,7 +387,7 @@ class ClassificationTask:
         return {
             "score": balanced.balanced_accuracy,
             "balanced_accuracy": balanced.balanced_accuracy,
-            "accuracy": scores.probable.accuracy,
+            "accuracy": scores.natural.accuracy,
             "recall": {entry.code: entry.recall for entry in balanced.classes},
             "precision": {entry.code: entry.precision for entry in balanced.classes},
             "confusion": balanced.confusion.tolist(),

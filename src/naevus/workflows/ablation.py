@@ -60,7 +60,7 @@ class ArmPlan(Section):
     )
     of: str | None = None
     tta: Literal["none", "half-turn", "flips", "d4"] = "none"
-    decision: Literal["balanced", "raw", "probable"] = "balanced"
+    decision: Literal["balanced", "raw", "natural"] = "balanced"
     mean: tuple[str, ...] = ()
 
     @model_validator(mode="after")

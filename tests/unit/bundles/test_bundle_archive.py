@@ -1,4 +1,4 @@
-"""A bundle as one file: the same bytes, the same bundle, and nothing a hostile file can do."""
+"""A bundle as one file: reproducible bytes, equal content, and safety against hostile files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def packed(bundle: Bundle, tmp_path: Path) -> Path:
     return pack(bundle.folder, bundle.spec, tmp_path / "one.naevus")
 
 
-def test_a_packed_bundle_is_the_bundle(bundle: Bundle, packed: Path, cache: Path) -> None:
+def test_a_packed_bundle_equals_its_folder(bundle: Bundle, packed: Path, cache: Path) -> None:
     read = Bundle.read(packed)
     assert (read.spec, read.sha256) == (bundle.spec, bundle.sha256)
     assert read.folder == cache / sha256(packed)
@@ -95,18 +95,18 @@ def test_files_other_than_bundles_are_not_replaced(bundle: Bundle, tmp_path: Pat
     thesis = tmp_path / "thesis.naevus"
     thesis.write_text("years of work")
     files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         write_bundle(thesis, bundle.spec, files)
     assert thesis.read_text() == "years of work"
-    with pytest.raises(BundleError, match=r"let it end in \.naevus"):
+    with pytest.raises(BundleError, match=r"choose a name ending in \.naevus"):
         pack(bundle.folder, bundle.spec, tmp_path / "one.zip")
 
 
-_INFLATED = 1 << 26  # bytes of a manifest that claims fewer
+_INFLATED = 1 << 26  # actual bytes of a manifest that states fewer
 
 
 def rewritten(path: Path, change: Callable[[zipfile.ZipFile], None], *leave_out: str) -> Path:
-    """The archive again, without some files and with a change."""
+    """Copy the archive without some files and with a change."""
     other = path.with_name("other.naevus")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
         for entry in old.infolist():
@@ -131,15 +131,15 @@ def named(name: str, method: int = zipfile.ZIP_STORED) -> Callable[[zipfile.ZipF
     ("change", "problem"),
     [
         (linking, "link"),
-        (named("../outside"), "no plain file name"),
-        (named("/tmp/outside"), "no plain file name"),
-        (named("folder/"), "no plain file name"),
-        (named("a\\b"), "no plain file name"),
-        (named("C:outside"), "no plain file name"),
-        (named(".hidden"), "no plain file name"),
-        (named("member-0.ONNX"), "stands twice"),
-        (named("stray.txt"), "knows nothing"),
-        (named("MODEL_CARD.md", zipfile.ZIP_LZMA), "uncommon"),
+        (named("../outside"), "not a plain file name"),
+        (named("/tmp/outside"), "not a plain file name"),
+        (named("folder/"), "not a plain file name"),
+        (named("a\\b"), "not a plain file name"),
+        (named("C:outside"), "not a plain file name"),
+        (named(".hidden"), "not a plain file name"),
+        (named("member-0.ONNX"), "is listed twice"),
+        (named("stray.txt"), "does not list"),
+        (named("MODEL_CARD.md", zipfile.ZIP_LZMA), "unsupported compression"),
     ],
 )
 def test_a_hostile_archive_is_refused_before_anything_is_written(
@@ -154,8 +154,8 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
-        (Limits(files=2), "holds 3 files"),
-        (Limits(size=1000), "1000 at most"),
+        (Limits(files=2), "contains 3 files"),
+        (Limits(size=1000), "at most 1000"),
         (Limits(manifest=10), "too large"),
     ],
 )
@@ -167,11 +167,11 @@ def test_too_large_an_archive_is_refused_before_anything_is_written(
     assert not cache.exists()
 
 
-def test_a_bomb_is_refused_before_anything_is_written(packed: Path, cache: Path) -> None:
+def test_a_zip_bomb_is_refused_before_anything_is_written(packed: Path, cache: Path) -> None:
     def bomb(archive: zipfile.ZipFile) -> None:
         archive.writestr("MODEL_CARD.md", bytes(1 << 24), zipfile.ZIP_DEFLATED)
 
-    with pytest.raises(BundleError, match="would become"):
+    with pytest.raises(BundleError, match="would unpack to"):
         Bundle.read(rewritten(packed, bomb, "MODEL_CARD.md"))
     assert not cache.exists()
 
@@ -183,7 +183,7 @@ def test_inflating_a_manifest_stops_at_its_stated_size(packed: Path, tmp_path: P
     bombed = rewritten(packed, bomb, MANIFEST)
     claim = tmp_path / "claim.naevus"
     true, false = (size.to_bytes(4, "little") for size in (_INFLATED, 1 << 20))
-    assert bombed.read_bytes().count(true) == 2  # where the file begins, and in the list
+    assert bombed.read_bytes().count(true) == 2  # in the local header and in the central directory
     claim.write_bytes(bombed.read_bytes().replace(true, false))
     tracemalloc.start()
     with pytest.raises(BundleError):
@@ -193,7 +193,7 @@ def test_inflating_a_manifest_stops_at_its_stated_size(packed: Path, tmp_path: P
     assert peak < _INFLATED / 4
 
 
-def test_a_manifest_that_was_changed_in_the_cache_is_unpacked_again(packed: Path) -> None:
+def test_a_changed_manifest_in_the_cache_is_unpacked_again(packed: Path) -> None:
     bundle = Bundle.read(packed)
     manifest = bundle.folder / MANIFEST
     manifest.write_text(manifest.read_text().replace('"temperature": 1.0', '"temperature": 50.0'))
@@ -201,11 +201,13 @@ def test_a_manifest_that_was_changed_in_the_cache_is_unpacked_again(packed: Path
     assert Bundle.read(packed) == bundle
 
 
-def test_a_folder_with_more_than_a_bundle_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
     files = {"member-0.onnx": bundle.folder / "member-0.onnx"}
     place = write_bundle(tmp_path / "place", bundle.spec, files).folder
     (place / "notes.txt").write_text("years of work")
-    with pytest.raises(BundleError, match=r"holds 'notes\.txt' beside a bundle"):
+    with pytest.raises(
+        BundleError, match=r"contains 'notes\.txt', which is not part of the bundle"
+    ):
         write_bundle(place, bundle.spec, files)
     assert (place / "notes.txt").read_text() == "years of work"
     (place / "notes.txt").unlink()
@@ -219,8 +221,8 @@ def test_a_failed_replacement_keeps_the_old_bundle(bundle: Bundle, tmp_path: Pat
     assert Bundle.read(bundle.folder) == bundle
 
 
-def test_a_bundle_named_twice_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(BundleError, match="named twice"):
+def test_a_bundle_given_twice_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="given twice"):
         find_bundles([bundle.folder, bundle.folder / "." / ".." / bundle.folder.name])
 
 
@@ -231,7 +233,7 @@ def test_a_file_that_was_changed_is_refused(packed: Path) -> None:
 
 
 @pytest.mark.parametrize("left_out", ["bundle.json", "member-0.onnx"])
-def test_an_archive_that_lacks_a_file_is_refused(packed: Path, left_out: str) -> None:
+def test_an_archive_with_a_missing_file_is_refused(packed: Path, left_out: str) -> None:
     other = rewritten(packed, lambda _: None, left_out)
     with pytest.raises(BundleError, match=left_out):
         Bundle.read(other)
@@ -261,7 +263,7 @@ def test_a_relative_cache_is_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     assert archives_folder() == tmp_path / ".cache" / "naevus" / "bundles"
 
 
-def test_without_a_home_there_is_no_cache(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cache_without_a_home_folder(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -272,7 +274,7 @@ def test_without_a_home_there_is_no_cache(packed: Path, monkeypatch: pytest.Monk
         Bundle.read(packed)
 
 
-def test_a_moved_archive_is_the_same_in_the_cache(packed: Path, tmp_path: Path) -> None:
+def test_a_moved_archive_uses_the_same_cache_folder(packed: Path, tmp_path: Path) -> None:
     first = Bundle.read(packed)
     moved = packed.rename(tmp_path / "elsewhere.naevus")
     assert Bundle.read(moved) == first

@@ -1,4 +1,4 @@
-"""Archives with names that cannot be used are refused in one line."""
+"""Archives with invalid entries are refused in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("fault", ["name", "password"])
-def test_archives_with_odd_entries_are_a_line(fault: str, tmp_path: Path) -> None:
+def test_archives_with_invalid_entries_give_one_line(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.naevus"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("bundlé.json", b"{}")
@@ -24,7 +24,7 @@ def test_archives_with_odd_entries_are_a_line(fault: str, tmp_path: Path) -> Non
     whole = path.read_bytes()
     if fault == "name":
         whole = whole.replace("é".encode(), b"\xff\xfe")
-    else:  # the flag of encryption, in both places where it stands
+    else:  # the encryption flag, in both headers
         at = whole.rindex(b"PK\x01\x02"), whole.index(b"PK\x03\x04", 4)
         changed = bytearray(whole)
         changed[at[0] + 8] |= 1

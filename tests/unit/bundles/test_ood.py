@@ -1,4 +1,4 @@
-"""Reference statistics as a file: what is written is read, and nothing else is."""
+"""OOD statistics on disk: round trips, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_statistics_give_the_same_bytes(written: Path, tmp_path: Path) 
         assert {entry.date_time for entry in stored.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_a_usual_networks_statistics_are_small(tmp_path: Path) -> None:
+def test_statistics_of_a_usual_network_are_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     learnt, oof = rng.normal(0, 1, (2, 200, 1280))
     path = tmp_path / "ood.npz"

@@ -87,7 +87,7 @@ def test_the_chosen_decision_is_used_everywhere() -> None:
     natural, balanced = probabilities(table, taxonomy_of(table))
     for decision, expected in (
         ("raw", columns(table, "logit").argmax(1)),
-        ("probable", natural.argmax(1)),
+        ("natural", natural.argmax(1)),
     ):
         pair = probabilities(decided(table, decision), taxonomy_of(table))  # type: ignore[arg-type]
         assert all((each.argmax(1) == expected).all() for each in pair)

@@ -44,7 +44,7 @@ def test_metrics_equal_scikit_learn(seed: int) -> None:
     ids, codes, natural, balanced = drawn(seed)
     truth = np.array([CODES.index(code) for code in codes])
     scores = score(ids, codes, natural, balanced)
-    for decision, values in ((scores.balanced, balanced), (scores.probable, natural)):
+    for decision, values in ((scores.balanced, balanced), (scores.natural, natural)):
         predictions = values.argmax(1)
         assert decision.accuracy == pytest.approx(metrics.accuracy_score(truth, predictions))
         if set(truth) == set(range(7)):
@@ -81,7 +81,7 @@ def test_metrics_equal_torchmetrics() -> None:
     p = torch.from_numpy(natural)
     scores = score(ids, codes, natural, balanced)
     recall = functional.multiclass_recall(p, y, num_classes=7, average="macro")
-    assert scores.probable.balanced_accuracy == pytest.approx(float(recall))
+    assert scores.natural.balanced_accuracy == pytest.approx(float(recall))
     mean_auc = functional.multiclass_auroc(p, y, num_classes=7, average="macro")
     assert scores.mean_auc == pytest.approx(float(mean_auc), abs=1e-5)
 
@@ -91,9 +91,9 @@ def test_absent_classes_are_said_and_not_counted() -> None:
     scores = score(ids, codes, natural, balanced)
     assert scores.absent == CODES[3:]
     assert scores.auc["DF"] is None
-    assert scores.probable.classes[5].recall is None
-    recalls = [scores.probable.classes[c].recall for c in range(3)]
-    assert scores.probable.balanced_accuracy == pytest.approx(
+    assert scores.natural.classes[5].recall is None
+    recalls = [scores.natural.classes[c].recall for c in range(3)]
+    assert scores.natural.balanced_accuracy == pytest.approx(
         float(np.mean([0.0 if r is None else r for r in recalls]))
     )
     (note,) = scores.notes

@@ -30,12 +30,12 @@ def scores_of(table: pd.DataFrame) -> ClassificationScores:
 def test_a_better_network_is_stated_in_one_sentence() -> None:
     a, b = diagnoses(1.0), diagnoses(4.0)
     found = compare(a, b)
-    headline, probable, accuracy = found.differences
+    headline, natural, accuracy = found.differences
     ours, theirs = (scores_of(table) for table in (a, b))
     assert headline.a == pytest.approx(ours.balanced.balanced_accuracy)
     assert headline.b == pytest.approx(theirs.balanced.balanced_accuracy)
-    assert probable.b == pytest.approx(theirs.probable.balanced_accuracy)
-    assert accuracy.a == pytest.approx(ours.probable.accuracy)
+    assert natural.b == pytest.approx(theirs.natural.balanced_accuracy)
+    assert accuracy.a == pytest.approx(ours.natural.accuracy)
     assert headline.difference.low > 0
     assert headline.p < 0.001
     assert found.sentences[0].startswith("balanced accuracy, balanced decision: B is better by")

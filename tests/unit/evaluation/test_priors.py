@@ -73,16 +73,16 @@ def test_the_balanced_posterior_is_recovered(toy: Toy) -> None:
 
 def test_each_decision_is_best_at_its_own_score(toy: Toy) -> None:
     _, classes, logits = toy
-    probable = natural_log_probabilities(logits, WEIGHTS).argmax(axis=1)
+    natural = natural_log_probabilities(logits, WEIGHTS).argmax(axis=1)
     balanced = balanced_log_probabilities(logits, WEIGHTS, CLASS_PRIORS).argmax(axis=1)
     too_far = (logits - np.log(CLASS_PRIORS)).argmax(axis=1)  # as if there had been no weights
     raw = logits.argmax(axis=1)
     accuracies = [
-        (predictions == classes).mean() for predictions in (probable, balanced, too_far, raw)
+        (predictions == classes).mean() for predictions in (natural, balanced, too_far, raw)
     ]
     assert accuracies[0] == max(accuracies)
     assert balanced_accuracy(classes, balanced) > max(
-        balanced_accuracy(classes, predictions) + 0.005 for predictions in (probable, too_far, raw)
+        balanced_accuracy(classes, predictions) + 0.005 for predictions in (natural, too_far, raw)
     )
 
 

@@ -329,7 +329,7 @@ def test_scores_and_their_intervals_agree() -> None:
     scores = ClassificationEvaluation.of(labelled).as_predicted.scores
     intervals = headline_intervals(labelled)
     assert intervals["balanced_accuracy"].value == pytest.approx(scores.balanced.balanced_accuracy)
-    assert intervals["accuracy"].value == pytest.approx(scores.probable.accuracy)
+    assert intervals["accuracy"].value == pytest.approx(scores.natural.accuracy)
     for interval in intervals.values():
         assert interval.low < interval.value < interval.high
 

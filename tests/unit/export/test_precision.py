@@ -76,7 +76,7 @@ def test_precisions_are_ordered_by_measured_speed() -> None:
 
 
 def test_only_the_task_s_own_headline_decides() -> None:
-    other = cost("int8", "fp32", -0.3, -0.4, "accuracy, probable decision")
+    other = cost("int8", "fp32", -0.3, -0.4, "accuracy, natural decision")
     assert chosen(cost("int8", "fp32", *HARMLESS), other) == ("int8", "fp32")
     choice = choose([cost("int8", "fp32", *HARMLESS)], "segmentation")
     assert (choice.storage, choice.precision) == ("fp32", "fp32")
@@ -139,7 +139,7 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
 def test_the_card_shows_the_costs(measured: tuple[Bundle, Any]) -> None:
     card = (measured[0].folder / "MODEL_CARD.md").read_text()
     assert "| segmentation | fp16, fp32 | Jaccard | " in card
-    assert "\n- classification: fp" in card
+    assert "\n- classification: stored in fp" in card
 
 
 def test_progress_counts_every_step(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:

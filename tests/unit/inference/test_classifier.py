@@ -52,7 +52,7 @@ def test_offsets_are_added_after_the_temperature(tmp_path: Path) -> None:
     np.testing.assert_allclose(output.natural, scaled(before.natural, scaling), atol=1e-6)
     np.testing.assert_allclose(output.balanced, rebalance(output.natural, class_priors), atol=1e-6)
     np.testing.assert_array_equal(output.logits, before.logits)
-    with pytest.raises(ValueError, match="offsets must be one for each class"):
+    with pytest.raises(ValueError, match="there must be one offset for each class"):
         classification_bundle(tmp_path / "c", offsets=(0.1, 0.2))
 
 

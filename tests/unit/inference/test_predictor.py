@@ -211,7 +211,7 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     other = segmentation_bundle(tmp_path / "other", postprocessing={"threshold": 0.4})
     with pytest.raises(ConfigError, match="differ in classes"):
         Classifier([seven, three])
-    with pytest.raises(BundleError, match="gives no diagnoses"):
+    with pytest.raises(BundleError, match="has no classifier"):
         Classifier([seven, masks])
     with pytest.raises(ConfigError, match="differ in postprocessing"):
         Segmenter([masks, other])

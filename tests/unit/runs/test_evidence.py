@@ -1,4 +1,4 @@
-"""What held-out answers say of networks, and that nothing is judged on what it was fitted on."""
+"""Figures from out-of-fold predictions; nothing is evaluated on the data it was fitted on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from naevus.runs.evidence import ClassificationEvidence, classification, segment
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes
-WHOSE = "of the recipe, out of fold"
+SOURCE = "out-of-fold predictions of the recipe"
 
 
 def predictions(folds: int = 3, *, lesions: int = 600, overconfident: float = 2.0) -> pd.DataFrame:
-    """Answers that are honest but for their temperature; two images of every third lesion."""
+    """Predictions calibrated except for their temperature; two images of every third lesion."""
     rng = np.random.default_rng(3)
     rows = []
     for lesion in range(lesions):
@@ -61,7 +61,7 @@ def records(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def found(table: pd.DataFrame, records: pd.DataFrame) -> ClassificationEvidence:
-    return classification(table.sample(frac=1, random_state=0), WHOSE, records)
+    return classification(table.sample(frac=1, random_state=0), SOURCE, records)
 
 
 def value(found: ClassificationEvidence, name: str, *words: str) -> float:
@@ -73,7 +73,7 @@ def value(found: ClassificationEvidence, name: str, *words: str) -> float:
     return only
 
 
-def test_the_shipped_scaling_is_fitted_on_all_predictions(
+def test_the_bundle_s_scaling_is_fitted_on_all_predictions(
     table: pd.DataFrame, found: ClassificationEvidence
 ) -> None:
     natural, _ = probabilities(table, ISIC2018)
@@ -84,39 +84,40 @@ def test_the_shipped_scaling_is_fitted_on_all_predictions(
     assert sum(found.conformal.groups) == table["group_id"].nunique()
 
 
-def test_calibration_and_sets_are_judged_where_they_were_not_fitted(
+def test_calibration_and_sets_are_cross_fitted(
     table: pd.DataFrame, found: ClassificationEvidence
 ) -> None:
     natural, _ = probabilities(table, ISIC2018)
     truth = np.array([CODES.index(code) for code in table["diagnosis"]])
     groups, parts = table["group_id"].tolist(), parts_of(table)
     assert len(np.unique(parts)) == 3
-    elsewhere = cross_fitted(natural, truth, parts).natural
+    crossed = cross_fitted(natural, truth, parts).natural
     before, after = (
-        CalibrationScores.from_probabilities(each, truth, groups).ece
-        for each in (natural, elsewhere)
+        CalibrationScores.from_probabilities(each, truth, groups).ece for each in (natural, crossed)
     )
     error = "expected calibration error"
-    assert value(found, f"{error}, not calibrated") == pytest.approx(before.value)
-    assert value(found, f"{error}, 15", "each of 3 folds by the others") == pytest.approx(
+    assert value(found, f"{error}, uncalibrated") == pytest.approx(before.value)
+    assert value(found, f"{error}, 15", "cross-fitted over the 3 folds") == pytest.approx(
         after.value
     )
     assert after.value < before.value
     sets = cross_fitted_sets(natural, truth, groups, CODES, parts)
     expected = SetScores.from_sets(sets, truth, groups, CODES).overall
-    assert value(found, "of images") == pytest.approx(expected.images.value)
+    assert value(found, "prediction sets, all images") == pytest.approx(expected.images.value)
     assert value(found, "mean number of diagnoses") == pytest.approx(expected.size)
-    assert 0.8 < value(found, "hold the truth, of lesions") < 0.97
+    assert 0.8 < value(found, "prediction sets, one image per lesion") < 0.97
 
 
-def test_scores_are_the_recipe_s_and_say_so(
+def test_scores_name_the_recipe_as_their_source(
     table: pd.DataFrame, found: ClassificationEvidence
 ) -> None:
     plain = headline_intervals(oof_classified(table))["balanced_accuracy"]
-    assert value(found, "the same, not calibrated") == pytest.approx(plain.value)
+    assert value(found, "balanced accuracy, balanced decision, uncalibrated") == pytest.approx(
+        plain.value
+    )
     for score in found.scores:
         assert score.measured_on.startswith(
-            f"{WHOSE}: 800 images of 600 lesions, held out by folds 0, 1,"
+            f"{SOURCE}: 800 images of 600 lesions, held out in folds 0, 1,"
         )
 
 
@@ -136,20 +137,21 @@ def test_every_diagnosis_and_subgroup_is_reported(
     assert sum(one.groups for one in sexes) == 600
 
 
-def test_one_fold_is_judged_by_halves_and_an_absent_class_has_no_figures() -> None:
+def test_one_fold_is_cross_fitted_by_halves_and_an_absent_class_has_no_figures() -> None:
     table = predictions(folds=1, lesions=300)
     table = table[table["diagnosis"] != "DF"]
-    found = classification(table, WHOSE, None)
+    found = classification(table, SOURCE, None)
     assert found.subgroups == ()
-    assert any(
-        "each half of the lesions by the other" in score.measured_on for score in found.scores
-    )
+    halves = "cross-fitted over two halves of the lesions"
+    assert any(score.measured_on.endswith(halves) for score in found.scores)
     (absent,) = (one for one in found.by_class if one.code == "DF")
     assert (absent.images, absent.groups) == (0, 0)
     assert absent.recall is None
     assert absent.auc is None
     assert found.conformal.always == ("DF",)
-    assert any("(DF in all, for want of lesions to fit on)" in s.name for s in found.scores)
+    assert any(
+        "(DF: in every set, too few lesions to fit a threshold)" in s.name for s in found.scores
+    )
 
 
 def test_masks_have_both_jaccard_means() -> None:
@@ -165,12 +167,12 @@ def test_masks_have_both_jaccard_means() -> None:
             **dict.fromkeys(("dice", "sensitivity", "specificity", "accuracy"), 1.0),
         }
     )
-    mean, thresholded, below = segmentation(table, WHOSE)
+    mean, thresholded, below = segmentation(table, SOURCE)
     intervals = SegmentationEvaluation.of(table).metrics
     assert (mean.value, mean.low, mean.high) == intervals["jaccard"]
     assert (thresholded.value, thresholded.low) == intervals["thresholded_jaccard"][:2]
     assert below.value == pytest.approx((jaccard < 0.65).mean())
-    assert mean.measured_on == f"{WHOSE}: 50 images of 25 lesions, held out by fold 0"
+    assert mean.measured_on == f"{SOURCE}: 50 images of 25 lesions, held out in fold 0"
 
 
 def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
@@ -201,7 +203,7 @@ def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
             }
         )
     )
-    assert f"Temperature: {found.scaling.temperature:.3f}, fitted on these answers." in card
+    assert f"Temperature: {found.scaling.temperature:.3f} (fitted on these answers)." in card
     melanoma = found.by_class[0]
     assert melanoma.recall is not None
     row = f"| MEL, melanoma | {melanoma.groups} | {melanoma.images} | {melanoma.recall.value:.3f} ("

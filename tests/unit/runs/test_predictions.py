@@ -1,4 +1,4 @@
-"""The folder of predictions: rows there and back, and damage that is told as such."""
+"""The predictions folder: rows survive a round trip, and damage is detected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from naevus.runs.predictions import (
 from naevus.types import explained
 
 ABOUT = {"classes": ["MEL", "NV"], "coverage": 0.9, "taxonomy": None}
-SAID = Prediction(
+PREDICTION = Prediction(
     "i1",
     Path("images/i1.jpg"),
     60,
@@ -41,13 +41,15 @@ SAID = Prediction(
 )
 
 
-def test_a_prediction_is_the_same_after_being_written_and_read(tmp_path: Path) -> None:
+def test_predictions_survive_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "part.parquet"
-    write_part(path, Schema(("MEL", "NV"), ("a", "b"), ABOUT), [SAID.to_row()], [], {"i1": [3]})
+    write_part(
+        path, Schema(("MEL", "NV"), ("a", "b"), ABOUT), [PREDICTION.to_row()], [], {"i1": [3]}
+    )
     (row,) = read_rows(path).to_pylist()
     assert row["bundle_sha256"] == "a,b"
     again = Prediction.from_row(row, about(path))
-    assert again.to_dict() == SAID.to_dict()
+    assert again.to_dict() == PREDICTION.to_dict()
     assert again.members is not None
     np.testing.assert_allclose(again.members, [[0.25, 0.75], [0.5, 0.5]])
     part = read_part(path)
@@ -56,7 +58,7 @@ def test_a_prediction_is_the_same_after_being_written_and_read(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("flipped", [0xFF, 0x01])
-def test_a_table_with_any_byte_otherwise_is_read_or_reported_to_be_damaged(
+def test_a_table_with_any_changed_byte_is_read_or_reported_as_damaged(
     tmp_path: Path, flipped: int
 ) -> None:
     path, wanted = tmp_path / "embeddings.parquet", {"i1": np.ones(3, np.float32), "i2": None}
