@@ -28,7 +28,7 @@ from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import probabilities
-from naevus.export import export, graphs
+from naevus.export import export, graphs, members
 from naevus.export.export import Checked, ExportCallbacks, ExportOptions, export_runs
 from naevus.export.graphs import Agreement, GraphOutput, compare, network_outputs, require
 from naevus.export.members import images_of, open_member
