@@ -174,7 +174,7 @@ def test_transforms_are_those_of_prediction(made: Made) -> None:
     from naevus.bundles.bundle import Bundle
     from naevus.datasets.cache import ImageCache
 
-    flips = made.predictions("full", "heldout-flips.parquet")
+    flips = made.predictions("full", "oof-flips.parquet")
     plain = made.predictions("full")
     assert not np.allclose(columns(flips, "logit"), columns(plain, "logit"))
     assert flips["diagnosis"].tolist() == plain["diagnosis"].tolist()

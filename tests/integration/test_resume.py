@@ -200,7 +200,7 @@ def test_a_kill_after_training_loses_no_work(made: str, commands: Commands, tmp_
     assert not (run / "fold-0" / "oof.parquet").exists()
     assert commands.train("classification", run, None) == 0
     assert_same(whole, run)
-    for name in ("oof.parquet", "fold-0/heldout.parquet"):
+    for name in ("oof.parquet", "fold-0/oof.parquet"):
         pd.testing.assert_frame_equal(
             pd.read_parquet(whole / name), pd.read_parquet(run / name), check_exact=True
         )

@@ -194,7 +194,7 @@ class Trained:
         table = read_oof(folder / "oof.parquet")
         if tta == "none":
             return table
-        kept = folder / f"heldout-{tta}.parquet"
+        kept = folder / f"oof-{tta}.parquet"
         if not kept.exists():
             bundle = Bundle.read(self.run.bundle_folder(self.fold))
             ids = table["image_id"].tolist()

@@ -114,7 +114,7 @@ def test_no_more_images_and_no_more_lesions_are_flagged_than_asked(
 @pytest.mark.parametrize(
     ("oof", "groups", "flagged", "error", "problem"),
     [
-        (cloud(9, 1), lesions(9), 0.0, ConfigError, "share 0.0 is not between"),
+        (cloud(9, 1), lesions(9), 0.0, ConfigError, "fraction 0.0 is not between"),
         (cloud(9, 1), lesions(8), 0.02, DataError, "8 groups for 9"),
         (cloud(9, 1)[:, :30], lesions(9), 0.02, DataError, "not N x 40"),
         (cloud(0, 1), [], 0.02, DataError, "no image"),

@@ -58,10 +58,10 @@ def test_a_damaged_parquet_file_is_a_line(how: str, tmp_path: Path) -> None:
     TABLE.to_parquet(path)
     pd.testing.assert_frame_equal(read_oof(path), TABLE)
     damaged(path, how)
-    with pytest.raises(RunError, match=r"heldout\.parquet: .*; delete fold-1 and train it again$"):
+    with pytest.raises(RunError, match=r"oof\.parquet: .*; delete fold-1 and train it again$"):
         read_oof(path)
     for read in (about, lambda each: first_predictions(each, 1)):
-        with pytest.raises(Exception, match=r"heldout\.parquet") as caught:
+        with pytest.raises(Exception, match=r"oof\.parquet") as caught:
             read(path)
         assert "\n" not in str(caught.value)
         assert type(caught.value).__module__ == "naevus.errors"
@@ -186,7 +186,7 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
     left = [
         run / ".run.abcd_123.tmp.toml",
         fold / ".checkpoint.0a1b2c3d.tmp.safetensors",
-        fold / ".heldout.zzzzzzz9.tmp.parquet",
+        fold / ".oof.zzzzzzz9.tmp.parquet",
         fold / ".bundle.12345678.tmp" / "new" / "graph.onnx",
     ]
     kept = [

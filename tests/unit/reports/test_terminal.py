@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from naevus.evaluation.evaluate import evaluate
-from naevus.evaluation.mask_metrics import MaskComparison, mask_table
+from naevus.evaluation.mask_metrics import HtmlPage, mask_table
 from naevus.evaluation.tables import LabelledPredictions
 from naevus.reports.document import Document, Section, Table
 from naevus.reports.report import evaluation_document
@@ -39,7 +39,7 @@ def both() -> Evaluation:
     truth = [ISIC2018.codes[n % 3] for n in range(7)]
     table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "diagnosis": truth})
     mask = np.eye(5, dtype=bool)
-    masks = mask_table({"ISIC_0000042": MaskComparison.of(mask, mask)}).assign(group_id="g")
+    masks = mask_table({"ISIC_0000042": HtmlPage.of(mask, mask)}).assign(group_id="g")
     return evaluate(
         "both", labelled=LabelledPredictions(table, values, values, ISIC2018), masks=masks
     )
