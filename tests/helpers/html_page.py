@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 
-class MaskComparison(HTMLParser):
+class HtmlPage(HTMLParser):
     """Collects ids, addresses, headings, images and table headings of a page."""
 
     VOID = frozenset({"meta", "br", "img", "link", "input"})

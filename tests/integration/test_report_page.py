@@ -38,7 +38,7 @@ from naevus.runs.results import (
     results_of_predictions,
 )
 from naevus.taxonomy import BINARY, ISIC2018
-from tests.helpers.html_page import MaskComparison
+from tests.helpers.html_page import HtmlPage
 from tests.helpers.onnx_graphs import classification_bundle
 
 if TYPE_CHECKING:
@@ -101,15 +101,15 @@ def written(
 
 def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
     page = (written / "report.html").read_text()
-    contour = MaskComparison(page)
-    assert contour.open == []
-    assert contour.headings[0] == ("h1", "Report of " + contour.title.removeprefix("Report of "))
-    levels = [int(level[1]) for level, _ in contour.headings]
+    parsed = HtmlPage(page)
+    assert parsed.open == []
+    assert parsed.headings[0] == ("h1", "Report of " + parsed.title.removeprefix("Report of "))
+    levels = [int(level[1]) for level, _ in parsed.headings]
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert contour.first_text_of_main.startswith("Of ")
-    assert len(contour.ids) == len(set(contour.ids))
-    ids = set(contour.ids)
-    for address in contour.addresses:
+    assert parsed.first_text_of_main.startswith("Of ")
+    assert len(parsed.ids) == len(set(parsed.ids))
+    ids = set(parsed.ids)
+    for address in parsed.addresses:
         assert address.startswith("data:image/jpeg;base64,") or address[1:] in ids, address
     assert all(name in ids for name in re.findall(r"url\(#([^)]+)\)", page))
     without_names = re.sub(r'xmlns(:\w+)?="[^"]+"', "", page)
@@ -127,7 +127,7 @@ def test_galleries_show_each_kind(written: Path) -> None:
         "best", "worst", "uncertain", "disagreed", "best-masks", "usual-masks", "worst-masks",
     }  # fmt: skip
     with_cam = sum(len(galleries[name]) for name in ("best", "worst", "uncertain", "disagreed"))
-    assert MaskComparison(page).images == sum(map(len, galleries.values())) + with_cam
+    assert HtmlPage(page).images == sum(map(len, galleries.values())) + with_cam
     assert not set(galleries["best"]) & set(galleries["worst"])
     assert "Heatmaps:" in page
 

@@ -107,7 +107,10 @@ def write_browser(leaves: Iterable[Leaf], path: Path, *, title: str) -> None:
 @cache
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("naevus.reports", "templates")
-    return jinja2.Environment(loader=loader, autoescape=True).get_template("browser.html")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("browser.html")
 
 
 def _svg(points: NDArray[np.int32]) -> str:

@@ -49,7 +49,11 @@ def _grids_of(section: Section) -> list[Grid]:
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("naevus.reports", "templates")
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html")
 

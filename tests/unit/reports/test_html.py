@@ -24,7 +24,7 @@ from naevus.reports.document import (
 )
 from naevus.reports.figures import confusion_figure
 from naevus.reports.html import render
-from tests.helpers.html_page import MaskComparison, contrast
+from tests.helpers.html_page import HtmlPage, contrast
 
 FRAME = pd.DataFrame(
     {
@@ -59,9 +59,9 @@ def test_numbers_are_for_reading_and_intervals_fraction_a_cell() -> None:
 
 def test_a_table_says_what_its_columns_are_sorted_by() -> None:
     page = page_of(Section("s", "S", tables=(Table("t", "T", FRAME),)))
-    contour = MaskComparison(page)
-    assert contour.columns == [("class", False), ("recall", True), ("images", True)]
-    assert contour.headlines == ["0.5", "12000.0", "3.0"]
+    parsed = HtmlPage(page)
+    assert parsed.columns == [("class", False), ("recall", True), ("images", True)]
+    assert parsed.headlines == ["0.5", "12000.0", "3.0"]
     assert re.search(r'<tr class="small">\s*<th scope="row">&lt;NV&gt;</th>', page)
     assert "<NV>" not in page
     script = page.split("<script>")[1]
@@ -84,11 +84,11 @@ def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
     page = page_of(
         first, second, headlines=(Headline("accuracy", "84.7 %", "82.9 to 86.4"),), notes=("N",)
     )
-    contour = MaskComparison(page)
-    assert contour.first_text_of_main == "A summary."
-    assert contour.headings == [("h1", "A title"), ("h2", "One"), ("h2", "Two")]
-    assert {"one", "two", "figure-c", "content"} <= set(contour.ids)
-    assert {"#one", "#two", "#content"} <= set(contour.addresses)
+    parsed = HtmlPage(page)
+    assert parsed.first_text_of_main == "A summary."
+    assert parsed.headings == [("h1", "A title"), ("h2", "One"), ("h2", "Two")]
+    assert {"one", "two", "figure-c", "content"} <= set(parsed.ids)
+    assert {"#one", "#two", "#content"} <= set(parsed.addresses)
     assert page.index("A summary.") < page.index("84.7 %") < page.index("figure-c")
     assert "naevus train x\nnaevus report y</pre>" in page
 
@@ -113,7 +113,7 @@ def test_narrow_tables_stand_beside_a_figure_and_folded_ones_below() -> None:
     assert re.search(
         r'<details><summary>F</summary>\s*<div class="scroll">\s*<table id="table-fold', page
     )
-    assert MaskComparison(page).open == []
+    assert HtmlPage(page).open == []
 
 
 def test_galleries_show_images_with_their_heat() -> None:
@@ -122,12 +122,12 @@ def test_galleries_show_images_with_their_heat() -> None:
         Thumbnail("b", ("NV",), "QUJD", "", right=True),
     )
     page = page_of(Section("s", "S", galleries=(Gallery("g", "G", "note", images),)))
-    contour = MaskComparison(page)
-    assert contour.images == 3
-    assert contour.addresses.count("data:image/jpeg;base64,REVG") == 1
+    parsed = HtmlPage(page)
+    assert parsed.images == 3
+    assert parsed.addresses.count("data:image/jpeg;base64,REVG") == 1
     assert '<span class="wrong">wrong</span><br>NV, answered MEL' in page
     assert '<span class="right">right</span>' in page
-    assert contour.headings[-1] == ("h3", "G")
+    assert parsed.headings[-1] == ("h3", "G")
 
 
 def themes() -> list[dict[str, str]]:
