@@ -95,8 +95,8 @@ def spec_of(content: Any, member: bool = False) -> Any:
             new = {"weights": "class_weights", "precision": "storage"}[key]
         if "thresholds" in content and key == "codes":
             new = "classes"
-        if key == "reference" and isinstance(value, str):
-            new, given = "ood", "ood.npz"
+        if key == "reference" and not isinstance(value, int | float):  # a cost's is a number
+            new, given = "ood", value and "ood.npz"
         if key in {"provenance", "files"}:
             changed[new] = {("ood.npz" if k == "reference.npz" else k): v for k, v in value.items()}
         elif key == "tolerances":

@@ -90,7 +90,7 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
     for member in ("segmentation-0", "classification-2"):
         assert f"{member} " in result.output
     assert "Networks run in openvino" in result.output
-    assert "Instructions: all" in result.output
+    assert "Processor instructions: all" in result.output
     # OpenVINO's ways, and ONNX Runtime.
     assert len(list(tmp_path.rglob("choice-*.json"))) == 2
 

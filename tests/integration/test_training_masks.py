@@ -124,13 +124,13 @@ def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
     """Of many masks a sample is checked before; of the cache all of them."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
-    for task, output in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cut")):
+    for task, output in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cropped")):
         recipe = load_recipe(None, task, SMALL[task])  # type: ignore[arg-type]
         dataset_ = select_images(load(data), recipe)
         training_data = TrainingData(dataset_, tmp_path / "cache", force=force)
         refused = prepare(training_data, recipe, still)
         assert set(refused) == {"p06", "p07"}, "their masks are of another size"
-        assert "has 40 x 30 pixels, its image 40 x 40" in refused["p06"]
+        assert "has 40 x 30 pixels, but its image 40 x 40" in refused["p06"]
         if force:
             (note,) = check_cached(training_data, recipe)
             assert output in note
@@ -154,7 +154,7 @@ def test_crops_are_counted(tmp_path: Path) -> None:
     cache = ImageCache.build(sources, InputSpec("crop", 16), tmp_path / "cache")
     counts = CropCounts.of(cache, sources)
     assert counts == CropCounts(4, 2, ("p02",), ("p01",))
-    assert str(counts).startswith("2 of 4 images cut round the lesion, 1 centre squares for want")
+    assert str(counts).startswith("2 of 4 images cropped around the lesion; centre squares: 1 without")
 
 
 def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:
     words = ("train", "classification", data, "--out", out, "--fold", "0", "--copies", copies)
     result = call(*words, *words_of("classification"))
     assert result.exit_code == 0, result.output
-    assert "crops (images): 14 of 16 images cut round the lesion" in result.output
+    assert "crops (images): 14 of 16 images cropped around the lesion" in result.output
     kept = json.loads((out / "crops.json").read_text())
     assert kept["images"]["without_mask"] == ["p05"]
     assert kept["images"]["implausible_mask"] == ["p03"]

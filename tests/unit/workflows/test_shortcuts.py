@@ -170,5 +170,5 @@ def test_images_without_a_plausible_mask_are_left_out(bundle: Bundle, tmp_path: 
 def test_a_graph_without_embedding_is_reported(tmp_path: Path) -> None:
     source = draw(tmp_path, "a", (40, 20, 20))
     plain = classification_bundle(tmp_path / "plain")
-    with pytest.raises(ConfigError, match="give 'embedding'"):
+    with pytest.raises(ConfigError, match="the output 'embedding'"):
         occluded_features(plain, [source], occlusion_of([source]))
