@@ -1,7 +1,7 @@
 """Is the default as fast as the best choice by hand? The built-in networks, every way in turn.
 
 Each way runs in a process of its own, so that the instructions can be limited; a round times all of
-them one after the other, and the median of the rounds is told. With ``--images`` it also sees
+them one after the other, and the median of the rounds is printed. With ``--images`` it also sees
 that the command answers by default with each instruction set that the processor can pass for.
 
     python benchmarks/bench_engines.py

@@ -7,7 +7,7 @@ Three questions, each answered by one table or more:
   fastest here) and ONNX Runtime, which take turns in one process; and how far that is from the
   limit, where decoding (twice, where a crop needs it finer) and networks, each as fast as alone,
   would share the processors without a gap. Torch's best network is shown in the usual script; in
-  one that reads ahead in threads at a scale, as naevus does; and in that with the C library told to
+  one that reads ahead in threads at a scale, as naevus does; and in that with the C library set to
   keep freed memory, which few scripts do and which helps it much;
 - start: how soon a process of its own answers for one image, and what it does until then;
 - memory: the peak of 1,000 images and of 10,000.

@@ -77,7 +77,7 @@ class Ours:
         return found
 
     def network_alone(self, paths: Sequence[Path]) -> None:
-        """Run the networks on squares that are ready."""
+        """Run the networks on inputs that are ready."""
         loaded = [each for each in self.networks if each is not None]
         members = [member for each in loaded for member in each.members]
         for size in {member.input_spec.size for member in members} - self._ready.keys():

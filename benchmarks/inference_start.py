@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PLAIN: Final = "from naevus.cli.main import run; run()"
 
 # The same command; what it calls tells when it was called, in seconds of a clock that all processes
-# share, and how long that took without what else is told.
+# share, and how long that took without the other parts.
 STAGED: Final = """
 import time
 first_line = time.monotonic()
@@ -38,7 +38,7 @@ began, kept, spans, inner = float(sys.argv.pop(1)), sys.argv.pop(1), [], threadi
 def tell(name, start, seconds):
     spans.append((name, start - began, seconds))
 
-def told(module, name, part):
+def timed(module, name, part):
     function = getattr(module, name)
     @wraps(function)
     def timed(*args, **kwargs):
@@ -57,14 +57,14 @@ from naevus.cli import main
 import naevus.bundles.bundle, naevus.images.read, naevus.io.files
 import naevus.inference.engines.openvino as openvino
 importing = time.monotonic()
-told(naevus.bundles.bundle, "find_bundles", "reading the bundle, hashing every file")
-told(openvino, "import_openvino", "importing OpenVINO")
-told(openvino.OpenVINOEngine, "__init__", "compiling the networks, or reading them compiled")
-told(openvino.OpenVINOEngine, "run", "running the networks")
+timed(naevus.bundles.bundle, "find_bundles", "reading the bundle, hashing every file")
+timed(openvino, "import_openvino", "importing OpenVINO")
+timed(openvino.OpenVINOEngine, "__init__", "compiling the networks, or reading them compiled")
+timed(openvino.OpenVINOEngine, "run", "running the networks")
 for name in ("probe", "read"):
-    told(naevus.images.read, name, "decoding the image")
-told(naevus.images.read, "write_png", "writing images")
-told(naevus.io.files, "write_bytes", "writing tables")
+    timed(naevus.images.read, name, "decoding the image")
+timed(naevus.images.read, "write_png", "writing images")
+timed(naevus.io.files, "write_bytes", "writing tables")
 tell("importing the command", first_line, importing - first_line)
 
 def end():
@@ -134,7 +134,7 @@ def staged(
 def parts(name: str, runs: Sequence[Sequence[tuple[str, float, float]]]) -> Table:
     """Return the parts of the runs, in the order in which they begin.
 
-    Parts may overlap; what is not told (arithmetic between them, imports inside) is the rest.
+    Parts may overlap; what is not measured (arithmetic between them, imports inside) is the rest.
     """
     begins: dict[str, list[float]] = {}
     takes: dict[str, list[float]] = {}

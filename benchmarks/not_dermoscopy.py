@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 FOLDS = Path(__file__).parents[1] / "results" / "folds"
 BOTH = FOLDS / "isic2018-task3-and-task1.csv"
-DEALT = [FOLDS / "isic2018-task3.csv", BOTH, BOTH]
+FOLD_FILES = [FOLDS / "isic2018-task3.csv", BOTH, BOTH]
 """The folds of the networks that come with naevus."""
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 BANK = 4000
@@ -97,7 +97,7 @@ class Seen(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """What is looked at.
+    """The images to score.
 
     Attributes:
         learnt: Dermoscopy that the network was trained on.
@@ -148,7 +148,7 @@ def main() -> None:
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[TrainingData]:
     """Let the networks see everything; return what each of them saw."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
-    folds = [Folds.read(path) for path in asked.folds or DEALT]
+    folds = [Folds.read(path) for path in asked.folds or FOLD_FILES]
     count = len(bundle.classifier.members)
     if len(folds) != count:
         raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")

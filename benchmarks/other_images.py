@@ -222,7 +222,7 @@ def other_images(part: Part, archives: Path) -> list[Other]:
 
 
 def _crops(whole: Pixels, source: ImageFiles, rng: np.random.Generator) -> Iterator[Pixels]:
-    """Yield the image (of a face, its surroundings) and squares of it."""
+    """Yield the image (of a face, its surroundings) and square crops of it."""
     if source.box is not None:
         left, top, right, bottom = source.box
         wide, high = (right - left) // 2, (bottom - top) // 2

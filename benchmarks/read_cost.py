@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-_LEAST = ", nothing looked at"
+_LEAST = ", nothing checked"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -79,9 +79,9 @@ def ways(files: list[ImageBytes], shortest: int) -> dict[str, Callable[[], float
             return seconds(some, shortest)
 
     return {
-        "no profile, nothing looked at": lambda: least(files),
+        "no profile, nothing checked": lambda: least(files),
         "no profile": lambda: seconds(files, shortest),
-        "sRGB, nothing looked at": lambda: least(profiled),
+        "sRGB, nothing checked": lambda: least(profiled),
         "sRGB": lambda: seconds(profiled, shortest),
     }
 

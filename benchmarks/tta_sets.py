@@ -51,7 +51,7 @@ SETS: dict[str, list[tuple[int, int]]] = {
 
 
 def main() -> None:
-    """Print a line for each set of views."""
+    """Print a line for each set of transforms."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--masks", type=Path, required=True)

@@ -109,16 +109,16 @@ def write_maps(path: Path, *, size: int, lesion: bool = True) -> Path:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Mul", ["planes", "planes"], ["squares"]),
+        helper.make_node("Mul", ["planes", "planes"], ["planes_squared"]),
         helper.make_node("Conv", ["planes", "to_colours", "apart"], ["linear"]),
-        helper.make_node("Conv", ["squares", "squared"], ["quadratic"]),
+        helper.make_node("Conv", ["planes_squared", "squared"], ["quadratic"]),
         helper.make_node("Add", ["linear", "quadratic"], ["attributes"]),
     ]
     shapes: dict[str, list[Any]] = {"attributes": ["N", len(colours), size, size]}
     if lesion:
         nodes += [
             helper.make_node("Conv", ["planes", "to_skin", "apart_skin"], ["linear_skin"]),
-            helper.make_node("Conv", ["squares", "squared_skin"], ["quadratic_skin"]),
+            helper.make_node("Conv", ["planes_squared", "squared_skin"], ["quadratic_skin"]),
             helper.make_node("Add", ["linear_skin", "quadratic_skin"], ["unlike_skin"]),
             helper.make_node("Squeeze", ["unlike_skin", "axis"], ["logit"]),
         ]

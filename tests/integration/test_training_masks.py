@@ -124,7 +124,10 @@ def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
     """Of many masks a sample is checked before; of the cache all of them."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
-    for task, output in (("segmentation", "4 of 6 masks"), ("classification", "2 of 6 images cropped")):
+    for task, output in (
+        ("segmentation", "4 of 6 masks"),
+        ("classification", "2 of 6 images cropped"),
+    ):
         recipe = load_recipe(None, task, SMALL[task])  # type: ignore[arg-type]
         dataset_ = select_images(load(data), recipe)
         training_data = TrainingData(dataset_, tmp_path / "cache", force=force)
@@ -154,7 +157,9 @@ def test_crops_are_counted(tmp_path: Path) -> None:
     cache = ImageCache.build(sources, InputSpec("crop", 16), tmp_path / "cache")
     counts = CropCounts.of(cache, sources)
     assert counts == CropCounts(4, 2, ("p02",), ("p01",))
-    assert str(counts).startswith("2 of 4 images cropped around the lesion; centre squares: 1 without")
+    assert str(counts).startswith(
+        "2 of 4 images cropped around the lesion; centre squares: 1 without"
+    )
 
 
 def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:

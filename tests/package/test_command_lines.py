@@ -69,7 +69,7 @@ def test_command_lines_are_found() -> None:
         ("naevus data check DATA --out check", None),
         ("naevus engines", "engines"),
         ("naevus data engines", "engines"),
-        ("naevus predict photo.jpg --views d4", "--views"),
+        ("naevus predict photo.jpg --symmetries d4", "--symmetries"),
     ],
 )
 def test_wrong_command_lines_are_found(line: str, word: str | None) -> None:

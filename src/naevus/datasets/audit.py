@@ -85,7 +85,7 @@ def check_file(image_id: str, path: Path, limits: Limits) -> CheckedFile:
 
 
 def file_findings(checked: Iterable[CheckedFile]) -> list[Finding]:
-    """Return the images that cannot be read, and why, and those that are read with a doubt."""
+    """Return the images that cannot be read, and why, and those that are damaged but readable."""
     checked = list(checked)
     unusable = [
         Finding("unusable image", "error", image_header.image_id, image_header.problem)

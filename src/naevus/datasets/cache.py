@@ -1,7 +1,7 @@
 """A cache of decoded images: one memory-mapped array, ids inside, resumable and self-checking.
 
 A store is a folder: ``pixels.npy`` (uint8, one row an image), ``index.csv`` (the rows' ids),
-``quarantine.csv`` (images that cannot be used, and why) and ``cache.json``, whose presence says
+``failed.csv`` (images that cannot be used, and why) and ``cache.json``, whose presence says
 that the rest is whole. While a store is built everything stands in ``.building`` inside the
 folder; the finished files are renamed into place, ``cache.json`` last.
 """
@@ -258,7 +258,7 @@ class Journal:
         self._written = time.monotonic()
 
 
-# Building an image cache: what is fresh stays, what changed is decoded, what is bad is told.
+# Building an image cache: fresh rows stay, changed images are decoded, failures are listed.
 
 _RENDERING = 2  # raised whenever masks are read, or images resized or cut, in another way
 _PUBLISHED = ("pixels.npy", "index.csv", "failed.csv", "cache.json")  # the last one commits

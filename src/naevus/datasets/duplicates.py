@@ -13,9 +13,9 @@ one lesion, all                  3,206  394, 12 %   371, 12 %   325, 10 %
 ==============================  ======  ==========  ==========  ==========
 
 The threshold was chosen on these same pairs, so the rates are not held-out ones. The four are, by
-eye, one lesion under two ids; of the pairs from .90 to .93 three were looked at, all different
+eye, one lesion under two ids; of the pairs from .90 to .93 three were inspected, all different
 lesions, the most alike at .91. Of the pairs of one lesion 2,881 stay below .93 even when
-registered (a dozen looked at: other photographs); of the other 325 the hashes propose 226 (70 %).
+registered (a dozen inspected: other photographs); of the other 325 the hashes propose 226 (70 %).
 
 Copies of 200 images, turned, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
 95: all are confirmed, also with up to 3 % cut off at each side; with up to 6 %, 88 %; 10 %, 31 %.
@@ -64,7 +64,7 @@ def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def d4_hashes(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the DCT hashes of the eight views of an image, in the order of `geometry.D4`.
+    """Return the DCT hashes of the eight transforms of an image, in the order of `geometry.D4`.
 
     A grey view is reduced to 32 x 32 and transformed by the cosine transform; the 8 x 8
     coefficients of lowest frequency (but the zeroth) against their median are one bit each
@@ -209,7 +209,7 @@ _BLOCK = 256
 
 
 class Appearance(NamedTuple):
-    """What is kept of an image: its detail (64 x 64 int8) and the hashes of its eight views."""
+    """An image's detail (64 x 64 int8) and the hashes of its eight transforms."""
 
     detail: NDArray[np.int8]
     hashes: NDArray[np.uint64]
@@ -316,7 +316,7 @@ def _normalised(batch: NDArray[np.float32]) -> NDArray[np.float32]:
 # Images that are in the data more than once: what follows for groups, splits and labels.
 
 LARGEST_MERGE = 12
-"""Groups joined into more images than this are told and left as they are."""
+"""Groups joined into more images than this are reported and left as they are."""
 
 COLUMNS = (
     "image_a", "image_b", "part_a", "part_b", "group_a", "group_b", "kind", "view", "correlation",

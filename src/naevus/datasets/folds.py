@@ -83,7 +83,7 @@ def sample_groups(
 
 
 def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
-    """Return each row's group when images that fraction either group are kept together.
+    """Return each row's group when images that share either group are kept together.
 
     Args:
         table: The images with the groups they have.
@@ -296,7 +296,7 @@ def make_folds(
         k: How many folds; with 1, one fold of a fifth of the images is held out.
         seed: Of the shuffle.
         test_fraction: The fraction of images that no fold trains on.
-        groups: Image id → another grouping (confirmed duplicates); images that fraction either
+        groups: Image id → another grouping (confirmed duplicates); images that share either
             group stay together.
         train_parts: Parts of the data that every fold trains on and none holds out, but for the
             lesions that other parts show too.
@@ -357,7 +357,7 @@ def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) 
 
     Args:
         parts: The folds; none knows an image of another.
-        groups: Image id → another grouping, as `make_folds` takes it; nothing is dealt anew.
+        groups: Image id → another grouping, as `make_folds` takes it; no fold changes.
 
     Raises:
         FoldsError: Their numbers of folds differ, an image stands in two, or a group is cut.
@@ -378,7 +378,7 @@ def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) 
 def _assigned(
     table: pd.DataFrame, dataset: Dataset, train_parts: Collection[str]
 ) -> NDArray[np.bool_]:
-    """Tell which rows are dealt: whole groups, of which a part shows one that is not for training.
+    """Return which rows are assigned: whole groups with an image outside the training-only parts.
 
     Raises:
         FoldsError: There is no such part.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLE: Final = 64
-"""Masks that are looked at, spread over all."""
+"""Number of masks to check, spread over all."""
 _BORDER = 0.9
 """Fraction of the image's border under a mask that looks turned round; lesions seldom fill it."""
 _LIMITS = Limits()
@@ -27,10 +27,10 @@ _FORCE = "pass --force if they are right"
 
 
 class MaskSurvey(NamedTuple):
-    """How many of the masks that were looked at are what.
+    """Counts of the masks that were checked.
 
     Attributes:
-        masks: How many were looked at.
+        masks: How many were checked.
         empty: Without, or nearly without, a lesion.
         full: Lesion everywhere, or nearly.
         turned: The others whose lesion covers nearly all of the border: lesions may be dark.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class DecodedImages:
-    """Squares by id.
+    """Square images by id.
 
     Args:
         sources: The files.
@@ -77,7 +77,7 @@ def attribute_mask_file(folder: Path, image_id: str, attribute: str) -> Path:
 
 
 class Images(Protocol):
-    """Squares by id."""
+    """Square images by id."""
 
     def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
         """Return the image, S x S x 3."""

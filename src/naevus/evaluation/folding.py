@@ -71,7 +71,7 @@ def folding_of(
     """Return how predictions of one taxonomy are scored by a ground truth of another.
 
     Where one of them tells benign from malignant alone, the other is folded into that. Else true
-    classes are looked for among the predicted ones; images of those that are not there are left
+    classes are matched with the predicted ones; images of those that are not there are left
     out.
 
     Args:

@@ -91,7 +91,7 @@ def _from_to(pixels: NDArray[np.bool_], boundary: NDArray[np.bool_]) -> NDArray[
     """Return the distance of some pixels to the nearest pixel of a contour."""
     elsewhere = (~boundary).view(np.uint8)
     distances = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[pixels]
-    # Their squares are whole numbers: OpenCV's last bits differ from call to call.
+    # Squared distances are whole numbers: OpenCV's last bits differ from call to call.
     return np.sqrt(np.rint(distances.astype(np.float64) ** 2))
 
 
@@ -162,7 +162,7 @@ def _size(mask: NDArray[np.bool_]) -> str:
     return " x ".join(str(length) for length in mask.shape)
 
 
-# All that is told of one image's mask: how well it fits, and what may have made it difficult.
+# One image's mask: its metrics, and conditions that may explain failures.
 
 
 class Conditions(NamedTuple):

@@ -40,7 +40,7 @@ def checked_features(values: ArrayLike, width: int | None = None) -> NDArray[np.
 # A Gaussian of few directions and even noise: what an embedding of a dermoscopic image is.
 
 _GRID: Final = 2.0**16
-"""Differences from the mean are told in steps of its inverse, some 1e-7 of a distance.
+"""Differences from the mean are resolved in steps of its inverse, some 1e-7 of a distance.
 
 Directions in half precision are multiples of 2^-24, so that every product is one of 2^-40, and sums
 up to 2^13 of them are exact in 53 bits: no order of adding, which hangs on the number of threads,

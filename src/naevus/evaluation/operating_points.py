@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 FIXED = (0.8, 0.9, 0.95)
-"""Specificities at which the sensitivity is told, and the other way round."""
+"""Specificities at which sensitivity is reported, and vice versa."""
 THRESHOLDS = tuple(number / 100 for number in range(1, 51))
 """Of the decision curve: probabilities from which on a lesion would be taken out."""
 _ROUNDING = 1e-9

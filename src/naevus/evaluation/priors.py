@@ -69,21 +69,21 @@ def balanced_log_probabilities(
     """Return the balanced posterior's logarithm, ``log_softmax(z - log(π · w))`` at temperature 1.
 
     The temperature belongs to the natural posterior: the natural logits are divided by it first,
-    and the shares are taken off after, so that these are the table's natural probabilities
+    and the class priors are divided out afterwards, so that these are the table's natural probabilities
     rebalanced.
 
     Args:
         logits: N x C (or C), as the network gives them.
         weights: The C loss or sampling weights ``w_c`` it was trained with, all above zero.
-        class_priors: The C shares ``π_c`` of the training images. A class with share 0 was never
+        class_priors: The C class priors ``π_c`` of the training images. A class with prior 0 was never
             seen; its balanced probability is 0.
         temperature: As in :func:`natural_log_probabilities`.
 
     Returns:
-        An array of the shape of ``logits``; ``-inf`` for classes with share 0.
+        An array of the shape of ``logits``; ``-inf`` for classes with prior 0.
 
     Raises:
-        ConfigError: Weights, shares or temperature are impossible.
+        ConfigError: Weights, class priors or temperature are impossible.
     """
     natural = natural_log_probabilities(logits, weights, temperature)
     return _log_softmax(natural - _log_class_priors(class_priors, natural.shape[-1]))
@@ -94,13 +94,13 @@ def rebalance(natural: NDArray[np.floating[Any]], class_priors: ArrayLike) -> ND
 
     Args:
         natural: Probabilities, N x C (or C).
-        class_priors: The C class priors ``π_c``; a class with share 0 gets probability 0.
+        class_priors: The C class priors ``π_c``; a class with prior 0 gets probability 0.
 
     Returns:
         Balanced probabilities of the same shape.
 
     Raises:
-        ConfigError: The shares are impossible.
+        ConfigError: The class priors are impossible.
 
     Examples:
         Two of a hundred images show the second class; one that gives it 10 % is probably of it,
@@ -154,14 +154,14 @@ def reweigh(
 
     Args:
         natural: Calibrated probabilities, N x C (or C).
-        class_priors: The C shares ``π_c`` of the training images.
-        prevalence: The C shares ``q_c`` of the clinic (`read_prevalence`).
+        class_priors: The C class priors ``π_c`` of the training images.
+        prevalence: The C fractions ``q_c`` of the clinic (`read_prevalence`).
 
     Returns:
         Probabilities of the same shape; 0 for classes with prevalence 0.
 
     Raises:
-        ConfigError: The shares or the prevalence are impossible, or the prevalence is above 0 for
+        ConfigError: The class priors or the prevalence are impossible, or the prevalence is above 0 for
             a class that no training image showed.
     """
     rows = np.asarray(natural, np.float64)
@@ -169,7 +169,7 @@ def reweigh(
     size = rows.shape[-1:]
     if trained.shape != size or wanted.shape != size or not (trained >= 0).all():
         raise ConfigError(
-            f"shares {trained.tolist()} and prevalence {wanted.tolist()} are not of {size[0]} "
+            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} are not of {size[0]} "
             "classes each"
         )
     if not np.isfinite(wanted).all() or wanted.min() < 0 or wanted.max() == 0:
@@ -187,18 +187,18 @@ def reweigh(
 def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
     """Read how common the diagnoses are: a TOML file with a line such as ``MEL = 0.05`` for each.
 
-    Whole numbers throughout are counts of images; otherwise the numbers are shares.
+    Whole numbers throughout are counts of images; otherwise the numbers are fractions.
 
     Args:
         path: The file.
         taxonomy: The C diagnoses; each must have its line.
 
     Returns:
-        C shares in the taxonomy's order, which sum to 1.
+        C fractions in the taxonomy's order, which sum to 1.
 
     Raises:
         ConfigError: The file cannot be read, lacks a diagnosis or names an unknown one, a value is
-            not a number from 0, or shares do not sum to 1 within 0.001.
+            not a number from 0, or fractions do not sum to 1 within 0.001.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -218,7 +218,7 @@ def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
             raise ConfigError(f"{path}: every count is 0", "give how many images there were")
     elif abs(total - 1) > 1e-3:
         raise ConfigError(
-            f"{path}: the shares sum to {total:.4g}, not to 1",
+            f"{path}: the fractions sum to {total:.4g}, not to 1",
             "correct them, or give counts of images as whole numbers",
         )
     class_priors: NDArray[np.float64] = np.array(numbers, np.float64) / total

@@ -221,7 +221,7 @@ _FACTORS: Final[dict[str, tuple[str, float, float]]] = {
     "lesion touches the border": ("border", 0.0, np.inf),
 }
 """Each with its column, and between which values that lies. The cuts were set before failures were
-looked at: about a tenth of ISIC 2018's images are faint or hairy."""
+considered: about a tenth of ISIC 2018's images are faint or hairy."""
 NONE_OF_THESE: Final = "none of these"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 COVERAGES = (0.8, 0.9, 0.95)
-"""The fractions of images answered for which the accuracy is told."""
+"""Coverages at which accuracy is reported."""
 _ROUNDING = 1e-9
 
 

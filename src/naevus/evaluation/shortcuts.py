@@ -184,7 +184,7 @@ def by_embeddings(
         truth: N diagnoses.
         groups: N group ids.
         codes: The C classes.
-        parts: In how many parts the groups are dealt.
+        parts: Number of parts for cross-fitting, by group.
         seed: Of the deal.
 
     Returns:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_OF_CLASS = 10
 """A class counts in a subgroup from so many groups on: a recall of fewer is mostly luck."""
 SMALL = 30
-"""A subgroup of fewer groups is told, but says little."""
+"""Subgroups with fewer groups are reported as small."""
 AGE_BANDS = (0, 30, 45, 60, 75)
 """Where the bands of age begin, in years."""
 _CHUNK = 100  # permutations that are held at once
@@ -46,7 +46,7 @@ class Subgroup:
     p: float | None
     """Of a gap as wide where the attribute has nothing to do with the answers."""
     p_holm: float | None
-    """The same, corrected for all subgroups that were looked at (Holm 1979)."""
+    """The same, corrected for all subgroups tested (Holm 1979)."""
 
     @property
     def small(self) -> bool:

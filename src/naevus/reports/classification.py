@@ -32,7 +32,7 @@ AS_PREDICTED: Final = "as given"
 CALIBRATED: Final = "calibrated elsewhere"
 FEW_GROUPS: Final = "Too few lesions to fit a calibration and prediction sets."
 _PROXY: Final = (
-    "Skin is told by the typology angle of the skin round the mask: a proxy, which camera, lamp "
+    "Skin tone is the typology angle of the skin round the mask: a proxy, which camera, lamp "
     "and white balance shift. Image names the first thing that is wrong with it."
 )
 

@@ -30,8 +30,8 @@ INK = "#1c1f27"
 GREY = "#858b96"
 """Of what is there to compare with: seen on white and on black."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", INK)
-"""Told apart by the colour-blind (Okabe & Ito 2008), each with a contrast of 3 to white and to dark
-pages; orange, sky blue and yellow have less. Lines that share a colour differ in their dashes."""
+"""Distinguishable for colour-blind readers (Okabe & Ito 2008), each with a contrast of 3 to white
+and to dark pages; orange, sky blue and yellow have less. Lines that share a colour differ in their dashes."""
 DASHES = ("-", "--", "-.")
 _SIZE = (4.6, 3.7)  # inches: 10 points stay readable on a phone
 _RC: dict[Any, Any] = {
@@ -370,7 +370,7 @@ def reliability_figure(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure
     Args:
         curves: By name.
     """
-    figure, pair = axes("stated probability of the answer", "share that was right", unit=True)
+    figure, pair = axes("stated probability of the answer", "fraction that was right", unit=True)
     pair.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for number, (name, bins) in enumerate(curves.items()):
         stated = [each.stated for each in bins]

@@ -139,7 +139,7 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
                 "images": one.images,
                 "lesions": 0 if one.failed is None else one.failed.groups,
                 "failures": one.failures,
-                **spread("share failed", one.failed),
+                **spread("fraction failed", one.failed),
                 **spread("of all others", one.elsewhere),
             }
             for one in found.factors
@@ -153,7 +153,7 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
                 "images": band.images,
                 "lesions": band.failed.groups,
                 **spread("jaccard", band.jaccard),
-                **spread("share failed", band.failed),
+                **spread("fraction failed", band.failed),
                 **spread("distance", band.surface_distance),
                 **spread("area ratio", band.area_ratio),
             }

@@ -155,7 +155,7 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     """Yield how good runs are alone and together."""
     table = Table("balanced decision", title=f"{found.images:,} images of {found.groups:,} lesions")
     table.add_column("balanced accuracy", justify="right")
-    table.add_column("share in greedy", justify="right")
+    table.add_column("weight in greedy", justify="right")
     for name, interval in found.single.items():
         table.add_row(name, spread_with_interval(interval), f"{found.weights[name]:.2f}")
     table.add_row("mean of all", spread_with_interval(found.mean), "", style="bold")
@@ -164,7 +164,7 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     )
     if found.left_out:
         yield Text(f"note: {found.left_out:,} more are not in all and left out", style="yellow")
-    table.caption = "95 % intervals by lesion; shares are those chosen on all images"
+    table.caption = "95 % intervals by lesion; weights are those chosen on all images"
     yield table
     yield Text(found.gain.sentence("the mean", "greedy selection"))
 

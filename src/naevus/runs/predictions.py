@@ -48,7 +48,7 @@ class Schema:
     largest natural probability; ``uncertainty``: its standard deviation over members and TTA;
     ``ood_score``: how unlike the training images, above 1 where flagged; ``quality_flags``;
     ``lesion_area``: fraction of the image; ``presence_<attribute>``: the probability that it is
-    there, where attributes are looked for; ``crop_mode``: what the classifier really saw;
+    where the bundle predicts attributes; ``crop_mode``: what the classifier really saw;
     ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probabilities and what follows from them is null.
 
@@ -56,7 +56,7 @@ class Schema:
         classes: Codes in order; none without a classifier.
         bundles: SHA-256 of the bundles.
         about: What the file's metadata says under ``naevus``, as JSON: settings and members.
-        attributes: The attributes that are looked for, in order.
+        attributes: The predicted attributes, in order.
     """
 
     classes: tuple[str, ...]
@@ -124,7 +124,7 @@ def write_whole(path: Path, table: pa.Table) -> None:
 
 
 class Part(NamedTuple):
-    """What is told by a batch's file that is whole.
+    """What the file of a complete batch contains.
 
     Attributes:
         predicted: The ids of its predicted images.

@@ -78,7 +78,7 @@ class DataSettings(Section):
         default=1.0,
         ge=1,
         le=2,
-        description="Side of the squares that training varies, in sides of what the network sees: "
+        description="Side of the image that training augments, in sides of the network's input: "
         "above 1 turned and shifted images show the skin that is there, not mirrored pixels.",
     )
     colour_constancy: bool = False

@@ -120,7 +120,7 @@ def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -
     Args:
         results: What was predicted, and the truth.
         appearance: ``tone, quality`` by image id: what images show of themselves, where they were
-            looked at.
+            known.
 
     Raises:
         DataError: The predictions contradict themselves.
@@ -181,7 +181,7 @@ def evaluate_folders(
         split: Of its splits this one alone.
         allow_missing: Whether images may lack a prediction or a ground truth.
         force: Whether masks are taken that cannot be right as a whole.
-        reporter: Told what does not count.
+        reporter: Receives notes on excluded images.
 
     Raises:
         RunError: A folder is neither a run nor predictions, or is incomplete.
@@ -248,7 +248,7 @@ def evaluate_reported(
         results: What was predicted, and the truth.
         where: Where the ground truth is, for messages.
         force: Whether masks are taken that cannot be right as a whole.
-        reporter: Told what does not count.
+        reporter: Receives notes on excluded images.
 
     Raises:
         DataError: Most of the ground truth's masks are empty or full.
@@ -269,7 +269,7 @@ def check_areas(
         table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
         where: Where the ground truth is, for the message.
         force: Say it, and take them nevertheless.
-        reporter: Told what would have been refused.
+        reporter: Receives notes on what --force accepts.
 
     Raises:
         DataError: They are.
@@ -370,7 +370,9 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         records=_records(dataset, table["image_id"], recipe.get("data", {}).get("parts")),
         history=run.history(folds),
         counts=(
-            Count("dealt into folds, or kept for testing", len(split), split["group_id"].nunique()),
+            Count(
+                "assigned to folds, or kept for testing", len(split), split["group_id"].nunique()
+            ),
             Count("held out by finished folds", len(due), due["group_id"].nunique()),
             Count("judged", len(table), table["group_id"].nunique()),
         ),
@@ -443,7 +445,7 @@ def ground_truth(
         image_type: Which types of images are taken, or ``auto``.
         part: Of its parts this one alone.
         split: Of its splits this one alone.
-        reporter: Told what is left out.
+        reporter: Receives notes on what is left out.
 
     Raises:
         DataError: None is named, it cannot be read, or it has no such part or split.
@@ -559,7 +561,7 @@ def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
             if name in made_with:
                 chosen.setdefault(option, set()).add(str(made_with[name]))
     for option, values in chosen.items():
-        if len(values) == 1:  # each task computes in what its bundle bears, if not told otherwise
+        if len(values) == 1:  # by default each task uses its bundle's recommended precision
             words += [option, *values]
     return _lines(
         [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]

@@ -247,7 +247,7 @@ class Run:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
         Returns:
-            As `predictions`; images without an answer are let by, for training has told of them.
+            As `predictions`; images without a prediction are allowed: training has reported them.
 
         Raises:
             RunError: As `predictions`.
@@ -483,10 +483,10 @@ def images_and_folds(
     Args:
         data: The folder.
         recipe: The recipe.
-        folds: A file of folds; None: they are dealt here.
-        masks: A folder of masks that crops are cut by; looked at before anything else is done.
+        folds: A file of folds; None: they are made here.
+        masks: A folder of masks for the crops; checked first.
         copies: Folders of other copies, likewise.
-        reporter: Told what is left out.
+        reporter: Receives notes on what is left out.
 
     Raises:
         DataError: A folder is absent, or holds no mask of any image; or there are no images.

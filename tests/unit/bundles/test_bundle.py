@@ -88,7 +88,7 @@ def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
         {},
         scores=[SCORE, {"name": "Jaccard", "value": 0.7, "measured_on": "fold 1"}],
         training_data=[data | {"licence": "CC BY-NC 4.0"}, data | {"task": "segmentation"}],
-        limits=["Only squares."],
+        limits=["Only square images."],
     )
     card = (full.folder / "MODEL_CARD.md").read_text()
     assert "| balanced accuracy | 0.800 | 0.750 to 0.850 | (1) |" in card
@@ -96,7 +96,7 @@ def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
     assert "1. fold 0\n2. fold 1\n" in card
     assert "- classification: HAM10000, 10,014 images; licence: CC BY-NC 4.0\n" in card
     assert "- segmentation: HAM10000, 10,014 images; licence: unknown" in card
-    assert "- Only squares.\n" in card
+    assert "- Only square images.\n" in card
     assert "\n\n\n" not in card
 
 

@@ -1,4 +1,4 @@
-"""Masks of a data set, looked at together."""
+"""Masks of a data set, checked together."""
 
 from __future__ import annotations
 

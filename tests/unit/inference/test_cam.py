@@ -77,7 +77,7 @@ def test_a_heatmap_covers_the_crop_and_averages_members_and_tta(tmp_path: Path) 
     for one, other in zip(cams, turned, strict=True):
         assert one is not None
         assert other is not None
-        assert np.abs(one - other[::-1]).mean() < 0.02  # all views: it turns with the image
+        assert np.abs(one - other[::-1]).mean() < 0.02  # all transforms: it turns with the image
 
 
 def test_the_cam_offset_of_the_bundle_is_applied(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_cam_offset_of_the_bundle_is_applied(tmp_path: Path) -> None:
     cell = 48 // 8
     np.testing.assert_allclose(lower[cell:] * one[:-cell].max(), one[:-cell], atol=1e-5)
     assert moved.offsets == ((1.0, 0.0),)
-    assert turning.offsets == ((0.0, 0.0),)  # those of the views cancel out
+    assert turning.offsets == ((0.0, 0.0),)  # those of the transforms cancel out
 
 
 def test_a_network_without_a_map_has_no_heat(tmp_path: Path) -> None:

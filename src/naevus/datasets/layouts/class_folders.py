@@ -69,7 +69,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
         }
     )
     problems.extend(
-        Problem("one name in several folders", stem, f"{count} images, told apart by folder")
+        Problem("one name in several folders", stem, f"{count} images, distinguished by folder")
         for stem, count in sorted(times.items())
         if count > 1
     )

@@ -41,7 +41,7 @@ def is_mask_folder(name: str) -> bool:
 
 
 class Images:
-    """The images below a folder, looked up as tables name them.
+    """The images below a folder, found by the names in tables.
 
     Masks, superpixels, hidden files, and folders of masks are left out.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "labels_table"
 DESCRIPTION = "a table with a column image_id and one of diagnoses or one a class, and images"
 
-_TOLD = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
+_LABEL_COLUMNS = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
 
 
 def matches(root: Path) -> bool:
@@ -69,7 +69,7 @@ def _fits(path: Path) -> bool:
         raise
     columns = known_columns(table)
     named = "image_id" in columns or "path" in columns
-    if named and (any(name in columns for name in _TOLD) or len(class_columns(table)) > 1):
+    if named and (any(name in columns for name in _LABEL_COLUMNS) or len(class_columns(table)) > 1):
         return True
     return not columns and _headless(table)
 

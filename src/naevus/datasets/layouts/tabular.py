@@ -38,7 +38,7 @@ _IMAGE_TYPES = {
     "clinical": ("clinic", "macro", "overview"),
     DERMOSCOPIC: ("derm",),
 }
-"""Words that tell an image's type, in the order in which they are looked for."""
+"""Words that tell an image's type, in order of precedence."""
 
 _CHALLENGE_2017 = {"melanoma", "seborrheic_keratosis"}
 """The two columns of ISIC 2017's Part 3; an image with neither is a nevus."""

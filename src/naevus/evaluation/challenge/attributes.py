@@ -73,7 +73,7 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     Args:
         truth_dir: The true masks.
         prediction_dir: The submitted masks, of the same sizes; those of other images are not
-            looked at.
+            checked.
 
     Returns:
         ``jaccard`` and ``dice`` of each attribute and of ``micro_average``; ``overall``, the

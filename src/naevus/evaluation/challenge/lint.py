@@ -292,7 +292,7 @@ def _lint_file(
             "extra mask",
             "tidy",
             path.name,
-            "there is no such image; the mask is not looked at",
+            "there is no such image; the mask is not checked",
             "take it out of the folder",
         )
         return

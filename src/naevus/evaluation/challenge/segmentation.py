@@ -127,7 +127,7 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     """Score a Task 1 submission as the challenge does.
 
     Masks are matched by the image's number anywhere in the file name; masks of other images
-    are not looked at.
+    are ignored.
 
     Args:
         truth_dir: The true masks.
