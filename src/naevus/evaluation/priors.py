@@ -69,14 +69,14 @@ def balanced_log_probabilities(
     """Return the balanced posterior's logarithm, ``log_softmax(z - log(π · w))`` at temperature 1.
 
     The temperature belongs to the natural posterior: the natural logits are divided by it first,
-    and the class priors are divided out afterwards, so that these are the table's natural probabilities
-    rebalanced.
+    and the class priors are divided out afterwards, so that these are the natural
+    probabilities of the table, rebalanced.
 
     Args:
         logits: N x C (or C), as the network gives them.
         weights: The C loss or sampling weights ``w_c`` it was trained with, all above zero.
-        class_priors: The C class priors ``π_c`` of the training images. A class with prior 0 was never
-            seen; its balanced probability is 0.
+        class_priors: The C class priors ``π_c`` of the training images. A class with prior 0
+            was never seen; its balanced probability is 0.
         temperature: As in :func:`natural_log_probabilities`.
 
     Returns:
@@ -161,16 +161,16 @@ def reweigh(
         Probabilities of the same shape; 0 for classes with prevalence 0.
 
     Raises:
-        ConfigError: The class priors or the prevalence are impossible, or the prevalence is above 0 for
-            a class that no training image showed.
+        ConfigError: The class priors or the prevalence are impossible, or the prevalence is
+            above 0 for a class that no training image showed.
     """
     rows = np.asarray(natural, np.float64)
     trained, wanted = np.asarray(class_priors, np.float64), np.asarray(prevalence, np.float64)
     size = rows.shape[-1:]
     if trained.shape != size or wanted.shape != size or not (trained >= 0).all():
         raise ConfigError(
-            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} are not of {size[0]} "
-            "classes each"
+            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} are not of "
+            f"{size[0]} classes each"
         )
     if not np.isfinite(wanted).all() or wanted.min() < 0 or wanted.max() == 0:
         raise ConfigError(f"the prevalence {wanted.tolist()} is not that of anything")

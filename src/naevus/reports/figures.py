@@ -31,7 +31,7 @@ GREY = "#858b96"
 """Of what is there to compare with: seen on white and on black."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", INK)
 """Distinguishable for colour-blind readers (Okabe & Ito 2008), each with a contrast of 3 to white
-and to dark pages; orange, sky blue and yellow have less. Lines that share a colour differ in their dashes."""
+and to dark pages; orange, sky blue and yellow have less. Lines of one colour differ in dashes."""
 DASHES = ("-", "--", "-.")
 _SIZE = (4.6, 3.7)  # inches: 10 points stay readable on a phone
 _RC: dict[Any, Any] = {
