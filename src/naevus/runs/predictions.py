@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
@@ -113,14 +114,32 @@ def write_part(
     values = [{**row, "bundle_sha256": bundles} for row in rows]
     table = pa.Table.from_pylist(values, schema.arrow())
     noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
-    write_whole(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
+    _write_part(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
 
 
-def write_whole(path: Path, table: pa.Table) -> None:
-    """Write a table atomically, so that `read_rows` tells damage, and it survives a power cut."""
+def _write_part(path: Path, table: pa.Table) -> None:
+    """Write a part atomically: a Parquet file followed by its SHA-256; it survives a power cut.
+
+    Parquet's own checksums do not cover the headers of its pages.
+    """
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content)
+    whole = content.getvalue().to_pybytes()
     with atomic(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+        temporary.write_bytes(whole + hashlib.sha256(whole).digest())
         flush(temporary)
+
+
+def _open_part(path: Path) -> pq.ParquetFile:
+    """Open a part; a `ValueError` if any byte has changed since it was written."""
+    content = path.read_bytes()
+    whole, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(whole).digest() != digest:
+        raise ValueError(f"{path}: damaged")
+    return pq.ParquetFile(pa.BufferReader(whole))
+
+
+_DIGEST: Final = hashlib.sha256().digest_size
 
 
 class Part(NamedTuple):
@@ -145,7 +164,8 @@ class Part(NamedTuple):
 def read_part(path: Path) -> Part | None:
     """Read all of a batch's file; None where it is absent or damaged in any way."""
     try:
-        table = read_rows(path)
+        with _open_part(path) as file:
+            table = file.read()
         noted = table.schema.metadata
         refused = [FailedImage(*values) for values in json.loads(noted[_REFUSED])]
         return Part(table.column("image_id").to_pylist(), refused, json.loads(noted[_SIZES]))
@@ -155,21 +175,23 @@ def read_part(path: Path) -> Part | None:
 
 def failed_in(path: Path) -> list[FailedImage]:
     """Return what was refused in a batch's file that is whole; its rows are not read."""
-    return [FailedImage(*values) for values in json.loads(pq.read_schema(path).metadata[_REFUSED])]
+    with _open_part(path) as file:
+        return [FailedImage(*values) for values in json.loads(file.schema_arrow.metadata[_REFUSED])]
 
 
 def ids_of_table(path: Path) -> list[str] | None:
     """Read all of a table; return its ids, or None where it is absent or damaged."""
     try:
-        ids: list[str] = read_rows(path).column("image_id").to_pylist()
+        with _open_part(path) as file:
+            ids: list[str] = file.read().column("image_id").to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
     return ids
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file of ours; unlike ``pq.read_table`` this imports no more of Arrow."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    """Read a table; unlike ``pq.read_table`` this imports no more of Arrow."""
+    with pq.ParquetFile(path) as file:
         return file.read(columns)
 
 
@@ -222,7 +244,8 @@ def about(path: Path) -> dict[str, Any]:
 def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for part in parts:
-        waiting.append(read_rows(part).replace_schema_metadata())
+        with _open_part(part) as file:
+            waiting.append(file.read().replace_schema_metadata())
         if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
             yield pa.concat_tables(waiting).combine_chunks()
             waiting = []
@@ -265,7 +288,7 @@ def write_embeddings(
         pa.array(list(rows), schema.field("image_id").type),
         pa.array(features, schema.field("embedding").type),
     ]
-    write_whole(path, pa.table(columns, schema=schema))
+    _write_part(path, pa.table(columns, schema=schema))
 
 
 SETTINGS: Final = "predict.json"
@@ -356,11 +379,11 @@ class PredictionsFolder:
 
     def part(self, key: str) -> Path:
         """Return where a batch's rows go."""
-        return self.root / ".parts" / f"{key}.parquet"
+        return self.root / ".parts" / f"{key}.part"
 
     def embeddings_part(self, key: str) -> Path:
         """Return where a batch's embeddings go; they are written before its rows."""
-        return self.root / ".parts" / "embeddings" / f"{key}.parquet"
+        return self.root / ".parts" / "embeddings" / f"{key}.part"
 
     def create(self) -> None:
         """Make the folder.
@@ -478,7 +501,7 @@ class PredictionsFolder:
     def stale_parts(self, keys: Sequence[str]) -> list[Path]:
         """Return parts of other batches than these."""
         current = {self.part(key) for key in keys}
-        return sorted(set(self.part("").parent.glob("*.parquet")) - current)
+        return sorted(set(self.part("").parent.glob("*.part")) - current)
 
     def remove(self, stale: Sequence[Path]) -> None:
         """Take parts away, with their embeddings."""

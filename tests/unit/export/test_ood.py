@@ -21,7 +21,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.pipeline import ood_flags
 from naevus.inference.predictor import Predictor
-from naevus.runs.predictions import Schema, write_part
+from naevus.runs.predictions import Schema, join, write_part
 from naevus.types import FLAGS
 from tests.helpers.onnx_graphs import classification_bundle, write_classifier
 
@@ -173,7 +173,8 @@ def test_the_score_is_a_column_of_predictions(tmp_path: Path, bundle: Bundle) ->
     (output,) = Predictor(None, classifier)([stripes()])
     about = {"classes": classifier.classes, "taxonomy": "isic2018", "coverage": None}
     schema = Schema(classifier.classes, (bundle.sha256,), about)
-    write_part(tmp_path / "p.parquet", schema, [output.to_row()], [], {})
+    write_part(tmp_path / "p.part", schema, [output.to_row()], [], {})
+    join([tmp_path / "p.part"], schema.arrow(), tmp_path / "p.parquet")
     row = pq.read_table(tmp_path / "p.parquet").to_pylist()[0]
     assert row["ood_score"] == output.ood_score
     assert "not_dermoscopy" in row["quality_flags"]

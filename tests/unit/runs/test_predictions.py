@@ -15,6 +15,7 @@ from naevus.runs.predictions import (
     about,
     embeddings_schema,
     ids_of_table,
+    join,
     read_part,
     read_rows,
     write_embeddings,
@@ -42,33 +43,49 @@ PREDICTION = Prediction(
 
 
 def test_predictions_survive_a_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "part.parquet"
-    write_part(
-        path, Schema(("MEL", "NV"), ("a", "b"), ABOUT), [PREDICTION.to_row()], [], {"i1": [3]}
-    )
+    one, path = tmp_path / "one.part", tmp_path / "predictions.parquet"
+    schema = Schema(("MEL", "NV"), ("a", "b"), ABOUT)
+    write_part(one, schema, [PREDICTION.to_row()], [], {"i1": [3]})
+    join([one], schema.arrow(), path)
     (row,) = read_rows(path).to_pylist()
     assert row["bundle_sha256"] == "a,b"
     again = Prediction.from_row(row, about(path))
     assert again.to_dict() == PREDICTION.to_dict()
     assert again.members is not None
     np.testing.assert_allclose(again.members, [[0.25, 0.75], [0.5, 0.5]])
-    part = read_part(path)
+    part = read_part(one)
     assert part is not None
     assert (part.predicted, part.refused, part.sizes) == (["i1"], [], {"i1": [3]})
+
+
+@pytest.mark.parametrize("flipped", [0xFF, 0x01])
+def test_a_part_with_any_changed_byte_counts_as_damaged(tmp_path: Path, flipped: int) -> None:
+    rows, features = tmp_path / "rows.part", tmp_path / "features.part"
+    schema = Schema(("MEL", "NV"), ("a", "b"), ABOUT)
+    write_part(rows, schema, [PREDICTION.to_row()], [], {"i1": [3]})
+    write_embeddings(features, embeddings_schema(ABOUT), {"i1": np.ones(3, np.float32)})
+    for path, read in ((rows, read_part), (features, ids_of_table)):
+        whole = path.read_bytes()
+        assert read(path) is not None
+        for place in range(0, len(whole), 3):
+            damaged = bytearray(whole)
+            damaged[place] ^= flipped
+            path.write_bytes(damaged)
+            assert read(path) is None
 
 
 @pytest.mark.parametrize("flipped", [0xFF, 0x01])
 def test_a_table_with_any_changed_byte_is_read_or_reported_as_damaged(
     tmp_path: Path, flipped: int
 ) -> None:
-    path, wanted = tmp_path / "embeddings.parquet", {"i1": np.ones(3, np.float32), "i2": None}
-    write_embeddings(path, embeddings_schema(ABOUT), wanted)
+    part, path = tmp_path / "rows.part", tmp_path / "predictions.parquet"
+    schema = Schema(("MEL", "NV"), ("a", "b"), ABOUT)
+    write_part(part, schema, [PREDICTION.to_row()], [], {"i1": [3]})
+    join([part], schema.arrow(), path)
     whole = path.read_bytes()
     for place in range(0, len(whole), 3):
         damaged = bytearray(whole)
         damaged[place] ^= flipped
         path.write_bytes(damaged)
-        ids_of_table(path)
-        read_part(path)
         with suppress(NaevusError):
             about(path)
