@@ -1,0 +1,586 @@
+"""The patient's age, sex and body site, and how they change the odds of each diagnosis.
+
+A model multiplies the odds that the image alone gives: ``log p_c + f_c(age) + f_c(sex) +
+f_c(site)``, normalised. The terms stand for ``log P(values | c, image)``, which does not contain
+the class priors, so that natural and balanced probabilities are multiplied alike. A missing value
+adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import numpy as np
+
+from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.evaluation.conformal import Conformal
+from naevus.evaluation.scaling import each_part, fit_scaling, parts_of, scaled
+from naevus.io.files import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    from naevus.evaluation.tables import LabelledPredictions
+
+VALUES: Final = ("age", "sex", "site")
+"""The columns that change the odds."""
+KEPT: Final = (*VALUES, "fitzpatrick_skin_type", "image_type", "dermoscopic_type", "anatom_site")
+"""The columns of a table of metadata that are kept with the predictions."""
+OLDEST: Final = 120.0
+"""No age above it is believed, in years."""
+
+AGES: Final = (20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
+"""Ages with a term of their own; others are interpolated, and beyond the ends nothing changes."""
+SEXES: Final = ("female", "male")
+SITES: Final[dict[str, tuple[str, ...]]] = {
+    "head/neck": (
+        "head_neck", "head_neck_face", "head", "face", "scalp", "ear", "neck", "nose", "lip",
+        "forehead", "cheek", "eyelid", "kopf", "gesicht", "hals", "ohr", "nase", "kopfhaut",
+    ),
+    "torso": (
+        "torso", "trunk", "anterior_torso", "posterior_torso", "lateral_torso", "back", "chest",
+        "abdomen", "buttocks", "rumpf", "stamm", "rucken", "ruecken", "brust", "bauch",
+    ),
+    "upper extremity": (
+        "upper_extremity", "upper_limb", "upper_limbs", "arm", "forearm", "shoulder", "hand",
+        "obere_extremitat", "unterarm",
+    ),
+    "lower extremity": (
+        "lower_extremity", "lower_limb", "lower_limbs", "leg", "thigh", "knee", "foot",
+        "untere_extremitat", "bein", "fuss",
+    ),
+    "palms/soles": ("palms_soles", "palms_or_soles", "acral", "acral_palms_or_soles"),
+    "oral/genital": ("oral_genital", "oral_or_genital", "genital", "genital_areas", "mucosa"),
+}  # fmt: skip
+"""Sites that count as one, as the ISIC Archive, HAM10000 and other data sets spell them.
+
+Front and back of the trunk are one: HAM10000's ``trunk`` is either, and telling them apart gained
+nothing. HAM10000's ``hand`` and ``foot`` are more than palms and soles.
+"""
+
+SPREAD: Final = 0.5
+"""Terms are drawn to 0 as by a normal prior of this deviation, as the offsets of `scaling` are."""
+
+
+class Patient(NamedTuple):
+    """What is known of the patient and the lesion's place; None: not known.
+
+    Attributes:
+        age: In years.
+        sex: Usually ``female`` or ``male``.
+        site: As a data set calls it (`SITES`).
+    """
+
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+NOBODY: Final = Patient()
+
+
+def joined_site(site: str | None) -> str | None:
+    """Return the name of `SITES` that a site belongs to; None if there is none.
+
+    Examples:
+        >>> joined_site("anterior torso"), joined_site("Abdomen"), joined_site("elsewhere")
+        ('torso', 'torso', None)
+    """
+    return None if site is None else _sites_by_key().get(_key(site))
+
+
+@lru_cache
+def _sites_by_key() -> dict[str, str]:
+    return {each: name for name, spellings in SITES.items() for each in spellings}
+
+
+@lru_cache(4096)
+def _key(text: str) -> str:
+    from naevus.io.formats import key_of  # noqa: PLC0415 (imports pandas)
+
+    return key_of(text.replace("/", " "))
+
+
+# The model of the odds.
+
+
+@dataclass(frozen=True)
+class PatientModel:
+    """How a patient's values change the log odds of C diagnoses.
+
+    Attributes:
+        classes: The codes of the C classes.
+        ages: K ages in years, rising.
+        age: K x C terms; those of other ages are interpolated.
+        sex: C terms of each known sex.
+        site: C terms of each known site, by its name in `SITES`.
+    """
+
+    classes: tuple[str, ...]
+    ages: tuple[float, ...]
+    age: tuple[tuple[float, ...], ...]
+    sex: Mapping[str, tuple[float, ...]]
+    site: Mapping[str, tuple[float, ...]]
+
+    @classmethod
+    def fit(
+        cls,
+        natural: ArrayLike,
+        truth: ArrayLike,
+        patients: Sequence[Patient],
+        codes: Sequence[str],
+    ) -> Self:
+        """Fit the terms to images whose networks never saw them.
+
+        A multinomial logistic model: the mean negative log-likelihood of ``softmax(log p + f)`` is
+        least, with a normal prior on the terms. The image's own log-probabilities are kept as they
+        are, so that what image and patient both tell (skin that looks old) counts once, unlike in
+        a product of frequencies. Each image counts with every combination of its values, so that
+        the terms are right where some are missing.
+
+        Args:
+            natural: N x C calibrated natural probabilities from the image alone.
+            truth: N positions of the true classes.
+            patients: What is known of the N images.
+            codes: The C classes.
+
+        Raises:
+            DataError: No value is known, or the arrays do not belong together.
+            NaevusError: SciPy is not installed.
+        """
+        logarithms = _logarithms(np.asarray(natural, np.float64))
+        classes = np.asarray(truth, np.intp)
+        if not len(logarithms) == len(classes) == len(patients):
+            raise DataError(
+                f"{len(logarithms)} probabilities, {len(classes)} diagnoses and {len(patients)} "
+                "patients do not belong together"
+            )
+        sexes = tuple(sex for sex in SEXES if any(one.sex == sex for one in patients))
+        named = {joined_site(one.site) for one in patients}
+        sites = tuple(site for site in SITES if site in named)
+        columns = _columns(patients, AGES, sexes, sites)
+        if not any(block.any() for block in columns):
+            raise DataError("no image has a known age, sex or site", "give at least one")
+        terms = _fit_terms(columns, logarithms, classes)
+        age, sex, site = np.split(terms, np.cumsum([block.shape[1] for block in columns])[:-1])
+        return cls(
+            tuple(codes),
+            AGES,
+            tuple(map(tuple, age.tolist())),
+            dict(zip(sexes, map(tuple, sex.tolist()), strict=True)),
+            dict(zip(sites, map(tuple, site.tolist()), strict=True)),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` gave; other entries are ignored."""
+        return cls(
+            tuple(values["classes"]),
+            tuple(values["ages"]),
+            tuple(map(tuple, values["age"])),
+            {name: tuple(terms) for name, terms in values["sex"].items()},
+            {name: tuple(terms) for name, terms in values["site"].items()},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the terms as a dictionary that JSON can hold."""
+        return {
+            "classes": list(self.classes),
+            "ages": list(self.ages),
+            "age": [list(terms) for terms in self.age],
+            "sex": {name: list(terms) for name, terms in self.sex.items()},
+            "site": {name: list(terms) for name, terms in self.site.items()},
+        }
+
+    def log_odds(self, patients: Sequence[Patient]) -> NDArray[np.float64]:
+        """Return what is added to the log-probabilities, N x C; 0 where nothing is known."""
+        columns = np.concatenate(
+            _columns(patients, self.ages, tuple(self.sex), tuple(self.site)), axis=1
+        )
+        terms = np.array([*self.age, *self.sex.values(), *self.site.values()])
+        return np.asarray(columns @ terms)
+
+    def is_known(self, patient: Patient) -> bool:
+        """Return whether at least one value counts."""
+        return (
+            patient.age is not None
+            or patient.sex in self.sex
+            or joined_site(patient.site) in self.site
+        )
+
+    def unknown(self, patients: Iterable[Patient]) -> Counter[tuple[str, str]]:
+        """Count the values that do not count because the model does not know them, by column."""
+        found: Counter[tuple[str, str]] = Counter()
+        for one in patients:
+            if one.sex is not None and one.sex not in self.sex:
+                found["sex", one.sex] += 1
+            if one.site is not None and joined_site(one.site) not in self.site:
+                found["site", one.site] += 1
+        return found
+
+
+def with_log_odds(
+    probabilities: NDArray[np.float64], log_odds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return probabilities, natural or balanced, whose log odds are changed, normalised.
+
+    Args:
+        probabilities: N x C. A class with probability 0 keeps it.
+        log_odds: N x C, added to the logarithms. Rows of 0 change nothing, not even a bit.
+    """
+    changed = log_odds.any(axis=1)
+    found = probabilities.copy()
+    with np.errstate(divide="ignore"):
+        scores = np.log(probabilities[changed]) + log_odds[changed]
+    rows = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found[changed] = rows / rows.sum(axis=1, keepdims=True)
+    return found
+
+
+def _columns(
+    patients: Sequence[Patient],
+    ages: Sequence[float],
+    sexes: Sequence[str],
+    sites: Sequence[str],
+) -> list[NDArray[np.float64]]:
+    """Return the blocks of age, sex and site: N x K weights each, rows of 0 where not known."""
+    years = np.array([np.nan if one.age is None else one.age for one in patients], np.float64)
+    known = ~np.isnan(years)
+    age = np.zeros((len(patients), len(ages)))
+    for place, row in enumerate(np.eye(len(ages))):
+        age[known, place] = np.interp(years[known], ages, row)
+    return [
+        age,
+        _one_hot([one.sex for one in patients], sexes),
+        _one_hot([joined_site(one.site) for one in patients], sites),
+    ]
+
+
+def _one_hot(values: Sequence[str | None], names: Sequence[str]) -> NDArray[np.float64]:
+    found = np.zeros((len(values), len(names)))
+    for place, name in enumerate(names):
+        found[:, place] = [value == name for value in values]
+    return found
+
+
+def _fit_terms(
+    columns: Sequence[NDArray[np.float64]],
+    logarithms: NDArray[np.float64],
+    truth: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Return the K x C terms, over all combinations of the blocks of columns but the empty one."""
+    try:
+        from scipy.optimize import minimize  # noqa: PLC0415 (an extra)
+    except ImportError:
+        raise NaevusError(
+            "fitting a model of patients needs SciPy", "pip install 'naevus[evaluate]'"
+        ) from None
+    chosen = [each for each in product((1.0, 0.0), repeat=len(columns)) if any(each)]
+    rows = np.concatenate(
+        [
+            np.concatenate([w * b for w, b in zip(each, columns, strict=True)], axis=1)
+            for each in chosen
+        ]
+    )
+    base = np.tile(logarithms, (len(chosen), 1))
+    one_hot = np.eye(base.shape[1])[np.tile(truth, len(chosen))]
+    strength = 1 / (SPREAD**2 * len(logarithms))
+    shape = rows.shape[1], base.shape[1]
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        terms = flat.reshape(shape)
+        scores = base + rows @ terms
+        scores -= scores.max(axis=1, keepdims=True)
+        found = np.exp(scores)
+        sums = found.sum(axis=1, keepdims=True)
+        value = (np.log(sums[:, 0]) - (scores * one_hot).sum(axis=1)).mean()
+        slopes = rows.T @ (found / sums - one_hot) / len(rows) + strength * terms
+        return float(value + strength * (terms**2).sum() / 2), slopes.ravel()
+
+    found = minimize(
+        loss,
+        np.zeros(shape[0] * shape[1]),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-12, "gtol": 1e-7, "maxiter": 1000},
+    )
+    terms: NDArray[np.float64] = found.x.reshape(shape)
+    return terms
+
+
+def _logarithms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log(np.maximum(rows, np.finfo(np.float64).tiny))
+
+
+# Evaluation: each part of the images by a calibration and a model fitted on the others.
+
+
+class PatientPredictions(NamedTuple):
+    """Predictions without and with the patient's data; every part is fitted on the others.
+
+    Attributes:
+        without: Calibrated probabilities from the image alone.
+        given: The same with the patient's data.
+        sets: N x C, the prediction sets with the patient's data.
+        models: The model of each part.
+        parts: N numbers of parts.
+    """
+
+    without: LabelledPredictions
+    given: LabelledPredictions
+    sets: NDArray[np.bool_]
+    models: tuple[PatientModel, ...]
+    parts: NDArray[np.intp]
+
+
+def cross_fitted_patients(
+    labelled: LabelledPredictions, patients: Sequence[Patient]
+) -> PatientPredictions:
+    """Give each part of the images the calibration, terms and sets that fit the other parts.
+
+    Args:
+        labelled: N images with out-of-fold probabilities, as the networks mean them.
+        patients: What is known of them.
+
+    Raises:
+        DataError: No value is known, or there are too few groups.
+        NaevusError: SciPy is not installed.
+    """
+    natural, taxonomy = labelled.natural, labelled.taxonomy
+    truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
+    groups = np.asarray(labelled.groups, object)
+    parts = parts_of(labelled.table)
+    without, given = np.empty_like(natural), np.empty_like(natural)
+    sets, models = np.zeros(natural.shape, bool), []
+    for inside in each_part(parts, len(natural)):
+        rest = ~inside
+        calibrated = scaled(natural, fit_scaling(natural[rest], truth[rest]))
+        known = [one for one, use in zip(patients, rest, strict=True) if use]
+        model = PatientModel.fit(calibrated[rest], truth[rest], known, taxonomy.codes)
+        changed = with_log_odds(calibrated, model.log_odds(patients))
+        fitted = Conformal.fit(changed[rest], truth[rest], groups[rest].tolist(), taxonomy.codes)
+        without[inside], given[inside] = calibrated[inside], changed[inside]
+        sets[inside] = fitted.sets(changed[inside])
+        models.append(model)
+    return PatientPredictions(
+        recalibrated(labelled, without), recalibrated(labelled, given), sets, tuple(models), parts
+    )
+
+
+def recalibrated(
+    labelled: LabelledPredictions, natural: NDArray[np.float64]
+) -> LabelledPredictions:
+    """Return predictions with other natural probabilities, and the balanced ones that follow."""
+    ratio = np.divide(
+        labelled.balanced,
+        labelled.natural,
+        out=np.zeros_like(natural),
+        where=labelled.natural > 0,
+    )
+    balanced = natural * ratio
+    balanced /= balanced.sum(axis=1, keepdims=True)
+    return labelled._replace(natural=natural, balanced=balanced)
+
+
+def patients_of(records: pd.DataFrame) -> list[Patient]:
+    """Return the patients of a table with the columns ``age``, ``sex`` and ``site``, if any."""
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    none = pd.Series([None] * len(records), records.index, dtype=object)
+    columns = [records[name].astype(object) if name in records else none for name in VALUES]
+    known = [column.where(column.notna(), None).tolist() for column in columns]
+    return [
+        Patient(None if age is None else float(age), sex, site)
+        for age, sex, site in zip(*known, strict=True)
+    ]
+
+
+# What a table of metadata says of images that are predicted.
+
+
+class PatientCounts(NamedTuple):
+    """How many images of a job the metadata tell something of, and what does not count.
+
+    Attributes:
+        images: All images.
+        known: Images with at least one value that counts.
+        without_row: Images that the table lacks.
+        not_predicted: Rows of images that are not predicted.
+        unknown: Values that the bundle does not know, and how many images have them.
+        ignored: Columns that are not used.
+    """
+
+    images: int
+    known: int
+    without_row: int
+    not_predicted: int
+    unknown: Mapping[tuple[str, str], int]
+    ignored: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the counts in sentences."""
+        found = [f"metadata: {self.known:,} of {self.images:,} images have a value that counts"]
+        if self.without_row:
+            found.append(f"metadata: {self.without_row:,} images have no row")
+        if self.not_predicted:
+            found.append(f"metadata: {self.not_predicted:,} rows are of images not predicted here")
+        if self.unknown:
+            listed = ", ".join(
+                f"{column} {value} ({count:,})" for (column, value), count in self.unknown.items()
+            )
+            found.append(f"metadata: unknown to the bundle, without effect: {listed}")
+        if self.ignored:
+            found.append(f"metadata: ignored: {', '.join(self.ignored)}")
+        return found
+
+
+@dataclass(frozen=True)
+class PatientTable:
+    """Metadata of images, by id.
+
+    Attributes:
+        columns: The columns of `KEPT` that there are.
+        rows: The values of each image, in the order of the columns; None: not known.
+        everyone: The values of every image, if all are of one patient.
+        ignored: Columns that are not used.
+    """
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    everyone: tuple[Any, ...] | None = None
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+        """Return the table of one patient's values, or of such values by image id.
+
+        Examples:
+            >>> PatientTable.from_mapping({"age": 55, "site": "back"}).patient("lesion")
+            Patient(age=55.0, sex=None, site='back')
+
+        Raises:
+            DataError: A name is unknown, or a value is impossible.
+        """
+        several = bool(given) and all(isinstance(one, Mapping) for one in given.values())
+        rows = dict(given) if several else {"": given}
+        names = {str(name) for row in rows.values() for name in row}
+        strange = sorted(names - set(KEPT))
+        if strange or not names:
+            raise DataError(
+                f"metadata: {strange[0]!r} is not known" if strange else "metadata: no values",
+                f"use {', '.join(KEPT)}",
+            )
+        columns = tuple(name for name in KEPT if name in names)
+        found = {
+            str(image_id): tuple(
+                _value(name, row.get(name), str(image_id) or "metadata") for name in columns
+            )
+            for image_id, row in rows.items()
+        }
+        return cls(columns, found) if several else cls(columns, everyone=found[""])
+
+    def values(self, image_id: str) -> dict[str, Any]:
+        """Return what is known of an image, by column."""
+        absent = self.everyone or (None,) * len(self.columns)
+        return dict(zip(self.columns, self.rows.get(image_id, absent), strict=True))
+
+    def patient(self, image_id: str) -> Patient:
+        """Return the values of an image that can change the odds."""
+        values = self.values(image_id)
+        return Patient(*(values.get(name) for name in VALUES))
+
+    def sha256(self) -> str:
+        """Return a hash of columns, ids and values, in whatever order the rows are."""
+        cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
+        return sha256_of(repr(self.columns), repr(self.everyone), *cells)
+
+    def counts(self, ids: Sequence[str], model: PatientModel) -> PatientCounts:
+        """Return how many of some images have values that count for a model.
+
+        Args:
+            ids: The images that are predicted.
+            model: The model of the bundle.
+        """
+        patients = [self.patient(image_id) for image_id in ids]
+        absent = 0 if self.everyone else sum(image_id not in self.rows for image_id in ids)
+        return PatientCounts(
+            len(ids),
+            sum(map(model.is_known, patients)),
+            absent,
+            len(self.rows.keys() - set(ids)),
+            model.unknown(patients),
+            self.ignored,
+        )
+
+
+def checked_age(value: object, where: str) -> float | None:
+    """Return an age in years, or None if it is missing.
+
+    Args:
+        value: A number or a text.
+        where: The file and image, or whatever it is from.
+
+    Raises:
+        DataError: It is not a number from 0 to 120.
+    """
+    if value is None or not str(value).strip():
+        return None
+    try:
+        age = float(str(value))
+    except ValueError:
+        raise DataError(
+            f"{where}: the age {str(value)!r} is not a number", "give years, or leave it empty"
+        ) from None
+    if np.isnan(age):
+        return None
+    if not 0 <= age <= OLDEST:
+        raise DataError(
+            f"{where}: the age {age:g} is not between 0 and {OLDEST:g} years",
+            "correct it, or leave it empty",
+        )
+    return age
+
+
+def _value(name: str, value: object, where: str) -> Any:
+    if name == "age":
+        return checked_age(value, where)
+    if value is None or value != value or not str(value).strip():  # noqa: PLR0124 (NaN)
+        return None
+    text = str(value).strip()
+    return text.lower() if name in VALUES else text
+
+
+def common_model(models: Sequence[PatientModel]) -> PatientModel:
+    """Return the mean of several bundles' models: terms that all of them know.
+
+    Raises:
+        ConfigError: They differ in classes or ages.
+    """
+    first = models[0]
+    if any((each.classes, each.ages) != (first.classes, first.ages) for each in models):
+        raise ConfigError("the bundles' models of the patient differ", "use one bundle")
+
+    def mean(terms: Sequence[Sequence[float]]) -> tuple[float, ...]:
+        return tuple(np.mean(terms, axis=0).tolist())
+
+    return PatientModel(
+        first.classes,
+        first.ages,
+        tuple(mean([each.age[place] for each in models]) for place in range(len(first.ages))),
+        *(
+            {
+                name: mean([getattr(each, kind)[name] for each in models])
+                for name in getattr(first, kind)
+                if all(name in getattr(each, kind) for each in models)
+            }
+            for kind in ("sex", "site")
+        ),
+    )
