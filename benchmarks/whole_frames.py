@@ -1,11 +1,10 @@
 """Compare lesion masks on whole frames with those on centre squares of the same images.
 
-    python benchmarks/whole_frames.py SQUARES FRAMES --folds results/folds/isic2018-task3-and-task1.csv \
-      --bundles results/bundles/segmentation-both-fold-{}.naevus
+    python benchmarks/whole_frames.py DATA FRAMES --folds FOLDS.csv --bundles 'fold-{}.naevus'
 
-SQUARES is a data set with masks; FRAMES holds ``images`` and ``masks`` of other copies of some of
-its images. Each image is segmented by the bundle of the fold that held out its lesion. Differences
-are paired by image, with 95 % intervals by lesion.
+DATA is a data set of centre squares with masks; FRAMES holds ``images`` and ``masks`` of whole
+frames of some of its images. Each image is segmented by the bundle of the fold that held out its
+lesion. Differences are paired by image, with 95 % intervals by lesion.
 """
 
 from __future__ import annotations
@@ -34,23 +33,21 @@ if TYPE_CHECKING:
 def main() -> None:
     """Print a table of both scores on both copies, and where the lesion leaves the square."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("squares", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("frames", type=Path)
     parser.add_argument("--folds", type=Path, required=True)
     parser.add_argument("--bundles", required=True, help="path with {} for the fold")
     options = parser.parse_args()
     folds = Folds.read(options.folds)
-    squares = {
-        row.image_id: row for row in load(options.squares).rows() if row.mask_path is not None
-    }
+    cropped = {row.image_id: row for row in load(options.data).rows() if row.mask_path is not None}
     groups = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
     rows = []
     for fold in range(folds.k):
         segmenter = Segmenter(Bundle.read(Path(options.bundles.format(fold))))
         for image_id in sorted(folds.held_out(fold)):
             frame = options.frames / "images" / f"{image_id}.jpg"
-            if frame.exists() and image_id in squares:
-                rows.append(_compared(segmenter, squares[image_id], frame, groups))
+            if frame.exists() and image_id in cropped:
+                rows.append(_compared(segmenter, cropped[image_id], frame, groups))
     table = pd.DataFrame(rows)
     print(f"{len(table):,} images of {table['group_id'].nunique():,} lesions")
     print("| | mean Jaccard | thresholded |\n|---|---|---|")
