@@ -100,7 +100,7 @@ def test_writes_masks_crops_table_and_submission(
         classifier=classifier,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert (result.predicted, result.reused, result.refused) == (COUNT, 0, ())
+    assert (result.predicted, result.reused, result.failed) == (COUNT, 0, ())
     assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert len(result.members) == 3
     assert all(path.exists() for path in result.files)
@@ -506,7 +506,7 @@ def test_bad_images_are_refused_and_the_rest_goes_on(
     out = tmp_path / "out"
     result = predict(sources, out, segmenter=segmenter, classifier=classifier)
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
-    assert [refused.image_id for refused in result.refused] == bad
+    assert [failed.image_id for failed in result.failed] == bad
     assert result.predicted == COUNT - 2
     with (out / "failed.csv").open(newline="") as stream_:
         rows = list(csv.DictReader(stream_))
@@ -516,14 +516,14 @@ def test_bad_images_are_refused_and_the_rest_goes_on(
     assert not set(bad) & set(table["image_id"])
     assert len(pd.read_csv(out / "submission.csv")) == COUNT - 2
     again = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert again.refused == result.refused
+    assert again.failed == result.failed
     for name in ("ISIC_0000001", "ISIC_0000003", "aaa"):
         suffix = "jpg" if name == "aaa" else "png"
         draw(tmp_path / "good.png", 5)
         (images / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
     draw(images / "absent.jpg", 6)
     fixed = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert (fixed.refused, fixed.predicted) == ((), COUNT + 2)
+    assert (fixed.failed, fixed.predicted) == ((), COUNT + 2)
     assert not (out / "failed.csv").exists()
 
 
@@ -535,7 +535,7 @@ def test_only_unreadable_images_is_an_error(
     result = predict(
         [ImageFiles("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
     )
-    assert (result.predicted, len(result.refused)) == (0, 1)
+    assert (result.predicted, len(result.failed)) == (0, 1)
     table = pd.read_parquet(out / "predictions.parquet")
     assert len(table) == 0
     assert "prob_MEL" in table.columns
@@ -607,7 +607,7 @@ def test_images_are_found_below_folders(tmp_path: Path, images: Path) -> None:
         "extra",
     ]
     assert found.left_out == {".txt": 1, "hidden": 2, "masks": 2, "without suffix": 1}
-    assert (found.refused, found.renamed) == ([], [])
+    assert (found.failed, found.renamed) == ([], [])
 
 
 def test_wrong_inputs_are_errors(tmp_path: Path, images: Path) -> None:
@@ -618,7 +618,7 @@ def test_wrong_inputs_are_errors(tmp_path: Path, images: Path) -> None:
     for absent in ("absent", "x" * 5000, "a/" * 3000):
         with pytest.raises(DataError, match="does not exist"):
             find_images([tmp_path / absent])
-    with pytest.raises(DataError, match="parts of a path"):
+    with pytest.raises(DataError, match="path separator"):
         unique([ImageFiles("../x", images / "x.png")])
     with pytest.raises(DataError, match=r"a occurs twice: .*1.png and .*2.png"):
         unique([ImageFiles("a", images / "1.png"), ImageFiles("a", images / "2.png")])
@@ -703,7 +703,7 @@ def test_names_that_cannot_be_ids_are_listed(
         b"two\nlines.png": "has a line break",
         b"caf\xe9.png": "is not UTF-8; rename",
         b"x" * 240 + b".png": "has 240 bytes",
-        b"back\\slash.png": "has parts of a path",
+        b"back\\slash.png": "has a path separator",
     }
     for name in bad:
         Path(os.fsdecode(os.fsencode(images) + b"/" + name)).write_bytes(b"")
@@ -713,15 +713,15 @@ def test_names_that_cannot_be_ids_are_listed(
     for odd in ('comma, "quoted"', "=1+1", "@x", "grün", "two words"):
         draw(images / f"{odd}.png", 1)
     found = find_images([images])
-    assert len(found.refused) == len(bad) + 1
+    assert len(found.failed) == len(bad) + 1
     for name, problem in bad.items():
-        (entry,) = [each for each in found.refused if f"name {problem}" in each.problem]
+        (entry,) = [each for each in found.failed if f"name {problem}" in each.problem]
         assert str(entry.path).isprintable(), name
     out = tmp_path / "out"
     result = predict(
-        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.refused
+        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.failed
     )
-    assert (result.predicted, len(result.refused)) == (COUNT + 5, len(bad) + 1)
+    assert (result.predicted, len(result.failed)) == (COUNT + 5, len(bad) + 1)
     listed = pd.read_csv(out / "failed.csv")
     assert listed["problem"].str.contains("rename it").all()
     assert "caf\\xe9" in listed["image_id"].tolist()

@@ -86,7 +86,7 @@ def test_incomparable_results_are_refused(tables: tuple[Path, Path], tmp_path: P
     broken.write_text("no table")
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)
-    assert "broken.parquet: is no Parquet table" in str(error)
+    assert "broken.parquet: is not a Parquet table" in str(error)
     masks().to_parquet(broken)
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)

@@ -105,7 +105,7 @@ def test_runs_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
     predictions.mkdir()
     (predictions / "predictions.parquet").touch()
     for folders, problem in (
-        ((contours, contours), "only classifiers' runs"),
+        ((contours, contours), "only classification runs"),
         ((contours, predictions), "runs and predictions"),
         ((predictions, predictions), "several predictions"),
     ):
@@ -197,10 +197,10 @@ def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     path = folder / "fold-1" / "oof.parquet"
     pd.read_parquet(path).iloc[:-4].to_parquet(path)
-    assert "4 held-out images have no answer" in str(call(folder).exception)
+    assert "4 held-out images have no prediction" in str(call(folder).exception)
     result = call(folder, "--allow-missing")
     assert result.exit_code == 0, result.output
-    assert "4 held-out images have no answer" in result.output
+    assert "4 held-out images have no prediction" in result.output
     whole = run_of(tmp_path / "other", "classification", diagnoses(1.0, seed=1))
     assert "4 held-out images" in str(call(whole, folder).exception)
     both = call(whole, folder, "--allow-missing")

@@ -564,5 +564,5 @@ def test_a_calibration_that_is_no_table_is_refused(runs: dict[str, Run], tmp_pat
     words = ["--calibration", str(tmp_path / "notes.txt"), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, ["export", str(runs["answers"].folder), *words])
     assert done.exit_code == 2
-    assert "is no Parquet table" in done.output
+    assert "is not a Parquet table" in done.output
     assert not (tmp_path / "out").exists()

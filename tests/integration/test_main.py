@@ -202,7 +202,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
     recipe.write_text("epochs = = 3\n")
     line = error_of(call("train", "segmentation", "--show-recipe", "--recipe", recipe))
     assert "my.toml: is not TOML" in line
-    assert "mend the file" in line
+    assert "correct the file" in line
 
     table = tmp_path / "truth.csv"
     table.write_bytes(b"\xff\xfe\x00\x01" * 40)
@@ -217,7 +217,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     words = ("train", "classification", tmp_path, "--out", tmp_path / "run", "--folds", folds)
     line = error_of(call(*words))
-    assert "folds.csv: p0 stands twice" in line
+    assert "folds.csv: p0 occurs twice" in line
 
     bundle = tmp_path / "bundle"
     bundle.mkdir()

@@ -420,7 +420,7 @@ def test_a_table_of_predictions_equals_the_written_one(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     result = loaded.to_folder(folder / "images", tmp_path / "out", heatmaps=True)
-    assert (result.predicted, result.refused) == (5, ())
+    assert (result.predicted, result.failed) == (5, ())
     assert str(result).splitlines()[:2] == ["5 images predicted, 0 failed", str(result.table)]
     written = pd.read_parquet(result.table)
     assert (written["bundle_sha256"] == sha256(folder / "bundle" / "bundle.json")).all()

@@ -236,7 +236,7 @@ def test_folders_without_results_are_refused(
 ) -> None:
     with pytest.raises(RunError, match="neither a run nor predictions"):
         report(tmp_path)
-    with pytest.raises(DataError, match="needs the truth"):
+    with pytest.raises(DataError, match="needs ground truth"):
         report(predictions)
     table = pd.read_parquet(predictions / "predictions.parquet")
     table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")

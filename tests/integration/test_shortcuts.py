@@ -125,7 +125,9 @@ def test_images_without_an_answer_are_an_error_unless_allowed(
     error = call(lacking.folder).exception
     assert isinstance(error, DataError)
     first = table["image_id"].iloc[0]
-    problem = f"3 held-out images have no answer (failed.csv may give the reason), such as {first}"
+    problem = (
+        f"3 held-out images have no prediction (failed.csv may give the reason), such as {first}"
+    )
     assert problem in str(error)
     bad = table.assign(logit_NV=table["logit_NV"].where(table.index != 5))
     bad.to_parquet(path)

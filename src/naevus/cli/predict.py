@@ -179,12 +179,12 @@ def predict(
             heatmaps=heatmaps,
             embeddings=embeddings,
             threads=threads,
-            unusable=found.refused,
+            unusable=found.failed,
             progress=move,
         )
     _report(result)
     _report_names(found)
-    if result.refused:
+    if result.failed:
         raise typer.Exit(_FINDINGS)
 
 
@@ -218,7 +218,7 @@ def _report(result: BatchResult) -> None:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
     for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
-    for failed in result.refused:
+    for failed in result.failed:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(

@@ -322,9 +322,9 @@ class Predictor:
                 has no images.
         """
         refuse_forked(self._process)
-        refused, given = self._given(images)
+        failed, given = self._given(images)
         with Workers(self._threads) as workers:
-            for piece in chain([refused], self._pipeline.predict(_pieces(given), workers)):
+            for piece in chain([failed], self._pipeline.predict(_pieces(given), workers)):
                 for prediction in piece:
                     if isinstance(prediction, FailedImage) and errors == "raise":
                         raise ImageError(Path(prediction.path), prediction.problem)
@@ -342,30 +342,30 @@ class Predictor:
     ) -> BatchResult:
         """Predict images into a folder, as ``naevus predict --out`` does.
 
-        The same call resumes a job that was interrupted. Unusable images are listed in
+        Calling it again resumes an interrupted job. Unusable images are listed in
         ``failed.csv`` and in the result, and the others are predicted.
 
         Args:
             images: A file, a folder, or several of them.
             out: The folder: it gets ``predictions.parquet``, ``submission.csv``, masks and crops.
-            decision: Which probabilities ``submission.csv`` holds.
-            heatmaps: Whether class activation maps are written.
-            embeddings: Whether the networks' features are written.
-            progress: Called with the numbers of images done and of all images.
+            decision: Which probabilities ``submission.csv`` contains.
+            heatmaps: Whether to write class activation maps.
+            embeddings: Whether to write the networks' features.
+            progress: Called with (done, total) images.
 
         Returns:
-            What was written, and which images failed.
+            The numbers of images, the failed images, and the written files.
 
         Raises:
             DataError: There is no image.
-            NaevusError: ``out`` holds other predictions, is in use, or the disk is full.
+            NaevusError: ``out`` contains other predictions, is in use, or the disk is full.
 
         Examples:
             >>> result = load("bundle").to_folder(["lesion.jpg"], "predicted")
             >>> result.predicted, result.table.name
             (1, 'predictions.parquet')
         """
-        # Tables need pyarrow, which a single prediction does without.
+        # Tables need pyarrow; a single prediction does not.
         from naevus.inference.batch import predict  # noqa: PLC0415
 
         refuse_forked(self._process)
@@ -382,7 +382,7 @@ class Predictor:
             embeddings=embeddings,
             threads=self._threads,
             limits=self._pipeline.limits,
-            unusable=found.refused,
+            unusable=found.failed,
             progress=progress,
         )
 
@@ -391,7 +391,7 @@ class Predictor:
     ) -> tuple[Sequence[FailedImage], Iterator[ImageInput]]:
         if isinstance(images, str | os.PathLike):
             found = find_images([Path(images)])
-            return found.refused, (ImageInput(each.image_id, each.path) for each in found.sources)
+            return found.failed, (ImageInput(each.image_id, each.path) for each in found.sources)
         if is_one(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
             raise DataError(
                 f"{type(images).__name__} is not an image, a folder or a list of images",
