@@ -55,7 +55,7 @@ def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
         assert word in result.stdout
 
 
-def test_json_holds_the_whole_comparison(tables: tuple[Path, Path]) -> None:
+def test_json_contains_the_whole_comparison(tables: tuple[Path, Path]) -> None:
     answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
     assert answer["images"] == 220
     assert answer["only_a"] == 20

@@ -1,4 +1,4 @@
-"""The whole command: exit codes, failures in one line, help that can be followed."""
+"""The whole command: exit codes, failures in one line, help with working examples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def call(*words: object, columns: int = 80) -> Result:
 
 
 def error_of(result: Result) -> str:
-    """The one line that a user's mistake comes to."""
+    """Return the one-line error of a user's mistake."""
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
@@ -228,7 +228,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
 
 
 def test_masks_of_other_images_are_reported(synthetic: Path, tmp_path: Path) -> None:
-    """Else every crop would silently be a centre square."""
+    """Otherwise every crop would silently be a centre square."""
     (tmp_path / "ISIC_0_segmentation.png").touch()
     words = ("train", "classification", synthetic, "--out", tmp_path / "run", "--masks", tmp_path)
     assert "holds no mask of any image" in error_of(call(*words, *CROPS))

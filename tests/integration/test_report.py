@@ -88,7 +88,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     assert recipe["network.backbone"] == "test_resnet"
 
 
-def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> None:
+def test_a_segmentation_run_is_reported_with_its_masks(data: Dataset, tmp_path: Path) -> None:
     from tests.helpers.finished_runs import finished_run  # late: torch takes seconds
 
     run = finished_run(tmp_path / "run", "segmentation", data.root, folds=(0, 1))

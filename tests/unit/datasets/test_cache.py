@@ -203,7 +203,9 @@ def test_unreadable_images_are_listed_as_failed(
     assert fixed.ids[:3] == ["p00", "p01", "p02"]
 
 
-def test_failed_images_are_tried_again_with_other_limits(sources: list[ImageFiles], tmp_path: Path) -> None:
+def test_failed_images_are_tried_again_with_other_limits(
+    sources: list[ImageFiles], tmp_path: Path
+) -> None:
     folder = tmp_path / "store"
     none = ImageCache.build(sources, SQUASH, folder, limits=Limits(pixels=100))
     assert (len(none), len(none.failed)) == (0, 12)

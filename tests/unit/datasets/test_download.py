@@ -154,7 +154,9 @@ def test_a_changed_file_on_the_server_is_downloaded_again(
     assert not (tmp_path / NAME).exists()
 
 
-def test_a_file_of_the_wrong_size_is_not_accepted_as_complete(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_the_wrong_size_is_not_accepted_as_complete(
+    server: Server, tmp_path: Path
+) -> None:
     name = "ISIC2018_Task1_Training_GroundTruth.zip"
     (tmp_path / name).write_bytes(b"short")
     with pytest.raises(DataError, match=r"5 bytes instead of 27402895.*download it again"):

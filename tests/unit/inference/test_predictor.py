@@ -329,7 +329,11 @@ def photograph(path: Path, height: int, width: int, box: tuple[int, int, int, in
     ("mode", "box", "again"),
     [
         ("full", (300, 200, 420, 300), False),
-        ("crop", (60, 40, 560, 380), False),  # nearly all of the image: the resolution is sufficient
+        (
+            "crop",
+            (60, 40, 560, 380),
+            False,
+        ),  # nearly the whole image: large enough
         ("crop", (300, 200, 420, 300), True),
     ],
 )

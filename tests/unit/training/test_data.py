@@ -151,7 +151,9 @@ def test_threads_prepare_batches_only_with_a_gpu(
         assert workers_of(free.model_copy(update={"workers": 1})) == 1
 
 
-def test_plain_batches_are_in_order_without_augmentation(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_plain_batches_are_in_order_without_augmentation(
+    caches: tuple[ImageCache, ImageCache],
+) -> None:
     batches = list(plain_batches(examples(*caches), RECIPE, 24))
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
     assert np.unique(batches[0][0][3].numpy()).tolist() == [30]

@@ -320,7 +320,9 @@ class LastBatches(Batches):
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_statistics_are_estimated_again_after_training(ema: float, select: str, tmp_path: Path) -> None:
+def test_statistics_are_estimated_again_after_training(
+    ema: float, select: str, tmp_path: Path
+) -> None:
     for _ in range(2):  # resumed after the end, it does the same again
         torch.manual_seed(3)
         network = Normed()

@@ -187,9 +187,7 @@ def test_other_convolutions_are_unchanged(other: nn.Conv2d) -> None:
 
 
 @pytest.mark.parametrize("frozen", ["weight", "input"])
-def test_only_required_gradients_are_computed(
-    frozen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_required_gradients_are_computed(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     filters = layer(LAYERS["5 x 5, stride 1, dilation 1, padded"])
     speed_up_depthwise(filters)
     seen = images().requires_grad_(frozen == "weight")
