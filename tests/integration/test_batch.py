@@ -692,7 +692,7 @@ def test_a_concurrent_job_with_other_ids_is_reported(
 ) -> None:
     (first, *rest) = find_images([images]).sources
     predict([first, *rest], tmp_path / "out", segmenter=segmenter)
-    with pytest.raises(NaevusError, match=r"has called .*ISIC_0000000.*start this one again"):
+    with pytest.raises(NaevusError, match=r"has named .*ISIC_0000000.*start this one again"):
         predict([first._replace(image_id="a"), first, *rest], tmp_path / "out", segmenter=segmenter)
 
 
