@@ -1,4 +1,4 @@
-"""Helpers that several tests share: generated inputs and child processes."""
+"""What several tests share: inputs that are made, and child processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command lines in the documentation use existing commands and options."""
+"""The command lines that pages show: each names a command and options that exist."""
 
 from __future__ import annotations
 

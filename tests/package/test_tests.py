@@ -1,4 +1,4 @@
-"""The tests themselves: their location, and limits of unit tests."""
+"""The tests themselves: where they are, and what a unit test does not do."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import sys
+import time
 import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -90,6 +91,48 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
 
 
+_EVERY = 60.0
+"""Seconds between two lines about progress where standard error is no terminal."""
+
+
+class _Lines:
+    """Progress as lines, for logs: done, total, rate since the start and time left."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._begun: tuple[float, int] | None = None
+        self._printed = 0.0
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if self._begun is None:
+            self._begun, self._printed = (now, done), now
+            return
+        if now - self._printed < _EVERY or done >= of:
+            return
+        self._printed = now
+        seconds, made = now - self._begun[0], done - self._begun[1]
+        pace = ""
+        if made > 0:
+            pace = f", {made / seconds:.1f}/s, {_duration((of - done) * seconds / made)} left"
+        errors.print(f"{self._description}: {done:,} of {of:,}{pace}")
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in two units at most.
+
+    Examples:
+        >>> _duration(42.4), _duration(150), _duration(8000)
+        ('42 s', '2 min 30 s', '2 h 13 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 class TerminalReporter:
     """Print messages on standard output; progress and warnings on standard error."""
 
@@ -97,7 +140,10 @@ class TerminalReporter:
     def progress(
         self, description: str, total: int | None = None
     ) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar with rate and remaining time, if standard error is a terminal."""
+        """Show a bar with rate and time left; in a file or pipe, print a line every minute."""
+        if not errors.is_terminal:
+            yield _Lines(description)
+            return
         with Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -105,7 +151,6 @@ class TerminalReporter:
             _Rate(),
             TimeRemainingColumn(),
             console=errors,
-            disable=not errors.is_terminal,
         ) as bar:
             task = bar.add_task(description, total=total)
 

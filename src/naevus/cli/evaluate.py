@@ -138,14 +138,13 @@ def report(
     --no-thumbnails. For predictions, --bundle names the networks that made them and adds
     heatmaps; a run has its own networks.
     """
-    from naevus.datasets.masksurvey import check_areas
     from naevus.reports.background import appearances
     from naevus.reports.figures import check_installed
     from naevus.reports.html import write_report
     from naevus.reports.report import make_report
     from naevus.reports.terminal import CHIEF, document_lines
     from naevus.runs.predictions import is_run
-    from naevus.runs.results import evaluate_results, ground_truth
+    from naevus.runs.results import check_areas, evaluate_results, ground_truth
 
     check_installed()
     of_run = is_run(results)

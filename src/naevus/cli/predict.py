@@ -11,6 +11,8 @@ import typer
 
 from naevus.cli.console import console, errors, reporter
 from naevus.cli.options import (
+    COMPUTING,
+    IMAGES,
     NETWORKS,
     OUTPUT,
     Bundles,
@@ -24,6 +26,7 @@ from naevus.cli.options import (
     Tta,
 )
 from naevus.errors import ConfigError
+from naevus.io.parallel import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +47,33 @@ PREDICTIONS = Path("predictions")
 
 def predict(
     images: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="IMAGES", help="Images, folders of images, or data sets (with --split)."
+            metavar="IMAGES",
+            help="Images, folders of images, or data sets (with --split).",
+            show_default=False,
         ),
-    ],
+    ] = None,
     *,
+    input_list: Annotated[
+        Path | None,
+        typer.Option(
+            "--input-list",
+            help="A text file with a path per line, relative to the working directory. Blank lines "
+            "and lines that begin with # are skipped; missing files are listed as failed.",
+            show_default=False,
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    ids: Annotated[
+        Literal["name", "path"],
+        typer.Option(
+            "--ids",
+            help="Image ids: the file name (with folders where names repeat), or always the path "
+            "below the working directory, so that parts of one list agree.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = "name",
     out: OutIfGiven = None,
     bundle: Bundles = None,
     tta: Tta = "none",
@@ -84,6 +108,21 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    no_masks: Annotated[
+        bool, typer.Option("--no-masks", help="Write no masks.", rich_help_panel=OUTPUT)
+    ] = False,
+    no_crops: Annotated[
+        bool, typer.Option("--no-crops", help="Write no crops.", rich_help_panel=OUTPUT)
+    ] = False,
+    nested: Annotated[
+        bool,
+        typer.Option(
+            "--nested",
+            help="Write images into 256 subfolders, by a hash of the image id; for over 100,000 "
+            "images.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     decision: Annotated[
         Literal["balanced", "natural"],
         typer.Option(
@@ -99,6 +138,15 @@ def predict(
     engine: Engine = None,
     precision: Precision = None,
     threads: Threads = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images per batch; it changes the last digits of probabilities.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = BATCH,
 ) -> None:
     """Segment, crop and classify images.
 
@@ -106,6 +154,7 @@ def predict(
       naevus predict photo.jpg
       naevus predict photos --bundle runs/seg --bundle runs/cls --heatmaps
       naevus predict ISIC2018 --split test --part task3 --out test
+      naevus predict --input-list images.txt --no-crops --nested
 
     Prints a table and writes predictions.parquet, submission.csv, masks and crops to OUT (by
     default predictions/NAME, after the first input). The same command resumes an interrupted
@@ -129,6 +178,10 @@ def predict(
         raise ConfigError(
             "--image-type applies to the split of a data set", "name the split with --split"
         )
+    _check_inputs(images, input_list, split, ids)
+    _check_files(only, no_masks=no_masks, no_crops=no_crops)
+    images = images or []
+    listed = [] if input_list is None else inputs.paths_in_list(input_list)
     if prevalence is not None and only is not None:
         raise ConfigError(
             f"--prevalence has no effect: --only {only} predicts no diagnoses",
@@ -136,11 +189,13 @@ def predict(
         )
     without = out
     if out is None:
-        out = _place(images)
+        out = _place([*images, *filter(None, [input_list])])
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
     found = (
-        inputs.find_images(images, without=without, kept=inputs.kept_ids(out))
+        inputs.find_images(
+            images, listed=listed, without=without, kept=inputs.kept_ids(out), ids=ids
+        )
         if split is None
         else inputs.Found(
             inputs.images_of_split(
@@ -178,13 +233,17 @@ def predict(
             only=only,
             heatmaps=heatmaps,
             embeddings=embeddings,
+            masks=not no_masks,
+            crops=not no_crops,
+            nested=nested,
+            batch_size=batch_size,
             threads=threads,
-            unusable=found.failed,
+            unusable=found.refused,
             progress=move,
         )
     _report(result)
     _report_names(found)
-    if result.failed:
+    if result.refused:
         raise typer.Exit(_FINDINGS)
 
 
@@ -218,7 +277,7 @@ def _report(result: BatchResult) -> None:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
     for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
-    for failed in result.failed:
+    for failed in result.refused:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(
@@ -264,9 +323,33 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _place(images: Sequence[Path]) -> Path:
+def _check_inputs(
+    images: list[Path] | None, input_list: Path | None, split: str | None, ids: str
+) -> None:
+    """Check that images are named, and that options about their names have an effect."""
+    if not images and input_list is None:
+        raise ConfigError("no images are named", "name IMAGES, or a list with --input-list")
+    if split is not None and (input_list is not None or ids != "name"):
+        raise ConfigError(
+            f"{'--ids' if input_list is None else '--input-list'} does not apply to the split of a "
+            "data set, which has its own ids",
+            "leave out one of them",
+        )
+
+
+def _check_files(only: str | None, *, no_masks: bool, no_crops: bool) -> None:
+    """Check that options about files have an effect."""
+    if only is not None and (no_masks or no_crops):
+        raise ConfigError(
+            f"{'--no-masks' if no_masks else '--no-crops'} does not go with --only {only}, which "
+            "writes nothing else",
+            "leave out one of them",
+        )
+
+
+def _place(inputs: Sequence[Path]) -> Path:
     """Return the default output folder, named after the first input."""
-    first = images[0].resolve()
+    first = inputs[0].resolve()
     return PREDICTIONS / (first.name if first.is_dir() else first.stem)
 
 

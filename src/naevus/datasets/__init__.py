@@ -1,1 +1,1 @@
-"""Data sets: tables of images, their files, folds, audits and synthetic ones."""
+"""Tables about images, and the images behind them."""

@@ -1,4 +1,4 @@
-"""Check the masks of a data set as a whole: mostly empty, full, or inverted."""
+"""What no single mask tells and all of a data set's together do: empty, full, or turned round."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from naevus.errors import DataError, ImageError
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction
 from naevus.images.read import Limits
-from naevus.io.progress import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.io.progress import Reporter
-
 SAMPLE: Final = 64
-"""Number of masks to check, evenly spaced."""
+"""Number of masks to check, spread over all."""
 _BORDER = 0.9
-"""Fraction of the image border that an inverted mask covers; lesions seldom cover it."""
+"""Fraction of the image's border under a mask that looks turned round; lesions seldom fill it."""
 _LIMITS = Limits()
 _FORCE = "pass --force if they are right"
 
@@ -34,11 +30,11 @@ class MaskSurvey(NamedTuple):
     """Counts of the masks that were checked.
 
     Attributes:
-        masks: Number of checked masks.
-        empty: Number with no or hardly any lesion pixels.
-        full: Number with lesion pixels everywhere or nearly.
-        turned: Number of others that cover nearly all of the border, so that lesions may be dark.
-        unusable: The problem of each mask that cannot be read.
+        masks: How many were checked.
+        empty: Without, or nearly without, a lesion.
+        full: Lesion everywhere, or nearly.
+        turned: The others whose lesion covers nearly all of the border: lesions may be dark.
+        unusable: What is wrong with those that cannot be read.
     """
 
     masks: int
@@ -48,12 +44,12 @@ class MaskSurvey(NamedTuple):
     unusable: tuple[str, ...]
 
     def problem(self) -> tuple[str, str] | None:
-        """Return the problem of the masks as a whole and the remedy; None if there is none."""
+        """Return what is wrong with the masks as a whole, and the remedy; None if nothing is."""
         if not self.masks:
             return None
         if 2 * len(self.unusable) > self.masks:
             what = f"{len(self.unusable)} of {self.masks} masks cannot be used: {self.unusable[0]}"
-            return what, "correct the masks; `naevus data check` lists the problem of each"
+            return what, "mend the masks; `naevus data check` lists what is wrong with each"
         return implausible_problem(self.masks, self.empty, self.full) or self._turned_round()
 
     def _turned_round(self) -> tuple[str, str] | None:
@@ -61,8 +57,8 @@ class MaskSurvey(NamedTuple):
         if 2 * self.turned < max(1, others):
             return None
         what = (
-            f"{self.turned} of {others} masks are light along the image border, as if lesions "
-            "were dark"
+            f"{self.turned} of {others} masks are light along the image's border, as if lesions "
+            "were dark in them"
         )
         return (
             what,
@@ -71,18 +67,18 @@ class MaskSurvey(NamedTuple):
 
 
 def implausible_problem(masks: int, empty: int, full: int) -> tuple[str, str] | None:
-    """Return the problem and the remedy if most masks are empty or full."""
+    """Return what is wrong where most masks are empty or full, and the remedy."""
     if 2 * (empty + full) <= masks:
         return None
     what = (
         f"{empty + full} of {masks} masks are empty or full ({empty} empty, {full} full): a "
-        "network that finds nothing, or everything, would score well"
+        "network would learn to find nothing, or everything, and be scored right for it"
     )
-    return what, f"inspect the masks with `naevus data check`, or {_FORCE}"
+    return what, f"look at the masks with `naevus data check`, or {_FORCE}"
 
 
 def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:
-    """Read up to `SAMPLE` evenly spaced masks; unreadable ones are counted."""
+    """Look at up to `SAMPLE` masks, spread evenly; what cannot be read is counted."""
     chosen = paths[:: -(-len(paths) // SAMPLE) or 1]
     empty = full = turned = 0
     unusable = []
@@ -100,56 +96,33 @@ def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:
 
 
 def check_masks(paths: Iterable[Path], where: Path, *, force: bool = False) -> str | None:
-    """Refuse masks that are implausible as a whole.
+    """Refuse masks that cannot be right as a whole.
 
     Args:
         paths: The masks.
         where: The data set, for the message.
-        force: Whether to accept them.
+        force: Take them nevertheless.
 
     Returns:
-        With ``force``, the accepted problem.
+        With ``force``, what would have been refused.
 
     Raises:
-        DataError: Most masks are empty or full, seem inverted, or cannot be read.
+        DataError: Most are empty or full, seem turned round, or cannot be read.
     """
     return refuse(survey(list(paths)).problem(), where, force=force)
 
 
-def check_areas(
-    table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
-) -> None:
-    """Refuse mask scores if most ground-truth masks are empty or full.
-
-    Args:
-        table: Mask scores with ``lesion_area``, the ground truth's fraction of the image.
-        where: Path of the ground truth, for the message.
-        force: Whether to accept them with a warning.
-        reporter: Receives that warning.
-
-    Raises:
-        DataError: Most masks are empty or full.
-    """
-    if "lesion_area" not in table.columns:
-        return
-    empty = int((table["lesion_area"] < PLAUSIBLE_FRACTIONS[0]).sum())
-    full = int((table["lesion_area"] > PLAUSIBLE_FRACTIONS[1]).sum())
-    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
-    if note is not None:
-        reporter.warning(note)
-
-
 def refuse(problem: tuple[str, str] | None, where: Path, *, force: bool) -> str | None:
-    """Raise a problem, or return it if ``force`` is true.
+    """Raise a problem, or return it where it is forced.
 
     Raises:
-        DataError: There is a problem and ``force`` is false.
+        DataError: There is one, and it is not forced.
     """
     if problem is None:
         return None
     what, remedy = problem
     if force:
-        return f"{where}: {what}; accepted (--force)"
+        return f"{where}: {what}; taken nevertheless (--force)"
     raise DataError(f"{where}: {what}", remedy)
 
 

@@ -1,13 +1,15 @@
-"""Images by id, from files, folders or a split: found, and decoded on demand."""
+"""Images by id, from files, folders or a split: found, and decoded when asked for."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images.geometry import resize
 from naevus.images.preprocess import ImageFiles, load_input
 from naevus.images.read import IMAGE_SUFFIXES
-from naevus.io.files import write_csv
+from naevus.io.files import sha256_of, write_csv
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from naevus.images.preprocess import InputSpec
 
 
-# Images decoded on demand, in the format of a cache.
+# Images decoded when they are asked for, as a cache would hold them.
 
 
 class DecodedImages:
@@ -36,7 +38,7 @@ class DecodedImages:
 
     Args:
         sources: The files.
-        input_spec: The format of the images, as in a cache.
+        input_spec: What a cache's rows would look like.
     """
 
     def __init__(self, sources: Sequence[ImageFiles], input_spec: InputSpec) -> None:
@@ -56,7 +58,7 @@ class DecodedImages:
 
 
 class ImagesById(Protocol):
-    """Square images by id, such as an `ImageCache`."""
+    """Square images by id, such as a `ImageCache`."""
 
     def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
         """Return the image, S x S x 3."""
@@ -64,16 +66,16 @@ class ImagesById(Protocol):
 
 
 def mask_file(folder: Path, image_id: str) -> Path:
-    """Return the path of an image's mask, named as in the challenge."""
+    """Return the challenge's name for an image's mask."""
     return folder / f"{image_id}_segmentation.png"
 
 
 def attribute_mask_file(folder: Path, image_id: str, attribute: str) -> Path:
-    """Return the path of the mask of an image's attribute, named as in the challenge."""
+    """Return the challenge's name for the mask of an attribute of an image."""
     return folder / f"{image_id}_attribute_{attribute}.png"
 
 
-# Images by id, at the input size of a network.
+# Images by id, at the size that a network sees.
 
 
 class Images(Protocol):
@@ -84,16 +86,16 @@ class Images(Protocol):
         ...
 
     def __contains__(self, image_id: object, /) -> bool:
-        """Return whether the image exists."""
+        """Tell whether the image is there."""
         ...
 
 
 def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
-    """Return images at a network's input size, N x S x S x 3, without unreadable ones.
+    """Return images at a network's size, N x S x S x 3; those that cannot be read are left out.
 
     Args:
-        images: The source of the images.
-        ids: The ids of the images.
+        images: Where they are.
+        ids: Which ones.
         size: S, pixels.
 
     Raises:
@@ -113,60 +115,112 @@ def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.ui
 
 
 FORMULAS: Final = ("=", "+", "-", "@")
-"""First characters of ids that spreadsheets take for formulas."""
+"""How the ids begin that spreadsheets take for formulas."""
 
 _IDS: Final = ".ids.csv"
 
 
 class Found(NamedTuple):
-    """The images of a job.
+    """The images that a job is about.
 
     Attributes:
-        sources: The usable images, sorted by id.
-        failed: Images whose name cannot be an id, and folders that could not be listed.
-        renamed: Ids that differ from the file name without suffix, because others have the same.
-        left_out: Numbers of skipped files by kind: a suffix, ``masks``, ``hidden``.
+        sources: Those that can be read, sorted by id.
+        refused: Those whose name cannot be an id, and folders that could not be listed.
+        renamed: The ids that are not their file's name without suffix, for others have that too.
+        left_out: What was passed over in folders, by kind: a suffix, ``masks``, ``hidden``.
     """
 
     sources: list[ImageFiles]
-    failed: Sequence[FailedImage] = ()
+    refused: Sequence[FailedImage] = ()
     renamed: Sequence[str] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
 
 
+IdKind = Literal["name", "path"]
+"""What images are called by: their file's name, or their path below the working directory."""
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+
+
+def paths_in_list(path: Path) -> list[Path]:
+    """Return the paths in a text file, one a line.
+
+    Blank lines and lines that begin with ``#`` are skipped. Relative paths are relative to the
+    working directory, so that parts of a list mean the same wherever they are. ``file://`` is
+    accepted.
+
+    Raises:
+        DataError: The file cannot be read or names no path, or a line has another scheme.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", "name a text file") from error
+    if b"\0" in content:
+        raise DataError(f"{path}: is not text in UTF-8", "write one path a line, in UTF-8")
+    found = []
+    text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
+    for number, line in enumerate(text.split("\n"), 1):
+        given = line.strip()
+        if not given or given.startswith("#"):
+            continue
+        scheme = _SCHEME.match(given)
+        if scheme is not None and scheme[0].lower() != "file":
+            raise DataError(
+                f"{path}, line {number}: {printable(given)} is no file, and {scheme[0]}:// is not "
+                "supported",
+                "mount or copy the images and list their paths",
+            )
+        found.append(Path(given if scheme is None else unquote(urlsplit(given).path)))
+    if not found:
+        raise DataError(f"{path}: lists no path", "write one path a line")
+    return found
+
+
 def find_images(
-    paths: Iterable[Path], *, without: Path | None = None, kept: Mapping[str, str] | None = None
+    paths: Iterable[Path],
+    *,
+    listed: Iterable[Path] = (),
+    without: Path | None = None,
+    kept: Mapping[str, str] | None = None,
+    ids: IdKind = "name",
 ) -> Found:
     """Return image files, and all images below folders.
 
-    An image's id is its file name without suffix, if no other image of the job has the same
-    (`datasets.listing.ids_of`); a file that is found twice counts once. In folders, links are
-    followed, and hidden files and masks (``*_segmentation.png``) are skipped; a file that is
-    given by name is always taken.
+    An image's id is its file's name without suffix, where no other image of the job has it
+    (`datasets.sources.ids_of`); the same file reached twice counts once. In folders, links are
+    followed, and hidden files and masks (``*_segmentation.png``) are passed over; a file that is
+    named is taken as it is.
 
     Args:
         paths: Files and folders.
-        without: A folder that is left out, such as the output folder.
-        kept: The ids of files in an earlier job (`kept_ids`), by absolute path.
+        listed: Further ones, of a list; those that are absent are refused and the rest is found.
+        without: A folder that is left out, such as the one results go to.
+        kept: The ids that files have from an earlier job (`kept_ids`), by absolute path.
+        ids: ``path``: call each image by its path, whatever other images the job has.
 
     Raises:
-        DataError: A path does not exist, or there is no image.
+        DataError: A path is absent, or there is no image.
     """
-    paths = list(paths)
+    listed = list(listed)
+    paths = [*paths, *listed]
+    allowed = set(listed)
     files: dict[str, Path] = {}
-    failed: list[FailedImage] = []
+    refused: list[FailedImage] = []
     left_out: Counter[str] = Counter()
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
             listing = images_below(path, without=without)
             files |= {_absolute(file): file for file in listing.files}
-            failed += [_failed(*each) for each in listing.unlisted]
+            refused += [_refused(*each) for each in listing.unlisted]
             left_out += listing.left_out
         elif os.path.exists(path):  # noqa: PTH110
             files[_absolute(path)] = path
+        elif path in allowed:
+            refused.append(_refused(path, "does not exist"))
         else:
             raise DataError(f"{printable(path)} does not exist", "name image files or folders")
-    if not files and not failed:
+    if not files and not refused:
         raise _nothing(paths, left_out)
     sound = {}
     for absolute, file in files.items():
@@ -174,14 +228,23 @@ def find_images(
         if problem is None:
             sound[absolute] = file
         else:
-            failed.append(_failed(file, f"its name {problem}; rename it"))
+            refused.append(_refused(file, f"its name {problem}; rename it"))
     names = _once(sound)
     base = _base(paths)
-    given = [(kept or {}).get(name) for name in names]
-    ids = ids_of([_below(name, base) for name in names], given)
-    sources = [ImageFiles(*pair) for pair in zip(ids, (sound[name] for name in names), strict=True)]
-    renamed = [source.image_id for source in sources if source.image_id != source.path.stem]
-    return Found(unique(sources), sorted(failed), sorted(renamed), dict(sorted(left_out.items())))
+    if ids == "path":
+        called = _path_ids(names)
+    else:
+        given = [(kept or {}).get(name) for name in names]
+        called = ids_of([_below(name, base) for name in names], given)
+    sources = [
+        ImageFiles(image_id, sound[name]) for image_id, name in zip(called, names, strict=True)
+    ]
+    renamed = [
+        source.image_id
+        for source in sources
+        if ids == "name" and source.image_id != source.path.stem
+    ]
+    return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
 
 
 def images_of_split(
@@ -199,11 +262,11 @@ def images_of_split(
         split: ``train``, ``validation`` or ``test``.
         part: Only this part of each, such as ``task3``; None for all.
         image_type: Only images of this type, see `Dataset.of_type`.
-        on_dataset: Called with each data set's split, before images of other types are left out.
+        on_dataset: Given each data set's split, before images of other types are left out.
 
     Raises:
         DataError: A folder has no known layout or no such part, the split has no images, or
-            two different files have the same id.
+            two different files have one id.
     """
     from naevus.datasets.layouts import load  # noqa: PLC0415 (slow: brings pandas)
 
@@ -222,10 +285,10 @@ def images_of_split(
 
 
 def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
-    """Return sources sorted by id; a file that occurs twice counts once.
+    """Return sources sorted by id; the same file named twice counts once.
 
     Raises:
-        DataError: Two different files have the same id, or an id cannot be a file name.
+        DataError: Two different files have one id, or an id cannot be a file's name.
     """
     by_id: dict[str, ImageFiles] = {}
     for source in sources:
@@ -234,7 +297,7 @@ def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
         if problem is not None:
             raise DataError(
                 f"{printable(source.path)}: the id '{printable(name)}' {problem}",
-                "give it an id that can be a file name",
+                "give it an id that can be a file's name",
             )
         other = by_id.setdefault(name, source)
         if other.path != source.path and other.path.resolve() != source.path.resolve():
@@ -246,7 +309,7 @@ def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
 
 
 def kept_ids(out: Path) -> dict[str, str]:
-    """Return the ids given by an earlier job into ``out``, by absolute path; maybe none."""
+    """Return the ids that a job into ``out`` gave, by absolute path; none where it kept none."""
     try:
         with (out / _IDS).open(newline="", encoding="utf-8") as stream:
             return {path: image_id for image_id, path in list(csv.reader(stream))[1:]}
@@ -255,23 +318,23 @@ def kept_ids(out: Path) -> dict[str, str]:
 
 
 def keep_ids(out: Path, sources: Sequence[ImageFiles]) -> None:
-    """Record the ids of a job into ``out``, so that added files do not rename others.
+    """Note the ids of a job into ``out``, so that no file that is added renames another.
 
     Raises:
-        NaevusError: Another job recorded different ids in the meantime.
+        NaevusError: A job that ran meanwhile has noted others.
     """
     before = kept_ids(out)
     rows = [(source.image_id, _absolute(source.path)) for source in sources]
     for image_id, path in rows:
         if before.get(path, image_id) != image_id:
             raise NaevusError(
-                f"{out}: another job has named {path} {before[path]}", "start this one again"
+                f"{out}: another job has called {path} {before[path]}", "start this one again"
             )
     if {path: image_id for image_id, path in rows} != before:
         write_csv(out / _IDS, ("image_id", "path"), rows)
 
 
-def _failed(path: Path, problem: str) -> FailedImage:
+def _refused(path: Path, problem: str) -> FailedImage:
     return FailedImage(printable(path.stem), printable(path), problem)
 
 
@@ -286,13 +349,13 @@ def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
 
 
 def _problem_of_path(path: str) -> str | None:
-    """Return why a path cannot be in a table; its last part is a valid id."""
+    """Return why a path cannot stand in a table; its last part is a sound id."""
     sound = printable(path) == path
     return None if sound else "is in a folder whose name is not UTF-8 or breaks a line"
 
 
 def _once(files: Mapping[str, Path]) -> list[str]:
-    """Return the absolute paths of files, sorted; a second path to the same file is left out."""
+    """Return the absolute paths of files, sorted; one that is another of its name is left out."""
     times = Counter(file.stem for file in files.values())
     alike = [name for name, file in files.items() if times[file.stem] > 1]
     real = {name: os.path.realpath(name) for name in alike}
@@ -303,8 +366,29 @@ def _once(files: Mapping[str, Path]) -> list[str]:
     return sorted(files.keys() - again)
 
 
+def _path_ids(names: Sequence[str]) -> list[str]:
+    """Return ids that depend on each path alone, so that parts of a list agree about them.
+
+    Folders and name, with its suffix, are joined by ``__``. Where that is no id, or several paths
+    would have it, a hash of the path follows the file's name.
+    """
+    here = Path.cwd()
+    below = [
+        path.relative_to(here) if path.is_relative_to(here) else path.relative_to(path.anchor)
+        for path in map(Path, names)
+    ]
+    joined = ["__".join(path.parts) for path in below]
+    times = Counter(each.casefold() for each in joined)
+    return [
+        each
+        if times[each.casefold()] == 1 and problem_of_id(each) is None
+        else f"{path.stem[:50]}__{sha256_of(path.as_posix())[:16]}"
+        for each, path in zip(joined, below, strict=True)
+    ]
+
+
 def _base(paths: Sequence[Path]) -> str | None:
-    """Return the folder that ids are relative to: the given one, or the common parent."""
+    """Return the folder that ids tell paths from: the one that was named, or what all are in."""
     folders = [
         _absolute(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
         for path in paths

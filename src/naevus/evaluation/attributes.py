@@ -22,6 +22,7 @@ from naevus.evaluation.intervals import weighted_intervals
 from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import parts_of
 from naevus.images.maskfile import read_mask
+from naevus.io.files import stored
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None
         image_id = record["image_id"]
         row: dict[str, Any] = {"image_id": image_id, "group_id": record["group_id"]}
         for name, column in TRUE_MASKS.items():
-            path = folder / f"{image_id}_attribute_{name}.png"
+            path = stored(folder / f"{image_id}_attribute_{name}.png", image_id)
             if not path.exists():
                 raise DataError(f"{path}: there is no such mask", "predict this image again")
             truth, mask = read_mask(Path(record[column])), read_mask(path)

@@ -14,6 +14,7 @@ from naevus.images.maskfile import read_mask, read_mask_of
 from naevus.images.masks import area_fraction
 from naevus.images.quality import SIDE, lesion_contrast, quality_of
 from naevus.images.read import read
+from naevus.io.files import stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -261,7 +262,7 @@ def compare_folder(
     """
     comparisons = {}
     for image_id, truth in sorted(truths.items()):
-        path = predicted / f"{image_id}_segmentation.png"
+        path = stored(predicted / f"{image_id}_segmentation.png", image_id)
         if not path.exists():
             raise DataError(f"{path}: there is no such mask", "predict this image again")
         try:

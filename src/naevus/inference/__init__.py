@@ -1,1 +1,1 @@
-"""Predict images with the networks of bundles."""
+"""A bundle over images."""

@@ -23,7 +23,7 @@ from naevus.inference.inputs import ImageInput
 from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
 from naevus.inference.prediction import Prediction
 from naevus.io.files import lock
-from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.runs.predictions import (
     PredictionsFolder,
     _no_table,
@@ -83,7 +83,7 @@ class BatchResult:
         table: The table of predictions.
         predicted: Number of its rows.
         reused: Images that an earlier, interrupted job already processed.
-        failed: Images that failed; they are listed in ``failed.csv``.
+        refused: Images that failed; they are listed in ``failed.csv``.
         members: The networks, as "bundle/member (architecture)".
         files: The written files and folders.
     """
@@ -92,14 +92,14 @@ class BatchResult:
     table: Path
     predicted: int
     reused: int
-    failed: tuple[FailedImage, ...]
+    refused: tuple[FailedImage, ...]
     members: tuple[str, ...]
     files: tuple[Path, ...]
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
-        lines = [f"{self.predicted:,} images predicted, {len(self.failed):,} failed"]
-        lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
+        lines = [f"{self.predicted:,} images predicted, {len(self.refused):,} failed"]
+        lines += [f"failed: {each.path}: {each.problem}" for each in self.refused]
         return "\n".join([*lines, *map(str, self.files)])
 
 
@@ -113,6 +113,10 @@ def predict(
     only: Only | None = None,
     heatmaps: bool = False,
     embeddings: bool = False,
+    masks: bool = True,
+    crops: bool = True,
+    nested: bool = False,
+    batch_size: int = BATCH,
     threads: int | None = None,
     limits: Limits = _LIMITS,
     unusable: Sequence[FailedImage] = (),
@@ -130,6 +134,9 @@ def predict(
     - ``failed.csv``, if images failed;
     - ``heatmaps/<id>.png`` and ``embeddings.parquet``, if requested.
 
+    With ``nested``, images are in 256 subfolders: ``masks/3f/<id>_segmentation.png``, by the first
+    two hexadecimal digits of the SHA-256 of the id.
+
     An interrupted job resumes if the settings are the same.
 
     Args:
@@ -141,25 +148,38 @@ def predict(
         only: Write only masks or only crops, without classification.
         heatmaps: Write images with the heatmap of the predicted diagnosis.
         embeddings: Write the networks' embeddings.
+        masks: Write masks.
+        crops: Write crops.
+        nested: Write images into subfolders.
+        batch_size: Images per batch; it changes the last bits of the predictions.
         threads: Threads that decode and write; None: one per processor.
         limits: Limits that are checked before decoding.
         unusable: Images that already failed; they are listed with the others.
         progress: Called with (done, total) images.
 
     Raises:
-        ConfigError: A bundle is missing, or has no heatmaps or embeddings.
+        ConfigError: A bundle is missing, or has no heatmaps or embeddings; or an option has no
+            effect.
         DataError: Two images have the same id.
         NaevusError: ``out`` has results of other settings or images or is in use, or the disk is
             full.
     """
     prediction_options = prediction_options_of(
-        segmenter, classifier, only, heatmaps=heatmaps, embeddings=embeddings
+        segmenter,
+        classifier,
+        only,
+        heatmaps=heatmaps,
+        embeddings=embeddings,
+        masks=masks,
+        crops=crops,
+        nested=nested,
+        batch_size=batch_size,
     )
     schema = prediction_options.schema()
     ordered = unique(sources)
-    pieces = batches(ordered)
+    pieces = batches(ordered, batch_size)
     keys = [key_of(piece, limits) for piece in pieces]
-    folder = PredictionsFolder(out)
+    folder = PredictionsFolder(out, nested)
     folder.create()
     with lock(folder.lock):
         folder.claim(prediction_options.settings())
@@ -195,15 +215,15 @@ def predict(
                     progress(done, len(ordered))
         parts = [folder.part(key) for key in keys]
         predicted = join(parts, schema.arrow(), folder.table)
-        failed = [entry for part in parts for entry in failed_in(part)]
-        if predicted + len(failed) != len(ordered):
+        refused = [entry for part in parts for entry in failed_in(part)]
+        if predicted + len(refused) != len(ordered):
             raise NaevusError(
-                f"{folder.table}: {predicted} rows and {len(failed)} failed images do not add up "
+                f"{folder.table}: {predicted} rows and {len(refused)} failed images do not add up "
                 f"to {len(ordered)} images",
                 "run the command again; it repeats what has changed",
             )
-        failed = sorted([*failed, *unusable])
-        folder.write_failed(failed)
+        refused = sorted([*refused, *unusable])
+        folder.write_refused(refused)
         written = [folder.table, *_write_submission(folder, prediction_options, decision)]
         if embeddings:
             written.append(folder.embeddings)
@@ -215,13 +235,13 @@ def predict(
         folder.remove(stale)
     images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
     written += [each for each in images if each.exists()]  # missing if all images failed
-    written += [folder.failed] if failed else []
+    written += [folder.refused] if refused else []
     return BatchResult(
         out,
         folder.table,
         predicted,
         reused,
-        tuple(failed),
+        tuple(refused),
         prediction_options.members(),
         tuple(written),
     )
@@ -240,7 +260,7 @@ def _places(
     made: tuple[tuple[Callable[[str], Path], bool], ...] = (
         (folder.mask, prediction_options.masks and lesions),
         *((partial(folder.attribute, name=name), prediction_options.masks) for name in attributes),
-        (folder.crop, bool(prediction_options.input_specs)),
+        (folder.crop, prediction_options.crops and bool(prediction_options.input_specs)),
         (folder.heatmap, prediction_options.heatmaps),
     )
     return [place for place, wanted in made if wanted]
@@ -255,14 +275,14 @@ def _write_parts(
 ) -> None:
     """Write the results of a batch; its rows come last, since they mark it as done."""
     rows = [each for each in prediction if isinstance(each, Prediction)]
-    failed = sorted(each for each in prediction if isinstance(each, FailedImage))
-    for each in failed:
+    refused = sorted(each for each in prediction if isinstance(each, FailedImage))
+    for each in refused:
         folder.forget(each.image_id)
     sizes = folder.settle([row.image_id for row in rows], _places(folder, prediction_options))
     if prediction_options.embeddings:
         embeddings = {row.image_id: row.embedding for row in rows}
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
-    write_part(folder.part(key), schema, [row.to_row() for row in rows], failed, sizes)
+    write_part(folder.part(key), schema, [row.to_row() for row in rows], refused, sizes)
 
 
 def _write_submission(

@@ -77,6 +77,9 @@ class PredictionOptions:
         masks: Whether to write masks.
         heatmaps: Whether to write heatmaps.
         embeddings: Whether to write embeddings.
+        crops: Whether to write the crops of ``input_specs``.
+        nested: Whether to write images into subfolders (`naevus.io.files.nested`).
+        batch_size: Images per batch.
     """
 
     segmenter: Segmenter | None
@@ -85,6 +88,9 @@ class PredictionOptions:
     masks: bool = False
     heatmaps: bool = False
     embeddings: bool = False
+    crops: bool = True
+    nested: bool = False
+    batch_size: int = BATCH
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that affect the outputs, except the submission's decision."""
@@ -93,9 +99,11 @@ class PredictionOptions:
             "classifier": self.classifier and self.classifier.settings(),
             "crops": [asdict(input_spec) for input_spec in self.input_specs],
             "masks": self.masks,
+            "write_crops": self.crops,
             "heatmaps": self.heatmaps,
             "embeddings": self.embeddings,
-            "batch": BATCH,
+            "nested": self.nested,
+            "batch": self.batch_size,
             "decoding": DECODING,
         }
 
@@ -132,12 +140,19 @@ def prediction_options_of(
     *,
     heatmaps: bool = False,
     embeddings: bool = False,
+    masks: bool = True,
+    crops: bool = True,
+    nested: bool = False,
+    batch_size: int = BATCH,
 ) -> PredictionOptions:
     """Create the options of a job.
 
     Raises:
-        ConfigError: A bundle is missing, or has no heatmaps or embeddings.
+        ConfigError: A bundle is missing, or has no heatmaps or embeddings; or an option has no
+            effect.
     """
+    _check_files(segmenter, only, masks=masks, crops=crops, batch_size=batch_size)
+    how: Any = {"nested": nested, "batch_size": batch_size}
     wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
         if asked and (classifier is None or only is not None):
@@ -148,14 +163,41 @@ def prediction_options_of(
         check_pair(segmenter, classifier)
         input_specs = (CROPS,) if classifier is None else classifier.input_specs
         return PredictionOptions(
-            segmenter, classifier, input_specs, segmenter is not None, heatmaps, embeddings
+            segmenter,
+            classifier,
+            () if classifier is None and not crops else input_specs,
+            masks=masks and segmenter is not None,
+            heatmaps=heatmaps,
+            embeddings=embeddings,
+            crops=crops,
+            **how,
         )
     input_specs = (CROPS,) if classifier is None else classifier.input_specs[:1]
     if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
         raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
     return PredictionOptions(
-        segmenter, None, () if only == "masks" else input_specs, only == "masks"
+        segmenter, None, () if only == "masks" else input_specs, only == "masks", **how
     )
+
+
+def _check_files(
+    segmenter: Segmenter | None, only: Only | None, *, masks: bool, crops: bool, batch_size: int
+) -> None:
+    """Check that options about the written files have an effect.
+
+    Raises:
+        ConfigError: One has none.
+    """
+    left_out = [name for name, wanted in (("masks", masks), ("crops", crops)) if not wanted]
+    if left_out and only is not None:
+        raise ConfigError(
+            f"no {' and no '.join(left_out)}: has no effect where only {only} are written",
+            "leave out one of the two options",
+        )
+    if not masks and segmenter is None:
+        raise ConfigError("no masks: no bundle here segments", "leave the option out")
+    if batch_size < 1:
+        raise ConfigError(f"a batch of {batch_size} images", "use 1 or more")
 
 
 OVERLAY_SIDE: Final = 384
@@ -354,7 +396,7 @@ class Pipeline:
     ) -> None:
         if self.folder is None:
             return
-        if cut is not None:
+        if cut is not None and self.prediction_options.crops:
             write_png(self.folder.crop(image_id), cut.inputs[0])
         if mask is not None and self.prediction_options.masks:
             write_png(self.folder.mask(image_id), mask)

@@ -34,6 +34,24 @@ _LEFT = re.compile(r"\.(.+\.)?[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 """Names of the temporary files and folders of `atomic` and its siblings."""
 
 
+def nested(path: Path, name: str) -> Path:
+    """Return a file's path in one of 256 subfolders, chosen by the SHA-256 of a name.
+
+    Folders of millions of files are slow to list and to copy.
+
+    Examples:
+        >>> nested(Path("masks/a_segmentation.png"), "a").as_posix()
+        'masks/ca/a_segmentation.png'
+    """
+    return path.parent / hashlib.sha256(name.encode()).hexdigest()[:2] / path.name
+
+
+def stored(path: Path, name: str) -> Path:
+    """Return where a file is: in its folder, or in the subfolder that `nested` gives."""
+    below = nested(path, name)
+    return below if not path.exists() and below.exists() else path
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename it to ``path`` when the block succeeds.

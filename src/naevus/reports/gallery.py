@@ -21,6 +21,7 @@ from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.inference.cam import class_activation_map, overlay, side_for
 from naevus.inference.classifier import Classifier
+from naevus.io.files import stored
 from naevus.reports.contact_sheet import Tile, framed
 from naevus.reports.document import Gallery, Section, Thumbnail
 from naevus.taxonomy import ATTRIBUTES
@@ -408,7 +409,10 @@ def _attributes(
     folder = results.attribute_folder
     files: dict[str, Path] = {}
     if folder is not None:
-        there = {name: attribute_mask_file(folder, image_id, name) for name in ATTRIBUTES}
+        there = {
+            name: stored(attribute_mask_file(folder, image_id, name), image_id)
+            for name in ATTRIBUTES
+        }
         files = {name: file for name, file in there.items() if file.exists()}
     elif results.attribute_counts is not None:
         files = {

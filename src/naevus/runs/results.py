@@ -1,4 +1,4 @@
-"""Results: predictions of a run or a folder, joined with the ground truth, and their evaluation."""
+"""Results: what a run's folds or predictions say, beside the ground truth; their evaluation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from naevus import __version__
 from naevus.bundles.spec import MANIFEST
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load, report_types
-from naevus.datasets.masksurvey import check_areas
+from naevus.datasets.masksurvey import implausible_problem, refuse
 from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
 from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
-from naevus.io.files import sha256
+from naevus.images.masks import PLAUSIBLE_FRACTIONS
+from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json, read_table
+from naevus.io.parallel import BATCH
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.comparison import read_out_of_fold
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run, read_predictions
@@ -38,14 +40,13 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
 
 Facts = dict[str, dict[str, str]]
-"""Names and values, by the title of their table."""
+"""Names and values by the title they stand under."""
 
 _RUN = "name a run of train"
-_ONE_RUN = "only classification runs can be evaluated together"
 
 
 class Count(NamedTuple):
-    """A number of images, and of lesions if known."""
+    """How many images, and lesions where that is known, there are of something."""
 
     what: str
     images: int
@@ -58,26 +59,26 @@ def _nothing() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Results:
-    """The predictions of a run or a folder, joined with the ground truth by id.
+    """The predictions of a run or of a folder, joined with the ground truth by id.
 
     Attributes:
-        name: Name of the folder or the ensemble.
-        out_of_fold: Whether the predictions are out-of-fold.
-        labelled: Images with diagnosis and probabilities, if there are any.
+        name: Of the folder, or what it is called.
+        out_of_fold: Whether the images are known to be new to the networks: held out by a fold.
+        labelled: Images with their true diagnosis and probabilities, if there are any.
         mask_scores: ``image_id, group_id`` and the fields of `MaskScore`, if there are masks.
-        attribute_counts: Table for `AttributesEvaluation.of`, if there are attribute masks.
+        attribute_counts: What `AttributesEvaluation.of` takes, if there are masks of attributes.
         mask_folder: The folder of predicted masks, if there is one.
-        attribute_folder: The folder of predicted attribute masks, if there is one.
-        own_masks: Whether the classifier got these masks instead of the data set's.
-        records: Rows of the data set by image id; None without a data set.
-        history: ``fold, epoch`` and the training log; None for predictions.
-        counts: Numbers of images, from all to those that are evaluated.
+        attribute_folder: The folder of predicted masks of attributes, if there is one.
+        own_masks: Whether the classifier was given these masks, not the data set's.
+        records: Rows of the data set by image id; None where it is not at hand.
+        history: ``fold, epoch`` and what training noted; None for predictions.
+        counts: From how many images there are to how many are judged.
         unanswered: ``image_id, why`` of the images without a prediction.
         facts: Configuration, versions and hashes.
-        command: The commands that reproduce the results.
-        fold_bundles: Bundle folder of each fold of a classification run.
-        classified_with: Settings of the predictions: ``bundles`` (SHA-256), ``tta``.
-        notes: Sentences about excluded images.
+        command: What makes the same again.
+        fold_bundles: Folder of the bundle of each fold, of a run that classifies.
+        classified_with: What the predictions were made with: ``bundles`` (SHA-256), ``tta``.
+        notes: What does not count, in sentences.
     """
 
     name: str
@@ -100,7 +101,7 @@ class Results:
 
     @property
     def images(self) -> pd.DataFrame:
-        """``image_id, group_id`` of every image that can be evaluated."""
+        """``image_id, group_id`` of every image with a prediction that can be judged."""
         given = (self.mask_scores, self.attribute_counts)
         tables = [table for table in given if table is not None]
         if self.labelled is not None:
@@ -110,19 +111,20 @@ class Results:
 
     def predicted_mask(self, image_id: str) -> Path | None:
         """Return the file of an image's predicted mask, if there is one."""
-        file = self.mask_folder and mask_file(self.mask_folder, image_id)
+        file = self.mask_folder and stored(mask_file(self.mask_folder, image_id), image_id)
         return file if file and file.exists() else None
 
 
 def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -> Evaluation:
-    """Evaluate results, with subgroups by the attributes in the data set.
+    """Evaluate results, with subgroups by what the data set knows of the images.
 
     Args:
-        results: Predictions with ground truth.
-        appearance: ``tone, quality`` by image id, measured on the images.
+        results: What was predicted, and the truth.
+        appearance: ``tone, quality`` by image id: what images show of themselves, where they were
+            known.
 
     Raises:
-        DataError: The predictions are inconsistent.
+        DataError: The predictions contradict themselves.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     return evaluate(
@@ -171,20 +173,20 @@ def evaluate_folders(
     Args:
         first: A run, a table of out-of-fold predictions (``oof.parquet``), or a folder that
             predict wrote.
-        others: More runs or tables over the same folds, evaluated with it as one ensemble.
-        data: The data set with the ground truth of a predictions folder.
-        benign: Classes that count as benign when diagnoses are merged into two.
-        taxonomy: The taxonomy of the data set's diagnoses, or ``auto``.
-        image_type: The type of images to evaluate, or ``auto``.
-        part: Evaluate only this part of the data set.
-        split: Evaluate only this split of the data set.
+        others: More runs or tables over the same folds, scored with it as one ensemble.
+        data: The data set with the ground truth of a folder of predictions.
+        benign: Classes that count as benign where they are folded into benign and malignant.
+        taxonomy: What the data set's diagnoses are read as, or ``auto``.
+        image_type: Which types of its images are taken, or ``auto``.
+        part: Of its parts this one alone.
+        split: Of its splits this one alone.
         allow_missing: Whether images may lack a prediction or a ground truth.
-        force: Whether to accept ground truth whose masks are implausible as a whole.
+        force: Whether masks are taken that cannot be right as a whole.
         reporter: Receives notes on excluded images.
 
     Raises:
         RunError: A folder is neither a run nor predictions, or is incomplete.
-        DataError: The folders cannot be evaluated together, or there is no ground truth.
+        DataError: They cannot be evaluated together, or there is no ground truth.
         NaevusError: SciPy or scikit-learn is not installed.
 
     Examples:
@@ -198,8 +200,8 @@ def evaluate_folders(
     if any(path.is_file() for path in paths):
         if data is not None or not all(path.is_file() for path in paths):
             raise DataError(
-                "tables of out-of-fold predictions are evaluated without other inputs",
-                "name only such tables, and no data set",
+                "tables of out-of-fold predictions are scored by themselves",
+                "name such tables alone, without a data set",
             )
         found = results_of_tables(
             paths[0].stem if len(paths) == 1 else f"mean of {len(paths)} tables",
@@ -210,9 +212,7 @@ def evaluate_folders(
         return evaluate_reported(found, paths[0], force=force, reporter=reporter)
     runs = [path for path in paths if is_run(path)]
     if runs and len(runs) < len(paths):
-        raise DataError(
-            "runs and predictions cannot be evaluated together", "name one or the other"
-        )
+        raise DataError("runs and predictions cannot be scored as one", "name one or the other")
     if runs:
         if data is not None:
             raise DataError("a run has its own ground truth", "leave the data set out")
@@ -224,8 +224,7 @@ def evaluate_folders(
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
-            "several predictions folders cannot be evaluated together",
-            "predict with all bundles at once",
+            "several predictions cannot be scored as one", "predict with all bundles at once"
         )
     (path,) = paths
     dataset = ground_truth(
@@ -244,25 +243,48 @@ def evaluate_folders(
 def evaluate_reported(
     results: Results, where: Path, *, force: bool = False, reporter: Reporter = SILENT
 ) -> Evaluation:
-    """Evaluate results and report what is excluded.
+    """Evaluate results after telling what does not count in them.
 
     Args:
-        results: Predictions with ground truth.
-        where: Path of the ground truth, for messages.
-        force: Whether to accept ground truth whose masks are implausible as a whole.
+        results: What was predicted, and the truth.
+        where: Where the ground truth is, for messages.
+        force: Whether masks are taken that cannot be right as a whole.
         reporter: Receives notes on excluded images.
 
     Raises:
-        DataError: Most ground-truth masks are empty or full.
+        DataError: Most of the ground truth's masks are empty or full.
     """
     warn_all(reporter, results.notes)
     if results.mask_scores is not None:
         check_areas(results.mask_scores, where, force=force, reporter=reporter)
-    with reporter.status(f"evaluating {len(results.images):,} predictions"):
+    with reporter.status(f"scoring {len(results.images):,} answers"):
         return evaluate_results(results)
 
 
-# Results of runs: out-of-fold predictions.
+def check_areas(
+    table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
+) -> None:
+    """Refuse scores of masks most of whose ground truth is empty or full.
+
+    Args:
+        table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
+        where: Where the ground truth is, for the message.
+        force: Say it, and take them nevertheless.
+        reporter: Receives notes on what --force accepts.
+
+    Raises:
+        DataError: They are.
+    """
+    if "lesion_area" not in table.columns:
+        return
+    empty = int((table["lesion_area"] < PLAUSIBLE_FRACTIONS[0]).sum())
+    full = int((table["lesion_area"] > PLAUSIBLE_FRACTIONS[1]).sum())
+    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
+    if note is not None:
+        reporter.warning(note)
+
+
+# The results of runs: what their folds say of the images that they held out.
 
 
 def results_of_tables(
@@ -272,26 +294,26 @@ def results_of_tables(
     *,
     allow_missing: bool = False,
 ) -> Results:
-    """Return the results of out-of-fold tables; several tables count as one ensemble.
+    """Return the results of out-of-fold tables, of several as of one ensemble.
 
     Args:
-        name: Name of the results.
-        tables: Of one run, or of several classification runs over the same folds.
-        runs: Names of the runs in error messages.
-        allow_missing: Whether to leave out images that are not in all tables.
+        name: What they are called.
+        tables: Of one run, or of classifiers' runs over the same folds.
+        runs: What the runs are called in errors.
+        allow_missing: Whether images may be left out that are not in all tables.
 
     Raises:
-        DataError: A table is not out-of-fold, or several are not of classifiers or disagree.
+        DataError: A table is none, several are not all of classifiers, or they disagree.
     """
     if any(map(is_attributes_table, tables)):
         if len(tables) > 1:
-            raise DataError(_ONE_RUN, "name one run")
+            raise DataError("only classifiers' runs are scored as one", "name one run")
         return Results(
             name, out_of_fold=True, labelled=None, mask_scores=None, attribute_counts=tables[0]
         )
     if any("jaccard" in table.columns for table in tables):
         if len(tables) > 1:
-            raise DataError(_ONE_RUN, "name one run")
+            raise DataError("only classifiers' runs are scored as one", "name one run")
         return Results(name, out_of_fold=True, labelled=None, mask_scores=tables[0])
     table = combined(tables, taxonomy_of(tables[0]), runs, allow_missing=allow_missing)
     every = {image_id for each in tables for image_id in each["image_id"]}
@@ -302,23 +324,23 @@ def results_of_tables(
 
 
 def with_lesions(results: Results, run: Run) -> Results:
-    """Add the scores of an attribute run's lesion masks to its results."""
+    """Return the results of a run of attributes with those of its lesion masks."""
     if results.attribute_counts is None:
         return results
     return replace(results, mask_scores=lesions_of(run))
 
 
 def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
-    """Return the results of a run with its settings, versions and training history.
+    """Return the results of a run, with how they came about.
 
     Args:
-        folder: The run's folder, with ``run.toml``, ``inputs.json``, ``environment.json``.
+        folder: The run's, with ``run.toml``, ``inputs.json``, ``environment.json``.
         table: Its out-of-fold table.
-        dataset: The data set; without one there are no images to show, and no subgroups.
+        dataset: Where its images are; None: there are no images to show, and no subgroups.
 
     Raises:
         RunError: A file of the run cannot be read.
-        DataError: The table is not an out-of-fold table.
+        DataError: The table is not one of a run.
     """
     try:
         recipe = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
@@ -353,7 +375,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
                 "assigned to folds, or kept for testing", len(split), split["group_id"].nunique()
             ),
             Count("held out by finished folds", len(due), due["group_id"].nunique()),
-            Count("evaluated", len(table), table["group_id"].nunique()),
+            Count("judged", len(table), table["group_id"].nunique()),
         ),
         unanswered=pd.DataFrame({"image_id": silent, "why": "failed: it could not be used"}),
         facts={
@@ -363,7 +385,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         },
         command=_training_command(recipe["task"], inputs),
         fold_bundles={} if segmentation else bundles,
-        notes=(f"{len(silent):,} held-out images have no prediction and are left out.",)
+        notes=(f"{len(silent):,} held-out images have no answer and do not count.",)
         if len(silent)
         else (),
     )
@@ -390,7 +412,7 @@ def _folder(named: str | None) -> Path | None:
 
 
 def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
-    """Return the commands that reproduce a run and its report; folders by their last name."""
+    """Return the commands that train and report the same again; folders by their last name."""
     data = Path(inputs["data"]).name
     words = ["naevus", "train", task, data, "--recipe", "run.toml", "--folds", "folds.csv"]
     if inputs.get("masks"):
@@ -402,7 +424,7 @@ def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
     return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
 
 
-# Results of a predictions folder, with the ground truth of a data set.
+# The results of a folder of predictions, judged by a data set's ground truth.
 
 
 def ground_truth(
@@ -415,22 +437,22 @@ def ground_truth(
     split: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Dataset:
-    """Return the data set with the ground truth of predictions, or a part of it.
+    """Return the data set that predictions are judged by, or some of its images.
 
     Args:
         folder: The predictions, for the message.
         data: The data set's folder.
-        taxonomy: The taxonomy of its diagnoses (`naevus.taxonomy`), or ``auto``.
-        image_type: The type of images to evaluate, or ``auto``.
-        part: Only this part of the data set.
-        split: Only this split of the data set.
-        reporter: Receives notes on excluded images.
+        taxonomy: What its diagnoses are read as (`naevus.taxonomy`), or ``auto``.
+        image_type: Which types of images are taken, or ``auto``.
+        part: Of its parts this one alone.
+        split: Of its splits this one alone.
+        reporter: Receives notes on what is left out.
 
     Raises:
-        DataError: No data set is given, it cannot be read, or has no such part or split.
+        DataError: None is named, it cannot be read, or it has no such part or split.
     """
     if data is None:
-        raise DataError(f"{folder}: needs ground truth", "name its data set with --data")
+        raise DataError(f"{folder}: needs the truth", "name its data set with --data")
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
     report_types(named, image_type, reporter)
     dataset = named.of_type(image_type)
@@ -448,16 +470,16 @@ def results_of_predictions(
     *,
     allow_missing: bool = False,
 ) -> Results:
-    """Return the results of a predictions folder with the ground truth of a data set.
+    """Return the results of predictions, judged by a data set's truth.
 
     Args:
-        folder: The predictions folder.
-        dataset: The data set with the ground truth.
-        benign: Classes that count as benign when diagnoses are merged into two.
+        folder: What predict wrote.
+        dataset: Where the truth is.
+        benign: Classes that count as benign where they are folded into benign and malignant.
         allow_missing: Whether images may lack a prediction or a ground truth.
 
     Raises:
-        DataError: The data set has no ground truth for them, or lacks some without permission.
+        DataError: The data set has no truth for them, or not for all and that is not allowed.
         RunError: A file of the folder cannot be read.
     """
     out = PredictionsFolder(folder)
@@ -469,7 +491,7 @@ def results_of_predictions(
     table = joined.table
     there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes)
     silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
-    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.failed)}
+    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.refused)}
     folded = there.classified.folded if there.classified else ""
     results = Results(
         name=folder.name,
@@ -500,11 +522,11 @@ def results_of_predictions(
             *joined.notes(),
             *there.notes(table),
             *([f"diagnoses: {folded}"] if folded else []),
-            *([] if settings else [f"{SETTINGS} is absent: settings are unknown"]),
+            *([] if settings else [f"{SETTINGS} is not there: settings are not known"]),
         ),
     )
-    count = Count("evaluated", len(results.images), results.images["group_id"].nunique())
-    return replace(results, counts=(*results.counts, count))
+    judged_count = Count("judged", len(results.images), results.images["group_id"].nunique())
+    return replace(results, counts=(*results.counts, judged_count))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -521,7 +543,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _problems(path: Path) -> dict[str, str]:
-    """Return the reason of each failed image, by id."""
+    """Return by image id why it could not be predicted."""
     if not path.exists():
         return {}
     table = read_table(path, required=("image_id", "problem"))
@@ -529,7 +551,7 @@ def _problems(path: Path) -> dict[str, str]:
 
 
 def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
-    """Return the commands that reproduce predictions and their report."""
+    """Return the commands that predict and report the same again."""
     words = ["naevus", "predict", "IMAGES"]
     chosen: dict[str, set[str]] = {}
     options = {"tta": "--tta", "engine": "--engine", "precision": "--precision"}
@@ -542,6 +564,12 @@ def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     for option, values in chosen.items():
         if len(values) == 1:  # by default each task uses its bundle's recommended precision
             words += [option, *values]
+    both = settings.get("segmenter") and settings.get("classifier")
+    words += ["--no-masks"] if both and not settings.get("masks") else []
+    words += [] if settings.get("write_crops", True) else ["--no-crops"]
+    words += ["--nested"] if settings.get("nested") else []
+    if settings.get("batch", BATCH) != BATCH:
+        words += ["--batch-size", str(settings["batch"])]
     return _lines(
         [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
     )
@@ -550,13 +578,13 @@ def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
 def _records(
     dataset: Dataset | None, ids: pd.Series[str], parts: list[str] | None
 ) -> pd.DataFrame | None:
-    """Return the data set's rows of some images, by image id.
+    """Return the data set's rows of some images by image id.
 
     Args:
-        dataset: The data set, if there is one.
+        dataset: None: there are none.
         ids: The images.
-        parts: Only these parts; None: all. For an image in several parts, each column has its
-            first known value.
+        parts: Those that were trained on; None: all. Of an image that stands in several, each
+            column is the first that is known.
     """
     if dataset is None:
         return None
@@ -567,7 +595,7 @@ def _records(
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings of nested tables with dotted names."""
+    """Yield the settings of nested tables by their dotted names."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{name}.")
@@ -576,5 +604,5 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 
 def _lines(*commands: list[str]) -> str:
-    """Return commands as shell text, one per line."""
+    """Return commands as they are typed, one a line."""
     return "\n".join(map(shlex.join, commands))

@@ -1,1 +1,1 @@
-"""Train the networks of recipes; only this package and export use torch."""
+"""Recipes to runs; torch lives here and in export."""

@@ -1,7 +1,7 @@
-"""ISIC challenges with similar files: folders of images and masks, tables of labels and metadata.
+"""ISIC challenges whose files are alike: folders of images and masks, tables of truth and metadata.
 
 A file belongs to a split by the word ``Training``, ``Validation`` or ``Test`` in its name, and may
-be in the folder itself, or in one of those that archives were unpacked into.
+lie in the folder itself, or in one of those that archives were unpacked into.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Challenge:
-    """The file names of a challenge, as regular expressions that ignore case."""
+    """How the files of a challenge are called, as regular expressions; case does not count."""
 
     images: str
     truth: str
@@ -35,7 +35,7 @@ class Challenge:
     masks: str | None = None
 
     def matches(self, root: Path) -> bool:
-        """Return whether ``root`` contains a folder of images or a table of the challenge."""
+        """Tell whether a folder of images or a table of the challenge is in ``root``."""
         return bool(root.is_dir() and (_folders(root, self.images) or _tables(root, self.truth)))
 
     def read(
@@ -44,12 +44,12 @@ class Challenge:
         taxonomy: Taxonomy | None,
         read_truth: Callable[[Path], pd.DataFrame] = read_table,
     ) -> ParsedLayout:
-        """Read images, masks, diagnoses and metadata.
+        """Read images, masks, diagnoses, and what else is known.
 
         Args:
             root: The folder.
-            taxonomy: The taxonomy of the labels.
-            read_truth: Reads a ground-truth table.
+            taxonomy: The diagnoses to read labels as.
+            read_truth: Reads a table of truth.
         """
         tables = [(read_truth(path), path) for path in _tables(root, self.truth)]
         if self.metadata is not None:

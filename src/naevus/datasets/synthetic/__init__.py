@@ -1,4 +1,4 @@
-"""Synthetic dermoscopic images with ground truth: lesions, photographs and whole data sets."""
+"""Drawn dermoscopy with its truth: lesions, photographs and whole data sets from a seed."""
 
 from __future__ import annotations
 

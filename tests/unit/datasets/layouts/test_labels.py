@@ -1,4 +1,4 @@
-"""Spellings of diagnoses are mapped to codes."""
+"""Diagnoses as people spell them."""
 
 from __future__ import annotations
 
