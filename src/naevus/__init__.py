@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from naevus.datasets.layouts import load as load_dataset
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.evaluate import Evaluation
+    from naevus.inference.lesions import Lesion
     from naevus.inference.prediction import Prediction, to_frame
     from naevus.inference.predictor import Predictor, load
     from naevus.runs.comparison import compare_runs as compare
@@ -56,6 +57,7 @@ __all__ = [
     "Folds",
     "FoldsError",
     "ImageError",
+    "Lesion",
     "NaevusError",
     "Prediction",
     "Predictor",
@@ -83,6 +85,7 @@ _HOMES: Final = {
     "Evaluation": "naevus.evaluation.evaluate:Evaluation",
     "FailedImage": "naevus.types:FailedImage",
     "Folds": "naevus.datasets.folds:Folds",
+    "Lesion": "naevus.inference.lesions:Lesion",
     "Prediction": "naevus.inference.prediction:Prediction",
     "Predictor": "naevus.inference.predictor:Predictor",
     "Recipe": "naevus.runs.recipe:Recipe",

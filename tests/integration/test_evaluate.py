@@ -183,14 +183,45 @@ def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
-    for option, value in (("--data", "x"), ("--part", "x"), ("--split", "test")):
-        assert isinstance(call(folder, option, value).exception, ConfigError)
+    for option, value in (("--part", "x"), ("--split", "test"), ("--taxonomy", "isic2018")):
+        for data in ((), ("--data", "x")):
+            error = call(folder, option, value, *data).exception
+            assert isinstance(error, ConfigError)
+            assert option in str(error)
+    assert isinstance(call(folder, "--data", "x", "--copies", "x").exception, ConfigError)
+    assert isinstance(call(folder, "--data", "x").exception, DataError)
     out, manifest = predictions_of(tmp_path / "out", diagnoses(2.0).iloc[:14], tmp_path / "data")
     assert isinstance(call(out, "--data", manifest, "--copies", out).exception, ConfigError)
     error = call(out, "--data", manifest, "--part", "task9").exception
     assert isinstance(error, DataError)
     assert "task9" in str(error)
     assert call(out, "--data", manifest, "--split", "later").exit_code == 2
+
+
+def test_lesions_are_those_of_the_data_set(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    Run.open(folder).join()
+    table = pd.read_parquet(folder / "oof.parquet")
+    found = json.loads(call(folder / "oof.parquet", "--json").stdout)["classification"]["lesions"]
+    assert (found["by"], found["every"]["together"]["answers"]) == ("group_id", 120)
+    (tmp_path / "data").mkdir()
+    lesions = table[["image_id"]].assign(path="none.png", lesion_id=table["image_id"])
+    lesions.loc[:3, "lesion_id"] = table["group_id"][:4]
+    lesions.loc[4, "lesion_id"] = None
+    lesions.to_csv(tmp_path / "data" / "manifest.csv", index=False)
+    result = call(folder / "oof.parquet", "--data", tmp_path / "data", "--json")
+    found = json.loads(result.stdout)["classification"]["lesions"]
+    assert (found["by"], found["unknown"]) == ("lesion_id", 1)
+    assert found["several"]["together"]["answers"] == 2
+    text = call(folder / "oof.parquet", "--data", tmp_path / "data").stdout
+    assert "The 2 lesions with two or more images" in text
+    assert "because their lesion is unknown: 1" in text
+    lesions.assign(image_id=[f"other{n}" for n in range(len(lesions))]).to_csv(
+        tmp_path / "data" / "manifest.csv", index=False
+    )
+    error = call(folder / "oof.parquet", "--data", tmp_path / "data").exception
+    assert isinstance(error, DataError)
+    assert "has none of these images" in str(error)
 
 
 def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import naevus
 from naevus.bundles import bundle
 from naevus.cli.predict import predict
 from naevus.errors import BundleError, ConfigError, DataError
+from naevus.evaluation.conformal import Conformal
 from naevus.images.read import write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
@@ -235,6 +236,9 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
     [
         (("--part", "task3"), "--part selects part of a split"),
         (("--prevalence", "clinic.toml", "--only", "crops"), "--only crops predicts no diagnoses"),
+        (("--group-by", "folder", "--only", "masks"), "--only masks predicts no diagnoses"),
+        (("--lesions", "l.csv", "--only", "crops"), "--only crops predicts no diagnoses"),
+        (("--lesions", "l.csv", "--group-by", "folder"), "both name lesions"),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -243,6 +247,85 @@ def test_options_without_effect_are_refused(
     result = call(images, *options, "--out", tmp_path / "out")
     assert isinstance(result.exception, ConfigError)
     assert problem in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_lesions_are_put_together_from_their_images(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL)
+    (images / "bad.png").write_bytes(b"")
+    out, table = tmp_path / "out", tmp_path / "lesions.csv"
+    table.write_text("image_id,lesion_id\np0,L2\np2,L2\nbad,L1\nelsewhere,L3\n")
+    words = (images, "--bundle", tmp_path / "b", "--out", out)
+    result = call(*words, "--lesions", table)
+    assert result.exit_code == 1, result.output
+    assert "2 lesions from 2 images; with several images: 1;" in result.output
+    assert "failed images: 1" in result.output
+    assert "lesion unknown: 1" in result.output
+    found = pd.read_parquet(out / "lesions.parquet")
+    lost, lesion = found.to_dict("records")
+    assert (lost["lesion_id"], lesion["lesion_id"]) == ("L1", "L2")
+    assert lost["failed_ids"].tolist() == ["bad"]
+    assert pd.isna(lost["predicted"])
+    rows = pd.read_parquet(out / "predictions.parquet")
+    rows = rows.set_index("image_id").loc[["p0", "p2"]]
+    for kind in ("prob", "balanced_prob"):
+        names = [f"{kind}_{code}" for code in ISIC2018.codes]
+        mean = np.exp(np.log(rows[names].to_numpy()).mean(axis=0))
+        assert [lesion[name] for name in names] == pytest.approx((mean / mean.sum()).tolist())
+    natural = rows[f"prob_{lesion['predicted']}"].to_numpy()
+    assert lesion["disagreement"] == pytest.approx(natural.std())
+    assert lesion["image_predicted"].tolist() == rows["predicted"].tolist()
+    sets = Conformal.from_dict(CONFORMAL).sets([lesion[f"prob_{c}"] for c in ISIC2018.codes])
+    assert lesion["prediction_set"].tolist() == list(np.array(ISIC2018.codes)[sets])
+    text = pd.read_csv(out / "lesions.csv")
+    assert list(text.columns) == list(found.columns)
+    assert text["image_ids"].iloc[1] == "p0;p2"
+    before = [(out / name).read_bytes() for name in ("lesions.parquet", "lesions.csv")]
+    assert call(*words, "--lesions", table).exit_code == 1
+    assert [(out / name).read_bytes() for name in ("lesions.parquet", "lesions.csv")] == before
+    assert call(*words, "--group-by", "folder").exit_code == 1
+    (one,) = pd.read_parquet(out / "lesions.parquet").to_dict("records")
+    assert (one["lesion_id"], one["images"], one["failed_images"]) == ("images", 3, 1)
+    assert call(*words).exit_code == 1
+    assert not list(out.glob("lesions*"))
+
+
+def test_with_a_prevalence_the_sets_of_single_images_stay_theirs(
+    tmp_path: Path, images: Path
+) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL)
+    clinic, table = tmp_path / "clinic.toml", tmp_path / "lesions.csv"
+    clinic.write_text("MEL=5\nNV=50\nBCC=20\nAKIEC=0\nBKL=10\nDF=5\nVASC=10\n")
+    table.write_text("image_id,lesion_id\n" + "".join(f"p{n},L{n}\n" for n in range(3)))
+    words = ("--bundle", tmp_path / "b", "--prevalence", clinic, "--lesions", table)
+    result = call(images, *words, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = pd.read_parquet(tmp_path / "out" / "lesions.parquet")
+    rows = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    same = [name for name in found.columns if "prob_" in name] + ["predicted", "confidence"]
+    pd.testing.assert_frame_equal(found[same], rows[same])
+    assert found["prediction_set"].map(list).tolist() == rows["prediction_set"].map(list).tolist()
+    assert (found["prob_AKIEC"] == 0).all()
+
+
+def test_lesions_of_a_data_set_need_no_option(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b")
+    manifest = images / "manifest.csv"
+    manifest.write_text("path,lesion_id\np0.png,L1\np1.png,L1\np2.png,L2\n")
+    out = tmp_path / "out"
+    result = call(images, "--split", "train", "--bundle", tmp_path / "b", "--out", out)
+    assert result.exit_code == 0, result.output
+    found = pd.read_parquet(out / "lesions.parquet")
+    assert found["image_ids"].map(list).tolist() == [["p0", "p1"], ["p2"]]
+    assert found["prediction_set"].isna().all()
+
+
+def test_lesions_need_a_classifier(tmp_path: Path, images: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    words = (images, "--bundle", tmp_path / "s", "--out", tmp_path / "out")
+    result = call(*words, "--group-by", "folder")
+    assert isinstance(result.exception, ConfigError)
+    assert "--group-by has no effect: no bundle here classifies" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import simplejpeg
 
@@ -24,6 +25,7 @@ from naevus.errors import BundleError, ConfigError, DataError, ImageError, Naevu
 from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
+from naevus.inference.lesions import lesions_schema
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.inference.predictor import open_networks
 from naevus.io.files import sha256
@@ -430,6 +432,32 @@ def test_a_table_of_predictions_equals_the_written_one(
     assert again.reused == 5
     one = loaded(files[1]).to_frame()
     pd.testing.assert_frame_equal(one, table.iloc[[1]].reset_index(drop=True))
+
+
+def test_lesions_are_those_of_the_written_table(
+    tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
+) -> None:
+    known = {"p0": "a", "p1": "b", "p2": "a", "p3": "a"}
+    result = loaded.to_folder(folder / "images", tmp_path / "out", lesions=known)
+    assert result.lesions is not None
+    assert (result.lesions.lesions, result.lesions.unknown) == (2, 1)
+    assert f"{result.lesions}" in str(result)
+    absent = tmp_path / "absent.png"
+    images = {name: [file for file in files if known.get(file.stem) == name] for name in "ab"}
+    found = loaded.lesions(images)
+    schema = lesions_schema(CODES, {})
+    written = pd.read_parquet(tmp_path / "out" / "lesions.parquet")
+    rows = pa.Table.from_pylist([lesion.to_row() for lesion in found], schema).to_pandas()
+    pd.testing.assert_frame_equal(rows, written)
+    assert found[0].prediction_set is not None
+    assert found[1].prediction_set == loaded(files[1]).prediction_set
+    (lesion,) = loaded.lesions({"a": [*images["a"], absent]})
+    assert (lesion.failed, lesion.probabilities) == (("absent",), found[0].probabilities)
+    with pytest.raises(DataError, match="lesion a is not a list of images"):
+        loaded.lesions({"a": files[0]})  # type: ignore[dict-item]
+    alone = naevus.load(segmentation_bundle(tmp_path / "s").folder)
+    with pytest.raises(ConfigError, match="predicted by a classifier"):
+        alone.lesions(images)
 
 
 def test_failed_images_stay_in_the_table_with_their_reason(

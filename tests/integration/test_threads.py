@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_info
 _DISTANCES = """
 import sys
 import numpy as np
+from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.ood import FactorModel
 chance = np.random.default_rng(5)
 basis = np.linalg.qr(chance.normal(0, 1, (864, 128)))[0].astype(np.float16)
@@ -48,7 +49,6 @@ def test_distances_are_the_same_bits_with_any_number_of_threads() -> None:
 _FIGURES = """
 import sys
 import numpy as np
-from naevus.evaluation.repeatable import repeatable
 chance = np.random.default_rng(0)
 weights, columns = chance.random((400, 1501)), chance.random((1501, 37))
 

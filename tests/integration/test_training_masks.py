@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from naevus.cli.main import app
 from naevus.datasets.cache import ImageCache
 from naevus.datasets.layouts import load
+from naevus.datasets.masksurvey import check_areas
 from naevus.errors import DataError
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_recipe
-from naevus.runs.results import check_areas
 from naevus.runs.run import crop_masks, select_images
 from naevus.training.data import TrainingData
 from naevus.training.masks import CropCounts, check_before

@@ -138,13 +138,14 @@ def report(
     --no-thumbnails. For predictions, --bundle names the networks that made them and adds
     heatmaps; a run has its own networks.
     """
+    from naevus.datasets.masksurvey import check_areas
     from naevus.reports.background import appearances
     from naevus.reports.figures import check_installed
     from naevus.reports.html import write_report
     from naevus.reports.report import make_report
     from naevus.reports.terminal import CHIEF, document_lines
     from naevus.runs.predictions import is_run
-    from naevus.runs.results import check_areas, evaluate_results, ground_truth
+    from naevus.runs.results import evaluate_results, ground_truth
 
     check_installed()
     of_run = is_run(results)
@@ -256,20 +257,26 @@ def evaluate(
     class:
 
       naevus evaluate predictions --data ISIC2020 --benign AKIEC
+
+    If lesions have several images, one answer per lesion (the mean of its images' logits) is
+    scored too. The data set says which images show one lesion: for a run its own, if it is still
+    there; for tables name it with --data. Otherwise the groups of the folds are taken as lesions.
     """
     from naevus.io.files import write_json
     from naevus.runs.predictions import is_run
     from naevus.runs.results import evaluate_folders
 
-    if data is None:
-        given = {"--benign": benign, "--taxonomy": taxonomy != "auto",
-                 "--image-type": image_type != "auto"}  # fmt: skip
-        for option in (name for name, value in given.items() if value):
-            raise ConfigError(f"{option} needs --data", f"leave out {option}, or add --data")
+    own = {"--benign": benign, "--taxonomy": taxonomy != "auto",
+           "--image-type": image_type != "auto", "--part": part, "--split": split}  # fmt: skip
+    given = [name for name, value in own.items() if value]
     tables = [path for path in results if path.is_file()]
     runs = [path for path in results if path not in tables and is_run(path)]
-    if (runs or tables) and any(option is not None for option in (data, part, split)):
-        raise ConfigError("--data, --part and --split apply to predictions only", "leave them out")
+    for option in given if runs or tables else ():
+        raise ConfigError(f"{option} applies to predictions only", f"leave out {option}")
+    for option in given if data is None else ():
+        raise ConfigError(f"{option} needs --data", f"leave out {option}, or add --data")
+    if data is not None and copies is not None:
+        raise ConfigError("--data has no effect with --copies", "leave out one of them")
     if len(runs) < len(results) and copies is not None:
         raise ConfigError("--copies applies to runs only", "leave it out")
     if copies is not None:

@@ -70,9 +70,9 @@ def export(
     An average of classification networks that held out the same fold is scored directly. For
     other combinations, pass their predictions with --calibration.
     """
+    from naevus.datasets.masksurvey import check_areas
     from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
     from naevus.runs.comparison import read_out_of_fold
-    from naevus.runs.results import check_areas
     from naevus.runs.run import open_run
 
     if len({folder.resolve() for folder in runs}) < len(runs):

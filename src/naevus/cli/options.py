@@ -60,7 +60,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="The data set with the ground truth; for a run, by default the one it was trained on.",
+        help="The data set with the ground truth and the lesions; for a run, by default the one it "
+        "was trained on.",
         show_default=False,
     ),
 ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from naevus.datasets.dataset import Dataset
     from naevus.datasets.sources import Found
     from naevus.inference.batch import BatchResult
     from naevus.inference.prediction import Prediction
@@ -132,6 +133,25 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = "balanced",
+    lesions: Annotated[
+        Path | None,
+        typer.Option(
+            "--lesions",
+            help="A table with the columns image_id (or path) and lesion_id: also write one "
+            "prediction per lesion, from all its images.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    group_by: Annotated[
+        Literal["folder"] | None,
+        typer.Option(
+            "--group-by",
+            help="The same, if the images of each folder show one lesion.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     split: Split = None,
     part: Part = None,
     image_type: ImageTypeName = "auto",
@@ -155,12 +175,14 @@ def predict(
       naevus predict photos --bundle runs/seg --bundle runs/cls --heatmaps
       naevus predict ISIC2018 --split test --part task3 --out test
       naevus predict --input-list images.txt --no-crops --nested
+      naevus predict patients --group-by folder
 
     Prints a table and writes predictions.parquet, submission.csv, masks and crops to OUT (by
     default predictions/NAME, after the first input). The same command resumes an interrupted
     job; other settings need another OUT. Unreadable images are listed in failed.csv, and the
     exit code is then 1. Links to folders are followed. If files in different folders have the
-    same name, their ids include the folder.
+    same name, their ids include the folder. If lesions are known (from --lesions, --group-by, or
+    the data set of --split), lesions.parquet and lesions.csv contain one prediction per lesion.
 
     Research use only, never a diagnosis.
     """
@@ -187,11 +209,18 @@ def predict(
             f"--prevalence has no effect: --only {only} predicts no diagnoses",
             "leave out one of them",
         )
+    _check_lesions(lesions, group_by, only)
     without = out
     if out is None:
         out = _place([*images, *filter(None, [input_list])])
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
+    known: dict[str, str] = {}
+
+    def on_dataset(dataset: Dataset) -> None:
+        report_types(dataset, image_type, reporter)
+        known.update(dataset.lesions())
+
     found = (
         inputs.find_images(
             images, listed=listed, without=without, kept=inputs.kept_ids(out), ids=ids
@@ -203,11 +232,15 @@ def predict(
                 split,
                 part,
                 image_type=image_type,
-                on_dataset=lambda dataset: report_types(dataset, image_type, reporter),
+                on_dataset=on_dataset,
             )
         )
     )
     sources = found.sources
+    if lesions is not None:
+        known = inputs.lesions_in(lesions, sources)
+    elif group_by is not None:
+        known = inputs.lesions_by_folder(sources)
     _import_meanwhile("pandas", "naevus.inference.batch")
     networks = open_networks(
         find_bundles(bundle or [builtin()]),
@@ -221,6 +254,11 @@ def predict(
         choice=PredictionsFolder(out).choice() if engine is None and precision is None else None,
         report=errors.print,
     )
+    if (lesions or group_by) and networks.classifier is None:
+        raise ConfigError(
+            f"{'--lesions' if lesions else '--group-by'} has no effect: no bundle here classifies",
+            "leave it out, or add a classification bundle",
+        )
     from naevus.inference import batch
 
     with reporter.progress("predicting images", len(sources)) as move:
@@ -239,12 +277,25 @@ def predict(
             batch_size=batch_size,
             threads=threads,
             unusable=found.refused,
+            lesions=known,
             progress=move,
         )
     _report(result)
     _report_names(found)
     if result.refused:
         raise typer.Exit(_FINDINGS)
+
+
+def _check_lesions(lesions: Path | None, group_by: str | None, only: str | None) -> None:
+    """Check that options about lesions have an effect."""
+    if lesions is not None and group_by is not None:
+        raise ConfigError("--lesions and --group-by both name lesions", "leave out one of them")
+    if only is not None and (lesions is not None or group_by is not None):
+        raise ConfigError(
+            f"{'--lesions' if lesions is not None else '--group-by'} has no effect: --only {only} "
+            "predicts no diagnoses",
+            "leave out one of them",
+        )
 
 
 def _import_meanwhile(*names: str) -> None:
@@ -275,6 +326,8 @@ def _report(result: BatchResult) -> None:
         console.print(f"  {member}")
     if result.reused:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
+    if result.lesions is not None:
+        console.print(f"{result.lesions}", soft_wrap=True)
     for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
     for failed in result.refused:

@@ -214,6 +214,11 @@ class Dataset:
         together = self.table["group_id"].nunique() < len(self)
         return together or bool(self.table["lesion_id"].notna().any())
 
+    def lesions(self) -> dict[str, str]:
+        """Return the lesion of each image, by image id, as far as it is known."""
+        known = self.table[self.table["lesion_id"].notna()].drop_duplicates("image_id")
+        return dict(zip(known["image_id"], known["lesion_id"], strict=True))
+
     def part(self, *names: str) -> Dataset:
         """Return the rows of these parts (``"task1"``, ``"task3"``; ``"all"`` elsewhere).
 

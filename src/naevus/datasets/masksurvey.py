@@ -11,12 +11,16 @@ from naevus.errors import DataError, ImageError
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction
 from naevus.images.read import Limits
+from naevus.io.progress import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
+
+    from naevus.io.progress import Reporter
 
 SAMPLE: Final = 64
 """Number of masks to check, spread over all."""
@@ -124,6 +128,29 @@ def refuse(problem: tuple[str, str] | None, where: Path, *, force: bool) -> str 
     if force:
         return f"{where}: {what}; taken nevertheless (--force)"
     raise DataError(f"{where}: {what}", remedy)
+
+
+def check_areas(
+    table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
+) -> None:
+    """Refuse scores of masks most of whose ground truth is empty or full.
+
+    Args:
+        table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
+        where: Where the ground truth is, for the message.
+        force: Say it, and take them nevertheless.
+        reporter: Receives notes on what --force accepts.
+
+    Raises:
+        DataError: They are.
+    """
+    if "lesion_area" not in table.columns:
+        return
+    empty = int((table["lesion_area"] < PLAUSIBLE_FRACTIONS[0]).sum())
+    full = int((table["lesion_area"] > PLAUSIBLE_FRACTIONS[1]).sum())
+    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
+    if note is not None:
+        reporter.warning(note)
 
 
 def _surveyed(path: Path, limits: Limits) -> tuple[float, float] | str:

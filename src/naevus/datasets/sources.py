@@ -284,6 +284,69 @@ def images_of_split(
     return unique(found)
 
 
+def lesions_by_folder(sources: Sequence[ImageFiles]) -> dict[str, str]:
+    """Return the lesion of each image, by id: the images of one folder show one lesion.
+
+    A lesion is named like its folder below the folder that contains all of them.
+
+    Examples:
+        >>> files = ("in/arm/1.jpg", "in/arm/2.jpg", "in/leg/3.jpg")
+        >>> lesions_by_folder([ImageFiles(Path(name).stem, Path(name)) for name in files])
+        {'1': 'arm', '2': 'arm', '3': 'leg'}
+    """
+    folders = {source.image_id: PurePath(_absolute(source.path)).parent for source in sources}
+    try:
+        base = os.path.commonpath({folder.parent for folder in folders.values()})
+    except ValueError:  # on several drives
+        return {image_id: folder.as_posix() for image_id, folder in folders.items()}
+    return {image_id: folder.relative_to(base).as_posix() for image_id, folder in folders.items()}
+
+
+def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
+    """Return the lesion of each image that a table knows, by id.
+
+    Args:
+        path: A table with a column of lesions and one of image ids (or file names), or of paths as
+            in a manifest.
+        sources: The images; rows of other images are ignored.
+
+    Raises:
+        DataError: A column is missing, an image is in two lesions, or the table has none of the
+            images.
+    """
+    from naevus.io.formats import known_columns, read_table  # noqa: PLC0415 (brings pandas)
+
+    table = read_table(path)
+    columns = known_columns(table)
+    if "lesion_id" not in columns:
+        raise DataError(f"{path}: has no column lesion_id", "name the column of the lesions so")
+    if not {"image_id", "path"} & columns.keys():
+        raise DataError(f"{path}: has no column image_id", "name the column of the images so")
+    by_id = "image_id" in columns
+    ids = {_absolute(source.path): source.image_id for source in sources}
+    names = {source.image_id for source in sources}
+    found: dict[str, str] = {}
+    rows = table[[columns["image_id" if by_id else "path"], columns["lesion_id"]]].dropna()
+    for name, lesion in rows.itertuples(index=False):
+        image_id = name if by_id else ids.get(_absolute(path.parent / name))
+        if by_id and name not in names and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            image_id = PurePath(name).stem
+        if image_id not in names:
+            continue
+        other = found.setdefault(image_id, lesion)
+        if other != lesion:
+            raise DataError(
+                f"{path}: the image {image_id} is in two lesions, {other} and {lesion}",
+                "keep one of the two rows",
+            )
+    if not found:
+        raise DataError(
+            f"{path}: has none of the {len(names):,} images, such as {min(names)}",
+            "use image ids: file names without suffix",
+        )
+    return found
+
+
 def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
     """Return sources sorted by id; the same file named twice counts once.
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.bootstrap import Ranking, repeatable
 from naevus.evaluation.intervals import weighted_intervals
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import parts_of
 from naevus.images.maskfile import read_mask
 from naevus.io.files import stored

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 
 DRAWS = 2000
@@ -277,3 +281,22 @@ def area(
 def run_ends(ordered: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the last position of each run of equal values."""
     return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+
+
+# Figures that are the same bits whatever number of threads linear algebra has.
+
+
+def repeatable(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function have one thread for linear algebra, as the order of its sums hangs on threads.
+
+    Sums of a bootstrap differed by some 1e-16 between one thread and two.
+    """
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 (looks at what is loaded)
+
+        with threadpool_limits(1):
+            return function(*args, **kwargs)
+
+    return alone

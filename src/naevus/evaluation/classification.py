@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError, NaevusError
-from naevus.evaluation.bootstrap import Ranking
+from naevus.evaluation.bootstrap import Ranking, repeatable
 from naevus.evaluation.intervals import (
     Interval,
     Proportion,
@@ -18,7 +18,6 @@ from naevus.evaluation.intervals import (
     mean_interval,
     weighted_intervals,
 )
-from naevus.evaluation.repeatable import repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

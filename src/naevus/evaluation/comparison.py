@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import SEED, Groups, divided, finite
+from naevus.evaluation.bootstrap import SEED, Groups, divided, finite, repeatable
 from naevus.evaluation.intervals import Interval, grouped_ratios, percentile_interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.tables import (
     AGREED,
     check_finite,

@@ -12,6 +12,7 @@ from naevus.errors import ConfigError, DataError
 from naevus.evaluation.bootstrap import SEED, Groups
 from naevus.evaluation.calibration import checked_rows
 from naevus.evaluation.intervals import mean_interval, wilson_interval
+from naevus.evaluation.priors import geometric_means
 from naevus.evaluation.scaling import each_part, fit_scaling, scaled
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ def cross_fitted_sets(
     codes: Sequence[str],
     parts: NDArray[np.intp],
     *,
+    lesions: NDArray[np.intp] | None = None,
     coverage: float = COVERAGE,
     seed: int = SEED,
 ) -> NDArray[np.bool_]:
@@ -212,6 +214,8 @@ def cross_fitted_sets(
         groups: N group ids.
         codes: The C classes.
         parts: N numbers from 0 (`parts_of`).
+        lesions: N positions of lesions: the set of an image is then that of its lesion's mean
+            log-probabilities, by the same thresholds, which are for single images.
         coverage: The promised coverage.
         seed: Of the draw of one image a group.
 
@@ -237,7 +241,11 @@ def cross_fitted_sets(
             coverage=coverage,
             seed=seed,
         )
-        sets[inside] = conformal.sets(calibrated[inside])
+        own = calibrated[inside]
+        if lesions is not None:
+            _, members = np.unique(lesions[inside], return_inverse=True)
+            own = geometric_means(own, members, int(members.max()) + 1)[members]
+        sets[inside] = conformal.sets(own)
     return sets
 
 

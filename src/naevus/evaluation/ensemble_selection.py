@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError, NaevusError
+from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.comparison import Difference, paired_difference
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import BOUNDS, each_part, parts_of
 from naevus.evaluation.tables import (
     AGREED,

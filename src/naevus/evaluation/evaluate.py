@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from naevus.evaluation.attributes import AttributesEvaluation
+from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.calibration import CalibrationScores, reliability_curve
 from naevus.evaluation.classification import (
     ClassificationScores,
@@ -20,8 +21,8 @@ from naevus.evaluation.classification import (
 )
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
 from naevus.evaluation.intervals import recall_intervals
+from naevus.evaluation.lesions import LesionEvaluation
 from naevus.evaluation.operating_points import OperatingPoints, decision_curve, targets_of
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import cross_fitted, parts_of
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.selective import SelectiveScores
@@ -149,6 +150,8 @@ class ClassificationEvaluation:
     """Prediction sets, by class too; None for want of groups."""
     in_every_set: tuple[str, ...]
     """Classes that all sets of a part hold, for want of groups to fit a threshold on."""
+    lesions: LesionEvaluation | None = None
+    """One answer per lesion; None if no lesion has two images."""
 
     @classmethod
     @repeatable
@@ -185,6 +188,9 @@ class ClassificationEvaluation:
             other, scalings = _calibrated(labelled, parts)
             calibrated = ProbabilityMetrics.of(other, given)
             sets, in_every_set = _sets(labelled, parts)
+            lesions = LesionEvaluation.of(labelled, other, parts)
+        else:
+            lesions = LesionEvaluation.of(labelled)
         mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
         targets = targets_of(natural, truth, taxonomy)
         folds = table["fold"].tolist() if "fold" in table.columns else None
@@ -207,6 +213,7 @@ class ClassificationEvaluation:
             selective=SelectiveScores.from_predictions(right, natural.max(axis=1), groups, truth),
             sets=sets,
             in_every_set=in_every_set,
+            lesions=lesions,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,6 +234,7 @@ class ClassificationEvaluation:
             "selective": self.selective.to_dict(),
             "sets": None if self.sets is None else self.sets.to_dict(),
             "in_every_set": list(self.in_every_set),
+            "lesions": None if self.lesions is None else self.lesions.to_dict(),
         }
 
 
@@ -362,6 +370,9 @@ class Evaluation:
                 yield "classification", name, interval
             if self.classification.mean_auc is not None:
                 yield "classification", "mean_auc", self.classification.mean_auc
+            if self.classification.lesions is not None:
+                for name, interval in self.classification.lesions.headline.items():
+                    yield "one answer per lesion", name, interval
         if self.segmentation is not None:
             for name, interval in self.segmentation.metrics.items():
                 yield "segmentation", name, interval
@@ -387,7 +398,8 @@ class Evaluation:
 
         Returns:
             Classification: ``classes`` and ``confusion`` (rows are the ground truth) of the
-            balanced decision, ``folds``. Segmentation: ``mask_folds``, ``mask_thresholds``.
+            balanced decision, ``folds``, ``lesions`` (one answer per lesion beside its images).
+            Segmentation: ``mask_folds``, ``mask_thresholds``.
             Attributes: ``attribute_folds``. Tables without a row are left out.
         """
         import pandas as pd  # noqa: PLC0415 (slow to import)
@@ -404,6 +416,8 @@ class Evaluation:
                 scores.balanced.confusion, index=list(scores.codes), columns=list(scores.codes)
             )
             found["folds"] = pd.DataFrame(self.classification.by_fold)
+            if self.classification.lesions is not None:
+                found["lesions"] = self.classification.lesions.to_frame()
         if self.segmentation is not None:
             found["mask_folds"] = pd.DataFrame(self.segmentation.by_fold)
             found["mask_thresholds"] = self.segmentation.curve

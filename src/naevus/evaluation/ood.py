@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from naevus.errors import ConfigError, DataError
-from naevus.evaluation.bootstrap import Groups
-from naevus.evaluation.repeatable import repeatable
+from naevus.evaluation.bootstrap import Groups, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

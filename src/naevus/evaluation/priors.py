@@ -115,6 +115,45 @@ def rebalance(natural: NDArray[np.floating[Any]], class_priors: ArrayLike) -> ND
     return np.exp(_log_softmax(logarithm - _log_class_priors(class_priors, p.shape[-1])))
 
 
+def geometric_means(
+    probabilities: NDArray[np.floating[Any]], members: NDArray[np.intp], count: int
+) -> NDArray[np.float64]:
+    """Average log-probabilities over the images of each lesion, and normalise.
+
+    This is the mean of logits: the members of an ensemble are averaged alike. It treats the images
+    as repeated looks at the same evidence. Were they independent, the sum would be right, and this
+    mean would be underconfident.
+
+    Args:
+        probabilities: N x C, natural or balanced.
+        members: N positions of lesions; each lesion has at least one image.
+        count: The number of lesions L.
+
+    Returns:
+        L x C. A lesion of one image has exactly the probabilities of that image. A class is
+        impossible only if it is so in all images.
+
+    Examples:
+        >>> rows = np.array([[0.9, 0.1], [0.1, 0.9], [0.3, 0.7]])
+        >>> geometric_means(rows, np.array([0, 0, 1]), 2)
+        array([[0.5, 0.5],
+               [0.3, 0.7]])
+    """
+    rows = np.asarray(probabilities, np.float64)
+    if not count:
+        return rows[:0]
+    sizes = np.bincount(members, minlength=count)
+    possible = np.zeros((count, rows.shape[1]), bool)
+    np.logical_or.at(possible, members, rows > 0)
+    means = np.zeros(possible.shape)
+    np.add.at(means, members, np.log(np.maximum(rows, np.finfo(np.float64).tiny)))
+    means = np.where(possible, means / sizes[:, None], -np.inf)
+    found = np.exp(_log_softmax(means))
+    single = sizes[members] == 1
+    found[members[single]] = rows[single]
+    return found
+
+
 def _per_class(values: ArrayLike, classes: int, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (classes,) or not np.all(np.isfinite(array)):

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import means_of, quantiles_of
+from naevus.evaluation.bootstrap import means_of, quantiles_of, repeatable
 from naevus.evaluation.intervals import Interval, mean_interval, weighted_intervals, wilson_interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD, BoundaryDistance, MaskScore
-from naevus.evaluation.repeatable import repeatable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

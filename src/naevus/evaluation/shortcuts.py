@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
-from naevus.evaluation.bootstrap import SEED, Groups, finite
+from naevus.evaluation.bootstrap import SEED, Groups, finite, repeatable
 from naevus.evaluation.classification import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import assign_parts, each_part
 
 if TYPE_CHECKING:

@@ -312,7 +312,7 @@ class LabelledPredictions(NamedTuple):
     """Images with their true diagnosis and probabilities.
 
     Attributes:
-        table: ``image_id, group_id, truth``; maybe ``fold`` and ``members``.
+        table: ``image_id, group_id, diagnosis``; maybe ``fold`` and ``lesion_id``.
         natural: N x C.
         balanced: N x C.
         taxonomy: The C diagnoses.
@@ -346,6 +346,11 @@ class LabelledPredictions(NamedTuple):
     def natural_codes(self) -> list[str]:
         """N codes with the largest natural probability."""
         return self._codes(self.natural)
+
+    def where(self, rows: NDArray[np.bool_]) -> LabelledPredictions:
+        """Return some of the images."""
+        table = self.table[rows].reset_index(drop=True)
+        return self._replace(table=table, natural=self.natural[rows], balanced=self.balanced[rows])
 
     def _codes(self, probabilities: NDArray[np.float64]) -> list[str]:
         codes = np.array(self.taxonomy.codes, object)
@@ -390,9 +395,9 @@ def with_truth(
 
     Args:
         predictions: One row an image, with ``image_id``.
-        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``, and ``part,
-            split`` where it has several. Of an image that stands in several parts, each column is
-            the first that is known.
+        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``,
+            ``lesion_id`` if known, and ``part, split`` where it has several. Of an image that
+            stands in several parts, each column is the first that is known.
         allow_missing: Whether images may lack an answer or a ground truth.
         name: What the predictions are called in errors.
 
@@ -403,7 +408,8 @@ def with_truth(
     check_ids(predictions, name)
     check_finite(predictions, numbers_of(predictions, ("prob", "balanced_prob")), name)
     attributes = [column for column in TRUE_MASKS.values() if column in records.columns]
-    columns = ["image_id", *_KNOWN, *attributes]
+    lesions = ["lesion_id"] if "lesion_id" in records.columns else []
+    columns = ["image_id", *_KNOWN, *lesions, *attributes]
     known = records[columns].groupby("image_id").first().rename(columns=_KNOWN)
     answered = set(predictions["image_id"])
     true = records[records[["diagnosis", "mask_path", *attributes]].notna().any(axis="columns")]

@@ -20,6 +20,7 @@ from naevus.errors import NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
 from naevus.inference.inputs import ImageInput
+from naevus.inference.lesions import write_lesions
 from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
 from naevus.inference.prediction import Prediction
 from naevus.io.files import lock
@@ -40,11 +41,12 @@ from naevus.taxonomy import TAXONOMIES
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from naevus.images.preprocess import ImageFiles
     from naevus.inference.classifier import Classifier
+    from naevus.inference.lesions import LesionCounts
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.predictions import Schema
     from naevus.types import Decision, Only
@@ -86,6 +88,7 @@ class BatchResult:
         refused: Images that failed; they are listed in ``failed.csv``.
         members: The networks, as "bundle/member (architecture)".
         files: The written files and folders.
+        lesions: Counts of lesions; None if none is known.
     """
 
     out: Path
@@ -95,11 +98,13 @@ class BatchResult:
     refused: tuple[FailedImage, ...]
     members: tuple[str, ...]
     files: tuple[Path, ...]
+    lesions: LesionCounts | None = None
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
         lines = [f"{self.predicted:,} images predicted, {len(self.refused):,} failed"]
         lines += [f"failed: {each.path}: {each.problem}" for each in self.refused]
+        lines += [] if self.lesions is None else [f"{self.lesions}"]
         return "\n".join([*lines, *map(str, self.files)])
 
 
@@ -120,6 +125,7 @@ def predict(
     threads: int | None = None,
     limits: Limits = _LIMITS,
     unusable: Sequence[FailedImage] = (),
+    lesions: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchResult:
     """Predict images into a folder.
@@ -132,6 +138,7 @@ def predict(
     - ``crops/<id>.png``;
     - ``submission.csv``, if the classes are a known taxonomy;
     - ``failed.csv``, if images failed;
+    - ``lesions.parquet`` and ``lesions.csv``, if lesions are known and images are classified;
     - ``heatmaps/<id>.png`` and ``embeddings.parquet``, if requested.
 
     With ``nested``, images are in 256 subfolders: ``masks/3f/<id>_segmentation.png``, by the first
@@ -155,6 +162,7 @@ def predict(
         threads: Threads that decode and write; None: one per processor.
         limits: Limits that are checked before decoding.
         unusable: Images that already failed; they are listed with the others.
+        lesions: The lesion of each image, by image id, as far as it is known.
         progress: Called with (done, total) images.
 
     Raises:
@@ -232,6 +240,8 @@ def predict(
                 embeddings_schema(schema.about),
                 folder.embeddings,
             )
+        counts = _write_lesions(folder, prediction_options.classifier, lesions or {}, refused)
+        written += [] if counts is None else folder.lesions
         folder.remove(stale)
     images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
     written += [each for each in images if each.exists()]  # missing if all images failed
@@ -244,6 +254,7 @@ def predict(
         tuple(refused),
         prediction_options.members(),
         tuple(written),
+        counts,
     )
 
 
@@ -283,6 +294,20 @@ def _write_parts(
         embeddings = {row.image_id: row.embedding for row in rows}
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
     write_part(folder.part(key), schema, [row.to_row() for row in rows], refused, sizes)
+
+
+def _write_lesions(
+    folder: PredictionsFolder,
+    classifier: Classifier | None,
+    lesions: Mapping[str, str],
+    failed: Sequence[FailedImage],
+) -> LesionCounts | None:
+    """Write the tables of lesions; if none is known, remove those of an earlier job."""
+    if lesions and classifier is not None:
+        return write_lesions(folder, lesions, failed, classifier.sets_of)
+    for path in folder.lesions:
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _write_submission(

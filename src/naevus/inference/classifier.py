@@ -237,6 +237,21 @@ class Classifier:
             faults,
         )
 
+    def sets_of(
+        self, natural: NDArray[np.float64], balanced: NDArray[np.float64]
+    ) -> NDArray[np.bool_] | None:
+        """Return prediction sets of mean probabilities, L x C; None without thresholds.
+
+        Args:
+            natural: L x C natural probabilities, re-weighted if a prevalence was given.
+            balanced: L x C balanced probabilities, from which those without prevalence follow.
+        """
+        if self.conformal is None:
+            return None
+        if self._prevalence is not None:
+            natural = reweigh(balanced, np.ones(len(self.classes)), self.class_priors)
+        return self.conformal.sets(natural)
+
     def _run(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
         """Return each member's outputs for each transform, and the faults by image index."""
         batch_of = by_input_spec(batches, self.input_specs)

@@ -20,6 +20,7 @@ from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one
+from naevus.inference.lesions import lesions_of
 from naevus.inference.pipeline import Pipeline, PredictionOptions, check_pair
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import BATCH, Workers, cpu_count
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from naevus.inference.batch import BatchResult
     from naevus.inference.engines import EngineName
     from naevus.inference.inputs import ImageLike
+    from naevus.inference.lesions import Lesion
     from naevus.inference.prediction import Prediction
     from naevus.types import TTA, Decision, Precision
 
@@ -330,6 +332,39 @@ class Predictor:
                         raise ImageError(Path(prediction.path), prediction.problem)
                     yield prediction
 
+    def lesions(self, images: Mapping[str, Iterable[ImageLike]]) -> list[Lesion]:
+        """Predict lesions from all their images: the mean of the images' logits.
+
+        An image that cannot be read is named in its lesion, which is predicted from the others.
+
+        Args:
+            images: The images of each lesion, by lesion id.
+
+        Returns:
+            The predictions, sorted by lesion id.
+
+        Raises:
+            ConfigError: There is no classifier.
+            DataError: An object is not an image, or a lesion has an image rather than a list.
+
+        Examples:
+            >>> (lesion,) = load("bundle").lesions({"left arm": ["lesion.jpg", "absent.jpg"]})
+            >>> lesion.images, lesion.failed, lesion.predicted
+            (('lesion',), ('absent',), 'BKL')
+        """
+        classifier = self._pipeline.prediction_options.classifier
+        if classifier is None:
+            raise ConfigError("lesions are predicted by a classifier", "name a bundle that has one")
+        single = [name for name, own in images.items() if is_one(own)]
+        if single:
+            raise DataError(
+                f"lesion {single[0]} is not a list of images", "put its image in a list"
+            )
+        pairs = [(name, image) for name, own in images.items() for image in own]
+        found = self.stream([image for _, image in pairs], errors="yield")
+        outcomes = zip((name for name, _ in pairs), found, strict=True)
+        return lesions_of(outcomes, classifier.sets_of)
+
     def to_folder(
         self,
         images: str | Path | Iterable[str | Path],
@@ -342,6 +377,7 @@ class Predictor:
         crops: bool = True,
         nested: bool = False,
         batch_size: int = BATCH,
+        lesions: Mapping[str, str] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> BatchResult:
         """Predict images into a folder, as ``naevus predict --out`` does.
@@ -360,6 +396,7 @@ class Predictor:
             nested: Whether masks, crops and heatmaps are written into 256 subfolders, by a hash of
                 the image id.
             batch_size: Images per batch; it changes the last bits of the predictions.
+            lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
             progress: Called with the numbers of images done and of all images.
 
         Returns:
@@ -396,6 +433,7 @@ class Predictor:
             threads=self._threads,
             limits=self._pipeline.limits,
             unusable=found.refused,
+            lesions=lesions,
             progress=progress,
         )
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.calibration import ReliabilityBin
     from naevus.evaluation.conformal import Coverage
     from naevus.evaluation.evaluate import ClassificationEvaluation, ProbabilityMetrics
+    from naevus.evaluation.lesions import LesionEvaluation, LesionScores
     from naevus.evaluation.operating_points import OperatingPoints
 
 AS_PREDICTED: Final = "as given"
@@ -46,6 +47,8 @@ def sections(found: ClassificationEvaluation) -> Iterator[Section]:
         yield ranking_section(found)
     yield calibration_section(found)
     yield selective_section(found)
+    if found.lesions is not None:
+        yield lesion_section(found.lesions)
     if found.as_predicted.subgroups:
         yield subgroup_section(found)
 
@@ -409,6 +412,78 @@ def _coverage(name: str, one: Coverage) -> dict[str, Any]:
         **spread("of all images", one.images),
         **spread("diagnoses in a set", one.mean_size),
     }
+
+
+def lesion_section(found: LesionEvaluation) -> Section:
+    """Return what one answer per lesion is worth, beside the answers for its images."""
+    several = found.several.single.answers
+    notes = [
+        (
+            "One answer per lesion is the mean log-probability of its images. It is compared with "
+            "one image per lesion, where the images of a lesion share its weight. Where every "
+            "image counts, lesions with many images have more weight."
+        ),
+        f"The images of {found.differing:,} of {several:,} lesions have different predictions.",
+        (
+            "Calibration and the thresholds of prediction sets are fitted on single images of "
+            "other parts; nothing guarantees them for means of several images."
+        ),
+    ]
+    if found.by == "group_id":
+        notes.append("No lesion is known here: each group of the folds is taken as one lesion.")
+    if found.contradictory:
+        notes.append(
+            "Lesions left out because their images have different true diagnoses: "
+            f"{len(found.contradictory):,}, such as {found.contradictory[0]}."
+        )
+    if found.unknown:
+        notes.append(f"Images left out because their lesion is unknown: {found.unknown:,}.")
+    tables = (
+        ("lesions", "All lesions", found.every),
+        ("lesions-several", f"The {several:,} lesions with two or more images", found.several),
+    )
+    return Section(
+        "lesions",
+        "One answer per lesion",
+        tuple(notes),
+        tuple(
+            Table(name, title, pd.DataFrame(_levels(one, found.target)))
+            for name, title, one in tables
+        ),
+    )
+
+
+def _levels(found: LesionScores, target: str | None) -> Iterator[dict[str, Any]]:
+    """Yield a row for each metric."""
+    names = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy",
+        "auc": f"AUC, {target}",
+        "covered": "set contains the diagnosis",
+        "set_size": "diagnoses in a set",
+    }
+    levels = {
+        "every image": found.images,
+        "one image": found.single,
+        "one answer": found.together,
+    }
+    yield {"score": "answers", **{level: one.answers for level, one in levels.items()}}
+    for name in found.gain:
+        row: dict[str, Any] = {"score": names[name]}
+        for level, one in levels.items():
+            row |= spread(level, one.metrics[name])
+        yield {**row, **spread("gain", found.gain[name])}
+    errors = {"calibration error": "calibration_error", "... calibrated": "calibrated_error"}
+    for title, name in errors.items():
+        found_errors = {level: getattr(one, name) for level, one in levels.items()}
+        if found_errors["every image"] is None:
+            continue
+        row = {"score": title}
+        for level, error in found_errors.items():
+            row |= spread(level, error)
+        yield row
+        chances = {level: error and error.chance for level, error in found_errors.items()}
+        yield {"score": "... by chance", **chances}
 
 
 def subgroup_section(found: ClassificationEvaluation) -> Section:

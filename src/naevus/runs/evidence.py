@@ -10,9 +10,9 @@ import numpy as np
 from naevus.bundles.spec import ClassFigures, Figure, ScoreSpec, SubgroupFigures
 from naevus.errors import DataError
 from naevus.evaluation.attributes import AttributesEvaluation
+from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.evaluate import ClassificationEvaluation
-from naevus.evaluation.repeatable import repeatable
 from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.calibration import BinnedError, CalibrationScores
     from naevus.evaluation.conformal import SetScores
     from naevus.evaluation.intervals import Interval, Proportion
+    from naevus.evaluation.lesions import LesionEvaluation
     from naevus.evaluation.subgroups import Subgroup
     from naevus.runs.run import Run
 
@@ -97,13 +98,16 @@ def classification(
         table: An out-of-fold table for `oof_classified`, with ``image_id``, ``group_id`` and
             ``diagnosis``.
         source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
-        records: Rows of the data set by image id (``sex``, ``age``), if it is available.
+        records: Rows of the data set by image id (``sex``, ``age``, and maybe ``lesion_id``), if
+            it is available.
 
     Raises:
         DataError: A column is missing, or there are too few lesions to split.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     table = table.sort_values("image_id", ignore_index=True)  # random draws depend on the order
+    if records is not None and "lesion_id" in records.columns:
+        table["lesion_id"] = table["image_id"].map(records["lesion_id"])
     labelled = oof_classified(table)
     natural, taxonomy = labelled.natural, labelled.taxonomy
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
@@ -146,6 +150,22 @@ def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
     yield from _calibration(calibrated.calibration, "", fitted)
     yield from _calibration(plain.calibration, ", uncalibrated", on)
     yield from _sets(sets, found.in_every_set, fitted)
+    if found.lesions is not None:
+        yield from _lesions(found.lesions, on)
+
+
+def _lesions(found: LesionEvaluation, on: str) -> Iterator[ScoreSpec]:
+    """Yield metrics of one answer per lesion."""
+    scores, several = found.every.together, found.several.together.answers
+    on = f"{on}; the mean logit of each lesion's images, {several:,} lesions have two or more"
+    for name in ("balanced_accuracy", "accuracy"):
+        title = name.replace("_", " ")
+        yield _score(f"one answer per lesion: {title}", scores.metrics[name], on)
+    if scores.calibrated_error is not None:
+        fitted = f"{on}; temperature and offsets cross-fitted on single images"
+        chance = f"about {scores.calibrated_error.chance:.3f} is expected by chance"
+        name = f"one answer per lesion: calibration error, 15 bins ({chance})"
+        yield _score(name, scores.calibrated_error, fitted)
 
 
 def _score(name: str, interval: Interval | Proportion | BinnedError, on: str) -> ScoreSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
 from naevus.errors import ImageError, RunError
 from naevus.images.read import probe
+from naevus.io.parallel import BATCH
 from naevus.runs.evidence import (
     Composition,
     attributes_entry,
@@ -271,3 +273,49 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
     examined = run.predictions()["image_id"].tolist()[:EXAMINED]
     add(manifest, limits_of(task, dataset, examined))
     return BundleSpec.model_validate(manifest)
+
+
+# The commands that make results again.
+
+
+def training_command(task: str, inputs: Mapping[str, Any]) -> str:
+    """Return the commands that train and report the same again; folders by their last name."""
+    data = Path(inputs["data"]).name
+    words = ["naevus", "train", task, data, "--recipe", "run.toml", "--folds", "folds.csv"]
+    if inputs.get("masks"):
+        words += ["--masks", Path(inputs["masks"]).name]
+    for folder in inputs.get("copies") or ():
+        words += ["--copies", Path(folder).name]
+    if inputs.get("init_from"):
+        words += ["--init-from", Path(str(inputs["init_from"])).name]
+    return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
+
+
+def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
+    """Return the commands that predict and report the same again."""
+    words = ["naevus", "predict", "IMAGES"]
+    chosen: dict[str, set[str]] = {}
+    options = {"tta": "--tta", "engine": "--engine", "precision": "--precision"}
+    for part in ("segmenter", "classifier"):
+        made_with = settings.get(part) or {}
+        words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
+        for name, option in options.items():
+            if name in made_with:
+                chosen.setdefault(option, set()).add(str(made_with[name]))
+    for option, values in chosen.items():
+        if len(values) == 1:  # by default each task uses its bundle's recommended precision
+            words += [option, *values]
+    both = settings.get("segmenter") and settings.get("classifier")
+    words += ["--no-masks"] if both and not settings.get("masks") else []
+    words += [] if settings.get("write_crops", True) else ["--no-crops"]
+    words += ["--nested"] if settings.get("nested") else []
+    if settings.get("batch", BATCH) != BATCH:
+        words += ["--batch-size", str(settings["batch"])]
+    return _lines(
+        [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
+    )
+
+
+def _lines(*commands: list[str]) -> str:
+    """Return commands as they are typed, one a line."""
+    return "\n".join(map(shlex.join, commands))

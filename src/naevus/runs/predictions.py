@@ -372,6 +372,11 @@ class PredictionsFolder:
         return self.root / "embeddings.parquet"
 
     @property
+    def lesions(self) -> tuple[Path, Path]:
+        """The table of lesions, as Parquet and as CSV."""
+        return self.root / "lesions.parquet", self.root / "lesions.csv"
+
+    @property
     def lock(self) -> Path:
         """What only one process may hold."""
         return self.root / ".lock"

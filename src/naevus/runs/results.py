@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,21 +14,20 @@ from naevus import __version__
 from naevus.bundles.spec import MANIFEST
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load, report_types
-from naevus.datasets.masksurvey import implausible_problem, refuse
+from naevus.datasets.masksurvey import check_areas
 from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
 from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
-from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json, read_table
-from naevus.io.parallel import BATCH
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.comparison import read_out_of_fold
+from naevus.runs.manifest import prediction_command, training_command
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run, read_predictions
-from naevus.runs.run import Run, lesions_of, open_runs
+from naevus.runs.run import Run, dataset_of, lesions_of, open_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -174,7 +172,8 @@ def evaluate_folders(
         first: A run, a table of out-of-fold predictions (``oof.parquet``), or a folder that
             predict wrote.
         others: More runs or tables over the same folds, scored with it as one ensemble.
-        data: The data set with the ground truth of a folder of predictions.
+        data: The data set with the ground truth of a folder of predictions; of runs and tables,
+            the data set that says which images show one lesion. A run's own is the default.
         benign: Classes that count as benign where they are folded into benign and malignant.
         taxonomy: What the data set's diagnoses are read as, or ``auto``.
         image_type: Which types of its images are taken, or ``auto``.
@@ -198,10 +197,10 @@ def evaluate_folders(
     """
     paths = [Path(each) for each in (first, *others)]
     if any(path.is_file() for path in paths):
-        if data is not None or not all(path.is_file() for path in paths):
+        if not all(path.is_file() for path in paths):
             raise DataError(
                 "tables of out-of-fold predictions are scored by themselves",
-                "name such tables alone, without a data set",
+                "name such tables alone",
             )
         found = results_of_tables(
             paths[0].stem if len(paths) == 1 else f"mean of {len(paths)} tables",
@@ -209,18 +208,20 @@ def evaluate_folders(
             list(map(str, paths)),
             allow_missing=allow_missing,
         )
+        if data is not None:
+            dataset = ground_truth(paths[0], Path(data), reporter=reporter)
+            found = with_lesion_ids(found, dataset)
         return evaluate_reported(found, paths[0], force=force, reporter=reporter)
     runs = [path for path in paths if is_run(path)]
     if runs and len(runs) < len(paths):
         raise DataError("runs and predictions cannot be scored as one", "name one or the other")
     if runs:
-        if data is not None:
-            raise DataError("a run has its own ground truth", "leave the data set out")
         opened = open_runs(runs, allow_missing=allow_missing, reporter=reporter)
         name = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
         tables, names = [run.predictions() for run in opened], list(map(str, runs))
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
-        found = with_lesions(found, opened[0])
+        found = with_lesion_masks(found, opened[0])
+        found = with_lesion_ids(found, _dataset_of(opened[0], data))
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
@@ -238,6 +239,16 @@ def evaluate_folders(
     )
     found = results_of_predictions(path, dataset, benign, allow_missing=allow_missing)
     return evaluate_reported(found, dataset.root, force=force, reporter=reporter)
+
+
+def _dataset_of(run: Run, data: str | Path | None) -> Dataset | None:
+    """Return a run's data set for its lesions; None if it is not there or has changed."""
+    try:
+        return dataset_of(run, None if data is None else Path(data))
+    except DataError:
+        if data is not None:
+            raise
+        return None
 
 
 def evaluate_reported(
@@ -259,29 +270,6 @@ def evaluate_reported(
         check_areas(results.mask_scores, where, force=force, reporter=reporter)
     with reporter.status(f"scoring {len(results.images):,} answers"):
         return evaluate_results(results)
-
-
-def check_areas(
-    table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
-) -> None:
-    """Refuse scores of masks most of whose ground truth is empty or full.
-
-    Args:
-        table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
-        where: Where the ground truth is, for the message.
-        force: Say it, and take them nevertheless.
-        reporter: Receives notes on what --force accepts.
-
-    Raises:
-        DataError: They are.
-    """
-    if "lesion_area" not in table.columns:
-        return
-    empty = int((table["lesion_area"] < PLAUSIBLE_FRACTIONS[0]).sum())
-    full = int((table["lesion_area"] > PLAUSIBLE_FRACTIONS[1]).sum())
-    note = refuse(implausible_problem(len(table), empty, full), where, force=force)
-    if note is not None:
-        reporter.warning(note)
 
 
 # The results of runs: what their folds say of the images that they held out.
@@ -323,11 +311,31 @@ def results_of_tables(
     return Results(name, out_of_fold=True, labelled=labelled, mask_scores=None, notes=notes)
 
 
-def with_lesions(results: Results, run: Run) -> Results:
+def with_lesion_masks(results: Results, run: Run) -> Results:
     """Return the results of a run of attributes with those of its lesion masks."""
     if results.attribute_counts is None:
         return results
     return replace(results, mask_scores=lesions_of(run))
+
+
+def with_lesion_ids(results: Results, dataset: Dataset | None) -> Results:
+    """Return results with the ``lesion_id`` of each diagnosed image, from their data set.
+
+    Args:
+        results: Those of a run, or of tables.
+        dataset: None: it is not at hand, and groups are taken as lesions.
+
+    Raises:
+        DataError: The data set has none of the images.
+    """
+    if dataset is None or results.labelled is None:
+        return results
+    table = results.labelled.table
+    records = _records(dataset, table["image_id"], None)
+    if records is None or records.empty:
+        raise DataError(f"{dataset.root}: has none of these images", "name the data set of the run")
+    table = table.assign(lesion_id=table["image_id"].map(records["lesion_id"]))
+    return replace(results, labelled=results.labelled._replace(table=table))
 
 
 def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
@@ -357,7 +365,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     found = results_of_tables(folder.name, [table])
     segmentation = found.labelled is None
     run = Run.open(folder, allow_missing=True)
-    found = with_lesions(found, run)
+    found = with_lesion_ids(with_lesion_masks(found, run), dataset)
     masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
     split = Folds.read(folder / "folds.csv").table
     folds = sorted(table["fold"].unique())
@@ -383,7 +391,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
             "Recipe": dict(_flat(recipe)),
             "Versions": versions,
         },
-        command=_training_command(recipe["task"], inputs),
+        command=training_command(recipe["task"], inputs),
         fold_bundles={} if segmentation else bundles,
         notes=(f"{len(silent):,} held-out images have no answer and do not count.",)
         if len(silent)
@@ -409,19 +417,6 @@ def _made(folder: Path, bundles: Mapping[int, Path], fingerprint: str) -> dict[s
 
 def _folder(named: str | None) -> Path | None:
     return None if named is None else Path(named)
-
-
-def _training_command(task: str, inputs: Mapping[str, Any]) -> str:
-    """Return the commands that train and report the same again; folders by their last name."""
-    data = Path(inputs["data"]).name
-    words = ["naevus", "train", task, data, "--recipe", "run.toml", "--folds", "folds.csv"]
-    if inputs.get("masks"):
-        words += ["--masks", Path(inputs["masks"]).name]
-    for folder in inputs.get("copies") or ():
-        words += ["--copies", Path(folder).name]
-    if inputs.get("init_from"):
-        words += ["--init-from", Path(str(inputs["init_from"])).name]
-    return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
 
 
 # The results of a folder of predictions, judged by a data set's ground truth.
@@ -516,7 +511,7 @@ def results_of_predictions(
                 "reported by": f"naevus {__version__}",
             },
         },
-        command=_prediction_command(settings, dataset),
+        command=prediction_command(settings, dataset),
         classified_with=settings.get("classifier") or {},
         notes=(
             *joined.notes(),
@@ -550,31 +545,6 @@ def _problems(path: Path) -> dict[str, str]:
     return dict(zip(table["image_id"], table["problem"], strict=True))
 
 
-def _prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
-    """Return the commands that predict and report the same again."""
-    words = ["naevus", "predict", "IMAGES"]
-    chosen: dict[str, set[str]] = {}
-    options = {"tta": "--tta", "engine": "--engine", "precision": "--precision"}
-    for part in ("segmenter", "classifier"):
-        made_with = settings.get(part) or {}
-        words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
-        for name, option in options.items():
-            if name in made_with:
-                chosen.setdefault(option, set()).add(str(made_with[name]))
-    for option, values in chosen.items():
-        if len(values) == 1:  # by default each task uses its bundle's recommended precision
-            words += [option, *values]
-    both = settings.get("segmenter") and settings.get("classifier")
-    words += ["--no-masks"] if both and not settings.get("masks") else []
-    words += [] if settings.get("write_crops", True) else ["--no-crops"]
-    words += ["--nested"] if settings.get("nested") else []
-    if settings.get("batch", BATCH) != BATCH:
-        words += ["--batch-size", str(settings["batch"])]
-    return _lines(
-        [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
-    )
-
-
 def _records(
     dataset: Dataset | None, ids: pd.Series[str], parts: list[str] | None
 ) -> pd.DataFrame | None:
@@ -601,8 +571,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{before}{name}.")
         else:
             yield before + name, value if isinstance(value, str) else json.dumps(value)
-
-
-def _lines(*commands: list[str]) -> str:
-    """Return commands as they are typed, one a line."""
-    return "\n".join(map(shlex.join, commands))

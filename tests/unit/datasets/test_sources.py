@@ -1,17 +1,15 @@
-"""Images by id: lists of paths, and ids that depend on paths alone."""
+"""Images by id: lists of paths, ids that depend on paths alone, and the lesions of images."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from naevus.datasets.sources import find_images, paths_in_list
+from naevus.datasets.sources import find_images, lesions_by_folder, lesions_in, paths_in_list
 from naevus.errors import DataError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from naevus.images.preprocess import ImageFiles
 
 
 def make(root: Path, *names: str) -> None:
@@ -135,3 +133,56 @@ def test_paths_that_would_share_an_id_get_different_ones(
     monkeypatch.chdir(tmp_path)
     ids = [each.image_id for each in find_images([tmp_path], ids="path").sources]
     assert len(set(ids)) == 2
+
+
+def files(*names: str) -> list[ImageFiles]:
+    return [ImageFiles(Path(name).stem, Path("photos") / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "lesions"),
+    [
+        (("a/1.jpg", "a/2.jpg", "b/3.jpg"), ["a", "a", "b"]),
+        (("x/left/1.jpg", "y/left/2.jpg"), ["x/left", "y/left"]),
+        (("1.jpg", "2.jpg"), ["photos", "photos"]),
+        (("1.jpg", "a/2.jpg"), ["photos", "photos/a"]),
+    ],
+)
+def test_a_folder_is_a_lesion(names: tuple[str, ...], lesions: list[str]) -> None:
+    assert list(lesions_by_folder(files(*names)).values()) == lesions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_id,lesion_id\na,L1\nb,L1\nc,\nother,L2\n",
+        "isic_id;Läsion-ID\na.jpg;L1\nb.JPG;L1\nc;\n",
+        "path,lesion_id\na.jpg,L1\nb.jpg,L1\nc.jpg,\nother.jpg,L2\n",
+        "image_id,lesion_id\na,L1\na,L1\nb,L1\n",
+    ],
+)
+def test_tables_name_images_by_id_file_or_path(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lesions.csv"
+    path.write_text(text, encoding="utf-8")
+    sources = [ImageFiles(name, tmp_path / f"{name}.jpg") for name in "abc"]
+    assert lesions_in(path, sources) == {"a": "L1", "b": "L1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image_id,dx\na,nv\n", "has no column lesion_id"),
+        ("lesion_id,dx\na,nv\n", "has no column image_id"),
+        ("image_id,lesion_id\na,L1\nb,L1\na,L2\n", "the image a is in two lesions, L1 and L2"),
+        ("image_id,lesion_id\nx,L1\n", "has none of the 3 images, such as a"),
+        ("image_id,lesion_id\na,\n", "has none of the 3 images, such as a"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "lesions.csv"
+    path.write_text(text)
+    sources = [ImageFiles(name, tmp_path / f"{name}.jpg") for name in "abc"]
+    with pytest.raises(DataError, match=problem) as caught:
+        lesions_in(path, sources)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import recall_score, roc_auc_score, roc_curve
+from threadpoolctl import threadpool_info
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import Groups, Ranking, bootstrap, means_of, ratios_of
+from naevus.evaluation.bootstrap import (
+    Groups,
+    Ranking,
+    bootstrap,
+    means_of,
+    ratios_of,
+    repeatable,
+)
+from naevus.evaluation.classification import headline_intervals
+from naevus.evaluation.comparison import compare
+from naevus.evaluation.ensemble_selection import ensemble_scores
+from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.intervals import weighted_intervals
+from naevus.evaluation.ood import OODStatistics
+from naevus.evaluation.segmentation import SegmentationEvaluation
+from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
+from naevus.runs.evidence import classification
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 120))
@@ -148,3 +169,41 @@ def test_non_finite_values_are_refused() -> None:
         Ranking.of([], [])
     with pytest.raises(DataError, match="not a number"):
         means_of([[np.inf]])
+
+
+def threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info()}
+
+
+def test_the_threads_are_given_back_also_after_an_error() -> None:
+    before = threads()
+    assert np.ones((3, 3)) @ np.ones(3) is not None
+    assert repeatable(threads)() == {1}
+    assert threads() == before
+
+    @repeatable
+    def fails() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 (its own)
+        fails()
+    assert threads() == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        ClassificationEvaluation.of,
+        SegmentationEvaluation.of,
+        OODStatistics.fit,
+        ShortcutScores.of,
+        by_embeddings,
+        by_metadata,
+        compare,
+        classification,
+        ensemble_scores,
+        headline_intervals,
+    ],
+)
+def test_written_results_are_computed_by_one_thread(function: Callable[..., Any]) -> None:
+    assert hasattr(getattr(function, "__func__", function), "__wrapped__")

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
 
 from naevus.errors import ConfigError
 from naevus.evaluation.priors import (
     balanced_log_probabilities,
+    geometric_means,
     natural_log_probabilities,
     read_prevalence,
     rebalance,
@@ -251,3 +253,22 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"BENIGN = 1 # \xe4")
     with pytest.raises(ConfigError, match="is not TOML"):
         read_prevalence(path, BINARY)
+
+
+def test_the_images_of_a_lesion_are_averaged_as_logits() -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(40, 5))
+    members = np.random.default_rng(1).permutation(np.arange(40) % 7)
+    means = np.stack([logits[members == lesion].mean(axis=0) for lesion in range(7)])
+    found = geometric_means(softmax(logits, axis=1), members, 7)
+    np.testing.assert_allclose(found, softmax(means, axis=1))
+
+
+def test_a_lesion_of_one_image_keeps_its_probabilities_and_impossible_classes_stay_so() -> None:
+    rows = np.array(
+        [[0.1, 0.2, 0.7, 0], [0.3, 0.3, 0.4, 0], [1 / 3, 1 / 3, 1 / 3, 0], [1, 0, 0, 0]]
+    )
+    found = geometric_means(rows, np.array([0, 1, 1, 1]), 2)
+    assert found[0].tolist() == rows[0].tolist()
+    assert found[1, 3] == 0
+    assert (found[1, 1:3] > 0).all()  # impossible in one image only
+    np.testing.assert_allclose(found.sum(axis=1), 1)

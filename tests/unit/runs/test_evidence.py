@@ -11,6 +11,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.evaluation.calibration import CalibrationScores
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
+from naevus.evaluation.lesions import by_lesion
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import oof_classified, probabilities
@@ -106,6 +107,22 @@ def test_calibration_and_sets_are_cross_fitted(
     assert value(found, "prediction sets, all images") == pytest.approx(expected.images.value)
     assert value(found, "mean number of diagnoses") == pytest.approx(expected.size)
     assert 0.8 < value(found, "prediction sets, one image per lesion") < 0.97
+
+
+def test_lesions_are_those_of_the_data_set_and_else_the_groups(
+    table: pd.DataFrame, records: pd.DataFrame, found: ClassificationEvidence
+) -> None:
+    name = "one answer per lesion: accuracy"
+    lesions = by_lesion(oof_classified(table)).lesions
+    right = np.array(lesions.natural_codes) == np.array(lesions.truth)
+    assert value(found, name, "200 lesions have two or more") == pytest.approx(right.mean())
+    assert value(found, "one answer per lesion: calibration error", "cross-fitted") < 0.1
+    apart = records.assign(lesion_id=records.index)
+    apart.loc[apart.index[:2], "lesion_id"] = "both"
+    other = classification(table, SOURCE, apart)
+    assert value(other, name, "1 lesions have two or more") == pytest.approx(
+        (np.array(oof_classified(table).natural_codes) == table["diagnosis"]).mean(), abs=0.002
+    )
 
 
 def test_scores_name_the_recipe_as_their_source(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,18 @@ from naevus.datasets.layouts.labels import (
     to_codes,
     to_confirmations,
 )
-from naevus.datasets.layouts.parsing import ParsedLayout, fill, masks_in, once, subfolders
+from naevus.datasets.layouts.parsing import (
+    ParsedLayout,
+    fill,
+    masks_beside,
+    masks_in,
+    once,
+    subfolders,
+    unnested,
+)
 from naevus.datasets.listing import ids_of, mask_owner
 from naevus.errors import DataError
-from naevus.io.formats import key_of, known_columns
+from naevus.io.formats import key_of, known_columns, read_table, tables_in
 from naevus.taxonomy import BINARY, Taxonomy
 
 if TYPE_CHECKING:
@@ -351,3 +361,61 @@ _READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
 def _numbers(column: pd.Series[str]) -> pd.Series[float]:
     texts = column.astype("string").str.replace(",", ".")
     return pd.to_numeric(texts, errors="coerce").astype("Float64")
+
+
+# ISIC challenges whose files are alike. A file belongs to a split by the word ``Training``,
+# ``Validation`` or ``Test`` in its name, and is in the folder itself or in an unpacked archive.
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """How the files of a challenge are called, as regular expressions; case does not count."""
+
+    images: str
+    truth: str
+    metadata: str | None = None
+    masks: str | None = None
+
+    def matches(self, root: Path) -> bool:
+        """Tell whether a folder of images or a table of the challenge is in ``root``."""
+        return bool(root.is_dir() and (_folders(root, self.images) or _tables(root, self.truth)))
+
+    def read(
+        self,
+        root: Path,
+        taxonomy: Taxonomy | None,
+        read_truth: Callable[[Path], pd.DataFrame] = read_table,
+    ) -> ParsedLayout:
+        """Read images, masks, diagnoses, and what else is known.
+
+        Args:
+            root: The folder.
+            taxonomy: The diagnoses to read labels as.
+            read_truth: Reads a table of truth.
+        """
+        tables = [(read_truth(path), path) for path in _tables(root, self.truth)]
+        if self.metadata is not None:
+            tables += [(read_table(path), path) for path in _tables(root, self.metadata)]
+        masks: dict[str, str] = {}
+        for folder in _folders(root, self.masks) if self.masks else ():
+            masks = masks_beside(folder) | masks
+        images = Images(root, _folders(root, self.images))
+        return parsed_layout_of(tables, images, masks=masks, taxonomy=taxonomy)
+
+
+def _folders(root: Path, pattern: str) -> list[Path]:
+    return [
+        unnested(folder)
+        for folder in subfolders(root)
+        if re.fullmatch(pattern, folder.name, flags=re.IGNORECASE)
+    ]
+
+
+def _tables(root: Path, pattern: str) -> list[Path]:
+    places = [root, *(unnested(folder) for folder in subfolders(root))]
+    return [
+        path
+        for place in places
+        for path in tables_in(place)
+        if re.fullmatch(pattern, path.stem, flags=re.IGNORECASE)
+    ]

@@ -1,0 +1,362 @@
+"""One answer per lesion: what the mean of several images' logits is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from naevus.errors import DataError
+from naevus.evaluation.bootstrap import Ranking, divided
+from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.conformal import cross_fitted_sets
+from naevus.evaluation.intervals import Interval, weighted_intervals
+from naevus.evaluation.operating_points import targets_of
+from naevus.evaluation.priors import geometric_means
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from naevus.evaluation.bootstrap import Statistic
+    from naevus.evaluation.calibration import BinnedError
+    from naevus.evaluation.tables import LabelledPredictions
+
+
+# Images put together by lesion.
+
+
+class ByLesion(NamedTuple):
+    """Images and the lesions that they show.
+
+    Attributes:
+        images: The N images of these lesions.
+        rows: Their rows among the images that `by_lesion` was given.
+        members: N positions of lesions.
+        lesions: The L lesions, sorted by id, with the mean log-probabilities of their images.
+        contradictory: Lesions whose images have different diagnoses; they are left out.
+        unknown: The number of images of unknown lesions; they are left out too.
+    """
+
+    images: LabelledPredictions
+    rows: NDArray[np.intp]
+    members: NDArray[np.intp]
+    lesions: LabelledPredictions
+    contradictory: tuple[str, ...]
+    unknown: int
+
+    def where(self, lesions: NDArray[np.bool_]) -> ByLesion:
+        """Return those of the L lesions that are true, with their images."""
+        rows = lesions[self.members]
+        return self._replace(
+            images=self.images.where(rows),
+            rows=self.rows[rows],
+            members=(np.cumsum(lesions) - 1)[self.members[rows]],
+            lesions=self.lesions.where(lesions),
+        )
+
+
+def by_lesion(labelled: LabelledPredictions) -> ByLesion:
+    """Average the predictions of each lesion's images.
+
+    Args:
+        labelled: Images; without any ``lesion_id``, their groups are taken as lesions.
+
+    Raises:
+        DataError: The images of a lesion are in two groups.
+    """
+    table = labelled.table
+    names = table[lesion_column(table)]
+    counted = table.groupby(names)[["diagnosis", "group_id"]].nunique()
+    apart = counted.index[counted["group_id"] > 1]
+    if len(apart):
+        raise DataError(f"the lesion {apart[0]} is in two groups", "use the run's own data set")
+    contradictory = counted.index[counted["diagnosis"] > 1]
+    kept = (names.notna() & ~names.isin(contradictory)).to_numpy(bool)
+    images = labelled.where(kept)
+    _, first, members = np.unique(names[kept].to_numpy(str), return_index=True, return_inverse=True)
+    lesions = images._replace(
+        table=images.table.iloc[first].reset_index(drop=True),
+        natural=geometric_means(images.natural, members, len(first)),
+        balanced=geometric_means(images.balanced, members, len(first)),
+    )
+    unknown = int(names.isna().sum())
+    left_out = tuple(map(str, contradictory))
+    return ByLesion(images, np.flatnonzero(kept), members, lesions, left_out, unknown)
+
+
+def lesion_column(table: pd.DataFrame) -> str:
+    """Return the column of lesions: ``lesion_id`` if any is known, otherwise ``group_id``."""
+    known = "lesion_id" in table.columns and bool(table["lesion_id"].notna().any())
+    return "lesion_id" if known else "group_id"
+
+
+# What the answers are worth.
+
+
+@dataclass(frozen=True)
+class LevelScores:
+    """Metrics of images or lesions; 95 % intervals by group."""
+
+    answers: int
+    """The number of images, or of lesions."""
+    metrics: dict[str, Interval]
+    """``accuracy`` (natural decision), ``balanced_accuracy`` (balanced decision), ``auc`` (of the
+    target), ``covered`` (fraction of prediction sets that contain the diagnosis), ``set_size``."""
+    calibration_error: BinnedError | None = None
+    """Expected calibration error as predicted; None for one image per lesion."""
+    calibrated_error: BinnedError | None = None
+    """The same after calibration on single images of the other parts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        errors = {
+            "calibration_error": self.calibration_error,
+            "calibrated_error": self.calibrated_error,
+        }
+        return {
+            "answers": self.answers,
+            **{name: interval._asdict() for name, interval in self.metrics.items()},
+            **{name: None if one is None else one._asdict() for name, one in errors.items()},
+        }
+
+
+class _Put(NamedTuple):
+    """Images and lesions, as predicted and calibrated, with N x C sets of images and lesions."""
+
+    found: ByLesion
+    calibrated: ByLesion | None
+    sets: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
+
+    def where(self, lesions: NDArray[np.bool_]) -> _Put:
+        """Return some of the lesions."""
+        rows = lesions[self.found.members]
+        found, calibrated = (
+            None if each is None else each.where(lesions) for each in (self.found, self.calibrated)
+        )
+        assert found is not None
+        sets = None if self.sets is None else (self.sets[0][rows], self.sets[1][rows])
+        return _Put(found, calibrated, sets)
+
+
+@dataclass(frozen=True)
+class LesionScores:
+    """The same lesions at three levels, and what the mean of logits gains."""
+
+    images: LevelScores
+    """Every image counts."""
+    single: LevelScores
+    """One image per lesion: its images share its weight, as if one of them were drawn."""
+    together: LevelScores
+    """One answer per lesion. Prediction sets use the thresholds of single images."""
+    gain: dict[str, Interval]
+    """``together`` minus ``single`` by metric; both see the same resamples."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores as a dictionary that JSON can hold."""
+        return {
+            "images": self.images.to_dict(),
+            "single": self.single.to_dict(),
+            "together": self.together.to_dict(),
+            "gain": {name: interval._asdict() for name, interval in self.gain.items()},
+        }
+
+
+@dataclass(frozen=True)
+class LesionEvaluation:
+    """What one answer per lesion is worth, beside the answers for its images."""
+
+    by: str
+    """The column that names lesions: ``lesion_id``, or ``group_id`` if no lesion is known."""
+    target: str | None
+    """What ``auc`` is of: ``melanoma`` or ``malignant``, against the rest."""
+    contradictory: tuple[str, ...]
+    """Lesions whose images have different diagnoses: left out."""
+    unknown: int
+    """The number of images of unknown lesions: left out."""
+    differing: int
+    """The number of lesions whose images have different natural decisions."""
+    every: LesionScores
+    """Of all lesions."""
+    several: LesionScores
+    """Of the lesions with two or more images."""
+
+    @property
+    def headline(self) -> dict[str, Interval]:
+        """Metrics of one answer per lesion, over all lesions."""
+        metrics = self.every.together.metrics
+        names = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
+        names |= {"auc": f"auc_{self.target}"}
+        return {names[name]: one for name, one in metrics.items() if name in names}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return ``lesions, level, metric, value, low, high``: a row for each metric.
+
+        ``lesions`` is ``all`` or ``several images``, ``level`` is ``images``, ``single``,
+        ``together`` or ``gain``.
+        """
+        import pandas as pd  # noqa: PLC0415 (slow to import)
+
+        rows = [
+            (which, level, metric, *interval)
+            for which, scores in (("all", self.every), ("several images", self.several))
+            for level, metrics in (
+                ("images", scores.images.metrics),
+                ("single", scores.single.metrics),
+                ("together", scores.together.metrics),
+                ("gain", scores.gain),
+            )
+            for metric, interval in metrics.items()
+        ]
+        columns = ["lesions", "level", "metric", "value", "low", "high"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @classmethod
+    def of(
+        cls,
+        labelled: LabelledPredictions,
+        calibrated: LabelledPredictions | None = None,
+        parts: NDArray[np.intp] | None = None,
+    ) -> Self | None:
+        """Evaluate the lesions of N images; None if none of them has two images.
+
+        Args:
+            labelled: The images as predicted; ``lesion_id`` if it is known.
+            calibrated: The same images, calibrated on other parts.
+            parts: N numbers of the parts (`naevus.evaluation.scaling.parts_of`), for prediction
+                sets.
+
+        Raises:
+            DataError: The images of a lesion are in two groups.
+        """
+        found = by_lesion(labelled)
+        several = np.bincount(found.members) > 1
+        if not several.any():
+            return None
+        put = _Put(
+            found,
+            None if calibrated is None else by_lesion(calibrated),
+            None if parts is None else _sets(found, parts[found.rows]),
+        )
+        targets = targets_of(found.lesions.natural, found.lesions.truth, labelled.taxonomy)
+        answers = np.array(found.images.natural_codes, object)
+        first = np.unique(found.members, return_index=True)[1]
+        other = answers != answers[first][found.members]
+        return cls(
+            by=lesion_column(labelled.table),
+            target=targets[0].name if targets else None,
+            contradictory=found.contradictory,
+            unknown=found.unknown,
+            differing=len(np.unique(found.members[other])),
+            every=_scores(put),
+            several=_scores(put.where(several)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evaluation as a dictionary that JSON can hold."""
+        return {
+            "by": self.by,
+            "target": self.target,
+            "contradictory": list(self.contradictory),
+            "unknown": self.unknown,
+            "differing": self.differing,
+            "every": self.every.to_dict(),
+            "several": self.several.to_dict(),
+        }
+
+
+def _scores(put: _Put) -> LesionScores:
+    images, members, lesions = put.found.images, put.found.members, put.found.lesions
+    sizes = np.bincount(members)
+    first = np.unique(members, return_index=True)[1]
+    every, shared = np.ones(len(members)), 1 / sizes[members]
+    all_rows = np.arange(len(members))
+    own, joint = (None, None) if put.sets is None else (put.sets[0], put.sets[1][first])
+    levels = (
+        _Level(images, own, all_rows, every),
+        _Level(images, own, all_rows, shared),
+        _Level(lesions, joint, first, np.ones(len(first))),
+    )
+    names = list(levels[0].figures)
+    statistics = [level.statistic() for level in levels]
+
+    def statistic(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        one, two, three = (each(drawn) for each in statistics)
+        return np.concatenate([one, two, three, three - two], axis=1)
+
+    found = iter(weighted_intervals(statistic, images.groups, images.truth))
+    one, two, three, gain = ({name: next(found) for name in names} for _ in range(4))
+    other = put.calibrated
+    return LesionScores(
+        LevelScores(len(members), one, _error(images), other and _error(other.images)),
+        LevelScores(len(sizes), two),
+        LevelScores(len(sizes), three, _error(lesions), other and _error(other.lesions)),
+        gain,
+    )
+
+
+class _Level(NamedTuple):
+    """Answers for images or lesions, and how a resample of images weighs them."""
+
+    labelled: LabelledPredictions
+    sets: NDArray[np.bool_] | None
+    rows: NDArray[np.intp]
+    """For each answer an image whose group it belongs to."""
+    weights: NDArray[np.float64]
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the metrics, in order."""
+        return (
+            "accuracy",
+            "balanced_accuracy",
+            *(("auc",) if self._target is not None else ()),
+            *(("covered", "set_size") if self.sets is not None else ()),
+        )
+
+    @property
+    def _target(self) -> Ranking | None:
+        targets = targets_of(self.labelled.natural, self.labelled.truth, self.labelled.taxonomy)
+        return Ranking.of(targets[0].truth, targets[0].probability) if targets else None
+
+    def statistic(self) -> Statistic:
+        """Return the statistic of these metrics, from D x N weights of images."""
+        truth = np.array(self.labelled.truth, object)
+        member = truth[:, None] == np.unique(truth.astype(str))[None, :]
+        found = member & (np.array(self.labelled.balanced_codes, object) == truth)[:, None]
+        means = [np.array(self.labelled.natural_codes, object) == truth]
+        target = self._target
+        if self.sets is not None:
+            codes = np.array(self.labelled.taxonomy.codes, object)
+            means += [self.sets[truth[:, None] == codes[None, :]], self.sets.sum(axis=1)]
+        columns = np.stack(means, axis=1).astype(np.float64)
+
+        def statistic(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+            weights = drawn[:, self.rows] * self.weights
+            mean = (weights @ columns) / weights.sum(axis=1, keepdims=True)
+            recalls = divided(weights @ found, weights @ member)
+            balanced = np.nanmean(recalls, axis=1, keepdims=True)
+            ranked = [] if target is None else [target.auc(weights)]
+            return np.concatenate([mean[:, :1], balanced, *ranked, mean[:, 1:]], axis=1)
+
+        return statistic
+
+
+def _sets(found: ByLesion, parts: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return prediction sets of images and of their lesions, with thresholds of other parts."""
+    images = found.images
+    codes = images.taxonomy.codes
+    classes = np.array([images.taxonomy.index(code) for code in images.truth], np.intp)
+    own, joint = (
+        cross_fitted_sets(images.natural, classes, images.groups, codes, parts, lesions=lesions)
+        for lesions in (None, found.members)
+    )
+    return own, joint
+
+
+def _error(labelled: LabelledPredictions) -> BinnedError:
+    classes = [labelled.taxonomy.index(code) for code in labelled.truth]
+    return CalibrationScores.from_probabilities(
+        labelled.natural, np.array(classes, np.intp), labelled.groups
+    ).ece
