@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # A document: of `evaluate` all of it, of `report` the chief tables, as its page has all.
 
-CHIEF: Final = ("classes", "operating-points", "mask-scores", "attribute-scores")
+CHIEF: Final = ("classes", "operating-points", "lesions", "mask-scores", "attribute-scores")
 """The tables that `report` shows."""
 _LEFT_OUT: Final = {"classes": ("name", "specificity")}
 """Columns that a terminal has no room for."""
