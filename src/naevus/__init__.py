@@ -11,6 +11,7 @@ Everything a user needs has a name here, and is imported when it is first used::
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from naevus.types import FailedImage
 
 __version__ = "0.2.0"
+# The application decides what is shown; without a handler, Python would print warnings.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 __all__ = [
     "TAXONOMIES",
     "Bundle",

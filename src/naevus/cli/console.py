@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import sys
 import time
@@ -180,8 +181,24 @@ def _labelled(text: str, label: str) -> Text:
     return Text.assemble((f"{label}: " if label else "", "yellow"), text)
 
 
+class _Warnings(logging.Handler):
+    """Prints warnings of the log on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(_labelled(record.getMessage(), "note"))
+
+
+@contextmanager
+def warnings_on_screen() -> Iterator[None]:
+    """Show warnings of naevus's log on the terminal while the block runs."""
+    with handled(_Warnings(logging.WARNING)):
+        yield
+
+
 @contextmanager
 def log_on_screen() -> Iterator[None]:
-    """Show the training log on the terminal while the block runs."""
-    with handled(RichHandler(console=errors, show_time=False, show_level=False, show_path=False)):
+    """Show the training log on the terminal while the block runs; not its warnings again."""
+    handler = RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    with handled(handler):
         yield

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from naevus import __version__
 from naevus.cli import challenge, data, demo, evaluate, export, info, predict, study, train
-from naevus.cli.console import console, errors, print_anywhere
+from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
@@ -62,7 +62,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with warnings_on_screen():
+                command(*args, **kwargs)
             sys.stdout.flush()  # reports a full disk here; at interpreter exit it would be lost
         except (typer.Exit, typer.Abort):
             raise

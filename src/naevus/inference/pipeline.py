@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from naevus import __version__
 from naevus.errors import ConfigError, ImageError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.bundles.bundle import Bundle
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
     from naevus.inference.classifier import Classifier, ClassifierOutput
@@ -112,19 +115,26 @@ class PredictionOptions:
         loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
         return tuple(member.name for each in loaded for member in each.members)
 
+    @cached_property
+    def bundles(self) -> tuple[Bundle, ...]:
+        """The bundles of the networks, each once."""
+        loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
+        found = {bundle.sha256: bundle for each in loaded for bundle in each.bundles}
+        return tuple(found.values())
+
     def schema(self) -> Schema:
         """Return the table's schema."""
         from naevus.runs.predictions import Schema  # noqa: PLC0415 (slow to import)
 
-        loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
         conformal = None if self.classifier is None else self.classifier.conformal
         classification = () if self.classifier is None else self.classifier.members
         return Schema(
             () if self.classifier is None else self.classifier.classes,
-            tuple(dict.fromkeys(bundle.sha256 for each in loaded for bundle in each.bundles)),
+            tuple(bundle.sha256 for bundle in self.bundles),
             attributes=() if self.segmenter is None else self.segmenter.attributes,
             about={
                 **self.settings(),
+                "naevus_version": __version__,
                 "members": [member.name for member in classification],
                 "classes": [] if self.classifier is None else list(self.classifier.classes),
                 "taxonomy": self.classifier and self.classifier.taxonomy,
@@ -444,6 +454,8 @@ class Pipeline:
             packed_mask=finished.packed_mask,
             attributes=finished.attributes,
             packed_attributes=finished.packed_attributes,
+            bundles=tuple(bundle.sha256 for bundle in self.prediction_options.bundles),
+            naevus_version=__version__,
         )
         classifier = self.prediction_options.classifier
         if outputs is None or classifier is None or finished.cut is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from naevus.errors import ConfigError
 from naevus.images.geometry import reduced, resize
-from naevus.images.masks import ATTRIBUTE_COLOURS, draw_attributes, draw_contours
+from naevus.images.masks import ATTRIBUTE_COLOURS, contours, draw_attributes, draw_contours
 from naevus.images.read import read
 from naevus.inference.cam import cam_over, overlay
 from naevus.io.figures import style
@@ -70,6 +70,8 @@ class Prediction:
         attributes: Probability that each dermoscopic attribute is present; empty if no network
             segments attributes.
         taxonomy: Name of the taxonomy, if it is a known one.
+        bundles: SHA-256 of each bundle that made the prediction.
+        naevus_version: The version of naevus that made it; None if a table does not know it.
         packed_mask: The bits of ``mask``, row by row, eight per byte.
         packed_attributes: The bits of ``attribute_masks``.
         activations: Each network's maps for ``heatmap``; None if a network outputs none.
@@ -96,6 +98,8 @@ class Prediction:
     activations: tuple[ActivationMaps, ...] | None = field(default=None, repr=False)
     attributes: Mapping[str, float] = field(default_factory=dict)
     packed_attributes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+    bundles: tuple[str, ...] = field(default=(), repr=False)
+    naevus_version: str | None = field(default=None, repr=False)
 
     @cached_property
     def attribute_masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -166,7 +170,13 @@ class Prediction:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values that fit into JSON: no masks, heatmap or embedding."""
+        """Return all values that fit into JSON: the mask as polygons; no heatmap or embedding.
+
+        ``mask_polygons`` has a list of points [x, y] for each contour of the mask, the largest
+        first: centres of the outermost pixels, from the upper left pixel's (0, 0). A hole is
+        a further polygon. `cv2.fillPoly` with all of them draws the mask again. It is None without
+        a segmenter, and for predictions that were read from a table.
+        """
         return {
             "image_id": self.image_id,
             "path": str(self.image) if isinstance(self.image, Path) else None,
@@ -184,8 +194,13 @@ class Prediction:
             "quality_flags": dict(self.flags),
             "box": None if self.box is None else self.box._asdict(),
             "lesion_area": self.lesion_area,
+            "mask_polygons": None
+            if self.mask is None
+            else [points.tolist() for points in contours(self.mask)],
             "attributes": dict(self.attributes),
             "crop_mode": self.crop_mode,
+            "bundle_sha256": list(self.bundles),
+            "naevus_version": self.naevus_version,
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -243,6 +258,8 @@ class Prediction:
             attributes={
                 name: row[f"presence_{name}"] for name in ATTRIBUTES if f"presence_{name}" in row
             },
+            bundles=tuple(row["bundle_sha256"].split(",")),
+            naevus_version=about.get("naevus_version"),
         )
 
     def plot(self) -> Figure:

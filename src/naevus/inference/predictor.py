@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
+from naevus import __version__
 from naevus.bundles.bundle import builtin, find_bundles
 from naevus.datasets.sources import find_images, kept_ids
 from naevus.errors import ConfigError, DataError, ImageError
@@ -228,14 +229,81 @@ class Predictor:
     ) -> None:
         check_pair(segmenter, classifier)
         input_specs = () if classifier is None else classifier.input_specs
-        self._pipeline = Pipeline(PredictionOptions(segmenter, classifier, input_specs), limits)
+        options = PredictionOptions(segmenter, classifier, input_specs)
+        self._loaded: Pipeline | None = Pipeline(options, limits)
         self._threads = threads or cpu_count()
         self._process = os.getpid()
         self._made_by = made_by
 
+    @property
+    def _pipeline(self) -> Pipeline:
+        if self._loaded is None:
+            raise ConfigError("this predictor is closed", "load another with naevus.load")
+        return self._loaded
+
     def __repr__(self) -> str:
         """Name the networks."""
+        if self._loaded is None:
+            return "<Predictor: closed>"
         return f"<Predictor: {', '.join(self._pipeline.prediction_options.members())}>"
+
+    def __enter__(self) -> Self:
+        """Return the predictor, which the block's end closes."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the networks and their memory; a stream that has begun may still end.
+
+        Closing twice is no error. A closed predictor raises a `ConfigError` when it is used.
+
+        Examples:
+            >>> with load("bundle") as predictor:
+            ...     print(predictor("lesion.jpg").predicted)
+            BKL
+            >>> predictor
+            <Predictor: closed>
+        """
+        self._loaded = None
+
+    def info(self) -> dict[str, Any]:
+        """Return what predicts, in JSON's types: versions, bundles, networks and settings.
+
+        Returns:
+            ``naevus_version``; ``bundles``: the folder of each by SHA-256; ``threads``;
+            ``segmentation`` and ``classification``: names of networks, engine, precision,
+            instructions and test-time augmentation, and for classification classes, taxonomy,
+            coverage of prediction sets and prevalence; None where there is none.
+
+        Raises:
+            ConfigError: The predictor is closed.
+
+        Examples:
+            >>> load("bundle").info()["classification"]["classes"]
+            ['MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC']
+        """
+        options = self._pipeline.prediction_options
+        segmenter, classifier = options.segmenter, options.classifier
+        found: dict[str, Any] = {
+            "naevus_version": __version__,
+            "bundles": {bundle.sha256: str(bundle.folder) for bundle in options.bundles},
+            "threads": self._threads,
+            "segmentation": None,
+            "classification": None,
+        }
+        if segmenter is not None:
+            found["segmentation"] = {**_info(segmenter), "attributes": list(segmenter.attributes)}
+        if classifier is not None:
+            conformal = classifier.conformal
+            found["classification"] = {
+                **_info(classifier),
+                "classes": list(classifier.classes),
+                "taxonomy": classifier.taxonomy,
+                "coverage": None if conformal is None else conformal.coverage,
+            }
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments of `load`, so that a spawned process can load it again.
@@ -507,7 +575,13 @@ def load(
         precision=precision,
         streams=streams,
     )
-    return Predictor(*networks, threads=threads, made_by=made_by)
+    predictor = Predictor(*networks, threads=threads, made_by=made_by)
+    _log.info("naevus %s loaded %r", __version__, predictor)
+    return predictor
+
+
+def _info(part: Segmenter | Classifier) -> dict[str, Any]:
+    return {"networks": [member.name for member in part.members], **part.settings()}
 
 
 def _load_anew(made_by: Mapping[str, Any]) -> Predictor:

@@ -81,10 +81,12 @@ def logged(path: Path) -> Iterator[None]:
 def handled(handler: logging.Handler) -> Iterator[None]:
     """Send naevus's log to a handler while the block runs, then close the handler."""
     logger = logging.getLogger("naevus")
+    before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before)
         handler.close()
