@@ -1,4 +1,4 @@
-"""From camera-size JPEGs to 256 px: naevus against the ways people usually take.
+"""From camera-size JPEGs to 256 px: naevus compared with usual methods.
 
 Times are the best of a few rounds for each image, averaged. scikit-image and Pillow run in one
 thread, as in a loop over files; the cache is built with one and with all processors. The second
@@ -65,13 +65,13 @@ def _skimage(path: Path, *, anti_aliasing: bool) -> ImageData:
 
 
 def pillow_full(path: Path) -> ImageData:
-    """Decode everything, then let Pillow resize (bicubic, its default)."""
+    """Decode at full size, then resize with Pillow (bicubic, its default)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIZE, SIZE)))
 
 
 def naevus(path: Path) -> ImageData:
-    """What the cache does with an image."""
+    """Prepare an image as the cache does."""
     return squash(read(path, shortest=SIZE), SIZE)
 
 
@@ -85,7 +85,7 @@ def with_simplejpeg(path: Path) -> ImageData:
 
 
 def with_opencv(path: Path) -> ImageData:
-    """Scales 1/2, 1/4 and 1/8, and the header read by simplejpeg: OpenCV does not tell the size."""
+    """Scales 1/2, 1/4 and 1/8, and the header read by simplejpeg, as OpenCV reports no size."""
     data = path.read_bytes()
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
     flags = {
@@ -111,7 +111,7 @@ def with_pillow_draft(path: Path) -> ImageData:
 
 
 class Timing(NamedTuple):
-    """Milliseconds an image, and mean absolute difference to the anti-aliased way."""
+    """Milliseconds per image, and mean absolute difference from anti-aliased resizing."""
 
     milliseconds: float
     difference: float
@@ -120,7 +120,7 @@ class Timing(NamedTuple):
 def time_ways(
     paths: Sequence[Path], ways: dict[str, EngineSetup], truth: dict[Path, ImageData], rounds: int
 ) -> dict[str, Timing]:
-    """Time all ways image by image, so that a busy moment of the machine meets each alike."""
+    """Time all methods image by image, so that other load affects them equally."""
     seconds = dict.fromkeys(ways, 0.0)
     differences = dict.fromkeys(ways, 0.0)
     for path in paths:
@@ -156,7 +156,7 @@ def time_store(
 
 
 def comparison(title: str, timings: dict[str, Timing], ours: Sequence[str]) -> Table:
-    """Lay out timings beside how many times as long they are as each of ``ours``."""
+    """Format timings, with their ratios to each of ``ours``."""
     table = Table(title=f"{title}, to {SIZE} px")
     table.add_column("way", no_wrap=True)
     for column in ("ms an image", *(f"/ {name}" for name in ours), "goal", "difference*"):

@@ -1,9 +1,9 @@
-"""Peak memory of caching a whole data set, and of a tenth of it: it must not grow.
+"""Peak memory of caching a whole data set and a tenth of it, which must be equal.
 
     python benchmarks/bench_cache_memory.py --data DATA
 
-Each size is built in a process of its own; the peak is the operating system's (resident set,
-memory-mapped pages included).
+Each size is built in its own process; the peak is reported by the operating system (resident set,
+including memory-mapped pages).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZE, GOAL = 256, 600
 
 
 def build(data: Path, count: int | None) -> tuple[int, float]:
-    """Cache some images; return how many there were and the peak in megabytes."""
+    """Cache some images; return their number and the peak memory in megabytes."""
     rows = load(data).images().rows()
     sources = [ImageFiles(f"{row.part}-{row.image_id}", row.path) for row in rows if row.path]
     sources = sources[-(count or len(sources)) :]

@@ -1,8 +1,8 @@
-"""Is the default as fast as the best choice by hand? The built-in networks, every way in turn.
+"""Is the default as fast as the best manual choice? The built-in networks in every setup.
 
-Each way runs in a process of its own, so that the instructions can be limited; a round times all of
-them one after the other, and the median of the rounds is printed. With ``--images`` it also sees
-that the command answers by default with each instruction set that the processor can pass for.
+Each setup runs in its own process, so that instructions can be limited. A round times all setups
+one after the other, and the median of the rounds is printed. With ``--images`` it also checks that
+the command works by default with each instruction set of the processor.
 
     python benchmarks/bench_engines.py
     python benchmarks/bench_engines.py --rounds 5 --images photographs
@@ -52,7 +52,7 @@ for _ in sys.stdin:
 
 
 def main() -> None:
-    """Time every way, and tell how the default compares with the best."""
+    """Time every setup, and compare the default with the best."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=128, help="Images a round.")
@@ -80,7 +80,7 @@ def main() -> None:
 def measure(
     ways: dict[str, tuple[dict[str, Any], str | None]], rounds: int, count: int
 ) -> dict[str, list[float]]:
-    """Return the seconds of each way's rounds; none where it does not run."""
+    """Return the seconds of each setup's rounds; empty if it does not run."""
     found: dict[str, list[float]] = {}
     children = {}
     for name, (settings, limit) in ways.items():
@@ -110,13 +110,13 @@ def measure(
 
 
 def environment(limit: str | None) -> dict[str, str]:
-    """Return the environment of a process that is held to some instructions."""
+    """Return the environment of a process with limited instructions."""
     known = {name: value for name, value in os.environ.items() if name != SWITCH}
     return known if limit is None else known | {SWITCH: limit}
 
 
 def answered(images: Path, limit: str | None) -> str:
-    """Return how the command ends, and how many images it answered."""
+    """Return the exit code of the command, and the number of predicted images."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         done = subprocess.run(

@@ -1,20 +1,20 @@
-"""The road from an image to an answer: how fast, how soon, and in how much memory.
+"""Prediction from image files: speed, start-up time and memory.
 
-Three questions, each answered by one table or more:
+Three measurements, each with one or more tables:
 
-- speed: files in, probabilities out, on camera originals and on images of 256 px, beside the
-  usual torch script, torch at its best (fp32 and bf16, channels_last, ``torch.compile`` or not: the
-  fastest here) and ONNX Runtime, which take turns in one process; and how far that is from the
-  limit, where decoding (twice, where a crop needs it finer) and networks, each as fast as alone,
-  would share the processors without a gap. Torch's best network is shown in the usual script; in
-  one that reads ahead in threads at a scale, as naevus does; and in that with the C library set to
-  keep freed memory, which few scripts do and which helps it much;
-- start: how soon a process of its own answers for one image, and what it does until then;
+- speed: from files to probabilities, on camera originals and on images of 256 px. It is compared
+  with the usual torch script, torch at its best (fp32 and bf16, channels_last, ``torch.compile`` or
+  not: the fastest here) and ONNX Runtime, in turn in one process; and with the limit at which
+  decoding (twice, if a crop needs a higher resolution) and networks, each as fast as alone, share
+  the processors without idle time. Torch's best network is measured in the usual script; in one
+  that decodes at reduced size in background threads, as naevus does; and in the latter with freed
+  memory kept by the C library, which few scripts do and which makes it much faster;
+- start: time until a new process has predicted one image, and its parts;
 - memory: the peak of 1,000 images and of 10,000.
 
-Networks are EfficientNet-Lite0 and a U-Net on it with ImageNet weights, the latter taught for some
-seconds to contour as the built-in network does, or those of finished runs, both on 192 px; images
-are drawn where the shared data are not there.
+Networks are EfficientNet-Lite0 and a U-Net on it with ImageNet weights, the latter trained for some
+seconds to segment like the built-in network, or those of finished runs, both on 192 px. Images are
+synthetic if the shared data are absent.
 
     python benchmarks/bench_inference.py
     python benchmarks/bench_inference.py --only start --bundle naevus.naevus

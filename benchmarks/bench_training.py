@@ -1,18 +1,18 @@
-"""How much of a training's time is the network's own: the whole loop against bare steps.
+"""The network's fraction of training time: the whole loop compared with bare steps.
 
-Five ways to make steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in turn, several
-rounds in one process after one that is not counted:
+Five ways to run steps of EfficientNet-Lite0 on batches of 32 at 160 pixels, in turn, several
+rounds in one process after a warm-up round:
 
-- naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights, watching
-  on an validation split, history, checkpoint: an epoch of ``naevus train`` with the recipe;
+- naevus: reading the cache, augmentation, forward, backward, optimiser, averaged weights,
+  validation, history, checkpoint: an epoch of ``naevus train`` with the recipe;
 - bare: forward, backward and optimiser of the same network, prepared the same way and in the same
   precision, on one ready batch;
-- returned: the same, with the C library's habit of returning freed memory to the system;
+- returned: the same, but freed memory is returned to the system, as is the C library's default;
 - plain, fp32 and plain, bf16: the same network as timm makes it, on one ready batch, channels_last,
   in float32 and under bf16 autocast (a sixth of the steps on processors without instructions for
-  bf16). Which is faster hangs on the processor: naevus is compared with the faster.
+  bf16). Which is faster depends on the processor: naevus is compared with the faster one.
 
-A job's start, once an hour, is not counted; an epoch's end is, though epochs are short here.
+The start of a job is not counted; the end of an epoch is, although epochs are short here.
 
     python benchmarks/bench_training.py --steps 20
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def compare(folder: Path, recipe: Recipe, steps: int, rounds: int) -> None:
-    """Time the ways in turn and print their ratios."""
+    """Time all ways in turn and print their ratios."""
     console = Console()
     console.print(f"drawing images for {steps} steps of {BATCH}")
     native = resolve("auto") == "bf16-mixed"
@@ -112,10 +112,10 @@ def compare(folder: Path, recipe: Recipe, steps: int, rounds: int) -> None:
 
 
 def whole_training(folder: Path, recipe: Recipe, steps: int) -> EngineSetup:
-    """Return an epoch of the real training over drawn images, as ``train_fold`` makes it."""
+    """Return an epoch of real training on synthetic images, as in ``train_fold``."""
     wanted = steps * BATCH
     watched = max(1, wanted // MONITORED)
-    # Three fifths of the drawn images belong to Task 3.
+    # Three fifths of the synthetic images belong to Task 3.
     write_isic2018(folder / "data", images=int((wanted + watched) / 0.6) + 10, size=256)
     dataset = select_images(load(folder / "data"), recipe)
     training_data = TrainingData(dataset, folder / "cache")

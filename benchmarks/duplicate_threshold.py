@@ -1,7 +1,7 @@
-"""How often the audit's near-duplicate rule is wrong, on HAM10000's lesions.
+"""Error rates of the audit's near-duplicate rule on HAM10000's lesions.
 
-Pairs of one lesion are mostly other photographs, so most of them need not be confirmed; pairs of
-different lesions never should be, unless one lesion has two ids.
+Pairs of one lesion are mostly different photographs, so most of them need not be confirmed. Pairs
+of different lesions should never be confirmed, unless one lesion has two ids.
 
 Usage: python benchmarks/duplicate_threshold.py [ISIC2018_FOLDER]
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _copies(paths: list[Path]) -> None:
-    """Print how many drawn copies of real images are confirmed."""
+    """Print how many modified copies of real images are confirmed."""
     random = np.random.default_rng(2018)
     chosen = random.choice(len(paths), COPIES, replace=False)
     for cut in (0.0, 0.03, 0.06, 0.1):
@@ -85,7 +85,7 @@ def _copies(paths: list[Path]) -> None:
 
 
 def _copy(pixels: NDArray[np.uint8], cut: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the image cropped, turned, scaled, in other light, and saved as JPEG."""
+    """Return the image cropped, rotated, scaled, with other brightness, and saved as JPEG."""
     side = min(pixels.shape[:2])
     left, top, right, bottom = random.integers(0, int(cut * side) + 1, 4)
     pixels = d4_transform(pixels[top : side - bottom, left : side - right], int(random.integers(8)))

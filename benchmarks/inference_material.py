@@ -1,4 +1,4 @@
-"""What `bench_inference.py` works on: networks, their graphs and bundles, and images."""
+"""The inputs of `bench_inference.py`: networks, their graphs and bundles, and images."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class TrainingData:
     Attributes:
         networks: ``segmentation`` and ``classification``.
         graphs: Their ONNX files.
-        plain: One bundle of both, in 32 bits; its classifier sees crops.
-        shipped: The bundles that are shipped, and how their numbers are stored.
-        stored: In words.
-        computed: What they are computed in; None: as they say themselves.
+        plain: One bundle of both, in 32 bits; its classifier uses crops.
+        shipped: The released bundles, and their storage.
+        stored: Description of the storage.
+        computed: Precision of the computation; None: the bundle's recommendation.
     """
 
     networks: dict[str, Preprocessed]
@@ -69,13 +69,13 @@ class TrainingData:
 
 
 def make_training_data(folder: Path, runs: Sequence[Path], bundles: Sequence[Path]) -> TrainingData:
-    """Make networks and what is exported of them.
+    """Create networks and their exports.
 
     Args:
-        folder: Where files go.
-        runs: Finished runs, for their networks; of a task without one, the recipe's network is
-            built, its segmenter taught for some seconds so that masks are like those of use.
-        bundles: What is shipped; none: the networks in 8 bits (in 16 where NNCF is absent).
+        folder: Folder of the files.
+        runs: Finished runs, for their networks; for a task without one, the recipe's network is
+            built, and its segmenter trained for some seconds so that masks are realistic.
+        bundles: The released bundles; none: the networks in 8 bits (16 without NNCF).
     """
     networks: dict[str, Preprocessed] = {
         run.recipe.task: open_member(run, run.finished()[0]).network for run in opened(runs)
@@ -102,10 +102,10 @@ def opened(runs: Sequence[Path]) -> list[Run]:
 
 
 def taught_segmenter(folder: Path) -> Preprocessed:
-    """Return the recipe's U-Net, briefly taught to contour as the built-in network does at `SIZE`.
+    """Return the recipe's U-Net, briefly trained to segment like the built-in network at `SIZE`.
 
-    How long a mask takes hangs on how ragged it is, and a crop's reading on how small: so masks
-    are to be like those that are drawn in use.
+    The time for a mask depends on its raggedness, and the time for a crop on its size, so masks
+    should be realistic.
     """
     torch.manual_seed(0)
     network = Preprocessed(build_segmenter(decoder={"decoder_channels": [128, 64, 32, 16, 16]}))
@@ -123,7 +123,7 @@ def taught_segmenter(folder: Path) -> Preprocessed:
 
 
 def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
-    """Write a bundle that contours and diagnoses."""
+    """Write a bundle that segments and classifies."""
     even, one = [1 / len(ISIC2018)] * len(ISIC2018), [1.0] * len(ISIC2018)
     member = {"architecture": "EfficientNet-Lite0", "input_size": SIZE}
     segmentation = {**member, "file": "segmentation.onnx"}
@@ -147,7 +147,7 @@ def write_both(path: Path, graphs: Mapping[str, Path]) -> Bundle:
 
 
 def whole_images(bundle: Bundle, path: Path) -> Bundle:
-    """Write a bundle's classifier as one that sees centre squares, so that it needs no mask."""
+    """Write a bundle's classifier as one of centre squares, so that it needs no mask."""
     spec = bundle.spec.model_copy(update={"segmenter": None})
     assert spec.classifier is not None
     seeing = spec.classifier.model_copy(update={"crop_mode": "full"})
@@ -158,7 +158,7 @@ def whole_images(bundle: Bundle, path: Path) -> Bundle:
 
 
 def shrunk(folder: Path, graphs: Mapping[str, Path]) -> tuple[dict[str, Path], str]:
-    """Write graphs in 8 bits, or in 16 where NNCF is absent; say which."""
+    """Write graphs in 8 bits, or in 16 without NNCF; return which."""
     images = small(folder, CALIBRATED)
     pixels = np.stack(
         [preprocess(read(path), None, InputSpec("squash", SIZE)).pixels for path in images]
@@ -175,7 +175,7 @@ def shrunk(folder: Path, graphs: Mapping[str, Path]) -> tuple[dict[str, Path], s
 
 
 def small(folder: Path, count: int) -> list[Path]:
-    """Return images of 256 px: real ones where they are, drawn ones otherwise."""
+    """Return images of 256 px: real ones if available, synthetic ones otherwise."""
     found = sorted(SMALL.glob("*.jpg"))
     if not found:
         found = sorted((drawn_data(folder) / SMALL.name).glob("*.jpg"))
@@ -183,7 +183,7 @@ def small(folder: Path, count: int) -> list[Path]:
 
 
 def originals(folder: Path, count: int) -> list[Path]:
-    """Return images of several megapixels: camera originals, or drawn ones enlarged."""
+    """Return images of several megapixels: camera originals, or enlarged synthetic ones."""
     found = sorted(ORIGINALS.glob("*.jpg"))
     if not found:
         large = folder / "enlarged"
@@ -204,7 +204,7 @@ def drawn_data(folder: Path) -> Path:
 
 
 def repeated(found: Sequence[Path], links: Path, count: int) -> list[Path]:
-    """Link files until there are enough, each under a name of its own."""
+    """Link files until there are enough, each with its own name."""
     links.mkdir(exist_ok=True)
     chosen = []
     for number, path in enumerate(islice(cycle(found), count)):
@@ -216,7 +216,7 @@ def repeated(found: Sequence[Path], links: Path, count: int) -> list[Path]:
 
 
 def inputs(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
-    """Return images as a network sees them, N x size x size x 3."""
+    """Return network inputs, N x size x size x 3."""
     input_spec = InputSpec("squash", size)
     return np.stack(
         [preprocess(read(path, shortest=size), None, input_spec).pixels for path in paths]

@@ -1,4 +1,4 @@
-"""Whether the peak memory of ``naevus predict`` grows with the number of images."""
+"""Peak memory of ``naevus predict`` for different numbers of images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 COUNTS = 1_000, 10_000
 GOAL = 1.10
 
-# The peak is asked for inside: what the system tells a parent counts the parent's own memory too,
-# of which the child is a copy until it becomes another program.
+# The child reports its own peak: the value that a parent gets includes the parent's memory, since
+# the child is a copy of it until it starts another program.
 MEASURED = """
 import atexit, pathlib
 from naevus.cli.main import run
@@ -37,7 +37,7 @@ run()
 
 
 def report(training_data: TrainingData, folder: Path, console: Console) -> None:
-    """Measure a job and one ten times as large, of drawn images, and print both."""
+    """Measure a job and one ten times as large, on synthetic images, and print both."""
     drawn = sorted((drawn_data(folder) / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
     table = Table("images", title="Peak memory of naevus predict: masks, crops and diagnoses")
     for column in ("MB", "of the smaller job's"):
@@ -54,7 +54,7 @@ def report(training_data: TrainingData, folder: Path, console: Console) -> None:
 
 
 def peak(images: Path, training_data: TrainingData) -> float:
-    """Return the most memory, in megabytes, that predicting a folder's images holds.
+    """Return the peak memory of predicting a folder's images, in megabytes.
 
     Raises:
         RuntimeError: The command failed.

@@ -1,8 +1,8 @@
-"""What others do: scripts that take images' files to probabilities with torch or ONNX Runtime.
+"""Scripts to compare with: from image files to probabilities with torch or ONNX Runtime.
 
-Each has a fair chance: `torch.inference_mode`, all threads, normalisation inside the network,
-batches of 32 that are always whole (a compiled network is compiled once), and a mask that is cut at
-one half and not cleaned, which costs less than what naevus does.
+The comparison is fair: `torch.inference_mode`, all threads, normalisation inside the network, full
+batches of 32 (a compiled network is compiled once), and a mask that is thresholded at one half
+without postprocessing, which costs less than naevus's masks.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ MASKED = 0.5
 
 @dataclass(frozen=True)
 class Script:
-    """Files in, probabilities out.
+    """A script from files to probabilities.
 
     Args:
         classify: The classifier.
-        segment: The segmenter; None: the classifier sees whole images.
-        ahead: Whether the next batch is read meanwhile, in threads and by Pillow's scaled decoding;
-            otherwise one image is read after the other, whole, as most scripts do.
+        segment: The segmenter; None: the classifier gets whole images.
+        ahead: Whether threads read the next batch in the background with Pillow's scaled decoding;
+            otherwise images are read one after the other at full size, as in most scripts.
     """
 
     classify: Network
@@ -89,7 +89,7 @@ def squashed(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def cropped(image: Image.Image, logit: NDArray[np.float32]) -> Image.Image:
-    """Cut an image to its lesion: the logits enlarged to the image's size, cut at one half."""
+    """Crop an image to its lesion: logits resized to the image, thresholded at one half."""
     probability = 1 / (1 + np.exp(-logit))
     enlarged = Image.fromarray(probability).resize(image.size, Image.Resampling.BILINEAR)
     mask = np.asarray(enlarged) > MASKED
@@ -102,7 +102,7 @@ def cropped(image: Image.Image, logit: NDArray[np.float32]) -> Image.Image:
 
 
 def eager(network: Preprocessed) -> Network:
-    """Run a network as it is, in float32."""
+    """Run a network unchanged, in float32."""
 
     def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -112,7 +112,7 @@ def eager(network: Preprocessed) -> Network:
 
 
 def channels_last(network: Preprocessed, *, half: bool, compiled: bool = False) -> Network:
-    """Run a network channels last: under bf16 autocast (``half``) or in float32; maybe compiled."""
+    """Run a network channels last, in bf16 autocast (``half``) or float32, optionally compiled."""
     placed = copy.deepcopy(network).to(memory_format=torch.channels_last)
     function = torch.compile(placed) if compiled else placed
 
@@ -130,6 +130,6 @@ def onnxruntime(graph: Path, output: str) -> Network:
 
 
 def _whole(network: Network, arrays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Run a batch that is filled up with its last image."""
+    """Run a batch that is padded with its last image."""
     filled = [*arrays, *[arrays[-1]] * (BATCH - len(arrays))]
     return network(np.stack(filled))[: len(arrays)]

@@ -1,4 +1,4 @@
-"""How many images a second, from files to probabilities, beside what others do."""
+"""Images per second from files to probabilities, compared with other scripts."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Ours:
     """naevus with one bundle and one precision.
 
     Args:
-        networks: What was loaded.
+        networks: The loaded networks.
     """
 
     networks: Networks
     _ready: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def __call__(self, paths: Sequence[Path]) -> object:
-        """Predict images the way `naevus.load` does."""
+        """Predict images as `naevus.load` does."""
         return list(Predictor(*self.networks).stream(paths))
 
     def readings(self, paths: Sequence[Path]) -> dict[Path, tuple[int, ...]]:
-        """Say how fine each image is read, shorter side in pixels: twice for a small lesion."""
+        """Return the shorter sides at which an image is read: two for a small lesion."""
         input_specs = (
             () if self.networks.classifier is None else self.networks.classifier.input_specs
         )
@@ -77,7 +77,7 @@ class Ours:
         return found
 
     def network_alone(self, paths: Sequence[Path]) -> None:
-        """Run the networks on inputs that are ready."""
+        """Run the networks on prepared inputs."""
         loaded = [each for each in self.networks if each is not None]
         members = [member for each in loaded for member in each.members]
         for size in {member.input_spec.size for member in members} - self._ready.keys():
@@ -88,7 +88,7 @@ class Ours:
 
 
 def decoding(readings: Mapping[Path, Sequence[int]]) -> EngineSetup:
-    """Read images and bring them to the networks' size, in threads."""
+    """Read images and resize them to the networks' size, in threads."""
     input_spec = InputSpec("squash", SIZE)
 
     def decode(path: Path) -> None:
@@ -104,7 +104,7 @@ def decoding(readings: Mapping[Path, Sequence[int]]) -> EngineSetup:
 
 
 class Peers:
-    """What others do; each network is compiled once and used for both questions."""
+    """The scripts to compare with; each network is compiled once."""
 
     def __init__(self, training_data: TrainingData, console: Console) -> None:
         networks, graphs = training_data.networks, training_data.graphs
@@ -137,7 +137,7 @@ class Peers:
     def ways(self, task: str) -> Iterator[tuple[str, EngineSetup | None]]:
         """Yield scripts by name; None for one that cannot run here.
 
-        Which precision is faster hangs on the processor: both are tried, compiled and not.
+        The faster precision depends on the processor: both are tried, compiled and not.
         """
         yield USUAL, self._script(self.eager, task)
         for name in PRECISIONS:
@@ -158,7 +158,7 @@ class Peers:
 
 
 def ours(training_data: TrainingData, task: str, folder: Path) -> dict[str, Ours]:
-    """Load naevus in each precision, and with what is shipped."""
+    """Load naevus in each precision, and with the released bundles."""
     plain: Sequence[Bundle] = [training_data.plain]
     shipped = list(training_data.shipped)
     if task == "classification":
@@ -187,17 +187,17 @@ TITLES = {
 
 @dataclass
 class Race:
-    """The ways that take turns on the same images.
+    """The scripts that take turns on the same images.
 
     Args:
-        title: Of its table.
-        others: What others do, by name; None for what cannot run here.
+        title: Title of its table.
+        others: Other scripts by name; None for those that cannot run here.
         mine: naevus, by name.
         paths: The images of all rounds.
-        rounds: How many rounds.
+        rounds: Number of rounds.
 
     Attributes:
-        seconds: By way, what an image took in each round.
+        seconds: Time per image in each round, by script.
     """
 
     title: str
@@ -208,7 +208,7 @@ class Race:
     seconds: dict[str, NDArray[np.float64]] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
-        """Time everything as it comes."""
+        """Time all scripts in turn."""
         ways: dict[str, EngineSetup] = {
             name: way for name, way in self.others.items() if way is not None
         }
@@ -218,7 +218,7 @@ class Race:
         self._time(ways)
 
     def run_kept(self) -> None:
-        """Time torch once more, its freed memory being kept."""
+        """Time torch once more with freed memory kept."""
         self._time(
             {f"{name}{KEPT}": way for name, way in self.others.items() if way and "torch" in name}
         )
@@ -236,7 +236,7 @@ class Race:
                 self.seconds[name][number] = (time.perf_counter() - began) / count
 
     def table(self) -> Table:
-        """Return what came of it."""
+        """Return the result."""
         torches = [name for name in self.seconds if name.startswith("torch")]
         plain = [name for name in torches if not name.endswith(KEPT)]
         alike = [name for name in plain if AHEAD not in name]
@@ -283,7 +283,7 @@ def report(training_data: TrainingData, folder: Path, rounds: int, console: Cons
             races.append(Race(title, dict(peers.ways(task)), mine, paths, rounds))
     for race in races:
         race.run()
-    # Last: a process that has kept its memory does not get the C library's usual ways back.
+    # Last, since a process that has kept memory cannot restore the C library's defaults.
     with kept_memory():
         for race in races:
             race.run_kept()

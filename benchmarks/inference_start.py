@@ -1,4 +1,4 @@
-"""How soon ``naevus predict`` answers for one image, from a process of its own, and why."""
+"""Time of ``naevus predict`` for one image in a new process, and its parts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PLAIN: Final = "from naevus.cli.main import run; run()"
 
-# The same command; what it calls tells when it was called, in seconds of a clock that all processes
-# share, and how long that took without the other parts.
+# The same command with timed calls: when each call began, in seconds of a clock that all processes
+# share, and how long it took without the other parts.
 STAGED: Final = """
 import time
 first_line = time.monotonic()
@@ -105,7 +105,7 @@ def ended(code: str, words: Sequence[str], environment: dict[str, str]) -> float
     """Run the command into a new folder; return its seconds.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     with tempfile.TemporaryDirectory() as out:
         began = time.monotonic()
@@ -132,9 +132,9 @@ def staged(
 
 
 def parts(name: str, runs: Sequence[Sequence[tuple[str, float, float]]]) -> Table:
-    """Return the parts of the runs, in the order in which they begin.
+    """Return the parts of the runs, in the order of their start.
 
-    Parts may overlap; what is not measured (arithmetic between them, imports inside) is the rest.
+    Parts may overlap; the rest is not measured (computation between them, imports inside).
     """
     begins: dict[str, list[float]] = {}
     takes: dict[str, list[float]] = {}

@@ -1,9 +1,9 @@
-"""How often the 95 % intervals hold the truth, by simulation.
+"""Coverage of the 95 % intervals, by simulation.
 
-Lesions with one to four images are drawn, half of whose variance the lesion explains; as many of
-each diagnosis as a fifth of ISIC 2018 Task 3 has, or as Task 1's fifth has. The truth is known, so
-that every interval either holds it or not. Each figure is made by the very functions that
-`naevus evaluate` uses, with as many draws.
+Lesions with one to four images are simulated, with half of the variance between lesions, and as
+many lesions of each diagnosis as in a fifth of ISIC 2018 Task 3 or Task 1. The true values are
+known, so each interval either covers its value or not. All intervals come from the functions of
+`naevus evaluate`, with the same number of resamples.
 
     python benchmarks/interval_coverage.py --repeats 500
 
@@ -51,7 +51,7 @@ Draw = Callable[[np.random.Generator], Interval]
 
 
 class Figure(NamedTuple):
-    """A figure whose true value is known."""
+    """A metric with a known true value."""
 
     name: str
     lesions: int
@@ -60,19 +60,19 @@ class Figure(NamedTuple):
 
 
 def deviates(rng: np.random.Generator, lesions: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return standard normal deviates of images, correlated by half, and their lesions."""
+    """Return standard normal values of images, with correlation 1/2 in lesions, and the lesions."""
     numbers = np.repeat(np.arange(lesions), rng.choice(4, lesions, p=IMAGES) + 1)
     common = rng.normal(size=lesions)[numbers]
     return (common + rng.normal(size=len(numbers))) / np.sqrt(2), numbers
 
 
 def names(numbers: NDArray[Any], before: str = "") -> list[str]:
-    """Return lesions' ids."""
+    """Return the ids of lesions."""
     return [f"{before}{number}" for number in numbers]
 
 
 def classified(rng: np.random.Generator) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Return diagnoses, groups, and answers of two networks that are equally good."""
+    """Return diagnoses, groups, and predictions of two equally good networks."""
     truth: list[str] = []
     groups: list[str] = []
     predictions: tuple[list[str], list[str]] = ([], [])
@@ -88,13 +88,13 @@ def classified(rng: np.random.Generator) -> tuple[list[str], list[str], list[str
 
 
 def balanced(rng: np.random.Generator) -> Interval:
-    """Draw a balanced accuracy."""
+    """Simulate a balanced accuracy."""
     truth, groups, said, _ = classified(rng)
     return balanced_accuracy_interval(truth, said, groups)
 
 
 def difference(rng: np.random.Generator) -> Interval:
-    """Draw a difference of balanced accuracies that is 0 in truth."""
+    """Simulate a difference of balanced accuracies whose true value is 0."""
     truth, groups, one, other = classified(rng)
     codes = np.asarray(truth, object)
     member = codes[:, None] == np.array(list(LESIONS), object)[None, :]
@@ -103,7 +103,7 @@ def difference(rng: np.random.Generator) -> Interval:
 
 
 def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:
-    """Return what draws a figure of Jaccard indices."""
+    """Return a simulation of a metric of Jaccard indices."""
 
     def draw(rng: np.random.Generator) -> Interval:
         values, numbers = deviates(rng, MASKS)
@@ -113,7 +113,7 @@ def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:
 
 
 def recall(lesions: int, wilson: bool) -> Draw:
-    """Return what draws the recall of one class."""
+    """Return a simulation of the recall of one class."""
 
     def draw(rng: np.random.Generator) -> Interval:
         values, numbers = deviates(rng, lesions)
@@ -126,7 +126,7 @@ def recall(lesions: int, wilson: bool) -> Draw:
 
 
 def auc(lesions: int, bca: bool, others: int = 200) -> Draw:
-    """Return what draws the AUC of one class against others."""
+    """Return a simulation of the AUC of one class against the others."""
 
     def draw(rng: np.random.Generator) -> Interval:
         ours, numbers = deviates(rng, lesions)
@@ -149,7 +149,7 @@ def median(values: NDArray[Any], groups: list[str]) -> Interval:
 
 
 def figures() -> Iterator[Figure]:
-    """Yield what is simulated."""
+    """Yield the simulated metrics."""
     lesions = sum(LESIONS.values())
     recalls = [float(ndtr(level)) for level in LEVELS.values()]
     yield Figure("balanced accuracy", lesions, float(np.mean(recalls)), balanced)
@@ -181,7 +181,7 @@ def figures() -> Iterator[Figure]:
 
 
 def main() -> None:
-    """Print how often each interval holds the truth."""
+    """Print the coverage of each interval."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=500, help="data sets that are drawn")
     parser.add_argument("--only", default="", help="figures whose name holds this, such as AUC")

@@ -1,9 +1,9 @@
-"""How many of the pixels that training sees are mirrored, and for how many the frame had real skin.
+"""Fraction of mirrored pixels in training images, and of those for which the frame has real skin.
 
     python benchmarks/mirrored_pixels.py DATA RECIPE [--masks FOLDER] [--images 500]
 
-Nothing is trained: the warps of epoch 0 are drawn as training draws them, and each pixel is
-followed back to the frame.
+Nothing is trained: the warps of epoch 0 are drawn as in training, and each pixel is traced back to
+the frame.
 """
 
 from __future__ import annotations

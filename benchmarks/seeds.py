@@ -1,12 +1,12 @@
-"""Whether the average of some networks' weights is worth their ensemble.
+"""Compare the average of some networks' weights with their ensemble.
 
-Takes runs of one recipe that differ in seed alone, on a fold that all of them have held out: one of
-them, their mean answer, and the one network whose weights are the mean of theirs, on the same
+Takes runs of one recipe that differ only in seed, on a fold that all of them have held out.
+Compares one of them, their mean prediction, and the network with their mean weights, on the same
 images, by lesion.
 
     python benchmarks/seeds.py runs/a runs/b runs/c --fold 0 --out results/oof
 
-prints the comparison, and keeps ``classification-<single|ensemble|average>-fold0.parquet``, which
+prints the comparison, and writes ``classification-<single|ensemble|average>-fold0.parquet``, which
 ``naevus compare`` reads.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def predictions(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, pd.DataFrame]:
-    """Return the held-out tables of one network, of all as one, and of their average."""
+    """Return the held-out tables of one network, of the ensemble, and of the average."""
     joined = [run.predictions() for run in runs]
     held_out = [table[table["fold"] == fold].reset_index(drop=True) for table in joined]
     part = combine("classification", runs, folds=(fold,), averaged=True, data=data)
@@ -49,7 +49,7 @@ def predictions(runs: Sequence[Run], fold: int, data: Path | None) -> dict[str, 
 
 
 def main() -> None:
-    """Compare, print, keep."""
+    """Compare the networks, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--fold", type=int, default=0)

@@ -1,10 +1,11 @@
-"""What seeing an image several times is worth: flips, symmetries of the square, and wider boxes.
+"""The gain of test-time augmentation: flips, all D4 transforms, and wider boxes.
 
     python benchmarks/tta_sets.py DATA --masks FOLDER --folds FOLDS.csv --fold 0 [--bundle BUNDLE]
 
-Asks a bundle whose networks all held out the fold, on one image of some lesions of each diagnosis,
-cut by masks of networks that never saw them. Temperatures are each half's, for the other half;
-differences are from one view, by lesion. With --keep the logits are kept, and taken from there.
+Predicts with a bundle whose networks all held out the fold, on one image of some lesions of each
+diagnosis, cropped by masks of networks that never saw them. Temperatures are fitted on each half
+for the other half; differences are from one transform, by lesion. With --keep the logits are stored
+and reused.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def main() -> None:
 
 
 def _drawn(data: Path, folds: Folds, fold: int, most: int) -> pd.DataFrame:
-    """Return one image a lesion, with its diagnosis: up to so many lesions of each."""
+    """Return one image per lesion with its diagnosis, for a number of lesions of each."""
     dataset = load(data).part("task3").with_diagnosis()
     held = dataset.table[dataset.table["image_id"].isin(folds.held_out(fold))]
     groups = folds.table.set_index("image_id")["group_id"]

@@ -1,4 +1,4 @@
-"""What several tests share: inputs that are made, and child processes."""
+"""Helpers that several tests share: generated inputs and child processes."""
 
 from pathlib import Path
 

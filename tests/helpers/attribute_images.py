@@ -28,7 +28,7 @@ LESIONS = "ISIC2018_Task1_Training_GroundTruth"
 
 
 def draw(number: int, side: int = 64) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
-    """Draw an image and its masks, ``lesion`` among them; half of the attributes are there."""
+    """Draw an image and its masks, including ``lesion``; half of the attributes are present."""
     rng = np.random.default_rng(number)
     pixels = np.full((side, side, 3), SKIN, np.uint8)
     lesion = np.zeros((side, side), np.uint8)
@@ -60,7 +60,7 @@ def write_task2(root: Path, count: int = 20, side: int = 64) -> None:
 
 
 def write_shifted(root: Path, count: int = 20, side: int = 64, by: int = 9) -> None:
-    """Write other copies of the same images, moved to the right, with their lesion masks."""
+    """Write copies of the same images, shifted to the right, with their lesion masks."""
     for number in range(count):
         pixels, masks = draw(number, side)
         name = f"ISIC_{number:07d}"

@@ -1,4 +1,4 @@
-"""Naevus in child processes, where some packages cannot be imported."""
+"""Run naevus in child processes in which some packages cannot be imported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRAMEWORKS = [
 
 
 class Answer(NamedTuple):
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -43,7 +43,7 @@ def without(
     absent: Sequence[str] = (),
     folder: Path,
 ) -> tuple[list[Answer], set[str]]:
-    """Run commands in a process without some packages; return answers and imported modules."""
+    """Run commands in a process without some packages; return results and imported modules."""
     job: dict[str, Any] = {"blocked": list(blocked), "modules": list(modules)}
     job["absent"] = list(absent)  # of the module os
     job["commands"] = [[str(word) for word in words] for words in commands]

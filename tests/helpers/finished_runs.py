@@ -1,4 +1,4 @@
-"""Runs whose folds count as finished, made without training: random weights, small networks."""
+"""Finished runs without training: small networks with random weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def network_of(recipe: Recipe) -> Preprocessed:
-    """Build a recipe's network, with other random weights each time."""
+    """Build a recipe's network, with new random weights each time."""
     settings = recipe.network
     if recipe.task == "segmentation":
         return Preprocessed(build_segmenter("plain-unet", "", "none", settings.decoder))
@@ -75,7 +75,7 @@ def finished_run(
 
 
 def _oof(run: Run, fold: int, dataset: Dataset) -> None:
-    """Write answers that are right more often than not: by chance, with a seed."""
+    """Write random predictions, with a seed, that are mostly correct."""
     rows = dataset.table.set_index("image_id").loc[run.folds.held_out(fold)]
     table = pd.DataFrame({"image_id": rows.index.astype("string")})
     rng = np.random.default_rng(fold)

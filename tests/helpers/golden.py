@@ -1,4 +1,4 @@
-"""Results of the official scorer and ours in one shape."""
+"""Results of the official scorer and of naevus in the same format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flat(scores: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Keys joined by slashes; what the official tool does not have, the notes, is left out."""
+    """Join keys by slashes; leave out notes, which the official tool does not have."""
     result: dict[str, float] = {}
     for key, value in scores.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a page consists of, for tests: ids, references, headings, tables; and contrast."""
+"""The parts of an HTML page, for tests: ids, references, headings, tables; and contrast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class HtmlPage(HTMLParser):
-    """Collects ids, addresses, headings, images and table headings of a page."""
+    """Collect ids, addresses, headings, images and table headings of a page."""
 
     VOID = frozenset({"meta", "br", "img", "link", "input"})
 
@@ -65,13 +65,13 @@ class HtmlPage(HTMLParser):
 
 
 def luminance(colour: str) -> float:
-    """WCAG 2.2's relative luminance."""
+    """Return the relative luminance (WCAG 2.2)."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours ``#rrggbb`` after WCAG 2.2."""
+    """Return the contrast of two colours ``#rrggbb`` (WCAG 2.2)."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)

@@ -1,7 +1,7 @@
-"""Trains by the real command in a child process that may have to kill itself.
+"""Train with the real command in a child process that may kill itself.
 
-Run as a module, it imports everything once, then takes a request a line (JSON: ``arguments``,
-``log``, ``kill``), carries it out in a fork, and answers with the child's exit code.
+Run as a module, it imports everything once, then reads one request per line (JSON: ``arguments``,
+``log``, ``kill``), runs it in a fork, and prints the child's exit code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ assert train  # what is imported before the fork is imported once
 
 
 def arm(function: str, number: int, *, after: bool) -> None:
-    """Make the ``number``-th call of ``package.module:name`` the last thing this process does.
+    """Kill this process at the ``number``-th call of ``package.module:name``.
 
     Args:
         function: Such as ``naevus.training.loop:Trainer._step``.
         number: From 1.
-        after: Whether that call is still carried out.
+        after: Whether that call is completed first.
     """
     module, _, names = function.partition(":")
     *owners, name = names.split(".")

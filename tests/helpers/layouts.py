@@ -1,4 +1,4 @@
-"""Data set folders of a few tiny files, and what their readers make of them."""
+"""Data set folders of a few tiny files, and their rows as read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def files(folder: Path, *names: str) -> None:
-    """Make files of a few bytes: layouts look at names alone."""
+    """Create files of a few bytes: layouts only use names."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_bytes(b"x")

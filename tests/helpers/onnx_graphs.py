@@ -1,4 +1,4 @@
-"""Tiny ONNX graphs with the contract of exported networks, and bundles made of them."""
+"""Tiny ONNX graphs with the inputs and outputs of exported networks, and bundles of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS = (1.2, 0.5, 2.0, 2.4, 1.2, 4.0, 3.5)
 
 
 def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
-    """Write a graph that sees colours, edges and where they lie: every view differs."""
+    """Write a graph that depends on colours, edges and positions: every D4 transform differs."""
     rng = np.random.default_rng(seed)
     weights = {
         "kernel": rng.normal(0, 0.02, (8, 3, 3, 3)),
@@ -46,7 +46,7 @@ def write_classifier(path: Path, *, size: int, seed: int = 0, classes: int = 7) 
 
 
 def write_explained(path: Path, *, size: int, seed: int = 0, classes: int = 7) -> Path:
-    """Write a graph that pools its features, and so can tell what its logits are made of."""
+    """Write a graph that pools its features, and so has class activation maps."""
     rng = np.random.default_rng(seed)
     dense = rng.normal(0, 1, (8, classes))
     weights = {
@@ -78,7 +78,7 @@ def write_explained(path: Path, *, size: int, seed: int = 0, classes: int = 7) -
 
 
 def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
-    """Write a graph that takes dark for lesion, a little unevenly: every view differs."""
+    """Write a graph that segments dark pixels, slightly unevenly: every D4 transform differs."""
     kernel = np.zeros((1, 3, 3, 3))
     kernel[:, :, 1, 1] = -1 / 48
     kernel += np.random.default_rng(seed).normal(0, 0.0005, kernel.shape)
@@ -93,7 +93,7 @@ def write_segmenter(path: Path, *, size: int, seed: int = 0) -> Path:
 
 
 def write_maps(path: Path, *, size: int, lesion: bool = True) -> Path:
-    """Write a graph that knows the colours of `attribute_images`: what is near one is that."""
+    """Write a graph that segments attributes by the colours of `attribute_images`."""
     near, steep = 4.0, 0.01
     colours = np.array(list(COLOURS.values()), np.float64)
     skin = np.array([SKIN], np.float64)
@@ -131,7 +131,7 @@ def write_maps(path: Path, *, size: int, lesion: bool = True) -> Path:
 def attributes_bundle(
     folder: Path, *, size: int = 64, lesion: bool = True, **settings: Any
 ) -> Bundle:
-    """Write a bundle whose one network knows the colours of `attribute_images`."""
+    """Write a bundle with a network that segments the colours of `attribute_images`."""
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     members = [{"file": "maps.onnx", "architecture": "tiny", "input_size": size, "folds": (0,)}]
@@ -149,7 +149,7 @@ def attributes_bundle(
 
 
 def write_displaced(path: Path, *, size: int, cell: int, down: int, right: int) -> Path:
-    """Write a graph whose maps show in each cell what lies some pixels beside it."""
+    """Write a graph whose maps are shifted by some pixels."""
     reach = max(abs(down), abs(right))
     kernel = np.zeros((3, 3, 2 * reach + 1, 2 * reach + 1))
     kernel[:, :, reach + down, reach + right] = np.random.default_rng(0).uniform(0.1, 1, (3, 3))
@@ -178,7 +178,7 @@ def classification_bundle(
     explained: bool = False,
     **settings: Any,
 ) -> Bundle:
-    """Write a classification bundle with one member a seed."""
+    """Write a classification bundle with one member per seed."""
     write = write_explained if explained else write_classifier
     trained = {name: settings.pop(name, value) for name, value in _TRAINED.items()}
     about = {name: settings.pop(name) for name in ("provenance", "licence") if name in settings}
@@ -211,7 +211,7 @@ def classification_bundle(
 def segmentation_bundle(
     folder: Path, *, size: int = 48, seeds: tuple[int, ...] = (0,), **settings: Any
 ) -> Bundle:
-    """Write a segmentation bundle with one member a seed."""
+    """Write a segmentation bundle with one member per seed."""
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     files = {
@@ -227,7 +227,7 @@ def segmentation_bundle(
 
 
 def sampled(bundle: Bundle, folder: Path, *, bf16_recommended: bool = True) -> Bundle:
-    """Write a bundle again with a sample, answered by ONNX's own evaluator.
+    """Write a bundle again with a sample, with outputs from ONNX's reference evaluator.
 
     Args:
         bundle: The bundle.
@@ -267,7 +267,7 @@ def sampled(bundle: Bundle, folder: Path, *, bf16_recommended: bool = True) -> B
 
 
 def whole_bundle(folder: Path, **settings: Any) -> Bundle:
-    """Write a bundle of both tasks that tells what its logits are made of."""
+    """Write a bundle for both tasks with class activation maps."""
     source = folder.parent / f"{folder.name}-graphs"
     source.mkdir(parents=True)
     member = {"architecture": "tiny"}

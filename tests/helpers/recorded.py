@@ -1,6 +1,6 @@
-"""The built-in bundle's results on the committed synthetic images, as they were recorded.
+"""Recorded results of the built-in bundle on the committed synthetic images.
 
-Write them anew where the built-in networks change on purpose:
+Record them again if the built-in networks change on purpose:
 ``python -m tests.helpers.recorded``.
 """
 
@@ -21,7 +21,7 @@ RECORDED = ROOT / "tests" / "data" / "builtin.csv"
 
 
 def predict(paths: list[Path]) -> pd.DataFrame:
-    """Predict images by the built-in bundle in fp32; a row each with area and probabilities."""
+    """Predict images with the built-in bundle in fp32; return area and probabilities of each."""
     import naevus
 
     rows = []

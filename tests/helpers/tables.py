@@ -1,4 +1,4 @@
-"""Tables of predictions, made by chance with a seed."""
+"""Random tables of predictions, with a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def diagnoses(sureness: float = 1.0, images: int = 240, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(0)  # the same images whatever answers them
+    rng = np.random.default_rng(0)  # the same images for every table
     truth = np.repeat(rng.integers(0, 3, images // 2), 2)  # four classes are absent
     noise = np.random.default_rng(seed).normal(size=(images, 7))
     logits = noise + sureness * np.eye(7)[truth]
@@ -78,7 +78,7 @@ def masks(shift: float = 0.0) -> pd.DataFrame:
 
 
 def table_of_masks(images: int = 200) -> pd.DataFrame:
-    """Two images a lesion; small lesions are segmented worse, large ones touch the border."""
+    """Two images per lesion; small lesions are segmented worse, large ones touch the border."""
     rng = np.random.default_rng(0)
     area = np.repeat(rng.uniform(0.01, 0.9, images // 2), 2)
     jaccard = np.clip(rng.normal(0.5 + 0.5 * np.sqrt(area), 0.1), 0, 1)

@@ -1,4 +1,4 @@
-"""Ablations: plans, and arms that are trained under one budget, asked and compared."""
+"""Ablations: plans, and arms that are trained with the same budget and compared."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_the_side_of_crops_is_the_median_over_masks(made: Made) -> None:
         side_of_crops([source._replace(mask_path=None) for source in sources], 0.1)
 
 
-def test_detail_is_never_more_than_the_recipe_has() -> None:
+def test_resolution_never_exceeds_the_recipe_s() -> None:
     recipe = Recipe(task="classification")
     assert with_detail(recipe, 100).data.cache_size == 100
     assert with_detail(recipe, 999).data.cache_size == recipe.data.cache_size

@@ -1,4 +1,4 @@
-"""A run of attributes from images to its evaluation, and predictions judged by the ground truth."""
+"""An attribute run from images to its evaluation, and predictions scored with ground truth."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_a_run_has_attributes_and_lesions_out_of_fold(run: Path) -> None:
     call("report", run, "--data", run.parent / "task2", "--out", run.parent / "page")
     reported = (run.parent / "page" / "report.html").read_text()
     assert "Attributes, as true: orange globules" in reported
-    assert "Worst contours" not in reported  # these are of copies that lie elsewhere
+    assert "Worst contours" not in reported  # these are from copies in another folder
 
 
-def test_another_copy_s_masks_are_refused_where_the_recipe_asks_for_none(run: Path) -> None:
+def test_masks_of_copies_are_refused_if_the_recipe_does_not_use_them(run: Path) -> None:
     root = run.parent
     words = ["train", "attributes", root / "task2", "--recipe", root / "recipe.toml"]
     result = CliRunner().invoke(app, [str(word) for word in [*words, "--out", root / "alone"]])
@@ -92,7 +92,7 @@ def test_another_copy_s_masks_are_refused_where_the_recipe_asks_for_none(run: Pa
     assert "--masks has no effect" in result.output
 
 
-def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
+def test_predictions_are_scored_as_in_the_challenge(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2", 6)
     attributes_bundle(tmp_path / "bundle", thresholds=(0.999,) * 5)
     out = tmp_path / "out"
@@ -111,7 +111,7 @@ def test_predictions_are_judged_as_the_challenge_does(tmp_path: Path) -> None:
     assert "Attributes found worst" in reported
 
 
-def test_a_run_is_exported_with_the_thresholds_of_all_its_folds(run: Path, tmp_path: Path) -> None:
+def test_a_run_is_exported_with_thresholds_from_all_folds(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     output = call("export", run, "--fold", 0, "--out", out)
     assert "attributes, pooled Jaccard index" in output
@@ -132,7 +132,7 @@ def test_a_run_is_exported_with_the_thresholds_of_all_its_folds(run: Path, tmp_p
     assert "presence" in call("info", run)
 
 
-def test_lesions_come_from_the_networks_made_for_them(run: Path, tmp_path: Path) -> None:
+def test_lesions_come_from_lesion_networks(run: Path, tmp_path: Path) -> None:
     lesions = finished_run(tmp_path / "seg", "segmentation", run.parent / "task1")
     call("export", run, lesions.folder, "--fold", 0, "--out", tmp_path / "both", "--force")
     spec = Bundle.read(tmp_path / "both").spec
@@ -142,9 +142,7 @@ def test_lesions_come_from_the_networks_made_for_them(run: Path, tmp_path: Path)
     assert [member.file for member in spec.attributes.members] == ["attributes-0.onnx"]
 
 
-def test_what_a_run_started_from_counts_as_data_that_it_learnt_from(
-    run: Path, tmp_path: Path
-) -> None:
+def test_training_data_includes_that_of_the_initial_run(run: Path, tmp_path: Path) -> None:
     start = finished_run(tmp_path / "start", "segmentation", run.parent / "task1")
     opened = Run.open(run)
     (alone,) = training_data([opened])
@@ -157,7 +155,7 @@ def test_what_a_run_started_from_counts_as_data_that_it_learnt_from(
     assert training_data([replace(opened, inputs=gone)]) == [alone]
 
 
-def test_a_damaged_mask_leaves_its_image_out_and_the_job_goes_on(tmp_path: Path) -> None:
+def test_an_image_with_a_damaged_mask_is_left_out(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2", 10)
     write_shifted(tmp_path / "task1", 10)
     (tmp_path / "recipe.toml").write_text(RECIPE)

@@ -100,7 +100,7 @@ def test_writes_masks_crops_table_and_submission(
         classifier=classifier,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert (result.predicted, result.reused, result.refused) == (COUNT, 0, ())
+    assert (result.predicted, result.reused, result.failed) == (COUNT, 0, ())
     assert seen == [(0, 7), (3, 7), (6, 7), (7, 7)]
     assert len(result.members) == 3
     assert all(path.exists() for path in result.files)
@@ -138,7 +138,7 @@ def test_writes_masks_crops_table_and_submission(
 
 
 @pytest.mark.parametrize(("decision", "kind"), [("balanced", "balanced_prob"), ("natural", "prob")])
-def test_the_submission_holds_the_decision_asked_for(
+def test_the_submission_contains_the_requested_decision(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     decision: Any, kind: str,
 ) -> None:  # fmt: skip
@@ -169,7 +169,7 @@ def test_order_and_threads_do_not_change_the_bytes(
 
 @pytest.fixture(scope="module")
 def explained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    """A classifier of two members that tells what its logits are made of."""
+    """A classifier of two members with class activation maps."""
     folder = tmp_path_factory.mktemp("explained")
     bundle = classification_bundle(
         folder / "c", crop_mode="crop", seeds=(0, 1), explained=True, conformal=CONFORMAL
@@ -177,7 +177,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return Classifier(bundle, threads=1)
 
 
-def test_heat_maps_and_embeddings_are_written_on_demand(
+def test_heatmaps_and_embeddings_are_written_on_request(
     tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
     out = tmp_path / "out"
@@ -216,7 +216,7 @@ def test_heat_maps_and_embeddings_are_written_on_demand(
     assert str(again) == str(Predictor(segmenter, explained)(images / "ISIC_0000000.png"))
 
 
-def test_without_diagnoses_there_is_no_heat(
+def test_there_are_no_heatmaps_without_diagnoses(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier,
     explained: Classifier,
 ) -> None:  # fmt: skip
@@ -237,7 +237,7 @@ class _StopError(Exception):
 
 
 @pytest.mark.parametrize("stop_at", [0, 3, 6, 7])
-def test_an_interrupted_job_goes_on_and_ends_alike(
+def test_an_interrupted_job_resumes_with_the_same_result(
     tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier, stop_at: int
 ) -> None:
     sources = find_images([images]).sources
@@ -281,7 +281,7 @@ batch.predict(
 """
 
 
-def test_a_job_killed_outright_goes_on(
+def test_a_killed_job_resumes(
     tmp_path: Path, images: Path, bundles: tuple[Bundle, Bundle], segmenter: Segmenter,
     classifier: Classifier,
 ) -> None:  # fmt: skip
@@ -301,7 +301,7 @@ def test_a_job_killed_outright_goes_on(
 
 
 @pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
-def test_a_damaged_part_is_made_again(
+def test_a_damaged_part_is_predicted_again(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, parts: str
 ) -> None:
     sources = find_images([images]).sources
@@ -346,7 +346,7 @@ def _one_byte_otherwise(part: Path) -> None:
 
 @pytest.mark.parametrize("parts", [".parts", ".parts/embeddings"])
 @pytest.mark.parametrize("harm", [_two_rows_fewer, _one_row_called_otherwise, _one_byte_otherwise])
-def test_rows_that_are_lost_or_changed_are_made_again(
+def test_lost_or_changed_rows_are_predicted_again(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, parts: str,
     harm: Callable[[Path], None],
 ) -> None:  # fmt: skip
@@ -367,7 +367,7 @@ def test_rows_that_are_lost_or_changed_are_made_again(
 
 @pytest.mark.parametrize("harmed", ["masks", "crops", "heatmaps"])
 @pytest.mark.parametrize("left", [0, 60])
-def test_images_that_were_cut_are_made_again(
+def test_truncated_image_files_are_written_again(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, harmed: str,
     left: int,
 ) -> None:  # fmt: skip
@@ -381,7 +381,7 @@ def test_images_that_were_cut_are_made_again(
     assert contents(out) == before
 
 
-def test_a_batch_s_files_are_on_the_disk_before_its_rows_show_that_it_is_done(
+def test_a_batch_s_files_are_flushed_before_its_rows_mark_it_as_done(
     tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
@@ -413,7 +413,7 @@ def test_a_batch_s_files_are_on_the_disk_before_its_rows_show_that_it_is_done(
     assert len(seen) == COUNT
 
 
-def test_files_are_flushed_one_by_one_where_it_cannot_be_done_at_once(
+def test_files_are_flushed_one_by_one_if_they_cannot_be_flushed_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[Path] = []
@@ -425,7 +425,7 @@ def test_files_are_flushed_one_by_one_where_it_cannot_be_done_at_once(
 
 
 @pytest.mark.parametrize("gone", ["masks", "crops", "heatmaps"])
-def test_images_that_were_taken_away_are_made_again(
+def test_deleted_image_files_are_written_again(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, gone: str
 ) -> None:
     sources, out = find_images([images]).sources, tmp_path / "out"
@@ -485,7 +485,7 @@ def test_other_settings_or_images_need_another_folder(
     assert contents(out) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(
+def test_a_folder_with_other_content_is_not_changed(
     tmp_path: Path, images: Path, segmenter: Segmenter
 ) -> None:
     with pytest.raises(NaevusError, match="holds other files"):
@@ -495,7 +495,7 @@ def test_a_folder_of_something_else_is_left_alone(
         predict(find_images([images]).sources, tmp_path / "file", segmenter=segmenter)
 
 
-def test_bad_images_are_refused_and_the_rest_goes_on(
+def test_unreadable_images_are_listed_and_the_others_predicted(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     (images / "ISIC_0000001.png").write_bytes(b"")
@@ -506,7 +506,7 @@ def test_bad_images_are_refused_and_the_rest_goes_on(
     out = tmp_path / "out"
     result = predict(sources, out, segmenter=segmenter, classifier=classifier)
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
-    assert [refused.image_id for refused in result.refused] == bad
+    assert [failed.image_id for failed in result.failed] == bad
     assert result.predicted == COUNT - 2
     with (out / "failed.csv").open(newline="") as stream_:
         rows = list(csv.DictReader(stream_))
@@ -516,14 +516,14 @@ def test_bad_images_are_refused_and_the_rest_goes_on(
     assert not set(bad) & set(table["image_id"])
     assert len(pd.read_csv(out / "submission.csv")) == COUNT - 2
     again = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert again.refused == result.refused
+    assert again.failed == result.failed
     for name in ("ISIC_0000001", "ISIC_0000003", "aaa"):
         suffix = "jpg" if name == "aaa" else "png"
         draw(tmp_path / "good.png", 5)
         (images / f"{name}.{suffix}").write_bytes((tmp_path / "good.png").read_bytes())
     draw(images / "absent.jpg", 6)
     fixed = predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert (fixed.refused, fixed.predicted) == ((), COUNT + 2)
+    assert (fixed.failed, fixed.predicted) == ((), COUNT + 2)
     assert not (out / "failed.csv").exists()
 
 
@@ -535,7 +535,7 @@ def test_only_unreadable_images_is_an_error(
     result = predict(
         [ImageFiles("a", tmp_path / "a.png")], out, segmenter=segmenter, classifier=classifier
     )
-    assert (result.predicted, len(result.refused)) == (0, 1)
+    assert (result.predicted, len(result.failed)) == (0, 1)
     table = pd.read_parquet(out / "predictions.parquet")
     assert len(table) == 0
     assert "prob_MEL" in table.columns
@@ -572,7 +572,7 @@ def test_row_groups_are_merged(
     assert groups == 2
 
 
-def test_a_full_disk_is_reported_in_one_line_and_no_image_is_blamed(
+def test_a_full_disk_is_reported_in_one_line_without_failed_images(
     tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -607,7 +607,7 @@ def test_images_are_found_below_folders(tmp_path: Path, images: Path) -> None:
         "extra",
     ]
     assert found.left_out == {".txt": 1, "hidden": 2, "masks": 2, "without suffix": 1}
-    assert (found.refused, found.renamed) == ([], [])
+    assert (found.failed, found.renamed) == ([], [])
 
 
 def test_wrong_inputs_are_errors(tmp_path: Path, images: Path) -> None:
@@ -618,13 +618,13 @@ def test_wrong_inputs_are_errors(tmp_path: Path, images: Path) -> None:
     for absent in ("absent", "x" * 5000, "a/" * 3000):
         with pytest.raises(DataError, match="does not exist"):
             find_images([tmp_path / absent])
-    with pytest.raises(DataError, match="parts of a path"):
+    with pytest.raises(DataError, match="path separator"):
         unique([ImageFiles("../x", images / "x.png")])
     with pytest.raises(DataError, match=r"a occurs twice: .*1.png and .*2.png"):
         unique([ImageFiles("a", images / "1.png"), ImageFiles("a", images / "2.png")])
 
 
-def test_files_of_one_name_are_reported_apart_by_their_folders(tmp_path: Path) -> None:
+def test_files_with_the_same_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/1.png", "b/1.jpg", "2.png", "c/3.png", "3.png"):
         draw(tmp_path / "photos" / name, 1)
     (tmp_path / "photos" / "again.png").symlink_to("2.png")
@@ -644,7 +644,7 @@ def test_files_of_one_name_are_reported_apart_by_their_folders(tmp_path: Path) -
     assert [source.image_id for source in several.sources] == ["2", "a__1", "b__1"]
 
 
-def test_links_to_folders_are_followed_without_end(tmp_path: Path) -> None:
+def test_cyclic_links_to_folders_end(tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "a" / "1.png", 1)
     draw(tmp_path / "elsewhere" / "2.png", 1)
     (tmp_path / "photos" / "a" / "up").symlink_to(tmp_path / "photos")
@@ -687,12 +687,12 @@ def test_a_file_added_later_changes_no_id(
     }  # fmt: skip
 
 
-def test_a_job_that_named_a_file_otherwise_meanwhile_is_reported(
+def test_a_concurrent_job_with_other_ids_is_reported(
     tmp_path: Path, images: Path, segmenter: Segmenter
 ) -> None:
     (first, *rest) = find_images([images]).sources
     predict([first, *rest], tmp_path / "out", segmenter=segmenter)
-    with pytest.raises(NaevusError, match=r"has called .*ISIC_0000000.*start this one again"):
+    with pytest.raises(NaevusError, match=r"has named .*ISIC_0000000.*start this one again"):
         predict([first._replace(image_id="a"), first, *rest], tmp_path / "out", segmenter=segmenter)
 
 
@@ -703,7 +703,7 @@ def test_names_that_cannot_be_ids_are_listed(
         b"two\nlines.png": "has a line break",
         b"caf\xe9.png": "is not UTF-8; rename",
         b"x" * 240 + b".png": "has 240 bytes",
-        b"back\\slash.png": "has parts of a path",
+        b"back\\slash.png": "has a path separator",
     }
     for name in bad:
         Path(os.fsdecode(os.fsencode(images) + b"/" + name)).write_bytes(b"")
@@ -713,15 +713,15 @@ def test_names_that_cannot_be_ids_are_listed(
     for odd in ('comma, "quoted"', "=1+1", "@x", "grün", "two words"):
         draw(images / f"{odd}.png", 1)
     found = find_images([images])
-    assert len(found.refused) == len(bad) + 1
+    assert len(found.failed) == len(bad) + 1
     for name, problem in bad.items():
-        (entry,) = [each for each in found.refused if f"name {problem}" in each.problem]
+        (entry,) = [each for each in found.failed if f"name {problem}" in each.problem]
         assert str(entry.path).isprintable(), name
     out = tmp_path / "out"
     result = predict(
-        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.refused
+        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.failed
     )
-    assert (result.predicted, len(result.refused)) == (COUNT + 5, len(bad) + 1)
+    assert (result.predicted, len(result.failed)) == (COUNT + 5, len(bad) + 1)
     listed = pd.read_csv(out / "failed.csv")
     assert listed["problem"].str.contains("rename it").all()
     assert "caf\\xe9" in listed["image_id"].tolist()

@@ -1,4 +1,4 @@
-"""The built-in bundle gives the results that were recorded, whatever machine it runs on."""
+"""The built-in bundle gives the recorded results on every machine."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
-    """Skin with texture and a blotch in the middle, alike in all images but for its details."""
+    """Textured skin with a dark spot in the middle; images differ only in details."""
     random = np.random.default_rng(seed)
     noise = sum(
         cv2.GaussianBlur(random.normal(size=(size, size)), (0, 0), sigma) * sigma * 30

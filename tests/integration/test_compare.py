@@ -55,7 +55,7 @@ def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
         assert word in result.stdout
 
 
-def test_json_holds_the_whole_comparison(tables: tuple[Path, Path]) -> None:
+def test_json_contains_the_whole_comparison(tables: tuple[Path, Path]) -> None:
     answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
     assert answer["images"] == 220
     assert answer["only_a"] == 20
@@ -86,7 +86,7 @@ def test_incomparable_results_are_refused(tables: tuple[Path, Path], tmp_path: P
     broken.write_text("no table")
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)
-    assert "broken.parquet: is no Parquet table" in str(error)
+    assert "broken.parquet: is not a Parquet table" in str(error)
     masks().to_parquet(broken)
     error = call(tables[0], broken).exception
     assert isinstance(error, DataError)

@@ -1,4 +1,4 @@
-"""What the command prints: in any terminal, with any arguments, whatever fails."""
+"""The output of commands in any terminal, with any arguments and any failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from naevus.cli.main import app
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes in folders below one that markup would swallow; an image is broken."""
+    """Two classes below a folder whose name looks like markup; one image is damaged."""
     root = tmp_path_factory.mktemp("data") / "photos [/b] [red]x"
     for name in ("melanoma", "nevus"):
         (root / name).mkdir(parents=True)
@@ -50,14 +50,14 @@ def naevus(*words: object, **variables: str) -> tuple[int, str, str]:
     ],
     ids=lambda variables: "-".join(variables.values()),
 )
-def test_any_encoding_and_width_will_do(variables: dict[str, str], folder: Path) -> None:
+def test_any_encoding_and_width_works(variables: dict[str, str], folder: Path) -> None:
     code, out, error = naevus("data", "check", folder, **variables)
     assert code == 1 or "no known layout" in error  # where no name with an accent is text
     assert "Traceback" not in error
     assert "findings" in out or "LC_ALL" in variables
 
 
-def test_images_whose_names_are_no_text_are_findings(tmp_path: Path) -> None:
+def test_images_whose_names_are_not_text_are_findings(tmp_path: Path) -> None:
     for name in (b"nevus/a.png", b"melanoma/b.png", b"nevus/caf\xe9.png"):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
@@ -76,7 +76,7 @@ def test_names_are_printed_as_they_are(folder: Path) -> None:
     assert "[/red]" in missing.output
 
 
-def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_printed(tmp_path: Path) -> None:
     code, _, error = naevus("data", "check", os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     assert code == 2
     assert "caf\\xe9" in error

@@ -18,7 +18,7 @@ TABLE = pd.DataFrame({"image_id": ["a", "b"], "logit_MEL": [0.5, -1.0], "logit_N
 
 
 def damaged(path: Path, how: str) -> None:
-    """Damage a file that is there."""
+    """Damage an existing file."""
     whole = path.read_bytes()
     if how == "absent":
         path.unlink()
@@ -39,7 +39,7 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["folder", "empty", "text", "cut", "bytes"])
-def test_commands_show_of_damaged_predictions(how: str, tmp_path: Path) -> None:
+def test_commands_report_damaged_predictions(how: str, tmp_path: Path) -> None:
     table = tmp_path / "predictions.parquet"
     TABLE.to_parquet(table)
     damaged(table, how)

@@ -31,7 +31,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Forty images in two classes, two a lesion."""
+    """Forty images in two classes, two per lesion."""
     lines = [
         f"p{number:02}.png,L{number // 2},{'NV' if number % 8 < 6 else 'MEL'}"
         for number in range(40)
@@ -86,7 +86,7 @@ def test_folds_of_parts_are_joined(data: Path, tmp_path: Path) -> None:
 
 
 def photograph(seed: int) -> np.ndarray:
-    """A blotchy image that resembles no other."""
+    """A random image, unlike all others."""
     random = np.random.default_rng(seed)
     blotches = random.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     return cv2.resize(blotches, (96, 96), interpolation=cv2.INTER_CUBIC)
@@ -94,7 +94,7 @@ def photograph(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def nameless(tmp_path: Path) -> Path:
-    """Twelve images without lesions; ``twin`` is a lighter, turned copy of ``n0``."""
+    """Twelve images without lesion ids; ``twin`` is a lighter, rotated copy of ``n0``."""
     for number in range(12):
         write_png(tmp_path / "NV" / f"n{number}.png", photograph(number))
     turned = np.ascontiguousarray(np.rot90(photograph(0)))
@@ -103,7 +103,7 @@ def nameless(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_lesions_it_says_so(nameless: Path, tmp_path: Path) -> None:
+def test_missing_lesion_ids_are_reported(nameless: Path, tmp_path: Path) -> None:
     result = run("split", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
     assert result.exit_code == 0, result.output
     assert "no lesion ids" in result.output

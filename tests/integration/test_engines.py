@@ -1,4 +1,4 @@
-"""Engines: what the command says of them, and the processes that try them."""
+"""Engines: the output of commands, and the processes of trials."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ F32, BF16, HELD = (
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that verdicts are kept in."""
+    """The folder of stored trials."""
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.delenv(instructions.SWITCH, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -91,7 +91,7 @@ def test_the_command_prints_all_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert f"{member} " in result.output
     assert "Networks run in openvino" in result.output
     assert "Processor instructions: all" in result.output
-    # OpenVINO's ways, and ONNX Runtime.
+    # OpenVINO's setups, and ONNX Runtime.
     assert len(list(tmp_path.rglob("choice-*.json"))) == 2
 
 

@@ -1,4 +1,4 @@
-"""``naevus evaluate`` on runs: tables, JSON, and what is kept."""
+"""``naevus evaluate`` on runs: tables, JSON and the saved evaluation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def call(*words: object) -> Result:
 
 
 def run_of(folder: Path, task: str, table: pd.DataFrame) -> Path:
-    """A run whose two folds held out half of the table each."""
+    """A run with two folds, each of which held out half of the table."""
     half = len(table) // 2
     folds = Folds(table[["image_id", "group_id"]].assign(fold=[0] * half + [1] * half))
     run = Run.start(folder, Recipe.model_validate({"task": task}), folds, INPUTS)
@@ -88,7 +88,7 @@ def test_json_and_the_saved_evaluation_are_equal(tmp_path: Path) -> None:
     assert answer["segmentation"] is None
 
 
-def test_several_runs_answer_with_their_mean(tmp_path: Path) -> None:
+def test_several_runs_are_averaged(tmp_path: Path) -> None:
     tables = {"a": diagnoses(2.0), "b": diagnoses(0.5, seed=1)}
     runs = [run_of(tmp_path / name, "classification", table) for name, table in tables.items()]
     answer = json.loads(call(*runs, "--json").stdout)
@@ -105,7 +105,7 @@ def test_runs_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
     predictions.mkdir()
     (predictions / "predictions.parquet").touch()
     for folders, problem in (
-        ((contours, contours), "only classifiers' runs"),
+        ((contours, contours), "only classification runs"),
         ((contours, predictions), "runs and predictions"),
         ((predictions, predictions), "several predictions"),
     ):
@@ -130,7 +130,7 @@ def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
     assert "from before" not in result.stdout
 
 
-def test_tables_without_conditions_say_what_they_lack(tmp_path: Path) -> None:
+def test_tables_without_image_conditions_state_what_is_missing(tmp_path: Path) -> None:
     result = call(run_of(tmp_path / "seg", "segmentation", masks()))
     assert result.exit_code == 0, result.output
     assert "from before distances and conditions were measured" in result.stdout
@@ -138,7 +138,7 @@ def test_tables_without_conditions_say_what_they_lack(tmp_path: Path) -> None:
 
 
 def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, Path]:
-    """What predict wrote of some images, and a manifest that says what is true of them."""
+    """A predictions folder, and a manifest with its ground truth."""
     table = rows[["image_id"]].copy()
     for code in ISIC2018.codes:
         for kind in ("prob", "balanced_prob"):
@@ -152,7 +152,7 @@ def predictions_of(folder: Path, rows: pd.DataFrame, data: Path) -> tuple[Path, 
     return folder, data / "all.csv"
 
 
-def test_predictions_and_truth_must_match_unless_they_need_not(tmp_path: Path) -> None:
+def test_missing_predictions_or_ground_truth_are_errors_unless_allowed(tmp_path: Path) -> None:
     rows = diagnoses(2.0).iloc[:70]
     folder, manifest = predictions_of(tmp_path / "out", rows, tmp_path / "data")
     whole = call(folder, "--data", manifest)
@@ -224,14 +224,14 @@ def test_lesions_are_those_of_the_data_set(tmp_path: Path) -> None:
     assert "has none of these images" in str(error)
 
 
-def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_path: Path) -> None:
+def test_a_run_with_missing_predictions_is_evaluated_only_if_allowed(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     path = folder / "fold-1" / "oof.parquet"
     pd.read_parquet(path).iloc[:-4].to_parquet(path)
-    assert "4 held-out images have no answer" in str(call(folder).exception)
+    assert "4 held-out images have no prediction" in str(call(folder).exception)
     result = call(folder, "--allow-missing")
     assert result.exit_code == 0, result.output
-    assert "4 held-out images have no answer" in result.output
+    assert "4 held-out images have no prediction" in result.output
     whole = run_of(tmp_path / "other", "classification", diagnoses(1.0, seed=1))
     assert "4 held-out images" in str(call(whole, folder).exception)
     both = call(whole, folder, "--allow-missing")
@@ -239,7 +239,7 @@ def test_a_run_without_all_predictions_is_scored_only_where_that_is_allowed(tmp_
     assert "4 images are not in all runs: left out" in both.output
 
 
-def test_tables_are_scored_like_the_runs_that_they_are_from(tmp_path: Path) -> None:
+def test_tables_are_evaluated_like_their_runs(tmp_path: Path) -> None:
     first = run_of(tmp_path / "first", "classification", diagnoses(2.0))
     second = run_of(tmp_path / "second", "classification", diagnoses(1.5, seed=1))
     tables = []
@@ -253,7 +253,7 @@ def test_tables_are_scored_like_the_runs_that_they_are_from(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("more", ["run", "--data", "--part", "--copies"])
-def test_tables_are_scored_by_themselves(tmp_path: Path, more: str) -> None:
+def test_tables_are_evaluated_without_other_inputs(tmp_path: Path, more: str) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     Run.open(folder).join()
     further = [folder] if more == "run" else [more, "task3"]

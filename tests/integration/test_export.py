@@ -1,4 +1,4 @@
-"""Runs become one bundle: joined, checked, in one file, and telling nothing of the machine."""
+"""Runs are exported as one bundle: joined, verified, in one file, without traces of the machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Exporting takes seconds, and the same network gives the same bytes: each once."""
+    """Export each network once: it takes seconds and always gives the same bytes."""
     folder = tmp_path_factory.mktemp("exported")
 
     def export(network: Any, path: Path, *, input_size: int) -> None:
@@ -103,7 +103,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str,
 
 
 class Joined:
-    """Both tasks in one bundle, and what was printed meanwhile."""
+    """Both tasks in one bundle, and the printed output."""
 
     def __init__(self, runs: dict[str, Run], folder: Path) -> None:
         self.description: list[Checked] = []
@@ -309,7 +309,7 @@ def test_the_card_shows_data_licence_and_limits(joined: Joined) -> None:
 
 
 def test_images_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None:
-    """Where every image has a mask and a diagnosis, both tasks have one fingerprint."""
+    """If every image has a mask and a diagnosis, both tasks have the same fingerprint."""
     print_of = {"fingerprint": "the same", "layout": "folder", "images": 5}
     reported = training_data(
         SimpleNamespace(recipe=runs[name].recipe, inputs=print_of)  # type: ignore[misc]
@@ -356,7 +356,7 @@ def test_the_same_runs_give_the_same_file(runs: dict[str, Run], tmp_path: Path) 
     assert Bundle.read(files[0]).spec.segmenter is not None
 
 
-def test_fp16_members_say_so_and_how_far_they_are_off(
+def test_fp16_members_state_their_storage_and_differences(
     runs: dict[str, Run], tmp_path: Path, joined: Joined
 ) -> None:
     reported: list[Checked] = []
@@ -557,12 +557,12 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     assert Bundle.read(out).segmenter.members[0].storage == "fp16"
 
 
-def test_a_calibration_that_is_no_table_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_a_calibration_that_is_not_a_table_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:
     from naevus.cli.main import app
 
     (tmp_path / "notes.txt").write_text("no table")
     words = ["--calibration", str(tmp_path / "notes.txt"), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, ["export", str(runs["answers"].folder), *words])
     assert done.exit_code == 2
-    assert "is no Parquet table" in done.output
+    assert "is not a Parquet table" in done.output
     assert not (tmp_path / "out").exists()

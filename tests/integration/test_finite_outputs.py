@@ -1,4 +1,4 @@
-"""Networks that give NaN or infinity: the image has failed; nothing is diagnosed of it."""
+"""Networks that output NaN or infinity: the image fails, and gets no diagnosis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS = [
     ("names.onnx", "logits", "inf"),
     ("names.onnx", "logits", "-inf"),
     ("names.onnx", "embedding", "nan"),
-    ("names.onnx", "embedding", "1e+06"),  # beyond half precision, which embeddings are kept in
+    ("names.onnx", "embedding", "1e+06"),  # too large for stored half precision
     ("names.onnx", "cam", "nan"),
     ("segmentation.onnx", "logit", "nan"),
     ("segmentation.onnx", "logit", "inf"),
@@ -52,7 +52,7 @@ STEPS: dict[str, list[tuple[str, float | None]]] = {
 
 
 def spoil(source: Path, target: Path, output: str, value: str) -> None:
-    """Write a graph that gives ``value`` for images that are black all over, else what it did."""
+    """Change a graph to output ``value`` for completely black images."""
     model = onnx.load(source)
     graph = model.graph
     for node in graph.node:
@@ -114,7 +114,7 @@ def folder_of(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("file", "output", "value"), KINDS)
-def test_from_python_the_image_fails_and_the_others_are_as_alone(
+def test_from_python_the_image_fails_and_the_others_are_unaffected(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
@@ -142,14 +142,14 @@ def test_from_python_the_image_fails_and_the_others_are_as_alone(
 
 
 @pytest.mark.parametrize(("file", "output", "value"), [KINDS[0], KINDS[4], KINDS[6]])
-def test_in_a_job_the_image_is_listed_and_the_rest_goes_on(
+def test_in_a_job_the_image_is_listed_and_the_others_predicted(
     tmp_path: Path, file: str, output: str, value: str
 ) -> None:
     bundle = spoilt(tmp_path, file, output, value)
     out = tmp_path / "out"
     words = ["predict", str(folder_of(tmp_path)), "--bundle", str(bundle.folder)]
     ended = CliRunner().invoke(app, [*words, "--out", str(out), "--embeddings"])
-    assert ended.exit_code == 1, ended.output  # as for every image that was refused
+    assert ended.exit_code == 1, ended.output  # as for every failed image
     rows = pq.read_table(out / "predictions.parquet").to_pandas()
     names = [f"ISIC_{number:07d}" for number in (0, 1, 3, 4)]
     assert rows["image_id"].tolist() == names
@@ -159,12 +159,12 @@ def test_in_a_job_the_image_is_listed_and_the_rest_goes_on(
     failed = pd.read_csv(out / "failed.csv")
     assert failed["image_id"].tolist() == ["ISIC_0000002"]
     assert failed["problem"].str.contains(value, regex=False).all()
-    # What was written before its diagnosis is taken away.
+    # Files written before its diagnosis are removed.
     assert sorted(path.stem for path in (out / "crops").glob("*.png")) == names
     assert len(list((out / "masks").glob("*.png"))) == len(names)
 
 
-def test_an_ensemble_with_one_bad_network_does_not_answer(tmp_path: Path) -> None:
+def test_an_ensemble_with_one_invalid_network_does_not_predict(tmp_path: Path) -> None:
     bad = spoilt(tmp_path, *KINDS[0])
     networks = open_networks([bad, Bundle.read(tmp_path / "sound")], threads=1)
     prediction = list(Predictor(*networks, threads=1).stream([BLACK, *images(1)], errors="yield"))
@@ -198,7 +198,7 @@ def test_a_heatmap_of_non_finite_values_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 6])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38])
-def test_a_single_non_finite_value_counts(place: int, value: float) -> None:
+def test_a_single_non_finite_value_is_a_fault(place: int, value: float) -> None:
     values = np.linspace(-5, 5, 21, dtype=np.float32).reshape(3, 7)
     assert faults_of("n", {"logits": values}) == {}
     values[1, place] = value

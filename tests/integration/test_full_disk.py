@@ -1,4 +1,4 @@
-"""A full disk, a closed pipe and a folder that cannot be written: one line, and it goes on."""
+"""A full disk, a closed pipe and an unwritable folder give one line, and jobs resume."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sources(tmp_path: Path) -> list[ImageFiles]:
     return found
 
 
-def test_a_full_disk_while_caching_is_a_line_and_caching_goes_on(
+def test_a_full_disk_while_caching_is_one_line_and_caching_resumes(
     small: Path, sources: list[ImageFiles]
 ) -> None:
     input_spec = InputSpec("full", 128)
@@ -64,7 +64,7 @@ def test_a_full_disk_while_caching_is_a_line_and_caching_goes_on(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
-def test_a_reader_that_ends_is_no_finding() -> None:
+def test_a_reader_that_ends_is_not_a_finding() -> None:
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(

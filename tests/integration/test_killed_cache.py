@@ -1,4 +1,4 @@
-"""An image cache whose building is killed outright."""
+"""Building an image cache in a process that is killed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sources(tmp_path: Path) -> list[ImageFiles]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that were decoded, in the order they were."""
+    """The ids of decoded images, in order."""
     seen: list[str] = []
 
     def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
@@ -91,7 +91,7 @@ ImageCache.build(
 
 
 @pytest.mark.parametrize("point", ["5", "pixels.npy", "index.csv"])
-def test_a_killed_build_goes_on_where_it_stopped(
+def test_a_killed_build_resumes_where_it_stopped(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str], point: str
 ) -> None:
     sources[1].path.write_bytes(b"nothing")

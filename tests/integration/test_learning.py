@@ -1,4 +1,4 @@
-"""Networks learn what is in the images: diagnoses that can be learnt, masks of any frame."""
+"""Networks learn from image content: learnable diagnoses, masks of any aspect ratio."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ SEGMENTATION = Recipe.model_validate(
 
 
 class Store(dict[str, NDArray[np.uint8]]):
-    """Images in memory, where a `ImageCache` is wanted."""
+    """Images in memory, in place of an `ImageCache`."""
 
     @property
     def index(self) -> Store:
@@ -72,7 +72,7 @@ def cache(images: Mapping[str, NDArray[np.uint8]]) -> ImageCache:
 
 
 def trained(recipe: Recipe, training_task: TrainingTask, folder: Path) -> nn.Module:
-    """Return the network as it would be exported."""
+    """Return the network with its preprocessing, as exported."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     network = training_task.network()
@@ -85,7 +85,7 @@ def trained(recipe: Recipe, training_task: TrainingTask, folder: Path) -> nn.Mod
 
 @pytest.fixture(scope="module")
 def crops() -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
-    """Twenty lesions of each diagnosis, a photograph each, cut out; and their diagnoses."""
+    """Return crops of twenty lesions of each diagnosis, and their diagnoses."""
     images, diagnoses = {}, {}
     for code in ISIC2018.codes:
         for seed in range(20):
@@ -131,7 +131,7 @@ Frame = Literal["square", "stretched", "upright", "padded"]
 def framed(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_], frame: Frame
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Bring a square image and its mask to 3:2 (or 2:3) by stretching, or by adding skin."""
+    """Change a square image and its mask to 3:2 (or 2:3) by stretching, or by adding skin."""
     side = len(mask)
     if frame == "padded":
         room = side // 4
@@ -176,7 +176,7 @@ def mean_jaccard(network: nn.Module, frame: Frame) -> float:
     )
 
 
-def test_other_frames_than_square_cost_little(segmenter: nn.Module) -> None:
+def test_other_aspect_ratios_cost_little_accuracy(segmenter: nn.Module) -> None:
     square = mean_jaccard(segmenter, "square")
     assert square > 0.75
     assert mean_jaccard(segmenter, "stretched") > square - 0.02

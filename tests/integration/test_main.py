@@ -1,4 +1,4 @@
-"""The whole command: exit codes, failures in one line, help that can be followed."""
+"""The whole command: exit codes, failures in one line, help with working examples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def call(*words: object, columns: int = 80) -> Result:
 
 
 def error_of(result: Result) -> str:
-    """The one line that a user's mistake comes to."""
+    """Return the one-line error of a user's mistake."""
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
@@ -202,7 +202,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
     recipe.write_text("epochs = = 3\n")
     line = error_of(call("train", "segmentation", "--show-recipe", "--recipe", recipe))
     assert "my.toml: is not TOML" in line
-    assert "mend the file" in line
+    assert "correct the file" in line
 
     table = tmp_path / "truth.csv"
     table.write_bytes(b"\xff\xfe\x00\x01" * 40)
@@ -217,7 +217,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     words = ("train", "classification", tmp_path, "--out", tmp_path / "run", "--folds", folds)
     line = error_of(call(*words))
-    assert "folds.csv: p0 stands twice" in line
+    assert "folds.csv: p0 occurs twice" in line
 
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -228,7 +228,7 @@ def test_corrupt_files_are_named(tmp_path: Path) -> None:
 
 
 def test_masks_of_other_images_are_reported(synthetic: Path, tmp_path: Path) -> None:
-    """Else every crop would silently be a centre square."""
+    """Otherwise every crop would silently be a centre square."""
     (tmp_path / "ISIC_0_segmentation.png").touch()
     words = ("train", "classification", synthetic, "--out", tmp_path / "run", "--masks", tmp_path)
     assert "holds no mask of any image" in error_of(call(*words, *CROPS))

@@ -188,7 +188,7 @@ def test_a_nested_job_resumes_repairs_and_tidies_up(
     assert result.reused == 4
     assert pngs(out) == before
     (photos / "right" / "p2.png").write_bytes(b"")
-    assert [each.image_id for each in work().refused] == ["right__p2"]
+    assert [each.image_id for each in work().failed] == ["right__p2"]
     assert pngs(out) == {name for name in before if "right__p2" not in name}
     with pytest.raises(NaevusError, match=r"other settings \(nested\)"):
         batch.predict(find_images([photos]).sources, out, **networks, batch_size=2)

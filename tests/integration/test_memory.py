@@ -1,4 +1,4 @@
-"""Memory kept in training is given back afterwards."""
+"""Memory kept during training is released afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resident() -> int:
 
 
 def faults_of_reuse() -> int:
-    """Return how many page faults it takes to fill and free 64 MB ten times."""
+    """Return the number of page faults for filling and freeing 64 MB ten times."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         np.full(64 * MEGABYTE // 8, 1.0)
@@ -38,7 +38,7 @@ def faults_of_reuse() -> int:
 
 
 def around_reuse() -> tuple[int, int, int]:
-    """Return the faults of reuse before, while and after memory is kept."""
+    """Return the page faults of reuse before, while and after memory is kept."""
     before = faults_of_reuse()
     with kept_memory():
         np.full(64 * MEGABYTE // 8, 1.0)
@@ -47,7 +47,7 @@ def around_reuse() -> tuple[int, int, int]:
 
 
 def around_a_large_block() -> tuple[int, int, int]:
-    """Return what is resident before a block, while its memory is kept, and after."""
+    """Return the resident memory before a block, while its memory is kept, and afterwards."""
     before = resident()
     with kept_memory():
         np.full(256 * MEGABYTE // 8, 1.0)
@@ -56,7 +56,7 @@ def around_a_large_block() -> tuple[int, int, int]:
 
 
 def afresh(measure: Callable[[], tuple[int, int, int]]) -> tuple[int, int, int]:
-    """Measure in a new process: where the heap can grow is settled by all that ran before."""
+    """Measure in a new process, since the heap depends on everything that ran before."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure).result()
 
@@ -67,7 +67,7 @@ def test_a_freed_block_is_reused_without_new_pages() -> None:
     assert after > before / 2
 
 
-def test_memory_is_given_back_at_the_end() -> None:
+def test_memory_is_released_at_the_end() -> None:
     before, inside, after = afresh(around_a_large_block)
     assert inside - before > 200 * MEGABYTE
     assert after - before < 100 * MEGABYTE

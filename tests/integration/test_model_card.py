@@ -1,4 +1,4 @@
-"""``naevus info``: of a bundle what it carries, of a run what its folds never saw."""
+"""``naevus info``: the stored card of a bundle, and the out-of-fold card of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str,
     return made
 
 
-def test_a_bundle_s_card_is_the_one_it_carries(tmp_path: Path) -> None:
+def test_a_bundle_s_card_is_the_stored_one(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "bundle", temperature=1.25)
     done = run_card(bundle.folder)
     assert done.exit_code == 0, done.output
@@ -48,7 +48,7 @@ def test_a_bundle_s_card_is_the_one_it_carries(tmp_path: Path) -> None:
     assert "Temperature: 1.250" in done.stdout
 
 
-def test_a_run_s_card_is_of_its_finished_folds(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_a_run_s_card_describes_its_finished_folds(runs: dict[str, Run], tmp_path: Path) -> None:
     run = runs["answers"]
     before = sorted(path.name for path in run.folder.iterdir())
     out = tmp_path / "card.md"

@@ -1,4 +1,4 @@
-"""Libraries that report to their makers are kept from it."""
+"""The telemetry of libraries is disabled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_quantising_opens_no_socket(exported: Path, tmp_path: Path) -> None:
-    """In a process of its own: NNCF is silent under pytest anyway."""
+    """Run in a separate process, since NNCF sends nothing under pytest."""
     program = f"""
 import sys
 opened = []
@@ -61,7 +61,7 @@ print(sorted(set(opened)))
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that compiled graphs are kept in."""
+    """The folder of compiled graphs."""
     monkeypatch.delenv(SWITCH)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "naevus" / "compiled"
@@ -104,6 +104,6 @@ def test_no_library_sends_telemetry(tmp_path: Path, engine: EngineName, left: se
         env={**environment, "HOME": str(home)},
     )
     assert not reported.exists()
-    # Their telemetry would leave identifiers there. All that is there is our own cache.
+    # Telemetry would store identifiers there; it must contain only naevus's own cache.
     files = [path.relative_to(home) for path in home.rglob("*") if path.is_file()]
     assert {path.parent.as_posix() for path in files} == left

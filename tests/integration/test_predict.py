@@ -76,7 +76,7 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, images: Path) -> No
     assert "crops" not in alone.output
 
 
-def test_without_out_predictions_have_the_name_of_the_first_input(
+def test_the_default_output_folder_is_named_after_the_first_input(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmentation_bundle(tmp_path / "s")
@@ -103,7 +103,7 @@ def test_without_out_predictions_have_the_name_of_the_first_input(
     other = call(images, *bundles, "--tta", "flips")
     assert "predictions/images holds predictions made with other settings" in str(other.exception)
     everything = call(".", "--bundle", tmp_path / "s", "--only", "masks")
-    assert "no images there" in str(everything.exception)  # earlier predictions are none
+    assert "no images there" in str(everything.exception)  # earlier predictions are not images
 
 
 def test_masks_alone_need_no_classifier(tmp_path: Path, images: Path) -> None:
@@ -115,7 +115,7 @@ def test_masks_alone_need_no_classifier(tmp_path: Path, images: Path) -> None:
     assert not (out / "crops").exists()
 
 
-def test_one_image_is_answered_on_the_screen(tmp_path: Path, images: Path) -> None:
+def test_the_prediction_of_one_image_is_printed(tmp_path: Path, images: Path) -> None:
     whole_bundle(tmp_path / "b", conformal=CONFORMAL)
     words = (images / "p1.png", "--bundle", tmp_path / "b", "--out", tmp_path / "out")
     result = call(*words, "--heatmaps", "--embeddings")
@@ -131,13 +131,13 @@ def test_one_image_is_answered_on_the_screen(tmp_path: Path, images: Path) -> No
         assert output in result.output
     assert (tmp_path / "out" / "heatmaps" / "p1.png").exists()
     assert (tmp_path / "out" / "embeddings.parquet").exists()
-    again = call(*words, "--heatmaps", "--embeddings")  # was done before
+    again = call(*words, "--heatmaps", "--embeddings")  # already predicted
     assert again.output.startswith(result.output.partition("1 image predicted")[0])
     several = call(images, "--bundle", tmp_path / "b", "--out", tmp_path / "all")
     assert "Most probable" not in several.output
 
 
-def test_one_image_s_mask_alone_is_reported_too(tmp_path: Path) -> None:
+def test_a_single_mask_is_reported_too(tmp_path: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     write_png(tmp_path / "dark.png", np.full((60, 80, 3), 20, np.uint8))
     words = (tmp_path / "dark.png", "--bundle", tmp_path / "s", "--out", tmp_path / "out")

@@ -71,7 +71,7 @@ sys.exit(os.waitpid(child, 0)[1])
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_a_fork_is_reported_at_once_and_may_load_anew(bundle: Path, engine: str) -> None:
+def test_a_fork_is_an_immediate_error_and_may_load_again(bundle: Path, engine: str) -> None:
     if engine == "onnxruntime":
         pytest.importorskip("onnxruntime")
     done = subprocess.run(
@@ -96,4 +96,4 @@ def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> No
     job = loaded._pipeline
     made = Predictor(job.prediction_options.segmenter, job.prediction_options.classifier)
     with pytest.raises(ConfigError, match=r"only a predictor from naevus\.load"):
-        copy.copy(made)  # asks for what a process would be sent
+        copy.copy(made)  # uses the same state as sending it to a process

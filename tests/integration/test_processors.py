@@ -1,4 +1,4 @@
-"""The networks that come with naevus, on every kind of processor that this one can pass for."""
+"""The built-in networks with every instruction set that this processor supports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from naevus.inference.engines.openvino import SWITCH
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What a limit needs of the processor, as Linux tells it.
+# Processor features that each limit needs, in Linux's names.
 LIMITS = {
     "AVX": "avx",
     "AVX2": "avx2",
@@ -64,26 +64,26 @@ def answer(image: Path, **variables: str) -> Any:
 
 @pytest.fixture(scope="module")
 def usual(image: Path) -> Any:
-    """The answer with all instructions, in fp32."""
+    """The prediction with all instructions, in fp32."""
     return answer(image, **{SWITCH: "off"})
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_every_kind_of_processor_gives_the_same_answer(image: Path, usual: Any, limit: str) -> None:
+def test_every_instruction_set_gives_the_same_prediction(
+    image: Path, usual: Any, limit: str
+) -> None:
     _, able = instructions.processor()
     if LIMITS[limit] not in able:
         pytest.skip(f"this processor cannot pass for one with {limit}")
     diagnosis, mask, probabilities = answer(image, **{SWITCH: "off", instructions.SWITCH: limit})
     assert diagnosis == usual[0]
     assert mask == pytest.approx(usual[1], abs=0.01)
-    # Where there are no instructions for 8 bits (AVX), roundings differ; else nothing does.
+    # Only without instructions for 8 bits (AVX), rounding differs.
     assert probabilities == pytest.approx(usual[2], abs=0.15 if limit == "AVX" else 0.001)
 
 
-def test_where_openvino_predictions_wrongly_onnx_runtime_predictions(
-    image: Path, usual: Any
-) -> None:
-    """Held to SSE 4.1, OpenVINO resizes the segmenter's maps wrongly, without a word."""
+def test_onnx_runtime_predicts_if_openvino_s_outputs_are_wrong(image: Path, usual: Any) -> None:
+    """Limited to SSE 4.1, OpenVINO silently resizes the segmenter's maps wrongly."""
     _, able = instructions.processor()
     if "sse4_1" not in able:
         pytest.skip("this is no such processor")
@@ -93,7 +93,7 @@ def test_where_openvino_predictions_wrongly_onnx_runtime_predictions(
     assert probabilities == pytest.approx(usual[2], abs=0.15)
 
 
-def test_by_default_the_command_predictions_and_goes_on_as_it_began(
+def test_by_default_the_command_predicts_and_resumes_with_the_same_engine(
     image: Path, usual: Any, tmp_path: Path
 ) -> None:
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache"), SWITCH: ""}
@@ -105,7 +105,7 @@ def test_by_default_the_command_predictions_and_goes_on_as_it_began(
     assert "Networks run in" in done.stderr
     assert usual[0] in done.stdout
     settings = json.loads((out / "predict.json").read_bytes())
-    # A job that goes on takes what is stored, whatever would be chosen now.
+    # A resumed job uses the stored choice, whatever would be chosen now.
     again = run(command, **{SWITCH: "off"})
     assert again.returncode == 0, again.stderr
     assert json.loads((out / "predict.json").read_bytes()) == settings

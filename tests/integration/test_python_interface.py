@@ -1,4 +1,4 @@
-"""naevus.load: from Python, the answers that the command gives."""
+"""The Python interface gives the same results as the command."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CODES = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 
 
 def synthetic(seed: int, height: int = 120, width: int = 180) -> NDArray[np.uint8]:
-    """Light noise with a dark rectangle that is nowhere near the border."""
+    """Light noise with a dark rectangle far from the border."""
     rng = np.random.default_rng(seed)
     image = rng.integers(190, 240, (height, width, 3), dtype=np.uint8)
     top, left = rng.integers(20, 40, 2)
@@ -77,7 +77,7 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "images").iterdir())
 
 
-def test_python_and_the_command_say_the_same(
+def test_python_and_the_command_predict_the_same(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     networks = open_networks(bundles.find_bundles([folder / "bundle"]), threads=2)
@@ -100,9 +100,7 @@ def test_python_and_the_command_say_the_same(
         np.testing.assert_array_equal(mask[:, :, 0] > 0, each.mask)
 
 
-def test_a_prediction_has_all_that_is_said_of_an_image(
-    loaded: Predictor, files: list[Path]
-) -> None:
+def test_a_prediction_has_all_values_of_an_image(loaded: Predictor, files: list[Path]) -> None:
     prediction = loaded(files[0])
     assert isinstance(prediction, Prediction)
     assert (prediction.image_id, prediction.image) == ("p0", files[0])
@@ -149,7 +147,7 @@ def test_the_heatmap_covers_the_region_that_the_classifier_used(
         prediction.cam_of("XYZ")
 
 
-def test_a_scaled_decoding_does_not_move_the_heat(tmp_path: Path, loaded: Predictor) -> None:
+def test_scaled_decoding_does_not_shift_the_heatmap(tmp_path: Path, loaded: Predictor) -> None:
     large = np.repeat(np.repeat(synthetic(3), 8, axis=0), 8, axis=1)
     (tmp_path / "large.jpg").write_bytes(simplejpeg.encode_jpeg(large, quality=95))
     prediction = loaded(tmp_path / "large.jpg")
@@ -166,7 +164,7 @@ def test_a_scaled_decoding_does_not_move_the_heat(tmp_path: Path, loaded: Predic
     assert np.corrcoef(cam.ravel(), small.heatmap.ravel())[0, 1] > 0.8  # type: ignore[union-attr]
 
 
-def test_pixels_do_as_well_as_files(loaded: Predictor, files: list[Path]) -> None:
+def test_pixels_and_files_give_the_same_prediction(loaded: Predictor, files: list[Path]) -> None:
     pixels = read(files[2])
     from_pixels, from_file, from_name = loaded([pixels, files[2], str(files[2])])
     values = from_file.to_dict()
@@ -199,7 +197,7 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
         list(stream)
 
 
-def test_a_stream_keeps_the_order_and_takes_little_ahead(
+def test_a_stream_keeps_the_order_and_reads_little_ahead(
     loaded: Predictor, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor, "BATCH", 3)
@@ -303,7 +301,7 @@ def test_the_built_in_bundle_is_the_default(
     assert naevus.load()(files[0]).predicted in CODES
 
 
-def test_a_clinic_s_prevalence_reweighs(
+def test_a_prevalence_reweights_probabilities(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     operating_points = tmp_path / "clinic.toml"
@@ -317,7 +315,7 @@ def test_a_clinic_s_prevalence_reweighs(
         naevus.load(segmentation_bundle(tmp_path / "s").folder, prevalence=operating_points)
 
 
-def test_a_figure_shows_image_heat_and_probabilities(
+def test_a_figure_shows_image_heatmap_and_probabilities(
     tmp_path: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -368,14 +366,14 @@ assert not needless & set(sys.modules), needless & set(sys.modules)
 """
 
 
-def test_importing_is_instant_and_loading_brings_no_more_than_it_needs(
+def test_importing_and_loading_import_only_required_packages(
     folder: Path, files: list[Path]
 ) -> None:
     words = (sys.executable, "-c", LIGHT, str(folder / "bundle"), str(files[0]))
     subprocess.run(words, check=True)
 
 
-def test_every_public_name_is_found_and_listed() -> None:
+def test_every_public_name_exists_and_is_listed() -> None:
     for name in naevus.__all__:
         assert getattr(naevus, name) is not None
     assert set(naevus.__all__) <= set(dir(naevus))
@@ -414,7 +412,7 @@ assert not heavy, heavy
 """
 
 
-def test_errors_and_taxonomies_bring_no_array_library() -> None:
+def test_errors_and_taxonomies_import_no_array_library() -> None:
     subprocess.run((sys.executable, "-c", LAZY), check=True)
 
 
@@ -422,7 +420,7 @@ def test_a_table_of_predictions_equals_the_written_one(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
     result = loaded.to_folder(folder / "images", tmp_path / "out", heatmaps=True)
-    assert (result.predicted, result.refused) == (5, ())
+    assert (result.predicted, result.failed) == (5, ())
     assert str(result).splitlines()[:2] == ["5 images predicted, 0 failed", str(result.table)]
     written = pd.read_parquet(result.table)
     assert (written["bundle_sha256"] == sha256(folder / "bundle" / "bundle.json")).all()

@@ -60,18 +60,18 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     write_json(run.folder / "inputs.json", {**inputs, "data": "moved"})
     error = CliRunner().invoke(app, [str(run.folder)]).exception
     assert isinstance(error, DataError)
-    assert "2 held-out images have no answer" in str(error)
+    assert "2 held-out images have no prediction" in str(error)
     words = [str(run.folder), "--allow-missing"]
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert "moved not found" in result.output
-    assert "2 held-out images have no answer" in result.output
+    assert "2 held-out images have no prediction" in result.output
     values = json.loads((run.folder / "report" / "report.json").read_text())
     sections = values["sections"]
     assert "images" not in sections
     assert "subgroups" not in sections
     assert ", held out while training, " in values["summary"]
-    assert values["notes"] == ["2 held-out images have no answer and do not count."]
+    assert values["notes"] == ["2 held-out images have no prediction and are left out."]
     assert len(sections["data"]["tables"]["unanswered"]) == 2
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
     assert not (run.folder / "report" / "figures").exists()
@@ -80,7 +80,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     assert {row["fold"] for row in sections["scores"]["tables"]["folds"]} == {0, 1}
     assert [row["epochs"] for row in sections["training"]["tables"]["last-epochs"]] == [2, 2]
     counts = {row["what"]: row["images"] for row in sections["data"]["tables"]["counts"]}
-    evaluated, due = counts["judged"], counts["held out by finished folds"]
+    evaluated, due = counts["evaluated"], counts["held out by finished folds"]
     assert evaluated == len(oof) - 2 == due - 2
     assert "balanced accuracy" in result.output
     assert "Against the rest" in result.output
@@ -88,7 +88,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     assert recipe["network.backbone"] == "test_resnet"
 
 
-def test_a_run_of_masks_is_reported_with_them(data: Dataset, tmp_path: Path) -> None:
+def test_a_segmentation_run_is_reported_with_its_masks(data: Dataset, tmp_path: Path) -> None:
     from tests.helpers.finished_runs import finished_run  # late: torch takes seconds
 
     run = finished_run(tmp_path / "run", "segmentation", data.root, folds=(0, 1))

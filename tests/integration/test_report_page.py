@@ -1,4 +1,4 @@
-"""The page of a report and the files beside it, from predictions of made-up networks."""
+"""The page of a report and the files next to it, from simulated predictions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def predictions(data: Dataset, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Answers of two made-up networks, and masks that are shifted by a pixel."""
+    """Predictions of two simulated networks, and masks that are shifted by a pixel."""
     folder = tmp_path_factory.mktemp("predicted")
     random = np.random.default_rng(0)
     known = data.with_diagnosis().table.drop_duplicates("image_id")
@@ -99,7 +99,7 @@ def written(
     return write_report(document, evaluation, out, figures=True).parent
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(written: Path) -> None:
+def test_the_page_is_well_formed_and_self_contained(written: Path) -> None:
     page = (written / "report.html").read_text()
     parsed = HtmlPage(page)
     assert parsed.open == []
@@ -132,7 +132,7 @@ def test_galleries_show_each_kind(written: Path) -> None:
     assert "Heatmaps:" in page
 
 
-def test_heat_maps_need_the_bundles_of_the_predictions(
+def test_heatmaps_need_the_bundles_of_the_predictions(
     data: Dataset, predictions: Path, tmp_path: Path
 ) -> None:
     other = classification_bundle(tmp_path / "other", explained=True, seeds=(5,))
@@ -154,7 +154,7 @@ def test_heat_maps_need_the_bundles_of_the_predictions(
     )
 
 
-def test_heat_maps_are_of_what_was_predicted(
+def test_heatmaps_show_the_predicted_class(
     data: Dataset, predictions: Path, bundle: Bundle
 ) -> None:
     sides = {one.code: "MALIGNANT" if one.malignant else "BENIGN" for one in ISIC2018.diagnoses}
@@ -166,7 +166,7 @@ def test_heat_maps_are_of_what_was_predicted(
         predictions_classifier(results, [bundle])
 
 
-def test_every_table_and_figure_is_written_beside_the_page(written: Path) -> None:
+def test_every_table_and_figure_is_written_next_to_the_page(written: Path) -> None:
     values = json.loads((written / "report.json").read_text())
     names = [name for section in values["sections"].values() for name in section["tables"]]
     assert len(names) == len(set(names))
@@ -236,7 +236,7 @@ def test_folders_without_results_are_refused(
 ) -> None:
     with pytest.raises(RunError, match="neither a run nor predictions"):
         report(tmp_path)
-    with pytest.raises(DataError, match="needs the truth"):
+    with pytest.raises(DataError, match="needs ground truth"):
         report(predictions)
     table = pd.read_parquet(predictions / "predictions.parquet")
     table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")

@@ -1,4 +1,4 @@
-"""Killed with SIGKILL and started again, training ends with the same weights, bit for bit."""
+"""Training that is killed with SIGKILL and resumed ends with identical weights."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 DECODER = "network.decoder={channels=[4, 8]}"
 TRAINER, JOB = "naevus.training.loop:Trainer", "naevus.training.train"
-STEPS = 6  # batches an epoch of the classification
+STEPS = 6  # batches per epoch of the classification
 
 
 @dataclass(frozen=True)
 class Kill:
-    """The last call a process makes."""
+    """The call at which a process is killed."""
 
     function: str
     number: int = 1
@@ -72,7 +72,7 @@ EXPORT = Kill(f"{JOB}:export_fold")  # takes longer than the training; its resul
 
 
 class Commands:
-    """Carries out ``naevus train``; each in its own process, which may kill itself."""
+    """Run ``naevus train``, each time in a process that may kill itself."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data, self.folder = data, folder
@@ -121,14 +121,14 @@ def commands(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def interrupted(
     commands: Commands, task: str, out: Path, kills: Sequence[Kill], **changes: object
 ) -> None:
-    """Train, killed here and there, up to the export."""
+    """Train with several kills, up to the export."""
     for kill in [*kills, EXPORT]:
         code = commands.train(task, out, kill, **changes)
         assert code == -signal.SIGKILL, Path(f"{out}.log").read_text()
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """Make sure that two runs have the same weights and history, to the last bit."""
+    """Check that two runs have identical weights and history."""
     tensors, others = (load_file(run / "fold-0" / "weights.safetensors") for run in (one, other))
     assert tensors.keys() == others.keys()
     for name, tensor in tensors.items():
@@ -164,7 +164,7 @@ def test_killed_classification_ends_with_the_same_weights(
     assert_same(commands.folder / "classification", run)
 
 
-def test_steps_since_the_last_checkpoint_are_made_again(commands: Commands, tmp_path: Path) -> None:
+def test_steps_since_the_last_checkpoint_are_repeated(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     kills = [Kill(f"{TRAINER}._step", STEPS + 4)]
     interrupted(commands, "classification", run, kills, checkpoint_seconds=1e9)

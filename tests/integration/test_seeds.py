@@ -1,4 +1,4 @@
-"""Three seeds of one fold: other orders and variations from one start, and one network of them."""
+"""Three seeds of one fold share their initialisation, and can be averaged into one network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SEEDS = (2018, 1, 2)
 
 
-def test_seeds_change_order_and_variations() -> None:
+def test_seeds_change_order_and_augmentation() -> None:
     orders, chances = set(), set()
     for seed in SEEDS:
         recipe = Recipe(task="classification", seed=seed)

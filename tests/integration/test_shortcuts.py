@@ -1,4 +1,4 @@
-"""``naevus study shortcuts`` on a run of small random networks over drawn images."""
+"""``naevus study shortcuts`` on a run of small random networks over synthetic images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Run:
     return made(tmp_path_factory.mktemp("shortcuts") / "run", synthetic)
 
 
-def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
+def test_shortcut_scores_are_shown_next_to_the_run_s_own(run: Run) -> None:
     result = call(run.folder)
     assert result.exit_code == 0, result.output
     for word in (
@@ -81,7 +81,7 @@ def test_shortcut_scores_are_shown_beside_the_run_s_own(run: Run) -> None:
     assert len({guess["groups"] for guess in kept["guesses"]}) <= 2  # and those that fit
 
 
-def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:
+def test_segmentation_runs_are_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:
     other = finished_run(tmp_path / "masks", "segmentation", synthetic)
     error = call(other.folder).exception
     assert isinstance(error, DataError)
@@ -89,7 +89,7 @@ def test_runs_of_segmentation_are_refused(run: Run, tmp_path: Path, synthetic: P
 
 
 def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, synthetic: Path) -> None:
-    """Diagnoses, groups, one image fewer: nothing else tells that it is another data set."""
+    """Other diagnoses or groups, or one image fewer, make it another data set."""
     known = load(synthetic).part("task3").split("train").table
     for rows in (
         known.assign(diagnosis=known["diagnosis"].shift(fill_value="NV")),
@@ -104,7 +104,7 @@ def test_data_of_another_kind_is_refused(run: Run, tmp_path: Path, synthetic: Pa
             assert "manifest.csv: is not the data that" in str(error)
 
 
-def test_an_id_that_the_data_lack_is_never_another_image(
+def test_an_id_missing_from_the_data_never_selects_another_image(
     run: Run, synthetic: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = load(synthetic).part("task3").table.set_index("image_id", drop=False)
@@ -115,7 +115,7 @@ def test_an_id_that_the_data_lack_is_never_another_image(
         _by_metadata(run, records, [gone, run.folds.held_out(0)[1]], ISIC2018)
 
 
-def test_images_without_an_answer_are_an_error_unless_allowed(
+def test_images_without_a_prediction_are_an_error_unless_allowed(
     run: Run, tmp_path: Path, synthetic: Path
 ) -> None:
     lacking = made(tmp_path / "lacking", synthetic)
@@ -125,7 +125,9 @@ def test_images_without_an_answer_are_an_error_unless_allowed(
     error = call(lacking.folder).exception
     assert isinstance(error, DataError)
     first = table["image_id"].iloc[0]
-    problem = f"3 held-out images have no answer (failed.csv may give the reason), such as {first}"
+    problem = (
+        f"3 held-out images have no prediction (failed.csv may give the reason), such as {first}"
+    )
     assert problem in str(error)
     bad = table.assign(logit_NV=table["logit_NV"].where(table.index != 5))
     bad.to_parquet(path)

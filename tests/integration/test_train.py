@@ -1,4 +1,4 @@
-"""One fold, end to end, tiny, for both tasks: what is cached, learnt, exported and predicted."""
+"""One tiny fold of both tasks, end to end: caches, training, export and predictions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _one_thread() -> None:
 
 
 class Pipeline:
-    """A fold that has been trained."""
+    """A trained fold."""
 
     def __init__(self, settings: dict[str, Any], data: Path, folder: Path, **extra: Any) -> None:
         self.recipe = Recipe.model_validate(settings)
@@ -108,7 +108,7 @@ class Pipeline:
         return _make_training_task(self.recipe, self.training_data, training, validation)
 
     def torch_logits(self, ids: list[str]) -> np.ndarray[Any, Any]:
-        """What the stored weights say of cached images."""
+        """Return the outputs of the stored weights for cached images."""
         network = self.training_task().network()
         load_network(self.fold / WEIGHTS, network)
         network.eval()
@@ -126,7 +126,7 @@ def segmented(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipe
 
 @pytest.fixture(scope="module")
 def classified(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Crops by masks that are not the true ones, and of three images there are none."""
+    """Crop by masks other than the ground truth, with three images without a mask."""
     folder = tmp_path_factory.mktemp("classified")
     images = load(synthetic).part("task3")
     for number, row in enumerate(images.rows()):
@@ -204,7 +204,7 @@ def test_cam_offsets_are_measured_on_held_out_images(
 
 
 @pytest.mark.slow
-def test_training_validation_and_held_out_parts_fraction_no_lesion(job: Pipeline) -> None:
+def test_training_validation_and_held_out_images_share_no_lesion(job: Pipeline) -> None:
     training_task = job.training_task()
     groups = job.folds.table.set_index("image_id")["group_id"]
     parts = [training_task.training.ids, training_task.validation.ids, job.folds.held_out(FOLD)]
@@ -216,7 +216,7 @@ def test_training_validation_and_held_out_parts_fraction_no_lesion(job: Pipeline
 
 
 @pytest.mark.slow
-def test_a_finished_fold_is_left_as_it_is(job: Pipeline) -> None:
+def test_a_finished_fold_is_not_trained_again(job: Pipeline) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.fold.rglob("*")}
     train_fold(job.run, FOLD, job.training_data, STILL)
     assert {path: path.stat().st_mtime_ns for path in job.fold.rglob("*")} == before
@@ -232,7 +232,7 @@ def test_logits_are_those_of_the_stored_weights(classified: Pipeline) -> None:
 
 
 @pytest.mark.slow
-def test_weights_and_priors_are_those_of_the_training_part(classified: Pipeline) -> None:
+def test_weights_and_priors_are_those_of_the_training_images(classified: Pipeline) -> None:
     spec = classified.bundle.classifier
     (member,) = spec.members
     training, _ = validation_split(classified.folds, FOLD, classified.dataset, 0.1, 2018)
@@ -255,13 +255,13 @@ def test_weights_and_priors_are_those_of_the_training_part(classified: Pipeline)
 
 
 @pytest.mark.slow
-def test_crops_are_cut_by_the_masks_given(classified: Pipeline) -> None:
+def test_crops_use_the_given_masks(classified: Pipeline) -> None:
     cache, masks = classified.training_data.caches["images"], classified.training_data.masks
     assert masks is not None
     assert (classified.bundle.classifier.crop_mode, cache.input_spec.size) == ("crop", 48)
     for number, row in enumerate(classified.dataset.rows()):
         assert row.path is not None
-        assert row.mask_path is not None  # the true one, not to be used
+        assert row.mask_path is not None  # the ground truth, which must not be used
         if number < 3:
             assert cache.modes[row.image_id] == "full"
             continue
@@ -280,7 +280,7 @@ def test_copies_are_trained_on_and_never_validated_on(classified: Pipeline) -> N
     training_task = classified.training_task()
     assert training_task.training.copies == (images, copies)
     assert training_task.validation.copies == (images,)
-    image_id = copies.ids[-1]  # cut by the same mask as the image it is a negative of
+    image_id = copies.ids[-1]  # a negative of the image, with the same mask
     assert copies.modes[image_id] == images.modes[image_id] == "crop"
     negative = 255 - resize(images[image_id], 40, 40).astype(int)
     assert np.abs(negative - copies[image_id]).mean() < 6
@@ -330,7 +330,7 @@ def test_only_images_with_a_target_are_selected(synthetic: Path) -> None:
     assert classified.ids == dataset.part("task3").ids[1:]
 
 
-def test_training_takes_the_classes_that_are_there(synthetic: Path) -> None:
+def test_training_uses_the_classes_that_occur(synthetic: Path) -> None:
     dataset = load(synthetic).part("task3")
     recipe = Recipe(task="classification")
     two = dataset.table[dataset.table["diagnosis"].isin(["NV", "MEL"])]
@@ -422,7 +422,7 @@ LEAKS = ["split otherwise", "trained on what is kept for testing", "other images
 
 
 @pytest.mark.parametrize("leak", LEAKS)
-def test_a_warm_start_from_a_run_that_saw_the_held_out_is_refused(
+def test_initialising_from_a_run_trained_on_held_out_images_is_refused(
     leak: str, synthetic: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe.model_validate(SEGMENTATION)
@@ -445,7 +445,7 @@ def test_a_warm_start_from_a_run_that_saw_the_held_out_is_refused(
     assert not (run.fold_folder(0) / WEIGHTS).exists()
 
 
-def test_a_warm_start_takes_over_the_weights(
+def test_initialising_from_a_run_copies_its_weights(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Recipe.model_validate(SEGMENTATION)
@@ -476,7 +476,7 @@ def test_a_warm_start_takes_over_the_weights(
 
 
 class _BeganError(Exception):
-    """Training would begin, with these weights and this chance."""
+    """Return the weights and the random state at the start of training."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -484,10 +484,10 @@ class _BeganError(Exception):
         self.chance = torch.rand(4)
 
 
-def test_networks_of_other_seeds_start_alike(
+def test_networks_with_different_seeds_have_the_same_initialisation(
     classified: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The start has a seed of its own, so that weights of several seeds can be averaged."""
+    """The initialisation has its own seed, so that weights of several seeds can be averaged."""
 
     def caught(trainer: Trainer, _: Callbacks) -> None:
         raise _BeganError(trainer._network)

@@ -1,4 +1,4 @@
-"""Masks that a job trains on or crops by: checked before, counted after, equal when read again."""
+"""Masks for training or crops: checked before a job, counted, and equal when read again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def call(*words: object) -> Result:
 
 
 def dataset(folder: Path, masks: Sequence[NDArray[np.uint8] | None]) -> Path:
-    """Images, of two diagnoses, with these masks; beside the table that names them."""
+    """Write images of two diagnoses with these masks, and their table."""
     rng = np.random.default_rng(3)
     lines = ["image_id,path,mask_path,diagnosis"]
     for number, mask in enumerate(masks):
@@ -100,7 +100,7 @@ def words_of(task: str) -> list[str]:
         ("classification", [None] * 11 + [LESION], "11 of 12 images have no mask to be cropped"),
     ],
 )
-def test_a_job_whose_masks_cannot_be_right_is_not_begun(
+def test_a_job_with_implausible_masks_is_not_started(
     tmp_path: Path, task: str, masks: list[NDArray[np.uint8] | None], message: str
 ) -> None:
     data, out = dataset(tmp_path / "data", masks), tmp_path / "run"
@@ -121,7 +121,7 @@ def still(_: str) -> Callable[[int, int], None]:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_cached_masks_are_checked_again(tmp_path: Path, force: bool) -> None:
-    """Of many masks a sample is checked before; of the cache all of them."""
+    """A sample of the masks is checked before caching, and all of them afterwards."""
     masks = [EMPTY] * 4 + [LESION] * 2 + [LESION[:30]] * 2
     data = dataset(tmp_path / "data", masks)
     for task, output in (
@@ -163,7 +163,7 @@ def test_crops_are_counted(tmp_path: Path) -> None:
 
 
 def test_train_prints_and_saves_the_counts_of_crops(tmp_path: Path) -> None:
-    """Masks of 0 and 1, one of them empty and one not there; a smaller copy of one image."""
+    """Use masks of 0 and 1, one empty and one missing, and a smaller copy of one image."""
     masks: list[NDArray[np.uint8] | None] = [LESION] * 16
     masks[3], masks[5] = EMPTY, None
     data = dataset(tmp_path / "data", masks)

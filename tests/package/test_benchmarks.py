@@ -1,4 +1,4 @@
-"""What benchmarks compute themselves: scores of OOD score, as other libraries compute them."""
+"""OOD scores of the benchmarks equal those of other libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from naevus.errors import ConfigError
 from tests.unit.evaluation.test_ood import cloud, strange
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # scripts, no package
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
 from ood_scores import (
     class_means,
@@ -55,7 +55,7 @@ def test_neighbours_equal_scikit_learn(neighbours: int) -> None:
     np.testing.assert_allclose(neighbour_distance(rows, bank, neighbours), expected, atol=1e-7)
 
 
-def test_an_embedding_of_zeros_has_no_direction_and_breaks_nothing() -> None:
+def test_an_embedding_of_zeros_is_accepted() -> None:
     rows = np.array([[3.0, 4.0], [0.0, 0.0]])
     np.testing.assert_allclose(directions(rows), np.array([[0.6, 0.8], [0, 0]]))
     distances = neighbour_distance(rows, [[1.0, 0.0]], 1)

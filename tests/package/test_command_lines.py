@@ -1,4 +1,4 @@
-"""The command lines that pages show: each names a command and options that exist."""
+"""The command lines in the documentation use existing commands and options."""
 
 from __future__ import annotations
 

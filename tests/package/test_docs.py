@@ -1,4 +1,4 @@
-"""The extensions that the pages are built with: what they generate, which links they refuse."""
+"""The extensions that build the documentation: generated parts and refused links."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """What fills in the pages."""
+    """The generator of pages."""
     monkeypatch.syspath_prepend(ROOT / "tools")
     import write_reference
 
@@ -110,7 +110,7 @@ def test_every_layout_column_and_spelling_is_documented(generated: Any) -> None:
     assert all(f"| `{name}` |" in generated.taxonomies() for name in TAXONOMIES)
 
 
-def test_the_pages_say_what_the_code_says(generated: Any) -> None:
+def test_generated_pages_agree_with_the_code(generated: Any) -> None:
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         assert generated.filled(text, page) == text, f"{page}: run tools/write_reference.py"
@@ -134,7 +134,7 @@ def test_every_marker_names_a_generator(generated: Any) -> None:
     assert {name for name, _ in markers} == set(generated.GENERATORS)
 
 
-def test_the_architecture_page_shows_the_package_as_it_is() -> None:
+def test_the_architecture_page_agrees_with_the_package() -> None:
     checked = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "draw_house.py"), "--check"],
         capture_output=True,

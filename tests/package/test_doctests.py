@@ -1,4 +1,4 @@
-"""The examples in docstrings say what the code does."""
+"""The examples in docstrings give the shown output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODULES = sorted(
 
 @pytest.fixture(scope="session")
 def training_data(tmp_path_factory: pytest.TempPathFactory, synthetic_images: Path) -> Path:
-    """A folder with the files that examples name: a bundle, an image, a data set, and a run."""
+    """A folder with the files of the examples: a bundle, an image, a data set, and a run."""
     folder = tmp_path_factory.mktemp("examples")
     whole_bundle(folder / "bundle")
     image, _ = draw_lesion("NV", 5, size=160)

@@ -1,4 +1,4 @@
-"""What does not train works without a training framework; what only starts up starts fast."""
+"""Commands that do not train need no training framework, and help imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOMS = [
 
 @pytest.fixture(scope="module")
 def training_data(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
-    """A folder with bundles, a submission with its truth, and the drawn images as ``data``."""
+    """A folder with bundles, a submission with its ground truth, and synthetic ``data``."""
     folder = tmp_path_factory.mktemp("material")
     segmentation_bundle(folder / "contours")
     classification_bundle(folder / "answers", crop_mode="crop")
@@ -45,7 +45,7 @@ def training_data(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> 
 
 
 @pytest.mark.slow
-def test_nothing_but_training_needs_a_training_framework(training_data: Path) -> None:
+def test_only_training_needs_a_training_framework(training_data: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
     bundles = ("--bundle", "contours", "--bundle", "answers")
     commands: list[list[object]] = [
@@ -80,7 +80,7 @@ FINDING = {"data", "challenge"}
 """Commands that end with 1 where they found something."""
 
 
-def test_the_base_install_runs_what_it_promises(training_data: Path) -> None:
+def test_the_base_install_runs_its_commands(training_data: Path) -> None:
     truth = "data/ISIC2018_Task1_Training_GroundTruth"
     image = "data/ISIC2018_Task1-2_Training_Input"
     segmentation = ("--bundle", "contours", "--only", "masks")
@@ -125,7 +125,7 @@ NOT_EVERYWHERE = (
 """What ``os`` lacks on Windows or macOS."""
 
 
-def test_commands_run_without_what_other_systems_lack(training_data: Path) -> None:
+def test_commands_run_without_functions_that_other_systems_lack(training_data: Path) -> None:
     images = "data/ISIC2018_Task3_Training_Input"
     bundles = ("--bundle", "contours", "--bundle", "answers")
     commands: list[list[object]] = [
@@ -144,7 +144,7 @@ def test_commands_run_without_what_other_systems_lack(training_data: Path) -> No
     assert not imported.intersection(ELSEWHERE)
 
 
-def test_python_s_front_door_needs_no_training_framework(training_data: Path) -> None:
+def test_the_python_interface_needs_no_training_framework(training_data: Path) -> None:
     code = (
         "import sys; from tests.helpers.blocked import Blocker\n"
         f"sys.meta_path.insert(0, Blocker({BASE_LACKS}))\n"

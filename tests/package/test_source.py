@@ -1,4 +1,4 @@
-"""What must not be written anywhere in the package."""
+"""Content that must not occur anywhere in the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGISTRY = re.compile(r"--(?:extra-)?index-url|(?:pypi|pythonhosted)\.org/|downl
 
 
 def pickles_in(source: str) -> list[str]:
-    """Calls that may read or write a pickle, as source text."""
+    """Return the calls that may read or write a pickle, as source text."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
@@ -85,7 +85,7 @@ TEXTS = frozenset({".py", ".md", ".toml", ".html", ".csv", ".json"})
 
 
 def test_one_module_imports_openvino() -> None:
-    """Only there is it kept from telling its makers that it was imported."""
+    """Only that module disables its telemetry."""
     importing = [
         path.relative_to(ROOT / "src").as_posix()
         for path in SOURCES

@@ -1,4 +1,4 @@
-"""The tests themselves: where they are, and what a unit test does not do."""
+"""The tests themselves: their location, and limits of unit tests."""
 
 from __future__ import annotations
 

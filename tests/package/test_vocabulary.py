@@ -1,4 +1,4 @@
-"""The words of the field: names and texts use them, and never the older ones of this project."""
+"""Names and texts use the terms of the field, and not the project's older words."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def parts(name: str) -> list[str]:
 
 
 def old_words(text: str) -> Iterator[str]:
-    """Find what should not be written in a text: the names that have it."""
+    """Yield the names in a text that contain old words."""
     for pattern in OTHERS:
         text = re.sub(pattern, " ", text)
     for name in re.findall(r"[A-Za-z_]+", text):
@@ -65,7 +65,7 @@ def old_words(text: str) -> Iterator[str]:
 
 
 def old_classes(source: str) -> Iterator[str]:
-    """Find names of classes in the code of a module, not in its comments and texts."""
+    """Yield old class names in the code of a module, not in its comments and texts."""
     for name in CLASSES:
         used = rf"^\s*class {name}\b|\bimport .*\b{name}\b|\b{name}[(|\]]|[:\[|] ?{name}\b"
         if re.search(used, source, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The walks of the architecture page: every file and function that they name exists."""
+"""Every file and function in the walks of the architecture page exists."""
 
 from __future__ import annotations
 

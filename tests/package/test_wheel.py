@@ -1,4 +1,4 @@
-"""The wheel, as users get it: what is in it and what it asks for."""
+"""The wheel: its content and its dependencies."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def build(root: Path, folder: Path) -> Path:
 
 
 def read(wheel: Path) -> dict[str, bytes]:
-    """File names and their bytes."""
+    """Return file names with their bytes."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def built_in(content: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of the built-in bundle, by their names in it; none where there is none."""
+    """Return the files of the built-in bundle, by their names in it; empty without a bundle."""
     return {
         name.removeprefix(BUILT_IN): data
         for name, data in content.items()
@@ -80,7 +80,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def content(wheel: Path) -> dict[str, bytes]:
-    """What is in the wheel."""
+    """The content of the wheel."""
     return read(wheel)
 
 
@@ -99,7 +99,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def with_networks(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What is in the wheel of a checkout whose built-in bundle is the small one."""
+    """The content of the wheel of a checkout whose built-in bundle is the small one."""
     root = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-MODELS"):
         shutil.copyfile(ROOT / name, root / name)
@@ -117,12 +117,12 @@ def content_of(content: dict[str, bytes], name: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def metadata(content: dict[str, bytes]) -> Message:
-    """What the wheel says of itself."""
+    """The wheel's metadata."""
     return message_from_bytes(content_of(content, "METADATA"))
 
 
 def requirements(metadata: Message, extra: str | None = None) -> set[str]:
-    """Names of the packages that the base install, or an extra, asks for."""
+    """Return the names of the packages that the base install, or an extra, requires."""
     found = set()
     for line in metadata.get_all("Requires-Dist", []):
         requirement, _, marker = line.partition(";")
@@ -148,7 +148,7 @@ def size(files: dict[str, bytes]) -> int:
     return sum(map(len, files.values()))
 
 
-def test_the_wheel_holds_the_package_alone(content: dict[str, bytes]) -> None:
+def test_the_wheel_contains_only_the_package(content: dict[str, bytes]) -> None:
     for name in content:
         assert re.fullmatch(
             r"naevus/[\w/]+\.py"
@@ -161,7 +161,7 @@ def test_the_wheel_holds_the_package_alone(content: dict[str, bytes]) -> None:
         ), name
 
 
-def test_the_wheel_holds_the_whole_package(content: dict[str, bytes]) -> None:
+def test_the_wheel_contains_the_whole_package(content: dict[str, bytes]) -> None:
     source = ROOT / "src"
     modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
     folder = source / "naevus" / "reports" / "templates"
@@ -170,7 +170,7 @@ def test_the_wheel_holds_the_whole_package(content: dict[str, bytes]) -> None:
     assert modules | templates | {"naevus/py.typed"} <= set(content)
 
 
-def test_both_licences_come_with_it(content: dict[str, bytes], metadata: Message) -> None:
+def test_both_licences_are_included(content: dict[str, bytes], metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-NC-4.0"
     assert metadata.get_all("License-File") == ["LICENSE", "LICENSE-MODELS"]
     assert b"Apache License" in content_of(content, "licenses/LICENSE")
@@ -181,7 +181,7 @@ def test_both_licences_come_with_it(content: dict[str, bytes], metadata: Message
 
 
 @pytest.mark.slow
-def test_the_networks_come_with_it_and_are_checked(
+def test_the_networks_are_included_and_verified(
     exported: Path, with_networks: dict[str, bytes], tmp_path: Path
 ) -> None:
     files = built_in(with_networks)
@@ -199,7 +199,7 @@ def test_the_networks_come_with_it_and_are_checked(
         Bundle.read(tmp_path)
 
 
-def test_the_built_in_folder_holds_what_its_manifest_names(
+def test_the_built_in_folder_contains_the_files_of_its_manifest(
     content: dict[str, bytes], with_networks: dict[str, bytes]
 ) -> None:
     for files in (built_in(content), built_in(with_networks)):

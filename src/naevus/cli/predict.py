@@ -276,13 +276,13 @@ def predict(
             nested=nested,
             batch_size=batch_size,
             threads=threads,
-            unusable=found.refused,
+            unusable=found.failed,
             lesions=known,
             progress=move,
         )
     _report(result)
     _report_names(found)
-    if result.refused:
+    if result.failed:
         raise typer.Exit(_FINDINGS)
 
 
@@ -330,7 +330,7 @@ def _report(result: BatchResult) -> None:
         console.print(f"{result.lesions}", soft_wrap=True)
     for path in result.files:
         console.print(f"  {path}", soft_wrap=True)
-    for failed in result.refused:
+    for failed in result.failed:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(

@@ -1,1 +1,1 @@
-"""Tables about images, and the images behind them."""
+"""Data sets: tables of images, their files, folds, audits and synthetic ones."""

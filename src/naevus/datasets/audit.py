@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "audit"]
 
 
-# Every image file read once: whether it is whole, how large, and what it looks like.
+# Every image file is read once: is it complete, what size is it, does it look usable?
 
 _ERRORS = {
     "row without image",
@@ -63,7 +63,7 @@ _LOOK_AHEAD = 32
 
 
 class CheckedFile(NamedTuple):
-    """One image file: what was seen of it, or why it cannot be read."""
+    """One image file: its properties, or why it cannot be read."""
 
     image_id: str
     header: Header | None
@@ -74,7 +74,7 @@ class CheckedFile(NamedTuple):
 
 
 def check_file(image_id: str, path: Path, limits: Limits) -> CheckedFile:
-    """Read an image file from end to end, at the smallest scale that does."""
+    """Read a whole image file, at the smallest possible scale."""
     try:
         header = probe(path, limits)
         decoded = read_with_header(path, shortest=SIDE, limits=limits)
@@ -85,7 +85,7 @@ def check_file(image_id: str, path: Path, limits: Limits) -> CheckedFile:
 
 
 def file_findings(checked: Iterable[CheckedFile]) -> list[Finding]:
-    """Return the images that cannot be read, and why, and those that are damaged but readable."""
+    """Return unreadable images with the reason, and images that are damaged but readable."""
     checked = list(checked)
     unusable = [
         Finding("unusable image", "error", image_header.image_id, image_header.problem)
@@ -101,7 +101,7 @@ def file_findings(checked: Iterable[CheckedFile]) -> list[Finding]:
 
 
 def layout_findings(problems: Iterable[Problem]) -> list[Finding]:
-    """Return what the layout noticed; what loses or mixes up images is an error."""
+    """Return the layout's findings; those that lose or mix up images are errors."""
     return [
         Finding(kind, "error" if kind in _ERRORS else "warning", subject, detail)
         for kind, subject, detail in problems
@@ -109,7 +109,7 @@ def layout_findings(problems: Iterable[Problem]) -> list[Finding]:
 
 
 def same_files(checked: list[CheckedFile]) -> list[tuple[int, int]]:
-    """Return positions of files with the same bytes: each later one with the first."""
+    """Return positions of files with the same bytes: the first paired with each later one."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, image_header in enumerate(checked):
         if image_header.sha256:
@@ -120,7 +120,7 @@ def same_files(checked: list[CheckedFile]) -> list[tuple[int, int]]:
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield ``work(item)`` in order, looking ahead only a little."""
+    """Yield ``work(item)`` in order, with a small look-ahead."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -134,7 +134,7 @@ def in_threads(
             pool.shutdown(cancel_futures=True)
 
 
-# Labels that contradict each other, and how many there are of each.
+# Contradictory labels, and counts of each label.
 
 _FEWEST_LESIONS = 5
 _AGES = (0, 20, 40, 60, 80, 200)
@@ -143,7 +143,7 @@ UNKNOWN = "unknown"
 
 
 def label_findings(dataset: Dataset) -> list[Finding]:
-    """Return contradictions within lesions, leaks between splits, and classes with few lesions."""
+    """Return contradictions within lesions, leaks between splits, and rare classes."""
     table = dataset.table
     findings = [
         *_contradictions(table, "diagnosis", "contradictory diagnoses", "lesion_id"),
@@ -168,11 +168,11 @@ def label_findings(dataset: Dataset) -> list[Finding]:
 
 
 def counts(dataset: Dataset) -> pd.DataFrame:
-    """Return how many images and lesions there are of each class and subgroup.
+    """Count the images and lesions of each class and subgroup.
 
     Returns:
-        Columns ``part, column, value, images, lesions``; lesions are groups where no lesion is
-        known. Diagnoses stand in the taxonomy's order, ages in bands of twenty years.
+        Columns ``part, column, value, images, lesions``; groups count as lesions if no lesion is
+        known. Diagnoses are in the taxonomy's order, ages in bands of twenty years.
     """
     table = dataset.table.assign(age_band=_bands(dataset.table["age"]))
     orders = {"diagnosis": dataset.taxonomy.codes, "age_band": _AGE_BANDS}
@@ -198,7 +198,7 @@ def counts(dataset: Dataset) -> pd.DataFrame:
 
 
 def _without_masks(part: str, rows: pd.DataFrame) -> Iterator[Finding]:
-    """Tell of the images without a mask, where others of their part have one."""
+    """Report images without a mask if others of their part have one."""
     without = rows.loc[rows["mask_path"].isna() & rows["path"].notna(), "image_id"].tolist()
     if without and rows["mask_path"].notna().any():
         shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
@@ -226,7 +226,7 @@ def _ordered(values: pd.Series[str], order: tuple[str, ...]) -> list[str]:
     return known + rest + ([UNKNOWN] if UNKNOWN in present else [])
 
 
-# Masks that cannot be right.
+# Implausible masks.
 
 
 def mask_findings(
@@ -237,15 +237,15 @@ def mask_findings(
     limits: Limits,
     attribute: str | None = None,
 ) -> list[Finding]:
-    """Return what is wrong with one mask file.
+    """Return the findings about one mask file.
 
     Args:
-        image_id: The image it belongs to.
+        image_id: The image of the mask.
         path: The mask file.
         image: The image's file.
-        image_header: Header of the image, where it could be read.
-        limits: What is refused from the header alone.
-        attribute: Whose mask it is, which may well be small or empty; None: the lesion's.
+        image_header: Header of the image, if it could be read.
+        limits: Limits checked on the header alone.
+        attribute: The attribute of the mask, which may be small or empty; None: the lesion.
     """
     try:
         found = read_mask_file(path, limits)
@@ -280,7 +280,7 @@ def _fitting(
         detail = f"mask {width} x {height}, image {header.width} x {header.height}"
         return [Finding("mask of another size", "error", image_id, detail)]
     if orientation_uncertain(header, turn):
-        detail = "EXIF turns the image; whether the mask is turned too, its size does not tell"
+        detail = "EXIF rotates the image; the mask's size does not show whether it is rotated too"
         return [Finding("mask maybe turned", "warning", image_id, detail)]
     return []
 
@@ -299,15 +299,15 @@ _ORDER = {"error": 0, "warning": 1}
 
 @dataclass(frozen=True)
 class Audit:
-    """What is wrong with a data set and how much of everything it holds.
+    """The findings about a data set, and its counts.
 
     Attributes:
-        layout: The layout it was read as.
-        images: How many images there are.
-        findings: What is wrong, errors first.
-        counts: Images and lesions of each class and subgroup, see `labels.counts`.
-        duplicates: Pairs of duplicates, see `copies.copies_table`.
-        merged: Ids of the images that duplicates join across groups, largest first.
+        layout: The layout it was read with.
+        images: Number of images.
+        findings: The findings, errors first.
+        counts: Images and lesions of each class and subgroup, see `counts`.
+        duplicates: Pairs of duplicates, see `copies_table`.
+        merged: Ids of images whose groups were joined because of duplicates, largest group first.
         groups: Image id → joined group, for ``make_folds(groups=...)``.
     """
 
@@ -321,11 +321,11 @@ class Audit:
 
     @property
     def errors(self) -> int:
-        """How many findings are errors."""
+        """Number of findings that are errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
     def kinds(self) -> list[tuple[str, str, int, Finding]]:
-        """Return severity, kind, how many, and the first finding of each kind, errors first."""
+        """Return severity, kind, number and first finding of each kind, errors first."""
         number = Counter(finding.kind for finding in self.findings)
         first = {finding.kind: finding for finding in reversed(self.findings)}
         listed = [
@@ -338,7 +338,7 @@ class Audit:
         return pd.DataFrame(self.findings, columns=list(Finding._fields))
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as what JSON can hold."""
+        """Return the audit as a dictionary that JSON can hold."""
         return {
             "layout": self.layout,
             "images": self.images,
@@ -372,14 +372,14 @@ def audit(
 ) -> Audit:
     """Check files, masks, labels and duplicates of ``dataset``.
 
-    Every image and mask file is read once, images at the smallest scale that reads them whole.
+    Every image and mask file is read once, images at the smallest scale that decodes them whole.
 
     Args:
-        dataset: What to check; nothing in it is changed.
-        progress: Called with (done, total): first of the images read with their masks, then of
-            the pairs registered.
-        limits: Larger files and images are findings.
-        workers: Threads.
+        dataset: The data set; it is not changed.
+        progress: Called with (done, total): first for the images and masks, then for the pairs
+            to register.
+        limits: Files and images above these limits become findings.
+        workers: Number of threads.
     """
     with_images = dataset.images()
     checked, findings, shown = _read_all(with_images, limits, workers, progress)
@@ -415,7 +415,7 @@ def audit(
 
 
 class _Row(NamedTuple):
-    """What was seen of an image and its masks, and which attributes these show."""
+    """The findings about an image and its masks, and the attributes that its masks show."""
 
     checked: CheckedFile
     findings: list[Finding]
@@ -453,7 +453,7 @@ def _read_row(record: Record, limits: Limits) -> _Row:
 
 
 def _shown_attributes(dataset: Dataset, shown: list[tuple[str, ...]]) -> pd.DataFrame:
-    """Return how many images and lesions show each attribute, like `counts`; none where unknown."""
+    """Count the images and lesions with each attribute, like `counts`; empty where unknown."""
     rows = []
     for part, table in dataset.table.groupby("part"):
         for name, column in ATTRIBUTE_COLUMNS.items():

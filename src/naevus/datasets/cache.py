@@ -1,9 +1,9 @@
 """A cache of decoded images: one memory-mapped array, ids inside, resumable and self-checking.
 
-A store is a folder: ``pixels.npy`` (uint8, one row an image), ``index.csv`` (the rows' ids),
-``failed.csv`` (images that cannot be used, and why) and ``cache.json``, whose presence says
-that the rest is whole. While a store is built everything stands in ``.building`` inside the
-folder; the finished files are renamed into place, ``cache.json`` last.
+A cache is a folder: ``pixels.npy`` (uint8, one row per image), ``index.csv`` (the ids of the rows),
+``failed.csv`` (unusable images with the reason) and ``cache.json``, whose presence marks the
+cache as complete. During a build all files are in the subfolder ``.building``; the finished
+files are renamed into place, ``cache.json`` last.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The files of a finished image cache, and what is known of each row.
+# The files of a finished image cache, and the properties of each row.
 
 SCHEMA = 1
 _COLUMNS = ("image_id", "mode", "why", "files")
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file changed; ``sha256`` is empty where there is no file."""
+    """Properties that show whether a file changed; ``sha256`` is empty if there is no file."""
 
     path: str
     size: int
@@ -52,7 +52,7 @@ class Stamp(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One image of a store: the mode really used, or ``why`` it is failed."""
+    """One image of a cache: its crop mode, or ``why`` it failed."""
 
     image_id: str
     mode: str
@@ -61,12 +61,12 @@ class Row(NamedTuple):
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """The content hashes of the files it was made from."""
+        """The SHA-256 of its files."""
         return tuple(stamp.sha256 for stamp in self.files)
 
 
 def stamp_of(path: Path, known: Stamp | None = None) -> Stamp:
-    """Return the stamp of ``path``; its content is read only where ``known`` does not fit."""
+    """Return the stamp of a file; its content is hashed only if ``known`` no longer matches."""
     path = path.absolute()
     try:
         status = path.stat()
@@ -79,12 +79,12 @@ def stamp_of(path: Path, known: Stamp | None = None) -> Stamp:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV, one a line, in order."""
+    """Write rows as CSV, one per line, in order."""
     write_csv(path, _COLUMNS, ((*row[:3], json.dumps(row.files)) for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read what `write_rows` wrote.
+    """Read rows written by `write_rows`.
 
     Raises:
         DataError: The table is absent or damaged.
@@ -95,9 +95,9 @@ def read_rows(path: Path) -> list[Row]:
             rows = [_row(*(line[name] for name in _COLUMNS)) for line in lines]
             header = tuple(lines.fieldnames or ())
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise DataError(f"{path}: damaged ({error})", "build the cache anew") from error
+        raise DataError(f"{path}: damaged ({error})", "rebuild the cache") from error
     if header != _COLUMNS:
-        raise DataError(f"{path}: damaged (no header)", "build the cache anew")
+        raise DataError(f"{path}: damaged (no header)", "rebuild the cache")
     return rows
 
 
@@ -106,22 +106,22 @@ def _row(image_id: str, mode: str, why: str, files: str) -> Row:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings a finished store was made with.
+    """Return the settings of a finished cache.
 
     Raises:
-        DataError: There is none, or it is damaged or of another version.
+        DataError: There is none, or it is damaged or from another version.
     """
     path = folder / "cache.json"
     if not path.exists():
         raise DataError(f"{folder}: no finished image cache", "build it first")
-    settings = read_json(path, "build the cache anew", optional={"key": (str,)})
+    settings = read_json(path, "rebuild the cache", optional={"key": (str,)})
     if settings.get("schema") != SCHEMA:
-        raise DataError(f"{path}: made by another version", "build the cache anew")
+        raise DataError(f"{path}: written by another version", "rebuild the cache")
     return settings
 
 
 def map_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Map the rows read-only.
+    """Map the rows into memory, read-only.
 
     Raises:
         DataError: They are absent, damaged or of another shape.
@@ -129,22 +129,22 @@ def map_pixels(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error})", "build the cache anew") from error
+        raise DataError(f"{path}: damaged ({error})", "rebuild the cache") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise DataError(f"{path}: does not fit its index", "build the cache anew")
+        raise DataError(f"{path}: does not match its index", "rebuild the cache")
     return pixels
 
 
-# Rows of pixels on disk while a store is built, and the journal of those that are done.
+# Rows of pixels on disk during a build, and the journal of finished rows.
 
 _CHECKPOINT_SECONDS = 2.0
 
 
 class RowFile:
-    """A ``.npy`` file of rows, read and written by position without being mapped.
+    """A ``.npy`` file of rows, read and written by position without a memory map.
 
-    A full disk is thus an error and not a dead process, and the rows never count as memory of this
-    process. Threads may share it.
+    A full disk thus raises an error instead of killing the process, and the rows do not count as
+    memory of this process. Threads may share the file.
     """
 
     def __init__(self, path: Path, offset: int, row_shape: tuple[int, ...]) -> None:
@@ -153,11 +153,11 @@ class RowFile:
         self._bytes = int(np.prod(row_shape))
         self._shape = row_shape
         self._stream = path.open("r+b" if os.access(path, os.W_OK) else "rb", buffering=0)
-        self._turn = threading.Lock()  # no system but POSIX reads and writes at a place
+        self._turn = threading.Lock()  # positioned reads and writes exist on POSIX only
 
     @classmethod
     def create(cls, path: Path, rows: int, row_shape: tuple[int, ...]) -> Self:
-        """Make a file of ``rows`` rows of zeros, uint8."""
+        """Create a file of ``rows`` rows of zeros, uint8."""
         layout = {"descr": "|u1", "fortran_order": False, "shape": (rows, *row_shape)}
         with path.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, layout)
@@ -167,7 +167,7 @@ class RowFile:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a file that `create` made."""
+        """Open a file created by `create`."""
         with path.open("rb") as stream:
             np.lib.format.read_magic(stream)
             shape, _, _ = np.lib.format.read_array_header_1_0(stream)
@@ -177,7 +177,7 @@ class RowFile:
         """Return the row at ``position``.
 
         Raises:
-            OSError: The file ends before it does.
+            OSError: The file ends too early.
         """
         with self._turn:
             self._stream.seek(self._offset + position * self._bytes)
@@ -195,7 +195,7 @@ class RowFile:
                 view = view[self._stream.write(view) :]
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk."""
+        """Flush the written rows to disk."""
         os.fsync(self._stream.fileno())
 
     def close(self) -> None:
@@ -215,9 +215,9 @@ class RowFile:
 
 
 class Journal:
-    """Which rows of an unfinished store are done, so that a killed build goes on from there.
+    """The finished rows of an unfinished cache, so that a killed build can resume.
 
-    A row is noted only after its pixels were handed to the disk.
+    A row is recorded only after its pixels were flushed.
     """
 
     def __init__(self, path: Path, pixels: RowFile) -> None:
@@ -227,7 +227,7 @@ class Journal:
         self._written = time.monotonic()
 
     def done(self) -> dict[str, Row]:
-        """Return the rows noted so far, by id; a line cut off by a kill is forgotten."""
+        """Return the recorded rows by id; a line cut off by a kill is ignored."""
         if not self._path.exists():
             return {}
         text = self._path.read_bytes()
@@ -241,13 +241,13 @@ class Journal:
         return rows
 
     def add(self, row: Row) -> None:
-        """Note that ``row`` is done; written down every few seconds."""
+        """Record that ``row`` is done; written to disk every few seconds."""
         self._waiting.append(row)
         if time.monotonic() - self._written > _CHECKPOINT_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write down everything noted."""
+        """Write all recorded rows to disk."""
         if self._waiting:
             self._pixels.sync()
             with self._path.open("a", encoding="ascii") as stream:
@@ -258,11 +258,11 @@ class Journal:
         self._written = time.monotonic()
 
 
-# Building an image cache: fresh rows stay, changed images are decoded, failures are listed.
+# Building an image cache: fresh rows are copied, changed images decoded, failures listed.
 
-_RENDERING = 2  # raised whenever masks are read, or images resized or cut, in another way
+_RENDERING = 2  # to be raised when reading of masks, resizing or cropping changes
 _PUBLISHED = ("pixels.npy", "index.csv", "failed.csv", "cache.json")  # the last one commits
-_LOOK_AHEAD = 4  # images waiting for each thread
+_LOOK_AHEAD = 4  # images queued per thread
 
 
 class Build:
@@ -308,7 +308,7 @@ class Build:
             self.published |= {row.image_id: (-1, row) for row in bad}
 
     def is_current(self) -> bool:
-        """Whether the published store holds exactly these sources, unchanged."""
+        """Whether the published cache contains exactly these sources, unchanged."""
         if not (self.folder / "cache.json").exists() or len(self.published) != len(self.sources):
             return False
         known = [self.published.get(source.image_id) for source in self.sources]
@@ -331,7 +331,7 @@ class Build:
         return Row(source.image_id, "", "", files)
 
     def run(self, workers: int, progress: Callable[[int, int], None] | None) -> None:
-        """Fill the rows that are not done yet, then put the store in its place."""
+        """Fill the missing rows, then publish the cache."""
         with self._rows_to_fill() as pixels:
             journal = Journal(self.building / "progress.jsonl", pixels)
             noted = journal.done()
@@ -371,7 +371,7 @@ class Build:
     def _in_parallel(
         self, todo: Iterable[tuple[int, ImageFiles]], pixels: RowFile, workers: int
     ) -> Generator[Row]:
-        """Yield finished rows in order; the decoders release the interpreter's lock."""
+        """Yield finished rows in order; decoders release the interpreter's lock."""
         waiting: deque[Future[Row]] = deque()
         pool = ThreadPoolExecutor(workers)
         old = RowFile.open(self.folder / "pixels.npy") if self.published_ids else None
@@ -415,7 +415,7 @@ class Build:
         write_json(self.building / "cache.json", {**self.settings, "key": key})
 
     def _close_ranks(self, good: list[int], pixels: RowFile) -> None:
-        """Write the rows that are not failed to a file of their own, without gaps."""
+        """Write the rows that did not fail to a new file, without gaps."""
         path = self.building / "compact.npy"
         with RowFile.create(path, len(good), self.input_spec.shape) as compact:
             for row, position in enumerate(good):
@@ -424,7 +424,7 @@ class Build:
 
 
 def _publish(building: Path, folder: Path) -> None:
-    """Move a finished store into place; safe to be killed in and called again."""
+    """Move a finished cache into place; may be interrupted and repeated."""
     if not building.exists():
         return
     if not (building / "cache.json").exists():
@@ -443,15 +443,15 @@ class ImageCache:
     """Decoded images by id.
 
     Attributes:
-        pixels: Rows, N x size x size x 3 uint8 RGB (N x size x size for the form ``mask``), a
-            read-only memory map.
-        ids: The rows' image ids, in order.
+        pixels: Rows, N x size x size x 3 uint8 RGB (N x size x size for masks), a read-only
+            memory map.
+        ids: The image ids of the rows, in order.
         index: Row of each id.
-        modes: Mode really used for each id (a crop without a usable mask is ``full``).
-        failed: Why each unusable image has no row.
-        contents: A hash over the files that each image was made from, failed ones too.
-        input_spec: What a row looks like.
-        key: SHA-256 over form, ids and file contents; equal keys mean equal pixels.
+        modes: Actual crop mode of each id (a crop without a usable mask is ``full``).
+        failed: The reason why each unusable image has no row.
+        contents: A hash over the files of each image, including failed ones.
+        input_spec: The format of a row.
+        key: SHA-256 over input spec, ids and file contents; equal keys mean equal pixels.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -470,10 +470,10 @@ class ImageCache:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a finished store.
+        """Open a finished cache.
 
         Raises:
-            DataError: The folder holds none, or a damaged one.
+            DataError: The folder contains none, or a damaged one.
         """
         return cls(Path(folder))
 
@@ -488,19 +488,19 @@ class ImageCache:
         limits: Limits = Limits(),  # noqa: B008
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """Decode ``sources`` into ``folder``, doing only what is not done there already.
+        """Decode ``sources`` into ``folder``; rows that are already there are kept.
 
-        Rows whose files (size and time, else content) and form are as before are copied, not
-        decoded. A build that was killed goes on where it stopped, a few seconds' work lost at
-        most. Images smaller than the form's size are enlarged. An image that cannot be decoded
-        is failed and the rest goes on.
+        Rows with unchanged files (size and time, otherwise content) and input spec are copied,
+        not decoded. A killed build resumes where it stopped and loses a few seconds of work at
+        most. Images smaller than the input size are enlarged. Images that cannot be decoded are
+        listed as failed.
 
         Args:
             sources: The images, in the order of the rows; ids unique.
-            input_spec: What every row looks like.
-            folder: Where the store is or shall be.
-            workers: Decoding threads; as many as processors by default.
-            limits: Largest files and images that are decoded.
+            input_spec: The format of every row.
+            folder: The folder of the cache.
+            workers: Decoding threads; by default one per processor.
+            limits: Limits on the size of files and images.
             progress: Called with (done, total) images.
 
         Raises:
@@ -527,7 +527,7 @@ class ImageCache:
         """Return the image of ``image_id``.
 
         Raises:
-            DataError: It has no row here.
+            DataError: The image has no row in this cache.
         """
         if image_id not in self.index:
             why = self.failed.get(image_id, "it is not in this cache")

@@ -1,4 +1,4 @@
-"""The typed table: one row an image, with all that is known of it."""
+"""The data set: a typed table with one row per image."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# What an audit finds.
+# The findings of an audit.
 
 Severity = Literal["error", "warning"]
 
 
 class Finding(NamedTuple):
-    """Something wrong with the data.
+    """A problem of the data.
 
-    ``error``: it cannot be used, or results made from it would be wrong; ``warning``: worth a look.
+    ``error``: unusable data, or data that makes results wrong; ``warning``: should be checked.
     """
 
     kind: str
@@ -40,14 +40,14 @@ class Finding(NamedTuple):
 
 
 def joined(names: pd.Series[str], ties: Iterable[pd.Series[str]]) -> list[str]:
-    """Return each row's group where rows that share a value of any of ``ties`` are one group.
+    """Return the group of each row after joining rows that share a value of any of ``ties``.
 
     Args:
-        names: What each row's group is called by itself; rows of one name are one group too.
-        ties: Values by row, as long as ``names``; absent ones tie nothing.
+        names: The initial group of each row; rows with the same name are one group.
+        ties: Values by row, as long as ``names``; missing values join nothing.
 
     Returns:
-        For each row the first, in alphabetical order, of the names that were joined.
+        The group of each row: the alphabetically first of the joined names.
     """
     places, ordered = names.astype(object).factorize(sort=True)
     group = np.asarray(places, np.int64)
@@ -66,14 +66,14 @@ def joined(names: pd.Series[str], ties: Iterable[pd.Series[str]]) -> list[str]:
 
 
 SPLITS = ("train", "validation", "test")
-"""The splits a layout may have; folds are made of the first."""
+"""The splits of a layout; folds are made from the first."""
 
 NUMBERS = ("age",)
-"""The columns that are not texts."""
+"""The columns that are not text."""
 
 
 class Problem(NamedTuple):
-    """Something a layout noticed: a kind, what it is about (an id or a file), and the detail."""
+    """A problem that a layout found: its kind, its subject (an id or a file), and the detail."""
 
     kind: str
     subject: str
@@ -81,7 +81,7 @@ class Problem(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One image: a row of the table, with ``None`` where nothing is known."""
+    """One image: a row of the table, with ``None`` for unknown values."""
 
     image_id: str
     path: Path | None
@@ -105,7 +105,7 @@ class Record(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, Path]:
-        """The mask files of the attributes that are known for this image, by attribute."""
+        """The image's attribute mask files, by attribute."""
         files = {name: getattr(self, column) for name, column in ATTRIBUTE_COLUMNS.items()}
         return {name: path for name, path in files.items() if path is not None}
 
@@ -114,13 +114,13 @@ COLUMNS = Record._fields
 """The table's columns, in order."""
 
 ATTRIBUTE_COLUMNS: Final[dict[str, str]] = {name: f"attribute_{name}" for name in ATTRIBUTES}
-"""The column that holds the mask file of each attribute; an empty mask says that it is absent."""
+"""The column with the mask file of each attribute; an empty mask means that it is absent."""
 
 PATHS: Final = ("path", "mask_path", *ATTRIBUTE_COLUMNS.values())
-"""The columns that hold files."""
+"""The columns with files."""
 
 DERMOSCOPIC = "dermoscopic"
-"""The image type that everything here is made for; an image of no known type counts as one."""
+"""The image type that the networks are made for; images of unknown type count as such."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class Dataset:
     """Images as a typed table, joined by id and never by position.
 
     Args:
-        table: One row an image with the columns of `Record`, sorted by part and id. Texts have
+        table: One row per image with the columns of `Record`, sorted by part and id. Text has
             pandas' ``string`` type, ``age`` is in years (``Float64``); ``pd.NA`` is unknown.
             Ids are unique within a part. `make_table` builds it.
         root: The folder (or manifest file) it was read from.
-        layout: The name of the layout it was read as.
-        taxonomy: The diagnoses it uses.
-        problems: What the layout noticed while reading.
+        layout: The name of its layout.
+        taxonomy: The taxonomy of its diagnoses.
+        problems: Problems that the layout found.
     """
 
     table: pd.DataFrame
@@ -147,7 +147,7 @@ class Dataset:
         return len(self.table)
 
     def __str__(self) -> str:
-        """Return where the images are from, and how many there are of each class and split."""
+        """Return the folder and the number of images of each class and split as text."""
         lesions = f" of {self.table['group_id'].nunique():,} lesions" if self.has_groups else ""
         lines = [f"{self.root} ({self.layout}): {len(self):,} images{lesions}"]
         return "\n".join([*lines, self.counts().to_string()] if len(self) else lines)
@@ -158,9 +158,9 @@ class Dataset:
         return f"<p>{first}</p>{self.counts().to_html() if len(self) else ''}"
 
     def counts(self) -> pd.DataFrame:
-        """Return how many images there are of each class, a column for each part and split.
+        """Count the images of each class, with a column for each part and split.
 
-        Classes come in the taxonomy's order; images without a diagnosis are counted last.
+        Classes are in the taxonomy's order; images without a diagnosis come last.
         """
         classes = self.table["diagnosis"].fillna("no diagnosis").astype(object)
         order = [*self.taxonomy.codes, "no diagnosis"]
@@ -175,11 +175,11 @@ class Dataset:
         return counted
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table: one row an image, with the columns of `Record`."""
+        """Return a copy of the table: one row per image, with the columns of `Record`."""
         return self.table.copy()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a summary as a dictionary that JSON can hold: the table is not part of it."""
+        """Return a summary, without the table, as a dictionary that JSON can hold."""
         return {
             "root": str(self.root),
             "layout": self.layout,
@@ -191,7 +191,7 @@ class Dataset:
         }
 
     def plot(self) -> Figure:
-        """Draw how many images there are of each class, by split.
+        """Draw the number of images of each class, by split.
 
         Raises:
             NaevusError: matplotlib is not installed.
@@ -210,7 +210,7 @@ class Dataset:
 
     @property
     def has_groups(self) -> bool:
-        """Whether lesions or groups are known; else every image stands for itself."""
+        """Whether lesions or groups are known; otherwise every image is its own group."""
         together = self.table["group_id"].nunique() < len(self)
         return together or bool(self.table["lesion_id"].notna().any())
 
@@ -233,7 +233,7 @@ class Dataset:
         return self._where(self.table["part"].isin(names))
 
     def split(self, name: str) -> Dataset:
-        """Return the rows of one split: ``train``, ``validation`` or ``test`` (maybe none).
+        """Return the rows of one split: ``train``, ``validation`` or ``test`` (possibly none).
 
         Raises:
             DataError: There is no split of that name.
@@ -245,8 +245,8 @@ class Dataset:
     def of_type(self, image_type: str = "auto") -> Dataset:
         """Return the rows of one image type (``dermoscopic``, ``clinical``, ``tile``), or ``all``.
 
-        Images whose type is not known count as dermoscopic. ``auto`` takes those, and all where
-        there are none.
+        Images of unknown type count as dermoscopic. ``auto`` takes the dermoscopic images, or all
+        if there are none.
 
         Raises:
             DataError: There are no images of that type.
@@ -264,25 +264,25 @@ class Dataset:
         return self._where(types == image_type)
 
     def image_types(self) -> dict[str, int]:
-        """Return how many images there are of each image type, the most first."""
+        """Count the images of each image type, the most frequent first."""
         counts = self.images().table["image_type"].fillna(DERMOSCOPIC).value_counts()
         return {str(name): int(count) for name, count in counts.items()}
 
     def images(self) -> Dataset:
-        """Return the rows whose image is there."""
+        """Return the rows whose image exists."""
         return self._where(self.table["path"].notna())
 
     def with_masks(self) -> Dataset:
-        """Return the rows that have both an image and a mask."""
+        """Return the rows with both an image and a mask."""
         return self._where(self.table["path"].notna() & self.table["mask_path"].notna())
 
     def with_attributes(self) -> Dataset:
-        """Return the rows that have an image and the mask of at least one attribute."""
+        """Return the rows with an image and at least one attribute mask."""
         known = self.table[list(ATTRIBUTE_COLUMNS.values())].notna().any(axis="columns")
         return self._where(self.table["path"].notna() & known)
 
     def with_diagnosis(self) -> Dataset:
-        """Return the rows that have a diagnosis."""
+        """Return the rows with a diagnosis."""
         return self._where(self.table["diagnosis"].notna())
 
     def select(self, image_ids: Iterable[str]) -> Dataset:
@@ -297,12 +297,12 @@ class Dataset:
             raise DataError(
                 f"{self.root}: {len(absent)} images are not in the data set, "
                 f"the first is {min(absent)}",
-                "use the data set these ids come from",
+                "use the data set of these ids",
             )
         return self._where(self.table["image_id"].isin(wanted))
 
     def fingerprint(self) -> str:
-        """Return a hash of parts, ids, groups and diagnoses, whatever the folder is called."""
+        """Return a hash of parts, ids, groups and diagnoses, independent of the folder's name."""
         columns = self.table[["part", "image_id", "group_id", "diagnosis"]].fillna("")
         return sha256_of(*columns.to_numpy(dtype=object).ravel())
 
@@ -324,17 +324,17 @@ class Dataset:
 
 
 def make_table(frame: pd.DataFrame, ties: Iterable[pd.Series[str]] = ()) -> pd.DataFrame:
-    """Return ``frame`` with all columns, their types, their defaults, and in order.
+    """Return ``frame`` with all columns in order, with their types and defaults.
 
-    Rows that share a group, a lesion or a patient, or a value of ``ties``, are one group.
+    Rows that share a group, a lesion, a patient or a value of ``ties`` are one group.
 
     Args:
-        frame: Rows with at least ``image_id``; any other column of `Record` may be absent. A row
-            without a split is of ``train``, and without a part of ``all``.
+        frame: Rows with at least ``image_id``; any other column of `Record` may be absent. Rows
+            without a split get ``train``, rows without a part get ``all``.
         ties: Further groupings, each by image id: other tables' lesions, confirmed duplicates.
 
     Raises:
-        DataError: A column holds something else than it should, or an id stands twice in a part.
+        DataError: A column has wrong values, or an id occurs twice in a part.
     """
     table = frame.reindex(columns=list(COLUMNS))
     for name in COLUMNS:
@@ -372,13 +372,13 @@ def _refuse_nameless(table: pd.DataFrame) -> None:
 
 
 def _refuse_unsound(table: pd.DataFrame) -> None:
-    """Refuse ids that cannot name files, whatever layout they come from."""
+    """Refuse ids that cannot be file names."""
     for image_id in table["image_id"]:
         problem = problem_of_id(image_id)
         if problem is not None:
             raise DataError(
                 f"the image id '{printable(image_id)}' {problem}",
-                "give it an id that can be a file's name",
+                "give it an id that can be a file name",
             )
 
 
@@ -392,7 +392,7 @@ def _refuse_twins(table: pd.DataFrame) -> None:
     twins = table.loc[table.duplicated(["part", "image_id"]), "image_id"]
     if len(twins):
         raise DataError(
-            f"image id {twins.iloc[0]} stands in {1 + int((twins == twins.iloc[0]).sum())} rows "
+            f"image id {twins.iloc[0]} occurs in {1 + int((twins == twins.iloc[0]).sum())} rows "
             f"({twins.nunique()} such ids)",
-            "keep one row an image",
+            "keep one row per image",
         )

@@ -1,4 +1,4 @@
-"""Downloading the ISIC 2018 files of Tasks 1 and 3 from their official addresses.
+"""Download the ISIC 2018 files of Tasks 1 and 3 from their official addresses.
 
 https://challenge.isic-archive.com/data/#2018
 """
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# Unpacking ZIP files whose names are not trusted.
+# Unpacking ZIP files whose member names are not trusted.
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a ZIP file into ``folder/<its name without .zip>``; what is there already stays.
+    """Unpack a ZIP file into ``folder/<its name without .zip>``; existing files stay.
 
-    Files that the archive keeps in a folder of its own name land in the same place.
+    Members in a folder named like the archive are unpacked without that folder.
 
     Returns:
         The unpacked files.
 
     Raises:
-        DataError: The archive is damaged, or a name in it leads out of the folder.
+        DataError: The archive is damaged, or a name in it points outside the folder.
     """
     base = folder / archive.stem
     try:
@@ -61,22 +61,22 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
 
 
 def _relative(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    """Return the member's place below the folder called as the archive."""
+    """Return the path of a member below the folder named like the archive."""
     path = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
         raise DataError(
-            f"{archive}: the name {member.filename!r} leads out of the folder",
+            f"{archive}: the name {member.filename!r} points outside the folder",
             "do not use this file",
         )
     return PurePosixPath(*path.parts[1:]) if path.parts[0] == archive.stem else path
 
 
 BASE_URL = "https://isic-archive.s3.amazonaws.com/challenges/2018/"
-"""Where the files are."""
+"""The address of the files."""
 
 PAGE = "https://challenge.isic-archive.com/data/#2018"
-"""Where a person finds them."""
+"""The web page of the files."""
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0
@@ -87,7 +87,7 @@ _BROKEN = (URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 class RemoteFile(NamedTuple):
-    """A file of the challenge: its name, its tasks, its exact size in bytes where it is known."""
+    """A file of the challenge: its name, its tasks, and its exact size in bytes if known."""
 
     name: str
     tasks: tuple[int, ...]
@@ -115,7 +115,7 @@ FILES = {
         RemoteFile("ISIC2018_Task3_Test_GroundTruth.zip", (3,)),
     )
 }
-"""The files by name. Where no size is given, the server's word is taken."""
+"""The files by name. Without a size, the size that the server reports is used."""
 
 
 def download(
@@ -126,27 +126,27 @@ def download(
     unzip: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Fetch files into ``out``; what an interrupted download left is gone on with.
+    """Download files into ``out``; interrupted downloads resume.
 
     Args:
         names: Names in `FILES`.
-        out: The folder, made if it is not there. Unfinished files end in ``.part``.
-        base_url: Another place that has the same files.
-        unzip: Whether to unpack ZIP files beside themselves; what is unpacked stays.
-        progress: Called with the name, the bytes that are there, and all bytes.
+        out: The folder, created if absent. Unfinished files end in ``.part``.
+        base_url: A mirror of the files.
+        unzip: Whether to unpack ZIP files next to themselves; unpacked files stay.
+        progress: Called with the name, the bytes so far, and all bytes.
 
     Returns:
         The files' paths, in the order of ``names``.
 
     Raises:
-        DataError: A name is not known, the server cannot be reached or refuses, or a file's size
-            is not what it should be.
+        DataError: A name is unknown, the server cannot be reached or refuses, or a file has a wrong
+            size.
     """
     unknown = [name for name in names if name not in FILES]
     if unknown:
         raise DataError(f"unknown file {unknown[0]!r}", f"use one of {', '.join(FILES)}")
     if urlsplit(base_url).scheme not in {"http", "https"}:
-        raise DataError(f"{base_url} is not an address of the web", "begin it with https://")
+        raise DataError(f"{base_url} is not a web address", "start it with https://")
     paths = []
     with lock(out / ".download.lock"):
         for name in names:
@@ -160,7 +160,7 @@ def download(
 
 @dataclass
 class _Fetch:
-    """One file on its way: ``target`` when whole, ``target.part`` until then."""
+    """The download of one file: ``target`` when complete, ``target.part`` until then."""
 
     file: RemoteFile
     target: Path
@@ -176,7 +176,7 @@ class _Fetch:
         return self.target.with_name(self.target.name + ".part")
 
     def run(self) -> None:
-        """Fetch the file unless it is there, trying again while the connection breaks."""
+        """Download the file unless it exists, and retry if the connection breaks."""
         if self.target.exists():
             self._check_size(self.target.stat().st_size, str(self.target))
             return
@@ -188,19 +188,19 @@ class _Fetch:
                     return
             except HTTPError as error:
                 raise DataError(
-                    f"{self.url}: the server answers {error.code} {error.reason}",
-                    f"see {PAGE} for where the files are now",
+                    f"{self.url}: the server replies {error.code} {error.reason}",
+                    f"see {PAGE} for the current location of the files",
                 ) from error
             except _BROKEN as error:
                 if attempt == _ATTEMPTS or self._have() == before == 0:
                     raise self._unreachable(error) from error
         raise DataError(
-            f"{self.url}: the connection broke again and again at {self._have()} bytes",
-            "run the same command again to go on from there",
+            f"{self.url}: the connection broke repeatedly at {self._have()} bytes",
+            "run the same command again to resume",
         )
 
     def _attempt(self) -> bool:
-        """Fetch what is missing; tell whether the file is whole now."""
+        """Download the rest of the file; return whether it is complete."""
         have = self._have()
         request = Request(self.url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - http(s) only, see above
         try:
@@ -222,7 +222,7 @@ class _Fetch:
         return self._have() == total
 
     def _whole_already(self, content_range: str) -> bool:
-        """Judge a part the server has nothing to add to; one of another size is thrown away."""
+        """Return whether a part is the complete file; a part of another size is deleted."""
         total = content_range.rpartition("/")[2]
         if total.isdecimal() and int(total) == self._have():
             self._check_size(self._have(), self.url)
@@ -241,14 +241,14 @@ class _Fetch:
         if self.file.size is not None and size != self.file.size:
             raise DataError(
                 f"{where}: {size} bytes instead of {self.file.size}",
-                "remove it if it is yours, and download it again; else another file is served",
+                "remove it and download it again; if this repeats, the server has another file",
             )
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.target.parent).free
         if free < needed:
             raise DataError(
-                f"{self.target.parent}: {free / 1e9:.1f} GB are free, and {self.file.name} "
+                f"{self.target.parent}: {free / 1e9:.1f} GB are free, but {self.file.name} "
                 f"needs {needed / 1e9:.1f} GB",
                 "free some space or choose another folder",
             )
@@ -257,6 +257,6 @@ class _Fetch:
         reason = getattr(error, "reason", None) or error
         return DataError(
             f"{self.url} cannot be reached ({reason})",
-            "check the connection and run the same command again, or fetch the files in a browser "
-            f"from {PAGE} and unpack them into {self.target.parent}",
+            "check the connection and run the same command again, or download the files in a "
+            f"browser from {PAGE} and unpack them into {self.target.parent}",
         )

@@ -1,7 +1,7 @@
-"""Near-duplicates: hashes propose pairs of images, registered pixels confirm them.
+"""Near-duplicates: hashes propose pairs of images, image registration confirms them.
 
-Measured by ``benchmarks/duplicate_threshold.py`` on HAM10000 (10,014 centre squares of 256 px),
-registered pairs that reach the threshold of .93:
+Measured by ``benchmarks/duplicate_threshold.py`` on HAM10000 (10,014 centre squares of 256 px):
+registered pairs above each threshold.
 
 ==============================  ======  ==========  ==========  ==========
 pairs                           number  .85         .90         .93
@@ -12,13 +12,13 @@ one lesion, proposed               269  245, 91 %   237, 88 %   226, 84 %
 one lesion, all                  3,206  394, 12 %   371, 12 %   325, 10 %
 ==============================  ======  ==========  ==========  ==========
 
-The threshold was chosen on these same pairs, so the rates are not held-out ones. The four are, by
-eye, one lesion under two ids; of the pairs from .90 to .93 three were inspected, all different
-lesions, the most alike at .91. Of the pairs of one lesion 2,881 stay below .93 even when
-registered (a dozen inspected: other photographs); of the other 325 the hashes propose 226 (70 %).
+The threshold of .93 was chosen on these pairs, so the rates are not held-out ones. The four pairs
+appear to show one lesion under two ids. Three pairs from .90 to .93 were inspected; all show
+different lesions, the most similar at .91. Of the pairs of one lesion 2,881 stay below .93 even if
+registered (a dozen inspected: different photographs); the hashes propose 226 of the other 325.
 
-Copies of 200 images, turned, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
-95: all are confirmed, also with up to 3 % cut off at each side; with up to 6 %, 88 %; 10 %, 31 %.
+Copies of 200 images, rotated, scaled by .6 to 1, lighter or darker, saved as JPEG of quality 50 to
+95: all are confirmed, also with up to 3 % cropped at each side; with up to 6 %, 88 %; 10 %, 31 %.
 """
 
 from __future__ import annotations
@@ -50,28 +50,28 @@ if TYPE_CHECKING:
     Node = TypeVar("Node", bound=Hashable)
 
 
-# Perceptual hashes: 64 bits that stay nearly the same when an image is scaled or re-encoded.
+# Perceptual hashes: 64 bits that hardly change when an image is scaled or re-encoded.
 
 _SIDE = 32
-_KEPT = slice(1, 9)  # without the zeroth row and column, which hold the light's gradient
+_KEPT = slice(1, 9)  # without row and column 0, which contain the lighting gradient
 
 
 def grey_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the luma of an RGB image (ITU-R BT.601), H x W; a grey one as it is."""
+    """Return the luma of an RGB image (ITU-R BT.601), H x W; a grey image is returned unchanged."""
     if pixels.ndim == 2:
         return pixels
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def d4_hashes(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the DCT hashes of the eight transforms of an image, in the order of `geometry.D4`.
+    """Return the DCT hashes of the eight D4 transforms of an image, in the order of `geometry.D4`.
 
-    A grey view is reduced to 32 x 32 and transformed by the cosine transform; the 8 x 8
-    coefficients of lowest frequency (but the zeroth) against their median are one bit each
+    The grey image is reduced to 32 x 32 and transformed by the cosine transform. Each of the 8 x 8
+    coefficients of lowest frequency, without the zeroth, gives one bit: is it above the median?
     (C. Zauner: Implementation and benchmarking of perceptual image hash functions, 2010, 3.2.1).
 
-    The spectrum of a mirrored or turned image is the image's with signs and axes changed:
-    one transform is enough.
+    The spectrum of a mirrored or rotated image differs only in signs and the order of axes, so one
+    transform is enough.
 
     Args:
         pixels: H x W x 3 or H x W.
@@ -84,7 +84,7 @@ def d4_hashes(pixels: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def hamming(a: NDArray[np.uint64] | np.uint64, b: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Return in how many of the 64 bits hashes differ; shapes are broadcast."""
+    """Return the number of differing bits between hashes; shapes are broadcast."""
     different: NDArray[np.uint8] = np.bitwise_count(a ^ b)
     return different
 
@@ -98,7 +98,7 @@ def _transformed(spectrum: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     signs = np.where(np.arange(1, 9) % 2, np.float32(-1), np.float32(1))
     mirrored = spectrum * signs if k & 4 else spectrum
     for _ in range(k & 3):
-        mirrored = mirrored.T * signs[:, None]  # a quarter turn: transposed, then upside down
+        mirrored = mirrored.T * signs[:, None]  # a quarter turn: transposed and flipped vertically
     return mirrored
 
 
@@ -107,12 +107,12 @@ def _bits(spectrum: NDArray[np.float32]) -> int:
     return int.from_bytes(np.packbits(above).tobytes(), "big")
 
 
-# How alike two images are once one is laid over the other.
+# Similarity of two images after registration.
 
 SIDE = 64
 
 _SCALE = 24  # of the int8 detail: +-127 is five standard deviations
-_NOISE = 1.0  # grey levels: what varies less is not texture
+_NOISE = 1.0  # grey levels: smaller variation is not texture
 _LARGEST_SHIFT = SIDE / 4
 _ZOOM = (0.75, 1.33)
 _LEAST_OVERLAP = 0.55
@@ -121,10 +121,10 @@ _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)
 
 
 def detail_of(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Return what tells an image from others: its texture, at the same contrast everywhere.
+    """Return the texture of an image, normalised to equal contrast everywhere.
 
-    The centre square at 64 px, less its surroundings and divided by their deviation. Without that
-    any two dark spots on plain skin correlate above .95.
+    The centre square at 64 px, minus its local mean and divided by its local standard deviation.
+    Without that, any two dark spots on plain skin correlate above .95.
 
     Args:
         pixels: H x W x 3 or H x W.
@@ -143,8 +143,8 @@ def detail_of(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
 def correlation(first: NDArray[np.int8], second: NDArray[np.int8]) -> float:
     """Return the correlation of two details (64 x 64) after registration, -1 to 1.
 
-    The shift comes from phase correlation; where that shows a likeness, an affine registration
-    refines it. Only where the images overlap is compared, and by at least 55 % they must.
+    Phase correlation gives the shift; if the images are similar then, an affine registration
+    refines it. Only the overlap is compared, which must be at least 55 % of the image.
 
     G. D. Evangelidis, E. Z. Psarakis: Parametric image alignment using enhanced correlation
     coefficient maximization, IEEE TPAMI 30 (2008) 1858-1865.
@@ -160,7 +160,7 @@ def correlation(first: NDArray[np.int8], second: NDArray[np.int8]) -> float:
     everywhere = np.ones((SIDE, SIDE), np.uint8)
     try:
         _, affine = cv2.findTransformECC(a, b, motion, cv2.MOTION_AFFINE, _CRITERIA, everywhere, 3)
-    except cv2.error:  # it did not converge
+    except cv2.error:  # did not converge
         return found
     motion = np.asarray(affine, np.float32)
     zooms = np.linalg.svd(motion[:, :2], compute_uv=False)
@@ -189,34 +189,34 @@ def _window() -> NDArray[np.float32]:
 
 
 DISTANCE = 16
-"""Hashes that differ in at most so many bits (in some view) propose a pair."""
+"""Largest number of differing bits (in some D4 transform) of a proposed pair."""
 
 LIKENESS = 0.4
-"""A proposed pair whose details at 32 px correlate less is dropped before it is registered."""
+"""Smallest correlation of a proposed pair's details at 32 px; others are not registered."""
 
 CORRELATION = 0.93
-"""A pair whose registered details correlate at least so much is confirmed."""
+"""Smallest correlation of a confirmed pair's registered details."""
 
 MEASURED = (
     "A near pair correlates at least .93 after registration. On HAM10000, the pairs this threshold "
-    "was set on, it confirmed 4 of 29,182 proposed pairs of different lesions (.014 %; by eye one "
-    "lesion under two ids each) and missed 2,980 of 3,206 pairs of one lesion (93 %; a second "
-    "photograph need not be a near-duplicate)."
+    "was chosen on, it confirmed 4 of 29,182 proposed pairs of different lesions (.014 %; each "
+    "seems to be one lesion under two ids) and missed 2,980 of 3,206 pairs of one lesion (93 %; a "
+    "second photograph need not be a near-duplicate)."
 )
-"""Both error rates in words, for whoever reads the result."""
+"""Both error rates in words, for reports."""
 
 _BLOCK = 256
 
 
 class Appearance(NamedTuple):
-    """An image's detail (64 x 64 int8) and the hashes of its eight transforms."""
+    """An image's detail (64 x 64 int8) and the hashes of its eight D4 transforms."""
 
     detail: NDArray[np.int8]
     hashes: NDArray[np.uint64]
 
 
 class Match(NamedTuple):
-    """Two images by position, the view of the second that fits, and their correlation."""
+    """Two images by position, the D4 transform of the second that fits, and their correlation."""
 
     first: int
     second: int
@@ -225,7 +225,7 @@ class Match(NamedTuple):
 
 
 def appearance_of(pixels: NDArray[np.uint8]) -> Appearance:
-    """Return what is compared of an image (H x W x 3); 64 px of its shorter side are enough."""
+    """Return detail and hashes of an image (H x W x 3); a shorter side of 64 px is enough."""
     return Appearance(detail_of(pixels), d4_hashes(centre_square(pixels)))
 
 
@@ -239,7 +239,7 @@ def find_duplicates(
     """Return the confirmed near-duplicates, sorted by position.
 
     Every hash is compared with every other (8 x N x N / 2 in blocks: seconds for 10,000 images,
-    growing with the square).
+    quadratic in their number).
     """
     proposed = list(propose(appearances))
     confirmed = []
@@ -254,7 +254,7 @@ def find_duplicates(
 
 
 def propose(appearances: list[Appearance]) -> Iterator[Match]:
-    """Yield the pairs to be confirmed, each once, in its likeliest view, with its likeness."""
+    """Yield the pairs to confirm, each once, with its best D4 transform and similarity."""
     if not appearances:
         return
     hashes = np.stack([appearance.hashes for appearance in appearances])
@@ -287,7 +287,7 @@ def measure(appearances: list[Appearance], pair: Match) -> Match:
 
 
 def components(pairs: Iterable[tuple[Node, Node]]) -> list[list[Node]]:
-    """Return what the pairs join (union-find), in order of first appearance."""
+    """Return the connected components of pairs (union-find), in order of first appearance."""
     parent: dict[Node, Node] = {}
 
     def root(item: Node) -> Node:
@@ -313,10 +313,10 @@ def _normalised(batch: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-# Images that are in the data more than once: what follows for groups, splits and labels.
+# Images that occur more than once: consequences for groups, splits and labels.
 
 LARGEST_MERGE = 12
-"""Groups joined into more images than this are reported and left as they are."""
+"""Groups that would join into more images than this are reported and not joined."""
 
 COLUMNS = (
     "image_a", "image_b", "part_a", "part_b", "group_a", "group_b", "kind", "view", "correlation",
@@ -329,13 +329,13 @@ def copies_table(
     """Return the duplicate pairs.
 
     Args:
-        rows: The images' rows of the data set's table, by position.
+        rows: The rows of the images in the data set's table, by position.
         same: Positions of files with the same bytes.
         near: Confirmed near-duplicates.
 
     Returns:
-        The columns `COLUMNS`; ``kind`` is ``exact`` or ``near``, ``view`` the view of the second
-        image that fits the first. A near pair of files with the same bytes is left out.
+        The columns `COLUMNS`; ``kind`` is ``exact`` or ``near``, ``view`` the D4 transform of the
+        second image that fits the first. Near pairs of files with the same bytes are left out.
     """
     exact = list(same)
     alike = {position: first for first, position in exact}
@@ -355,12 +355,12 @@ def copies_table(
 def merged_groups(
     copies: pd.DataFrame, rows: pd.DataFrame
 ) -> tuple[dict[str, str], list[list[str]], list[Finding]]:
-    """Join the groups that duplicates connect.
+    """Join groups that share duplicates.
 
     Returns:
-        Image id → joined group, for images whose group grew; the joined groups' image ids,
-        largest first; and a finding for each that would hold more than `LARGEST_MERGE` images
-        and is therefore not joined.
+        Image id → joined group, for images whose group grew; the image ids of the joined groups,
+        largest first; and a finding for each group that would exceed `LARGEST_MERGE` images and
+        is therefore not joined.
     """
     members = rows.groupby("group_id")["image_id"].agg(list).to_dict()
     across = copies[copies["group_a"] != copies["group_b"]]
@@ -370,7 +370,7 @@ def merged_groups(
         images = sorted(image_id for name in names for image_id in members[name])
         merged.append(images)
         if len(images) > LARGEST_MERGE:
-            detail = f"{len(images)} images of {len(names)} groups; not merged, look at them"
+            detail = f"{len(images)} images of {len(names)} groups; not merged, inspect them"
             findings.append(Finding("large merged component", "error", images[0], detail))
         else:
             groups.update(dict.fromkeys(images, min(names)))
@@ -378,7 +378,7 @@ def merged_groups(
 
 
 def copy_findings(copies: pd.DataFrame, rows: pd.DataFrame) -> list[Finding]:
-    """Return what duplicates break: one file twice, labels, splits; and lesions that are one."""
+    """Return problems caused by duplicates: repeated files, different labels, splits or lesions."""
     known = {(row.part, row.image_id): row for row in rows.itertuples()}
     findings: list[Finding] = []
     for pair in copies.itertuples():
@@ -403,7 +403,7 @@ def _pair_findings(pair: Any, one: Any, other: Any) -> Iterator[Finding]:
 
 
 def summary(copies: pd.DataFrame) -> dict[str, int]:
-    """Return how many pairs of each sort there are."""
+    """Count the pairs of each kind."""
     across = copies["group_a"] != copies["group_b"]
     tasks = copies["part_a"] != copies["part_b"]
     kinds = Counter(copies["kind"])

@@ -1,4 +1,4 @@
-"""Folds: which images are held out together, whole groups only; written once, read ever after."""
+"""Folds: the held-out images of each fold, in whole groups; written once, then read."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
 
 
-# Whole groups: joining them, dealing them into folds, drawing a fraction of them.
+# Whole groups: join them, assign them to folds, sample a fraction of them.
 #
-# Tables here have the columns ``image_id, group_id, stratum``; a stratum is what should be equally
-# common everywhere (the diagnosis).
+# Tables here have the columns ``image_id, group_id, stratum``; a stratum (the diagnosis) should
+# have the same proportion everywhere.
 
 
 def assign_groups(table: pd.DataFrame, k: int, rng: np.random.Generator) -> NDArray[np.object_]:
-    """Deal whole groups into ``k`` folds with alike strata (``StratifiedGroupKFold``).
+    """Assign whole groups to ``k`` folds with similar strata (``StratifiedGroupKFold``).
 
     Args:
         table: The images.
-        k: How many folds, at least 2.
-        rng: Settles which of several alike groups goes where.
+        k: Number of folds, at least 2.
+        rng: Random numbers that decide between equivalent groups.
 
     Returns:
         The fold of each row, ``"0"`` to ``"k-1"``.
@@ -66,12 +66,12 @@ def assign_groups(table: pd.DataFrame, k: int, rng: np.random.Generator) -> NDAr
 def sample_groups(
     table: pd.DataFrame, fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw whole groups until each stratum has given about ``fraction`` of its images.
+    """Sample whole groups until each stratum has about ``fraction`` of its images.
 
-    A group belongs to the stratum that most of its images have.
+    A group belongs to the most frequent stratum of its images.
 
     Returns:
-        For each row, whether it was drawn.
+        Whether each row was sampled.
     """
     summary = _summary(table)
     drawn: list[str] = []
@@ -83,14 +83,14 @@ def sample_groups(
 
 
 def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
-    """Return each row's group when images that share either group are kept together.
+    """Return the group of each row after joining images that share either group.
 
     Args:
-        table: The images with the groups they have.
-        groups: Image id → a further grouping; images that are not in it keep what they have.
+        table: The images with their groups.
+        groups: Image id → a further grouping; images without an entry keep their group.
 
     Returns:
-        For each row the first, in alphabetical order, of the groups that were joined.
+        The group of each row: the alphabetically first of the joined groups.
     """
     leader: dict[tuple[int, str], tuple[int, str]] = {}
 
@@ -109,13 +109,13 @@ def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
 
 
 def _coarse(strata: pd.Series[str], k: int) -> NDArray[np.object_]:
-    """Count strata with fewer images than folds to the largest: they cannot be stratified."""
+    """Merge strata with fewer images than folds into the largest: they cannot be stratified."""
     sizes = strata.value_counts()
     return strata.where(strata.map(sizes) >= k, sizes.index[0]).to_numpy(dtype=object)
 
 
 def _summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the size and the commonest stratum of each group, sorted by group."""
+    """Return the size and the most frequent stratum of each group, sorted by group."""
     counts = table.groupby(["group_id", "stratum"]).size().rename("size").reset_index()
     order = ["group_id", "size", "stratum"]
     counts = counts.sort_values(order, ascending=[True, False, True])
@@ -124,17 +124,17 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 HOLD_OUT_FRACTION = 0.2
-"""The fraction of images held out when there is but one fold."""
+"""Fraction of images held out if there is only one fold."""
 
 _COLUMNS = ["image_id", "group_id", "fold"]
 
 
 EXCEPTIONS = "exceptions.csv"
-"""A file beside files of folds: pairs of images that these part, though they are of one group."""
+"""File next to folds files: pairs of images of one group that these folds separate."""
 
 
 class FoldsException(NamedTuple):
-    """Two images of one group that folds are known to part."""
+    """Two images of one group that folds are known to separate."""
 
     image_id: str
     other_id: str
@@ -143,12 +143,12 @@ class FoldsException(NamedTuple):
 
 @dataclass(frozen=True)
 class Folds:
-    """Every training image's fold.
+    """The fold of every training image.
 
     Args:
         table: ``image_id, group_id, fold``, sorted by id. A fold is ``"0"`` … ``"k-1"``,
             ``"train"`` (never held out) or ``"test"`` (no fold trains on it).
-        exceptions: Pairs of one group that were parted before that was known; no others may be.
+        exceptions: Pairs of one group that were separated before this was known; no others may be.
     """
 
     table: pd.DataFrame
@@ -156,17 +156,17 @@ class Folds:
 
     @cached_property
     def k(self) -> int:
-        """The number of folds that are held out in turn."""
+        """Number of folds that are held out in turn."""
         numbers = {fold for fold in self.table["fold"] if fold.isdecimal()}
         return len(numbers)
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the folds' CSV: their identity."""
+        """SHA-256 of the folds' CSV, which identifies them."""
         return sha256(self._csv()).hexdigest()
 
     def held_out(self, fold: int) -> list[str]:
-        """Return the ids that ``fold`` does not train on and is measured on.
+        """Return the ids that ``fold`` does not train on and is evaluated on.
 
         Raises:
             FoldsError: There is no such fold.
@@ -185,18 +185,18 @@ class Folds:
         ]
 
     def test(self) -> list[str]:
-        """Return the ids no fold trains on."""
+        """Return the ids that no fold trains on."""
         return self._ids(self.table["fold"] == "test")
 
     def hold_out_as(self, other: Folds) -> bool:
-        """Tell whether both hold out the same images, of the same groups, in the same folds."""
+        """Return whether both hold out the same images, of the same groups, in the same folds."""
         ours, theirs = (
             each.table[each.table["fold"] != "train"].to_numpy(dtype=str) for each in (self, other)
         )
         return np.array_equal(ours, theirs)
 
     def __str__(self) -> str:
-        """Return how many images and groups each fold holds out."""
+        """Return the number of images and groups that each fold holds out as text."""
         counts = self.table.groupby("fold")["group_id"].agg(["size", "nunique"])
         return "\n".join(
             f"fold {name}: {images:,} images of {groups:,} groups"
@@ -204,25 +204,25 @@ class Folds:
         )
 
     def write(self, path: str | Path) -> None:
-        """Write the folds as CSV, once: the same folds again are fine, others are refused.
+        """Write the folds as CSV; an existing file is only accepted if it has the same folds.
 
         Raises:
-            FoldsError: Other folds are there already.
+            FoldsError: The file has other folds.
         """
         path = Path(path)
         if path.exists() and Folds.read(path).sha256 != self.sha256:
             raise FoldsError(
                 f"{path} holds other folds, which may have been trained on",
-                "choose another file, or remove it if nothing was made with it",
+                "choose another file, or remove it if nothing was trained on it",
             )
         write_bytes(path, self._csv())
 
     @staticmethod
     def read(path: str | Path) -> Folds:
-        """Read folds, with `EXCEPTIONS` from beside them, and check that they are whole.
+        """Read folds and the `EXCEPTIONS` next to them, and check that they are complete.
 
         Raises:
-            FoldsError: It is not a folds file, an id stands twice, or a group is cut.
+            FoldsError: It is not a folds file, an id occurs twice, or a group is split.
         """
         path = Path(path)
         table = read_table(path, required=_COLUMNS)[_COLUMNS]
@@ -234,15 +234,15 @@ class Folds:
         return replace(folds, exceptions=_exceptions(path.with_name(EXCEPTIONS), folds.table))
 
     def check(self, dataset: Dataset, among: Dataset | None = None) -> None:
-        """Make sure that these are the folds of the training images of ``dataset``.
+        """Check that these are the folds of the training images of ``dataset``.
 
         Args:
-            dataset: What is trained on, or held out.
-            among: The images that the folds may know: those of ``dataset``, and others without
-                the label that is wanted. None: ``dataset`` alone.
+            dataset: The images to train on or hold out.
+            among: The images that the folds may contain: those of ``dataset``, and others without
+                the required label. None: ``dataset`` alone.
 
         Raises:
-            FoldsError: Ids came or went, or a group of the data is cut by the folds.
+            FoldsError: Ids were added or removed, or the folds split a group of the data.
         """
         known = eligible(dataset if among is None else among)
         theirs = set(dataset.split("train").images().ids)
@@ -250,9 +250,9 @@ class Folds:
         new, absent = theirs - ours, ours - set(known["image_id"])
         if new or absent:
             raise FoldsError(
-                f"the images of {dataset.root} changed since the folds were made: "
+                f"the images of {dataset.root} have changed since the folds were made: "
                 f"{len(new)} new, {len(absent)} absent, the first is {min(new | absent)}",
-                "use the data the folds were made of, or make new folds in another file",
+                "use the data of the folds, or make new folds in another file",
             )
         assigned = known[known["image_id"].isin(ours)]
         fold = assigned["image_id"].map(self.table.set_index("image_id")["fold"])
@@ -261,10 +261,10 @@ class Folds:
         _refuse_cut(assigned["group_id"], fold, excused)
 
     def report_exceptions(self, reporter: Reporter) -> None:
-        """Report which images of one group the folds are known to part."""
+        """Report the images of one group that the folds are known to separate."""
         for pair in self.exceptions:
             reporter.message(
-                f"the folds part {pair.image_id} and {pair.other_id} ({pair.reason})",
+                f"the folds separate {pair.image_id} and {pair.other_id} ({pair.reason})",
                 "known exception",
             )
 
@@ -286,22 +286,22 @@ def make_folds(
     groups: Mapping[str, str] | None = None,
     train_parts: Collection[str] = (),
 ) -> Folds:
-    """Deal the training images into folds by whole groups, alike in diagnoses.
+    """Assign the training images to folds by whole groups, stratified by diagnosis.
 
-    Images of the split ``train`` whose file is there take part. They are stratified by part and
+    Images of the split ``train`` whose file exists take part. They are stratified by part and
     diagnosis (scikit-learn's ``StratifiedGroupKFold``).
 
     Args:
         dataset: The images; ids must be unique.
-        k: How many folds; with 1, one fold of a fifth of the images is held out.
-        seed: Of the shuffle.
+        k: Number of folds; with 1, one fold of a fifth of the images is held out.
+        seed: Seed of the shuffle.
         test_fraction: The fraction of images that no fold trains on.
         groups: Image id → another grouping (confirmed duplicates); images that share either
             group stay together.
-        train_parts: Parts of the data that every fold trains on and none holds out, but for the
-            lesions that other parts show too.
+        train_parts: Parts of the data that every fold trains on and none holds out, except for
+            lesions that also occur in other parts.
 
-    Raises:
+    FoldsError: There are too few groups, ids are not unique, a number is out of range, or
         FoldsError: There are too few groups, ids are not unique, a number makes no sense, or
             the data has no such part.
 
@@ -324,7 +324,7 @@ def make_folds(
     """
     if k < 1 or not 0 <= test_fraction < 1:
         raise FoldsError(
-            f"{k} folds with a test fraction of {test_fraction} cannot be made",
+            f"{k} folds with a test fraction of {test_fraction} are not possible",
             "use at least 1 fold and a fraction from 0 to below 1",
         )
     table = eligible(dataset)
@@ -353,18 +353,18 @@ def make_folds(
 
 
 def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) -> Folds:
-    """Return the folds of several parts of a data set as one: each fold holds out all of theirs.
+    """Join the folds of several parts of a data set: fold k holds out the images of all folds k.
 
     Args:
-        parts: The folds; none knows an image of another.
-        groups: Image id → another grouping, as `make_folds` takes it; no fold changes.
+        parts: The folds, without common images.
+        groups: Image id → another grouping, as for `make_folds`; no fold changes.
 
     Raises:
-        FoldsError: Their numbers of folds differ, an image stands in two, or a group is cut.
+        FoldsError: The numbers of folds differ, an image occurs twice, or a group is split.
     """
     if len({each.k for each in parts}) > 1:
         numbers = ", ".join(str(each.k) for each in parts)
-        raise FoldsError(f"{numbers} folds cannot be joined", "join as many folds as folds")
+        raise FoldsError(f"{numbers} folds cannot be joined", "join parts with equally many folds")
     together = pd.concat([each.table for each in parts])
     known = tuple(dict.fromkeys(pair for each in parts for pair in each.exceptions))
     folds = Folds(together.sort_values("image_id", ignore_index=True), known)
@@ -397,17 +397,17 @@ def _assigned(
 def validation_split(
     folds: Folds, fold: int, dataset: Dataset, fraction: float = 0.1, seed: int = 2018
 ) -> tuple[list[str], list[str]]:
-    """Split what ``fold`` trains on, by group and alike in diagnoses, to watch training.
+    """Split the training images of ``fold`` by group, stratified by diagnosis, for validation.
 
     Args:
         folds: The folds.
         fold: The fold whose training images are split; its held-out images are not touched.
-        dataset: Where the diagnoses are; only images that are in it are returned.
+        dataset: The data set with the diagnoses; only its images are returned.
         fraction: The fraction of images in the validation split.
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
 
     Returns:
-        The ids to train on and the ids of the validation split, both sorted.
+        The training ids and the ids of the validation split, both sorted.
     """
     table = eligible(dataset)
     table = table[table["image_id"].isin(folds.training(fold))].reset_index(drop=True)
@@ -437,18 +437,18 @@ def _refuse_broken(table: pd.DataFrame) -> None:
         raise FoldsError("a row is not complete", "use the file as it was written")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        raise FoldsError(f"{twice.iloc[0]} stands twice", "use the file as it was written")
+        raise FoldsError(f"{twice.iloc[0]} occurs twice", "use the file as it was written")
     names = set(table["fold"]) - {"train", "test"}
     if not names or names != {str(number) for number in range(len(names))}:
         raise FoldsError(
-            f"the folds are called {', '.join(sorted(names)) or 'nothing'}",
-            "number them from 0, besides train and test",
+            f"the folds are named {', '.join(sorted(names)) or 'nothing'}",
+            "number them from 0; train and test may be added",
         )
     _refuse_cut(table["group_id"], table["fold"])
 
 
 def _exceptions(path: Path, table: pd.DataFrame) -> tuple[FoldsException, ...]:
-    """Return the exceptions of a file that are about images these folds part; maybe none."""
+    """Return the exceptions in a file that concern images of these folds; possibly none."""
     if not path.is_file():
         return ()
     fold = table.set_index("image_id")["fold"]
@@ -459,7 +459,7 @@ def _exceptions(path: Path, table: pd.DataFrame) -> tuple[FoldsException, ...]:
 
 
 def _excused(table: pd.DataFrame, exceptions: Sequence[FoldsException]) -> list[str]:
-    """Return each row's own group, those that exceptions part being one."""
+    """Return the group of each row; groups connected by exceptions are one."""
     pairs = [
         pd.Series("pair", index=[pair.image_id, pair.other_id], dtype="string")
         for pair in exceptions
@@ -473,11 +473,11 @@ def _refuse_cut(
     folds: pd.Series[str],
     excused: Sequence[str] | None = None,
 ) -> None:
-    """Refuse groups that lie in several folds.
+    """Refuse groups that are split between folds.
 
     Args:
-        groups: Each row's group.
-        folds: Each row's fold.
+        groups: The group of each row.
+        folds: The fold of each row.
         excused: Groups within which folds may differ: those of the folds, joined by exceptions.
     """
     names = pd.Series(groups).to_numpy()
@@ -488,6 +488,6 @@ def _refuse_cut(
         cut = cut[kinds[cut.index] > 1]
     if len(cut):
         raise FoldsError(
-            f"group {cut.index[0]} is cut into {cut.iloc[0]} folds ({len(cut)} such groups)",
+            f"group {cut.index[0]} is split between {cut.iloc[0]} folds ({len(cut)} such groups)",
             "make folds of whole groups",
         )

@@ -1,4 +1,4 @@
-"""Images by id: which files below folders are images, and what each is called."""
+"""List images: which files below folders are images, and their ids."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 MASK_ENDINGS: Final = ("_segmentation", "_mask")
-"""What follows the image id in the names of mask files, in any case."""
+"""Endings of mask file names after the image id, in any case."""
 
 NOT_IMAGES: Final = (*MASK_ENDINGS, "_superpixels")
-"""How the names of files end, in any case, that lie among images and are none."""
+"""Endings of file names, in any case, that are not images although they have images' suffixes."""
 
 _BY_DATA_SET: Final = re.compile(r"(?i)_attribute_[a-z_]+$|^IMD\d+_(lesion|roi\d*)$")
-"""Masks as single data sets call them: the attributes of ISIC 2018, lesions and regions of PH2."""
+"""Mask names of single data sets: attributes of ISIC 2018, lesions and regions of PH2."""
 
 _ATTRIBUTE: Final = re.compile(r"(?i)^(.+)_attribute_([a-z_]+)$")
-"""How a mask of an attribute is called: the image's id, then the attribute."""
+"""Name of an attribute mask: the image id, then the attribute."""
 
 LONGEST: Final = 200
-"""The most bytes of an id: with ``_segmentation``, and what a file is called while it is written,
-its name stays below the 255 that file systems allow."""
+"""Largest number of bytes of an id: with ``_segmentation`` and the suffix of a temporary file,
+the name stays below the 255 bytes that file systems allow."""
 
 _WINDOWS: Final = '<>:"|?*'
 _DEVICES: Final = frozenset(
@@ -38,12 +38,12 @@ _DEVICES: Final = frozenset(
 
 
 class Listing(NamedTuple):
-    """What lies below a folder.
+    """The content of a folder.
 
     Attributes:
         files: The image files, sorted.
-        unlisted: Folders that could not be listed, and why.
-        left_out: What was passed over, by kind: a suffix, ``masks``, ``hidden``.
+        unlisted: Folders that could not be listed, with the reason.
+        left_out: Numbers of skipped files by kind: a suffix, ``masks``, ``hidden``.
     """
 
     files: list[Path]
@@ -52,12 +52,12 @@ class Listing(NamedTuple):
 
 
 def is_mask_name(stem: str) -> bool:
-    """Tell by a file's name without suffix whether it is a mask or superpixels, not an image."""
+    """Return whether a file name without suffix is that of a mask or superpixels."""
     return stem.lower().endswith(NOT_IMAGES) or _BY_DATA_SET.search(stem) is not None
 
 
 def attribute_of(stem: str) -> tuple[str, str] | None:
-    """Return the image id and the attribute of an attribute's mask, by its name without suffix.
+    """Return image id and attribute of an attribute mask, from its file name without suffix.
 
     Examples:
         >>> attribute_of("ISIC_0000000_attribute_milia_like_cyst")
@@ -68,7 +68,7 @@ def attribute_of(stem: str) -> tuple[str, str] | None:
 
 
 def mask_owner(stem: str) -> str:
-    """Return the id of the image that a mask file belongs to, by its name without suffix."""
+    """Return the image id of a mask file, from its name without suffix."""
     for ending in MASK_ENDINGS:
         if stem.lower().endswith(ending):
             return stem[: -len(ending)]
@@ -78,12 +78,12 @@ def mask_owner(stem: str) -> str:
 def images_below(folder: Path, *, without: Path | None = None) -> Listing:
     """List the image files below a folder.
 
-    Links to folders are followed, and every folder is listed once, under its own name rather than
-    a link's. Hidden files, masks and superpixels are left out.
+    Links to folders are followed, and every folder is listed once, under its own name, not that of
+    a link. Hidden files, masks and superpixels are left out.
 
     Args:
-        folder: Where to look.
-        without: A folder that is left out with all below it.
+        folder: The folder to search.
+        without: A folder that is left out with everything below it.
     """
     found = Listing([], [], Counter())
     left_out = None if without is None else Path(os.path.realpath(without))
@@ -116,10 +116,10 @@ def images_below(folder: Path, *, without: Path | None = None) -> Listing:
 
 
 def problem_of_id(image_id: str) -> str | None:
-    """Return why an id cannot name an image's files, or None where it can.
+    """Return why an id cannot be a file name; None if it can.
 
-    An id names masks, crops and rows: it has no parts of a path, no control characters, is
-    UTF-8, and at most `LONGEST` bytes long.
+    Masks, crops and rows are named by ids: an id has no path separators and no control characters,
+    is UTF-8, and has at most `LONGEST` bytes.
     """
     length = len(image_id.encode(errors="surrogateescape"))
     breaking = not image_id.isprintable() and any(map(_breaks, image_id))
@@ -129,23 +129,23 @@ def problem_of_id(image_id: str) -> str | None:
     faults = (
         (not is_text(image_id), "is not UTF-8"),
         (not image_id.strip(), "is empty"),
-        ("/" in image_id or "\\" in image_id, "has parts of a path"),
-        (image_id.startswith("."), "begins with a dot"),
+        ("/" in image_id or "\\" in image_id, "has a path separator"),
+        (image_id.startswith("."), "starts with a dot"),
         (breaking, "has a line break or another control character"),
         (length > LONGEST, f"has {length} bytes, more than {LONGEST}"),
         (foreign, f"has one of {_WINDOWS}, which Windows does not allow"),
-        (reserved, "is a device on Windows, or ends with a dot or blank, which it takes off"),
+        (reserved, "is a device on Windows, or ends with a dot or blank, which Windows removes"),
     )
     return next((fault for found, fault in faults if found), None)
 
 
 def is_text(name: str | os.PathLike[str]) -> bool:
-    """Tell whether a name on disk is text: UTF-8, as tables are written."""
+    """Return whether a file name is UTF-8, as tables are written."""
     return not any("\ud800" <= sign <= "\udfff" for sign in os.fspath(name))
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    r"""Return a name as one line of UTF-8; what is neither stands as ``\xe9`` or ``\n``.
+    r"""Return a name as one line of UTF-8, with anything else escaped as ``\xe9`` or ``\n``.
 
     Examples:
         >>> printable("two\nlines"), printable("caf\udce9.jpg")
@@ -158,15 +158,15 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 
 def ids_of(files: Sequence[PurePath], kept: Sequence[str | None] | None = None) -> list[str]:
-    """Return an id for each file of a job: its name without suffix, where no other has that.
+    """Return an id for each file of a job: its name without suffix, if that is unique.
 
-    Where several have, also if only case tells them apart, each is called by its folders and
-    name, joined by ``__``; with the suffix where they are still alike, and numbered where that
-    does not tell them apart either.
+    Names that several files share, also if they differ only in case, are preceded by their folders,
+    joined by ``__``; names that are still equal get the suffix, and names that are equal even then
+    are numbered.
 
     Args:
-        files: Paths below the job's folder, whose names without suffix are sound ids.
-        kept: The ids that files have from before; they stay, and no other file gets them.
+        files: Paths below the job's folder, whose names without suffix are valid ids.
+        kept: Existing ids of files; they stay, and no other file gets them.
 
     Examples:
         >>> names = ["a/1.jpg", "b/1.jpg", "b/1.png", "2.jpg"]
@@ -200,7 +200,7 @@ def ids_of(files: Sequence[PurePath], kept: Sequence[str | None] | None = None) 
 
 
 def _breaks(sign: str) -> bool:
-    """Tell whether a character breaks a line or controls a terminal."""
+    """Return whether a character breaks a line or controls a terminal."""
     return unicodedata.category(sign) in {"Cc", "Zl", "Zp"}
 
 
@@ -229,7 +229,7 @@ def _joined(file: PurePath, name: str) -> str:
 def _folded(name: str) -> str:
     """Return a name as it is compared.
 
-    Some file systems keep neither case nor spelling; the challenge's tool takes ``.jpg`` off.
+    Some file systems ignore case and normalisation; the challenge's tool strips ``.jpg``.
     """
     return unicodedata.normalize("NFC", name).casefold().removesuffix(".jpg")
 

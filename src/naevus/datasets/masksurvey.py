@@ -1,4 +1,4 @@
-"""What no single mask tells and all of a data set's together do: empty, full, or turned round."""
+"""Check the masks of a data set as a whole: mostly empty, full, or inverted."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
 
 SAMPLE: Final = 64
-"""Number of masks to check, spread over all."""
+"""Number of masks to check, evenly spaced."""
 _BORDER = 0.9
-"""Fraction of the image's border under a mask that looks turned round; lesions seldom fill it."""
+"""Fraction of the image border that an inverted mask covers; lesions seldom cover it."""
 _LIMITS = Limits()
 _FORCE = "pass --force if they are right"
 
@@ -34,11 +34,11 @@ class MaskSurvey(NamedTuple):
     """Counts of the masks that were checked.
 
     Attributes:
-        masks: How many were checked.
-        empty: Without, or nearly without, a lesion.
-        full: Lesion everywhere, or nearly.
-        turned: The others whose lesion covers nearly all of the border: lesions may be dark.
-        unusable: What is wrong with those that cannot be read.
+        masks: Number of checked masks.
+        empty: Number with no or hardly any lesion pixels.
+        full: Number with lesion pixels everywhere or nearly.
+        turned: Number of others that cover nearly all of the border, so that lesions may be dark.
+        unusable: The problem of each mask that cannot be read.
     """
 
     masks: int
@@ -48,12 +48,12 @@ class MaskSurvey(NamedTuple):
     unusable: tuple[str, ...]
 
     def problem(self) -> tuple[str, str] | None:
-        """Return what is wrong with the masks as a whole, and the remedy; None if nothing is."""
+        """Return the problem of the masks as a whole and the remedy; None if there is none."""
         if not self.masks:
             return None
         if 2 * len(self.unusable) > self.masks:
             what = f"{len(self.unusable)} of {self.masks} masks cannot be used: {self.unusable[0]}"
-            return what, "mend the masks; `naevus data check` lists what is wrong with each"
+            return what, "correct the masks; `naevus data check` lists the problem of each"
         return implausible_problem(self.masks, self.empty, self.full) or self._turned_round()
 
     def _turned_round(self) -> tuple[str, str] | None:
@@ -61,8 +61,8 @@ class MaskSurvey(NamedTuple):
         if 2 * self.turned < max(1, others):
             return None
         what = (
-            f"{self.turned} of {others} masks are light along the image's border, as if lesions "
-            "were dark in them"
+            f"{self.turned} of {others} masks are light along the image border, as if lesions "
+            "were dark"
         )
         return (
             what,
@@ -71,18 +71,18 @@ class MaskSurvey(NamedTuple):
 
 
 def implausible_problem(masks: int, empty: int, full: int) -> tuple[str, str] | None:
-    """Return what is wrong where most masks are empty or full, and the remedy."""
+    """Return the problem and the remedy if most masks are empty or full."""
     if 2 * (empty + full) <= masks:
         return None
     what = (
         f"{empty + full} of {masks} masks are empty or full ({empty} empty, {full} full): a "
-        "network would learn to find nothing, or everything, and be scored right for it"
+        "network that finds nothing, or everything, would score well"
     )
-    return what, f"look at the masks with `naevus data check`, or {_FORCE}"
+    return what, f"inspect the masks with `naevus data check`, or {_FORCE}"
 
 
 def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:
-    """Look at up to `SAMPLE` masks, spread evenly; what cannot be read is counted."""
+    """Read up to `SAMPLE` evenly spaced masks; unreadable ones are counted."""
     chosen = paths[:: -(-len(paths) // SAMPLE) or 1]
     empty = full = turned = 0
     unusable = []
@@ -100,49 +100,35 @@ def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:
 
 
 def check_masks(paths: Iterable[Path], where: Path, *, force: bool = False) -> str | None:
-    """Refuse masks that cannot be right as a whole.
+    """Refuse masks that are implausible as a whole.
 
     Args:
         paths: The masks.
         where: The data set, for the message.
-        force: Take them nevertheless.
+        force: Whether to accept them.
 
     Returns:
-        With ``force``, what would have been refused.
+        With ``force``, the accepted problem.
 
     Raises:
-        DataError: Most are empty or full, seem turned round, or cannot be read.
+        DataError: Most masks are empty or full, seem inverted, or cannot be read.
     """
     return refuse(survey(list(paths)).problem(), where, force=force)
-
-
-def refuse(problem: tuple[str, str] | None, where: Path, *, force: bool) -> str | None:
-    """Raise a problem, or return it where it is forced.
-
-    Raises:
-        DataError: There is one, and it is not forced.
-    """
-    if problem is None:
-        return None
-    what, remedy = problem
-    if force:
-        return f"{where}: {what}; taken nevertheless (--force)"
-    raise DataError(f"{where}: {what}", remedy)
 
 
 def check_areas(
     table: pd.DataFrame, where: Path, *, force: bool, reporter: Reporter = SILENT
 ) -> None:
-    """Refuse scores of masks most of whose ground truth is empty or full.
+    """Refuse mask scores if most ground-truth masks are empty or full.
 
     Args:
-        table: Scores of masks, with the true ``lesion_area`` of each, a fraction.
-        where: Where the ground truth is, for the message.
-        force: Say it, and take them nevertheless.
-        reporter: Receives notes on what --force accepts.
+        table: Mask scores with ``lesion_area``, the ground truth's fraction of the image.
+        where: Path of the ground truth, for the message.
+        force: Whether to accept them with a warning.
+        reporter: Receives that warning.
 
     Raises:
-        DataError: They are.
+        DataError: Most masks are empty or full.
     """
     if "lesion_area" not in table.columns:
         return
@@ -151,6 +137,20 @@ def check_areas(
     note = refuse(implausible_problem(len(table), empty, full), where, force=force)
     if note is not None:
         reporter.warning(note)
+
+
+def refuse(problem: tuple[str, str] | None, where: Path, *, force: bool) -> str | None:
+    """Raise a problem, or return it if ``force`` is true.
+
+    Raises:
+        DataError: There is a problem and ``force`` is false.
+    """
+    if problem is None:
+        return None
+    what, remedy = problem
+    if force:
+        return f"{where}: {what}; accepted (--force)"
+    raise DataError(f"{where}: {what}", remedy)
 
 
 def _surveyed(path: Path, limits: Limits) -> tuple[float, float] | str:

@@ -1,4 +1,4 @@
-"""Images by id, from files, folders or a split: found, and decoded when asked for."""
+"""Images by id, from files, folders or a split: found, and decoded on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from naevus.images.preprocess import InputSpec
 
 
-# Images decoded when they are asked for, as a cache would hold them.
+# Images decoded on demand, in the format of a cache.
 
 
 class DecodedImages:
@@ -38,7 +38,7 @@ class DecodedImages:
 
     Args:
         sources: The files.
-        input_spec: What a cache's rows would look like.
+        input_spec: The format of the images, as in a cache.
     """
 
     def __init__(self, sources: Sequence[ImageFiles], input_spec: InputSpec) -> None:
@@ -58,7 +58,7 @@ class DecodedImages:
 
 
 class ImagesById(Protocol):
-    """Square images by id, such as a `ImageCache`."""
+    """Square images by id, such as an `ImageCache`."""
 
     def __getitem__(self, image_id: str, /) -> NDArray[np.uint8]:
         """Return the image, S x S x 3."""
@@ -66,16 +66,16 @@ class ImagesById(Protocol):
 
 
 def mask_file(folder: Path, image_id: str) -> Path:
-    """Return the challenge's name for an image's mask."""
+    """Return the path of an image's mask, named as in the challenge."""
     return folder / f"{image_id}_segmentation.png"
 
 
 def attribute_mask_file(folder: Path, image_id: str, attribute: str) -> Path:
-    """Return the challenge's name for the mask of an attribute of an image."""
+    """Return the path of the mask of an image's attribute, named as in the challenge."""
     return folder / f"{image_id}_attribute_{attribute}.png"
 
 
-# Images by id, at the size that a network sees.
+# Images by id, at the input size of a network.
 
 
 class Images(Protocol):
@@ -86,16 +86,16 @@ class Images(Protocol):
         ...
 
     def __contains__(self, image_id: object, /) -> bool:
-        """Tell whether the image is there."""
+        """Return whether the image exists."""
         ...
 
 
 def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.uint8]:
-    """Return images at a network's size, N x S x S x 3; those that cannot be read are left out.
+    """Return images at a network's input size, N x S x S x 3, without unreadable ones.
 
     Args:
-        images: Where they are.
-        ids: Which ones.
+        images: The source of the images.
+        ids: The ids of the images.
         size: S, pixels.
 
     Raises:
@@ -115,23 +115,23 @@ def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.ui
 
 
 FORMULAS: Final = ("=", "+", "-", "@")
-"""How the ids begin that spreadsheets take for formulas."""
+"""First characters of ids that spreadsheets take for formulas."""
 
 _IDS: Final = ".ids.csv"
 
 
 class Found(NamedTuple):
-    """The images that a job is about.
+    """The images of a job.
 
     Attributes:
-        sources: Those that can be read, sorted by id.
-        refused: Those whose name cannot be an id, and folders that could not be listed.
-        renamed: The ids that are not their file's name without suffix, for others have that too.
-        left_out: What was passed over in folders, by kind: a suffix, ``masks``, ``hidden``.
+        sources: The usable images, sorted by id.
+        failed: Images whose name cannot be an id, and folders that could not be listed.
+        renamed: Ids that differ from the file name without suffix, because others have the same.
+        left_out: Numbers of skipped files by kind: a suffix, ``masks``, ``hidden``.
     """
 
     sources: list[ImageFiles]
-    refused: Sequence[FailedImage] = ()
+    failed: Sequence[FailedImage] = ()
     renamed: Sequence[str] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
 
@@ -187,40 +187,40 @@ def find_images(
 ) -> Found:
     """Return image files, and all images below folders.
 
-    An image's id is its file's name without suffix, where no other image of the job has it
-    (`datasets.sources.ids_of`); the same file reached twice counts once. In folders, links are
-    followed, and hidden files and masks (``*_segmentation.png``) are passed over; a file that is
-    named is taken as it is.
+    An image's id is its file name without suffix, if no other image of the job has the same
+    (`datasets.listing.ids_of`); a file that is found twice counts once. In folders, links are
+    followed, and hidden files and masks (``*_segmentation.png``) are skipped; a file that is
+    given by name is always taken.
 
     Args:
         paths: Files and folders.
-        listed: Further ones, of a list; those that are absent are refused and the rest is found.
-        without: A folder that is left out, such as the one results go to.
-        kept: The ids that files have from an earlier job (`kept_ids`), by absolute path.
-        ids: ``path``: call each image by its path, whatever other images the job has.
+        listed: Further paths from a list; absent ones count as failed.
+        without: A folder that is left out, such as the output folder.
+        kept: The ids of files in an earlier job (`kept_ids`), by absolute path.
+        ids: ``path``: each id is the image's path, independent of the other images.
 
     Raises:
-        DataError: A path is absent, or there is no image.
+        DataError: A path does not exist, or there is no image.
     """
     listed = list(listed)
     paths = [*paths, *listed]
     allowed = set(listed)
     files: dict[str, Path] = {}
-    refused: list[FailedImage] = []
+    failed: list[FailedImage] = []
     left_out: Counter[str] = Counter()
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
             listing = images_below(path, without=without)
             files |= {_absolute(file): file for file in listing.files}
-            refused += [_refused(*each) for each in listing.unlisted]
+            failed += [_failed(*each) for each in listing.unlisted]
             left_out += listing.left_out
         elif os.path.exists(path):  # noqa: PTH110
             files[_absolute(path)] = path
         elif path in allowed:
-            refused.append(_refused(path, "does not exist"))
+            failed.append(_failed(path, "does not exist"))
         else:
             raise DataError(f"{printable(path)} does not exist", "name image files or folders")
-    if not files and not refused:
+    if not files and not failed:
         raise _nothing(paths, left_out)
     sound = {}
     for absolute, file in files.items():
@@ -228,7 +228,7 @@ def find_images(
         if problem is None:
             sound[absolute] = file
         else:
-            refused.append(_refused(file, f"its name {problem}; rename it"))
+            failed.append(_failed(file, f"its name {problem}; rename it"))
     names = _once(sound)
     base = _base(paths)
     if ids == "path":
@@ -244,7 +244,7 @@ def find_images(
         for source in sources
         if ids == "name" and source.image_id != source.path.stem
     ]
-    return Found(unique(sources), sorted(refused), sorted(renamed), dict(sorted(left_out.items())))
+    return Found(unique(sources), sorted(failed), sorted(renamed), dict(sorted(left_out.items())))
 
 
 def images_of_split(
@@ -262,11 +262,11 @@ def images_of_split(
         split: ``train``, ``validation`` or ``test``.
         part: Only this part of each, such as ``task3``; None for all.
         image_type: Only images of this type, see `Dataset.of_type`.
-        on_dataset: Given each data set's split, before images of other types are left out.
+        on_dataset: Called with each data set's split, before images of other types are left out.
 
     Raises:
         DataError: A folder has no known layout or no such part, the split has no images, or
-            two different files have one id.
+            two different files have the same id.
     """
     from naevus.datasets.layouts import load  # noqa: PLC0415 (slow: brings pandas)
 
@@ -348,10 +348,10 @@ def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
 
 
 def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
-    """Return sources sorted by id; the same file named twice counts once.
+    """Return sources sorted by id; a file that occurs twice counts once.
 
     Raises:
-        DataError: Two different files have one id, or an id cannot be a file's name.
+        DataError: Two different files have the same id, or an id cannot be a file name.
     """
     by_id: dict[str, ImageFiles] = {}
     for source in sources:
@@ -360,7 +360,7 @@ def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
         if problem is not None:
             raise DataError(
                 f"{printable(source.path)}: the id '{printable(name)}' {problem}",
-                "give it an id that can be a file's name",
+                "give it an id that can be a file name",
             )
         other = by_id.setdefault(name, source)
         if other.path != source.path and other.path.resolve() != source.path.resolve():
@@ -372,7 +372,7 @@ def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
 
 
 def kept_ids(out: Path) -> dict[str, str]:
-    """Return the ids that a job into ``out`` gave, by absolute path; none where it kept none."""
+    """Return the ids given by an earlier job into ``out``, by absolute path; maybe none."""
     try:
         with (out / _IDS).open(newline="", encoding="utf-8") as stream:
             return {path: image_id for image_id, path in list(csv.reader(stream))[1:]}
@@ -381,23 +381,23 @@ def kept_ids(out: Path) -> dict[str, str]:
 
 
 def keep_ids(out: Path, sources: Sequence[ImageFiles]) -> None:
-    """Note the ids of a job into ``out``, so that no file that is added renames another.
+    """Record the ids of a job into ``out``, so that added files do not rename others.
 
     Raises:
-        NaevusError: A job that ran meanwhile has noted others.
+        NaevusError: Another job recorded different ids in the meantime.
     """
     before = kept_ids(out)
     rows = [(source.image_id, _absolute(source.path)) for source in sources]
     for image_id, path in rows:
         if before.get(path, image_id) != image_id:
             raise NaevusError(
-                f"{out}: another job has called {path} {before[path]}", "start this one again"
+                f"{out}: another job has named {path} {before[path]}", "start this one again"
             )
     if {path: image_id for image_id, path in rows} != before:
         write_csv(out / _IDS, ("image_id", "path"), rows)
 
 
-def _refused(path: Path, problem: str) -> FailedImage:
+def _failed(path: Path, problem: str) -> FailedImage:
     return FailedImage(printable(path.stem), printable(path), problem)
 
 
@@ -412,13 +412,13 @@ def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
 
 
 def _problem_of_path(path: str) -> str | None:
-    """Return why a path cannot stand in a table; its last part is a sound id."""
+    """Return why a path cannot be in a table; its last part is a valid id."""
     sound = printable(path) == path
     return None if sound else "is in a folder whose name is not UTF-8 or breaks a line"
 
 
 def _once(files: Mapping[str, Path]) -> list[str]:
-    """Return the absolute paths of files, sorted; one that is another of its name is left out."""
+    """Return the absolute paths of files, sorted; a second path to the same file is left out."""
     times = Counter(file.stem for file in files.values())
     alike = [name for name, file in files.items() if times[file.stem] > 1]
     real = {name: os.path.realpath(name) for name in alike}
@@ -451,7 +451,7 @@ def _path_ids(names: Sequence[str]) -> list[str]:
 
 
 def _base(paths: Sequence[Path]) -> str | None:
-    """Return the folder that ids tell paths from: the one that was named, or what all are in."""
+    """Return the folder that ids are relative to: the given one, or the common parent."""
     folders = [
         _absolute(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
         for path in paths

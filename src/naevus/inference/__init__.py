@@ -1,1 +1,1 @@
-"""A bundle over images."""
+"""Predict images with the networks of bundles."""

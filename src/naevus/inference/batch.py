@@ -85,7 +85,7 @@ class BatchResult:
         table: The table of predictions.
         predicted: Number of its rows.
         reused: Images that an earlier, interrupted job already processed.
-        refused: Images that failed; they are listed in ``failed.csv``.
+        failed: Images that failed; they are listed in ``failed.csv``.
         members: The networks, as "bundle/member (architecture)".
         files: The written files and folders.
         lesions: Counts of lesions; None if none is known.
@@ -95,15 +95,15 @@ class BatchResult:
     table: Path
     predicted: int
     reused: int
-    refused: tuple[FailedImage, ...]
+    failed: tuple[FailedImage, ...]
     members: tuple[str, ...]
     files: tuple[Path, ...]
     lesions: LesionCounts | None = None
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
-        lines = [f"{self.predicted:,} images predicted, {len(self.refused):,} failed"]
-        lines += [f"failed: {each.path}: {each.problem}" for each in self.refused]
+        lines = [f"{self.predicted:,} images predicted, {len(self.failed):,} failed"]
+        lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
         lines += [] if self.lesions is None else [f"{self.lesions}"]
         return "\n".join([*lines, *map(str, self.files)])
 
@@ -223,15 +223,15 @@ def predict(
                     progress(done, len(ordered))
         parts = [folder.part(key) for key in keys]
         predicted = join(parts, schema.arrow(), folder.table)
-        refused = [entry for part in parts for entry in failed_in(part)]
-        if predicted + len(refused) != len(ordered):
+        failed = [entry for part in parts for entry in failed_in(part)]
+        if predicted + len(failed) != len(ordered):
             raise NaevusError(
-                f"{folder.table}: {predicted} rows and {len(refused)} failed images do not add up "
+                f"{folder.table}: {predicted} rows and {len(failed)} failed images do not add up "
                 f"to {len(ordered)} images",
                 "run the command again; it repeats what has changed",
             )
-        refused = sorted([*refused, *unusable])
-        folder.write_refused(refused)
+        failed = sorted([*failed, *unusable])
+        folder.write_failed(failed)
         written = [folder.table, *_write_submission(folder, prediction_options, decision)]
         if embeddings:
             written.append(folder.embeddings)
@@ -240,18 +240,18 @@ def predict(
                 embeddings_schema(schema.about),
                 folder.embeddings,
             )
-        counts = _write_lesions(folder, prediction_options.classifier, lesions or {}, refused)
+        counts = _write_lesions(folder, prediction_options.classifier, lesions or {}, failed)
         written += [] if counts is None else folder.lesions
         folder.remove(stale)
     images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
     written += [each for each in images if each.exists()]  # missing if all images failed
-    written += [folder.refused] if refused else []
+    written += [folder.failed] if failed else []
     return BatchResult(
         out,
         folder.table,
         predicted,
         reused,
-        tuple(refused),
+        tuple(failed),
         prediction_options.members(),
         tuple(written),
         counts,
@@ -286,14 +286,14 @@ def _write_parts(
 ) -> None:
     """Write the results of a batch; its rows come last, since they mark it as done."""
     rows = [each for each in prediction if isinstance(each, Prediction)]
-    refused = sorted(each for each in prediction if isinstance(each, FailedImage))
-    for each in refused:
+    failed = sorted(each for each in prediction if isinstance(each, FailedImage))
+    for each in failed:
         folder.forget(each.image_id)
     sizes = folder.settle([row.image_id for row in rows], _places(folder, prediction_options))
     if prediction_options.embeddings:
         embeddings = {row.image_id: row.embedding for row in rows}
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
-    write_part(folder.part(key), schema, [row.to_row() for row in rows], refused, sizes)
+    write_part(folder.part(key), schema, [row.to_row() for row in rows], failed, sizes)
 
 
 def _write_lesions(

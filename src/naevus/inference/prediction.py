@@ -341,27 +341,27 @@ class Prediction:
 
 
 def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
-    """Return predictions as a pandas table, one row an image.
+    """Return predictions as a pandas table, one row per image.
 
     Args:
-        predictions: From a `Predictor`, in any order; all from the same one.
+        predictions: From one `Predictor`, in any order.
 
     Returns:
-        The columns of ``predictions.parquet`` but ``bundle_sha256``. Where some images failed,
-        their rows have an id, a path, and the reason in a further column, ``problem``.
+        The columns of ``predictions.parquet`` except ``bundle_sha256``. If images failed, their
+        rows have an id, a path, and the reason in an additional column ``problem``.
 
     Raises:
-        ConfigError: The predictions are of different sets of classes or attributes.
+        ConfigError: The predictions have different classes or attributes.
 
     Examples:
         >>> lesion = Prediction("lesion", Path("lesion.jpg"), 450, 600, lesion_area=0.25,
         ...                     probabilities={"MEL": 0.2, "NV": 0.8})
-        >>> lost = FailedImage("lost", "lost.jpg", "is not there")
+        >>> lost = FailedImage("lost", "lost.jpg", "does not exist")
         >>> table = to_frame([lesion, lost])
         >>> table["image_id"].tolist(), table["prob_NV"].tolist()
         (['lesion', 'lost'], [0.8, nan])
         >>> table.set_index("image_id").loc["lost", "problem"]
-        'is not there'
+        'does not exist'
     """
     import pyarrow as pa  # noqa: PLC0415 (slow to import)
 

@@ -392,9 +392,9 @@ class Predictor:
                 has no images.
         """
         refuse_forked(self._process)
-        refused, given = self._given(images)
+        failed, given = self._given(images)
         with Workers(self._threads) as workers:
-            for piece in chain([refused], self._pipeline.predict(_pieces(given), workers)):
+            for piece in chain([failed], self._pipeline.predict(_pieces(given), workers)):
                 for prediction in piece:
                     if isinstance(prediction, FailedImage) and errors == "raise":
                         raise ImageError(Path(prediction.path), prediction.problem)
@@ -450,36 +450,36 @@ class Predictor:
     ) -> BatchResult:
         """Predict images into a folder, as ``naevus predict --out`` does.
 
-        The same call resumes a job that was interrupted. Unusable images are listed in
+        Calling it again resumes an interrupted job. Unusable images are listed in
         ``failed.csv`` and in the result, and the others are predicted.
 
         Args:
             images: A file, a folder, or several of them.
             out: The folder: it gets ``predictions.parquet``, ``submission.csv``, masks and crops.
-            decision: Which probabilities ``submission.csv`` holds.
-            heatmaps: Whether class activation maps are written.
-            embeddings: Whether the networks' features are written.
-            masks: Whether masks are written.
-            crops: Whether crops are written.
-            nested: Whether masks, crops and heatmaps are written into 256 subfolders, by a hash of
-                the image id.
+            decision: Which probabilities ``submission.csv`` contains.
+            heatmaps: Whether to write class activation maps.
+            embeddings: Whether to write the networks' features.
+            masks: Whether to write masks.
+            crops: Whether to write crops.
+            nested: Whether to write masks, crops and heatmaps into 256 subfolders, by a hash of the
+                image id.
             batch_size: Images per batch; it changes the last bits of the predictions.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
-            progress: Called with the numbers of images done and of all images.
+            progress: Called with (done, total) images.
 
         Returns:
-            What was written, and which images failed.
+            The numbers of images, the failed images, and the written files.
 
         Raises:
             DataError: There is no image.
-            NaevusError: ``out`` holds other predictions, is in use, or the disk is full.
+            NaevusError: ``out`` contains other predictions, is in use, or the disk is full.
 
         Examples:
             >>> result = load("bundle").to_folder(["lesion.jpg"], "predicted")
             >>> result.predicted, result.table.name
             (1, 'predictions.parquet')
         """
-        # Tables need pyarrow, which a single prediction does without.
+        # Tables need pyarrow; a single prediction does not.
         from naevus.inference.batch import predict  # noqa: PLC0415
 
         refuse_forked(self._process)
@@ -500,7 +500,7 @@ class Predictor:
             batch_size=batch_size,
             threads=self._threads,
             limits=self._pipeline.limits,
-            unusable=found.refused,
+            unusable=found.failed,
             lesions=lesions,
             progress=progress,
         )
@@ -510,7 +510,7 @@ class Predictor:
     ) -> tuple[Sequence[FailedImage], Iterator[ImageInput]]:
         if isinstance(images, str | os.PathLike):
             found = find_images([Path(images)])
-            return found.refused, (ImageInput(each.image_id, each.path) for each in found.sources)
+            return found.failed, (ImageInput(each.image_id, each.path) for each in found.sources)
         if is_one(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
             raise DataError(
                 f"{type(images).__name__} is not an image, a folder or a list of images",

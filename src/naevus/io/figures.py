@@ -31,8 +31,8 @@ def style(
     """Return matplotlib's settings for a figure, as a context.
 
     Args:
-        settings: What is set, by matplotlib's names.
-        what: What is drawn, for the message.
+        settings: Settings by matplotlib's names.
+        what: The content of the figure, for the message.
 
     Raises:
         NaevusError: matplotlib is not installed.
@@ -58,9 +58,9 @@ def interval_figure(
 
     Args:
         rows: Name, value, low and high end of the interval.
-        title: What the figure shows.
-        xlabel: What the axis shows.
-        reference: Where a vertical line is drawn, such as 0 for differences.
+        title: The figure's title.
+        xlabel: Label of the x axis.
+        reference: Position of a vertical line, such as 0 for differences.
 
     Raises:
         NaevusError: matplotlib is not installed.
@@ -84,7 +84,7 @@ def interval_figure(
 
 
 def count_figure(counts: pd.DataFrame, title: str = "", *, xlabel: str = "images") -> Figure:
-    """Draw a table of counts as stacked bars: a bar a row, a colour a column.
+    """Draw a table of counts as stacked bars: one bar per row, one colour per column.
 
     Raises:
         NaevusError: matplotlib is not installed.
@@ -114,7 +114,7 @@ def curve_figure(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Draw curves, each by its name from its x and y values.
+    """Draw named curves from their x and y values.
 
     Raises:
         NaevusError: matplotlib is not installed.

@@ -99,7 +99,7 @@ def read_json(
     optional: Mapping[str, tuple[type, ...]] | None = None,
     error: type[NaevusError] = DataError,
 ) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
+    """Read a JSON file that contains one object.
 
     Args:
         path: The file.
@@ -116,13 +116,13 @@ def read_json(
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"{path}: {_read_failure(problem, 'JSON file')}", remedy) from problem
     if not isinstance(found, dict):
-        raise error(f"{path}: does not hold an object", remedy)
+        raise error(f"{path}: does not contain an object", remedy)
     for name, types in {**(members or {}), **(optional or {})}.items():
         if name not in found:
             if name in (members or {}):
                 raise error(f"{path}: {name} is absent", remedy)
         elif not isinstance(found[name], types):
-            raise error(f"{path}: {name} is of another type than it should be", remedy)
+            raise error(f"{path}: {name} has the wrong type", remedy)
     return found
 
 
@@ -133,7 +133,7 @@ def _read_failure(problem: Exception, what: str) -> str:
     if isinstance(problem, OSError) and problem.strerror:
         return f"cannot be read ({problem.strerror})"
     first = next(iter(str(problem).splitlines()), "") or type(problem).__name__
-    return f"is no {what}, or damaged ({first})"
+    return f"is not a {what}, or is damaged ({first})"
 
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx")
@@ -179,7 +179,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 are ignored, and the first synonym that a table has is used."""
 
 _HEADER_ROWS = 40
-"""How many rows of a workbook are searched for its header."""
+"""Number of rows of a workbook that are searched for its header."""
 
 
 def key_of(text: object) -> str:

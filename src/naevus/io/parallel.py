@@ -26,10 +26,10 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def cpu_count() -> int:
-    """Return how many processors this process may use, by its affinity and its container's quota.
+    """Return the number of processors this process may use, by its affinity and container quota.
 
     Not every system has an affinity, and none includes the quota: a container may see all
-    processors of the machine and get the time of two.
+    processors of the machine, but get the time of two.
     """
     return int(max(1, min(_allowed(), _quota())))
 

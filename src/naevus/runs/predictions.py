@@ -1,4 +1,4 @@
-"""The folder of predictions: table and parts, what is done, what was refused."""
+"""The predictions folder: its table, written in parts, and its other files."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from naevus.images.read import Limits
 
 
-# The table of predictions: one schema, written in parts, joined at the end.
+# The table of predictions: one schema, written in parts and joined at the end.
 
 ABOUT = b"naevus"
-"""Under which name a table's metadata says what it was made with."""
-_REFUSED = b"naevus.failed"
+"""Key of the settings in a table's metadata."""
+_FAILED = b"naevus.failed"
 _SIZES = b"naevus.sizes"
 _ROW_GROUP = 8192
 
@@ -53,19 +53,19 @@ class Schema:
 
     ``image_id, path``; ``height, width`` of the image; ``prob_<code>``: natural probabilities;
     ``balanced_prob_<code>``: balanced ones; ``predicted, predicted_balanced``: the codes of their
-    maxima; ``prediction_set``: the classes that cannot be ruled out; ``member_probs``:
-    natural probabilities by member, in the order of the metadata's list; ``confidence``: the
-    largest natural probability; ``uncertainty``: its standard deviation over members and TTA;
-    ``ood_score``: how unlike the training images, above 1 where flagged; ``quality_flags``;
-    ``lesion_area``: fraction of the image; ``presence_<attribute>``: the probability that it is
-    where the bundle predicts attributes; ``crop_mode``: what the classifier really saw;
+    maxima; ``prediction_set``: the classes that cannot be ruled out; ``member_probs``: natural
+    probabilities of each member, in the order of the metadata; ``confidence``: the largest
+    natural probability; ``uncertainty``: its standard deviation over members and TTA;
+    ``ood_score``: distance from the training images, flagged above 1; ``quality_flags``;
+    ``lesion_area``: fraction of the image; ``presence_<attribute>``: its probability, if the
+    bundle predicts attributes; ``crop_mode``: the classifier's actual input;
     ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
-    probabilities and what follows from them is null.
+    probability columns, and columns derived from them are null.
 
     Args:
         classes: Codes in order; none without a classifier.
         bundles: SHA-256 of the bundles.
-        about: What the file's metadata says under ``naevus``, as JSON: settings and members.
+        about: Settings and members, for the file's metadata under ``naevus``.
         attributes: The predicted attributes, in order.
     """
 
@@ -104,17 +104,17 @@ def write_part(
     path: Path,
     schema: Schema,
     rows: Sequence[Mapping[str, Any]],
-    refused: Sequence[FailedImage],
+    failed: Sequence[FailedImage],
     sizes: Mapping[str, Sequence[int]],
 ) -> None:
-    """Write the rows of one batch, and in the file's metadata what was refused.
+    """Write the rows of one batch, with its failed images in the file's metadata.
 
     Args:
-        path: Where to.
+        path: The file to write.
         schema: The rows' columns.
-        rows: What was predicted, by column (`naevus.inference.prediction.Prediction.to_row`).
-        refused: What was refused.
-        sizes: The bytes of the files that were written of each image.
+        rows: Predictions by column (`naevus.inference.prediction.Prediction.to_row`).
+        failed: The failed images.
+        sizes: Sizes of the files written for each image, in bytes.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
@@ -122,12 +122,12 @@ def write_part(
     bundles = ",".join(schema.bundles)
     values = [{**row, "bundle_sha256": bundles} for row in rows]
     table = pa.Table.from_pylist(values, schema.arrow())
-    noted = {_REFUSED: json.dumps(refused).encode(), _SIZES: json.dumps(sizes).encode()}
+    noted = {_FAILED: json.dumps(failed).encode(), _SIZES: json.dumps(sizes).encode()}
     _write_part(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
 
 
 def _write_part(path: Path, table: pa.Table) -> None:
-    """Write a part atomically: a Parquet file followed by its SHA-256; it survives a power cut.
+    """Write a part atomically and flush it: a Parquet file followed by its SHA-256.
 
     Parquet's own checksums do not cover the headers of its pages.
     """
@@ -140,7 +140,7 @@ def _write_part(path: Path, table: pa.Table) -> None:
 
 
 def _open_part(path: Path) -> pq.ParquetFile:
-    """Open a part; a `ValueError` if any byte has changed since it was written."""
+    """Open a part; raise a `ValueError` if any byte has changed since it was written."""
     content = path.read_bytes()
     whole, digest = content[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(whole).digest() != digest:
@@ -152,44 +152,44 @@ _DIGEST: Final = hashlib.sha256().digest_size
 
 
 class Part(NamedTuple):
-    """What the file of a complete batch contains.
+    """The content of a complete batch's file.
 
     Attributes:
         predicted: The ids of its predicted images.
-        refused: What was refused.
-        sizes: The bytes of the files that were written of each image.
+        failed: Its failed images.
+        sizes: Sizes of the files written for each image, in bytes.
     """
 
     predicted: list[str]
-    refused: list[FailedImage]
+    failed: list[FailedImage]
     sizes: dict[str, list[int]]
 
     @property
     def ids(self) -> list[str]:
         """The ids of all its images, sorted."""
-        return sorted([*self.predicted, *(refused.image_id for refused in self.refused)])
+        return sorted([*self.predicted, *(failed.image_id for failed in self.failed)])
 
 
 def read_part(path: Path) -> Part | None:
-    """Read all of a batch's file; None where it is absent or damaged in any way."""
+    """Read a batch's file; None if it is absent or damaged."""
     try:
         with _open_part(path) as file:
             table = file.read()
         noted = table.schema.metadata
-        refused = [FailedImage(*values) for values in json.loads(noted[_REFUSED])]
-        return Part(table.column("image_id").to_pylist(), refused, json.loads(noted[_SIZES]))
+        failed = [FailedImage(*values) for values in json.loads(noted[_FAILED])]
+        return Part(table.column("image_id").to_pylist(), failed, json.loads(noted[_SIZES]))
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def failed_in(path: Path) -> list[FailedImage]:
-    """Return what was refused in a batch's file that is whole; its rows are not read."""
+    """Return the failed images in an undamaged batch's file, without parsing its rows."""
     with _open_part(path) as file:
-        return [FailedImage(*values) for values in json.loads(file.schema_arrow.metadata[_REFUSED])]
+        return [FailedImage(*values) for values in json.loads(file.schema_arrow.metadata[_FAILED])]
 
 
 def ids_of_table(path: Path) -> list[str] | None:
-    """Read all of a table; return its ids, or None where it is absent or damaged."""
+    """Read a table and return its ids; None if it is absent or damaged."""
     try:
         with _open_part(path) as file:
             ids: list[str] = file.read().column("image_id").to_pylist()
@@ -205,7 +205,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a table of predictions, as pandas has it.
+    """Read a table of predictions into pandas.
 
     Raises:
         RunError: It is absent or damaged.
@@ -215,10 +215,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
-    """Join parts of one schema into one file, a few thousand rows in memory at a time.
+    """Join parts of one schema into one file, with a few thousand rows in memory at a time.
 
     Returns:
-        How many rows there are.
+        The number of rows.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
@@ -232,10 +232,10 @@ def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return the settings and members that a table of predictions was made with.
+    """Return the settings and members in the metadata of a table of predictions.
 
     Raises:
-        NaevusError: The file is no such table.
+        NaevusError: The file is not such a table.
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
@@ -263,17 +263,19 @@ def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
 
 
 def _no_table(path: Path) -> NaevusError:
-    return NaevusError(f"{path}: no table of predictions", "name one that `naevus predict` wrote")
+    return NaevusError(
+        f"{path}: is not a table of predictions", "name one that `naevus predict` wrote"
+    )
 
 
-# The table of embeddings: what a network makes of an image before it decides.
+# The table of embeddings: the features before the last layer of a classifier.
 
 
 def embeddings_schema(about: Mapping[str, Any]) -> pa.Schema:
-    """Return the columns of ``embeddings.parquet``: ``image_id``, and ``embedding`` in 16 bits.
+    """Return the columns of ``embeddings.parquet``: ``image_id``, and ``embedding`` as float16.
 
     Args:
-        about: What the file's metadata says under ``naevus``.
+        about: The file's metadata under ``naevus``.
     """
     fields = [("image_id", pa.string()), ("embedding", pa.list_(pa.float16()))]
     return pa.schema(fields, metadata={ABOUT: json.dumps(about, sort_keys=True).encode()})
@@ -285,9 +287,9 @@ def write_embeddings(
     """Write the embeddings of one batch.
 
     Args:
-        path: Where to.
+        path: The file to write.
         schema: From `embeddings_schema`.
-        rows: F features by image id; None where the networks give none.
+        rows: F features by image id; None if the networks provide none.
 
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
@@ -301,11 +303,11 @@ def write_embeddings(
 
 
 SETTINGS: Final = "predict.json"
-"""What the folder's results were made with; only a job with the same settings may add to them."""
+"""The settings of a folder's predictions; only a job with the same settings may add to them."""
 
 
 def is_run(folder: Path) -> bool:
-    """Distinguish a run (true) from predictions (false).
+    """Return whether a folder is a run (true) or predictions (false).
 
     Raises:
         RunError: The folder is neither.
@@ -342,8 +344,8 @@ class PredictionsFolder:
         return self.root / "submission.csv"
 
     @property
-    def refused(self) -> Path:
-        """The list of unusable images."""
+    def failed(self) -> Path:
+        """The list of failed images."""
         return self.root / "failed.csv"
 
     @property
@@ -378,54 +380,54 @@ class PredictionsFolder:
 
     @property
     def lock(self) -> Path:
-        """What only one process may hold."""
+        """The lock file, which one process holds at a time."""
         return self.root / ".lock"
 
     def mask(self, image_id: str) -> Path:
-        """Return where an image's mask goes."""
+        """Return the path of an image's mask."""
         return self._place(mask_file(self.masks, image_id), image_id)
 
     def attribute(self, image_id: str, name: str) -> Path:
-        """Return where the mask of an attribute of an image goes."""
+        """Return the path of the mask of an image's attribute."""
         return self._place(attribute_mask_file(self.attributes, image_id, name), image_id)
 
     def crop(self, image_id: str) -> Path:
-        """Return where an image's crop goes."""
+        """Return the path of an image's crop."""
         return self._place(self.crops / f"{image_id}.png", image_id)
 
     def heatmap(self, image_id: str) -> Path:
-        """Return where an image's heatmap goes."""
+        """Return the path of an image's heatmap."""
         return self._place(self.heatmaps / f"{image_id}.png", image_id)
 
     def _place(self, path: Path, image_id: str) -> Path:
         return nested(path, image_id) if self.nested else path
 
     def part(self, key: str) -> Path:
-        """Return where a batch's rows go."""
+        """Return the path of a batch's rows."""
         return self.root / ".parts" / f"{key}.part"
 
     def embeddings_part(self, key: str) -> Path:
-        """Return where a batch's embeddings go; they are written before its rows."""
+        """Return the path of a batch's embeddings, which are written before its rows."""
         return self.root / ".parts" / "embeddings" / f"{key}.part"
 
     def create(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            NaevusError: It cannot be made.
+            NaevusError: It cannot be created.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NaevusError(
-                f"{self.root}: cannot be made ({error.strerror})", "choose another --out"
+                f"{self.root}: cannot be created ({error.strerror})", "choose another --out"
             ) from error
 
     def claim(self, settings: dict[str, Any]) -> None:
-        """Say what this folder's results are made with; call it with the lock held.
+        """Record the settings of this folder's predictions; call it with the lock held.
 
         Raises:
-            NaevusError: The folder holds something else, or results of other settings.
+            NaevusError: The folder contains other files, or predictions with other settings.
         """
         path = self.root / SETTINGS
         if not path.exists():
@@ -446,7 +448,7 @@ class PredictionsFolder:
             )
 
     def choice(self) -> EngineChoice | None:
-        """Return how the networks of an earlier job are run, which goes on here; None: of none."""
+        """Return the engine of the job that is resumed here; None if there is none."""
         try:
             settings = json.loads((self.root / SETTINGS).read_bytes())
             parts = [settings[name] for name in ("segmenter", "classifier")]
@@ -454,12 +456,12 @@ class PredictionsFolder:
             (limit,) = {part["instructions"] for part in parts if part}
             one, other = (_computed(part["precision"] if part else "fp32") for part in parts)
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # `claim` tells what is wrong with it
+            return None  # `claim` reports the problem
         known = engine in get_args(EngineName)
         return EngineChoice(engine, one, other, limit, "as the job began") if known else None
 
     def sweep(self) -> None:
-        """Remove what a killed job left half-written; call it with the lock held."""
+        """Remove half-written files of a killed job; call it with the lock held."""
         parts = self.part("").parent
         images = (self.masks, self.attributes, self.crops, self.heatmaps)
         below = [each for folder in images for each in folder.glob("??")] if self.nested else []
@@ -474,13 +476,13 @@ class PredictionsFolder:
         *,
         embeddings: bool = False,
     ) -> bool:
-        """Tell whether a batch's rows are there and whole, and what else is wanted of it.
+        """Return whether a batch's rows and its other wanted files are complete.
 
         Args:
-            key: Of the batch.
-            ids: Of its images.
-            places: Where the images that are wanted of each of its predicted images go. They
-                must have the sizes that were noted with the rows.
+            key: The batch's key.
+            ids: The ids of its images.
+            places: Paths of the files wanted for each predicted image, as functions of its id.
+                The files must have the sizes recorded with the rows.
             embeddings: Whether embeddings are wanted.
         """
         part = read_part(self.part(key))
@@ -496,41 +498,41 @@ class PredictionsFolder:
     def settle(
         self, ids: Sequence[str], places: Sequence[Callable[[str], Path]]
     ) -> dict[str, list[int]]:
-        """Have the disk keep the images made of a batch, before its rows tell that it is done.
+        """Flush a batch's image files to disk, before its rows mark it as done.
 
         Args:
-            ids: Of its predicted images.
-            places: Where the images that were made of each go.
+            ids: The ids of its predicted images.
+            places: Paths of the files written for each image, as functions of its id.
 
         Returns:
-            Their sizes in bytes, in the order of the places.
+            Sizes in bytes by image id, in the order of the places.
         """
         made = {name: [place(name) for place in places] for name in ids}
         flush_together([path for paths in made.values() for path in paths])
         return {name: [path.stat().st_size for path in paths] for name, paths in made.items()}
 
     def forget(self, image_id: str) -> None:
-        """Take away the images that an earlier job made of one that is refused now."""
+        """Remove the files that an earlier job wrote for an image that now fails."""
         attributes = [self.attribute(image_id, name) for name in ATTRIBUTES]
         for path in (self.mask(image_id), self.crop(image_id), self.heatmap(image_id), *attributes):
             path.unlink(missing_ok=True)
 
     def stale_parts(self, keys: Sequence[str]) -> list[Path]:
-        """Return parts of other batches than these."""
+        """Return the parts of all other batches."""
         current = {self.part(key) for key in keys}
         return sorted(set(self.part("").parent.glob("*.part")) - current)
 
     def remove(self, stale: Sequence[Path]) -> None:
-        """Take parts away, with their embeddings."""
+        """Remove parts with their embeddings."""
         for part in stale:
             self.embeddings_part(part.stem).unlink(missing_ok=True)
             part.unlink()
 
     def check_covered(self, stale: Sequence[Path], sources: Sequence[ImageFiles]) -> None:
-        """Refuse to go on where results of images lie that are not asked for now.
+        """Refuse a folder with predictions of images that are not among the inputs.
 
         Raises:
-            NaevusError: There are such images; table and folder of masks would disagree.
+            NaevusError: There are such images; the table and the mask folder would disagree.
         """
         if not stale:
             return
@@ -544,9 +546,9 @@ class PredictionsFolder:
                     _ANOTHER_OUT,
                 )
 
-    def write_refused(self, refused: Sequence[FailedImage]) -> None:
-        """Write the list of unusable images, or take an old one away where there are none."""
-        write_list(self.refused, FailedImage._fields, refused)
+    def write_failed(self, failed: Sequence[FailedImage]) -> None:
+        """Write the list of failed images, or remove an old list if there are none."""
+        write_list(self.failed, FailedImage._fields, failed)
 
 
 def _computed(name: str) -> Precision:
@@ -556,7 +558,7 @@ def _computed(name: str) -> Precision:
 
 
 def key_of(piece: Sequence[ImageFiles], limits: Limits) -> str:
-    """Return a name for a batch that changes when an image or a file's size or time does."""
+    """Return a key for a batch that changes with its images and their files' sizes and times."""
     parts = [repr(limits.settings())]
     for source in piece:
         try:

@@ -32,9 +32,9 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 PRETRAINED_SUFFIX: Final = ".safetensors"
 HASHED: Final = "sha256:"
-"""What a run's recipe has before the hash of the file that its weights started from."""
+"""Prefix of the hash that replaces the path of a pretrained file in a run's recipe."""
 LESION: Final = "lesion"
-"""The output of a network that segments lesions; the others are called as the attributes."""
+"""The output of a network that segments lesions; the other outputs have their attributes' names."""
 
 _REMEDY = "run naevus train TASK --show-recipe for all settings"
 
@@ -46,31 +46,31 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    """Which images are seen, and in which form."""
+    """Which images are used, and how they are prepared."""
 
     parts: tuple[str, ...] = Field(
-        default=(), description="Parts of the data set; none means the task's own."
+        default=(), description="Parts of the data set; by default those of the task."
     )
     image_type: Literal["auto", "dermoscopic", "clinical", "tile", "all"] = Field(
         default="auto",
-        description="Type of the images that are used; auto: dermoscopic, or all where none is.",
+        description="Type of images to use; auto: dermoscopic if there are any, otherwise all.",
     )
     taxonomy: Literal["auto", "isic2018", "isic2019", "milk10k", "binary", "own"] = Field(
         default="auto",
-        description="What diagnoses are read as; auto: what fits best; own: labels as they are.",
+        description="Set of diagnoses; auto: the best match; own: the labels of the data set.",
     )
-    cache_size: int = Field(default=256, ge=16, description="Side of the cached square, pixels.")
+    cache_size: int = Field(default=256, ge=16, description="Side of cached images, pixels.")
     copies_size: int = Field(
-        default=256, ge=16, description="Side of the cached other copies, pixels."
+        default=256, ge=16, description="Side of cached alternative copies, pixels."
     )
     copies_fraction: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="How often an image is drawn from its other copies, where it has some.",
+        description="Probability of drawing one of an image's alternative copies, if it has any.",
     )
     lesion: bool = Field(
-        default=True, description="Whether a network of attributes learns lesion masks, too."
+        default=True, description="Whether an attribute network also learns lesion masks."
     )
     crop_mode: CropMode = "full"
     crop_margin: float = Field(default=0.15, ge=0, le=1)
@@ -78,15 +78,15 @@ class DataSettings(Section):
         default=1.0,
         ge=1,
         le=2,
-        description="Side of the image that training augments, in sides of the network's input: "
-        "above 1 turned and shifted images show the skin that is there, not mirrored pixels.",
+        description="Side of the image before augmentation, as a multiple of the input side. "
+        "Above 1, rotated and shifted images show real skin at the edges, not mirrored pixels.",
     )
     colour_constancy: bool = False
     validation_fraction: float = Field(
         default=0.1,
         ge=0,
         le=0.5,
-        description="Fraction of the training groups kept apart to watch training.",
+        description="Fraction of the training groups used as validation split.",
     )
 
 
@@ -95,8 +95,8 @@ class NetworkSettings(Section):
 
     pretrained: str = Field(
         default="imagenet",
-        description="What the encoder or backbone starts from: imagenet, none (random weights), or "
-        "a .safetensors file under timm's names, of which a run keeps the SHA-256, not the path.",
+        description="Initial weights of the encoder or backbone: imagenet, none (random), or a "
+        ".safetensors file with timm's names; a run records its SHA-256, not its path.",
     )
     architecture: str = "unet"
     encoder: str = "tu-tf_efficientnet_lite0"
@@ -109,12 +109,14 @@ class NetworkSettings(Section):
         default=0.0,
         ge=0,
         lt=1,
-        description="How often a residual block is skipped in training, rising with depth to this.",
+        description="Stochastic depth rate of the last residual block; it rises linearly with "
+        "depth.",
     )
     init_seed: int = Field(
         default=2018,
         ge=0,
-        description="Of what starts random; with one for all seeds, weights can be averaged.",
+        description="Seed of randomly initialised layers; networks with the same one can be "
+        "averaged.",
     )
 
     @field_validator("pretrained")
@@ -129,7 +131,7 @@ class NetworkSettings(Section):
 
 
 class LossSettings(Section):
-    """What is minimised; ``terms`` are the segmenter's, the rest the classifier's."""
+    """The loss; ``terms`` and ``soft_masks`` are the segmenter's, the rest the classifier's."""
 
     terms: tuple[Literal["bce", "dice", "jaccard", "lovasz"], ...] = ("bce", "jaccard")
     soft_masks: bool = True
@@ -143,7 +145,7 @@ class LossSettings(Section):
 
 
 class OptimiserSettings(Section):
-    """How the weights move."""
+    """Optimiser, learning rate schedule and averaging of weights."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -156,14 +158,15 @@ class OptimiserSettings(Section):
     sam: float = Field(
         default=0.0,
         ge=0,
-        description="Radius of sharpness-aware minimisation, at half again the cost; 0 is off.",
+        description="Radius of sharpness-aware minimisation, which costs half as much again; "
+        "0 is off.",
     )
     sam_batch: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="Fraction of each batch that the first slope of sharpness-aware minimisation "
-        "is of; 1, whole batches, doubles the cost of a step.",
+        description="Fraction of each batch for the first gradient of sharpness-aware "
+        "minimisation; 1 doubles the cost of a step.",
     )
     ema: float = Field(
         default=0.998, ge=0, lt=1, description="Decay of the averaged weights; 0 is off."
@@ -171,18 +174,19 @@ class OptimiserSettings(Section):
     ema_restart: int = Field(
         default=0,
         ge=0,
-        description="Epoch in which averaging starts afresh, such as the last size's; 0 is never.",
+        description="Epoch in which averaging restarts, such as the first at the last size; "
+        "0 is never.",
     )
     bn_images: int = Field(
         default=0,
         ge=0,
-        description="Training images, drawn and varied as in the last epoch, that the statistics "
-        "of batch normalisation are estimated from again in the end; 0 keeps the averaged ones.",
+        description="Number of training images, sampled and augmented as in the last epoch, for "
+        "re-estimating the batch norm statistics after training; 0 keeps the averaged statistics.",
     )
 
 
 class AugmentSettings(Section):
-    """How far an image is changed in training; 0 turns a change off."""
+    """Strength of each augmentation; 0 turns it off."""
 
     d4: bool = True
     rotation: float = Field(default=180.0, ge=0, le=180, description="Degrees, either way.")
@@ -190,7 +194,7 @@ class AugmentSettings(Section):
         default=0.2, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale."
     )
     shift: float = Field(default=0.05, ge=0, lt=1, description="Fraction of the side, either way.")
-    stretch: float = Field(default=1.0, ge=1, le=3, description="Largest ratio of the two sides.")
+    stretch: float = Field(default=1.0, ge=1, le=3, description="Largest change of aspect ratio.")
     brightness: float = Field(default=0.15, ge=0, lt=1)
     contrast: float = Field(default=0.15, ge=0, lt=1)
     saturation: float = Field(default=0.15, ge=0, lt=1)
@@ -199,11 +203,12 @@ class AugmentSettings(Section):
         default=1.0, ge=0, description="Largest Gaussian sigma, pixels at network size."
     )
     sharpen: float = Field(default=1.0, ge=0, description="Largest amount of unsharp masking.")
-    jpeg: float = Field(default=0.3, ge=0, le=1, description="Fraction of images compressed again.")
+    jpeg: float = Field(default=0.3, ge=0, le=1, description="Fraction of images recompressed.")
     hair: float = Field(default=0.1, ge=0, le=1, description="Fraction of images with drawn hairs.")
     area_average: bool = Field(
         default=False,
-        description="Whether what shrinks is averaged over areas, as in prediction, not sampled.",
+        description="Whether shrunk images are averaged over areas, as in prediction, instead of "
+        "sampled.",
     )
 
 
@@ -211,11 +216,11 @@ class Recipe(Section):
     """One training job.
 
     ``sizes`` is the progressive image size: pairs of (first epoch, side in pixels), from epoch
-    0 on; predictions are made at the last one. ``select`` names the weights that are exported:
-    those of the last epoch, or the best on the validation split; never chosen on the held-out fold.
-    ``sampling`` says how often a class is drawn: by its fraction, as often as any other, or between
-    the two, by the square root of its fraction. Drawing the rare more often shows more variations
-    of them in the same time, where ``loss.class_weights`` makes each one count for more.
+    0 on; the network predicts at the last one. ``select`` names the weights that are exported:
+    those of the last epoch, or the best on the validation split; the held-out fold never decides.
+    ``sampling`` sets how often a class is drawn: in proportion to its fraction, equally often, or
+    in proportion to the square root of its fraction. Sampling rare classes more often shows more
+    augmented versions of them; ``loss.class_weights`` instead increases the weight of each image.
     """
 
     task: Task
@@ -225,13 +230,15 @@ class Recipe(Section):
     sizes: tuple[tuple[int, int], ...] = ((0, 160),)
     sampling: Literal["natural", "balanced", "balanced-sqrt"] = "natural"
     select: Literal["last", "best"] = "last"
-    early_stopping: int = Field(default=0, ge=0, description="Epochs without gain; 0 is off.")
+    early_stopping: int = Field(
+        default=0, ge=0, description="Epochs without improvement before training stops; 0 is off."
+    )
     precision: Literal["auto", "32", "bf16"] = "auto"
     workers: int = Field(
         default=-1,
         ge=-1,
-        description="Threads that prepare batches meanwhile; -1: two with a GPU, else none, for "
-        "they would take the network's own processors.",
+        description="Threads that prepare batches in the background; -1: two with a GPU, otherwise "
+        "none, so that the network keeps all cores.",
     )
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     data: DataSettings = DataSettings()
@@ -243,7 +250,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _segmenters_learn_stretched_images(cls, settings: Any) -> Any:
-        """Cameras take 4:3 and 3:2, and a segmenter sees the whole frame made square."""
+        """Set the default stretch: cameras take 4:3 and 3:2, and segmenters get square inputs."""
         if isinstance(settings, dict) and settings.get("task") in {"segmentation", "attributes"}:
             augment = settings.get("augment", {})
             if isinstance(augment, dict):
@@ -272,11 +279,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _what_is_chosen_is_monitored(self) -> Self:
-        """Without an validation split there is no score to choose or to stop by."""
+        """Refuse settings that need a validation score if there is no validation split."""
         if self.data.validation_fraction == 0 and self.monitors:
             raise ValueError(
                 f"data.validation_fraction is 0, so there is no score for {self.monitors}: "
-                "keep a validation split, or do without"
+                "set a validation fraction, or remove that setting"
             )
         return self
 
@@ -291,7 +298,7 @@ class Recipe(Section):
 
     @property
     def monitors(self) -> str:
-        """The settings that need the score of the validation split; empty if none does."""
+        """The settings that need a validation score, joined by commas; empty if none does."""
         needs = {
             'select = "best"': self.select == "best",
             "early_stopping": self.early_stopping > 0,
@@ -301,12 +308,12 @@ class Recipe(Section):
 
     @property
     def pretrained_file(self) -> Path | None:
-        """The file of weights to start from; None where the recipe names none."""
+        """The file of pretrained weights; None if the recipe names none."""
         name = self.network.pretrained
         return Path(name).expanduser() if name.endswith(PRETRAINED_SUFFIX) else None
 
     def with_pretrained_hash(self) -> Self:
-        """Return the recipe with the SHA-256 of its file of weights in place of the path.
+        """Return the recipe with the SHA-256 of its pretrained file in place of the path.
 
         Raises:
             WeightsError: The file cannot be read.
@@ -325,19 +332,19 @@ class Recipe(Section):
 
     @property
     def input_size(self) -> int:
-        """Side of the images the trained network is used with, pixels."""
+        """Input side of the trained network, pixels."""
         return self.sizes[-1][1]
 
     @property
     def architecture(self) -> str:
-        """What the network is, such as ``unet:tu-tf_efficientnet_lite0``."""
+        """Name of the network, such as ``unet:tu-tf_efficientnet_lite0``."""
         if self.task == "classification":
             return self.network.backbone
         return f"{self.network.architecture}:{self.network.encoder}"
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What a network of masks gives a map of, in order."""
+        """Names of the mask channels of a segmentation or attribute network, in order."""
         if self.task == "segmentation":
             return (LESION,)
         return (LESION, *ATTRIBUTES) if self.data.lesion else tuple(ATTRIBUTES)
@@ -365,11 +372,11 @@ def load_recipe(
     task: Task | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Read a recipe, with single settings replaced.
+    """Read a recipe and replace single settings.
 
     Args:
         path: A TOML file, or None for the defaults.
-        task: What is trained; the recipe must not say otherwise. None: what the recipe says.
+        task: The task, which must agree with the recipe's; None: the recipe's task.
         overrides: Dotted names and their values, such as ``{"optimiser.clip": 0}``.
 
     Raises:
@@ -382,7 +389,7 @@ def load_recipe(
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read", "name an existing recipe") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: is not TOML ({error})", "mend the file") from error
+            raise ConfigError(f"{path}: is not TOML ({error})", "correct the file") from error
     if task is not None and settings.setdefault("task", task) != task:
         raise ConfigError(f"{path}: is a recipe for {settings['task']}", f"use one for {task}")
     for name, value in (overrides or {}).items():
@@ -398,7 +405,7 @@ def load_recipe(
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return a recipe as TOML, which `load_recipe` reads back; a list takes one line."""
+    """Return a recipe as TOML that `load_recipe` reads; each list is on one line."""
     settings = recipe.model_dump(mode="json")
     top = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     lines = [f"{name} = {_value(value)}" for name, value in top.items()]
@@ -413,7 +420,7 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         items = (f"{_key(name)} = {_value(item)}" for name, item in value.items())
         return "{" + ", ".join(items) + "}"
-    # JSON's strings and lists are TOML's, but for surrogate pairs and U+007F.
+    # JSON's strings and lists are valid TOML, except for surrogate pairs and U+007F.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -426,5 +433,5 @@ def _set(settings: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         settings = settings.setdefault(section, {})
         if not isinstance(settings, dict):
-            raise ConfigError(f"{name}: {section} is a setting, not a table of them", _REMEDY)
+            raise ConfigError(f"{name}: {section} is a setting, not a table", _REMEDY)
     settings[key] = value

@@ -1,4 +1,4 @@
-"""Results: what a run's folds or predictions say, beside the ground truth; their evaluation."""
+"""Results: predictions of a run or a folder, joined with the ground truth, and their evaluation."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
 
 Facts = dict[str, dict[str, str]]
-"""Names and values by the title they stand under."""
+"""Names and values, by the title of their table."""
 
 _RUN = "name a run of train"
+_ONE_RUN = "only classification runs can be evaluated together"
 
 
 class Count(NamedTuple):
-    """How many images, and lesions where that is known, there are of something."""
+    """A number of images, and of lesions if known."""
 
     what: str
     images: int
@@ -57,26 +58,26 @@ def _nothing() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Results:
-    """The predictions of a run or of a folder, joined with the ground truth by id.
+    """The predictions of a run or a folder, joined with the ground truth by id.
 
     Attributes:
-        name: Of the folder, or what it is called.
-        out_of_fold: Whether the images are known to be new to the networks: held out by a fold.
-        labelled: Images with their true diagnosis and probabilities, if there are any.
+        name: Name of the folder or the ensemble.
+        out_of_fold: Whether the predictions are out-of-fold.
+        labelled: Images with diagnosis and probabilities, if there are any.
         mask_scores: ``image_id, group_id`` and the fields of `MaskScore`, if there are masks.
-        attribute_counts: What `AttributesEvaluation.of` takes, if there are masks of attributes.
+        attribute_counts: Table for `AttributesEvaluation.of`, if there are attribute masks.
         mask_folder: The folder of predicted masks, if there is one.
-        attribute_folder: The folder of predicted masks of attributes, if there is one.
-        own_masks: Whether the classifier was given these masks, not the data set's.
-        records: Rows of the data set by image id; None where it is not at hand.
-        history: ``fold, epoch`` and what training noted; None for predictions.
-        counts: From how many images there are to how many are judged.
+        attribute_folder: The folder of predicted attribute masks, if there is one.
+        own_masks: Whether the classifier got these masks instead of the data set's.
+        records: Rows of the data set by image id; None without a data set.
+        history: ``fold, epoch`` and the training log; None for predictions.
+        counts: Numbers of images, from all to those that are evaluated.
         unanswered: ``image_id, why`` of the images without a prediction.
         facts: Configuration, versions and hashes.
-        command: What makes the same again.
-        fold_bundles: Folder of the bundle of each fold, of a run that classifies.
-        classified_with: What the predictions were made with: ``bundles`` (SHA-256), ``tta``.
-        notes: What does not count, in sentences.
+        command: The commands that reproduce the results.
+        fold_bundles: Bundle folder of each fold of a classification run.
+        classified_with: Settings of the predictions: ``bundles`` (SHA-256), ``tta``.
+        notes: Sentences about excluded images.
     """
 
     name: str
@@ -99,7 +100,7 @@ class Results:
 
     @property
     def images(self) -> pd.DataFrame:
-        """``image_id, group_id`` of every image with a prediction that can be judged."""
+        """``image_id, group_id`` of every image that can be evaluated."""
         given = (self.mask_scores, self.attribute_counts)
         tables = [table for table in given if table is not None]
         if self.labelled is not None:
@@ -114,15 +115,14 @@ class Results:
 
 
 def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -> Evaluation:
-    """Evaluate results, with subgroups by what the data set knows of the images.
+    """Evaluate results, with subgroups by the attributes in the data set.
 
     Args:
-        results: What was predicted, and the truth.
-        appearance: ``tone, quality`` by image id: what images show of themselves, where they were
-            known.
+        results: Predictions with ground truth.
+        appearance: ``tone, quality`` by image id, measured on the images.
 
     Raises:
-        DataError: The predictions contradict themselves.
+        DataError: The predictions are inconsistent.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     return evaluate(
@@ -171,21 +171,21 @@ def evaluate_folders(
     Args:
         first: A run, a table of out-of-fold predictions (``oof.parquet``), or a folder that
             predict wrote.
-        others: More runs or tables over the same folds, scored with it as one ensemble.
-        data: The data set with the ground truth of a folder of predictions; of runs and tables,
-            the data set that says which images show one lesion. A run's own is the default.
-        benign: Classes that count as benign where they are folded into benign and malignant.
-        taxonomy: What the data set's diagnoses are read as, or ``auto``.
-        image_type: Which types of its images are taken, or ``auto``.
-        part: Of its parts this one alone.
-        split: Of its splits this one alone.
+        others: More runs or tables over the same folds, evaluated with it as one ensemble.
+        data: The data set with the ground truth of a predictions folder; for runs and tables,
+            the data set that says which images show one lesion (by default a run's own).
+        benign: Classes that count as benign when diagnoses are merged into two.
+        taxonomy: The taxonomy of the data set's diagnoses, or ``auto``.
+        image_type: The type of images to evaluate, or ``auto``.
+        part: Evaluate only this part of the data set.
+        split: Evaluate only this split of the data set.
         allow_missing: Whether images may lack a prediction or a ground truth.
-        force: Whether masks are taken that cannot be right as a whole.
+        force: Whether to accept ground truth whose masks are implausible as a whole.
         reporter: Receives notes on excluded images.
 
     Raises:
         RunError: A folder is neither a run nor predictions, or is incomplete.
-        DataError: They cannot be evaluated together, or there is no ground truth.
+        DataError: The folders cannot be evaluated together, or there is no ground truth.
         NaevusError: SciPy or scikit-learn is not installed.
 
     Examples:
@@ -199,8 +199,8 @@ def evaluate_folders(
     if any(path.is_file() for path in paths):
         if not all(path.is_file() for path in paths):
             raise DataError(
-                "tables of out-of-fold predictions are scored by themselves",
-                "name such tables alone",
+                "tables of out-of-fold predictions are evaluated without other inputs",
+                "name only such tables",
             )
         found = results_of_tables(
             paths[0].stem if len(paths) == 1 else f"mean of {len(paths)} tables",
@@ -214,7 +214,9 @@ def evaluate_folders(
         return evaluate_reported(found, paths[0], force=force, reporter=reporter)
     runs = [path for path in paths if is_run(path)]
     if runs and len(runs) < len(paths):
-        raise DataError("runs and predictions cannot be scored as one", "name one or the other")
+        raise DataError(
+            "runs and predictions cannot be evaluated together", "name one or the other"
+        )
     if runs:
         opened = open_runs(runs, allow_missing=allow_missing, reporter=reporter)
         name = runs[0].name if len(runs) == 1 else f"mean of {len(runs)} runs"
@@ -225,7 +227,8 @@ def evaluate_folders(
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
-            "several predictions cannot be scored as one", "predict with all bundles at once"
+            "several predictions folders cannot be evaluated together",
+            "predict with all bundles at once",
         )
     (path,) = paths
     dataset = ground_truth(
@@ -254,25 +257,25 @@ def _dataset_of(run: Run, data: str | Path | None) -> Dataset | None:
 def evaluate_reported(
     results: Results, where: Path, *, force: bool = False, reporter: Reporter = SILENT
 ) -> Evaluation:
-    """Evaluate results after telling what does not count in them.
+    """Evaluate results and report what is excluded.
 
     Args:
-        results: What was predicted, and the truth.
-        where: Where the ground truth is, for messages.
-        force: Whether masks are taken that cannot be right as a whole.
+        results: Predictions with ground truth.
+        where: Path of the ground truth, for messages.
+        force: Whether to accept ground truth whose masks are implausible as a whole.
         reporter: Receives notes on excluded images.
 
     Raises:
-        DataError: Most of the ground truth's masks are empty or full.
+        DataError: Most ground-truth masks are empty or full.
     """
     warn_all(reporter, results.notes)
     if results.mask_scores is not None:
         check_areas(results.mask_scores, where, force=force, reporter=reporter)
-    with reporter.status(f"scoring {len(results.images):,} answers"):
+    with reporter.status(f"evaluating {len(results.images):,} predictions"):
         return evaluate_results(results)
 
 
-# The results of runs: what their folds say of the images that they held out.
+# Results of runs: out-of-fold predictions.
 
 
 def results_of_tables(
@@ -282,26 +285,26 @@ def results_of_tables(
     *,
     allow_missing: bool = False,
 ) -> Results:
-    """Return the results of out-of-fold tables, of several as of one ensemble.
+    """Return the results of out-of-fold tables; several tables count as one ensemble.
 
     Args:
-        name: What they are called.
-        tables: Of one run, or of classifiers' runs over the same folds.
-        runs: What the runs are called in errors.
-        allow_missing: Whether images may be left out that are not in all tables.
+        name: Name of the results.
+        tables: Of one run, or of several classification runs over the same folds.
+        runs: Names of the runs in error messages.
+        allow_missing: Whether to leave out images that are not in all tables.
 
     Raises:
-        DataError: A table is none, several are not all of classifiers, or they disagree.
+        DataError: A table is not out-of-fold, or several are not of classifiers or disagree.
     """
     if any(map(is_attributes_table, tables)):
         if len(tables) > 1:
-            raise DataError("only classifiers' runs are scored as one", "name one run")
+            raise DataError(_ONE_RUN, "name one run")
         return Results(
             name, out_of_fold=True, labelled=None, mask_scores=None, attribute_counts=tables[0]
         )
     if any("jaccard" in table.columns for table in tables):
         if len(tables) > 1:
-            raise DataError("only classifiers' runs are scored as one", "name one run")
+            raise DataError(_ONE_RUN, "name one run")
         return Results(name, out_of_fold=True, labelled=None, mask_scores=tables[0])
     table = combined(tables, taxonomy_of(tables[0]), runs, allow_missing=allow_missing)
     every = {image_id for each in tables for image_id in each["image_id"]}
@@ -312,7 +315,7 @@ def results_of_tables(
 
 
 def with_lesion_masks(results: Results, run: Run) -> Results:
-    """Return the results of a run of attributes with those of its lesion masks."""
+    """Add the scores of an attribute run's lesion masks to its results."""
     if results.attribute_counts is None:
         return results
     return replace(results, mask_scores=lesions_of(run))
@@ -339,16 +342,16 @@ def with_lesion_ids(results: Results, dataset: Dataset | None) -> Results:
 
 
 def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -> Results:
-    """Return the results of a run, with how they came about.
+    """Return the results of a run with its settings, versions and training history.
 
     Args:
-        folder: The run's, with ``run.toml``, ``inputs.json``, ``environment.json``.
+        folder: The run's folder, with ``run.toml``, ``inputs.json``, ``environment.json``.
         table: Its out-of-fold table.
-        dataset: Where its images are; None: there are no images to show, and no subgroups.
+        dataset: The data set; without one there are no images to show, and no subgroups.
 
     Raises:
         RunError: A file of the run cannot be read.
-        DataError: The table is not one of a run.
+        DataError: The table is not an out-of-fold table.
     """
     try:
         recipe = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
@@ -383,7 +386,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
                 "assigned to folds, or kept for testing", len(split), split["group_id"].nunique()
             ),
             Count("held out by finished folds", len(due), due["group_id"].nunique()),
-            Count("judged", len(table), table["group_id"].nunique()),
+            Count("evaluated", len(table), table["group_id"].nunique()),
         ),
         unanswered=pd.DataFrame({"image_id": silent, "why": "failed: it could not be used"}),
         facts={
@@ -393,7 +396,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         },
         command=training_command(recipe["task"], inputs),
         fold_bundles={} if segmentation else bundles,
-        notes=(f"{len(silent):,} held-out images have no answer and do not count.",)
+        notes=(f"{len(silent):,} held-out images have no prediction and are left out.",)
         if len(silent)
         else (),
     )
@@ -419,7 +422,7 @@ def _folder(named: str | None) -> Path | None:
     return None if named is None else Path(named)
 
 
-# The results of a folder of predictions, judged by a data set's ground truth.
+# Results of a predictions folder, with the ground truth of a data set.
 
 
 def ground_truth(
@@ -432,22 +435,22 @@ def ground_truth(
     split: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Dataset:
-    """Return the data set that predictions are judged by, or some of its images.
+    """Return the data set with the ground truth of predictions, or a part of it.
 
     Args:
         folder: The predictions, for the message.
         data: The data set's folder.
-        taxonomy: What its diagnoses are read as (`naevus.taxonomy`), or ``auto``.
-        image_type: Which types of images are taken, or ``auto``.
-        part: Of its parts this one alone.
-        split: Of its splits this one alone.
-        reporter: Receives notes on what is left out.
+        taxonomy: The taxonomy of its diagnoses (`naevus.taxonomy`), or ``auto``.
+        image_type: The type of images to evaluate, or ``auto``.
+        part: Only this part of the data set.
+        split: Only this split of the data set.
+        reporter: Receives notes on excluded images.
 
     Raises:
-        DataError: None is named, it cannot be read, or it has no such part or split.
+        DataError: No data set is given, it cannot be read, or has no such part or split.
     """
     if data is None:
-        raise DataError(f"{folder}: needs the truth", "name its data set with --data")
+        raise DataError(f"{folder}: needs ground truth", "name its data set with --data")
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
     report_types(named, image_type, reporter)
     dataset = named.of_type(image_type)
@@ -465,16 +468,16 @@ def results_of_predictions(
     *,
     allow_missing: bool = False,
 ) -> Results:
-    """Return the results of predictions, judged by a data set's truth.
+    """Return the results of a predictions folder with the ground truth of a data set.
 
     Args:
-        folder: What predict wrote.
-        dataset: Where the truth is.
-        benign: Classes that count as benign where they are folded into benign and malignant.
+        folder: The predictions folder.
+        dataset: The data set with the ground truth.
+        benign: Classes that count as benign when diagnoses are merged into two.
         allow_missing: Whether images may lack a prediction or a ground truth.
 
     Raises:
-        DataError: The data set has no truth for them, or not for all and that is not allowed.
+        DataError: The data set has no ground truth for them, or lacks some without permission.
         RunError: A file of the folder cannot be read.
     """
     out = PredictionsFolder(folder)
@@ -486,7 +489,7 @@ def results_of_predictions(
     table = joined.table
     there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes)
     silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
-    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.refused)}
+    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.failed)}
     folded = there.classified.folded if there.classified else ""
     results = Results(
         name=folder.name,
@@ -517,11 +520,11 @@ def results_of_predictions(
             *joined.notes(),
             *there.notes(table),
             *([f"diagnoses: {folded}"] if folded else []),
-            *([] if settings else [f"{SETTINGS} is not there: settings are not known"]),
+            *([] if settings else [f"{SETTINGS} is absent: settings are unknown"]),
         ),
     )
-    judged_count = Count("judged", len(results.images), results.images["group_id"].nunique())
-    return replace(results, counts=(*results.counts, judged_count))
+    count = Count("evaluated", len(results.images), results.images["group_id"].nunique())
+    return replace(results, counts=(*results.counts, count))
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -538,7 +541,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _problems(path: Path) -> dict[str, str]:
-    """Return by image id why it could not be predicted."""
+    """Return the reason of each failed image, by id."""
     if not path.exists():
         return {}
     table = read_table(path, required=("image_id", "problem"))
@@ -548,13 +551,13 @@ def _problems(path: Path) -> dict[str, str]:
 def _records(
     dataset: Dataset | None, ids: pd.Series[str], parts: list[str] | None
 ) -> pd.DataFrame | None:
-    """Return the data set's rows of some images by image id.
+    """Return the data set's rows of some images, by image id.
 
     Args:
-        dataset: None: there are none.
+        dataset: The data set, if there is one.
         ids: The images.
-        parts: Those that were trained on; None: all. Of an image that stands in several, each
-            column is the first that is known.
+        parts: Only these parts; None: all. For an image in several parts, each column has its
+            first known value.
     """
     if dataset is None:
         return None
@@ -565,7 +568,7 @@ def _records(
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings of nested tables by their dotted names."""
+    """Yield the settings of nested tables with dotted names."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{name}.")

@@ -46,7 +46,7 @@ _INPUTS = {
     "masks": (str, type(None)),
 }
 _MORE = {"copies": (list, type(None)), "init_from": (str, type(None))}
-"""What a run's inputs are, by name; older runs lack some."""
+"""Types of the entries of ``inputs.json``; the second group is absent from older runs."""
 
 _PACKAGES = (
     "naevus", "torch", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy",
@@ -59,11 +59,11 @@ class Run:
     """A folder: ``run.toml``, ``inputs.json``, ``contents.json``, ``folds.csv``, ``fold-k/`` ...
 
     Attributes:
-        folder: Where it is.
+        folder: The run's folder.
         recipe: The resolved recipe.
-        folds: Who is held out when.
-        inputs: Where the images came from: ``data``, ``copies``, ``masks``, fingerprints.
-        allow_missing: Whether images that finished folds hold out may have no answer.
+        folds: The fold of each image.
+        inputs: Sources of the images: ``data``, ``copies``, ``masks``, fingerprints.
+        allow_missing: Whether images held out by finished folds may have no prediction.
     """
 
     folder: Path
@@ -74,12 +74,12 @@ class Run:
 
     @classmethod
     def start(cls, folder: Path, recipe: Recipe, folds: Folds, inputs: dict[str, Any]) -> Run:
-        """Make a run's folder, or take up the one that is there.
+        """Create a run's folder, or resume the run in it.
 
-        A file of weights to start from is kept by its hash: files move, and runs are shown around.
+        The recipe keeps the hash of a pretrained file, not its path: files move, runs are shared.
 
         Raises:
-            WeightsError: The file of weights to start from cannot be read.
+            WeightsError: The pretrained file cannot be read.
             RunError: The folder holds a run with another recipe, other folds or other data.
         """
         recipe = recipe.with_pretrained_hash()
@@ -105,10 +105,10 @@ class Run:
 
         Args:
             folder: Its folder.
-            allow_missing: Whether images that finished folds hold out may have no answer.
+            allow_missing: Whether images held out by finished folds may have no prediction.
 
         Raises:
-            RunError: There is none, or it is incomplete.
+            RunError: The folder is not a run, or the run is incomplete.
 
         Examples:
             >>> run = Run.open("runs/cls")
@@ -129,7 +129,7 @@ class Run:
         return cls(folder, load_recipe(path), folds, inputs, allow_missing)
 
     def __str__(self) -> str:
-        """Return what is trained, on what, and how far it is."""
+        """Return the network, the training data and the finished folds as text."""
         recipe, data = self.recipe, Path(self.inputs["data"]).name
         size = f"{recipe.architecture} at {recipe.input_size} px"
         done = f"{len(self.finished())} of {self.folds.k} folds finished"
@@ -151,19 +151,19 @@ class Run:
         }
 
     def history(self, folds: Sequence[int] | None = None) -> pd.DataFrame | None:
-        """Return the training history: ``fold, epoch`` and what each epoch noted.
+        """Return the training history: ``fold, epoch`` and the log of each epoch.
 
         Args:
-            folds: Of these folds; None: of all that have begun.
+            folds: Only these folds; None: all that have started.
 
         Returns:
-            One row an epoch; None where no fold has a history.
+            One row per epoch; None if no fold has a history.
 
         Raises:
             RunError: A history cannot be read.
         """
         tables = [
-            read_csv(path, "delete it: it is shown, and not needed", error=RunError).assign(fold=k)
+            read_csv(path, "delete it: training does not need it", error=RunError).assign(fold=k)
             for k in (range(self.folds.k) if folds is None else folds)
             if (path := self.fold_folder(k) / "history.csv").exists()
         ]
@@ -186,14 +186,14 @@ class Run:
         return curve_figure(curves, str(self.folder), xlabel="epoch", ylabel="training loss")
 
     def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
-        """Note what the images are, or refuse others than the run was started with.
+        """Record the hashes of the images, or check them against the recorded ones.
 
         Args:
-            keys: Key of each cache, by its name: what its rows were made of, and how.
+            keys: Key of each image cache, by its name; it covers files and decoding.
             files: Hash of each image's files, by cache and image id.
 
         Raises:
-            RunError: A file was replaced, or is decoded in another way, since the run was started.
+            RunError: Files or decoding have changed since the run was started.
         """
         path = self.folder / "contents.json"
         theirs = {name: dict(files[name]) for name in files}
@@ -213,8 +213,8 @@ class Run:
         ]
         if not changed:
             raise RunError(
-                f"{self.folder}: its images are decoded in another way than when it was started",
-                "train into another folder, or go on with the naevus of environment.json",
+                f"{self.folder}: images are decoded differently than when the run was started",
+                "train into another folder, or use the version of naevus in environment.json",
             )
         image_id, name = changed[0]
         raise RunError(
@@ -224,7 +224,7 @@ class Run:
         )
 
     def cache_key(self, name: str) -> str | None:
-        """Return the key of a cache that the run learnt from; None where none was noted yet."""
+        """Return the recorded key of a cache; None if there is none yet."""
         path = self.folder / "contents.json"
         return _read_contents(path)["caches"].get(name) if path.exists() else None
 
@@ -237,7 +237,7 @@ class Run:
         return self.fold_folder(fold) / "bundle"
 
     def finished(self) -> list[int]:
-        """Return the folds that are trained and have their held-out predictions."""
+        """Return the folds that are trained and have predictions for their held-out images."""
         return [
             fold
             for fold in range(self.folds.k)
@@ -248,7 +248,7 @@ class Run:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
         Returns:
-            As `predictions`; images without a prediction are allowed: training has reported them.
+            As `predictions`, but images without a prediction are allowed; training reported them.
 
         Raises:
             RunError: As `predictions`.
@@ -259,30 +259,30 @@ class Run:
         return joined
 
     def predictions(self) -> pd.DataFrame:
-        """Return the finished folds' held-out predictions, joined by id; nothing is written.
+        """Return the finished folds' held-out predictions, joined by id; writes nothing.
 
         Returns:
-            One row an image, with the ``fold`` that predicted it and never saw its group.
+            One row per image, with the ``fold`` that held out its group and predicted it.
 
         Raises:
-            RunError: No fold is finished, an image was predicted twice or by a wrong fold, or
-                one that a finished fold holds out has no answer and ``allow_missing`` is false.
-            DataError: A value is no finite number.
+            RunError: No fold is finished, an image was predicted twice or by the wrong fold, or
+                a held-out image has no prediction and ``allow_missing`` is false.
+            DataError: A value is not a finite number.
         """
         joined = self._joined()
         refuse_left_out(self.left_out(joined), str(self.folder), allow_missing=self.allow_missing)
         return joined
 
     def left_out(self, predictions: pd.DataFrame) -> tuple[LeftOut, ...]:
-        """Return the images that finished folds hold out and that have no answer.
+        """Return the images that finished folds hold out and that have no prediction.
 
-        Folds may know images that the run could not use: without a mask, or a diagnosis.
+        Folds may contain images that the run could not use: without a mask or a diagnosis.
         """
         due = {image_id for fold in self.finished() for image_id in self.folds.held_out(fold)}
         contents = self.folder / "contents.json"
         if contents.exists():
             due &= _read_contents(contents)["files"].get("images", {}).keys()
-        what = "held-out images have no answer (failed.csv may give the reason)"
+        what = "held-out images have no prediction (failed.csv may give the reason)"
         return left_out((what, due.difference(predictions["image_id"])))
 
     def _joined(self) -> pd.DataFrame:
@@ -312,10 +312,10 @@ class Run:
 
 
 def lesions_of(run: Run) -> pd.DataFrame | None:
-    """Return how lesion masks of a run of attributes fit, of what finished folds held out.
+    """Return the mask scores of an attribute run's lesion masks, out of fold.
 
-    A row for each copy of an image that has a true mask of its own, like the out-of-fold table of
-    a segmentation; None where the run learns no lesions.
+    One row for each copy of an image that has its own ground-truth mask, as in the out-of-fold
+    table of a segmentation run; None if the run does not learn lesion masks.
 
     Raises:
         RunError: A table is damaged.
@@ -326,7 +326,7 @@ def lesions_of(run: Run) -> pd.DataFrame | None:
 
 
 def read_oof(path: Path) -> pd.DataFrame:
-    """Read what a fold answered to the images that it held out.
+    """Read a fold's predictions for the images that it held out.
 
     Raises:
         RunError: The file is absent or damaged.
@@ -337,10 +337,10 @@ def read_oof(path: Path) -> pd.DataFrame:
 
 
 def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) -> Run:
-    """Open a run; report what it has no prediction for where that is allowed.
+    """Open a run and report held-out images without a prediction, if these are allowed.
 
     Raises:
-        RunError: There is none, or it is incomplete.
+        RunError: The folder is not a run, or the run is incomplete.
     """
     run = Run.open(folder, allow_missing=allow_missing)
     if allow_missing and run.finished():
@@ -353,11 +353,11 @@ def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) 
 def open_runs(
     folders: Sequence[Path], *, allow_missing: bool, reporter: Reporter = SILENT
 ) -> list[Run]:
-    """Open one or more runs that hold out the same folds.
+    """Open one or more runs over the same folds.
 
     Raises:
-        RunError: One is absent or incomplete.
-        DataError: They hold out different folds.
+        RunError: A run is absent or incomplete.
+        DataError: The folds differ.
     """
     runs = [open_run(each, allow_missing=allow_missing, reporter=reporter) for each in folders]
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
@@ -371,18 +371,17 @@ def _read_contents(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Keep others from writing to a run's folder, or to a fold's, while the block runs.
+    """Lock the folder of a run or a fold, and remove half-written files of killed processes.
 
-    The run's own is held only while it is prepared and joined, so that several processes can train
-    a fold each. What killed trainings left half-written in it is taken away first.
+    The run's own folder is locked only while it is prepared and joined, so that several processes
+    can train one fold each.
 
     Args:
         folder: The run's folder, or that of one of its folds.
-        waiting: Called where another process is there, which is then waited for.
+        waiting: Called before waiting for another process; None: do not wait.
 
     Raises:
-        NaevusError: Another process is there and is not waited for, or the folder cannot be
-            written.
+        NaevusError: Another process has the lock, or the folder cannot be written.
     """
     with lock(folder / ".lock", waiting=waiting):
         sweep(folder)
@@ -390,7 +389,7 @@ def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
 
 
 def environment() -> dict[str, str]:
-    """Return the versions that a run was made with."""
+    """Return the versions of Python and of the packages that affect a run."""
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _PACKAGES:
         try:
@@ -400,28 +399,28 @@ def environment() -> dict[str, str]:
     return versions
 
 
-# Which images of a data set a recipe is about.
+# Selection of a recipe's images from a data set.
 
 USUAL_PART: Final[dict[Task, str]] = {
     "segmentation": "task1",
     "classification": "task3",
     "attributes": "task1",
 }
-"""The challenge's part of each task; Tasks 1 and 2 are about the same images."""
+"""The challenge's part for each task; Tasks 1 and 2 share their images."""
 
 _LABELS: Final[dict[Task, str]] = {
     "segmentation": "masks",
     "classification": "diagnoses",
     "attributes": "masks of attributes",
 }
-"""What each task learns."""
+"""The labels that each task learns."""
 
 
 def load_for(folder: Path, recipe: Recipe) -> Dataset:
-    """Return the data set of a folder, its diagnoses read as a recipe says.
+    """Load the data set in a folder with the taxonomy of a recipe.
 
     Raises:
-        DataError: It has no known layout, or contradicts itself.
+        DataError: It has no known layout, or its files contradict each other.
     """
     named = recipe.data.taxonomy
     return load(folder, taxonomy=None if named == "auto" else named)
@@ -430,8 +429,8 @@ def load_for(folder: Path, recipe: Recipe) -> Dataset:
 def images_of_parts(dataset: Dataset, recipe: Recipe) -> Dataset:
     """Return the training images of a recipe's parts, labelled or not.
 
-    A recipe that names no parts means the challenge's own for its task where the data has them
-    (Task 1 for masks, Task 3 for diagnoses), and everything elsewhere.
+    By default these are the challenge's part for the task (Task 1 for masks, Task 3 for
+    diagnoses) if the data has it, otherwise all parts.
 
     Raises:
         DataError: The data has no such part.
@@ -441,12 +440,12 @@ def images_of_parts(dataset: Dataset, recipe: Recipe) -> Dataset:
 
 
 def select_images(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """Return the training images that a recipe can learn from: of its parts, with labels.
+    """Return the labelled training images of a recipe's parts.
 
-    The taxonomy is that of the diagnoses that are there, where diagnoses are learnt.
+    For classification, the taxonomy contains only the diagnoses that occur.
 
     Raises:
-        DataError: There are none, they all have one diagnosis, or the data has no such part.
+        DataError: There are none, all have the same diagnosis, or the data has no such part.
     """
     chosen = images_of_parts(dataset, recipe)
     if recipe.task == "attributes":
@@ -479,19 +478,19 @@ def images_and_folds(
     copies: Sequence[Path],
     reporter: Reporter = SILENT,
 ) -> tuple[Dataset, Folds]:
-    """Return what a recipe can learn from in a folder, and the folds to do it in.
+    """Return the images of a folder that a recipe can learn from, and their folds.
 
     Args:
         data: The folder.
         recipe: The recipe.
-        folds: A file of folds; None: they are made here.
-        masks: A folder of masks for the crops; checked first.
-        copies: Folders of other copies, likewise.
-        reporter: Receives notes on what is left out.
+        folds: A file of folds; None: folds are made here.
+        masks: A folder of masks for the crops, checked before loading.
+        copies: Folders of alternative copies, checked before loading.
+        reporter: Receives notes on excluded images.
 
     Raises:
-        DataError: A folder is absent, or holds no mask of any image; or there are no images.
-        FoldsError: The folds are of other images.
+        DataError: A folder is absent, contains no mask of any image, or there are no images.
+        FoldsError: The folds belong to other images.
     """
     loaded = load_for(data, recipe)
     for folder in (*copies, *([masks] if masks else ())):
@@ -502,7 +501,7 @@ def images_and_folds(
     dataset = select_images(loaded, recipe)
     report_types(loaded, recipe.data.image_type, reporter)
     if recipe.task == "classification" and loaded.taxonomy != dataset.taxonomy:
-        reporter.message(f"classes: {', '.join(dataset.taxonomy.codes)} (those that are there)")
+        reporter.message(f"classes: {', '.join(dataset.taxonomy.codes)} (those that occur)")
     if folds is None:
         return dataset, make_folds(dataset)
     assign_parts = Folds.read(folds)
@@ -512,13 +511,13 @@ def images_and_folds(
 
 
 def copies_in(folder: Path, dataset: Dataset, recipe: Recipe) -> Dataset:
-    """Return other copies of a data set's images, from the data set in another folder.
+    """Return alternative copies of a data set's images, from the data set in another folder.
 
-    Images are joined by id, and each copy keeps the masks that lie beside it: a mask is of one
-    copy, which may show another section of the photograph, or have another shape.
+    Images are joined by id. Each copy keeps its own masks, as it may show another section of the
+    photograph or have another shape.
 
     Raises:
-        DataError: The folder holds no data set, or no copy of any of the images.
+        DataError: The folder contains no data set, or no copy of any of the images.
     """
     there = images_of_parts(load_for(folder, recipe), recipe)
     shared = set(dataset.ids).intersection(there.ids)
@@ -531,14 +530,14 @@ def copies_in(folder: Path, dataset: Dataset, recipe: Recipe) -> Dataset:
 
 
 def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
-    """Return a run's training images; None where their folder is gone.
+    """Return a run's training images; None if their folder no longer exists.
 
     Args:
         run: The run.
-        data: The data set's folder, where it has moved since.
+        data: The data set's folder, if it has moved since training.
 
     Raises:
-        DataError: ``data`` is not there, or what is there is another data set.
+        DataError: ``data`` does not exist, or is another data set.
     """
     folder = Path(run.inputs["data"]) if data is None else data
     if not folder.exists():
@@ -555,12 +554,12 @@ def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:
 
 
 def masks_used(dataset: Dataset, predicted: Path | None) -> dict[str, Path | None]:
-    """Return the mask of each image that a job learns, or cuts crops by.
+    """Return the mask of each image, for learning or for crops.
 
     Args:
         dataset: The images.
-        predicted: Folder of predicted masks (``<id>_segmentation.png``), which take the place of
-            the data set's own; images without one then have none.
+        predicted: Folder of predicted masks (``<id>_segmentation.png``), which replace all masks
+            of the data set.
     """
     if predicted is None:
         return {row.image_id: row.mask_path for row in dataset.rows()}
@@ -569,19 +568,19 @@ def masks_used(dataset: Dataset, predicted: Path | None) -> dict[str, Path | Non
 
 
 def crop_masks(run: Run, reporter: Reporter = SILENT) -> Mapping[str, Path | None]:
-    """Return the masks that a run's crops were cut by: predicted ones, or the data set's own."""
+    """Return the masks of a run's crops: predicted masks, or those of the data set."""
     if run.recipe.data.crop_mode == "full":
         return {}
     dataset = dataset_of(run)
     if dataset is None:
         raise DataError(
-            f"{run.inputs['data']}: is not there, and crops of {run.folder} are cut by its masks",
+            f"{run.inputs['data']}: does not exist, but {run.folder} needs its masks for crops",
             "put the data set back",
         )
     predicted = Path(run.inputs["masks"]) if run.inputs["masks"] else None
     if predicted is not None and not predicted.is_dir():
         raise DataError(
-            f"{predicted}: is not there, and crops of {run.folder} are cut by its masks",
+            f"{predicted}: does not exist, but {run.folder} needs its masks for crops",
             "put the masks back",
         )
     masks = masks_used(dataset, predicted)

@@ -1,1 +1,1 @@
-"""Recipes to runs; torch lives here and in export."""
+"""Train the networks of recipes; only this package and export use torch."""

@@ -67,7 +67,7 @@ class Callbacks:
 
     Attributes:
         step: Called with (images seen, images to see in all epochs) after each step.
-        epoch: Called with the whole history, a row an epoch, after each epoch.
+        epoch: Called with the whole history, one row per epoch, after each epoch.
     """
 
     step: Callable[[int, int], None]

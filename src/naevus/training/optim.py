@@ -58,15 +58,15 @@ def momentum(network: nn.Module, value: float | None) -> Iterator[list[Norm]]:
 
 @torch.no_grad()
 def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Put the means and variances of these images into every batch normalisation.
+    """Set the statistics of all batch normalisation layers to those of these images.
 
-    An averaged network needs it (Izmailov et al., Averaging weights leads to wider optima, UAI
-    2018), and so does one that began with smaller images. All batches count alike, whatever the
-    momentum; the rest runs as in use, without dropout.
+    An averaged network needs this (Izmailov et al., Averaging weights leads to wider optima, UAI
+    2018), and so does one that began with smaller images. All batches have the same weight,
+    whatever the momentum. Other layers run in evaluation mode, without dropout.
 
     Args:
         network: Takes uint8 N x S x S x 3; left in evaluation mode.
-        batches: Training images, two or more a batch.
+        batches: Training images, at least two per batch.
     """
     network.eval()
     with momentum(network, None) as norms:

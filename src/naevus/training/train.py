@@ -401,7 +401,7 @@ def export_fold(
         if counts is not None:
             does["attributes"] |= {
                 "thresholds": counts.best_thresholds(),
-                "chosen_on": f"{len(counts.true)} images of the training part, kept apart",
+                "chosen_on": f"{len(counts.true)} images of the validation split",
             }
     place = graph.with_name(SAMPLE_FILE)
     sampled = SampledNetwork(recipe.task, graph, network, recipe.input_size)

@@ -1,4 +1,4 @@
-"""The audit: every kind of finding, from data made to have it."""
+"""The audit: every kind of finding, from data with that problem."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
-    """Skin with texture and a blotch in the middle, alike in all images but for its details."""
+    """Textured skin with a dark spot in the middle; images differ only in details."""
     rng = np.random.default_rng(seed)
     noise = sum(
         cv2.GaussianBlur(rng.normal(size=(size, size)), (0, 0), sigma) * sigma * 30
@@ -53,7 +53,7 @@ def reencoded(pixels: NDArray[np.uint8], quality: int = 60) -> NDArray[np.uint8]
 
 
 class Loader:
-    """Writes images and keeps their rows."""
+    """Write images and record their rows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ def made(tmp_path: Path) -> Loader:
 
 
 def kinds(found: Audit) -> dict[str, str]:
-    """Subject of each finding, by kind; few lesions are expected of so small a set."""
+    """Return the subjects of findings by kind, except few lesions, expected in a small set."""
     return {f.kind: f.subject for f in found.findings}
 
 
@@ -232,7 +232,7 @@ def test_a_large_component_is_reported_and_not_merged(made: Loader) -> None:
     assert found.groups == {}
 
 
-def test_blank_images_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+def test_blank_images_are_not_duplicates_of_each_other(tmp_path: Path) -> None:
     decoded = [appearance_of(np.full((80, 90, 3), value, np.uint8)) for value in (0, 10, 255)]
     assert find_duplicates(decoded) == []
     assert find_duplicates([]) == []
@@ -263,7 +263,7 @@ def test_a_real_dark_spot_on_plain_skin_matches_no_other(shared_data: Path) -> N
     assert correlation(hash_of("27027"), hash_of("29036")) > 0.95, "one lesion with two ids"
 
 
-def test_masks_of_attributes_are_read_and_counted(tmp_path: Path) -> None:
+def test_attribute_masks_are_read_and_counted(tmp_path: Path) -> None:
     write_task2(tmp_path, 4)
     bad = tmp_path / TRUTH / "ISIC_0000001_attribute_streaks.png"
     bad.write_bytes(b"no mask")

@@ -1,4 +1,4 @@
-"""The image cache: what it holds, what it decodes again, and what a kill costs."""
+"""The image cache: its content, repeated decoding, and interrupted builds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sources(tmp_path: Path) -> list[ImageFiles]:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that were decoded, in the order they were."""
+    """The ids of decoded images, in order."""
     seen: list[str] = []
 
     def spy(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
@@ -108,7 +108,7 @@ def test_every_input_spec_is_cached(sources: list[ImageFiles], tmp_path: Path) -
     assert (even[source.image_id] != row(InputSpec("full", 20))).any()
 
 
-def test_a_crop_without_a_usable_mask_says_that_it_is_full(tmp_path: Path) -> None:
+def test_a_crop_without_a_usable_mask_is_recorded_as_full(tmp_path: Path) -> None:
     whole = draw(tmp_path, 1)
     empty = draw(tmp_path, 2)
     assert empty.mask_path is not None
@@ -131,7 +131,7 @@ def test_nothing_is_decoded_twice(
     assert content(folder) == before
 
 
-def test_only_what_changed_is_decoded_again(
+def test_only_changed_images_are_decoded_again(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str]
 ) -> None:
     folder = tmp_path / "store"
@@ -160,7 +160,7 @@ def test_only_what_changed_is_decoded_again(
     assert sorted(decoded) == ["p02", "p07", "p12"], "another form is another image"
 
 
-def test_a_mask_counts_for_the_forms_that_use_it(
+def test_a_changed_mask_affects_only_input_specs_that_use_it(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str]
 ) -> None:
     for input_spec in (SQUASH, InputSpec("crop", 24)):
@@ -175,7 +175,7 @@ def test_a_mask_counts_for_the_forms_that_use_it(
     assert decoded == ["p06"]
 
 
-def test_bad_images_are_failed(
+def test_unreadable_images_are_listed_as_failed(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str]
 ) -> None:
     good = sources[2].path.read_bytes()
@@ -203,14 +203,16 @@ def test_bad_images_are_failed(
     assert fixed.ids[:3] == ["p00", "p01", "p02"]
 
 
-def test_other_limits_try_the_failed_again(sources: list[ImageFiles], tmp_path: Path) -> None:
+def test_failed_images_are_tried_again_with_other_limits(
+    sources: list[ImageFiles], tmp_path: Path
+) -> None:
     folder = tmp_path / "store"
     none = ImageCache.build(sources, SQUASH, folder, limits=Limits(pixels=100))
     assert (len(none), len(none.failed)) == (0, 12)
     assert len(ImageCache.build(sources, SQUASH, folder)) == 12
 
 
-def test_two_builders_are_one_too_many(sources: list[ImageFiles], tmp_path: Path) -> None:
+def test_a_second_concurrent_build_is_refused(sources: list[ImageFiles], tmp_path: Path) -> None:
     with (
         lock(tmp_path / "store" / ".lock"),
         pytest.raises(NaevusError, match="in use by another naevus process"),
@@ -218,7 +220,7 @@ def test_two_builders_are_one_too_many(sources: list[ImageFiles], tmp_path: Path
         ImageCache.build(sources, SQUASH, tmp_path / "store")
 
 
-def test_an_interrupted_build_keeps_what_it_has(
+def test_an_interrupted_build_keeps_finished_rows(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str]
 ) -> None:
     def stop(done: int, of: int) -> None:
@@ -238,13 +240,13 @@ def test_damage_is_reported_and_fixed(sources: list[ImageFiles], tmp_path: Path)
     before = content(folder)
     for name in FILES:
         (folder / name).write_bytes(before[name][:15])
-        with pytest.raises(DataError, match="build the cache anew"):
+        with pytest.raises(DataError, match="rebuild the cache"):
             ImageCache.open(folder)
         ImageCache.build(sources, SQUASH, folder)
         assert content(folder) == before
 
 
-def test_mistakes_of_users_are_errors(sources: list[ImageFiles], tmp_path: Path) -> None:
+def test_user_mistakes_are_errors(sources: list[ImageFiles], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="p00 occurs twice"):
         ImageCache.build([sources[0], sources[0]], SQUASH, tmp_path / "store")
     with pytest.raises(DataError, match="no finished image cache"):
@@ -260,7 +262,7 @@ def test_mistakes_of_users_are_errors(sources: list[ImageFiles], tmp_path: Path)
 
 
 def far_from_exact(source: ImageFiles, input_spec: InputSpec) -> float:
-    """How far a crop of a scaled decoding is from that of the whole image, in grey levels."""
+    """Return the difference of crops from scaled and full decoding, in grey levels."""
     assert source.mask_path is not None
     scaled = preprocess.load_input(source, input_spec).pixels.astype(float)
     mask = read_mask(source.mask_path)
@@ -292,7 +294,7 @@ def test_a_crop_of_a_real_jpeg_is_decoded_large_enough(shared_data: Path) -> Non
     assert far_from_exact(source, InputSpec("crop", 64)) < 4
 
 
-def test_other_decoding_makes_everything_anew(
+def test_another_decoding_rebuilds_the_cache(
     sources: list[ImageFiles], tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"
@@ -305,7 +307,7 @@ def test_other_decoding_makes_everything_anew(
     assert sorted(decoded) == [source.image_id for source in sources]
 
 
-def test_a_raised_limit_lets_images_in_that_were_refused(
+def test_a_raised_limit_accepts_images_that_were_refused(
     sources: list[ImageFiles], tmp_path: Path
 ) -> None:
     try:

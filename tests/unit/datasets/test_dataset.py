@@ -1,4 +1,4 @@
-"""The typed table and what can be asked of it."""
+"""The typed table and its selections."""
 
 from __future__ import annotations
 
@@ -90,5 +90,5 @@ def test_fingerprint_follows_ids_groups_and_diagnoses_alone(dataset: Dataset) ->
 def test_an_id_twice_in_a_part() -> None:
     frame = pd.DataFrame({"image_id": ["a", "a"], "part": ["task1", "task3"]})
     assert make_table(frame)["image_id"].tolist() == ["a", "a"]
-    with pytest.raises(DataError, match="image id a stands in 2 rows"):
+    with pytest.raises(DataError, match="image id a occurs in 2 rows"):
         make_table(frame.assign(part="task1"))

@@ -1,4 +1,4 @@
-"""Downloading, against a server of this machine that can be cut off."""
+"""Downloads from a local server that can break connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; gives ``cut`` bytes an answer at most; may not know ranges."""
+    """Serve ``files``, at most ``cut`` bytes per reply, with or without range requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -121,7 +121,7 @@ def test_a_download_resumes_after_broken_connections(server: Server, tmp_path: P
 
 def test_giving_up_keeps_the_part(server: Server, tmp_path: Path) -> None:
     server.cut = 100
-    with pytest.raises(DataError, match=r"again and again at 500 bytes.*run the same command"):
+    with pytest.raises(DataError, match=r"repeatedly at 500 bytes.*run the same command"):
         download([NAME], tmp_path, base_url=server.url)
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:500]
 
@@ -154,7 +154,9 @@ def test_a_changed_file_on_the_server_is_downloaded_again(
     assert not (tmp_path / NAME).exists()
 
 
-def test_a_file_of_the_wrong_size_is_not_taken_for_whole(server: Server, tmp_path: Path) -> None:
+def test_a_file_of_the_wrong_size_is_not_accepted_as_complete(
+    server: Server, tmp_path: Path
+) -> None:
     name = "ISIC2018_Task1_Training_GroundTruth.zip"
     (tmp_path / name).write_bytes(b"short")
     with pytest.raises(DataError, match=r"5 bytes instead of 27402895.*download it again"):
@@ -186,7 +188,7 @@ def test_a_disk_that_is_too_small_is_an_error(
     ("names", "url", "message"),
     [
         (["x.zip"], "http://127.0.0.1", "unknown file 'x.zip'"),
-        ([NAME], "file:///etc", "not an address of the web"),
+        ([NAME], "file:///etc", "not a web address"),
     ],
 )
 def test_a_refused_request_is_an_error(
@@ -224,7 +226,7 @@ def test_archives_are_unzipped(server: Server, tmp_path: Path, inside: str) -> N
 @pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
 def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     made = archive(tmp_path / "a.zip", "fine.txt", name)
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="points outside the folder"):
         unpack(made, tmp_path / "out")
     assert not list(tmp_path.rglob("*.txt"))
 

@@ -1,4 +1,4 @@
-"""Perceptual hashes: what they must not see, and what they must."""
+"""Perceptual hashes: what they ignore and what they distinguish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def apart(a: NDArray[np.uint64] | np.uint64, b: NDArray[np.uint64] | np.uint64) -> int:
-    """Smallest distance of two sets of hashes."""
+    """Return the smallest distance between two sets of hashes."""
     distances = hamming(np.atleast_1d(a)[:, None], np.atleast_1d(b)[None, :])
     nearest: int = int(np.min(distances).item())
     return nearest
@@ -30,7 +30,7 @@ def blobs(seed: int, size: int = 96) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("k", D4)
-def test_the_hashes_of_transforms_are_those_of_turned_images(k: int) -> None:
+def test_the_hashes_of_transforms_are_those_of_transformed_images(k: int) -> None:
     for seed in range(5):
         pixels = blobs(seed)
         turned = d4_hashes(d4_transform(pixels, k))[0]

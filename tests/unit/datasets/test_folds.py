@@ -1,4 +1,4 @@
-"""Folds: whole groups, alike in diagnoses, written once."""
+"""Folds: whole groups, stratified by diagnosis, written once."""
 
 from __future__ import annotations
 
@@ -158,12 +158,12 @@ def test_a_part_that_every_fold_trains_on() -> None:
     folds = make_folds(both, k=3, train_parts=["more"])
     fold_of = folds.table.set_index("image_id")["fold"]
     alone = make_folds(assign_parts, k=3).table.set_index("image_id")["fold"]
-    # Without such lesions, the folds are those that there would be without the part.
+    # Without such lesions, the folds are the same as without the part.
     apart = pd.concat([assign_parts.table, more[~shared]], ignore_index=True)
     assert make_folds(replace(assign_parts, table=apart), k=3, train_parts=["more"]).hold_out_as(
         make_folds(assign_parts, k=3)
     )
-    # A lesion of both parts is held out with all its images.
+    # A lesion in both parts is held out with all its images.
     assert fold_of[more["image_id"][shared]].tolist() != ["train"]
     assert set(fold_of[more["image_id"][~shared]]) == {"train"}
     assert set(fold_of[alone.index]) == {"0", "1", "2"}
@@ -173,7 +173,7 @@ def test_a_part_that_every_fold_trains_on() -> None:
     assert not folds.hold_out_as(make_folds(both, k=3, seed=1, train_parts=["more"]))
     without = both.table[both.table["image_id"] != more["image_id"].max()]
     fewer = replace(both, table=without.reset_index(drop=True))
-    folds.check(fewer, among=both)  # one has not the label that is wanted
+    folds.check(fewer, among=both)  # one lacks the required label
     with pytest.raises(FoldsError, match="0 new, 1 absent"):
         folds.check(fewer)
     with pytest.raises(FoldsError, match="no part 'task1' to train on"):
@@ -204,10 +204,10 @@ def test_folds_are_read_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a,g,0", "b,g,1"], "group g is cut into 2 folds"),
-        (["a,g,0", "a,g,0"], "a stands twice"),
-        (["a,g,0", "b,h,2"], "the folds are called 0, 2"),
-        (["a,g,test"], "the folds are called nothing"),
+        (["a,g,0", "b,g,1"], "group g is split between 2 folds"),
+        (["a,g,0", "a,g,0"], "a occurs twice"),
+        (["a,g,0", "b,h,2"], "the folds are named 0, 2"),
+        (["a,g,test"], "the folds are named nothing"),
         (["a,,0"], "a row is not complete"),
     ],
 )
@@ -229,13 +229,13 @@ def test_check_refuses_other_ids() -> None:
         make_folds(fewer).check(data)
 
 
-def test_check_refuses_groups_the_folds_cut() -> None:
+def test_check_refuses_groups_that_the_folds_split() -> None:
     data = dataset()
     folds = make_folds(data)
     data.table.loc[
         data.table["image_id"].isin([folds.held_out(k)[0] for k in (0, 1)]), "group_id"
     ] = "G"
-    with pytest.raises(FoldsError, match="group G is cut into 2 folds"):
+    with pytest.raises(FoldsError, match="group G is split between 2 folds"):
         folds.check(data)
 
 
@@ -254,9 +254,9 @@ def test_folds_of_parts_are_joined_as_they_are() -> None:
     assert joined.sha256 == join_folds([first, second]).sha256
     near = {first.held_out(0)[0]: "near", second.held_out(0)[0]: "near"}
     join_folds([first, second], near)
-    with pytest.raises(FoldsError, match="cut into 2 folds"):
+    with pytest.raises(FoldsError, match="split between 2 folds"):
         join_folds([first, second], {**near, second.held_out(1)[0]: "near"})
-    with pytest.raises(FoldsError, match="stands twice"):
+    with pytest.raises(FoldsError, match="occurs twice"):
         join_folds([first, first])
     with pytest.raises(FoldsError, match="5, 3 folds cannot be joined"):
         join_folds([first, make_folds(other, k=3)])
@@ -302,7 +302,7 @@ PARTED = "image_id,other_id,reason"
 
 
 def parted(tmp_path: Path, *exceptions: str) -> tuple[Folds, Dataset]:
-    """Four images in two folds, whose two groups of the data are one lesion each of two folds."""
+    """Four images in two folds, which separate the images of both groups of the data."""
     path = tmp_path / "folds.csv"
     path.write_text("image_id,group_id,fold\na,A,0\nb,A,0\nc,C,1\nd,D,1\n")
     if exceptions:
@@ -313,15 +313,15 @@ def parted(tmp_path: Path, *exceptions: str) -> tuple[Folds, Dataset]:
     return Folds.read(path), Dataset(make_table(frame), tmp_path, "manifest")
 
 
-def test_only_named_pairs_may_be_parted(tmp_path: Path) -> None:
+def test_only_named_pairs_may_be_separated(tmp_path: Path) -> None:
     folds, dataset = parted(tmp_path)
-    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+    with pytest.raises(FoldsError, match="group A is split between 2 folds"):
         folds.check(dataset)
     folds, dataset = parted(tmp_path, "b,c,the same photograph", "x,y,of other data")
     folds.check(dataset)
     assert [pair.image_id for pair in folds.exceptions] == ["b"]
     folds, dataset = parted(tmp_path, "a,d,another pair")
-    with pytest.raises(FoldsError, match="group A is cut into 2 folds"):
+    with pytest.raises(FoldsError, match="group A is split between 2 folds"):
         folds.check(dataset)
     folds, _ = parted(tmp_path, "c,d,not parted at all")
     assert folds.exceptions == ()

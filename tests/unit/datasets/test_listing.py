@@ -1,4 +1,4 @@
-"""Which files below a folder are images."""
+"""The files below a folder that are images."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ from naevus.datasets.listing import is_mask_name
         ("an_attribute_of_2024", False),
     ],
 )
-def test_masks_are_reported_by_their_names(stem: str, mask: bool) -> None:
+def test_masks_are_recognised_by_their_names(stem: str, mask: bool) -> None:
     assert is_mask_name(stem) is mask

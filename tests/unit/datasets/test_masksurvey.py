@@ -1,4 +1,4 @@
-"""Masks of a data set, checked together."""
+"""The masks of a data set are checked as a whole."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ EMPTY, FULL = np.zeros_like(LESION), np.ones_like(LESION)
     [
         ([EMPTY] * 3 + [LESION] * 2, r"3 of 5 masks are empty or full \(3 empty, 0 full\)"),
         ([EMPTY] * 2 + [FULL] * 2 + [LESION] * 3, r"4 of 7 masks are .*\(2 empty, 2 full\)"),
-        ([~LESION] * 9 + [LESION], "9 of 10 masks are light along the image's border"),
+        ([~LESION] * 9 + [LESION], "9 of 10 masks are light along the image border"),
         ([~LESION] * 5 + [LESION] * 5, "5 of 10 masks are light along"),
         ([NUMBERS + 1] * 3 + [NUMBERS], "3 of 4 masks cannot be used: .*0.png: has 2 values"),
     ],
 )
-def test_masks_that_cannot_be_right_together(
+def test_implausible_masks_are_refused(
     tmp_path: Path, masks: list[NDArray[Any]], message: str
 ) -> None:
     paths = written(tmp_path, masks)
@@ -67,10 +67,10 @@ def test_masks_that_cannot_be_right_together(
         [~LESION] * 4 + [LESION] * 6,
     ],
 )
-def test_masks_that_may_be_right_together(tmp_path: Path, masks: list[NDArray[Any]]) -> None:
+def test_plausible_masks_are_accepted(tmp_path: Path, masks: list[NDArray[Any]]) -> None:
     assert check_masks(written(tmp_path, masks), tmp_path) is None
 
 
-def test_of_many_masks_some_are_checked_at(tmp_path: Path) -> None:
+def test_only_a_sample_of_many_masks_is_checked(tmp_path: Path) -> None:
     paths = written(tmp_path, [LESION] * 3) * 300
     assert SAMPLE / 2 <= survey(paths).masks <= SAMPLE

@@ -85,12 +85,12 @@ def test_a_list_without_paths_is_an_error(
         paths_in_list(path)
 
 
-def test_what_is_listed_and_absent_is_refused_and_the_rest_is_found(tmp_path: Path) -> None:
+def test_listed_paths_that_do_not_exist_count_as_failed(tmp_path: Path) -> None:
     make(tmp_path, "a/x.jpg", "b/y.jpg")
     listed = [tmp_path / "a/x.jpg", tmp_path / "gone.jpg", tmp_path / "b"]
     found = find_images([], listed=listed)
     assert [each.image_id for each in found.sources] == ["x", "y"]
-    assert found.refused == [("gone", str(tmp_path / "gone.jpg"), "does not exist")]
+    assert found.failed == [("gone", str(tmp_path / "gone.jpg"), "does not exist")]
     with pytest.raises(DataError, match=r"gone\.jpg does not exist"):
         find_images([tmp_path / "gone.jpg"], listed=listed[:1])
 

@@ -42,7 +42,7 @@ def photograph(height: int = 48, width: int = 64) -> tuple[NDArray[np.uint8], ND
     return pixels, mask
 
 
-def test_a_heat_map_is_the_map_whose_mean_is_the_logit(tmp_path: Path) -> None:
+def test_the_mean_of_a_cam_is_the_logit(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "b", explained=True))
     pixels, _ = photograph()
     square = resize(pixels[:, 8:56], 32, 32)
@@ -94,12 +94,12 @@ def test_the_cam_offset_of_the_bundle_is_applied(tmp_path: Path) -> None:
     assert turning.offsets == ((0.0, 0.0),)  # those of the transforms cancel out
 
 
-def test_a_network_without_a_map_has_no_heat(tmp_path: Path) -> None:
+def test_a_network_without_maps_has_no_heatmap(tmp_path: Path) -> None:
     classifier = Classifier(classification_bundle(tmp_path / "b"))
     assert class_activation_map(classifier, photograph()[0], None, "MEL") is None
 
 
-def test_a_small_lesion_asks_for_a_finer_image(tmp_path: Path) -> None:
+def test_a_small_lesion_needs_a_larger_image(tmp_path: Path) -> None:
     _, mask = photograph()
     cropping = Classifier(classification_bundle(tmp_path / "c", explained=True, crop_mode="crop"))
     whole = Classifier(classification_bundle(tmp_path / "w", explained=True))
@@ -130,7 +130,7 @@ def test_a_map_is_pasted_where_the_crop_was() -> None:
 
 
 @pytest.mark.parametrize("box", [Box(-10, 0, 50, 60), Box(0, -5, 40, 35), Box(-3, -3, 43, 43)])
-def test_a_square_larger_than_the_image_is_cut_to_it(box: Box) -> None:
+def test_a_box_larger_than_the_image_is_clipped(box: Box) -> None:
     one = cam_over([Activation(np.ones((5, 5), np.float32), box, (30, 40))], 30, 40)
     inside = np.zeros((30, 40), bool)
     inside[max(box.top, 0) : box.bottom, max(box.left, 0) : box.right] = True
@@ -142,12 +142,12 @@ def test_evidence_against_the_class_is_not_shown() -> None:
     assert (cam_over([against], 20, 20) == 0).all()
 
 
-def test_an_image_of_another_size_is_heated_in_the_same_places() -> None:
+def test_a_cam_scales_with_the_size_of_the_image() -> None:
     activation = Activation(CORNER, Box(20, 0, 80, 60), (60, 100))
     small, large = cam_over([activation], 60, 100), cam_over([activation], 240, 400)
     shrunk = large.reshape(60, 4, 100, 4).mean((1, 3))
     assert np.abs(shrunk - small).max() < 0.05
-    assert cam_over([activation], 1, 1).shape == (1, 1)  # a square of no pixel keeps one
+    assert cam_over([activation], 1, 1).shape == (1, 1)  # a box keeps at least one pixel
 
 
 @pytest.mark.parametrize(("offset", "place"), [((1, 0), (2, 2)), ((0, -2), (1, 0)), ((3, 3), None)])
@@ -166,13 +166,13 @@ def test_the_offset_moves_a_map_onto_its_object(
     assert (one[48:] == 0).all()
 
 
-def test_members_are_averaged_before_anything_is_left_out() -> None:
+def test_members_are_averaged_before_negative_values_are_removed() -> None:
     one = Activation(np.array([[2, -6]], np.float32), Box(0, 0, 2, 1), (1, 2))
     other = Activation(np.array([[2, 2]], np.float32), Box(0, 0, 2, 1), (1, 2))
     np.testing.assert_allclose(cam_over([one, other], 1, 2), [[1, 0]])
 
 
-def test_the_image_shows_through_and_glows_where_it_is_hot() -> None:
+def test_the_overlay_is_grey_without_evidence_and_yellow_with_most() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     cold = overlay(pixels, np.zeros((8, 9), np.float32))
     assert cold.shape == pixels.shape
@@ -191,7 +191,7 @@ SIZE, CELL = 50, 10
 
 
 def photographs(size: int, count: int = 20) -> NDArray[np.uint8]:
-    """Return images of soft stains, which lie anywhere."""
+    """Return images of blurred spots at random positions."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1, (count, size, size, 3)).astype(np.float32)
     soft = np.stack([cv2.GaussianBlur(each, (0, 0), CELL) for each in noise])

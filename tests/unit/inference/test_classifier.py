@@ -1,4 +1,4 @@
-"""What a classifier says of a batch: one run of each graph gives all of it."""
+"""The outputs of a classifier for a batch, from one run of each graph."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_graph_without_maps_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "tta"), [((0, 1), "none"), ((0,), "flips")])
-def test_spread_is_that_of_the_class_reported(
+def test_uncertainty_is_that_of_the_predicted_class(
     tmp_path: Path, seeds: tuple[int, ...], tta: str
 ) -> None:
     bundle = classification_bundle(tmp_path / "b", seeds=seeds)
@@ -95,7 +95,7 @@ def test_spread_is_that_of_the_class_reported(
     assert one.uncertainty is None
 
 
-def test_prediction_sets_hold_classes_above_their_threshold(tmp_path: Path) -> None:
+def test_prediction_sets_contain_classes_above_their_threshold(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", conformal=CONFORMAL)
     classifier = Classifier(bundle)
     output = classifier.predictions(noise(20))
@@ -105,14 +105,14 @@ def test_prediction_sets_hold_classes_above_their_threshold(tmp_path: Path) -> N
     assert not output.sets.all()
 
 
-def test_there_are_no_sets_where_the_thresholds_were_not_found(tmp_path: Path) -> None:
+def test_there_are_no_sets_without_valid_thresholds(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", conformal=CONFORMAL)
     other = classification_bundle(tmp_path / "c", conformal=CONFORMAL, seeds=(1,))
     assert Classifier([bundle, other]).predictions(noise(2)).sets is None
     assert Classifier(bundle, tta="flips").predictions(noise(2)).sets is None
 
 
-def test_another_case_mix_moves_the_natural_probabilities_alone(tmp_path: Path) -> None:
+def test_another_prevalence_changes_only_natural_probabilities(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "b", seeds=(0, 1), conformal=CONFORMAL)
     prevalence = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)
     plain = Classifier(bundle).predictions(noise(4))

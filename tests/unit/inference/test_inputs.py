@@ -1,4 +1,4 @@
-"""What a predictor takes for an image, and from where it may be used."""
+"""The image inputs of a predictor, and its use from threads and processes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def values_of(prediction: Any) -> dict[str, Any]:
 
 
 class Tensor:
-    """What a tensor of another library shows of itself."""
+    """The interface of another library's tensor."""
 
     def __init__(self, values: NDArray[Any], device: int = 1) -> None:
         self._values, self._device = values, device
@@ -67,13 +67,13 @@ class Tensor:
 
 
 class ArrayTensor(Tensor):
-    """One that NumPy is given by another door."""
+    """A tensor with another way of conversion to NumPy."""
 
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         return self._values
 
 
-def test_all_that_holds_an_image_is_answered_alike(tmp_path: Path, loaded: Predictor) -> None:
+def test_all_kinds_of_inputs_give_the_same_prediction(tmp_path: Path, loaded: Predictor) -> None:
     pixels = synthetic(1)
     path = tmp_path / "lesion.png"
     Image.fromarray(pixels).save(path)
@@ -112,7 +112,7 @@ def test_all_that_holds_an_image_is_answered_alike(tmp_path: Path, loaded: Predi
     assert [each.image_id for each in loaded(iter([pixels]))] == ["image 0"]
 
 
-def test_torch_tensors_are_taken(loaded: Predictor) -> None:
+def test_torch_tensors_are_accepted(loaded: Predictor) -> None:
     torch = pytest.importorskip("torch")
     pixels = synthetic(2)
     expected = values_of(loaded(pixels))
@@ -126,7 +126,7 @@ def test_torch_tensors_are_taken(loaded: Predictor) -> None:
         loaded(tensor.to("meta"))
 
 
-def test_grey_is_taken_as_three_equal_channels(loaded: Predictor) -> None:
+def test_grey_equals_three_equal_channels(loaded: Predictor) -> None:
     grey = synthetic(3).mean(axis=2).astype(np.uint8)
     expected = values_of(loaded(np.repeat(grey[:, :, None], 3, axis=2)))
     for given in (grey, grey[None], grey[:, :, None], Image.fromarray(grey)):
@@ -152,7 +152,7 @@ def test_a_pillow_image_equals_its_file(tmp_path: Path, loaded: Predictor) -> No
             assert by_image.probabilities[code] == pytest.approx(fraction, abs=0.01)
 
 
-def test_an_image_of_pillow_is_brought_to_srgb(tmp_path: Path, loaded: Predictor) -> None:
+def test_a_pillow_image_is_converted_to_srgb(tmp_path: Path, loaded: Predictor) -> None:
     pixels = synthetic(8)
     swapped = profiles.SRGB._replace(red=profiles.SRGB.blue, blue=profiles.SRGB.red)
     profile = profiles.matrix_profile(swapped, None)
@@ -181,7 +181,7 @@ def test_images_and_pixels_beyond_the_limits_are_refused(loaded: Predictor) -> N
             small(given)
 
 
-def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
+def test_a_jpeg_that_pillow_has_not_loaded_is_predicted_like_its_file(
     tmp_path: Path, loaded: Predictor
 ) -> None:
     path = tmp_path / "photo.jpg"
@@ -224,7 +224,7 @@ def test_a_jpeg_that_pillow_has_only_opened_is_answered_as_its_file(
         (b"no image", "image 0: is not a"),
     ],
 )
-def test_inputs_that_are_no_images_are_one_clear_error(
+def test_inputs_that_are_not_images_are_one_clear_error(
     loaded: Predictor, wrong: Any, problem: str
 ) -> None:
     with pytest.raises(NaevusError, match=problem) as raised:
@@ -288,7 +288,7 @@ def test_an_image_from_memory_is_plotted(tmp_path: Path, loaded: Predictor) -> N
     assert read(tmp_path / "p.png").shape[1] > 300
 
 
-def test_threads_fraction_a_predictor(loaded: Predictor) -> None:
+def test_threads_share_a_predictor(loaded: Predictor) -> None:
     images = [synthetic(seed) for seed in range(20)]
     alone = [values_of(loaded(image)) for image in images]
 
@@ -299,7 +299,7 @@ def test_threads_fraction_a_predictor(loaded: Predictor) -> None:
         assert all(pool.map(ask, range(200)))
 
 
-def test_every_error_travels_between_processes() -> None:
+def test_every_error_can_be_sent_between_processes() -> None:
     kinds = [each for each in vars(errors).values() if isinstance(each, type)]
     found = [each for each in kinds if issubclass(each, NaevusError)]
     assert ImageError in found

@@ -30,7 +30,7 @@ def draw(folder: Path, name: str, seed: int, scale: int = 1) -> tuple[str, Path,
     return name, folder / f"{name}.png", folder / f"{name}_truth.png"
 
 
-def test_masks_are_written_and_bad_images_left_out(tmp_path: Path) -> None:
+def test_masks_are_written_and_unreadable_images_left_out(tmp_path: Path) -> None:
     bundle = segmentation_bundle(tmp_path / "s")
     sources = [draw(tmp_path, f"p{number}", number) for number in range(35)]
     sources[33][1].write_bytes(b"")
@@ -46,7 +46,7 @@ def test_masks_are_written_and_bad_images_left_out(tmp_path: Path) -> None:
     assert (found == expected).mean() > 0.999
 
 
-def test_scores_are_those_of_the_masks_at_the_truth_s_size(tmp_path: Path) -> None:
+def test_masks_are_scored_at_the_size_of_the_ground_truth(tmp_path: Path) -> None:
     bundle = segmentation_bundle(tmp_path / "s")
     sources = [draw(tmp_path, "b", 1), draw(tmp_path, "a", 2), draw(tmp_path, "half", 3, scale=2)]
     sources.append(draw(tmp_path, "broken", 4))
@@ -70,7 +70,7 @@ def test_nothing_to_score_gives_an_empty_table(tmp_path: Path) -> None:
     assert "jaccard" in table.columns
 
 
-def test_logits_are_those_of_the_resized_rows_by_id(tmp_path: Path) -> None:
+def test_logits_are_those_of_the_resized_images(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "c")
     rng = np.random.default_rng(0)
     cache = {

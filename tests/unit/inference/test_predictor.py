@@ -60,7 +60,7 @@ def test_a_classifier_averages_logits_over_transforms_and_members(tmp_path: Path
 
 
 @pytest.mark.parametrize("tta", ["none", "half-turn", "flips", "d4"])
-def test_a_segmenter_turns_transforms_back_and_averages_logits(tmp_path: Path, tta: TTA) -> None:
+def test_a_segmenter_inverts_transforms_and_averages_logits(tmp_path: Path, tta: TTA) -> None:
     segmenter = Segmenter(segmentation_bundle(tmp_path / "b", seeds=(0, 1)), tta=tta)
     image = noise(1, 48)[0]
     by_hand = [
@@ -90,7 +90,7 @@ def test_predictions_with_d4_do_not_depend_on_orientation(tmp_path: Path) -> Non
         )
 
 
-def test_very_sure_logits_do_not_overflow(tmp_path: Path) -> None:
+def test_large_logits_do_not_overflow(tmp_path: Path) -> None:
     postprocessing = {"threshold": 0.5, "largest": False, "holes": False, "smooth": 0.0}
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", postprocessing=postprocessing))
     sure = np.array([[-1e4, -90, -1e-3, 1e-3, 90, 1e4]], np.float32)
@@ -109,7 +109,7 @@ def test_masks_cover_the_image_at_its_own_size(tmp_path: Path, height: int, widt
     assert mask[-1, 0]
 
 
-def test_probabilities_are_resized_before_they_are_cleaned(tmp_path: Path) -> None:
+def test_probabilities_are_resized_before_postprocessing(tmp_path: Path) -> None:
     postprocessing = {"threshold": 0.7, "largest": True, "holes": False, "smooth": 0.02}
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s", postprocessing=postprocessing))
     logit = np.random.default_rng(0).normal(size=(48, 48)).astype(np.float32)
@@ -120,7 +120,7 @@ def test_probabilities_are_resized_before_they_are_cleaned(tmp_path: Path) -> No
     )
 
 
-def test_members_of_other_sizes_are_brought_to_the_largest(tmp_path: Path) -> None:
+def test_maps_have_the_size_of_the_largest_member(tmp_path: Path) -> None:
     small = segmentation_bundle(tmp_path / "small", size=32)
     large = segmentation_bundle(tmp_path / "large", size=48, seeds=(1,))
     image = lesion(90, 120, (30, 20, 90, 70))
@@ -153,8 +153,8 @@ def test_a_classifier_corrects_for_weights_and_priors(tmp_path: Path) -> None:
     np.testing.assert_allclose(prediction.members.sum(axis=2), 1)
 
 
-def test_each_member_of_an_ensemble_is_freed_of_its_own_weights() -> None:
-    # Two networks that know the same, trained with other weights on other shares.
+def test_each_member_of_an_ensemble_is_corrected_by_its_own_weights() -> None:
+    # Two equivalent networks, trained with different class weights and priors.
     weights = np.array([[1, 1, 1], [4, 0.5, 2]], float)
     class_priors = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
     truth = np.array([[0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
@@ -177,7 +177,7 @@ def test_each_member_of_an_ensemble_is_freed_of_its_own_weights() -> None:
     )
 
 
-def test_members_that_see_other_forms_get_them(tmp_path: Path) -> None:
+def test_members_get_their_own_input_specs(tmp_path: Path) -> None:
     full = classification_bundle(tmp_path / "full", size=32, crop_mode="full")
     crop = classification_bundle(tmp_path / "crop", size=24, crop_mode="crop")
     both = Classifier([full, crop])
@@ -223,7 +223,7 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         Segmenter(masks).logits(noise(1, 32))
 
 
-def test_a_graph_that_predictions_in_another_shape_is_refused(tmp_path: Path) -> None:
+def test_a_graph_with_outputs_of_another_shape_is_refused(tmp_path: Path) -> None:
     three = classification_bundle(
         tmp_path / "three",
         taxonomy=None,
@@ -237,7 +237,7 @@ def test_a_graph_that_predictions_in_another_shape_is_refused(tmp_path: Path) ->
         classifier.logits(noise(2, 32))
 
 
-def test_one_image_all_the_way(tmp_path: Path) -> None:
+def test_one_image_through_the_whole_pipeline(tmp_path: Path) -> None:
     image = tmp_path / "lesion.png"
     write_png(image, lesion(120, 180, (60, 30, 120, 90)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
@@ -329,7 +329,11 @@ def photograph(path: Path, height: int, width: int, box: tuple[int, int, int, in
     ("mode", "box", "again"),
     [
         ("full", (300, 200, 420, 300), False),
-        ("crop", (60, 40, 560, 380), False),  # nearly all of the image: the look is fine enough
+        (
+            "crop",
+            (60, 40, 560, 380),
+            False,
+        ),  # nearly the whole image: large enough
         ("crop", (300, 200, 420, 300), True),
     ],
 )
@@ -377,7 +381,7 @@ def test_an_image_of_another_format_is_kept_whole_and_a_vast_one_is_not(
     write_png(image, lesion(300, 400, (150, 100, 190, 140)))
     segmenter = Segmenter(segmentation_bundle(tmp_path / "s"))
     first = decode_once(image, segmenter, keep=True)
-    assert first.fine_for(10_000) is first.pixels is not None  # nothing finer is to be had
+    assert first.fine_for(10_000) is first.pixels is not None  # there is no higher resolution
     assert decode_once(image, segmenter).pixels is None
     monkeypatch.setattr(preprocess, "KEPT", 300 * 400 * 3 // 4)
     reduced = decode_once(image, segmenter, keep=True)

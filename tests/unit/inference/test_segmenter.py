@@ -1,4 +1,4 @@
-"""Networks that find attributes: what they give, alone, with others, and with lesions."""
+"""Attribute networks: their outputs, alone, in ensembles, and with lesion networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("tta", ["none", "d4"])
-def test_one_network_gives_lesion_and_attributes(tmp_path: Path, tta: str) -> None:
+def test_one_network_segments_lesion_and_attributes(tmp_path: Path, tta: str) -> None:
     attributes_bundle(tmp_path / "bundle")
     predictor = naevus.load(tmp_path / "bundle", tta=tta)  # type: ignore[arg-type]
     for number in range(4):
@@ -63,7 +63,7 @@ def test_attributes_alone_need_no_lesion(tmp_path: Path) -> None:
         naevus.load([tmp_path / "bundle", tmp_path / "classes"])
 
 
-def test_attributes_of_one_bundle_go_with_lesions_of_another(tmp_path: Path) -> None:
+def test_attributes_and_lesions_may_come_from_different_bundles(tmp_path: Path) -> None:
     attributes_bundle(tmp_path / "attributes", lesion=False)
     segmentation_bundle(tmp_path / "lesions")
     pixels, masks = draw(3)
@@ -88,7 +88,7 @@ def test_thresholds_of_folds_are_averaged(tmp_path: Path) -> None:
         assert not found.mask[4:].any()
 
 
-def test_presence_follows_from_the_likeliest_pixels(tmp_path: Path) -> None:
+def test_presence_follows_from_the_peak_probability(tmp_path: Path) -> None:
     settings = [{"slope": 2.0, "intercept": -1.0}] + [{}] * 4
     bundle = attributes_bundle(tmp_path / "bundle", presence=settings)
     segmenter = Segmenter((), attributes=[bundle])
@@ -101,7 +101,7 @@ def test_presence_follows_from_the_likeliest_pixels(tmp_path: Path) -> None:
     assert peak(np.zeros((3, 3), np.float32)) == 0
 
 
-def test_a_graph_without_the_maps_that_the_bundle_names_is_refused(tmp_path: Path) -> None:
+def test_a_graph_without_the_bundle_s_outputs_is_refused(tmp_path: Path) -> None:
     bundle = attributes_bundle(tmp_path / "bundle", lesion=False)
     lesions = segmentation_bundle(tmp_path / "lesions")
     graph = lesions.member_path(lesions.segmenter.members[0])

@@ -133,7 +133,7 @@ def test_a_run_with_members_of_other_types_is_refused(
 ) -> None:
     (tmp_path / "run.toml").write_text('task = "segmentation"\n')
     (tmp_path / "inputs.json").write_text(json.dumps({**INPUTS, member: value}))
-    with pytest.raises(RunError, match=rf"inputs\.json: {member} is of another type"):
+    with pytest.raises(RunError, match=rf"inputs\.json: {member} has the wrong type"):
         Run.open(tmp_path)
 
 

@@ -55,7 +55,7 @@ def test_predictions_survive_a_round_trip(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.members, [[0.25, 0.75], [0.5, 0.5]])
     part = read_part(one)
     assert part is not None
-    assert (part.predicted, part.refused, part.sizes) == (["i1"], [], {"i1": [3]})
+    assert (part.predicted, part.failed, part.sizes) == (["i1"], [], {"i1": [3]})
 
 
 @pytest.mark.parametrize("flipped", [0xFF, 0x01])

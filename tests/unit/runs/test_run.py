@@ -101,7 +101,7 @@ def test_the_same_images_go_on(tmp_path: Path) -> None:
         ({"images": {**HASHES["images"], "p5": "x", "p3": "y"}}, r"p3 \(in images\).*2 such"),
         ({"images": {n: h for n, h in HASHES["images"].items() if n != "p7"}}, "p7"),
         ({**HASHES, "copies-0": {"p1": "z"}}, r"p1 \(in copies-0\)"),
-        (HASHES, "decoded in another way"),
+        (HASHES, "decoded differently"),
     ],
 )
 def test_replaced_images_are_refused_and_named(
@@ -117,7 +117,7 @@ def test_images_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None:
     run = start(tmp_path / "run")
     held_out = run.folds.held_out(0)
     predicted(run, 0, held_out[1:])
-    with pytest.raises(DataError, match=f"has no answer.*: {held_out[0]}"):
+    with pytest.raises(DataError, match=f"has no prediction.*: {held_out[0]}"):
         run.predictions()
     used = dict.fromkeys(held_out[1:], "hash")
     run.hold_to({"images": "key"}, {"images": used})
@@ -129,7 +129,7 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
         Run.open(tmp_path)
     start(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{")
-    with pytest.raises(RunError, match=r"inputs\.json: is no JSON file"):
+    with pytest.raises(RunError, match=r"inputs\.json: is not a JSON file"):
         Run.open(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{}")
     with pytest.raises(RunError, match=r"inputs\.json: data is absent"):

@@ -1,4 +1,4 @@
-"""Augmentation: the same chance gives the same image; masks move with their images."""
+"""Augmentation: the same random state gives the same image; masks move with their images."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_masks_of_another_size_land_in_the_same_place(epoch: int) -> None:
 
 @pytest.mark.parametrize(("pixels", "masks"), [(96, 48), (48, 96), (90, 30), (64, 256)])
 def test_masks_of_another_size_are_not_half_a_pixel_off(pixels: int, masks: int) -> None:
-    """The same ramp from left to right, in the image and in its mask, stays the same."""
+    """Compare equal horizontal ramps in the image and its mask after augmentation."""
     ramps = [
         np.round((np.arange(side) + 0.5) / side * 255)[None].repeat(side, 0).astype(np.uint8)
         for side in (pixels, masks)
@@ -144,8 +144,8 @@ def test_blur_and_sharpening_move_sharpness_both_ways() -> None:
 
 
 @pytest.mark.parametrize("side", [256, 224])
-def test_stripes_that_are_too_fine_become_grey_and_not_moire(side: int) -> None:
-    """Stripes three pixels wide, shrunk to half: averaged they have next to no contrast left."""
+def test_stripes_that_are_too_fine_become_grey_without_moire(side: int) -> None:
+    """Stripes of three pixels, shrunk to half, have almost no contrast left if averaged."""
     stripes = np.where(np.arange(side) % 3 == 0, 255, 0).astype(np.uint8)
     pixels = np.broadcast_to(stripes[None, :, None], (side, side, 3)).copy()
     warped = STILL.model_copy(update={"rotation": 180, "scale": 0.2})
@@ -165,7 +165,7 @@ def test_stripes_that_are_too_fine_become_grey_and_not_moire(side: int) -> None:
 
 
 @pytest.mark.parametrize(("side", "size"), [(256, 128), (192, 64), (250, 125)])
-def test_what_shrinks_by_whole_numbers_is_as_prediction_shrinks_it(side: int, size: int) -> None:
+def test_shrinking_by_whole_numbers_equals_prediction_s_resizing(side: int, size: int) -> None:
     pixels = image(side)
     mask = disc(side)[1]
     vary = Augmentation(STILL.model_copy(update={"area_average": True}))
@@ -176,8 +176,8 @@ def test_what_shrinks_by_whole_numbers_is_as_prediction_shrinks_it(side: int, si
 
 
 @given(st.integers(0, 10_000))
-def test_averaging_moves_nothing(epoch: int) -> None:
-    """A smooth ramp comes out the same whether averaged or sampled, turned and zoomed alike."""
+def test_averaging_does_not_shift_the_image(epoch: int) -> None:
+    """Compare averaging and sampling of a smooth ramp, with the same rotation and zoom."""
     ramp = np.linspace(0, 255, 200).round().astype(np.uint8)
     pixels = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), -1)
     one, other = (
@@ -190,7 +190,7 @@ def test_averaging_moves_nothing(epoch: int) -> None:
     assert np.quantile(np.abs(one - other), 0.95) <= 2
 
 
-def test_what_grows_is_sampled_as_ever() -> None:
+def test_enlarged_images_are_sampled_as_before() -> None:
     pixels = image(64)
     one, other = (
         Augmentation(STILL.model_copy(update={"area_average": averages, "scale": 0.2}))(

@@ -42,7 +42,7 @@ def network(width: int = 4) -> nn.Sequential:
 
 
 def learn(net: nn.Module, optimiser: Optimizer, steps: int = 3) -> None:
-    """Learn from images that the global source of chance gives, as dropout's holes are."""
+    """Train on images from torch's global random state, which dropout uses too."""
     for _ in range(steps):
         net(torch.rand(5, 3)).square().mean().backward()
         optimiser.step()
@@ -54,7 +54,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("recipe", OPTIMISERS.values(), ids=OPTIMISERS)
-def test_a_job_goes_on_exactly_where_it_was(recipe: OptimiserSettings, tmp_path: Path) -> None:
+def test_a_job_resumes_exactly_where_it_stopped(recipe: OptimiserSettings, tmp_path: Path) -> None:
     torch.manual_seed(1)
     net, average = network(), network()
     optimiser = make_optimiser(net, recipe)

@@ -1,4 +1,4 @@
-"""Batches: every image once, in an order that (seed, epoch) decides, resumable anywhere."""
+"""Batches: every image once, in an order set by (seed, epoch), resumable at any step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECIPE = Recipe(task="classification", batch_size=4, sizes=((0, 16), (2, 24)), w
 
 @pytest.fixture
 def caches(tmp_path: Path) -> tuple[ImageCache, ImageCache]:
-    """Ten images of one grey each, and brighter copies of three of them."""
+    """Ten uniformly grey images, and brighter copies of three of them."""
     built = []
     for name, ids, lift in (("first", range(10), 0), ("copies", range(3), 100)):
         sources = []
@@ -54,7 +54,7 @@ def labels_of(loader: BatchLoader, epoch: int, first: int = 0) -> list[int]:
     return [int(label) for _, labels in loader.epoch(epoch, first) for label in labels]
 
 
-def test_every_image_comes_once_an_epoch(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_every_image_occurs_once_per_epoch(caches: tuple[ImageCache, ImageCache]) -> None:
     loader = BatchLoader(examples(caches[0]), RECIPE)
     assert loader.steps == 3
     assert sorted(labels_of(loader, 0)) == list(range(10))
@@ -62,7 +62,7 @@ def test_every_image_comes_once_an_epoch(caches: tuple[ImageCache, ImageCache]) 
     assert labels_of(loader, 0) == labels_of(loader, 0)
 
 
-def test_an_epoch_goes_on_where_it_stopped(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_an_epoch_resumes_where_it_stopped(caches: tuple[ImageCache, ImageCache]) -> None:
     loader = BatchLoader(examples(caches[0]), RECIPE)
     whole = [pixels for pixels, _ in loader.epoch(1)]
     rest = [pixels for pixels, _ in loader.epoch(1, first=1)]
@@ -92,7 +92,7 @@ def test_copies_take_turns(caches: tuple[ImageCache, ImageCache]) -> None:
     assert max(seen[3]) < 60  # it has no brighter copy
 
 
-def test_processes_fraction_a_batch(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_processes_share_a_batch(caches: tuple[ImageCache, ImageCache]) -> None:
     recipe = RECIPE.model_copy(update={"batch_size": 5})
     class_priors = [
         labels_of(BatchLoader(examples(caches[0]), recipe, rank=rank, world=2), 0)
@@ -101,7 +101,7 @@ def test_processes_fraction_a_batch(caches: tuple[ImageCache, ImageCache]) -> No
     assert sorted(class_priors[0] + class_priors[1]) == list(range(10))
 
 
-def test_balanced_sampling_draws_by_the_odds() -> None:
+def test_balanced_sampling_draws_with_the_given_probabilities() -> None:
     odds = np.array([0.7, 0.1, 0.1, 0.1])
     synthetic = Counter(
         int(index) for epoch in range(300) for index in order(RECIPE, epoch, 4, odds)
@@ -109,14 +109,14 @@ def test_balanced_sampling_draws_by_the_odds() -> None:
     assert synthetic[0] / 1200 == pytest.approx(0.7, abs=0.05)
 
 
-def test_every_epoch_draws_classes_by_their_odds() -> None:
+def test_every_epoch_draws_each_image_about_as_often_as_expected() -> None:
     odds = np.array([1.0] * 90 + [9.5] * 10) / 185
     synthetic = np.bincount(order(RECIPE, 0, 100, odds), minlength=100)
     assert set(synthetic[:90]) == {0, 1}  # 0.54 of a draw each
     assert set(synthetic[90:]) <= {5, 6}  # 5.1 draws each
 
 
-def test_an_image_drawn_again_is_varied_anew(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_repeated_samples_are_augmented_differently(caches: tuple[ImageCache, ImageCache]) -> None:
     only_one = np.array([1.0] + [0.0] * 9)
     recipe = RECIPE.model_copy(update={"sampling": "balanced", "batch_size": 10})
     ((pixels, labels),) = BatchLoader(examples(caches[0]), recipe, only_one).epoch(0)
@@ -124,11 +124,11 @@ def test_an_image_drawn_again_is_varied_anew(caches: tuple[ImageCache, ImageCach
     assert len({image.numpy().tobytes() for image in pixels}) > 1
 
 
-def test_a_place_in_line_is_counted() -> None:
+def test_occurrences_are_counted() -> None:
     assert times(np.array([3, 1, 3, 3, 1, 0])).tolist() == [0, 0, 1, 2, 1, 0]
 
 
-def test_a_lonely_last_image_is_left_out(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_a_last_batch_of_one_image_is_left_out(caches: tuple[ImageCache, ImageCache]) -> None:
     recipe = RECIPE.model_copy(update={"batch_size": 3})
     loader = BatchLoader(examples(caches[0]), recipe)
     assert [len(labels) for _, labels in loader.epoch(0)] == [3, 3, 3]
@@ -141,7 +141,7 @@ def test_the_number_of_workers_changes_nothing(caches: tuple[ImageCache, ImageCa
         assert torch.equal(one, other)
 
 
-def test_threads_prepare_batches_only_where_they_take_nothing_from_the_network(
+def test_threads_prepare_batches_only_with_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = Recipe(task="classification")
@@ -151,7 +151,9 @@ def test_threads_prepare_batches_only_where_they_take_nothing_from_the_network(
         assert workers_of(free.model_copy(update={"workers": 1})) == 1
 
 
-def test_plain_batches_are_unvaried_and_in_order(caches: tuple[ImageCache, ImageCache]) -> None:
+def test_plain_batches_are_in_order_without_augmentation(
+    caches: tuple[ImageCache, ImageCache],
+) -> None:
     batches = list(plain_batches(examples(*caches), RECIPE, 24))
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
     assert np.unique(batches[0][0][3].numpy()).tolist() == [30]
@@ -169,7 +171,7 @@ CENTRES = 1.5 * np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
 def training_task(
     sampling: Sampling, **loss: Any
 ) -> tuple[ClassificationTask, NDArray[np.int64], Recipe]:
-    """Return the task over images that are only ids, and the class of each."""
+    """Return the task for images that exist only as ids, and the class of each."""
     recipe = Recipe.model_validate(
         {
             "task": "classification",
@@ -189,8 +191,8 @@ def training_task(
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_classes_are_drawn_by_their_odds(sampling: Sampling) -> None:
-    """Drawn by ``π^(1 - a)``: a class's odds are its fraction, its root, or the same for all."""
+def test_classes_are_drawn_with_their_probabilities(sampling: Sampling) -> None:
+    """Probabilities ∝ ``π^(1 - a)``: the class's fraction, its square root, or equal for all."""
     job, labels, recipe = training_task(sampling)
     synthetic = np.concatenate([order(recipe, epoch, len(labels), job.draw) for epoch in range(20)])
     found = np.bincount(labels[synthetic], minlength=7) / len(synthetic)
@@ -202,7 +204,7 @@ def test_classes_are_drawn_by_their_odds(sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_images_of_one_class_have_the_same_odds(sampling: Sampling) -> None:
+def test_images_of_one_class_have_the_same_probability(sampling: Sampling) -> None:
     job, labels, _ = training_task(sampling)
     if sampling == "natural":
         assert job.draw is None
@@ -214,15 +216,15 @@ def test_images_of_one_class_have_the_same_odds(sampling: Sampling) -> None:
 
 
 def test_weights_and_sampling_multiply() -> None:
-    """Half by drawing and half by weighing is as much as either whole."""
+    """Half by sampling and half by weighting equals either of them alone."""
     both, _, _ = training_task("balanced-sqrt", class_weights="balanced-sqrt")
     whole, _, _ = training_task("balanced")
     np.testing.assert_allclose(both.class_weights, whole.class_weights, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None:
-    """A linear network on seven Gaussians can learn the posterior that it is shown."""
+def test_both_posteriors_of_a_gaussian_toy_are_recovered(sampling: Sampling) -> None:
+    """A linear network on seven Gaussians can learn the posterior of its training data."""
     job, labels, recipe = training_task(sampling)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -254,7 +256,7 @@ def test_both_posteriors_of_a_gaussian_toy_come_back(sampling: Sampling) -> None
     ):
         expected = prior * density / (prior * density).sum(1, keepdims=True)
         assert np.abs(np.exp(found) - expected).mean() < 0.01
-    if sampling != "natural":  # what comes as it is, is neither
+    if sampling != "natural":  # natural sampling leaves priors as they are
         raw = torch.softmax(torch.from_numpy(logits), 1).numpy()
         natural = CLASS_PRIORS * density / (CLASS_PRIORS * density).sum(1, keepdims=True)
         assert np.abs(raw - natural).mean() > 0.03
@@ -274,7 +276,7 @@ def test_the_last_images_are_those_of_the_last_epoch(
 
 @pytest.fixture
 def ringed(tmp_path: Path) -> tuple[ImageCache, ImageCache]:
-    """A frame with a lesion in the middle of grey skin, as a crop and with more around it."""
+    """A lesion in the middle of grey skin, as a crop and as a wider crop."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
     mask = np.zeros((200, 200), np.uint8)
@@ -289,7 +291,7 @@ def ringed(tmp_path: Path) -> tuple[ImageCache, ImageCache]:
     )
 
 
-def test_wider_inputs_have_the_crop_in_their_middle(
+def test_wider_inputs_contain_the_crop_in_their_centre(
     ringed: tuple[ImageCache, ImageCache],
 ) -> None:
     crop, wide = ringed
@@ -301,10 +303,10 @@ def test_wider_inputs_have_the_crop_in_their_middle(
     np.testing.assert_array_equal(plain[0].numpy(), crop["a"])
 
 
-def test_shifted_crops_show_the_skin_that_is_there(
+def test_shifted_crops_show_real_skin(
     ringed: tuple[ImageCache, ImageCache], tmp_path: Path
 ) -> None:
-    """Moved by a fifth of its side, a crop is the frame's own pixels and not its mirror image."""
+    """A crop shifted by a fifth of its side contains real pixels, not mirrored ones."""
     crop, wide = ringed
     frame = read(tmp_path / "a.png")
     still = dict.fromkeys(("rotation", "scale", "brightness", "contrast", "saturation", "hue"), 0.0)
@@ -322,7 +324,7 @@ def test_shifted_crops_show_the_skin_that_is_there(
         ).astype(int)
         assert np.abs(moved - shown).max() <= 1
         mirrored = vary(crop["a"], None, 52, rng_for(0, epoch, "a"))[0]
-        inside = slice(11, 41)  # what no shift of a fifth moves out
+        inside = slice(11, 41)  # inside after any shift of a fifth
         assert np.abs(mirrored - shown)[inside, inside].max() <= 1
         if max(abs(warp[:, 2] - 13)) > 2:
             assert np.abs(mirrored - shown).max() > 50

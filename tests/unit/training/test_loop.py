@@ -1,4 +1,4 @@
-"""The loop: learning rates, stopping, which weights are used, and the history."""
+"""The loop: learning rates, stopping, selected weights, and the history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STILL = Callbacks(lambda *_: None, lambda _: None)
 
 
 class Network(nn.Module):
-    """A line through noise; dropout needs the source of chance to come back as it was."""
+    """A linear network with dropout, which needs the random state to be restored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Network(nn.Module):
 
 
 class Batches:
-    """Five batches an epoch, of (epoch, number) alone."""
+    """Five batches per epoch, which depend only on (epoch, number)."""
 
     steps = STEPS
 
@@ -52,7 +52,7 @@ class Batches:
 
 
 class TrainingTask:
-    """Scores as given, an epoch each; keeps the weights it was shown."""
+    """Return given scores, one per epoch; record the weights."""
 
     def __init__(self, scores: Sequence[float], weight: float = 1.0) -> None:
         self._scores, self._weight = list(scores), weight
@@ -107,7 +107,7 @@ def rates(
     return found
 
 
-def test_warm_up_then_cosine_to_almost_nothing(tmp_path: Path) -> None:
+def test_warm_up_then_cosine_to_almost_zero(tmp_path: Path) -> None:
     job_recipe = recipe(20, {"learning_rate": 0.5, "warm_up": 0.1})
     found = rates(job_recipe, tmp_path)
     assert len(found) == 100
@@ -123,7 +123,7 @@ def test_a_constant_learning_rate_stays(tmp_path: Path) -> None:
     assert rates(job_recipe, tmp_path) == [0.5] * 10
 
 
-def test_plateau_reduces_when_nothing_is_gained(tmp_path: Path) -> None:
+def test_plateau_reduces_the_rate_without_improvement(tmp_path: Path) -> None:
     settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 1, "warm_up": 0}
     scores = [0.1, 0.2, 0.2, 0.1, 0.3, 0.3]
     found = rates(recipe(6, settings), tmp_path, TrainingTask(scores))
@@ -137,7 +137,7 @@ def test_a_warm_up_that_ends_within_an_epoch_does_not_lower_the_plateau(tmp_path
     assert found[8:] == [0.5] * 12
 
 
-def test_early_stopping_waits_for_a_gain(tmp_path: Path) -> None:
+def test_early_stopping_waits_for_an_improvement(tmp_path: Path) -> None:
     training_task = TrainingTask([0.1, 0.5, 0.4, 0.5, 0.9])
     job, _, _ = trainer(recipe(5, early_stopping=2), tmp_path, training_task)
     job.fit(STILL)
@@ -185,7 +185,7 @@ def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path
 
 
 @pytest.mark.parametrize("clip", [0, 1.0])
-def test_a_loss_that_is_no_number_ends_training_in_one_line(clip: float, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_training_in_one_line(clip: float, tmp_path: Path) -> None:
     settings = {"name": "sgd", "learning_rate": 1e30, "warm_up": 0, "clip": clip}
     job, _, _ = trainer(recipe(3, settings), tmp_path, TrainingTask([0] * 3, weight=1e30))
     with pytest.raises(RunError, match=r"the loss became (nan|inf) in epoch 0; lower"):
@@ -214,7 +214,7 @@ def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
     assert not torch.equal(averages[-1], lives[-1])
 
 
-def test_history_has_a_row_an_epoch(tmp_path: Path) -> None:
+def test_history_has_one_row_per_epoch(tmp_path: Path) -> None:
     training_task = TrainingTask([0.25, 0.75])
     job, _, _ = trainer(recipe(2, sizes=[[0, 16], [1, 32]]), tmp_path, training_task)
     reported: list[int] = []
@@ -270,8 +270,8 @@ def test_only_matrices_are_decayed(name: Any) -> None:
     assert [len(group["params"]) for group in groups] == [1, 3]
 
 
-def test_averaging_that_restarts_forgets_what_was_before(tmp_path: Path) -> None:
-    """What a job averages from epoch 2 on, by hand: the mean of those weights alone."""
+def test_restarted_averaging_ignores_earlier_weights(tmp_path: Path) -> None:
+    """Compare with the hand-computed average of the weights from epoch 2 on."""
     job_recipe = recipe(3, {"ema": 0.9, "ema_restart": 2})
     job, network, _ = trainer(job_recipe, tmp_path / "restart")
     seen: list[Tensor] = []
@@ -296,7 +296,7 @@ def test_averaging_must_restart_within_the_epochs() -> None:
 
 
 class Normed(Network):
-    """With statistics; what they are of in the end is the point."""
+    """A network with batch normalisation, whose final statistics are checked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ LAST = [torch.rand(8, 4, generator=torch.Generator().manual_seed(seed)) for seed
 
 
 class LastBatches(Batches):
-    """Has images to estimate from, besides."""
+    """Batches with additional images for the estimation of statistics."""
 
     def last(self, count: int) -> Iterator[Tensor]:
         assert count == 16
@@ -320,8 +320,10 @@ class LastBatches(Batches):
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_statistics_are_estimated_again_in_the_end(ema: float, select: str, tmp_path: Path) -> None:
-    for _ in range(2):  # taken up when all is done, it does the same again
+def test_statistics_are_estimated_again_after_training(
+    ema: float, select: str, tmp_path: Path
+) -> None:
+    for _ in range(2):  # resumed after the end, it does the same again
         torch.manual_seed(3)
         network = Normed()
         job_recipe = recipe(2, {"ema": ema, "bn_images": 16}, select=select)

@@ -1,4 +1,4 @@
-"""The losses: their values against references, and what each choice does to the gradient."""
+"""The losses: values against references, and the effect of each setting on the gradient."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_overlap_terms_are_means_over_images(term: str, masks: tuple[Tensor, Ten
     torch.testing.assert_close(loss, 1 - score.mean())
 
 
-def test_a_small_lesion_weighs_as_much_as_a_large_one() -> None:
+def test_small_and_large_lesions_have_the_same_weight() -> None:
     loss = segmentation_loss(("jaccard",))
     targets = torch.zeros(2, 32, 32)
     targets[0, :2, :2] = 1
@@ -101,14 +101,14 @@ def test_lovasz_is_the_jaccard_loss_at_hard_corners() -> None:
 @pytest.mark.parametrize("term", ["bce", "dice", "jaccard"])
 @settings(deadline=None, max_examples=20)
 @given(fraction=st.floats(0.05, 0.95), away=st.floats(-0.9, 0.9))
-def test_soft_targets_are_met_best_by_themselves(term: str, fraction: float, away: float) -> None:
+def test_the_minimum_is_at_soft_targets(term: str, fraction: float, away: float) -> None:
     loss = segmentation_loss((term,))
     targets = torch.full((1, 4, 4), fraction)
     there = torch.logit(targets)
     assert loss(there, targets) <= loss(there + away, targets) + 1e-6
 
 
-def test_lovasz_cuts_soft_targets_at_one_half(masks: tuple[Tensor, Tensor]) -> None:
+def test_lovasz_thresholds_soft_targets_at_one_half(masks: tuple[Tensor, Tensor]) -> None:
     logits, targets = masks
     loss = segmentation_loss(("lovasz",))
     torch.testing.assert_close(loss(logits, targets * 0.6 + 0.1), loss(logits, targets))
@@ -204,16 +204,16 @@ def test_class_weights_scale_each_image(classes: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(weighted, plain * weights[classes[1]][:, None])
 
 
-def test_label_smoothing_pulls_the_sure_back() -> None:
+def test_label_smoothing_penalises_confident_predictions() -> None:
     logits, truth = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([0])
     assert gradient(classification_loss(), logits, truth)[0, 0] < 0
     assert gradient(classification_loss(label_smoothing=0.1), logits, truth)[0, 0] > 0
 
 
-def test_logit_adjustment_asks_more_of_rare_classes() -> None:
+def test_logit_adjustment_requires_larger_margins_of_rare_classes() -> None:
     adjusted = classification_loss(logit_adjustment=logit_adjustment(COUNTS))
     logits = torch.zeros(2, 7)
-    truth = torch.tensor([1, 5])  # the commonest and the rarest
+    truth = torch.tensor([1, 5])  # the most frequent and the rarest
     slope = gradient(adjusted, logits, truth)
     class_priors = torch.tensor(COUNTS) / sum(COUNTS)
     torch.testing.assert_close(slope[0, 1] * 2, class_priors[1] - 1)
@@ -240,7 +240,7 @@ def test_an_absent_class_has_a_harmless_weight() -> None:
 
 @pytest.mark.parametrize("choice", ["ones", "balanced", "balanced-sqrt", "adjusted", "sampled"])
 def test_effective_weights_lead_back_to_the_natural_probabilities(choice: str) -> None:
-    """One kind of image, truths mixed as ``q``: the best logits are known."""
+    """Identical images with labels in proportions ``q``, for which the best logits are known."""
     counts, q = [70, 20, 10], torch.tensor([0.5, 0.3, 0.2])
     weights = class_weights(counts, CHOICES[choice]) if choice in CHOICES else None
     adjustment = logit_adjustment(counts, 0.7) if choice == "adjusted" else None

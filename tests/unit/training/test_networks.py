@@ -40,7 +40,7 @@ def _few_threads() -> None:
 
 
 @pytest.mark.parametrize("name", KERAS_NAMES)
-def test_the_keras_projects_backbones_are_here(name: str) -> None:
+def test_the_keras_projects_backbones_are_available(name: str) -> None:
     images = torch.empty(2, 3, 96, 96, device="meta")
     with torch.device("meta"):
         network = build_classifier(name, weights="none").eval()
@@ -57,7 +57,7 @@ def test_the_keras_projects_backbones_segment(name: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", sorted(smp.MODEL_ARCHITECTURES_MAPPING.keys() - {"dpt"}))
-def test_every_architecture_gives_a_logit_a_pixel(architecture: str) -> None:
+def test_every_architecture_outputs_one_logit_per_pixel(architecture: str) -> None:
     network = build_segmenter(architecture, LITE0, "none").eval()
     with torch.no_grad():
         assert network(torch.zeros(1, 3, 128, 160)).shape == (1, 128, 160)
@@ -65,13 +65,13 @@ def test_every_architecture_gives_a_logit_a_pixel(architecture: str) -> None:
 
 @pytest.mark.parametrize("size", [(50, 64), (64, 37), (33, 95)])
 @pytest.mark.parametrize("architecture", ["unet", "plain-unet"])
-def test_any_image_size_is_taken(architecture: str, size: tuple[int, int]) -> None:
+def test_any_image_size_is_accepted(architecture: str, size: tuple[int, int]) -> None:
     network = build_segmenter(architecture, TINY, "none").eval()
     with torch.no_grad():
         assert network(torch.zeros(2, 3, *size)).shape == (2, *size)
 
 
-def test_padding_leaves_the_places_of_the_logits() -> None:
+def test_padding_does_not_shift_the_logits() -> None:
     picked = Segmenter(
         nn.Conv2d(3, 1, kernel_size=1), stride=32, normalisation=normalisation_of("plain-unet")
     )
@@ -156,7 +156,7 @@ def test_a_hidden_layer_and_dropout() -> None:
     assert torch.equal(network.head(features), network.head(features))
 
 
-def test_blocks_are_skipped_in_training_alone() -> None:
+def test_blocks_are_skipped_only_in_training() -> None:
     network = build_classifier(LITE0, 5, "none", dropout=0, drop_path=0.9)
     images = torch.rand(4, 3, 32, 32)
     network.train()
@@ -198,7 +198,7 @@ def test_preprocessing_adds_nothing_to_the_weights() -> None:
     )
 
 
-def test_the_summary_is_short_and_leaves_the_network_alone() -> None:
+def test_the_summary_is_short_and_does_not_change_the_network() -> None:
     network = build_segmenter(weights="none").train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     text = layer_summary(network, 64)

@@ -1,4 +1,4 @@
-"""ONNX files: the same numbers elsewhere, the same bytes again, and no trace of a machine."""
+"""ONNX files: the network's outputs, reproducible bytes, and no traces of the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _few_threads() -> None:
 
 
 def outputs(path: Path, pixels: np.ndarray[Any, Any]) -> list[Outputs]:
-    """What ONNX Runtime and OpenVINO make of the file."""
+    """Return the outputs of ONNX Runtime and OpenVINO for the file."""
     engines: list[Engine] = [OnnxRuntimeEngine(path, threads=1), OpenVINOEngine(path, threads=1)]
     return [engine.run(pixels) for engine in engines]
 
@@ -102,7 +102,7 @@ def test_the_onnx_file_equals_the_network_and_holds_no_traces(
 
 
 def texture(network: Preprocessed, pixels: torch.Tensor) -> Any:
-    """The mean and deviation of the maps of the backbone's last two stages, by hand."""
+    """Compute the mean and deviation of the maps of the backbone's last two stages."""
     classifier: Any = network.network
     with torch.no_grad():
         _, maps = classifier.backbone.forward_intermediates(network.prepared(pixels), indices=2)
@@ -122,7 +122,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_maps_are_left_out_where_they_would_not_be_exact(tmp_path: Path) -> None:
+def test_maps_are_left_out_if_they_are_not_exact(tmp_path: Path) -> None:
     for settings in ({"pooling": "max"}, {"hidden": 8}):
         network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))
         export_onnx(network, tmp_path / "network.onnx", input_size=96)

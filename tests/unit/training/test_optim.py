@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: where gradients are taken, and that all is as it was after it."""
+"""Sharpness-aware minimisation: position of its gradients, and restored weights afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RADIUS, RATE = 0.1, 0.5
 
 
 class Bowl(nn.Module):
-    """A network whose loss is known: half the sum of a_i w_i^2."""
+    """A network with a known loss: half the sum of a_i w_i^2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ STEEP = torch.tensor([[1.0, 2.0, 8.0]] * 4)
 
 
 class Batches:
-    """One batch an epoch."""
+    """One batch per epoch."""
 
     steps = 1
 
@@ -49,7 +49,7 @@ class Batches:
 
 
 class TrainingTask:
-    """The bowl's height is the loss."""
+    """Use the network's output as the loss."""
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return (logits - targets).mean()
@@ -64,7 +64,7 @@ def uphill_of(place: Tensor) -> Tensor:
     return moved
 
 
-def test_gradients_are_those_of_the_worst_place_near_by() -> None:
+def test_gradients_are_those_of_the_worst_point_nearby() -> None:
     bowl = Bowl()
     before = bowl.place.detach().clone()
     bowl(STEEP).mean().backward()
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_worst_place_near_by() -> None:
     torch.testing.assert_close(bowl.place.grad, STEEP[0] * uphill_of(before))
 
 
-def test_weights_and_statistics_are_as_they_were_after_an_error_too() -> None:
+def test_weights_and_statistics_are_restored_even_after_an_error() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     network(images).sum().backward()
@@ -100,7 +100,7 @@ def test_without_gradient_weights_do_not_move() -> None:
         assert torch.equal(bowl.place, before)
 
 
-def test_training_steps_by_those_gradients(tmp_path: Path) -> None:
+def test_training_uses_those_gradients(tmp_path: Path) -> None:
     optimiser = {
         "name": "sgd",
         "learning_rate": RATE,
@@ -124,7 +124,7 @@ def test_training_steps_by_those_gradients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fraction", "seen"), [(0.5, [2, 4]), (0.75, [3, 4]), (1.0, [4, 4])])
-def test_the_first_slope_is_of_a_fraction_of_the_batch(
+def test_the_first_gradient_uses_a_fraction_of_the_batch(
     fraction: float, seen: list[int], tmp_path: Path
 ) -> None:
     counted: list[int] = []
@@ -148,7 +148,7 @@ def test_the_first_slope_is_of_a_fraction_of_the_batch(
 
 
 def test_statistics_are_those_of_the_images() -> None:
-    """Against torch's own ``update_bn``, on a network without chance in it."""
+    """Compare with torch's ``update_bn`` on a deterministic network."""
     torch.manual_seed(3)
     network = Preprocessed(build_classifier("test_resnet", weights="none", dropout=0))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Number formats: bf16 where it is fast; networks prepared for it compute what they computed."""
+"""Precision: bf16 where it is fast, without changing results in fp32."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_in_fp32_a_prepared_network_is_the_same_to_the_last_bit() -> None:
     assert all(map(torch.equal, gradients, other_gradients))
 
 
-def test_activations_no_longer_copy_what_they_are_given() -> None:
+def test_activations_no_longer_copy_their_inputs() -> None:
     prepared = network()
     assert any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
     prepare_network(prepared, "32-true")
     assert not any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
 
 
-def test_a_gpu_has_no_need_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_does_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     prepared = network()
     prepare_network(prepared, "bf16-mixed")
@@ -66,7 +66,7 @@ def test_a_gpu_has_no_need_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"amx_bf16": False, "avx512_bf16": False}, "32-true"),
     ],
 )
-def test_auto_is_the_precision_that_the_processor_has(
+def test_auto_is_the_precision_that_the_processor_supports(
     able: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -75,7 +75,7 @@ def test_auto_is_the_precision_that_the_processor_has(
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_auto_on_a_gpu_asks_the_gpu(
+def test_auto_on_a_gpu_depends_on_the_gpu(
     native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -125,7 +125,7 @@ LEFT_ALONE: dict[str, nn.Conv2d] = {
 def layer(make: Callable[..., nn.Conv2d]) -> nn.Conv2d:
     torch.manual_seed(0)
     made = make()
-    with torch.no_grad():  # whatever the number format, these are the same
+    with torch.no_grad():  # the same in every precision
         for weight in made.parameters():
             weight.copy_(weight.bfloat16())
     return made
@@ -137,7 +137,7 @@ def images() -> Tensor:
 
 
 def outcome(filters: nn.Conv2d, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return what a layer answers, and the gradients of a loss with slopes of its own."""
+    """Return a layer's output, and the gradients of a loss with random output gradients."""
     seen = images().to(dtype).requires_grad_()
     predictions = filters(seen)
     slope = torch.rand(predictions.shape, generator=torch.Generator().manual_seed(2)) - 0.5
@@ -164,8 +164,8 @@ def test_predictions_and_gradients_are_those_of_fp32(make: Callable[..., nn.Conv
         torch.testing.assert_close(found[name].float(), value, atol=margin, rtol=0)
 
 
-def test_a_wrong_gradient_would_be_seen() -> None:
-    """The margin above is far below what a kernel turned round or moved by one would change."""
+def test_a_wrong_gradient_would_be_detected() -> None:
+    """A flipped or shifted kernel changes results by far more than the tolerance above."""
     weight = outcome(layer(LAYERS["5 x 5, stride 1, dilation 1, padded"]), torch.float32)["weight"]
     margin = 2**-7 * weight.abs().max()
     assert (weight - weight.flip(-1)).abs().max() > 10 * margin
@@ -181,15 +181,13 @@ def test_without_autocast_nothing_changes(make: Callable[..., nn.Conv2d]) -> Non
 
 
 @pytest.mark.parametrize("other", LEFT_ALONE.values(), ids=LEFT_ALONE)
-def test_other_convolutions_are_left_alone(other: nn.Conv2d) -> None:
+def test_other_convolutions_are_unchanged(other: nn.Conv2d) -> None:
     speed_up_depthwise(other)
     assert "forward" not in vars(other)
 
 
 @pytest.mark.parametrize("frozen", ["weight", "input"])
-def test_only_gradients_that_are_wanted_are_computed(
-    frozen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_required_gradients_are_computed(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     filters = layer(LAYERS["5 x 5, stride 1, dilation 1, padded"])
     speed_up_depthwise(filters)
     seen = images().requires_grad_(frozen == "weight")
@@ -220,7 +218,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 
 
 def test_the_same_batch_gives_the_same_bits() -> None:
-    """A job that was interrupted and goes on ends with the same weights."""
+    """An interrupted and resumed job ends with the same weights."""
     for make in LAYERS.values():
         first, again = layer(make), layer(make)
         for filters in (first, again):

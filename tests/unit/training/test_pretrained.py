@@ -1,4 +1,4 @@
-"""Pretrained weights: those of the packages, those of the hub, and clear words where none are."""
+"""Pretrained weights: from packages, from the hub, and clear errors if there are none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LITE0 = "tf_efficientnet_lite0"
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A hub that cannot be reached, and nothing of it in a cache."""
+    """A hub that cannot be reached, with an empty cache."""
     monkeypatch.setattr(hub_constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path))
 
@@ -56,7 +56,7 @@ def test_the_package_fills_every_tensor(name: str, tensors: int) -> None:
 @pytest.mark.parametrize(
     ("image", "predictions"), [("cat", {281, 282, 285}), ("coffee", {967, 968})]
 )
-def test_loaded_networks_see_what_they_were_pretrained_on(
+def test_loaded_networks_get_the_inputs_they_were_pretrained_on(
     image: str, predictions: set[int]
 ) -> None:
     data = pytest.importorskip("skimage.data")
@@ -89,7 +89,7 @@ def test_the_segmenter_has_the_packages_encoder() -> None:
     assert all(torch.equal(state[prefix + key], tensors[key]) for key in loaded)
 
 
-def test_random_weights_are_random_only_when_asked() -> None:
+def test_weights_are_random_only_on_request() -> None:
     first = build_classifier(LITE0, weights="none").state_dict()["backbone.conv_stem.weight"]
     second = build_classifier(LITE0).state_dict()["backbone.conv_stem.weight"]
     assert not torch.equal(first, second)
@@ -123,8 +123,8 @@ def test_without_the_package_and_the_hub_it_is_an_error(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("build", [build_classifier, lambda name: build_segmenter(encoder=name)])
-def test_an_unreachable_hub_is_asked_once(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its library would try again and again, and wait in between, were it not set offline."""
+def test_an_unreachable_hub_is_tried_once(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library would retry with pauses if it were not set offline."""
     modes: list[bool] = []
     create = timm.create_model
 
@@ -234,7 +234,7 @@ def test_a_file_of_another_network_is_refused(
         file_tensors(WeightsFile(tiny), "test_efficientnet")
 
 
-def test_files_that_are_no_weights_are_refused(tiny: Path) -> None:
+def test_files_that_are_not_weights_are_refused(tiny: Path) -> None:
     with pytest.raises(WeightsError, match="not the file that the run was started with"):
         file_tensors(WeightsFile(tiny, "0" * 64), "test_efficientnet")
     tiny.write_bytes(tiny.read_bytes()[:-100])
@@ -248,7 +248,7 @@ def test_files_that_are_no_weights_are_refused(tiny: Path) -> None:
         file_tensors(WeightsFile(tiny), "test_efficientnet")
 
 
-def test_a_run_keeps_the_hash_of_the_file_and_takes_no_other(tiny: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_the_hash_of_the_file_and_accepts_no_other(tiny: Path, tmp_path: Path) -> None:
     settings = {"backbone": "test_efficientnet", "pretrained": str(tiny)}
     recipe = Recipe(task="classification", network=NetworkSettings.model_validate(settings))
     assert recipe.pretrained_file == tiny
@@ -273,7 +273,7 @@ def test_a_run_keeps_the_hash_of_the_file_and_takes_no_other(tiny: Path, tmp_pat
         Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
 
 
-def test_the_plain_unet_takes_no_file(tiny: Path) -> None:
+def test_the_plain_unet_accepts_no_file(tiny: Path) -> None:
     settings = {"architecture": "plain-unet", "pretrained": str(tiny)}
     recipe = Recipe(task="segmentation", network=NetworkSettings.model_validate(settings))
     with pytest.raises(WeightsError, match="plain-unet has no pretrained weights"):

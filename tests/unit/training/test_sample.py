@@ -1,4 +1,4 @@
-"""What exported bundles hold for engines to be judged by, and graphs that every engine takes."""
+"""The sample of a bundle, with which engines are verified, and graphs for every engine."""
 
 from __future__ import annotations
 

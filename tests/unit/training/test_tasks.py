@@ -1,4 +1,4 @@
-"""Attributes: each copy counts for its own masks alone, and outputs without truth for nothing."""
+"""Attributes: copies learn from their own masks, and outputs without ground truth are ignored."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def training_task_of(
     )
 
 
-def test_a_shifted_copy_of_the_same_id_brings_its_own_mask_or_counts_for_nothing(
+def test_a_shifted_copy_has_its_own_mask_or_is_ignored(
     tmp_path: Path,
 ) -> None:
-    """All are square, so sizes tell nothing: the masks of one copy lie beside another's spots."""
+    """All copies are square, so sizes cannot reveal that a mask belongs to another copy."""
     write_task2(tmp_path / "task2")
     write_shifted(tmp_path / "task1", by=9)
     training_task, recipe, _ = training_task_of(tmp_path / "task2", tmp_path / "task1")
@@ -82,12 +82,12 @@ def test_a_shifted_copy_of_the_same_id_brings_its_own_mask_or_counts_for_nothing
                 else:
                     seen["shifted"] += 1
                     assert unknown[1:].all()
-                    # The lesion and its spots are all that is no skin: they lie under its mask.
+                    # Only the lesion and its spots are not skin, and its mask covers them.
                     assert ((target[0] > 127) == shown).all()
     assert min(seen.values()) > 15
 
 
-def test_copies_are_drawn_as_often_as_the_recipe_says(tmp_path: Path) -> None:
+def test_copies_are_drawn_with_the_recipe_s_probability(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2")
     write_shifted(tmp_path / "task1")
     for fraction, expected in ((0.0, 0), (1.0, 20)):
@@ -102,7 +102,7 @@ def test_copies_are_drawn_as_often_as_the_recipe_says(tmp_path: Path) -> None:
         assert int((targets[:, 0, 0, 0] != UNKNOWN).sum()) == expected
 
 
-def test_what_no_image_has_a_mask_of_is_not_learnt_in_silence(tmp_path: Path) -> None:
+def test_an_output_without_any_mask_is_an_error(tmp_path: Path) -> None:
     write_task2(tmp_path / "task2", 8)
     with pytest.raises(DataError, match="no training image has a mask of lesion"):
         training_task_of(tmp_path / "task2")
@@ -122,7 +122,7 @@ def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None
         training_task_of(tmp_path / "task2", other)
 
 
-def test_images_without_truth_for_an_output_do_not_count_for_it() -> None:
+def test_images_without_ground_truth_for_an_output_are_ignored_in_its_loss() -> None:
     torch.manual_seed(0)
     criterion = OutputsLoss(("bce", "jaccard"), (LESION, "streaks"))
     logits = torch.randn(3, 2, 8, 8, requires_grad=True)
@@ -132,13 +132,13 @@ def test_images_without_truth_for_an_output_do_not_count_for_it() -> None:
     assert logits.grad is not None
     silent = logits.grad.abs().sum((2, 3)) == 0
     assert silent.tolist() == [[True, False], [False, True], [False, True]]
-    # What counts is worth what it would be alone.
+    # The loss of the others is the same as without the ignored image.
     lesion = SegmentationLoss(("bce", "jaccard"))(logits[1:, 0], targets[1:, 0])
     streaks = SegmentationLoss(("bce", "jaccard"), pooled=True)(logits[:1, 1], targets[:1, 1])
     assert torch.isclose(criterion(logits, targets), (lesion + streaks) / 2)
 
 
-def test_a_batch_without_any_truth_moves_nothing() -> None:
+def test_a_batch_without_ground_truth_has_no_gradient() -> None:
     logits = torch.randn(2, 1, 4, 4, requires_grad=True)
     loss = OutputsLoss(("bce",), (LESION,))(logits, torch.full((2, 1, 4, 4), -1 / 255))
     loss.backward()
@@ -148,7 +148,7 @@ def test_a_batch_without_any_truth_moves_nothing() -> None:
 
 
 def test_attributes_are_pooled_over_the_batch_and_lesions_are_not() -> None:
-    """One image without the attribute and one with it, all of it missed, beside a large hit."""
+    """One image without the attribute, and one with it that is missed, besides a large hit."""
     targets = torch.zeros(2, 8, 8)
     targets[0, :4] = 1
     targets[1, 0, 0] = 1
@@ -160,7 +160,7 @@ def test_attributes_are_pooled_over_the_batch_and_lesions_are_not() -> None:
     assert by_image.item() == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_network_of_attributes_starts_from_one_of_lesions(tmp_path: Path) -> None:
+def test_an_attribute_network_can_start_from_a_lesion_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     settings = {"channels": [4, 8]}
     source = build_segmenter("plain-unet", "", "none", settings)
@@ -171,7 +171,7 @@ def test_a_network_of_attributes_starts_from_one_of_lesions(tmp_path: Path) -> N
     images = torch.randn(2, 3, 16, 16)
     network.eval()
     source.eval()
-    # Not bit for bit: a convolution rounds by how many outputs it has.
+    # Not bit for bit: the rounding of a convolution depends on its number of outputs.
     torch.testing.assert_close(network(images)[:, 0], source(images))
     kernel = network.state_dict()["network.head.weight"]
     assert torch.equal(kernel[:1], source.state_dict()["network.head.weight"])

@@ -66,20 +66,20 @@ def test_occluded_regions_have_the_colour_of_the_rest() -> None:
     assert len(np.unique(shown[hidden].reshape(-1, 3), axis=0)) == 1
     assert shown[hidden][0] == pytest.approx(pixels[~hidden].mean(axis=0), abs=0.5)
     assert (filled(pixels, np.ones_like(hidden)) == 128).all()
-    # What was under the mask has no say in what is left.
+    # Pixels under the mask do not affect the result.
     other = pixels.copy()
     other[hidden] = 0
     assert (filled(other, hidden) == shown).all()
 
 
-def test_a_ring_is_as_wide_as_asked() -> None:
+def test_a_ring_has_the_requested_width() -> None:
     hole = ring_hole(64, 0.125)
     assert not hole[:8].any()
     assert not hole[:, -8:].any()
     assert hole[8:-8, 8:-8].all()
 
 
-def test_the_common_occlusion_is_a_level_set_of_the_asked_coverage() -> None:
+def test_the_common_occlusion_is_a_level_set_with_the_requested_coverage() -> None:
     masks = [square(low, 128 - low, 128) for low in range(20, 60)]
     hole = mean_hole(masks, 0.9)
     assert hole.shape == (HOLE_SIDE, HOLE_SIDE)

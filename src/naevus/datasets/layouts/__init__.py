@@ -1,4 +1,4 @@
-"""Layouts: one small reader each, recognised by what is in the folder."""
+"""Layouts: one small reader each, recognised by the files in a folder."""
 
 from __future__ import annotations
 
@@ -64,31 +64,31 @@ _NO_IMAGES = frozenset({
     ".yaml", ".yml", ".parquet", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh",
     ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz", ".db", ".ini",
 })  # fmt: skip
-"""Suffixes of what lies beside images and is none."""
+"""Suffixes of files next to images that are not images."""
 
 NOT_READ = "files not read"
-"""The problem that counts the files, by suffix, that are passed over."""
+"""The problem that counts skipped files by suffix."""
 
 _REMEDY = (
-    "give it a folder a diagnosis, a folder masks beside one of images, a labels.csv with columns "
+    "use a folder per diagnosis, a folder masks beside one of images, a labels.csv with columns "
     "image and diagnosis, or a manifest.csv with a column path; the known layouts are "
     f"{', '.join(LAYOUTS)}"
 )
 
 
 def load(root: str | Path, layout: str | None = None, taxonomy: str | None = None) -> Dataset:
-    """Read a folder of images (or a table that names them) as a typed table.
+    """Read a folder of images (or a table of images) as a data set.
 
-    No image is opened. ``*_Groups.csv`` files beside the layout are joined by image id.
+    No image is opened. ``*_Groups.csv`` files next to the layout are joined by image id.
 
     Args:
         root: The folder, or a table such as ``labels.csv``.
-        layout: A name of `LAYOUTS`; recognised by what is there when absent.
-        taxonomy: The diagnoses to read labels as: a name of `naevus.taxonomy.TAXONOMIES`, or
-            ``own`` for the labels as they are; those that fit best when absent.
+        layout: A name of `LAYOUTS`; by default the first that matches.
+        taxonomy: The taxonomy of the labels: a name of `naevus.taxonomy.TAXONOMIES`, or ``own``
+            for the labels as they are; by default the best match.
 
     Raises:
-        DataError: No layout fits, what is there contradicts itself, or most labels are not
+        DataError: No layout matches, the files contradict each other, or most labels are not
             understood.
 
     Examples:
@@ -106,7 +106,7 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
     """
     root = Path(root)
     if not root.exists():
-        raise DataError(f"{root} does not exist", "give the folder that holds the images")
+        raise DataError(f"{root} does not exist", "give the folder with the images")
     chosen = _taxonomy(taxonomy)
     place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
     parsed: ParsedLayout = module.read(place, chosen)
@@ -117,7 +117,7 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
 
 
 def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
-    """Report which files are not read, and how many images of other types are left out or used."""
+    """Report unread files, and the numbers of images of other types that are left out or used."""
     for problem in dataset.problems:
         if problem.kind == NOT_READ:
             reporter.warning(problem.detail, "not read")
@@ -127,18 +127,18 @@ def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
         return
     named = ", ".join(f"{count} {name}" for name, count in others.items())
     if image_type == "all" or (image_type == "auto" and DERMOSCOPIC not in counts):
-        reporter.warning(f"{named} images, used all the same", "not dermoscopic")
+        reporter.warning(f"{named} images, but used", "not dermoscopic")
         return
     kept = DERMOSCOPIC if image_type == "auto" else image_type
     named = ", ".join(f"{count} {name}" for name, count in counts.items() if name != kept)
     if named:
-        reporter.warning(f"{named} images (--image-type all takes them)", "left out")
+        reporter.warning(f"{named} images (use them with --image-type all)", "left out")
 
 
 def _passed_over(place: Path) -> Iterator[Problem]:
-    """Yield a problem for each image whose name no table can hold, and one for files not read.
+    """Yield a problem for each image whose name is not UTF-8, and one for all unread files.
 
-    Readers pass over both. Of the latter the suffixes are counted; tables and texts are none.
+    Readers skip both. Unread files are counted by suffix; tables and texts are not counted.
     """
     if not place.is_dir():
         return
@@ -154,7 +154,7 @@ def _passed_over(place: Path) -> Iterator[Problem]:
     }
     if kinds:
         counts = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds.items())
-        yield Problem(NOT_READ, str(place), f"{counts}: not among the formats that are read")
+        yield Problem(NOT_READ, str(place), f"{counts}: format is not supported")
 
 
 def _taxonomy(name: str | None) -> Taxonomy | None:
@@ -181,7 +181,7 @@ def _named(layout: str) -> ModuleType:
 
 
 def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType]:
-    """Return the layout of a folder, or of the only folder in it, as archives are unpacked."""
+    """Return the layout of a folder, or of its only subfolder, as in unpacked archives."""
     for place in (root, *_only_folder(root)):
         for module in LAYOUTS.values():
             if module.matches(place):
@@ -201,9 +201,9 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType
 
 
 def _seen(root: Path) -> str:
-    """Return what there is in a folder without a known layout."""
+    """Describe the content of a folder without a known layout."""
     images = len(images_below(root).files) if root.is_dir() else 0
-    seen = f"; below it lie {images} images" if images else "; no image lies below it"
+    seen = f"; below it are {images} images" if images else "; no image lies below it"
     for path in tables_in(root):
         columns = ", ".join(read_table(path).columns)
         return f"{seen}, and {path.name} with the columns {columns}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 NAME = "classfolders"
-DESCRIPTION = "a folder a diagnosis (MEL, NV, … or names), perhaps within train, validation, test"
+DESCRIPTION = "a folder per diagnosis (MEL, NV, … or names), also within train, validation, test"
 
 _SPLITS = {
     "train": "train",
@@ -39,20 +39,20 @@ class _Folder(NamedTuple):
 
 
 def matches(root: Path) -> bool:
-    """Tell whether some folder with images is called as a diagnosis."""
+    """Return whether a folder with images is named like a diagnosis."""
     if not root.is_dir():
         return False
     return any(code_of(label) for label in labels_of(root))
 
 
 def labels_of(root: Path) -> list[str]:
-    """Return the names of the folders with images that may be diagnoses, sorted."""
+    """Return the sorted names of the folders with images, which may be diagnoses."""
     folders = [folder for folder in _folders(root) if not is_mask_folder(folder.label)]
     return sorted({folder.label for folder in folders if images_below(folder.path).files})
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the images; a file name that stands in several folders gets theirs before it."""
+    """Read the images; a file name that occurs in several folders is preceded by its folder."""
     problems: list[Problem] = []
     found = [
         (folder, stem, path)

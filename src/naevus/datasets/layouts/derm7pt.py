@@ -28,7 +28,7 @@ _TYPES = {"derm": "dermoscopic", "clinic": "clinical"}
 
 
 def matches(root: Path) -> bool:
-    """Tell whether ``root`` has the table of cases."""
+    """Return whether ``root`` has the table of cases."""
     path = _table(root)
     return path is not None and {"clinic", "derm"} <= set(read_table(path).columns)
 
@@ -60,7 +60,7 @@ def _table(root: Path) -> Path | None:
 
 
 def _splits(cases: pd.DataFrame, path: Path) -> pd.Series[str]:
-    """Return each case's split: the tables of indexes count the rows of the table from 0."""
+    """Return the split of each case; the index tables count the cases from 0."""
     splits = pd.Series(pd.NA, index=cases.index, dtype="string")
     for name, split in _SPLITS.items():
         source = path.with_name(f"{name}_indexes.csv")
@@ -68,6 +68,6 @@ def _splits(cases: pd.DataFrame, path: Path) -> pd.Series[str]:
             continue
         numbers = pd.to_numeric(read_table(source, ("indexes",))["indexes"], errors="coerce")
         if numbers.isna().any() or not numbers.isin(cases.index).all():
-            raise DataError(f"{source}: an index is not a row of {path.name}", "mend the file")
+            raise DataError(f"{source}: an index is not a row of {path.name}", "correct the file")
         splits.loc[numbers.astype(int)] = split
     return splits

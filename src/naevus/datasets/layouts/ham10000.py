@@ -25,10 +25,10 @@ from naevus.datasets.layouts.parsing import (
 from naevus.io.formats import read_table
 from naevus.taxonomy import ISIC2018, Taxonomy
 
-# ``HAM10000_metadata.csv`` and the masks beside it, used by two layouts.
+# ``HAM10000_metadata.csv`` and the masks next to it, used by two layouts.
 
 METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
-"""The names under which the metadata file is published."""
+"""The published names of the metadata file."""
 
 MASKS = "HAM10000_segmentations_lesion_tschandl"
 
@@ -57,7 +57,7 @@ def read_metadata(
 
 
 def join_metadata(parsed: ParsedLayout, metadata: pd.DataFrame, only: pd.Series[bool]) -> None:
-    """Fill what the rows ``only`` do not yet know from the metadata, by image id."""
+    """Fill unknown values of the rows ``only`` from the metadata, by image id."""
     frame = parsed.frame
     rows = frame[only].copy()
     if "lesion_id" in rows.columns:
@@ -68,7 +68,7 @@ def join_metadata(parsed: ParsedLayout, metadata: pd.DataFrame, only: pd.Series[
 
 
 def note_masks(masks: dict[str, str], ids: set[str], problems: list[Problem]) -> None:
-    """Note masks that belong to none of ``ids``."""
+    """Record masks that belong to none of ``ids``."""
     problems.extend(
         Problem("mask without image", image_id, masks[image_id])
         for image_id in sorted(masks.keys() - ids)
@@ -80,12 +80,12 @@ DESCRIPTION = "HAM10000_metadata.csv beside folders of images"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether the metadata table is in ``root``."""
+    """Return whether the metadata table is in ``root``."""
     return root.is_dir() and find_metadata(root) is not None
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the table, and the images and masks that belong to it."""
+    """Read the table with its images and masks."""
     problems: list[Problem] = []
     path = find_metadata(root)
     table = pd.DataFrame() if path is None else read_metadata(path, problems, taxonomy or ISIC2018)

@@ -1,4 +1,4 @@
-"""Finding the images that tables name: by path, by file name or by id, whatever its suffix."""
+"""Find the images named in tables: by path, file name or id, with any suffix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHRUNK = "_downsampled"
 
 
 def split_of(*parts: str) -> str | None:
-    """Return the split that the names of folders or files tell of, the innermost first."""
+    """Return the split named by folders or files, the innermost first."""
     for part in reversed(parts):
         for word in re.findall(r"[a-z]+", part.lower()):
             if word in _SPLIT_WORDS:
@@ -36,19 +36,19 @@ def split_of(*parts: str) -> str | None:
 
 
 def is_mask_folder(name: str) -> bool:
-    """Tell whether a folder is called as one of masks: ``masks``, ``segmentations`` and so on."""
+    """Return whether a folder has the name of a mask folder: ``masks``, ``segmentations`` ..."""
     return _MASK_FOLDERS.search(re.sub(r"[\W]+", "_", name)) is not None
 
 
 class Images:
-    """The images below a folder, found by the names in tables.
+    """The images below a folder, found by their names in tables.
 
     Masks, superpixels, hidden files, and folders of masks are left out.
 
     Args:
         root: The folder.
-        folders: The folders of it to look into, with all below; all of it when absent. They are
-            copies of one set: of files of one name, that of the first folder is taken.
+        folders: Subfolders to search, with everything below; by default the whole folder. They
+            contain copies of one set: of files with the same name, the first folder's is taken.
 
     Attributes:
         root: The folder.
@@ -76,11 +76,11 @@ class Images:
         self.taken: set[str] = set()
 
     def find(self, named: str, problems: list[Problem]) -> str | None:
-        """Return the path below the root of what a table calls ``named``, or None.
+        """Return the path below the root of the image called ``named`` in a table, or None.
 
-        Asked for are, in this order: the path (with either slash), the file name, the name with
-        another suffix, the id with or without ``_downsampled``. Case counts only between two files
-        that differ in nothing else.
+        Tried in this order: the path (with either slash), the file name, the name with another
+        suffix, the id with or without ``_downsampled``. Case matters only between two files that
+        differ in nothing else.
         """
         wanted = re.sub(r"^(\./)+", "", named.strip().replace("\\", "/"))
         last = wanted.rpartition("/")[2].casefold()
@@ -106,10 +106,10 @@ class Images:
         return chosen
 
     def id_of(self, place: str, named: str) -> str:
-        """Return the id of the image at a path below the root, which a table calls ``named``.
+        """Return the id of the image at a path below the root, called ``named`` in a table.
 
-        It is the file's name without suffix; where several have that, letter by letter, and the
-        table tells them apart by folders, it is the id that the file has in a job about them all.
+        It is the file name without suffix. If several files have the same, and the table
+        distinguishes them by folder, it is the id that `ids_of` gives it among all files.
         """
         stem = place.rpartition("/")[2].rpartition(".")[0]
         alike = [
@@ -125,12 +125,12 @@ class Images:
         return dict(zip(places, ids_of([PurePosixPath(each) for each in places]), strict=True))
 
     def rest(self) -> list[str]:
-        """Return the paths below the root that no table named, sorted."""
+        """Return the paths below the root that no table mentions, sorted."""
         return sorted(self.paths.keys() - self.taken)
 
 
 def stem_of(named: str) -> str:
-    r"""Return the id in what a table calls an image: without folders, and without its suffix.
+    r"""Return the id in a table's name of an image: without folders and suffix.
 
     Examples:
         >>> stem_of("bilder\\\\ISIC_0024402.JPG")
@@ -146,7 +146,7 @@ def _is_image(name: str) -> bool:
 
 
 def _best(wanted: str, found: list[str]) -> str | None:
-    """Return the one whose path ends most alike, in case too; of equals the first."""
+    """Return the path that agrees most with ``wanted`` from its end; the first of equals."""
     folded = wanted.casefold()
 
     def alike(name: str) -> tuple[bool, bool, bool]:
@@ -160,7 +160,7 @@ def _best(wanted: str, found: list[str]) -> str | None:
 
 
 def _stands_alike(wanted: str, chosen: str, found: list[str]) -> bool:
-    """Tell whether another of ``found`` fits what is wanted as well as the chosen one."""
+    """Return whether another of ``found`` matches as well as the chosen one."""
 
     def key(name: str) -> tuple[bool, str]:
         exact = f"/{name}".endswith(f"/{wanted}")
@@ -170,6 +170,6 @@ def _stands_alike(wanted: str, chosen: str, found: list[str]) -> bool:
 
 
 def _below(folder: Path) -> list[str]:
-    """Return the paths of the images below a folder, without those in folders of masks."""
+    """Return the paths of the images below a folder, without those in mask folders."""
     files = [file.relative_to(folder) for file in images_below(folder).files if is_text(file)]
     return [str(file) for file in files if not any(map(is_mask_folder, file.parts[:-1]))]

@@ -1,7 +1,7 @@
 """Images in one folder and their masks in another: ``images/`` and ``masks/``.
 
-Also ``train/images`` and ``train/masks`` and so on. A mask is called as its image, perhaps with
-``_segmentation`` or ``_mask`` at the end; called so, it may also lie beside it.
+Also ``train/images`` and ``train/masks`` and so on. A mask has the name of its image, optionally
+with ``_segmentation`` or ``_mask`` at the end; in that case it may also be next to the image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DESCRIPTION = "a folder of images beside a folder masks, or masks beside their i
 
 
 def matches(root: Path) -> bool:
-    """Tell whether there is a folder of masks below ``root``, and images that some belong to."""
+    """Return whether there is a mask folder below ``root``, with masks of images."""
     if not root.is_dir():
         return False
     masks = {name.casefold() for name in _masks(root, [])}
@@ -35,7 +35,7 @@ def matches(root: Path) -> bool:
 
 
 def _masks(root: Path, problems: list[Problem]) -> dict[str, str]:
-    """Return the masks in folders of masks, and those that lie beside the images."""
+    """Return the masks in mask folders, and those next to the images."""
     return masks_beside(root) | masks_below(root, problems)
 
 

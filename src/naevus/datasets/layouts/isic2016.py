@@ -1,4 +1,4 @@
-"""The ISIC 2016 challenge: images, lesion masks, and a table without heading: benign, malignant.
+"""The ISIC 2016 challenge: images, lesion masks, and a table of benign and malignant, no header.
 
 https://challenge.isic-archive.com/data/#2016
 """

@@ -1,6 +1,6 @@
-"""The ISIC 2017 challenge: images with superpixels beside them, lesion masks, and Part 3's table.
+"""The ISIC 2017 challenge: images next to superpixels, lesion masks, and the table of Part 3.
 
-Part 3 asks for melanoma and seborrhoeic keratosis; an image with neither is a nevus.
+Part 3 distinguishes melanoma and seborrhoeic keratosis; an image with neither is a nevus.
 https://challenge.isic-archive.com/data/#2017
 """
 

@@ -1,7 +1,7 @@
-"""The ISIC 2018 challenge, Tasks 1 to 3, as its files unpack; any of them may be absent.
+"""The ISIC 2018 challenge, Tasks 1 to 3, as unpacked; any of its files may be absent.
 
-Tasks 1 and 2 are about the same images: they are one part, ``task1``, and a row of it may have the
-mask of the lesion, the masks of the attributes, or both.
+Tasks 1 and 2 share their images: they are one part, ``task1``, and a row may have the lesion mask,
+the attribute masks, or both.
 
 https://challenge.isic-archive.com/data/#2018
 """
@@ -39,12 +39,12 @@ _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 _INPUTS = {"task1": "ISIC2018_Task1-2_{}_Input", "task3": "ISIC2018_Task3_{}_Input"}
 _TRUTHS = {"task1": "ISIC2018_Task1_{}_GroundTruth", "task3": "ISIC2018_Task3_{}_GroundTruth"}
 _ATTRIBUTES = "ISIC2018_Task2_{}_GroundTruth*"
-"""The challenge corrected the masks of the training images: the last version counts."""
+"""Versions of the training masks, which the challenge corrected; the last version is used."""
 _LESIONS = "ISIC2018_Task3_Training_LesionGroupings.csv"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether one of the challenge's folders is in ``root``."""
+    """Return whether one of the challenge's folders is in ``root``."""
     patterns = (*_INPUTS.values(), *_TRUTHS.values())
     return any(
         (root / pattern.format(split)).is_dir()
@@ -54,7 +54,7 @@ def matches(root: Path) -> bool:
 
 
 def read(root: Path, _taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the images, masks of lesions and attributes, diagnoses and lesions of all tasks."""
+    """Read the images, lesion and attribute masks, diagnoses and lesions of all tasks."""
     problems: list[Problem] = []
     pieces = []
     for split, name in _SPLITS.items():
@@ -87,7 +87,7 @@ def _task1(root: Path, split: str, name: str, problems: list[Problem]) -> pd.Dat
 def _attributes(
     root: Path, images: dict[str, str], split: str, name: str, problems: list[Problem]
 ) -> dict[str, dict[str, str]]:
-    """Return column → image id → mask of an attribute, of the images that are there."""
+    """Return column → image id → attribute mask, for images that exist."""
     folders = _attribute_folders(root, name)
     if not folders:
         return {}
@@ -110,7 +110,7 @@ def _attributes(
 
 
 def _attribute_folders(root: Path, name: str) -> list[Path]:
-    """Return the folders of attribute masks of a split, by name."""
+    """Return the folders of a split's attribute masks, by name."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.glob(_ATTRIBUTES.format(name)) if path.is_dir())
@@ -161,7 +161,7 @@ def _rows(
 
 
 def _truth(root: Path, name: str, problems: list[Problem]) -> dict[str, str]:
-    """Return image id → code ("" where the row names none) of the one-hot table."""
+    """Return image id → code ("" if the row has none) from the one-hot table."""
     folder = _TRUTHS["task3"].format(name)
     path = _first(root / folder / f"{folder}.csv", root / f"{folder}.csv")
     if path is None:
@@ -178,7 +178,7 @@ def _truth(root: Path, name: str, problems: list[Problem]) -> dict[str, str]:
 
 
 def _without_later_twins(frame: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Keep one row of an id that stands in two splits of a part: the first, in order of splits."""
+    """Keep one row of an id that occurs in two splits of a part: that of the first split."""
     again = frame.duplicated(["part", "image_id"])
     problems.extend(
         Problem("image in two splits", image_id, f"left out of {part}, {split}")

@@ -1,4 +1,4 @@
-"""The ISIC 2019 challenge: eight classes and the unknown; some images are called ``_downsampled``.
+"""The ISIC 2019 challenge: eight classes and unknown; some images are named ``_downsampled``.
 
 https://challenge.isic-archive.com/data/#2019
 """

@@ -1,7 +1,7 @@
 """The ISIC 2020 challenge: ``train.csv`` (or the ground truth as published) and JPEG images.
 
-Most diagnoses are ``unknown`` there, so benign and malignant are read. Images of one patient are
-one group, and so are those that ``..._Duplicates.csv`` pairs.
+Most diagnoses are ``unknown``, so benign and malignant are read. Images of one patient are one
+group, and so are pairs in ``..._Duplicates.csv``.
 https://challenge2020.isic-archive.com
 """
 
@@ -31,12 +31,12 @@ _DUPLICATES = r"(?i)ISIC_2020_Training_Duplicates"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether a table of the challenge is in ``root``."""
+    """Return whether a table of the challenge is in ``root``."""
     return any(_is_truth(path) for path in _tables(root))
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read images, benign or malignant, patients and metadata."""
+    """Read images, benign or malignant labels, patients and metadata."""
     tables = [(read_table(path), path) for path in _tables(root)]
     tables.sort(key=lambda each: "target" not in each[0].columns)
     parsed = parsed_layout_of(tables, Images(root), taxonomy=taxonomy or BINARY)
@@ -51,7 +51,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
 
 
 def _ties(pairs: pd.DataFrame) -> list[pd.Series[str]]:
-    """Return groupings by image id that keep each pair together, an id once in each."""
+    """Return groupings by image id that join each pair; an id occurs once in each grouping."""
     names = [f"pair {number}" for number in range(len(pairs))]
     both = pd.DataFrame(
         {"id": [*pairs.iloc[:, 0], *pairs.iloc[:, 1]], "pair": [*names, *names]}, dtype="string"

@@ -1,4 +1,4 @@
-"""A download from the ISIC Archive: ``metadata.csv`` and images, beside it or in folders.
+"""A download from the ISIC Archive: ``metadata.csv`` and images, next to it or in folders.
 
 https://github.com/ImageMarkup/isic-cli
 """
@@ -33,14 +33,14 @@ NAME = "archive"
 DESCRIPTION = "metadata.csv (or another name) with a column isic_id, and images"
 
 _METADATA = "metadata.csv"
-# The archive's hierarchy: the third level names what the challenges tell apart, the fourth and
-# fifth its subtypes; vascular lesions are named in the second alone.
+# The archive's hierarchy: the third level has the classes of the challenges, the fourth and fifth
+# their subtypes; vascular lesions are named in the second level only.
 _LEVELS = ("diagnosis", "diagnosis_3", "diagnosis_4", "diagnosis_5", "diagnosis_2")
 _MALIGNANCY = ("benign_malignant", "diagnosis_1")
 
 
 def matches(root: Path) -> bool:
-    """Tell whether ``root`` has a metadata table of the archive."""
+    """Return whether ``root`` has a metadata table of the archive."""
     return _table(root) is not None
 
 
@@ -63,7 +63,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
 
 
 def _table(root: Path) -> Path | None:
-    """Return the metadata, called ``metadata.csv`` by isic-cli and otherwise by the website."""
+    """Return the metadata, named ``metadata.csv`` by isic-cli and otherwise by the website."""
     found = [path for path in tables_in(root) if path.suffix.lower() == ".csv"]
     found.sort(key=lambda path: path.name.lower() != _METADATA)
     for path in found:
@@ -76,7 +76,7 @@ def _table(root: Path) -> Path | None:
 def _diagnoses(
     table: pd.DataFrame, path: Path, problems: list[Problem], taxonomy: Taxonomy | None
 ) -> tuple[pd.Series[str], Taxonomy]:
-    """Return the code of the first level of each row that one stands for, else benign or not."""
+    """Return each row's code from the first level that has one, otherwise benign or malignant."""
     levels = [table[name] for name in _LEVELS if name in table.columns]
     malignancy = [table[name] for name in _MALIGNANCY if name in table.columns]
     none = pd.Series(pd.NA, index=table.index, dtype="string")

@@ -1,4 +1,4 @@
-"""Diagnoses as files spell them, turned into a taxonomy's codes."""
+"""Map spellings of diagnoses in files to the codes of a taxonomy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WORDS = {
     "alterswarze": "seborrheic keratosis", "alterswarzen": "seborrheic keratosis",
     "bowens": "bowen", "diseases": "disease",
 }  # fmt: skip
-"""Words without accents, and how they are read: plurals, British and German spellings."""
+"""Words without accents and their normal form: plurals, British and German spellings."""
 
 NAMES = {
     "MEL": (
@@ -93,7 +93,7 @@ NAMES = {
     "BENIGN": ("benign", "benign lesion"),
     "MALIGNANT": ("malignant", "malignant lesion"),
 }  # fmt: skip
-"""What each code is called, in lower case and without punctuation, after `WORDS`."""
+"""The names of each code, in lower case and without punctuation, after `WORDS`."""
 
 _SPELLINGS = {name: code for code, names in NAMES.items() for name in names}
 
@@ -111,20 +111,20 @@ BEGINNINGS = (
     ("hemangioma ", "VASC"),
     ("angiokeratoma ", "VASC"),
 )
-"""Diagnoses whose subtypes follow the name."""
+"""Diagnoses whose name is followed by a subtype."""
 
 NO_MELANOCYTES = frozenset(
     ("sebaceous", "sebaceus", "epidermal", "comedonicus", "depigmentosus", "anemicus",
      "lipomatosus", "connective", "becker", "beckers", "verrucous", "inflammatory", "ilven",
      "araneus")
 )  # fmt: skip
-"""What a nevus may be called that is not of melanocytes, and so none of the challenges' NV."""
+"""Names with nevus that are not melanocytic, and so not the challenges' NV."""
 
 NO_LABEL = frozenset(
     ("", "unknown", "other", "others", "indeterminate", "nan", "na", "n a", "none", "null",
      "not available", "not known", "undetermined", "unbekannt", "unklar", "keine", "missing")
 )  # fmt: skip
-"""What stands where no diagnosis is known."""
+"""Entries that mean an unknown diagnosis."""
 
 _HAM = (24306, 34320)
 """The ISIC ids of HAM10000, whose squamous cell carcinomas are intraepithelial (AKIEC)."""
@@ -148,16 +148,16 @@ def to_codes(
     *,
     source: object = None,
 ) -> tuple[pd.Series[str], Taxonomy]:
-    """Turn diagnoses into codes: codes in any case, or names as data sets write them.
+    """Convert diagnoses into codes: from codes in any case, or from names as data sets write them.
 
     Args:
-        labels: Diagnoses as read; those of `NO_LABEL` and absent ones are none.
-        problems: Where diagnoses that no code stands for are noted.
-        taxonomy: The taxonomy to use; chosen by `taxonomy_of` when absent.
-        source: Where they come from; with it, it is an error if most are not understood.
+        labels: Diagnoses as read; missing ones and those in `NO_LABEL` have no code.
+        problems: The list to which diagnoses without a code are added.
+        taxonomy: The taxonomy to use; by default that of `taxonomy_of`.
+        source: The file; if given, it is an error if most diagnoses are not understood.
 
     Returns:
-        The codes, ``pd.NA`` where there is none, and the taxonomy.
+        The codes, ``pd.NA`` if there is none, and the taxonomy.
 
     Raises:
         DataError: Most of the diagnoses are not understood.
@@ -193,11 +193,11 @@ def to_codes(
 
 
 OWN = "own"
-"""The name of a data set's own taxonomy: its labels as they are."""
+"""The name of a data set's own taxonomy: its labels unchanged."""
 
 
 def taxonomy_of(codes: Iterable[str]) -> Taxonomy:
-    """Return the taxonomy that knows most of ``codes``, the challenge's of 2018 first."""
+    """Return the taxonomy with most of ``codes``; ISIC 2018 comes first."""
     distinct = set(codes)
 
     def fitting(taxonomy: Taxonomy) -> int:
@@ -207,7 +207,7 @@ def taxonomy_of(codes: Iterable[str]) -> Taxonomy:
 
 
 def in_taxonomy(code: str | None, taxonomy: Taxonomy) -> str | None:
-    """Return what a taxonomy calls the diagnosis ``code``, or None where it has no such."""
+    """Return the code of the diagnosis ``code`` in a taxonomy, or None if it has no such class."""
     if code is None:
         return None
     if code in taxonomy.codes:
@@ -216,7 +216,7 @@ def in_taxonomy(code: str | None, taxonomy: Taxonomy) -> str | None:
 
 
 def code_of(label: str) -> str | None:
-    """Return the code that a diagnosis is read as: "" where it is none, None if not understood.
+    """Return the code of a diagnosis: "" if there is no diagnosis, None if it is not understood.
 
     Examples:
         >>> [code_of(name) for name in ("Actinic_Keratoses", "Blue nevus, Cellular", "Läsion")]
@@ -238,7 +238,7 @@ def code_of(label: str) -> str | None:
 
 
 def with_ham_classes(codes: pd.Series[str], image_ids: pd.Series[str]) -> pd.Series[str]:
-    """Return codes with the squamous cell carcinomas of HAM10000's ids as its AKIEC."""
+    """Return codes with squamous cell carcinomas of HAM10000's ids as AKIEC, as published."""
     numbers = pd.to_numeric(image_ids.str.extract(r"^ISIC_(\d{7})", expand=False))
     ham = numbers.between(*_HAM).fillna(value=False).to_numpy(dtype=bool)
     return codes.mask((codes == "SCC").fillna(value=False).to_numpy(dtype=bool) & ham, "AKIEC")
@@ -251,7 +251,7 @@ def to_confirmations(labels: pd.Series[str]) -> pd.Series[str]:
 
 
 def known(texts: pd.Series[str]) -> pd.Series[str]:
-    """Return ``texts`` in lower case, with ``pd.NA`` for "unknown" and the like."""
+    """Return ``texts`` in lower case, with ``pd.NA`` for "unknown" and similar entries."""
     spelled = texts.astype("string").str.lower()
     return spelled.mask(_keys(spelled).isin(NO_LABEL | {"unk"}))
 

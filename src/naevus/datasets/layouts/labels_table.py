@@ -1,7 +1,7 @@
-"""A table of labels beside images: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
+"""A table of labels next to images: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
 
-The table has a column that names the images and one of diagnoses, or a column a class; others
-(lesion, patient, age ...) are read where they are there. Masks may lie in a folder beside.
+The table has a column that names the images, and one of diagnoses or one column per class; other
+columns (lesion, patient, age ...) are read if present. Masks may be in a folder next to it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 NAME = "labels_table"
-DESCRIPTION = "a table with a column image_id and one of diagnoses or one a class, and images"
+DESCRIPTION = "a table with a column image_id and one of diagnoses or one per class, and images"
 
 _LABEL_COLUMNS = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
 
 
 def matches(root: Path) -> bool:
-    """Tell whether a table in ``root`` (or ``root`` itself) names images and their labels."""
+    """Return whether a table in ``root`` (or ``root`` itself) lists images and their labels."""
     return any(_fits(path) for path in _candidates(root))
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the tables, the images wherever they lie below, and masks in folders of masks."""
+    """Read the tables, the images anywhere below, and masks in mask folders."""
     folder = root.parent if root.is_file() else root
     images = Images(folder)
     tables = [(_table(path), path) for path in _candidates(root) if _fits(path)]
@@ -48,7 +48,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
         raise DataError(
             f"{tables[0][1] if tables else root}: none of the images it names lies below "
             f"{folder}, the first is {first}",
-            "put the table beside the folder of images",
+            "put the table next to the folder of images",
         )
     return parsed
 
@@ -60,7 +60,7 @@ def _candidates(root: Path) -> list[Path]:
 
 
 def _fits(path: Path) -> bool:
-    """Tell whether a table names images; one that is no table fits nothing."""
+    """Return whether a table lists images; an unreadable file does not."""
     try:
         table = read_table(path)
     except DataError:
@@ -75,7 +75,7 @@ def _fits(path: Path) -> bool:
 
 
 def _headless(table: pd.DataFrame) -> bool:
-    """Tell whether a table of two columns begins with an image's name instead of a heading."""
+    """Return whether a table of two columns starts with an image's name instead of a header."""
     first = str(table.columns[0])
     return len(table.columns) == 2 and stem_of(first) != first
 

@@ -1,4 +1,4 @@
-"""A CSV manifest: one row an image, with paths beside or below the manifest (or absolute)."""
+"""A CSV manifest: one row per image, with paths relative to the manifest or absolute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILE = "manifest.csv"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether ``root`` is a CSV file, or has a manifest with a column ``path``."""
+    """Return whether ``root`` is a CSV file, or has a manifest with a column ``path``."""
     path = root if root.is_file() else root / _FILE
     if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         return False
@@ -33,7 +33,7 @@ def matches(root: Path) -> bool:
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the rows; columns are those of a record, and any may be absent but ``path``."""
+    """Read the rows; the columns are those of a `Record`, and only ``path`` is required."""
     problems: list[Problem] = []
     path = root if root.is_file() else root / _FILE
     table = read_table(path, required=("path",))
@@ -64,7 +64,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
 
 
 def _found(folder: Path, name: str | None) -> str | None:
-    """Return the absolute path of a file that is there."""
+    """Return the absolute path of a file if it exists."""
     if name is None or pd.isna(name):
         return None
     for spelled in (name, name.replace("\\", "/")):

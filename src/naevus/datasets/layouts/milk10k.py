@@ -1,4 +1,4 @@
-"""MILK10k: a clinical close-up and a dermoscopic image of each lesion; truth is by lesion.
+"""MILK10k: a clinical close-up and a dermoscopic image per lesion, with labels by lesion.
 
 https://doi.org/10.34970/648456
 """
@@ -31,7 +31,7 @@ _TRUTH = r"(?i)MILK10k_(Training|Test)_GroundTruth"
 
 
 def matches(root: Path) -> bool:
-    """Tell whether the metadata of MILK10k is in ``root``."""
+    """Return whether the metadata of MILK10k is in ``root``."""
     return bool(_tables(root, _METADATA))
 
 

@@ -1,4 +1,4 @@
-"""PAD-UFES-20: clinical photographs made with smartphones, and ``metadata.csv``.
+"""PAD-UFES-20: clinical smartphone photographs, and ``metadata.csv``.
 
 https://data.mendeley.com/datasets/zr7vgbcyr2 (Pacheco et al., Data in Brief 2020)
 """
@@ -22,7 +22,7 @@ DESCRIPTION = "metadata.csv with columns img_id and diagnostic, and folders of i
 
 
 def matches(root: Path) -> bool:
-    """Tell whether ``root`` has the table."""
+    """Return whether ``root`` has the table."""
     path = root / "metadata.csv"
     return path.is_file() and {"img_id", "diagnostic"} <= set(read_table(path).columns)
 

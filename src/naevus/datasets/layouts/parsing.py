@@ -1,4 +1,4 @@
-"""What readers need: listing folders, filling rows, group files, and a draft."""
+"""Helpers of the readers: list folders, fill rows, read group files; `ParsedLayout`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class ParsedLayout:
-    """Rows as read, the taxonomy of their diagnoses, what was noticed, and further groupings.
+    """Rows as read, the taxonomy of their diagnoses, problems, and further groupings.
 
-    Each of ``ties`` is by image id: images of one value are one group, whatever else groups them.
+    Each of ``ties`` is by image id: images with the same value are one group.
     """
 
     frame: pd.DataFrame
@@ -35,7 +35,7 @@ class ParsedLayout:
 
 
 def once(table: pd.DataFrame, key: str, source: Path, problems: list[Problem]) -> pd.DataFrame:
-    """Return ``table`` indexed by ``key``, the first row of each; others become problems."""
+    """Return ``table`` indexed by ``key`` with the first row of each; others become problems."""
     table = table[table[key].notna()]
     again = table.duplicated(key)
     problems.extend(
@@ -46,25 +46,25 @@ def once(table: pd.DataFrame, key: str, source: Path, problems: list[Problem]) -
 
 
 def fill(frame: pd.DataFrame, column: str, values: pd.Series[str] | Mapping[str, str]) -> None:
-    """Fill the unknown places of ``frame[column]`` by image id, in place."""
+    """Fill the unknown values of ``frame[column]`` by image id, in place."""
     new = frame["image_id"].map(values).astype("string")
     old = frame[column] if column in frame.columns else None
     frame[column] = new if old is None else old.fillna(new)
 
 
-# ``*_Groups.csv`` beside any layout: which images must never be parted.
+# ``*_Groups.csv`` next to any layout: images that must never be separated.
 
 PATTERN = "*_Groups.csv"
 
 
 def apply_groups(parsed: ParsedLayout, root: Path) -> None:
-    """Take groups, and diagnoses not yet known, from the ``*_Groups.csv`` files of ``root``.
+    """Add groups, and missing diagnoses, from the ``*_Groups.csv`` files of ``root``.
 
-    Each file has the columns ``image``, ``group_id`` and, if it likes, ``diagnosis``. Its groups
-    are joined with the lesions, patients and groups that are known already.
+    Each file has the columns ``image``, ``group_id`` and optionally ``diagnosis``. Its groups are
+    joined with the known lesions, patients and groups.
 
     Raises:
-        DataError: A file lacks a column, or gives one image two groups.
+        DataError: A file lacks a column, or assigns an image to two groups.
     """
     folder = root if root.is_dir() else root.parent
     for path in sorted(folder.glob(PATTERN)):
@@ -78,7 +78,7 @@ def _apply(parsed: ParsedLayout, path: Path) -> None:
     twice = table.loc[table.duplicated("image"), "image"]
     if len(twice):
         raise DataError(
-            f"{path}: {twice.iloc[0]} has two groups or diagnoses", "keep one row an image"
+            f"{path}: {twice.iloc[0]} has two groups or diagnoses", "keep one row per image"
         )
     table = table.set_index("image")
     frame = parsed.frame
@@ -106,14 +106,14 @@ def _note_unknown_ids(parsed: ParsedLayout, named: pd.Index[str], path: Path) ->
         )
 
 
-# Listing folders of images: names only, no file is opened or asked for its size.
+# Listing folders of images by name only; no file is opened.
 
 
 def images_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
     """Return image id → absolute path of the images in ``folder``, sorted by name.
 
-    Mask files and superpixel files are left out. Of two images of one id the first is taken,
-    and the other is a problem. A folder that is not there is empty.
+    Mask and superpixel files are left out. Of two images with the same id the first is taken, and
+    the other is a problem. A folder that does not exist is empty.
     """
     return _files(folder, problems, masks=False)
 
@@ -126,8 +126,8 @@ def masks_in(folder: Path, problems: list[Problem]) -> dict[str, str]:
 def attribute_masks_in(folder: Path, problems: list[Problem]) -> dict[str, dict[str, str]]:
     """Return attribute → image id → absolute path of the masks in ``folder``.
 
-    They are called as in the challenge, ``<id>_attribute_<attribute>.png``; one of an attribute
-    that is not known is a problem, and so is the second of two that answer to one name.
+    They are named as in the challenge, ``<id>_attribute_<attribute>.png``; an unknown attribute is
+    a problem, and so is a second mask of the same image and attribute.
     """
     found: dict[str, dict[str, str]] = {name: {} for name in ATTRIBUTES}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -145,7 +145,7 @@ def attribute_masks_in(folder: Path, problems: list[Problem]) -> dict[str, dict[
 
 
 def masks_beside(folder: Path) -> dict[str, str]:
-    """Return image id → absolute path of the files below ``folder`` that are masks by name."""
+    """Return image id → absolute path of the files below ``folder`` with names of masks."""
     return {
         mask_owner(path.stem): str(path.absolute())
         for path in sorted(folder.rglob("*"))
@@ -161,13 +161,13 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def unnested(folder: Path) -> Path:
-    """Return ``folder/<its own name>`` where an archive was unpacked into its own folder."""
+    """Return ``folder/<its own name>`` if an archive was unpacked into a folder of its name."""
     inner = folder / folder.name
     return inner if inner.is_dir() else folder
 
 
 def merged(folders: Iterable[dict[str, str]], problems: list[Problem]) -> dict[str, str]:
-    """Return the images of several folders; of one id in two of them the first is taken."""
+    """Return the images of several folders; of images with the same id the first is taken."""
     result: dict[str, str] = {}
     for images in folders:
         again = sorted(result.keys() & images.keys())
@@ -191,7 +191,7 @@ def _files(folder: Path, problems: list[Problem], *, masks: bool) -> dict[str, s
         stem, dot, suffix = name.rpartition(".")
         if name.startswith(".") or not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
             continue
-        if not is_text(name):  # `load` tells of it
+        if not is_text(name):  # `load` reports it
             continue
         image_id = mask_owner(stem) if masks else stem
         if not masks and is_mask_name(stem):

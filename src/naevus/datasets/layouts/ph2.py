@@ -1,4 +1,4 @@
-"""PH2: a folder a lesion with a BMP image and its mask, and one table as text or workbook.
+"""PH2: a folder per lesion with a BMP image and its mask, and one table as text or workbook.
 
 https://www.fc.up.pt/addi/ph2%20database.html (Mendonca et al., EMBC 2013)
 """
@@ -32,7 +32,7 @@ _LESIONS = re.compile(r"(?i)^(IMD\d+)_lesion$")
 
 
 def matches(root: Path) -> bool:
-    """Tell whether ``root`` or a folder in it has the table, or folders of lesions."""
+    """Return whether ``root`` or a folder in it has the table, or folders of lesions."""
     return root.is_dir() and (_table(root) is not None or bool(_folders(root)))
 
 
@@ -83,10 +83,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _diagnoses(path: Path) -> pd.DataFrame:
-    """Return ``image_id`` and ``diagnosis`` of either form of the table."""
+    """Return ``image_id`` and ``diagnosis`` from the text or the workbook."""
     rows = _from_text(path) if path.suffix.lower() == ".txt" else _from_workbook(path)
     if not rows:
-        raise DataError(f"{path}: no row names an image such as IMD002", "use the file of PH2")
+        raise DataError(f"{path}: no row names an image such as IMD002", "use PH2's own file")
     return pd.DataFrame(rows, columns=["image_id", "diagnosis"], dtype="string")
 
 
@@ -100,7 +100,7 @@ def _from_text(path: Path) -> list[tuple[str, str]]:
 
 
 def _from_workbook(path: Path) -> list[tuple[str, str]]:
-    """Return a row's name and the heading of the column of diagnoses that is marked in it."""
+    """Return each row's name and the heading of its marked diagnosis column."""
     table = read_table(path)
     names = {column: key_of(column).replace("_", " ") for column in table.columns}
     named = next((column for column, name in names.items() if "name" in name), None)

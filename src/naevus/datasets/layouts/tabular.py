@@ -1,4 +1,4 @@
-"""From tables that name images to rows: what the readers of most layouts share."""
+"""Rows from tables that name images: shared by the readers of most layouts."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _IMAGE_TYPES = {
     "clinical": ("clinic", "macro", "overview"),
     DERMOSCOPIC: ("derm",),
 }
-"""Words that tell an image's type, in order of precedence."""
+"""Words for types of images, in order of precedence."""
 
 _CHALLENGE_2017 = {"melanoma", "seborrheic_keratosis"}
-"""The two columns of ISIC 2017's Part 3; an image with neither is a nevus."""
+"""The two columns of Part 3 of ISIC 2017; an image with neither is a nevus."""
 
 
 def rows_of(
@@ -60,13 +60,13 @@ def rows_of(
     problems: list[Problem],
     taxonomy: Taxonomy | None = None,
 ) -> tuple[pd.DataFrame, Taxonomy | None]:
-    """Return what a table tells of each image, indexed by how it names them.
+    """Return the rows of a table, indexed by its names of the images.
 
     Args:
-        table: As `tables.read_table` gives it, with a column for ids or paths.
-        source: Where it is from.
-        problems: Where what is not understood is noted.
-        taxonomy: The diagnoses to use; those that fit best when absent.
+        table: From `tables.read_table`, with a column of ids or paths.
+        source: The file, for messages.
+        problems: The list to which values that are not understood are added.
+        taxonomy: The taxonomy of the diagnoses; by default the best match.
 
     Returns:
         The rows, with columns of `Record` (``diagnosis`` as codes), and the taxonomy of the
@@ -111,10 +111,10 @@ def diagnoses_of(
     problems: list[Problem],
     taxonomy: Taxonomy | None,
 ) -> tuple[pd.Series[str] | None, Taxonomy | None]:
-    """Return codes from the columns of classes, the column of labels, or benign and malignant.
+    """Return codes from class columns, the label column, or benign and malignant.
 
-    Benign and malignant are read where they say more than half as often again what an image is
-    than the labels do, as in ISIC 2020.
+    Benign and malignant are used if they label more than twice as many images as the diagnoses
+    do, as in ISIC 2020.
     """
     onehot = class_columns(table)
     if len(onehot) > 1:
@@ -139,7 +139,7 @@ def diagnoses_of(
 
 
 def class_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns that are called as diagnoses and hold numbers from 0 to 1."""
+    """Return the columns named like diagnoses with numbers from 0 to 1."""
     found = []
     for name in table.columns:
         if not code_of(name):
@@ -153,7 +153,7 @@ def class_columns(table: pd.DataFrame) -> list[str]:
 def from_classes(
     table: pd.DataFrame, onehot: Sequence[str], source: Path, problems: list[Problem]
 ) -> pd.Series[str]:
-    """Return the name of each row's one class; of none or several it is a problem."""
+    """Return the name of each row's one class; rows with none or several are problems."""
     marks = table[list(onehot)].apply(_numbers).fillna(0.0) > 0.5
     labels = marks.idxmax(axis="columns").astype("string")
     times = marks.sum(axis="columns")
@@ -168,7 +168,7 @@ def from_classes(
 
 
 def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
-    """Return ``dermoscopic``, ``clinical`` or ``tile`` for how tables name types of images."""
+    """Return ``dermoscopic``, ``clinical`` or ``tile`` for the image types in tables."""
 
     def one(text: str) -> str:
         key = key_of(text)
@@ -188,15 +188,15 @@ def parsed_layout_of(
     taxonomy: Taxonomy | None = None,
     split: str | None = None,
 ) -> ParsedLayout:
-    """Return the rows of all images that are named in tables, or lie below a folder.
+    """Return the rows of all images that are named in tables or found below a folder.
 
     Args:
-        tables: Tables with where they are from; the first that knows something of an image counts.
-            Lesions, patients and groups are joined over all of them.
+        tables: Tables with their files; the first known value of an image counts. Lesions,
+            patients and groups are joined over all tables.
         images: The images.
         masks: Image id → mask.
-        taxonomy: The diagnoses to use.
-        split: Of images whose split no table, nor its name, nor a folder's name tells.
+        taxonomy: The taxonomy of the diagnoses.
+        split: Split of images for which neither tables nor names of files or folders give one.
     """
     problems: list[Problem] = []
     frame = pd.DataFrame({KEY: pd.Series(dtype="string")})
@@ -226,7 +226,7 @@ def parsed_layout_of(
 
 
 def _named_masks(parsed: ParsedLayout, root: Path, masks: dict[str, str]) -> pd.Series[str]:
-    """Return the files of masks that a table names by path below ``root`` or by file name."""
+    """Return the mask files that a table gives by path below ``root`` or by file name."""
 
     def found(name: str) -> str | None:
         path = root / name.replace("\\", "/")
@@ -248,7 +248,7 @@ def _named_masks(parsed: ParsedLayout, root: Path, masks: dict[str, str]) -> pd.
 
 
 def masks_below(root: Path, problems: list[Problem], deep: int = 3) -> dict[str, str]:
-    """Return image id → mask of the folders of masks below ``root``."""
+    """Return image id → mask from the mask folders below ``root``."""
     found: dict[str, str] = {}
     if not root.is_dir():
         return found
@@ -262,7 +262,7 @@ def masks_below(root: Path, problems: list[Problem], deep: int = 3) -> dict[str,
 
 
 def _add(parsed: ParsedLayout, rows: pd.DataFrame, images: Images, source: Path) -> None:
-    """Add a table's rows to those that are there already, by image id."""
+    """Add a table's rows to the existing ones, by image id."""
     problems = parsed.problems
     places = [images.find(str(name), problems) for name in rows.index]
     ids = [
@@ -300,13 +300,13 @@ def _add(parsed: ParsedLayout, rows: pd.DataFrame, images: Images, source: Path)
 
 
 def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
-    """Return the last known value of each id: that of the table that was read last."""
+    """Return the last known value of each id, from the last table."""
     values: pd.Series[str] = frame.dropna(subset=[column]).groupby(KEY)[column].last()
     return values
 
 
 def _add_rest(parsed: ParsedLayout, images: Images) -> None:
-    """Add the images that no table names."""
+    """Add the images that are in no table."""
     rest = images.rest()
     ids = ids_of([PurePosixPath(name) for name in rest])
     known_ids = set(parsed.frame[KEY])
@@ -355,7 +355,7 @@ _READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
     "split": _splits,
     "mask_path": lambda texts: texts,
 }
-"""How the columns that are not of diagnoses or images are read."""
+"""How to read the columns other than diagnoses and images."""
 
 
 def _numbers(column: pd.Series[str]) -> pd.Series[float]:
@@ -369,7 +369,7 @@ def _numbers(column: pd.Series[str]) -> pd.Series[float]:
 
 @dataclass(frozen=True)
 class Challenge:
-    """How the files of a challenge are called, as regular expressions; case does not count."""
+    """The file names of a challenge, as regular expressions that ignore case."""
 
     images: str
     truth: str
@@ -377,7 +377,7 @@ class Challenge:
     masks: str | None = None
 
     def matches(self, root: Path) -> bool:
-        """Tell whether a folder of images or a table of the challenge is in ``root``."""
+        """Return whether ``root`` contains a folder of images or a table of the challenge."""
         return bool(root.is_dir() and (_folders(root, self.images) or _tables(root, self.truth)))
 
     def read(
@@ -386,12 +386,12 @@ class Challenge:
         taxonomy: Taxonomy | None,
         read_truth: Callable[[Path], pd.DataFrame] = read_table,
     ) -> ParsedLayout:
-        """Read images, masks, diagnoses, and what else is known.
+        """Read images, masks, diagnoses and metadata.
 
         Args:
             root: The folder.
-            taxonomy: The diagnoses to read labels as.
-            read_truth: Reads a table of truth.
+            taxonomy: The taxonomy of the labels.
+            read_truth: Reads a ground-truth table.
         """
         tables = [(read_truth(path), path) for path in _tables(root, self.truth)]
         if self.metadata is not None:

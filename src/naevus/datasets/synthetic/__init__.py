@@ -1,4 +1,4 @@
-"""Drawn dermoscopy with its truth: lesions, photographs and whole data sets from a seed."""
+"""Synthetic dermoscopic images with ground truth: lesions, photographs and whole data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drawn data set on disk, in the layout of the ISIC 2018 challenge.
+"""A synthetic data set on disk, in the layout of the ISIC 2018 challenge.
 
 https://challenge.isic-archive.com/data/#2018
 """
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Which images a drawn data set holds: ids, diagnoses, lesions and their patients.
+# Plan of a synthetic data set: ids, diagnoses, lesions and their patients.
 
 SPLITS = ("train", "validation", "test")
 _TASKS = ("task1", "task3")
 _TASK1_FRACTION = 0.4
-# Naevi lead, as in practice, yet no class is so rare that a small set could not show it.
+# Naevi are the most frequent, as in practice, but small sets still contain every class.
 _CLASS_FRACTIONS = dict(
     zip(ISIC2018.codes, (0.16, 0.26, 0.12, 0.11, 0.16, 0.09, 0.10), strict=True)
 )
@@ -39,7 +39,7 @@ _FEWEST_LESIONS = 8
 _MOST_PHOTOGRAPHS = 3
 _FEWEST_IMAGES = 40
 _HELD_OUT_FRACTION, _FEWEST_HELD_OUT = 0.2, 20
-# Ids far from those the ISIC Archive gave to real images.
+# Ids far from those of real images in the ISIC Archive.
 _FIRST_ID = 9_000_000
 _IDS_A_PART = 100_000
 _LESIONS_A_SEED = 1_000_000
@@ -48,7 +48,7 @@ _SITES = ("back", "trunk", "abdomen", "lower extremity", "upper extremity", "fac
 
 
 class Lesion(NamedTuple):
-    """A lesion and its patient; ``seed`` is what :func:`draw_lesion` draws it from."""
+    """A lesion and its patient; ``seed`` determines the drawing of :func:`draw_lesion`."""
 
     lesion_id: str
     diagnosis: str
@@ -72,13 +72,13 @@ class SyntheticImage(NamedTuple):
 def plan(images: int, seed: int, splits: Sequence[str]) -> list[SyntheticImage]:
     """Return every image of the data set, sorted by id.
 
-    Two fifths of a split belong to Task 1, the others to Task 3. In Task 3's training part every
-    class has at least eight lesions where the number of images allows.
+    Two fifths of a split belong to Task 1, the others to Task 3. In the training part of Task 3
+    every class has at least eight lesions if the number of images allows it.
 
     Args:
-        images: How many the training split has, at least 40; the others have a fifth of it each,
-            at least 20.
-        seed: Where the randomness comes from.
+        images: Size of the training split, at least 40; each other split has a fifth of it, at
+            least 20.
+        seed: Seed of the random numbers.
         splits: Some of ``train``, ``validation``, ``test``.
 
     Raises:
@@ -88,7 +88,7 @@ def plan(images: int, seed: int, splits: Sequence[str]) -> list[SyntheticImage]:
     if images < _FEWEST_IMAGES or seed < 0 or unknown or not splits:
         raise ConfigError(
             f"cannot draw {images} images from seed {seed} for splits {', '.join(splits)}",
-            f"ask for at least {_FEWEST_IMAGES} images, a seed from 0, and splits of "
+            f"use at least {_FEWEST_IMAGES} images, a seed from 0, and splits of "
             f"{', '.join(SPLITS)}",
         )
     planned: list[SyntheticImage] = []
@@ -102,7 +102,7 @@ def plan(images: int, seed: int, splits: Sequence[str]) -> list[SyntheticImage]:
 
 
 def _part(split: str, task: str, count: int, seed: int) -> list[SyntheticImage]:
-    """Return the images of one split of one task, classes mixed."""
+    """Return the images of one split of one task, with shuffled classes."""
     number = SPLITS.index(split) * len(_TASKS) + _TASKS.index(task)
     rng = np.random.default_rng([seed, number])
     taken: list[tuple[Lesion, int]] = []
@@ -120,7 +120,7 @@ def _part(split: str, task: str, count: int, seed: int) -> list[SyntheticImage]:
 
 
 def _counts(count: int) -> dict[str, int]:
-    """Return the images of each class: by share, none empty if it can be helped."""
+    """Return the number of images of each class: in proportion, none empty if possible."""
     exact = {code: count * fraction for code, fraction in _CLASS_FRACTIONS.items()}
     counts = {code: int(value) for code, value in exact.items()}
     by_remainder = sorted(exact, key=lambda code: counts[code] - exact[code])
@@ -134,7 +134,7 @@ def _counts(count: int) -> dict[str, int]:
 
 
 def _photographs(rng: np.random.Generator, images: int) -> list[int]:
-    """Return how many photographs each lesion of a class has."""
+    """Return the number of photographs of each lesion of a class."""
     lesions = min(images, max(_FEWEST_LESIONS, round(_LESIONS_A_IMAGE * images)))
     photographs = [1] * lesions
     for _ in range(images - lesions):
@@ -184,20 +184,20 @@ def write_isic2018(
     Images are JPEG, masks PNG of 0 and 255. The training part has masks of both tasks,
     one-hot diagnoses, lesion groupings, HAM10000's metadata and the groups of Task 1; validation
     and test parts have the images, Task 1's masks and Task 3's diagnoses. An interrupted call
-    goes on where it stopped when it is made again.
+    continues where it stopped when it is repeated.
 
     Args:
         root: The folder, empty or absent, or begun by a call with the same settings.
-        images: How many the training split has; the others have a fifth of it each,
+        images: Size of the training split; each other split has a fifth of it,
             at least 20.
-        seed: Where the randomness comes from; the same seed gives the same bytes.
+        seed: Seed of the random numbers; the same seed gives the same bytes.
         size: Height and width of the images, in pixels.
-        progress: Called with the images drawn so far and all images.
+        progress: Called with the numbers of drawn and of all images.
         splits: Some of ``train``, ``validation``, ``test``.
 
     Raises:
         ConfigError: Too few images or another setting out of range.
-        DataError: The folder holds something else.
+        DataError: The folder contains other files.
     """
     planned = plan(images, seed, splits)
     _claim(
@@ -220,7 +220,7 @@ def write_isic2018(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread: images this small lose more by waiting than they gain."""
+    """Limit OpenCV to one thread, which is faster for small images."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -230,7 +230,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _claim(root: Path, settings: dict[str, Any]) -> None:
-    """Mark the folder as this data set's; refuse one that holds anything else."""
+    """Mark the folder as this data set's; refuse one with other content."""
     marker = root / _MARKER
     if marker.is_file():
         try:
@@ -241,14 +241,14 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
             return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(
-            f"{root} holds something other than this drawn data set",
+            f"{root} contains something other than this synthetic data set",
             "choose an empty folder, or remove that one",
         )
     write_json(marker, settings)
 
 
 def _write_image(root: Path, image: SyntheticImage, size: int) -> None:
-    """Draw and write one image and its mask, the image last; leave one that is there."""
+    """Draw and write one image and its mask, the image last; existing images stay."""
     official = _OFFICIAL[image.split]
     path = root / _INPUTS[image.task].format(official) / f"{image.image_id}.jpg"
     if path.is_file():
@@ -285,7 +285,7 @@ def _write_tables(root: Path, planned: Sequence[SyntheticImage]) -> None:
 
 
 def _write_lesions(root: Path, task3: Sequence[SyntheticImage]) -> None:
-    """Write which images show one lesion, and HAM10000's table of patients."""
+    """Write the lesion of each image, and HAM10000's table of patients."""
     write_csv(
         root / _TASK3_TRUTH.format("Training") / "ISIC2018_Task3_Training_LesionGroupings.csv",
         ("image", "lesion_id", "diagnosis_confirm_type"),

@@ -1,7 +1,7 @@
-"""What makes each diagnosis look like itself: its contour and its structures.
+"""The typical appearance of each diagnosis: its contour and its structures.
 
-Colour alone must not give the diagnosis away: how much pigment and blood a lesion holds is drawn
-from ranges that overlap widely, and the structures only move it from place to place.
+Colour alone must not reveal the diagnosis: the amounts of pigment and blood are drawn from
+strongly overlapping ranges, and the structures only redistribute them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _SUBPIXEL_BITS = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """How the contours of a kind of lesion look.
+    """The form of the contours of a diagnosis.
 
     Attributes:
         lobes: Strength of the coarse lobes, as a fraction of the radius.
-        notches: Strength of the fine ones.
+        notches: Strength of the fine notches.
         stretch: The largest ratio of the long axis to the short one.
     """
 
@@ -46,11 +46,11 @@ class Shape:
 
 
 def draw_contour(rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
-    """Return a contour round the origin that encloses an area of π.
+    """Return a contour around the origin that encloses an area of π.
 
     Args:
-        rng: Where the randomness comes from.
-        shape: How strongly the curve departs from a circle.
+        rng: Random number generator.
+        shape: Deviation of the curve from a circle.
 
     Returns:
         n x 2 float64, x before y, in units of the mean radius.
@@ -74,7 +74,7 @@ def draw_contour(rng: np.random.Generator, shape: Shape) -> NDArray[np.float64]:
 
 
 def area(points: NDArray[np.float64]) -> float:
-    """Return the area that a closed curve of n x 2 points encloses."""
+    """Return the area enclosed by a closed curve of n x 2 points."""
     x, y = points[:, 0], points[:, 1]
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
@@ -88,17 +88,17 @@ def fill(points: NDArray[np.float64], side: int) -> NDArray[np.bool_]:
 
 
 def depth(points: NDArray[np.float64], side: int) -> NDArray[np.float32]:
-    """Return how far each pixel lies inside the curve (outside: below 0), in pixels."""
+    """Return the distance of each pixel inside the curve (outside: below 0), in pixels."""
     mask = fill(points, side).astype(np.uint8)
     inner = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     outer = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
     return np.asarray(inner - outer, np.float32)
 
 
-# Skin as light sees it: layers of absorbers and scatterers, and the colour they give.
+# Optical model of the skin: layers of absorbers and scatterers, and the resulting colour.
 
-# Optical densities a unit of absorber has for red, green and blue, in gamma-encoded values:
-# melanin absorbs ever more towards blue, haemoglobin mostly green.
+# Optical density of one unit of absorber for red, green and blue, in gamma-encoded values:
+# melanin absorbs most in blue, haemoglobin in green.
 _MELANIN = np.array([0.56, 0.88, 1.10], np.float32)
 _BLOOD = np.array([0.13, 0.98, 0.78], np.float32)
 _DERMIS = np.array([0.95, 0.87, 0.84], np.float32)
@@ -106,13 +106,13 @@ _DERMIS = np.array([0.95, 0.87, 0.84], np.float32)
 _VEIL = np.array([0.34, 0.38, 0.48], np.float32)
 _WHITE = np.array([0.96, 0.90, 0.86], np.float32)
 
-# Melanin of skin types I to VI on Fitzpatrick's scale, and how often they are drawn.
+# Melanin of skin types I to VI on Fitzpatrick's scale, and their frequencies.
 _TYPES = (0.04, 0.10, 0.20, 0.36, 0.60, 0.90)
 _TYPE_FRACTIONS = (0.16, 0.27, 0.25, 0.15, 0.10, 0.07)
 
 
 class Layers(NamedTuple):
-    """What the skin holds, each field side x side float32.
+    """The layers of the skin, each field side x side float32.
 
     Attributes:
         melanin: Brown absorber near the surface, in optical densities of green light.
@@ -128,12 +128,12 @@ class Layers(NamedTuple):
 
 
 def draw_skin(rng: np.random.Generator, side: int, unit: float) -> Layers:
-    """Return healthy skin: a skin type, mottled redness, skin lines, now and then freckles.
+    """Return healthy skin: a skin type, mottled redness, skin lines, sometimes freckles.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random number generator.
         side: Height and width, in pixels.
-        unit: How many pixels stand for one pixel of a 256 px photograph.
+        unit: Number of pixels per pixel of a 256 px photograph.
     """
     tone = float(rng.choice(_TYPES, p=_TYPE_FRACTIONS)) * rng.uniform(0.8, 1.25)
     redness = rng.uniform(0.05, 0.24)
@@ -155,7 +155,7 @@ def draw_skin(rng: np.random.Generator, side: int, unit: float) -> Layers:
 
 
 def _skin_lines(rng: np.random.Generator, side: int, unit: float) -> Field:
-    """Return the faint furrows that part the skin into small rhombs, stretched one way."""
+    """Return the faint furrows that divide the skin into small, elongated rhombs."""
     points = structures.lattice(rng, side, rng.uniform(7, 11) * unit, 0.4)
     border = structures.cells(points, side).border / np.float32(unit)
     lines = np.exp(-((border / np.float32(1.0)) ** 2)).astype(np.float32)
@@ -185,7 +185,7 @@ class Painting(NamedTuple):
         blood: Blood, likewise.
         veil: Blue-white veil and other deep pigment, 0 to 1.
         white: Keratin, fibrosis and pale gaps, 0 to 1.
-        beyond: Where the lesion reaches over its contour (streaks), 0 to 1.
+        beyond: Where the lesion extends beyond its contour (streaks), 0 to 1.
     """
 
     melanin: Field
@@ -196,11 +196,11 @@ class Painting(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How the lesions of one diagnosis are drawn.
+    """Drawing parameters of the lesions of one diagnosis.
 
     Attributes:
         shape: Their contours.
-        edge: Width over which the edge fades, from and to, in pixels of a 256 px photograph.
+        edge: Smallest and largest width of the fading edge, in pixels of a 256 px photograph.
         redness: Mean fraction of blood among the absorbers.
         paint: Draws the structures; pigment and blood as multiples of their mean.
     """
@@ -212,12 +212,12 @@ class Kind(NamedTuple):
 
 
 def draw(canvas: Canvas, kind: Kind, skin: Layers) -> Layers:
-    """Return the skin with a lesion on it.
+    """Return skin with a lesion drawn on it.
 
     Args:
-        canvas: The place and contour of the lesion.
-        kind: What to draw.
-        skin: The skin round it, of the canvas's size.
+        canvas: Position and contour of the lesion.
+        kind: The diagnosis to draw.
+        skin: The surrounding skin, of the canvas's size.
     """
     rng = canvas.rng
     painted = kind.paint(canvas)
@@ -239,7 +239,7 @@ def draw(canvas: Canvas, kind: Kind, skin: Layers) -> Layers:
 
 
 def _about_one(field: Field, canvas: Canvas) -> Field:
-    """Return the field as multiples of its mean in the lesion, extremes held back."""
+    """Return the field as multiples of its mean in the lesion, with limited extremes."""
     mean = float(field.ravel()[canvas.inside].mean())
     return np.asarray(np.clip(field / np.float32(max(mean, 1e-3)), 0, 2.8), np.float32)
 

@@ -1,4 +1,4 @@
-"""Photographs of a drawn lesion: distance, light, camera, hairs, rulers."""
+"""Photographs of a synthetic lesion: distance, light, camera, hairs, rulers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     Light = NDArray[np.float32]
 
 
-# What stands between the skin and the sensor: hair, rulers, gel, the dermatoscope's rim.
+# Artefacts between skin and sensor: hair, rulers, gel, the rim of the dermatoscope.
 
 _SUBPIXEL_BITS = 4
 
 
 def add_artefacts(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the image with some of a photograph's usual artefacts, each by its own chance.
+    """Return the image with random typical artefacts of photographs.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random number generator.
         light: H x W x 3 float32 RGB from 0 to 1.
-        unit: How many pixels stand for one pixel of a 256 px photograph.
+        unit: Number of pixels per pixel of a 256 px photograph.
     """
     if rng.random() < 0.5:
         light = hair(rng, light, unit)
@@ -41,7 +41,7 @@ def add_artefacts(rng: np.random.Generator, light: Light, unit: float) -> Light:
 
 
 def hair(rng: np.random.Generator, light: Light, unit: float) -> Light:
-    """Return the image with hairs: bent strokes of one colour that mostly run one way."""
+    """Return the image with hairs: curved strokes of one colour with a common direction."""
     side = light.shape[0]
     cover = np.zeros((side, side), np.uint8)
     way = rng.uniform(0, np.pi)
@@ -59,7 +59,7 @@ def hair(rng: np.random.Generator, light: Light, unit: float) -> Light:
     dark = rng.random() < 0.88
     tint = rng.uniform(0.05, 0.22) * np.array([1.1, 0.95, 0.85]) if dark else np.full(3, 0.85)
     soft = cv2.GaussianBlur(cover, (0, 0), 0.6 * unit)[..., None] * np.float32(1 / 255)
-    # A lit edge on one side makes a hair lie on the skin and not in it.
+    # A bright edge on one side makes a hair appear to lie on the skin.
     lit = np.roll(soft, round(1.5 * unit), axis=0) * (1 - soft)
     return np.asarray(light + soft * (tint.astype(np.float32) - light) - 0.12 * lit, np.float32)
 
@@ -100,7 +100,7 @@ def gel_bubbles(rng: np.random.Generator, light: Light, unit: float) -> Light:
 
 
 def light_field(rng: np.random.Generator, side: int) -> Light:
-    """Return how the lamp lights the frame: a slope, a vignette, a rim (side x side x 3)."""
+    """Return the illumination of the frame: a gradient, a vignette, a rim (side x side x 3)."""
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     x, y = axis[None, :], axis[:, None]
     slope = np.float32(rng.normal(0, 0.05)) * x + np.float32(rng.normal(0, 0.05)) * y
@@ -125,13 +125,13 @@ def _stroke(cover: NDArray[np.uint8], path: NDArray[np.float64], width: float, v
 
 _NOMINAL = 256
 _SMALLEST_SIZE = 32
-# The canvas is wider than the frame, so that a turned and shifted frame stays mostly on it.
+# The canvas is larger than the frame, so that a rotated and shifted frame stays mostly on it.
 _CANVAS = 1.3
 _SMALLEST_FRACTION, _LARGEST_FRACTION = 0.035, 0.66
 
 
 class _Camera(NamedTuple):
-    """Where a camera stands: the 2 x 3 map from canvas to frame, and the contour in the frame."""
+    """A camera position: the 2 x 3 map from canvas to frame, and the contour in the frame."""
 
     matrix: NDArray[np.float64]
     contour: NDArray[np.float64]
@@ -144,17 +144,17 @@ def draw_lesion(
 
     Args:
         diagnosis: A code of ISIC 2018 Task 3, such as ``"MEL"``.
-        seed: Names the lesion; the same seed is the same lesion, to the bit.
+        seed: Identifies the lesion; the same seed gives the same lesion, bit by bit.
         size: Height and width of the photograph, in pixels, at least 32.
-        photograph: Which photograph of the lesion: another number, another zoom, turn, light
-            and hair.
+        photograph: Number of the photograph: each has its own zoom, rotation, light and
+            hair.
 
     Returns:
         The photograph, size x size x 3 uint8 RGB, and the lesion's mask, size x size bool, which
         covers 3 % to 70 % of the frame.
 
     Raises:
-        DataError: The diagnosis is none of the seven.
+        DataError: The diagnosis is not one of the seven.
         ConfigError: The size is too small, or a number is negative.
     """
     if diagnosis not in KINDS:
@@ -177,7 +177,7 @@ def draw_lesion(
 
 
 def _lesion(diagnosis: str, rng: np.random.Generator, size: int) -> tuple[Canvas, lesion.Layers]:
-    """Return the canvas of a lesion and its layers; nothing here depends on the photograph."""
+    """Return the canvas of a lesion and its layers; both are independent of the photograph."""
     kind = KINDS[diagnosis]
     side, unit = round(_CANVAS * size), size / _NOMINAL
     fraction = float(np.clip(np.exp(rng.normal(np.log(0.22), 0.45)), 0.07, 0.5))
@@ -189,7 +189,7 @@ def _lesion(diagnosis: str, rng: np.random.Generator, size: int) -> tuple[Canvas
 
 
 def _camera(rng: np.random.Generator, canvas: Canvas, size: int) -> _Camera:
-    """Return one camera's place: turned at will, zoomed so that the lesion's share is in bounds."""
+    """Return a random camera position, with a zoom that keeps the lesion's area in bounds."""
     fraction = lesion.area(canvas.contour) / size**2
     zoom = float(np.exp(rng.normal(0, 0.12)))
     zoom = float(
@@ -208,14 +208,14 @@ def _camera(rng: np.random.Generator, canvas: Canvas, size: int) -> _Camera:
 
 
 def _expose(rng: np.random.Generator, light: NDArray[np.float32], unit: float) -> NDArray[np.uint8]:
-    """Return the photograph of a scene: artefacts, lamp, exposure, colour cast, lens and sensor."""
+    """Photograph a scene: artefacts, light, exposure, colour cast, lens and sensor."""
     # Cameras expose dark skin longer.
     brightness = float(np.median(light[..., 1]))
     scene = light * np.float32((0.66 / max(brightness, 0.12)) ** 0.35)
     scene = add_artefacts(rng, scene, unit)
     scene = _develop(rng, scene * light_field(rng, light.shape[0]))
     scene = np.asarray(cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.45, 0.85) * unit), np.float32)
-    # Highlights roll off and never clip hard.
+    # Highlights are compressed and never clipped.
     scene = np.minimum(scene, 1 - 0.2 * np.exp((0.8 - np.maximum(scene, 0.8)) / 0.2))
     grain = rng.standard_normal(light.shape[:2], dtype=np.float32)
     grain *= np.float32(rng.uniform(0.004, 0.014))
@@ -224,7 +224,7 @@ def _expose(rng: np.random.Generator, light: NDArray[np.float32], unit: float) -
 
 
 def _develop(rng: np.random.Generator, light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the light with a camera's exposure, colour cast, saturation and gamma."""
+    """Apply a camera's exposure, colour cast, saturation and gamma."""
     cast = np.exp(rng.normal(0, (0.035, 0.035, 0.06))) * np.exp(rng.normal(0, 0.08))
     saturation = rng.uniform(0.65, 1.0)
     mixing = saturation * np.eye(3) + (1 - saturation) / 3

@@ -1,6 +1,6 @@
-"""The structures dermoscopy names, each drawn as a field of strengths from 0 to 1.
+"""Dermoscopic structures, each drawn as a field of strengths from 0 to 1.
 
-The vocabulary is that of the International Dermoscopy Society's consensus (Kittler et al.,
+The terms are those of the International Dermoscopy Society's consensus (Kittler et al.,
 J Am Acad Dermatol 2016;74:1093-1106).
 """
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     Field = NDArray[np.float32]
 
 
-# Random fields that textures and structures are made of: noise, lattices, cells.
+# Random fields for textures and structures: noise, lattices, cells.
 
 
 def noise_field(rng: np.random.Generator, side: int, cell: float) -> Field:
     """Return smooth noise, about standard normal.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random number generator.
         side: Height and width of the field, in pixels.
         cell: Size of the noise's grains, in pixels.
 
@@ -36,14 +36,14 @@ def noise_field(rng: np.random.Generator, side: int, cell: float) -> Field:
     count = max(3, round(side / cell))
     grid = rng.standard_normal((count, count), dtype=np.float32)
     field = cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
-    # Interpolation averages: the factor brings the deviation back to 1.
+    # Interpolation averages; the factor restores the standard deviation of 1.
     return np.asarray(field * np.float32(1.25), np.float32)
 
 
 def fractal_field(
     rng: np.random.Generator, side: int, cell: float, octaves: int = 3, gain: float = 0.55
 ) -> Field:
-    """Return a sum of noises, each half as coarse as the one before; about standard normal."""
+    """Return a sum of noise fields, each with half the grain size; about standard normal."""
     total = np.zeros((side, side), np.float32)
     weight, power = 1.0, 0.0
     for octave in range(octaves):
@@ -54,7 +54,7 @@ def fractal_field(
 
 
 def ramp(field: Field, low: float, high: float) -> Field:
-    """Return the smooth step from 0 at ``low`` to 1 at ``high`` (which may be the smaller)."""
+    """Return the smooth step from 0 at ``low`` to 1 at ``high`` (which may be smaller)."""
     t = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -62,13 +62,13 @@ def ramp(field: Field, low: float, high: float) -> Field:
 def lattice(
     rng: np.random.Generator, side: int, spacing: float, jitter: float
 ) -> NDArray[np.int32]:
-    """Return the points of a shaken hexagonal lattice that fall into the field.
+    """Return the points of a jittered hexagonal lattice within the field.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Random number generator.
         side: Height and width of the field, in pixels.
         spacing: Distance of neighbours, in pixels.
-        jitter: How far a point may leave its place, as a fraction of the spacing.
+        jitter: Largest displacement of a point, as a fraction of the spacing.
 
     Returns:
         n x 2 int32, x before y.
@@ -99,7 +99,7 @@ class Cells(NamedTuple):
     border: Field
 
     def each(self, values: NDArray[np.float64]) -> Field:
-        """Return the field that has one of ``values`` in each cell."""
+        """Return the field with one of ``values`` in each cell."""
         return values.astype(np.float32)[self.labels % len(values)]
 
 
@@ -127,10 +127,10 @@ class Canvas:
     """The square of skin that a lesion is drawn on.
 
     Attributes:
-        rng: Where the randomness comes from.
+        rng: Random number generator.
         side: Height and width, in pixels.
-        unit: How many pixels stand for one pixel of a 256 px photograph; all sizes below are in
-            these units.
+        unit: Number of pixels per pixel of a 256 px photograph; all sizes below are in these
+            units.
         contour: n x 2 float64, the lesion's contour in pixels.
         depth: side x side float32, distance inside the contour, in units.
         radius: Mean radius of the lesion, in units.
@@ -162,7 +162,7 @@ class Canvas:
         return fractal_field(self.rng, self.side, cell * self.unit, octaves)
 
     def mesh(self, spacing: float, jitter: float) -> Cells:
-        """Return the cells of a shaken lattice with ``spacing`` units between neighbours."""
+        """Return the cells of a jittered lattice with ``spacing`` units between neighbours."""
         points = lattice(self.rng, self.side, spacing * self.unit, jitter)
         return cells(points, self.side)
 
@@ -177,9 +177,9 @@ class Canvas:
         return ramp(field, edge - 0.45, edge + 0.45)
 
     def spots(self, count: int, smallest: float, largest: float, where: Field) -> Field:
-        """Return ``count`` round spots with radii in units, more of them where ``where`` is high.
+        """Return ``count`` round spots with radii in units, most frequent where ``where`` is high.
 
-        Spots differ in strength; overlapping ones do not add up.
+        Spots differ in strength; overlapping spots do not add up.
         """
         weight = np.maximum(where.ravel()[self.inside], 0).astype(np.float64)
         total = weight.sum()
@@ -214,7 +214,7 @@ def cobblestones(canvas: Canvas, spacing: float) -> Field:
 
 
 def streaks(canvas: Canvas, count: int, length: float) -> Field:
-    """Return radial streaks (pseudopods) that leave the edge outwards, in one or two sectors."""
+    """Return radial streaks (pseudopods) beyond the edge, in one or two sectors."""
     drawn = np.zeros((canvas.side, canvas.side), np.uint8)
     points = canvas.contour
     starts = (canvas.rng.integers(len(points)) + canvas.rng.normal(0, 22, count)).astype(np.intp)
@@ -274,12 +274,12 @@ def dotted_vessels(canvas: Canvas, count: int) -> Field:
 
 
 def lacunae(canvas: Canvas, spacing: float) -> Field:
-    """Return lacunae: packed, sharply bounded clods, parted by pale septa."""
+    """Return lacunae: packed, sharply bounded clods, separated by pale septa."""
     mesh = canvas.mesh(spacing, 0.3)
     own = mesh.each(canvas.rng.uniform(0.55, 1, 997))
     border = mesh.border / np.float32(canvas.unit)
     shade = 0.75 + 0.25 * ramp(border, 0, spacing * 0.4)
-    # Blurring and cutting again rounds the corners of the cells.
+    # Blurring and thresholding again rounds the corners of the cells.
     clods = canvas.blur(ramp(border + 0.5 * canvas.noise(5), 0.6, 2.4), 0.11 * spacing)
     return np.asarray(own * shade * ramp(clods, 0.42, 0.80), np.float32)
 
@@ -291,7 +291,7 @@ def fissures(canvas: Canvas, spacing: float) -> Field:
 
 
 def follicles(canvas: Canvas, spacing: float) -> tuple[Field, Field]:
-    """Return the strawberry pattern: pale follicles and the dark plugs in their middles."""
+    """Return the strawberry pattern: pale follicles and the dark plugs in their centres."""
     mesh = canvas.mesh(spacing, 0.24)
     centre = mesh.centre / np.float32(canvas.unit)
     own = mesh.each(canvas.rng.uniform(0.5, 1, 997))
@@ -322,7 +322,7 @@ def scar(canvas: Canvas, size: float) -> Field:
 def _line(drawn: NDArray[np.uint8], path: NDArray[np.float64], width: float, strength: int) -> None:
     fixed = np.rint(path * 2**_SUBPIXEL_BITS).astype(np.int32)
     thickness = max(1, round(width))
-    # OpenCV has no line thinner than a pixel: a paler one stands for it.
+    # OpenCV draws no line thinner than a pixel; a paler line replaces it.
     paler = round(strength * min(1.0, max(width, 0.35)))
     cv2.polylines(
         drawn, [fixed], isClosed=False, color=paler, thickness=thickness,

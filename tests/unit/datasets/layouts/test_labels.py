@@ -1,4 +1,4 @@
-"""Diagnoses as people spell them."""
+"""Spellings of diagnoses are mapped to codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts: what each reader makes of a tiny folder."""
+"""Layouts: each reader on a tiny folder."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_isic2018_takes_lesions_from_ham10000_metadata(challenge: Path) -> None:
     assert kinds(dataset)["mask without image"] == ["ISIC_77"]
 
 
-def test_isic2018_truth_alone_is_one_problem(tmp_path: Path) -> None:
+def test_isic2018_labels_without_images_are_one_problem(tmp_path: Path) -> None:
     files(tmp_path / "ISIC2018_Task1_Training_GroundTruth", *(f"I{k}.png" for k in range(9)))
     dataset = load(tmp_path)
     assert len(dataset) == 9
@@ -119,7 +119,7 @@ def test_two_files_of_one_id(tmp_path: Path) -> None:
     assert kinds(dataset) == {"two files of one id": ["ISIC_1"]}
 
 
-def test_truth_without_one_diagnosis(challenge: Path) -> None:
+def test_labels_without_exactly_one_diagnosis(challenge: Path) -> None:
     path = challenge / "ISIC2018_Task3_Training_GroundTruth"
     with (path / "ISIC2018_Task3_Training_GroundTruth.csv").open("a") as stream:
         stream.write("ISIC_7,1.0,1.0,0,0,0,0,0\nISIC_6,1.0,0,0,0,0,0,0\n")
@@ -272,7 +272,7 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, line: str, mess
 
 def test_a_manifest_with_an_id_twice_is_refused(tmp_path: Path) -> None:
     text(tmp_path / "manifest.csv", "path,image_id", "x/a.jpg,a", "y/a.jpg,a")
-    with pytest.raises(DataError, match="image id a stands in 2 rows"):
+    with pytest.raises(DataError, match="image id a occurs in 2 rows"):
         load(tmp_path)
     text(tmp_path / "manifest.csv", "path", "x/a.jpg", "y\\a.jpg")
     assert load(tmp_path).ids == ["x__a", "y__a"]
@@ -288,7 +288,7 @@ def test_a_folder_that_fits_no_layout_is_refused(tmp_path: Path) -> None:
         load(tmp_path, "png")
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xff\xfe\x00path\x81")
     with pytest.raises(DataError, match=r"x\.csv"):
@@ -319,10 +319,10 @@ def test_the_real_isic2018_has_its_known_counts(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("image_id", "problem"),
     [
-        ("../../../x", "parts of a path"),
-        ("a/b", "parts of a path"),
-        ("..\\x", "parts of a path"),
-        (".hidden", "begins with a dot"),
+        ("../../../x", "a path separator"),
+        ("a/b", "a path separator"),
+        ("..\\x", "a path separator"),
+        (".hidden", "starts with a dot"),
         ('"two\nlines"', "line break"),
         ("bell\x07", "control character"),
         ("x" * 201, "has 201 bytes"),
@@ -339,7 +339,7 @@ def test_an_id_that_cannot_name_files_is_refused(
         load(manifest)
 
 
-def test_files_that_are_no_images_are_counted_by_kind(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_counted_by_kind(tmp_path: Path) -> None:
     files(tmp_path / "nevus", "a.jpg")
     files(tmp_path / "melanoma", "b.jpg")
     assert load(tmp_path).problems == ()
@@ -350,7 +350,7 @@ def test_files_that_are_no_images_are_counted_by_kind(tmp_path: Path) -> None:
     assert problem.detail.startswith("1 .cr2, 2 .dcm: ")
 
 
-def test_masks_of_attributes_are_joined_by_id_and_the_last_version_counts(tmp_path: Path) -> None:
+def test_attribute_masks_are_joined_by_id_and_the_last_version_is_used(tmp_path: Path) -> None:
     write_task2(tmp_path, 4)
     older = tmp_path / "ISIC2018_Task2_Training_GroundTruth"
     shutil.copytree(tmp_path / TRUTH, older)
@@ -374,7 +374,7 @@ def test_masks_of_attributes_are_joined_by_id_and_the_last_version_counts(tmp_pa
     assert not len(dataset.with_masks())
 
 
-def test_a_manifest_may_name_masks_of_attributes(tmp_path: Path) -> None:
+def test_a_manifest_may_have_attribute_masks(tmp_path: Path) -> None:
     write_task2(tmp_path / "data", 2)
     name = "ISIC_0000000"
     lines = [

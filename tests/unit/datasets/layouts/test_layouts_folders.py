@@ -1,4 +1,4 @@
-"""Data sets by their folders: a class each, or images beside masks."""
+"""Data sets defined by folders: one class per folder, or images next to masks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_folders_in_the_folder_of_an_archive(tmp_path: Path, names: tuple[str, s
     assert dataset.split("test").ids == ["3"]
 
 
-def test_folders_that_are_no_diagnoses(tmp_path: Path) -> None:
+def test_folders_that_are_not_diagnoses(tmp_path: Path) -> None:
     files(tmp_path / "wart", "1.jpg")
     files(tmp_path / "scar", "2.jpg")
     with pytest.raises(DataError, match=r"none is understood: 'scar', 'wart'; .*--taxonomy own"):
@@ -54,7 +54,7 @@ def test_folders_that_are_no_diagnoses(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_numbers_are_no_diagnoses(tmp_path: Path) -> None:
+def test_numbers_are_not_diagnoses(tmp_path: Path) -> None:
     files(tmp_path / "images", "a.jpg", "b.jpg")
     text(tmp_path / "labels.csv", "image,label", "a,0", "b,1")
     with pytest.raises(DataError, match=r"not understood: '0' \(1\), '1' \(1\)"):
@@ -65,7 +65,7 @@ def test_numbers_are_no_diagnoses(tmp_path: Path) -> None:
     assert load(tmp_path).table["diagnosis"].tolist() == ["NV", "MEL"]
 
 
-def test_a_folder_of_test_images_is_no_training(tmp_path: Path) -> None:
+def test_a_folder_of_test_images_is_not_training_data(tmp_path: Path) -> None:
     files(tmp_path / "HAM10000_images_part_1", "ISIC_1.jpg", "ISIC_2.jpg")
     files(tmp_path / "ISIC2018_Task3_Test_Images", "ISIC_3.jpg")
     text(
@@ -93,6 +93,6 @@ def test_a_folder_that_fits_no_layout_is_an_error(tmp_path: Path) -> None:
     files(tmp_path, "a.jpg")
     text(tmp_path / "odd.csv", "image,remark", "a,b")
     with pytest.raises(
-        DataError, match=r"below it lie 1 images, and odd.csv with the columns image, remark; .*csv"
+        DataError, match=r"below it are 1 images, and odd.csv with the columns image, remark; .*csv"
     ):
         load(tmp_path)

@@ -1,4 +1,4 @@
-"""Public data sets: their tables' real headings, with made-up rows.
+"""Public data sets: the real headings of their tables, with made-up rows.
 
 Headings are copied from the data sets' own tables: the ISIC challenges of 2016 to 2020
 (challenge.isic-archive.com/data), MILK10k (doi.org/10.34970/648456), Derm7pt (derm.cs.sfu.ca),
@@ -153,7 +153,7 @@ def test_isic2020_reads_benign_and_malignant(tmp_path: Path, table: str) -> None
     assert "unknown diagnosis" not in kinds(dataset)
 
 
-def test_milk10k_has_truth_by_lesion(tmp_path: Path) -> None:
+def test_milk10k_has_labels_by_lesion(tmp_path: Path) -> None:
     base = tmp_path / "MILK10k_Training_Input" / "MILK10k_Training_Input"
     files(base / "IL_1", "ISIC_1.jpg", "ISIC_2.jpg")
     files(base / "IL_2", "ISIC_3.jpg", "ISIC_4.jpg")
@@ -235,7 +235,7 @@ def test_pad_ufes_is_clinical_and_grouped_by_patient(tmp_path: Path) -> None:
     assert (dataset.layout, dataset.taxonomy.name) == ("pad_ufes", "isic2019")
     assert list(labels(tmp_path).values()) == ["AK", "NV", "SCC"]
     assert dataset.image_types() == {"clinical": 3}
-    assert len(dataset.of_type()) == 3  # nothing here is dermoscopic: these are what is meant
+    assert len(dataset.of_type()) == 3  # no image is dermoscopic, so all are used
     groups = dataset.table["group_id"].tolist()
     assert groups[0] == groups[1] != groups[2]
     assert row(dataset, "PAT_9_8_7")["sex"] == "female"
@@ -391,13 +391,13 @@ def test_archive_keeps_image_types(tmp_path: Path) -> None:
     rows = [archive_row(*each) for each in zip(names, [nevus] * 5, kinds_of, strict=True)]
     text(tmp_path / "metadata.csv", ARCHIVE, *rows)
     dataset = load(tmp_path)
-    assert dataset.of_type().ids == [names[0], names[4]]  # of no known type: taken
+    assert dataset.of_type().ids == [names[0], names[4]]  # of unknown type: used
     assert dataset.image_types() == {"clinical": 2, "dermoscopic": 2, "tile": 1}
     with pytest.raises(Exception, match="no thermographic images; use one of clinical"):
         dataset.of_type("thermographic")
 
 
-def test_archive_whose_diagnoses_no_taxonomy_has(tmp_path: Path) -> None:
+def test_archive_with_diagnoses_of_no_taxonomy(tmp_path: Path) -> None:
     files(tmp_path, *(f"ISIC_{k}.jpg" for k in range(4)))
     odd = "Benign,Inflammatory or infectious diseases,Verruca,,"
     rows = [archive_row(f"ISIC_{k}", odd) for k in range(3)]
@@ -421,7 +421,7 @@ FIELD = {
 
 
 @pytest.mark.parametrize("name", FIELD)
-def test_files_as_people_have_them(layout_examples: Path, tmp_path: Path, name: str) -> None:
+def test_typical_user_folders_are_read(layout_examples: Path, tmp_path: Path, name: str) -> None:
     source = layout_examples / name
     for line in (source / "TREE.txt").read_text().split("\n"):
         if line:

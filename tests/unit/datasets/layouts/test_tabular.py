@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them, and diagnoses as people spell them."""
+"""Tables as spreadsheets write them, and their diagnoses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_tables_of_every_encoding_are_read_alike(tmp_path: Path, encoding: str) -> None:
+def test_tables_of_every_encoding_are_read_identically(tmp_path: Path, encoding: str) -> None:
     for end in ("\n", "\r\n", "\r"):
         for separator in (";", ",", "\t", "|"):
             content = end.join(ROWS).replace(";", separator) + end
@@ -97,7 +97,7 @@ def test_a_workbook_of_labels(tmp_path: Path) -> None:
     assert row(dataset, "1")["age"] == 70
 
 
-def test_most_not_understood_is_an_error(tmp_path: Path) -> None:
+def test_mostly_unknown_diagnoses_are_an_error(tmp_path: Path) -> None:
     files(tmp_path / "images", *(f"{k}.jpg" for k in range(6)))
     text(tmp_path / "labels.csv", "image_id,label", "0,mel", "1,foo", "2,foo", "3,bar", "4,", "5,?")
     with pytest.raises(
@@ -116,7 +116,7 @@ def test_most_not_understood_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("mel", "nv"), ("Melanoma", "nevi")])
 @pytest.mark.parametrize("point", [".", ","])
-def test_one_column_a_class_gives_diagnoses(
+def test_one_column_per_class_gives_diagnoses(
     tmp_path: Path, names: tuple[str, str], point: str
 ) -> None:
     files(tmp_path / "photos", "a.png", "b.png", "c.png")
@@ -131,7 +131,7 @@ def test_one_column_a_class_gives_diagnoses(
     assert kinds(dataset)["row without one diagnosis"] == ["C.PNG"]
 
 
-def test_a_table_without_a_heading(tmp_path: Path) -> None:
+def test_a_table_without_a_header(tmp_path: Path) -> None:
     files(tmp_path / "images", "a.jpg", "b.jpg")
     text(tmp_path / "labels.csv", "a.jpg,melanoma", "b.jpg,nevus")
     assert load(tmp_path).table["diagnosis"].tolist() == ["MEL", "NV"]

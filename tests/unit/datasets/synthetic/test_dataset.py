@@ -131,14 +131,14 @@ def _score(
     training: Synthetic,
     held_out: Synthetic,
 ) -> float:
-    """Return the balanced accuracy on other lesions than those the model was fitted on."""
+    """Return the balanced accuracy on lesions that the model was not fitted on."""
     model.fit([features(p, m) for p, m, _ in training], [code for _, _, code in training])
     found = model.predict([features(p, m) for p, m, _ in held_out])
     return float(balanced_accuracy_score([code for _, _, code in held_out], found))
 
 
 def _bands(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> list[float]:
-    """Return how much of the lesion's contrast lies in each scale, and which way it leans."""
+    """Return the lesion's contrast at each scale, and its orientation."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     found = []
     for sigma in (0.6, 1.0, 1.6, 2.5, 4.0, 6.0):
@@ -154,7 +154,7 @@ def _histogram(pixels: NDArray[np.uint8], _: NDArray[np.bool_]) -> Any:
     return np.sqrt(counts / counts.sum())
 
 
-def test_colour_does_not_give_the_diagnosis_away_but_structure_does(
+def test_structure_reveals_the_diagnosis_and_colour_does_not(
     training: Synthetic, held_out: Synthetic
 ) -> None:
     def logistic() -> Any:
@@ -209,7 +209,7 @@ def test_the_data_set_has_the_official_layout(root: Path) -> None:
     assert not set(later["group_id"]) & set(train["group_id"])
 
 
-def test_files_hold_the_drawn_image_and_its_mask(root: Path) -> None:
+def test_files_contain_the_drawn_image_and_its_mask(root: Path) -> None:
     for image in plan(60, 7, ("train",))[::13]:
         lesion = image.lesion
         pixels, mask = draw_lesion(lesion.diagnosis, lesion.seed, 64, image.photograph)
@@ -255,7 +255,7 @@ def test_an_interrupted_data_set_is_finished_to_the_same_bytes(tmp_path: Path, r
     assert _digests(tmp_path) == _digests(root)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path, root: Path) -> None:
+def test_a_folder_with_other_content_is_refused(tmp_path: Path, root: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="empty folder"):
         write_isic2018(tmp_path, images=60, size=64)

@@ -46,7 +46,7 @@ PAIR = [
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that verdicts are kept in."""
+    """The folder of stored trials."""
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.delenv(instructions.SWITCH, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -66,7 +66,7 @@ def timed(*rounds: float) -> Result:
     return Result(None, 0.0, rounds)
 
 
-def test_f32_is_taken_unless_another_is_a_tenth_faster() -> None:
+def test_fp32_is_chosen_unless_another_setup_is_a_tenth_faster() -> None:
     trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.95, 0.92, 0.93)] * 2}
     assert decide(trials, PAIR)[:4] == ("openvino", "fp32", "fp32", None)
     trials = {F32: [timed(1, 1, 1)] * 2, BF16: [timed(0.8, 2, 0.8)] * 2}  # one slow round
@@ -80,14 +80,14 @@ def test_each_task_has_a_precision_of_its_own() -> None:
     assert decide(crashed, PAIR)[:4] == ("openvino", "fp32", "bf16", None)
 
 
-def test_fewer_instructions_are_taken_where_they_pay() -> None:
+def test_an_instruction_limit_is_chosen_if_it_is_faster() -> None:
     trials = {F32: [timed(1, 1, 1)] * 2, HELD: [timed(0.5, 0.5, 0.5)] * 2}
     choice = decide(trials, PAIR)
     assert (choice.limit, choice.segmentation) == ("AVX2", "fp32")
     assert "2.00 times" in describe(choice, trials)
 
 
-def test_a_way_too_slow_to_be_timed_is_not_chosen() -> None:
+def test_a_setup_too_slow_to_time_is_not_chosen() -> None:
     trials = {F32: [timed(1, 1)] * 2, BF16: [timed(0.1, 0.1)] * 2}
     choice = decide(trials, PAIR)
     assert choice[:4] == ("openvino", "fp32", "fp32", None)
@@ -170,7 +170,7 @@ FAULTS = {
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, kind: str, *, only: bool = True) -> str:
-    """Break OpenVINO in children, those held to fewer instructions excepted if ``only``."""
+    """Break OpenVINO in children; with ``only``, except in those with an instruction limit."""
     run, load, problem = FAULTS[kind]
     program = FAULT.format(path=sys.path, run=run, load=load, only=only)
     monkeypatch.setattr(trial, "command", lambda: [sys.executable, "-c", program])
@@ -194,7 +194,7 @@ def test_a_fault_leads_to_the_next_choice(
     assert problem in lines[1]
 
 
-def test_where_openvino_fails_onnx_runtime_predictions(
+def test_onnx_runtime_predicts_if_openvino_fails(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "is off", only=False)
@@ -225,7 +225,7 @@ def test_a_named_engine_is_tried_alone_and_fails_clearly(
         choose([bundle], precision="bf16", report=pytest.fail)
 
 
-def test_trials_run_once_and_their_verdict_is_cached(
+def test_trials_run_once_and_their_result_is_stored(
     bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -311,7 +311,7 @@ def test_instructions_are_limited_only_if_still_unset_and_unread(
         ("avx2", (None,), False),
         ("avx512f avx512_bf16", (None,), True),
         ("avx512f avx512_bf16 amx_tile amx_bf16", (None, "AVX512_CORE_FP16"), True),
-        ("", (None, "AVX512_CORE_FP16"), True),  # a system that does not tell
+        ("", (None, "AVX512_CORE_FP16"), True),  # a system that does not report features
     ],
 )
 def test_candidates_follow_the_processor(
@@ -343,7 +343,7 @@ def bf16_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bearing(folder: Path, stored: str) -> Bundle:
-    """A bundle in fp32 with a sample, of which it was measured that ``stored`` bears bf16."""
+    """A bundle in fp32 with a sample, whose costs of bf16 were measured in ``stored``."""
     whole = sampled(classification_bundle(folder / "plain", crop_mode="full"), folder / "whole")
     (choice,) = whole.spec.recommended
     choices = (choice.model_copy(update={"storage": stored}),)
@@ -360,7 +360,7 @@ def test_a_measured_precision_is_tried(tmp_path: Path, monkeypatch: pytest.Monke
     held = [EngineSetup("openvino", "fp32", "AVX2"), EngineSetup("openvino", "bf16", "AVX2")]
     monkeypatch.delenv(instructions.SWITCH, raising=False)
     assert candidates([bundle]) == [F32, BF16, *held]
-    monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")  # the user has said it
+    monkeypatch.setenv(instructions.SWITCH, "AVX512_CORE")  # set by the user
     assert candidates([bundle]) == [F32, BF16]
 
 

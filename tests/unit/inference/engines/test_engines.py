@@ -34,7 +34,7 @@ def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that compiled graphs are kept in."""
+    """The folder of compiled graphs."""
     monkeypatch.delenv(SWITCH)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "naevus" / "compiled"
@@ -58,7 +58,7 @@ def test_both_engines_agree(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_any_number_of_images_and_results_of_their_own(tmp_path: Path, engine: EngineName) -> None:
+def test_batches_of_any_size_give_independent_results(tmp_path: Path, engine: EngineName) -> None:
     loaded = open_engine(write_classifier(tmp_path / "g.onnx", size=32), engine, threads=1)
     assert loaded.outputs == ("logits",)
 
@@ -75,7 +75,7 @@ def test_any_number_of_images_and_results_of_their_own(tmp_path: Path, engine: E
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("content", [None, b"", b"no graph at all", b"\x08\x08"])
-def test_a_file_that_is_no_graph_is_refused_in_one_line(
+def test_a_file_that_is_not_a_graph_is_refused_in_one_line(
     tmp_path: Path, engine: EngineName, content: bytes | None
 ) -> None:
     path = tmp_path / "g.onnx"
@@ -128,7 +128,7 @@ def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
         open_engine(graph, "tensorrt")  # type: ignore[arg-type]
 
 
-def test_openvino_is_held_to_float32(tmp_path: Path) -> None:
+def test_openvino_computes_in_float32(tmp_path: Path) -> None:
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), threads=1)
     precision = engine._compiled.get_property("INFERENCE_PRECISION_HINT")
     assert precision.get_type_name() == "f32"
@@ -163,12 +163,12 @@ def test_streams_are_no_more_than_threads(tmp_path: Path) -> None:
 
 
 def test_threads_are_bound_to_no_processor(tmp_path: Path) -> None:
-    """Others work beside them: those that decode, and other processes with engines of their own."""
+    """They share the processors with decoding and with other processes."""
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), 2, streams=2)
     assert engine._compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
-def test_an_engine_goes_on_after_images_it_could_not_take(tmp_path: Path) -> None:
+def test_an_engine_works_after_images_it_rejected(tmp_path: Path) -> None:
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32), 2, streams=2)
     before = engine.run(pixels(20, 32))["logits"]
     with pytest.raises(BundleError, match="fails on pixels"):
@@ -176,13 +176,13 @@ def test_an_engine_goes_on_after_images_it_could_not_take(tmp_path: Path) -> Non
     np.testing.assert_array_equal(engine.run(pixels(20, 32))["logits"], before)
 
 
-def test_few_images_fraction_one_stream_and_many_get_more() -> None:
+def test_few_images_share_one_stream_and_many_get_more() -> None:
     assert streams_for(1, 16) == streams_for(openvino.PIECE, 16) == 1
     assert streams_for(1000, 2) == 2
     assert streams_for(1000, 64) == 4
 
 
-def test_bf16_is_refused_where_the_processor_has_none(
+def test_bf16_is_refused_if_the_processor_lacks_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
@@ -206,7 +206,7 @@ def test_bf16_differs_from_fp32_by_its_rounding(tmp_path: Path) -> None:
     np.testing.assert_allclose(first, second, atol=0.1)
 
 
-def test_cuda_comes_first_and_keeps_whole_mantissas() -> None:
+def test_cuda_comes_first_without_tf32() -> None:
     assert ort.providers([ort.CPU]) == [ort.CPU]
     assert ort.providers(["TensorrtExecutionProvider", ort.CUDA, ort.CPU]) == [
         (ort.CUDA, {"use_tf32": "0"}),
@@ -229,7 +229,7 @@ def test_compiled_graphs_are_reused_with_equal_outputs(
     np.testing.assert_array_equal(second.run(batch)["logits"], first.run(batch)["logits"])
 
 
-def test_another_graph_is_never_answered_by_the_cached_one(tmp_path: Path, cache: Path) -> None:
+def test_another_graph_never_uses_the_cached_one(tmp_path: Path, cache: Path) -> None:
     batch = pixels(5, 32)
     graphs = [write_classifier(tmp_path / f"{seed}.onnx", size=32, seed=seed) for seed in (0, 1)]
     one, other = (OpenVINOEngine(graph).run(batch)["logits"] for graph in graphs)
@@ -238,8 +238,8 @@ def test_another_graph_is_never_answered_by_the_cached_one(tmp_path: Path, cache
 
 
 @pytest.mark.parametrize("where", [0, 40, 0.5, 0.9, None])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path, where: float | None) -> None:
-    """OpenVINO's own cache would answer with damaged weights."""
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, cache: Path, where: float | None) -> None:
+    """OpenVINO's own cache would load damaged weights."""
     graph = write_classifier(tmp_path / "g.onnx", size=32)
     batch = pixels(5, 32)
     right = OpenVINOEngine(graph).run(batch)["logits"]
@@ -266,7 +266,7 @@ def test_cached_graphs_that_openvino_refuses_are_compiled_again(
     assert OpenVINOEngine(graph).run(pixels(2, 32))["logits"].shape == (2, 7)
 
 
-def test_an_unwritable_cache_is_no_error(tmp_path: Path, cache: Path) -> None:
+def test_an_unwritable_cache_is_not_an_error(tmp_path: Path, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file in the folder's place")
     engine = OpenVINOEngine(write_classifier(tmp_path / "g.onnx", size=32))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_engine_is_checked_at_and_one_is_chosen() -> None:
+def test_every_engine_is_checked_and_one_is_chosen() -> None:
     found = {each.name: each for each in survey()}
     assert tuple(found) == get_args(EngineName)
     assert [each.name for each in survey() if each.chosen] == [DEFAULT]
@@ -50,7 +50,7 @@ def test_the_chosen_engine_is_the_one_that_opens(
     assert isinstance(open_engine(write_classifier(tmp_path / "g.onnx", size=32)), kinds[DEFAULT])
 
 
-def test_an_absent_engine_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_engine_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     absent = survey()[1]
     assert (absent.version, absent.devices, absent.precisions) == (None, (), ())

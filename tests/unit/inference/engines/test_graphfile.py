@@ -29,7 +29,7 @@ def test_the_built_in_graphs_pass() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("absolute", [False, True])
-def test_weights_in_another_file_are_refused_though_they_are_there(
+def test_weights_in_another_file_are_refused_even_if_it_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: EngineName, absolute: bool
 ) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
@@ -47,7 +47,7 @@ def test_weights_in_another_file_are_refused_though_they_are_there(
         open_engine(graph, engine)
 
 
-def test_the_cache_is_not_asked_about_such_a_graph(
+def test_the_cache_is_not_used_for_such_a_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from naevus.inference.engines.openvino import CompiledCache
