@@ -122,22 +122,19 @@ class LevelScores:
         }
 
 
-class _Put(NamedTuple):
+class _Evaluated(NamedTuple):
     """Images and lesions, as predicted and calibrated, with N x C sets of images and lesions."""
 
     found: ByLesion
     calibrated: ByLesion | None
     sets: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None
 
-    def where(self, lesions: NDArray[np.bool_]) -> _Put:
+    def where(self, lesions: NDArray[np.bool_]) -> _Evaluated:
         """Return some of the lesions."""
         rows = lesions[self.found.members]
-        found, calibrated = (
-            None if each is None else each.where(lesions) for each in (self.found, self.calibrated)
-        )
-        assert found is not None
+        calibrated = None if self.calibrated is None else self.calibrated.where(lesions)
         sets = None if self.sets is None else (self.sets[0][rows], self.sets[1][rows])
-        return _Put(found, calibrated, sets)
+        return _Evaluated(self.found.where(lesions), calibrated, sets)
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ class LesionEvaluation:
         several = np.bincount(found.members) > 1
         if not several.any():
             return None
-        put = _Put(
+        given = _Evaluated(
             found,
             None if calibrated is None else by_lesion(calibrated),
             None if parts is None else _sets(found, parts[found.rows]),
@@ -249,8 +246,8 @@ class LesionEvaluation:
             contradictory=found.contradictory,
             unknown=found.unknown,
             differing=len(np.unique(found.members[other])),
-            every=_scores(put),
-            several=_scores(put.where(several)),
+            every=_scores(given),
+            several=_scores(given.where(several)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -266,13 +263,13 @@ class LesionEvaluation:
         }
 
 
-def _scores(put: _Put) -> LesionScores:
-    images, members, lesions = put.found.images, put.found.members, put.found.lesions
+def _scores(given: _Evaluated) -> LesionScores:
+    images, members, lesions = given.found.images, given.found.members, given.found.lesions
     sizes = np.bincount(members)
     first = np.unique(members, return_index=True)[1]
     every, shared = np.ones(len(members)), 1 / sizes[members]
     all_rows = np.arange(len(members))
-    own, joint = (None, None) if put.sets is None else (put.sets[0], put.sets[1][first])
+    own, joint = (None, None) if given.sets is None else (given.sets[0], given.sets[1][first])
     levels = (
         _Level(images, own, all_rows, every),
         _Level(images, own, all_rows, shared),
@@ -287,7 +284,7 @@ def _scores(put: _Put) -> LesionScores:
 
     found = iter(weighted_intervals(statistic, images.groups, images.truth))
     one, two, three, gain = ({name: next(found) for name in names} for _ in range(4))
-    other = put.calibrated
+    other = given.calibrated
     return LesionScores(
         LevelScores(len(members), one, _error(images), other and _error(other.images)),
         LevelScores(len(sizes), two),

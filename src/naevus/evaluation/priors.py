@@ -121,8 +121,8 @@ def geometric_means(
     """Average log-probabilities over the images of each lesion, and normalise.
 
     This is the mean of logits: the members of an ensemble are averaged alike. It treats the images
-    as repeated looks at the same evidence. Were they independent, the sum would be right, and this
-    mean would be underconfident.
+    as repeated observations of the same evidence. If they were independent, their evidence would
+    add up, and the mean would be underconfident.
 
     Args:
         probabilities: N x C, natural or balanced.
