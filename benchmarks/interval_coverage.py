@@ -27,7 +27,9 @@ from naevus.evaluation.intervals import (
     Interval,
     balanced_accuracy_interval,
     bca_interval,
+    grouped_ratios,
     mean_interval,
+    percentile_interval,
     weighted_intervals,
     wilson_interval,
 )
@@ -99,7 +101,7 @@ def difference(rng: np.random.Generator) -> Interval:
     codes = np.asarray(truth, object)
     member = codes[:, None] == np.array(list(LESIONS), object)[None, :]
     ours, theirs = (member & (codes == np.asarray(said, object))[:, None] for said in (one, other))
-    return paired_difference("", ours, theirs, member, groups, truth).difference
+    return paired_difference("", ours, theirs, member, groups).difference
 
 
 def jaccard(figure: Callable[[NDArray[Any], list[str]], Interval]) -> Draw:
@@ -120,7 +122,9 @@ def recall(lesions: int, wilson: bool) -> Draw:
         right = values + LEVELS["AKIEC"] > 0
         if wilson:
             return Interval(*wilson_interval(right, names(numbers))[:3])
-        return mean_interval(right, names(numbers))
+        hits = right[:, None].astype(float)
+        draws = grouped_ratios(hits, np.ones_like(hits), names(numbers))
+        return percentile_interval(float(hits.mean()), draws)
 
     return draw
 
@@ -136,7 +140,7 @@ def auc(lesions: int, bca: bool, others: int = 200) -> Draw:
         groups = names(numbers, "in") + names(more, "out")
         if bca:
             return bca_interval(ranking.auc, groups, truth.tolist())
-        (found,) = weighted_intervals(ranking.auc, groups, truth.tolist())
+        (found,) = weighted_intervals(ranking.auc, groups, truth.tolist(), count=lesions + others)
         return found
 
     return draw

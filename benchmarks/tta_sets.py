@@ -140,7 +140,7 @@ def _tell(table: pd.DataFrame, logs: NDArray[np.float64]) -> None:
         parts = member * losses[:, None], member & right[:, None]
         first = first or parts
         lines = [
-            paired_difference(what, one, other, member, groups, truth.tolist())
+            paired_difference(what, one, other, member, groups)
             for what, one, other in zip(("loss", "balanced accuracy"), first, parts, strict=True)
         ]
         cells = [

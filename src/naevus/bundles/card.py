@@ -228,11 +228,13 @@ _FRACTIONS = (
     "where the members differ."
 )
 _SETS = (
-    "A *prediction set* contains every diagnosis whose natural probability reaches its threshold. "
-    "For at least {percent:g} % of new lesions of each diagnosis, the set contains that diagnosis, "
-    "provided that they resemble the calibration data (class-conditional split conformal "
-    "prediction, one image per lesion). A threshold of 0 means that there were too few lesions "
-    "to fit one; the diagnosis is then in every set."
+    "A *prediction set* contains the most probable diagnosis and every diagnosis whose natural "
+    "probability reaches its threshold. For at least {percent:g} % of new lesions of each "
+    "diagnosis, the set contains that diagnosis, provided that they resemble the calibration data "
+    "(class-conditional split conformal prediction, one image per lesion). A threshold of 0 means "
+    "that there were too few lesions to fit one; the diagnosis is then in every set. A threshold "
+    "of 1 means that the diagnosis is in a set only as the most probable one, which suffices for "
+    "its coverage."
 )
 _COSTS = (
     "Changes are relative to storage and computation in fp32, on the same held-out images. They "

@@ -249,7 +249,8 @@ class ConformalSpec(Section):
     Attributes:
         classes: The class codes in the order of the logits.
         coverage: The nominal coverage.
-        thresholds: The minimum natural probability of each class in a set.
+        thresholds: The minimum natural probability of each class in a set, unless it is the most
+            probable one, which is in every set; 1: it is in a set only as that.
         groups: The number of groups (lesions) that each threshold was fitted on.
     """
 

@@ -352,9 +352,9 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
     longest = max(len(each.image_id) for each in predictions)
     table.add_column("image", overflow="fold", min_width=min(longest, 24))
-    names = ["class", "prob.", "±"] if classified else []
-    names += ["melanoma"] if classified and "MEL" in malignant else []
+    names = ["melanoma"] if classified and "MEL" in malignant else []
     names += ["malignant"] if classified and malignant else []
+    names += ["class", "prob.", "±"] if classified else []
     for name in (*names, "lesion area"):
         table.add_column(name, justify="left" if name == "class" else "right")
     table.add_column("flags", overflow="fold")

@@ -19,6 +19,7 @@ from naevus.evaluation.tables import (
     refuse_left_out,
     taxonomy_of,
 )
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +101,7 @@ class Ablation:
             "budget": self.budget,
             "reference": self.reference,
             "left_out": [str(found) for found in self.left_out],
-            "scores": {name: interval._asdict() for name, interval in self.scores.items()},
+            "scores": {name: plain(interval._asdict()) for name, interval in self.scores.items()},
             "arms": [
                 {
                     "name": arm.name,
@@ -197,7 +198,9 @@ def ablation(
     )
     refuse_left_out(absent, title, allow_missing=allow_missing)
     kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
-    found = [compare(kept[reference], kept[name], (reference, name)) for name in others]
+    found = [
+        compare(kept[reference], kept[name], (reference, name), corrected=False) for name in others
+    ]
     corrected = holm([one.differences[0].p for one in found])
     scores = headline_intervals(oof_classified(kept[reference]))
     return Ablation(
@@ -229,4 +232,4 @@ def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
 
 def _points(difference: Interval) -> str:
     value, low, high = (100 * part for part in difference)
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})" if difference.known else f"{value:+.1f}"

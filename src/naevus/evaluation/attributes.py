@@ -459,7 +459,9 @@ def _auc(
 ) -> Interval | None:
     if shown.all() or not shown.any() or np.isnan(scores).any():
         return None
-    return weighted_intervals(Ranking.of(shown, scores).auc, groups)[0]
+    names = np.asarray(groups, object)
+    count = min(len(set(names[side].tolist())) for side in (shown, ~shown))
+    return weighted_intervals(Ranking.of(shown, scores).auc, groups, count=count)[0]
 
 
 def _by_fold(table: pd.DataFrame, cut: NDArray[np.float64]) -> tuple[FoldJaccard, ...]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, bootstrap, finite
-from naevus.evaluation.intervals import Interval, percentile_interval, wilson_interval
+from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, bootstrap, finite, means_of
+from naevus.evaluation.intervals import FEW, Interval, weighted_intervals, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -185,11 +185,11 @@ class CalibrationScores:
     ) -> CalibrationScores:
         """Score N x C natural probabilities.
 
-        Groups are drawn within their true class. An expected calibration error is above 0 by
-        chance alone, and more so in resamples, so that percentiles of these miss the truth. Its
-        interval is the basic one (twice the value minus the quantiles), which takes that off; it
-        begins at 0 where perfect probabilities would by chance show as much, and always holds the
-        value.
+        Groups are drawn within their true class; fewer than 100 tell too little for the interval of
+        a calibration error. An expected calibration error is above 0 by chance alone, and more so
+        in resamples, so that percentiles of these miss the truth. Its interval is the basic one
+        (twice the value minus the quantiles), which takes that off; it begins at 0 where perfect
+        probabilities would by chance show as much, and always holds the value.
 
         Args:
             probabilities: N x C; each row sums to 1.
@@ -208,9 +208,13 @@ class CalibrationScores:
         statistic = _figures(np.concatenate([means, gaps], axis=1))
         values = statistic(np.ones((1, len(classes))))[0]
         found = bootstrap(statistic, numbered, draws=draws, seed=seed)
-        nll, brier = (percentile_interval(float(values[c]), found[:, c]) for c in (0, 1))
+        nll, brier = weighted_intervals(
+            means_of(means), groups, classes.tolist(), draws=draws, seed=seed
+        )
         errors = [
             _binned_error(float(value), column, *chance)
+            if len(numbered) >= FEW
+            else BinnedError(float(value), np.nan, np.nan, chance[0])
             for value, column, chance in zip(
                 values[2:], found[:, 2:].T, _by_chance(numbered.sums(gaps), len(rows)), strict=True
             )

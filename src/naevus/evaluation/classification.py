@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from naevus.errors import DataError, NaevusError
 from naevus.evaluation.bootstrap import Ranking, repeatable
 from naevus.evaluation.intervals import (
+    FEW,
+    LEAST,
     Interval,
     Proportion,
     balanced_accuracy_interval,
-    bca_interval,
     mean_interval,
     weighted_intervals,
 )
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from naevus.evaluation.tables import LabelledPredictions
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision
-
-
-FEW: Final = 100
-"""A class of fewer groups has a BCa interval of its AUC, and Wilson's of its recall."""
 
 
 def auc_intervals(
@@ -50,7 +47,8 @@ def auc_intervals(
 
     Returns:
         The mean, None where no class has both sides; and by code, with how many groups the class
-        has. Classes of fewer than `FEW` groups have BCa intervals, all else percentiles.
+        has. Its kind of interval follows from the groups on the rarer side (`weighted_intervals`);
+        the mean has one where each class has one.
     """
     names, ids = np.asarray(truth, object), np.asarray(groups, object)
     rankings = {
@@ -65,12 +63,20 @@ def auc_intervals(
         areas = np.concatenate([ranking.auc(weights) for ranking in rankings.values()], axis=1)
         return np.concatenate([areas.mean(axis=1, keepdims=True), areas], axis=1)
 
+    counts = {code: len(set(ids[names == code].tolist())) for code in rankings}
+    rarer = {code: min(n, len(set(ids[names != code].tolist()))) for code, n in counts.items()}
     mean, *found = weighted_intervals(statistic, groups, truth)
+    if min(rarer.values()) < LEAST:
+        mean = Interval(mean.value, np.nan, np.nan)
     aucs = {}
     for (code, ranking), interval in zip(rankings.items(), found, strict=True):
-        count = len(set(ids[names == code].tolist()))
-        shown = bca_interval(ranking.auc, groups, truth) if count < FEW else interval
-        aucs[code] = Proportion(*shown, groups=count)
+        few = rarer[code] < FEW
+        shown = (
+            weighted_intervals(ranking.auc, groups, truth, count=rarer[code])[0]
+            if few
+            else interval
+        )
+        aucs[code] = Proportion(*shown, groups=counts[code])
     return mean, aucs
 
 

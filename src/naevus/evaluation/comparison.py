@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from math import comb
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import SEED, Groups, divided, finite, repeatable
-from naevus.evaluation.intervals import Interval, grouped_ratios, percentile_interval
+from naevus.evaluation.intervals import Interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.evaluation.tables import (
     AGREED,
@@ -23,6 +23,7 @@ from naevus.evaluation.tables import (
     taxonomy_of,
 )
 from naevus.io.figures import interval_figure
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -34,43 +35,52 @@ if TYPE_CHECKING:
 # Two answers to the same images: how much better one is, and whether chance explains it.
 
 PERMUTATIONS = 10_000
+ERROR: Final = 0.05
+"""A verdict is wrong at most so often where A and B are alike, over all tests together."""
 _CHUNK = 500
 _ROUNDING = 1e-12
+_STEPS = 30  # of bisection: limits are found to 1e-9
 
 
 class Difference(NamedTuple):
-    """One score of A and of B on the same images."""
+    """One score of A and of B on the same images.
+
+    Interval and p are of one test, so that they never contradict each other: the interval holds
+    the differences that the test would not refuse.
+    """
 
     score: str
     a: float
     b: float
     difference: Interval
-    """B - A, with its 95 % interval by group."""
+    """B - A, with its 95 % interval by group, simultaneous with those of ``tests`` differences."""
     p: float
-    """Of the permutation test: how often chance alone makes a difference as large."""
+    """Of the permutation test: how often chance alone makes a difference as large in one of
+    ``tests`` scores (Bonferroni)."""
     groups: int
+    tests: int = 1
+    """How many tests the interval and p are corrected for."""
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.difference.low > 0 or self.difference.high < 0
+        """Whether p is at most 0.05; the interval then leaves out 0."""
+        return self.p <= ERROR
 
     def sentence(self, a: str = "A", b: str = "B") -> str:
         """Say the difference in words, in points (hundredths)."""
         value, low, high = (100 * part for part in self.difference)
         counted = f"{self.groups:,} lesion{'' if self.groups == 1 else 's'}"
         if not self.distinguishable:
+            limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
             return (
                 f"{self.score}: the data cannot tell {a} and {b} apart: {b} - {a} is {value:.1f} "
-                f"points, 95 % interval {low:.1f} to {high:.1f}, {counted}"
+                f"points{limits}, {counted}"
             )
         better = b
         if value < 0:
             better, value, low, high = a, -value, -high, -low
-        return (
-            f"{self.score}: {better} is better by {value:.1f} points, "
-            f"95 % interval {low:.1f} to {high:.1f}, {counted}"
-        )
+        limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
+        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {counted}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dictionary that JSON can hold."""
@@ -83,9 +93,13 @@ def paired_difference(
     b: ArrayLike,
     denominators: ArrayLike,
     groups: Sequence[Hashable],
-    strata: Sequence[Hashable] | None = None,
+    *,
+    tests: int = 1,
 ) -> Difference:
     """Compare the means of K ratios of sums, such as the recalls whose mean is balanced accuracy.
+
+    The permutation test swaps A and B in whole groups; its interval holds each difference d that
+    the same test does not refuse after d was taken from B, in each group by its weight.
 
     Args:
         score: Its name.
@@ -93,23 +107,26 @@ def paired_difference(
         b: N x K, likewise of B.
         denominators: N x K, the same for both; every column has an image.
         groups: N group ids.
-        strata: N strata within which groups are drawn; None: one for all.
+        tests: How many tests interval and p are corrected for (Bonferroni).
 
     Raises:
         DataError: There is no image, one has no group, or a value is not a number.
     """
     ours, theirs = np.asarray(a, np.float64), np.asarray(b, np.float64)
     whole = np.asarray(denominators, np.float64)
-    draws = grouped_ratios(theirs - ours, whole, groups, strata)
     one, other = (float(divided(each.sum(0), whole.sum(0)).mean()) for each in (ours, theirs))
     counted = np.asarray(groups, object)[whole.any(axis=1)]
+    swaps = _Swaps.of(
+        ((theirs - ours) / whole.sum(0)).mean(axis=1), (whole / whole.sum(0)).mean(axis=1), groups
+    )
     return Difference(
         score=score,
         a=one,
         b=other,
-        difference=percentile_interval(other - one, draws),
-        p=swap_test(((theirs - ours) / whole.sum(0)).mean(axis=1), groups),
+        difference=Interval(other - one, *swaps.limits(ERROR / tests)),
+        p=min(1.0, tests * swaps.p(0.0)),
         groups=len(set(counted.tolist())),
+        tests=tests,
     )
 
 
@@ -134,16 +151,71 @@ def swap_test(
     Raises:
         DataError: There is no image, one has no group, or a value is not a number.
     """
-    sums = Groups.of(groups).sums(differences)
-    sums = sums[sums != 0]
-    observed = abs(sums.sum()) - _ROUNDING
-    rng = np.random.default_rng(seed)
-    extreme = 1
-    for start in range(0, permutations, _CHUNK):
-        size = (min(_CHUNK, permutations - start), len(sums))
-        signs = 2.0 * rng.integers(0, 2, size=size, dtype=np.int8) - 1
-        extreme += int(np.count_nonzero(np.abs(signs @ sums) >= observed))
-    return extreme / (permutations + 1)
+    values = finite(differences, len(groups))
+    return _Swaps.of(values, np.zeros_like(values), groups, permutations=permutations, seed=seed).p(
+        0.0
+    )
+
+
+class _Swaps(NamedTuple):
+    """A difference, and what it becomes where A and B are swapped in some groups.
+
+    Where d was taken from B first, ``swapped`` is less by d times ``weights``. ``ends`` are the
+    least and the largest difference in a group.
+    """
+
+    observed: float
+    swapped: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    ends: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        differences: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        groups: Sequence[Hashable],
+        *,
+        permutations: int = PERMUTATIONS,
+        seed: int = SEED,
+    ) -> _Swaps:
+        """Draw arrangements from N images' parts of the difference, and of the score's weight."""
+        sums = Groups.of(groups).sums(np.stack([differences, weights], axis=1))
+        sums = sums[(sums != 0).any(axis=1)]
+        ratios = divided(sums[:, 0], sums[:, 1])
+        ends = (float(ratios.min()), float(ratios.max())) if len(sums) else (0.0, 0.0)
+        rng = np.random.default_rng(seed)
+        found = np.empty((permutations, 2))
+        for start in range(0, permutations, _CHUNK):
+            size = (min(_CHUNK, permutations - start), len(sums))
+            signs = 2.0 * rng.integers(0, 2, size=size, dtype=np.int8) - 1
+            found[start : start + len(signs)] = signs @ sums
+        return cls(float(sums[:, 0].sum()), found[:, 0], found[:, 1], ends)
+
+    def p(self, difference: float) -> float:
+        """Return the two-sided p of a difference; the observed arrangement counts as one."""
+        far = abs(self.observed - difference) - _ROUNDING
+        extreme = np.count_nonzero(np.abs(self.swapped - difference * self.weights) >= far)
+        return (1 + int(extreme)) / (1 + len(self.swapped))
+
+    def limits(self, error: float) -> tuple[float, float]:
+        """Return the least and the largest difference whose p is above ``error``; NaN for none.
+
+        Beyond the ends of the groups' own differences all are on one side. If not even that can be
+        refused, there are too few groups; if all differ alike, the test tells nothing of others.
+        """
+        low, high = self.ends
+        margin = high - low
+        if margin < _ROUNDING or self.p(low - margin) > error:
+            return np.nan, np.nan
+        return self._limit(low - margin, error), self._limit(high + margin, error)
+
+    def _limit(self, outside: float, error: float) -> float:
+        inside = self.observed
+        for _ in range(_STEPS):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if self.p(middle) > error else (inside, middle)
+        return inside
 
 
 class McNemar(NamedTuple):
@@ -238,15 +310,15 @@ class Comparison:
                 for name in ("task", "a", "b", "images", "groups", "only_a", "only_b")
             },
             "sentences": list(self.sentences),
-            "differences": [difference.to_dict() for difference in self.differences],
-            "recalls": [difference.to_dict() for difference in self.recalls],
+            "differences": [plain(difference.to_dict()) for difference in self.differences],
+            "recalls": [plain(difference.to_dict()) for difference in self.recalls],
             "mcnemar": self.mcnemar._asdict(),
             "changed": [change._asdict() for change in self.changed],
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return ``differences``, ``recalls`` and ``changed`` as tables."""
-        figures = ("score", "a", "b", "difference", "low", "high", "p", "groups")
+        figures = ("score", "a", "b", "difference", "low", "high", "p", "groups", "tests")
         rows = {
             name: [(*one[:3], *one.difference, *one[4:]) for one in getattr(self, name)]
             for name in ("differences", "recalls")
@@ -255,7 +327,10 @@ class Comparison:
         return {**tables, "changed": pd.DataFrame(self.changed, columns=Change._fields)}
 
     def to_frame(self) -> pd.DataFrame:
-        """Return every difference, B - A: ``score, a, b, difference, low, high, p, groups``."""
+        """Return every difference, B - A.
+
+        Columns: ``score, a, b, difference, low, high, p, groups, tests``.
+        """
         tables = self.tables()
         return pd.concat([tables["differences"], tables["recalls"]], ignore_index=True)
 
@@ -277,6 +352,7 @@ def compare(
     names: tuple[str, str] = ("A", "B"),
     *,
     allow_missing: bool = False,
+    corrected: bool = True,
 ) -> Comparison:
     """Compare two out-of-fold tables of one task on the images they have in common.
 
@@ -285,6 +361,8 @@ def compare(
         b: Likewise, of the same task.
         names: What A and B are called in sentences.
         allow_missing: Whether images may be left out that are in one of them alone.
+        corrected: Whether intervals and p are corrected for the number of differences. Not where
+            one of them is asked for, or many comparisons are corrected together.
 
     Raises:
         DataError: The tasks or classes differ, a table lacks a column, holds an id twice or a value
@@ -300,7 +378,9 @@ def compare(
         check_finite(table, _figures(table, task), name)
     ours, theirs = in_common((a, b), names, _AGREED[task], allow_missing=allow_missing)
     differences, recalls, test, changed = (
-        _diagnoses(ours, theirs) if task == "classification" else _masks(ours, theirs)
+        _diagnoses(ours, theirs, corrected=corrected)
+        if task == "classification"
+        else _masks(ours, theirs, corrected=corrected)
     )
     return Comparison(
         task=task,
@@ -325,6 +405,12 @@ _AGREED: dict[Task, dict[str, str]] = {
     "classification": AGREED,
     "segmentation": {"group_id": "group"},
 }
+_DECISIONS: Final = (
+    "balanced accuracy, balanced decision",
+    "balanced accuracy, natural decision",
+    "accuracy, natural decision",
+)
+_OVERLAPS: Final = {"thresholded Jaccard": "thresholded_jaccard", "Jaccard": "jaccard"}
 _Compared = tuple[tuple[Difference, ...], tuple[Difference, ...], McNemar, tuple[Change, ...]]
 
 
@@ -345,7 +431,7 @@ def _figures(table: pd.DataFrame, task: Task) -> list[str]:
     return ["jaccard", "thresholded_jaccard"]
 
 
-def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
+def _diagnoses(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compared:
     taxonomy = taxonomy_of(a)
     if taxonomy_of(b) != taxonomy:
         raise DataError("A and B tell different classes apart", "compare runs of one taxonomy")
@@ -355,17 +441,18 @@ def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
     present = np.unique(truth)
     by_class = truth[:, None] == present[None, :]
     everything = np.ones((len(truth), 1), bool)
+    tests = len(_DECISIONS) + len(present) if corrected else 1
     differences = tuple(
-        _accuracy(name, [each == truth for each in pair], inside, a)
+        _accuracy(name, [each == truth for each in pair], inside, a, tests)
         for name, pair, inside in (
-            ("balanced accuracy, balanced decision", balanced, by_class),
-            ("balanced accuracy, natural decision", natural, by_class),
-            ("accuracy, natural decision", natural, everything),
+            (_DECISIONS[0], balanced, by_class),
+            (_DECISIONS[1], natural, by_class),
+            (_DECISIONS[2], natural, everything),
         )
     )
     right = [each == truth for each in balanced]
     recalls = tuple(
-        _accuracy(f"recall of {taxonomy.codes[c]}", right, (truth == c)[:, None], a)
+        _accuracy(f"recall of {taxonomy.codes[c]}", right, (truth == c)[:, None], a, tests)
         for c in present.tolist()
     )
     names = np.array(taxonomy.codes, object)
@@ -375,11 +462,13 @@ def _diagnoses(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
     return differences, recalls, mcnemar(right[0], right[1], a["group_id"].tolist()), changes
 
 
-def _masks(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
+def _masks(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compared:
     groups, every = a["group_id"].tolist(), np.ones((len(a), 1))
     differences = tuple(
-        paired_difference(name, a[[column]], b[[column]], every, groups)
-        for name, column in (("thresholded Jaccard", "thresholded_jaccard"), ("Jaccard", "jaccard"))
+        paired_difference(
+            name, a[[column]], b[[column]], every, groups, tests=len(_OVERLAPS) if corrected else 1
+        )
+        for name, column in _OVERLAPS.items()
     )
     overlaps = [table["jaccard"].to_numpy(np.float64) for table in (a, b)]
     good = [overlap >= JACCARD_THRESHOLD for overlap in overlaps]
@@ -390,13 +479,17 @@ def _masks(a: pd.DataFrame, b: pd.DataFrame) -> _Compared:
 
 
 def _accuracy(
-    name: str, right: Sequence[NDArray[np.bool_]], inside: NDArray[np.bool_], table: pd.DataFrame
+    name: str,
+    right: Sequence[NDArray[np.bool_]],
+    inside: NDArray[np.bool_],
+    table: pd.DataFrame,
+    tests: int,
 ) -> Difference:
     """Compare the mean over columns of ``inside`` of the fraction of right answers there."""
     rows = np.flatnonzero(inside.any(axis=1))
     a, b = (inside[rows] & each[rows, None] for each in right)
-    groups, truth = (table[column].iloc[rows].tolist() for column in ("group_id", "diagnosis"))
-    return paired_difference(name, a, b, inside[rows], groups, truth)
+    groups = table["group_id"].iloc[rows].tolist()
+    return paired_difference(name, a, b, inside[rows], groups, tests=tests)
 
 
 def _changes(

@@ -31,25 +31,26 @@ COVERAGE = 0.9
 class Conformal:
     """Class-conditional prediction sets by split conformal prediction.
 
-    The set of an image holds every class whose natural probability reaches that class's
-    threshold. For an image of any class, of a lesion that took no part in the calibration, it
-    holds the truth with at least the probability ``coverage`` (Vovk, Gammerman & Shafer,
-    Algorithmic learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian Conf.
-    Machine Learning 2012). As the promise holds in each class, another case mix leaves it
+    The set of an image holds its most probable class, and every class whose natural probability
+    reaches that class's threshold. For an image of any class, of a lesion that took no part in the
+    calibration, it holds the truth with at least the probability ``coverage`` (Vovk, Gammerman &
+    Shafer, Algorithmic learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian
+    Conf. Machine Learning 2012). As the promise holds in each class, another case mix leaves it
     standing, as long as the images of a class are alike and the probabilities are not re-weighed
     to that mix.
 
-    The score is one minus the natural, calibrated probability. Balanced ones would keep the promise
-    too, but order the images of a class otherwise, since each row is normalised anew; the natural
-    ones give the smallest sets on average over images (Sadinle, Lei & Wasserman, JASA 2019).
-
-    A set may be empty: the image is unlike nine in ten of every class.
+    A class's score is its natural, calibrated probability, or 1 where it is the most probable one
+    (`set_scores`): a set without the answer that stands beside it would not be understood. The
+    promise holds for any score that is fitted and used alike; a class that is the most probable one
+    more often than promised has a threshold of 1, and is covered more often. Balanced probabilities
+    would keep the promise too, but order the images of a class otherwise, since each row is
+    normalised anew; the natural ones give small sets (Sadinle, Lei & Wasserman, JASA 2019).
 
     Attributes:
         classes: The codes of the C classes.
         coverage: The promised coverage, between 0 and 1.
-        thresholds: C least probabilities. 0 where a class had too few groups for the
-            quantile to exist: it is in every set.
+        thresholds: C least scores. 0 where a class had too few groups for the quantile to
+            exist: it is in every set. 1: it is in a set only as the most probable class.
         groups: C numbers of groups that a threshold stands on.
     """
 
@@ -84,7 +85,7 @@ class Conformal:
         Each group gives one image, drawn: images of one lesion are not exchangeable with those
         of another. The promise is therefore to lesions; of all images less may be covered, as
         the lesions with many images are the difficult ones. The threshold of a class with n
-        groups is the ``ceil((n + 1) * coverage)``-th largest probability of that class.
+        groups is the ``ceil((n + 1) * coverage)``-th largest score of that class.
 
         Args:
             natural: N x C natural probabilities, at the temperature they are used with.
@@ -103,7 +104,7 @@ class Conformal:
         if rows.shape[1] != len(codes):
             raise DataError(f"{rows.shape[1]} probabilities an image for {len(codes)} classes")
         drawn = one_a_group(groups, seed)
-        rows, classes = rows[drawn], classes[drawn]
+        rows, classes = set_scores(rows[drawn]), classes[drawn]
         own = [rows[classes == c, c] for c in range(len(codes))]
         thresholds = tuple(_threshold(values, coverage) for values in own)
         return cls(tuple(codes), coverage, thresholds, tuple(len(values) for values in own))
@@ -162,7 +163,25 @@ class Conformal:
         rows = np.asarray(natural, np.float64)
         if not rows.ndim or rows.shape[-1] != len(self.classes):
             raise DataError(f"probabilities {rows.shape} are not of {len(self.classes)} classes")
-        return np.asarray(rows >= np.array(self.thresholds))
+        return np.asarray(set_scores(rows) >= np.array(self.thresholds))
+
+
+def set_scores(natural: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what thresholds of prediction sets are compared with.
+
+    Args:
+        natural: N x C (or C) natural probabilities.
+
+    Returns:
+        The same, with 1 for the most probable class (of equal ones the first).
+
+    Examples:
+        >>> set_scores(np.array([0.4, 0.35, 0.25])).tolist()
+        [1.0, 0.35, 0.25]
+    """
+    scores = natural.copy()
+    np.put_along_axis(scores, natural.argmax(axis=-1)[..., None], 1.0, axis=-1)
+    return scores
 
 
 def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
@@ -288,8 +307,6 @@ class SetScores:
     overall: Coverage
     classes: dict[str, Coverage]
     """By code; of the classes that are present."""
-    empty: float
-    """The fraction of sets without a class, over images."""
     single: float
     """The fraction of sets with one class."""
 
@@ -340,7 +357,6 @@ class SetScores:
             coverage=coverage,
             overall=covered(np.ones(len(sets), bool)),
             classes={codes[c]: covered(classes == c) for c in present},
-            empty=float((sizes == 0).mean()),
             single=float((sizes == 1).mean()),
         )
 
@@ -350,14 +366,11 @@ class SetScores:
             "coverage": self.coverage,
             "overall": self.overall.to_dict(),
             "classes": {code: scores.to_dict() for code, scores in self.classes.items()},
-            "empty": self.empty,
             "single": self.single,
         }
 
     def __str__(self) -> str:
-        lines = [
-            f"sets at {self.coverage:.0%}: one class in {self.single:.1%}, none in {self.empty:.1%}"
-        ]
+        lines = [f"sets at {self.coverage:.0%}: one class in {self.single:.1%}"]
         lines += [f"all: {self.overall}"]
         lines += [f"{code}: {scores}" for code, scores in self.classes.items()]
         return "\n".join(lines)

@@ -20,6 +20,7 @@ from naevus.evaluation.tables import (
     probabilities,
     taxonomy_of,
 )
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +54,7 @@ class EnsembleScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
-        return {
+        values = {
             "images": self.images,
             "groups": self.groups,
             "left_out": self.left_out,
@@ -63,6 +64,7 @@ class EnsembleScores:
             "gain": self.gain.to_dict(),
             "weights": self.weights,
         }
+        return {name: plain(value) for name, value in values.items()}
 
 
 @repeatable
@@ -122,7 +124,6 @@ def ensemble_scores(
             greedy_right,
             member,
             groups,
-            diagnoses,
         ),
         weights=dict(zip(names, chosen.tolist(), strict=True)),
     )
@@ -242,12 +243,12 @@ def judge_member(
                 (loss[2], accuracy[2]),
             )
         )
-    groups, strata = first["group_id"].tolist(), first["diagnosis"].tolist()
+    groups = first["group_id"].tolist()
     everything = np.ones(len(first), bool)
     return MemberVerdict(
         tuple(found),
-        paired_difference("class-balanced log loss", losses[0], losses[1], member, groups, strata),
-        paired_difference("balanced accuracy", right[0], right[1], member, groups, strata),
+        paired_difference("class-balanced log loss", losses[0], losses[1], member, groups),
+        paired_difference("balanced accuracy", right[0], right[1], member, groups),
         (means(losses, everything)[2], means(right, everything)[2]),
     )
 

@@ -28,6 +28,7 @@ from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.selective import SelectiveScores
 from naevus.evaluation.subgroups import subgroup_scores
 from naevus.io.figures import interval_figure
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,9 +115,9 @@ class FoldAccuracy(NamedTuple):
 class ClassificationEvaluation:
     """What probabilities of known diagnoses are worth.
 
-    Calibration and prediction sets are cross-fitted: each part of the images has those that were
-    fitted on the others (`parts_of`). What does not say otherwise is of the probabilities as
-    predicted.
+    Calibration is cross-fitted: each part of the images has the one that was fitted on the others
+    (`parts_of`). So are prediction sets, unless they were predicted: then they are scored as they
+    are. What does not say otherwise is of the probabilities as predicted.
     """
 
     taxonomy: Taxonomy
@@ -147,7 +148,9 @@ class ClassificationEvaluation:
     selective: SelectiveScores
     """What answering only when sure would bring."""
     sets: SetScores | None
-    """Prediction sets, by class too; None for want of groups."""
+    """Prediction sets, by class too; None where none are given, or for want of groups."""
+    sets_given: bool
+    """Whether these are the sets that were predicted; else those fitted by parts."""
     in_every_set: tuple[str, ...]
     """Classes that all sets of a part hold, for want of groups to fit a threshold on."""
     lesions: LesionEvaluation | None = None
@@ -161,6 +164,7 @@ class ClassificationEvaluation:
         attributes: Attributes | None = None,
         *,
         always_calibrated: bool = False,
+        fit_sets: bool = True,
     ) -> ClassificationEvaluation:
         """Judge the probabilities of some images.
 
@@ -169,6 +173,7 @@ class ClassificationEvaluation:
             attributes: What is known of the images, by name N values, for the subgroups.
             always_calibrated: Whether few groups are an error; else figures that need more of
                 them are left out.
+            fit_sets: Whether prediction sets are fitted by parts where none are given.
 
         Raises:
             DataError: There is no image, one has no group, or a probability is none; or there are
@@ -180,15 +185,16 @@ class ClassificationEvaluation:
         as_predicted = ProbabilityMetrics.of(labelled, given)
         calibrated: ProbabilityMetrics | None = None
         scalings: tuple[Scaling, ...] = ()
-        sets: SetScores | None = None
+        sets = _given_sets(labelled)
         in_every_set: tuple[str, ...] = ()
         # With fewer groups a part might not even have each class.
         if always_calibrated or len(set(groups)) >= 2 * len(as_predicted.recalls):
             parts = parts_of(table)
             other, scalings = _calibrated(labelled, parts)
             calibrated = ProbabilityMetrics.of(other, given)
-            sets, in_every_set = _sets(labelled, parts)
-            lesions = LesionEvaluation.of(labelled, other, parts)
+            if sets is None and fit_sets:
+                sets, in_every_set = _sets(labelled, parts)
+            lesions = LesionEvaluation.of(labelled, other, parts if fit_sets else None)
         else:
             lesions = LesionEvaluation.of(labelled)
         mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
@@ -212,6 +218,7 @@ class ClassificationEvaluation:
             decision_curves={one.name: decision_curve(one, groups) for one in targets},
             selective=SelectiveScores.from_predictions(right, natural.max(axis=1), groups, truth),
             sets=sets,
+            sets_given=labelled.sets is not None,
             in_every_set=in_every_set,
             lesions=lesions,
         )
@@ -219,7 +226,7 @@ class ClassificationEvaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the curves with a point an image as a dictionary that JSON can hold."""
         curves = {name: one.to_dict(orient="records") for name, one in self.decision_curves.items()}
-        return {
+        values: dict[str, Any] = {
             "images": self.images,
             "groups": self.groups,
             "folded": self.folded,
@@ -233,9 +240,11 @@ class ClassificationEvaluation:
             "decision_curves": curves,
             "selective": self.selective.to_dict(),
             "sets": None if self.sets is None else self.sets.to_dict(),
+            "sets_given": self.sets_given,
             "in_every_set": list(self.in_every_set),
             "lesions": None if self.lesions is None else self.lesions.to_dict(),
         }
+        return {name: plain(value) for name, value in values.items()}
 
 
 def _classes(labelled: LabelledPredictions) -> NDArray[np.intp]:
@@ -260,6 +269,19 @@ def _calibrated(
     balanced = fitted.natural * ratio
     balanced /= balanced.sum(axis=1, keepdims=True)
     return labelled._replace(natural=fitted.natural, balanced=balanced), fitted.scalings
+
+
+def _given_sets(labelled: LabelledPredictions) -> SetScores | None:
+    """Return how good the prediction sets are that came with the probabilities, if any did."""
+    if labelled.sets is None or labelled.coverage is None:
+        return None
+    return SetScores.from_sets(
+        labelled.sets,
+        _classes(labelled),
+        labelled.groups,
+        labelled.taxonomy.codes,
+        coverage=labelled.coverage,
+    )
 
 
 def _sets(
@@ -464,7 +486,8 @@ def evaluate(
 
     Args:
         name: What is evaluated.
-        labelled: Images with their true diagnosis and probabilities.
+        labelled: Images with their true diagnosis and probabilities; prediction sets that stand
+            with them are scored, none are fitted unless they are out-of-fold.
         masks: A row an image: ``image_id, group_id`` and what `mask_metrics` measures.
         attribute_counts: A row an image, as `AttributesEvaluation.of` takes them.
         attributes: What is known of the diagnosed images, by name N values, for subgroups.
@@ -484,7 +507,9 @@ def evaluate(
     folds = {int(fold) for table in tables if "fold" in table for fold in table["fold"].unique()}
     return Evaluation(
         Subject(name, len(groups), len(set(groups.values())), tuple(sorted(folds)), out_of_fold),
-        None if labelled is None else ClassificationEvaluation.of(labelled, attributes),
+        None
+        if labelled is None
+        else ClassificationEvaluation.of(labelled, attributes, fit_sets=out_of_fold),
         None if masks is None else SegmentationEvaluation.of(masks),
         None if attribute_counts is None else AttributesEvaluation.of(attribute_counts),
     )

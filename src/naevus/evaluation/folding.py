@@ -60,6 +60,15 @@ class Folding:
         fractions: NDArray[np.float64] = means / means.sum(axis=1, keepdims=True)
         return fractions
 
+    def sets(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return prediction sets of the scored classes: one that a class is folded into is in it.
+
+        Args:
+            inside: N x C, in the order of ``predicted``.
+        """
+        folded: NDArray[np.bool_] = inside.astype(np.float64) @ self._matrix() > 0
+        return folded
+
     def _matrix(self) -> NDArray[np.float64]:
         places = [self.taxonomy.index(code) for code in self.predicted.values()]
         return np.eye(len(self.taxonomy))[places]

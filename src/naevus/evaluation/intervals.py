@@ -1,14 +1,14 @@
-"""Intervals by group (lesion): percentile, Wilson and BCa."""
+"""Intervals by group (lesion): percentile, Wilson and BCa; none where there are too few."""
 
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, bootstrap, divided, finite
+from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, bootstrap, divided, finite, means_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -19,22 +19,39 @@ if TYPE_CHECKING:
 
 
 _Z = NormalDist().inv_cdf(0.975)
+FEW: Final = 100
+"""Of fewer groups, fractions have Wilson's interval and other figures a BCa interval."""
+_ROUNDING = 1e-12
+RARE: Final = 30
+"""A mean of recalls has an interval from Wilson's where a class has fewer groups."""
+LEAST: Final = 10
+"""Of fewer groups, only fractions have an interval."""
 
 
 class Interval(NamedTuple):
     """A value and its 95 % interval, given the trained networks.
 
+    The limits are NaN where there are too few groups, or nothing varies.
+
     Examples:
         >>> print(Interval(0.84, 0.826, 0.853))
         0.840 (0.826 to 0.853)
+        >>> print(Interval(0.84, np.nan, np.nan))
+        0.840
     """
 
     value: float
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite([self.low, self.high]).all())
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        limits = f" ({self.low:.3f} to {self.high:.3f})" if self.known else ""
+        return f"{self.value:.3f}{limits}"
 
 
 class Proportion(NamedTuple):
@@ -89,11 +106,19 @@ def grouped_ratios(
 
 
 def percentile_interval(value: float, draws: NDArray[np.float64]) -> Interval:
-    """Return a value with the middle 95 % of its draws; undefined draws (NaN) are left out."""
+    """Return a value with the middle 95 % of its draws; undefined draws (NaN) are left out.
+
+    There are no limits where no draw is defined, or where both are the same: then the draws tell
+    nothing.
+    """
     if np.isnan(draws).all():
         return Interval(value, np.nan, np.nan)
     low, high = np.nanquantile(draws, (0.025, 0.975))
-    return Interval(float(value), float(low), float(high))
+    return _wide(float(value), float(low), float(high))
+
+
+def _wide(value: float, low: float, high: float) -> Interval:
+    return Interval(value, low, high) if high - low > _ROUNDING else Interval(value, np.nan, np.nan)
 
 
 def weighted_intervals(
@@ -101,15 +126,20 @@ def weighted_intervals(
     groups: Sequence[Hashable],
     strata: Sequence[Hashable] | None = None,
     *,
+    count: int | None = None,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> list[Interval]:
-    """Return the K figures of any statistic of weighted images with percentile intervals.
+    """Return the K figures of any statistic of weighted images with intervals by group.
+
+    These are percentiles of the draws. Figures that stand on fewer than `FEW` groups have BCa
+    intervals (`bca_interval`), on fewer than `LEAST` none.
 
     Args:
         statistic: From D x N weights to D x K values.
         groups: N group ids.
         strata: N strata; None: one for all.
+        count: The groups that the figures stand on, such as those of the rarer side; None: all.
         draws: How many resamples.
         seed: Of the draws.
 
@@ -117,8 +147,13 @@ def weighted_intervals(
         DataError: There is no image, or one has no group.
     """
     numbered = Groups.of(groups, strata)
+    count = len(numbered) if count is None else count
     values = statistic(np.ones((1, len(numbered.codes))))[0]
+    if count < LEAST:
+        return [Interval(float(value), np.nan, np.nan) for value in values]
     found = bootstrap(statistic, numbered, draws=draws, seed=seed)
+    if count < FEW:
+        return _bca(statistic, numbered, values, found)
     return [
         percentile_interval(float(value), column)
         for value, column in zip(values, found.T, strict=True)
@@ -128,7 +163,10 @@ def weighted_intervals(
 def mean_interval(
     values: ArrayLike, groups: Sequence[Hashable], strata: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Return a mean over images with its percentile interval by group.
+    """Return a mean over images with its interval by group.
+
+    The fraction of images that count, given as true and false, has Wilson's interval where there
+    are fewer than `FEW` groups or nothing varies; any other mean that of `weighted_intervals`.
 
     Examples:
         Three images of each lesion say less than as many of different lesions.
@@ -139,9 +177,13 @@ def mean_interval(
         >>> together.high - together.low > apart.high - apart.low
         True
     """
+    is_fraction = np.asarray(values).dtype == bool
     column = np.asarray(values, np.float64)[:, None]
-    draws = grouped_ratios(column, np.ones_like(column), groups, strata)
-    return percentile_interval(float(column.mean()), draws)
+    if not is_fraction or len(set(groups)) >= FEW:
+        (found,) = weighted_intervals(means_of(column), groups, strata)
+        if found.known or not is_fraction:
+            return found
+    return Interval(*wilson_interval(column[:, 0], groups)[:3])
 
 
 def balanced_accuracy_interval(
@@ -151,9 +193,51 @@ def balanced_accuracy_interval(
     names = np.asarray(truth, object)
     right = names == np.asarray(predicted, object)
     member = names[:, None] == np.unique(names.astype(str))[None, :]
-    draws = grouped_ratios(member & right[:, None], member, groups, truth)
-    value = float(((member & right[:, None]).sum(0) / member.sum(0)).mean())
-    return percentile_interval(value, draws)
+    return mean_ratio_interval(member & right[:, None], member, groups, truth)
+
+
+def mean_ratio_interval(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
+    *,
+    draws: int = DRAWS,
+) -> Interval:
+    """Return the mean of some fractions, such as recalls, with its interval by group.
+
+    It is the percentile interval of `grouped_ratios`. Where a fraction stands on fewer than `RARE`
+    groups, it is recovered from the Wilson intervals of all fractions, as of independent ones (Zou
+    & Donner, Statistics in Medicine 2008): the mean is as far from its limits as the root of
+    their summed squared distances, over their number.
+
+    Args:
+        numerators: N x M, the images of each fraction's denominator that count, or counts of them.
+        denominators: N x M, the images of each fraction, or counts of them.
+        groups: N group ids.
+        strata: N strata; None: one for all.
+        draws: How many resamples.
+
+    Raises:
+        DataError: There is no image, one has no group, or a value is not a number.
+    """
+    numbered = Groups.of(groups)
+    top, bottom = numbered.sums(numerators), numbered.sums(denominators)
+    value = float(divided(top.sum(0), bottom.sum(0)).mean())
+    if (bottom > 0).sum(axis=0).min() >= RARE:
+        found = grouped_ratios(numerators, denominators, groups, strata, draws=draws)
+        return percentile_interval(value, found)
+    parts = [
+        _wilson(one[each > 0], each[each > 0]) for one, each in zip(top.T, bottom.T, strict=True)
+    ]
+    below, above = (
+        float(np.sqrt(np.square(distances).sum())) / len(parts)
+        for distances in (
+            [each.value - each.low for each in parts],
+            [each.high - each.value for each in parts],
+        )
+    )
+    return Interval(value, max(value - below, 0.0), min(value + above, 1.0))
 
 
 def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
@@ -175,15 +259,20 @@ def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
     values = finite(right, len(numbered.codes))
     if not np.isin(values, (0, 1)).all():
         raise DataError("a fraction is of images that count or not", "give 0 or 1 for each")
-    images, sizes = len(values), numbered.sizes
-    fraction = float(values.mean())
-    effective = _effective(numbered.sums(values - fraction), sizes, fraction)
+    return _wilson(numbered.sums(values), numbered.sizes)
+
+
+def _wilson(counts: NDArray[np.float64], sizes: NDArray[Any]) -> Proportion:
+    """Return Wilson's interval from each group's images, and how many of them count."""
+    images = int(sizes.sum())
+    fraction = float(counts.sum()) / images
+    effective = _effective(counts - fraction * sizes, sizes, fraction)
     squared = _Z**2 / min(effective, images)
     middle = (fraction + squared / 2) / (1 + squared)
     half = np.sqrt(squared * fraction * (1 - fraction) + squared**2 / 4) / (1 + squared)
     # Rounding must not put the fraction itself outside.
     low, high = min(max(middle - half, 0.0), fraction), max(min(middle + half, 1.0), fraction)
-    return Proportion(fraction, float(low), float(high), len(numbered))
+    return Proportion(fraction, float(low), float(high), len(sizes))
 
 
 def recall_intervals(
@@ -201,7 +290,7 @@ def recall_intervals(
     }
 
 
-def _effective(residuals: NDArray[np.float64], sizes: NDArray[np.intp], fraction: float) -> float:
+def _effective(residuals: NDArray[np.float64], sizes: NDArray[Any], fraction: float) -> float:
     """Return the effective number of images from each group's sum of (value - share)."""
     images, groups = int(sizes.sum()), len(sizes)
     independent = fraction * (1 - fraction) / max(images - 1, 1)
@@ -246,8 +335,26 @@ def bca_interval(
         DataError: There is no image, or one has no group.
     """
     numbered = Groups.of(groups, strata)
-    value = float(statistic(np.ones((1, len(numbered.codes))))[0, 0])
-    found = bootstrap(statistic, numbered, draws=draws, seed=seed)[:, 0]
+    values = statistic(np.ones((1, len(numbered.codes))))[0]
+    found = bootstrap(statistic, numbered, draws=draws, seed=seed)
+    return _bca(statistic, numbered, values, found)[0]
+
+
+def _bca(
+    statistic: Statistic,
+    groups: Groups,
+    values: NDArray[np.float64],
+    found: NDArray[np.float64],
+) -> list[Interval]:
+    """Return the BCa intervals of K values from D x K draws."""
+    left_out = np.concatenate([statistic(weights) for weights in _left_out(groups)])
+    return [
+        _moved_interval(float(value), column, _acceleration(jackknife, groups))
+        for value, column, jackknife in zip(values, found.T, left_out.T, strict=True)
+    ]
+
+
+def _moved_interval(value: float, found: NDArray[np.float64], acceleration: float) -> Interval:
     found = found[~np.isnan(found)]
     if not len(found) or np.isnan(value):
         return Interval(value, np.nan, np.nan)
@@ -255,9 +362,8 @@ def bca_interval(
     below = float((found < value).mean() + (found == value).mean() / 2)
     edge = 1 / (2 * len(found))
     bias = _NORMAL.inv_cdf(min(max(below, edge), 1 - edge))
-    acceleration = _acceleration(statistic, numbered)
     low, high = (float(np.quantile(found, _moved(level, bias, acceleration))) for level in _LEVELS)
-    return Interval(value, low, high)
+    return _wide(value, low, high)
 
 
 def _moved(level: float, bias: float, acceleration: float) -> float:
@@ -265,9 +371,8 @@ def _moved(level: float, bias: float, acceleration: float) -> float:
     return _NORMAL.cdf(bias + sum_ / (1 - acceleration * sum_))
 
 
-def _acceleration(statistic: Statistic, groups: Groups) -> float:
-    """Return a sixth of the skewness of the groups' influence, by leaving each out in turn."""
-    values = np.concatenate([statistic(weights)[:, 0] for weights in _left_out(groups)])
+def _acceleration(values: NDArray[np.float64], groups: Groups) -> float:
+    """Return a sixth of the skewness of the groups' influence, from the values without each."""
     pulls = []
     for members in groups.strata:
         own = values[members]

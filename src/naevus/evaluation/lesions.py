@@ -80,6 +80,7 @@ def by_lesion(labelled: LabelledPredictions) -> ByLesion:
         table=images.table.iloc[first].reset_index(drop=True),
         natural=geometric_means(images.natural, members, len(first)),
         balanced=geometric_means(images.balanced, members, len(first)),
+        sets=None,
     )
     unknown = int(names.isna().sum())
     left_out = tuple(map(str, contradictory))

@@ -26,6 +26,7 @@ FIXED = (0.8, 0.9, 0.95)
 THRESHOLDS = tuple(number / 100 for number in range(1, 51))
 """Of the decision curve: probabilities from which on a lesion would be taken out."""
 _ROUNDING = 1e-9
+_COUNTS = ("name", "images", "positives", "groups", "rarer")
 
 
 class BinaryTarget(NamedTuple):
@@ -106,6 +107,8 @@ class OperatingPoints:
     images: int
     positives: int
     groups: int
+    rarer: int
+    """The groups on the side that has fewer of them."""
     auc: Interval
     """Area under the ROC curve of all images together."""
     fold_auc: Interval | None
@@ -132,12 +135,14 @@ class OperatingPoints:
         """
         scores = checked_probabilities(target.probability, len(groups))
         statistic = _Figures(Ranking.of(target.truth, scores))
-        auc, *fixed = weighted_intervals(statistic, groups, target.diagnoses)
+        count = _rarer(target, groups)
+        auc, *fixed = weighted_intervals(statistic, groups, target.diagnoses, count=count)
         return cls(
             name=target.name,
             images=len(groups),
             positives=int(target.truth.sum()),
             groups=len(set(groups)),
+            rarer=count,
             auc=auc,
             fold_auc=_mean_of_folds(target, scores, groups, folds),
             sensitivity_at=dict(zip(FIXED, fixed[: len(FIXED)], strict=True)),
@@ -147,7 +152,7 @@ class OperatingPoints:
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary that JSON can hold."""
         return {
-            **{name: getattr(self, name) for name in ("name", "images", "positives", "groups")},
+            **{name: getattr(self, name) for name in _COUNTS},
             "auc": self.auc._asdict(),
             "fold_auc": None if self.fold_auc is None else self.fold_auc._asdict(),
             "sensitivity_at": {str(at): i._asdict() for at, i in self.sensitivity_at.items()},
@@ -189,10 +194,17 @@ def decision_curve(
     scores = checked_probabilities(target.probability, len(groups))
     worth = np.where(target.truth[:, None], 1.0, -cuts / (1 - cuts))
     acted = worth * (scores[:, None] >= cuts)
-    found = weighted_intervals(means_of(acted), groups, target.diagnoses)
+    count = _rarer(target, groups)
+    found = weighted_intervals(means_of(acted), groups, target.diagnoses, count=count)
     table = pd.DataFrame(found, columns=["net_benefit", "low", "high"])
     table.insert(0, "threshold", cuts)
     return table.assign(act_on_all=worth.mean(axis=0))
+
+
+def _rarer(target: BinaryTarget, groups: Sequence[Hashable]) -> int:
+    """Return the number of groups on the side that has fewer."""
+    names = np.asarray(groups, object)
+    return min(len(set(names[side].tolist())) for side in (target.truth, ~target.truth))
 
 
 def _malignant(taxonomy: Taxonomy) -> list[str]:
@@ -243,5 +255,6 @@ def _mean_of_folds(
         known = ~np.isnan(together)
         return divided(np.nansum(together, axis=1), known.sum(axis=1))[:, None]
 
-    (interval,) = weighted_intervals(statistic, groups, target.diagnoses)
+    count = _rarer(target, groups)
+    (interval,) = weighted_intervals(statistic, groups, target.diagnoses, count=count)
     return interval

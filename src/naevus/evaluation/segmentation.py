@@ -13,6 +13,7 @@ from naevus.errors import DataError
 from naevus.evaluation.bootstrap import means_of, quantiles_of, repeatable
 from naevus.evaluation.intervals import Interval, mean_interval, weighted_intervals, wilson_interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD, BoundaryDistance, MaskScore
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +172,7 @@ class SegmentationEvaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the single Jaccard indices as a dictionary that JSON can hold."""
-        return {
+        values: dict[str, Any] = {
             "images": self.images,
             "groups": self.groups,
             "metrics": {name: value._asdict() for name, value in self.metrics.items()},
@@ -184,6 +185,7 @@ class SegmentationEvaluation:
             "curve": self.curve.to_dict(orient="records"),
             "worst": [one._asdict() for one in self.worst],
         }
+        return {name: plain(value) for name, value in values.items()}
 
 
 def _by_fold(table: pd.DataFrame) -> tuple[FoldOverlap, ...]:

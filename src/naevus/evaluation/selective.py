@@ -10,7 +10,7 @@ import pandas as pd
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import finite, run_ends
-from naevus.evaluation.intervals import Interval, weighted_intervals
+from naevus.evaluation.intervals import Interval, mean_interval, weighted_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -74,14 +74,14 @@ class SelectiveScores:
             area = np.einsum("dn,dn->d", np.diff(coverage, axis=1, prepend=0), risk)
             best = _best_area(weights.sum(axis=1), weights[:, mistakes])
             accuracies = [1 - _at(coverage, risk, wanted) for wanted in COVERAGES]
-            return np.stack([risk[:, -1], area, area - best, *accuracies], axis=1)
+            return np.stack([area, area - best, *accuracies], axis=1)
 
-        risk, aurc, excess, *accuracies = weighted_intervals(statistic, groups, strata)
+        aurc, excess, *accuracies = weighted_intervals(statistic, groups, strata)
         coverage, risks = by_confidence.curve(np.ones((1, count)))
         return cls(
             images=count,
             groups=len(set(groups)),
-            risk=risk,
+            risk=mean_interval(wrong > 0, groups, strata),
             aurc=aurc,
             excess_aurc=excess,
             accuracy_at=dict(zip(COVERAGES, accuracies, strict=True)),

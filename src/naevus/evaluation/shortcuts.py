@@ -14,6 +14,7 @@ from naevus.evaluation.bootstrap import SEED, Groups, finite, repeatable
 from naevus.evaluation.classification import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.scaling import assign_parts, each_part
+from naevus.io.files import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,7 +160,7 @@ class ShortcutScores:
             "images": self.images,
             "groups": self.groups,
             "chance": self.chance,
-            "guesses": [guess.to_dict() for guess in self.guesses],
+            "guesses": [plain(guess.to_dict()) for guess in self.guesses],
         }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, divided
-from naevus.evaluation.intervals import Interval, grouped_ratios, percentile_interval
+from naevus.evaluation.intervals import Interval, mean_ratio_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,8 +216,7 @@ def _balanced_accuracy(
     images = counted.images[np.ix_(members, classes)]
     strata = _strata(counted, members)
     # One row a group already: each is drawn by itself.
-    found = grouped_ratios(right, images, members.tolist(), strata.tolist(), draws=draws)
-    return percentile_interval(float(divided(right.sum(0), images.sum(0)).mean()), found)
+    return mean_ratio_interval(right, images, members.tolist(), strata.tolist(), draws=draws)
 
 
 def _strata(counted: _Counted, members: NDArray[np.intp]) -> NDArray[np.intp]:

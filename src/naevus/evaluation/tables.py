@@ -317,6 +317,8 @@ class LabelledPredictions(NamedTuple):
         balanced: N x C.
         taxonomy: The C diagnoses.
         folded: How classes were folded to be scored; empty where they were not.
+        sets: N x C, the prediction sets as they were given; None where there are none.
+        coverage: What the given sets promise.
     """
 
     table: pd.DataFrame
@@ -324,6 +326,8 @@ class LabelledPredictions(NamedTuple):
     balanced: NDArray[np.float64]
     taxonomy: Taxonomy
     folded: str = ""
+    sets: NDArray[np.bool_] | None = None
+    coverage: float | None = None
 
     @property
     def truth(self) -> list[str]:
@@ -350,7 +354,12 @@ class LabelledPredictions(NamedTuple):
     def where(self, rows: NDArray[np.bool_]) -> LabelledPredictions:
         """Return some of the images."""
         table = self.table[rows].reset_index(drop=True)
-        return self._replace(table=table, natural=self.natural[rows], balanced=self.balanced[rows])
+        return self._replace(
+            table=table,
+            natural=self.natural[rows],
+            balanced=self.balanced[rows],
+            sets=None if self.sets is None else self.sets[rows],
+        )
 
     def _codes(self, probabilities: NDArray[np.float64]) -> list[str]:
         codes = np.array(self.taxonomy.codes, object)
@@ -474,6 +483,9 @@ class Evaluated(NamedTuple):
                     f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "
                     f"they are not in its figures"
                 )
+        given = "prediction_set" in table.columns and table["prediction_set"].notna().any()
+        if self.classified is not None and self.classified.sets is None and given:
+            notes.append("prediction sets are not scored: it is not known what they promise")
         return notes
 
 
@@ -483,6 +495,7 @@ def evaluated(
     masks: Path,
     benign: Sequence[str] = (),
     attributes: Path | None = None,
+    coverage: float | None = None,
 ) -> Evaluated:
     """Judge predictions by their truth.
 
@@ -493,6 +506,7 @@ def evaluated(
         masks: The folder of predicted masks; it need not be there.
         benign: Classes that count as benign where they are folded into benign and malignant.
         attributes: The folder of predicted masks of attributes; it need not be there.
+        coverage: What the prediction sets of ``table`` promise; None where it has none.
 
     Raises:
         DataError: There is no truth at all, the taxonomies of truth and predictions do not meet,
@@ -500,7 +514,7 @@ def evaluated(
         ImageError: A mask cannot be read.
     """
     found = Evaluated(
-        _classified(table, taxonomy, benign),
+        _classified(table, taxonomy, benign, coverage),
         _segmented(table, masks),
         None if attributes is None else compare_attributes(table, attributes),
     )
@@ -524,7 +538,7 @@ def oof_classified(table: pd.DataFrame) -> LabelledPredictions:
 
 
 def _classified(
-    table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str]
+    table: pd.DataFrame, taxonomy: Taxonomy, benign: Sequence[str], coverage: float | None
 ) -> LabelledPredictions | None:
     codes = predicted_codes(table)
     if not codes:
@@ -542,7 +556,23 @@ def _classified(
         fold(rows[columns[kind]].to_numpy(np.float64))
         for fold, kind in ((folding.natural, "prob"), (folding.balanced, "balanced_prob"))
     )
-    return LabelledPredictions(rows, natural, balanced, folding.taxonomy, folding.description)
+    sets = None if coverage is None else folding.sets(_given_sets(rows, codes))
+    return LabelledPredictions(
+        rows, natural, balanced, folding.taxonomy, folding.description, sets, coverage
+    )
+
+
+def _given_sets(rows: pd.DataFrame, codes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which classes are in the prediction set of each image, N x C."""
+    given = rows["prediction_set"]
+    for image_id, inside in zip(rows["image_id"], given, strict=True):
+        if inside is None or not set(inside) <= set(codes):
+            raise DataError(
+                f"{image_id}: its prediction_set is {'absent' if inside is None else 'strange'}",
+                REMAKE,
+            )
+    found = [[code in inside for code in codes] for inside in map(set, given)]
+    return np.array(found, bool).reshape(len(rows), len(codes))
 
 
 def predicted_codes(table: pd.DataFrame) -> list[str]:

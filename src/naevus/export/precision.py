@@ -17,6 +17,7 @@ from naevus.inference.engines.automatic import PATIENCE_S, rejected
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.engines.trial import EngineSetup, TrialNetwork, tried
 from naevus.inference.out_of_fold import oof_logits, oof_scores
+from naevus.runs.evidence import figure_of
 from naevus.runs.manifest import task_entry
 from naevus.types import Precision, Storage, Task
 
@@ -279,7 +280,7 @@ def _costs(
     reference: pd.DataFrame,
     table: pd.DataFrame,
 ) -> list[StorageCost]:
-    found = compare(reference, table)
+    found = compare(reference, table, corrected=False)
     by_name = {one.score: one for one in found.differences}
     return [
         StorageCost(
@@ -288,7 +289,10 @@ def _costs(
             score=name,
             networks=networks,
             reference=by_name[name].a,
-            difference=Figure(**by_name[name].difference._asdict()),
+            # Predictions that are all the same differ by exactly 0, of which no interval tells.
+            difference=figure_of(by_name[name].difference)
+            if found.changed or by_name[name].difference.value
+            else Figure(value=0.0, low=0.0, high=0.0),
             changed=len(found.changed) / found.images,
             images=found.images,
             groups=found.groups,

@@ -230,7 +230,7 @@ class Classifier:
             averaged_.balanced,
             np.stack(own, axis=1),
             self._uncertainty(outputs_of_members, natural.argmax(axis=1)),
-            None if self.conformal is None else self.conformal.sets(averaged_.natural),
+            self._sets(averaged_.natural, natural),
             _embeddings(means),
             self._ood_score(means),
             self._activations(means),
@@ -276,6 +276,16 @@ class Classifier:
             if self._prevalence is None
             else reweigh(natural, class_priors, self._prevalence)
         )
+
+    def _sets(
+        self, natural: NDArray[np.float64], here: NDArray[np.float64]
+    ) -> NDArray[np.bool_] | None:
+        """Return the prediction sets; another prevalence only adds what it makes most probable."""
+        if self.conformal is None:
+            return None
+        sets = self.conformal.sets(natural)
+        sets[np.arange(len(sets)), here.argmax(axis=1)] = True
+        return sets
 
     def _uncertainty(
         self, outputs_of_members: Sequence[Sequence[Outputs]], predicted: NDArray[np.intp]

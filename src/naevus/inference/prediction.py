@@ -60,8 +60,8 @@ class Prediction:
         members: M x C, each network's own natural probabilities.
         uncertainty: Standard deviation of the probability of ``predicted`` over networks and TTA;
             None for one network without TTA.
-        prediction_set: The classes that cannot be ruled out; None if the bundle has no thresholds,
-            with several bundles, or with TTA.
+        prediction_set: The classes that cannot be ruled out, ``predicted`` always among them; None
+            if the bundle has no thresholds, with several bundles, or with TTA.
         coverage: Probability that the set contains the true class, 0..1.
         flags: Warnings to read before relying on the prediction: code → sentence (`naevus.types`).
         ood_score: Out-of-distribution score: about 0 for most training images, above 1 if the image
@@ -305,7 +305,8 @@ class Prediction:
 
     def _answer(self, predicted: str, balanced: str) -> list[str]:
         lines = [f"Most probable: {self.name_of(predicted)}", ""]
-        ordered = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
+        # Melanoma first, which must not be missed.
+        ordered = sorted(self.probabilities.items(), key=lambda pair: (pair[0] != "MEL", -pair[1]))
         width = max(map(len, self.probabilities))
         lines += [
             f"  {code:{width}}  {fraction:6.1%}  {'█' * round(_BAR * fraction)}".rstrip()
@@ -315,13 +316,9 @@ class Prediction:
         if self.prediction_set is not None and self.coverage is not None:
             inside = [code for code, _ in ordered if code in self.prediction_set]
             lines.append(
-                f"Cannot be ruled out ({self.coverage:.0%} prediction set): "
-                f"{', '.join(inside) or 'none: the image is atypical of every diagnosis'}"
+                f"Prediction set: {', '.join(inside)}. "
+                f"Such sets hold the true diagnosis of at least {self.coverage:.0%} of lesions."
             )
-            if inside and predicted not in inside:
-                # Each class has its own threshold, which is high for a common class.
-                higher = f"{self.coverage:.0%} of {predicted} images have a higher probability"
-                lines.append(f"  {predicted} is not in the set: {higher}")
         if balanced != predicted:
             lines.append(f"Most probable if all were equally common: {self.name_of(balanced)}")
         confidence = f"Confidence: {self.confidence:.2f}"

@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -185,8 +186,25 @@ def write_list(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` to ``path`` atomically, as indented JSON with a final newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` to ``path`` atomically, as indented JSON with a final newline.
+
+    NaN becomes null (`plain`).
+    """
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Return nested lists and dictionaries with None in place of NaN, which JSON does not have.
+
+    Examples:
+        >>> plain({"low": float("nan"), "values": [0.5, float("nan")]})
+        {'low': None, 'values': [0.5, None]}
+    """
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def sha256(path: Path) -> str:

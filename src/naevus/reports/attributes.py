@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.reports.document import Headline, Section, Table, spread
+from naevus.reports.document import Headline, Section, Table, limits, spread
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def summary(found: AttributesEvaluation, which: str) -> str:
 
 def headlines(found: AttributesEvaluation) -> list[Headline]:
     """Return the figures that matter most."""
-    value, low, high = found.jaccard
-    return [Headline("attributes, pooled Jaccard", f"{value:.3f}", f"{low:.3f} to {high:.3f}")]
+    one = found.jaccard
+    return [Headline("attributes, pooled Jaccard", f"{one.value:.3f}", limits(one))]
 
 
 def _tables(found: AttributesEvaluation) -> Iterator[Table]:

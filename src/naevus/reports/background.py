@@ -217,11 +217,11 @@ def _duplicates(results: Results) -> list[dict[str, Any]]:
 def _about(results: Results) -> list[str]:
     if results.records is None:
         return ["The data set is not at hand: no image, no subgroup and no duplicate is shown."]
+    parted = "neither by folds nor by resampling" if results.out_of_fold else "by no resampling"
     return [
         (
             "A group is a lesion, or lesions whose images turned out to be duplicates; it is "
-            "never parted, neither by folds nor by resampling. The command naevus data check finds "
-            "duplicates."
+            f"parted {parted}. The command naevus data check finds duplicates."
         )
     ]
 

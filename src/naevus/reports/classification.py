@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pandas as pd
 
+from naevus.evaluation.intervals import FEW, LEAST, RARE
 from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL
 from naevus.reports import figures
 from naevus.reports.document import (
@@ -15,6 +15,7 @@ from naevus.reports.document import (
     Headline,
     Section,
     Table,
+    borne,
     percent,
     percent_range,
     spread,
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 AS_PREDICTED: Final = "as given"
 CALIBRATED: Final = "calibrated elsewhere"
-FEW_GROUPS: Final = "Too few lesions to fit a calibration and prediction sets."
+_FEW_LESIONS: Final = (
+    f"With fewer than {FEW} lesions, fractions have Wilson's interval and other figures a BCa "
+    f"interval; figures of fewer than {LEAST} lesions have none."
+)
+FEW_GROUPS: Final = "Too few lesions to fit a calibration."
 _PROXY: Final = (
     "Skin tone is the typology angle of the skin round the mask: a proxy, which camera, lamp "
     "and white balance shift. Image names the first thing that is wrong with it."
@@ -93,8 +98,6 @@ def _fraction(interval: Any) -> str:
 def score_section(found: ClassificationEvaluation) -> Section:
     """Return the headline, the scores by fold and by class, and the confusion matrices."""
     scores, codes = found.as_predicted.scores, found.taxonomy.codes
-    class_priors = scores.balanced.normalised_confusion()
-    mean = np.nanmean(np.diag(class_priors))
     folded = f"Classes are scored folded: {found.folded}."
     return Section(
         "scores",
@@ -105,6 +108,7 @@ def score_section(found: ClassificationEvaluation) -> Section:
                 "the best ones were all diagnoses equally common; accuracy is of the most probable."
             ),
             *scores.notes,
+            *([_FEW_LESIONS] if found.groups < FEW else []),
             *([folded] if found.folded else []),
             *([FEW_GROUPS] if found.calibrated is None else []),
         ),
@@ -133,7 +137,8 @@ def score_section(found: ClassificationEvaluation) -> Section:
                 "confusion",
                 "Confusion of balanced answers",
                 partial(figures.confusion_figure, scores.balanced.confusion, codes),
-                f"Rows are the truth, columns the answers; the diagonal's mean is {mean:.3f}.",
+                "Rows are the truth, columns the answers. The mean of the diagonal, over the "
+                f"classes that are present, is {scores.balanced.balanced_accuracy:.3f}.",
             ),
         ),
     )
@@ -218,10 +223,39 @@ def target_section(found: ClassificationEvaluation) -> Section:
         for name, curve in found.decision_curves.items()
     )
     several = len(found.by_fold) > 1
+    rarer = min(one.rarer for one in found.targets)
+    drawn, said = borne(
+        [
+            (
+                FigureSlot(
+                    "operating-points-roc",
+                    "ROC against the rest",
+                    partial(figures.roc_figure, found.target_curves, areas),
+                    f"Areas under the curves: {_listed(areas, areas)}.",
+                ),
+                rarer,
+                LEAST,
+            ),
+            (
+                FigureSlot(
+                    "net-benefit",
+                    "Net benefit",
+                    partial(figures.benefit_figure, found.decision_curves),
+                    "Found cases an image, less what false alarms cost, were all acted on whose "
+                    "probability is the threshold or more; dotted: acting on everybody.",
+                ),
+                rarer,
+                RARE,
+            ),
+        ]
+    )
     return Section(
         "operating-points",
         "What must not be missed",
-        ("The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",),
+        (
+            "The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",
+            *said,
+        ),
         (
             Table(
                 "operating-points",
@@ -230,21 +264,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
             ),
             Table("net-benefit", "Net benefit, values", benefit, folded=True),
         ),
-        (
-            FigureSlot(
-                "operating-points-roc",
-                "ROC against the rest",
-                partial(figures.roc_figure, found.target_curves, areas),
-                f"Areas under the curves: {_listed(areas, areas)}.",
-            ),
-            FigureSlot(
-                "net-benefit",
-                "Net benefit",
-                partial(figures.benefit_figure, found.decision_curves),
-                "Found cases an image, less what false alarms cost, were all acted on whose "
-                "probability is the threshold or more; dotted: acting on everybody.",
-            ),
-        ),
+        drawn,
     )
 
 
@@ -276,25 +296,36 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
     """Return ROC and precision-recall curves by diagnosis."""
     scores = found.as_predicted.scores
     areas, precisions = scores.auc, scores.average_precision
+    curves = {code: found.curves[code] for code in found.curves if _rarer(found, code) >= LEAST}
+    few = ", ".join(code for code in found.curves if code not in curves)
+    slots = (
+        FigureSlot(
+            "roc",
+            "ROC by diagnosis",
+            partial(figures.roc_figure, curves, areas),
+            f"Areas under the curves: {_listed(areas, curves)}.",
+        ),
+        FigureSlot(
+            "precision-recall",
+            "Precision and recall by diagnosis",
+            partial(figures.precision_recall_figure, curves, precisions),
+            f"Average precisions: {_listed(precisions, curves)}.",
+        ),
+    )
     return Section(
         "ranking",
         "Ranking",
-        ("How well each probability ranks its diagnosis above the others at any threshold.",),
-        figure_slots=(
-            FigureSlot(
-                "roc",
-                "ROC by diagnosis",
-                partial(figures.roc_figure, found.curves, areas),
-                f"Areas under the curves: {_listed(areas, found.curves)}.",
-            ),
-            FigureSlot(
-                "precision-recall",
-                "Precision and recall by diagnosis",
-                partial(figures.precision_recall_figure, found.curves, precisions),
-                f"Average precisions: {_listed(precisions, found.curves)}.",
-            ),
+        (
+            "How well each probability ranks its diagnosis above the others at any threshold.",
+            *([f"{few}: no curves, as they need {LEAST} lesions with and without."] if few else []),
         ),
+        figure_slots=slots if curves else (),
     )
+
+
+def _rarer(found: ClassificationEvaluation, code: str) -> int:
+    """Return the number of lesions with a diagnosis, or without it where these are fewer."""
+    return min(found.aucs[code].groups, found.groups - found.aucs[code].groups)
 
 
 def calibration_section(found: ClassificationEvaluation) -> Section:
@@ -309,22 +340,22 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
             "alone."
         )
     curves = {name: metrics.reliability for name, metrics in variants.items()}
+    slot = FigureSlot(
+        "reliability",
+        "Reliability",
+        partial(figures.reliability_figure, curves),
+        "On the dotted diagonal, what is stated comes true.",
+    )
+    drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
         "calibration",
         "Honesty of the probabilities",
-        tuple(notes),
+        (*notes, *said),
         (
             Table("calibration", "Calibration; 0 is best", _calibration(variants)),
             Table("reliability", "Reliability curve", _reliability(curves), folded=True),
         ),
-        (
-            FigureSlot(
-                "reliability",
-                "Reliability",
-                partial(figures.reliability_figure, curves),
-                "On the dotted diagonal, what is stated comes true.",
-            ),
-        ),
+        drawn,
     )
 
 
@@ -369,19 +400,22 @@ def selective_section(found: ClassificationEvaluation) -> Section:
         rows.append(
             {"score": f"accuracy of the surest {100 * fraction:.0f} %", **spread("value", interval)}
         )
+    slot = FigureSlot(
+        "risk-coverage",
+        "Risk and coverage",
+        partial(figures.risk_coverage_figure, selective.curve),
+        f"Where all are answered, {percent(selective.risk.value)} are wrong (dotted line).",
+    )
+    drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
         "selective",
         "Answering only when sure",
-        ("Images are answered in the order of their greatest probability, the surest first.",),
-        (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
         (
-            FigureSlot(
-                "risk-coverage",
-                "Risk and coverage",
-                partial(figures.risk_coverage_figure, selective.curve),
-                f"Where all are answered, {percent(selective.risk.value)} are wrong (dotted line).",
-            ),
+            "Images are answered in the order of their greatest probability, the surest first.",
+            *said,
         ),
+        (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
+        drawn,
     )
 
 
@@ -394,10 +428,12 @@ def _sets(found: ClassificationEvaluation) -> list[Table]:
         _coverage("all", sets.overall),
     ]
     always = ", ".join(found.in_every_set)
+    whose = "these are the predicted sets"
+    if not found.sets_given:
+        whose = "thresholds are fitted on other parts"
     note = (
         f"Promised to {100 * sets.coverage:g} % of the lesions of each class, one image each; "
-        f"thresholds are fitted on other parts. One diagnosis is in {percent(sets.single)} of the "
-        f"sets, none in {percent(sets.empty)}."
+        f"{whose}. One diagnosis is in {percent(sets.single)} of the sets."
     )
     if always:
         note += f" {always}: in all sets, for want of lesions to fit a threshold on."

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from matplotlib.figure import Figure
 
     from naevus.evaluation.intervals import Interval
+
+
+NO_INTERVAL: Final = "no interval: too few lesions"
+"""Stands where an interval would."""
 
 
 class Spread(Protocol):
@@ -36,7 +40,14 @@ def spread_with_interval(value: Spread | None) -> str:
     """Return a value with its interval, short enough for a column; a dash where it is none."""
     if value is None:
         return "-"
+    if math.isnan(value.low):
+        return f"{value.value:.3f}"
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def limits(value: Spread) -> str:
+    """Return an interval, or that there is none."""
+    return NO_INTERVAL if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
 
 
 # Values with their intervals as columns of a table.
@@ -74,7 +85,11 @@ def percent_range(interval: Any) -> str:
         >>> from naevus.evaluation.intervals import Interval
         >>> percent_range(Interval(0.84, 0.826, 0.853))
         '82.6 to 85.3'
+        >>> percent_range(Interval(0.84, float("nan"), float("nan")))
+        'no interval: too few lesions'
     """
+    if math.isnan(interval.low):
+        return NO_INTERVAL
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
@@ -122,6 +137,25 @@ class FigureSlot(NamedTuple):
     """Draws it; called only where it is asked for, as it needs matplotlib."""
     note: str = ""
     """What it shows, for those who do not see it too."""
+
+
+def borne(
+    slots: Iterable[tuple[FigureSlot, int, int]],
+) -> tuple[tuple[FigureSlot, ...], tuple[str, ...]]:
+    """Return the figures that enough lesions bear, and a sentence for each of the others.
+
+    Args:
+        slots: Each with the lesions that it stands on, and how many it needs.
+    """
+    given = list(slots)
+    return (
+        tuple(slot for slot, lesions, least in given if lesions >= least),
+        tuple(
+            f"No figure “{slot.title}”: it needs {least} lesions, here are {lesions}."
+            for slot, lesions, least in given
+            if lesions < least
+        ),
+    )
 
 
 class Thumbnail(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.evaluation.intervals import RARE
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.reports import figures
 from naevus.reports.document import (
@@ -14,7 +15,9 @@ from naevus.reports.document import (
     Headline,
     Section,
     Table,
+    borne,
     interval_table,
+    limits,
     percent,
     spread,
 )
@@ -49,8 +52,8 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
 def headlines(found: SegmentationEvaluation) -> list[Headline]:
     """Return the figures that matter most."""
     shown = [
-        Headline(label, f"{value:.3f}", f"{low:.3f} to {high:.3f}")
-        for label, (value, low, high) in (
+        Headline(label, f"{one.value:.3f}", limits(one))
+        for label, one in (
             ("mean Jaccard index", found.metrics["jaccard"]),
             ("thresholded Jaccard", found.metrics["thresholded_jaccard"]),
         )
@@ -66,25 +69,25 @@ def mask_section(found: SegmentationEvaluation) -> Section:
     """Return mean scores of masks and how the Jaccard indices are distributed."""
     worst = pd.DataFrame(found.worst)
     listed = ", ".join(f"{interval.value:.3f}" for interval in found.quantiles.values())
+    slot = FigureSlot(
+        "jaccard",
+        "Jaccard indices",
+        partial(figures.jaccard_figure, found.jaccard),
+        f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line is the "
+        "challenge's threshold.",
+    )
+    drawn, said = borne([(slot, found.groups, RARE)])
     return Section(
         "masks",
         "Masks",
-        ("Means over images, each at its own size; intervals are 95 %, by lesion.",),
+        ("Means over images, each at its own size; intervals are 95 %, by lesion.", *said),
         (
             Table("mask-scores", "Scores of masks", interval_table("score", found.metrics)),
             *_by_fold(found),
             Table("mask-quantiles", "Spread of the Jaccard indices", _quantiles(found)),
             Table("worst-masks", f"The {len(worst)} worst", worst, folded=True),
         ),
-        (
-            FigureSlot(
-                "jaccard",
-                "Jaccard indices",
-                partial(figures.jaccard_figure, found.jaccard),
-                f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line "
-                "is the challenge's threshold.",
-            ),
-        ),
+        drawn,
     )
 
 
@@ -112,22 +115,23 @@ def _quantiles(found: SegmentationEvaluation) -> pd.DataFrame:
 def failure_section(found: SegmentationEvaluation) -> Section:
     """Return what goes along with masks that fail, by size of the lesion, and at thresholds."""
     before = "This table is from before distances and conditions were measured."
+    slot = FigureSlot(
+        "thresholds",
+        "Other thresholds",
+        partial(figures.threshold_figure, found.curve),
+        "The dashed line is the challenge's threshold; bands are 95 % intervals.",
+    )
+    drawn, said = borne([(slot, found.groups, RARE)])
     return Section(
         "failures",
         "Masks that fail",
         (
             f"Those with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",
             *([] if found.distances else [before]),
+            *said,
         ),
         tuple(_failure_tables(found)),
-        (
-            FigureSlot(
-                "thresholds",
-                "Other thresholds",
-                partial(figures.threshold_figure, found.curve),
-                "The dashed line is the challenge's threshold; bands are 95 % intervals.",
-            ),
-        ),
+        drawn,
     )
 
 

@@ -170,7 +170,9 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
 
 
 def _differences(first: str, differences: Sequence[Difference]) -> Table:
-    table = Table(first, title="B - A with its 95 % interval by lesion")
+    tests = differences[0].tests
+    corrected = f", corrected for all {tests} differences" if tests > 1 else ""
+    table = Table(first, title=f"B - A with its 95 % interval by lesion, and p{corrected}")
     for column in ("lesions", "A", "B", "B - A", "95 % interval", "p"):
         table.add_column(column, justify="right")
     for one in differences:
@@ -181,7 +183,7 @@ def _differences(first: str, differences: Sequence[Difference]) -> Table:
             f"{one.a:.3f}",
             f"{one.b:.3f}",
             f"{value:+.3f}",
-            f"{low:+.3f} to {high:+.3f}",
+            f"{low:+.3f} to {high:+.3f}" if one.difference.known else "",
             f"{one.p:.2g}",
             style="bold" if one.distinguishable else None,
         )

@@ -169,10 +169,11 @@ def _lesions(found: LesionEvaluation, on: str) -> Iterator[ScoreSpec]:
 
 
 def _score(name: str, interval: Interval | Proportion | BinnedError, on: str) -> ScoreSpec:
-    return ScoreSpec(name=name, measured_on=on, **_figure(interval).model_dump())
+    return ScoreSpec(name=name, measured_on=on, **figure_of(interval).model_dump())
 
 
-def _figure(interval: Interval | Proportion | BinnedError) -> Figure:
+def figure_of(interval: Interval | Proportion | BinnedError) -> Figure:
+    """Return a value with its interval, if there is one, as ``bundle.json`` has it."""
     if math.isfinite(interval.low) and math.isfinite(interval.high):
         return Figure(value=interval.value, low=interval.low, high=interval.high)
     return Figure(value=interval.value)
@@ -193,7 +194,6 @@ def _sets(sets: SetScores, in_every_set: Sequence[str], on: str) -> Iterator[Sco
     size = f"mean number of diagnoses in a set{few}"
     yield ScoreSpec(name=size, value=sets.overall.size, measured_on=on)
     yield ScoreSpec(name="fraction of sets with one diagnosis", value=sets.single, measured_on=on)
-    yield ScoreSpec(name="fraction of empty sets", value=sets.empty, measured_on=on)
 
 
 def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
@@ -206,10 +206,10 @@ def _by_class(found: ClassificationEvaluation) -> Iterator[ClassFigures]:
             code=one.code,
             images=one.images,
             groups=recall.groups if recall else 0,
-            recall=recall and _figure(recall),
+            recall=recall and figure_of(recall),
             precision=one.precision,
             auc=calibrated.scores.auc[one.code],
-            covered=covered and _figure(covered.lesions),
+            covered=covered and figure_of(covered.lesions),
         )
 
 
@@ -220,7 +220,7 @@ def _subgroup(one: Subgroup) -> SubgroupFigures:
         images=one.images,
         groups=one.groups,
         small=one.small,
-        balanced_accuracy=one.balanced_accuracy and _figure(one.balanced_accuracy),
+        balanced_accuracy=one.balanced_accuracy and figure_of(one.balanced_accuracy),
         over=one.classes,
         gap=one.gap,
         p_holm=one.p_holm,

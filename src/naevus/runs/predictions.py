@@ -23,7 +23,7 @@ from naevus.io.files import (
     write_json,
     write_list,
 )
-from naevus.io.formats import read_json, read_parquet
+from naevus.io.formats import read_json, read_parquet, read_table
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import EngineChoice, EngineName, FailedImage, Precision
 
@@ -545,6 +545,18 @@ class PredictionsFolder:
                     f"{self.root} holds predictions of other images, such as {min(others)}",
                     _ANOTHER_OUT,
                 )
+
+    def coverage(self) -> float | None:
+        """Return what the table's prediction sets promise; None where it does not say so."""
+        given = (pq.read_schema(self.table).metadata or {}).get(ABOUT)
+        return None if given is None else json.loads(given).get("coverage")
+
+    def problems(self) -> dict[str, str]:
+        """Return the reason of each failed image, by id."""
+        if not self.failed.exists():
+            return {}
+        table = read_table(self.failed, required=("image_id", "problem"))
+        return dict(zip(table["image_id"], table["problem"], strict=True))
 
     def write_failed(self, failed: Sequence[FailedImage]) -> None:
         """Write the list of failed images, or remove an old list if there are none."""

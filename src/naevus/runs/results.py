@@ -22,7 +22,7 @@ from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
 from naevus.io.files import sha256, stored
-from naevus.io.formats import read_json, read_table
+from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.comparison import read_out_of_fold
 from naevus.runs.manifest import prediction_command, training_command
@@ -369,7 +369,8 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     segmentation = found.labelled is None
     run = Run.open(folder, allow_missing=True)
     found = with_lesion_ids(with_lesion_masks(found, run), dataset)
-    masks = folder / "masks" if segmentation else _folder(inputs.get("masks"))
+    given = inputs.get("masks")
+    masks = folder / "masks" if segmentation else given and Path(given)
     split = Folds.read(folder / "folds.csv").table
     folds = sorted(table["fold"].unique())
     due = split[split["fold"].astype(str).isin(map(str, folds))]  # others are kept for testing
@@ -416,10 +417,6 @@ def _made(folder: Path, bundles: Mapping[int, Path], fingerprint: str) -> dict[s
         },
         "reported by": f"naevus {__version__}",
     }
-
-
-def _folder(named: str | None) -> Path | None:
-    return None if named is None else Path(named)
 
 
 # Results of a predictions folder, with the ground truth of a data set.
@@ -487,9 +484,10 @@ def results_of_predictions(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
     )
     table = joined.table
-    there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes)
+    coverage = out.coverage()
+    there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes, coverage)
     silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
-    why = {**dict.fromkeys(silent, "it was not predicted"), **_problems(out.failed)}
+    why = {**dict.fromkeys(silent, "it was not predicted"), **out.problems()}
     folded = there.classified.folded if there.classified else ""
     results = Results(
         name=folder.name,
@@ -538,14 +536,6 @@ def _settings(folder: Path) -> dict[str, Any]:
         error=RunError,
     )
     return settings
-
-
-def _problems(path: Path) -> dict[str, str]:
-    """Return the reason of each failed image, by id."""
-    if not path.exists():
-        return {}
-    table = read_table(path, required=("image_id", "problem"))
-    return dict(zip(table["image_id"], table["problem"], strict=True))
 
 
 def _records(

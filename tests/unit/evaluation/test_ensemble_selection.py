@@ -109,7 +109,7 @@ def test_copies_of_one_member_are_that_member() -> None:
     table = diagnoses(2.0)
     scores = ensemble_scores({"a": table, "b": table.sample(frac=1, random_state=0)})
     assert scores.mean.value == pytest.approx(scores.single["a"].value)
-    assert tuple(scores.gain.difference) == (0, 0, 0)
+    assert (scores.gain.difference.value, scores.gain.difference.known) == (0, False)
     assert scores.weights == {"a": 1.0, "b": 0.0}  # of equals, the first
 
 

@@ -187,12 +187,30 @@ def test_metrics_that_need_more_classes_or_lesions_are_left_out() -> None:
         )
 
 
+def test_no_prediction_sets_are_fitted_on_the_images_that_they_are_judged_by() -> None:
+    labelled = predictions(100)
+    fitted = evaluate("run", labelled=labelled, out_of_fold=True).classification
+    assert fitted is not None
+    assert fitted.sets is not None
+    assert not fitted.sets_given
+    without = evaluate("predictions", labelled=labelled).classification
+    assert without is not None
+    assert (without.sets, without.in_every_set) == (None, ())
+    everything = np.ones_like(labelled.natural, bool)
+    given = evaluate("p", labelled=labelled._replace(sets=everything, coverage=0.8)).classification
+    assert given is not None
+    assert given.sets is not None
+    assert (given.sets.coverage, given.sets.overall.size, given.sets_given) == (0.8, 7, True)
+    assert given.in_every_set == ()
+
+
 def test_constant_scores_have_an_area_of_one_half() -> None:
     labelled = predictions(60)
     flat = np.full_like(labelled.natural, 1 / 7)
     found = ClassificationEvaluation.of(labelled._replace(natural=flat, balanced=flat))
-    assert {area[:3] for area in found.aucs.values()} == {(0.5, 0.5, 0.5)}
-    assert found.mean_auc == (0.5, 0.5, 0.5)
+    assert {area.value for area in found.aucs.values()} == {0.5}
+    assert found.mean_auc is not None
+    assert (found.mean_auc.value, found.mean_auc.known) == (0.5, False)
     assert found.selective.excess_aurc.value > 0
 
 

@@ -32,13 +32,52 @@ def names(numbers: np.ndarray) -> list[str]:
     return [f"g{number}" for number in numbers]
 
 
-def test_one_group_gives_no_width() -> None:
-    interval = mean_interval([0.2, 0.4, 0.9], ["a", "a", "a"])
-    assert interval == pytest.approx((0.5, 0.5, 0.5))
-    truth = ["MEL", "MEL", "NV", "NV"]
-    predictions = ["MEL", "NV", "NV", "NV"]
-    interval = balanced_accuracy_interval(truth, predictions, ["a", "a", "b", "b"])
-    assert interval == pytest.approx((0.75, 0.75, 0.75))
+def test_few_groups_give_no_interval() -> None:
+    values = np.linspace(0, 1, 9)
+    few = mean_interval(values, names(np.arange(9)))
+    assert (few.value, few.known, str(few)) == (0.5, False, "0.500")
+    assert mean_interval(np.append(values, 0.5), names(np.arange(10))).known
+    assert not mean_interval([0.25] * 200, names(np.arange(200))).known  # nothing varies
+    assert not mean_interval([1.0] * 200, names(np.arange(200))).known  # no fraction of images
+
+
+def test_a_fraction_of_few_groups_has_wilson_s_interval() -> None:
+    right = [True] * 19 + [False] * 2
+    found = mean_interval(right, names(np.arange(21)))
+    theirs = binomtest(19, 21).proportion_ci(method="wilson")
+    assert found == pytest.approx((19 / 21, theirs.low, theirs.high))
+    assert (round(found.low, 3), round(found.high, 3)) == (0.711, 0.973)
+    perfect = mean_interval([True] * 500, names(np.arange(500)))
+    assert perfect == pytest.approx((1, binomtest(500, 500).proportion_ci(method="wilson").low, 1))
+
+
+def test_a_leaning_mean_of_few_groups_has_a_bca_interval() -> None:
+    values = np.random.default_rng(1).lognormal(sigma=1.2, size=40)
+    groups = names(np.arange(40))
+    assert mean_interval(values, groups) == bca_interval(means_of(values[:, None]), groups)
+
+
+def test_a_balanced_accuracy_with_a_rare_class_is_recovered_from_its_recalls() -> None:
+    truth = ["MEL"] * 5 + ["NV"] * 60
+    predictions = ["MEL"] * 5 + ["NV"] * 45 + ["MEL"] * 15
+    found = balanced_accuracy_interval(truth, predictions, names(np.arange(65)))
+    parts = [binomtest(*pair).proportion_ci(method="wilson") for pair in ((5, 5), (45, 60))]
+    below = np.hypot(1 - parts[0].low, 0.75 - parts[1].low) / 2
+    above = np.hypot(0, parts[1].high - 0.75) / 2
+    assert found == pytest.approx((0.875, 0.875 - below, 0.875 + above))
+
+
+def test_balanced_accuracies_with_rare_classes_are_covered() -> None:
+    rng = np.random.default_rng(11)
+    recalls, counts = np.array([0.6, 0.9, 0.8]), (8, 15, 40)
+    truth = np.repeat(np.arange(3), counts)
+    found = []
+    for _ in range(400):
+        right = rng.random(len(truth)) < recalls[truth]
+        said = np.where(right, truth, (truth + 1) % 3)
+        codes, predicted = truth.astype(str).tolist(), said.astype(str).tolist()
+        found.append(balanced_accuracy_interval(codes, predicted, names(np.arange(len(truth)))))
+    assert 0.93 <= coverage(found, float(recalls.mean())) <= 0.985
 
 
 def test_correlated_groups_widen_the_interval() -> None:
@@ -51,9 +90,9 @@ def test_correlated_groups_widen_the_interval() -> None:
 
 
 def test_unlike_images_of_a_group_do_not_widen_it() -> None:
-    values = np.tile([0.0, 1.0], 100)
+    values = np.tile([False, True], 100)
     grouped = mean_interval(values, names(np.repeat(np.arange(100), 2)))
-    assert grouped == pytest.approx((0.5, 0.5, 0.5))
+    assert grouped == pytest.approx(wilson_interval(values, names(np.arange(200)))[:3])
 
 
 def test_independent_images_agree_with_scipy() -> None:
@@ -114,7 +153,7 @@ def test_a_class_without_images_does_not_count() -> None:
     predictions = ["MEL", "VASC", "NV", "NV"]  # VASC is answered, but never true
     interval = balanced_accuracy_interval(truth, predictions, ["a", "b", "c", "d"])
     assert interval.value == pytest.approx((0.5 + 1) / 2)
-    assert 0.5 <= interval.low < interval.high <= 1
+    assert 0 <= interval.low < 0.75 < interval.high <= 1
 
 
 def test_a_ratio_that_a_draw_empties_is_left_out_of_it() -> None:
@@ -276,12 +315,12 @@ def test_strata_are_drawn_apart() -> None:
     assert found.value - found.low > found.high - found.value
 
 
-def test_a_perfect_rare_class_and_one_group_have_no_width() -> None:
+def test_a_perfect_rare_class_and_one_group_have_no_interval() -> None:
     truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
     groups = [f"g{n}" for n in range(7)]
     perfect = bca_interval(Ranking.of(truth, truth.astype(float)).auc, groups, truth.tolist())
-    assert tuple(perfect) == (1, 1, 1)
-    assert bca_interval(means_of([[0.2], [0.6]]), ["a", "a"]) == pytest.approx((0.4,) * 3)
+    assert (perfect.value, perfect.known) == (1, False)
+    assert not bca_interval(means_of([[0.2], [0.6]]), ["a", "a"]).known
 
 
 def test_a_figure_without_its_only_group_is_left_out() -> None:

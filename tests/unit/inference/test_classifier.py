@@ -100,9 +100,26 @@ def test_prediction_sets_contain_classes_above_their_threshold(tmp_path: Path) -
     classifier = Classifier(bundle)
     output = classifier.predictions(noise(20))
     assert output.sets is not None
-    np.testing.assert_array_equal(output.sets, output.natural >= np.array(CONFORMAL["thresholds"]))
+    reached = output.natural >= np.array(CONFORMAL["thresholds"])
+    predicted = output.natural.argmax(axis=1)
+    reached[np.arange(20), predicted] = True
+    np.testing.assert_array_equal(output.sets, reached)
     assert output.sets[:, 3].all()  # a class without a threshold is never ruled out
     assert not output.sets.all()
+
+
+def test_another_prevalence_only_adds_what_it_makes_most_probable(tmp_path: Path) -> None:
+    bundle = classification_bundle(
+        tmp_path / "b", conformal=CONFORMAL | {"thresholds": (1.0,) * 7, "groups": (90,) * 7}
+    )
+    plain = Classifier(bundle).predictions(noise(8))
+    vascular = Classifier(bundle, prevalence=[0.01] * 6 + [0.94]).predictions(noise(8))
+    assert plain.sets is not None
+    assert vascular.sets is not None
+    assert (plain.sets.sum(axis=1) == 1).all()
+    assert vascular.sets[np.arange(8), vascular.natural.argmax(axis=1)].all()
+    assert vascular.sets[plain.sets].all()
+    assert (vascular.natural.argmax(axis=1) != plain.natural.argmax(axis=1)).any()
 
 
 def test_there_are_no_sets_without_valid_thresholds(tmp_path: Path) -> None:

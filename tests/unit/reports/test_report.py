@@ -35,9 +35,10 @@ def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
         assert len(document.tables) > 10
         assert max(len(table.frame) for table in document.tables) <= 2 * 50  # the net benefit
         scores = next(table.frame for table in document.tables if table.name == "scores")
-        assert (
-            (scores["value_low"] <= scores["value"]) & (scores["value"] <= scores["value_high"])
-        ).all()
+        known = scores.dropna()  # dermatofibromas of 400 images are too few for a mean AUC
+        assert len(known) >= len(scores) - 1
+        assert (known["value_low"] <= known["value"]).all()
+        assert (known["value"] <= known["value_high"]).all()
         confusion = next(table.frame for table in document.tables if table.name == "confusion")
         assert confusion.drop(columns="diagnosis").to_numpy().sum() == count
         sizes[count] = page.stat().st_size

@@ -34,7 +34,7 @@ def shown(document: Document, only: Collection[str] | None = None) -> str:
 
 
 def both() -> Evaluation:
-    """Three of seven classes, all right; one mask that is right."""
+    """Three of seven classes, three of seven right; one mask that is right."""
     values = 0.3 / 7 + 0.7 * np.eye(7)
     truth = [ISIC2018.codes[n % 3] for n in range(7)]
     table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "diagnosis": truth})
@@ -48,7 +48,10 @@ def both() -> Evaluation:
 def test_an_evaluation_is_shown_whole() -> None:
     text = shown(evaluation_document(both()))
     assert "AKIEC, BKL, DF, VASC: no image in the truth" in text
-    assert "1.000 (1.000 to 1.000)" in text
+    assert "1.000 (1.000 to 1.000)" not in text  # seven lesions do not bear that
+    assert "0.429 (0.158 to 0.750)" in text  # Wilson, three of seven
+    assert "no interval: too few lesions" in text
+    assert "it needs 30 lesions, here are 1" in text
     for word in ("both", "Scores of masks", "At every threshold", "Confusion of most probable"):
         assert word in text, word
     assert "48;2;" in text  # the confusion matrices have coloured cells
@@ -75,5 +78,5 @@ def test_no_figure_is_drawn_for_the_terminal() -> None:
     before = "matplotlib" in sys.modules
     document = evaluation_document(both())
     shown(document)
-    assert len(document.figure_slots) > 3
+    assert [slot.name for slot in document.figure_slots] == ["confusion"]
     assert before or "matplotlib" not in sys.modules
