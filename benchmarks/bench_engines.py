@@ -126,8 +126,8 @@ def answered(images: Path, limit: str | None) -> str:
             text=True,
             check=False,
         )
-        submission = out / "submission.csv"
-        rows = len(submission.read_text().splitlines()) - 1 if submission.exists() else 0
+        table = out / "predictions.csv"
+        rows = len(table.read_text().splitlines()) - 1 if table.exists() else 0
     chosen = [line for line in done.stderr.splitlines() if line.startswith("Networks run in")]
     return f"exit {done.returncode}, {rows} answers. {' '.join(chosen)}"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import os
@@ -31,7 +32,7 @@ from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.io import files, parallel
 from naevus.runs import predictions
-from naevus.runs.predictions import about
+from naevus.runs.predictions import PredictionsFolder, about
 from naevus.taxonomy import ISIC2018
 from tests.helpers.onnx_graphs import CONFORMAL, classification_bundle, segmentation_bundle
 
@@ -88,7 +89,7 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
-def test_writes_masks_crops_table_and_submission(
+def test_writes_masks_crops_and_tables(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     out = tmp_path / "out"
@@ -145,8 +146,17 @@ def test_the_submission_contains_the_requested_decision(
     out = tmp_path / "out"
     sources = find_images([images]).sources
     predict(sources, out, segmenter=segmenter, classifier=classifier)
-    again = predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
+    assert not (out / "submission.csv").exists()  # balanced probabilities, easily misread
+    again = predict(
+        sources,
+        out,
+        segmenter=segmenter,
+        classifier=classifier,
+        submission=True,
+        decision=decision,
+    )
     assert again.reused == COUNT  # the decision needs no new prediction
+    assert out / "submission.csv" in again.files
     table = pd.read_parquet(out / "predictions.parquet")
     submission = pd.read_csv(out / "submission.csv")
     assert submission.columns.tolist() == ["image", *ISIC2018.codes]
@@ -156,6 +166,59 @@ def test_the_submission_contains_the_requested_decision(
         table[[f"{kind}_{code}" for code in ISIC2018.codes]],
         atol=2e-9,
     )
+    predict(sources, out, segmenter=segmenter, classifier=classifier)
+    assert not (out / "submission.csv").exists()  # might be of fewer images
+    if decision == "natural":
+        with pytest.raises(ConfigError, match="is that of a submission, which is not asked for"):
+            predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
+    with pytest.raises(ConfigError, match="needs the diagnoses of a challenge"):
+        predict(sources, tmp_path / "m", segmenter=segmenter, only="masks", submission=True)
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_sheet_is_for_excel(
+    tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
+) -> None:
+    draw(images / "=1+1, ä.png", 3)
+    (images / "+bad.png").write_bytes(b"")
+    out = tmp_path / "out"
+    sources = find_images([images]).sources
+    result = predict(sources, out, segmenter=segmenter, classifier=explained, xlsx=True)
+    assert {out / "predictions.csv", out / "predictions.xlsx"} <= set(result.files)
+    assert (out / "predictions.csv").read_bytes().startswith(codecs.BOM_UTF8)
+    sheet = pd.read_csv(out / "predictions.csv")
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert sheet["image_id"].tolist()[0] == "'=1+1, ä"
+    assert table["image_id"].tolist()[0] == "=1+1, ä"
+    assert sheet.columns.tolist()[:5] == [
+        "image_id", "predicted", "confidence", "uncertainty", "malignant_prob"
+    ]  # fmt: skip
+    probabilities = [f"prob_{code}" for code in ISIC2018.codes]
+    assert [name for name in sheet.columns if name.startswith("prob_")] == probabilities
+    np.testing.assert_allclose(sheet[probabilities], table[probabilities])
+    malignant = [f"prob_{each.code}" for each in ISIC2018.diagnoses if each.malignant]
+    np.testing.assert_allclose(sheet["malignant_prob"], table[malignant].sum(axis=1))
+    assert sheet["predicted"].tolist() == table["predicted"].tolist()
+    np.testing.assert_allclose(sheet["confidence"], table[probabilities].max(axis=1))
+    assert sheet["prediction_set"].tolist() == table["prediction_set"].map(";".join).tolist()
+    assert (
+        sheet["quality_flags"].fillna("").tolist() == table["quality_flags"].map(";".join).tolist()
+    )
+    same = ["lesion_area", "height", "width", "uncertainty"]
+    np.testing.assert_allclose(sheet[same], table[same])
+    book = pd.read_excel(out / "predictions.xlsx")
+    assert book.columns.tolist() == sheet.columns.tolist()
+    assert book["image_id"].tolist() == table["image_id"].tolist()  # a text is no formula there
+    np.testing.assert_allclose(book[probabilities], table[probabilities])
+    assert pd.read_csv(out / "failed.csv")["image_id"].tolist() == ["'+bad"]
+    assert list(PredictionsFolder(out).problems()) == ["+bad"]
+    assert result.answers == table["predicted"].value_counts().to_dict()
+    assert result.flags == table["quality_flags"].explode().value_counts().to_dict()
+    predict(sources, out, segmenter=segmenter, classifier=explained)
+    assert not (out / "predictions.xlsx").exists()
+    predict(sources, tmp_path / "masks", segmenter=segmenter, only="masks")
+    bare = pd.read_csv(tmp_path / "masks" / "predictions.csv").columns.tolist()
+    assert bare == ["image_id", "quality_flags", "lesion_area", "height", "width", "path"]
 
 
 def test_order_and_threads_do_not_change_the_bytes(
@@ -504,7 +567,7 @@ def test_unreadable_images_are_listed_and_the_others_predicted(
     (images / "aaa.jpg").write_bytes(b"no image")
     sources = [*find_images([images]).sources, ImageFiles("zzz", images / "absent.jpg")]
     out = tmp_path / "out"
-    result = predict(sources, out, segmenter=segmenter, classifier=classifier)
+    result = predict(sources, out, segmenter=segmenter, classifier=classifier, submission=True)
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
     assert [failed.image_id for failed in result.failed] == bad
     assert result.predicted == COUNT - 2
@@ -549,7 +612,8 @@ def test_masks_alone_and_crops_alone(
     predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
     predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
     names = {out: {path.name for path in (tmp_path / out).iterdir()} for out in "mcd"}
-    common = {".ids.csv", ".lock", ".parts", "predict.json", "predictions.parquet"}
+    tables = {"predictions.csv", "predictions.parquet"}
+    common = {".ids.csv", ".lock", ".parts", "predict.json", *tables}
     assert names["m"] == {*common, "masks"}
     assert names["c"] == names["d"] == {*common, "crops"}
     assert read(tmp_path / "c" / "crops" / "ISIC_0000000.png").shape == (32, 32, 3)
@@ -666,7 +730,7 @@ def test_a_file_added_later_changes_no_id(
 
     def run() -> dict[str, str]:
         found = find_images([photos], without=out, kept=kept_ids(out))
-        predict(found.sources, out, segmenter=segmenter, classifier=classifier)
+        predict(found.sources, out, segmenter=segmenter, classifier=classifier, submission=True)
         table = pd.read_parquet(out / "predictions.parquet")
         ids = table["image_id"].tolist()
         assert sorted(path.stem for path in (out / "crops").iterdir()) == ids
@@ -719,7 +783,12 @@ def test_names_that_cannot_be_ids_are_listed(
         assert str(entry.path).isprintable(), name
     out = tmp_path / "out"
     result = predict(
-        found.sources, out, segmenter=segmenter, classifier=classifier, unusable=found.failed
+        found.sources,
+        out,
+        segmenter=segmenter,
+        classifier=classifier,
+        submission=True,
+        unusable=found.failed,
     )
     assert (result.predicted, len(result.failed)) == (COUNT + 5, len(bad) + 1)
     listed = pd.read_csv(out / "failed.csv")

@@ -148,7 +148,7 @@ def test_in_a_job_the_image_is_listed_and_the_others_predicted(
     bundle = spoilt(tmp_path, file, output, value)
     out = tmp_path / "out"
     words = ["predict", str(folder_of(tmp_path)), "--bundle", str(bundle.folder)]
-    ended = CliRunner().invoke(app, [*words, "--out", str(out), "--embeddings"])
+    ended = CliRunner().invoke(app, [*words, "--out", str(out), "--embeddings", "--submission"])
     assert ended.exit_code == 1, ended.output  # as for every failed image
     rows = pq.read_table(out / "predictions.parquet").to_pandas()
     names = [f"ISIC_{number:07d}" for number in (0, 1, 3, 4)]

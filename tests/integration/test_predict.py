@@ -65,11 +65,20 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, images: Path) -> No
     result = call(images, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 0, result.output
     assert "3 images predicted by 3 networks" in result.output
-    assert (tmp_path / "out" / "submission.csv").exists()
+    assert (tmp_path / "out" / "predictions.csv").exists()
+    assert not (tmp_path / "out" / "submission.csv").exists()
+    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    summary = [line.split() for line in result.output.partition("Summary")[2].splitlines()]
+    for code, number in table["predicted"].value_counts().items():
+        assert ["predicted", code, str(number), f"{number / 3:.1%}"] in summary
+    for flag, number in table["quality_flags"].explode().value_counts().items():
+        assert ["flag", flag, str(number), f"{number / 3:.1%}"] in summary
+    assert ["failed", "0", "0.0%"] in summary
     (images / "bad.jpg").write_bytes(b"")
     result = call(images, *bundles, "--out", tmp_path / "out", "--threads", 1)
     assert result.exit_code == 1
     assert "bad.jpg: is empty; fetch it again from its source\n" in result.output
+    assert "failed              1" in result.output
     alone = call(images / "bad.jpg", *bundles, "--out", tmp_path / "alone", "--threads", 1)
     assert alone.exit_code == 1
     assert alone.output.startswith("0 images predicted")
@@ -159,7 +168,7 @@ def test_the_built_in_bundle_is_the_default(
     assert not (tmp_path / "out").exists()
     whole_bundle(tmp_path / "builtin")
     assert call(*words).exit_code == 0
-    assert (tmp_path / "out" / "submission.csv").exists()
+    assert (tmp_path / "out" / "predictions.csv").exists()
 
 
 def test_a_prevalence_changes_the_natural_decision(tmp_path: Path, images: Path) -> None:
@@ -228,7 +237,7 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
     bundles = ("--bundle", tmp_path / "s", "--bundle", tmp_path / "c")
     words = map(str, ("predict", images, *bundles, "--out", tmp_path / "out"))
     subprocess.run([sys.executable, "-c", NOTHING_MORE, *words], check=True)
-    assert (tmp_path / "out" / "submission.csv").exists()
+    assert (tmp_path / "out" / "predictions.csv").exists()
 
 
 @pytest.mark.parametrize(

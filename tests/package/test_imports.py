@@ -54,7 +54,10 @@ def test_only_training_needs_a_training_framework(training_data: Path) -> None:
         ["data", "check", "data"],
         ["data", "split", "data", "--part", "task3", "--out", "folds.csv"],
         ["train", "classification", "--show-recipe"],
-        ["predict", "data/ISIC2018_Task3_Training_Input", *bundles, "--out", "predicted"],
+        [
+            *("predict", "data/ISIC2018_Task3_Training_Input", *bundles),
+            *("--submission", "--out", "predicted"),
+        ],
         ["evaluate", "predicted", "--data", "data"],
         ["challenge", "score", "truth.csv", "answers.csv"],
         ["challenge", "score", truth, truth],

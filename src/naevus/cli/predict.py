@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.sources import Found
     from naevus.inference.batch import BatchResult
+    from naevus.inference.classifier import Classifier
     from naevus.inference.prediction import Prediction
 
 _FINDINGS = 1
@@ -124,6 +125,20 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    xlsx: Annotated[
+        bool,
+        typer.Option(
+            "--xlsx", help="Also write predictions.xlsx, for Excel.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    submission: Annotated[
+        bool,
+        typer.Option(
+            "--submission",
+            help="Write submission.csv for ISIC 2018 Task 3; always written for its splits.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     decision: Annotated[
         Literal["balanced", "natural"],
         typer.Option(
@@ -177,12 +192,13 @@ def predict(
       naevus predict --input-list images.txt --no-crops --nested
       naevus predict patients --group-by folder
 
-    Prints a table and writes predictions.parquet, submission.csv, masks and crops to OUT (by
-    default predictions/NAME, after the first input). The same command resumes an interrupted
-    job; other settings need another OUT. Unreadable images are listed in failed.csv, and the
-    exit code is then 1. Links to folders are followed. If files in different folders have the
-    same name, their ids include the folder. If lesions are known (from --lesions, --group-by, or
-    the data set of --split), lesions.parquet and lesions.csv contain one prediction per lesion.
+    Prints a table and writes predictions.parquet, the same as predictions.csv for spreadsheets,
+    masks and crops to OUT (by default predictions/NAME, after the first input). The same command
+    resumes an interrupted job; other settings need another OUT. Unreadable images are listed in
+    failed.csv, and the exit code is then 1. Links to folders are followed. If files in different
+    folders have the same name, their ids include the folder. If lesions are known (from --lesions,
+    --group-by, or the data set of --split), lesions.parquet and lesions.csv contain one prediction
+    per lesion.
 
     Research use only, never a diagnosis.
     """
@@ -216,10 +232,12 @@ def predict(
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
     known: dict[str, str] = {}
+    layouts: list[str] = []
 
     def on_dataset(dataset: Dataset) -> None:
         report_types(dataset, image_type, reporter)
         known.update(dataset.lesions())
+        layouts.append(dataset.layout)
 
     found = (
         inputs.find_images(
@@ -267,7 +285,9 @@ def predict(
             out,
             segmenter=networks.segmenter,
             classifier=networks.classifier,
+            submission=submission or (only is None and _is_challenge(layouts, networks.classifier)),
             decision=decision,
+            xlsx=xlsx,
             only=only,
             heatmaps=heatmaps,
             embeddings=embeddings,
@@ -284,6 +304,12 @@ def predict(
     _report_names(found)
     if result.failed:
         raise typer.Exit(_FINDINGS)
+
+
+def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool:
+    """Whether all images are of ISIC 2018's splits, and its diagnoses are predicted."""
+    known = classifier is not None and classifier.taxonomy == "isic2018"
+    return known and set(layouts) == {"isic2018"}
 
 
 def _check_lesions(lesions: Path | None, group_by: str | None, only: str | None) -> None:
@@ -333,10 +359,32 @@ def _report(result: BatchResult) -> None:
     for failed in result.failed:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
+        console.print(_summary(result))
         console.print(
             f"To score them against ground truth: naevus report {result.out} --data DATA",
             soft_wrap=True,
         )
+
+
+def _summary(result: BatchResult) -> Table:
+    """Return how many images have each answer and each flag, and how many failed."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, title="Summary", title_justify="left")
+    for name in ("", "images", "of all"):
+        table.add_column(name, justify="right" if name else "left")
+    total = result.predicted + len(result.failed)
+    # Melanoma first, which must not be missed.
+    answers = sorted(result.answers.items(), key=lambda each: each[0] != "MEL")
+    counts = [
+        *((f"predicted {code}", number) for code, number in answers),
+        *((f"flag {flag}", number) for flag, number in result.flags.items()),
+        ("failed", len(result.failed)),
+    ]
+    for name, number in counts:
+        table.add_row(name, f"{number:,}", f"{number / total:.1%}")
+    return table
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:
@@ -408,7 +456,7 @@ def _place(inputs: Sequence[Path]) -> Path:
 
 def _report_names(found: Found) -> None:
     """Report skipped files, and ids that differ from file names or need care."""
-    from naevus.datasets.sources import FORMULAS
+    from naevus.io.files import FORMULAS
 
     if found.renamed:
         console.print(
@@ -419,8 +467,8 @@ def _report_names(found: Found) -> None:
     formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
     if formulas:
         console.print(
-            f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas; "
-            f"import the column as text: {_some(formulas)}",
+            f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas: "
+            f"predictions.csv has an apostrophe before them: {_some(formulas)}",
             soft_wrap=True,
         )
     if found.left_out:

@@ -114,9 +114,6 @@ def stack_images(images: Images, ids: Sequence[str], size: int) -> NDArray[np.ui
     return np.stack(found)
 
 
-FORMULAS: Final = ("=", "+", "-", "@")
-"""First characters of ids that spreadsheets take for formulas."""
-
 _IDS: Final = ".ids.csv"
 
 

@@ -7,23 +7,25 @@ batch, and every job over the same images writes the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.datasets.sources import keep_ids, unique
-from naevus.errors import NaevusError
+from naevus.errors import ConfigError, NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
 from naevus.inference.inputs import ImageInput
 from naevus.inference.lesions import write_lesions
 from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
 from naevus.inference.prediction import Prediction
-from naevus.io.files import lock
+from naevus.io.files import lock, write_csv
+from naevus.io.formats import check_workbooks, write_workbook
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.runs.predictions import (
     PredictionsFolder,
@@ -41,7 +43,7 @@ from naevus.taxonomy import TAXONOMIES
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from naevus.images.preprocess import ImageFiles
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from naevus.inference.lesions import LesionCounts
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.predictions import Schema
+    from naevus.taxonomy import Taxonomy
     from naevus.types import Decision, Only
 
 
@@ -89,6 +92,8 @@ class BatchResult:
         members: The networks, as "bundle/member (architecture)".
         files: The written files and folders.
         lesions: Counts of lesions; None if none is known.
+        answers: Number of images by predicted class, the most frequent first.
+        flags: Number of images by quality flag, the most frequent first.
     """
 
     out: Path
@@ -99,6 +104,8 @@ class BatchResult:
     members: tuple[str, ...]
     files: tuple[Path, ...]
     lesions: LesionCounts | None = None
+    answers: Mapping[str, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
@@ -114,7 +121,9 @@ def predict(
     *,
     segmenter: Segmenter | None = None,
     classifier: Classifier | None = None,
+    submission: bool = False,
     decision: Decision = "balanced",
+    xlsx: bool = False,
     only: Only | None = None,
     heatmaps: bool = False,
     embeddings: bool = False,
@@ -133,10 +142,12 @@ def predict(
     Files in the folder:
 
     - ``predictions.parquet`` (`naevus.runs.predictions.Schema`);
+    - ``predictions.csv``, the same for spreadsheets (`sheet_columns`), and ``predictions.xlsx``, if
+      requested;
     - ``masks/<id>_segmentation.png``, at the image's size, 0 and 255;
     - ``attributes/<id>_attribute_<attribute>.png``, for each attribute;
     - ``crops/<id>.png``;
-    - ``submission.csv``, if the classes are a known taxonomy;
+    - ``submission.csv``, if requested;
     - ``failed.csv``, if images failed;
     - ``lesions.parquet`` and ``lesions.csv``, if lesions are known and images are classified;
     - ``heatmaps/<id>.png`` and ``embeddings.parquet``, if requested.
@@ -151,7 +162,9 @@ def predict(
         out: The output folder.
         segmenter: Segments the images.
         classifier: Classifies the images.
+        submission: Write the submission to ISIC 2018 Task 3.
         decision: Which probabilities the submission contains.
+        xlsx: Write the table as a workbook, too.
         only: Write only masks or only crops, without classification.
         heatmaps: Write images with the heatmap of the predicted diagnosis.
         embeddings: Write the networks' embeddings.
@@ -185,6 +198,8 @@ def predict(
     )
     schema = prediction_options.schema()
     ordered = unique(sources)
+    taxonomy = _submitted(classifier, only) if submission else None
+    _check_tables(decision, len(ordered), submission=submission, xlsx=xlsx)
     pieces = batches(ordered, batch_size)
     keys = [key_of(piece, limits) for piece in pieces]
     folder = PredictionsFolder(out, nested)
@@ -232,7 +247,8 @@ def predict(
             )
         failed = sorted([*failed, *unusable])
         folder.write_failed(failed)
-        written = [folder.table, *_write_submission(folder, prediction_options, decision)]
+        written = [folder.table, *_write_sheets(folder, schema, xlsx=xlsx)]
+        written += _write_submission(folder, taxonomy, decision)
         if embeddings:
             written.append(folder.embeddings)
             join(
@@ -255,6 +271,7 @@ def predict(
         prediction_options.members(),
         tuple(written),
         counts,
+        *_tallies(folder),
     )
 
 
@@ -310,14 +327,38 @@ def _write_lesions(
     return None
 
 
+def _check_tables(decision: Decision, rows: int, *, submission: bool, xlsx: bool) -> None:
+    """Check that the tables that are asked for can be written."""
+    if decision != "balanced" and not submission:
+        raise ConfigError(
+            f"the decision {decision!r} is that of a submission, which is not asked for",
+            "ask for it (--submission), or leave the decision out",
+        )
+    if xlsx:
+        check_workbooks(rows)
+
+
+def _submitted(classifier: Classifier | None, only: Only | None) -> Taxonomy:
+    """Return the taxonomy of a submission.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    taxonomy = None if classifier is None or only else TAXONOMIES.get(classifier.taxonomy or "")
+    if classifier is None or taxonomy is None or taxonomy.codes != classifier.classes:
+        raise ConfigError(
+            "a submission needs the diagnoses of a challenge, which are not predicted here",
+            "leave it out (--submission), or use another bundle",
+        )
+    return taxonomy
+
+
 def _write_submission(
-    folder: PredictionsFolder, prediction_options: PredictionOptions, decision: Decision
+    folder: PredictionsFolder, taxonomy: Taxonomy | None, decision: Decision
 ) -> list[Path]:
-    """Write the submission if the classes are those of a known taxonomy."""
-    if prediction_options.classifier is None or prediction_options.classifier.taxonomy is None:
-        return []
-    taxonomy = TAXONOMIES[prediction_options.classifier.taxonomy]
-    if taxonomy.codes != prediction_options.classifier.classes:
+    """Write the submission; without a taxonomy, remove that of an earlier job."""
+    folder.submission.unlink(missing_ok=True)
+    if taxonomy is None:
         return []
     kind = "balanced_prob" if decision == "balanced" else "prob"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
@@ -325,3 +366,63 @@ def _write_submission(
     values = np.column_stack([table.column(name).to_numpy() for name in columns])
     write_submission(folder.submission, table.column("image_id").to_pylist(), values, taxonomy)
     return [folder.submission]
+
+
+# The table for spreadsheets, and what is counted in it.
+
+_ROWS: Final = 4096  # in memory at once
+
+
+def sheet_columns(schema: Schema) -> list[str]:
+    """Return the columns of ``predictions.csv``.
+
+    ``confidence`` is the probability of ``predicted``; ``malignant_prob`` the sum over malignant
+    diagnoses, where the taxonomy tells which these are.
+    """
+    taxonomy = TAXONOMIES.get(schema.about.get("taxonomy") or "")
+    malignant = ["malignant_prob"] if _malignant(taxonomy) else []
+    classified = ["predicted", "confidence", "uncertainty", *malignant] if schema.classes else []
+    probabilities = [f"prob_{code}" for code in schema.classes]
+    sets = ["prediction_set"] if schema.about.get("coverage") else []
+    presences = [f"presence_{name}" for name in schema.attributes]
+    sizes = ["lesion_area", "height", "width"]
+    return [
+        "image_id", *classified, *probabilities, *sets, "quality_flags", *sizes, *presences, "path"
+    ]  # fmt: skip
+
+
+def _malignant(taxonomy: Taxonomy | None) -> list[str]:
+    return [one.code for one in taxonomy.diagnoses if one.malignant] if taxonomy else []
+
+
+def _write_sheets(folder: PredictionsFolder, schema: Schema, *, xlsx: bool) -> list[Path]:
+    columns = sheet_columns(schema)
+    write_csv(folder.sheet, columns, _sheet_rows(folder, schema, columns), spreadsheet=True)
+    workbook = folder.sheet.with_suffix(".xlsx")
+    workbook.unlink(missing_ok=True)
+    if not xlsx:
+        return [folder.sheet]
+    write_workbook(workbook, columns, _sheet_rows(folder, schema, columns))
+    return [folder.sheet, workbook]
+
+
+def _sheet_rows(
+    folder: PredictionsFolder, schema: Schema, columns: Sequence[str]
+) -> Iterator[list[Any]]:
+    malignant = _malignant(TAXONOMIES.get(schema.about.get("taxonomy") or ""))
+    stored = [name for name in columns if name != "malignant_prob"]
+    with pq.ParquetFile(folder.table) as file:
+        for batch in file.iter_batches(_ROWS, columns=stored):
+            for row in batch.to_pylist():
+                if "malignant_prob" in columns:
+                    row["malignant_prob"] = sum(row[f"prob_{code}"] for code in malignant)
+                values = (row[name] for name in columns)
+                yield [";".join(each) if isinstance(each, list) else each for each in values]
+
+
+def _tallies(folder: PredictionsFolder) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many images have each answer, and each flag."""
+    table = read_rows(folder.table, ["predicted", "quality_flags"])
+    answers = Counter(code for code in table.column("predicted").to_pylist() if code is not None)
+    flags = Counter(flag for flags in table.column("quality_flags").to_pylist() for flag in flags)
+    return dict(answers.most_common()), dict(flags.most_common())

@@ -340,7 +340,7 @@ def write_lesions(
         pq.write_table(pa.Table.from_pylist(rows, schema), temporary)
     values = [[row.get(name) for name in schema.names] for row in rows]
     joined = [[";".join(v) if isinstance(v, list) else v for v in row] for row in values]
-    write_csv(text, schema.names, joined)
+    write_csv(text, schema.names, joined, spreadsheet=True)
     return LesionCounts.of(found, len(ids))
 
 

@@ -438,7 +438,9 @@ class Predictor:
         images: str | Path | Iterable[str | Path],
         out: str | Path,
         *,
+        submission: bool = False,
         decision: Decision = "balanced",
+        xlsx: bool = False,
         heatmaps: bool = False,
         embeddings: bool = False,
         masks: bool = True,
@@ -455,14 +457,12 @@ class Predictor:
 
         Args:
             images: A file, a folder, or several of them.
-            out: The folder: it gets ``predictions.parquet``, ``submission.csv``, masks and crops.
+            out: The folder: it gets ``predictions.parquet``, ``predictions.csv``, masks and crops.
+            submission: Whether to write ``submission.csv``, for ISIC 2018 Task 3.
             decision: Which probabilities ``submission.csv`` contains.
-            heatmaps: Whether to write class activation maps.
-            embeddings: Whether to write the networks' features.
-            masks: Whether to write masks.
-            crops: Whether to write crops.
-            nested: Whether to write masks, crops and heatmaps into 256 subfolders, by a hash of the
-                image id.
+            xlsx: Whether to write ``predictions.xlsx``, too.
+            heatmaps, embeddings, masks, crops: Whether to write these.
+            nested: Whether to write images into 256 subfolders, by a hash of the image id.
             batch_size: Images per batch; it changes the last bits of the predictions.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
             progress: Called with (done, total) images.
@@ -491,7 +491,9 @@ class Predictor:
             folder,
             segmenter=options.segmenter,
             classifier=options.classifier,
+            submission=submission,
             decision=decision,
+            xlsx=xlsx,
             heatmaps=heatmaps,
             embeddings=embeddings,
             masks=masks,

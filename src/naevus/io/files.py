@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import ctypes
 import hashlib
-import io
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
 
@@ -168,19 +167,56 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows to ``path`` atomically, as CSV with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How texts begin that spreadsheets take for formulas."""
+
+
+def write_csv(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    spreadsheet: bool = False,
+) -> None:
+    """Write rows to ``path`` atomically, as CSV with a header, in constant memory.
+
+    Args:
+        path: The file.
+        header: The column names.
+        rows: The rows.
+        spreadsheet: Whether people open it in a spreadsheet: it then begins with a byte-order mark,
+            by which Excel knows UTF-8, and texts are `neutral`.
+    """
+    encoding = "utf-8-sig" if spreadsheet else "utf-8"
+    with atomic(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(map(_neutral_row, rows) if spreadsheet else rows)
+
+
+def neutral(text: str) -> str:
+    """Return a text that a spreadsheet shows, and does not run as a formula.
+
+    Examples:
+        >>> neutral("=1+1"), neutral("mole")
+        ("'=1+1", 'mole')
+    """
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def original(text: str) -> str:
+    """Return what `neutral` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULAS) else text
+
+
+def _neutral_row(row: Sequence[object]) -> list[object]:
+    return [neutral(value) if isinstance(value, str) else value for value in row]
 
 
 def write_list(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows as `write_csv` does; without rows, remove the old file."""
+    """Write rows as `write_csv` does, texts `neutral`; without rows, remove the old file."""
     if rows:
-        write_csv(path, header, rows)
+        write_csv(path, header, map(_neutral_row, rows))
     else:
         path.unlink(missing_ok=True)
 

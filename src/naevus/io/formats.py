@@ -13,11 +13,12 @@ import io
 import json
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
+from naevus.io.files import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -312,6 +313,63 @@ def _separator(text: str, path: Path) -> str:
     heading = next((line for line in text.splitlines() if line.strip()), "")
     bare = re.sub(r'"[^"]*"', "", heading)
     return max(",;\t|", key=bare.count)
+
+
+WORKBOOK_ROWS: Final = 1_048_575
+"""Rows below the header that Excel reads."""
+
+
+def check_workbooks(rows: int) -> None:
+    """Refuse to begin what ends with a workbook that cannot be written.
+
+    Raises:
+        NaevusError: openpyxl is not installed, or there are too many rows.
+    """
+    try:
+        import openpyxl  # noqa: F401, PLC0415 (an extra)
+    except ImportError:
+        raise NaevusError(
+            "writing workbooks needs openpyxl",
+            'install it with pip install "naevus[excel]", or take the CSV file',
+        ) from None
+    if rows > WORKBOOK_ROWS:
+        raise NaevusError(
+            f"{rows:,} rows do not fit into a workbook, which has {WORKBOOK_ROWS:,}",
+            "take the CSV file",
+        )
+
+
+def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows to ``path`` atomically, as an ``.xlsx`` workbook with a frozen header.
+
+    Texts are written as texts: none is a formula.
+
+    Raises:
+        NaevusError: It cannot be written.
+    """
+    import openpyxl  # noqa: PLC0415 (an extra)
+    from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415 (as above)
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("predictions")
+    sheet.freeze_panes = "B2"
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        made = WriteOnlyCell(sheet, ILLEGAL.sub("\ufffd", value))
+        made.data_type = "s"
+        return made
+
+    sheet.append(list(header))
+    for row in rows:
+        sheet.append([cell(value) for value in row])
+    with atomic(path) as temporary:
+        book.save(temporary)
+
+
+ILLEGAL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Characters that a workbook cannot hold."""
 
 
 def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from naevus.io.files import (
     flush,
     flush_together,
     nested,
+    original,
     sha256_of,
     sweep,
     write_json,
@@ -339,6 +340,11 @@ class PredictionsFolder:
         return self.root / "predictions.parquet"
 
     @property
+    def sheet(self) -> Path:
+        """The table of predictions for a spreadsheet."""
+        return self.root / "predictions.csv"
+
+    @property
     def submission(self) -> Path:
         """The submission to Task 3."""
         return self.root / "submission.csv"
@@ -556,7 +562,7 @@ class PredictionsFolder:
         if not self.failed.exists():
             return {}
         table = read_table(self.failed, required=("image_id", "problem"))
-        return dict(zip(table["image_id"], table["problem"], strict=True))
+        return dict(zip(map(original, table["image_id"]), table["problem"], strict=True))
 
     def write_failed(self, failed: Sequence[FailedImage]) -> None:
         """Write the list of failed images, or remove an old list if there are none."""

@@ -158,7 +158,7 @@ def test_equal_images_gain_nothing() -> None:
     assert found is not None
     assert found.differing == 0
     for gain in found.several.gain.values():
-        assert gain == pytest.approx((0, 0, 0), abs=1e-9)
+        assert gain.value == pytest.approx(0, abs=1e-9)
 
 
 def test_sets_of_lesions_use_the_thresholds_of_single_images() -> None:

@@ -74,6 +74,16 @@ def test_wide_tables_of_few_rows_are_turned_and_notes_stand_below() -> None:
     assert "A note." in text
 
 
+def test_class_means_skip_absent_classes_and_no_fold_is_named_where_there_is_none() -> None:
+    document = evaluation_document(both())
+    (confusion,) = document.figure_slots
+    assert "over the classes that are present, is 0.444." in confusion.note  # of three of seven
+    said = [*document.notes, document.summary]
+    for section in document.sections:
+        said += [section.title, *section.notes, *(table.note for table in section.tables)]
+    assert not [text for text in said if "fold" in text]
+
+
 def test_no_figure_is_drawn_for_the_terminal() -> None:
     before = "matplotlib" in sys.modules
     document = evaluation_document(both())
