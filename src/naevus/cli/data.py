@@ -176,14 +176,24 @@ def show(
 
     Examples:
       naevus data show ISIC2018
+      naevus data show predictions
       naevus data show ISIC2018 --diagnosis MEL --count 48 --out melanomas.png
 
     Needs no model. Writes contact-sheet.png, or contact-sheet.html with --window, unless --out
-    names another file. Unreadable images are reported and left out.
+    names another file. Unreadable images are reported and left out. Of a predictions folder, the
+    images with the highest probability of malignancy are shown, with contour and answer.
     """
     from naevus.datasets.layouts import load
     from naevus.reports.contact_sheet import choose_records, write_browser_of, write_sheet_of
 
+    path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
+    if (data / "predictions.parquet").exists():
+        if part is not None or split is not None or seed:
+            raise ConfigError(
+                "--part, --split and --seed apply to data sets only", "leave them out"
+            )
+        _show_predictions(data, path, count, diagnosis, window=window)
+        return
     dataset = load(data)
     if part is not None:
         dataset = dataset.part(part)
@@ -191,14 +201,33 @@ def show(
         dataset = dataset.split(split)
     chosen = choose_records(dataset, count, diagnosis, seed)
     title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} images"
-    path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
     if window:
         write_browser_of(chosen, path, title=title, reporter=reporter)
-        opened = webbrowser.open(path.resolve().as_uri())
-        console.print(f"{path}" if opened else f"no browser found: open {path} yourself")
+        _open(path)
     else:
         write_sheet_of(chosen, path, title=title, reporter=reporter)
         console.print(f"{path}", soft_wrap=True)
+
+
+def _show_predictions(
+    folder: Path, path: Path, count: int, diagnoses: list[str] | None, *, window: bool
+) -> None:
+    from naevus.reports.contact_sheet import overview_of, write_overview, write_overview_sheet
+
+    found = overview_of(folder, most=count, diagnoses=diagnoses, reporter=reporter)
+    for note in found.notes:
+        reporter.warning(note)
+    if window:
+        write_overview(found, path)
+        _open(path)
+    else:
+        write_overview_sheet(found, path, count=count)
+        console.print(f"{path}", soft_wrap=True)
+
+
+def _open(path: Path) -> None:
+    opened = webbrowser.open(path.resolve().as_uri())
+    console.print(f"{path}" if opened else f"no browser found: open {path} yourself")
 
 
 def split(

@@ -126,10 +126,11 @@ def report(
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Write an HTML report with metrics, figures and noteworthy images.
+    """Write an HTML report with metrics, figures and noteworthy images, or an overview.
 
     Examples:
       naevus report runs/cls
+      naevus report predictions
       naevus report predictions --data ISIC2018 --bundle runs/cls --figures
 
     Writes report.html (one self-contained page), every table as CSV, JSON and Parquet, and all
@@ -137,6 +138,10 @@ def report(
     contains small copies of its images: share it only with people who may see them, or add
     --no-thumbnails. For predictions, --bundle names the networks that made them and adds
     heatmaps; a run has its own networks.
+
+    Predictions without --data get an overview: overview.html with every image, its contour,
+    answer and flags, sortable and filterable (of more than 2,000, those with the highest
+    probability of malignancy), and overview.png, a contact sheet.
     """
     from naevus.datasets.masksurvey import check_areas
     from naevus.reports.background import appearances
@@ -147,8 +152,16 @@ def report(
     from naevus.runs.predictions import is_run
     from naevus.runs.results import evaluate_results, ground_truth
 
-    check_installed()
     of_run = is_run(results)
+    if not of_run and data is None:
+        given = {"--bundle": bundle, "--split": split, "--part": part, "--figures": figures,
+                 "--no-thumbnails": not thumbnails, "--allow-missing": allow_missing,
+                 "--force": force}  # fmt: skip
+        for option in (name for name, value in given.items() if value):
+            raise ConfigError(f"{option} needs --data", f"leave out {option}, or add --data")
+        _overview(results, out or results / "report")
+        return
+    check_installed()
     if of_run and any(option is not None for option in (bundle, part, split)):
         raise ConfigError(
             "--bundle, --part and --split apply to predictions only", "leave them out"
@@ -176,6 +189,20 @@ def report(
         console.print(line)
     console.print("Research use only, never a diagnosis.", style="dim")
     console.print(f"{page}", soft_wrap=True)
+
+
+def _overview(folder: Path, out: Path) -> None:
+    from naevus.reports.contact_sheet import overview_of, write_overview, write_overview_sheet
+
+    found = overview_of(folder, reporter=reporter)
+    for note in found.notes:
+        reporter.warning(note)
+    write_overview(found, out / "overview.html")
+    console.print(f"{out / 'overview.html'}", soft_wrap=True)
+    if any(card.jpeg for card in found.cards):
+        write_overview_sheet(found, out / "overview.png")
+        console.print(f"{out / 'overview.png'}", soft_wrap=True)
+    console.print("Research use only, never a diagnosis.", style="dim")
 
 
 def _report_of_run(

@@ -360,6 +360,7 @@ def _report(result: BatchResult) -> None:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(_summary(result))
+        console.print(f"To look at them: naevus report {result.out}", soft_wrap=True)
         console.print(
             f"To score them against ground truth: naevus report {result.out} --data DATA",
             soft_wrap=True,

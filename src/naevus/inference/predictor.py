@@ -423,8 +423,7 @@ class Predictor:
         classifier = self._pipeline.prediction_options.classifier
         if classifier is None:
             raise ConfigError("lesions are predicted by a classifier", "name a bundle that has one")
-        single = [name for name, own in images.items() if is_one(own)]
-        if single:
+        if single := [name for name, own in images.items() if is_one(own)]:
             raise DataError(
                 f"lesion {single[0]} is not a list of images", "put its image in a list"
             )
@@ -461,7 +460,10 @@ class Predictor:
             submission: Whether to write ``submission.csv``, for ISIC 2018 Task 3.
             decision: Which probabilities ``submission.csv`` contains.
             xlsx: Whether to write ``predictions.xlsx``, too.
-            heatmaps, embeddings, masks, crops: Whether to write these.
+            heatmaps: Whether to write class activation maps.
+            embeddings: Whether to write the networks' features.
+            masks: Whether to write masks.
+            crops: Whether to write crops.
             nested: Whether to write images into 256 subfolders, by a hash of the image id.
             batch_size: Images per batch; it changes the last bits of the predictions.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
@@ -479,8 +481,7 @@ class Predictor:
             >>> result.predicted, result.table.name
             (1, 'predictions.parquet')
         """
-        # Tables need pyarrow; a single prediction does not.
-        from naevus.inference.batch import predict  # noqa: PLC0415
+        from naevus.inference.batch import predict  # noqa: PLC0415 (needs pyarrow)
 
         refuse_forked(self._process)
         paths = [images] if isinstance(images, str | os.PathLike) else list(images)
