@@ -39,6 +39,7 @@ PREDICTION = Prediction(
     coverage=0.9,
     flags=explained(["hair"]),
     ood_score=0.5,
+    bundles=("a", "b"),
 )
 
 
