@@ -151,7 +151,7 @@ def borne(
     return (
         tuple(slot for slot, lesions, least in given if lesions >= least),
         tuple(
-            f"No figure “{slot.title}”: it needs {least} lesions, here are {lesions}."
+            f"No figure “{slot.title}”: it needs {least} lesions, there are {lesions}."
             for slot, lesions, least in given
             if lesions < least
         ),
