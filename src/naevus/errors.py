@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from pydantic_core import ErrorDetails
 
 
 class NaevusError(Exception):
@@ -66,3 +71,33 @@ class BundleError(NaevusError):
 
 class SubmissionError(NaevusError):
     """A submission or ground truth that the challenge's scorer rejects."""
+
+
+_KINDS: Final = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("model_type", "dict_type"), "a table"),
+    "tuple_type": 'a list, such as ["a", "b"] or [1, 2]',
+    "string_type": "text in quotes",
+}
+"""What a value must be, by Pydantic's type of problem."""
+
+
+def reason(problem: ErrorDetails, names: Mapping[str, str]) -> str:
+    """Return what is wrong with a setting, in words for the author of a TOML file.
+
+    Args:
+        problem: The problem that Pydantic found.
+        names: The settings to suggest for an unknown one: full names by name.
+    """
+    if problem["type"] == "extra_forbidden":
+        near = get_close_matches(str(problem["loc"][-1]), names, 1)
+        return "there is no such setting" + (f" (did you mean {names[near[0]]}?)" if near else "")
+    if problem["type"] == "missing":
+        return "is missing"
+    expected = problem["msg"].removeprefix("Input should be ")
+    if expected == problem["msg"]:
+        return expected.removeprefix("Value error, ")
+    given = json.dumps(problem["input"], ensure_ascii=False, default=str)
+    return f"must be {_KINDS.get(problem['type'], expected)}, not {given}"

@@ -264,6 +264,7 @@ def test_resolution_never_exceeds_the_recipe_s() -> None:
         (('detail_of = "crop"', 'detail_of = "crop"\nof = "full"'), "either trains"),
         (("[arms.raw]", '[arms."raw logits"]'), "lower-case letters"),
         (("[arms.raw]", "[arms.raw]\nlr = 3"), "arms.raw.lr"),
+        (("[arms.raw]", "[arms.raw]\nsets = 3"), r"arms.raw.sets: .*did you mean set\?"),
     ],
 )
 def test_mistakes_in_plans_are_named(changed: tuple[str, str], output: str, tmp_path: Path) -> None:

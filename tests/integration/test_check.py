@@ -47,6 +47,7 @@ def test_check_lists_findings_and_writes_them(tmp_path: Path) -> None:
     fine = CliRunner().invoke(app, [str(data), "--out", str(out)])
     assert fine.exit_code == 0, fine.output
     assert "12 images" in fine.stdout
+    assert str(out) in fine.stdout.splitlines()
     assert {path.name for path in out.iterdir()} == {
         "check.json",
         "findings.csv",

@@ -81,7 +81,10 @@ def test_runs_are_joined_over_their_folds(tmp_path: Path) -> None:
 def test_incomparable_results_are_refused(tables: tuple[Path, Path], tmp_path: Path) -> None:
     error = call(tables[0], tmp_path / "nowhere").exception
     assert isinstance(error, RunError)
-    assert "nowhere: is neither a run nor a table" in str(error)
+    assert "nowhere does not exist" in str(error)
+    error = call(tables[0], tmp_path).exception
+    assert isinstance(error, RunError)
+    assert "is neither a run nor a table" in str(error)
     broken = tmp_path / "broken.parquet"
     broken.write_text("no table")
     error = call(tables[0], broken).exception

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from naevus import __version__
-from naevus.cli.main import app
+from naevus.cli.main import app, run
 from naevus.errors import NaevusError
 from naevus.images.read import write_png
 from naevus.runs.recipe import load_recipe
@@ -157,6 +157,16 @@ def test_a_missing_path_is_named(
 
 
 @pytest.mark.parametrize(
+    "words", [("evaluate",), ("report",), ("info",), ("compare", "nowhere")], ids=" ".join
+)
+def test_absent_results_do_not_exist(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert error_of(call(*words, "nowhere")).startswith("error: nowhere does not exist; name ")
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("data", "check"),
@@ -272,6 +282,15 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     result = call(*words)
     assert result.exit_code == 2
     assert "Usage: naevus" in result.stderr
+
+
+def test_usage_names_the_command_however_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["__main__.py", "nonsense"])
+    with pytest.raises(SystemExit):
+        run()
+    assert "Usage: naevus [" in capsys.readouterr().err
 
 
 def examples_of(name: str) -> list[str]:

@@ -78,6 +78,7 @@ def test_every_setting_of_a_recipe_is_documented(generated: Any) -> None:
         assert f"[{name}]" in reported if isinstance(value, dict) else f"| `{name}` |" in reported
         for setting in value if name in {"data", "optimiser", "augment"} else ():
             assert f"| `{setting}` |" in reported
+    assert "|  |" not in reported, "a setting without a meaning"
 
 
 def test_every_column_and_field_is_documented(generated: Any) -> None:

@@ -268,6 +268,8 @@ class Bundle:
     @classmethod
     def _of_folder(cls, folder: Path) -> Bundle:
         manifest = folder / MANIFEST
+        if not folder.exists():
+            raise BundleError(f"{folder} does not exist", "name a bundle")
         try:
             content = manifest.read_bytes()
         except OSError as error:

@@ -76,13 +76,18 @@ def check(
         console.print_json(data=found.to_json())
     else:
         _show(found)
+        if out is not None:
+            console.print(f"{out}", soft_wrap=True)
     raise typer.Exit(1 if found.errors else 0)
 
 
 def _show(found: Audit) -> None:
+    from naevus.datasets import duplicates
+
     for part, rows in found.counts.groupby("part"):
         console.print(_counts(str(part), rows.to_dict("records")))
     console.print(_duplicates_check(found))
+    console.print(duplicates.MEASURED)
     if found.merged:
         console.print(_merged(found))
     if found.findings:
@@ -108,11 +113,9 @@ def _counts(part: str, rows: list[dict[Hashable, Any]]) -> Table:
 
 
 def _duplicates_check(found: Audit) -> Table:
-    from naevus.datasets import duplicates
     from naevus.datasets.duplicates import summary
 
-    table = Table(title="duplicates", title_justify="left", caption_justify="left")
-    table.caption = duplicates.MEASURED
+    table = Table(title="duplicates", title_justify="left")
     table.add_column("kind")
     table.add_column("pairs", justify="right")
     for sort, number in summary(found.duplicates).items():

@@ -181,4 +181,4 @@ _group(
 def run() -> None:
     """Run the command; exit with 0 (success), 1 (findings), 2 (error) or 130 (interrupted)."""
     print_anywhere()
-    app()
+    app(prog_name="naevus")  # also for ``python -m naevus``

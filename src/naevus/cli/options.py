@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -50,7 +50,7 @@ Runs = Annotated[
 ]
 Task = Annotated[
     types.Task,
-    typer.Argument(metavar="TASK", help=f"{', '.join(get_args(types.Task))}."),
+    typer.Argument(metavar="TASK", help="What the networks predict."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
 OutIfGiven = Annotated[
@@ -188,7 +188,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change a setting of the recipe, such as optimiser.clip=0; may be repeated.",
+        help="Change a setting of the recipe, such as epochs=5; may be repeated.",
         rich_help_panel=TRAINING,
     ),
 ]

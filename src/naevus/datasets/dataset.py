@@ -211,8 +211,8 @@ class Dataset:
     @property
     def has_groups(self) -> bool:
         """Whether lesions or groups are known; otherwise every image is its own group."""
-        together = self.table["group_id"].nunique() < len(self)
-        return together or bool(self.table["lesion_id"].notna().any())
+        named = self.table["group_id"] != self.table["image_id"]
+        return bool((named | self.table["lesion_id"].notna()).any())
 
     def lesions(self) -> dict[str, str]:
         """Return the lesion of each image, by image id, as far as it is known."""

@@ -78,7 +78,10 @@ def implausible_problem(masks: int, empty: int, full: int) -> tuple[str, str] | 
         f"{empty + full} of {masks} masks are empty or full ({empty} empty, {full} full): a "
         "network that finds nothing, or everything, would score well"
     )
-    return what, f"inspect the masks with `naevus data check`, or {_FORCE}"
+    return what, (
+        "correct them (`naevus data check` lists those of a data set), train the network that "
+        f"predicted them for longer, or {_FORCE}"
+    )
 
 
 def survey(paths: Sequence[Path], limits: Limits = _LIMITS) -> MaskSurvey:

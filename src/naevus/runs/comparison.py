@@ -69,6 +69,8 @@ def out_of_fold_table(
     """
     if (path / "run.toml").exists():
         return open_run(path, allow_missing=allow_missing, reporter=reporter).predictions()
+    if not path.exists():
+        raise RunError(f"{path} does not exist", "name the --out of `naevus train`")
     if not path.is_file():
-        raise RunError(f"{path}: is neither a run nor a table", "name a folder of train")
+        raise RunError(f"{path}: is neither a run nor a table", "name the --out of `naevus train`")
     return read_out_of_fold(path)

@@ -317,9 +317,8 @@ def is_run(folder: Path) -> bool:
         return True
     if (folder / "predictions.parquet").exists():
         return False
-    raise RunError(
-        f"{folder}: is neither a run nor predictions", "name a folder of train or predict"
-    )
+    problem = ": is neither a run nor predictions" if folder.exists() else " does not exist"
+    raise RunError(f"{folder}{problem}", "name the --out of `naevus train` or `naevus predict`")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from naevus.errors import ConfigError, WeightsError
+from naevus.errors import ConfigError, WeightsError, reason
 from naevus.io.files import sha256, sha256_of
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import CropMode, Task
@@ -46,7 +46,14 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    """Which images are used, and how they are prepared."""
+    """Which images are used, and how they are prepared.
+
+    Attributes:
+        crop_mode: What a classifier sees: the centre square, a square around the lesion, or that
+            square with black skin.
+        crop_margin: Margin on each side of a crop, as a fraction of the lesion's longer side.
+        colour_constancy: Whether shades of grey corrects the colours of each image.
+    """
 
     parts: tuple[str, ...] = Field(
         default=(), description="Parts of the data set; by default those of the task."
@@ -91,7 +98,17 @@ class DataSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network; ``name`` and ``head`` are the classifier's, the rest the segmenter's."""
+    """The network and its initial weights.
+
+    Attributes:
+        architecture: Segmenter: an architecture of segmentation-models-pytorch.
+        encoder: Segmenter: an encoder; ``tu-`` before any name of timm.
+        decoder: Segmenter: options of the architecture, such as ``decoder_channels``.
+        backbone: Classifier: any network of timm.
+        pooling: Classifier: how features are pooled over the image.
+        hidden: Classifier: width of a dense layer before the last one; 0 for none.
+        dropout: Classifier: dropout before each dense layer.
+    """
 
     pretrained: str = Field(
         default="imagenet",
@@ -131,7 +148,16 @@ class NetworkSettings(Section):
 
 
 class LossSettings(Section):
-    """The loss; ``terms`` and ``soft_masks`` are the segmenter's, the rest the classifier's."""
+    """The loss; ``terms`` and ``soft_masks`` are the segmenter's, the rest the classifier's.
+
+    Attributes:
+        terms: Losses to add up, each once.
+        soft_masks: Whether the pixels of resized masks are fractions; otherwise thresholded.
+        kind: The classifier's loss.
+        gamma: Exponent of the focal loss (Lin et al. 2017).
+        label_smoothing: Fraction of each target that is distributed over all classes.
+        class_weights: Weights of the classes; see above.
+    """
 
     terms: tuple[Literal["bce", "dice", "jaccard", "lovasz"], ...] = ("bce", "jaccard")
     soft_masks: bool = True
@@ -145,7 +171,15 @@ class LossSettings(Section):
 
 
 class OptimiserSettings(Section):
-    """Optimiser, learning rate schedule and averaging of weights."""
+    """Optimiser, learning rate schedule and averaging of weights.
+
+    Attributes:
+        name: The optimiser.
+        learning_rate: The highest one, at the end of the warm-up.
+        weight_decay: Decay of weights; biases and normalisation layers have none.
+        momentum: Momentum of ``sgd``.
+        schedule: Course of the learning rate after the warm-up.
+    """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -186,7 +220,14 @@ class OptimiserSettings(Section):
 
 
 class AugmentSettings(Section):
-    """Strength of each augmentation; 0 turns it off."""
+    """Strength of each augmentation; 0 turns it off.
+
+    Attributes:
+        d4: Whether images are flipped and turned by quarters.
+        brightness: Largest relative change, either way.
+        contrast: Largest relative change, either way.
+        saturation: Largest relative change, either way.
+    """
 
     d4: bool = True
     rotation: float = Field(default=180.0, ge=0, le=180, description="Degrees, either way.")
@@ -215,12 +256,16 @@ class AugmentSettings(Section):
 class Recipe(Section):
     """One training job.
 
-    ``sizes`` is the progressive image size: pairs of (first epoch, side in pixels), from epoch
-    0 on; the network predicts at the last one. ``select`` names the weights that are exported:
-    those of the last epoch, or the best on the validation split; the held-out fold never decides.
-    ``sampling`` sets how often a class is drawn: in proportion to its fraction, equally often, or
-    in proportion to the square root of its fraction. Sampling rare classes more often shows more
-    augmented versions of them; ``loss.class_weights`` instead increases the weight of each image.
+    Attributes:
+        task: What the network predicts.
+        seed: Seed of the order of the images and of augmentation.
+        epochs: Passes over the training images.
+        batch_size: Number of images per step.
+        sizes: Pairs of first epoch and image side, pixels; the network predicts at the last one.
+        sampling: How often images of each class are drawn; see above.
+        select: Weights to export: of the last epoch, or the best on the validation split.
+        precision: Precision of the computation; auto: bf16 where the hardware computes in it.
+        checkpoint_seconds: Seconds between checkpoints within an epoch.
     """
 
     task: Task
@@ -399,9 +444,18 @@ def load_recipe(
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        reason = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
         where = ": ".join(str(part) for part in (path or "settings", name) if part)
-        raise ConfigError(f"{where}: {reason.removeprefix('Value error, ')}", _REMEDY) from error
+        raise ConfigError(f"{where}: {reason(first, _full_names())}", _REMEDY) from error
+
+
+def _full_names() -> dict[str, str]:
+    """Return the full name of each table and setting, such as ``optimiser.clip`` for ``clip``."""
+    names: dict[str, str] = {}
+    for table, field in Recipe.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            names |= {name: f"{table}.{name}" for name in kind.model_fields}
+    return names | {name: name for name in Recipe.model_fields}
 
 
 def to_toml(recipe: Recipe) -> str:

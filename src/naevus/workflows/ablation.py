@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from naevus.bundles.bundle import Bundle
-from naevus.errors import ConfigError, DataError, ImageError
+from naevus.errors import ConfigError, DataError, ImageError, reason
 from naevus.evaluation.ablation import ablation, decided
 from naevus.evaluation.tables import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
@@ -141,9 +141,9 @@ def load_plan(path: Path) -> AblationPlan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
+        names = {name: name for name in (*AblationPlan.model_fields, *ArmPlan.model_fields)}
         raise ConfigError(
-            f"{path}: {where + ': ' if where else ''}{reason}",
+            f"{path}: {where + ': ' if where else ''}{reason(first, names)}",
             "see recipes/ablations for an example",
         ) from error
 

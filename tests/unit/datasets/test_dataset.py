@@ -72,8 +72,20 @@ def test_missing_parts_and_ids_are_errors(dataset: Dataset) -> None:
 
 def test_groups_are_known(dataset: Dataset) -> None:
     assert dataset.has_groups
-    alone = Dataset(make_table(pd.DataFrame({"image_id": ["a", "b"]})), Path("/x"), "manifest")
+    ids = {"image_id": ["a", "b"]}
+    alone = Dataset(make_table(pd.DataFrame(ids)), Path("/x"), "manifest")
     assert not alone.has_groups
+
+
+@pytest.mark.parametrize("column", ["group_id", "lesion_id", "patient_id"])
+def test_named_groups_of_one_image_each_are_known(column: str) -> None:
+    table = make_table(pd.DataFrame({"image_id": ["a", "b"], column: ["x", "y"]}))
+    assert Dataset(table, Path("/x"), "manifest").has_groups
+
+
+def test_an_image_in_two_parts_makes_no_group_known() -> None:
+    table = make_table(pd.DataFrame({"image_id": ["a", "a"], "part": ["task1", "task3"]}))
+    assert not Dataset(table, Path("/x"), "manifest").has_groups
 
 
 def test_fingerprint_follows_ids_groups_and_diagnoses_alone(dataset: Dataset) -> None:

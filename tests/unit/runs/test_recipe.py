@@ -57,6 +57,30 @@ def test_mistakes_in_recipes_are_named(text: str, output: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "output"),
+    [
+        ("epoch", 1, r"epoch: there is no such setting \(did you mean epochs\?\)"),
+        ("optimizer.clip", 1, r"optimizer: there is no such setting \(did you mean optimiser\?\)"),
+        ("learning_rte", 1, r"\(did you mean optimiser.learning_rate\?\)"),
+        ("xyz", 1, "xyz: there is no such setting;"),
+        ("epochs", "one", 'epochs: must be a whole number, not "one"'),
+        ("epochs", 1.5, "epochs: must be a whole number, not 1.5"),
+        ("epochs", 0, "epochs: must be greater than or equal to 1, not 0"),
+        ("augment.hue", "x", 'augment.hue: must be a number, not "x"'),
+        ("augment.d4", "maybe", 'augment.d4: must be true or false, not "maybe"'),
+        ("augment", 3, "augment: must be a table, not 3"),
+        ("network.encoder", 3, "network.encoder: must be text in quotes, not 3"),
+        ("loss.terms", "bce", r'loss.terms: must be a list, such as \["a", "b"\].*, not "bce"'),
+        ("loss.terms", ["hinge"], "loss.terms.0: must be 'bce', .* or 'lovasz', not \"hinge\""),
+        ("sizes", [[0]], "sizes.0.1: is missing"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_expected(name: str, value: Any, output: str) -> None:
+    with pytest.raises(ConfigError, match=output):
+        load_recipe(None, "segmentation", {name: value})
+
+
+@pytest.mark.parametrize(
     ("settings", "output"),
     [
         ({"epochs": 5, "sizes": [[0, 128], [7, 160]]}, "sizes reach 160 px in epoch 7"),
