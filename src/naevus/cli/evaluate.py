@@ -126,7 +126,7 @@ def report(
     allow_missing: AllowMissing = False,
     force: Force = False,
 ) -> None:
-    """Write an HTML report with metrics, figures and noteworthy images, or an overview.
+    """Write an HTML report of results, or an overview of predictions.
 
     Examples:
       naevus report runs/cls
