@@ -474,8 +474,9 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
             continue
         inside = sorted(path.glob(f"fold-*/bundle/{MANIFEST}"), key=_fold_number)
         if not inside:
+            neither = f": neither a bundle (no {MANIFEST}) nor a run with finished folds"
             raise BundleError(
-                f"{path}: neither a bundle (no {MANIFEST}) nor a run with finished folds",
+                f"{path}{neither if path.exists() else ' does not exist'}",
                 f"name a bundle folder, a {SUFFIX} file, or a run folder in which `naevus train` "
                 "has finished a fold",
             )

@@ -299,6 +299,9 @@ def test_a_run_gives_the_bundles_of_its_folds_in_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_bundle_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(BundleError, match="neither a bundle"):
-            find_bundles([folder])
+    with pytest.raises(BundleError, match="neither a bundle"):
+        find_bundles([tmp_path])
+    with pytest.raises(BundleError, match="absent does not exist; name a bundle"):
+        find_bundles([tmp_path / "absent"])
+    with pytest.raises(BundleError, match="absent does not exist; name a bundle"):
+        Bundle.read(tmp_path / "absent")
