@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 import naevus
 from naevus.bundles import bundle
+from naevus.cli.main import app
 from naevus.cli.predict import predict
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.conformal import Conformal
-from naevus.images.read import write_png
+from naevus.images.read import read, write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
 from naevus.runs.predictions import about
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 
 
 def call(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(predict)
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    alone = typer.Typer()
+    alone.command()(predict)
+    return CliRunner().invoke(alone, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -370,3 +371,27 @@ def test_attributes_are_written_for_every_image_and_reported(tmp_path: Path) -> 
     assert "of them were predicted by an earlier job" not in again.output
     one = call(tmp_path / "images" / "i0.png", *bundles, "--out", tmp_path / "one")
     assert "Attributes: " in one.output
+
+
+def test_predictions_are_shown_without_a_ground_truth(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL)
+    out = tmp_path / "out"
+    predicted = call(images, "--bundle", tmp_path / "b", "--out", out)
+    assert f"To look at them: naevus report {out}\n" in predicted.output
+    runner = CliRunner()
+    reported = runner.invoke(app, ["report", str(out)])
+    assert reported.exit_code == 0, reported.output
+    assert f"{out}/report/overview.html\n{out}/report/overview.png\n" in reported.output
+    assert (out / "report" / "overview.html").read_text().count("data:image/jpeg") == 3
+    assert read(out / "report" / "overview.png").shape[1] == 10 + 3 * (192 + 10)
+    for option in ("--figures", "--no-thumbnails", "--allow-missing", "--split=test"):
+        refused = runner.invoke(app, ["report", str(out), option])
+        assert refused.exit_code == 2
+        assert f"{option.partition('=')[0]} needs --data" in refused.output
+    sheet = tmp_path / "sheet.png"
+    shown = runner.invoke(app, ["data", "show", str(out), "--count", "2", "--out", str(sheet)])
+    assert shown.exit_code == 0, shown.output
+    assert "Shown are 2 of 3 images" in shown.output
+    assert read(sheet).shape[1] == 10 + 2 * (192 + 10)
+    refused = runner.invoke(app, ["data", "show", str(out), "--part", "task1"])
+    assert "--part, --split and --seed apply to data sets only" in refused.output

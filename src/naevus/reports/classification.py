@@ -252,10 +252,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "operating-points",
         "What must not be missed",
-        (
-            "The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",
-            *said,
-        ),
+        ("The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",),
         (
             Table(
                 "operating-points",
@@ -265,6 +262,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
             Table("net-benefit", "Net benefit, values", benefit, folded=True),
         ),
         drawn,
+        undrawn=said,
     )
 
 
@@ -315,11 +313,11 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "ranking",
         "Ranking",
-        (
-            "How well each probability ranks its diagnosis above the others at any threshold.",
-            *([f"{few}: no curves, as they need {LEAST} lesions with and without."] if few else []),
-        ),
+        ("How well each probability ranks its diagnosis above the others at any threshold.",),
         figure_slots=slots if curves else (),
+        undrawn=(f"{few}: no curves, as they need {LEAST} lesions with and without.",)
+        if few
+        else (),
     )
 
 
@@ -350,12 +348,13 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "calibration",
         "Honesty of the probabilities",
-        (*notes, *said),
+        tuple(notes),
         (
             Table("calibration", "Calibration; 0 is best", _calibration(variants)),
             Table("reliability", "Reliability curve", _reliability(curves), folded=True),
         ),
         drawn,
+        undrawn=said,
     )
 
 
@@ -410,12 +409,10 @@ def selective_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "selective",
         "Answering only when sure",
-        (
-            "Images are answered in the order of their greatest probability, the surest first.",
-            *said,
-        ),
+        ("Images are answered in the order of their greatest probability, the surest first.",),
         (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
         drawn,
+        undrawn=said,
     )
 
 

@@ -190,6 +190,8 @@ class Section:
     tables: tuple[Table, ...] = ()
     figure_slots: tuple[FigureSlot, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    undrawn: tuple[str, ...] = ()
+    """Sentences about figures that too few lesions bear; a terminal, without figures, has none."""
     command: str = ""
     """A command to copy, shown as it is."""
 

@@ -109,7 +109,7 @@ def as_json(document: Document) -> dict[str, Any]:
         "sections": {
             section.name: {
                 "title": section.title,
-                "notes": list(section.notes),
+                "notes": [*section.notes, *section.undrawn],
                 "tables": {table.name: _rows(table.frame) for table in section.tables},
                 "images": {
                     gallery.name: [image.image_id for image in gallery.images]

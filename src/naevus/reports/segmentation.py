@@ -80,7 +80,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
     return Section(
         "masks",
         "Masks",
-        ("Means over images, each at its own size; intervals are 95 %, by lesion.", *said),
+        ("Means over images, each at its own size; intervals are 95 %, by lesion.",),
         (
             Table("mask-scores", "Scores of masks", interval_table("score", found.metrics)),
             *_by_fold(found),
@@ -88,6 +88,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
             Table("worst-masks", f"The {len(worst)} worst", worst, folded=True),
         ),
         drawn,
+        undrawn=said,
     )
 
 
@@ -128,10 +129,10 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         (
             f"Those with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",
             *([] if found.distances else [before]),
-            *said,
         ),
         tuple(_failure_tables(found)),
         drawn,
+        undrawn=said,
     )
 
 

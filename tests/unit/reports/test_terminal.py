@@ -51,7 +51,10 @@ def test_an_evaluation_is_shown_whole() -> None:
     assert "1.000 (1.000 to 1.000)" not in text  # seven lesions do not bear that
     assert "0.429 (0.158 to 0.750)" in text  # Wilson, three of seven
     assert "no interval: too few lesions" in text
-    assert "it needs 30 lesions, there are 1" in text
+    assert "No figure" not in text  # a terminal has none anyway
+    said = [one for section in evaluation_document(both()).sections for one in section.undrawn]
+    assert "No figure “Jaccard indices”: it needs 30 lesions, there are 1." in said
+    assert any(one.startswith("MEL, NV, BCC: no curves") for one in said)
     for word in ("both", "Scores of masks", "At every threshold", "Confusion of most probable"):
         assert word in text, word
     assert "48;2;" in text  # the confusion matrices have coloured cells
