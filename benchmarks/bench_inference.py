@@ -1,6 +1,6 @@
 """Prediction from image files: speed, start-up time and memory.
 
-Three measurements, each with one or more tables:
+Four measurements, each with one or more tables:
 
 - speed: from files to probabilities, on camera originals and on images of 256 px. It is compared
   with the usual torch script, torch at its best (fp32 and bf16, channels_last, ``torch.compile`` or
@@ -9,6 +9,7 @@ Three measurements, each with one or more tables:
   the processors without idle time. Torch's best network is measured in the usual script; in one
   that decodes at reduced size in background threads, as naevus does; and in the latter with freed
   memory kept by the C library, which few scripts do and which makes it much faster;
+- builtin: the built-in bundle beside the small networks, on images of 256 px;
 - start: time until a new process has predicted one image, and its parts;
 - memory: the peak of 1,000 images and of 10,000.
 
@@ -43,7 +44,9 @@ BUSY = 0.5
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=("speed", "start", "memory"), help="this question alone")
+    parser.add_argument(
+        "--only", choices=("speed", "builtin", "start", "memory"), help="this question alone"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--bundle",
@@ -67,6 +70,8 @@ def main() -> None:
             inference_start.report(training_data, folder, asked.rounds, console)
         if asked.only in {None, "memory"}:
             inference_memory.report(training_data, folder, console)
+        if asked.only in {None, "builtin"}:
+            inference_speed.report_builtin(training_data, folder, asked.rounds, console)
         if asked.only in {None, "speed"}:
             inference_speed.report(training_data, folder, asked.rounds, console)
     took = time.perf_counter() - began

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from inference_material import SIZE, inputs, originals, small, whole_images
 from inference_peers import Script, channels_last, eager, onnxruntime
+from naevus.bundles.bundle import builtin, find_bundles
 from naevus.images.preprocess import LEAST, InputSpec, decode_once, decoding_side, preprocess
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
@@ -215,15 +216,16 @@ class Race:
         ways |= self.mine
         ways["decoding alone"] = decoding(next(iter(self.mine.values())).readings(self.paths))
         ways |= {f"{name}: networks alone": each.network_alone for name, each in self.mine.items()}
-        self._time(ways)
+        self.time(ways)
 
     def run_kept(self) -> None:
         """Time torch once more with freed memory kept."""
-        self._time(
+        self.time(
             {f"{name}{KEPT}": way for name, way in self.others.items() if way and "torch" in name}
         )
 
-    def _time(self, ways: dict[str, EngineSetup]) -> None:
+    def time(self, ways: Mapping[str, EngineSetup]) -> None:
+        """Time some scripts in turn, after one batch each that does not count."""
         count = len(self.paths) // self.rounds
         for way in ways.values():
             way(self.paths[:BATCH])
@@ -268,6 +270,24 @@ class Race:
 
     def _middle(self, name: str) -> float:
         return float(np.median(self.seconds[name]))
+
+
+def report_builtin(
+    training_data: TrainingData, folder: Path, rounds: int, console: Console
+) -> None:
+    """Measure the built-in bundle beside the small networks, on images of 256 px."""
+    images, count = SETS["256 px"]
+    built = open_networks(find_bundles([builtin()]), streams=cpu_count())
+    mine = {**ours(training_data, "road", folder), "naevus, the built-in bundle": Ours(built)}
+    race = Race(TITLES["road"], {}, mine, images(folder, count * rounds), rounds)
+    race.time(race.mine)
+    table = Table("way", title=f"{race.title}, 256 px: {cpu_count()} threads, {rounds} rounds")
+    for column in ("images/s, median", "least", "most"):
+        table.add_column(column, justify="right")
+    for name, seconds in race.seconds.items():
+        rates = 1 / np.sort(seconds)
+        table.add_row(name, *(f"{rate:.1f}" for rate in (np.median(rates), rates[-1], rates[0])))
+    console.print(table)
 
 
 def report(training_data: TrainingData, folder: Path, rounds: int, console: Console) -> None:
