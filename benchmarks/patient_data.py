@@ -22,10 +22,8 @@ from naevus.evaluation.conformal import SetScores
 from naevus.evaluation.intervals import Interval, mean_interval, percentile_interval
 from naevus.evaluation.patient import (
     AGES,
-    NOBODY,
     SEXES,
     SITES,
-    Patient,
     PatientModel,
     cross_fitted_patients,
     joined_site,
@@ -36,6 +34,7 @@ from naevus.evaluation.patient import (
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.io.formats import read_parquet
+from naevus.types import Patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -143,9 +142,7 @@ def _young(patients: Sequence[Patient], found: PatientPredictions) -> None:
 def _parts_known(patients: Sequence[Patient], found: PatientPredictions) -> None:
     print("\nknown values      balanced accuracy  loss")
     for kept in ((), ("age",), ("sex",), ("site",), ("age", "sex"), ("age", "site")):
-        reduced = [
-            NOBODY._replace(**{name: getattr(one, name) for name in kept}) for one in patients
-        ]
+        reduced = [Patient(**{name: getattr(one, name) for name in kept}) for one in patients]
         each = _given(found, reduced)
         values = _statistic([each])(np.ones((1, len(patients))))[0]
         print(f"{' and '.join(kept) or 'none':17} {values[0]:.4f}  {values[2]:.4f}")

@@ -63,6 +63,29 @@ class FailedImage(NamedTuple):
     problem: str
 
 
+class Patient(NamedTuple):
+    """What is known of the patient and the place of the lesion; None: not known.
+
+    Attributes:
+        age: In years.
+        sex: Usually ``female`` or ``male``.
+        site: As a data set names it (`naevus.evaluation.patient.SITES`).
+    """
+
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+METADATA: Final = (
+    *Patient._fields,
+    "fitzpatrick_skin_type",
+    "image_type",
+    "dermoscopic_type",
+    "anatom_site",
+)
+"""The columns of metadata that are kept with predictions; the first three change the odds."""
+
 FLAGS: Final[dict[str, str]] = {
     "damaged": ("The file is damaged: parts of the image may be missing or wrong."),
     "broken_profile": "The file's colour profile could not be used: colours may be off.",

@@ -318,3 +318,12 @@ CONFORMAL = {
     "thresholds": (0.1, 0.2, 0.05, 0.0, 0.3, 0.1, 0.1),
     "groups": (90, 90, 90, 3, 90, 90, 90),
 }
+PATIENT = {
+    "classes": CONFORMAL["classes"],
+    "ages": (20.0, 60.0),
+    "age": ((-1.0, 1.0, 0, 0, 0, 0, 0), (1.0, -1.0, 0, 0, 0, 0, 0)),
+    "sex": {"female": (0.2, 0, 0, 0, 0, 0, 0), "male": (-0.2, 0, 0, 0, 0, 0, 0)},
+    "site": {"head/neck": (0, 0, 3.0, 0, 0, 0, 0), "torso": (0, 1.0, 0, 0, 0, 0, 0)},
+    "conformal": {**CONFORMAL, "thresholds": (0.2, 0.3, 0.1, 0.0, 0.2, 0.2, 0.2)},
+    "fitted_on": "these images",
+}

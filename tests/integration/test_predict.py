@@ -27,6 +27,7 @@ from naevus.types import FLAGS
 from tests.helpers.attribute_images import draw
 from tests.helpers.onnx_graphs import (
     CONFORMAL,
+    PATIENT,
     attributes_bundle,
     classification_bundle,
     segmentation_bundle,
@@ -188,6 +189,81 @@ def test_a_prevalence_changes_the_natural_decision(tmp_path: Path, images: Path)
     assert not (tmp_path / "other").exists()
 
 
+METADATA = """isic_id,age_approx,sex,anatom_site_general,fitzpatrick_skin_type,diagnosis_1
+p0,60,female,anterior torso,II,Benign
+p1,,,elsewhere,,Benign
+p9,30,male,,IV,Malignant
+"""
+
+
+def test_metadata_change_the_odds_and_are_kept(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL, patient=PATIENT)
+    (tmp_path / "metadata.csv").write_text(METADATA)
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1)
+    assert call(*words, "--out", tmp_path / "plain").exit_code == 0
+    given = (*words, "--metadata", tmp_path / "metadata.csv")
+    result = call(*given, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    for line in (
+        "metadata: 1 of 3 images have a value that counts",
+        "metadata: 1 images have no row",
+        "metadata: 1 rows are of images not predicted here",
+        "metadata: unknown to the bundle, without effect: site elsewhere (1)",
+        "metadata: ignored: diagnosis_1",
+    ):
+        assert line in result.output
+    plain, table = (
+        pd.read_parquet(tmp_path / name / "predictions.parquet").set_index("image_id")
+        for name in ("plain", "out")
+    )
+    assert table["age"].tolist()[:1] == [60]
+    kept = {name: table[name].iloc[0] for name in ("sex", "site", "fitzpatrick_skin_type")}
+    assert list(kept.values()) == ["female", "anterior torso", "II"]
+    columns = [name for name in plain.columns if name.startswith(("prob_", "balanced_prob_"))]
+    before, after = plain[columns].to_numpy(float), table[columns].to_numpy(float)
+    assert not np.isclose(before[0], after[0]).any()
+    np.testing.assert_array_equal(before[1:], after[1:])
+    assert not {"age", "sex", "site"} & set(plain.columns)
+    assert "metadata" not in json.loads((tmp_path / "plain" / "predict.json").read_text())
+
+
+def test_other_metadata_need_another_folder(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b", patient=PATIENT)
+    path = tmp_path / "metadata.csv"
+    path.write_text(METADATA)
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1, "--out", tmp_path / "out")
+    given = (*words, "--metadata", path)
+    assert call(*given).exit_code == 0
+    path.write_text(METADATA.replace(",Benign", ",Malignant"))  # a column that is not used
+    assert "3 of them were predicted by an earlier job." in call(*given).output
+    path.write_text(METADATA.replace("p0,60", "p0,61"))
+    for other in (call(*given), call(*words)):
+        assert "made with other settings (metadata)" in str(other.exception)
+
+
+def test_metadata_that_cannot_be_used_are_refused_before_anything_is_loaded(
+    tmp_path: Path, images: Path
+) -> None:
+    path, out = tmp_path / "metadata.csv", tmp_path / "out"
+    words = (images, "--bundle", tmp_path / "absent", "--metadata", path, "--out", out)
+    for content, problem in (
+        ("number,age\np0,50\n", "no column names the images"),
+        ("image,age\np0,400\n", "p0: the age 400 is not between"),
+        ("image,age\np0,old\n", "is not a number"),
+        ("image,age\np0,50\np0,51\n", "p0 stands twice"),
+    ):
+        path.write_text(content)
+        result = call(*words)
+        assert isinstance(result.exception, DataError)
+        assert problem in str(result.exception)
+        assert "\n" not in str(result.exception)
+    path.write_text(METADATA)
+    whole_bundle(tmp_path / "b")
+    result = call(images, "--bundle", tmp_path / "b", "--metadata", path, "--out", out)
+    assert "has no model of the patient's data" in str(result.exception)
+    assert not out.exists()
+
+
 def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, images: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert isinstance(call(images, "--bundle", tmp_path, *out).exception, BundleError)
@@ -249,6 +325,7 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
         (("--group-by", "folder", "--only", "masks"), "--only masks predicts no diagnoses"),
         (("--lesions", "l.csv", "--only", "crops"), "--only crops predicts no diagnoses"),
         (("--lesions", "l.csv", "--group-by", "folder"), "both name lesions"),
+        (("--metadata", "metadata.csv", "--only", "masks"), "--only masks predicts no diagnoses"),
     ],
 )
 def test_options_without_effect_are_refused(
@@ -395,3 +472,22 @@ def test_predictions_are_shown_without_a_ground_truth(tmp_path: Path, images: Pa
     assert read(sheet).shape[1] == 10 + 2 * (192 + 10)
     refused = runner.invoke(app, ["data", "show", str(out), "--part", "task1"])
     assert "--part, --split and --seed apply to data sets only" in refused.output
+
+
+def test_a_lesion_of_one_image_has_the_image_s_set_also_with_metadata(
+    tmp_path: Path, images: Path
+) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL, patient=PATIENT)
+    (tmp_path / "metadata.csv").write_text(METADATA)
+    (tmp_path / "lesions.csv").write_text("image_id,lesion_id\np0,a\np1,b\np2,c\n")
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1, "--out", tmp_path / "out")
+    options = ("--metadata", tmp_path / "metadata.csv", "--lesions", tmp_path / "lesions.csv")
+    assert call(*words, *options).exit_code == 0
+    single, lesions = (
+        pd.read_parquet(tmp_path / "out" / f"{name}.parquet") for name in ("predictions", "lesions")
+    )
+    for one, other in zip(
+        single["prediction_set"].tolist(), lesions["prediction_set"].tolist(), strict=True
+    ):
+        assert list(one) == list(other)
+    np.testing.assert_allclose(single["prob_MEL"], lesions["prob_MEL"], atol=1e-12)

@@ -32,6 +32,7 @@ from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
 from tests.helpers.onnx_graphs import (
     CONFORMAL,
+    PATIENT,
     classification_bundle,
     segmentation_bundle,
     whole_bundle,
@@ -315,6 +316,41 @@ def test_a_prevalence_reweights_probabilities(
     assert set(prediction.prediction_set) == {*plain.prediction_set, "DF"}
     with pytest.raises(ConfigError, match="known diagnoses"):
         naevus.load(segmentation_bundle(tmp_path / "s").folder, prevalence=operating_points)
+
+
+def test_metadata_may_be_given_in_any_form(tmp_path: Path, files: list[Path]) -> None:
+    whole_bundle(tmp_path / "b", patient=PATIENT)
+    predictor = naevus.load(tmp_path / "b", threads=1)
+    values = {"age": 60, "site": "back"}
+    (tmp_path / "m.csv").write_text("image_id,age,localization\n" + f"{files[0].stem},60,back\n")
+    plain = predictor(files[0])
+    one = predictor(files[0], metadata=values)
+    assert one.metadata == {"age": 60.0, "site": "back"}
+    assert one.probabilities != plain.probabilities
+    assert "With the patient's data: age 60, site back" in str(one)
+    assert "metadata" not in plain.to_dict()
+    for given in (
+        {files[0].stem: values},
+        str(tmp_path / "m.csv"),
+        pd.DataFrame({"image_id": [files[0].stem], **{k: [v] for k, v in values.items()}}),
+    ):
+        assert predictor(files[0], metadata=given).to_dict() == one.to_dict()
+        assert (
+            predictor(files[1], metadata=given).probabilities == predictor(files[1]).probabilities
+        )
+    written = predictor.to_folder(files[:1], tmp_path / "out", metadata=values)
+    assert pd.read_parquet(written.table)["prob_MEL"][0] == one.probabilities["MEL"]
+    with pytest.raises(DataError, match="metadata are of type int"):
+        predictor(files[0], metadata=5)  # type: ignore[call-overload]
+
+
+def test_values_unknown_to_the_bundle_are_logged(
+    tmp_path: Path, files: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole_bundle(tmp_path / "b", patient=PATIENT)
+    predictor = naevus.load(tmp_path / "b", threads=1)
+    predictor(files[0], metadata={"age": 50, "site": "elsewhere"})
+    assert "site elsewhere (1)" in caplog.text
 
 
 def test_a_figure_shows_image_heatmap_and_probabilities(

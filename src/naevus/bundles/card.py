@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from naevus.taxonomy import ATTRIBUTES
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         ConformalSpec,
         Figure,
         Member,
+        PatientSpec,
         ScoreSpec,
         StorageCost,
         StorageRefusal,
@@ -104,6 +106,14 @@ def sets_table(sets: ConformalSpec) -> list[str]:
     found = zip(sets.classes, sets.thresholds, sets.groups, strict=True)
     rows = [(code, f"{threshold:.4f}", f"{count:,}") for code, threshold, count in found]
     return _table(("class", "threshold", "lesions"), rows)
+
+
+def patient_table(patient: PatientSpec) -> list[str]:
+    """List the factor by which each value multiplies the odds of each class."""
+    values = [(f"age {age:g}", terms) for age, terms in zip(patient.ages, patient.age, strict=True)]
+    values += [*patient.sex.items(), *patient.site.items()]
+    rows = [(name, *(f"{math.exp(term):.2f}" for term in terms)) for name, terms in values]
+    return _table(("value", *patient.classes), rows)
 
 
 def costs_table(costs: Iterable[StorageCost], refusals: Iterable[StorageRefusal] = ()) -> list[str]:
@@ -236,6 +246,15 @@ _SETS = (
     "of 1 means that the diagnosis is in a set only as the most probable one, which suffices for "
     "its coverage."
 )
+_PATIENT = (
+    "If the patient's age, sex or the lesion's site are given (`naevus predict --metadata`), each "
+    "value multiplies the odds of each diagnosis by the factor in the table, for natural and "
+    "balanced probabilities alike; factors of a row matter only relative to one another. Ages in "
+    "between are interpolated, ages outside count as the nearest one, and a missing value changes "
+    "nothing. Prediction sets then have thresholds of their own. All this holds only for patients "
+    "like those of the training data. A diagnosis is missed more often where the data make it "
+    "rarer, such as melanoma in the young."
+)
 _COSTS = (
     "Changes are relative to storage and computation in fp32, on the same held-out images. They "
     "are in percentage points, with paired 95 % intervals by lesion."
@@ -279,6 +298,8 @@ def card_of(spec: BundleSpec) -> str:
         parts.append(_section("Subgroups", [_SUBGROUPS, "", *subgroups_table(spec.subgroups)]))
     if spec.classifier is not None:
         parts.append(_section("Probabilities", _probabilities(spec.classifier)))
+        if spec.classifier.patient is not None:
+            parts.append(_section("The patient's data", _patient(spec.classifier.patient)))
     if spec.attributes is not None:
         parts.append(_section("Attributes", _attributes(spec.attributes)))
     parts += [
@@ -343,6 +364,12 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
         "",
         *sets_table(sets),
     ]
+
+
+def _patient(patient: PatientSpec) -> list[str]:
+    lines = [_PATIENT, "", f"Fitted on {patient.fitted_on or 'unknown data'}.", ""]
+    lines += patient_table(patient)
+    return lines if patient.conformal is None else [*lines, "", *sets_table(patient.conformal)]
 
 
 def _attributes(attributes: AttributesSpec) -> list[str]:

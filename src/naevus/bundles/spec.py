@@ -260,6 +260,42 @@ class ConformalSpec(Section):
     groups: tuple[Annotated[int, Field(ge=0)], ...]
 
 
+Terms = tuple[Finite, ...]
+
+
+class PatientSpec(Section):
+    """How the patient's data change the log odds (``evaluation.patient.PatientModel``).
+
+    Attributes:
+        classes: The class codes in the order of the logits.
+        ages: Ages in years, rising; terms of other ages are interpolated.
+        age: One term per class for each age.
+        sex: One term per class for each known sex.
+        site: One term per class for each known site.
+        conformal: Thresholds of prediction sets for images with patient data.
+        fitted_on: The predictions and data that terms and thresholds were fitted on.
+    """
+
+    classes: tuple[str, ...]
+    ages: tuple[Finite, ...] = Field(min_length=2)
+    age: tuple[Terms, ...]
+    sex: dict[str, Terms] = {}
+    site: dict[str, Terms] = {}
+    conformal: ConformalSpec | None = None
+    fitted_on: str | None = None
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Self:
+        if len(self.age) != len(self.ages) or sorted(set(self.ages)) != list(self.ages):
+            raise ValueError("there must be terms for each age, and ages must rise")
+        every = [*self.age, *self.sex.values(), *self.site.values()]
+        if any(len(terms) != len(self.classes) for terms in every):
+            raise ValueError("there must be one term for each class")
+        if self.conformal is not None and self.conformal.classes != self.classes:
+            raise ValueError("the prediction sets have other classes")
+        return self
+
+
 class ClassifierSpec(Section):
     """An ensemble that predicts probabilities of diagnoses.
 
@@ -275,6 +311,7 @@ class ClassifierSpec(Section):
         conformal: Thresholds of prediction sets, if they were fitted.
         calibrated_on: The predictions on which temperature, offsets and thresholds were fitted.
         ood: The file with feature statistics of the training images, for OOD scores.
+        patient: The effect of the patient's age, sex and site, if it was fitted.
     """
 
     members: tuple[ClassifierMember, ...] = Field(min_length=1)
@@ -288,6 +325,7 @@ class ClassifierSpec(Section):
     conformal: ConformalSpec | None = None
     calibrated_on: str | None = None
     ood: FileName | None = None
+    patient: PatientSpec | None = None
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
@@ -314,6 +352,12 @@ class ClassifierSpec(Section):
                 raise ValueError(f"unknown taxonomy {self.taxonomy!r}")
             if not known.holds(self.classes):
                 raise ValueError(f"classes differ from those of taxonomy {self.taxonomy!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _patient_fits(self) -> Self:
+        if self.patient is not None and self.patient.classes != self.classes:
+            raise ValueError("the patient's data must have the same classes, in order")
         return self
 
     @property

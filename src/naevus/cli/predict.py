@@ -88,6 +88,15 @@ def predict(
             rich_help_panel=NETWORKS,
         ),
     ] = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(
+            "--metadata",
+            help="A table with age, sex or site of each image's patient, by image id: they change "
+            "the odds of the diagnoses.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
     only: Annotated[
         Literal["masks", "crops"] | None,
         typer.Option(
@@ -191,6 +200,7 @@ def predict(
       naevus predict ISIC2018 --split test --part task3 --out test
       naevus predict --input-list images.txt --no-crops --nested
       naevus predict patients --group-by folder
+      naevus predict photos --metadata metadata.csv
 
     Prints a table and writes predictions.parquet, the same as predictions.csv for spreadsheets,
     masks and crops to OUT (by default predictions/NAME, after the first input). The same command
@@ -206,6 +216,7 @@ def predict(
     from naevus.datasets import sources as inputs
     from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
+    from naevus.inference.inputs import table_of
     from naevus.inference.predictor import open_networks
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
@@ -220,12 +231,9 @@ def predict(
     _check_files(only, no_masks=no_masks, no_crops=no_crops)
     images = images or []
     listed = [] if input_list is None else inputs.paths_in_list(input_list)
-    if prevalence is not None and only is not None:
-        raise ConfigError(
-            f"--prevalence has no effect: --only {only} predicts no diagnoses",
-            "leave out one of them",
-        )
+    _check_diagnoses(only, prevalence=prevalence, metadata=metadata)
     _check_lesions(lesions, group_by, only)
+    patients = None if metadata is None else table_of(metadata)
     without = out
     if out is None:
         out = _place([*images, *filter(None, [input_list])])
@@ -295,6 +303,7 @@ def predict(
             crops=not no_crops,
             nested=nested,
             batch_size=batch_size,
+            metadata=patients,
             threads=threads,
             unusable=found.failed,
             lesions=known,
@@ -310,6 +319,16 @@ def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool
     """Whether all images are of ISIC 2018's splits, and its diagnoses are predicted."""
     known = classifier is not None and classifier.taxonomy == "isic2018"
     return known and set(layouts) == {"isic2018"}
+
+
+def _check_diagnoses(only: str | None, **options: Path | None) -> None:
+    """Check that options about diagnoses have an effect."""
+    for name, value in options.items():
+        if only is not None and value is not None:
+            raise ConfigError(
+                f"--{name} has no effect: --only {only} predicts no diagnoses",
+                "leave out one of them",
+            )
 
 
 def _check_lesions(lesions: Path | None, group_by: str | None, only: str | None) -> None:
@@ -352,10 +371,11 @@ def _report(result: BatchResult) -> None:
         console.print(f"  {member}")
     if result.reused:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
-    if result.lesions is not None:
-        console.print(f"{result.lesions}", soft_wrap=True)
-    for path in result.files:
-        console.print(f"  {path}", soft_wrap=True)
+    lines = [] if result.lesions is None else [f"{result.lesions}"]
+    lines += [] if result.metadata is None else result.metadata.lines()
+    lines += [f"  {path}" for path in result.files]
+    for line in lines:
+        console.print(line, soft_wrap=True)
     for failed in result.failed:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:

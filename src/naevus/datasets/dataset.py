@@ -102,6 +102,9 @@ class Record(NamedTuple):
     attribute_negative_network: Path | None = None
     attribute_pigment_network: Path | None = None
     attribute_streaks: Path | None = None
+    fitzpatrick_skin_type: str | None = None
+    dermoscopic_type: str | None = None
+    anatom_site: str | None = None
 
     @property
     def attributes(self) -> dict[str, Path]:

@@ -9,8 +9,7 @@ adds nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -20,22 +19,15 @@ import numpy as np
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import each_part, fit_scaling, parts_of, scaled
-from naevus.io.files import sha256_of
+from naevus.types import Patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     from naevus.evaluation.tables import LabelledPredictions
-
-VALUES: Final = ("age", "sex", "site")
-"""The columns that change the odds."""
-KEPT: Final = (*VALUES, "fitzpatrick_skin_type", "image_type", "dermoscopic_type", "anatom_site")
-"""The columns of a table of metadata that are kept with the predictions."""
-OLDEST: Final = 120.0
-"""No age above it is believed, in years."""
 
 AGES: Final = (20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 """Ages with a term of their own; others are interpolated, and beyond the ends nothing changes."""
@@ -70,23 +62,6 @@ SPREAD: Final = 0.5
 """Terms are drawn to 0 as by a normal prior of this deviation, as the offsets of `scaling` are."""
 
 
-class Patient(NamedTuple):
-    """What is known of the patient and the lesion's place; None: not known.
-
-    Attributes:
-        age: In years.
-        sex: Usually ``female`` or ``male``.
-        site: As a data set calls it (`SITES`).
-    """
-
-    age: float | None = None
-    sex: str | None = None
-    site: str | None = None
-
-
-NOBODY: Final = Patient()
-
-
 def joined_site(site: str | None) -> str | None:
     """Return the name of `SITES` that a site belongs to; None if there is none.
 
@@ -107,6 +82,11 @@ def _key(text: str) -> str:
     from naevus.io.formats import key_of  # noqa: PLC0415 (imports pandas)
 
     return key_of(text.replace("/", " "))
+
+
+def any_known(patient: Patient) -> bool:
+    """Return whether a value is there that a model of patients can be fitted to."""
+    return patient.age is not None or patient.sex in SEXES or joined_site(patient.site) is not None
 
 
 # The model of the odds.
@@ -358,17 +338,21 @@ def cross_fitted_patients(
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
     groups = np.asarray(labelled.groups, object)
     parts = parts_of(labelled.table)
+    known = np.array([any_known(one) for one in patients])
     without, given = np.empty_like(natural), np.empty_like(natural)
     sets, models = np.zeros(natural.shape, bool), []
     for inside in each_part(parts, len(natural)):
         rest = ~inside
         calibrated = scaled(natural, fit_scaling(natural[rest], truth[rest]))
-        known = [one for one, use in zip(patients, rest, strict=True) if use]
-        model = PatientModel.fit(calibrated[rest], truth[rest], known, taxonomy.codes)
+        others = [one for one, use in zip(patients, rest, strict=True) if use]
+        model = PatientModel.fit(calibrated[rest], truth[rest], others, taxonomy.codes)
         changed = with_log_odds(calibrated, model.log_odds(patients))
-        fitted = Conformal.fit(changed[rest], truth[rest], groups[rest].tolist(), taxonomy.codes)
         without[inside], given[inside] = calibrated[inside], changed[inside]
-        sets[inside] = fitted.sets(changed[inside])
+        # Without data the thresholds are those of the image alone, as in a bundle.
+        for some, rows, own in ((~known, calibrated, rest), (known, changed, rest & known)):
+            if (inside & some).any():
+                fitted = Conformal.fit(rows[own], truth[own], groups[own].tolist(), taxonomy.codes)
+                sets[inside & some] = fitted.sets(rows[inside & some])
         models.append(model)
     return PatientPredictions(
         recalibrated(labelled, without), recalibrated(labelled, given), sets, tuple(models), parts
@@ -395,7 +379,9 @@ def patients_of(records: pd.DataFrame) -> list[Patient]:
     import pandas as pd  # noqa: PLC0415 (slow to import)
 
     none = pd.Series([None] * len(records), records.index, dtype=object)
-    columns = [records[name].astype(object) if name in records else none for name in VALUES]
+    columns = [
+        records[name].astype(object) if name in records else none for name in Patient._fields
+    ]
     known = [column.where(column.notna(), None).tolist() for column in columns]
     return [
         Patient(None if age is None else float(age), sex, site)
@@ -403,18 +389,18 @@ def patients_of(records: pd.DataFrame) -> list[Patient]:
     ]
 
 
-# What a table of metadata says of images that are predicted.
+# What does not count of the metadata of images that are predicted.
 
 
 class PatientCounts(NamedTuple):
-    """How many images of a job the metadata tell something of, and what does not count.
+    """How many images of a job have values that count, and what does not count.
 
     Attributes:
         images: All images.
         known: Images with at least one value that counts.
         without_row: Images that the table lacks.
         not_predicted: Rows of images that are not predicted.
-        unknown: Values that the bundle does not know, and how many images have them.
+        unknown: Values that the bundle does not know, by column, and how many images have them.
         ignored: Columns that are not used.
     """
 
@@ -440,122 +426,6 @@ class PatientCounts(NamedTuple):
         if self.ignored:
             found.append(f"metadata: ignored: {', '.join(self.ignored)}")
         return found
-
-
-@dataclass(frozen=True)
-class PatientTable:
-    """Metadata of images, by id.
-
-    Attributes:
-        columns: The columns of `KEPT` that there are.
-        rows: The values of each image, in the order of the columns; None: not known.
-        everyone: The values of every image, if all are of one patient.
-        ignored: Columns that are not used.
-    """
-
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    everyone: tuple[Any, ...] | None = None
-    ignored: tuple[str, ...] = ()
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
-        """Return the table of one patient's values, or of such values by image id.
-
-        Examples:
-            >>> PatientTable.from_mapping({"age": 55, "site": "back"}).patient("lesion")
-            Patient(age=55.0, sex=None, site='back')
-
-        Raises:
-            DataError: A name is unknown, or a value is impossible.
-        """
-        several = bool(given) and all(isinstance(one, Mapping) for one in given.values())
-        rows = dict(given) if several else {"": given}
-        names = {str(name) for row in rows.values() for name in row}
-        strange = sorted(names - set(KEPT))
-        if strange or not names:
-            raise DataError(
-                f"metadata: {strange[0]!r} is not known" if strange else "metadata: no values",
-                f"use {', '.join(KEPT)}",
-            )
-        columns = tuple(name for name in KEPT if name in names)
-        found = {
-            str(image_id): tuple(
-                _value(name, row.get(name), str(image_id) or "metadata") for name in columns
-            )
-            for image_id, row in rows.items()
-        }
-        return cls(columns, found) if several else cls(columns, everyone=found[""])
-
-    def values(self, image_id: str) -> dict[str, Any]:
-        """Return what is known of an image, by column."""
-        absent = self.everyone or (None,) * len(self.columns)
-        return dict(zip(self.columns, self.rows.get(image_id, absent), strict=True))
-
-    def patient(self, image_id: str) -> Patient:
-        """Return the values of an image that can change the odds."""
-        values = self.values(image_id)
-        return Patient(*(values.get(name) for name in VALUES))
-
-    def sha256(self) -> str:
-        """Return a hash of columns, ids and values, in whatever order the rows are."""
-        cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
-        return sha256_of(repr(self.columns), repr(self.everyone), *cells)
-
-    def counts(self, ids: Sequence[str], model: PatientModel) -> PatientCounts:
-        """Return how many of some images have values that count for a model.
-
-        Args:
-            ids: The images that are predicted.
-            model: The model of the bundle.
-        """
-        patients = [self.patient(image_id) for image_id in ids]
-        absent = 0 if self.everyone else sum(image_id not in self.rows for image_id in ids)
-        return PatientCounts(
-            len(ids),
-            sum(map(model.is_known, patients)),
-            absent,
-            len(self.rows.keys() - set(ids)),
-            model.unknown(patients),
-            self.ignored,
-        )
-
-
-def checked_age(value: object, where: str) -> float | None:
-    """Return an age in years, or None if it is missing.
-
-    Args:
-        value: A number or a text.
-        where: The file and image, or whatever it is from.
-
-    Raises:
-        DataError: It is not a number from 0 to 120.
-    """
-    if value is None or not str(value).strip():
-        return None
-    try:
-        age = float(str(value))
-    except ValueError:
-        raise DataError(
-            f"{where}: the age {str(value)!r} is not a number", "give years, or leave it empty"
-        ) from None
-    if np.isnan(age):
-        return None
-    if not 0 <= age <= OLDEST:
-        raise DataError(
-            f"{where}: the age {age:g} is not between 0 and {OLDEST:g} years",
-            "correct it, or leave it empty",
-        )
-    return age
-
-
-def _value(name: str, value: object, where: str) -> Any:
-    if name == "age":
-        return checked_age(value, where)
-    if value is None or value != value or not str(value).strip():  # noqa: PLR0124 (NaN)
-        return None
-    text = str(value).strip()
-    return text.lower() if name in VALUES else text
 
 
 def common_model(models: Sequence[PatientModel]) -> PatientModel:

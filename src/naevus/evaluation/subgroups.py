@@ -11,7 +11,12 @@ import pandas as pd
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import DRAWS, SEED, Groups, divided
-from naevus.evaluation.intervals import Interval, mean_ratio_interval
+from naevus.evaluation.intervals import (
+    Interval,
+    Proportion,
+    mean_ratio_interval,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +40,8 @@ class Subgroup:
     value: str
     images: int
     groups: int
+    correct: Proportion
+    """The fraction of images whose answer is right, however few: it depends on the case mix."""
     classes: tuple[str, ...]
     """The classes with at least ten groups here."""
     balanced_accuracy: Interval | None
@@ -59,6 +66,7 @@ class Subgroup:
         return {
             **{name: getattr(self, name) for name in ("attribute", "value", "images", "groups")},
             "small": self.small,
+            "correct": self.correct._asdict(),
             "classes": list(self.classes),
             "balanced_accuracy": None if accuracy is None else accuracy._asdict(),
             "shared": list(self.shared),
@@ -111,6 +119,41 @@ def subgroup_scores(
     )
 
 
+KNOWN_BY = {
+    "sex": "sex",
+    "age": "age",
+    "site": "site",
+    "confirmed by": "confirmation",
+    "skin type": "fitzpatrick_skin_type",
+    "image type": "image_type",
+    "dermoscopic type": "dermoscopic_type",
+    "anatomical site": "anatom_site",
+}
+"""What images are grouped by, and the column that it is in."""
+
+
+def attributes_of(records: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return what is known of N images: by the data set, else by the metadata of predictions.
+
+    Args:
+        records: N rows of a data set.
+        predictions: N rows of predictions, in the same order.
+
+    Returns:
+        By the names of `KNOWN_BY` N values each, ages in bands; without what neither table has.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, column in KNOWN_BY.items():
+        tables = [table for table in (records, predictions) if column in table.columns]
+        if not tables:
+            continue
+        values = tables[0][column].reset_index(drop=True).astype(object)
+        for other in tables[1:]:
+            values = values.where(values.notna(), other[column].reset_index(drop=True))
+        found[name] = age_bands(pd.to_numeric(values)) if column == "age" else values.tolist()
+    return found
+
+
 def age_bands(ages: ArrayLike) -> list[str | None]:
     """Return the band of each age in years, such as ``"45 to 59"``; None where it is not known.
 
@@ -155,6 +198,8 @@ class _Counted:
     codes: tuple[str, ...]
     right: NDArray[np.float64]
     images: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+    """N, whether an image's answer is right."""
 
     @classmethod
     def of(cls, truth: Sequence[str], predicted: Sequence[str], groups: Sequence[str]) -> _Counted:
@@ -162,8 +207,14 @@ class _Counted:
         names = np.asarray(truth, object)
         codes = tuple(sorted(set(truth)))
         member = names[:, None] == np.array(codes, object)[None, :]
-        right = member & (names == np.asarray(predicted, object))[:, None]
-        return cls(numbered, codes, numbered.sums(right), numbered.sums(member))
+        hits = names == np.asarray(predicted, object)
+        right = member & hits[:, None]
+        return cls(numbered, codes, numbered.sums(right), numbered.sums(member), hits)
+
+    def correct(self, groups: NDArray[np.intp]) -> Proportion:
+        """Return the fraction of right answers to the images of some groups."""
+        own = np.isin(self.groups.codes, groups)
+        return wilson_interval(self.hits[own], self.groups.codes[own].tolist())
 
 
 def _value_of_groups(column: Sequence[Any], groups: Groups) -> NDArray[np.object_]:
@@ -196,6 +247,7 @@ def _of_attribute(
             value=value,
             images=int(images[inside[row]].sum()),
             groups=int(inside[row].sum()),
+            correct=counted.correct(known[inside[row]]),
             classes=tuple(codes[enough[row]]),
             balanced_accuracy=_balanced_accuracy(counted, known[inside[row]], enough[row], draws),
             shared=tuple(codes[shared[row]]),

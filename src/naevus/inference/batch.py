@@ -20,7 +20,7 @@ from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import ConfigError, NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
-from naevus.inference.inputs import ImageInput
+from naevus.inference.inputs import ImageInput, counts_of
 from naevus.inference.lesions import write_lesions
 from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
 from naevus.inference.prediction import Prediction
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.evaluation.patient import PatientCounts
     from naevus.images.preprocess import ImageFiles
     from naevus.inference.classifier import Classifier
     from naevus.inference.lesions import LesionCounts
@@ -94,6 +96,7 @@ class BatchResult:
         lesions: Counts of lesions; None if none is known.
         answers: Number of images by predicted class, the most frequent first.
         flags: Number of images by quality flag, the most frequent first.
+        metadata: How many images have metadata that count; None without metadata.
     """
 
     out: Path
@@ -106,12 +109,14 @@ class BatchResult:
     lesions: LesionCounts | None = None
     answers: Mapping[str, int] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
+    metadata: PatientCounts | None = None
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
         lines = [f"{self.predicted:,} images predicted, {len(self.failed):,} failed"]
         lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
         lines += [] if self.lesions is None else [f"{self.lesions}"]
+        lines += [] if self.metadata is None else self.metadata.lines()
         return "\n".join([*lines, *map(str, self.files)])
 
 
@@ -131,6 +136,7 @@ def predict(
     crops: bool = True,
     nested: bool = False,
     batch_size: int = BATCH,
+    metadata: PatientTable | None = None,
     threads: int | None = None,
     limits: Limits = _LIMITS,
     unusable: Sequence[FailedImage] = (),
@@ -172,6 +178,7 @@ def predict(
         crops: Write crops.
         nested: Write images into subfolders.
         batch_size: Images per batch; it changes the last bits of the predictions.
+        metadata: Data of the patients by image id; they change the odds of the diagnoses.
         threads: Threads that decode and write; None: one per processor.
         limits: Limits that are checked before decoding.
         unusable: Images that already failed; they are listed with the others.
@@ -179,8 +186,8 @@ def predict(
         progress: Called with (done, total) images.
 
     Raises:
-        ConfigError: A bundle is missing, or has no heatmaps or embeddings; or an option has no
-            effect.
+        ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
+            data; or an option has no effect.
         DataError: Two images have the same id.
         NaevusError: ``out`` has results of other settings or images or is in use, or the disk is
             full.
@@ -195,6 +202,7 @@ def predict(
         crops=crops,
         nested=nested,
         batch_size=batch_size,
+        metadata=metadata,
     )
     schema = prediction_options.schema()
     ordered = unique(sources)
@@ -272,7 +280,16 @@ def predict(
         tuple(written),
         counts,
         *_tallies(folder),
+        _counts(prediction_options, [each.image_id for each in ordered]),
     )
+
+
+def _counts(prediction_options: PredictionOptions, ids: Sequence[str]) -> PatientCounts | None:
+    """Return what counts of the metadata, and what does not."""
+    metadata, classifier = prediction_options.metadata, prediction_options.classifier
+    if metadata is None or classifier is None:
+        return None
+    return counts_of(metadata, classifier.require_patient(), ids)
 
 
 def _places(

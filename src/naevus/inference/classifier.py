@@ -10,7 +10,8 @@ from naevus.bundles.ood import ood_statistics_of
 from naevus.bundles.spec import EXPORT_AGAIN
 from naevus.errors import BundleError, ConfigError, DataError
 from naevus.evaluation.conformal import Conformal
-from naevus.evaluation.priors import natural_log_probabilities, reweigh
+from naevus.evaluation.patient import PatientModel, common_model, with_log_odds
+from naevus.evaluation.priors import natural_log_probabilities, read_prevalence, reweigh
 from naevus.evaluation.scaling import Scaling, corrected_weights
 from naevus.images.preprocess import InputSpec
 from naevus.inference.engines import instructions
@@ -30,9 +31,11 @@ from naevus.inference.ensemble import (
     silenced,
 )
 from naevus.inference.tta import averaged, each_transform, transforms_of
+from naevus.taxonomy import TAXONOMIES, taxonomy_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
     from naevus.inference.engines import EngineName, Outputs
     from naevus.inference.ensemble import Batches
-    from naevus.types import TTA, Precision
+    from naevus.types import TTA, Patient, Precision
 
 
 def observed_features(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -54,8 +57,8 @@ class ClassifierOutput(NamedTuple):
     Attributes:
         logits: N x C, the plain mean of the members' logits.
         natural: N x C calibrated probabilities under the training data's class priors, or under the
-            given prevalence.
-        balanced: N x C probabilities under equal class priors.
+            given prevalence; given the patients' data, if there are any.
+        balanced: N x C probabilities under equal class priors, given the same data.
         members: N x M x C, each member's own natural probabilities.
         uncertainty: N; None for one network without TTA. The standard deviation, over members and
             TTA, of the natural probability of the predicted class.
@@ -113,6 +116,7 @@ class Classifier:
         transforms: The D4 transforms of the TTA mode.
         conformal: Thresholds of prediction sets. They are valid only for the predictions they were
             fitted on, so there are none with several bundles or with TTA.
+        patient: How the patient's data change the odds; None unless every bundle has a model.
     """
 
     def __init__(
@@ -147,6 +151,8 @@ class Classifier:
         # Rejects an invalid prevalence before anything is loaded.
         self._here(np.full(len(self.classes), 1 / len(self.classes)), self.class_priors)
         self.conformal = _conformal(self.bundles, tta)
+        self.patient = _patient_model(self.bundles)
+        self._patient_conformal = _patient_conformal(self.bundles, tta)
         self.members = open_members(
             ((bundle, member, _cropped(bundle, member)) for bundle, member in pairs),
             "logits",
@@ -178,6 +184,16 @@ class Classifier:
             "prevalence": None if self._prevalence is None else self._prevalence.tolist(),
         }
 
+    def info(self) -> dict[str, Any]:
+        """Return networks, settings, classes and coverage, in JSON's types."""
+        return {
+            "networks": [member.name for member in self.members],
+            **self.settings(),
+            "classes": list(self.classes),
+            "taxonomy": self.taxonomy,
+            "coverage": None if self.conformal is None else self.conformal.coverage,
+        }
+
     def require(self, output: str, what: str) -> None:
         """Check that every member's graph has an output.
 
@@ -196,6 +212,21 @@ class Classifier:
                     "leave them out, or use another bundle",
                 )
 
+    def require_patient(self) -> PatientModel:
+        """Return the model of the patient's data.
+
+        Raises:
+            ConfigError: A bundle has none.
+        """
+        if self.patient is None:
+            lacking = [each for each in self.bundles if each.classifier.patient is None]
+            raise ConfigError(
+                f"{lacking[0].folder}: the bundle has no model of the patient's data",
+                "leave out the metadata, or use a bundle that `naevus export` made from data with "
+                "age, sex or site",
+            )
+        return self.patient
+
     def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return the mean logit over members and TTA, N x C.
 
@@ -210,27 +241,35 @@ class Classifier:
         refuse_faults(faults, ids)
         return mean([averaged(outputs)["logits"] for outputs in outputs_of_members])
 
-    def predictions(self, batches: Batches) -> ClassifierOutput:
+    def predictions(
+        self, batches: Batches, patients: Sequence[Patient] | None = None
+    ) -> ClassifierOutput:
         """Return all outputs for a batch, with each member's class weights and priors removed.
 
         Args:
             batches: As for `logits`.
+            patients: What is known of the patients of the N images; None: nothing.
+
+        Raises:
+            ConfigError: There are patients, and a bundle has no model of their data.
         """
         outputs_of_members, faults = self._run(batches)
         means = [averaged(outputs) for outputs in outputs_of_members]
         averaged_ = posterior([each["logits"] for each in means], self._trained)
-        natural = self._here(averaged_.natural, self.class_priors)
+        odds = None if patients is None else self.require_patient().log_odds(patients)
+        calibrated = _with(odds, averaged_.natural)
+        natural = self._here(calibrated, self.class_priors)
         own = [
-            self._here(averaged_.members[:, number], np.array(member.class_priors))
+            self._here(_with(odds, averaged_.members[:, number]), np.array(member.class_priors))
             for number, (member, _) in enumerate(self._trained)
         ]
         return ClassifierOutput(
             averaged_.logits,
             natural,
-            averaged_.balanced,
+            _with(odds, averaged_.balanced),
             np.stack(own, axis=1),
-            self._uncertainty(outputs_of_members, natural.argmax(axis=1)),
-            self._sets(averaged_.natural, natural),
+            self._uncertainty(outputs_of_members, natural.argmax(axis=1), odds),
+            self._sets(calibrated, natural, odds),
             _embeddings(means),
             self._ood_score(means),
             self._activations(means),
@@ -238,19 +277,23 @@ class Classifier:
         )
 
     def sets_of(
-        self, natural: NDArray[np.float64], balanced: NDArray[np.float64]
+        self,
+        natural: NDArray[np.float64],
+        balanced: NDArray[np.float64],
+        patients: Sequence[Patient] | None = None,
     ) -> NDArray[np.bool_] | None:
         """Return prediction sets of mean probabilities, L x C; None without thresholds.
 
         Args:
             natural: L x C natural probabilities, re-weighted if a prevalence was given.
             balanced: L x C balanced probabilities, from which those without prevalence follow.
+            patients: The data of the L patients that the probabilities take into account.
         """
-        if self.conformal is None:
-            return None
+        here = natural
         if self._prevalence is not None:
             natural = reweigh(balanced, np.ones(len(self.classes)), self.class_priors)
-        return self.conformal.sets(natural)
+        odds = None if patients is None else self.require_patient().log_odds(patients)
+        return self._sets(natural, here, odds)
 
     def _run(self, batches: Batches) -> tuple[list[list[Outputs]], dict[int, str]]:
         """Return each member's outputs for each transform, and the faults by image index."""
@@ -278,25 +321,40 @@ class Classifier:
         )
 
     def _sets(
-        self, natural: NDArray[np.float64], here: NDArray[np.float64]
+        self,
+        natural: NDArray[np.float64],
+        here: NDArray[np.float64],
+        odds: NDArray[np.float64] | None,
     ) -> NDArray[np.bool_] | None:
-        """Return the prediction sets; another prevalence only adds what it makes most probable."""
+        """Return the prediction sets; another prevalence only adds what it makes most probable.
+
+        Images whose patients' data count have thresholds of their own.
+        """
         if self.conformal is None:
             return None
         sets = self.conformal.sets(natural)
+        if odds is not None and self._patient_conformal is not None:
+            known = odds.any(axis=1)
+            sets[known] = self._patient_conformal.sets(natural[known])
         sets[np.arange(len(sets)), here.argmax(axis=1)] = True
         return sets
 
     def _uncertainty(
-        self, outputs_of_members: Sequence[Sequence[Outputs]], predicted: NDArray[np.intp]
+        self,
+        outputs_of_members: Sequence[Sequence[Outputs]],
+        predicted: NDArray[np.intp],
+        odds: NDArray[np.float64] | None,
     ) -> NDArray[np.float64] | None:
         if sum(map(len, outputs_of_members)) == 1:
             return None
         rows = np.arange(len(predicted))
         given = [
             self._here(
-                np.exp(
-                    natural_log_probabilities(each["logits"], member.class_weights, temperature)
+                _with(
+                    odds,
+                    np.exp(
+                        natural_log_probabilities(each["logits"], member.class_weights, temperature)
+                    ),
                 ),
                 np.array(member.class_priors),
             )[rows, predicted]
@@ -330,6 +388,12 @@ class Classifier:
         )
 
 
+def _with(
+    odds: NDArray[np.float64] | None, probabilities: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return probabilities if odds is None else with_log_odds(probabilities, odds)
+
+
 def _embeddings(means: Sequence[Outputs]) -> NDArray[np.float32] | None:
     if any("embedding" not in each for each in means):
         return None
@@ -359,3 +423,38 @@ def _conformal(bundles: Sequence[Bundle], tta: TTA) -> Conformal | None:
     if spec is None or len(bundles) > 1 or tta != "none":
         return None
     return Conformal.from_dict(spec.model_dump())
+
+
+def _patient_model(bundles: Sequence[Bundle]) -> PatientModel | None:
+    specs = [bundle.classifier.patient for bundle in bundles]
+    models = [PatientModel.from_dict(spec.model_dump()) for spec in specs if spec is not None]
+    return common_model(models) if len(models) == len(bundles) else None
+
+
+def _patient_conformal(bundles: Sequence[Bundle], tta: TTA) -> Conformal | None:
+    spec = bundles[0].classifier.patient
+    if spec is None or spec.conformal is None or len(bundles) > 1 or tta != "none":
+        return None
+    return Conformal.from_dict(spec.conformal.model_dump())
+
+
+def prevalence_of(path: Path, bundles: Sequence[Bundle]) -> list[float]:
+    """Read the prevalence of each class of some classifiers.
+
+    Args:
+        path: A TOML file (`naevus.evaluation.priors.read_prevalence`).
+        bundles: The classifiers' bundles.
+
+    Raises:
+        ConfigError: The file is invalid, or the classes are not known.
+    """
+    taxonomy = bundles[0].classifier.taxonomy if bundles else None
+    if taxonomy is None:
+        raise ConfigError(
+            f"{path}: a prevalence needs a classifier of known diagnoses",
+            f"name a bundle that knows those of {', '.join(TAXONOMIES)}",
+        )
+    prevalence: list[float] = read_prevalence(
+        path, taxonomy_with(bundles[0].classifier.classes)
+    ).tolist()
+    return prevalence

@@ -1,8 +1,9 @@
-"""Image inputs from Python: paths, bytes, streams, Pillow images, arrays and tensors."""
+"""Inputs from Python: paths, bytes, streams, Pillow images, arrays, tensors; metadata."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol, TypeAlias
 
@@ -10,12 +11,20 @@ import numpy as np
 from PIL import Image
 
 from naevus.errors import DataError, ImageError
+from naevus.evaluation.patient import PatientCounts
 from naevus.images.read import ImageBytes, Limits, check_size, from_pillow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
     from numpy.typing import NDArray
 
+    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.evaluation.patient import PatientModel
     from naevus.images.preprocess import ImageData
+
+    MetadataLike = str | os.PathLike[str] | Mapping[str, Any] | pd.DataFrame | PatientTable
 
 _CPU: Final = (1, 3)  # DLPack's device types of CPU memory, ordinary and pinned
 _RGB: Final = (
@@ -207,3 +216,40 @@ def _remedy(array: NDArray[Any]) -> str | None:
         return "remove the transparency (pixels[:, :, :3]), or give a Pillow image"
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     return None if array.dtype == np.uint8 and shaped and array.size else _RGB
+
+
+def table_of(metadata: MetadataLike) -> PatientTable:
+    """Return metadata as a table, from a file, a pandas table or mappings.
+
+    Raises:
+        DataError: They are none of these, or invalid.
+    """
+    # Tables need pandas, which a prediction without metadata does without.
+    from naevus.datasets.layouts.tabular import PatientTable  # noqa: PLC0415
+
+    if isinstance(metadata, PatientTable):
+        return metadata
+    if isinstance(metadata, str | os.PathLike):
+        return PatientTable.read(Path(metadata))
+    if isinstance(metadata, Mapping):
+        return PatientTable.from_mapping(metadata)
+    if hasattr(metadata, "columns"):
+        return PatientTable.of(metadata)
+    raise DataError(
+        f"metadata are of type {type(metadata).__name__}",
+        "give the path of a table, a pandas table, or a mapping such as {'age': 55}",
+    )
+
+
+def counts_of(metadata: PatientTable, model: PatientModel, ids: Sequence[str]) -> PatientCounts:
+    """Return how many of some images have metadata that count, and what does not count."""
+    patients = [metadata.patient(image_id) for image_id in ids]
+    keys = [metadata.key_of(image_id) for image_id in ids]
+    return PatientCounts(
+        len(ids),
+        sum(map(model.is_known, patients)),
+        0 if metadata.everyone else keys.count(None),
+        len(metadata.rows.keys() - set(keys)),
+        model.unknown(patients),
+        metadata.ignored,
+    )

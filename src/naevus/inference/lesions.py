@@ -12,7 +12,7 @@ import numpy as np
 from naevus.evaluation.priors import geometric_means
 from naevus.io.files import atomic, write_csv
 from naevus.taxonomy import TAXONOMIES
-from naevus.types import FailedImage
+from naevus.types import FailedImage, Patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from naevus.inference.prediction import Prediction
     from naevus.runs.predictions import PredictionsFolder
 
-    SetsOf = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_] | None]
-    """From L x C natural and L x C balanced probabilities to L x C prediction sets, if any."""
+    SetsOf = Callable[
+        [NDArray[np.float64], NDArray[np.float64], Sequence[Patient] | None],
+        NDArray[np.bool_] | None,
+    ]
+    """From L x C natural and L x C balanced probabilities, given what is known of the L patients,
+    to L x C prediction sets, if any."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ class ImageProbabilities(NamedTuple):
         natural: N x C natural probabilities.
         balanced: N x C balanced probabilities.
         taxonomy: Name of the taxonomy, if it is a known one.
+        patients: What is known of the patients of the N images; empty without metadata.
     """
 
     ids: Sequence[str]
@@ -148,6 +153,7 @@ class ImageProbabilities(NamedTuple):
     natural: NDArray[np.float64]
     balanced: NDArray[np.float64]
     taxonomy: str | None = None
+    patients: Sequence[Patient] = ()
 
 
 def put_together(
@@ -182,7 +188,9 @@ def put_together(
     rows = predicted.natural[known]
     natural = geometric_means(rows, members, len(names))
     balanced = geometric_means(predicted.balanced[known], members, len(names))
-    sets = sets_of(natural, balanced) if sets_of is not None and len(names) else None
+    sets = None
+    if sets_of is not None and len(names):
+        sets = sets_of(natural, balanced, _patients(predicted.patients, known, members))
     codes = np.array(predicted.classes, object)
     answers = codes[rows.argmax(axis=1)] if len(rows) else codes[:0]
     own: dict[str, list[int]] = defaultdict(list)
@@ -210,6 +218,18 @@ def put_together(
         )
     found += [Lesion(name, (), (), tuple(sorted(ids))) for name, ids in lost.items()]
     return sorted(found, key=lambda lesion: lesion.lesion_id)
+
+
+def _patients(
+    of_images: Sequence[Patient], known: Sequence[int], members: NDArray[np.intp]
+) -> list[Patient] | None:
+    """Return for each lesion what is known of the first of its images that has metadata."""
+    if not of_images:
+        return None
+    found = [Patient()] * (int(members.max(initial=-1)) + 1)
+    for number, lesion in zip(known, members.tolist(), strict=True):
+        found[lesion] = of_images[number] if found[lesion] == Patient() else found[lesion]
+    return found
 
 
 def lesions_of(
@@ -240,8 +260,13 @@ def lesions_of(
         np.array(natural, np.float64).reshape(len(predicted), len(codes)),
         np.array(balanced, np.float64).reshape(len(predicted), len(codes)),
         predicted[0].taxonomy if predicted else None,
+        [_patient(each.metadata) for each in predicted if each.metadata],
     )
     return put_together(lesions, probabilities, failed, sets_of)
+
+
+def _patient(metadata: Mapping[str, Any]) -> Patient:
+    return Patient(*(metadata.get(name) for name in Patient._fields))
 
 
 def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
@@ -322,14 +347,16 @@ def write_lesions(
     metadata = about(folder.table)
     classes: list[str] = metadata["classes"]
     columns = [[f"{kind}_{code}" for code in classes] for kind in ("prob", "balanced_prob")]
-    table = read_rows(folder.table, ["image_id", *columns[0], *columns[1]])
+    given = metadata.get("metadata", {}).get("columns", [])
+    table = read_rows(folder.table, ["image_id", *columns[0], *columns[1], *given])
+    patients = [_patient(row) for row in table.select(given).to_pylist()] if given else []
     ids: list[str] = table.column("image_id").to_pylist()
     natural, balanced = (
         np.stack([table.column(name).to_numpy() for name in names], axis=1) for names in columns
     )
     found = put_together(
         [lesions.get(image_id) for image_id in ids],
-        ImageProbabilities(ids, classes, natural, balanced, metadata["taxonomy"]),
+        ImageProbabilities(ids, classes, natural, balanced, metadata["taxonomy"], patients),
         [(each.image_id, lesions[each.image_id]) for each in failed if each.image_id in lesions],
         sets_of,
     )

@@ -27,16 +27,18 @@ from naevus.images.preprocess import (
 from naevus.images.read import DECODING, write_png
 from naevus.inference.cam import activation_maps, overlay
 from naevus.inference.ensemble import REMEDY
+from naevus.inference.inputs import counts_of
 from naevus.inference.prediction import Prediction
 from naevus.io.parallel import BATCH
 from naevus.types import FailedImage, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
+    from naevus.datasets.layouts.tabular import PatientTable
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
     from naevus.inference.classifier import Classifier, ClassifierOutput
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from naevus.inference.segmenter import Segmenter
     from naevus.io.parallel import Workers
     from naevus.runs.predictions import PredictionsFolder, Schema
-    from naevus.types import Only
+    from naevus.types import Only, Patient
 
 
 def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
@@ -83,6 +85,7 @@ class PredictionOptions:
         crops: Whether to write the crops of ``input_specs``.
         nested: Whether to write images into subfolders (`naevus.io.files.nested`).
         batch_size: Images per batch.
+        metadata: Data of the patients by image id, if there are any.
     """
 
     segmenter: Segmenter | None
@@ -94,6 +97,7 @@ class PredictionOptions:
     crops: bool = True
     nested: bool = False
     batch_size: int = BATCH
+    metadata: PatientTable | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return all settings that affect the outputs, except the submission's decision."""
@@ -108,7 +112,15 @@ class PredictionOptions:
             "nested": self.nested,
             "batch": self.batch_size,
             "decoding": DECODING,
+            **self._metadata_settings(),
         }
+
+    def _metadata_settings(self) -> dict[str, Any]:
+        """Return what identifies the metadata; nothing where there are none."""
+        if self.metadata is None:
+            return {}
+        columns = list(self.metadata.columns)
+        return {"metadata": {"sha256": self.metadata.sha256(), "columns": columns}}
 
     def members(self) -> tuple[str, ...]:
         """Return the names of the networks."""
@@ -132,6 +144,7 @@ class PredictionOptions:
             () if self.classifier is None else self.classifier.classes,
             tuple(bundle.sha256 for bundle in self.bundles),
             attributes=() if self.segmenter is None else self.segmenter.attributes,
+            metadata=() if self.metadata is None else self.metadata.columns,
             about={
                 **self.settings(),
                 "naevus_version": __version__,
@@ -154,14 +167,19 @@ def prediction_options_of(
     crops: bool = True,
     nested: bool = False,
     batch_size: int = BATCH,
+    metadata: PatientTable | None = None,
 ) -> PredictionOptions:
     """Create the options of a job.
 
     Raises:
-        ConfigError: A bundle is missing, or has no heatmaps or embeddings; or an option has no
-            effect.
+        ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
+            data; or an option has no effect.
     """
     _check_files(segmenter, only, masks=masks, crops=crops, batch_size=batch_size)
+    if metadata is not None:
+        if classifier is None or only is not None:
+            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
+        classifier.require_patient()
     how: Any = {"nested": nested, "batch_size": batch_size}
     wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
@@ -180,6 +198,7 @@ def prediction_options_of(
             heatmaps=heatmaps,
             embeddings=embeddings,
             crops=crops,
+            metadata=metadata,
             **how,
         )
     input_specs = (CROPS,) if classifier is None else classifier.input_specs[:1]
@@ -296,6 +315,21 @@ class Pipeline:
             return ([each.prediction for each in piece] for piece in classified)
         heated = workers.ahead(self._write_heatmap, classified)
         return ([each.prediction for each in piece] for piece, _ in heated)
+
+    def with_metadata(self, metadata: PatientTable, warn: Callable[[str], None]) -> Pipeline:
+        """Return a pipeline with data of the patients, after reporting what does not count.
+
+        Raises:
+            ConfigError: There is no classifier, or it has no model of the patient's data.
+        """
+        options = self.prediction_options
+        if options.classifier is None:
+            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
+        model = options.classifier.require_patient()
+        ids = ["patient"] if metadata.everyone else list(metadata.rows)
+        for line in counts_of(metadata, model, ids).lines()[1:]:
+            warn(line)
+        return replace(self, prediction_options=replace(options, metadata=metadata))
 
     def _decode(self, given: ImageInput) -> DecodedImage:
         """Decode an image once, for the segmenter and for its quality flags."""
@@ -419,7 +453,9 @@ class Pipeline:
         cuts = [each.cut.inputs for each in results if isinstance(each, _Finished) and each.cut]
         outputs = None
         if self.prediction_options.classifier is not None and cuts:
-            outputs = self.prediction_options.classifier.predictions(stack_inputs(cuts))
+            outputs = self.prediction_options.classifier.predictions(
+                stack_inputs(cuts), self._patients(results)
+            )
         found = []
         number = 0
         for entry, result in zip(piece, results, strict=True):
@@ -437,6 +473,19 @@ class Pipeline:
                 assert isinstance(entry, _Segmented)
                 found.append(_Classified(_unreadable(entry.given, result), None))
         return found
+
+    def _patients(
+        self, results: Sequence[_Finished | FailedImage | ImageError]
+    ) -> list[Patient] | None:
+        """Return what is known of the patients of the images that are classified."""
+        metadata = self.prediction_options.metadata
+        if metadata is None:
+            return None
+        return [
+            metadata.patient(each.given.image_id)
+            for each in results
+            if isinstance(each, _Finished) and each.cut
+        ]
 
     def _prediction(
         self, finished: _Finished, outputs: ClassifierOutput | None, number: int
@@ -456,6 +505,9 @@ class Pipeline:
             packed_attributes=finished.packed_attributes,
             bundles=tuple(bundle.sha256 for bundle in self.prediction_options.bundles),
             naevus_version=__version__,
+            metadata={}
+            if self.prediction_options.metadata is None
+            else self.prediction_options.metadata.values(finished.given.image_id),
         )
         classifier = self.prediction_options.classifier
         if outputs is None or classifier is None or finished.cut is None:

@@ -18,7 +18,7 @@ from naevus.images.read import read
 from naevus.inference.cam import cam_over, overlay
 from naevus.io.figures import style
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
-from naevus.types import FailedImage, explained
+from naevus.types import METADATA, FailedImage, Patient, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,6 +69,8 @@ class Prediction:
         embedding: F pooled features of the networks; None if a network outputs none.
         attributes: Probability that each dermoscopic attribute is present; empty if no network
             segments attributes.
+        metadata: The metadata that was given, by the names in `naevus.types.METADATA`; None: not
+            known.
         taxonomy: Name of the taxonomy, if it is a known one.
         bundles: SHA-256 of each bundle that made the prediction.
         naevus_version: The version of naevus that made it; None if a table does not know it.
@@ -100,6 +102,7 @@ class Prediction:
     packed_attributes: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     bundles: tuple[str, ...] = field(default=(), repr=False)
     naevus_version: str | None = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def attribute_masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -201,6 +204,7 @@ class Prediction:
             "crop_mode": self.crop_mode,
             "bundle_sha256": list(self.bundles),
             "naevus_version": self.naevus_version,
+            **({"metadata": dict(self.metadata)} if self.metadata else {}),
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -226,6 +230,7 @@ class Prediction:
                 f"balanced_prob_{code}": fraction
                 for code, fraction in self.balanced_probabilities.items()
             },
+            **self.metadata,
         }
 
     @classmethod
@@ -260,6 +265,7 @@ class Prediction:
             },
             bundles=tuple(row["bundle_sha256"].split(",")),
             naevus_version=about.get("naevus_version"),
+            metadata={name: row[name] for name in METADATA if name in row},
         )
 
     def plot(self) -> Figure:
@@ -305,6 +311,14 @@ class Prediction:
 
     def _answer(self, predicted: str, balanced: str) -> list[str]:
         lines = [f"Most probable: {self.name_of(predicted)}", ""]
+        counted = [self.metadata.get(name) for name in Patient._fields]
+        if any(value is not None for value in counted):
+            listed = ", ".join(
+                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in zip(Patient._fields, counted, strict=True)
+                if value is not None
+            )
+            lines.insert(1, f"With the patient's data: {listed}")
         # Melanoma first, which must not be missed.
         ordered = sorted(self.probabilities.items(), key=lambda pair: (pair[0] != "MEL", -pair[1]))
         width = max(map(len, self.probabilities))
@@ -348,7 +362,7 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
         rows have an id, a path, and the reason in an additional column ``problem``.
 
     Raises:
-        ConfigError: The predictions have different classes or attributes.
+        ConfigError: The predictions have different classes, attributes or metadata.
 
     Examples:
         >>> lesion = Prediction("lesion", Path("lesion.jpg"), 450, 600, lesion_area=0.25,
@@ -366,16 +380,18 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
 
     given = list(predictions)
     made = [each for each in given if isinstance(each, Prediction)]
-    kinds = {(tuple(each.probabilities), tuple(each.attributes)) for each in made}
+    kinds = {
+        (tuple(each.probabilities), tuple(each.attributes), tuple(each.metadata)) for each in made
+    }
     if len(kinds) > 1:
         raise ConfigError(
-            "these predictions have different classes or attributes",
+            "these predictions have different classes, attributes or metadata",
             "make one table for each predictor",
         )
-    classes, attributes = next(iter(kinds), ((), ()))
+    classes, attributes, metadata = next(iter(kinds), ((), (), ()))
     fields = [
         column
-        for column in Schema(classes, (), {}, attributes).arrow()
+        for column in Schema(classes, (), {}, attributes, metadata).arrow()
         if column.name != "bundle_sha256"
     ]
     if len(made) < len(given):

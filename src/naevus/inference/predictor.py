@@ -14,18 +14,16 @@ from naevus import __version__
 from naevus.bundles.bundle import builtin, find_bundles
 from naevus.datasets.sources import find_images, kept_ids
 from naevus.errors import ConfigError, DataError, ImageError
-from naevus.evaluation.priors import read_prevalence
 from naevus.images.read import Limits
-from naevus.inference.classifier import Classifier
+from naevus.inference.classifier import Classifier, prevalence_of
 from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
 from naevus.inference.engines.base import refuse_forked
-from naevus.inference.inputs import ImageInput, image_input_of, is_one
+from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
 from naevus.inference.lesions import lesions_of
 from naevus.inference.pipeline import Pipeline, PredictionOptions, check_pair
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import BATCH, Workers, cpu_count
-from naevus.taxonomy import TAXONOMIES, taxonomy_with
 from naevus.types import EngineChoice, FailedImage
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.inference.batch import BatchResult
     from naevus.inference.engines import EngineName
-    from naevus.inference.inputs import ImageLike
+    from naevus.inference.inputs import ImageLike, MetadataLike
     from naevus.inference.lesions import Lesion
     from naevus.inference.prediction import Prediction
     from naevus.types import TTA, Decision, Precision
@@ -92,7 +90,7 @@ def open_networks(
     segmentation = [each for each in bundles if each.spec.segmenter is not None]
     classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
     finding = [each for each in bundles if each.spec.attributes is not None]
-    prevalences = None if prevalence is None else _prevalence(prevalence, classification)
+    prevalences = None if prevalence is None else prevalence_of(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
     chosen = choice or choose(used, engine=engine, precision=precision, report=report)
     instructions.hold(chosen.limit)
@@ -146,19 +144,6 @@ def _verify(part: Segmenter | Classifier | None) -> None:
     evaluated = {each.path: each for bundle in part.bundles for each in trial_networks(bundle)}
     for member in part.members:
         verify(member.engine, evaluated[str(member.path)])
-
-
-def _prevalence(path: Path, classification: Sequence[Bundle]) -> list[float]:
-    taxonomy = classification[0].classifier.taxonomy if classification else None
-    if taxonomy is None:
-        raise ConfigError(
-            f"{path}: a prevalence needs a classifier of known diagnoses",
-            f"name a bundle that knows those of {', '.join(TAXONOMIES)}",
-        )
-    prevalences: list[float] = read_prevalence(
-        path, taxonomy_with(classification[0].classifier.classes)
-    ).tolist()
-    return prevalences
 
 
 _LIMITS = Limits()
@@ -286,24 +271,13 @@ class Predictor:
         """
         options = self._pipeline.prediction_options
         segmenter, classifier = options.segmenter, options.classifier
-        found: dict[str, Any] = {
+        return {
             "naevus_version": __version__,
             "bundles": {bundle.sha256: str(bundle.folder) for bundle in options.bundles},
             "threads": self._threads,
-            "segmentation": None,
-            "classification": None,
+            "segmentation": segmenter and segmenter.info(),
+            "classification": classifier and classifier.info(),
         }
-        if segmenter is not None:
-            found["segmentation"] = {**_info(segmenter), "attributes": list(segmenter.attributes)}
-        if classifier is not None:
-            conformal = classifier.conformal
-            found["classification"] = {
-                **_info(classifier),
-                "classes": list(classifier.classes),
-                "taxonomy": classifier.taxonomy,
-                "coverage": None if conformal is None else conformal.coverage,
-            }
-        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments of `load`, so that a spawned process can load it again.
@@ -319,12 +293,18 @@ class Predictor:
         return _load_anew, (dict(self._made_by),)
 
     @overload
-    def __call__(self, images: ImageLike) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, metadata: MetadataLike | None = None
+    ) -> Prediction: ...
 
     @overload
-    def __call__(self, images: Iterable[ImageLike]) -> list[Prediction]: ...
+    def __call__(
+        self, images: Iterable[ImageLike], *, metadata: MetadataLike | None = None
+    ) -> list[Prediction]: ...
 
-    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Prediction | list[Prediction]:
+    def __call__(
+        self, images: ImageLike | Iterable[ImageLike], *, metadata: MetadataLike | None = None
+    ) -> Prediction | list[Prediction]:
         """Predict one or more images.
 
         An image is one of these:
@@ -341,6 +321,9 @@ class Predictor:
         Args:
             images: An image, or an iterable of images; or the path of a folder, for all images
                 below it.
+            metadata: The patient's age, sex and site, which change the odds of the diagnoses:
+                ``{"age": 55, "sex": "female", "site": "back"}`` for all images, such mappings by
+                image id, a table with a row an image, or its file (see ``naevus predict``).
 
         Returns:
             A prediction; or a list in the same order, sorted by id for a folder.
@@ -348,20 +331,30 @@ class Predictor:
         Raises:
             ImageError: A file cannot be read; no other prediction is returned. Use `stream` to
                 continue after errors.
-            DataError: An object is not an image, or pixels have another shape or type.
+            DataError: An object is not an image, pixels have another shape or type, or metadata
+                are invalid.
+            ConfigError: There are metadata, and a bundle has no model of the patient's data.
         """
         if is_one(images) and not _is_folder(images):
-            return next(self.stream([images]))  # type: ignore[list-item]
-        return list(self.stream(images))  # type: ignore[arg-type]
+            return next(self.stream([images], metadata=metadata))  # type: ignore[list-item]
+        return list(self.stream(images, metadata=metadata))  # type: ignore[arg-type]
 
     @overload
     def stream(
-        self, images: str | Path | Iterable[ImageLike], *, errors: Literal["raise"] = "raise"
+        self,
+        images: str | Path | Iterable[ImageLike],
+        *,
+        errors: Literal["raise"] = "raise",
+        metadata: MetadataLike | None = None,
     ) -> Iterator[Prediction]: ...
 
     @overload
     def stream(
-        self, images: str | Path | Iterable[ImageLike], *, errors: Literal["yield"]
+        self,
+        images: str | Path | Iterable[ImageLike],
+        *,
+        errors: Literal["yield"],
+        metadata: MetadataLike | None = None,
     ) -> Iterator[Prediction | FailedImage]: ...
 
     def stream(
@@ -369,6 +362,7 @@ class Predictor:
         images: str | Path | Iterable[ImageLike],
         *,
         errors: Literal["raise", "yield"] = "raise",
+        metadata: MetadataLike | None = None,
     ) -> Iterator[Prediction | FailedImage]:
         """Predict images one by one, in constant memory.
 
@@ -381,6 +375,7 @@ class Predictor:
                 it, sorted by id. Do not change pixels until their prediction was yielded.
             errors: What to do with an unreadable file. ``raise``: end the stream with its error.
                 ``yield``: yield a `FailedImage` with id, path and problem instead.
+            metadata: As in a call. The logger ``naevus`` reports values without effect.
 
         Yields:
             The prediction of each image, in the given order.
@@ -392,21 +387,27 @@ class Predictor:
                 has no images.
         """
         refuse_forked(self._process)
+        pipeline = self._pipeline
+        if metadata is not None:
+            pipeline = pipeline.with_metadata(table_of(metadata), _log.warning)
         failed, given = self._given(images)
         with Workers(self._threads) as workers:
-            for piece in chain([failed], self._pipeline.predict(_pieces(given), workers)):
+            for piece in chain([failed], pipeline.predict(_pieces(given), workers)):
                 for prediction in piece:
                     if isinstance(prediction, FailedImage) and errors == "raise":
                         raise ImageError(Path(prediction.path), prediction.problem)
                     yield prediction
 
-    def lesions(self, images: Mapping[str, Iterable[ImageLike]]) -> list[Lesion]:
+    def lesions(
+        self, images: Mapping[str, Iterable[ImageLike]], metadata: MetadataLike | None = None
+    ) -> list[Lesion]:
         """Predict lesions from all their images: the mean of the images' logits.
 
         An image that cannot be read is named in its lesion, which is predicted from the others.
 
         Args:
             images: The images of each lesion, by lesion id.
+            metadata: As in a call, by image id.
 
         Returns:
             The predictions, sorted by lesion id.
@@ -428,7 +429,7 @@ class Predictor:
                 f"lesion {single[0]} is not a list of images", "put its image in a list"
             )
         pairs = [(name, image) for name, own in images.items() for image in own]
-        found = self.stream([image for _, image in pairs], errors="yield")
+        found = self.stream([image for _, image in pairs], errors="yield", metadata=metadata)
         outcomes = zip((name for name, _ in pairs), found, strict=True)
         return lesions_of(outcomes, classifier.sets_of)
 
@@ -447,6 +448,7 @@ class Predictor:
         nested: bool = False,
         batch_size: int = BATCH,
         lesions: Mapping[str, str] | None = None,
+        metadata: MetadataLike | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> BatchResult:
         """Predict images into a folder, as ``naevus predict --out`` does.
@@ -467,6 +469,7 @@ class Predictor:
             nested: Whether to write images into 256 subfolders, by a hash of the image id.
             batch_size: Images per batch; it changes the last bits of the predictions.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
+            metadata: As in a call.
             progress: Called with (done, total) images.
 
         Returns:
@@ -501,6 +504,7 @@ class Predictor:
             crops=crops,
             nested=nested,
             batch_size=batch_size,
+            metadata=None if metadata is None else table_of(metadata),
             threads=self._threads,
             limits=self._pipeline.limits,
             unusable=found.failed,
@@ -581,10 +585,6 @@ def load(
     predictor = Predictor(*networks, threads=threads, made_by=made_by)
     _log.info("naevus %s loaded %r", __version__, predictor)
     return predictor
-
-
-def _info(part: Segmenter | Classifier) -> dict[str, Any]:
-    return {"networks": [member.name for member in part.members], **part.settings()}
 
 
 def _load_anew(made_by: Mapping[str, Any]) -> Predictor:

@@ -178,6 +178,11 @@ class Segmenter:
         """Whether lesions are segmented, rather than only attributes."""
         return "logit" in self._give[0]
 
+    def info(self) -> dict[str, Any]:
+        """Return networks, settings and attributes, in JSON's types."""
+        networks = [member.name for member in self.members]
+        return {"networks": networks, **self.settings(), "attributes": list(self.attributes)}
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that affect predictions, in JSON's types."""
         return {**self._choices, "bundles": [bundle.sha256 for bundle in self.bundles]}

@@ -528,6 +528,7 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
             "value": one.value,
             "images": one.images,
             "lesions": one.groups,
+            **spread("correct", one.correct),
             **spread("balanced accuracy", one.balanced_accuracy),
             "gap": one.gap,
             "p": one.p,
@@ -544,7 +545,8 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
         (
             (
                 f"Balanced accuracy is over the diagnoses with at least {LEAST_OF_CLASS} lesions "
-                "in the subgroup: compare rows only where these are the same."
+                "in the subgroup: compare rows only where these are the same. The fraction of "
+                "correct answers depends on the case mix, but is there for any number of images."
             ),
             (
                 "The gap is the subgroup's minus that of all others, over diagnoses that both "

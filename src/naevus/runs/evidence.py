@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.bundles.spec import ClassFigures, Figure, ScoreSpec, SubgroupFigures
+from naevus.bundles.spec import ClassFigures, Figure, PatientSpec, ScoreSpec, SubgroupFigures
 from naevus.errors import DataError
 from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.bootstrap import repeatable
-from naevus.evaluation.conformal import Conformal
-from naevus.evaluation.evaluate import ClassificationEvaluation
+from naevus.evaluation.conformal import Conformal, SetScores
+from naevus.evaluation.evaluate import ClassificationEvaluation, ProbabilityMetrics
+from naevus.evaluation.patient import (
+    PatientModel,
+    any_known,
+    cross_fitted_patients,
+    patients_of,
+    with_log_odds,
+)
 from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.runs.run import lesions_of
 from naevus.taxonomy import ATTRIBUTES
+from naevus.types import Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,10 +35,10 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.calibration import BinnedError, CalibrationScores
-    from naevus.evaluation.conformal import SetScores
     from naevus.evaluation.intervals import Interval, Proportion
     from naevus.evaluation.lesions import LesionEvaluation
     from naevus.evaluation.subgroups import Subgroup
+    from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.run import Run
 
 
@@ -43,6 +51,8 @@ class ClassificationEvidence(NamedTuple):
     Attributes:
         scaling: Temperature and offsets fitted on all of these predictions, for the bundle.
         conformal: Thresholds of prediction sets after that scaling, fitted on the same.
+        patient: Terms of the patient's data and thresholds with them, fitted on the same; None if
+            no data are known.
         scores: Headline and calibration metrics; scaling and sets are cross-fitted.
         by_class: Metrics of each diagnosis, cross-fitted.
         subgroups: Metrics by sex and age where these are known, cross-fitted.
@@ -50,6 +60,7 @@ class ClassificationEvidence(NamedTuple):
 
     scaling: Scaling
     conformal: Conformal
+    patient: PatientSpec | None
     scores: tuple[ScoreSpec, ...]
     by_class: tuple[ClassFigures, ...]
     subgroups: tuple[SubgroupFigures, ...]
@@ -117,13 +128,65 @@ def classification(
         labelled, _attributes(table, records), always_calibrated=True
     )
     assert found.calibrated is not None  # always
+    on = f"{source}: {counted(table)}"
+    patient, more = _patient(labelled, scaling, records, on)
     return ClassificationEvidence(
         scaling=scaling,
         conformal=conformal,
-        scores=tuple(_scores(found, f"{source}: {counted(table)}")),
+        patient=patient,
+        scores=(*_scores(found, on), *more),
         by_class=tuple(_by_class(found)),
         subgroups=tuple(map(_subgroup, found.calibrated.subgroups)),
     )
+
+
+def _patient(
+    labelled: LabelledPredictions, scaling: Scaling, records: pd.DataFrame | None, on: str
+) -> tuple[PatientSpec | None, list[ScoreSpec]]:
+    """Return the model of the patient's data, and cross-fitted scores with these data."""
+    if records is None:
+        return None, []
+    patients = patients_of(records.reindex(labelled.table["image_id"]))
+    if not any(map(any_known, patients)):
+        return None, []
+    taxonomy, groups = labelled.taxonomy, labelled.groups
+    truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
+    calibrated = scaled(labelled.natural, scaling)
+    model = PatientModel.fit(calibrated, truth, patients, taxonomy.codes)
+    given = with_log_odds(calibrated, model.log_odds(patients))
+    known = np.array([model.is_known(one) for one in patients])
+    numbers = ", ".join(
+        f"{name} of {sum(getattr(one, name) is not None for one in patients):,}"
+        for name in Patient._fields
+    )
+    names = np.array(groups, object)
+    conformal = Conformal.fit(given[known], truth[known], names[known].tolist(), taxonomy.codes)
+    spec = PatientSpec.model_validate(
+        {
+            **model.to_dict(),
+            "conformal": conformal.to_dict(),
+            "fitted_on": f"{on}; {numbers} images is known",
+        }
+    )
+    return spec, list(_patient_scores(labelled, patients, on))
+
+
+def _patient_scores(
+    labelled: LabelledPredictions, patients: Sequence[Patient], on: str
+) -> Iterator[ScoreSpec]:
+    found = cross_fitted_patients(labelled, patients)
+    metrics = ProbabilityMetrics.of(found.given, {})
+    taxonomy, truth = labelled.taxonomy, labelled.truth
+    places = [taxonomy.index(code) for code in truth]
+    sets = SetScores.from_sets(found.sets, places, labelled.groups, taxonomy.codes)
+    fitted = f"{on}; calibration, terms of the patient's data and prediction sets cross-fitted"
+    data = "with the patient's data"
+    balanced = metrics.intervals["balanced_accuracy"]
+    yield _score(f"balanced accuracy, balanced decision, {data}", balanced, fitted)
+    yield _score(f"accuracy, natural decision, {data}", metrics.intervals["accuracy"], fitted)
+    yield from _calibration(metrics.calibration, f", {data}", fitted)
+    name = f"coverage of {100 * sets.coverage:g} % prediction sets {data}, one image per lesion"
+    yield _score(name, sets.overall.lesions, fitted)
 
 
 def _attributes(table: pd.DataFrame, records: pd.DataFrame | None) -> dict[str, list[Any]]:
@@ -322,7 +385,8 @@ def classification_entry(
 
     Returns:
         ``scores``, ``by_class`` and ``subgroups``; ``classifier`` contains the scaling, the
-        prediction sets, and the predictions that both were fitted on.
+        prediction sets, the predictions that both were fitted on, and the terms of the patient's
+        data.
 
     Raises:
         RunError: The predictions of a run are inconsistent.
@@ -352,6 +416,7 @@ def classification_entry(
             "offsets": found.scaling.offsets,
             "conformal": found.conformal.to_dict(),
             "calibrated_on": calibrated_on,
+            "patient": found.patient and found.patient.model_dump(),
         },
     }
 

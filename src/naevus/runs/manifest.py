@@ -302,6 +302,7 @@ def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
         for name, option in options.items():
             if name in made_with:
                 chosen.setdefault(option, set()).add(str(made_with[name]))
+    words += ["--metadata", "METADATA"] if settings.get("metadata") else []
     for option, values in chosen.items():
         if len(values) == 1:  # by default each task uses its bundle's recommended precision
             words += [option, *values]

@@ -59,7 +59,8 @@ class Schema:
     natural probability; ``uncertainty``: its standard deviation over members and TTA;
     ``ood_score``: distance from the training images, flagged above 1; ``quality_flags``;
     ``lesion_area``: fraction of the image; ``presence_<attribute>``: its probability, if the
-    bundle predicts attributes; ``crop_mode``: the classifier's actual input;
+    bundle predicts attributes; ``crop_mode``: the classifier's actual input; ``age``, ``sex``,
+    ``site`` and the other columns of `naevus.types.METADATA`: the job's metadata, if any;
     ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probability columns, and columns derived from them are null.
 
@@ -68,12 +69,14 @@ class Schema:
         bundles: SHA-256 of the bundles.
         about: Settings and members, for the file's metadata under ``naevus``.
         attributes: The predicted attributes, in order.
+        metadata: The columns of metadata, in order.
     """
 
     classes: tuple[str, ...]
     bundles: tuple[str, ...]
     about: dict[str, Any]
     attributes: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
 
     def arrow(self) -> pa.Schema:
         """Return the schema for Arrow, with its metadata."""
@@ -95,6 +98,7 @@ class Schema:
             ("lesion_area", pa.float64()),
             *((f"presence_{name}", pa.float64()) for name in self.attributes),
             ("crop_mode", pa.string()),
+            *((name, pa.float64() if name == "age" else pa.string()) for name in self.metadata),
             ("bundle_sha256", pa.string()),
         ]
         about = json.dumps(self.about, sort_keys=True)
@@ -211,7 +215,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         RunError: It is absent or damaged.
     """
-    kinds = ("prob", "balanced_prob", "height", "width", "lesion_area", "uncertainty", "ood_score")
+    sizes = ("height", "width", "lesion_area", "age")
+    kinds = (*sizes, "prob", "balanced_prob", "uncertainty", "ood_score")
     return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
 
 
@@ -445,7 +450,8 @@ class PredictionsFolder:
             return
         before = read_json(path, _ANOTHER_OUT)
         if before != json.loads(json.dumps(settings)):
-            differing = [name for name in settings if before.get(name) != settings[name]]
+            both = settings | before
+            differing = [name for name in both if before.get(name) != settings.get(name)]
             raise NaevusError(
                 f"{self.root} holds predictions made with other settings "
                 f"({', '.join(differing) or 'of another version'})",

@@ -19,7 +19,7 @@ from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
 from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
-from naevus.evaluation.subgroups import age_bands
+from naevus.evaluation.subgroups import attributes_of
 from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
 from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json
@@ -139,13 +139,7 @@ def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, 
     if results.records is None or results.labelled is None:
         return {}
     ids = results.labelled.table["image_id"]
-    rows = results.records.reindex(ids)
-    attributes = {
-        "sex": rows["sex"].tolist(),
-        "age": age_bands(rows["age"].astype("float64")),
-        "site": rows["site"].tolist(),
-        "confirmed by": rows["confirmation"].tolist(),
-    }
+    attributes = attributes_of(results.records.reindex(ids), results.labelled.table)
     if appearance is not None:
         decoded = appearance.reindex(ids)
         attributes["skin (proxy)"] = decoded["tone"].tolist()

@@ -7,12 +7,9 @@ import pytest
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.patient import (
     AGES,
-    NOBODY,
     SITES,
-    Patient,
+    PatientCounts,
     PatientModel,
-    PatientTable,
-    checked_age,
     common_model,
     cross_fitted_patients,
     joined_site,
@@ -22,8 +19,10 @@ from naevus.evaluation.patient import (
 from naevus.evaluation.priors import rebalance
 from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import taxonomy_with
+from naevus.types import Patient
 
 CODES = ("MEL", "NV", "BKL")
+NOBODY = Patient()
 MODEL = PatientModel(
     CODES,
     (20.0, 60.0),
@@ -183,60 +182,12 @@ def test_patients_of_a_table_keep_unknown_values_unknown() -> None:
     assert patients_of(records) == [Patient(55.0, "male", None), NOBODY]
 
 
-@pytest.mark.parametrize("value", ["55", 55, 55.0, " 55 "])
-def test_ages_are_numbers(value: object) -> None:
-    assert checked_age(value, "here") == 55
-
-
-@pytest.mark.parametrize("value", [None, "", "  ", float("nan")])
-def test_absent_ages_are_unknown(value: object) -> None:
-    assert checked_age(value, "here") is None
-
-
-@pytest.mark.parametrize("value", ["400", -1, "121", "old", "50-55", "inf"])
-def test_impossible_ages_are_refused_in_one_line(value: object) -> None:
-    with pytest.raises(DataError, match=r"here: the age .*") as caught:
-        checked_age(value, "here")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_mapping_is_one_patient_or_one_of_each_image() -> None:
-    one = PatientTable.from_mapping({"age": 55, "sex": "Male"})
-    assert one.patient("a") == one.patient("b") == Patient(55.0, "male", None)
-    several = PatientTable.from_mapping({"a": {"age": 30}, "b": {"site": "back"}})
-    assert several.patient("a") == Patient(30.0)
-    assert several.patient("b") == Patient(site="back")
-    assert several.patient("c") == NOBODY
-
-
-@pytest.mark.parametrize("given", [{}, {"ages": 5}, {"a": {"height": 180}}, {"a": {}}])
-def test_unknown_names_are_refused(given: dict[str, object]) -> None:
-    with pytest.raises(DataError, match="use age, sex, site"):
-        PatientTable.from_mapping(given)
-
-
-def test_everything_that_does_not_count_is_counted() -> None:
-    table = PatientTable(
-        ("age", "sex", "site"),
-        {
-            "a": (50.0, None, None),
-            "b": (None, "other", "elsewhere"),
-            "c": (None, None, "elsewhere"),
-            "z": (1.0, None, None),
-        },
-        ignored=("dx",),
-    )
-    found = table.counts(["a", "b", "c", "d"], MODEL)
-    assert found[:4] == (4, 1, 1, 1)
-    assert dict(found.unknown) == {("sex", "other"): 1, ("site", "elsewhere"): 2}
-    lines = "\n".join(found.lines())
-    for said in ("1 of 4", "1 images have no row", "sex other (1)", "site elsewhere (2)", "dx"):
+def test_values_that_do_not_count_are_counted() -> None:
+    patients = [Patient(50), Patient(None, "other", "elsewhere"), Patient(site="elsewhere"), NOBODY]
+    assert dict(MODEL.unknown(patients)) == {("sex", "other"): 1, ("site", "elsewhere"): 2}
+    assert [MODEL.is_known(one) for one in patients] == [True, False, False, False]
+    counts = PatientCounts(4, 1, 1, 2, MODEL.unknown(patients), ("dx",))
+    lines = "\n".join(counts.lines())
+    for said in ("1 of 4", "1 images have no row", "2 rows", "site elsewhere (2)", "ignored: dx"):
         assert said in lines
-
-
-def test_the_hash_is_of_the_values_not_of_their_order() -> None:
-    rows = {"a": (50.0,), "b": (60.0,)}
-    first = PatientTable(("age",), rows).sha256()
-    assert PatientTable(("age",), dict(reversed(rows.items())), ignored=("dx",)).sha256() == first
-    assert PatientTable(("age",), {**rows, "b": (61.0,)}).sha256() != first
-    assert PatientTable(("sex",), rows).sha256() != first
+    assert len(PatientCounts(4, 4, 0, 0, {}, ()).lines()) == 1

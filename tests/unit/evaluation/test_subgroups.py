@@ -6,13 +6,14 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from naevus.errors import DataError
 from naevus.evaluation import subgroups
-from naevus.evaluation.subgroups import age_bands, holm, subgroup_scores
+from naevus.evaluation.subgroups import age_bands, attributes_of, holm, subgroup_scores
 
 
 def images(lesions: int = 240, seed: int = 0, worse: float = 0.0) -> dict[str, list[Any]]:
@@ -190,3 +191,32 @@ def test_bands_begin_where_they_say() -> None:
 def test_lengths_that_differ_are_refused() -> None:
     with pytest.raises(DataError, match="differ in length"):
         subgroup_scores(["MEL"], ["MEL"], ["a"], {"sex": ["female", "male"]})
+
+
+def test_the_fraction_of_correct_answers_is_there_for_a_single_image() -> None:
+    rows = images()
+    types = ["VI" if group == rows["groups"][0] else "II" for group in rows["groups"]]
+    found = scored(rows, skin_type=types)
+    for value in ("II", "VI"):
+        own = [
+            truth == answer
+            for truth, answer, each in zip(rows["truth"], rows["answers"], types, strict=True)
+            if each == value
+        ]
+        assert found[value].correct.value == pytest.approx(np.mean(own))
+    assert found["VI"].correct.groups == 1
+    assert found["VI"].balanced_accuracy is None
+    assert found["VI"].to_dict()["correct"]["value"] == found["VI"].correct.value
+
+
+def test_the_data_set_s_values_come_before_those_of_the_predictions() -> None:
+    records = pd.DataFrame({"age": pd.array([50, pd.NA], "Float64"), "sex": ["male", None]})
+    given = pd.DataFrame(
+        {"age": [10.0, 80.0], "sex": ["female", None], "fitzpatrick_skin_type": ["I", None]}
+    )
+    found = attributes_of(records.set_index(pd.Index(["a", "b"])), given)
+    assert found["age"] == ["45 to 59", "75 and over"]
+    assert found["sex"][0] == "male"
+    assert found["skin type"][0] == "I"
+    assert pd.isna(found["sex"][1])
+    assert set(found) == {"age", "sex", "skin type"}

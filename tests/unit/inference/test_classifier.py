@@ -11,12 +11,15 @@ from naevus.errors import ConfigError
 from naevus.evaluation.priors import rebalance, reweigh
 from naevus.evaluation.scaling import Scaling, scaled
 from naevus.inference.classifier import Classifier
-from tests.helpers.onnx_graphs import CLASS_PRIORS, CONFORMAL, classification_bundle
+from naevus.types import Patient
+from tests.helpers.onnx_graphs import CLASS_PRIORS, CONFORMAL, PATIENT, classification_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from naevus.bundles.bundle import Bundle
 
 
 def noise(count: int, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:
@@ -165,3 +168,72 @@ def test_priors_of_members_trained_on_others_are_averaged_like_their_logarithms(
     assert class_priors.sum() == pytest.approx(1)
     assert class_priors[0] / class_priors[2] == pytest.approx(10**0.5)
     assert class_priors[6] == 0
+
+
+PATIENTS = (Patient(40, "male", "abdomen"), Patient(site="face"), Patient(), Patient(sex="other"))
+
+
+def patient_bundle(folder: Path, **settings: Any) -> Bundle:
+    return classification_bundle(
+        folder, seeds=(0, 1), conformal=CONFORMAL, patient=PATIENT, **settings
+    )
+
+
+def test_the_patient_s_data_multiply_the_odds(tmp_path: Path) -> None:
+    classifier = Classifier(patient_bundle(tmp_path / "b"))
+    plain, given = classifier.predictions(noise(4)), classifier.predictions(noise(4), PATIENTS)
+    factors = np.ones((4, 7))
+    factors[0, 0], factors[0, 1] = np.exp(-0.2), np.exp(1.0)  # terms of age cancel at 40
+    factors[1, 2] = np.exp(3.0)
+    for before, after in (
+        (plain.natural, given.natural),
+        (plain.balanced, given.balanced),
+        (plain.members, given.members),
+    ):
+        shaped = factors if before.ndim == 2 else factors[:, None]
+        expected = before * shaped / (before * shaped).sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(after, expected, atol=1e-12)
+        np.testing.assert_array_equal(after[2:], before[2:])  # nothing that counts is known
+    np.testing.assert_array_equal(given.logits, plain.logits)
+    predicted = given.natural.argmax(axis=1)
+    spread = given.members[np.arange(4), :, predicted].std(axis=1)
+    np.testing.assert_allclose(given.uncertainty, spread, atol=1e-12)  # type: ignore[arg-type]
+
+
+def test_prediction_sets_with_data_have_their_own_thresholds(tmp_path: Path) -> None:
+    classifier = Classifier(patient_bundle(tmp_path / "b"))
+    plain, given = classifier.predictions(noise(4)), classifier.predictions(noise(4), PATIENTS)
+    own = np.array(PATIENT["conformal"]["thresholds"])  # type: ignore[index]
+    assert given.sets is not None
+    np.testing.assert_array_equal(given.sets[:2], given.natural[:2] >= own)
+    np.testing.assert_array_equal(given.sets[2:], plain.sets[2:])  # type: ignore[index]
+
+
+def test_a_prevalence_is_applied_after_the_patient_s_data(tmp_path: Path) -> None:
+    bundle, prevalence = patient_bundle(tmp_path / "b"), (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+    given = Classifier(bundle).predictions(noise(4), PATIENTS)
+    moved = Classifier(bundle, prevalence=prevalence).predictions(noise(4), PATIENTS)
+    np.testing.assert_allclose(moved.natural, reweigh(given.natural, CLASS_PRIORS, prevalence))
+    np.testing.assert_array_equal(moved.balanced, given.balanced)
+    assert given.sets is not None
+    likely = np.eye(7, dtype=bool)[moved.natural.argmax(axis=1)]
+    np.testing.assert_array_equal(moved.sets, given.sets | likely)
+
+
+def test_without_a_model_metadata_are_refused(tmp_path: Path) -> None:
+    plain = classification_bundle(tmp_path / "plain")
+    for bundles in (plain, [patient_bundle(tmp_path / "b"), plain]):
+        with pytest.raises(ConfigError, match="plain: the bundle has no model of the patient"):
+            Classifier(bundles).predictions(noise(4), PATIENTS)
+
+
+def test_terms_of_other_classes_are_refused(tmp_path: Path) -> None:
+    for wrong, problem in (
+        ({"classes": PATIENT["classes"][::-1]}, "same classes|other classes"),  # type: ignore[index]
+        ({"age": ((0.0,) * 7,)}, "terms for each age"),
+        ({"ages": (60.0, 20.0)}, "ages must rise"),
+        ({"sex": {"male": (0.0,)}}, "one term for each class"),
+        ({"site": {"torso": (float("nan"),) * 7}}, "finite"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            classification_bundle(tmp_path / "b", patient={**PATIENT, **wrong})

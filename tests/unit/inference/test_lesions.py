@@ -74,7 +74,7 @@ def test_failed_images_are_named_also_where_all_of_a_lesion_fail() -> None:
 def test_sets_are_of_the_mean_probabilities() -> None:
     predicted = images(4)
 
-    def sets_of(natural: np.ndarray, balanced: np.ndarray) -> np.ndarray:
+    def sets_of(natural: np.ndarray, balanced: np.ndarray, _: object) -> np.ndarray:
         assert natural.shape == balanced.shape == (2, 3)
         return np.asarray(natural >= 0.2)
 

@@ -12,7 +12,8 @@ from naevus.evaluation.calibration import CalibrationScores
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
 from naevus.evaluation.lesions import by_lesion
-from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of
+from naevus.evaluation.patient import PatientModel, cross_fitted_patients, patients_of
+from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import oof_classified, probabilities
 from naevus.runs.evidence import ClassificationEvidence, classification, segmentation
@@ -209,6 +210,7 @@ def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
         "offsets": found.scaling.offsets,
         "conformal": found.conformal.to_dict(),
         "calibrated_on": "these answers",
+        "patient": found.patient,
     }
     card = card_of(
         BundleSpec.model_validate(
@@ -226,6 +228,9 @@ def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
     row = f"| MEL, melanoma | {melanoma.groups} | {melanoma.images} | {melanoma.recall.value:.3f} ("
     assert row in card
     assert "| sex: female | 300 | " in card
+    assert found.patient is not None
+    factors = " | ".join(f"{np.exp(term):.2f}" for term in found.patient.sex["male"])
+    assert f"| male | {factors} |" in card
     for line in card.splitlines():
         if line.startswith("|"):
             assert "nan" not in line
@@ -233,3 +238,33 @@ def test_the_card_shows_the_scores(found: ClassificationEvidence) -> None:
     assert len(tables) >= 5
     for each in tables:
         assert len({line.count("|") for line in each.splitlines() if line.startswith("|")}) == 1
+
+
+def test_the_patient_s_data_are_fitted_on_all_and_scored_cross_fitted(
+    table: pd.DataFrame, records: pd.DataFrame, found: ClassificationEvidence
+) -> None:
+    natural, _ = probabilities(table, ISIC2018)
+    truth = np.array([CODES.index(code) for code in table["diagnosis"]])
+    patients = patients_of(records.reindex(table["image_id"]))
+    model = PatientModel.fit(scaled(natural, found.scaling), truth, patients, CODES)
+    assert found.patient is not None
+    assert PatientModel.from_dict(found.patient.model_dump()).age[0] == pytest.approx(
+        model.age[0], abs=1e-3
+    )
+    assert found.patient.site == {}  # the data set knows none
+    crossed = headline_intervals(cross_fitted_patients(oof_classified(table), patients).given)
+    assert value(found, "balanced accuracy, balanced decision, with") == pytest.approx(
+        crossed["balanced_accuracy"].value, abs=1e-6
+    )
+    assert f"age of {len(table):,}" in str(found.patient.fitted_on)
+
+
+def test_without_data_of_patients_there_is_no_model(
+    table: pd.DataFrame, records: pd.DataFrame
+) -> None:
+    unknown = records.assign(age=pd.array([pd.NA] * len(records), "Float64"))
+    unknown["sex"] = pd.array([pd.NA] * len(records), "string")
+    for each in (None, unknown):
+        evidence = classification(table, SOURCE, each)
+        assert evidence.patient is None
+        assert not any("patient" in score.name for score in evidence.scores)

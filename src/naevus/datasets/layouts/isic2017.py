@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.tabular import Challenge
+from naevus.datasets.layouts.isic2016 import Challenge
 
 if TYPE_CHECKING:
     from pathlib import Path

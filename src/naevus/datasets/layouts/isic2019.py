@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.tabular import Challenge
+from naevus.datasets.layouts.isic2016 import Challenge
 from naevus.taxonomy import ISIC2019
 
 if TYPE_CHECKING:

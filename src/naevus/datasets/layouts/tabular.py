@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
@@ -20,16 +22,16 @@ from naevus.datasets.layouts.labels import (
 from naevus.datasets.layouts.parsing import (
     ParsedLayout,
     fill,
-    masks_beside,
     masks_in,
     once,
     subfolders,
-    unnested,
 )
 from naevus.datasets.listing import ids_of, mask_owner
 from naevus.errors import DataError
-from naevus.io.formats import key_of, known_columns, read_table, tables_in
+from naevus.io.files import sha256_of
+from naevus.io.formats import key_of, known_columns, read_table
 from naevus.taxonomy import BINARY, Taxonomy
+from naevus.types import METADATA, Patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +51,9 @@ _IMAGE_TYPES = {
     DERMOSCOPIC: ("derm",),
 }
 """Words for types of images, in order of precedence."""
+
+_SKIN_TYPES = ("I", "II", "III", "IV", "V", "VI")
+"""Fitzpatrick's skin types, from the lightest."""
 
 _CHALLENGE_2017 = {"melanoma", "seborrheic_keratosis"}
 """The two columns of Part 3 of ISIC 2017; an image with neither is a nevus."""
@@ -176,6 +181,23 @@ def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
             if any(word in key for word in words):
                 return kind
         return key
+
+    return texts.map(one, na_action="ignore").astype("string")
+
+
+def to_skin_types(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return ``I`` to ``VI`` for how tables name Fitzpatrick's skin types.
+
+    Examples:
+        >>> to_skin_types(pd.Series(["iii", "3.0", "FST IV", "dark"], dtype="string")).tolist()
+        ['III', 'III', 'IV', 'dark']
+    """
+
+    def one(text: str) -> str:
+        last = re.sub(r"\.0+$", "", text.strip()).upper().split(" ")[-1]
+        if last in _SKIN_TYPES:
+            return last
+        return _SKIN_TYPES[int(last) - 1] if last in set("123456") else text
 
     return texts.map(one, na_action="ignore").astype("string")
 
@@ -352,6 +374,9 @@ _READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
     "site": known,
     "confirmation": lambda texts: to_confirmations(known(texts)),
     "image_type": to_image_types,
+    "fitzpatrick_skin_type": lambda texts: to_skin_types(known(texts)),
+    "dermoscopic_type": known,
+    "anatom_site": known,
     "split": _splits,
     "mask_path": lambda texts: texts,
 }
@@ -363,59 +388,181 @@ def _numbers(column: pd.Series[str]) -> pd.Series[float]:
     return pd.to_numeric(texts, errors="coerce").astype("Float64")
 
 
-# ISIC challenges whose files are alike. A file belongs to a split by the word ``Training``,
-# ``Validation`` or ``Test`` in its name, and is in the folder itself or in an unpacked archive.
+# Metadata of images that are predicted.
+
+OLDEST = 120
+"""No age above it is believed, in years."""
 
 
 @dataclass(frozen=True)
-class Challenge:
-    """The file names of a challenge, as regular expressions that ignore case."""
+class PatientTable:
+    """Metadata of images, by id.
 
-    images: str
-    truth: str
-    metadata: str | None = None
-    masks: str | None = None
+    Attributes:
+        columns: The columns of `METADATA` that there are.
+        rows: The values of each image, in the order of the columns; None: not known.
+        aliases: Names of images with their suffix, and the key of each in ``rows``.
+        everyone: The values of every image, if all are of one patient.
+        ignored: Columns that are not used.
+    """
 
-    def matches(self, root: Path) -> bool:
-        """Return whether ``root`` contains a folder of images or a table of the challenge."""
-        return bool(root.is_dir() and (_folders(root, self.images) or _tables(root, self.truth)))
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
+    everyone: tuple[Any, ...] | None = None
+    ignored: tuple[str, ...] = ()
 
-    def read(
-        self,
-        root: Path,
-        taxonomy: Taxonomy | None,
-        read_truth: Callable[[Path], pd.DataFrame] = read_table,
-    ) -> ParsedLayout:
-        """Read images, masks, diagnoses and metadata.
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a CSV file or a workbook, whose columns are called as in a data set's table.
+
+        Raises:
+            DataError: It cannot be read, no column names the images, it has no age, sex or site,
+                an age is impossible, or two rows of one image have different values.
+        """
+        return cls.of(read_table(path), str(path))
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, source: str = "metadata") -> Self:
+        """Return the metadata in a table with a row an image (see `read`).
 
         Args:
-            root: The folder.
-            taxonomy: The taxonomy of the labels.
-            read_truth: Reads a ground-truth table.
+            table: With a column that names the images.
+            source: Where it is from, for messages.
+
+        Raises:
+            DataError: As `read`.
         """
-        tables = [(read_truth(path), path) for path in _tables(root, self.truth)]
-        if self.metadata is not None:
-            tables += [(read_table(path), path) for path in _tables(root, self.metadata)]
-        masks: dict[str, str] = {}
-        for folder in _folders(root, self.masks) if self.masks else ():
-            masks = masks_beside(folder) | masks
-        images = Images(root, _folders(root, self.images))
-        return parsed_layout_of(tables, images, masks=masks, taxonomy=taxonomy)
+        table = table.astype("string")
+        columns = known_columns(table)
+        name = columns.get(KEY) or columns.get("path")
+        if name is None:
+            raise DataError(
+                f"{source}: no column names the images (it has {', '.join(table.columns)})",
+                "call it image_id",
+            )
+        used = {each: columns[each] for each in METADATA if each in columns}
+        if not set(used) & set(Patient._fields):
+            raise DataError(
+                f"{source}: has no age, sex or site (it has {', '.join(table.columns)})",
+                f"give it one of the columns {', '.join(Patient._fields)}",
+            )
+        table = table[table[name].notna()]
+        rows = pd.DataFrame(
+            {each: _READ[each](table[column]).to_numpy(object) for each, column in used.items()},
+            dtype=object,
+        )
+        names = table[name].str.replace("\\", "/").str.rpartition("/")[2]
+        aliases = _aliases(names.unique().tolist())
+        rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
+        rows = rows.where(rows.notna(), None)
+        if "age" in used:
+            ages = known(rows["age"].astype("string")).astype(object)
+            ages = ages.where(ages.notna(), None)
+            rows["age"] = pd.Series(
+                [checked_age(age, f"{source}: {image}") for image, age in ages.items()],
+                index=rows.index,
+                dtype=object,
+            )
+        unused = [each for each in table.columns if each not in {name, *used.values()}]
+        return cls(tuple(used), _one_row_each(rows, source), aliases, ignored=tuple(unused))
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+        """Return the metadata of one patient, or of each image by its id.
+
+        Args:
+            given: Values by the names in `METADATA`, or such mappings by image id.
+
+        Examples:
+            >>> PatientTable.from_mapping({"age": 55, "site": "back"}).patient("lesion")
+            Patient(age=55.0, sex=None, site='back')
+
+        Raises:
+            DataError: A name is unknown, or a value is impossible.
+        """
+        several = bool(given) and all(isinstance(one, Mapping) for one in given.values())
+        rows = dict(given) if several else {"": given}
+        names = {str(name) for row in rows.values() for name in row}
+        strange = sorted(names - set(METADATA))
+        if strange or not names:
+            raise DataError(
+                f"metadata: {strange[0]!r} is not known" if strange else "metadata: no values",
+                f"use {', '.join(METADATA)}",
+            )
+        frame = pd.DataFrame.from_dict(rows, orient="index").reset_index(names=KEY)
+        if several:
+            return cls.of(frame)
+        one = cls.of(frame.assign(**{KEY: "patient"}))
+        return cls(one.columns, everyone=one.rows["patient"])
+
+    def key_of(self, image_id: str) -> str | None:
+        """Return the key of an image's row in ``rows``; None without a row."""
+        key = image_id if image_id in self.rows else self.aliases.get(image_id, "")
+        return key if key in self.rows else None
+
+    def values(self, image_id: str) -> dict[str, Any]:
+        """Return what is known of an image, by column."""
+        absent = self.everyone or (None,) * len(self.columns)
+        key = self.key_of(image_id)
+        return dict(zip(self.columns, absent if key is None else self.rows[key], strict=True))
+
+    def patient(self, image_id: str) -> Patient:
+        """Return the values of an image that change the odds."""
+        values = self.values(image_id)
+        return Patient(*(values.get(name) for name in Patient._fields))
+
+    def sha256(self) -> str:
+        """Return a hash of columns, ids and values, whatever the order of the rows."""
+        cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
+        return sha256_of(repr(self.columns), repr(self.everyone), *cells)
 
 
-def _folders(root: Path, pattern: str) -> list[Path]:
-    return [
-        unnested(folder)
-        for folder in subfolders(root)
-        if re.fullmatch(pattern, folder.name, flags=re.IGNORECASE)
-    ]
+def _aliases(names: Sequence[str]) -> dict[str, str]:
+    """Return the id of each name that has a suffix, unless several differ in their suffix alone."""
+    stems = {name: stem_of(name) for name in names}
+    several = Counter(stem for name, stem in stems.items() if stem != name)
+    return {name: stem for name, stem in stems.items() if stem != name and several[stem] == 1}
 
 
-def _tables(root: Path, pattern: str) -> list[Path]:
-    places = [root, *(unnested(folder) for folder in subfolders(root))]
-    return [
-        path
-        for place in places
-        for path in tables_in(place)
-        if re.fullmatch(pattern, path.stem, flags=re.IGNORECASE)
-    ]
+def _one_row_each(rows: pd.DataFrame, source: str) -> dict[str, tuple[Any, ...]]:
+    """Return the values of each image; rows that only fill one another's gaps are joined."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for image, *values in rows.itertuples(name=None):
+        before = found.get(image, (None,) * len(values))
+        for column, one, other in zip(rows.columns, before, values, strict=True):
+            if one is not None and other is not None and one != other:
+                raise DataError(
+                    f"{source}: {image} stands twice, with the {column} {one} and {other}",
+                    "keep one row an image, named by its id in predictions.parquet",
+                )
+        found[image] = tuple(
+            other if one is None else one for one, other in zip(before, values, strict=True)
+        )
+    return found
+
+
+def checked_age(text: str | None, where: str) -> float | None:
+    """Return an age in years, or None if it is missing.
+
+    Args:
+        text: The age.
+        where: The file and the image, for messages.
+
+    Raises:
+        DataError: It is not a number from 0 to 120.
+    """
+    if text is None:
+        return None
+    try:
+        age = float(text)
+    except ValueError:
+        raise DataError(
+            f"{where}: the age {text!r} is not a number", "give years, or leave it empty"
+        ) from None
+    if not 0 <= age <= OLDEST:
+        raise DataError(
+            f"{where}: the age {text} is not between 0 and {OLDEST} years",
+            "correct it, or leave it empty",
+        )
+    return age
