@@ -19,7 +19,7 @@ from naevus.cli.evaluate import report
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
-from naevus.errors import BundleError, DataError, RunError
+from naevus.errors import BundleError, DataError, NaevusError, RunError
 from naevus.evaluation.priors import rebalance
 from naevus.images.maskfile import read_mask
 from naevus.images.quality import typology_angle
@@ -180,9 +180,11 @@ def test_every_table_and_figure_is_written_next_to_the_page(written: Path) -> No
         assert all(list(row) == list(table.columns) for row in rows)
     figures = {path.stem for path in (written / "figures").iterdir()}
     assert figures == {
-        "confusion", "operating-points-roc", "net-benefit", "roc", "precision-recall",
-        "reliability", "risk-coverage", "jaccard", "thresholds",
+        "confusion", "operating-points-roc", "roc", "precision-recall", "jaccard", "thresholds",
     }  # fmt: skip
+    notes = [note for section in values["sections"].values() for note in section["notes"]]
+    for title in ("Net benefit", "Reliability", "Risk and coverage"):  # of too few lesions
+        assert [note for note in notes if note.startswith(f"No figure “{title}”")]
     for name in figures:
         ET.parse(written / "figures" / f"{name}.svg")
         assert (written / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -236,8 +238,8 @@ def test_folders_without_results_are_refused(
 ) -> None:
     with pytest.raises(RunError, match="neither a run nor predictions"):
         report(tmp_path)
-    with pytest.raises(DataError, match="needs ground truth"):
-        report(predictions)
+    with pytest.raises(NaevusError, match="is not a table of predictions"):
+        report(predictions)  # an overview, of a table that predict did not write
     table = pd.read_parquet(predictions / "predictions.parquet")
     table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")
     write_json(tmp_path / "predict.json", {})
