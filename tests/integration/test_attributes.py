@@ -77,8 +77,8 @@ def test_a_run_has_attributes_and_lesions_out_of_fold(run: Path) -> None:
     assert found["subject"]["out_of_fold"]
     call("report", run, "--data", run.parent / "task2", "--out", run.parent / "page")
     reported = (run.parent / "page" / "report.html").read_text()
-    assert "Attributes, as true: orange globules" in reported
-    assert "Worst contours" not in reported  # these are from copies in another folder
+    assert "Attributes (true): orange globules" in reported
+    assert "Worst masks" not in reported  # these are from copies in another folder
 
 
 def test_masks_of_copies_are_refused_if_the_recipe_does_not_use_them(run: Path) -> None:
@@ -107,8 +107,8 @@ def test_predictions_are_scored_as_in_the_challenge(tmp_path: Path) -> None:
     call("report", out, "--data", tmp_path / "task2", "--out", page)
     reported = (page / "report.html").read_text()
     assert "Scores of attributes" in reported
-    assert "Attributes, as predicted: orange globules" in reported
-    assert "Attributes found worst" in reported
+    assert "Attributes (predicted): orange globules" in reported
+    assert "Worst attribute masks" in reported
 
 
 def test_a_run_is_exported_with_thresholds_from_all_folds(run: Path, tmp_path: Path) -> None:

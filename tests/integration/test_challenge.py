@@ -111,7 +111,7 @@ def test_score_and_lint_of_a_folder_of_attributes(golden: Path, tmp_path: Path) 
     shown = call("challenge", "score", folder / "truth", folder / "prediction")
     assert shown.exit_code == 0
     assert "milia-like cysts" in shown.stdout
-    assert "all together" in shown.stdout
+    assert "micro average" in shown.stdout
     forced = call("challenge", "score", folder / "truth", folder / "prediction", "--force")
     assert forced.exit_code == 2
     odd = golden / "refused_attributes"

@@ -43,7 +43,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
 def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
     error = call(*tables).exception
     assert isinstance(error, DataError)
-    assert "20 images have no answer in" in str(error)
+    assert "20 images have no prediction in" in str(error)
     assert "--allow-missing" in str(error)
     result = call(*tables, "--allow-missing")
     assert result.exit_code == 0, result.output
@@ -101,7 +101,7 @@ def test_several_runs_are_compared_as_their_mean(tables: tuple[Path, Path]) -> N
     result = call(*tables, "--ensemble", "--allow-missing")
     assert result.exit_code == 0, result.output
     assert "20 more are not in all and left out" in result.stdout
-    for word in ("mean of all", "judged by nested folds", "greedy selection", "220 images"):
+    for word in ("mean of all", "evaluated on nested folds", "greedy selection", "220 images"):
         assert word in result.stdout, word
     error = call(*tables, tables[0], "--ensemble").exception
     assert isinstance(error, ConfigError)

@@ -56,14 +56,14 @@ def test_classification_prints_every_table(tmp_path: Path) -> None:
     for word in (
         "cls, held out by folds 0, 1",
         "balanced accuracy",
-        "By diagnosis, balanced answers",
+        "By diagnosis, balanced decision",
         "sensitivity at specificity 0.9",
         "Net benefit",
         "error, bins of equal mass",
-        "calibrated elsewhere",
-        "accuracy of the surest 80 %",
+        "cross-fitted",
+        "accuracy at 80 % coverage",
         "diagnoses in a set",
-        "Confusion of balanced answers",
+        "Confusion matrix, balanced decision",
     ):
         assert word in result.stdout, word
 
@@ -118,11 +118,11 @@ def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     for word in (
         "Scores of masks",
-        "Spread of the Jaccard indices",
+        "Quantiles of the Jaccard index",
         "mean hausdorff 95",
         "lesion under 5 % of the image",
         "none of these",
-        "By size of the lesion",
+        "By lesion size",
         "60 to 100 %",
         "At every threshold",
     ):
@@ -133,7 +133,7 @@ def test_masks_get_failures_sizes_and_thresholds(tmp_path: Path) -> None:
 def test_tables_without_image_conditions_state_what_is_missing(tmp_path: Path) -> None:
     result = call(run_of(tmp_path / "seg", "segmentation", masks()))
     assert result.exit_code == 0, result.output
-    assert "from before distances and conditions were measured" in result.stdout
+    assert "Distances and conditions were not measured" in result.stdout
     assert "At every threshold" in result.stdout
 
 
@@ -167,11 +167,11 @@ def test_missing_predictions_or_ground_truth_are_errors_unless_allowed(tmp_path:
     error = call(folder, "--data", manifest).exception
     assert isinstance(error, DataError)
     first, strange = rows["image_id"].iloc[0], rows["image_id"].iloc[9]
-    assert f"2 images with ground truth have no answer, such as {first}" in str(error)
+    assert f"2 images with ground truth have no prediction, such as {first}" in str(error)
     assert f"1 predicted image is not in the data set: {strange}" in str(error)
     allowed = call(folder, "--data", manifest, "--allow-missing")
     assert allowed.exit_code == 0, allowed.output
-    assert "2 images with ground truth have no answer" in allowed.output
+    assert "2 images with ground truth have no prediction" in allowed.output
     scores = json.loads(call(folder, "--data", manifest, "--allow-missing", "--json").stdout)
     assert scores["classification"]["images"] == 67
     table.loc[4, "balanced_prob_DF"] = np.nan

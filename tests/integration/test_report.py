@@ -70,7 +70,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     sections = values["sections"]
     assert "images" not in sections
     assert "subgroups" not in sections
-    assert ", held out while training, " in values["summary"]
+    assert ", held out in training, " in values["summary"]
     assert values["notes"] == ["2 held-out images have no prediction and are left out."]
     assert len(sections["data"]["tables"]["unanswered"]) == 2
     assert sections["provenance"]["command"].startswith("naevus train classification moved")
@@ -83,7 +83,7 @@ def test_a_run_is_reported_without_its_images(data: Dataset, tmp_path: Path) -> 
     evaluated, due = counts["evaluated"], counts["held out by finished folds"]
     assert evaluated == len(oof) - 2 == due - 2
     assert "balanced accuracy" in result.output
-    assert "Against the rest" in result.output
+    assert "Operating points" in result.output
     recipe = {row["name"]: row["value"] for row in sections["provenance"]["tables"]["recipe"]}
     assert recipe["network.backbone"] == "test_resnet"
 

@@ -162,7 +162,9 @@ def test_heatmaps_show_the_predicted_class(
     coarse = replace(data, table=table, taxonomy=BINARY)
     results = results_of_predictions(predictions, coarse)
     assert any("folded into benign" in note for note in results.notes)
-    with pytest.raises(DataError, match=r"heatmaps are of MEL, .* scored as BENIGN, MALIGNANT"):
+    with pytest.raises(
+        DataError, match=r"heatmaps are of MEL, .* scored classes are BENIGN, MALIGNANT"
+    ):
         predictions_classifier(results, [bundle])
 
 
@@ -199,7 +201,7 @@ def test_the_summary_shows_the_scores_of_the_tables(written: Path) -> None:
     (unanswered,) = values["sections"]["data"]["tables"]["unanswered"]
     assert unanswered == {"image_id": "broken", "why": "is empty"}
     (note,) = values["notes"]
-    assert "not known" in note
+    assert "unknown" in note
     command = values["sections"]["provenance"]["command"].split("\n")
     assert command[0] == (
         "naevus predict IMAGES --bundle BUNDLE --tta flips --engine openvino --out OUT"
@@ -243,5 +245,5 @@ def test_folders_without_results_are_refused(
     table = pd.read_parquet(predictions / "predictions.parquet")
     table.assign(image_id="x" + table["image_id"]).to_parquet(tmp_path / "predictions.parquet")
     write_json(tmp_path / "predict.json", {})
-    with pytest.raises(DataError, match="no truth"):
+    with pytest.raises(DataError, match="no ground truth"):
         results_of_predictions(tmp_path, data)

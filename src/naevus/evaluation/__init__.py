@@ -1,1 +1,1 @@
-"""Numbers from arrays and tables."""
+"""Metrics, intervals, calibration and comparisons, computed from arrays and tables."""

@@ -1,4 +1,4 @@
-"""What each change to a recipe gains or costs, on the same held-out images."""
+"""Ablation studies: the effect of each change to a recipe, on the same held-out images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 OtherDecision = Literal["raw", "natural"]
-"""The network's largest logit as it comes, or the largest natural probability."""
+"""``raw``: the class of the largest logit; ``natural``: of the largest natural probability."""
 HEADLINE = "balanced accuracy, balanced decision"
 """The score whose p-values are corrected for the number of arms."""
 ACCURACY = "accuracy, natural decision"
@@ -37,13 +37,13 @@ ACCURACY = "accuracy, natural decision"
 
 @dataclass(frozen=True)
 class Arm:
-    """One change, and what it does.
+    """One change and its effect.
 
     Attributes:
-        name: What it is called.
-        about: What differs from the reference, in words.
+        name: The name of the arm.
+        about: The difference from the reference, in words.
         comparison: Reference against arm; differences are arm - reference.
-        p: Of the headline's difference, corrected for all arms (Holm 1979).
+        p: The p value of the headline difference, corrected for the number of arms (Holm 1979).
     """
 
     name: str
@@ -54,14 +54,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Arms with one budget, each against the reference.
+    """Arms with one budget, each compared with the reference.
 
     Attributes:
-        title: What is tried.
-        budget: What every arm was given, in words.
-        reference: The name of what the others are compared with.
-        scores: The reference's balanced accuracy and accuracy.
-        arms: The others.
+        title: The subject of the study.
+        budget: The budget of every arm, in words.
+        reference: The name of the reference arm.
+        scores: Balanced accuracy and accuracy of the reference.
+        arms: The other arms.
     """
 
     title: str
@@ -70,10 +70,10 @@ class Ablation:
     scores: Mapping[str, Interval]
     arms: tuple[Arm, ...]
     left_out: tuple[LeftOut, ...] = ()
-    """Images that some arm does not answer."""
+    """Images that some arm has no prediction for."""
 
     def table(self) -> pd.DataFrame:
-        """Return a row for each arm and score, recalls among them."""
+        """Return one row per arm and score, including the recall of each class."""
         rows = [
             {
                 "arm": arm.name,
@@ -95,7 +95,7 @@ class Ablation:
         return pd.DataFrame(rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the whole as a dictionary that JSON can hold; changed answers are left out."""
+        """Return the study as a dictionary for JSON, without the list of changed predictions."""
         return {
             "title": self.title,
             "budget": self.budget,
@@ -114,9 +114,9 @@ class Ablation:
         }
 
     def summary(self) -> list[tuple[str, ...]]:
-        """Return the headline figures as text: a row of column names, then one an arm.
+        """Return the headline figures as text: column names, then one row per arm.
 
-        Differences are in points (hundredths), with their 95 % intervals by lesion.
+        Differences are in percentage points, with 95 % intervals by lesion.
         """
         rows: list[tuple[str, ...]] = [
             ("arm", "balanced accuracy", "difference", "p (Holm)", "accuracy", "difference"),
@@ -139,7 +139,7 @@ class Ablation:
         return rows
 
     def lines(self) -> list[str]:
-        """Return what is said under the table: the reference's intervals, and what arms are."""
+        """Return the notes below the table: the reference's intervals and what each arm is."""
         names = (("balanced_accuracy", "balanced accuracy"), ("accuracy", "accuracy"))
         own = "; ".join(f"{words} {self.scores[name]}" for name, words in names)
         return [
@@ -149,7 +149,7 @@ class Ablation:
         ]
 
     def markdown(self) -> str:
-        """Return title, budget, table and notes as Markdown."""
+        """Return title, budget, table and notes in Markdown."""
         head, *rows = self.summary()
         table = [
             f"| {' | '.join(head)} |",
@@ -169,19 +169,19 @@ def ablation(
     *,
     allow_missing: bool = False,
 ) -> Ablation:
-    """Compare the arms with the reference on the images that all of them answer.
+    """Compare the arms with the reference on the images that all of them predicted.
 
     Args:
-        title: What is tried.
-        budget: What every arm was given.
-        tables: Out-of-fold tables of logits by arm, the reference among them.
-        abouts: What differs, by arm.
-        reference: Which arm the others are compared with.
-        allow_missing: Whether images may be left out that an arm does not answer.
+        title: The subject of the study.
+        budget: The budget of every arm.
+        tables: Out-of-fold tables of logits by arm, including the reference.
+        abouts: The difference from the reference, by arm.
+        reference: The name of the reference arm.
+        allow_missing: Whether to leave out images that some arm has no prediction for.
 
     Raises:
-        DataError: There is no other arm, the tables have no image in common, one does not answer
-            all and that is not allowed, or their truths or groups differ.
+        DataError: There is no other arm, the tables have no image in common, a prediction is
+            missing and ``allow_missing`` is false, or ground truth or groups differ.
     """
     others = [name for name in tables if name != reference]
     if reference not in tables or not others:
@@ -191,7 +191,7 @@ def ablation(
         raise DataError("the arms have no image in common", "compare arms of one fold")
     absent = left_out(
         *(
-            (f"images have no answer in {name}", set(table["image_id"]) ^ every)
+            (f"images have no prediction in {name}", set(table["image_id"]) ^ every)
             for every in [set().union(*(table["image_id"] for table in tables.values()))]
             for name, table in tables.items()
         )
@@ -217,11 +217,11 @@ def ablation(
 
 
 def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
-    """Return a table whose every answer is by another decision.
+    """Return a table whose predictions follow another decision rule.
 
     Args:
         table: An out-of-fold table.
-        decision: ``raw``: the largest logit, neither weights nor shares being taken off;
+        decision: ``raw``: the largest logit, without correction for class weights and priors;
             ``natural``: the largest natural probability.
     """
     codes = taxonomy_of(table).codes

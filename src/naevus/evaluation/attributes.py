@@ -1,9 +1,9 @@
-"""Masks of lesion attributes: counts at every threshold, pooled Jaccard indices, presence.
+"""Masks of lesion attributes: pixel counts at every threshold, pooled Jaccard indices, presence.
 
-Scores are pooled as Task 2 of ISIC 2018 pools them: each image's pixels count as fractions of its
-own number of pixels, these are summed over images, and one Jaccard index is taken of the sums. Most
-images show none of an attribute, so a mean over images would say next to nothing. The best
-threshold for a pooled index is not 0.5, and is chosen here.
+Scores are pooled as in Task 2 of ISIC 2018: an image's pixels count as fractions of its size, the
+fractions are summed over images, and one Jaccard index is computed from the sums. A mean over
+images would be of little use, because most images show no pixel of a given attribute. The best
+threshold for a pooled index differs from 0.5 and is chosen here.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
 STEPS: Final = 20
 THRESHOLDS: Final[tuple[float, ...]] = tuple(step / STEPS for step in range(1, STEPS))
-"""The thresholds among which the best is chosen; a pixel above it shows the attribute."""
+"""Candidate thresholds; a pixel with a probability above the threshold shows the attribute."""
 
 TRUE_MASKS: Final[dict[str, str]] = {name: f"attribute_{name}" for name in ATTRIBUTES}
-"""The column of a data set that has the file of the true mask of each attribute."""
+"""Dataset columns with the ground-truth mask file of each attribute."""
 
 PEAK_FRACTION: Final = 0.01
-"""The fraction of an image's pixels, the likeliest, whose mean probability tells of presence."""
+"""Fraction of an image's pixels, the most probable ones, that `peak` averages."""
 _LEAST: Final = 1e-6
 
 
 class ThresholdCounts(NamedTuple):
-    """How many pixels of an image a mask has, and shares with the truth, at each threshold.
+    """Pixel counts of one mask in one image, at each threshold.
 
     Attributes:
-        hit: Pixels in both, shape T.
+        hit: Pixels in both the mask and the ground truth, shape T.
         predicted: Pixels of the mask, shape T.
-        true: Pixels of the truth.
+        true: Pixels of the ground truth.
     """
 
     hit: NDArray[np.int64]
@@ -65,7 +65,7 @@ def threshold_counts(probability: NDArray[np.float32], truth: NDArray[np.bool_])
         probability: H x W, 0..1.
         truth: H x W.
     """
-    # Above how many thresholds each pixel is: one pass in place of one for each threshold.
+    # For each pixel, the number of thresholds below its probability: one pass for all thresholds.
     above = np.searchsorted(np.asarray(THRESHOLDS, np.float32), probability.ravel(), side="left")
     hit, predicted = (
         np.bincount(values, minlength=len(THRESHOLDS) + 1)[1:][::-1].cumsum()[::-1]
@@ -75,26 +75,26 @@ def threshold_counts(probability: NDArray[np.float32], truth: NDArray[np.bool_])
 
 
 def peak(probability: NDArray[np.float32]) -> float:
-    """Return the mean probability of the likeliest pixels, `PEAK_FRACTION` of all."""
+    """Return the mean probability of the most probable pixels, a fraction `PEAK_FRACTION`."""
     flat = probability.ravel()
     count = max(1, round(PEAK_FRACTION * flat.size))
     return float(np.partition(flat, flat.size - count)[flat.size - count :].mean())
 
 
 def presence_of(peak: float, slope: float = 1.0, intercept: float = 0.0) -> float:
-    """Return the probability that an attribute is there, by a logistic function of its peak."""
+    """Return the probability that an attribute is present, a logistic function of its peak."""
     inside = min(max(peak, _LEAST), 1 - _LEAST)
     return 1 / (1 + math.exp(-(slope * math.log(inside / (1 - inside)) + intercept)))
 
 
 def jaccard(hit: Any, predicted: Any, true: Any) -> Any:
-    """Return the Jaccard index of pooled pixels; 1 where neither mask nor truth has any."""
+    """Return the Jaccard index of pooled pixels; 1 where mask and ground truth are both empty."""
     union = np.asarray(predicted + true - hit, np.float64)
     return np.where(union > 0, np.divide(hit, union, where=union > 0, out=np.ones_like(union)), 1.0)
 
 
 class PooledCounts(NamedTuple):
-    """Fractions of the pixels of N images, A attributes, T thresholds.
+    """Pixel counts of N images, A attributes and T thresholds, as fractions of each image.
 
     Attributes:
         hit: N x A x T.
@@ -108,7 +108,7 @@ class PooledCounts(NamedTuple):
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> PooledCounts:
-        """Take the counts of an out-of-fold table (`attribute_row`)."""
+        """Return the counts of an out-of-fold table (`attribute_row`)."""
         pixels = table["pixels"].to_numpy(np.float64)[:, None]
 
         def stack_inputs(kind: str) -> NDArray[np.float64]:
@@ -121,7 +121,7 @@ class PooledCounts(NamedTuple):
 
     @classmethod
     def pooled(cls, rows: Sequence[Sequence[ThresholdCounts]], pixels: int) -> PooledCounts:
-        """Join the counts of images of one number of pixels, attribute by attribute."""
+        """Join the counts of images with equal numbers of pixels, attribute by attribute."""
         return cls(
             *(
                 np.array([[getattr(one, name) for one in row] for row in rows]) / pixels
@@ -130,18 +130,18 @@ class PooledCounts(NamedTuple):
         )
 
     def at(self, thresholds: Sequence[float]) -> NDArray[np.float64]:
-        """Return what each attribute has at a threshold of its own.
+        """Return each attribute's counts at its own threshold.
 
         Args:
-            thresholds: A, each one of `THRESHOLDS`.
+            thresholds: A values, each one of `THRESHOLDS`.
 
         Returns:
-            N x A x 3: fractions of pixels in both, in the mask, in the truth.
+            N x A x 3: fractions of pixels in both, in the mask, and in the ground truth.
         """
         return self.at_places([THRESHOLDS.index(threshold) for threshold in thresholds])
 
     def at_places(self, places: Sequence[int]) -> NDArray[np.float64]:
-        """Return what `at` does, for the positions of thresholds."""
+        """Return the same as `at`, for positions in `THRESHOLDS`."""
         each = np.arange(len(places))
         cut = (self.hit[:, each, places], self.predicted[:, each, places], self.true)
         return np.stack(cut, axis=-1)
@@ -149,15 +149,15 @@ class PooledCounts(NamedTuple):
     def best_places(
         self, rows: NDArray[np.bool_] | None = None, *, alone: bool = False
     ) -> list[int]:
-        """Return for each attribute the position of its best threshold.
+        """Return the position of the best threshold of each attribute.
 
-        Together they have the largest Jaccard index pooled over all attributes. The largest ratio
-        of sums is found by Dinkelbach's method (1967): with each attribute's hits less a price for
-        its union, the price being the index found so far, until that no longer grows.
+        Together they maximise the Jaccard index pooled over all attributes, by Dinkelbach's method
+        (1967) for ratios of sums: each step maximises hits minus index times union per attribute,
+        with the index of the previous step, until the index stops growing.
 
         Args:
-            rows: Which images count; None: all.
-            alone: Whether each is to have the largest index of its own instead.
+            rows: The images to use; None: all.
+            alone: Whether to maximise each attribute's own index instead.
         """
         chosen = slice(None) if rows is None else rows
         hit, predicted, true = (values[chosen].sum(axis=0) for values in self)
@@ -187,13 +187,13 @@ def attribute_row(
     """Return the columns of an out-of-fold table for one image.
 
     Args:
-        probabilities: One H x W for each of `ATTRIBUTES`, in order.
+        probabilities: One H x W array for each of `ATTRIBUTES`, in order.
         truths: H x W by attribute.
-        peaks: The `peak` of each attribute's map as the network gives it.
+        peaks: The `peak` of each attribute's map at the network's output size.
 
     Returns:
-        ``pixels``; for each attribute ``hit_``, ``predicted_`` (a list, one for each of
-        `THRESHOLDS`), ``true_`` (pixels) and ``peak_`` (see `peak`).
+        ``pixels``; for each attribute ``hit_`` and ``predicted_`` (lists with one value for each
+        of `THRESHOLDS`), ``true_`` (pixels) and ``peak_`` (see `peak`).
     """
     row: dict[str, Any] = {"pixels": probabilities[0].size}
     for name, probability, top in zip(ATTRIBUTES, probabilities, peaks, strict=True):
@@ -206,19 +206,19 @@ def attribute_row(
 
 
 def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None:
-    """Compare the attribute masks of a folder with the true ones.
+    """Compare the attribute masks of a folder with the ground truth.
 
     Args:
-        table: ``image_id, group_id`` and ``attribute_<attribute>``, files of true masks; and
+        table: ``image_id, group_id`` and ``attribute_<attribute>``, ground-truth mask files; and
             ``presence_<attribute>`` where it was predicted.
-        folder: The folder with ``<id>_attribute_<attribute>.png``; it need not be there.
+        folder: The folder with ``<id>_attribute_<attribute>.png``; it may be missing.
 
     Returns:
-        What `AttributesEvaluation.of` takes, of the images whose attributes are all known; None
-        where there are none, or no folder.
+        A table for `AttributesEvaluation.of` with the images whose attributes are all annotated;
+        None if there are no such images or no folder.
 
     Raises:
-        DataError: A predicted mask is absent or of another size.
+        DataError: A predicted mask is missing or has another size.
         ImageError: A mask cannot be read.
     """
     columns = [column for column in TRUE_MASKS.values() if column in table.columns]
@@ -232,13 +232,13 @@ def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None
         for name, column in TRUE_MASKS.items():
             path = stored(folder / f"{image_id}_attribute_{name}.png", image_id)
             if not path.exists():
-                raise DataError(f"{path}: there is no such mask", "predict this image again")
+                raise DataError(f"{path}: the mask is missing", "predict this image again")
             truth, mask = read_mask(Path(record[column])), read_mask(path)
             if truth.shape != mask.shape:
                 raise DataError(
-                    f"{path}: has another size than {record[column]}", "predict this image again"
+                    f"{path}: differs in size from {record[column]}", "predict this image again"
                 )
-            row["pixels"] = truth.size  # of one image alike, or they would not fit its masks
+            row["pixels"] = truth.size  # the same for all attributes of an image
             row[f"hit_{name}"] = [int(np.count_nonzero(truth & mask))]
             row[f"predicted_{name}"] = [int(np.count_nonzero(mask))]
             row[f"true_{name}"] = int(np.count_nonzero(truth))
@@ -249,19 +249,19 @@ def compare_attributes(table: pd.DataFrame, folder: Path) -> pd.DataFrame | None
     return pd.DataFrame(rows)
 
 
-# How good masks and probabilities of attributes are.
+# Scores of attribute masks and presence probabilities.
 
 
 class AttributeScores(NamedTuple):
-    """One attribute over some images; intervals are 95 %, by group.
+    """Scores of one attribute; intervals are 95 %, by group.
 
     Attributes:
-        shown: How many of the images show it.
-        groups: Of how many groups these are.
-        jaccard: Pooled Jaccard index.
+        shown: The number of images that show it.
+        groups: The number of groups of these images.
+        jaccard: The pooled Jaccard index.
         alone: The same at thresholds chosen for this attribute alone; None for given masks.
-        auc: How well its presence is ranked; None where all or none of the images show it.
-        thresholds: Those used, each chosen where it was not used; empty where masks were given.
+        auc: The AUC of its presence; None if all images or no images show it.
+        thresholds: The threshold of each part, chosen on the other parts; empty for given masks.
     """
 
     shown: int
@@ -273,7 +273,7 @@ class AttributeScores(NamedTuple):
 
 
 class FoldJaccard(NamedTuple):
-    """The images of one fold: their pooled Jaccard index over all attributes."""
+    """The pooled Jaccard index over all attributes for the images of one fold."""
 
     fold: int
     images: int
@@ -282,9 +282,9 @@ class FoldJaccard(NamedTuple):
 
 
 class WorstImage(NamedTuple):
-    """An image whose masks miss much: the fraction of its pixels that is wrong in some attribute.
+    """An image with many wrong pixels, as fractions of its size, summed over attributes.
 
-    ``missed`` is of the truth alone, ``invented`` of the masks alone; over attributes, summed.
+    ``missed`` pixels are in the ground truth only, ``invented`` ones in the mask only.
     """
 
     image_id: str
@@ -298,37 +298,37 @@ _WORST: Final = 40
 
 @dataclass(frozen=True)
 class AttributesEvaluation:
-    """What masks and probabilities of attributes are worth, pooled as the challenge does.
+    """Scores of attribute masks and presence probabilities, pooled as in the challenge.
 
-    Where there are counts at several thresholds, each part of the images (`parts_of`) has the
-    thresholds that are best on the others, for the index pooled over all attributes.
+    Counts at several thresholds are cross-fitted: the thresholds of each part of the images
+    (`parts_of`) maximise the index pooled over all attributes on the other parts.
     """
 
     images: int
     groups: int
     jaccard: Interval
-    """Pooled over all attributes: the challenge's score."""
+    """Pooled over all attributes: the score of the challenge."""
     by_attribute: dict[str, AttributeScores]
     by_fold: tuple[FoldJaccard, ...]
-    """Where there are several folds."""
+    """Empty unless there are several folds."""
     thresholds: tuple[float, ...]
-    """The best on all the images: for use on others. Empty for given masks."""
+    """The best thresholds over all images, for use on other images. Empty for given masks."""
     presence: tuple[tuple[float, float], ...]
-    """Slope and intercept for each attribute (`presence_of`), likewise."""
+    """Slope and intercept of each attribute (`presence_of`), fitted on all images."""
     worst: tuple[WorstImage, ...]
-    """Those with the most wrong pixels, by the attribute that has most of them."""
+    """Images with the most wrong pixels, each with the attribute that contributes most."""
 
     @classmethod
     @repeatable
     def of(cls, table: pd.DataFrame) -> AttributesEvaluation:
-        """Judge masks of attributes.
+        """Evaluate masks of attributes.
 
         Args:
-            table: Rows of `attribute_row` with ``image_id, group_id``, ``fold`` where known; or of
-                given masks, with counts of one element, and ``presence_<attribute>`` for the peak.
+            table: Rows of `attribute_row` with ``image_id, group_id``, and ``fold`` where known; or
+                of given masks, with a single count and ``presence_<attribute>`` instead of a peak.
 
         Raises:
-            DataError: There is no image, or one has no group.
+            DataError: There are no images, or an image has no group.
         """
         counts, groups = PooledCounts.of(table), table["group_id"].tolist()
         several = counts.hit.shape[2] > 1
@@ -368,7 +368,7 @@ class AttributesEvaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as a dictionary that JSON can hold."""
+        """Return the evaluation as a dictionary for JSON."""
         return {
             "images": self.images,
             "groups": self.groups,
@@ -390,7 +390,7 @@ class AttributesEvaluation:
 
 
 def is_attributes_table(table: pd.DataFrame) -> bool:
-    """Tell whether an out-of-fold table is one of attributes."""
+    """Return whether an out-of-fold table contains attributes."""
     return all(f"hit_{name}" in table.columns for name in ATTRIBUTES)
 
 
@@ -399,11 +399,11 @@ def fit_presence(peaks: NDArray[np.float64], shown: NDArray[np.bool_]) -> tuple[
 
     Args:
         peaks: N peaks.
-        shown: N, whether the attribute is there.
+        shown: N, whether the attribute is present.
 
     Returns:
-        Both; (1, 0), which leaves the peak as it is, where all or none show it, or where a larger
-        peak does not speak for the attribute.
+        Slope and intercept; (1, 0), which leaves the peak unchanged, if all images or no images
+        show the attribute, or if the fitted slope is not positive.
     """
     positive, total = int(shown.sum()), len(shown)
     if not 0 < positive < total:
@@ -426,7 +426,7 @@ def fit_presence(peaks: NDArray[np.float64], shown: NDArray[np.bool_]) -> tuple[
 def _cross_fitted(
     counts: PooledCounts, parts: NDArray[np.intp], *, alone: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return N x A x 3 shares at thresholds chosen on other parts, and these, P x A."""
+    """Return N x A x 3 fractions at thresholds chosen on other parts, and the thresholds, P x A."""
     cut = np.empty((*counts.true.shape, 3))
     numbers = np.unique(parts)
     used = np.zeros((len(numbers), counts.true.shape[1]))
@@ -449,7 +449,7 @@ def _pooled(cut: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[n
 
 
 def _ranked(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """Return for each attribute what its presence is ranked by."""
+    """Return the scores that rank the presence of each attribute."""
     kind = "presence" if f"presence_{next(iter(ATTRIBUTES))}" in table.columns else "peak"
     return {name: table[f"{kind}_{name}"].to_numpy(np.float64) for name in ATTRIBUTES}
 

@@ -1,4 +1,4 @@
-"""Resampling of whole groups (lesions), never of images, and weighted statistics."""
+"""Resampling of whole groups (lesions), never of single images, and weighted statistics."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 DRAWS = 2000
-"""How many resamples an interval is taken from."""
+"""The number of resamples per interval."""
 SEED = 2018
-_CHUNK = 100  # draws that are held at once: 8 MB of weights for 10,000 images
+_CHUNK = 100  # draws computed at once: 8 MB of weights for 10,000 images
 
 Statistic = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
-"""Takes D x N weights of N images and returns D x K values: K figures for each weighting."""
+"""Maps D x N weights of N images to D x K values: K figures for each weighting."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which images stay together, and which groups are drawn for one another.
+    """The groups of images, and the strata of groups for resampling.
 
     Attributes:
         codes: N positions: the group of each image.
-        strata: The groups of each stratum; every group is in one.
+        strata: The groups of each stratum; every group is in exactly one.
     """
 
     codes: NDArray[np.intp]
@@ -47,10 +47,10 @@ class Groups:
 
         Args:
             groups: N group ids.
-            strata: N strata; a group belongs to that of its first image. None: one for all.
+            strata: N strata; a group belongs to the stratum of its first image. None: one stratum.
 
         Raises:
-            DataError: There is no image, one has no group or stratum, or the lengths differ.
+            DataError: There are no images, one has no group or stratum, or the lengths differ.
         """
         codes = _numbered(groups, "group")
         first = np.unique(codes, return_index=True)[1]
@@ -59,7 +59,7 @@ class Groups:
         labels = _numbered(strata, "stratum")
         if len(labels) != len(codes):
             raise DataError(
-                f"{len(codes)} groups and {len(labels)} strata", "give one of each for an image"
+                f"{len(codes)} groups and {len(labels)} strata", "give one of each per image"
             )
         labels = labels[first]
         return cls(codes, tuple(np.flatnonzero(labels == label) for label in np.unique(labels)))
@@ -69,14 +69,14 @@ class Groups:
 
     @property
     def sizes(self) -> NDArray[np.intp]:
-        """How many images each group has."""
+        """The number of images in each group."""
         return np.bincount(self.codes, minlength=len(self))
 
     def sums(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Add up N x M values of images to one row a group.
+        """Sum N x M values of images within each group.
 
         Raises:
-            DataError: A value is not a number, or there are not N rows.
+            DataError: A value is not a finite number, or there are not N rows.
         """
         rows = finite(values, len(self.codes))
         order = np.argsort(self.codes, kind="stable")
@@ -85,10 +85,10 @@ class Groups:
         return total
 
     def drawn(self, draws: int = DRAWS, seed: int = SEED) -> Iterator[NDArray[np.float64]]:
-        """Draw groups with replacement, within each stratum as many as it has.
+        """Draw groups with replacement, in each stratum as many as it contains.
 
         Yields:
-            D x G: how often each group was drawn; ``draws`` rows in all, some at a time.
+            D x G counts: how often each group was drawn; ``draws`` rows in all, in chunks.
         """
         rng = np.random.default_rng(seed)
         for start in range(0, draws, _CHUNK):
@@ -106,16 +106,16 @@ class Groups:
 def bootstrap(
     statistic: Statistic, groups: Groups, *, draws: int = DRAWS, seed: int = SEED
 ) -> NDArray[np.float64]:
-    """Bootstrap any statistic of weighted images by drawing whole groups.
+    """Bootstrap any statistic of weighted images by resampling whole groups.
 
-    An image's weight is how often its group was drawn (Davison & Hinkley 1997, 2.4 and 3.8), so
-    that nothing is copied and all draws of a chunk are computed at once.
+    The weight of an image is the number of times its group was drawn (Davison & Hinkley 1997, 2.4
+    and 3.8). No data are copied, and all draws of a chunk are computed at once.
 
     Args:
-        statistic: From D x N weights to D x K values; NaN where a draw leaves it undefined.
+        statistic: Maps D x N weights to D x K values; NaN where a draw leaves a value undefined.
         groups: The groups of the N images.
-        draws: How many resamples.
-        seed: Of the draws; two statistics with the same groups and seed see the same draws.
+        draws: The number of resamples.
+        seed: The random seed; with the same groups and seed, two statistics use the same draws.
 
     Returns:
         ``draws`` x K values.
@@ -126,20 +126,20 @@ def bootstrap(
 
 
 def finite(values: ArrayLike, images: int) -> NDArray[np.float64]:
-    """Return values of images as float64 rows, one an image.
+    """Return values of images as float64, one row per image.
 
     Raises:
-        DataError: There is no image or not one row an image, or a value is not finite.
+        DataError: There are no images, a row count other than ``images``, or a non-finite value.
     """
     rows = np.asarray(values, np.float64)
     if not images:
-        raise DataError("there is no image", "give at least one")
+        raise DataError("there are no images", "give at least one")
     if len(rows) != images:
-        raise DataError(f"values of {len(rows)} images for {images}", "give one an image")
+        raise DataError(f"values of {len(rows)} images for {images}", "give one row per image")
     bad = ~np.isfinite(rows.reshape(images, -1)).all(axis=1)
     if bad.any():
         raise DataError(
-            f"{int(bad.sum())} of {images} images have a value that is not a number",
+            f"{int(bad.sum())} of {images} images have a value that is not a finite number",
             "leave them out or predict them again",
         )
     return rows
@@ -150,14 +150,14 @@ def _numbered(names: Sequence[Any], what: str) -> NDArray[np.intp]:
 
     column = pd.Series(names, dtype=object)
     if column.empty:
-        raise DataError("there is no image", "give at least one")
+        raise DataError("there are no images", "give at least one")
     if column.isna().any():
-        raise DataError(f"{int(column.isna().sum())} images have no {what}", "give each one")
+        raise DataError(f"{int(column.isna().sum())} images have no {what}", "give one per image")
     codes: NDArray[np.intp] = pd.factorize(column)[0]
     return codes
 
 
-# Statistics of weighted images, for many weightings at once: what `bootstrap` takes.
+# Statistics of weighted images for `bootstrap`, vectorised over weightings.
 
 _ROUNDING = 1e-12
 
@@ -186,10 +186,10 @@ def ratios_of(numerators: ArrayLike, denominators: ArrayLike) -> Statistic:
 def quantiles_of(values: ArrayLike, fractions: Sequence[float]) -> Statistic:
     """Return the statistic "weighted quantiles" of N values: the inverse of their distribution.
 
-    Each is the smallest value that at least the fraction of the weight does not exceed.
+    Each quantile is the smallest value with at least the given fraction of the weight at or below.
 
     Raises:
-        DataError: There is no image, or a value is not a number.
+        DataError: There are no images, or a value is not a finite number.
     """
     column = np.asarray(values, np.float64)
     column = finite(column, len(column))
@@ -207,20 +207,20 @@ def quantiles_of(values: ArrayLike, fractions: Sequence[float]) -> Statistic:
 
 
 def divided(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide, with NaN where the denominator is not above 0."""
+    """Divide, with NaN where the denominator is not positive."""
     quotients: NDArray[np.float64] = top / np.where(bottom > 0, bottom, np.nan)
     return quotients
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Images of two sides in the order of a score, the highest first.
+    """Images of a binary problem, ordered by a score from the highest.
 
     Attributes:
-        truth: N, true on the positive side.
-        order: N positions, by falling score.
+        truth: N, true for positive images.
+        order: N positions, by descending score.
         ends: The last position in ``order`` of each run of equal scores.
-        thresholds: The score of each run, falling.
+        thresholds: The score of each run, descending.
     """
 
     truth: NDArray[np.bool_]
@@ -230,14 +230,14 @@ class Ranking:
 
     @classmethod
     def of(cls, truth: ArrayLike, scores: ArrayLike) -> Ranking:
-        """Order N images.
+        """Order N images by score.
 
         Raises:
-            DataError: There is no image, a score is not a number, or the lengths differ.
+            DataError: There are no images, a score is not finite, or the lengths differ.
         """
         positive = np.asarray(truth, bool)
         if not positive.size:
-            raise DataError("there is no image to rank", "give at least one")
+            raise DataError("there are no images to rank", "give at least one")
         values = finite(scores, len(positive))
         order = np.argsort(-values, kind="stable")
         ends = run_ends(values[order])
@@ -252,7 +252,7 @@ class Ranking:
             weights: D x N.
 
         Returns:
-            Two D x (T + 1) arrays that begin at 0; NaN in weightings that empty a side.
+            Two D x (T + 1) arrays that start at 0; NaN for weightings without one of the classes.
         """
         ordered = weights[:, self.order]
         positive = ordered * self.truth[self.order]
@@ -272,7 +272,7 @@ class Ranking:
 def area(
     sensitivity: NDArray[np.float64], false_positive_rate: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the area under D curves of `Ranking.curve`, D x 1 (trapezoids: ties count half)."""
+    """Return the area under D curves of `Ranking.curve`, D x 1, by trapezoids: ties count half."""
     steps, heights = np.diff(false_positive_rate), sensitivity[:, 1:] + sensitivity[:, :-1]
     areas: NDArray[np.float64] = np.einsum("dt,dt->d", steps, heights)[:, None] / 2
     return areas
@@ -283,13 +283,13 @@ def run_ends(ordered: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
 
 
-# Figures that are the same bits whatever number of threads linear algebra has.
+# Results that are bitwise independent of the number of threads in linear algebra.
 
 
 def repeatable(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function have one thread for linear algebra, as the order of its sums hangs on threads.
+    """Run a function with a single linear-algebra thread, because threads affect summation order.
 
-    Sums of a bootstrap differed by some 1e-16 between one thread and two.
+    Bootstrap sums differed by about 1e-16 between one thread and two.
     """
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""How far stated probabilities are from what comes true, with reliability curves."""
+"""Calibration metrics: expected calibration error, NLL, Brier score, reliability curves."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Proportion
 
 
-# Reliability curves: how often images of a stated probability are what was said.
+# Reliability curves: observed frequency against predicted probability.
 
 BINS = 15
-"""As many as in Guo et al., On calibration of modern neural networks, ICML 2017."""
+"""As in Guo et al., On calibration of modern neural networks, ICML 2017."""
 Binning = Literal["width", "mass"]
-"""Bins of equal width, or with as equal numbers of images as ties allow."""
+"""Bins of equal width, or of equal mass: as equal numbers of images as ties allow."""
 
 
 class ReliabilityBin(NamedTuple):
-    """Images of about the same stated probability."""
+    """Images with similar predicted probabilities."""
 
     low: float
-    """Above this probability (in the first bin: from it on)."""
+    """The lower edge, exclusive (inclusive in the first bin)."""
     high: float
-    """Up to and with this one."""
+    """The upper edge, inclusive."""
     images: int
     stated: float
-    """The mean probability that was stated."""
+    """The mean predicted probability."""
     found: Proportion
-    """The fraction of images for which it came true, with its interval by group."""
+    """The observed frequency, with its interval by group."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the bin as a dictionary that JSON can hold."""
+        """Return the bin as a dictionary for JSON."""
         return {**self._asdict(), "found": self.found._asdict()}
 
 
@@ -55,18 +55,18 @@ def reliability_curve(
     bins: int = BINS,
     binning: Binning = "mass",
 ) -> tuple[ReliabilityBin, ...]:
-    """Return the reliability curve of a probability; empty bins are left out.
+    """Return the reliability curve of a probability, without empty bins.
 
     Args:
-        stated: N probabilities: of one class, or of each image's answer.
-        true: N, whether the image was of that class, or the answer right.
+        stated: N probabilities: of one class, or of the predicted class of each image.
+        true: N, whether the image belongs to the class, or the prediction is correct.
         groups: N group ids.
-        bins: How many bins.
-        binning: How they are cut.
+        bins: The number of bins.
+        binning: How the bins are formed.
 
     Raises:
-        DataError: A value is not a probability, or ``true`` neither 0 nor 1; an image has no
-            group; lengths differ.
+        DataError: A value is not a probability, ``true`` is neither 0 nor 1, an image has no
+            group, or lengths differ.
     """
     values = checked_probabilities(stated, len(groups))
     results = finite(true, len(groups))
@@ -89,13 +89,13 @@ def reliability_curve(
 
 
 def bin_edges(values: NDArray[np.float64], bins: int, binning: Binning) -> NDArray[np.float64]:
-    """Return ``bins + 1`` rising edges from the lowest to the highest probability."""
+    """Return ``bins + 1`` ascending edges from the lowest to the highest probability."""
     even = np.linspace(0, 1, bins + 1)
     return even if binning == "width" else np.quantile(values, even)
 
 
 def bin_numbers(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return each value's bin, from 0; a value on an edge belongs to the bin below."""
+    """Return the bin of each value, from 0; a value on an edge belongs to the lower bin."""
     return np.searchsorted(edges[1:-1], values)
 
 
@@ -103,7 +103,7 @@ def checked_probabilities(values: ArrayLike, images: int) -> NDArray[np.float64]
     """Return probabilities of images as float64.
 
     Raises:
-        DataError: One is not between 0 and 1, or there is not one row an image.
+        DataError: A value is outside [0, 1], or the number of rows is not ``images``.
     """
     rows = finite(values, images)
     if rows.size and (rows.min() < 0 or rows.max() > 1):
@@ -114,7 +114,7 @@ def checked_probabilities(values: ArrayLike, images: int) -> NDArray[np.float64]
 def negative_log_likelihoods(
     probabilities: NDArray[np.float64], truth: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return N values ``-log p_truth``, p held above float64's epsilon as scikit-learn does."""
+    """Return N values ``-log p_truth``, with p clipped at float64's epsilon as in scikit-learn."""
     chosen = probabilities[np.arange(len(truth)), truth]
     values: NDArray[np.float64] = -np.log(np.maximum(chosen, np.finfo(np.float64).eps))
     return values
@@ -123,7 +123,7 @@ def negative_log_likelihoods(
 def brier_scores(
     probabilities: NDArray[np.float64], truth: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Return N squared distances from the truth over all classes, in [0, 2] (Brier 1950)."""
+    """Return N squared distances from the one-hot truth, over classes, in [0, 2] (Brier 1950)."""
     came_true = np.eye(probabilities.shape[1])[truth]
     scores: NDArray[np.float64] = ((probabilities - came_true) ** 2).sum(axis=1)
     return scores
@@ -132,10 +132,10 @@ def brier_scores(
 def gaps_by_bin(
     stated: NDArray[np.float64], true: NDArray[np.bool_], binning: Binning, bins: int = BINS
 ) -> NDArray[np.float64]:
-    """Return N x ``bins``: stated minus true in each image's bin, 0 in the others.
+    """Return N x ``bins``: predicted minus true in the bin of each image, 0 in the others.
 
-    The expected calibration error is the sum over bins of the absolute mean of a column (Naeini et
-    al. 2015, Guo et al. 2017). The edges are those of all images, also in a resample.
+    The expected calibration error is the sum over bins of the absolute column mean (Naeini et al.
+    2015, Guo et al. 2017). Resamples use the bin edges of all images.
     """
     numbers = bin_numbers(stated, bin_edges(stated, bins, binning))
     gaps = np.zeros((len(stated), bins))
@@ -144,13 +144,13 @@ def gaps_by_bin(
 
 
 class BinnedError(NamedTuple):
-    """An expected calibration error, its 95 % interval by group, and what chance alone gives."""
+    """An expected calibration error, its 95 % interval by group, and its value by chance alone."""
 
     value: float
     low: float
     high: float
     chance: float
-    """About what perfect probabilities would show on as many groups: it is never 0."""
+    """The approximate error of perfectly calibrated probabilities on as many groups; above 0."""
 
     def __str__(self) -> str:
         return f"{Interval(*self[:3])}, by chance {self.chance:.3f}"
@@ -158,7 +158,7 @@ class BinnedError(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationScores:
-    """How honest the natural probabilities of some images are; 0 is best everywhere."""
+    """Calibration metrics of natural probabilities; 0 is best for each."""
 
     images: int
     groups: int
@@ -167,11 +167,11 @@ class CalibrationScores:
     brier: Interval
     """Mean squared distance over all classes, in [0, 2]."""
     ece: BinnedError
-    """Expected calibration error of the answer's probability, 15 bins of equal width."""
+    """Expected calibration error of the predicted class's probability, 15 bins of equal width."""
     ece_equal_mass: BinnedError
-    """The same in bins of equal numbers of images."""
+    """The same in bins of equal mass."""
     classwise_ece: BinnedError
-    """Mean over classes of each probability's error, equal width (Kull et al., NeurIPS 2019)."""
+    """Mean over classes of each class's error, equal width (Kull et al., NeurIPS 2019)."""
 
     @classmethod
     def from_probabilities(
@@ -185,21 +185,22 @@ class CalibrationScores:
     ) -> CalibrationScores:
         """Score N x C natural probabilities.
 
-        Groups are drawn within their true class; fewer than 100 tell too little for the interval of
-        a calibration error. An expected calibration error is above 0 by chance alone, and more so
-        in resamples, so that percentiles of these miss the truth. Its interval is the basic one
-        (twice the value minus the quantiles), which takes that off; it begins at 0 where perfect
-        probabilities would by chance show as much, and always holds the value.
+        Resampling is stratified by true class; the interval of a calibration error needs 100
+        groups. An expected calibration error is above 0 by chance alone, and larger still in
+        resamples, so percentile intervals would miss the true value. Its interval is therefore the
+        basic bootstrap interval (twice the value minus the quantiles), which corrects that bias.
+        It starts at 0 where perfectly calibrated probabilities could give the value by chance, and
+        always contains the value.
 
         Args:
             probabilities: N x C; each row sums to 1.
             truth: N positions of the true classes.
             groups: N group ids.
-            draws: How many resamples.
-            seed: Of the draws.
+            draws: The number of resamples.
+            seed: The random seed.
 
         Raises:
-            DataError: There is no image, one has no group, a value is not a probability, a row
+            DataError: There are no images, one has no group, a value is not a probability, a row
                 does not sum to 1, or a class is not one of C.
         """
         rows, classes = checked_rows(probabilities, truth, len(groups))
@@ -222,7 +223,7 @@ class CalibrationScores:
         return cls(len(classes), len(numbered), nll, brier, *errors)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: value if isinstance(value, int) else value._asdict()
@@ -237,10 +238,10 @@ class CalibrationScores:
 def checked_rows(
     probabilities: ArrayLike, truth: ArrayLike, images: int
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return N x C probabilities and N positions of true classes that belong together.
+    """Return N x C probabilities and N positions of true classes, validated.
 
     Raises:
-        DataError: They do not, a value is not a probability, or a row does not sum to 1.
+        DataError: Their lengths differ, a value is not a probability, or a row does not sum to 1.
     """
     rows = checked_probabilities(probabilities, images)
     classes = np.asarray(truth)
@@ -259,7 +260,7 @@ def checked_rows(
 def _columns(
     rows: NDArray[np.float64], classes: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what is averaged: N x 2 losses, and N x (2 + C) * bins gaps."""
+    """Return the per-image columns to average: N x 2 losses, and N x (2 + C) * bins gaps."""
     predicted = rows.argmax(axis=1)
     stated, right = rows[np.arange(len(rows)), predicted], predicted == classes
     gaps = [gaps_by_bin(stated, right, "width"), gaps_by_bin(stated, right, "mass")]
@@ -269,7 +270,7 @@ def _columns(
 
 
 def _figures(columns: NDArray[np.float64]) -> Statistic:
-    """Return the statistic that gives the five figures, in the order of the fields."""
+    """Return the statistic of the five metrics, in the order of the fields."""
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = (weights @ columns) / weights.sum(axis=1, keepdims=True)
@@ -281,10 +282,10 @@ def _figures(columns: NDArray[np.float64]) -> Statistic:
 
 
 def _by_chance(sums: NDArray[np.float64], images: int) -> list[tuple[float, float]]:
-    """Return mean and standard deviation of the three errors where nothing but chance made them.
+    """Return mean and standard deviation of the three errors under perfect calibration.
 
-    A bin's mean gap is then about normal around 0 with the variance that the groups' sums show,
-    and the mean of its absolute value is sqrt(2 / pi) standard deviations.
+    The mean gap of a bin is then approximately normal around 0, with the variance of the group
+    sums; the mean of its absolute value is sqrt(2 / pi) standard deviations.
     """
     variances = ((sums / images) ** 2).sum(axis=0).reshape(-1, BINS)
     means = np.sqrt(2 / np.pi * variances).sum(axis=1)

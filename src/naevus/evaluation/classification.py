@@ -1,4 +1,4 @@
-"""How well probabilities tell diagnoses apart: accuracy, recall, AUC."""
+"""Classification metrics: accuracy, recall, AUC and average precision, with intervals."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def auc_intervals(
     groups: Sequence[str],
     taxonomy: Taxonomy,
 ) -> tuple[Interval | None, dict[str, Proportion]]:
-    """Return the mean AUC over classes, and each class's, with intervals by group.
+    """Return the mean AUC over classes and the AUC of each class, with intervals by group.
 
     Args:
-        natural: N x C natural probabilities; all folds' images are ranked together.
+        natural: N x C natural probabilities; images of all folds are ranked together.
         truth: N diagnoses.
         groups: N group ids.
         taxonomy: The C classes.
 
     Returns:
-        The mean, None where no class has both sides; and by code, with how many groups the class
-        has. Its kind of interval follows from the groups on the rarer side (`weighted_intervals`);
-        the mean has one where each class has one.
+        The mean, None if no class has both positive and negative images; and the AUCs by code,
+        with the class's number of groups. The kind of interval depends on the number of groups on
+        the rarer side (`weighted_intervals`); the mean has an interval if each class has one.
     """
     names, ids = np.asarray(truth, object), np.asarray(groups, object)
     rankings = {
@@ -82,11 +82,11 @@ def auc_intervals(
 
 @repeatable
 def headline_intervals(labelled: LabelledPredictions) -> dict[str, Interval]:
-    """Return both decisions' accuracy and balanced accuracy, each with its interval by group.
+    """Return accuracy and balanced accuracy of both decisions, with intervals by group.
 
     Returns:
-        ``balanced_accuracy`` of the balanced decision and ``accuracy`` of the natural one; then
-        ``balanced_accuracy_natural`` and ``accuracy_balanced``, the other way round.
+        ``balanced_accuracy`` of the balanced decision, ``accuracy`` of the natural one,
+        ``balanced_accuracy_natural`` and ``accuracy_balanced``.
     """
     truth, groups = labelled.truth, labelled.groups
     by_balanced, by_natural = labelled.balanced_codes, labelled.natural_codes
@@ -100,23 +100,23 @@ def headline_intervals(labelled: LabelledPredictions) -> dict[str, Interval]:
 
 
 class RankingCurve(NamedTuple):
-    """What every threshold on a probability would do, from no image called to all of them."""
+    """Sensitivity, false-positive rate and precision at every threshold of a probability."""
 
     sensitivity: NDArray[np.float64]
-    """T + 1, from 0 to 1: also called recall."""
+    """T + 1, from 0 to 1; also called recall."""
     false_positive_rate: NDArray[np.float64]
     """T + 1, one minus the specificity."""
     precision: NDArray[np.float64]
-    """T + 1, the fraction of called images that are positive; NaN where none is called."""
+    """T + 1, the fraction of positives among images at or above the threshold; NaN without any."""
     thresholds: NDArray[np.float64]
-    """T + 1: an image is called whose probability is as large; infinite for none."""
+    """T + 1, descending; images at or above one count as positive; the first is infinite."""
 
     @classmethod
     def of(cls, truth: ArrayLike, probability: ArrayLike) -> RankingCurve:
-        """Return the curve of N probabilities, N times true on the positive side.
+        """Return the curve of N probabilities and N labels.
 
         Raises:
-            DataError: There is no image, a probability is not a number, or the lengths differ.
+            DataError: There are no images, a probability is not finite, or the lengths differ.
         """
         ranking = Ranking.of(truth, probability)
         weights = np.ones((1, len(ranking.truth)))
@@ -131,7 +131,7 @@ class RankingCurve(NamedTuple):
         )
 
 
-# How well a probability ranks the images of one class above the others.
+# Ranking metrics of one class against the others.
 
 
 def auc_of(
@@ -139,12 +139,12 @@ def auc_of(
     probabilities: NDArray[np.floating[Any]],
     weights: NDArray[np.float64] | None = None,
 ) -> float | None:
-    """Return the area under the ROC curve, or None where a side of the truth is absent.
+    """Return the area under the ROC curve, or None if there are no positives or no negatives.
 
     Args:
-        truth: N, true where the image is of the class.
-        probabilities: N, the class's probability.
-        weights: N weights of the images; all 1 if None.
+        truth: N, true for images of the class.
+        probabilities: N probabilities of the class.
+        weights: N weights of the images; None: all 1.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -160,17 +160,17 @@ def auc_above_sensitivity(
     sensitivity: float,
     weights: NDArray[np.float64] | None = None,
 ) -> float | None:
-    """Return the area under that part of the ROC curve whose sensitivity is high enough.
+    """Return the area under the part of the ROC curve with a high enough sensitivity.
 
-    The curve is cut by linear interpolation where it first reaches ``sensitivity``; the area is
-    the raw one, down to the axis, so that a perfect ranking has 1 (ISIC challenges,
+    The curve is cut, with linear interpolation, where it first reaches ``sensitivity``. The area
+    extends down to the axis and is not rescaled, so a perfect ranking has 1 (ISIC challenges,
     "AUC, Sens > 80%").
 
     Args:
-        truth: N, true where the image is of the class.
-        probabilities: N, the class's probability.
-        sensitivity: Where the curve is cut, above 0 and at most 1.
-        weights: N weights of the images; all 1 if None.
+        truth: N, true for images of the class.
+        probabilities: N probabilities of the class.
+        sensitivity: The sensitivity at the cut, above 0 and at most 1.
+        weights: N weights of the images; None: all 1.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -193,12 +193,12 @@ def average_precision_of(
     probabilities: NDArray[np.floating[Any]],
     weights: NDArray[np.float64] | None = None,
 ) -> float | None:
-    """Return the mean precision over the steps of recall, or None where a side is absent.
+    """Return the average precision, or None if there are no positives or no negatives.
 
     Args:
-        truth: N, true where the image is of the class.
-        probabilities: N, the class's probability.
-        weights: N weights of the images; all 1 if None.
+        truth: N, true for images of the class.
+        probabilities: N probabilities of the class.
+        weights: N weights of the images; None: all 1.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -209,7 +209,7 @@ def average_precision_of(
 
 
 def both_sides(truth: NDArray[np.bool_], weights: NDArray[np.float64] | None = None) -> bool:
-    """Tell whether images that count are on both sides: in the class and out of it."""
+    """Return whether positive and negative images with non-zero weight are present."""
     counted = truth if weights is None else truth[weights > 0]
     return bool(counted.any() and not counted.all())
 
@@ -219,7 +219,7 @@ def _metrics() -> ModuleType:
         import sklearn.metrics  # noqa: PLC0415
     except ImportError:
         raise NaevusError(
-            "scikit-learn, which ranks probabilities, is not installed",
+            "ranking metrics need scikit-learn, which is not installed",
             "pip install naevus[evaluate]",
         ) from None
     module: ModuleType = sklearn.metrics
@@ -228,7 +228,7 @@ def _metrics() -> ModuleType:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class against the others, by one decision; None where a ratio has no denominator."""
+    """One class against the others, by one decision; None if a denominator is 0."""
 
     code: str
     images: int
@@ -239,24 +239,24 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class DecisionScores:
-    """What comes of always answering the class with the largest probability.
+    """Scores of one decision rule: predict the class with the largest probability.
 
-    Of classes exactly tied for the largest, the first in the taxonomy's order is answered; the
-    challenge's own scorer counts such an image as wrong.
+    Exact ties go to the first class in the taxonomy's order; the challenge's own scorer counts
+    such images as wrong.
     """
 
     balanced_accuracy: float
-    """The mean recall of the classes that are present in the truth."""
+    """The mean recall of the classes present in the ground truth."""
     accuracy: float
     classes: tuple[ClassScores, ...]
     confusion: NDArray[np.int64]
-    """C x C counts: rows are the truth, columns the answers."""
+    """C x C counts: rows are the ground truth, columns the predictions."""
 
     @classmethod
     def from_predictions(
         cls, truth: NDArray[np.int64], predicted: NDArray[np.int64], codes: Sequence[str]
     ) -> DecisionScores:
-        """Score N answers against N true classes, both as positions in ``codes``.
+        """Score N predictions against N true classes, both as positions in ``codes``.
 
         Examples:
             >>> truth, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
@@ -297,7 +297,7 @@ class DecisionScores:
         return normalised
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         return {
             "balanced_accuracy": self.balanced_accuracy,
             "accuracy": self.accuracy,
@@ -308,30 +308,30 @@ class DecisionScores:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the balanced decision answers wrongly."""
+    """An image that the balanced decision misclassifies."""
 
     image_id: str
     truth: str
     answer: str
     probability: float
-    """The balanced probability of the wrong answer: how sure the mistake was."""
+    """The balanced probability of the wrong class: the confidence of the error."""
 
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Task 3 over many images, by both decisions."""
+    """Task 3 metrics of many images, for both decisions."""
 
     images: int
     codes: tuple[str, ...]
     absent: tuple[str, ...]
-    """Classes without an image in the truth; no mean counts them."""
+    """Classes without images in the ground truth; all means leave them out."""
     balanced: DecisionScores
     natural: DecisionScores
     auc: dict[str, float | None]
     """Area under the ROC curve of each class's natural probability; None for absent classes."""
     average_precision: dict[str, float | None]
     mistakes: tuple[Mistake, ...]
-    """The surest mistakes first."""
+    """The most confident errors first."""
 
     @classmethod
     def from_probabilities(
@@ -344,19 +344,19 @@ class ClassificationScores:
         *,
         mistakes: int = 20,
     ) -> ClassificationScores:
-        """Score both kinds of probability of the same N images.
+        """Score natural and balanced probabilities of the same N images.
 
         Args:
-            ids: N image ids, each once.
+            ids: N unique image ids.
             truth_codes: N codes of the taxonomy.
             natural: N x C natural probabilities, in the taxonomy's order.
             balanced: N x C balanced probabilities.
             taxonomy: The C classes.
-            mistakes: How many of the surest mistakes to list.
+            mistakes: The number of most confident errors to list.
 
         Raises:
-            DataError: Nothing to score, lengths that differ, an id twice, an unknown code, or a
-                probability that is not a number.
+            DataError: There are no images, lengths differ, an id occurs twice, a code is unknown,
+                or a probability is not finite.
             NaevusError: scikit-learn is not installed.
         """
         codes = taxonomy.codes
@@ -380,28 +380,28 @@ class ClassificationScores:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the numbers must know."""
+        """Notes for readers of the numbers."""
         if not self.absent:
             return ()
         absent = ", ".join(self.absent)
-        return (f"{absent}: no image in the truth; means are over the classes that are present",)
+        return (f"{absent}: no image in the ground truth; means are over the other classes",)
 
     @property
     def mean_auc(self) -> float | None:
-        """The mean AUC of the classes that have one."""
+        """The mean AUC over the classes that have one."""
         return _mean(self.auc.values())
 
     @property
     def mean_average_precision(self) -> float | None:
-        """The mean average precision of the classes that have one."""
+        """The mean average precision over the classes that have one."""
         return _mean(self.average_precision.values())
 
     def by(self, decision: Decision) -> DecisionScores:
-        """Return the scores of one of the two decisions."""
+        """Return the scores of one decision."""
         return self.balanced if decision == "balanced" else self.natural
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold; what is undefined is None."""
+        """Return the scores as a dictionary for JSON; undefined values are None."""
         return {
             "images": self.images,
             "codes": list(self.codes),
@@ -425,21 +425,21 @@ def _check(
     classes: int,
 ) -> None:
     if not len(ids):
-        raise DataError("no image was scored", "give images that have a diagnosis")
+        raise DataError("there are no images to score", "give images that have a diagnosis")
     expected = (len(ids), classes)
     if len(truth_codes) != len(ids) or natural.shape != expected or balanced.shape != expected:
         raise DataError(
             f"{len(ids)} ids, {len(truth_codes)} diagnoses, natural probabilities "
-            f"{natural.shape} and balanced ones {balanced.shape} do not belong together",
+            f"{natural.shape} and balanced ones {balanced.shape} do not match",
             f"give one diagnosis and {classes} probabilities for each id",
         )
     twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
     if twice:
-        raise DataError(f"{twice[0]} is there {ids.count(twice[0])} times", "score it once")
+        raise DataError(f"{twice[0]} occurs {ids.count(twice[0])} times", "keep one row per image")
     for name, values in (("natural", natural), ("balanced", balanced)):
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
-            raise DataError(f"{ids[int(bad.argmax())]}: its {name} probabilities are not numbers")
+            raise DataError(f"{ids[int(bad.argmax())]}: its {name} probabilities are not finite")
 
 
 def _surest_mistakes(

@@ -1,4 +1,4 @@
-"""A against B: two recipes' answers to the same held-out images, paired by lesion."""
+"""Compare two recipes by their predictions on the same held-out images, paired by lesion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-# Two answers to the same images: how much better one is, and whether chance explains it.
+# Paired differences: their size, intervals and p values.
 
 PERMUTATIONS = 10_000
 ERROR: Final = 0.05
@@ -43,10 +43,10 @@ _STEPS = 30  # of bisection: limits are found to 1e-9
 
 
 class Difference(NamedTuple):
-    """One score of A and of B on the same images.
+    """One score of A and B on the same images.
 
-    Interval and p are of one test, so that they never contradict each other: the interval holds
-    the differences that the test would not refuse.
+    Interval and p value come from the same test and never contradict each other: the interval
+    contains the differences that the test does not reject.
     """
 
     score: str
@@ -55,25 +55,24 @@ class Difference(NamedTuple):
     difference: Interval
     """B - A, with its 95 % interval by group, simultaneous with those of ``tests`` differences."""
     p: float
-    """Of the permutation test: how often chance alone makes a difference as large in one of
-    ``tests`` scores (Bonferroni)."""
+    """The p value of the permutation test, with Bonferroni's correction for ``tests`` scores."""
     groups: int
     tests: int = 1
     """How many tests the interval and p are corrected for."""
 
     @property
     def distinguishable(self) -> bool:
-        """Whether p is at most 0.05; the interval then leaves out 0."""
+        """Whether p is at most 0.05; the interval then excludes 0."""
         return self.p <= ERROR
 
     def sentence(self, a: str = "A", b: str = "B") -> str:
-        """Say the difference in words, in points (hundredths)."""
+        """Describe the difference in a sentence, in percentage points."""
         value, low, high = (100 * part for part in self.difference)
         counted = f"{self.groups:,} lesion{'' if self.groups == 1 else 's'}"
         if not self.distinguishable:
             limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
             return (
-                f"{self.score}: the data cannot tell {a} and {b} apart: {b} - {a} is {value:.1f} "
+                f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:.1f} "
                 f"points{limits}, {counted}"
             )
         better = b
@@ -83,7 +82,7 @@ class Difference(NamedTuple):
         return f"{self.score}: {better} is better by {value:.1f} points{limits}, {counted}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the difference as a dictionary that JSON can hold."""
+        """Return the difference as a dictionary for JSON."""
         return {**self._asdict(), "difference": self.difference._asdict()}
 
 
@@ -96,21 +95,21 @@ def paired_difference(
     *,
     tests: int = 1,
 ) -> Difference:
-    """Compare the means of K ratios of sums, such as the recalls whose mean is balanced accuracy.
+    """Compare the means of K ratios of sums, such as the recalls in a balanced accuracy.
 
     The permutation test swaps A and B in whole groups; its interval holds each difference d that
     the same test does not refuse after d was taken from B, in each group by its weight.
 
     Args:
-        score: Its name.
-        a: N x K, what each image adds to each of A's numerators.
-        b: N x K, likewise of B.
-        denominators: N x K, the same for both; every column has an image.
+        score: The name of the score.
+        a: N x K, the contribution of each image to each numerator of A.
+        b: N x K, the same for B.
+        denominators: N x K, common to both; every column has a non-zero value.
         groups: N group ids.
-        tests: How many tests interval and p are corrected for (Bonferroni).
+        tests: The number of tests that interval and p are corrected for (Bonferroni).
 
     Raises:
-        DataError: There is no image, one has no group, or a value is not a number.
+        DataError: There are no images, one has no group, or a value is not a finite number.
     """
     ours, theirs = np.asarray(a, np.float64), np.asarray(b, np.float64)
     whole = np.asarray(denominators, np.float64)
@@ -137,19 +136,19 @@ def swap_test(
     permutations: int = PERMUTATIONS,
     seed: int = SEED,
 ) -> float:
-    """Return the two-sided p of a permutation test that swaps A and B in whole groups.
+    """Return the two-sided p value of a permutation test that swaps A and B in whole groups.
 
-    If A and B were alike, each group's answers might as well be the other's. The observed
-    arrangement counts as one of the permutations, so that p is never 0 (Phipson & Smyth 2010).
+    Under the null hypothesis, A and B are exchangeable within each group. The observed
+    arrangement counts as one of the permutations, so p is never 0 (Phipson & Smyth 2010).
 
     Args:
-        differences: N, what each image adds to B - A.
+        differences: N, the contribution of each image to B - A.
         groups: N group ids.
-        permutations: How many arrangements are drawn.
-        seed: Of the draws.
+        permutations: The number of random permutations.
+        seed: The random seed.
 
     Raises:
-        DataError: There is no image, one has no group, or a value is not a number.
+        DataError: There are no images, one has no group, or a value is not a finite number.
     """
     values = finite(differences, len(groups))
     return _Swaps.of(values, np.zeros_like(values), groups, permutations=permutations, seed=seed).p(
@@ -219,14 +218,14 @@ class _Swaps(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """Answers of which only one is right, on one image a group."""
+    """Discordant predictions (only A or only B is correct), with one image per group."""
 
     groups: int
     only_a: int
-    """Images that A alone answers rightly."""
+    """The number of images that only A classifies correctly."""
     only_b: int
     p: float
-    """Two-sided and exact: of a fair coin thrown for each of these (McNemar 1947)."""
+    """The two-sided p value of the exact test: binomial with probability 1/2 (McNemar 1947)."""
 
 
 def mcnemar(
@@ -235,12 +234,12 @@ def mcnemar(
     """Return McNemar's exact test on the first image of each group.
 
     Args:
-        right_a: N, whether A is right, the images in an order that has nothing to do with it.
-        right_b: N, likewise of B.
+        right_a: N, whether A is correct; the order of the images must be unrelated to this.
+        right_b: N, the same for B.
         groups: N group ids.
 
     Raises:
-        DataError: There is no image, one has no group, or lengths differ.
+        DataError: There are no images, one has no group, or lengths differ.
     """
     numbered = Groups.of(groups)
     first = np.unique(numbered.codes, return_index=True)[1]
@@ -255,21 +254,21 @@ Task = Literal["classification", "segmentation"]
 
 
 class Change(NamedTuple):
-    """An image that A and B answer differently."""
+    """An image with different predictions from A and B."""
 
     image_id: str
     truth: str
     """The diagnosis; empty for masks."""
     a: str
-    """A's diagnosis by the balanced decision, or its Jaccard index."""
+    """A's prediction by the balanced decision, or the Jaccard index of its mask."""
     b: str
     effect: Literal["fixed", "broken", "other"]
-    """Whether B is right where A was wrong, the other way round, or both are wrong."""
+    """Whether B corrects an error of A, introduces one, or both are wrong."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What B changes against A; differences are B - A."""
+    """The differences between A and B; all are B - A."""
 
     task: Task
     a: str
@@ -277,20 +276,20 @@ class Comparison:
     images: int
     groups: int
     only_a: int
-    """Images that only A answered; they are left out."""
+    """The number of images left out because only A predicted them."""
     only_b: int
     differences: tuple[Difference, ...]
-    """The headline first: balanced accuracy, or thresholded Jaccard."""
+    """The headline first: balanced accuracy or thresholded Jaccard."""
     recalls: tuple[Difference, ...]
-    """The recall of each class that is present, by the balanced decision."""
+    """The recall of each class in the ground truth, by the balanced decision."""
     mcnemar: McNemar
-    """On right answers by the balanced decision, or on masks that reach 0.65."""
+    """For correct predictions by the balanced decision, or masks with a Jaccard index from 0.65."""
     changed: tuple[Change, ...]
-    """Images whose answer changed, or whose mask crossed 0.65."""
+    """Images with another predicted class, or a Jaccard index on the other side of 0.65."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Each difference in words, the headline first."""
+        """One sentence per difference, the headline first."""
         return tuple(difference.sentence(self.a, self.b) for difference in self.differences)
 
     def __str__(self) -> str:
@@ -303,7 +302,7 @@ class Comparison:
         return f"<p>{names}</p>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as a dictionary that JSON can hold."""
+        """Return the comparison as a dictionary for JSON."""
         return {
             **{
                 name: getattr(self, name)
@@ -317,7 +316,7 @@ class Comparison:
         }
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return ``differences``, ``recalls`` and ``changed`` as tables."""
+        """Return the tables ``differences``, ``recalls`` and ``changed``."""
         figures = ("score", "a", "b", "difference", "low", "high", "p", "groups", "tests")
         rows = {
             name: [(*one[:3], *one.difference, *one[4:]) for one in getattr(self, name)]
@@ -335,7 +334,7 @@ class Comparison:
         return pd.concat([tables["differences"], tables["recalls"]], ignore_index=True)
 
     def plot(self) -> Figure:
-        """Draw every difference, B - A, with its interval.
+        """Plot every difference, B - A, with its interval.
 
         Raises:
             NaevusError: matplotlib is not installed.
@@ -354,25 +353,25 @@ def compare(
     allow_missing: bool = False,
     corrected: bool = True,
 ) -> Comparison:
-    """Compare two out-of-fold tables of one task on the images they have in common.
+    """Compare two out-of-fold tables of the same task on the images they have in common.
 
     Args:
-        a: What `naevus.evaluation.tables` reads, of either task.
-        b: Likewise, of the same task.
-        names: What A and B are called in sentences.
-        allow_missing: Whether images may be left out that are in one of them alone.
-        corrected: Whether intervals and p are corrected for the number of differences. Not where
-            one of them is asked for, or many comparisons are corrected together.
+        a: An out-of-fold table (see `naevus.evaluation.tables`) of any task.
+        b: Another one, of the same task.
+        names: The names of A and B in sentences.
+        allow_missing: Whether to leave out images that are in only one table.
+        corrected: Whether to correct intervals and p for the number of differences; not if a
+            single one is of interest, or if several comparisons are corrected together.
 
     Raises:
-        DataError: The tasks or classes differ, a table lacks a column, holds an id twice or a value
-            that is no finite number, an image is not in both and that is not allowed, or truth
-            or groups disagree.
+        DataError: The tasks or classes differ, a table lacks a column or has an id twice or a
+            value that is not finite, an image is in only one table and ``allow_missing`` is
+            false, or ground truth or groups differ.
     """
     task = _task(a, names[0])
     if _task(b, names[1]) != task:
         raise DataError(
-            f"{names[0]} and {names[1]} are of different tasks", "compare runs of one task"
+            f"{names[0]} and {names[1]} are runs of different tasks", "compare runs of one task"
         )
     for table, name in ((a, names[0]), (b, names[1])):
         check_finite(table, _figures(table, task), name)
@@ -434,7 +433,7 @@ def _figures(table: pd.DataFrame, task: Task) -> list[str]:
 def _diagnoses(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compared:
     taxonomy = taxonomy_of(a)
     if taxonomy_of(b) != taxonomy:
-        raise DataError("A and B tell different classes apart", "compare runs of one taxonomy")
+        raise DataError("A and B have different classes", "compare runs of one taxonomy")
     truth = np.array([taxonomy.index(code) for code in a["diagnosis"]])
     predicted = [[each.argmax(1) for each in probabilities(table, taxonomy)] for table in (a, b)]
     natural, balanced = zip(*predicted, strict=True)
@@ -485,7 +484,7 @@ def _accuracy(
     table: pd.DataFrame,
     tests: int,
 ) -> Difference:
-    """Compare the mean over columns of ``inside`` of the fraction of right answers there."""
+    """Compare the mean, over the columns of ``inside``, of the fraction of correct predictions."""
     rows = np.flatnonzero(inside.any(axis=1))
     a, b = (inside[rows] & each[rows, None] for each in right)
     groups = table["group_id"].iloc[rows].tolist()

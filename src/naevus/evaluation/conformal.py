@@ -1,4 +1,4 @@
-"""Conformal prediction sets: what cannot be ruled out, and how often they hold the truth."""
+"""Conformal prediction sets and their coverage."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 
 
 COVERAGE = 0.9
-"""The fraction of each class's images whose set is promised to hold the truth."""
+"""The default nominal coverage of each class."""
 
 
 @dataclass(frozen=True)
 class Conformal:
     """Class-conditional prediction sets by split conformal prediction.
 
-    The set of an image holds its most probable class, and every class whose natural probability
-    reaches that class's threshold. For an image of any class, of a lesion that took no part in the
-    calibration, it holds the truth with at least the probability ``coverage`` (Vovk, Gammerman &
-    Shafer, Algorithmic learning in a random world, 2005, 4.5: Mondrian predictors; Vovk, Asian
-    Conf. Machine Learning 2012). As the promise holds in each class, another case mix leaves it
-    standing, as long as the images of a class are alike and the probabilities are not re-weighed
-    to that mix.
+    The set of an image contains its most probable class, and every class whose natural probability
+    reaches the threshold of that class. For an image of any class, from a lesion outside the
+    calibration data, the set contains the true class with probability at least ``coverage`` (Vovk,
+    Gammerman & Shafer, Algorithmic learning in a random world, 2005, 4.5: Mondrian predictors;
+    Vovk, Asian Conf. Machine Learning 2012). The guarantee holds within each class, so it also
+    holds for another case mix, provided that the images of each class have the same distribution
+    and the probabilities are not adjusted to that mix.
 
-    A class's score is its natural, calibrated probability, or 1 where it is the most probable one
-    (`set_scores`): a set without the answer that stands beside it would not be understood. The
-    promise holds for any score that is fitted and used alike; a class that is the most probable one
-    more often than promised has a threshold of 1, and is covered more often. Balanced probabilities
-    would keep the promise too, but order the images of a class otherwise, since each row is
-    normalised anew; the natural ones give small sets (Sadinle, Lei & Wasserman, JASA 2019).
+    The score of a class is its natural, calibrated probability, or 1 if it is the most probable
+    class (`set_scores`), so that a set always contains the predicted class. The guarantee holds for
+    any score that is used for both fitting and prediction. A class that is the most probable one
+    more often than the nominal coverage has a threshold of 1 and a higher coverage. Balanced
+    probabilities would also be valid, but they order the images of a class differently because each
+    row is normalised again; natural ones give small sets (Sadinle, Lei & Wasserman, JASA 2019).
 
     Attributes:
         classes: The codes of the C classes.
-        coverage: The promised coverage, between 0 and 1.
-        thresholds: C least scores. 0 where a class had too few groups for the quantile to
-            exist: it is in every set. 1: it is in a set only as the most probable class.
-        groups: C numbers of groups that a threshold stands on.
+        coverage: The nominal coverage, between 0 and 1.
+        thresholds: C minimum scores. 0 if a class has too few groups for the quantile to exist;
+            such a class is in every set. 1: the class is in a set only as the most probable one.
+        groups: C numbers of groups that the thresholds were fitted on.
     """
 
     classes: tuple[str, ...]
@@ -64,7 +64,7 @@ class Conformal:
         if not len(self.classes) == len(self.thresholds) == len(self.groups):
             raise ConfigError(
                 f"{len(self.classes)} classes, {len(self.thresholds)} thresholds and "
-                f"{len(self.groups)} numbers of groups do not belong together"
+                f"{len(self.groups)} numbers of groups do not match"
             )
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ConfigError(f"the thresholds {list(self.thresholds)} are not probabilities")
@@ -80,29 +80,29 @@ class Conformal:
         coverage: float = COVERAGE,
         seed: int = SEED,
     ) -> Self:
-        """Set the thresholds from images that the networks never saw.
+        """Fit the thresholds on images that the networks were not trained on.
 
-        Each group gives one image, drawn: images of one lesion are not exchangeable with those
-        of another. The promise is therefore to lesions; of all images less may be covered, as
-        the lesions with many images are the difficult ones. The threshold of a class with n
-        groups is the ``ceil((n + 1) * coverage)``-th largest score of that class.
+        Each group contributes one random image, because images of the same lesion are not
+        exchangeable with images of others. The guarantee therefore applies to lesions. Coverage
+        over all images may be lower, because lesions with many images tend to be difficult. The
+        threshold of a class with n groups is its ``ceil((n + 1) * coverage)``-th largest score.
 
         Args:
-            natural: N x C natural probabilities, at the temperature they are used with.
+            natural: N x C natural probabilities, at the temperature used for prediction.
             truth: N positions of the true classes.
             groups: N group ids.
             codes: The C classes.
-            coverage: The promised coverage.
-            seed: Of the draw.
+            coverage: The nominal coverage.
+            seed: The random seed.
 
         Raises:
             ConfigError: The coverage is not between 0 and 1.
-            DataError: There is no image, or the arrays do not belong together.
+            DataError: There are no images, or the arrays do not match.
         """
         _check_coverage(coverage)
         rows, classes = checked_rows(natural, truth, len(groups))
         if rows.shape[1] != len(codes):
-            raise DataError(f"{rows.shape[1]} probabilities an image for {len(codes)} classes")
+            raise DataError(f"{rows.shape[1]} probabilities per image for {len(codes)} classes")
         drawn = one_a_group(groups, seed)
         rows, classes = set_scores(rows[drawn]), classes[drawn]
         own = [rows[classes == c, c] for c in range(len(codes))]
@@ -111,10 +111,10 @@ class Conformal:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` gave.
+        """Create an instance from the result of `to_dict`.
 
         Raises:
-            ConfigError: The values do not belong together.
+            ConfigError: The values are inconsistent.
         """
         return cls(
             classes=tuple(values["classes"]),
@@ -124,7 +124,7 @@ class Conformal:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the thresholds as a dictionary that JSON can hold."""
+        """Return the thresholds as a dictionary for JSON."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -132,7 +132,7 @@ class Conformal:
 
     @property
     def always(self) -> tuple[str, ...]:
-        """The classes that are in every set, for want of groups."""
+        """The classes that are in every set because they have too few groups."""
         return tuple(
             code
             for code, count in zip(self.classes, self.groups, strict=True)
@@ -141,12 +141,12 @@ class Conformal:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the sets must know."""
+        """Notes for readers of the sets."""
         if not self.always:
             return ()
         needed = math.ceil(self.coverage / (1 - self.coverage) - 1e-9)
         names = ", ".join(self.always)
-        return (f"{names}: in every set; a threshold needs {needed} lesions of the class",)
+        return (f"{names}: in every set, because a threshold needs {needed} lesions of the class",)
 
     def sets(self, natural: ArrayLike) -> NDArray[np.bool_]:
         """Return which classes are in the set of each image.
@@ -158,22 +158,22 @@ class Conformal:
             An array of the same shape.
 
         Raises:
-            DataError: There are not C probabilities an image.
+            DataError: The number of probabilities per image is not C.
         """
         rows = np.asarray(natural, np.float64)
         if not rows.ndim or rows.shape[-1] != len(self.classes):
-            raise DataError(f"probabilities {rows.shape} are not of {len(self.classes)} classes")
+            raise DataError(f"probabilities {rows.shape} do not match {len(self.classes)} classes")
         return np.asarray(set_scores(rows) >= np.array(self.thresholds))
 
 
 def set_scores(natural: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what thresholds of prediction sets are compared with.
+    """Return the scores that are compared with the thresholds of prediction sets.
 
     Args:
         natural: N x C (or C) natural probabilities.
 
     Returns:
-        The same, with 1 for the most probable class (of equal ones the first).
+        The same, with 1 for the most probable class (the first one of ties).
 
     Examples:
         >>> set_scores(np.array([0.4, 0.35, 0.25])).tolist()
@@ -185,10 +185,10 @@ def set_scores(natural: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
-    """Draw one image of each group; return their positions, rising.
+    """Draw one image per group; return their positions in ascending order.
 
     Raises:
-        DataError: There is no image, or one has no group.
+        DataError: There are no images, or one has no group.
     """
     codes = Groups.of(groups).codes
     order = np.random.default_rng(seed).permutation(len(codes))
@@ -197,7 +197,7 @@ def one_a_group(groups: Sequence[str], seed: int = SEED) -> NDArray[np.intp]:
 
 
 def _rank(count: int, coverage: float) -> int:
-    # Without the small number 0.9 * 30 is 27.000000000000004, and its ceiling 28.
+    # Without the subtraction, 0.9 * 30 is 27.000000000000004, and its ceiling 28.
     return math.ceil((count + 1) * coverage - 1e-9)
 
 
@@ -208,10 +208,10 @@ def _threshold(own: NDArray[np.float64], coverage: float) -> float:
 
 def _check_coverage(coverage: float) -> None:
     if not 0 < coverage < 1:
-        raise ConfigError(f"the coverage {coverage} is not between 0 and 1", "ask for 0.9, say")
+        raise ConfigError(f"the coverage {coverage} is not between 0 and 1", "choose 0.9, say")
 
 
-# Whether prediction sets hold the truth as often as they promise, and how large they are.
+# Empirical coverage and size of prediction sets.
 
 
 def cross_fitted_sets(
@@ -225,25 +225,25 @@ def cross_fitted_sets(
     coverage: float = COVERAGE,
     seed: int = SEED,
 ) -> NDArray[np.bool_]:
-    """Return the sets of each part's images, by scaling and thresholds of the other parts.
+    """Return the sets of each part's images, with scaling and thresholds fitted on the others.
 
     Args:
-        natural: N x C out-of-fold natural probabilities, as the network means them.
+        natural: N x C out-of-fold natural probabilities, before calibration.
         truth: N positions of the true classes.
         groups: N group ids.
         codes: The C classes.
-        parts: N numbers from 0 (`parts_of`).
-        lesions: N positions of lesions: the set of an image is then that of its lesion's mean
-            log-probabilities, by the same thresholds, which are for single images.
-        coverage: The promised coverage.
-        seed: Of the draw of one image a group.
+        parts: N part numbers from 0 (`parts_of`).
+        lesions: N positions of lesions. The set of an image is then that of its lesion's mean
+            log-probabilities, with the same thresholds, which are fitted on single images.
+        coverage: The nominal coverage.
+        seed: The random seed.
 
     Returns:
         N x C.
 
     Raises:
         ConfigError: The coverage is not between 0 and 1.
-        DataError: The arrays do not belong together, or there is one part only.
+        DataError: The arrays do not match, or there is only one part.
         NaevusError: SciPy is not installed.
     """
     rows, classes = checked_rows(natural, truth, len(groups))
@@ -269,25 +269,25 @@ def cross_fitted_sets(
 
 
 class Coverage(NamedTuple):
-    """Some prediction sets: how many hold the truth, and how much they leave open."""
+    """The coverage and size of some prediction sets."""
 
     lesions: Proportion
-    """The fraction that hold the truth, of one image drawn of each group: what was promised."""
+    """Coverage with one random image per group; this has the nominal coverage."""
     images: Proportion
-    """The same of all images, with its interval by group.
+    """Coverage over all images, with its interval by group.
 
-    It may well be lower: lesions that are photographed again and again are the difficult ones.
+    It may be lower, because lesions with many images tend to be difficult.
     """
     mean_size: Interval
-    """The mean number of classes in a set, over images, with its interval by group."""
+    """The mean number of classes per set, over images, with its interval by group."""
 
     @property
     def size(self) -> float:
-        """The mean number of classes in a set, over images."""
+        """The mean number of classes per set, over images."""
         return self.mean_size.value
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary that JSON can hold."""
+        """Return the figures as a dictionary for JSON."""
         return {
             "lesions": self.lesions._asdict(),
             "images": self.images._asdict(),
@@ -295,20 +295,20 @@ class Coverage(NamedTuple):
         }
 
     def __str__(self) -> str:
-        return f"{self.lesions}; of images {self.images}; {self.size:.2f} classes a set"
+        return f"{self.lesions}; of images {self.images}; {self.size:.2f} classes per set"
 
 
 @dataclass(frozen=True)
 class SetScores:
-    """How often prediction sets hold the truth, over all images and in each class."""
+    """The coverage and size of prediction sets, overall and by class."""
 
     coverage: float
-    """What was promised, in each class."""
+    """The nominal coverage of each class."""
     overall: Coverage
     classes: dict[str, Coverage]
-    """By code; of the classes that are present."""
+    """By code, for the classes that are present."""
     single: float
-    """The fraction of sets with one class."""
+    """The fraction of images with exactly one class in the set."""
 
     @classmethod
     def from_sets(
@@ -321,24 +321,24 @@ class SetScores:
         coverage: float = COVERAGE,
         seed: int = SEED,
     ) -> SetScores:
-        """Score N x C sets of images that had no part in making them.
+        """Score N x C sets of images that were not used to fit them.
 
         Args:
             sets: N x C.
             truth: N positions of the true classes.
             groups: N group ids.
             codes: The C classes.
-            coverage: What was promised.
-            seed: Of the draw of one image a group.
+            coverage: The nominal coverage.
+            seed: The random seed for the draw of one image per group.
 
         Raises:
-            DataError: There is no image, one has no group, or the arrays do not belong together.
+            DataError: There are no images, one has no group, or the arrays do not match.
         """
         classes = np.asarray(truth)
         if sets.shape != (len(groups), len(codes)) or classes.shape != (len(groups),):
             raise DataError(
                 f"sets {sets.shape} and diagnoses {classes.shape} of {len(groups)} images "
-                f"in {len(codes)} classes do not belong together"
+                f"in {len(codes)} classes do not match"
             )
         names = np.asarray(groups, object)
         held, sizes = sets[np.arange(len(sets)), classes], sets.sum(axis=1)
@@ -361,7 +361,7 @@ class SetScores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         return {
             "coverage": self.coverage,
             "overall": self.overall.to_dict(),

@@ -1,4 +1,4 @@
-"""Several recipes as one ensemble: all alike, those a greedy search keeps, and one more member."""
+"""Ensembles of recipes: equal weights, greedy selection, and the value of one more member."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
 
 
 ROUNDS: Final = 25
-"""How many members a greedy selection draws, with replacement."""
+"""The number of members that greedy selection draws, with replacement."""
 
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Balanced accuracy of recipes alone and together, by the balanced decision."""
+    """Balanced accuracy of single recipes and of their ensembles, by the balanced decision."""
 
     images: int
     groups: int
     left_out: int
-    """Images that are not in all tables."""
+    """The number of images that are missing in some table."""
     single: dict[str, Interval]
-    """Each recipe by itself."""
+    """Each recipe alone."""
     mean: Interval
-    """All recipes, each counting the same."""
+    """All recipes with equal weights."""
     greedy: Interval
-    """Those that were selected on the other parts, for each part anew: selection is judged, too."""
+    """Greedy ensembles, each evaluated on a part that was not used for its selection."""
     gain: Difference
     """Greedy minus mean."""
     weights: dict[str, float]
-    """What the greedy selection takes from all images: its shares, not judged by anything."""
+    """The weights that greedy selection gives on all images; not evaluated."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         values = {
             "images": self.images,
             "groups": self.groups,
@@ -71,23 +71,23 @@ class EnsembleScores:
 def ensemble_scores(
     tables: dict[str, pd.DataFrame], *, allow_missing: bool = False
 ) -> EnsembleScores:
-    """Score ensembles of some recipes' out-of-fold answers.
+    """Evaluate ensembles of recipes by their out-of-fold predictions.
 
-    As in prediction, the mean is taken of log-probabilities, each freed of its own weights and
-    shares. The images are those that all tables have; which members are kept is decided for each
-    part (`parts_of`) on the other parts alone.
+    As in prediction, log-probabilities are averaged after each has been corrected for its own
+    class weights and priors. Only images in all tables count. For each part (`parts_of`), greedy
+    selection uses the other parts only.
 
     Args:
-        tables: By name what `naevus.evaluation.tables.probabilities` reads, with ``image_id,
-            group_id, truth``; at least two, that agree on groups and diagnoses.
-        allow_missing: Whether images may be left out that are not in all of them.
+        tables: By name, tables for `naevus.evaluation.tables.probabilities` with ``image_id,
+            group_id, truth``; at least two, with equal groups and diagnoses.
+        allow_missing: Whether to leave out images that are missing in some table.
 
     Raises:
-        DataError: There is one table only, or they do not belong together.
+        DataError: There is only one table, or the tables do not match.
     """
     names = list(tables)
     if len(names) < 2:
-        raise DataError("an ensemble needs two runs or more", "name another")
+        raise DataError("an ensemble needs at least two runs", "name another run")
     for name, table in tables.items():
         check_finite(table, numbers_of(table, ("logit", "class_prior", "class_weight")), name)
     rows = in_common(list(tables.values()), names, AGREED, allow_missing=allow_missing)
@@ -129,16 +129,16 @@ def ensemble_scores(
     )
 
 
-# One more member, judged inside the ensemble by a rule that stands before it is read.
+# Whether a new member improves the ensemble, by a rule fixed before its results are known.
 
 LEAST_GAIN: Final = 0.010
-"""By how much the class-balanced log loss of the ensemble must fall over all folds together."""
+"""The required decrease of the ensemble's class-balanced log loss over all folds."""
 MOST_LOST: Final = 0.005
-"""By how much its balanced accuracy may fall at most."""
+"""The largest accepted decrease of its balanced accuracy."""
 
 
 class FoldOfMember(NamedTuple):
-    """One fold, held out by all networks: temperatures and losses without and with the member."""
+    """One fold held out by all networks: temperatures and losses without and with the member."""
 
     fold: int
     images: int
@@ -146,23 +146,23 @@ class FoldOfMember(NamedTuple):
     losses: tuple[float, float]
     balanced_accuracies: tuple[float, float]
     alone: tuple[float, float]
-    """Loss and balanced accuracy of the new member by itself."""
+    """Loss and balanced accuracy of the new member alone."""
 
 
 @dataclass(frozen=True)
 class MemberVerdict:
-    """What a further network brings to an ensemble, or one in another's place."""
+    """The effect of adding a network to an ensemble, or of replacing a member."""
 
     folds: tuple[FoldOfMember, ...]
     loss: Difference
-    """Class-balanced log loss over all folds, without and with."""
+    """Class-balanced log loss over all folds, without and with the member."""
     balanced_accuracy: Difference
     alone: tuple[float, float]
-    """Loss and balanced accuracy of the new member by itself, over all folds."""
+    """Loss and balanced accuracy of the new member alone, over all folds."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What speaks against adoption; empty where the member is adopted."""
+        """The criteria that are not met; empty if the member is adopted."""
         gain = self.loss.a - self.loss.b
         found = []
         if gain < LEAST_GAIN:
@@ -179,7 +179,7 @@ class MemberVerdict:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether the rule says to take the member."""
+        """Whether all criteria are met."""
         return not self.reasons
 
 
@@ -190,23 +190,23 @@ def judge_member(
     new: str,
     folds: Sequence[int] = (0, 1),
 ) -> MemberVerdict:
-    """Judge an ensemble with a new member against the one without it.
+    """Evaluate an ensemble with a new member against the ensemble without it.
 
-    Members' balanced log-probabilities are averaged. The temperature of each fold is the one that
-    is best on the other folds, so that nothing that is judged has chosen it.
+    The members' balanced log-probabilities are averaged. The temperature of each fold is fitted on
+    the other folds, so it is independent of the evaluated images.
 
     Args:
         before: Out-of-fold tables of the present members by name, with ``fold``.
-        after: Those of the ensemble with the new member.
-        new: Its name in ``after``.
+        after: Tables of the ensemble with the new member.
+        new: The name of the new member in ``after``.
         folds: The folds; all members must have held out the same images in each.
 
     Raises:
-        DataError: Fewer than two folds, or the tables do not belong together.
+        DataError: There are fewer than two folds, or the tables do not match.
         NaevusError: SciPy is not installed.
     """
     if len(set(folds)) < 2:
-        raise DataError("one fold has no other to take its temperature from", "name two or more")
+        raise DataError("temperatures are fitted on the other folds", "name two or more folds")
     tables = {**before, **after}
     for name, table in tables.items():
         check_finite(table, numbers_of(table, ("logit", "class_prior", "class_weight")), name)
@@ -260,7 +260,7 @@ def _mean_of(logs: dict[str, NDArray[np.float64]], names: Iterable[str]) -> NDAr
 def _at_other_folds(
     logs: NDArray[np.float64], truth: NDArray[np.intp], parts: NDArray[Any]
 ) -> tuple[NDArray[np.float64], dict[int, float]]:
-    """Return each image's negative log-likelihood at its temperature, and these by fold."""
+    """Return the negative log-likelihood of each image at its temperature, and temperatures."""
     losses, temperatures = np.empty(len(truth)), {}
     for fold in np.unique(parts).tolist():
         inside = parts == fold
@@ -272,7 +272,7 @@ def _at_other_folds(
 
 
 def best_temperature(logs: NDArray[np.float64], truth: NDArray[np.intp]) -> float:
-    """Return the temperature of N x C log-probabilities with the least class-balanced log loss.
+    """Return the temperature of N x C log-probabilities that minimises class-balanced log loss.
 
     Raises:
         NaevusError: SciPy is not installed.
@@ -298,17 +298,17 @@ def best_temperature(logs: NDArray[np.float64], truth: NDArray[np.intp]) -> floa
 def greedy_weights(
     logs: NDArray[np.float64], truth: NDArray[np.intp], rounds: int = ROUNDS
 ) -> NDArray[np.float64]:
-    """Return how often each member is drawn by greedy selection, as shares.
+    """Return the weight of each member by greedy selection: the fraction of rounds it was drawn.
 
-    In each round the member is added, with replacement, that lowers the loss of the mean most
-    (Caruana et al., Ensemble Selection from Libraries of Models, ICML 2004). The loss is the
-    negative log-likelihood, every class counting the same: smoother than balanced accuracy, on
-    which a greedy search overfits. Of members that are as good the first is taken.
+    Each round adds, with replacement, the member that lowers the loss of the mean most (Caruana
+    et al., Ensemble Selection from Libraries of Models, ICML 2004). The loss is the negative
+    log-likelihood with equal weight for every class; it is smoother than balanced accuracy, on
+    which greedy selection overfits. Ties go to the first member.
 
     Args:
         logs: M x N x C balanced log-probabilities.
         truth: N positions of the true classes.
-        rounds: How many members are drawn.
+        rounds: The number of members to draw.
     """
     counts = np.bincount(truth, minlength=logs.shape[2])
     proportions = 1 / (counts[truth] * np.count_nonzero(counts))
@@ -342,8 +342,8 @@ def _normalised(logs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _logs(rows: Sequence[pd.DataFrame]) -> NDArray[np.float64]:
-    """Return the M x N x C balanced log-probabilities of tables over the same images."""
+    """Return M x N x C balanced log-probabilities of tables over the same images."""
     taxonomy = taxonomy_of(rows[0])
-    tiny = np.finfo(np.float64).tiny  # what left float64's range is not impossible
+    tiny = np.finfo(np.float64).tiny  # a probability that underflowed is not 0
     balanced = [probabilities(own, taxonomy)[1] for own in rows]
     return np.log(np.maximum(np.stack(balanced), tiny))

@@ -1,4 +1,4 @@
-"""Evaluation and evaluate(): the one result that every table, page, card and file is made from."""
+"""Evaluation and evaluate(): the result that all tables, pages, cards and files are made from."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProbabilityMetrics:
-    """How good one set of probabilities is; every figure has a 95 % interval by group."""
+    """The metrics of one set of probabilities; each has a 95 % interval by group."""
 
     scores: ClassificationScores
-    """Both decisions, their confusion matrices, and the ranking of each class."""
+    """Scores of both decisions, confusion matrices, and AUCs of the classes."""
     intervals: dict[str, Interval]
-    """The headline, by the names of `headline_intervals`."""
+    """The headline metrics, named as by `headline_intervals`."""
     recalls: dict[str, Proportion]
-    """By class that is present, of the balanced decision; Wilson's interval, with its groups."""
+    """Recall of each class present, by the balanced decision, with Wilson's interval by group."""
     calibration: CalibrationScores
-    """How honest the natural probabilities are."""
+    """The calibration of the natural probabilities."""
     reliability: tuple[ReliabilityBin, ...]
-    """How often the natural decision is right, by its stated probability."""
+    """Accuracy of the natural decision against its predicted probability."""
     subgroups: tuple[Subgroup, ...]
-    """Of the balanced decision; none where nothing is known of the images."""
+    """Of the balanced decision; empty if no attribute is known."""
 
     @classmethod
     def of(cls, labelled: LabelledPredictions, attributes: Attributes) -> ProbabilityMetrics:
-        """Judge the probabilities of N images; each attribute has N values, None for unknown."""
+        """Evaluate probabilities of N images; each attribute has N values, None for unknown."""
         truth, groups, taxonomy = labelled.truth, labelled.groups, labelled.taxonomy
         natural, classes = labelled.natural, _classes(labelled)
         recalls = recall_intervals(truth, labelled.balanced_codes, groups)
@@ -88,7 +88,7 @@ class ProbabilityMetrics:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as a dictionary that JSON can hold."""
+        """Return the metrics as a dictionary for JSON."""
         return {
             **self.scores.to_dict(),
             "intervals": _plain(self.intervals),
@@ -100,24 +100,24 @@ class ProbabilityMetrics:
 
 
 class FoldAccuracy(NamedTuple):
-    """The headline of the images of one fold."""
+    """The headline metrics of the images of one fold."""
 
     fold: int
     images: int
     groups: int
     balanced_accuracy: float
-    """Of the balanced decision, over the classes that the fold's images have."""
+    """Of the balanced decision, over the classes present in the fold."""
     accuracy: float
     """Of the natural decision."""
 
 
 @dataclass(frozen=True)
 class ClassificationEvaluation:
-    """What probabilities of known diagnoses are worth.
+    """Metrics of predicted probabilities against known diagnoses.
 
-    Calibration is cross-fitted: each part of the images has the one that was fitted on the others
-    (`parts_of`). So are prediction sets, unless they were predicted: then they are scored as they
-    are. What does not say otherwise is of the probabilities as predicted.
+    Calibration is cross-fitted: the one of each part of the images is fitted on the other parts
+    (`parts_of`). So are prediction sets, unless they are given with the predictions. All other
+    metrics are of the probabilities as predicted, unless stated otherwise.
     """
 
     taxonomy: Taxonomy
@@ -125,36 +125,36 @@ class ClassificationEvaluation:
     images: int
     groups: int
     folded: str
-    """How classes were folded to be scored; empty where they were not."""
+    """How classes were merged before scoring; empty if they were not."""
     as_predicted: ProbabilityMetrics
     calibrated: ProbabilityMetrics | None
-    """After temperature and offsets fitted on the other parts; None for want of groups."""
+    """With temperature and offsets fitted on the other parts; None if there are too few groups."""
     scalings: tuple[Scaling, ...]
-    """Those of each part; none for want of groups."""
+    """The scaling of each part; empty if there are too few groups."""
     mean_auc: Interval | None
-    """Mean over classes of the area under the ROC curve; None where all are of one class."""
+    """Mean over classes of the area under the ROC curve; None if all images are of one class."""
     aucs: dict[str, Proportion]
-    """By class against the others: the fraction of pairs that are ranked rightly."""
+    """Area under the ROC curve by class, one against the others."""
     curves: dict[str, RankingCurve]
-    """ROC and precision-recall curves, by class that has both sides."""
+    """ROC and precision-recall curves, by class with positive and negative images."""
     by_fold: tuple[FoldAccuracy, ...]
-    """Where there are several folds."""
+    """Empty unless there are several folds."""
     targets: tuple[OperatingPoints, ...]
-    """Operating points: melanoma and malignancy against the rest, where there are both sides."""
+    """Operating points of melanoma and malignancy against the rest, if both sides are present."""
     target_curves: dict[str, RankingCurve]
     """ROC and precision-recall curves of the same."""
     decision_curves: dict[str, pd.DataFrame]
     """Decision curves (`decision_curve`) of the same."""
     selective: SelectiveScores
-    """What answering only when sure would bring."""
+    """Selective prediction: risk and coverage."""
     sets: SetScores | None
-    """Prediction sets, by class too; None where none are given, or for want of groups."""
+    """Prediction sets, also by class; None if none are given or there are too few groups."""
     sets_given: bool
-    """Whether these are the sets that were predicted; else those fitted by parts."""
+    """Whether the sets are those of the predictions; otherwise they are cross-fitted."""
     in_every_set: tuple[str, ...]
-    """Classes that all sets of a part hold, for want of groups to fit a threshold on."""
+    """Classes in all sets of a part, because they have too few groups for a threshold."""
     lesions: LesionEvaluation | None = None
-    """One answer per lesion; None if no lesion has two images."""
+    """Metrics per lesion; None if no lesion has two images."""
 
     @classmethod
     @repeatable
@@ -166,18 +166,18 @@ class ClassificationEvaluation:
         always_calibrated: bool = False,
         fit_sets: bool = True,
     ) -> ClassificationEvaluation:
-        """Judge the probabilities of some images.
+        """Evaluate predicted probabilities.
 
         Args:
             labelled: N images: ``image_id``, ``group_id``, ``diagnosis``; ``fold`` where known.
-            attributes: What is known of the images, by name N values, for the subgroups.
-            always_calibrated: Whether few groups are an error; else figures that need more of
-                them are left out.
-            fit_sets: Whether prediction sets are fitted by parts where none are given.
+            attributes: Attributes of the images for subgroups, by name, N values each.
+            always_calibrated: Whether too few groups for calibration are an error; otherwise the
+                figures that need it are left out.
+            fit_sets: Whether to fit prediction sets if none are given.
 
         Raises:
-            DataError: There is no image, one has no group, or a probability is none; or there are
-                too few groups.
+            DataError: There are no images, one has no group, a value is not a probability, or there
+                are too few groups.
             NaevusError: SciPy or scikit-learn is not installed.
         """
         table, natural, taxonomy = labelled.table, labelled.natural, labelled.taxonomy
@@ -187,7 +187,7 @@ class ClassificationEvaluation:
         scalings: tuple[Scaling, ...] = ()
         sets = _given_sets(labelled)
         in_every_set: tuple[str, ...] = ()
-        # With fewer groups a part might not even have each class.
+        # With fewer groups, a part might lack a class.
         if always_calibrated or len(set(groups)) >= 2 * len(as_predicted.recalls):
             parts = parts_of(table)
             other, scalings = _calibrated(labelled, parts)
@@ -224,7 +224,7 @@ class ClassificationEvaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the curves with a point an image as a dictionary that JSON can hold."""
+        """Return all but the curves with one point per image, as a dictionary for JSON."""
         curves = {name: one.to_dict(orient="records") for name, one in self.decision_curves.items()}
         values: dict[str, Any] = {
             "images": self.images,
@@ -260,11 +260,11 @@ def _any_known(values: Sequence[Any]) -> bool:
 def _calibrated(
     labelled: LabelledPredictions, parts: NDArray[np.intp]
 ) -> tuple[LabelledPredictions, tuple[Scaling, ...]]:
-    """Return the images with probabilities that other parts calibrated."""
+    """Return the images with probabilities that were calibrated on the other parts."""
     natural = labelled.natural
     fitted = cross_fitted(natural, _classes(labelled), parts)
-    # Natural and balanced probabilities differ by the class priors, row for row; a class that
-    # cannot be, as a prevalence of 0 makes it, stays impossible.
+    # Natural and balanced probabilities differ by the class priors, row by row. An impossible
+    # class, as with a prevalence of 0, stays impossible.
     ratio = np.divide(labelled.balanced, natural, out=np.zeros_like(natural), where=natural > 0)
     balanced = fitted.natural * ratio
     balanced /= balanced.sum(axis=1, keepdims=True)
@@ -287,7 +287,7 @@ def _given_sets(labelled: LabelledPredictions) -> SetScores | None:
 def _sets(
     labelled: LabelledPredictions, parts: NDArray[np.intp]
 ) -> tuple[SetScores, tuple[str, ...]]:
-    """Return how good cross-fitted prediction sets are, and what is in all of a part's."""
+    """Return scores of cross-fitted prediction sets, and the classes in all sets of a part."""
     codes, classes, groups = labelled.taxonomy.codes, _classes(labelled), labelled.groups
     sets = cross_fitted_sets(labelled.natural, classes, groups, codes, parts)
     always = np.any([sets[parts == part].all(axis=0) for part in np.unique(parts)], axis=0)
@@ -334,14 +334,14 @@ def _plain(intervals: Mapping[str, Interval | Proportion]) -> dict[str, dict[str
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation is of.
+    """The subject of an evaluation.
 
     Attributes:
-        name: Of the run, the runs or the folder of predictions.
-        images: How many were judged, by either task.
-        groups: How many lesions these are of.
-        folds: The folds that predicted them, as far as they are known.
-        out_of_fold: Whether no network had seen the lesions that it is judged by.
+        name: The name of the run, the runs or the predictions folder.
+        images: The number of images that were evaluated for any task.
+        groups: The number of groups (lesions) of these images.
+        folds: The folds that predicted them, where known.
+        out_of_fold: Whether no network was trained on the evaluated lesions.
     """
 
     name: str
@@ -353,13 +353,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a run, an ensemble of runs, or predictions are.
+    """The evaluation of a run, an ensemble of runs, or predictions.
 
     Attributes:
         subject: What was evaluated.
-        classification: Of the diagnoses, where there are any.
-        segmentation: Of the masks, where there are any.
-        attributes: Of the attributes' masks, where there are any.
+        classification: Metrics of the diagnoses, if there are any.
+        segmentation: Metrics of the lesion masks, if there are any.
+        attributes: Metrics of the attribute masks, if there are any.
     """
 
     subject: Subject
@@ -368,7 +368,7 @@ class Evaluation:
     attributes: AttributesEvaluation | None = None
 
     def __str__(self) -> str:
-        """Return what was evaluated and its headline metrics, one a line."""
+        """Return the subject and its headline metrics, one per line."""
         subject = self.subject
         lines = [f"{subject.name}: {subject.images:,} images of {subject.groups:,} lesions"]
         if subject.out_of_fold:
@@ -404,7 +404,7 @@ class Evaluation:
                 yield "attributes", f"jaccard_{name}", scores.jaccard
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the headline metrics: ``task, metric, value, low, high``, one row a metric.
+        """Return the headline metrics: ``task, metric, value, low, high``, one row per metric.
 
         Values are as predicted; ``low`` and ``high`` bound the 95 % interval by lesion.
         """
@@ -416,7 +416,7 @@ class Evaluation:
         )
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return tables by name: ``metrics``, and for each task what it has.
+        """Return tables by name: ``metrics``, and the tables of each task.
 
         Returns:
             Classification: ``classes`` and ``confusion`` (rows are the ground truth) of the
@@ -448,7 +448,7 @@ class Evaluation:
         return {name: table for name, table in found.items() if len(table)}
 
     def plot(self) -> Figure:
-        """Draw the headline metrics with their intervals; ``naevus report`` draws all figures.
+        """Plot the headline metrics with their intervals; ``naevus report`` plots all figures.
 
         Raises:
             NaevusError: matplotlib is not installed.
@@ -457,7 +457,7 @@ class Evaluation:
         return interval_figure(rows, self.subject.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as a dictionary that JSON can hold."""
+        """Return the evaluation as a dictionary for JSON."""
         parts = {
             "classification": self.classification,
             "segmentation": self.segmentation,
@@ -485,16 +485,16 @@ def evaluate(
     """Evaluate diagnoses, masks, or both.
 
     Args:
-        name: What is evaluated.
-        labelled: Images with their true diagnosis and probabilities; prediction sets that stand
-            with them are scored, none are fitted unless they are out-of-fold.
-        masks: A row an image: ``image_id, group_id`` and what `mask_metrics` measures.
-        attribute_counts: A row an image, as `AttributesEvaluation.of` takes them.
-        attributes: What is known of the diagnosed images, by name N values, for subgroups.
-        out_of_fold: Whether no network had seen the lesions.
+        name: The name of the evaluated run or folder.
+        labelled: Images with true diagnosis and probabilities. Their prediction sets are scored;
+            without any, sets are fitted only if the predictions are out-of-fold.
+        masks: One row per image: ``image_id, group_id`` and the metrics of `mask_metrics`.
+        attribute_counts: One row per image, as for `AttributesEvaluation.of`.
+        attributes: Attributes of the classified images for subgroups, by name, N values each.
+        out_of_fold: Whether no network was trained on these lesions.
 
     Raises:
-        DataError: Nothing is given, or what is given contradicts itself.
+        DataError: There is nothing to evaluate, or the inputs contradict each other.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     given = (labelled and labelled.table, masks, attribute_counts)

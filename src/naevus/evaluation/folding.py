@@ -1,7 +1,7 @@
-"""Bringing two sets of diagnoses together: finer classes folded into coarser ones.
+"""Merge fine classes into coarse ones, so that predictions and ground truth match.
 
-Predictions of one taxonomy can be scored against a ground truth of another where each class of the
-one has its place in the other: by its name, or as benign or malignant. How is always said.
+Predictions in one taxonomy can be scored against ground truth in another if each class maps to
+one in the other: by name, or as benign or malignant. The mapping is always reported.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SIDES = {False: "BENIGN", True: "MALIGNANT"}
 
 @dataclass(frozen=True)
 class Folding:
-    """How predicted and true classes become those that are scored.
+    """The mapping of predicted and true classes to the scored ones.
 
     Attributes:
-        taxonomy: The classes that are scored.
+        taxonomy: The scored classes.
         predicted: Predicted code → scored code.
         true: True code → scored code, or None: such images are left out.
-        description: How, in a sentence; empty where nothing changes.
+        description: The mapping in a sentence; empty if nothing changes.
     """
 
     taxonomy: Taxonomy
@@ -39,7 +39,7 @@ class Folding:
     description: str = ""
 
     def natural(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return natural probabilities of the scored classes: those folded together add up.
+        """Return natural probabilities of the scored classes: the sums over their members.
 
         Args:
             probabilities: N x C, in the order of ``predicted``.
@@ -48,7 +48,7 @@ class Folding:
         return summed
 
     def balanced(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return balanced probabilities: scored classes count alike, and classes within each.
+        """Return balanced probabilities: scored classes, and classes within each, weigh the same.
 
         Args:
             probabilities: N x C balanced probabilities, in the order of ``predicted``.
@@ -77,20 +77,20 @@ class Folding:
 def folding_of(
     predicted: Taxonomy, true: Taxonomy, present: Sequence[str], benign: Sequence[str] = ()
 ) -> Folding:
-    """Return how predictions of one taxonomy are scored by a ground truth of another.
+    """Return the mapping for scoring predictions of one taxonomy against another one.
 
-    Where one of them tells benign from malignant alone, the other is folded into that. Else true
-    classes are matched with the predicted ones; images of those that are not there are left
-    out.
+    If one of them only distinguishes benign from malignant, the other is folded into these.
+    Otherwise true classes are matched with predicted ones, and images of unmatched classes are
+    left out.
 
     Args:
-        predicted: The classes that are predicted.
+        predicted: The predicted classes.
         true: The classes of the ground truth.
-        present: The codes that the ground truth has.
-        benign: Codes that count as benign though their taxonomy calls them malignant.
+        present: The codes that occur in the ground truth.
+        benign: Codes to count as benign although their taxonomy calls them malignant.
 
     Raises:
-        DataError: The taxonomies do not meet, or a code of ``benign`` would not count.
+        DataError: The taxonomies do not match, or a code of ``benign`` has no effect.
     """
     coarse = [each.codes == BINARY.codes for each in (predicted, true)]
     if coarse[0] != coarse[1]:
@@ -103,14 +103,14 @@ def folding_of(
         return Folding(BINARY, sides, dict(own), description)
     if benign:
         raise DataError(
-            f"--benign {' '.join(benign)}: nothing is folded into benign and malignant here",
+            f"--benign {' '.join(benign)}: no classes are folded into benign and malignant here",
             "leave it out",
         )
     places = {code: _place(code, predicted) for code in true.codes}
     met = [code for code in dict.fromkeys(present) if places.get(code)]
     if not met:
         raise DataError(
-            f"the taxonomies do not meet: predicted are {', '.join(predicted.codes)}, the ground "
+            f"the taxonomies do not match: predicted are {', '.join(predicted.codes)}, the ground "
             f"truth has {', '.join(dict.fromkeys(present)) or 'no diagnosis'}",
             "name a data set with the same diagnoses, or read it with another --taxonomy",
         )
@@ -126,12 +126,12 @@ def _sides(fine: Taxonomy, benign: Sequence[str]) -> dict[str, str]:
     strange = [code for code in benign if code not in fine.codes]
     if strange:
         raise DataError(
-            f"--benign {strange[0]}: is none of the classes", f"use {', '.join(fine.codes)}"
+            f"--benign {strange[0]}: not one of the classes", f"use {', '.join(fine.codes)}"
         )
     unknown = [one.code for one in fine.diagnoses if one.malignant is None]
     if unknown:
         raise DataError(
-            "the taxonomies do not meet: nothing tells whether "
+            "the taxonomies do not match: it is unknown whether "
             f"{', '.join(unknown)} are benign or malignant",
             "spell the diagnoses as the page on data sets lists",
         )
@@ -168,6 +168,6 @@ def _describe_places(places: dict[str, str | None], present: Sequence[str]) -> s
     if left:
         count = sum(code in left for code in present)
         description.append(
-            f"left out are {count} images of {', '.join(left)}, which are not predicted"
+            f"{count} images of {', '.join(left)} are left out, because these are not predicted"
         )
     return "; ".join(description)

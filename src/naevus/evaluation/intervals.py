@@ -1,4 +1,4 @@
-"""Intervals by group (lesion): percentile, Wilson and BCa; none where there are too few."""
+"""Confidence intervals by group (lesion): percentile, Wilson, BCa, or none for few groups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAST: Final = 10
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % interval, given the trained networks.
+    """A value and its 95 % interval, conditional on the trained networks.
 
     The limits are NaN where there are too few groups, or nothing varies.
 
@@ -55,7 +55,7 @@ class Interval(NamedTuple):
 
 
 class Proportion(NamedTuple):
-    """A fraction of images, its 95 % interval by group, and how many groups that stands on."""
+    """A fraction of images, its 95 % interval by group, and the number of groups."""
 
     value: float
     low: float
@@ -75,25 +75,25 @@ def grouped_ratios(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> NDArray[np.float64]:
-    """Bootstrap the mean of some ratios of sums, drawing whole groups with replacement.
+    """Bootstrap the mean of ratios of sums, resampling whole groups with replacement.
 
-    Balanced accuracy is the mean over classes of (right answers) / (images); a plain mean is one
-    ratio of (scores) / (images). Groups are drawn within their stratum (the diagnosis of a
-    group's first image), as many as there are (Davison & Hinkley 1997, 2.4 and 3.8).
+    Balanced accuracy is the mean over classes of (correct predictions) / (images); a plain mean is
+    one ratio of (scores) / (images). Resampling is stratified (by the diagnosis of a group's first
+    image) and keeps the number of groups (Davison & Hinkley 1997, 2.4 and 3.8).
 
     Args:
-        numerators: N x M, what each image adds to each ratio's numerator.
-        denominators: N x M, likewise to the denominator.
+        numerators: N x M, the contribution of each image to each ratio's numerator.
+        denominators: N x M, the same for the denominator.
         groups: N group ids.
-        strata: N strata; None: one for all.
-        draws: How many resamples.
-        seed: Of the draws.
+        strata: N strata; None: one stratum.
+        draws: The number of resamples.
+        seed: The random seed.
 
     Returns:
-        One value a draw; a ratio whose denominator vanishes in a draw is left out of its mean.
+        One value per draw; ratios with a denominator of 0 in a draw are left out of its mean.
 
     Raises:
-        DataError: There is no image, one has no group, or a value is not a number.
+        DataError: There are no images, one has no group, or a value is not a finite number.
     """
     numbered = Groups.of(groups, strata)
     top, bottom = numbered.sums(numerators), numbered.sums(denominators)
@@ -106,10 +106,9 @@ def grouped_ratios(
 
 
 def percentile_interval(value: float, draws: NDArray[np.float64]) -> Interval:
-    """Return a value with the middle 95 % of its draws; undefined draws (NaN) are left out.
+    """Return a value with the central 95 % of its draws; undefined draws (NaN) are left out.
 
-    There are no limits where no draw is defined, or where both are the same: then the draws tell
-    nothing.
+    There are no limits if no draw is defined, or if both limits are equal, which is uninformative.
     """
     if np.isnan(draws).all():
         return Interval(value, np.nan, np.nan)
@@ -130,21 +129,22 @@ def weighted_intervals(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> list[Interval]:
-    """Return the K figures of any statistic of weighted images with intervals by group.
+    """Return K figures of a statistic of weighted images, with intervals by group.
 
-    These are percentiles of the draws. Figures that stand on fewer than `FEW` groups have BCa
-    intervals (`bca_interval`), on fewer than `LEAST` none.
+    The intervals are percentiles of the draws. Figures based on fewer than `FEW` groups have BCa
+    intervals (`bca_interval`), those based on fewer than `LEAST` have none.
 
     Args:
-        statistic: From D x N weights to D x K values.
+        statistic: Maps D x N weights to D x K values.
         groups: N group ids.
-        strata: N strata; None: one for all.
-        count: The groups that the figures stand on, such as those of the rarer side; None: all.
-        draws: How many resamples.
-        seed: Of the draws.
+        strata: N strata; None: one stratum.
+        count: The number of groups that the figures depend on, such as those of the rarer side;
+            None: all.
+        draws: The number of resamples.
+        seed: The random seed.
 
     Raises:
-        DataError: There is no image, or one has no group.
+        DataError: There are no images, or one has no group.
     """
     numbered = Groups.of(groups, strata)
     count = len(numbered) if count is None else count
@@ -163,13 +163,13 @@ def weighted_intervals(
 def mean_interval(
     values: ArrayLike, groups: Sequence[Hashable], strata: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Return a mean over images with its interval by group.
+    """Return the mean over images with its interval by group.
 
-    The fraction of images that count, given as true and false, has Wilson's interval where there
-    are fewer than `FEW` groups or nothing varies; any other mean that of `weighted_intervals`.
+    A fraction (a mean of booleans) has Wilson's interval if there are fewer than `FEW` groups or
+    all values are equal; any other mean has the interval of `weighted_intervals`.
 
     Examples:
-        Three images of each lesion say less than as many of different lesions.
+        Images of the same lesion carry less information than images of different lesions.
 
         >>> scores = [1, 1, 1, 0, 0, 0] * 20
         >>> apart = mean_interval(scores, [f"lesion-{n}" for n in range(120)])
@@ -241,36 +241,36 @@ def mean_ratio_interval(
 
 
 def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
-    """Return a fraction of images with Wilson's interval for as many as the groups are worth.
+    """Return a fraction of images with Wilson's interval at the effective sample size.
 
-    The effective number of images is N over the design effect, the variance of the fraction
-    between groups over that of independent images (Kish 1965; Rao & Scott, Biometrics 1992), but
-    at most N. Where all images are alike that variance says nothing, and they count as if those
-    of a group were copies: (sum of sizes)² / (sum of squared sizes). Wilson, JASA 1927.
+    The effective number of images is N divided by the design effect, the ratio of the variance
+    of the fraction between groups to that of independent images (Kish 1965; Rao & Scott,
+    Biometrics 1992), and at most N. If all values are equal, this variance is uninformative, and
+    images of a group count as copies: (sum of sizes)² / (sum of squared sizes). Wilson, JASA 1927.
 
     Args:
-        right: N, true or 1 where the image counts.
+        right: N, true or 1 for images that count as successes.
         groups: N group ids.
 
     Raises:
-        DataError: There is no image, one has no group, or a value is neither 0 nor 1.
+        DataError: There are no images, one has no group, or a value is neither 0 nor 1.
     """
     numbered = Groups.of(groups)
     values = finite(right, len(numbered.codes))
     if not np.isin(values, (0, 1)).all():
-        raise DataError("a fraction is of images that count or not", "give 0 or 1 for each")
+        raise DataError("a fraction needs values that are 0 or 1", "give one per image")
     return _wilson(numbered.sums(values), numbered.sizes)
 
 
 def _wilson(counts: NDArray[np.float64], sizes: NDArray[Any]) -> Proportion:
-    """Return Wilson's interval from each group's images, and how many of them count."""
+    """Return Wilson's interval from each group's size and number of successes."""
     images = int(sizes.sum())
     fraction = float(counts.sum()) / images
     effective = _effective(counts - fraction * sizes, sizes, fraction)
     squared = _Z**2 / min(effective, images)
     middle = (fraction + squared / 2) / (1 + squared)
     half = np.sqrt(squared * fraction * (1 - fraction) + squared**2 / 4) / (1 + squared)
-    # Rounding must not put the fraction itself outside.
+    # Rounding must not put the fraction outside its interval.
     low, high = min(max(middle - half, 0.0), fraction), max(min(middle + half, 1.0), fraction)
     return Proportion(fraction, float(low), float(high), len(sizes))
 
@@ -278,9 +278,9 @@ def _wilson(counts: NDArray[np.float64], sizes: NDArray[Any]) -> Proportion:
 def recall_intervals(
     truth: Sequence[str], predicted: Sequence[str], groups: Sequence[Hashable]
 ) -> dict[str, Proportion]:
-    """Return the recall of every class that is present, with Wilson's interval by group.
+    """Return the recall of every class present, with Wilson's interval by group.
 
-    In rare classes, with fewer than a hundred lesions, a bootstrap would be too narrow.
+    For rare classes (fewer than a hundred lesions), bootstrap intervals would be too narrow.
     """
     names, given = np.asarray(truth, object), np.asarray(predicted, object)
     ids = np.asarray(groups, object)
@@ -291,7 +291,7 @@ def recall_intervals(
 
 
 def _effective(residuals: NDArray[np.float64], sizes: NDArray[Any], fraction: float) -> float:
-    """Return the effective number of images from each group's sum of (value - share)."""
+    """Return the effective number of images from each group's sum of (value - fraction)."""
     images, groups = int(sizes.sum()), len(sizes)
     independent = fraction * (1 - fraction) / max(images - 1, 1)
     between = groups / max(groups - 1, 1) * float((residuals**2).sum()) / images**2
@@ -302,7 +302,7 @@ def _effective(residuals: NDArray[np.float64], sizes: NDArray[Any], fraction: fl
 
 # Intervals for few groups: bias-corrected and accelerated, by group.
 
-_CHUNK = 100  # groups that are left out at once
+_CHUNK = 100  # leave-one-out weightings per batch
 _LEVELS = (0.025, 0.975)
 _NORMAL = NormalDist()
 
@@ -317,22 +317,22 @@ def bca_interval(
 ) -> Interval:
     """Return a figure with its bias-corrected and accelerated interval (Efron, JASA 1987).
 
-    Percentiles of the draws that were moved by how far the draws lie to one side of the value, and
-    by how its spread changes with it (Davison & Hinkley 1997, 5.3; in strata, 5.3.2): for figures
-    that few groups decide on and whose distribution leans, such as the AUC of a rare class.
+    The percentiles are shifted according to the median bias of the draws and to the skewness of
+    the groups' influence (Davison & Hinkley 1997, 5.3; in strata, 5.3.2). This suits figures with
+    a skewed distribution that depend on few groups, such as the AUC of a rare class.
 
     Args:
-        statistic: From D x N weights to D x 1 values.
+        statistic: Maps D x N weights to D x 1 values.
         groups: N group ids.
-        strata: N strata within which groups are drawn; None: one for all.
-        draws: How many resamples.
-        seed: Of the draws.
+        strata: N strata for resampling; None: one stratum.
+        draws: The number of resamples.
+        seed: The random seed.
 
     Returns:
-        The value with NaN limits where no draw defines the figure.
+        The value, with NaN limits if the figure is undefined in every draw.
 
     Raises:
-        DataError: There is no image, or one has no group.
+        DataError: There are no images, or one has no group.
     """
     numbered = Groups.of(groups, strata)
     values = statistic(np.ones((1, len(numbered.codes))))[0]
@@ -358,7 +358,7 @@ def _moved_interval(value: float, found: NDArray[np.float64], acceleration: floa
     found = found[~np.isnan(found)]
     if not len(found) or np.isnan(value):
         return Interval(value, np.nan, np.nan)
-    # Ties count half, so that a figure that never changes has no bias.
+    # Ties count half, so a constant figure has no bias.
     below = float((found < value).mean() + (found == value).mean() / 2)
     edge = 1 / (2 * len(found))
     bias = _NORMAL.inv_cdf(min(max(below, edge), 1 - edge))
@@ -372,11 +372,11 @@ def _moved(level: float, bias: float, acceleration: float) -> float:
 
 
 def _acceleration(values: NDArray[np.float64], groups: Groups) -> float:
-    """Return a sixth of the skewness of the groups' influence, from the values without each."""
+    """Return a sixth of the skewness of the groups' influence, from the leave-one-out values."""
     pulls = []
     for members in groups.strata:
         own = values[members]
-        own = own[~np.isnan(own)]  # without the only group of a side there is no figure
+        own = own[~np.isnan(own)]  # undefined without the only group of a class
         if len(own) > 1:
             pulls.append((own.mean() - own) * (len(own) - 1) / len(own))
     together = np.concatenate(pulls) if pulls else np.zeros(1)
@@ -385,7 +385,7 @@ def _acceleration(values: NDArray[np.float64], groups: Groups) -> float:
 
 
 def _left_out(groups: Groups) -> Iterator[NDArray[np.float64]]:
-    """Yield weights of images, a row a group that is left out, some at a time."""
+    """Yield weights of images in batches, one row per group left out."""
     count = len(groups)
     for start in range(0, count, _CHUNK):
         out = np.arange(start, min(start + _CHUNK, count))

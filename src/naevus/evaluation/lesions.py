@@ -1,4 +1,4 @@
-"""One answer per lesion: what the mean of several images' logits is worth."""
+"""Predictions per lesion, and their evaluation: the mean logits of several images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.tables import LabelledPredictions
 
 
-# Images put together by lesion.
+# Images grouped by lesion.
 
 
 class ByLesion(NamedTuple):
@@ -93,7 +93,7 @@ def lesion_column(table: pd.DataFrame) -> str:
     return "lesion_id" if known else "group_id"
 
 
-# What the answers are worth.
+# Metrics per lesion.
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class LevelScores:
     """The same after calibration on single images of the other parts."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         errors = {
             "calibration_error": self.calibration_error,
             "calibrated_error": self.calibrated_error,
@@ -140,19 +140,19 @@ class _Evaluated(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionScores:
-    """The same lesions at three levels, and what the mean of logits gains."""
+    """Metrics of the same lesions at three levels, and the gain by the mean of logits."""
 
     images: LevelScores
     """Every image counts."""
     single: LevelScores
-    """One image per lesion: its images share its weight, as if one of them were drawn."""
+    """One image per lesion, in expectation: the images of a lesion share its weight."""
     together: LevelScores
-    """One answer per lesion. Prediction sets use the thresholds of single images."""
+    """One prediction per lesion. Prediction sets use the thresholds of single images."""
     gain: dict[str, Interval]
     """``together`` minus ``single`` by metric; both see the same resamples."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         return {
             "images": self.images.to_dict(),
             "single": self.single.to_dict(),
@@ -163,16 +163,16 @@ class LesionScores:
 
 @dataclass(frozen=True)
 class LesionEvaluation:
-    """What one answer per lesion is worth, beside the answers for its images."""
+    """Metrics of one prediction per lesion, compared with those of its images."""
 
     by: str
-    """The column that names lesions: ``lesion_id``, or ``group_id`` if no lesion is known."""
+    """The column of lesion ids: ``lesion_id``, or ``group_id`` if no lesion is known."""
     target: str | None
-    """What ``auc`` is of: ``melanoma`` or ``malignant``, against the rest."""
+    """The target of ``auc``: ``melanoma`` or ``malignant``, against the rest."""
     contradictory: tuple[str, ...]
-    """Lesions whose images have different diagnoses: left out."""
+    """Lesions whose images have different diagnoses; they are left out."""
     unknown: int
-    """The number of images of unknown lesions: left out."""
+    """The number of images of unknown lesions; they are left out."""
     differing: int
     """The number of lesions whose images have different natural decisions."""
     every: LesionScores
@@ -182,7 +182,7 @@ class LesionEvaluation:
 
     @property
     def headline(self) -> dict[str, Interval]:
-        """Metrics of one answer per lesion, over all lesions."""
+        """Metrics of one prediction per lesion, over all lesions."""
         metrics = self.every.together.metrics
         names = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy"}
         names |= {"auc": f"auc_{self.target}"}
@@ -252,7 +252,7 @@ class LesionEvaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as a dictionary that JSON can hold."""
+        """Return the evaluation as a dictionary for JSON."""
         return {
             "by": self.by,
             "target": self.target,
@@ -295,12 +295,12 @@ def _scores(given: _Evaluated) -> LesionScores:
 
 
 class _Level(NamedTuple):
-    """Answers for images or lesions, and how a resample of images weighs them."""
+    """Predictions for images or lesions, and their weights in a resample of images."""
 
     labelled: LabelledPredictions
     sets: NDArray[np.bool_] | None
     rows: NDArray[np.intp]
-    """For each answer an image whose group it belongs to."""
+    """For each prediction, the row of an image of the same group."""
     weights: NDArray[np.float64]
 
     @property

@@ -1,4 +1,4 @@
-"""One mask against the true one: overlap and distance of contours; and over many."""
+"""Compare masks with the ground truth: overlap and contour distance of one mask or of many."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# How far a mask's contour is from the lesion's, whatever the lesion's size.
+# Distance between contours, relative to the image's size.
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 class BoundaryDistance(NamedTuple):
-    """How far two contours are apart, in fractions of the image's diagonal: 0 is best, 1 worst."""
+    """The distance between two contours, relative to the image's diagonal: 0 is best, 1 worst."""
 
     surface_distance: float
-    """Mean distance from the pixels of either contour to the other one (ASSD)."""
+    """The mean distance from the pixels of each contour to the other contour (ASSD)."""
     hausdorff_95: float
-    """95 % of each contour's pixels are at most so far from the other one."""
+    """The larger 95th percentile of the distances from one contour to the other."""
 
 
 def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> BoundaryDistance:
-    """Measure the distance between two masks' contours.
+    """Measure the distance between the contours of two masks.
 
-    A contour is the foreground that has background, or the image's border, beside it. The mean
-    is over the pixels of both contours (Heimann et al., IEEE Trans. Medical Imaging 2009); the
-    percentile is the larger of the two directed ones (Maier-Hein et al., Metrics Reloaded, Nature
-    Methods 2024). Fractions of the diagonal, as the pixels' sizes on the skin are not known.
+    A contour consists of the foreground pixels next to the background or to the image's border.
+    The mean is over the pixels of both contours (Heimann et al., IEEE Trans. Medical Imaging
+    2009). The percentile is the larger of the two directed ones (Maier-Hein et al., Metrics
+    Reloaded, Nature Methods 2024). Distances are fractions of the diagonal, because the pixel size
+    on the skin is unknown.
 
     Args:
         truth: H x W, true on the lesion.
         prediction: H x W, of the same size.
 
     Returns:
-        0 where both are empty; 1, the whole diagonal, where one is.
+        0 if both masks are empty; 1, the whole diagonal, if only one is.
 
     Raises:
         DataError: The masks differ in size.
@@ -62,7 +63,7 @@ def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
         0.1
     """
     if truth.shape != prediction.shape:
-        raise DataError(f"a mask {prediction.shape} against a truth {truth.shape}")
+        raise DataError(f"a mask {prediction.shape} for a ground truth {truth.shape}")
     box = box_of(truth | prediction)
     if box is None:
         return BoundaryDistance(0.0, 0.0)
@@ -78,7 +79,7 @@ def boundary_distance(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -
 
 
 def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    # Cropped to both masks' box, the border is background or the image's own border.
+    # The border of the crop to both masks' box is background or the image's own border.
     inner = cv2.erode(
         np.ascontiguousarray(mask).view(np.uint8),
         _CROSS,
@@ -89,21 +90,21 @@ def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _from_to(pixels: NDArray[np.bool_], boundary: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the distance of some pixels to the nearest pixel of a contour."""
+    """Return the distance of each pixel to the nearest pixel of a contour."""
     elsewhere = (~boundary).view(np.uint8)
     distances = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[pixels]
-    # Squared distances are whole numbers: OpenCV's last bits differ from call to call.
+    # Rounded: squared distances are integers, and OpenCV's last bits vary between calls.
     return np.sqrt(np.rint(distances.astype(np.float64) ** 2))
 
 
 JACCARD_THRESHOLD = 0.65
-"""Below it the challenge counts a mask as failed: the readers' own agreement (Codella 2019)."""
+"""The challenge counts masks below it as failed: the agreement of human readers (Codella 2019)."""
 
 
 class MaskScore(NamedTuple):
-    """How one mask compares with the truth; every value is in [0, 1].
+    """Scores of one mask against the ground truth, each in [0, 1].
 
-    A ratio without a denominator counts as 1: empty against empty is a perfect answer.
+    A ratio with a denominator of 0 counts as 1: an empty mask matches an empty ground truth.
     """
 
     jaccard: float
@@ -116,14 +117,14 @@ class MaskScore(NamedTuple):
 
 
 def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> MaskScore:
-    """Compare two masks pixel by pixel, as ISIC 2018 Task 1 does.
+    """Compare two masks pixel by pixel, as in ISIC 2018 Task 1.
 
     Args:
         truth: H x W, true on the lesion.
         prediction: H x W, of the same size.
 
     Returns:
-        The scores of this one image.
+        The scores of this image.
 
     Raises:
         DataError: The masks differ in size.
@@ -137,8 +138,8 @@ def compare_masks(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> Ma
     """
     if truth.shape != prediction.shape:
         raise DataError(
-            f"a mask of {_size(prediction)} pixels against a truth of {_size(truth)}",
-            "bring masks to the image's size before comparing",
+            f"a mask of {_size(prediction)} pixels for a ground truth of {_size(truth)}",
+            "resize masks to the image's size before comparing",
         )
     both = int(np.count_nonzero(truth & prediction))
     missed = int(np.count_nonzero(truth)) - both
@@ -163,28 +164,28 @@ def _size(mask: NDArray[np.bool_]) -> str:
     return " x ".join(str(length) for length in mask.shape)
 
 
-# One image's mask: its metrics, and conditions that may explain failures.
+# Metrics of one image's mask, and conditions that may explain failures.
 
 
 class Conditions(NamedTuple):
-    """What may make a lesion hard to contour, measured by its true mask; NaN: not known."""
+    """Conditions that may make a lesion difficult to segment, by its true mask; NaN: unknown."""
 
     lesion_area: float
-    """The lesion's fraction of the image."""
+    """The fraction of the image that the lesion covers."""
     contrast: float
-    """How far its colour is from the skin's (`lesion_contrast`)."""
+    """The colour difference between lesion and skin (`lesion_contrast`)."""
     hair: float
-    """The fraction of the skin under dark hair (`Quality.hair`)."""
+    """The fraction of the skin covered by dark hair (`Quality.hair`)."""
     border: float
-    """The fraction of its contour that lies on the image's border (`Quality.cut`)."""
+    """The fraction of the contour on the image's border (`Quality.cut`)."""
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8] | None, truth: NDArray[np.bool_]) -> Conditions:
-        """Measure an image.
+        """Measure the conditions of an image.
 
         Args:
-            pixels: h x w x 3 RGB, of any size; None: not at hand, and only the area is known.
-            truth: H x W, the lesion in the same frame.
+            pixels: h x w x 3 RGB, of any size; None: not available, so that only the area is known.
+            truth: H x W, the lesion, of the same field of view.
         """
         area = area_fraction(truth)
         if pixels is None:
@@ -195,7 +196,7 @@ class Conditions(NamedTuple):
 
 
 class MaskComparison(NamedTuple):
-    """One image's mask against the truth."""
+    """One mask compared with its ground truth, with the image's conditions."""
 
     score: MaskScore
     boundary: BoundaryDistance
@@ -208,12 +209,12 @@ class MaskComparison(NamedTuple):
         prediction: NDArray[np.bool_],
         pixels: NDArray[np.uint8] | None = None,
     ) -> MaskComparison:
-        """Judge a mask.
+        """Evaluate a mask.
 
         Args:
             truth: H x W, true on the lesion.
             prediction: H x W, of the same size.
-            pixels: h x w x 3, the image in any size, where it is at hand.
+            pixels: h x w x 3, the image in any size, if available.
 
         Raises:
             DataError: The masks differ in size.
@@ -226,11 +227,11 @@ class MaskComparison(NamedTuple):
 
 
 COLUMNS = (*MaskScore._fields, *BoundaryDistance._fields, *Conditions._fields)
-"""What an out-of-fold table of masks says of each image, beside its id and group."""
+"""The columns of an out-of-fold table of masks, except id and group."""
 
 
 def mask_table(comparisons: Mapping[str, MaskComparison]) -> pd.DataFrame:
-    """Return ``image_id`` and `COLUMNS`, a row an image, sorted by id."""
+    """Return ``image_id`` and `COLUMNS`, one row per image, sorted by id."""
     rows = [
         (image_id, *one.score, *one.boundary, *one.conditions)
         for image_id, one in sorted(comparisons.items())
@@ -239,32 +240,32 @@ def mask_table(comparisons: Mapping[str, MaskComparison]) -> pd.DataFrame:
     return table.astype({"image_id": "string", **dict.fromkeys(COLUMNS, np.float64)})
 
 
-# Masks in files against masks in files.
+# Mask files compared with ground-truth files.
 
 
 def compare_folder(
     truths: Mapping[str, Path], predicted: Path, images: Mapping[str, Path] | None = None
 ) -> pd.DataFrame:
-    """Compare the masks of a folder with the true ones.
+    """Compare the masks of a folder with the ground truth.
 
     Args:
-        truths: File of the true mask of each id.
-        predicted: Folder with ``<id>_segmentation.png``.
-        images: File of the image of each id; where it is absent, contrast, hair and contact
-            with the border are not known.
+        truths: The ground-truth mask file of each id.
+        predicted: The folder with ``<id>_segmentation.png``.
+        images: The image file of each id; without it, contrast, hair and border contact are
+            unknown.
 
     Returns:
-        What `mask_table` gives.
+        The result of `mask_table`.
 
     Raises:
-        DataError: A predicted mask is absent or of another size.
+        DataError: A predicted mask is missing or has another size.
         ImageError: A mask or an image cannot be read.
     """
     comparisons = {}
     for image_id, truth in sorted(truths.items()):
         path = stored(predicted / f"{image_id}_segmentation.png", image_id)
         if not path.exists():
-            raise DataError(f"{path}: there is no such mask", "predict this image again")
+            raise DataError(f"{path}: the mask is missing", "predict this image again")
         try:
             image = None if images is None else images.get(image_id)
             pixels = None if image is None else read(image, shortest=SIDE)

@@ -1,4 +1,4 @@
-"""How unlike its training images an image is: a factor model of the networks' features."""
+"""Out-of-distribution scores: a factor model of the networks' features."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def checked_features(values: ArrayLike, width: int | None = None) -> NDArray[np.
     """Return N x F values as float64.
 
     Args:
-        values: One row an image.
-        width: F, where it is known.
+        values: One row per image.
+        width: F, if known.
 
     Raises:
-        DataError: They are of another shape, or one is not finite.
+        DataError: The shape differs, or a value is not finite.
     """
     rows = np.asarray(values, np.float64)
     if rows.ndim != 2 or not rows.shape[1] or (width is not None and rows.shape[1] != width):
@@ -36,14 +36,14 @@ def checked_features(values: ArrayLike, width: int | None = None) -> NDArray[np.
     return rows
 
 
-# A Gaussian of few directions and even noise: what an embedding of a dermoscopic image is.
+# A Gaussian with few principal directions and isotropic noise, as model of the embeddings.
 
 _GRID: Final = 2.0**16
-"""Differences from the mean are resolved in steps of its inverse, some 1e-7 of a distance.
+"""Differences from the mean are rounded to steps of its inverse, about 1e-7 of a distance.
 
-Directions in half precision are multiples of 2^-24, so that every product is one of 2^-40, and sums
-up to 2^13 of them are exact in 53 bits: no order of adding, which hangs on the number of threads,
-changes a bit.
+Half-precision directions are multiples of 2^-24, so every product is a multiple of 2^-40, and sums
+up to 2^13 are exact in 53 bits. The result is therefore independent of the order of summation,
+which depends on the number of threads.
 """
 
 
@@ -51,14 +51,14 @@ changes a bit.
 class FactorModel:
     """Probabilistic principal components (Tipping & Bishop, J. R. Statist. Soc. B 1999).
 
-    The covariance is that of the K directions in which embeddings vary most, and the same small
-    variance in all others: a strongly shrunk covariance that takes K x F numbers in place of
-    F x F. The class does not matter: with one mean the distance tells as much as with one a class.
+    The covariance has K directions of largest variance, and equal small variance in all others.
+    This strongly shrunk covariance needs K x F numbers instead of F x F. One mean for all classes
+    detects as well as one mean per class.
 
     Attributes:
         mean: F.
-        basis: F x K orthonormal directions, in half precision, as they are stored.
-        variances: K variances along them, falling.
+        basis: F x K orthonormal directions, in half precision, as stored.
+        variances: K variances along them, descending.
         noise: The variance in every other direction.
     """
 
@@ -74,7 +74,7 @@ class FactorModel:
             or self.mean.shape != (features,)
             or self.variances.shape != (factors,)
         ):
-            raise DataError("mean, directions and variances do not belong together")
+            raise DataError("mean, directions and variances do not match")
         if not all(np.isfinite(part).all() for part in (self.mean, self.basis, self.variances)):
             raise DataError("a mean, direction or variance is not a finite number")
         if not (self.noise > 0 and np.isfinite(self.noise) and (self.variances > 0).all()):
@@ -82,14 +82,14 @@ class FactorModel:
 
     @classmethod
     def fit(cls, rows: ArrayLike, factors: int) -> Self:
-        """Find the directions by the eigenvectors of the covariance.
+        """Fit the directions as eigenvectors of the covariance.
 
         Args:
             rows: N x F.
             factors: K, below F and below N - 1.
 
         Raises:
-            ConfigError: There are not more features and images than directions.
+            ConfigError: There are too few features or images for K directions.
             DataError: The rows are not N x F finite numbers, or do not vary.
         """
         values = checked_features(rows)
@@ -104,7 +104,7 @@ class FactorModel:
         spectrum, vectors = np.linalg.eigh(rest.T @ rest / images)
         spectrum, vectors = spectrum[::-1], vectors[:, ::-1]
         noise = float(spectrum[factors:].mean())
-        # Rounding leaves eigenvalues about 0 where the rows do not vary at all.
+        # Rounding leaves eigenvalues near 0 where the rows do not vary at all.
         if not noise > 1e-12 * max(float(spectrum[0]), 1e-300):
             raise DataError(
                 f"the features vary in no more than {factors} directions", "give more images"
@@ -119,7 +119,7 @@ class FactorModel:
     def distances(self, rows: ArrayLike) -> NDArray[np.float64]:
         """Return the Mahalanobis distances of N x F rows to the mean.
 
-        They are the same bits however many threads the linear algebra has: see `_GRID`.
+        They are bitwise independent of the number of threads: see `_GRID`.
 
         Raises:
             DataError: The rows are not N x F finite numbers.
@@ -132,32 +132,31 @@ class FactorModel:
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
-        """F x K, made once: every batch of images is measured along them."""
+        """F x K in float64, converted once for all batches."""
         return self.basis.astype(np.float64)
 
 
 FACTORS = 128
-"""K of the factor model. Chosen, like all here, by ``benchmarks/not_dermoscopy.py``."""
+"""K of the factor model. Chosen, like the constants below, by ``benchmarks/not_dermoscopy.py``."""
 FLAGGED = 0.02
-"""The fraction of dermoscopic images that may be flagged."""
+"""The default fraction of dermoscopic images to flag."""
 LIMIT = 1.0
-"""Above it, an `ood_score` is that of an image that is flagged."""
+"""Images with a larger `ood_score` are flagged."""
 
 
 @dataclass(frozen=True)
 class OODStatistics:
-    """How far one network's features of dermoscopy are from their mean.
+    """Statistics that turn one network's features into an OOD score.
 
-    The features are what the network's graph tells best (`inference.reference`), each in steps of
-    its standard deviation over the images learnt from; the distance is that of a `FactorModel`.
-    It is measured from its median over dermoscopic images that the network never saw, in steps to
-    the threshold that is set on them.
+    The features (`inference.reference`) are divided by their standard deviations over the training
+    images; a `FactorModel` gives their distance. The score is the distance minus its median over
+    held-out dermoscopic images, divided by the difference between threshold and median.
 
     Attributes:
-        deviations: F standard deviations; 1 where a feature does not vary.
-        model: The model of the features so divided.
+        deviations: F standard deviations; 1 for a constant feature.
+        model: The model of the divided features.
         centre: The median of the distances.
-        spread: The threshold, less the median.
+        spread: The threshold minus the median.
     """
 
     deviations: NDArray[np.float32]
@@ -167,11 +166,11 @@ class OODStatistics:
 
     def __post_init__(self) -> None:
         if self.deviations.shape != self.model.mean.shape:
-            raise DataError("the deviations and the model are of different widths")
+            raise DataError("the deviations and the model differ in width")
         if not (np.isfinite(self.deviations).all() and (self.deviations > 0).all()):
             raise DataError("a deviation is not above 0")
         if not np.isfinite([self.centre, self.spread]).all() or self.spread <= 0:
-            raise DataError("the centre is no finite number, or the spread is not above 0")
+            raise DataError("the centre is not a finite number, or the spread is not above 0")
 
     @classmethod
     @repeatable
@@ -184,30 +183,30 @@ class OODStatistics:
         factors: int = FACTORS,
         flagged: float = FLAGGED,
     ) -> Self:
-        """Describe images that a network learnt from; set the threshold on others.
+        """Fit the model to training images and the threshold to held-out images.
 
         Args:
             learnt: N x F features of training images.
-            oof: M x F features of dermoscopic images that the network never saw: those it
-                learnt from are nearer to one another than a new image is to them.
-            groups: M group ids of the latter.
-            factors: Directions of the model; at most half as many as features and a quarter as
-                many as training images.
-            flagged: The fraction of the latter that may be flagged: of the images, and of the
-                groups with each image counting for its part of the group.
+            oof: M x F features of dermoscopic images that the network was not trained on; training
+                images are closer to each other than new images are to them.
+            groups: M group ids of the held-out images.
+            factors: The number of directions; at most half the number of features and a quarter of
+                the number of training images.
+            flagged: The fraction of held-out images that may be flagged. It holds for images, and
+                for groups, where the images of a group share its weight.
 
         Raises:
             ConfigError: There are too few images, or the fraction is not between 0 and 1.
-            DataError: The arrays do not belong together, or do not vary.
+            DataError: The arrays do not match, or do not vary.
         """
         if not 0 < flagged < 1:
-            raise ConfigError(f"the fraction {flagged} is not between 0 and 1", "ask for 0.02, say")
+            raise ConfigError(f"the fraction {flagged} is not between 0 and 1", "choose 0.02, say")
         known = checked_features(learnt)
         new = checked_features(oof, known.shape[1])
         if len(groups) != len(new):
             raise DataError(f"{len(groups)} groups for {len(new)} held-out images")
         if not len(new):
-            raise DataError("there is no image that was held out", "hold some out")
+            raise DataError("there are no held-out images", "hold some out")
         deviations = known.std(axis=0).astype(np.float32)
         deviations[deviations == 0] = 1
         count = min(factors, known.shape[1] // 2, len(known) // 4)
@@ -216,15 +215,15 @@ class OODStatistics:
         centre = float(np.median(found))
         spread = max(_upper(found, weight, flagged) for weight in _weights(groups)) - centre
         if not spread > 0:
-            raise DataError("held-out images that are all alike set no threshold")
+            raise DataError("all held-out images have equal features: there is no threshold")
         return cls(deviations, model, centre, spread)
 
     def ood_score(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Return how unlike dermoscopy N x F features are.
+        """Return the OOD scores of N x F features.
 
         Returns:
-            N numbers: about 0 for an ordinary dermoscopic image, above `LIMIT` for one that is
-            farther away than all but the flagged fraction of them.
+            N numbers: about 0 for a typical dermoscopic image, and above `LIMIT` for images with a
+            larger distance than all but the flagged fraction.
 
         Raises:
             DataError: The features are not N x F finite numbers.
@@ -234,15 +233,15 @@ class OODStatistics:
 
 
 def _weights(groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return what each image counts for: as one of all, and as a part of its group."""
+    """Return the weight of each image: 1 / images, and its part of its group's 1 / groups."""
     numbered = Groups.of(groups)
     return np.ones(len(groups)), 1 / numbered.sizes[numbered.codes]
 
 
 def _upper(values: NDArray[np.float64], weights: NDArray[np.float64], fraction: float) -> float:
-    """Return the least of the values above which no more than a fraction of the weight is."""
+    """Return the smallest value above which at most a fraction of the weight lies."""
     order = np.argsort(values)[::-1]
     above = np.cumsum(weights[order]) - weights[order]
     fits = above <= fraction * weights.sum() + 1e-9
-    # Of equal values the first counts, that has only greater ones before it.
+    # Of equal values, take the first: only greater ones precede it.
     return float(values[order][fits].min())

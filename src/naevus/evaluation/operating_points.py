@@ -1,4 +1,4 @@
-"""Melanoma, or malignant, against the rest: what a threshold on the probability would do."""
+"""Operating points and decision curves for melanoma or malignancy against the rest."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 FIXED = (0.8, 0.9, 0.95)
 """Specificities at which sensitivity is reported, and vice versa."""
 THRESHOLDS = tuple(number / 100 for number in range(1, 51))
-"""Of the decision curve: probabilities from which on a lesion would be taken out."""
+"""Thresholds of the decision curve: probabilities from which a lesion would be excised."""
 _ROUNDING = 1e-9
 _COUNTS = ("name", "images", "positives", "groups", "rarer")
 
 
 class BinaryTarget(NamedTuple):
-    """Some diagnoses against all others, over N images of known diagnosis."""
+    """A binary problem: some diagnoses against all others, over N images of known diagnosis."""
 
     name: str
     truth: NDArray[np.bool_]
-    """N, true where the image's diagnosis is one of them."""
+    """N, true for images with one of these diagnoses."""
     probability: NDArray[np.float64]
-    """N, the natural probability that it is."""
+    """N, the natural probability of these diagnoses."""
     diagnoses: list[str]
-    """N diagnoses, within which groups are drawn."""
+    """N diagnoses, the strata for resampling."""
 
 
 def melanoma(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> BinaryTarget:
@@ -62,10 +62,10 @@ def malignant(natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy) -> B
 def targets_of(
     natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy
 ) -> tuple[BinaryTarget, ...]:
-    """Return those of `melanoma` and `malignant` that the truth has both sides of; maybe none.
+    """Return `melanoma` and `malignant`, as far as the ground truth has both classes.
 
     Raises:
-        DataError: The probabilities are none, or they and the truth do not belong together.
+        DataError: A value is not a probability, or probabilities and ground truth do not match.
     """
     present = {taxonomy.index(code) for code in set(truth)}
     found = []
@@ -81,27 +81,25 @@ def targets_of(
 def target_of(
     name: str, codes: Iterable[str], natural: ArrayLike, truth: Sequence[str], taxonomy: Taxonomy
 ) -> BinaryTarget:
-    """Return some diagnoses against the rest; their natural probabilities add up.
+    """Return some diagnoses against the rest; their natural probabilities are summed.
 
     Raises:
-        DataError: A code is unknown, the probabilities are none, they and the truth do not belong
-            together, or the truth is all of one side.
+        DataError: A code is unknown, a value is not a probability, probabilities and ground
+            truth do not match, or all images are on one side.
     """
     classes = np.array([taxonomy.index(code) for code in truth], np.intp)
     rows, classes = checked_rows(natural, classes, len(truth))
     positive = [taxonomy.index(code) for code in codes]
     inside = np.isin(classes, positive)
     if inside.all() or not inside.any():
-        raise DataError(
-            f"{name}: the truth is all of one side", "give images with it and without it"
-        )
+        raise DataError(f"{name}: all images are on one side", "give images with it and without it")
     summed = np.minimum(rows[:, positive].sum(axis=1), 1.0)
     return BinaryTarget(name, inside, summed, list(truth))
 
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """How a probability of `BinaryTarget` tells its images from the rest."""
+    """The performance of a probability as a binary classifier of a `BinaryTarget`."""
 
     name: str
     images: int
@@ -110,28 +108,28 @@ class OperatingPoints:
     rarer: int
     """The groups on the side that has fewer of them."""
     auc: Interval
-    """Area under the ROC curve of all images together."""
+    """Area under the ROC curve over all images together."""
     fold_auc: Interval | None
-    """Mean of the folds' own areas; None where no folds are known or none has both sides."""
+    """Mean of the areas per fold; None if no folds are known or no fold has both classes."""
     sensitivity_at: dict[float, Interval]
-    """By specificity: the largest sensitivity of any threshold that has at least this one."""
+    """By specificity: the largest sensitivity at a threshold with at least this specificity."""
     specificity_at: dict[float, Interval]
-    """By sensitivity, likewise."""
+    """By sensitivity: the largest specificity, likewise."""
 
     @classmethod
     def from_target(
         cls, target: BinaryTarget, groups: Sequence[Hashable], folds: Sequence[int] | None = None
     ) -> OperatingPoints:
-        """Score a target with intervals by group; thresholds are chosen anew in each resample.
+        """Score a target with intervals by group; each resample chooses its own thresholds.
 
         Args:
-            target: The truth and the probability of N images.
+            target: Labels and probabilities of N images.
             groups: N group ids.
-            folds: N folds that predicted the images: networks of different folds may state
-                probabilities on different scales, which the pooled area suffers from.
+            folds: N folds that predicted the images. Networks of different folds may output
+                probabilities on different scales, which lowers the pooled area.
 
         Raises:
-            DataError: An image has no group, or a probability is none.
+            DataError: An image has no group, or a value is not a probability.
         """
         scores = checked_probabilities(target.probability, len(groups))
         statistic = _Figures(Ranking.of(target.truth, scores))
@@ -150,7 +148,7 @@ class OperatingPoints:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         return {
             **{name: getattr(self, name) for name in _COUNTS},
             "auc": self.auc._asdict(),
@@ -173,20 +171,20 @@ def decision_curve(
 ) -> pd.DataFrame:
     """Return the net benefit of acting on the probability, at each threshold.
 
-    At threshold t, a false alarm costs t / (1 - t) of what a found case is worth; the net benefit
-    counts found cases an image, less that (Vickers & Elkin, Medical Decision Making 2006). Acting
-    on nobody has 0. It holds for the case mix of these images.
+    At threshold t, a false positive costs t / (1 - t) of the benefit of a true positive. The net
+    benefit is the number of true positives per image minus that cost (Vickers & Elkin, Medical
+    Decision Making 2006); acting on no one has 0. It applies to the case mix of these images.
 
     Args:
-        target: The truth and the probability of N images.
+        target: Labels and probabilities of N images.
         groups: N group ids.
-        thresholds: Between 0 and 1.
+        thresholds: Values between 0 and 1.
 
     Returns:
-        ``threshold, net_benefit, low, high, act_on_all``: the interval is by group.
+        ``threshold, net_benefit, low, high, act_on_all``; the interval is by group.
 
     Raises:
-        DataError: A threshold or a probability is none, or an image has no group.
+        DataError: A value or threshold is not a probability, or an image has no group.
     """
     cuts = checked_probabilities(thresholds, len(thresholds))
     if not ((cuts > 0) & (cuts < 1)).all():
@@ -209,12 +207,12 @@ def _rarer(target: BinaryTarget, groups: Sequence[Hashable]) -> int:
 
 def _malignant(taxonomy: Taxonomy) -> list[str]:
     if any(diagnosis.malignant is None for diagnosis in taxonomy.diagnoses):
-        return []  # a data set's own diagnoses: nobody knows what is malignant
+        return []  # classes of the data set itself: malignancy is unknown
     return [diagnosis.code for diagnosis in taxonomy.diagnoses if diagnosis.malignant]
 
 
 class _Figures:
-    """The statistic: AUC, sensitivities at fixed specificities, and the other way round."""
+    """The statistic: AUC, sensitivities at fixed specificities, and vice versa."""
 
     def __init__(self, ranking: Ranking) -> None:
         self._ranking = ranking

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.tables import LabelledPredictions
 
 AGES: Final = (20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
-"""Ages with a term of their own; others are interpolated, and beyond the ends nothing changes."""
+"""Ages with a term of their own; terms are interpolated between them and constant beyond."""
 SEXES: Final = ("female", "male")
 SITES: Final[dict[str, tuple[str, ...]]] = {
     "head/neck": (
@@ -52,18 +52,18 @@ SITES: Final[dict[str, tuple[str, ...]]] = {
     "palms/soles": ("palms_soles", "palms_or_soles", "acral", "acral_palms_or_soles"),
     "oral/genital": ("oral_genital", "oral_or_genital", "genital", "genital_areas", "mucosa"),
 }  # fmt: skip
-"""Sites that count as one, as the ISIC Archive, HAM10000 and other data sets spell them.
+"""Sites that are merged, in the spellings of the ISIC Archive, HAM10000 and other data sets.
 
-Front and back of the trunk are one: HAM10000's ``trunk`` is either, and telling them apart gained
-nothing. HAM10000's ``hand`` and ``foot`` are more than palms and soles.
+Front and back of the trunk are merged, because HAM10000's ``trunk`` covers both, and separate terms
+gained nothing. HAM10000's ``hand`` and ``foot`` include more than palms and soles.
 """
 
 SPREAD: Final = 0.5
-"""Terms are drawn to 0 as by a normal prior of this deviation, as the offsets of `scaling` are."""
+"""Standard deviation of the normal prior on the terms, as for the offsets of `scaling`."""
 
 
 def joined_site(site: str | None) -> str | None:
-    """Return the name of `SITES` that a site belongs to; None if there is none.
+    """Return the name in `SITES` of a site; None if there is none.
 
     Examples:
         >>> joined_site("anterior torso"), joined_site("Abdomen"), joined_site("elsewhere")
@@ -94,11 +94,11 @@ def any_known(patient: Patient) -> bool:
 
 @dataclass(frozen=True)
 class PatientModel:
-    """How a patient's values change the log odds of C diagnoses.
+    """The effect of a patient's data on the log odds of C diagnoses.
 
     Attributes:
         classes: The codes of the C classes.
-        ages: K ages in years, rising.
+        ages: K ages in years, ascending.
         age: K x C terms; those of other ages are interpolated.
         sex: C terms of each known sex.
         site: C terms of each known site, by its name in `SITES`.
@@ -118,22 +118,22 @@ class PatientModel:
         patients: Sequence[Patient],
         codes: Sequence[str],
     ) -> Self:
-        """Fit the terms to images whose networks never saw them.
+        """Fit the terms to images that the networks were not trained on.
 
-        A multinomial logistic model: the mean negative log-likelihood of ``softmax(log p + f)`` is
-        least, with a normal prior on the terms. The image's own log-probabilities are kept as they
-        are, so that what image and patient both tell (skin that looks old) counts once, unlike in
-        a product of frequencies. Each image counts with every combination of its values, so that
-        the terms are right where some are missing.
+        A multinomial logistic model that minimises the mean negative log-likelihood of
+        ``softmax(log p + f)``, with a normal prior on the terms. The log-probabilities from the
+        image are unchanged, so information in both image and patient data (such as aged skin)
+        counts once, unlike in a product of frequencies. Each image is used with every combination
+        of its known values, so that the terms also apply if some are missing.
 
         Args:
             natural: N x C calibrated natural probabilities from the image alone.
             truth: N positions of the true classes.
-            patients: What is known of the N images.
+            patients: Known data of the N images.
             codes: The C classes.
 
         Raises:
-            DataError: No value is known, or the arrays do not belong together.
+            DataError: No value is known, or the arrays do not match.
             NaevusError: SciPy is not installed.
         """
         logarithms = _logarithms(np.asarray(natural, np.float64))
@@ -141,7 +141,7 @@ class PatientModel:
         if not len(logarithms) == len(classes) == len(patients):
             raise DataError(
                 f"{len(logarithms)} probabilities, {len(classes)} diagnoses and {len(patients)} "
-                "patients do not belong together"
+                "patients do not match"
             )
         sexes = tuple(sex for sex in SEXES if any(one.sex == sex for one in patients))
         named = {joined_site(one.site) for one in patients}
@@ -161,7 +161,7 @@ class PatientModel:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Return what `to_dict` gave; other entries are ignored."""
+        """Create a model from the result of `to_dict`; other entries are ignored."""
         return cls(
             tuple(values["classes"]),
             tuple(values["ages"]),
@@ -171,7 +171,7 @@ class PatientModel:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the terms as a dictionary that JSON can hold."""
+        """Return the terms as a dictionary for JSON."""
         return {
             "classes": list(self.classes),
             "ages": list(self.ages),
@@ -181,7 +181,7 @@ class PatientModel:
         }
 
     def log_odds(self, patients: Sequence[Patient]) -> NDArray[np.float64]:
-        """Return what is added to the log-probabilities, N x C; 0 where nothing is known."""
+        """Return the terms to add to the log-probabilities, N x C; 0 if no value is known."""
         columns = np.concatenate(
             _columns(patients, self.ages, tuple(self.sex), tuple(self.site)), axis=1
         )
@@ -189,7 +189,7 @@ class PatientModel:
         return np.asarray(columns @ terms)
 
     def is_known(self, patient: Patient) -> bool:
-        """Return whether at least one value counts."""
+        """Return whether the model uses at least one value."""
         return (
             patient.age is not None
             or patient.sex in self.sex
@@ -197,7 +197,7 @@ class PatientModel:
         )
 
     def unknown(self, patients: Iterable[Patient]) -> Counter[tuple[str, str]]:
-        """Count the values that do not count because the model does not know them, by column."""
+        """Count the values that the model does not know, by column."""
         found: Counter[tuple[str, str]] = Counter()
         for one in patients:
             if one.sex is not None and one.sex not in self.sex:
@@ -231,7 +231,7 @@ def _columns(
     sexes: Sequence[str],
     sites: Sequence[str],
 ) -> list[NDArray[np.float64]]:
-    """Return the blocks of age, sex and site: N x K weights each, rows of 0 where not known."""
+    """Return the blocks of age, sex and site: N x K weights each, rows of 0 if unknown."""
     years = np.array([np.nan if one.age is None else one.age for one in patients], np.float64)
     known = ~np.isnan(years)
     age = np.zeros((len(patients), len(ages)))
@@ -256,7 +256,7 @@ def _fit_terms(
     logarithms: NDArray[np.float64],
     truth: NDArray[np.intp],
 ) -> NDArray[np.float64]:
-    """Return the K x C terms, over all combinations of the blocks of columns but the empty one."""
+    """Return the K x C terms, over all non-empty combinations of the blocks of columns."""
     try:
         from scipy.optimize import minimize  # noqa: PLC0415 (an extra)
     except ImportError:
@@ -300,11 +300,11 @@ def _logarithms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(np.maximum(rows, np.finfo(np.float64).tiny))
 
 
-# Evaluation: each part of the images by a calibration and a model fitted on the others.
+# Cross-fitted evaluation.
 
 
 class PatientPredictions(NamedTuple):
-    """Predictions without and with the patient's data; every part is fitted on the others.
+    """Cross-fitted predictions without and with the patient's data.
 
     Attributes:
         without: Calibrated probabilities from the image alone.
@@ -324,11 +324,11 @@ class PatientPredictions(NamedTuple):
 def cross_fitted_patients(
     labelled: LabelledPredictions, patients: Sequence[Patient]
 ) -> PatientPredictions:
-    """Give each part of the images the calibration, terms and sets that fit the other parts.
+    """Predict each part of the images with calibration, terms and sets fitted on the others.
 
     Args:
-        labelled: N images with out-of-fold probabilities, as the networks mean them.
-        patients: What is known of them.
+        labelled: N images with out-of-fold probabilities, before calibration.
+        patients: Known data of the images.
 
     Raises:
         DataError: No value is known, or there are too few groups.
@@ -362,7 +362,7 @@ def cross_fitted_patients(
 def recalibrated(
     labelled: LabelledPredictions, natural: NDArray[np.float64]
 ) -> LabelledPredictions:
-    """Return predictions with other natural probabilities, and the balanced ones that follow."""
+    """Return predictions with other natural probabilities, and the resulting balanced ones."""
     ratio = np.divide(
         labelled.balanced,
         labelled.natural,
@@ -389,11 +389,11 @@ def patients_of(records: pd.DataFrame) -> list[Patient]:
     ]
 
 
-# What does not count of the metadata of images that are predicted.
+# Metadata with and without effect on predictions.
 
 
 class PatientCounts(NamedTuple):
-    """How many images of a job have values that count, and what does not count.
+    """The number of images of a job with useful metadata, and metadata without effect.
 
     Attributes:
         images: All images.

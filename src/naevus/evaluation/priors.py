@@ -1,12 +1,12 @@
 """Natural and balanced probabilities from logits, and for another prevalence.
 
 A network trained with loss weights or sampling ``w_c`` on class priors ``π_c`` learns a posterior
-proportional to ``π_c · w_c · p(x|c)``. Dividing by ``w_c`` gives the natural posterior, that of a
-image drawn as the training images were; dividing by ``π_c · w_c`` gives the balanced one, as if
-every class were equally common, whose most probable class maximises the balanced accuracy
+proportional to ``π_c · w_c · p(x|c)``. Division by ``w_c`` gives the natural posterior, for an
+image from the distribution of the training images. Division by ``π_c · w_c`` gives the balanced
+posterior, for equally common classes; its most probable class maximises the balanced accuracy
 (Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
 
-Everything is computed in float64: a submission's rows then sum to one to the last written digit.
+All computations use float64, so that the rows of a submission sum to one to the last digit.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 def natural_log_probabilities(
     logits: NDArray[np.floating[Any]], weights: ArrayLike, temperature: float = 1.0
 ) -> NDArray[np.float64]:
-    """Return the natural posterior's logarithm, ``log_softmax((z - log w) / T)``.
+    """Return the logarithm of the natural posterior, ``log_softmax((z - log w) / T)``.
 
     Args:
-        logits: N x C (or C), as the network gives them.
-        weights: The C loss or sampling weights ``w_c`` it was trained with, all above zero.
-        temperature: Divides the natural logits (Guo et al., On calibration, ICML 2017).
+        logits: N x C (or C), the output of the network.
+        weights: The C loss or sampling weights ``w_c`` used in training, all positive.
+        temperature: The divisor of the natural logits (Guo et al., On calibration, ICML 2017).
 
     Returns:
         An array of the shape of ``logits``.
 
     Raises:
-        ConfigError: The weights or the temperature are not positive, or not C weights.
+        ConfigError: Weights or temperature are not positive, or there are not C weights.
 
     Examples:
-        Trained with the second class counting twice, a network that sees no difference leans to it;
-        the natural posterior does not.
+        If the second class had twice the weight in training, an uninformative image gets twice its
+        probability; the natural posterior corrects this.
 
         >>> logits = np.log([[1.0, 2.0]])
         >>> np.exp(natural_log_probabilities(logits, weights=[1.0, 2.0]))
@@ -54,7 +54,7 @@ def natural_log_probabilities(
     z = np.asarray(logits, dtype=np.float64)
     w = _per_class(weights, z.shape[-1], "weights")
     if not np.all(w > 0):
-        raise ConfigError(f"the class weights {w.tolist()} are not all above 0")
+        raise ConfigError(f"the class weights {w.tolist()} are not all positive")
     if not (np.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"the temperature {temperature} is not above 0")
     return _log_softmax((z - np.log(w)) / temperature)
@@ -66,24 +66,24 @@ def balanced_log_probabilities(
     class_priors: ArrayLike,
     temperature: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Return the balanced posterior's logarithm, ``log_softmax(z - log(π · w))`` at temperature 1.
+    """Return the logarithm of the balanced posterior, ``log_softmax(z - log(π · w))`` for T = 1.
 
     The temperature belongs to the natural posterior: the natural logits are divided by it first,
-    and the class priors are divided out afterwards, so that these are the natural
-    probabilities of the table, rebalanced.
+    and the class priors are divided out afterwards. The result equals the natural probabilities,
+    rebalanced.
 
     Args:
-        logits: N x C (or C), as the network gives them.
-        weights: The C loss or sampling weights ``w_c`` it was trained with, all above zero.
+        logits: N x C (or C), the output of the network.
+        weights: The C loss or sampling weights ``w_c`` used in training, all positive.
         class_priors: The C class priors ``π_c`` of the training images. A class with prior 0
-            was never seen; its balanced probability is 0.
+            has no training images; its balanced probability is 0.
         temperature: As in :func:`natural_log_probabilities`.
 
     Returns:
         An array of the shape of ``logits``; ``-inf`` for classes with prior 0.
 
     Raises:
-        ConfigError: Weights, class priors or temperature are impossible.
+        ConfigError: Weights, class priors or temperature are invalid.
     """
     natural = natural_log_probabilities(logits, weights, temperature)
     return _log_softmax(natural - _log_class_priors(class_priors, natural.shape[-1]))
@@ -100,11 +100,11 @@ def rebalance(natural: NDArray[np.floating[Any]], class_priors: ArrayLike) -> ND
         Balanced probabilities of the same shape.
 
     Raises:
-        ConfigError: The class priors are impossible.
+        ConfigError: The class priors are invalid.
 
     Examples:
-        Two of a hundred images show the second class; one that gives it 10 % is probably of it,
-        were both classes equally common.
+        With class priors of 98 % and 2 %, a natural probability of 10 % for the second class
+        becomes a balanced probability of 84 %.
 
         >>> rebalance(np.array([0.9, 0.1]), class_priors=[0.98, 0.02]).round(2)
         array([0.16, 0.84])
@@ -168,7 +168,7 @@ def _log_class_priors(class_priors: ArrayLike, classes: int) -> NDArray[np.float
     """Return log π, with ``+inf`` (so that subtracting it leaves ``-inf``) where π is 0."""
     array = _per_class(class_priors, classes, "class_priors")
     if np.any(array < 0) or not np.any(array > 0):
-        raise ConfigError(f"the class priors {array.tolist()} are not fractions of anything")
+        raise ConfigError(f"the class priors {array.tolist()} must be from 0 up and not all 0")
     return np.log(array, out=np.full(classes, np.inf), where=array > 0)
 
 
@@ -178,66 +178,68 @@ def _log_softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-# Another case mix: natural probabilities re-weighed to how common diagnoses are in a clinic.
+# Another case mix: natural probabilities adjusted to the prevalence in a clinic.
 
 
 def reweigh(
     natural: NDArray[np.floating[Any]], class_priors: ArrayLike, prevalence: ArrayLike
 ) -> NDArray[np.float64]:
-    """Turn natural probabilities into those of an image from another case mix.
+    """Adjust natural probabilities to another case mix.
 
     ``p_c * q_c / π_c``, normalised (Saerens, Latinne & Decaestecker, Adjusting the outputs of a
-    classifier to new a priori probabilities, Neural Computation 2002, formula 2.4). It holds where
-    the images of a diagnosis look alike in both places and only their numbers differ. Conformal
-    thresholds are for the natural probabilities, not for these.
+    classifier to new a priori probabilities, Neural Computation 2002, formula 2.4). This assumes
+    that images of a diagnosis have the same distribution in both places and only their
+    frequencies differ. Conformal thresholds apply to natural probabilities, not to adjusted ones.
 
     Args:
         natural: Calibrated probabilities, N x C (or C).
         class_priors: The C class priors ``π_c`` of the training images.
-        prevalence: The C fractions ``q_c`` of the clinic (`read_prevalence`).
+        prevalence: The C fractions ``q_c`` in the clinic (`read_prevalence`).
 
     Returns:
         Probabilities of the same shape; 0 for classes with prevalence 0.
 
     Raises:
-        ConfigError: The class priors or the prevalence are impossible, or the prevalence is
-            above 0 for a class that no training image showed.
+        ConfigError: The class priors or the prevalence are invalid, or the prevalence is
+            positive for a class without training images.
     """
     rows = np.asarray(natural, np.float64)
     trained, wanted = np.asarray(class_priors, np.float64), np.asarray(prevalence, np.float64)
     size = rows.shape[-1:]
     if trained.shape != size or wanted.shape != size or not (trained >= 0).all():
         raise ConfigError(
-            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} are not of "
+            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} do not have "
             f"{size[0]} classes each"
         )
     if not np.isfinite(wanted).all() or wanted.min() < 0 or wanted.max() == 0:
-        raise ConfigError(f"the prevalence {wanted.tolist()} is not that of anything")
+        raise ConfigError(
+            f"the prevalence {wanted.tolist()} must be finite, from 0 up and not all 0"
+        )
     if ((wanted > 0) & (trained == 0)).any():
         raise ConfigError(
-            "the prevalence is above 0 for a class that no training image showed",
-            "set it to 0: its probability is not known",
+            "the prevalence is positive for a class without training images",
+            "set it to 0: its probability is unknown",
         )
-    # A fraction of 0 gives probability 0: what the clinic never sees.
+    # Prevalence 0 gives probability 0.
     relative = np.divide(trained, wanted, out=np.zeros_like(trained), where=wanted > 0)
     return rebalance(np.maximum(rows, np.finfo(np.float64).tiny), relative)
 
 
 def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
-    """Read how common the diagnoses are: a TOML file with a line such as ``MEL = 0.05`` for each.
+    """Read the prevalence of each diagnosis from a TOML file with lines such as ``MEL = 0.05``.
 
-    Whole numbers throughout are counts of images; otherwise the numbers are fractions.
+    If all numbers are integers, they are counts of images; otherwise they are fractions.
 
     Args:
         path: The file.
-        taxonomy: The C diagnoses; each must have its line.
+        taxonomy: The C diagnoses; each needs a line.
 
     Returns:
         C fractions in the taxonomy's order, which sum to 1.
 
     Raises:
-        ConfigError: The file cannot be read, lacks a diagnosis or names an unknown one, a value is
-            not a number from 0, or fractions do not sum to 1 within 0.001.
+        ConfigError: The file cannot be read, lacks a diagnosis or has an unknown one, a value is
+            not a non-negative number, or the fractions do not sum to 1 within 0.001.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -249,16 +251,16 @@ def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
     for code, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (number and math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{path}: {code} is {value!r}", "give a number that is not below 0")
+            raise ConfigError(f"{path}: {code} is {value!r}", "give a number from 0 up")
     numbers = [values[code] for code in taxonomy.codes]
     total = sum(numbers)
     if all(isinstance(number, int) for number in numbers):
         if total == 0:
-            raise ConfigError(f"{path}: every count is 0", "give how many images there were")
+            raise ConfigError(f"{path}: every count is 0", "give the numbers of images")
     elif abs(total - 1) > 1e-3:
         raise ConfigError(
-            f"{path}: the fractions sum to {total:.4g}, not to 1",
-            "correct them, or give counts of images as whole numbers",
+            f"{path}: the fractions sum to {total:.4g} instead of 1",
+            "correct them, or give counts of images as integers",
         )
     class_priors: NDArray[np.float64] = np.array(numbers, np.float64) / total
     return class_priors
@@ -274,5 +276,5 @@ def _check_codes(path: Path, values: dict[str, Any], taxonomy: Taxonomy) -> None
     absent = [code for code in taxonomy.codes if code not in values]
     if absent:
         raise ConfigError(
-            f"{path}: {', '.join(absent)} is missing", "give every diagnosis, 0 where it never is"
+            f"{path}: {', '.join(absent)} is missing", "give every diagnosis, 0 if it never occurs"
         )

@@ -1,4 +1,4 @@
-"""Temperature and offsets by class, cross-fitted over parts of whole groups."""
+"""Temperature scaling with class offsets, cross-fitted over parts of whole groups."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-# Parts of a table that are fitted without one another: folds, or halves of the groups.
+# Parts of a table for cross-fitting: folds, or halves of the groups.
 
 
 def parts_of(table: pd.DataFrame, *, seed: int = SEED) -> NDArray[np.intp]:
-    """Return each image's part; what judges a part is fitted on the others alone.
+    """Return the part of each image for cross-fitting: a part is scored with fits on the others.
 
-    The parts are the folds of the table. Where there is but one, they are two halves of its groups,
-    drawn within each diagnosis.
+    The parts are the folds of the table. If there is only one fold, they are two random halves of
+    its groups, stratified by diagnosis.
 
     Args:
-        table: ``group_id`` and ``diagnosis``, and ``fold`` where there is more than one.
-        seed: Of the draw.
+        table: ``group_id`` and ``diagnosis``, and ``fold`` if there are several.
+        seed: The random seed.
 
     Returns:
-        N numbers from 0.
+        N part numbers from 0.
 
     Raises:
-        DataError: There is no image, one has no group or no fold, or a group is in two folds.
+        DataError: There are no images, one has no group or no fold, or a group is in two folds.
     """
     groups = Groups.of(table["group_id"].tolist(), table["diagnosis"].tolist())
     if "fold" in table.columns and len(table["fold"].unique()) > 1:
@@ -42,19 +42,19 @@ def parts_of(table: pd.DataFrame, *, seed: int = SEED) -> NDArray[np.intp]:
 
 
 def assign_parts(groups: Groups, parts: int, seed: int = SEED) -> NDArray[np.intp]:
-    """Deal whole groups out to parts as even as can be, within each stratum and over all.
+    """Assign whole groups to parts of nearly equal size, within each stratum and overall.
 
     Args:
         groups: The groups of N images, with their diagnoses as strata.
-        parts: How many parts.
-        seed: Of the deal.
+        parts: The number of parts.
+        seed: The random seed.
 
     Returns:
-        N numbers from 0.
+        N part numbers from 0.
     """
     rng = np.random.default_rng(seed)
     part = np.empty(len(groups), np.intp)
-    done = 0  # the rest of a stratum goes to the parts in turn, over all strata
+    done = 0  # remainders of the strata are assigned to the parts in turn
     for members in groups.strata:
         part[rng.permutation(members)] = (done + np.arange(len(members))) % parts
         done += len(members)
@@ -65,7 +65,7 @@ def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
     import pandas as pd  # noqa: PLC0415 (slow to import)
 
     if folds.isna().any():
-        raise DataError(f"{int(folds.isna().sum())} images have no fold", "give each one")
+        raise DataError(f"{int(folds.isna().sum())} images have no fold", "give one per image")
     parts: NDArray[np.intp] = pd.factorize(folds, sort=True)[0]
     pairs = np.unique(np.stack([groups.codes, parts]), axis=1)
     if pairs.shape[1] > len(groups):
@@ -74,49 +74,49 @@ def _folds(folds: pd.Series[int], groups: Groups) -> NDArray[np.intp]:
 
 
 BOUNDS = (0.2, 5.0)
-"""No temperature outside is believed: so few images that all are right would give 0."""
+"""Limits of the temperature: with few images, all classified correctly, the optimum would be 0."""
 SPREAD = 0.5
-"""Offsets are drawn to 0 as by a normal prior of this deviation: few images of a class tell
-little of its offset, and none tell nothing."""
+"""Standard deviation of a normal prior on the offsets, with mean 0: it shrinks the offset of
+classes with few images."""
 
 
 class Scaling(NamedTuple):
-    """How natural log-probabilities are calibrated: ``log_softmax(log p / T + b)``."""
+    """Calibration of natural log-probabilities: ``log_softmax(log p / T + b)``."""
 
     temperature: float
-    """T; above 1 makes them less sure."""
+    """T; above 1 reduces confidence."""
     offsets: tuple[float, ...]
-    """b_c; above 0 where images of a class are more common than the network says."""
+    """b_c; positive if the class is more common than predicted."""
 
 
 class CrossFitted(NamedTuple):
-    """Natural probabilities of images that had no part in the scaling they were given."""
+    """Natural probabilities, each calibrated with a scaling fitted on other parts."""
 
     natural: NDArray[np.float64]
     """N x C."""
     scalings: tuple[Scaling, ...]
-    """That of each part, fitted on the others."""
+    """The scaling of each part, fitted on the others."""
 
 
 def fit_scaling(natural: ArrayLike, truth: ArrayLike) -> Scaling:
-    """Return the temperature and offsets that make the mean negative log-likelihood least.
+    """Return the temperature and offsets that minimise the mean negative log-likelihood.
 
     Bias-corrected temperature scaling (Alexandari et al., Maximum likelihood with bias-corrected
-    calibration is hard-to-beat at label shift adaptation, ICML 2020). A network knows its training
-    images of rare classes by heart, and gives too little to those classes on new images. One
-    temperature cannot mend that, and dividing by the shares, for the balanced probabilities, makes
-    most of it. The loss is convex in 1 / T and b.
+    calibration is hard-to-beat at label shift adaptation, ICML 2020). Networks overfit the training
+    images of rare classes, and underestimate these classes on new images. A temperature cannot
+    correct this, and the division by class priors for balanced probabilities amplifies it. The
+    loss is convex in 1 / T and b.
 
-    Every image counts once. A natural probability is that of an image drawn as the training
-    images were; counting each group once would fit it to the case mix of lesions, of which a
-    smaller fraction are melanomas because these are photographed more often.
+    Every image has equal weight, because natural probabilities refer to the distribution of the
+    training images. Equal weight per group would fit the case mix of lesions, which contains
+    fewer melanomas because these are photographed more often.
 
     Args:
-        natural: N x C out-of-fold natural probabilities, as the network means them.
+        natural: N x C out-of-fold natural probabilities, before calibration.
         truth: N positions of the true classes.
 
     Raises:
-        DataError: There is no image, or the arrays do not belong together.
+        DataError: There are no images, or the arrays do not match.
         NaevusError: SciPy is not installed.
     """
     try:
@@ -155,11 +155,11 @@ def scaled(natural: ArrayLike, scaling: Scaling) -> NDArray[np.float64]:
     """Return calibrated natural probabilities: ``p^(1/T) exp(b)``, normalised.
 
     Args:
-        natural: Probabilities as the network means them, N x C (or C).
-        scaling: What was fitted.
+        natural: Uncalibrated probabilities, N x C (or C).
+        scaling: The fitted calibration.
 
     Raises:
-        ConfigError: The temperature is not above 0, or there are not C offsets.
+        ConfigError: The temperature is not positive, or there are not C offsets.
     """
     rows = np.asarray(natural, np.float64)
     weights = corrected_weights(np.ones(rows.shape[-1]), scaling)
@@ -167,14 +167,14 @@ def scaled(natural: ArrayLike, scaling: Scaling) -> NDArray[np.float64]:
 
 
 def corrected_weights(weights: ArrayLike, scaling: Scaling) -> NDArray[np.float64]:
-    """Return class weights that hold the offsets too.
+    """Return class weights that include the offsets.
 
-    A class that counted more in training and one that the network gives too much to are the same to
-    the answers: ``(z - log w) / T + b = (z - log(w exp(-T b))) / T``.
+    Class weights and offsets have equivalent effects on the predictions:
+    ``(z - log w) / T + b = (z - log(w exp(-T b))) / T``.
 
     Args:
         weights: The C weights ``w_c`` of `naevus.evaluation.priors`.
-        scaling: What was fitted to answers freed of them.
+        scaling: The calibration fitted to predictions corrected for these weights.
 
     Raises:
         ConfigError: There are not C offsets.
@@ -188,15 +188,15 @@ def corrected_weights(weights: ArrayLike, scaling: Scaling) -> NDArray[np.float6
 
 
 def cross_fitted(natural: ArrayLike, truth: ArrayLike, parts: NDArray[np.intp]) -> CrossFitted:
-    """Give each part of the images the scaling that fits the other parts.
+    """Calibrate each part of the images with the scaling fitted on the other parts.
 
     Args:
-        natural: N x C out-of-fold natural probabilities, as the network means them.
+        natural: N x C out-of-fold natural probabilities, before calibration.
         truth: N positions of the true classes.
-        parts: N numbers from 0 (`parts_of`).
+        parts: N part numbers from 0 (`parts_of`).
 
     Raises:
-        DataError: The arrays do not belong together, or there is one part only.
+        DataError: The arrays do not match, or there is only one part.
         NaevusError: SciPy is not installed.
     """
     rows, classes = _checked(natural, truth)
@@ -208,16 +208,16 @@ def cross_fitted(natural: ArrayLike, truth: ArrayLike, parts: NDArray[np.intp]) 
 
 
 def each_part(parts: NDArray[np.intp], images: int) -> list[NDArray[np.bool_]]:
-    """Return which of N images are in each part.
+    """Return a mask of N images for each part.
 
     Raises:
-        DataError: There are not N of them, or fewer than two parts.
+        DataError: ``parts`` does not have N values, or there are fewer than two parts.
     """
     numbers = np.unique(parts)
     if parts.shape != (images,) or len(numbers) < 2:
         raise DataError(
-            f"{images} images are in {len(numbers)} parts of {len(parts)}",
-            "what is fitted on some images is judged on others: give two parts or more",
+            f"{len(parts)} part numbers, {len(numbers)} of them different, for {images} images",
+            "cross-fitting needs a part for every image, and two parts or more",
         )
     return [np.asarray(parts == number) for number in numbers]
 
@@ -225,10 +225,10 @@ def each_part(parts: NDArray[np.intp], images: int) -> list[NDArray[np.bool_]]:
 def _checked(natural: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     rows = np.asarray(natural, np.float64)
     if not rows.size:
-        raise DataError("there is no image to fit a calibration on", "give at least one")
+        raise DataError("there are no images to fit a calibration on", "give at least one")
     return checked_rows(rows, truth, len(rows))
 
 
 def _logarithms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    # A probability that left float64's range is not impossible, only very small.
+    # A probability that underflowed is very small, not 0.
     return np.log(np.maximum(rows, np.finfo(np.float64).tiny))

@@ -1,4 +1,4 @@
-"""SegmentationEvaluation: how good the masks of many images are, and where they fail."""
+"""SegmentationEvaluation: scores of many masks, and conditions associated with failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 WORST: Final = 20
-"""How many of the worst masks are listed."""
+"""The number of worst masks to list."""
 _MEANS: Final = {
     "jaccard": "jaccard",
     "thresholded_jaccard": "thresholded_jaccard",
@@ -31,39 +31,39 @@ _MEANS: Final = {
     "specificity": "specificity",
     "accuracy": "accuracy",
 }
-"""Means and the columns that they are of."""
+"""The averaged metrics and their columns."""
 QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 THRESHOLDS: Final = tuple(number / 20 for number in range(21))
-"""Of the threshold curve: Jaccard indices below which a mask counts as failed."""
+"""Thresholds of the Jaccard index below which a mask counts as failed."""
 AREAS: Final = (0.0, 0.05, 0.15, 0.3, 0.6, 1.0)
-"""Where the bands of lesion size begin and end, in fractions of the image."""
+"""Limits of the lesion-size bands, as fractions of the image."""
 
 
 class FailureFactor(NamedTuple):
-    """Images that something makes difficult, and how often their masks fail."""
+    """Images with a condition, and how often their masks fail."""
 
     name: str
     images: int
     failures: int
     failed: Proportion | None
-    """The fraction of them whose mask is below 0.65; None where there is no such image."""
+    """The fraction with a Jaccard index below 0.65; None if there are no such images."""
     elsewhere: Proportion | None
-    """The same of all other images."""
+    """The same for all other images."""
 
 
 class SizeBand(NamedTuple):
-    """Lesions of about the same size."""
+    """Lesions of similar size."""
 
     low: float
-    """Larger than this fraction of the image (in the first band: or as large)."""
+    """The lower limit, as a fraction of the image; exclusive except in the first band."""
     high: float
-    """Up to and with this one."""
+    """The upper limit, inclusive."""
     images: int
     jaccard: Interval
     failed: Proportion
     surface_distance: Interval
     area_ratio: Interval | None
-    """Median of the mask's area over the lesion's; None where no mask meets its lesion."""
+    """The median ratio of mask area to lesion area; None if no mask overlaps its lesion."""
 
 
 def _check(table: pd.DataFrame) -> None:
@@ -73,10 +73,10 @@ def _check(table: pd.DataFrame) -> None:
     if absent:
         raise DataError(f"the table of mask scores has no column {', '.join(absent)}")
     if table.empty:
-        raise DataError("no mask was scored", "give images that have a true mask")
+        raise DataError("there are no masks to evaluate", "give images that have a true mask")
     if table["image_id"].duplicated().any():
         twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
-        raise DataError(f"{twice} was scored twice", "score every image once")
+        raise DataError(f"{twice} occurs twice", "keep one row per image")
     missing = table[list(MaskScore._fields)].isna().any(axis="columns")
     if missing.any():
         raise DataError(f"{table.loc[missing, 'image_id'].iloc[0]} has no score")
@@ -91,7 +91,7 @@ class WorstMask(NamedTuple):
 
 
 class FoldOverlap(NamedTuple):
-    """The headline of the masks of one fold."""
+    """The headline metrics of the masks of one fold."""
 
     fold: int
     images: int
@@ -102,29 +102,28 @@ class FoldOverlap(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentationEvaluation:
-    """What masks with a ground truth are worth; intervals are 95 %, by group."""
+    """Metrics of masks against the ground truth; intervals are 95 %, by group."""
 
     images: int
     groups: int
     metrics: dict[str, Interval]
     """Means over images, not over pixels: ``jaccard, thresholded_jaccard, dice, sensitivity,
-    specificity, accuracy``; and ``below_threshold``: the fraction of Jaccard indices below 0.65."""
+    specificity, accuracy`` and ``below_threshold``, the fraction of Jaccard indices below 0.65."""
     by_fold: tuple[FoldOverlap, ...]
-    """Where there are several folds."""
+    """Empty unless there are several folds."""
     failed: Proportion
-    """The fraction of masks with a Jaccard index below 0.65, with its groups."""
+    """The fraction of masks with a Jaccard index below 0.65, with the number of groups."""
     quantiles: dict[float, Interval]
-    """Of the Jaccard index, by fraction of images at or below."""
+    """Quantiles of the Jaccard index, by the fraction of images at or below."""
     distances: dict[str, Interval]
-    """Mean and median of each `BoundaryDistance`, in fractions of the diagonal; may be empty."""
+    """Mean and median of each `BoundaryDistance`, as fractions of the diagonal; may be empty."""
     factors: tuple[FailureFactor, ...]
-    """What goes along with failures; they overlap. Empty where nothing was measured."""
+    """Conditions associated with failures; they overlap. Empty if nothing was measured."""
     sizes: tuple[SizeBand, ...]
-    """By lesion size, where it is known; bands without a lesion are left out."""
+    """By lesion size, where known, without empty bands."""
     curve: pd.DataFrame
-    """``threshold``; ``thresholded_jaccard`` with ``thresholded_jaccard_low`` and ``_high``: the
-    mean Jaccard index where those below the threshold count 0; ``reached`` likewise: the fraction
-    at or above it."""
+    """``threshold``; ``thresholded_jaccard``, the mean Jaccard index with values below the
+    threshold set to 0; ``reached``, the fraction from it up; both with ``_low`` and ``_high``."""
     worst: tuple[WorstMask, ...]
     """At most `WORST`, the worst first."""
     jaccard: NDArray[np.float64]
@@ -133,14 +132,14 @@ class SegmentationEvaluation:
     @classmethod
     @repeatable
     def of(cls, table: pd.DataFrame) -> SegmentationEvaluation:
-        """Judge the masks of some images.
+        """Evaluate masks.
 
         Args:
-            table: A row an image: ``image_id``, ``group_id`` and the fields of `MaskScore`;
-                ``fold``, boundary distances and conditions (`MaskComparison`) where they are known.
+            table: One row per image: ``image_id``, ``group_id`` and the fields of `MaskScore`;
+                ``fold``, boundary distances and conditions (`MaskComparison`) where known.
 
         Raises:
-            DataError: The table is empty, lacks a column, or holds an id twice or a missing score.
+            DataError: The table is empty, lacks a column, has an id twice or a missing score.
         """
         _check(table)
         groups = table["group_id"].tolist()
@@ -171,7 +170,7 @@ class SegmentationEvaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the single Jaccard indices as a dictionary that JSON can hold."""
+        """Return everything except the Jaccard index of each image, as a dictionary for JSON."""
         values: dict[str, Any] = {
             "images": self.images,
             "groups": self.groups,
@@ -204,10 +203,10 @@ def _by_fold(table: pd.DataFrame) -> tuple[FoldOverlap, ...]:
 
 
 def area_ratios(table: pd.DataFrame) -> pd.Series[float]:
-    """Return each mask's area over its lesion's, from sensitivity and Jaccard index.
+    """Return the ratio of mask area to lesion area, from sensitivity and Jaccard index.
 
-    With t true pixels, p predicted and b both, s = b / t and J = b / (t + p - b), so that
-    p / t = s / J - 1 + s. NaN where mask and lesion do not meet.
+    With t true, p predicted and b common pixels, s = b / t and J = b / (t + p - b), so
+    p / t = s / J - 1 + s. NaN where mask and lesion do not overlap.
     """
     sensitivity, jaccard = table["sensitivity"], table["jaccard"]
     ratios: pd.Series[float] = sensitivity / jaccard.where(jaccard > 0) - 1 + sensitivity
@@ -221,8 +220,8 @@ _FACTORS: Final[dict[str, tuple[str, float, float]]] = {
     "hair over 5 % of the skin": ("hair", 0.05, np.inf),
     "lesion touches the border": ("border", 0.0, np.inf),
 }
-"""Each with its column, and between which values that lies. The cuts were set before failures were
-considered: about a tenth of ISIC 2018's images are faint or hairy."""
+"""Conditions: a column, and the open range of its values. The limits were set before failures were
+considered: about a tenth of the ISIC 2018 images are faint or hairy."""
 NONE_OF_THESE: Final = "none of these"
 
 

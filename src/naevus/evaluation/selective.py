@@ -1,4 +1,4 @@
-"""What answering only when sure would bring: risk against coverage."""
+"""Selective prediction: risk against coverage."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 COVERAGES = (0.8, 0.9, 0.95)
-"""Coverages at which accuracy is reported."""
+"""Coverages for which accuracy is reported."""
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class SelectiveScores:
-    """How well a confidence tells right answers from wrong ones."""
+    """How well a confidence separates correct from wrong predictions."""
 
     images: int
     groups: int
     risk: Interval
-    """Fraction of wrong answers where every image is answered."""
+    """The fraction of wrong predictions at full coverage."""
     aurc: Interval
-    """Area under the risk-coverage curve: the mean risk over all coverages; 0 is best."""
+    """The area under the risk-coverage curve, the mean risk over all coverages; 0 is best."""
     excess_aurc: Interval
-    """The area above that of the best confidence for as many wrong answers."""
+    """The area minus that of a perfect ranking with the same number of errors."""
     accuracy_at: dict[float, Interval]
-    """Accuracy among the surest images, by the fraction of images answered."""
+    """Accuracy of the most confident images, by coverage."""
     curve: pd.DataFrame
-    """``coverage`` and ``risk``, a row an image, the surest first."""
+    """``coverage`` and ``risk``, one row per image, the most confident first."""
 
     @classmethod
     def from_predictions(
@@ -47,25 +47,25 @@ class SelectiveScores:
         groups: Sequence[Hashable],
         strata: Sequence[Hashable] | None = None,
     ) -> SelectiveScores:
-        """Score N answers.
+        """Score N predictions.
 
-        Geifman & El-Yaniv, NIPS 2017; the excess: Geifman et al., ICLR 2019. Of equally sure
-        answers none comes first: each stands for their mean.
+        Geifman & El-Yaniv, NIPS 2017; excess area: Geifman et al., ICLR 2019. Predictions of equal
+        confidence have no order: each counts as their mean.
 
         Args:
-            right: N, whether the answer is right.
-            confidence: N, how sure it is: any number that rises with it.
+            right: N, whether the prediction is correct.
+            confidence: N, any number that increases with the confidence.
             groups: N group ids.
-            strata: N strata within which groups are drawn, such as diagnoses; None: one for all.
+            strata: N strata for resampling, such as diagnoses; None: one stratum.
 
         Raises:
-            DataError: There is no image, one has no group, a value is not a number, or an
-                answer neither right nor wrong.
+            DataError: There are no images, one has no group, a value is not a finite number, or
+                ``right`` is neither 0 nor 1.
         """
         count = len(groups)
         wrong = 1 - finite(right, count)
         if not np.isin(wrong, (0, 1)).all():
-            raise DataError("an answer is neither right nor wrong", "give 0 or 1 for each")
+            raise DataError("correctness must be 0 or 1", "give one value per image")
         sure = finite(confidence, count)
         by_confidence, mistakes = _Order(wrong, sure), np.flatnonzero(wrong)
 
@@ -89,7 +89,7 @@ class SelectiveScores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores, without the curve, as a dictionary that JSON can hold."""
+        """Return the scores, without the curve, as a dictionary for JSON."""
         return {
             "images": self.images,
             "groups": self.groups,
@@ -106,7 +106,7 @@ class SelectiveScores:
 
 
 class _Order:
-    """Images by falling confidence."""
+    """Images by descending confidence."""
 
     def __init__(self, wrong: NDArray[np.float64], confidence: NDArray[np.float64]) -> None:
         self._order = np.argsort(-confidence, kind="stable")
@@ -118,7 +118,7 @@ class _Order:
     def curve(
         self, weights: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coverages and risks after each image, D x N each, for D x N weights."""
+        """Return coverage and risk after each image, D x N each, for D x N weights."""
         ordered = weights[:, self._order]
         wrong = ordered * self._wrong
         if len(self._starts) < ordered.shape[1]:
@@ -133,7 +133,7 @@ class _Order:
 
 
 def _best_area(total: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area where every mistake (D x E weights) is less sure than any right answer."""
+    """Return the area if every error (D x E weights) has lower confidence than all others."""
     added = np.cumsum(wrong, axis=1)
     right = total - wrong.sum(axis=1)
     area: NDArray[np.float64] = (wrong * _fraction(added, right[:, None] + added)).sum(
@@ -143,7 +143,7 @@ def _best_area(total: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArra
 
 
 def _fraction(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide, with 0 where there is nothing: images a draw left out cost nothing."""
+    """Divide, with 0 where the denominator is 0: images without weight have no risk."""
     fraction: NDArray[np.float64] = part / np.maximum(whole, np.finfo(np.float64).tiny)
     return fraction
 
@@ -151,7 +151,7 @@ def _fraction(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[
 def _at(
     coverage: NDArray[np.float64], risk: NDArray[np.float64], wanted: float
 ) -> NDArray[np.float64]:
-    """Return the risk where the coverage first reaches what is wanted."""
+    """Return the risk where the coverage first reaches a value."""
     first = np.argmax(coverage >= wanted - _ROUNDING, axis=1)
     there: NDArray[np.float64] = risk[np.arange(len(risk)), first]
     return there

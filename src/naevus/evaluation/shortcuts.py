@@ -1,4 +1,4 @@
-"""What can be guessed of a diagnosis without its lesion: by metadata, by colour."""
+"""Shortcut baselines: diagnoses predicted from metadata or colour, without the lesion."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 
-# What can be guessed without a network: the score a network has to beat.
+# A baseline without a network, from colours alone.
 
 _BINS = 8
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return an image's colours without their places: 8 bins for each of R, G and B.
+    """Return an image's colour histogram: 8 bins each for R, G and B.
 
     Args:
         pixels: H x W x 3 RGB.
 
     Returns:
-        24 shares; each channel's sum to 1.
+        24 fractions; those of each channel sum to 1.
     """
     counts = [
         np.histogram(pixels[..., channel], bins=_BINS, range=(0, 256))[0] for channel in range(3)
@@ -51,12 +51,12 @@ def guess_by_colour(
     diagnoses: Sequence[str],
     unseen: Sequence[NDArray[np.uint8]],
 ) -> list[str]:
-    """Guess diagnoses from colour histograms by balanced logistic regression.
+    """Predict diagnoses from colour histograms by balanced logistic regression.
 
     Args:
-        training: Images, H x W x 3 each.
+        training: Training images, H x W x 3 each.
         diagnoses: Their codes.
-        unseen: Images to guess.
+        unseen: Images to predict.
 
     Raises:
         NaevusError: scikit-learn is not installed.
@@ -78,28 +78,28 @@ def guess_by_colour(
 
 
 PARTS: Final = 5
-"""In how many parts of whole groups guesses by embeddings are cross-fitted."""
+"""The number of parts of whole groups for cross-fitting predictions from embeddings."""
 METADATA: Final = ("age", "sex", "site")
-"""What is known of a patient and a lesion before anybody looks at it. How a diagnosis was confirmed
-is not: it follows from the diagnosis."""
-_STRENGTH = 0.01  # of the fit against the ridge: set beforehand, never tuned on what is reported
+"""Attributes of patient and lesion that are known before an examination. The method of
+confirmation is excluded, because it depends on the diagnosis."""
+_STRENGTH = 0.01  # C of the ridge penalty: fixed in advance, not tuned on reported figures
 
 
 class Guess(NamedTuple):
-    """How well diagnoses are guessed from one source; chance has 1 / C, and 0.5 in every AUC."""
+    """Performance of predictions from one source; chance is 1 / C, and 0.5 for each AUC."""
 
     source: str
     groups: int
-    """How many lesions it is judged on."""
+    """The number of evaluated lesions."""
     balanced_accuracy: Interval
-    """Of the most probable class, where all are taken as equally common."""
+    """Of the class with the largest balanced probability."""
     mean_auc: Interval
     """Mean over classes of the area under the ROC curve."""
     melanoma: Proportion | None
-    """The AUC of melanoma against the rest, where there are melanomas."""
+    """The AUC of melanoma against the rest, if there are melanomas."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary that JSON can hold."""
+        """Return the figures as a dictionary for JSON."""
         return {
             name: value._asdict() if hasattr(value, "_asdict") else value
             for name, value in self._asdict().items()
@@ -108,12 +108,12 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True)
 class ShortcutScores:
-    """Guesses from several sources, of the same images unless their name says otherwise."""
+    """Predictions from several sources, for the same images unless the name states otherwise."""
 
     images: int
     groups: int
     chance: float
-    """The balanced accuracy of guessing blindly: one over the classes that are present."""
+    """The balanced accuracy of random guessing: 1 / (number of classes present)."""
     guesses: tuple[Guess, ...]
 
     @classmethod
@@ -126,23 +126,23 @@ class ShortcutScores:
         taxonomy: Taxonomy,
         within: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> ShortcutScores:
-        """Score guesses.
+        """Score predictions from several sources.
 
         Args:
-            balanced: By source N x C probabilities, as if every class were equally common.
+            balanced: By source, N x C balanced probabilities.
             truth: N diagnoses, of more than one class.
             groups: N group ids.
             taxonomy: The C classes.
-            within: By source, which of the N images it is judged on; else all. One that leaves
-                fewer than two classes is left out.
+            within: By source, a mask of the N images to evaluate; default: all. Sources with fewer
+                than two classes left are left out.
 
         Raises:
-            DataError: There is but one class, or a value is not a number.
+            DataError: There is only one class, or a value is not a finite number.
         """
         names, ids = np.asarray(truth, object), np.asarray(groups, object)
         everything = np.ones(len(names), bool)
         if len(set(truth)) < 2:
-            raise DataError("all images have one diagnosis", "there is nothing to guess")
+            raise DataError("all images have the same diagnosis", "give two or more")
         return cls(
             images=len(truth),
             groups=len(set(groups)),
@@ -155,7 +155,7 @@ class ShortcutScores:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a dictionary that JSON can hold."""
+        """Return the scores as a dictionary for JSON."""
         return {
             "images": self.images,
             "groups": self.groups,
@@ -174,31 +174,31 @@ def by_embeddings(
     parts: int = PARTS,
     seed: int = SEED,
 ) -> NDArray[np.float64]:
-    """Guess diagnoses by ridge logistic regression on frozen embeddings, cross-fitted by group.
+    """Predict diagnoses by ridge logistic regression on frozen embeddings, cross-fitted by group.
 
-    Every class weighs the same. All embeddings must be of one network: those of two networks mean
-    different things.
+    All classes have equal weight. All embeddings must come from the same network; those of
+    different networks are not comparable.
 
     Args:
         embeddings: N x F.
         truth: N diagnoses.
         groups: N group ids.
         codes: The C classes.
-        parts: Number of parts for cross-fitting, by group.
-        seed: Of the deal.
+        parts: The number of parts for cross-fitting, by group.
+        seed: The random seed.
 
     Returns:
-        N x C balanced probabilities, each row by a regression that never saw its group.
+        N x C balanced probabilities, each from a regression fitted without the image's group.
 
     Raises:
-        DataError: A value is not a number, or there are fewer groups than parts.
+        DataError: A value is not a finite number, or there are fewer groups than parts.
         NaevusError: scikit-learn is not installed.
     """
     rows = finite(embeddings, len(truth))
     numbered = Groups.of(groups, truth)
     if len(numbered) < 2 * parts:
         raise DataError(
-            f"{len(numbered)} lesions are too few to guess by", f"give {2 * parts} or more"
+            f"{len(numbered)} lesions are too few for cross-fitting", f"give {2 * parts} or more"
         )
     linear, scaling, pipeline = (
         _training_task(name) for name in ("linear_model", "preprocessing", "pipeline")
@@ -217,19 +217,19 @@ def by_embeddings(
 def by_metadata(
     records: pd.DataFrame, truth: Sequence[str], parts: NDArray[np.intp], codes: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Guess diagnoses by gradient boosting on age, sex and site alone, cross-fitted.
+    """Predict diagnoses by gradient boosting on age, sex and site alone, cross-fitted.
 
     Args:
         records: `METADATA` of N images; unknown values may be missing.
         truth: N diagnoses.
-        parts: N numbers of parts of whole groups, such as folds.
+        parts: N part numbers of whole groups, such as folds.
         codes: The C classes.
 
     Returns:
-        N x C balanced probabilities, each row by a model that never saw its part.
+        N x C balanced probabilities, each from a model fitted without the image's part.
 
     Raises:
-        DataError: A column is absent or wholly unknown, or there is one part only.
+        DataError: A column is missing or has no known value, or there is only one part.
         NaevusError: scikit-learn is not installed.
     """
     absent = [name for name in METADATA if name not in records.columns]
@@ -258,13 +258,13 @@ def _cross_fitted(
     parts: NDArray[np.intp],
     codes: Sequence[str],
 ) -> NDArray[np.float64]:
-    """Return N x C probabilities; a class that the other parts lack has probability 0."""
+    """Return N x C probabilities; a class missing in the other parts has probability 0."""
     names = np.asarray(truth, object).astype(str)
     guessed = np.zeros((len(names), len(codes)))
     for inside in each_part(parts, len(names)):
         fitted = model()
         with warnings.catch_warnings():
-            # In a fold without one site or sex a column may be constant; that is no mistake.
+            # A column may be constant, such as the site in one fold; that is acceptable.
             warnings.simplefilter("ignore", category=UserWarning)
             fitted.fit(columns[~inside], names[~inside])
         places = np.array([list(codes).index(code) for code in fitted.classes_], np.intp)
@@ -299,4 +299,4 @@ def _training_task(name: str) -> Any:
     try:
         return import_module(f"sklearn.{name}")
     except ImportError:
-        raise NaevusError("guessing needs scikit-learn", "pip install 'naevus[evaluate]'") from None
+        raise NaevusError("baselines need scikit-learn", "pip install 'naevus[evaluate]'") from None

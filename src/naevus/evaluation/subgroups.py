@@ -1,4 +1,4 @@
-"""Whether answers are as good for some people, places and ages as for the others."""
+"""Accuracy in subgroups by sex, age, site and skin tone, with tests of differences."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 LEAST_OF_CLASS = 10
-"""A class counts in a subgroup from so many groups on: a recall of fewer is mostly luck."""
+"""The minimum number of groups of a class in a subgroup: recalls of fewer are unreliable."""
 SMALL = 30
-"""Subgroups with fewer groups are reported as small."""
+"""Subgroups with fewer groups are marked as small."""
 AGE_BANDS = (0, 30, 45, 60, 75)
-"""Where the bands of age begin, in years."""
-_CHUNK = 100  # permutations that are held at once
+"""Lower limits of the age bands, in years."""
+_CHUNK = 100  # permutations computed at once
 
 
 @dataclass(frozen=True)
 class Subgroup:
-    """The answers for one value of one attribute, such as ``sex = female``."""
+    """Predictions for one value of one attribute, such as ``sex = female``."""
 
     attribute: str
     value: str
@@ -43,25 +43,25 @@ class Subgroup:
     correct: Proportion
     """The fraction of images whose answer is right, however few: it depends on the case mix."""
     classes: tuple[str, ...]
-    """The classes with at least ten groups here."""
+    """The classes with at least ten groups in the subgroup."""
     balanced_accuracy: Interval | None
-    """Over these classes; None where there is none. Subgroups differ in their classes."""
+    """Over these classes; None if there are none. The classes differ between subgroups."""
     shared: tuple[str, ...]
-    """The classes with at least ten groups both here and in the rest."""
+    """The classes with at least ten groups both in the subgroup and in the rest."""
     gap: float | None
-    """Balanced accuracy here minus that of the rest, both over ``shared``: one case mix."""
+    """Balanced accuracy minus that of the rest, both over ``shared``: the same case mix."""
     p: float | None
-    """Of a gap as wide where the attribute has nothing to do with the answers."""
+    """The p value of the gap: attribute and predictions are independent given the diagnosis."""
     p_holm: float | None
-    """The same, corrected for all subgroups tested (Holm 1979)."""
+    """The p value with Holm's correction (1979) for all subgroups tested."""
 
     @property
     def small(self) -> bool:
-        """Whether there are too few groups to say much."""
+        """Whether there are too few groups for a reliable estimate."""
         return self.groups < SMALL
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the subgroup as a dictionary that JSON can hold."""
+        """Return the subgroup as a dictionary for JSON."""
         accuracy = self.balanced_accuracy
         return {
             **{name: getattr(self, name) for name in ("attribute", "value", "images", "groups")},
@@ -83,30 +83,30 @@ def subgroup_scores(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> tuple[Subgroup, ...]:
-    """Score the answers for every value of some attributes of the images.
+    """Score predictions for every value of some attributes.
 
-    A group has one value, that of its first image whose value is known. The gap compares the
-    subgroup with all other groups of known value over classes that both have, each class counting
-    the same (direct standardisation), so that a subgroup with other diagnoses is not mistaken for
-    one with worse answers. Its p-value is two-sided, by dealing the values out anew among the
+    The value of a group is that of its first image with a known value. The gap compares the
+    subgroup with all other groups of known value, over the classes that both have, with equal
+    weight for each class (direct standardisation). Differences in case mix therefore do not appear
+    as differences in accuracy. The two-sided p value comes from permuting the values among the
     groups of each diagnosis (Good, Permutation, Parametric and Bootstrap Tests, 2005).
 
     Args:
         truth: N diagnoses.
-        predicted: N answers.
+        predicted: N predicted codes.
         groups: N group ids.
-        attributes: By name N values; None, NaN or NA where it is not known.
-        draws: How many resamples and permutations.
-        seed: Of both.
+        attributes: By name, N values; None, NaN or NA where unknown.
+        draws: The number of resamples and of permutations.
+        seed: The random seed of both.
 
     Returns:
-        The subgroups, in the attributes' order, values sorted; unknown ones are left out.
+        The subgroups in the order of the attributes, values sorted, without unknown values.
 
     Raises:
-        DataError: There is no image, one has no group, or lengths differ.
+        DataError: There are no images, one has no group, or lengths differ.
     """
     if any(len(column) != len(truth) for column in (predicted, groups, *attributes.values())):
-        raise DataError("truth, answers, groups and attributes differ in length")
+        raise DataError("ground truth, predictions, groups and attributes differ in length")
     counted = _Counted.of(truth, predicted, groups)
     found: list[Subgroup] = []
     for name, column in attributes.items():
@@ -155,7 +155,7 @@ def attributes_of(records: pd.DataFrame, predictions: pd.DataFrame) -> dict[str,
 
 
 def age_bands(ages: ArrayLike) -> list[str | None]:
-    """Return the band of each age in years, such as ``"45 to 59"``; None where it is not known.
+    """Return the band of each age in years, such as ``"45 to 59"``; None where unknown.
 
     Examples:
         >>> age_bands([0, 45, 80, float("nan")])
@@ -172,10 +172,10 @@ def age_bands(ages: ArrayLike) -> list[str | None]:
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Return p-values corrected for their number, step down (Holm, Scand. J. Statist. 1979).
+    """Return p values with the step-down correction of Holm (Scand. J. Statist. 1979).
 
     Args:
-        p_values: M values; NaN was not tested, stays, and does not count.
+        p_values: M values; NaN marks an untested value, which stays NaN and does not count.
 
     Examples:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
@@ -192,7 +192,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Counted:
-    """Right answers and images by group and class, G x C each."""
+    """Correct predictions and images by group and class, G x C each."""
 
     groups: Groups
     codes: tuple[str, ...]
@@ -218,7 +218,7 @@ class _Counted:
 
 
 def _value_of_groups(column: Sequence[Any], groups: Groups) -> NDArray[np.object_]:
-    """Return G values: of each group's first image whose value is known, else None."""
+    """Return G values: that of the group's first image with a known value, else None."""
     values = pd.Series(list(column), dtype=object)
     known = np.flatnonzero(values.notna().to_numpy())
     codes, first = np.unique(groups.codes[known], return_index=True)
@@ -267,7 +267,7 @@ def _balanced_accuracy(
     right = counted.right[np.ix_(members, classes)]
     images = counted.images[np.ix_(members, classes)]
     strata = _strata(counted, members)
-    # One row a group already: each is drawn by itself.
+    # There is one row per group, so each row is resampled on its own.
     return mean_ratio_interval(right, images, members.tolist(), strata.tolist(), draws=draws)
 
 
@@ -284,7 +284,7 @@ def _gaps(
     images: NDArray[np.float64],
     shared: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return D x V gaps for D dealings of V values (D x V x G), G x C counts and V x C classes."""
+    """Return D x V gaps for D permutations of V values (D x V x G), G x C counts, V x C classes."""
     chosen = inside.astype(np.float64)
     right_here, here = chosen @ right, chosen @ images
     rest, right_rest = images.sum(0) - here, right.sum(0) - right_here
@@ -303,7 +303,7 @@ def _p_values(
     seed: int,
     draws: int,
 ) -> NDArray[np.float64]:
-    """Return V p-values; the observed dealing counts as one of them."""
+    """Return V p values; the observed assignment counts as one of the permutations."""
     rng = np.random.default_rng(seed)
     places = [np.flatnonzero(strata == number) for number in np.unique(strata)]
     as_wide = np.ones(len(gaps))
@@ -314,6 +314,6 @@ def _p_values(
             assign_parts[:, rows] = rng.permuted(assign_parts[:, rows], axis=1)
         permuted = np.moveaxis(inside[:, assign_parts], 0, 1)
         found = _gaps(permuted, right, images, shared)
-        # Rounding must not make the same dealing look less wide than itself.
+        # Rounding must not make an identical permutation count as less extreme.
         as_wide += (np.abs(found) >= np.abs(gaps) - 1e-12).sum(axis=0)
     return as_wide / (1 + draws)

@@ -1,4 +1,4 @@
-"""Tables of answers: sound ids, finite numbers, and joins that lose nothing unsaid."""
+"""Tables of predictions: checks of ids and numbers, and joins that report what they leave out."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 
-ALLOW: Final = "allow it with --allow-missing (from Python allow_missing=True): they are left out"
+ALLOW: Final = "allow it with --allow-missing (allow_missing=True in Python): they are left out"
 
-REMAKE: Final = "predict or train again, or take such rows out and say so"
+REMAKE: Final = "predict or train again, or delete these rows and report it"
 
 
 class LeftOut(NamedTuple):
-    """Images that a join leaves out: in words what they are, and their ids (at least one)."""
+    """Images that a join leaves out: a description and their ids (at least one)."""
 
     what: str
     ids: tuple[str, ...]
 
     @property
     def answerless(self) -> bool:
-        """Whether these are images without an answer."""
-        return "no answer" in self.what
+        """Whether these are images without a prediction."""
+        return "no prediction" in self.what
 
     def __str__(self) -> str:
-        """Tell how many there are, and one of them."""
+        """Return how many images there are, and an example."""
         if len(self.ids) == 1:
             one = self.what.replace("images", "image", 1)
             for many, single in (("have", "has"), ("are", "is")):
@@ -54,82 +54,82 @@ class LeftOut(NamedTuple):
 
 
 def left_out(*found: tuple[str, Collection[str]]) -> tuple[LeftOut, ...]:
-    """Return what is left out of a join, in words and sorted ids, without what there is none of."""
+    """Return what a join leaves out, as descriptions with sorted ids; empty entries are dropped."""
     return tuple(LeftOut(what, tuple(sorted(ids))) for what, ids in found if ids)
 
 
 def refuse_left_out(found: Sequence[LeftOut], where: str, *, allow_missing: bool) -> None:
-    """Refuse a join that leaves images out.
+    """Raise an error if a join leaves images out, unless this is allowed.
 
     Args:
-        found: What it leaves out.
+        found: The images left out.
         where: The file or folder, for the message.
-        allow_missing: Whether that is allowed.
+        allow_missing: Whether images may be left out.
 
     Raises:
-        DataError: It does, and it is not allowed.
+        DataError: Images are left out and ``allow_missing`` is false.
 
     Examples:
-        >>> found = left_out(("images have no answer", {"b", "a"}), ("others", ()))
-        >>> refuse_left_out(found, "answers", allow_missing=True)
+        >>> found = left_out(("images have no prediction", {"b", "a"}), ("others", ()))
+        >>> refuse_left_out(found, "predictions", allow_missing=True)
         >>> print(*found)
-        2 images have no answer, such as a
+        2 images have no prediction, such as a
     """
     if found and not allow_missing:
         raise DataError(f"{where}: {'; '.join(map(str, found))}", ALLOW)
 
 
 def check_ids(table: pd.DataFrame, name: str) -> None:
-    """Refuse a table without image ids, or with one twice.
+    """Raise an error if a table has no image ids, or an id twice.
 
     Raises:
-        DataError: It is one.
+        DataError: A column or an id is missing, or an id occurs twice.
     """
     if "image_id" not in table.columns:
-        raise DataError(f"{name}: has no column image_id", "name a table of answers")
+        raise DataError(f"{name}: has no column image_id", "name a table of predictions")
     if table["image_id"].isna().any():
-        raise DataError(f"{name}: has a row without image_id", "make it again")
+        raise DataError(f"{name}: has a row without image_id", "create it again")
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
-        raise DataError(f"{name}: {twice.iloc[0]} stands twice", "keep one row an image")
+        raise DataError(f"{name}: {twice.iloc[0]} occurs twice", "keep one row per image")
 
 
 def check_finite(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
-    """Refuse a table with an empty, NaN or infinite number: it can neither count nor be dropped.
+    """Raise an error if a table has an empty, NaN or infinite number.
 
     Args:
-        table: One row an image, with ``image_id``.
-        columns: Those that must be finite numbers; all of them are there.
+        table: One row per image, with ``image_id``.
+        columns: The columns that must contain finite numbers; all must exist.
         name: The file, for the message.
 
     Raises:
-        DataError: A value is none; the message names the file, the image and the column.
+        DataError: A value is not finite; the message names the file, the image and the column.
     """
     for column in columns:
         try:
             values = table[column].to_numpy(np.float64, na_value=np.nan)
         except (TypeError, ValueError):
-            raise DataError(f"{name}: column {column} does not hold numbers", REMAKE) from None
+            raise DataError(f"{name}: column {column} is not numeric", REMAKE) from None
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
             row = wrong[0]
             image = table["image_id"].iloc[row] if "image_id" in table.columns else f"row {row}"
             more = f" (and so for {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
             raise DataError(
-                f"{name}: {image}: {column} is {values[row]:g}, no finite number{more}", REMAKE
+                f"{name}: {image}: {column} is {values[row]:g}, not a finite number{more}", REMAKE
             )
 
 
 def numbers_of(table: pd.DataFrame, kinds: Iterable[str]) -> list[str]:
-    """Return the columns of some kinds, such as ``logit_MEL`` and ``logit_NV`` of ``logit``."""
+    """Return the columns of some kinds, such as ``logit_MEL`` and ``logit_NV`` for ``logit``."""
     return [name for name in map(str, table.columns) if is_kind(name, kinds)]
 
 
-# Tables brought to the images they have in common.
+# Tables restricted to the images they have in common.
 
 _REMEDY: Final = "name runs over the same data and folds"
 AGREED: Final = {"diagnosis": "diagnosis", "group_id": "group"}
-"""What tables of diagnoses must agree on."""
+"""The columns that tables of diagnoses must agree on, with their names in messages."""
 
 
 def in_common(
@@ -139,17 +139,17 @@ def in_common(
     *,
     allow_missing: bool = False,
 ) -> list[pd.DataFrame]:
-    """Return the rows of the images that are in all tables, in the order of their ids.
+    """Return the rows of the images that are in all tables, sorted by id.
 
     Args:
-        tables: One row an image each, with ``image_id`` and the columns of ``agreed``.
-        names: What the tables are called.
-        agreed: Columns that must say the same in all, each with what it is called.
-        allow_missing: Whether images may be left out that are not in all tables.
+        tables: One row per image, with ``image_id`` and the columns of ``agreed``.
+        names: The names of the tables.
+        agreed: Columns whose values must be the same in all tables, each with its name.
+        allow_missing: Whether to leave out images that are missing in some table.
 
     Raises:
-        DataError: A table holds an id twice or none, no image is in all, some are not in all
-            and that is not allowed, or they disagree.
+        DataError: An id is missing or occurs twice, no image is in all tables, some are not
+            and ``allow_missing`` is false, or values disagree.
     """
     for table, name in zip(tables, names, strict=True):
         check_ids(table, name)
@@ -159,7 +159,7 @@ def in_common(
         raise DataError(f"{' and '.join(names)} have no image in common", _REMEDY)
     absent = left_out(
         *(
-            (f"images have no answer in {name}", every - ids)
+            (f"images have no prediction in {name}", every - ids)
             for name, ids in zip(names, each, strict=True)
         )
     )
@@ -178,11 +178,11 @@ def in_common(
     return [first, *others]
 
 
-# Scores of out-of-fold tables: what a recipe does on images its networks never saw.
+# Probabilities from out-of-fold tables.
 
 
 def taxonomy_of(table: pd.DataFrame) -> Taxonomy:
-    """Return the diagnoses that a table of out-of-fold logits is about.
+    """Return the diagnoses in a table of out-of-fold logits.
 
     Raises:
         DataError: There are no logits.
@@ -190,7 +190,7 @@ def taxonomy_of(table: pd.DataFrame) -> Taxonomy:
     names = [str(name) for name in table.columns if str(name).startswith("logit_")]
     codes = tuple(name.removeprefix("logit_") for name in names)
     if not codes:
-        raise DataError("the table has no logits", "use one made by `naevus train`")
+        raise DataError("the table has no logits", "use one from `naevus train`")
     return taxonomy_with(codes)
 
 
@@ -199,19 +199,19 @@ def probabilities(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return natural and balanced probabilities, N x C each.
 
-    Each row is freed of the weights and fractions of the fold that predicted it.
+    Each row is corrected for the class weights and priors of the fold that predicted it.
 
     Args:
         table: ``logit_<code>``, ``class_prior_<code>`` and ``class_weight_<code>`` for every
-            code, and ``fold`` where several folds stand in one table.
+            code, and ``fold`` if the table has several folds.
         taxonomy: The diagnoses.
 
     Raises:
-        DataError: A column is missing, or a value is no finite number.
+        DataError: A column is missing, or a value is not a finite number.
     """
     columns = _columns(table, taxonomy)
     for names in columns.values():
-        check_finite(table, names, "the table of answers")
+        check_finite(table, names, "the table of predictions")
     natural = np.empty((len(table), len(taxonomy)))
     balanced = np.empty_like(natural)
     for rows in _trained_alike(table, columns["class_prior"] + columns["class_weight"]):
@@ -232,22 +232,22 @@ def combined(
     *,
     allow_missing: bool = False,
 ) -> pd.DataFrame:
-    """Return the table of networks that answer as one, each having held the image out.
+    """Return the out-of-fold table of an ensemble of networks that all held out the images.
 
-    As in an ensemble, natural log-probabilities are averaged, and shares geometrically with them.
+    Natural log-probabilities are averaged, as in an ensemble, and class priors geometrically.
 
     Args:
-        tables: What :func:`probabilities` reads, of runs over the same folds.
+        tables: Tables for :func:`probabilities`, of runs over the same folds.
         taxonomy: The diagnoses.
-        names: What the runs are called; by default by their number.
-        allow_missing: Whether images may be left out that are not in all tables.
+        names: The names of the runs; by default their numbers.
+        allow_missing: Whether to leave out images that are missing in some table.
 
     Returns:
-        The images that are in all of them, sorted, with weights of 1.
+        The images that are in all tables, sorted by id, with class weights of 1.
 
     Raises:
-        DataError: A column is missing, no image is in all tables, some are not and that is not
-            allowed, or they disagree on what one shows or on its group.
+        DataError: A column is missing, no image is in all tables, some are not and
+            ``allow_missing`` is false, or diagnoses or groups disagree.
     """
     if len(tables) == 1:
         return tables[0]
@@ -268,10 +268,10 @@ def combined(
 
 
 def _natural_logarithms(table: pd.DataFrame, taxonomy: Taxonomy) -> NDArray[np.float64]:
-    """Return natural log-probabilities, N x C: finite where a probability would come to 0."""
+    """Return natural log-probabilities, N x C: finite even where a probability underflows."""
     columns = _columns(table, taxonomy)
     for names in columns.values():
-        check_finite(table, names, "the table of answers")
+        check_finite(table, names, "the table of predictions")
     found = np.empty((len(table), len(taxonomy)))
     for rows in _trained_alike(table, columns["class_weight"]):
         logits = table[columns["logit"]].to_numpy(np.float64)[rows]
@@ -288,17 +288,17 @@ def _columns(table: pd.DataFrame, taxonomy: Taxonomy) -> dict[str, list[str]]:
     }
     absent = [name for names in columns.values() for name in names if name not in table.columns]
     if absent:
-        raise DataError(f"the table has no column {absent[0]}", "use one made by `naevus train`")
+        raise DataError(f"the table has no column {absent[0]}", "use one from `naevus train`")
     return columns
 
 
 def _trained_alike(table: pd.DataFrame, columns: list[str]) -> list[NDArray[np.intp]]:
-    """Return the rows of each fold: those with the same values in ``columns``."""
+    """Return the rows of each set of equal values in ``columns``, such as one fold."""
     found = table.groupby(columns, sort=False, dropna=False).indices.values()
     return [np.asarray(rows, np.intp) for rows in found]
 
 
-# Predictions beside the truth: what can be judged of a table of them, and what not.
+# Predictions joined with the ground truth, and what can be evaluated of them.
 
 _KNOWN = {
     "diagnosis": "diagnosis",
@@ -312,13 +312,13 @@ class LabelledPredictions(NamedTuple):
     """Images with their true diagnosis and probabilities.
 
     Attributes:
-        table: ``image_id, group_id, diagnosis``; maybe ``fold`` and ``lesion_id``.
+        table: ``image_id, group_id, diagnosis``; optionally ``fold`` and ``lesion_id``.
         natural: N x C.
         balanced: N x C.
         taxonomy: The C diagnoses.
-        folded: How classes were folded to be scored; empty where they were not.
-        sets: N x C, the prediction sets as they were given; None where there are none.
-        coverage: What the given sets promise.
+        folded: How classes were merged for scoring; empty if they were not.
+        sets: N x C, the prediction sets of the predictions; None if there are none.
+        coverage: The nominal coverage of these sets.
     """
 
     table: pd.DataFrame
@@ -331,24 +331,24 @@ class LabelledPredictions(NamedTuple):
 
     @property
     def truth(self) -> list[str]:
-        """N true codes."""
+        """The true codes, N."""
         codes: list[str] = self.table["diagnosis"].tolist()
         return codes
 
     @property
     def groups(self) -> list[str]:
-        """N groups."""
+        """The group ids, N."""
         names: list[str] = self.table["group_id"].tolist()
         return names
 
     @property
     def balanced_codes(self) -> list[str]:
-        """N codes with the largest balanced probability."""
+        """The codes with the largest balanced probability, N."""
         return self._codes(self.balanced)
 
     @property
     def natural_codes(self) -> list[str]:
-        """N codes with the largest natural probability."""
+        """The codes with the largest natural probability, N."""
         return self._codes(self.natural)
 
     def where(self, rows: NDArray[np.bool_]) -> LabelledPredictions:
@@ -368,14 +368,14 @@ class LabelledPredictions(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Predictions with what a data set knows of their images.
+    """Predictions joined with a data set.
 
     Attributes:
         table: The rows of known images with ``diagnosis``, ``group_id``, ``mask_path`` and
             ``image_path``.
-        left_out: Images with an answer and no ground truth, or the other way round.
-        unasked: Parts and splits of the data set of which no image was predicted, and how many
-            images with ground truth they have: they count for nothing.
+        left_out: Images with only one of prediction and ground truth.
+        unasked: Parts and splits of the data set without any predicted image, and their numbers
+            of images with ground truth; these are not evaluated.
     """
 
     table: pd.DataFrame
@@ -383,9 +383,9 @@ class Joined(NamedTuple):
     unasked: dict[str, int]
 
     def notes(self) -> list[str]:
-        """Return what is left out, in sentences."""
+        """Return sentences about what is left out."""
         unasked = [
-            f"{part}: none of its {count:,} images was predicted, so none counts"
+            f"{part}: none of its {count:,} images was predicted, so none is evaluated"
             for part, count in self.unasked.items()
         ]
         return [*(f"{found}: left out" for found in self.left_out), *unasked]
@@ -398,21 +398,21 @@ def with_truth(
     allow_missing: bool = False,
     name: str = "the predictions",
 ) -> Joined:
-    """Join predictions with what a data set knows of their images.
+    """Join predictions with the ground truth of a data set.
 
-    An image is due where another of its part and split was predicted.
+    An image must have a prediction if another image of its part and split has one.
 
     Args:
-        predictions: One row an image, with ``image_id``.
-        records: A data set's rows: ``image_id, diagnosis, group_id, mask_path, path``,
-            ``lesion_id`` if known, and ``part, split`` where it has several. Of an image that
-            stands in several parts, each column is the first that is known.
-        allow_missing: Whether images may lack an answer or a ground truth.
-        name: What the predictions are called in errors.
+        predictions: One row per image, with ``image_id``.
+        records: The rows of a data set: ``image_id, diagnosis, group_id, mask_path, path``,
+            ``lesion_id`` if known, and ``part, split`` if it has several. For an image in
+            several parts, each column takes the first known value.
+        allow_missing: Whether images may lack a prediction or a ground truth.
+        name: The name of the predictions in messages.
 
     Raises:
-        DataError: An image stands twice, a probability is no finite number, or images lack an
-            answer or a ground truth and that is not allowed.
+        DataError: An id occurs twice, a probability is not a finite number, or images lack a
+            prediction or a ground truth and ``allow_missing`` is false.
     """
     check_ids(predictions, name)
     check_finite(predictions, numbers_of(predictions, ("prob", "balanced_prob")), name)
@@ -433,14 +433,14 @@ def with_truth(
             unasked[", ".join(map(str, stratum))] = len(ids)
     if not due:
         raise DataError(
-            f"{name}: the data set has no truth for these images",
-            "name the one that they are from",
+            f"{name}: the data set has no ground truth for these images",
+            "name the data set that they are from",
         )
     found = left_out(
-        ("images with ground truth have no answer", due - answered),
+        ("images with ground truth have no prediction", due - answered),
         ("predicted images are not in the data set", answered.difference(known.index)),
         (
-            "predicted images are without ground truth",
+            "predicted images have no ground truth",
             answered.intersection(known.index) - set(true["image_id"]),
         ),
     )
@@ -452,12 +452,12 @@ def with_truth(
 
 
 class Evaluated(NamedTuple):
-    """What there is to judge of predictions; at least one of both.
+    """The predictions that can be evaluated, by task; at least one is present.
 
     Attributes:
         classified: Images with a true diagnosis.
-        segmented: What `compare_folder` gives of images with a true mask, and ``group_id``.
-        attributes: What `compare_attributes` gives of images whose attributes are known.
+        segmented: The result of `compare_folder` with ``group_id``, for images with a true mask.
+        attributes: The result of `compare_attributes`, for images with annotated attributes.
     """
 
     classified: LabelledPredictions | None
@@ -465,9 +465,9 @@ class Evaluated(NamedTuple):
     attributes: pd.DataFrame | None = None
 
     def notes(self, table: pd.DataFrame) -> list[str]:
-        """Return of how many images of ``table`` (from `with_truth`) a kind of truth is absent.
+        """Return how many images of ``table`` (from `with_truth`) lack a kind of ground truth.
 
-        Also what is true of images and was not predicted of any.
+        Also reports kinds of ground truth that nothing was predicted for.
         """
         notes = []
         for kind, column, found in (
@@ -477,11 +477,11 @@ class Evaluated(NamedTuple):
         ):
             true = int(table[column].notna().sum()) if column in table.columns else 0
             if found is None and true:
-                notes.append(f"{true:,} images have a true {kind} and none was predicted")
+                notes.append(f"{true:,} images have a true {kind}, but none was predicted")
             elif found is not None and len(found) < len(table):
                 notes.append(
                     f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "
-                    f"they are not in its figures"
+                    f"its figures leave them out"
                 )
         given = "prediction_set" in table.columns and table["prediction_set"].notna().any()
         if self.classified is not None and self.classified.sets is None and given:
@@ -497,20 +497,20 @@ def evaluated(
     attributes: Path | None = None,
     coverage: float | None = None,
 ) -> Evaluated:
-    """Judge predictions by their truth.
+    """Evaluate predictions against their ground truth.
 
     Args:
-        table: From `with_truth`; ``prob_<code>`` and ``balanced_prob_<code>``, natural and balanced
-            probabilities, if there are diagnoses.
-        taxonomy: The diagnoses of the truth.
-        masks: The folder of predicted masks; it need not be there.
-        benign: Classes that count as benign where they are folded into benign and malignant.
-        attributes: The folder of predicted masks of attributes; it need not be there.
-        coverage: What the prediction sets of ``table`` promise; None where it has none.
+        table: From `with_truth`; with natural and balanced probabilities, ``prob_<code>`` and
+            ``balanced_prob_<code>``, if there are diagnoses.
+        taxonomy: The diagnoses of the ground truth.
+        masks: The folder of predicted masks; it may be missing.
+        benign: Classes to count as benign when merging into benign and malignant.
+        attributes: The folder of predicted attribute masks; it may be missing.
+        coverage: The nominal coverage of the prediction sets of ``table``; None without sets.
 
     Raises:
-        DataError: There is no truth at all, the taxonomies of truth and predictions do not meet,
-            or a predicted mask is absent or of another size.
+        DataError: There is no ground truth, the taxonomies of ground truth and predictions do
+            not match, or a predicted mask is missing or has another size.
         ImageError: A mask cannot be read.
     """
     found = Evaluated(
@@ -522,16 +522,17 @@ def evaluated(
         raise DataError(f"--benign {' '.join(benign)}: no diagnoses are scored", "leave it out")
     if all(each is None for each in found):
         raise DataError(
-            "the data set has no truth for these images", "name the one that they are from"
+            "the data set has no ground truth for these images",
+            "name the data set that they are from",
         )
     return found
 
 
 def oof_classified(table: pd.DataFrame) -> LabelledPredictions:
-    """Return what an out-of-fold table of logits says.
+    """Return the labelled predictions in an out-of-fold table of logits.
 
     Raises:
-        DataError: It is none.
+        DataError: The table has no logits.
     """
     taxonomy = taxonomy_of(table)
     return LabelledPredictions(table, *probabilities(table, taxonomy), taxonomy)
@@ -576,7 +577,7 @@ def _given_sets(rows: pd.DataFrame, codes: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def predicted_codes(table: pd.DataFrame) -> list[str]:
-    """Return the classes that a table of predictions has both kinds of probability of."""
+    """Return the classes for which a table of predictions has both kinds of probability."""
     names = [str(name) for name in table.columns]
     return [
         name.removeprefix("prob_")

@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Reports, figures and tables for readers."""

@@ -1,4 +1,4 @@
-"""The sections about attributes, from an AttributesEvaluation."""
+"""The report sections on attributes, from an AttributesEvaluation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from naevus.evaluation.attributes import AttributesEvaluation
 
 _POOLED = (
-    "As in Task 2 of the challenge, pixels are pooled over all images, each image counting the "
-    "same; intervals are 95 %, by lesion."
+    "As in Task 2 of the challenge, pixels are pooled over all images, with equal weight for each "
+    "image. Intervals are 95 %, by lesion."
 )
 _CHOSEN = (
-    "Each fold's thresholds are those that are best on the other folds, for the index of all "
-    "attributes together; by itself, an attribute would have another (alone)."
+    "The thresholds of each fold maximise the pooled index of all attributes on the other folds. "
+    "The column alone uses thresholds that maximise each attribute's own index."
 )
 
 
 def sections(found: AttributesEvaluation) -> Iterator[Section]:
-    """Yield what is known of the attributes: scores, by fold, and the worst images."""
+    """Yield the sections on attributes: scores, by fold, and the worst images."""
     chosen = any(one.thresholds for one in found.by_attribute.values())
     yield Section(
         "attributes",
@@ -40,16 +40,16 @@ def summary(found: AttributesEvaluation, which: str) -> str:
 
     Args:
         found: The evaluation.
-        which: What is to be said of the images, such as ``", held out while training,"``.
+        which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The attributes' masks of {found.images:,} images of {found.groups:,} lesions{which} have "
+        f"The attribute masks of {found.images:,} images of {found.groups:,} lesions{which} have "
         f"a pooled Jaccard index of {found.jaccard}."
     )
 
 
 def headlines(found: AttributesEvaluation) -> list[Headline]:
-    """Return the figures that matter most."""
+    """Return the headline figures."""
     one = found.jaccard
     return [Headline("attributes, pooled Jaccard", f"{one.value:.3f}", limits(one))]
 
@@ -67,7 +67,7 @@ def _tables(found: AttributesEvaluation) -> Iterator[Table]:
         }
         for name, one in found.by_attribute.items()
     ]
-    note = "Images and lesions are those that show the attribute."
+    note = "Images and lesions that show the attribute."
     yield Table("attribute-scores", "Scores of attributes", pd.DataFrame(rows), note)
     if found.by_fold:
         by_fold = [
@@ -90,10 +90,10 @@ def _tables(found: AttributesEvaluation) -> Iterator[Table]:
         for one in found.worst
     ]
     note = (
-        "Fractions of the image's pixels, summed over attributes, that are in the truth or the "
-        "mask alone; the attribute is the one with most of them."
+        "Fractions of the image's pixels, summed over attributes, that are only in the ground "
+        "truth or only in the mask; with the attribute that contributes most."
     )
-    title = f"The {len(worst)} with most wrong pixels"
+    title = f"The {len(worst)} images with the most wrong pixels"
     yield Table("worst-attributes", title, pd.DataFrame(worst), note, folded=True)
 
 

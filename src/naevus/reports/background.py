@@ -1,4 +1,4 @@
-"""Sections about what stands behind the results: training, data, provenance; what images show."""
+"""Report sections on training, data, provenance, and the appearance of images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from naevus.runs.results import Results
 
 
-# What images show of themselves: the tone of the skin, and how good they are.
+# The appearance of images: skin tone and quality.
 
 TONES: Final = (
     ("very light", 55.0),
@@ -35,17 +35,17 @@ TONES: Final = (
     ("tan", 10.0),
     ("brown", -30.0),
 )
-"""Names of typology angles above a bound, in degrees (`naevus.images.quality.typology_angle`)."""
+"""Skin tones above a typology angle in degrees (`naevus.images.quality.typology_angle`)."""
 DARKEST: Final = "dark"
 GOOD: Final = "nothing wrong"
 
 
 class Appearance(NamedTuple):
-    """What an image shows of itself.
+    """The appearance of an image.
 
     Attributes:
-        tone: The band of the skin's typology angle; None without a mask, or with too little skin.
-        quality: The first of the image's flags, or that there is none.
+        tone: The skin tone; None without a mask or with too little skin.
+        quality: The first of the image's quality flags, or `GOOD`.
     """
 
     tone: str | None
@@ -55,10 +55,10 @@ class Appearance(NamedTuple):
 def appearances(
     results: Results, progress: Callable[[int, int], None] | None = None
 ) -> pd.DataFrame | None:
-    """Return the `Appearance` of every diagnosed image that can be read, by image id.
+    """Return the `Appearance` of every readable image with a diagnosis, by image id.
 
     Args:
-        results: The answers; None is returned without their data set.
+        results: The predictions; None is returned without their data set.
         progress: Called with (done, total) images.
     """
     if results.records is None or results.labelled is None or results.records["path"].isna().all():
@@ -82,7 +82,7 @@ def appearances(
 
 
 def tone_of(angle: float | None) -> str | None:
-    """Return the name of a typology angle's band.
+    """Return the skin tone of a typology angle.
 
     Examples:
         >>> tone_of(48.0), tone_of(-40.0), tone_of(None)
@@ -108,7 +108,7 @@ def _appearance(results: Results, image_id: str) -> Appearance | None:
 
 
 def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] | None:
-    """Return the mask that was predicted, else the true one, else None."""
+    """Return the predicted mask, otherwise the true one, otherwise None."""
     file = results.predicted_mask(image_id) or true_mask
     try:
         return read_mask(Path(file)) if pd.notna(file) else None
@@ -117,7 +117,7 @@ def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] 
 
 
 _MANY = 12
-"""Rows from which on a table of facts is folded."""
+"""Tables of facts with more rows are collapsed."""
 _CURVES = {"train_loss": "training loss", "val_score": "score on the validation split"}
 
 
@@ -138,14 +138,14 @@ def training_section(history: pd.DataFrame) -> Section:
     return Section(
         "training",
         "Training",
-        ("The validation split is of whole lesions, and no image of it is learnt from.",),
-        (Table("last-epochs", "Where it ended", table),),
+        ("The validation split consists of whole lesions that are not used for training.",),
+        (Table("last-epochs", "Last epoch", table),),
         tuple(
             FigureSlot(
                 f"learning-{name.replace('_', '-')}",
                 _CURVES[name].capitalize(),
                 partial(figures.learning_figure, history, name, _CURVES[name]),
-                "By epoch, a line a fold.",
+                "By epoch, one line per fold.",
             )
             for name in columns
         ),
@@ -153,13 +153,13 @@ def training_section(history: pd.DataFrame) -> Section:
 
 
 def data_section(results: Results) -> Section:
-    """Return how much of everything there is, and what was left out."""
+    """Return the numbers of images and lesions, and what was left out."""
     images = results.images
     several = int((images["group_id"].value_counts() > 1).sum())
     counts = pd.DataFrame(
         [one._asdict() for one in results.counts]
         + [
-            {"what": "without an answer", "images": len(results.unanswered)},
+            {"what": "without a prediction", "images": len(results.unanswered)},
             {"what": "lesions with several images", "lesions": several},
             *_duplicates(results),
         ]
@@ -169,13 +169,13 @@ def data_section(results: Results) -> Section:
         tables.append(Table("class-counts", "Diagnoses", _by_class(results.labelled)))
     if len(results.unanswered):
         tables.append(
-            Table("unanswered", "Without an answer", results.unanswered, folded=_long(results))
+            Table("unanswered", "Without a prediction", results.unanswered, folded=_long(results))
         )
     return Section("data", "Data", tuple(_about(results)), tuple(tables))
 
 
 def provenance_section(results: Results) -> Section:
-    """Return configuration, versions, hashes, and the command that makes the same again."""
+    """Return configuration, versions, hashes, and the command that reproduces the results."""
     tables = tuple(
         Table(
             title.lower(),
@@ -187,8 +187,8 @@ def provenance_section(results: Results) -> Section:
     )
     return Section(
         "provenance",
-        "How it was made",
-        ("Folders stand with their last name only; give their whole path.",),
+        "Provenance",
+        ("Folders are shown without their parents; complete the paths to run the command.",),
         tables,
         command=results.command,
     )
@@ -206,22 +206,24 @@ def _by_class(classified: LabelledPredictions) -> pd.DataFrame:
 
 
 def _duplicates(results: Results) -> list[dict[str, Any]]:
-    """Return how many groups join lesions under several ids: their images are duplicates."""
+    """Return the number of groups that join several lesion ids: their images are duplicates."""
     if results.records is None:
         return []
     images = results.images.set_index("image_id")["group_id"]
     lesions = results.records["lesion_id"].groupby(images).nunique()
-    return [{"what": "groups that join lesions known by several ids", "lesions": sum(lesions > 1)}]
+    return [{"what": "groups that join several lesion ids", "lesions": sum(lesions > 1)}]
 
 
 def _about(results: Results) -> list[str]:
     if results.records is None:
-        return ["The data set is not at hand: no image, no subgroup and no duplicate is shown."]
-    parted = "neither by folds nor by resampling" if results.out_of_fold else "by no resampling"
+        return ["Without the data set, images, subgroups and duplicates are not shown."]
+    parted = (
+        "Folds and resampling never split" if results.out_of_fold else "Resampling never splits"
+    )
     return [
         (
-            "A group is a lesion, or lesions whose images turned out to be duplicates; it is "
-            f"parted {parted}. The command naevus data check finds duplicates."
+            "A group is a lesion, or several lesions with duplicate images. "
+            f"{parted} a group. The command naevus data check finds duplicates."
         )
     ]
 

@@ -1,4 +1,4 @@
-"""The sections about diagnoses, from a ClassificationEvaluation."""
+"""The report sections on diagnoses, from a ClassificationEvaluation."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from naevus.evaluation.lesions import LesionEvaluation, LesionScores
     from naevus.evaluation.operating_points import OperatingPoints
 
-AS_PREDICTED: Final = "as given"
-CALIBRATED: Final = "calibrated elsewhere"
+AS_PREDICTED: Final = "as predicted"
+CALIBRATED: Final = "cross-fitted"
 _FEW_LESIONS: Final = (
     f"With fewer than {FEW} lesions, fractions have Wilson's interval and other figures a BCa "
-    f"interval; figures of fewer than {LEAST} lesions have none."
+    f"interval. With fewer than {LEAST} lesions, figures have no interval."
 )
-FEW_GROUPS: Final = "Too few lesions to fit a calibration."
+FEW_GROUPS: Final = "There are too few lesions to fit a calibration."
 _PROXY: Final = (
-    "Skin tone is the typology angle of the skin round the mask: a proxy, which camera, lamp "
-    "and white balance shift. Image names the first thing that is wrong with it."
+    "Skin tone is the typology angle of the skin around the mask: a proxy that depends on camera, "
+    "light and white balance. Image is the first quality flag of the image."
 )
 
 
 def sections(found: ClassificationEvaluation) -> Iterator[Section]:
-    """Yield everything that is known of the diagnoses, the headline first."""
+    """Yield all sections on diagnoses, the headline first."""
     yield score_section(found)
     if found.targets:
         yield target_section(found)
@@ -63,31 +63,31 @@ def summary(found: ClassificationEvaluation, which: str) -> str:
 
     Args:
         found: The evaluation.
-        which: What is to be said of the images, such as ``", held out while training,"``.
+        which: A phrase about the images, such as ``", held out in training,"``.
     """
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     text = (
         f"Of {found.images:,} images of {found.groups:,} lesions{which} "
-        f"{_fraction(headline['accuracy'])} get the right diagnosis. The mean over the "
+        f"{_fraction(headline['accuracy'])} are classified correctly. The mean recall of the "
         f"{len(recalls)} diagnoses (balanced accuracy) is "
         f"{_fraction(headline['balanced_accuracy'])}"
     )
     if "MEL" in recalls:
-        text += f"; of melanomas, {_fraction(recalls['MEL'])} are found"
+        text += f"; the recall of melanoma is {_fraction(recalls['MEL'])}"
     return text + "."
 
 
 def headlines(found: ClassificationEvaluation) -> list[Headline]:
-    """Return the figures that matter most."""
+    """Return the headline figures."""
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     shown = [
         ("balanced accuracy", headline["balanced_accuracy"]),
         ("accuracy", headline["accuracy"]),
-        *((("melanomas found", recalls["MEL"]),) if "MEL" in recalls else ()),
+        *((("recall of melanoma", recalls["MEL"]),) if "MEL" in recalls else ()),
     ]
     return [
         *(Headline(name, percent(one.value), percent_range(one)) for name, one in shown),
-        Headline("images diagnosed", f"{found.images:,}", f"of {found.groups:,} lesions"),
+        Headline("images classified", f"{found.images:,}", f"of {found.groups:,} lesions"),
     ]
 
 
@@ -96,16 +96,16 @@ def _fraction(interval: Any) -> str:
 
 
 def score_section(found: ClassificationEvaluation) -> Section:
-    """Return the headline, the scores by fold and by class, and the confusion matrices."""
+    """Return the headline, scores by fold and class, and confusion matrices."""
     scores, codes = found.as_predicted.scores, found.taxonomy.codes
-    folded = f"Classes are scored folded: {found.folded}."
+    folded = f"Classes were merged for scoring: {found.folded}."
     return Section(
         "scores",
         "Diagnoses",
         (
             (
-                "Intervals are 95 %, by lesion, given the trained networks. Balanced answers are "
-                "the best ones were all diagnoses equally common; accuracy is of the most probable."
+                "Intervals are 95 %, by lesion, conditional on the trained networks. The balanced "
+                "decision assumes equally common diagnoses; accuracy is that of the natural one."
             ),
             *scores.notes,
             *([_FEW_LESIONS] if found.groups < FEW else []),
@@ -115,18 +115,18 @@ def score_section(found: ClassificationEvaluation) -> Section:
         (
             Table("scores", "Scores", _headline(found)),
             *_by_fold(found),
-            Table("classes", "By diagnosis, balanced answers", _by_class(found, calibrated=False)),
+            Table("classes", "By diagnosis, balanced decision", _by_class(found, calibrated=False)),
             *_calibrated_classes(found),
             Table(
                 "confusion",
-                "Confusion of balanced answers, counts",
+                "Confusion matrix, balanced decision, counts",
                 _confusion(scores.balanced.confusion, codes),
                 folded=True,
                 matrix=True,
             ),
             Table(
                 "confusion-natural",
-                "Confusion of most probable answers, counts",
+                "Confusion matrix, natural decision, counts",
                 _confusion(scores.natural.confusion, codes),
                 folded=True,
                 matrix=True,
@@ -135,17 +135,17 @@ def score_section(found: ClassificationEvaluation) -> Section:
         (
             FigureSlot(
                 "confusion",
-                "Confusion of balanced answers",
+                "Confusion matrix, balanced decision",
                 partial(figures.confusion_figure, scores.balanced.confusion, codes),
-                "Rows are the truth, columns the answers. The mean of the diagonal, over the "
-                f"classes that are present, is {scores.balanced.balanced_accuracy:.3f}.",
+                "Rows: ground truth; columns: predictions. The mean of the diagonal, over the "
+                f"classes present, is {scores.balanced.balanced_accuracy:.3f}.",
             ),
         ),
     )
 
 
 def _headline(found: ClassificationEvaluation) -> pd.DataFrame:
-    """Return a row for each score, as predicted and calibrated on other parts."""
+    """Return one row per score, as predicted and calibrated on the other parts."""
     other = found.calibrated
     rows = [
         {
@@ -202,8 +202,8 @@ def _calibrated_classes(found: ClassificationEvaluation) -> list[Table]:
     if found.calibrated is None:
         return []
     rows = _by_class(found, calibrated=True)
-    note = "Each part by temperature and offsets that were fitted on the others."
-    title = "By diagnosis, balanced answers, calibrated"
+    note = "Calibrated with temperature and offsets fitted on the other parts."
+    title = "By diagnosis, balanced decision, calibrated"
     return [Table("classes-calibrated", title, rows, note, folded=True)]
 
 
@@ -251,12 +251,12 @@ def target_section(found: ClassificationEvaluation) -> Section:
     )
     return Section(
         "operating-points",
-        "What must not be missed",
-        ("The natural probabilities of the diagnoses add up; thresholds hold for this case mix.",),
+        "Melanoma and malignancy against the rest",
+        ("Natural probabilities of the diagnoses are summed. Thresholds depend on the case mix.",),
         (
             Table(
                 "operating-points",
-                "Against the rest",
+                "Operating points",
                 pd.DataFrame(_target(one, several=several) for one in found.targets),
             ),
             Table("net-benefit", "Net benefit, values", benefit, folded=True),
@@ -267,7 +267,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
 
 
 def _target(one: OperatingPoints, *, several: bool) -> dict[str, Any]:
-    """Return a row; the mean of the folds' areas only where there are several folds."""
+    """Return a row; with the mean area per fold if there are several folds."""
     return {
         "against the rest": one.name,
         "images with it": one.positives,
@@ -313,9 +313,9 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "ranking",
         "Ranking",
-        ("How well each probability ranks its diagnosis above the others at any threshold.",),
+        ("How well each probability ranks its diagnosis above the others, over all thresholds.",),
         figure_slots=slots if curves else (),
-        undrawn=(f"{few}: no curves, as they need {LEAST} lesions with and without.",)
+        undrawn=(f"{few}: no curves; these need {LEAST} lesions with and without it.",)
         if few
         else (),
     )
@@ -327,15 +327,15 @@ def _rarer(found: ClassificationEvaluation, code: str) -> int:
 
 
 def calibration_section(found: ClassificationEvaluation) -> Section:
-    """Return how honest the probabilities are, as predicted and calibrated on other parts."""
+    """Return the calibration of the probabilities, as predicted and cross-fitted."""
     variants = {AS_PREDICTED: found.as_predicted}
-    notes = ["How often answers of a stated probability are right; bars are 95 % intervals."]
+    notes = ["Observed frequency against predicted probability; bars are 95 % intervals."]
     if found.calibrated is not None:
         variants[CALIBRATED] = found.calibrated
         temperatures = ", ".join(f"{scaling.temperature:.2f}" for scaling in found.scalings)
         notes.append(
-            f"Each part's temperature ({temperatures}) and offsets are fitted on the other parts "
-            "alone."
+            f"The temperature ({temperatures}) and offsets of each part are fitted on the other "
+            "parts."
         )
     curves = {name: metrics.reliability for name, metrics in variants.items()}
     slot = FigureSlot(
@@ -347,10 +347,10 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
     drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
         "calibration",
-        "Honesty of the probabilities",
+        "Calibration",
         tuple(notes),
         (
-            Table("calibration", "Calibration; 0 is best", _calibration(variants)),
+            Table("calibration", "Calibration metrics; 0 is best", _calibration(variants)),
             Table("reliability", "Reliability curve", _reliability(curves), folded=True),
         ),
         drawn,
@@ -391,13 +391,13 @@ def _reliability(curves: Mapping[str, Iterable[ReliabilityBin]]) -> pd.DataFrame
 
 
 def selective_section(found: ClassificationEvaluation) -> Section:
-    """Return what answering only when sure would bring, and what prediction sets are worth."""
+    """Return selective prediction and prediction sets."""
     selective = found.selective
     rows = [{"score": "area under the curve", **spread("value", selective.aurc)}]
-    rows.append({"score": "of it avoidable", **spread("value", selective.excess_aurc)})
+    rows.append({"score": "excess over perfect ranking", **spread("value", selective.excess_aurc)})
     for fraction, interval in selective.accuracy_at.items():
         rows.append(
-            {"score": f"accuracy of the surest {100 * fraction:.0f} %", **spread("value", interval)}
+            {"score": f"accuracy at {100 * fraction:.0f} % coverage", **spread("value", interval)}
         )
     slot = FigureSlot(
         "risk-coverage",
@@ -408,8 +408,8 @@ def selective_section(found: ClassificationEvaluation) -> Section:
     drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
         "selective",
-        "Answering only when sure",
-        ("Images are answered in the order of their greatest probability, the surest first.",),
+        "Selective prediction",
+        ("Images are ordered by their largest probability, the most confident first.",),
         (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
         drawn,
         undrawn=said,
@@ -429,11 +429,11 @@ def _sets(found: ClassificationEvaluation) -> list[Table]:
     if not found.sets_given:
         whose = "thresholds are fitted on other parts"
     note = (
-        f"Promised to {100 * sets.coverage:g} % of the lesions of each class, one image each; "
-        f"{whose}. One diagnosis is in {percent(sets.single)} of the sets."
+        f"The nominal coverage is {100 * sets.coverage:g} % per class, with one image per lesion; "
+        f"{whose}. {percent(sets.single)} of the sets contain one diagnosis."
     )
     if always:
-        note += f" {always}: in all sets, for want of lesions to fit a threshold on."
+        note += f" {always}: in all sets, because too few lesions are available for a threshold."
     return [Table("prediction-sets", "Prediction sets", pd.DataFrame(rows), note)]
 
 
@@ -520,7 +520,7 @@ def _levels(found: LesionScores, target: str | None) -> Iterator[dict[str, Any]]
 
 
 def subgroup_section(found: ClassificationEvaluation) -> Section:
-    """Return balanced answers by what is known of the images."""
+    """Return scores of the balanced decision in subgroups."""
     groups = found.as_predicted.subgroups
     table = pd.DataFrame(
         {
@@ -545,16 +545,16 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
         (
             (
                 f"Balanced accuracy is over the diagnoses with at least {LEAST_OF_CLASS} lesions "
-                "in the subgroup: compare rows only where these are the same. The fraction of "
-                "correct answers depends on the case mix, but is there for any number of images."
+                "in the subgroup. Compare only rows with the same diagnoses. Accuracy depends on the "
+                "case mix, but is given for any number of images."
             ),
             (
-                "The gap is the subgroup's minus that of all others, over diagnoses that both "
-                "have, each counting the same; p is by dealing the subgroups out anew among the "
-                "lesions of each diagnosis, and corrected for all rows after Holm."
+                "The gap is the subgroup's balanced accuracy minus that of all others, over the "
+                "diagnoses that both have. The p value is from permuting the subgroups among the "
+                "lesions of each diagnosis, with Holm's correction for all rows."
             ),
-            f"Rows in grey have fewer than {SMALL} lesions.",
+            f"Grey rows have fewer than {SMALL} lesions.",
             *([_PROXY] if any(one.attribute == "skin (proxy)" for one in groups) else []),
         ),
-        (Table("subgroups", "Balanced answers by subgroup", table),),
+        (Table("subgroups", "Balanced decision by subgroup", table),),
     )

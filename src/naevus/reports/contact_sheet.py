@@ -1,4 +1,4 @@
-"""Many images on one sheet, on a page to leaf through, or as an overview of predictions."""
+"""Write images to a contact sheet, a page for browsing, or an overview of predictions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-# A page to leaf through images, in one file that needs no network.
+# A page for browsing images, in one file that needs no network.
 
 _QUALITY = 85
 
@@ -48,11 +48,11 @@ class Leaf(NamedTuple):
 
     Attributes:
         name: The image's id.
-        facts: What is known of it, name and value.
-        width: Of the embedded image, in pixels.
-        height: Likewise.
+        facts: Known facts, name and value.
+        width: The width of the embedded image, in pixels.
+        height: The height of the embedded image, in pixels.
         jpeg: The image as a base64 JPEG.
-        contours: The lesion's contour as the data of an SVG path, empty where there is no mask.
+        contours: The lesion's contour as the data of an SVG path, empty without a mask.
     """
 
     name: str
@@ -70,14 +70,14 @@ def leaf(
     mask: NDArray[np.bool_] | None,
     longest: int = 640,
 ) -> Leaf:
-    """Return an image made ready for the page.
+    """Prepare an image for the page.
 
     Args:
         name: The image's id.
-        facts: What is known of it, name and value.
+        facts: Known facts, name and value.
         pixels: H x W x 3 uint8 RGB.
         mask: The lesion, h x w bool of the same proportions, or ``None``.
-        longest: Longer side of the embedded image, in pixels; it is never enlarged.
+        longest: The longer side of the embedded image, in pixels; it is never enlarged.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, longest / max(height, width))
@@ -95,12 +95,12 @@ def leaf(
 
 
 def write_browser(leaves: Iterable[Leaf], path: Path, *, title: str) -> None:
-    """Write the page: arrow keys leaf through it, ``m`` hides and shows the contours.
+    """Write the page: arrow keys move between images, ``m`` toggles the contours.
 
     Args:
         leaves: The images, in order.
-        path: Where to, as HTML.
-        title: Stands above the images.
+        path: The HTML file to write.
+        title: The title above the images.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -137,8 +137,8 @@ class Tile(NamedTuple):
         pixels: H x W x 3 uint8 RGB.
         mask: The true lesion, h x w bool of the image's proportions, or ``None``.
         predicted: The predicted lesion, likewise.
-        caption: What stands below it, one or more lines.
-        correct: Whether the prediction is right; ``None`` where there is none to judge.
+        caption: The caption below the image, one or more lines.
+        correct: Whether the prediction is correct; ``None`` if it cannot be evaluated.
         attributes: Masks of attributes, likewise.
     """
 
@@ -157,10 +157,10 @@ def contact_sheet(
 
     Args:
         tiles: The images, in reading order.
-        path: Where to.
-        columns: How many images stand in a row.
-        tile: Longer side of each image on the sheet, in pixels.
-        title: Stands above the images.
+        path: The PNG file to write.
+        columns: The number of images per row.
+        tile: The longer side of each image on the sheet, in pixels.
+        title: The title above the images.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -193,7 +193,7 @@ def contact_sheet(
 
 
 def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
-    """Return a tile's image with its contours, scaled into the middle of a pale square.
+    """Return a tile's image with its contours, scaled and centred on a light square.
 
     Args:
         tile: The image and its masks.
@@ -222,7 +222,7 @@ def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
 
 
 def _legend(tiles: Sequence[Tile]) -> list[tuple[str, tuple[int, int, int]]]:
-    """Return the names and colours of what is drawn on the tiles."""
+    """Return the names and colours of the contours on the tiles."""
     entries = []
     if any(each.mask is not None for each in tiles):
         entries.append(("true contour", TRUTH_COLOUR))
@@ -249,7 +249,7 @@ def _draw_legend(
 
 
 def _fitted(words: str, font: Font, width: int) -> str:
-    """Return the text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """Return the text, truncated with an ellipsis if it is wider than ``width`` pixels."""
     if font.getlength(words) <= width:
         return words
     while words and font.getlength(words + "...") > width:
@@ -270,19 +270,19 @@ def choose_records(
 
     Args:
         dataset: The data set.
-        count: How many.
-        diagnoses: Only these diagnoses, in their order; None: all.
-        seed: Of the draw.
+        count: The maximum number of images.
+        diagnoses: The diagnoses to choose, in this order; None: all.
+        seed: The random seed.
 
     Raises:
-        DataError: There is no such image.
+        DataError: There are no such images.
     """
     wanted = [code.upper() for code in diagnoses or ()]
     order = {code: dataset.taxonomy.index(code) for code in wanted or dataset.taxonomy.codes}
     rows = [row for row in dataset.images().rows() if not wanted or row.diagnosis in order]
     if not rows:
         of = f" of {', '.join(wanted)}" if wanted else ""
-        raise DataError(f"{dataset.root} holds no images{of}", "choose another folder or filter")
+        raise DataError(f"{dataset.root} contains no images{of}", "choose another folder or filter")
     chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - no secret
     return sorted(chosen, key=lambda row: (order.get(row.diagnosis or "", 99), row.image_id))
 
@@ -301,7 +301,7 @@ def write_sheet_of(
 def write_browser_of(
     chosen: Sequence[Record], path: Path, *, title: str, reporter: Reporter = SILENT
 ) -> None:
-    """Write a page to leaf through; images that cannot be read are reported and left out."""
+    """Write a page for browsing; unreadable images are reported and left out."""
     leaves = [
         leaf(row.image_id, _facts(row), pixels, mask, _PAGE)
         for row, pixels, mask in _read_records(chosen, _PAGE, reporter)
@@ -312,11 +312,11 @@ def write_browser_of(
 def _read_records(
     chosen: Sequence[Record], shortest: int, reporter: Reporter
 ) -> Iterator[ReadRecord]:
-    """Yield each image with its mask; one that cannot be read is named and left out."""
+    """Yield each image with its mask; unreadable ones are reported and left out."""
     with reporter.progress("reading images", len(chosen)) as move:
         for done, row in enumerate(chosen, start=1):
             try:
-                assert row.path is not None  # _choose takes rows with an image
+                assert row.path is not None  # choose_records takes rows with an image
                 pixels = read(row.path, shortest=shortest)
                 mask = read_mask(row.mask_path) if row.mask_path else None
             except ImageError as error:

@@ -1,4 +1,4 @@
-"""What a report consists of: sections, tables, figures, galleries; how cells read."""
+"""The parts of a report: sections, tables, figures, galleries; and the format of table cells."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Spread(Protocol):
 
     @property
     def low(self) -> float:
-        """Where the interval begins."""
+        """The lower end of the interval."""
 
     @property
     def high(self) -> float:
-        """Where it ends."""
+        """The upper end of the interval."""
 
 
 def spread_with_interval(value: Spread | None) -> str:
-    """Return a value with its interval, short enough for a column; a dash where it is none."""
+    """Return a value with its interval, short enough for a column; a dash for None."""
     if value is None:
         return "-"
     if math.isnan(value.low):
@@ -46,15 +46,15 @@ def spread_with_interval(value: Spread | None) -> str:
 
 
 def limits(value: Spread) -> str:
-    """Return an interval, or that there is none."""
+    """Return an interval as text, or a note that there is none."""
     return NO_INTERVAL if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
 
 
-# Values with their intervals as columns of a table.
+# Table columns of values with intervals.
 
 
 def interval_table(first: str, intervals: Mapping[str, Interval]) -> pd.DataFrame:
-    """Return a row for each figure; ``first`` heads the column of their names."""
+    """Return one row per figure; ``first`` is the name of the column of their names."""
     rows = [
         {first: name.replace("_", " "), **spread("value", interval)}
         for name, interval in intervals.items()
@@ -63,7 +63,7 @@ def interval_table(first: str, intervals: Mapping[str, Interval]) -> pd.DataFram
 
 
 def spread(name: str, value: Any) -> dict[str, float | None]:
-    """Return the columns of a value with its interval (or None, for not known)."""
+    """Return the columns of a value with its interval (None if unknown)."""
     low, high = (None, None) if value is None else (value.low, value.high)
     return {name: None if value is None else value.value, f"{name}_low": low, f"{name}_high": high}
 
@@ -94,12 +94,12 @@ def percent_range(interval: Any) -> str:
 
 
 class Headline(NamedTuple):
-    """A figure that stands large at the top.
+    """A large figure at the top of the report.
 
     Attributes:
-        label: What it is.
-        value: The figure, as it is read.
-        note: Its interval, or what it was counted on.
+        label: The name of the figure.
+        value: The figure as text.
+        note: Its interval or sample size.
     """
 
     label: str
@@ -108,14 +108,14 @@ class Headline(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the report; it is also written to a file of its own.
+    """A table of the report; it is also written to its own file.
 
     Attributes:
-        name: The files' name, without their endings.
-        title: What it shows.
-        frame: The values. Where ``x``, ``x_low`` and ``x_high`` are columns, the page shows them
-            as one; a column ``small`` of true and false greys rows and is not shown.
-        note: What a reader has to know.
+        name: The files' name, without extensions.
+        title: The title.
+        frame: The values. Columns ``x``, ``x_low`` and ``x_high`` are shown as one column; rows
+            with a true value in the column ``small`` are greyed, and this column is not shown.
+        note: A note for readers.
     """
 
     name: str
@@ -123,9 +123,9 @@ class Table(NamedTuple):
     frame: pd.DataFrame
     note: str = ""
     folded: bool = False
-    """Whether the page shows it only when asked, and the terminal not at all."""
+    """Whether the page shows it collapsed, and the terminal does not show it."""
     matrix: bool = False
-    """Whether it holds the counts of a confusion matrix, which a terminal shows in colours."""
+    """Whether it is a confusion matrix of counts, which a terminal shows in colours."""
 
 
 class FigureSlot(NamedTuple):
@@ -134,9 +134,9 @@ class FigureSlot(NamedTuple):
     name: str
     title: str
     draw: Callable[[], Figure]
-    """Draws it; called only where it is asked for, as it needs matplotlib."""
+    """Draws the figure; called only on demand, because it needs matplotlib."""
     note: str = ""
-    """What it shows, for those who do not see it too."""
+    """A description, also for readers who cannot see the figure."""
 
 
 def borne(
@@ -159,20 +159,20 @@ def borne(
 
 
 class Thumbnail(NamedTuple):
-    """A small image with what is to be said of it."""
+    """A small image with a caption."""
 
     image_id: str
     words: tuple[str, ...]
     jpeg: str
-    """Base64, with its contours."""
+    """The image with its contours, base64."""
     cam: str
-    """The same with its heatmap; empty where there is none."""
+    """The image with its heatmap, base64; empty if there is none."""
     right: bool | None
-    """Whether the answer is right; None where there is none to judge."""
+    """Whether the prediction is correct; None if it cannot be evaluated."""
 
 
 class Gallery(NamedTuple):
-    """Some images that have something in common."""
+    """Images with a common property."""
 
     name: str
     title: str
@@ -193,7 +193,7 @@ class Section:
     undrawn: tuple[str, ...] = ()
     """Sentences about figures that too few lesions bear; a terminal, without figures, has none."""
     command: str = ""
-    """A command to copy, shown as it is."""
+    """A command to copy, shown verbatim."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,11 @@ class Document:
     """A whole report.
 
     Attributes:
-        title: What it is about.
-        summary: Its result in a sentence or two.
-        sections: Its parts, in order.
-        headlines: The figures that matter most.
-        notes: What a reader has to know of all of it.
+        title: The title.
+        summary: The result in a sentence or two.
+        sections: The sections, in order.
+        headlines: The headline figures.
+        notes: Notes for readers of the whole report.
     """
 
     title: str
@@ -229,22 +229,23 @@ class Document:
 
 _SMALL = "small"
 _NOTHING = 1e-9
-"""What is less is a rounding error."""
+"""Smaller values are rounding errors."""
 _SHORT = 28
-"""Letters up to which a cell is one line."""
+"""The number of characters up to which a cell is not wrapped."""
 _NARROW, _GAP, _ARROW = 64, 3, 2
-"""Letters up to which a table stands beside a figure; those that edges and arrows take."""
+"""The number of characters, including padding and sort arrows, up to which a table fits beside
+a figure."""
 
 
 class Cell(NamedTuple):
-    """A table's cell: what is read, and what rows are sorted by."""
+    """A table cell: its text and its sort key."""
 
     words: str
     key: str
 
     @property
     def long(self) -> bool:
-        """Whether it may be broken into lines."""
+        """Whether the text may be wrapped."""
         return len(self.words) > _SHORT
 
 
@@ -256,13 +257,13 @@ class Grid(NamedTuple):
     note: str
     folded: bool
     headings: list[tuple[str, bool]]
-    """Names, and whether the column is of numbers."""
+    """Names, and whether the column is numeric."""
     rows: list[tuple[list[Cell], bool]]
     """Cells, and whether the row is greyed."""
 
     @property
     def narrow(self) -> bool:
-        """Whether it finds room beside a figure."""
+        """Whether it fits beside a figure."""
         if self.folded or not self.rows:
             return False
         columns = zip(*(cells for cells, _ in self.rows), strict=True)
@@ -274,7 +275,7 @@ class Grid(NamedTuple):
 
 
 def grid_of(table: Table) -> Grid:
-    """Return a table's headings and cells; a value and its interval share one cell."""
+    """Return the headings and cells of a table; a value and its interval share a cell."""
     frame = table.frame
     folded = {
         f"{name}{end}"
@@ -304,7 +305,7 @@ def _cell(record: dict[Any, Any], name: str) -> Cell:
 
 
 def words_of(value: object) -> str:
-    """Return a value as it is read; nothing for what is not known.
+    """Return a value as text; empty for unknown values.
 
     Examples:
         >>> [words_of(value) for value in (0.12345, 12345, 0.00021, None, "MEL")]

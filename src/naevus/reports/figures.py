@@ -1,4 +1,4 @@
-"""Every figure of a report, and how figures look."""
+"""All figures of a report, and their style."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 INK = "#1c1f27"
-"""Of texts, axes and what has no colour of its own; a page puts its own ink in its place."""
+"""The colour of text, axes and uncoloured marks; a page replaces it with its text colour."""
 GREY = "#858b96"
-"""Of what is there to compare with: seen on white and on black."""
+"""The colour of reference lines; visible on white and on black."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", INK)
-"""Distinguishable for colour-blind readers (Okabe & Ito 2008), each with a contrast of 3 to white
-and to dark pages; orange, sky blue and yellow have less. Lines of one colour differ in dashes."""
+"""Distinguishable for colour-blind readers (Okabe & Ito 2008), with a contrast of at least 3 to
+light and dark pages, unlike orange, sky blue and yellow. Lines of one colour differ in dashes."""
 DASHES = ("-", "--", "-.")
-_SIZE = (4.6, 3.7)  # inches: 10 points stay readable on a phone
+_SIZE = (4.6, 3.7)  # inches: 10-point text stays readable on a phone
 _RC: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.grid": True,
@@ -50,7 +50,7 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "pdf.fonttype": 42,  # texts stay texts
+    "pdf.fonttype": 42,  # text stays text
     "savefig.transparent": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "naevus",  # the same figure gives the same bytes
@@ -62,7 +62,7 @@ _IDS = re.compile(r'(\bid="|url\(#|href="#)')
 
 
 def check_installed() -> None:
-    """Refuse to begin what ends with figures where they cannot be drawn.
+    """Check that figures can be drawn, before a long job starts.
 
     Raises:
         NaevusError: matplotlib is not installed.
@@ -71,7 +71,7 @@ def check_installed() -> None:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw with the house's settings, whatever the user's own are."""
+    """Draw with the style of this package, independent of the user's settings."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -87,10 +87,10 @@ def axes(
     """Return a figure with one pair of axes.
 
     Args:
-        xlabel: What the horizontal axis is.
-        ylabel: What the vertical axis is.
+        xlabel: The label of the horizontal axis.
+        ylabel: The label of the vertical axis.
         size: Width and height in inches.
-        unit: Whether both axes go from 0 to 1.
+        unit: Whether both axes range from 0 to 1.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 (as above)
 
@@ -102,7 +102,7 @@ def axes(
 
 
 def line_of(number: int) -> dict[str, Any]:
-    """Return colour and dashes of the line with this number; no two of 15 are alike."""
+    """Return colour and dashes of the line with this number; the first 15 are all different."""
     round_, place = divmod(number, len(COLOURS))
     return {"color": COLOURS[place], "linestyle": DASHES[round_ % len(DASHES)]}
 
@@ -113,13 +113,13 @@ def legend_below(pair: Axes, columns: int = 3) -> None:
 
 
 def thinned(count: int, most: int = 400) -> Sequence[int]:
-    """Return at most about ``most`` positions of ``count``, with the first and the last."""
+    """Return about ``most`` evenly spaced positions of ``count``, including the first and last."""
     step = max(1, count // most)
     return sorted({*range(0, count, step), count - 1})
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as an SVG document; texts are texts."""
+    """Return a figure as an SVG document with text as text."""
     stream = io.StringIO()
     with style(_RC):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -127,7 +127,7 @@ def svg(figure: Figure) -> str:
 
 
 def pdf(figure: Figure) -> bytes:
-    """Return a figure as a PDF document with its fonts in it."""
+    """Return a figure as a PDF document with embedded fonts."""
     stream = io.BytesIO()
     about = {"CreationDate": None, "Creator": None, "Producer": None}
     with style(_RC):
@@ -138,13 +138,13 @@ def pdf(figure: Figure) -> bytes:
 def inlined(document: str, name: str) -> str:
     """Return an SVG document as an element of a page.
 
-    Its ink becomes the page's, its ids begin with ``name`` so that those of several figures do not
-    meet, and it takes the width it is given. It is hidden from screen readers: the page says
-    what it shows.
+    Its main colour becomes the page's text colour, its ids start with ``name`` so that figures
+    do not share ids, and it takes the available width. It is hidden from screen readers, because
+    the page has a description.
     """
     element = document[document.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    # A rule inside an inlined element would hold for the whole page.
+    # A style rule inside an inlined element would apply to the whole page.
     element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", element, flags=re.DOTALL)
     element = _IDS.sub(rf"\g<1>{name}-", element)
     element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
@@ -154,7 +154,7 @@ def inlined(document: str, name: str) -> str:
     return element.replace(INK, "currentColor")
 
 
-# What acting on a probability is worth.
+# Net benefit.
 
 
 @styled
@@ -162,7 +162,7 @@ def benefit_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw decision curves with their intervals (Vickers & Elkin 2006).
 
     Args:
-        curves: By name, what `evaluation.operating-points.decision_curve` returns.
+        curves: By name, results of `evaluation.operating_points.decision_curve`.
     """
     figure, pair = axes("threshold of the probability", "net benefit")
     pair.axhline(0, color=GREY, linewidth=1)
@@ -185,22 +185,22 @@ def benefit_figure(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-# Which diagnoses are taken for which.
+# Confusion matrix.
 
 _BLUE = "#005a96"
-_PALEST = 0.07  # of a cell without images: the grid is seen, on white and on black
-_DARK = 0.79  # on white, white and black texts are equally readable there
+_PALEST = 0.07  # opacity of a cell without images: the grid is visible on white and on black
+_DARK = 0.79  # on white, white and black text are equally readable at this opacity
 
 
 @styled
 def confusion_figure(counts: NDArray[np.int64], codes: Sequence[str]) -> Figure:
     """Draw a confusion matrix: colours are fractions of the true class, numbers are counts.
 
-    Cells let through what is behind them, so that they suit a light and a dark page. Texts are
-    black, which a dark page turns to white, or white, where the cell itself is dark.
+    Cells are transparent to suit light and dark pages. Text is black, which becomes white on a
+    dark page, or white if the cell itself is dark.
 
     Args:
-        counts: C x C; rows are the truth, columns the answers.
+        counts: C x C; rows are the ground truth, columns the predictions.
         codes: The C codes.
     """
     from matplotlib.patches import Rectangle  # noqa: PLC0415 (as above)
@@ -231,18 +231,18 @@ def _per_cent(fraction: float) -> str:
     return "<1 %" if fraction < 0.005 else f"{100 * fraction:.0f} %"
 
 
-# What answering only when sure would bring.
+# Selective prediction.
 
 
 @styled
 def risk_coverage_figure(curve: pd.DataFrame) -> Figure:
-    """Draw the fraction of wrong answers against the fraction of images that are answered.
+    """Draw risk, the fraction of wrong predictions, against coverage.
 
     Args:
         curve: ``coverage`` and ``risk`` of `SelectiveScores`.
     """
     figure, pair = axes(
-        "fraction of images answered, the surest first", "fraction of wrong answers"
+        "coverage, the most confident images first", "risk: fraction of wrong predictions"
     )
     pair.axhline(float(curve["risk"].iloc[-1]), color=GREY, linewidth=1, linestyle=":")
     shown = curve.iloc[list(thinned(len(curve)))]
@@ -251,12 +251,12 @@ def risk_coverage_figure(curve: pd.DataFrame) -> Figure:
     return figure
 
 
-# How the masks' Jaccard indices are distributed, and what other thresholds would make of them.
+# Distribution of the Jaccard index, and other thresholds.
 
 
 @styled
 def jaccard_figure(jaccard: ArrayLike) -> Figure:
-    """Draw a histogram of Jaccard indices; those below the challenge's threshold stand out."""
+    """Draw a histogram of Jaccard indices, with those below the challenge's threshold marked."""
     values = np.asarray(jaccard, np.float64)
     figure, pair = axes("Jaccard index", "images")
     edges = np.linspace(0, 1, 41)
@@ -276,12 +276,12 @@ def threshold_figure(curve: pd.DataFrame) -> Figure:
     """Draw the thresholded Jaccard index and the fraction of masks that reach each threshold.
 
     Args:
-        curve: That of `naevus.evaluation.segmentation.SegmentationEvaluation`.
+        curve: The curve of `naevus.evaluation.segmentation.SegmentationEvaluation`.
     """
-    figure, pair = axes("masks with a smaller Jaccard index count as failed", "")
+    figure, pair = axes("threshold of the Jaccard index", "")
     for colour, name, label in (
-        (COLOURS[0], "thresholded_jaccard", "mean Jaccard index, failures counting 0"),
-        (COLOURS[1], "reached", "fraction of masks that do not fail"),
+        (COLOURS[0], "thresholded_jaccard", "mean Jaccard index, failures set to 0"),
+        (COLOURS[1], "reached", "fraction of masks at or above the threshold"),
     ):
         pair.plot(curve["threshold"], curve[name], color=colour, label=label)
         low, high = curve[f"{name}_low"], curve[f"{name}_high"]
@@ -292,7 +292,7 @@ def threshold_figure(curve: pd.DataFrame) -> Figure:
     return figure
 
 
-# How training went, epoch by epoch.
+# Learning curves.
 
 
 @styled
@@ -301,8 +301,8 @@ def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
 
     Args:
         history: ``fold, epoch`` and the column.
-        column: Which.
-        label: What it is, in words.
+        column: The name of the column.
+        label: The label of the axis.
     """
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 (as above)
 
@@ -317,7 +317,7 @@ def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
     return figure
 
 
-# How well each class's probability ranks its images above the others: ROC and precision.
+# ROC and precision-recall curves of the classes.
 
 
 @styled
@@ -352,7 +352,7 @@ def precision_recall_figure(
     """
     figure, pair = axes("recall", "precision", unit=True)
     for number, (code, curve) in enumerate(curves.items()):
-        recall, precision = curve.sensitivity[1:], curve.precision[1:]  # nothing called has none
+        recall, precision = curve.sensitivity[1:], curve.precision[1:]  # else undefined
         rows = thinned(len(precision))
         label = f"{code} {precisions[code]:.3f}"
         pair.plot(recall[rows], precision[rows], label=label, drawstyle="steps", **line_of(number))
@@ -360,17 +360,17 @@ def precision_recall_figure(
     return figure
 
 
-# Whether images of a stated probability are as often right as was said.
+# Reliability curves.
 
 
 @styled
 def reliability_figure(curves: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
-    """Draw reliability curves with their intervals; the dotted diagonal is honesty.
+    """Draw reliability curves with their intervals, and the diagonal of perfect calibration.
 
     Args:
         curves: By name.
     """
-    figure, pair = axes("stated probability of the answer", "fraction that was right", unit=True)
+    figure, pair = axes("predicted probability", "fraction of correct predictions", unit=True)
     pair.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
     for number, (name, bins) in enumerate(curves.items()):
         stated = [each.stated for each in bins]

@@ -1,4 +1,4 @@
-"""Galleries: which images are most worth a look, and their small copies."""
+"""Galleries: a selection of images, with thumbnails."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
     from naevus.runs.results import Results
 
 
-# Which images are most worth a look: best, worst, least confident, most disagreed.
+# Selection of images: most confident, wrong, least confident, most disagreement.
 
 MOST = 12
-"""How many images a gallery has."""
+"""The maximum number of images per gallery."""
 
 
 class Chosen(NamedTuple):
-    """An image with what is to be said of it."""
+    """An image with its caption."""
 
     image_id: str
     words: tuple[str, ...]
     right: bool | None = None
-    """Whether the answer is right; None where there is none to judge."""
+    """Whether the prediction is correct; None if it cannot be evaluated."""
     answer: str | None = None
-    """The diagnosis whose heatmap is to be shown."""
+    """The diagnosis whose heatmap is shown."""
 
 
 class Choice(NamedTuple):
-    """Images that have something in common, no two of one lesion."""
+    """Images with a common property, at most one per lesion."""
 
     name: str
     title: str
@@ -92,25 +92,25 @@ def of_diagnoses(classified: LabelledPredictions) -> list[Choice]:
     return [
         Choice(
             "best",
-            "Surest and right",
-            "One of each diagnosis in turn.",
+            "Most confident correct predictions",
+            "The diagnoses alternate.",
             chosen(best, stated),
         ),
         Choice(
             "worst",
-            "Surest and wrong",
-            "The true diagnosis was given the least probability.",
+            "Most confident errors",
+            "The true diagnosis has the smallest probability.",
             chosen(wrong[np.argsort(of_truth[wrong], kind="stable")], stated),
         ),
         Choice(
             "uncertain",
-            "Least confident",
-            "The greatest probability is the smallest.",
+            "Least confident predictions",
+            "The largest probability is smallest.",
             chosen(np.argsort(surest, kind="stable"), stated),
         ),
         Choice(
             "disagreed",
-            "Most disagreed",
+            "Most disagreement",
             how,
             chosen(farthest, lambda row: f"disagreement {apart[row]:.2f}"),
         ),
@@ -130,14 +130,14 @@ def of_masks(segmented: pd.DataFrame) -> list[Choice]:
     rows = np.arange(len(table))
     middle = np.argsort(np.abs(rows - (len(rows) - 1) / 2), kind="stable")
     return [
-        Choice("best-masks", "Best contours", "", chosen(rows[::-1])),
-        Choice("usual-masks", "Usual contours", "Those nearest the median.", chosen(middle)),
-        Choice("worst-masks", "Worst contours", "", chosen(rows)),
+        Choice("best-masks", "Best masks", "", chosen(rows[::-1])),
+        Choice("usual-masks", "Median masks", "The closest to the median.", chosen(middle)),
+        Choice("worst-masks", "Worst masks", "", chosen(rows)),
     ]
 
 
 def of_attributes(counts: pd.DataFrame) -> list[Choice]:
-    """Choose images by how well the masks of their attributes fit, all five together."""
+    """Choose images by the Jaccard index over the masks of all five attributes."""
     table = counts.reset_index(drop=True)
     pooled = PooledCounts.of(table)
     cut = pooled.at_places(pooled.best_places()).sum(axis=1)
@@ -154,10 +154,10 @@ def of_attributes(counts: pd.DataFrame) -> list[Choice]:
             for row in one_a_group(order, table)[:MOST]
         ]
 
-    note = "Jaccard index of all attributes together, of images that show one."
+    note = "Jaccard index over all attributes, for images that show at least one."
     return [
-        Choice("best-attributes", "Attributes found best", note, chosen(order[::-1])),
-        Choice("worst-attributes", "Attributes found worst", note, chosen(order)),
+        Choice("best-attributes", "Best attribute masks", note, chosen(order[::-1])),
+        Choice("worst-attributes", "Worst attribute masks", note, chosen(order)),
     ]
 
 
@@ -166,13 +166,13 @@ def _shown(row: pd.Series[Any]) -> str:
 
 
 def _labelled(truth: str, answer: str) -> str:
-    return truth if truth == answer else f"{truth}, answered {answer}"
+    return truth if truth == answer else f"{truth}, predicted {answer}"
 
 
 def _stated(surest: float, of_truth: float | None) -> str:
-    """Return probabilities in words; two places would round what is rare to nothing."""
+    """Return probabilities as text, without rounding small ones to 0."""
     stated = f"probability {_short(surest)}"
-    return stated if of_truth is None else f"{stated}, of the truth {_short(of_truth)}"
+    return stated if of_truth is None else f"{stated}, of the true diagnosis {_short(of_truth)}"
 
 
 def _short(probability: float) -> str:
@@ -184,7 +184,7 @@ def _short(probability: float) -> str:
 def in_turn(
     order: NDArray[np.intp], classes: NDArray[np.intp], right: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Return the right ones in an order that takes the first of each class, then the second."""
+    """Return correct predictions in an order that alternates between classes."""
     kept = pd.Series(order[right[order]])
     rank = kept.groupby(classes[kept]).cumcount()
     return kept.iloc[np.lexsort((classes[kept], rank))].to_numpy(np.intp)
@@ -193,22 +193,22 @@ def in_turn(
 def disagreement(
     table: pd.DataFrame, natural: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], str]:
-    """Return how far opinions of an image are apart, and whose they are.
+    """Return the disagreement about each image, and a description of how it is measured.
 
-    Of several networks: the Jensen-Shannon divergence of their probabilities (Lin 1991). Else: the
-    total variation distance from the mean of its lesion's images.
+    For several networks, the Jensen-Shannon divergence of their probabilities (Lin 1991). Otherwise
+    the total variation distance from the mean over the images of the same lesion.
     """
     if "member_probs" in table and table["member_probs"].map(lambda each: len(each) > 1).all():
         members = np.array([np.stack(list(each)) for each in table["member_probs"]], np.float64)
         apart = _entropy(members.mean(axis=1)) - _entropy(members).mean(axis=1)
-        return np.maximum(apart, 0), "The networks state the most different probabilities."
+        return np.maximum(apart, 0), "The probabilities of the networks differ most."
     groups = pd.factorize(table["group_id"])[0]
     counts = np.bincount(groups)
     means = np.zeros((len(counts), natural.shape[1]))
     np.add.at(means, groups, natural)
     means /= counts[:, None]
     distance = np.abs(natural - means[groups]).sum(axis=1) / 2
-    how = "Images of one lesion get the most different probabilities; the farthest one of each."
+    how = "The probabilities of images of one lesion differ most; the farthest image of each."
     return np.where(counts[groups] > 1, distance, 0), how
 
 
@@ -225,24 +225,23 @@ def one_a_group(order: NDArray[np.intp], table: pd.DataFrame) -> NDArray[np.intp
 
 
 SIDE = 192
-"""Of the small images, in pixels."""
+"""The side of thumbnails, in pixels."""
 _QUALITY = 82
 
 
 ClassifierOf = Callable[[str], Classifier | None]
-"""Gives the classifier that answered an image, to draw its heatmap with; None where there is none.
-"""
+"""Returns the classifier that predicted an image, for its heatmap; None if there is none."""
 
 
 def no_classifier(_image_id: str) -> None:
-    """Give none: there are no heatmaps."""
+    """Return no classifier: there are no heatmaps."""
 
 
 def fold_classifiers(results: Results) -> ClassifierOf:
-    """Return what gives the classifier of the fold that held an image out; loaded when asked.
+    """Return a function that gives the classifier of the fold that held an image out.
 
     Raises:
-        BundleError: When asked: a fold's bundle is damaged.
+        BundleError: A fold's bundle is damaged; raised on first use.
     """
     if results.labelled is None:
         return no_classifier
@@ -258,15 +257,15 @@ def fold_classifiers(results: Results) -> ClassifierOf:
 
 
 def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> ClassifierOf:
-    """Return what gives the classifier that predictions were made with.
+    """Return a function that gives the classifier that predictions were made with.
 
     Args:
-        results: Of predictions.
-        bundles: The classification bundles that they were made with; none: there are no heatmaps.
+        results: The predictions.
+        bundles: The classification bundles that they were made with; none: no heatmaps.
 
     Raises:
         BundleError: They were made with other bundles.
-        DataError: Diagnoses are scored as other classes than the bundles'.
+        DataError: Diagnoses are scored in other classes than those of the bundles.
     """
     if not bundles:
         return no_classifier
@@ -274,14 +273,14 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
     if sorted(made_with.get("bundles", ())) != sorted(bundle.sha256 for bundle in bundles):
         raise BundleError(
             "the predictions were made with other classification bundles",
-            "name with --bundle those that predict was given, or leave it out",
+            "name the bundles given to predict with --bundle, or leave it out",
         )
     classifier = Classifier(bundles, tta=made_with["tta"])
     codes = results.labelled.taxonomy.codes if results.labelled is not None else ()
     if set(codes) - set(classifier.classes):
         raise DataError(
-            f"heatmaps are of {', '.join(classifier.classes)}, and diagnoses are scored as "
-            f"{', '.join(codes)} here",
+            f"heatmaps are of {', '.join(classifier.classes)}, but the scored classes are "
+            f"{', '.join(codes)}",
             "leave out --bundle",
         )
     return lambda _: classifier
@@ -292,20 +291,20 @@ def gallery_section(
     classifier_of: ClassifierOf = no_classifier,
     progress: Callable[[int, int], None] | None = None,
 ) -> Section | None:
-    """Return galleries of the images most worth a look; None where there are no images.
+    """Return galleries of selected images; None if there are no images.
 
     Args:
-        results: The answers; without their data set there are no images.
-        classifier_of: Gives the classifier to draw an image's heatmap with.
+        results: The predictions; without their data set there are no images.
+        classifier_of: Gives the classifier for an image's heatmap.
         progress: Called with (done, total) images.
 
     Raises:
-        BundleError: A classifier that is to show its heatmaps cannot be used.
+        BundleError: A classifier needed for heatmaps cannot be used.
     """
     if results.records is None or results.records["path"].isna().all():
         return None
     choices = of_diagnoses(results.labelled) if results.labelled is not None else []
-    # Lesion masks of a run of attributes are of other copies, which are not at hand.
+    # Lesion masks of an attributes run belong to other copies, which are not available.
     if results.mask_scores is not None and (
         results.attribute_counts is None or results.mask_folder is not None
     ):
@@ -332,33 +331,33 @@ def gallery_section(
 
 
 def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> list[str]:
-    predicted = ", yellow the predicted one" if results.mask_folder is not None else ""
+    predicted = ", yellow the prediction" if results.mask_folder is not None else ""
     notes = [
         (
-            "Small copies of the images: where these are of patients, share this page only with "
-            "those who may see them. No two of a gallery are of one lesion."
+            "The page contains small copies of the images. If they show patients, share it only "
+            "with people who may see them. Each gallery shows at most one image per lesion."
         ),
-        f"Contours: cyan is the true one where it is known{predicted}.",
+        f"Contours: cyan is the ground truth, if known{predicted}.",
     ]
     if results.attribute_folder is not None or results.attribute_counts is not None:
         whose = "predicted" if results.attribute_folder is not None else "true"
         notes.append(
-            f"Attributes, as {whose}: orange globules, yellow milia-like cysts, pink negative "
+            f"Attributes ({whose}): orange globules, yellow milia-like cysts, pink negative "
             "network, green pigment network, vermilion streaks."
         )
     if any(image.cam for gallery in galleries for image in gallery.images):
         notes.append(
-            "Heatmaps: yellow is where the network that answered sees the most of its answer, "
-            "green less; what is grey says nothing for it. They compare places of one image, "
-            "not images."
+            "Heatmaps: yellow regions contribute most to the predicted class, green ones less, "
+            "and grey ones nothing. Compare regions within an image, not "
+            "between images."
         )
     if unread:
-        notes.append(f"{unread} images cannot be read and are left out.")
+        notes.append(f"{unread} unreadable images are left out.")
     return notes
 
 
 class _Shown(NamedTuple):
-    """An image as it is read, and its masks."""
+    """A decoded image and its masks."""
 
     pixels: NDArray[np.uint8]
     truth: NDArray[np.bool_] | None
@@ -368,7 +367,7 @@ class _Shown(NamedTuple):
 
 
 def _thumbnail(results: Results, chosen: Chosen, classifier_of: ClassifierOf) -> Thumbnail | None:
-    """Return a small image; None where its file cannot be read."""
+    """Return a thumbnail; None if the file cannot be read."""
     assert results.records is not None
     row: dict[Any, Any] = results.records.loc[chosen.image_id].to_dict()
     if pd.isna(row["path"]):
@@ -405,7 +404,7 @@ def _show(
 def _attributes(
     results: Results, image_id: str, row: dict[Any, Any]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Return the predicted attributes of an image; of a run, which keeps none, the true ones."""
+    """Return an image's predicted attributes; the true ones for a run, which stores no masks."""
     folder = results.attribute_folder
     files: dict[str, Path] = {}
     if folder is not None:

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network."""
+"""A report as a single HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def render(document: Document, drawn: Mapping[str, str]) -> str:
 
     Args:
         document: The report.
-        drawn: By name, the figures as SVG documents.
+        drawn: The figures as SVG documents, by name.
     """
     figures = {
-        # matplotlib escapes what it writes
+        # matplotlib escapes its text
         name: Markup(inlined(svg, name))  # noqa: S704
         for name, svg in drawn.items()
     }
@@ -64,20 +64,20 @@ PAGE = "report.html"
 def write_report(
     document: Document, evaluation: Evaluation, out: Path, *, figures: bool = False
 ) -> Path:
-    """Write the page, and beside it every table as files of their own.
+    """Write the page, and every table as separate files.
 
     Args:
         document: The report.
-        evaluation: What its scores are from, written as it is.
-        out: A folder: ``report.html``, ``report.json``, ``evaluation.json``, ``tables/*.csv``,
+        evaluation: The evaluation, written unchanged.
+        out: A folder for ``report.html``, ``report.json``, ``evaluation.json``, ``tables/*.csv``,
             ``*.json`` and ``*.parquet``.
-        figures: Whether every figure is also written, for a paper: ``figures/*.svg``, ``*.pdf``.
+        figures: Whether to write every figure as well: ``figures/*.svg``, ``*.pdf``.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        NaevusError: A file cannot be written, or another process writes there.
+        NaevusError: A file cannot be written, or another process is writing there.
     """
     with lock(out / ".lock"):
         for folder in (out, out / "tables", out / "figures"):
@@ -101,7 +101,7 @@ def write_report(
 
 
 def as_json(document: Document) -> dict[str, Any]:
-    """Return everything but images and figures as a dictionary that JSON can hold."""
+    """Return everything but images and figures as a dictionary for JSON."""
     return {
         "title": document.title,
         "summary": document.summary,

@@ -1,4 +1,4 @@
-"""Which sections a report has: those of the evaluation, then images, training, data, provenance."""
+"""The sections of a report: those of the evaluation, then images, training, data, provenance."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 _SEEN = (
-    "Whether the networks had seen these images in training is not known here: scores of "
-    "images that they learnt from are too good."
+    "It is unknown whether the networks were trained on these images. Scores on training images "
+    "are too optimistic."
 )
 
 
 def evaluation_document(evaluation: Evaluation) -> Document:
-    """Return an evaluation alone as a document: no image is opened, and no figure drawn."""
+    """Return an evaluation alone as a document: no images are opened and no figures drawn."""
     subject = evaluation.subject
     folds = ", ".join(map(str, subject.folds))
     where = f", held out by fold{'s' if len(subject.folds) > 1 else ''} {folds}" if folds else ""
@@ -45,17 +45,17 @@ def make_report(
     *,
     images: bool = True,
 ) -> Document:
-    """Put a report together.
+    """Compose a report.
 
     Args:
-        results: What was predicted, and what is known of it.
-        evaluation: That of the results (`evaluate_results`).
-        classifier_of: Gives the classifier to draw an image's heatmap with.
+        results: The predictions, with their ground truth and context.
+        evaluation: The evaluation of the results (`evaluate_results`).
+        classifier_of: Gives the classifier for an image's heatmap.
         progress: Called with (done, total) images of the galleries.
-        images: Whether images are shown.
+        images: Whether to show images.
 
     Raises:
-        BundleError: A classifier that is to show its heatmaps cannot be used.
+        BundleError: A classifier needed for heatmaps cannot be used.
     """
     behind = [
         gallery_section(results, classifier_of, progress) if images else None,
@@ -73,7 +73,7 @@ def make_report(
 
 
 def _summary(evaluation: Evaluation) -> str:
-    which = ", held out while training," if evaluation.subject.out_of_fold else ""
+    which = ", held out in training," if evaluation.subject.out_of_fold else ""
     return " ".join(
         [
             *(

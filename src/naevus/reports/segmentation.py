@@ -1,4 +1,4 @@
-"""The sections about masks, from a SegmentationEvaluation."""
+"""The report sections on masks, from a SegmentationEvaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def sections(found: SegmentationEvaluation) -> Iterator[Section]:
-    """Yield everything that is known of the masks, the headline first."""
+    """Yield all sections on masks, the headline first."""
     yield mask_section(found)
     yield failure_section(found)
 
@@ -39,18 +39,18 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
 
     Args:
         found: The evaluation.
-        which: What is to be said of the images, such as ``", held out while training,"``.
+        which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The contours of {found.images:,} images of {found.groups:,} lesions{which} have a mean "
+        f"The masks of {found.images:,} images of {found.groups:,} lesions{which} have a mean "
         f"Jaccard index of {found.metrics['jaccard']}. {percent(found.failed.value)} are below "
-        f"{JACCARD_THRESHOLD}; these counting as nothing, as in the challenge, it is "
+        f"{JACCARD_THRESHOLD}; with these set to 0, as in the challenge, the mean is "
         f"{found.metrics['thresholded_jaccard']}."
     )
 
 
 def headlines(found: SegmentationEvaluation) -> list[Headline]:
-    """Return the figures that matter most."""
+    """Return the headline figures."""
     shown = [
         Headline(label, f"{one.value:.3f}", limits(one))
         for label, one in (
@@ -66,7 +66,7 @@ def headlines(found: SegmentationEvaluation) -> list[Headline]:
 
 
 def mask_section(found: SegmentationEvaluation) -> Section:
-    """Return mean scores of masks and how the Jaccard indices are distributed."""
+    """Return mean scores of masks and the distribution of the Jaccard index."""
     worst = pd.DataFrame(found.worst)
     listed = ", ".join(f"{interval.value:.3f}" for interval in found.quantiles.values())
     slot = FigureSlot(
@@ -80,12 +80,12 @@ def mask_section(found: SegmentationEvaluation) -> Section:
     return Section(
         "masks",
         "Masks",
-        ("Means over images, each at its own size; intervals are 95 %, by lesion.",),
+        ("Means over images, each at its original size; intervals are 95 %, by lesion.",),
         (
             Table("mask-scores", "Scores of masks", interval_table("score", found.metrics)),
             *_by_fold(found),
-            Table("mask-quantiles", "Spread of the Jaccard indices", _quantiles(found)),
-            Table("worst-masks", f"The {len(worst)} worst", worst, folded=True),
+            Table("mask-quantiles", "Quantiles of the Jaccard index", _quantiles(found)),
+            Table("worst-masks", f"The {len(worst)} worst masks", worst, folded=True),
         ),
         drawn,
         undrawn=said,
@@ -114,8 +114,8 @@ def _quantiles(found: SegmentationEvaluation) -> pd.DataFrame:
 
 
 def failure_section(found: SegmentationEvaluation) -> Section:
-    """Return what goes along with masks that fail, by size of the lesion, and at thresholds."""
-    before = "This table is from before distances and conditions were measured."
+    """Return failures: associated conditions, lesion sizes, and other thresholds."""
+    before = "Distances and conditions were not measured for this table."
     slot = FigureSlot(
         "thresholds",
         "Other thresholds",
@@ -125,9 +125,9 @@ def failure_section(found: SegmentationEvaluation) -> Section:
     drawn, said = borne([(slot, found.groups, RARE)])
     return Section(
         "failures",
-        "Masks that fail",
+        "Failures",
         (
-            f"Those with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",
+            f"Masks with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",
             *([] if found.distances else [before]),
         ),
         tuple(_failure_tables(found)),
@@ -149,8 +149,8 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             }
             for one in found.factors
         ]
-        note = "An image may stand in several rows. This is no proof of a cause."
-        yield Table("mask-failures", "What goes along", pd.DataFrame(rows), note)
+        note = "An image may be in several rows. The association does not prove a cause."
+        yield Table("mask-failures", "Failures by condition", pd.DataFrame(rows), note)
     if found.sizes:
         rows = [
             {
@@ -165,10 +165,10 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             for band in found.sizes
         ]
         note = (
-            "Distance is the mean one of the two contours, in fractions of the image's diagonal; "
-            "area ratio the median of the mask's area over the lesion's."
+            "Distance is the mean contour distance, as a fraction of the image's diagonal; "
+            "area ratio is the median ratio of mask area to lesion area."
         )
-        yield Table("mask-sizes", "By size of the lesion", pd.DataFrame(rows), note)
+        yield Table("mask-sizes", "By lesion size", pd.DataFrame(rows), note)
     if found.distances:
         rows_ = interval_table("distance, fraction of the diagonal", found.distances)
         yield Table("mask-distances", "Distance of contours", rows_)

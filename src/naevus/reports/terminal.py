@@ -1,4 +1,4 @@
-"""Documents, comparisons and challenge scores on the terminal, as Rich prints them."""
+"""Documents, comparisons and challenge scores on the terminal, with Rich."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from naevus.reports.document import Table as DocumentTable
 
 
-# A document: of `evaluate` all of it, of `report` the chief tables, as its page has all.
+# A document: `evaluate` shows all of it, `report` only the main tables.
 
 CHIEF: Final = ("classes", "operating-points", "lesions", "mask-scores", "attribute-scores")
 """The tables that `report` shows."""
 _LEFT_OUT: Final = {"classes": ("name", "specificity")}
-"""Columns that a terminal has no room for."""
+"""Columns left out on the terminal."""
 _CHOSEN: Final = {
     "net-benefit": (0.05, 0.1, 0.2, 0.3),
     "mask-thresholds": (0.0, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
 }
-"""Of long tables, the thresholds that a terminal shows."""
+"""The thresholds shown of long tables."""
 _FEW, _WIDE = 3, 5
-"""Tables of at most so many rows and more columns are turned, so that they need no wider window."""
+"""Tables with at most so many rows, and more columns, are transposed to fit the window."""
 _RIGHT, _WRONG = (30, 110, 60), (150, 40, 45)
 
 
 def document_lines(
     document: Document, only: Collection[str] | None = None
 ) -> Iterable[RenderableType]:
-    """Yield the summary, the figures that matter most, and the tables of a document.
+    """Yield the summary, the headline figures and the tables of a document.
 
     Args:
-        document: What is shown.
-        only: The names of the tables that are shown; None: all that are not folded away.
+        document: The document.
+        only: The names of the tables to show; None: all that are not collapsed.
     """
     if only is None:
         yield Rule(Text(document.title), align="left")
@@ -98,9 +98,9 @@ def _lines(table: DocumentTable) -> Table:
 
 
 def _matrix(table: DocumentTable) -> Table:
-    """Return a confusion matrix: counts with their fraction of the row, coloured by the fraction.
+    """Return a confusion matrix: counts with their fraction of the row, as text and colour.
 
-    The diagonal is green, the rest red; the stronger, the larger the fraction of its true class.
+    The diagonal is green, other cells are red, with an intensity given by the fraction.
     """
     lines = Table("diagnosis", title=table.title, title_justify="left", title_style="bold")
     codes = [str(name) for name in table.frame.columns[1:]]
@@ -127,24 +127,24 @@ def _shaded(count: int, fraction: float, *, right: bool) -> Text:
 # Comparisons of runs.
 
 _MOST = 20
-"""How many changed images are listed; --json has all."""
+"""The number of changed images listed; --json has all."""
 
 
 def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
-    """Yield how two runs differ: the scores, the classes, and the images that changed."""
+    """Yield the differences between two runs: scores, classes, and changed images."""
     yield Text(f"A: {found.a}\nB: {found.b}")
     yield Text(f"{found.images:,} images of {found.groups:,} lesions are in both")
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
             yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
-    # Not by their paths, which the first lines give: sentences would fill three lines each.
+    # Not by their paths, which the first lines give: sentences would be three lines long.
     yield Text("\n".join(one.sentence() for one in found.differences), style="bold")
     yield _differences("score", found.differences)
     if found.recalls:
         yield _differences("class, balanced decision", found.recalls)
     test = found.mcnemar
     yield Text(
-        f"one image a lesion: A alone is right {test.only_a} times, B alone {test.only_b} times "
+        f"one image per lesion: only A is correct {test.only_a} times, only B {test.only_b} times "
         f"(McNemar, exact: p = {test.p:.3g})"
     )
     if found.changed:
@@ -152,7 +152,7 @@ def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
 
 
 def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
-    """Yield how good runs are alone and together."""
+    """Yield the scores of runs alone and as ensembles."""
     table = Table("balanced decision", title=f"{found.images:,} images of {found.groups:,} lesions")
     table.add_column("balanced accuracy", justify="right")
     table.add_column("weight in greedy", justify="right")
@@ -160,11 +160,11 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
         table.add_row(name, spread_with_interval(interval), f"{found.weights[name]:.2f}")
     table.add_row("mean of all", spread_with_interval(found.mean), "", style="bold")
     table.add_row(
-        "greedy, judged by nested folds", spread_with_interval(found.greedy), "", style="bold"
+        "greedy, evaluated on nested folds", spread_with_interval(found.greedy), "", style="bold"
     )
     if found.left_out:
         yield Text(f"note: {found.left_out:,} more are not in all and left out", style="yellow")
-    table.caption = "95 % intervals by lesion; weights are those chosen on all images"
+    table.caption = "95 % intervals by lesion; weights are fitted on all images"
     yield table
     yield Text(found.gain.sentence("the mean", "greedy selection"))
 
@@ -196,7 +196,7 @@ def _changes(changed: Sequence[Change]) -> Table:
         for effect in ("fixed", "broken", "other")
     }
     summary = ", ".join(f"{count:,} {effect}" for effect, count in counts.items())
-    table = Table("image", "ground truth", "A", "B", "effect", title=f"changed answers: {summary}")
+    table = Table("image", "ground truth", "A", "B", "effect", title=f"changed images: {summary}")
     for change in changed[:_MOST]:
         table.add_row(*change)
     if len(changed) > _MOST:
@@ -210,7 +210,7 @@ _STYLES = {"refused": "bold red", "loses points": "yellow", "tidy": "cyan"}
 
 
 def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
-    """Yield what the challenge's scorer answers, as tables and notes."""
+    """Yield the result of the challenge's scorer, as tables and notes."""
     summary = _plain("challenge score", "value")
     summary.add_row("overall", _number(scores["overall"]), style="bold")
     if "validation" not in scores:
@@ -224,7 +224,7 @@ def challenge_tables(scores: Mapping[str, Any]) -> Iterable[RenderableType]:
         yield summary
         return
     yield summary
-    by_category = Table("score", title="each class against the others, above 0.5")
+    by_category = Table("score", title="each class against the others, threshold 0.5")
     codes = list(scores["per_category"]["accuracy"])
     for column in (*codes, "mean"):
         by_category.add_column(column, justify="right")
@@ -241,13 +241,13 @@ def _attributes_table(scores: Mapping[str, Any]) -> Table:
     table = Table("attribute", title="pooled over all images")
     for column in ("jaccard", "dice"):
         table.add_column(column, justify="right")
-    for name, title in (*ATTRIBUTES.items(), ("micro_average", "all together")):
+    for name, title in (*ATTRIBUTES.items(), ("micro_average", "micro average")):
         table.add_row(title, *(_number(scores[name][score]) for score in ("jaccard", "dice")))
     return table
 
 
 def findings_table(findings: Sequence[Finding], most: int = 50) -> Table:
-    """Return findings, the gravest first, and how many more there are."""
+    """Return a table of findings, the most severe first, with the number of findings not shown."""
     table = Table("consequence", show_lines=True)
     for column in ("what", "where", "finding", "remedy"):
         table.add_column(column, overflow="fold")

@@ -1,4 +1,4 @@
-"""OOD statistics on disk: round trips, and damaged files are refused."""
+"""OOD statistics on disk: round trips and damaged files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_statistics_give_the_same_bytes(written: Path, tmp_path: Path) 
         assert {entry.date_time for entry in stored.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_statistics_of_a_usual_network_are_small(tmp_path: Path) -> None:
+def test_statistics_of_a_typical_network_are_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     learnt, oof = rng.normal(0, 1, (2, 200, 1280))
     path = tmp_path / "ood.npz"
@@ -81,14 +81,14 @@ def _changed(path: Path, name: str, value: Any) -> None:
     [
         ("0.scales", None, "0.scales is missing"),
         ("0.scales", np.ones(4), "4 scales"),
-        ("0.scales", np.array([np.nan, 1]), "no finite number"),
+        ("0.scales", np.array([np.nan, 1]), "not a finite number"),
         ("0.scales", np.array([1.0, 0]), "not above 0"),
         ("0.deviations", np.zeros(24, np.float32), "a deviation is not above 0"),
         ("0.mean", np.zeros(24), "0.mean is float64"),
-        ("0.mean", np.zeros(23, np.float32), "do not belong together"),
+        ("0.mean", np.zeros(23, np.float32), "do not match"),
         ("0.mean", np.full(24, np.inf, np.float32), "not a finite number"),
         ("0.noise", np.array(0.0), "a variance is not above 0"),
-        ("0.basis", np.zeros((24, 24), np.float16), "do not belong together"),
+        ("0.basis", np.zeros((24, 24), np.float16), "do not match"),
         ("0.basis", np.array([{"a": 1}], dtype=object), "allow_pickle=False"),
     ],
 )
@@ -102,13 +102,13 @@ def test_other_arrays_are_refused_in_one_line(
     assert str(written) in str(caught.value)
 
 
-def test_models_of_different_widths_are_refused(written: Path) -> None:
+def test_models_and_deviations_of_different_widths_are_refused(written: Path) -> None:
     with np.load(written) as stored:
         arrays = dict(stored)
     for part in ("mean", "basis", "variances", "noise"):
         arrays[f"0.{part}"] = arrays[f"1.{part}"]
     np.savez(written, **arrays)
-    with pytest.raises(BundleError, match="different widths"):
+    with pytest.raises(BundleError, match="differ in width"):
         read_ood_statistics(written, 2)
 
 
@@ -120,7 +120,7 @@ def test_a_small_file_that_becomes_large_is_refused_unread(tmp_path: Path) -> No
         read_ood_statistics(path, 1)
 
 
-def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
+def test_a_header_with_too_large_a_shape_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     shape = {"descr": "<f4", "fortran_order": False, "shape": (2**50,)}
     np.lib.format.write_array_header_1_0(header, shape)
@@ -139,7 +139,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_damage_gives_a_clear_error_or_none(written: Path, data: st.DataObject) -> None:
-    """Cut short or with bytes changed: never another exception."""
+    """Truncated or altered files raise no other exception."""
     content = bytearray(written.read_bytes())
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content) - 1))]

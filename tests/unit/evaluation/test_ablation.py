@@ -1,4 +1,4 @@
-"""Ablations: arms against a reference, means of networks, other decisions."""
+"""Ablations: arms against a reference, by several decisions."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def test_each_arm_is_compared_with_the_reference(found: Ablation) -> None:
     assert found.arms[1].p >= p_values[1]
 
 
-def test_only_images_that_all_arms_answer_count_where_that_is_allowed() -> None:
+def test_images_missing_in_some_arm_may_be_left_out() -> None:
     made = tables()
     made["worse"] = made["worse"].iloc[:150]
-    with pytest.raises(DataError, match=r"tried: \d+ images have no answer in worse"):
+    with pytest.raises(DataError, match=r"tried: \d+ images have no prediction in worse"):
         ablation("tried", "", made, ABOUTS, "full")
     result = ablation("", "", made, ABOUTS, "full", allow_missing=True)
-    assert any("no answer in worse" in line for line in result.lines())
+    assert any("no prediction in worse" in line for line in result.lines())
     assert {arm.comparison.images for arm in result.arms} == {150}
 
 
-def test_tables_text_and_json_say_the_same(found: Ablation) -> None:
+def test_table_text_and_json_agree(found: Ablation) -> None:
     table = found.table()
     for arm in found.arms:
         row = table[(table["arm"] == arm.name) & (table["score"] == HEADLINE)].iloc[0]
@@ -96,12 +96,12 @@ def test_the_chosen_decision_is_used_everywhere() -> None:
 
 
 @pytest.mark.parametrize("kept", [["full"], ["worse", "better"]])
-def test_there_must_be_something_to_compare(kept: list[str]) -> None:
+def test_a_study_needs_two_arms(kept: list[str]) -> None:
     with pytest.raises(DataError, match="nothing to compare"):
         ablation("", "", {name: tables()[name] for name in kept}, ABOUTS, "full")
 
 
-def test_arms_must_fraction_images() -> None:
+def test_arms_without_common_images_are_refused() -> None:
     made = tables()
     made["worse"], made["better"] = made["worse"].iloc[:100], made["better"].iloc[100:]
     with pytest.raises(DataError, match="no image in common"):

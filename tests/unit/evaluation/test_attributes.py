@@ -1,4 +1,4 @@
-"""Attributes: thresholds that are never chosen where they are used, presence, given masks."""
+"""Scores of attributes: cross-fitted thresholds, presence, and given masks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def row(image_id: str, fold: int, skin: float, seed: int = 0) -> dict[str, Any]:
-    """Return a row whose best threshold is the next above what the network says of skin."""
+    """Return a row whose best threshold is the next above the probability of skin."""
     _, masks = draw(seed)
     truths = {name: masks[name] for name in ATTRIBUTES}
     maps = [np.where(truths[name], 0.97, skin).astype(np.float32) for name in ATTRIBUTES]
@@ -44,10 +44,10 @@ def table() -> pd.DataFrame:
     return pd.DataFrame([*rows, *(row(f"b{n}", 1, 0.62, n + 6) for n in range(6))])
 
 
-def test_counts_at_thresholds_are_those_of_each_cut() -> None:
+def test_counts_equal_those_of_thresholded_masks() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random((40, 30)).astype(np.float32)
-    probability.ravel()[: len(THRESHOLDS)] = THRESHOLDS  # a pixel at a threshold is not above it
+    probability.ravel()[: len(THRESHOLDS)] = THRESHOLDS  # at a threshold, not above it
     truth = rng.random((40, 30)) < 0.3
     counts = threshold_counts(probability, truth)
     cuts = [probability > np.float32(threshold) for threshold in THRESHOLDS]
@@ -56,10 +56,10 @@ def test_counts_at_thresholds_are_those_of_each_cut() -> None:
     assert counts.true == truth.sum()
 
 
-def test_no_fold_is_judged_at_thresholds_that_it_chose() -> None:
+def test_thresholds_of_a_fold_come_from_the_other_folds() -> None:
     found = AttributesEvaluation.of(table())
     for one in found.by_attribute.values():
-        # Fold 0 is judged at what is best on fold 1, where skin has .62, and the other way round.
+        # Fold 0 uses the best threshold on fold 1, where skin has .62, and vice versa.
         assert one.thresholds == (0.65, 0.25)
     assert found.thresholds == (0.65,) * 5  # on all of them
     first, second = found.by_fold
@@ -71,8 +71,8 @@ def test_no_fold_is_judged_at_thresholds_that_it_chose() -> None:
     assert found.worst[0].missed == 0
 
 
-def test_thresholds_serve_the_index_of_all_attributes() -> None:
-    """Every combination of the thresholds of two attributes is tried; the others are absent."""
+def test_thresholds_maximise_the_index_pooled_over_attributes() -> None:
+    """Compare with an exhaustive search over two attributes; the others are absent."""
     rng = np.random.default_rng(11)
     for _ in range(5):
         rows = []
@@ -96,7 +96,7 @@ def test_thresholds_serve_the_index_of_all_attributes() -> None:
         assert index(alone[0], alone[1]) <= best
 
 
-def test_one_fold_alone_is_judged_by_halves() -> None:
+def test_a_single_fold_is_cross_fitted_over_halves() -> None:
     one = table().query("fold == 0")
     found = AttributesEvaluation.of(one)
     assert found.by_fold == ()
@@ -121,17 +121,17 @@ def test_presence_is_ranked_and_fitted() -> None:
     assert presence_of(1.0, 3.0) > 0.99
 
 
-def test_an_attribute_that_no_image_shows_has_no_auc() -> None:
+def test_an_absent_attribute_has_no_auc() -> None:
     rows = table()
     rows["true_streaks"] = 0
     rows["hit_streaks"] = [[0] * len(THRESHOLDS)] * len(rows)
     one = AttributesEvaluation.of(rows).by_attribute["streaks"]
     assert one.shown == one.groups == 0
     assert one.auc is None
-    assert one.jaccard.value == 0  # all that is predicted is wrong
+    assert one.jaccard.value == 0  # all predicted pixels are wrong
 
 
-def test_given_masks_are_judged_as_they_are(tmp_path: Path) -> None:
+def test_given_masks_are_scored_without_thresholds(tmp_path: Path) -> None:
     write_task2(tmp_path, 5)
     masks = tmp_path / TRUTH
     truths = {
@@ -153,10 +153,10 @@ def test_given_masks_are_judged_as_they_are(tmp_path: Path) -> None:
     assert compare_attributes(rows.drop(columns="attribute_streaks"), masks) is None
     odd = tmp_path / "odd"
     odd.mkdir()
-    with pytest.raises(DataError, match="there is no such mask"):
+    with pytest.raises(DataError, match="the mask is missing"):
         compare_attributes(rows, odd)
     for number in range(5):
         for name in ATTRIBUTES:
             write_png(odd / f"ISIC_{number:07d}_attribute_{name}.png", np.zeros((8, 8), bool))
-    with pytest.raises(DataError, match="has another size"):
+    with pytest.raises(DataError, match="differs in size"):
         compare_attributes(rows, odd)

@@ -1,4 +1,4 @@
-"""Groups are drawn whole, within their strata, and weights stand for copies."""
+"""Resampling of whole groups within strata, with weights instead of copies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 120))
-def test_every_draw_has_as_many_groups_of_each_stratum(names: list[int], draws: int) -> None:
+def test_draws_keep_the_number_of_groups_per_stratum(names: list[int], draws: int) -> None:
     strata = [name % 2 for name in names]
     groups = Groups.of(names, strata)
     counts = np.concatenate(list(groups.drawn(draws, seed=1)))
@@ -44,14 +44,14 @@ def test_every_draw_has_as_many_groups_of_each_stratum(names: list[int], draws: 
         assert (counts[:, members].sum(axis=1) == len(members)).all()
 
 
-def test_every_group_is_drawn_as_often() -> None:
+def test_groups_are_drawn_with_equal_frequency() -> None:
     groups = Groups.of(["a", "b", "b", "c", "d"])
     counts = np.concatenate(list(groups.drawn(4000)))
     np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.05)
     np.testing.assert_allclose(counts.var(axis=0), 3 / 4, atol=0.05)  # multinomial: 4 * 1/4 * 3/4
 
 
-def test_weights_stand_for_copies_of_images() -> None:
+def test_weights_equal_copies_of_images() -> None:
     rng = np.random.default_rng(0)
     values, names = rng.normal(size=(20, 2)), rng.integers(0, 7, 20).tolist()
     groups = Groups.of(names)
@@ -72,7 +72,7 @@ def test_sums_over_groups_equal_sums_over_images(rows: list[tuple[int, float]]) 
         assert groups.sizes[group] == len(inside)
 
 
-def test_the_seed_decides() -> None:
+def test_equal_seeds_give_equal_draws() -> None:
     groups = Groups.of(range(10))
     one, same, other = (next(groups.drawn(5, seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, same)
@@ -80,7 +80,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_input_that_cannot_be_resampled_is_refused() -> None:
-    with pytest.raises(DataError, match="there is no image"):
+    with pytest.raises(DataError, match="there are no images"):
         Groups.of([])
     with pytest.raises(DataError, match="1 images have no group"):
         Groups.of(["a", None])
@@ -88,7 +88,7 @@ def test_input_that_cannot_be_resampled_is_refused() -> None:
         Groups.of(["a", "b"], ["x", np.nan])
     with pytest.raises(DataError, match="2 groups and 1 strata"):
         Groups.of(["a", "b"], ["x"])
-    with pytest.raises(DataError, match="1 of 2 images have a value that is not a number"):
+    with pytest.raises(DataError, match="1 of 2 images have a value that is not a finite number"):
         Groups.of(["a", "b"]).sums([1.0, np.nan])
     with pytest.raises(DataError, match="values of 3 images for 2"):
         Groups.of(["a", "b"]).sums([1.0, 2.0, 3.0])
@@ -100,7 +100,7 @@ IMAGES = st.lists(
 
 
 @given(IMAGES)
-def test_the_area_is_scikit_learn_s_with_ties_and_weights(
+def test_the_area_equals_scikit_learn_with_ties_and_weights(
     images: list[tuple[bool, int, int]],
 ) -> None:
     truth, scores, weights = (np.array(column) for column in zip(*images, strict=True))
@@ -114,7 +114,7 @@ def test_the_area_is_scikit_learn_s_with_ties_and_weights(
             assert value == pytest.approx(roc_auc_score(truth, scores, sample_weight=weight))
 
 
-def test_the_curve_is_scikit_learn_s() -> None:
+def test_the_curve_equals_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, scores = rng.random(60) < 0.3, np.round(rng.random(60), 1)
     weights = rng.integers(1, 4, (1, 60)).astype(float)
@@ -143,7 +143,7 @@ def test_recalls_are_ratios() -> None:
         assert np.isnan(row[3])
 
 
-def test_any_statistic_gets_its_intervals() -> None:
+def test_intervals_work_for_any_statistic() -> None:
     rng = np.random.default_rng(2)
     truth = np.repeat([True, False], 100)
     scores = truth + rng.normal(size=200)
@@ -161,13 +161,13 @@ def test_any_statistic_gets_its_intervals() -> None:
 
 
 def test_non_finite_values_are_refused() -> None:
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         Ranking.of([True, False], [0.1, np.nan])
     with pytest.raises(DataError, match="values of 1 images for 2"):
         Ranking.of([True, False], [0.1])
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="no images"):
         Ranking.of([], [])
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         means_of([[np.inf]])
 
 

@@ -1,4 +1,4 @@
-"""Calibration figures are scikit-learn's and torchmetrics', and their intervals hold."""
+"""Calibration metrics, compared with scikit-learn and torchmetrics, and their coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from naevus.evaluation.calibration import Binning, CalibrationScores, gaps_by_bi
 def honest(
     rng: np.random.Generator, groups: int, sharpness: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Probabilities that come true as stated at sharpness 1, and are too sure above it."""
+    """Return probabilities, calibrated at sharpness 1 and overconfident above."""
     logits = 1.5 * rng.normal(size=(groups, 4))
     right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     truth = (right.cumsum(axis=1) > rng.random((groups, 1))).argmax(axis=1)
@@ -49,7 +49,7 @@ def plain_error(stated: np.ndarray, true: np.ndarray, edges: np.ndarray) -> floa
     return total
 
 
-def test_errors_agree_with_a_plain_reading() -> None:
+def test_calibration_errors_equal_the_definition() -> None:
     rows, truth, groups = honest(np.random.default_rng(1), 200, sharpness=2)
     scores = CalibrationScores.from_probabilities(rows, truth, groups, draws=50)
     stated, right = rows.max(axis=1), rows.argmax(axis=1) == truth
@@ -81,7 +81,7 @@ def test_overconfidence_is_detected() -> None:
     assert "by chance" in str(scores)
 
 
-def test_losses_are_covered_as_often_as_promised() -> None:
+def test_intervals_of_losses_have_nominal_coverage() -> None:
     rng = np.random.default_rng(4)
     true = CalibrationScores.from_probabilities(*honest(rng, 30_000), draws=1)
     found = [
@@ -118,7 +118,7 @@ def test_gaps_sum_to_the_overconfidence() -> None:
 @pytest.mark.parametrize(
     ("rows", "truth", "output"),
     [
-        ([[np.nan, 1.0]], [0], "not a number"),
+        ([[np.nan, 1.0]], [0], "not a finite number"),
         ([[2.0, -1.0]], [0], "below 0 or above 1"),
         ([[0.5, 0.1]], [0], "do not sum to 1"),
         ([[0.5, 0.5]], [2], "not one of 2"),
@@ -128,7 +128,7 @@ def test_gaps_sum_to_the_overconfidence() -> None:
         ([0.5], [0], "differ"),
     ],
 )
-def test_values_that_are_no_probabilities_are_refused(rows: Any, truth: Any, output: str) -> None:
+def test_values_other_than_probabilities_are_refused(rows: Any, truth: Any, output: str) -> None:
     with pytest.raises(DataError, match=output):
         CalibrationScores.from_probabilities(rows, truth, ["a"])
 
@@ -158,17 +158,17 @@ def test_every_image_is_in_one_bin(images: list[tuple[float, bool]]) -> None:
             assert each.found.low <= each.found.value <= each.found.high
 
 
-def test_equal_probabilities_fraction_a_bin() -> None:
+def test_equal_probabilities_are_in_the_same_bin() -> None:
     (only,) = reliability_curve([0.4] * 5, [1, 0, 0, 0, 0], list("aabcd"))
     assert only.images == 5
     assert only.found.groups == 4
     assert only.to_dict()["found"]["value"] == pytest.approx(0.2)
 
 
-def test_curves_of_values_that_are_no_probabilities_are_refused() -> None:
+def test_curves_need_probabilities() -> None:
     with pytest.raises(DataError, match="above 1"):
         reliability_curve([1.2], [1], ["a"])
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         reliability_curve([np.nan], [1], ["a"])
     with pytest.raises(DataError, match="values of 2 images for 1"):
         reliability_curve([0.1], [1, 0], ["a"])

@@ -1,4 +1,4 @@
-"""Scores of diagnoses by both decisions."""
+"""Classification metrics of both decisions, compared with other libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Values = NDArray[np.float64]
 
 
 def drawn(seed: int, n: int = 120, classes: int = 7) -> tuple[list[str], list[str], Values, Values]:
-    """Ids, true codes and two kinds of probability, somewhat better than chance."""
+    """Return ids, true codes and both kinds of probability, slightly better than chance."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(classes, size=n)
     logits = rng.normal(size=(n, 7))
@@ -86,7 +86,7 @@ def test_metrics_equal_torchmetrics() -> None:
     assert scores.mean_auc == pytest.approx(float(mean_auc), abs=1e-5)
 
 
-def test_absent_classes_are_said_and_not_counted() -> None:
+def test_absent_classes_are_noted_and_not_counted() -> None:
     ids, codes, natural, balanced = drawn(1, classes=3)
     scores = score(ids, codes, natural, balanced)
     assert scores.absent == CODES[3:]
@@ -110,7 +110,7 @@ def test_a_single_image_is_scored() -> None:
     assert scores.balanced.classes[1].specificity is None
 
 
-def test_normalised_rows_and_the_surest_mistakes() -> None:
+def test_normalised_confusion_and_most_confident_errors() -> None:
     values = np.full((3, 7), 0.02)
     values[[0, 1, 2], [0, 1, 1]] = 0.88
     values[1, 1], values[1, 0] = 0.60, 0.30
@@ -137,7 +137,7 @@ def test_partial_areas_equal_the_definition(seed: int, sensitivity: float) -> No
     assert auc_above_sensitivity(truth, values, sensitivity) == pytest.approx(area, abs=2e-3)
 
 
-def test_a_perfect_ranking_has_partial_area_one_and_one_sided_truth_none() -> None:
+def test_partial_area_is_one_for_a_perfect_ranking_and_none_for_one_class() -> None:
     truth = np.array([True, True, False])
     assert auc_above_sensitivity(truth, np.array([0.9, 0.8, 0.1]), 0.8) == 1
     assert auc_above_sensitivity(np.ones(3, bool), np.array([0.9, 0.8, 0.1]), 0.8) is None
@@ -158,13 +158,13 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_inputs_of_different_lengths_are_refused() -> None:
     ids, codes, natural, balanced = drawn(0, n=3)
-    with pytest.raises(DataError, match="belong together"):
+    with pytest.raises(DataError, match="do not match"):
         score(ids[:2], codes, natural, balanced)
-    with pytest.raises(DataError, match="p0 is there 2 times"):
+    with pytest.raises(DataError, match="p0 occurs 2 times"):
         score(["p0", "p1", "p0"], codes, natural, balanced)
     with pytest.raises(DataError, match="XYZ"):
         score(ids, ["XYZ", *codes[1:]], natural, balanced)
     with pytest.raises(DataError, match="p1"):
         score(ids, codes, np.where([[0], [1], [0]], np.nan, natural), balanced)
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="no images"):
         score([], [], natural[:0], balanced[:0])

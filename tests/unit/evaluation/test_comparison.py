@@ -1,4 +1,4 @@
-"""A against B: what changed, whether luck explains it, and what is refused."""
+"""Comparison of two recipes: differences, p values, and errors."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def test_recalls_and_changes_are_those_of_the_balanced_decision() -> None:
     assert found.mcnemar.only_b > found.mcnemar.only_a
 
 
-def test_two_seeds_of_one_network_do_not_differ() -> None:
+def test_two_seeds_of_a_network_do_not_differ() -> None:
     found = compare(diagnoses(seed=1), diagnoses(seed=2), ("one", "other"))
-    assert "the data cannot tell one and other apart" in found.sentences[0]
+    assert "no clear difference between one and other" in found.sentences[0]
     assert not found.differences[0].distinguishable
     same = compare(diagnoses(), diagnoses())
     assert same.changed == ()
     assert {difference.p for difference in same.differences} == {1.0}
 
 
-def test_masks_are_compared_by_both_means() -> None:
+def test_masks_are_compared_by_jaccard_and_thresholded_jaccard() -> None:
     a, b = masks(), masks(-0.03)
     found = compare(a, b)
     thresholded, jaccard = found.differences
@@ -99,7 +99,7 @@ def test_images_are_joined_by_id() -> None:
     assert (part.images, part.groups, part.only_a, part.only_b) == (160, 80, 40, 40)
 
 
-def test_comparisons_turn_into_json_and_tables() -> None:
+def test_comparisons_are_converted_to_json_and_tables() -> None:
     found = compare(diagnoses(), diagnoses(2.0))
     output = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert output["differences"][0]["difference"]["value"] == found.differences[0].difference.value
@@ -121,9 +121,9 @@ def test_results_of_different_kinds_are_refused() -> None:
         compare(a, a.assign(group_id=None))
     with pytest.raises(DataError, match="no image in common"):
         compare(a, a.assign(image_id="q" + a["image_id"]))
-    with pytest.raises(DataError, match="of different tasks"):
+    with pytest.raises(DataError, match="runs of different tasks"):
         compare(a, masks())
-    with pytest.raises(DataError, match="B: p000 stands twice"):
+    with pytest.raises(DataError, match="B: p000 occurs twice"):
         compare(a, pd.concat([a, a.iloc[:1]]))
     with pytest.raises(DataError, match="B: has no column group_id"):
         compare(masks(), masks().drop(columns="group_id"))
@@ -242,7 +242,7 @@ def test_more_tests_make_wider_intervals_and_larger_p() -> None:
     assert {each.tests for each in (*found.differences, *found.recalls)} == {3 + 3}
 
 
-def test_swapping_agrees_with_all_arrangements() -> None:
+def test_the_swap_test_equals_the_exact_test() -> None:
     rng = np.random.default_rng(2)
     differences = rng.normal(0.5, size=20)
     groups = np.repeat(np.arange(10), 2)
@@ -253,7 +253,7 @@ def test_swapping_agrees_with_all_arrangements() -> None:
     assert found == pytest.approx(exact, abs=0.01)
 
 
-def test_swapping_single_images_agrees_with_scipy() -> None:
+def test_the_swap_test_of_single_images_equals_scipy() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.random(60), rng.random(60) + 0.08
     theirs = permutation_test(
@@ -282,7 +282,7 @@ def test_p_is_uniform_under_the_null_hypothesis() -> None:
         swap_test(np.repeat(rng.normal(size=40), 3), groups, permutations=199) for _ in range(400)
     ]
     assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.08
-    # As if images were independent, copies would pass for evidence.
+    # If images were treated as independent, copies would count as evidence.
     alone = [
         swap_test(np.repeat(rng.normal(size=40), 3), list(range(120)), permutations=199)
         for _ in range(400)
@@ -291,7 +291,7 @@ def test_p_is_uniform_under_the_null_hypothesis() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_mcnemar_is_a_fair_coin(images: list[tuple[bool, bool]]) -> None:
+def test_mcnemar_equals_a_binomial_test(images: list[tuple[bool, bool]]) -> None:
     a, b = (np.array(column) for column in zip(*images, strict=True))
     found = mcnemar(a, b, list(range(len(a))))
     assert found.only_a == sum(one and not other for one, other in images)
@@ -303,7 +303,7 @@ def test_mcnemar_is_a_fair_coin(images: list[tuple[bool, bool]]) -> None:
         assert found.p == 1
 
 
-def test_mcnemar_takes_one_image_a_group() -> None:
+def test_mcnemar_uses_one_image_per_group() -> None:
     a = np.array([True, True, False, True])
     found = mcnemar(a, ~a, ["x", "x", "y", "y"])
     assert found == (2, 1, 1, 1)
@@ -320,7 +320,7 @@ def test_sentences_agree_with_p() -> None:
     )
     unsure = better._replace(difference=Interval(0.018, -0.002, 0.031), p=0.07, groups=1)
     assert unsure.sentence() == (
-        "accuracy: the data cannot tell A and B apart: B - A is 1.8 points, "
+        "accuracy: no clear difference between A and B: B - A is 1.8 points, "
         "95 % interval -0.2 to 3.1, 1 lesion"
     )
     blank = unsure._replace(difference=Interval(0.018, np.nan, np.nan))
@@ -329,7 +329,7 @@ def test_sentences_agree_with_p() -> None:
 
 
 def test_non_finite_values_are_refused() -> None:
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         paired_difference("x", [[np.nan]], [[1.0]], [[1.0]], ["a"])
     with pytest.raises(DataError, match="no group"):
         swap_test([1.0], [None])

@@ -1,4 +1,4 @@
-"""Prediction sets: they hold the truth as often as they promise, in every class."""
+"""Prediction sets: nominal coverage in every class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sample = tuple[NDArray[np.float64], NDArray[np.intp], list[str]]
 
 
 def lesions(count: int, seed: int, images: int = 1) -> Sample:
-    """Lesions of three classes, the first rare, with some images each that are much alike."""
+    """Return lesions of three classes, the first rare, with several similar images each."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(3, count, p=[0.15, 0.6, 0.25])
     centre = rng.normal(0, 1, (count, 3)) + 1.5 * np.eye(3)[kind]
@@ -31,8 +31,8 @@ def lesions(count: int, seed: int, images: int = 1) -> Sample:
     return natural, np.repeat(kind, images), groups
 
 
-def test_every_class_is_covered_as_promised() -> None:
-    """Over many calibrations; more only where the most probable class is right more often."""
+def test_every_class_has_nominal_coverage() -> None:
+    """The mean over calibrations is nominal, or higher if the most probable class is."""
     promised, held, right = 0.8, [], []
     for seed in range(300):
         conformal = Conformal.fit(*lesions(150, seed, images=2), CODES, coverage=promised)
@@ -63,7 +63,7 @@ def test_the_most_probable_class_is_in_every_set(seed: int, coverage: float) -> 
 def test_the_threshold_is_the_rank_th_largest_probability(
     n: int, coverage: float, seed: int
 ) -> None:
-    """By its definition: the least score that (n + 1) * coverage of the n do not exceed."""
+    """Compare with the definition: the rank is (n + 1) * coverage, rounded up."""
     own = np.random.default_rng(seed).random(n) / 2  # never the most probable class
     natural, groups = np.stack([own, 1 - own], axis=1), [str(number) for number in range(n)]
     conformal = Conformal.fit(natural, np.zeros(n, np.intp), groups, CODES[:2], coverage=coverage)
@@ -79,7 +79,7 @@ def test_the_threshold_is_the_rank_th_largest_probability(
     st.floats(0.05, 0.98),
     st.floats(0.05, 0.98),
 )
-def test_a_higher_level_never_takes_a_class_away(seed: int, one: float, other: float) -> None:
+def test_a_higher_coverage_never_removes_a_class(seed: int, one: float, other: float) -> None:
     sample, unseen = lesions(60, seed, images=2), lesions(50, seed + 1)[0]
     less, more = (
         Conformal.fit(*sample, CODES, coverage=coverage).sets(unseen)
@@ -88,13 +88,15 @@ def test_a_higher_level_never_takes_a_class_away(seed: int, one: float, other: f
     assert not (less & ~more).any()
 
 
-def test_a_class_with_too_few_lesions_is_in_every_set_and_that_is_said() -> None:
+def test_a_class_with_too_few_lesions_is_in_every_set_and_noted() -> None:
     natural = np.array([[0.9, 0.1]] * 9 + [[0.2, 0.8]] * 8)
     truth, groups = [0] * 9 + [1] * 8, [str(number) for number in range(17)]
     conformal = Conformal.fit(natural, truth, groups, ("MEL", "NV"))
     assert conformal.thresholds == (1.0, 0.0)  # MEL is always the most probable where it is true
     assert conformal.groups == (9, 8)
-    assert conformal.notes == ("NV: in every set; a threshold needs 9 lesions of the class",)
+    assert conformal.notes == (
+        "NV: in every set, because a threshold needs 9 lesions of the class",
+    )
     assert conformal.sets(np.array([1.0, 0.0])).tolist() == [True, True]
     assert conformal.sets(np.array([0.49, 0.51])).tolist() == [False, True]
     eighteenth = Conformal.fit(
@@ -127,15 +129,15 @@ def test_impossible_settings_are_refused() -> None:
     natural, truth, groups = lesions(10, 0)
     with pytest.raises(ConfigError, match="not between 0 and 1"):
         Conformal.fit(natural, truth, groups, CODES, coverage=1.0)
-    with pytest.raises(DataError, match="3 probabilities an image for 2 classes"):
+    with pytest.raises(DataError, match="3 probabilities per image for 2 classes"):
         Conformal.fit(natural, truth, groups, CODES[:2])
-    with pytest.raises(ConfigError, match="do not belong together"):
+    with pytest.raises(ConfigError, match="do not match"):
         Conformal(CODES, 0.9, (0.1, 0.2), (30, 30))
     with pytest.raises(ConfigError, match="not probabilities"):
         Conformal(CODES, 0.9, (0.1, 0.2, 1.1), (30, 30, 30))
-    with pytest.raises(DataError, match="not of 3 classes"):
+    with pytest.raises(DataError, match="do not match 3 classes"):
         Conformal.fit(natural, truth, groups, CODES).sets(np.ones((5, 2)))
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="do not match"):
         SetScores.from_sets(np.ones((10, 2), bool), truth, groups, CODES)
 
 
@@ -150,7 +152,7 @@ def test_thresholds_of_a_part_come_from_the_other_parts() -> None:
 
 
 def test_coverage_is_reported_by_lesion_and_by_image() -> None:
-    # Lesion a has three images that are all missed, b to d one each that is held.
+    # The three images of lesion a are not covered, the single images of b to d are.
     sets = np.array([[0, 1], [0, 1], [0, 0], [1, 1], [1, 0], [1, 1]], bool)
     truth, groups = [0, 0, 0, 0, 0, 1], ["a", "a", "a", "b", "c", "d"]
     scores = SetScores.from_sets(sets, truth, groups, ("MEL", "NV"))

@@ -1,4 +1,4 @@
-"""Several recipes answering as one."""
+"""Ensembles of recipes, and the rule for a new member."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def logs_of(tables: dict[str, pd.DataFrame]) -> np.ndarray:
     return np.log([probabilities(table, ISIC2018)[1] for table in tables.values()])
 
 
-def test_single_and_mean_are_scikit_learn_s() -> None:
+def test_single_and_mean_scores_equal_scikit_learn() -> None:
     tables = good_and_noise()
     scores = ensemble_scores(tables)
     truth, codes = tables["good"]["diagnosis"], np.array(ISIC2018.codes)
@@ -59,7 +59,7 @@ def test_single_and_mean_are_scikit_learn_s() -> None:
     json.dumps(scores.to_dict(), allow_nan=False)
 
 
-def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
+def test_greedy_selection_excludes_noise_and_improves() -> None:
     scores = ensemble_scores(good_and_noise())
     assert scores.weights["noise"] < 0.1
     assert min(scores.weights["good"], scores.weights["other"]) > 0.3
@@ -68,9 +68,9 @@ def test_greedy_selection_leaves_out_noise_and_gains_by_it() -> None:
     assert scores.gain.difference.value > 0
 
 
-def test_members_are_judged_on_parts_they_were_not_chosen_on() -> None:
-    # In each fold another member knew the ground truth there: selection on the same images would
-    # take it and be always right.
+def test_selection_uses_the_other_parts_only() -> None:
+    # In each fold a different member is perfect: selection on the same images would choose it and
+    # be always correct.
     tables = {"a": diagnoses(0.5, seed=1), "b": diagnoses(0.5, seed=2)}
     truth = np.array([ISIC2018.codes.index(code) for code in tables["a"]["diagnosis"]])
     for fold, (name, table) in enumerate(tables.items()):
@@ -105,25 +105,25 @@ def test_the_first_round_takes_the_member_with_the_least_loss(rounds: int, seed:
     assert together <= min(losses) + 1e-9 or rounds < 3
 
 
-def test_copies_of_one_member_are_that_member() -> None:
+def test_copies_of_a_member_equal_that_member() -> None:
     table = diagnoses(2.0)
     scores = ensemble_scores({"a": table, "b": table.sample(frac=1, random_state=0)})
     assert scores.mean.value == pytest.approx(scores.single["a"].value)
     assert (scores.gain.difference.value, scores.gain.difference.known) == (0, False)
-    assert scores.weights == {"a": 1.0, "b": 0.0}  # of equals, the first
+    assert scores.weights == {"a": 1.0, "b": 0.0}  # ties go to the first
 
 
-def test_images_that_only_some_answered_are_left_out_where_that_is_allowed() -> None:
+def test_images_missing_in_some_table_may_be_left_out() -> None:
     tables = {"a": diagnoses(1.0), "b": diagnoses(2.0).iloc[:200]}
-    with pytest.raises(DataError, match="a and b: 40 images have no answer in b"):
+    with pytest.raises(DataError, match="a and b: 40 images have no prediction in b"):
         ensemble_scores(tables)
     found = ensemble_scores(tables, allow_missing=True)
     assert (found.images, found.left_out, found.to_dict()["left_out"]) == (200, 40, 40)
 
 
-def test_tables_that_cannot_be_averaged_are_refused() -> None:
+def test_tables_that_do_not_match_are_refused() -> None:
     table = diagnoses(1.0)
-    with pytest.raises(DataError, match="two runs or more"):
+    with pytest.raises(DataError, match="at least two runs"):
         ensemble_scores({"a": table})
     with pytest.raises(DataError, match="has no logits"):
         ensemble_scores(
@@ -137,7 +137,7 @@ def test_tables_that_cannot_be_averaged_are_refused() -> None:
         ensemble_scores({"a": table, "b": pd.concat([table, table])})
 
 
-# One more member.
+# A new member.
 
 
 def with_folds(strength: float, seed: int) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def with_folds(strength: float, seed: int) -> pd.DataFrame:
 
 
 def balanced_loss(truth: pd.Series[str], logs: np.ndarray, temperature: float) -> float:
-    """The mean over classes, by scikit-learn."""
+    """Return the mean over classes, by scikit-learn."""
     odds = np.exp(logs / temperature)
     probability = odds / odds.sum(axis=1, keepdims=True)
     weight = 1 / truth.map(truth.value_counts())
@@ -155,7 +155,7 @@ def balanced_loss(truth: pd.Series[str], logs: np.ndarray, temperature: float) -
     return float(log_loss(positions, probability, sample_weight=weight, labels=list(range(7))))
 
 
-def test_a_member_is_judged_at_the_other_folds_temperature() -> None:
+def test_temperatures_come_from_the_other_folds() -> None:
     present = {"a": with_folds(1.5, 1), "b": with_folds(1.5, 2)}
     new = with_folds(2.0, 3)
     verdict = judge_member(present, {**present, "new": new}, "new", (0, 1))
@@ -197,7 +197,7 @@ def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
     assert replaced.alone[0] > replaced.loss.b
 
 
-def test_the_rule_is_the_one_that_was_written_down() -> None:
+def test_the_adoption_rule_checks_every_criterion() -> None:
     def verdict(losses: tuple[float, float], accuracy: float) -> MemberVerdict:
         folds = tuple(
             FoldOfMember(n, 10, (1, 1), (0.6, 0.6 - gain), (0.8, 0.8), (0.7, 0.7))
@@ -217,14 +217,14 @@ def test_the_rule_is_the_one_that_was_written_down() -> None:
     assert verdict((0.040, 0.040), -0.006).reasons == ("balanced accuracy falls by 0.0060",)
 
 
-def test_tables_that_cannot_be_judged_are_refused() -> None:
+def test_tables_without_matching_folds_are_refused() -> None:
     table = with_folds(2.0, 1)
-    with pytest.raises(DataError, match="one fold has no other"):
+    with pytest.raises(DataError, match="temperatures are fitted on the other folds"):
         judge_member({"a": table}, {"a": table, "b": table}, "b", (0, 0))
     with pytest.raises(DataError, match="b: has no folds"):
         judge_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
     moved = table.assign(fold=(table["fold"] + 1) % 2)
-    with pytest.raises(DataError, match=r"another fold|no answer"):
+    with pytest.raises(DataError, match=r"another fold|no prediction"):
         judge_member({"a": table}, {"a": table, "b": moved}, "b", (0, 1))
-    with pytest.raises(DataError, match="no answer in b"):
+    with pytest.raises(DataError, match="no prediction in b"):
         judge_member({"a": table}, {"a": table, "b": table[table["fold"] != 1]}, "b", (0, 1))

@@ -1,4 +1,4 @@
-"""Diagnoses beyond accuracy, put together."""
+"""Evaluation of predictions, compared with scikit-learn."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODES = ISIC2018.codes
 
 
 def predictions(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> LabelledPredictions:
-    """Two images a lesion, classes 0 to 3, the last of them rare."""
+    """Return two images per lesion, of classes 0 to 3, the last one rare."""
     rng = np.random.default_rng(0)
     classes = np.repeat(rng.choice(4, lesions, p=(0.3, 0.4, 0.25, 0.05)), 2)
     logits = rng.normal(size=(2 * lesions, len(CODES)))
@@ -46,7 +46,7 @@ def predictions(lesions: int = 300, folds: int = 3, skill: float = 2.0) -> Label
     return LabelledPredictions(table, natural, rebalance(natural, [1 / 7] * 7), ISIC2018)
 
 
-def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
+def test_metrics_equal_scikit_learn_and_have_intervals() -> None:
     labelled = predictions()
     table, natural = labelled.table, labelled.natural
     found = ClassificationEvaluation.of(labelled)
@@ -89,7 +89,7 @@ def test_every_figure_is_scikit_learn_s_and_has_an_interval() -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_curves_are_scikit_learn_s() -> None:
+def test_curves_equal_scikit_learn() -> None:
     labelled = predictions(60)
     truth = np.array(labelled.truth) == "NV"
     curve = ClassificationEvaluation.of(labelled).curves["NV"]
@@ -123,9 +123,7 @@ def test_folds_have_their_own_accuracy() -> None:
     assert ClassificationEvaluation.of(one_fold).by_fold == ()
 
 
-def test_subgroups_are_judged_as_predicted_and_calibrated_and_unknown_attributes_are_left_out() -> (
-    None
-):
+def test_subgroups_are_scored_as_predicted_and_calibrated() -> None:
     labelled = predictions()
     sex = np.where(np.arange(len(labelled.table)) // 2 % 2, "female", "male").tolist()
     unknown = [None] * len(sex)
@@ -139,10 +137,10 @@ def test_subgroups_are_judged_as_predicted_and_calibrated_and_unknown_attributes
     assert ClassificationEvaluation.of(labelled, {"site": unknown}).as_predicted.subgroups == ()
 
 
-def test_a_class_that_cannot_be_stays_impossible_when_calibrated() -> None:
+def test_an_impossible_class_stays_impossible_when_calibrated() -> None:
     labelled = predictions()
     natural, balanced = labelled.natural, labelled.balanced
-    natural[:, 6], balanced[:, 6] = 0, 0.01  # as a clinic's prevalence of 0 makes it
+    natural[:, 6], balanced[:, 6] = 0, 0.01  # as with a prevalence of 0
     natural /= natural.sum(axis=1, keepdims=True)
     balanced /= balanced.sum(axis=1, keepdims=True)
     found = ClassificationEvaluation.of(labelled)
@@ -226,14 +224,14 @@ def test_a_taxonomy_without_melanoma_has_its_malignant_class() -> None:
     assert found.targets[0].fold_auc is None
 
 
-def test_values_that_are_no_probabilities_are_refused() -> None:
+def test_values_other_than_probabilities_are_refused() -> None:
     labelled = predictions(20)
     labelled.natural[3, 0] = np.nan
-    with pytest.raises(DataError, match="not numbers"):
+    with pytest.raises(DataError, match="are not finite"):
         ClassificationEvaluation.of(labelled)
 
 
-def test_an_evaluation_says_what_it_is_of() -> None:
+def test_an_evaluation_names_its_subject() -> None:
     labelled = predictions()
     masks = pd.DataFrame(
         {

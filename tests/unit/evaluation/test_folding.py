@@ -1,4 +1,4 @@
-"""Finer classes folded into coarser ones, and taxonomies that do not meet."""
+"""Mapping of fine classes to coarse ones, and taxonomies that do not match."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, own_taxonomy, t
 ROWS = np.array([[0.3, 0.4, 0.1, 0.05, 0.05, 0.05, 0.05], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])
 
 
-def test_seven_into_benign_and_malignant() -> None:
+def test_seven_classes_fold_into_benign_and_malignant() -> None:
     folding = folding_of(ISIC2018, BINARY, ["BENIGN", "MALIGNANT"])
     assert folding.taxonomy is BINARY
     np.testing.assert_allclose(folding.natural(ROWS), [[0.55, 0.45], [0.0, 1.0]])
@@ -31,20 +31,20 @@ def test_actinic_keratoses_may_count_as_benign() -> None:
     folding = folding_of(ISIC2018, BINARY, ["BENIGN"], benign=["AKIEC"])
     np.testing.assert_allclose(folding.natural(ROWS), [[0.6, 0.4], [1.0, 0.0]])
     assert "benign (NV, AKIEC, BKL, DF, VASC)" in folding.description
-    with pytest.raises(DataError, match="--benign SCC: is none of the classes"):
+    with pytest.raises(DataError, match="--benign SCC: not one of the classes"):
         folding_of(ISIC2018, BINARY, ["BENIGN"], benign=["SCC"])
-    with pytest.raises(DataError, match="--benign AKIEC: nothing is folded"):
+    with pytest.raises(DataError, match="--benign AKIEC: no classes are folded"):
         folding_of(ISIC2018, ISIC2018, ["MEL"], benign=["AKIEC"])
 
 
-def test_benign_and_malignant_scored_by_finer_truth() -> None:
+def test_binary_predictions_are_scored_against_finer_ground_truth() -> None:
     folding = folding_of(BINARY, MILK10K, ["INF", "SCCKA"])
     assert (folding.true["INF"], folding.true["SCCKA"]) == ("BENIGN", "MALIGNANT")
     assert folding.description.startswith("ground truth folded into benign (BEN_OTH, BKL")
     np.testing.assert_array_equal(folding.natural(np.eye(2)), np.eye(2))
 
 
-def test_same_classes_are_left_as_they_are() -> None:
+def test_equal_taxonomies_are_unchanged() -> None:
     for taxonomy in (ISIC2018, taxonomy_with(("MEL", "NV"))):
         folding = folding_of(taxonomy, ISIC2018, ["MEL", "NV"])
         assert folding.description == ""
@@ -53,24 +53,24 @@ def test_same_classes_are_left_as_they_are() -> None:
         np.testing.assert_array_equal(folding.balanced(rows), rows)
 
 
-def test_classes_by_another_name_and_classes_that_are_not_there() -> None:
+def test_classes_are_renamed_and_absent_classes_left_out() -> None:
     folding = folding_of(ISIC2018, ISIC2019, ["AK", "SCC", "SCC", "NV"])
     assert folding.true["AK"] == "AKIEC"
     assert folding.true["SCC"] is None
     assert folding.description == (
-        "ground truth AK as AKIEC; left out are 2 images of SCC, which are not predicted"
+        "ground truth AK as AKIEC; 2 images of SCC are left out, because these are not predicted"
     )
     assert folding_of(ISIC2019, MILK10K, ["SCCKA"]).true["SCCKA"] == "SCC"
 
 
-def test_taxonomies_that_do_not_meet() -> None:
-    with pytest.raises(DataError, match=r"do not meet: predicted are MEL, NV, the .* has wart"):
+def test_unrelated_taxonomies_are_refused() -> None:
+    with pytest.raises(DataError, match=r"do not match: predicted are MEL, NV, the .* has wart"):
         folding_of(taxonomy_with(("MEL", "NV")), own_taxonomy(("wart",)), ["wart"])
     with pytest.raises(DataError, match="whether wart are benign or malignant"):
         folding_of(own_taxonomy(("MEL", "wart")), BINARY, ["BENIGN"])
 
 
-def test_predictions_of_seven_judged_by_two(tmp_path: Path) -> None:
+def test_predictions_of_seven_classes_are_scored_against_two(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {
             "image_id": ["a", "b"],

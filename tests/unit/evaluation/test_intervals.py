@@ -1,4 +1,4 @@
-"""Intervals by group: as wide as the groups make them."""
+"""Intervals by group: width, coverage, and agreement with SciPy."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_balanced_accuracies_with_rare_classes_are_covered() -> None:
 
 def test_correlated_groups_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
-    values = np.repeat(rng.normal(size=60), 5)  # five photographs a lesion, all alike
+    values = np.repeat(rng.normal(size=60), 5)  # five equal images per lesion
     single = mean_interval(values, names(np.arange(300)))
     grouped = mean_interval(values, names(np.repeat(np.arange(60), 5)))
     assert grouped.value == single.value
     assert width(grouped) / width(single) == pytest.approx(np.sqrt(5), rel=0.15)
 
 
-def test_unlike_images_of_a_group_do_not_widen_it() -> None:
+def test_uncorrelated_groups_do_not_widen_the_interval() -> None:
     values = np.tile([False, True], 100)
     grouped = mean_interval(values, names(np.repeat(np.arange(100), 2)))
     assert grouped == pytest.approx(wilson_interval(values, names(np.arange(200)))[:3])
@@ -109,7 +109,7 @@ def test_independent_images_agree_with_scipy() -> None:
 def naive_balanced_accuracies(
     truth: list[str], predictions: list[str], groups: list[str], draws: int
 ) -> list[float]:
-    """Draw lesions of each diagnosis with replacement, and score the pile of their images."""
+    """Draw lesions of each diagnosis with replacement, and score their images."""
     rng = np.random.default_rng(5)
     strata: dict[str, list[str]] = {}
     for diagnosis, group in zip(truth, groups, strict=True):
@@ -150,14 +150,14 @@ def test_balanced_accuracy_agrees_with_a_plain_loop() -> None:
 
 def test_a_class_without_images_does_not_count() -> None:
     truth = ["MEL", "MEL", "NV", "NV"]
-    predictions = ["MEL", "VASC", "NV", "NV"]  # VASC is answered, but never true
+    predictions = ["MEL", "VASC", "NV", "NV"]  # VASC is predicted, but never true
     interval = balanced_accuracy_interval(truth, predictions, ["a", "b", "c", "d"])
     assert interval.value == pytest.approx((0.5 + 1) / 2)
     assert 0 <= interval.low < 0.75 < interval.high <= 1
 
 
-def test_a_ratio_that_a_draw_empties_is_left_out_of_it() -> None:
-    # Class 1 has one lesion: without strata, many draws leave it out.
+def test_undefined_ratios_are_left_out_of_a_draw() -> None:
+    # Class 1 has one lesion; without strata, many draws do not contain it.
     numerators = np.array([[1.0, 0], [1, 0], [0, 0]])
     denominators = np.array([[1.0, 0], [1, 0], [0, 1]])
     draws = grouped_ratios(numerators, denominators, ["a", "b", "c"], draws=500)
@@ -166,7 +166,7 @@ def test_a_ratio_that_a_draw_empties_is_left_out_of_it() -> None:
     assert set(by_class) == {0.5}
 
 
-def test_the_same_draws_again() -> None:
+def test_equal_seeds_give_equal_draws() -> None:
     values = np.random.default_rng(4).random((30, 1))
     groups = names(np.arange(30) // 2)
     one, other = (grouped_ratios(values, np.ones_like(values), groups) for _ in range(2))
@@ -176,7 +176,7 @@ def test_the_same_draws_again() -> None:
     assert len(fewer) == 130
 
 
-def test_the_order_of_images_changes_nothing_in_the_value() -> None:
+def test_the_value_is_independent_of_the_order_of_images() -> None:
     values, groups = np.array([0.1, 0.5, 0.9, 0.3]), ["b", "a", "b", "c"]
     backwards = mean_interval(values[::-1], groups[::-1])
     assert backwards.value == pytest.approx(mean_interval(values, groups).value)
@@ -184,7 +184,7 @@ def test_the_order_of_images_changes_nothing_in_the_value() -> None:
 
 
 @given(st.integers(0, 40), st.integers(1, 40))
-def test_single_images_have_wilson_s_interval(right: int, wrong: int) -> None:
+def test_ungrouped_images_have_the_wilson_interval(right: int, wrong: int) -> None:
     values = [1] * right + [0] * wrong
     ours = wilson_interval(values, names(np.arange(len(values))))
     theirs = binomtest(right, right + wrong).proportion_ci(method="wilson")
@@ -223,16 +223,16 @@ def test_recalls_are_reported_with_their_groups() -> None:
 
 
 def test_proportions_without_counts_are_refused() -> None:
-    with pytest.raises(DataError, match="give 0 or 1"):
+    with pytest.raises(DataError, match="0 or 1"):
         wilson_interval([0.5], ["a"])
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         wilson_interval([np.nan], ["a"])
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         mean_interval([0.1, np.nan], ["a", "b"])
 
 
 def clustered(rng: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one to three images a group, half of whose variance the group explains."""
+    """Return values of one to three images per group, with intraclass correlation 0.5."""
     numbers = np.repeat(np.arange(groups), rng.integers(1, 4, groups))
     values = rng.normal(size=groups)[numbers] + rng.normal(size=len(numbers))
     return values, numbers
@@ -242,7 +242,7 @@ def coverage(found: list[Interval], truth: float) -> float:
     return float(np.mean([interval.low <= truth <= interval.high for interval in found]))
 
 
-def test_jaccard_means_are_covered_as_often_as_promised() -> None:
+def test_intervals_of_jaccard_means_have_nominal_coverage() -> None:
     rng = np.random.default_rng(6)
     found = []
     for seed in range(400):
@@ -253,9 +253,9 @@ def test_jaccard_means_are_covered_as_often_as_promised() -> None:
     assert 0.93 <= coverage(found, 0.5) <= 0.97
 
 
-def test_balanced_accuracies_are_covered_as_often_as_promised() -> None:
+def test_intervals_of_balanced_accuracy_have_nominal_coverage() -> None:
     rng = np.random.default_rng(7)
-    levels = (1.0, 0.3)  # decide how often a class is answered rightly
+    levels = (1.0, 0.3)  # these set the recall of a class
     truth = np.mean([ndtr(level / np.sqrt(2)) for level in levels])
     found = []
     for seed in range(400):
@@ -270,7 +270,7 @@ def test_balanced_accuracies_are_covered_as_often_as_promised() -> None:
     assert 0.93 <= coverage(found, float(truth)) <= 0.97
 
 
-def test_few_lesions_are_covered_by_wilson() -> None:
+def test_wilson_intervals_cover_with_few_lesions() -> None:
     rng = np.random.default_rng(8)
     found = []
     for _ in range(1000):
@@ -279,7 +279,7 @@ def test_few_lesions_are_covered_by_wilson() -> None:
     assert 0.93 <= coverage(found, float(ndtr(1.5 / np.sqrt(2)))) <= 0.97
 
 
-def test_scipy_finds_the_same_interval_of_a_leaning_mean() -> None:
+def test_bca_interval_of_a_skewed_mean_equals_scipy() -> None:
     values = np.random.default_rng(0).lognormal(sigma=1.2, size=40)
     groups = [f"g{n}" for n in range(40)]
     ours = bca_interval(means_of(values[:, None]), groups, draws=20_000)
@@ -302,7 +302,7 @@ def test_copies_in_a_group_change_nothing() -> None:
     assert copied == pytest.approx(single)
 
 
-def test_strata_are_drawn_apart() -> None:
+def test_strata_are_resampled_separately() -> None:
     truth = np.array([1] * 12 + [0] * 200, bool)
     rng = np.random.default_rng(3)
     scores = np.where(truth, 1.5, 0) + rng.normal(size=len(truth))
@@ -311,7 +311,7 @@ def test_strata_are_drawn_apart() -> None:
     found = bca_interval(ranking.auc, groups, truth.tolist())
     assert found.value == pytest.approx(roc_auc_score(truth, scores))
     assert 0 < found.low < found.value < found.high <= 1
-    # The AUC leans to 0: its lower half is the longer one.
+    # The AUC is skewed to 0: the lower half of the interval is longer.
     assert found.value - found.low > found.high - found.value
 
 
@@ -335,8 +335,8 @@ def test_a_figure_without_its_only_group_is_left_out() -> None:
         bca_interval(ranking.auc, ["a", "b", None, "d"])
 
 
-def test_medians_are_covered_as_often_as_promised() -> None:
-    # Percentiles of the draws alone would do too; a wrong sign anywhere would not.
+def test_intervals_of_medians_have_nominal_coverage() -> None:
+    # Plain percentiles would pass too; a wrong sign would not.
     rng = np.random.default_rng(4)
     covered = []
     for seed in range(300):

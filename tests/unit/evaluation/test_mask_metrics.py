@@ -1,4 +1,4 @@
-"""Scores of one mask: overlap, boundary distances, and what makes an image difficult."""
+"""Scores of single masks: overlap, boundary distance, image conditions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def disc(row: float, column: float, radius: float, shape: tuple[int, int] = (60,
 
 
 def by_scipy(truth: Mask, prediction: Mask) -> tuple[float, float]:
-    """The same by SciPy's erosion and exact distance transform, over the whole frame."""
+    """Compute the same with SciPy's erosion and exact distance transform, without a crop."""
     one, other = (mask & ~ndimage.binary_erosion(mask) for mask in (truth, prediction))
     there = ndimage.distance_transform_edt(~other)[one]
     back = ndimage.distance_transform_edt(~one)[other]
@@ -55,7 +55,7 @@ def by_scipy(truth: Mask, prediction: Mask) -> tuple[float, float]:
 
 @settings(max_examples=80)
 @given(masks, masks)
-def test_scipy_finds_the_same_distances(truth: Mask, prediction: Mask) -> None:
+def test_distances_equal_scipy(truth: Mask, prediction: Mask) -> None:
     if truth.any() and prediction.any():
         found = boundary_distance(truth, prediction)
         assert found == pytest.approx(by_scipy(truth, prediction), abs=1e-6)
@@ -63,20 +63,20 @@ def test_scipy_finds_the_same_distances(truth: Mask, prediction: Mask) -> None:
     assert boundary_distance(truth, truth) == (0, 0)
 
 
-def test_scipy_finds_the_same_of_lesions_that_leave_the_image() -> None:
+def test_distances_of_lesions_at_the_border_equal_scipy() -> None:
     truth, prediction = disc(30, 10, 25), disc(35, 18, 30)
     found = boundary_distance(truth, prediction)
     assert found == pytest.approx(by_scipy(truth, prediction), abs=1e-6)
     assert 0 < found.surface_distance < found.hausdorff_95 < 0.2
 
 
-def test_rings_are_as_far_apart_as_their_radii() -> None:
+def test_distance_of_rings_is_the_difference_of_radii() -> None:
     found = boundary_distance(disc(30, 40, 10), disc(30, 40, 20))
     assert found.surface_distance * 100 == pytest.approx(10, abs=0.6)
     assert found.hausdorff_95 * 100 == pytest.approx(10, abs=1)
 
 
-def test_an_empty_mask_against_a_lesion_is_the_largest_distance() -> None:
+def test_an_empty_mask_has_the_largest_distance() -> None:
     nothing, something = np.zeros((60, 80), bool), disc(30, 40, 3)
     assert boundary_distance(nothing, nothing) == (0, 0)
     assert boundary_distance(nothing, something) == (1, 1)
@@ -86,7 +86,7 @@ def test_an_empty_mask_against_a_lesion_is_the_largest_distance() -> None:
 
 
 @given(st.integers(1, 3))
-def test_the_image_s_size_does_not_count(times: int) -> None:
+def test_distances_are_independent_of_image_size(times: int) -> None:
     truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
     one, other = (np.kron(mask, np.ones((times, times), bool)) for mask in (truth, prediction))
     small, large = boundary_distance(truth, prediction), boundary_distance(one, other)
@@ -109,7 +109,7 @@ def test_conditions_equal_those_of_the_synthetic_image() -> None:
     assert Conditions.of(image_of(cut, (90, 60, 50)), cut).border > 0.1
 
 
-def test_an_image_of_another_size_is_measured_in_the_same_frame() -> None:
+def test_image_and_mask_may_differ_in_size() -> None:
     lesion = disc(256, 256, 128, (512, 512))
     image = image_of(lesion, (90, 60, 50))
     whole, small = Conditions.of(image, lesion), Conditions.of(image[::2, ::2], lesion)
@@ -151,7 +151,7 @@ def test_tables_keep_every_column_and_sort_by_id(tmp_path: Path) -> None:
     assert len(mask_table({})) == 0
 
 
-def test_folders_show_conditions_where_the_images_are(tmp_path: Path) -> None:
+def test_folders_give_conditions_if_images_are_available(tmp_path: Path) -> None:
     truth, prediction = disc(30, 40, 20), disc(32, 44, 17)
     write_png(tmp_path / "truth.png", truth)
     write_png(tmp_path / "a_segmentation.png", prediction)
@@ -166,7 +166,7 @@ def test_folders_show_conditions_where_the_images_are(tmp_path: Path) -> None:
 
 
 @given(masks, masks)
-def test_area_ratios_are_those_of_the_pixels(truth: Mask, prediction: Mask) -> None:
+def test_area_ratios_equal_pixel_counts(truth: Mask, prediction: Mask) -> None:
     if (truth & prediction).any():
         row = pd.DataFrame([compare_masks(truth, prediction)._asdict()])
         assert area_ratios(row)[0] == pytest.approx(prediction.sum() / truth.sum())
@@ -214,7 +214,7 @@ def test_scores_equal_torchmetrics(truth: Mask, prediction: Mask) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(small_masks, small_masks)
-def test_jaccard_and_dice_say_the_same(truth: Mask, prediction: Mask) -> None:
+def test_jaccard_follows_from_dice(truth: Mask, prediction: Mask) -> None:
     score = compare_masks(truth, prediction)
     assert score.dice == pytest.approx(2 * score.jaccard / (1 + score.jaccard))
     assert score.thresholded_jaccard == (score.jaccard if score.jaccard >= 0.65 else 0)
@@ -236,6 +236,6 @@ def test_exactly_at_the_threshold_counts() -> None:
     assert compare_masks(truth, prediction).thresholded_jaccard == 0.65
 
 
-def test_other_sizes_are_refused() -> None:
+def test_masks_of_different_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="20 x 30"):
         compare_masks(square(3), square(3).T)

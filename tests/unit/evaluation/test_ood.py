@@ -1,4 +1,4 @@
-"""Scores of OOD score: as other libraries compute them, and a threshold that keeps its promise."""
+"""OOD scores, compared with other libraries, and the fraction of flagged images."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Floats = NDArray[np.float64]
 
 
 def cloud(count: int, seed: int, features: int = 40) -> Floats:
-    """Embeddings that vary in a few directions, and a little in all."""
+    """Return embeddings that vary in a few directions, and slightly in all."""
     rng = np.random.default_rng(seed)
     ways = np.random.default_rng(0).normal(0, 1, (5, features))
     return 3 + rng.normal(0, 1, (count, 5)) @ ways + rng.normal(0, 0.2, (count, features))
 
 
 def strange(count: int, seed: int, features: int = 40) -> Floats:
-    """Embeddings that vary in other directions."""
+    """Return embeddings that vary in other directions."""
     return 3 + np.random.default_rng(seed).normal(0, 1.2, (count, features))
 
 
-def test_factors_give_the_distance_of_their_covariance() -> None:
-    """The stored half precision costs a few thousandths of it."""
+def test_distances_equal_those_of_the_covariance() -> None:
+    """The stored half precision changes distances by a few thousandths."""
     rows = cloud(400, 0)
     model = FactorModel.fit(rows, 5)
     by_sklearn = PCA(5, svd_solver="full").fit(rows)
-    scale = (len(rows) - 1) / len(rows)  # scikit-learn divides by one image less
+    scale = (len(rows) - 1) / len(rows)  # scikit-learn divides by N - 1
     np.testing.assert_allclose(model.variances, by_sklearn.explained_variance_ * scale, rtol=1e-5)
     assert model.noise == pytest.approx(by_sklearn.noise_variance_ * scale)
     precision = by_sklearn.get_precision() / scale
@@ -45,8 +45,8 @@ def test_factors_give_the_distance_of_their_covariance() -> None:
     np.testing.assert_allclose(model.distances(strange(30, 1)), expected, rtol=5e-3)
 
 
-def test_training_images_are_as_far_as_their_features_are_many() -> None:
-    """The mean squared Mahalanobis distance of what a Gaussian was fitted on is F.
+def test_distances_of_training_images_match_the_number_of_features() -> None:
+    """The mean squared Mahalanobis distance of the fitted images is F.
 
     Again but for the half precision.
     """
@@ -74,11 +74,11 @@ def test_features_without_factors_are_refused(
 
 
 def lesions(count: int) -> list[str]:
-    """One image of most lesions, and ten of one."""
+    """Return one image of most lesions, and ten of one."""
     return [f"lesion {max(number, 9)}" for number in range(count)]
 
 
-def test_dermoscopy_is_flagged_as_seldom_as_asked_and_other_images_are_flagged() -> None:
+def test_few_dermoscopic_images_and_all_others_are_flagged() -> None:
     class_priors = []
     for seed in range(20):
         reference = OODStatistics.fit(
@@ -96,10 +96,8 @@ def test_an_ordinary_image_scores_about_zero() -> None:
 
 @settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(2, 60), st.sampled_from([0.01, 0.02, 0.1, 0.3]))
-def test_no_more_images_and_no_more_lesions_are_flagged_than_asked(
-    seed: int, sorts: int, fraction: float
-) -> None:
-    """On the images that set the threshold: exactly so, however they are grouped."""
+def test_at_most_the_requested_fraction_is_flagged(seed: int, sorts: int, fraction: float) -> None:
+    """This holds exactly on the images that the threshold was fitted on, for any grouping."""
     rng = np.random.default_rng(seed)
     groups = rng.zipf(1.5, 150) % sorts
     own = cloud(150, seed)
@@ -117,11 +115,17 @@ def test_no_more_images_and_no_more_lesions_are_flagged_than_asked(
         (cloud(9, 1), lesions(9), 0.0, ConfigError, "fraction 0.0 is not between"),
         (cloud(9, 1), lesions(8), 0.02, DataError, "8 groups for 9"),
         (cloud(9, 1)[:, :30], lesions(9), 0.02, DataError, "not N x 40"),
-        (cloud(0, 1), [], 0.02, DataError, "no image"),
-        (np.repeat(cloud(1, 1), 9, axis=0), lesions(9), 0.02, DataError, "all alike"),
+        (cloud(0, 1), [], 0.02, DataError, "no held-out images"),
+        (
+            np.repeat(cloud(1, 1), 9, axis=0),
+            lesions(9),
+            0.02,
+            DataError,
+            "equal features",
+        ),
     ],
 )
-def test_scores_that_set_no_threshold_are_refused(
+def test_images_that_fit_no_threshold_are_refused(
     oof: Floats, groups: list[str], flagged: float, error: type[Exception], problem: str
 ) -> None:
     with pytest.raises(error, match=problem):

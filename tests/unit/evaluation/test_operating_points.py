@@ -1,4 +1,4 @@
-"""Melanoma and malignant against the rest: scikit-learn's curves, plain net benefit."""
+"""Operating points and decision curves, compared with scikit-learn and the definition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def drawn(images: int = 300, digits: int = 2) -> BinaryTarget:
     return BinaryTarget("drawn", truth, scores, ["MEL" if each else "NV" for each in truth])
 
 
-def test_targets_add_up_their_diagnoses() -> None:
+def test_targets_sum_the_probabilities_of_their_diagnoses() -> None:
     natural, truth = predictions()
     found = melanoma(natural, truth, ISIC2018)
     np.testing.assert_allclose(found.probability, natural[:, 0])
@@ -49,7 +49,7 @@ def test_targets_add_up_their_diagnoses() -> None:
     assert found.truth.tolist() == [code in {"MEL", "BCC", "AKIEC"} for code in truth]
 
 
-def test_targets_are_those_with_both_sides() -> None:
+def test_targets_need_positive_and_negative_images() -> None:
     natural, truth = predictions()
     names = [target.name for target in targets_of(natural, truth, ISIC2018)]
     assert names == ["melanoma", "malignant"]
@@ -64,7 +64,7 @@ def test_targets_are_those_with_both_sides() -> None:
     assert target.probability.tolist() == [0.2, 0.7]
 
 
-def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:
+def test_pooled_and_fold_areas_equal_scikit_learn() -> None:
     target, folds = drawn(), np.arange(300) % 3
     groups = [f"g{number // 6}" for number in range(300)]
     scores = OperatingPoints.from_target(target, groups, folds.tolist())
@@ -81,7 +81,7 @@ def test_areas_are_scikit_learn_s_pooled_and_by_fold() -> None:
     assert scores.positives == target.truth.sum()
 
 
-def test_operating_points_are_thresholds_that_exist() -> None:
+def test_operating_points_equal_the_best_thresholds() -> None:
     target = drawn()
     scores = OperatingPoints.from_target(target, list(range(300)))
     fpr, tpr, _ = sklearn_curve(target.truth, target.probability, drop_intermediate=False)
@@ -95,7 +95,7 @@ def test_operating_points_are_thresholds_that_exist() -> None:
     assert scores.fold_auc is None
 
 
-def test_net_benefit_counts_found_and_false() -> None:
+def test_net_benefit_equals_the_definition() -> None:
     target = drawn()
     table = decision_curve(target, list(range(300)), [0.2, 0.5])
     for _, row in table.iterrows():
@@ -140,7 +140,7 @@ def test_constant_scores_have_no_net_benefit() -> None:
     assert row["net_benefit"] == pytest.approx(row["act_on_all"])
 
 
-def test_scores_print_and_turn_into_json() -> None:
+def test_scores_are_printed_and_converted_to_json() -> None:
     natural, truth = predictions()
     scores = OperatingPoints.from_target(malignant(natural, truth, ISIC2018), list(range(300)))
     assert str(scores).startswith("malignant, ")
@@ -150,13 +150,13 @@ def test_scores_print_and_turn_into_json() -> None:
     assert output["sensitivity_at"]["0.8"]["value"] == scores.sensitivity_at[0.8].value
 
 
-def test_one_sided_ground_truth_has_no_curve() -> None:
+def test_ground_truth_of_one_class_is_refused() -> None:
     natural, truth = predictions()
-    with pytest.raises(DataError, match="melanoma: the truth is all of one side"):
+    with pytest.raises(DataError, match="melanoma: all images are on one side"):
         melanoma(natural, ["NV"] * 300, ISIC2018)
     with pytest.raises(DataError, match="unknown diagnosis 'naevus'"):
         melanoma(natural, ["naevus"] * 300, ISIC2018)
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         melanoma(natural * np.nan, truth, ISIC2018)
     with pytest.raises(DataError, match="not between 0 and 1"):
         decision_curve(drawn(), list(range(300)), [0.0])

@@ -157,7 +157,7 @@ def test_a_fit_without_any_value_is_refused() -> None:
     posterior, truth, _ = _draw(np.random.default_rng(5), 20)
     with pytest.raises(DataError, match="no image has a known age"):
         PatientModel.fit(posterior, truth, [NOBODY] * 20, CODES)
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="do not match"):
         PatientModel.fit(posterior, truth, [NOBODY], CODES)
 
 

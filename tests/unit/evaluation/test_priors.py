@@ -1,4 +1,4 @@
-"""Natural and balanced probabilities, on a toy whose posteriors are known."""
+"""Natural and balanced probabilities, on a toy problem with known posteriors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEANS = np.array([[0.0, 0.0], [2.0, 0.5], [0.5, 2.0]])
 
 
 def log_likelihood(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log p(x|c) of unit Gaussians in the plane, up to a constant: N x C."""
+    """Return log p(x|c) of unit Gaussians in the plane, up to a constant: N x C."""
     distance: NDArray[np.float64] = ((x[:, None, :] - MEANS) ** 2).sum(axis=2)
     return -distance / 2
 
@@ -48,11 +48,11 @@ def posterior(x: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.
 
 @pytest.fixture(scope="module")
 def toy() -> Toy:
-    """Points drawn with the shares, their classes, and what weighted training would learn."""
+    """Draw points with the class priors; return them, their classes, and ideal weighted logits."""
     rng = np.random.default_rng(2018)
     classes = rng.choice(3, size=40_000, p=CLASS_PRIORS)
     x = MEANS[classes] + rng.normal(size=(len(classes), 2))
-    # A network's logits are free up to a number a row.
+    # A network's logits are arbitrary up to a constant per row.
     logits = log_likelihood(x) + np.log(CLASS_PRIORS * WEIGHTS) + rng.normal(size=(len(x), 1))
     return x, classes, logits
 
@@ -77,7 +77,7 @@ def test_each_decision_is_best_at_its_own_score(toy: Toy) -> None:
     _, classes, logits = toy
     natural = natural_log_probabilities(logits, WEIGHTS).argmax(axis=1)
     balanced = balanced_log_probabilities(logits, WEIGHTS, CLASS_PRIORS).argmax(axis=1)
-    too_far = (logits - np.log(CLASS_PRIORS)).argmax(axis=1)  # as if there had been no weights
+    too_far = (logits - np.log(CLASS_PRIORS)).argmax(axis=1)  # without correction for the weights
     raw = logits.argmax(axis=1)
     accuracies = [
         (predictions == classes).mean() for predictions in (natural, balanced, too_far, raw)
@@ -135,7 +135,7 @@ def test_one_image_may_come_without_its_row_axis() -> None:
     )
 
 
-def test_a_class_never_trained_is_never_the_balanced_answer() -> None:
+def test_a_class_without_training_images_has_balanced_probability_zero() -> None:
     balanced = np.exp(balanced_log_probabilities(np.zeros((1, 3)), [1, 1, 1], [0.5, 0.5, 0.0]))
     np.testing.assert_allclose(balanced, [[0.5, 0.5, 0.0]])
 
@@ -166,7 +166,7 @@ class_priors = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
 )
 
 
-def test_on_gaussians_it_gives_the_posterior_of_the_other_mix() -> None:
+def test_reweighing_gives_the_posterior_of_another_mix() -> None:
     x = np.linspace(-4, 4, 41)[:, None]
     likelihood = np.exp(-((x - np.array([-1, 0, 2])) ** 2) / 2)
     trained, operating_points = likelihood * MIX, likelihood * [0.1, 0.3, 0.6]
@@ -197,13 +197,13 @@ def test_classes_without_prevalence_get_probability_zero() -> None:
 
 def test_impossible_mixes_are_refused() -> None:
     row = np.array([0.5, 0.3, 0.2])
-    with pytest.raises(ConfigError, match="no training image"):
+    with pytest.raises(ConfigError, match="without training images"):
         reweigh(row, [0.5, 0.5, 0], MIX)
     for prevalence in ([0, 0, 0], [-0.1, 0.6, 0.5], [np.nan, 0.5, 0.5]):
-        with pytest.raises(ConfigError, match="not that of anything"):
+        with pytest.raises(ConfigError, match="must be finite"):
             reweigh(row, MIX, prevalence)
     for trained, prevalence in (([0.5, 0.5], MIX), (MIX, [0.5, 0.5]), ([-1, 1, 1], MIX)):
-        with pytest.raises(ConfigError, match="not of 3 classes"):
+        with pytest.raises(ConfigError, match="do not have 3 classes"):
             reweigh(row, trained, prevalence)
 
 
@@ -230,7 +230,7 @@ def test_a_file_of_priors_or_of_counts_is_read_in_the_taxonomys_order(tmp_path: 
         ("BENIGN = ", "is not TOML"),
         ("BENIGN = 1\nMEL = 2", "MEL is not a diagnosis of binary; use BENIGN, MALIGNANT"),
         ("BENIGN = 1", "MALIGNANT is missing"),
-        ("BENIGN = 0.5\nMALIGNANT = 0.4", "sum to 0.9, not to 1"),
+        ("BENIGN = 0.5\nMALIGNANT = 0.4", "sum to 0.9 instead of 1"),
         ("BENIGN = 0\nMALIGNANT = 0", "every count is 0"),
         ("BENIGN = 1\nMALIGNANT = -1", "MALIGNANT is -1"),
         ("BENIGN = 1\nMALIGNANT = 'rare'", "MALIGNANT is 'rare'"),
@@ -239,14 +239,14 @@ def test_a_file_of_priors_or_of_counts_is_read_in_the_taxonomys_order(tmp_path: 
         ("[BENIGN]\nMALIGNANT = 1", "MALIGNANT is missing"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_files_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError, match=message) as refused:
         read_prevalence(path, BINARY)
     assert str(path) in str(refused.value)
 
 
-def test_an_absent_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_prevalence(tmp_path / "absent.toml", ISIC2018)
     path = tmp_path / "latin.toml"

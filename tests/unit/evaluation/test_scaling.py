@@ -1,4 +1,4 @@
-"""A temperature and offsets: fitted on some images, judged on others."""
+"""Temperature and offsets, fitted and cross-fitted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def softmax(logits: Rows) -> Rows:
 
 
 def stated(temperature: float, images: int, seed: int = 0) -> tuple[Rows, NDArray[np.intp]]:
-    """Probabilities that would be right at a temperature, and what then came true."""
+    """Return probabilities that are calibrated at a temperature, and true classes."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (images, 4))
     right = softmax(logits).cumsum(axis=1)
@@ -74,10 +74,10 @@ def test_no_other_scaling_gives_a_smaller_loss() -> None:
         assert least <= loss(other) + 1e-9
 
 
-def test_it_is_scikit_learn_s_regression_where_the_prior_is_weak() -> None:
+def test_scaling_equals_scikit_learn_without_a_prior() -> None:
     natural, truth = stated(1.5, 4_000)
     found = fit_scaling(natural, truth)
-    # One slope for all classes: as many two-class images, compared with the first class.
+    # One slope for all classes: two-class images, each class against the first.
     two = natural[:, :2] / natural[:, :2].sum(axis=1, keepdims=True)
     kept = truth < 2
     pair = fit_scaling(two[kept], truth[kept])
@@ -106,7 +106,7 @@ def test_perfect_and_wrong_predictions_reach_the_bounds() -> None:
     st.lists(st.floats(-3, 3), min_size=3, max_size=3),
     st.floats(0.2, 5),
 )
-def test_a_scaling_is_of_the_logits(
+def test_scaling_applies_to_logits(
     logits: list[float], offsets: list[float], temperature: float
 ) -> None:
     row = np.array(logits)
@@ -133,7 +133,7 @@ def test_each_part_gets_the_scaling_of_the_others() -> None:
         inside = parts == part
         assert scaling == fit_scaling(natural[~inside], truth[~inside])
         np.testing.assert_array_equal(fitted[inside], scaled(natural[inside], scaling))
-    # What a part's own diagnoses are changes nothing in its own scaling.
+    # The diagnoses of a part do not affect its own scaling.
     changed = np.where(parts == 0, (truth + 1) % 4, truth)
     again = cross_fitted(natural, changed, parts)
     assert again.scalings[0] == scalings[0]
@@ -142,7 +142,7 @@ def test_each_part_gets_the_scaling_of_the_others() -> None:
 
 def test_data_that_cannot_be_fitted_are_refused() -> None:
     natural, truth = stated(1.0, 10)
-    with pytest.raises(DataError, match="there is no image"):
+    with pytest.raises(DataError, match="there are no images"):
         fit_scaling(np.empty((0, 4)), [])
     with pytest.raises(DataError, match="not one of 4"):
         fit_scaling(natural, np.full(10, 4))
@@ -159,7 +159,7 @@ def table(groups: list[int], truth: list[str], folds: list[int] | None = None) -
     return pd.DataFrame(columns if folds is None else {**columns, "fold": folds})
 
 
-def test_the_parts_are_the_folds_where_there_are_several() -> None:
+def test_several_folds_are_the_parts() -> None:
     parts = parts_of(table([1, 1, 2, 3], ["MEL", "MEL", "NV", "NV"], [4, 4, 0, 2]))
     assert parts.tolist() == [2, 2, 0, 1]
     with pytest.raises(DataError, match="in two folds"):
@@ -171,7 +171,7 @@ def test_the_parts_are_the_folds_where_there_are_several() -> None:
     st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=40),
     st.integers(0, 5),
 )
-def test_halves_are_of_whole_groups_and_alike_in_diagnoses(
+def test_halves_keep_groups_together_and_are_stratified(
     lesions: list[tuple[int, bool]], seed: int
 ) -> None:
     diagnosis = {group: "MEL" if melanoma else "NV" for group, melanoma in lesions}

@@ -1,4 +1,4 @@
-"""Scores of masks: one image, and many."""
+"""Scores over many masks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_order_of_images_does_not_matter(drawn: list[Mask], random: Random) 
         assert interval.value == pytest.approx(other.quantiles[fraction].value)
 
 
-def test_tables_that_cannot_be_scored() -> None:
+def test_invalid_tables_are_refused() -> None:
     table = table_of({"a": compare_masks(square(3), square(3))})
     with pytest.raises(DataError, match="dice"):
         SegmentationEvaluation.of(table.drop(columns="dice"))
@@ -86,7 +86,7 @@ def test_tables_that_cannot_be_scored() -> None:
         SegmentationEvaluation.of(table.assign(jaccard=np.nan))
 
 
-def test_quantiles_means_and_curve_are_numpy_s() -> None:
+def test_quantiles_means_and_curve_equal_numpy() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     for fraction, interval in scores.quantiles.items():
@@ -109,7 +109,7 @@ def test_quantiles_means_and_curve_are_numpy_s() -> None:
     json.dumps(scores.to_dict(), allow_nan=False)
 
 
-def test_failures_are_listed_with_their_factors() -> None:
+def test_failures_are_listed_by_condition() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     found = {one.name: one for one in scores.factors}
@@ -127,7 +127,7 @@ def test_failures_are_listed_with_their_factors() -> None:
     assert found[NONE_OF_THESE].images == (~marked).sum()
 
 
-def test_bands_of_size_hold_every_image_once() -> None:
+def test_size_bands_contain_every_image_once() -> None:
     table = table_of_masks()
     sizes = SegmentationEvaluation.of(table).sizes
     assert sum(band.images for band in sizes) == len(table)
@@ -139,7 +139,7 @@ def test_bands_of_size_hold_every_image_once() -> None:
     assert band.failed.groups == by_hand["group_id"].nunique()
 
 
-def test_tables_from_before_conditions_are_read() -> None:
+def test_tables_without_conditions_are_read() -> None:
     table = table_of_masks()[["image_id", "group_id", *MaskScore._fields]]
     scores = SegmentationEvaluation.of(table)
     assert (scores.distances, scores.factors, scores.sizes) == ({}, (), ())
@@ -161,7 +161,7 @@ def test_one_lesion_and_masks_without_overlap_are_handled() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3)), min_size=1, max_size=30))
-def test_weighted_quantiles_are_numpy_s(images: list[tuple[float, int]]) -> None:
+def test_weighted_quantiles_equal_numpy(images: list[tuple[float, int]]) -> None:
     values, weights = np.array(images, float).T
     if weights.any():
         class_priors = (0.1, 0.25, 0.5, 1.0)

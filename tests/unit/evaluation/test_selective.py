@@ -1,4 +1,4 @@
-"""Risk against coverage: as a plain loop has it, ties without an order."""
+"""Risk against coverage, compared with a plain loop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from naevus.evaluation.selective import SelectiveScores
 
 
 def plain_area(wrong: np.ndarray) -> float:
-    """The mean risk over all coverages, of images in order."""
+    """Return the mean risk over all coverages, for images in order."""
     return float(np.mean([wrong[: n + 1].mean() for n in range(len(wrong))]))
 
 
-def test_areas_agree_with_a_plain_loop() -> None:
+def test_areas_equal_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(200)
     right = rng.random(200) < confidence
@@ -50,7 +50,7 @@ def test_ties_are_the_mean_over_their_orders(images: list[tuple[bool, int]]) -> 
     assert scores.excess_aurc.value >= -1e-12
 
 
-def test_the_best_confidence_has_no_excess() -> None:
+def test_a_perfect_ranking_has_no_excess() -> None:
     right = np.array([1, 1, 0, 1, 0, 1])
     best = SelectiveScores.from_predictions(right, right, list("abcdef"))
     assert best.excess_aurc.value == pytest.approx(0)
@@ -58,7 +58,7 @@ def test_the_best_confidence_has_no_excess() -> None:
     assert worst.excess_aurc.value > 0.3
 
 
-def test_constant_confidence_risks_the_same_everywhere() -> None:
+def test_constant_confidence_has_constant_risk() -> None:
     scores = SelectiveScores.from_predictions([1, 0, 1, 1], [0.5] * 4, list("abcd"))
     assert scores.aurc.value == pytest.approx(0.25)
     assert scores.curve["risk"].tolist() == pytest.approx([0.25] * 4)
@@ -74,10 +74,10 @@ def test_one_lesion_gives_no_interval_but_of_a_fraction() -> None:
     assert "accuracy at 80%" in str(scores)
 
 
-def test_confidences_that_cannot_be_ordered_are_refused() -> None:
-    with pytest.raises(DataError, match="not a number"):
+def test_invalid_confidences_are_refused() -> None:
+    with pytest.raises(DataError, match="not a finite number"):
         SelectiveScores.from_predictions([1], [np.nan], ["a"])
-    with pytest.raises(DataError, match="neither right nor wrong"):
+    with pytest.raises(DataError, match="correctness must be 0 or 1"):
         SelectiveScores.from_predictions([0.5], [0.1], ["a"])
-    with pytest.raises(DataError, match="there is no image"):
+    with pytest.raises(DataError, match="there are no images"):
         SelectiveScores.from_predictions([], [], [])

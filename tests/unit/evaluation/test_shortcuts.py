@@ -1,4 +1,4 @@
-"""What is guessed without the lesion: found where it is there, not found where it is not."""
+"""Shortcut baselines: information is found where present, and only there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODES = ISIC2018.codes
 
 
 def lesions(count: int = 240, seed: int = 0) -> tuple[list[str], list[str], np.ndarray]:
-    """Two images a lesion of three classes: diagnoses, groups, positions of the classes."""
+    """Return diagnoses, groups and class positions of three classes, two images per lesion."""
     classes = np.repeat(np.random.default_rng(seed).choice(3, count, p=(0.2, 0.6, 0.2)), 2)
     return [CODES[c] for c in classes], [f"g{n // 2}" for n in range(2 * count)], classes
 
@@ -41,7 +41,7 @@ def test_information_in_embeddings_is_found() -> None:
 
 
 def test_other_images_of_a_lesion_do_not_leak() -> None:
-    # Every lesion has a mark of its own, the same in both of its images, that says nothing else.
+    # Both images of a lesion have the same random embedding, which is otherwise uninformative.
     truth, groups, _ = lesions()
     marks = np.repeat(np.random.default_rng(2).normal(size=(len(truth) // 2, 200)), 2, axis=0)
     by_lesion = by_embeddings(marks, truth, groups, CODES)
@@ -74,7 +74,7 @@ def test_information_in_metadata_is_found_and_missing_values_are_allowed() -> No
     assert balanced_accuracy_score(truth, np.array(CODES)[blind.argmax(1)]) < 0.45
 
 
-def test_guesses_are_scored_beside_chance() -> None:
+def test_baselines_are_scored_against_chance() -> None:
     truth, groups, classes = lesions()
     sure, blind = np.eye(7)[classes], np.full((len(truth), 7), 1 / 7)
     few = np.zeros(len(truth), bool)
@@ -115,7 +115,7 @@ def test_inputs_without_information_are_refused() -> None:
     truth, groups, classes = lesions(40)
     values = np.zeros((80, 4))
     values[3, 1] = np.nan
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="not a finite number"):
         by_embeddings(values, truth, groups, CODES)
     with pytest.raises(DataError, match="9 lesions are too few"):
         by_embeddings(np.zeros((18, 4)), truth[:18], groups[:18], CODES)
@@ -127,7 +127,7 @@ def test_inputs_without_information_are_refused() -> None:
     known = unknown.assign(age=50.0)
     with pytest.raises(DataError, match="two parts"):
         by_metadata(known, truth, np.zeros(80, int), CODES)
-    with pytest.raises(DataError, match="one diagnosis"):
+    with pytest.raises(DataError, match="the same diagnosis"):
         ShortcutScores.of({"a": np.eye(7)[classes]}, ["MEL"] * 80, groups, ISIC2018)
 
 
@@ -141,7 +141,7 @@ def images(colour: tuple[int, int, int], count: int, seed: int) -> Images:
     ]
 
 
-def test_priors_of_each_channel_sum_to_one() -> None:
+def test_fractions_of_each_channel_sum_to_one() -> None:
     image = images((30, 128, 250), 1, 0)[0]
     class_priors = colour_histogram(image).reshape(3, 8)
     np.testing.assert_allclose(class_priors.sum(1), 1)
@@ -176,7 +176,7 @@ def test_different_colours_are_distinguished() -> None:
 
 
 def test_rare_classes_are_weighted() -> None:
-    """Of colours alike in both, a fifth are of the rare class, which is still guessed often."""
+    """The rare class, a fifth of the images, is predicted often although the colours are equal."""
     training = images((120, 90, 90), 100, 7)
     diagnoses = ["NV"] * 80 + ["MEL"] * 20
     guesses = guess_by_colour(training, diagnoses, images((120, 90, 90), 100, 8))

@@ -1,4 +1,4 @@
-"""Subgroups: against the definitions written out, and against chance."""
+"""Subgroup scores, compared with the definitions and under the null hypothesis."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def recall(rows: dict[str, list[Any]], code: str, sexes: set[str]) -> float:
     return float(np.mean(right))
 
 
-def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
+def test_accuracy_and_gap_equal_the_definition() -> None:
     rows = images(worse=0.2)
     found = scored(rows)
     codes = ("BCC", "MEL", "NV")
@@ -70,7 +70,7 @@ def test_accuracy_and_gap_are_means_of_recalls_written_out() -> None:
     assert found["male"].p_holm == pytest.approx(min(1, 2 * found["male"].p))
 
 
-def test_p_equals_that_of_all_permutations_within_each_class(
+def test_p_equals_the_exact_permutation_test(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(subgroups, "LEAST_OF_CLASS", 1)
@@ -99,8 +99,8 @@ def test_p_equals_that_of_all_permutations_within_each_class(
     assert found[0].p == pytest.approx(np.mean(wide), abs=0.05)
 
 
-def test_another_case_mix_is_no_gap() -> None:
-    # Melanomas are recognised less often, and men have more of them: nothing is worse for men.
+def test_another_case_mix_gives_no_gap() -> None:
+    # Melanomas have a lower recall, and men have more of them; recalls are equal for both sexes.
     rng = np.random.default_rng(3)
     sex = rng.choice(["female", "male"], 2000)
     melanoma = rng.random(2000) < np.where(sex == "male", 0.6, 0.2)
@@ -115,7 +115,7 @@ def test_another_case_mix_is_no_gap() -> None:
     assert found["male"].p_holm > 0.05
 
 
-def test_chance_gives_a_significant_gap_about_one_time_in_twenty() -> None:
+def test_small_p_values_are_rare_without_an_effect() -> None:
     small = [scored(images(90, seed), 49)["male"].p <= 0.1 for seed in range(40)]
     assert 0.02 <= np.mean(small) <= 0.25  # 0.1 and three standard errors
 
@@ -134,7 +134,7 @@ def test_rare_classes_and_small_subgroups_are_left_out_or_marked() -> None:
     assert found["trunk"].balanced_accuracy is not None
 
 
-def test_a_group_has_the_first_value_that_is_known() -> None:
+def test_a_group_has_its_first_known_value() -> None:
     rows = images(60)
     sex: list[str | None] = list(rows["sex"])
     first: dict[str, int] = {}
@@ -182,13 +182,13 @@ def test_one_lesion_has_no_gap() -> None:
     assert (one.balanced_accuracy, one.gap, one.p, one.p_holm) == (None, None, None, None)
 
 
-def test_bands_begin_where_they_say() -> None:
+def test_age_bands_start_at_their_limits() -> None:
     assert age_bands([29, 30, 59, 60, 74.5, 75, -1]) == [
         "0 to 29", "30 to 44", "45 to 59", "60 to 74", "60 to 74", "75 and over", None,
     ]  # fmt: skip
 
 
-def test_lengths_that_differ_are_refused() -> None:
+def test_different_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="differ in length"):
         subgroup_scores(["MEL"], ["MEL"], ["a"], {"sex": ["female", "male"]})
 

@@ -1,4 +1,4 @@
-"""Tables of answers: ids, finite numbers, and what a join leaves out."""
+"""Tables of predictions: ids, finite numbers, and joins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def predictions(count: int = 70, seed: int = 0) -> pd.DataFrame:
-    """An out-of-fold table of as many lesions, right more often than not."""
+    """Return an out-of-fold table, one image per lesion, mostly correct."""
     rng = np.random.default_rng(seed)
     truth = np.array([ISIC2018.codes[n % 7] for n in range(count)])
     table = pd.DataFrame(
@@ -64,27 +64,29 @@ def contours(count: int = 40) -> pd.DataFrame:
 
 def test_images_of_one_table_alone_are_an_error_unless_allowed() -> None:
     one, other = predictions(), predictions(seed=1).iloc[3:]
-    with pytest.raises(DataError, match=r"^A and B: 3 images have no answer in B, such as i000"):
+    with pytest.raises(
+        DataError, match=r"^A and B: 3 images have no prediction in B, such as i000"
+    ):
         compare(one, other)
     found = compare(one, other, allow_missing=True)
     assert (found.images, found.only_a, found.only_b) == (67, 3, 0)
-    with pytest.raises(DataError, match="5 images have no answer in A"):
+    with pytest.raises(DataError, match="5 images have no prediction in A"):
         compare(contours().iloc[5:], contours())
-    with pytest.raises(DataError, match="3 images have no answer in run 2"):
+    with pytest.raises(DataError, match="3 images have no prediction in run 2"):
         combined([one, other], ISIC2018)
     assert len(combined([one, other], ISIC2018, allow_missing=True)) == 67
     tables = {"first": one, "second": other.iloc[:-2]}
-    with pytest.raises(DataError, match="5 images have no answer in second"):
+    with pytest.raises(DataError, match="5 images have no prediction in second"):
         ensemble_scores(tables)
     assert ensemble_scores(tables, allow_missing=True).left_out == 5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", ["logit_MEL", "class_weight_DF", "class_prior_VASC"])
-def test_no_number_that_is_not_finite_is_counted(column: str, value: float) -> None:
+def test_non_finite_numbers_are_refused(column: str, value: float) -> None:
     good, bad = predictions(), predictions()
     bad.loc[11, column] = value
-    with pytest.raises(DataError, match=f"^B: i011: {column} is {value:g}, no finite number"):
+    with pytest.raises(DataError, match=f"^B: i011: {column} is {value:g}, not a finite number"):
         compare(good, bad)
     with pytest.raises(DataError, match=f"second: i011: {column}"):
         ensemble_scores({"first": good, "second": bad})
@@ -98,16 +100,16 @@ def test_no_number_that_is_not_finite_is_counted(column: str, value: float) -> N
         compare(masks, contours())
 
 
-def test_texts_and_empty_cells_are_no_numbers_either() -> None:
+def test_text_and_empty_cells_are_refused() -> None:
     table = pd.DataFrame({"image_id": ["a", "b"], "prob_MEL": ["0.5", "a half"]})
-    with pytest.raises(DataError, match="t: column prob_MEL does not hold numbers"):
+    with pytest.raises(DataError, match="t: column prob_MEL is not numeric"):
         check_finite(table, ["prob_MEL"], "t")
     empty = pd.DataFrame({"image_id": ["a", "b"], "prob_MEL": pd.array([0.5, None], "Float64")})
     with pytest.raises(DataError, match="t: b: prob_MEL is nan"):
         check_finite(empty, numbers_of(empty, ["prob"]), "t")
 
 
-def test_very_unlikely_is_not_impossible() -> None:
+def test_underflowing_probabilities_stay_finite() -> None:
     sure = predictions()
     sure["logit_MEL"] = 4000.0
     together = combined([sure, predictions(seed=1)], ISIC2018)
@@ -115,9 +117,9 @@ def test_very_unlikely_is_not_impossible() -> None:
     assert (probabilities(together, ISIC2018)[0].argmax(axis=1) == 0).all()
 
 
-def test_ids_that_are_not_ids_are_refused() -> None:
+def test_invalid_ids_are_refused() -> None:
     table = predictions(7)
-    with pytest.raises(DataError, match="t: i003 stands twice"):
+    with pytest.raises(DataError, match="t: i003 occurs twice"):
         check_ids(pd.concat([table, table.iloc[[3]]]), "t")
     with pytest.raises(DataError, match="row without image_id"):
         check_ids(table.assign(image_id=table["image_id"].mask(table.index == 2)), "t")
@@ -135,7 +137,7 @@ def rows_of() -> pd.DataFrame:
 
 
 def records(folder: Path) -> pd.DataFrame:
-    """``a`` stands in two parts: with its mask in one, with its diagnosis in the other."""
+    """Return records; ``a`` has its mask in one part and its diagnosis in another."""
     for name in "ab":
         mask = np.zeros((20, 30), bool)
         mask[5:15, 5:15] = True
@@ -152,12 +154,12 @@ def records(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(path=None).astype("string")
 
 
-def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
+def test_predictions_are_joined_with_ground_truth_by_id(tmp_path: Path) -> None:
     joined = with_truth(rows_of(), records(tmp_path), allow_missing=True)
     table = joined.table
     assert table["image_id"].tolist() == ["c", "a", "b"]
     assert {found.what: found.ids for found in joined.left_out} == {
-        "images with ground truth have no answer": ("d",),
+        "images with ground truth have no prediction": ("d",),
         "predicted images are not in the data set": ("x",),
     }
     found = evaluated(table, ISIC2018, tmp_path / "masks")
@@ -177,22 +179,22 @@ def test_predictions_meet_their_truth_by_id(tmp_path: Path) -> None:
     assert found.segmented["jaccard"].tolist() == [1.0, 0.0]
     assert found.segmented["group_id"].tolist() == ["g1", "g2"]
     assert found.notes(table) == [
-        "1 of 3 images have no true diagnosis: they are not in its figures",
-        "1 of 3 images have no true mask: they are not in its figures",
+        "1 of 3 images have no true diagnosis: its figures leave them out",
+        "1 of 3 images have no true mask: its figures leave them out",
     ]
 
 
-def test_images_without_an_answer_or_a_truth_are_an_error(tmp_path: Path) -> None:
+def test_images_without_prediction_or_ground_truth_are_an_error(tmp_path: Path) -> None:
     known, rows = records(tmp_path), rows_of()
-    with pytest.raises(DataError, match=r"^some/table: 1 image .*answer: d; 1 pred.*x"):
+    with pytest.raises(DataError, match=r"^some/table: 1 image .*prediction: d; 1 pred.*x"):
         with_truth(rows, known, name="some/table")
-    with pytest.raises(DataError, match="1 image with ground truth has no answer: d"):
+    with pytest.raises(DataError, match="1 image with ground truth has no prediction: d"):
         with_truth(rows[rows["image_id"] != "x"], known)
     with pytest.raises(DataError, match="1 predicted image is not in the data set: x"):
         with_truth(rows, known[known["image_id"] != "d"])
     blank = known["image_id"] == "c"
     bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
-    with pytest.raises(DataError, match="1 predicted image is without ground truth: c"):
+    with pytest.raises(DataError, match="1 predicted image has no ground truth: c"):
         with_truth(rows[rows["image_id"] != "x"], bare)
     whole = with_truth(rows[rows["image_id"] != "x"], known[known["image_id"] != "d"])
     assert (whole.left_out, whole.unasked) == ((), {})
@@ -204,8 +206,10 @@ def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> 
     both = pd.concat([known[known["image_id"] != "d"], other], ignore_index=True)
     joined = with_truth(rows_of().head(3), both)
     assert joined.unasked == {"task3, test": 4}
-    assert joined.notes() == ["task3, test: none of its 4 images was predicted, so none counts"]
-    with pytest.raises(DataError, match="3 images with ground truth have no answer"):
+    assert joined.notes() == [
+        "task3, test: none of its 4 images was predicted, so none is evaluated"
+    ]
+    with pytest.raises(DataError, match="3 images with ground truth have no prediction"):
         with_truth(
             pd.concat([rows_of().head(3), rows_of().tail(1)]).replace(
                 {"image_id": {"x": "a-late"}}
@@ -216,18 +220,18 @@ def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, None])
 @pytest.mark.parametrize("column", ["prob_MEL", "prob_VASC", "balanced_prob_NV"])
-def test_a_row_that_is_no_number_is_an_error_and_never_dropped(
+def test_rows_with_non_finite_numbers_are_refused(
     tmp_path: Path, column: str, value: float | None
 ) -> None:
     rows = rows_of()
     rows.loc[1, column] = value
-    with pytest.raises(DataError, match=f"^out/predictions: a: {column} is .*no finite number"):
+    with pytest.raises(DataError, match=f"^out/predictions: a: {column} is .*not a finite number"):
         with_truth(rows, records(tmp_path), allow_missing=True, name="out/predictions")
 
 
-def test_an_id_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_id_is_an_error(tmp_path: Path) -> None:
     twice = pd.concat([rows_of(), rows_of().head(1)])
-    with pytest.raises(DataError, match="c stands twice"):
+    with pytest.raises(DataError, match="c occurs twice"):
         with_truth(twice, records(tmp_path), allow_missing=True)
 
 
@@ -272,17 +276,17 @@ def test_tables_without_ground_truth_are_not_scored(tmp_path: Path) -> None:
     table = with_truth(rows_of(), records(tmp_path), allow_missing=True).table
     without = evaluated(table, ISIC2018, tmp_path / "nowhere")
     assert without.segmented is None
-    assert "2 images have a true mask and none was predicted" in without.notes(table)
+    assert "2 images have a true mask, but none was predicted" in without.notes(table)
     masks_alone = table[["image_id", "diagnosis", "group_id", "mask_path", "image_path"]]
     assert evaluated(masks_alone, ISIC2018, tmp_path / "masks").classified is None
-    with pytest.raises(DataError, match="no truth"):
+    with pytest.raises(DataError, match="no ground truth"):
         evaluated(masks_alone, ISIC2018, tmp_path / "nowhere")
     unknown_ids = rows_of().assign(image_id=[f"other-{n}" for n in range(4)])
-    with pytest.raises(DataError, match="no truth for these"):
+    with pytest.raises(DataError, match="no ground truth for these"):
         with_truth(unknown_ids, records(tmp_path), allow_missing=True)
 
 
-def test_held_out_logits_are_freed_of_their_training() -> None:
+def test_held_out_logits_are_corrected_for_weights_and_priors() -> None:
     table = pd.DataFrame({"image_id": ["a"], "group_id": ["g"], "diagnosis": ["MEL"]})
     for code in ISIC2018.codes:
         table[f"logit_{code}"] = np.log(2.0) if code == "MEL" else 0.0
@@ -341,7 +345,7 @@ def test_each_row_has_its_fold_s_weights(shuffled: bool) -> None:
     assert not np.allclose(natural, balanced)
 
 
-def test_equal_logits_are_answered_by_the_fold_s_priors() -> None:
+def test_equal_logits_follow_the_priors_of_the_fold() -> None:
     given = table()
     given[["logit_BENIGN", "logit_MALIGNANT"]] = 0.0
     natural, balanced = probabilities(given, BINARY)
@@ -355,7 +359,7 @@ def test_an_absent_column_is_reported() -> None:
         probabilities(table().drop(columns="class_prior_BENIGN"), BINARY)
 
 
-def test_a_row_without_weights_is_not_scored_by_chance() -> None:
+def test_a_row_without_weights_is_refused() -> None:
     given = table()
     given.loc[3, "class_weight_BENIGN"] = np.nan
     with pytest.raises(DataError, match="class_weight_BENIGN is nan"):
@@ -372,7 +376,7 @@ def test_scores_and_their_intervals_agree() -> None:
         assert interval.low < interval.value < interval.high
 
 
-def test_a_class_that_is_not_there_is_let_by() -> None:
+def test_an_absent_class_is_allowed() -> None:
     codes = ISIC2018.codes
     rows = [
         {
@@ -410,7 +414,7 @@ def test_masks_are_scored_by_image_and_by_group() -> None:
     assert set(MaskScore._fields) <= set(rows[0])
 
 
-def test_runs_are_combined_as_an_ensemble_is() -> None:
+def test_combined_runs_equal_an_ensemble() -> None:
     one, other = table(), table(shuffled=True)
     rng = np.random.default_rng(5)
     columns = ["logit_BENIGN", "logit_MALIGNANT"]
@@ -443,7 +447,7 @@ def test_runs_are_combined_as_an_ensemble_is() -> None:
     strange = other.assign(image_id=other["image_id"] + "x")
     with pytest.raises(DataError, match="run 1 and run 2 have no image in common"):
         combined([one, strange], BINARY)
-    with pytest.raises(DataError, match="1 image has no answer in run 2: p03"):
+    with pytest.raises(DataError, match="1 image has no prediction in run 2: p03"):
         combined([one, other], BINARY)
     given_otherwise = one.assign(diagnosis=one["diagnosis"].iloc[::-1].to_numpy())
     with pytest.raises(DataError, match="another diagnosis in run 1 than in run 2"):

@@ -1,4 +1,4 @@
-"""Smaller graphs: fewer bytes, the same inputs and outputs, nearly the same answers, no talk."""
+"""Smaller graphs: file size, inputs, outputs, and agreement with fp32."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def test_weights_beyond_fp16_are_refused(exported: Path) -> None:
         to_fp16(model)
 
 
-def test_int8_without_nncf_says_what_to_install(
-    exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_without_nncf_names_the_extra(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ConfigError, match=r"naevus\[quantise\]"):
         to_int8(onnx.load(exported), PIXELS)

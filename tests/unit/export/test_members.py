@@ -1,4 +1,4 @@
-"""Averages: of weights that belong together, with statistics of their own, and of nothing else."""
+"""Averaged weights: compatible networks, statistics, and errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_weight_is_the_mean(runs: dict[str, Any]) -> None:
         assert all(torch.equal(state[k], v) for k, v in member.network.state_dict().items())
 
 
-def test_an_average_holds_out_what_all_its_members_do(runs: dict[str, Any]) -> None:
+def test_an_average_holds_out_the_common_folds_of_its_members(runs: dict[str, Any]) -> None:
     same = average(members(runs, ("one", 0), ("two", 0)))
     assert same.folds == (0,)
     assert set(same.held_out()) == set(same.run.folds.held_out(0))
@@ -88,7 +88,7 @@ def test_members_of_different_recipes_are_not_averaged(
         average(members(runs, *named))
 
 
-def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
+def test_members_must_have_the_same_initialisation(runs: dict[str, Any]) -> None:
     def started(name: str, fold: int, source: str) -> TrainedMember:
         member = open_member(runs[name], fold)
         inputs = member.run.inputs | {"init_from": source}
@@ -100,7 +100,7 @@ def test_warm_starts_must_be_the_same(runs: dict[str, Any]) -> None:
             average([started("one", 0, "a"), other])
 
 
-def test_images_are_drawn_one_a_group(runs: dict[str, Any]) -> None:
+def test_at_most_one_image_per_group_is_drawn(runs: dict[str, Any]) -> None:
     (member,) = members(runs, ("one", 0))
     groups = member.run.folds.table.set_index("image_id")["group_id"]
     evaluated = member.draw(member.held_out(), 10)

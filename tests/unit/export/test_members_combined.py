@@ -1,4 +1,4 @@
-"""Which networks tell what a precision costs."""
+"""The networks on which costs are measured."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def folds_of(found: list[list[Any]]) -> list[list[tuple[str, tuple[int, ...]]]]:
     return [[(str(each.run.folder), each.folds) for each in some] for some in found]
 
 
-def test_every_fold_that_all_runs_finished_shows() -> None:
+def test_costs_use_every_fold_finished_by_all_runs() -> None:
     one, other = run_of("one", 0, 1, 2), run_of("other", 0, 2)
     composition = [member(one, 0), member(other, 0)]
     found = cost_members(made_of("classification", [one, other], composition))
     assert folds_of(found) == [[("one", (0,)), ("one", (2,))], [("other", (0,)), ("other", (2,))]]
-    assert [found[0][0], found[1][0]] == composition  # what is shipped is not opened again
+    assert [found[0][0], found[1][0]] == composition  # exported networks are not opened again
     masks = cost_members(made_of("segmentation", [one, other], composition))
     assert folds_of(masks) == [[("one", (0,)), ("one", (1,)), ("one", (2,))]]
     with pytest.raises(RunError, match="no finished fold in common"):
         cost_members(made_of("classification", [one, run_of("last", 3)], composition))
 
 
-def test_an_average_shows_for_itself_if_it_held_something_out() -> None:
+def test_an_average_with_held_out_images_is_measured_itself() -> None:
     run = run_of("run", 0, 1)
     trained = [member(run, 0), member(run_of("again", 0), 0), member(run, 1)]
     mean = member(run, 0)

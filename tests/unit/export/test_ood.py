@@ -1,4 +1,4 @@
-"""Statistics from images to flags: fitted with a graph, kept in a bundle, used in predictions."""
+"""OOD statistics, from images to flags."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Synthetic:
-    """Skin of some colour with a dark spot, by id; ids that begin with "damaged" cannot be read."""
+    """Return images of skin with a dark spot, by id; those named "damaged..." are unreadable."""
 
     def __getitem__(self, image_id: str) -> Pixels:
         if image_id.startswith("damaged"):
@@ -63,7 +63,7 @@ def fitted(bundle: Bundle, number: int = 0) -> OODStatistics:
 
 
 def with_ood_statistics(bundle: Bundle, ood_statistics: list[OODStatistics]) -> Bundle:
-    """Return the bundle with statistics in it."""
+    """Return the bundle with OOD statistics."""
     path = bundle.folder.parent / f"{bundle.folder.name}-{OOD_FILE}"
     write_ood_statistics(path, ood_statistics)
     classifier = bundle.classifier.model_copy(update={"ood": OOD_FILE})
@@ -83,7 +83,7 @@ def bundle(plain: Bundle) -> Bundle:
     return with_ood_statistics(plain, [fitted(plain)])
 
 
-def test_embeddings_are_the_graphs_of_images_at_its_size(plain: Bundle) -> None:
+def test_features_equal_the_graph_output_at_its_input_size(plain: Bundle) -> None:
     graph = plain.member_path(plain.classifier.members[0])
     wanted = [*ids(0, 40), "damaged", *ids(40, 2)]
     reported: list[tuple[int, int]] = []
@@ -102,13 +102,13 @@ def test_a_graph_without_embedding_has_no_statistics(tmp_path: Path) -> None:
         features_of(graph, Synthetic(), ids(0, 3), size=32)
 
 
-def test_images_that_cannot_be_read_set_no_threshold(plain: Bundle) -> None:
+def test_unreadable_images_are_an_error(plain: Bundle) -> None:
     graph = plain.member_path(plain.classifier.members[0])
     with pytest.raises(DataError, match="no image is readable"):
         fit_ood_statistics(graph, Synthetic(), ids(0, 50), ["damaged"], {"damaged": "a"}, size=32)
 
 
-def test_other_images_are_flagged_in_a_sentence(bundle: Bundle) -> None:
+def test_non_dermoscopic_images_are_flagged(bundle: Bundle) -> None:
     predict = Predictor(None, Classifier(bundle))
     usual, odd = predict([Synthetic()["image 5000"], stripes()])
     assert usual.ood_score is not None
@@ -120,13 +120,13 @@ def test_other_images_are_flagged_in_a_sentence(bundle: Bundle) -> None:
     assert odd.to_dict()["ood_score"] == odd.ood_score
 
 
-def test_few_new_images_like_the_old_ones_are_flagged(bundle: Bundle) -> None:
+def test_few_new_dermoscopic_images_are_flagged(bundle: Bundle) -> None:
     pixels = [Synthetic()[image_id] for image_id in ids(6000, 150)]
     output = Predictor(None, Classifier(bundle))(pixels)
     assert sum("not_dermoscopy" in each.flags for each in output) <= 15
 
 
-def test_several_networks_show_their_mean(tmp_path: Path) -> None:
+def test_the_score_of_an_ensemble_is_the_mean(tmp_path: Path) -> None:
     plain = classification_bundle(tmp_path / "b", explained=True, seeds=(0, 1))
     ood_statistics = [fitted(plain, 0), fitted(plain, 1)]
     classifier = Classifier(with_ood_statistics(plain, ood_statistics))

@@ -1,4 +1,4 @@
-"""What precisions cost on held-out images, and the rule that chooses one."""
+"""Costs of precisions on held-out images, and the choice of one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_fastest_harmless_precision_is_chosen() -> None:
         (0.002, -0.03, False),
     ],
 )
-def test_a_loss_must_be_small_and_known_to_be(value: float, low: float, taken: bool) -> None:
+def test_loss_and_interval_must_be_within_the_limits(value: float, low: float, taken: bool) -> None:
     found = chosen(cost("int8", "fp32", value, low))
     assert found == (("int8", "fp32") if taken else ("fp32", "fp32"))
 
@@ -75,7 +75,7 @@ def test_precisions_are_ordered_by_measured_speed() -> None:
     assert chosen(*equally_fast) == ("fp16", "bf16")
 
 
-def test_only_the_task_s_own_headline_decides() -> None:
+def test_the_precision_depends_on_the_headline_metric_of_the_task() -> None:
     other = cost("int8", "fp32", -0.3, -0.4, "accuracy, natural decision")
     assert chosen(cost("int8", "fp32", *HARMLESS), other) == ("int8", "fp32")
     choice = choose([cost("int8", "fp32", *HARMLESS)], "segmentation")
@@ -92,7 +92,7 @@ def test_the_reference_comes_first_and_once() -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> tuple[Bundle, list[Any]]:
-    """Fold 0 of all, of two folds of two runs' diagnoses; no 8 bits, for NNCF takes long."""
+    """Export fold 0 of all runs; two classification runs have two folds. No int8, which is slow."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("measured")
     runs = [
@@ -110,7 +110,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> tuple
         return export_runs(runs, folder / "bundle", options, reported), steps
 
 
-def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any]) -> None:
+def test_costs_are_measured_on_all_held_out_images(measured: tuple[Bundle, Any]) -> None:
     spec = measured[0].spec
     by_task = {
         task: [each for each in spec.storage_costs if each.task == task] for task in spec.tasks
@@ -129,7 +129,7 @@ def test_costs_are_measured_on_all_that_was_held_out(measured: tuple[Bundle, Any
     held_out = by_task["classification"][0].images
     assert held_out > by_task["segmentation"][0].images
     assert [choice.task for choice in spec.recommended] == list(spec.tasks)
-    # What is recommended is what is stored, and computed in.
+    # The recommended storage and precision are used.
     segmentation, classification = (choice.storage for choice in spec.recommended)
     assert [each.storage for each in spec.members] == [segmentation, classification, classification]
     for choice in spec.recommended:
@@ -144,5 +144,5 @@ def test_the_card_shows_the_costs(measured: tuple[Bundle, Any]) -> None:
 
 def test_progress_counts_every_step(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
     steps = measured[1]
-    # 3 graphs are checked, 2 tables judged, 1 reference made, 5 graphs measured in 2 precisions.
+    # 3 graphs checked, 2 tables evaluated, 1 set of statistics, 5 graphs in 2 precisions.
     assert steps == [(done, 3 + 2 + 1 + 5 * 2) for done in range(17)]

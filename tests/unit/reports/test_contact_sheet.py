@@ -1,4 +1,4 @@
-"""Contact sheets, the page to leaf through, and the command that makes them."""
+"""Contact sheets, the browser page, and the command that writes them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _has(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((pixels == np.array(colour, np.uint8)).all(axis=-1).any())
 
 
-def test_a_sheet_holds_every_tile_with_contours_and_verdicts(tmp_path: Path) -> None:
+def test_a_sheet_shows_every_tile_with_contours_and_frames(tmp_path: Path) -> None:
     pixels, mask = draw_lesion("NV", 1, 96)
     tiles = [
         Tile(pixels, mask, np.roll(mask, 5), f"image {k}\nsecond line", k % 2 == 0)
@@ -83,7 +83,7 @@ def test_long_captions_do_not_leave_their_tile(tmp_path: Path) -> None:
     assert (read(long)[:, -10:] == 255).all()
 
 
-def test_the_page_is_one_file_and_escapes_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_is_one_file_and_escapes_text(tmp_path: Path) -> None:
     pixels, mask = draw_lesion("MEL", 1, 64)
     name = "</script><b>"
     write_browser([leaf(name, [("site", "<i>")], pixels, mask)], tmp_path / "p.html", title="<u>")

@@ -1,4 +1,4 @@
-"""Figures of known arrays: what is drawn is what was given."""
+"""Figures drawn from known arrays."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def lines(figure: Figure) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the labelled lines' points."""
+    """Return the points of the labelled lines."""
     found = figure.axes[0].get_lines()
     return {str(line.get_label()): np.array(line.get_xydata()) for line in found}
 
 
-def test_a_confusion_matrix_shows_counts_and_priors() -> None:
+def test_a_confusion_matrix_shows_counts_and_fractions() -> None:
     figure = confusion_figure(np.array([[9, 1], [0, 400]]), ["A", "B"])
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["9\n90 %", "1\n10 %", "0", "400\n100 %"]
@@ -46,10 +46,10 @@ def test_a_confusion_matrix_shows_counts_and_priors() -> None:
     assert depths[2] == pytest.approx(0.07)
     colours = [text.get_color() for text in figure.axes[0].texts]
     assert colours == ["#ffffff", "#000000", "#000000", "#ffffff"]
-    assert figure.axes[0].get_ylim() == (2, 0)  # the first class stands on top
+    assert figure.axes[0].get_ylim() == (2, 0)  # the first class is at the top
 
 
-def test_numbers_of_a_confusion_matrix_are_read_on_white_and_on_black() -> None:
+def test_confusion_numbers_are_readable_on_light_and_dark_pages() -> None:
     """WCAG AA: black or white on a blue of any depth; a dark page turns black to white."""
     counts = np.zeros((51, 51), int)
     counts[:, 0] = np.arange(51) * 2
@@ -68,7 +68,7 @@ def hexed(rgb: np.ndarray[Any, Any]) -> str:
     return str(to_hex((red, green, blue)))
 
 
-def test_a_roc_curve_goes_through_its_points() -> None:
+def test_a_roc_curve_contains_its_points() -> None:
     truth = np.array([True, False, True, False])
     figure = roc_figure({"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.75})
     synthetic = lines(figure)["MEL 0.750"]
@@ -76,7 +76,7 @@ def test_a_roc_curve_goes_through_its_points() -> None:
     np.testing.assert_allclose(synthetic, expected)
 
 
-def test_precision_falls_with_what_is_wrongly_found() -> None:
+def test_precision_decreases_with_false_positives() -> None:
     truth = np.array([True, False, True, False])
     figure = precision_recall_figure(
         {"MEL": RankingCurve.of(truth, [0.9, 0.8, 0.7, 0.1])}, {"MEL": 0.5}
@@ -85,11 +85,11 @@ def test_precision_falls_with_what_is_wrongly_found() -> None:
     np.testing.assert_allclose(synthetic, [[0.5, 1], [0.5, 0.5], [1, 2 / 3], [1, 0.5]])
 
 
-def test_reliability_shows_stated_against_found_with_its_interval() -> None:
+def test_reliability_shows_frequency_against_probability_with_intervals() -> None:
     stated = np.repeat([0.2, 0.8], 50)
     right = np.concatenate([np.arange(50) < 10, np.arange(50) < 45])
     curve = reliability_curve(stated, right, [f"g{n}" for n in range(100)], bins=2)
-    figure = reliability_figure({"as given": curve})
+    figure = reliability_figure({"as predicted": curve})
     (container,) = figure.axes[0].containers
     synthetic = np.array(container[0].get_xydata())
     np.testing.assert_allclose(synthetic, [[0.2, 0.2], [0.8, 0.9]])
@@ -107,7 +107,7 @@ def test_risk_is_drawn_over_coverage() -> None:
     assert (synthetic[0][:, 1] == 0.5).all()
 
 
-def test_the_histogram_counts_every_mask_on_its_side() -> None:
+def test_the_histogram_counts_masks_on_both_sides_of_the_threshold() -> None:
     values = [0.1, 0.6, 0.64, 0.65, 0.9, 0.99]
     bars: list[Any] = list(jaccard_figure(values).axes[0].patches)
     below = sum(bar.get_height() for bar in bars if bar.get_facecolor() == bars[0].get_facecolor())
@@ -115,7 +115,7 @@ def test_the_histogram_counts_every_mask_on_its_side() -> None:
     assert sum(bar.get_height() for bar in bars) == len(values)
 
 
-def test_learning_is_a_line_a_fold_counted_from_one() -> None:
+def test_learning_curves_have_one_line_per_fold_from_epoch_one() -> None:
     history = pd.DataFrame(
         {"fold": [0, 0, 3, 3], "epoch": [0, 1, 0, 1], "train_loss": [2.0, 1.0, 3.0, None]}
     )
@@ -137,7 +137,7 @@ def test_net_benefit_is_drawn_with_acting_on_all() -> None:
     np.testing.assert_allclose(all_of_them[:, 1], [0.3, 0.1])
 
 
-def test_no_two_of_fifteen_lines_are_alike() -> None:
+def test_fifteen_lines_are_all_different() -> None:
     assert len({tuple(line_of(number).values()) for number in range(15)}) == 15
 
 
@@ -156,7 +156,7 @@ def test_the_same_values_give_the_same_figure() -> None:
     assert figures.pdf(jaccard_figure([0.2])) == figures.pdf(jaccard_figure([0.2]))
 
 
-def test_inlined_figures_fraction_no_ids_and_take_the_ink_of_the_page() -> None:
+def test_inlined_figures_have_distinct_ids_and_the_page_colour() -> None:
     curve = pd.DataFrame({"coverage": [0.5, 1.0], "risk": [0.0, 0.1]})
     synthetic = figures.svg(risk_coverage_figure(curve))
     first, second = figures.inlined(synthetic, "one"), figures.inlined(synthetic, "other")
@@ -167,5 +167,5 @@ def test_inlined_figures_fraction_no_ids_and_take_the_ink_of_the_page() -> None:
     assert figures.INK not in first
     assert "currentColor" in first
     assert "<style" not in first
-    assert "fraction of wrong answers" in first  # texts are texts
-    assert "Verdana" in first  # as wide, where the first choice is not installed
+    assert "fraction of wrong predictions" in first  # text is kept as text
+    assert "Verdana" in first  # of equal width, if the first font is missing

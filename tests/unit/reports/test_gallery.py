@@ -1,4 +1,4 @@
-"""Which images a report shows."""
+"""Selection of images for a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_the_best_are_one_of_each_class_in_turn() -> None:
+def test_best_images_alternate_between_classes() -> None:
     classes = np.array([0, 0, 0, 1, 1, 2])
     right = np.array([True, True, True, True, False, True])
     order = np.array([2, 0, 1, 4, 3, 5])
@@ -37,7 +37,7 @@ def test_disagreement_is_between_networks_or_within_a_lesion() -> None:
     assert apart == pytest.approx([np.log(2), 0, 0])
 
 
-def test_masks_are_chosen_best_usual_and_worst_one_a_lesion() -> None:
+def test_masks_are_chosen_best_median_and_worst_one_per_lesion() -> None:
     jaccard = np.linspace(0.4, 0.9, 41)
     table = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""The page: cells, columns that sort, colours that are read."""
+"""The HTML page: cells, sort keys, colours."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def page_of(*sections: Section, **parts: Any) -> str:
     return render(Document("A title", "A summary.", sections, **parts), synthetic)
 
 
-def test_numbers_are_for_reading_and_intervals_fraction_a_cell() -> None:
+def test_numbers_are_rounded_and_share_a_cell_with_intervals() -> None:
     grid = grid_of(Table("classes", "By class", FRAME))
     assert grid.headings == [("class", False), ("recall", True), ("images", True)]
     words = [[cell.words for cell in cells] for cells, _ in grid.rows]
@@ -57,7 +57,7 @@ def test_numbers_are_for_reading_and_intervals_fraction_a_cell() -> None:
     assert words_of(-6e-19) == "0.000"
 
 
-def test_a_table_says_what_its_columns_are_sorted_by() -> None:
+def test_a_table_contains_the_sort_keys_of_its_columns() -> None:
     page = page_of(Section("s", "S", tables=(Table("t", "T", FRAME),)))
     parsed = HtmlPage(page)
     assert parsed.columns == [("class", False), ("recall", True), ("images", True)]
@@ -65,11 +65,11 @@ def test_a_table_says_what_its_columns_are_sorted_by() -> None:
     assert re.search(r'<tr class="small">\s*<th scope="row">&lt;NV&gt;</th>', page)
     assert "<NV>" not in page
     script = page.split("<script>")[1]
-    assert 'createElement("button")' in script  # a keyboard reaches it
+    assert 'createElement("button")' in script  # reachable by keyboard
     assert "aria-sort" in script
 
 
-def test_a_table_without_buttons_is_scrolled_from_the_keyboard() -> None:
+def test_a_table_without_buttons_can_be_scrolled_by_keyboard() -> None:
     tables = (Table("one", "One row", FRAME.iloc[:1]), Table("two", "Two rows", FRAME))
     page = page_of(Section("s", "S", tables=tables))
     single = '<div class="scroll" tabindex="0" role="region" aria-label="One row">'
@@ -77,7 +77,7 @@ def test_a_table_without_buttons_is_scrolled_from_the_keyboard() -> None:
     assert page.count('role="region"') == 1
 
 
-def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
+def test_the_summary_comes_first_and_figures_are_in_order() -> None:
     figure = confusion_figure(np.array([[3, 1], [0, 0]]), ["A", "B"])
     first = Section("one", "One", figure_slots=(FigureSlot("c", "C", lambda: figure),))
     second = Section("two", "Two", notes=("A note.",), command="naevus train x\nnaevus report y")
@@ -93,7 +93,7 @@ def test_the_summary_comes_first_and_figures_stand_in_order() -> None:
     assert "naevus train x\nnaevus report y</pre>" in page
 
 
-def test_narrow_tables_stand_beside_a_figure_and_folded_ones_below() -> None:
+def test_narrow_tables_are_beside_figures_and_folded_ones_below() -> None:
     figure = confusion_figure(np.array([[1]]), ["A"])
     wide = FRAME.assign(
         **{f"a column of many words {n}": ["some long words"] * 2 for n in range(5)}
@@ -116,7 +116,7 @@ def test_narrow_tables_stand_beside_a_figure_and_folded_ones_below() -> None:
     assert HtmlPage(page).open == []
 
 
-def test_galleries_show_images_with_their_heat() -> None:
+def test_galleries_show_images_with_heatmaps() -> None:
     images = (
         Thumbnail("a", ("NV, answered MEL", "probability 0.9"), "QUJD", "REVG", right=False),
         Thumbnail("b", ("NV",), "QUJD", "", right=True),
@@ -145,7 +145,7 @@ def test_texts_have_the_contrast_of_wcag_aa() -> None:
                 assert contrast(theme[ink], theme[paper]) >= 4.5, (ink, paper, theme)
 
 
-def test_lines_are_seen_on_light_and_dark_pages() -> None:
+def test_lines_are_visible_on_light_and_dark_pages() -> None:
     assert themes()
     assert figures.COLOURS
     for theme in themes():
@@ -171,7 +171,7 @@ _SEEN_BY = {  # Machado, Oliveira & Fernandes 2009, severity 1
 
 
 @pytest.mark.parametrize("reader", _SEEN_BY)
-def test_the_colour_blind_show_lines_apart(reader: str) -> None:
+def test_colour_blind_readers_can_distinguish_lines(reader: str) -> None:
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in figures.COLOURS])

@@ -1,4 +1,4 @@
-"""The report as a whole."""
+"""Whole reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
-    """What grows with the images is thinned: curves, listed images, rows of tables."""
+    """Curves, listed images and table rows are limited."""
     sizes = {}
     for count in (400, 4_000):
         results = many(count)
@@ -47,7 +47,7 @@ def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
 
 
 def many(count: int) -> Results:
-    """Return results of drawn probabilities, two images a lesion."""
+    """Return results with random probabilities, two images per lesion."""
     rng = np.random.default_rng(0)
     class_priors = np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
     truth = rng.choice(7, count // 2, p=class_priors).repeat(2)

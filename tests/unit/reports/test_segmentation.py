@@ -1,4 +1,4 @@
-"""Sections of a report on masks."""
+"""Report sections on masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_failures_are_listed_with_their_factors() -> None:
+def test_failures_are_listed_by_condition() -> None:
     table = table_of_masks()
     scores = SegmentationEvaluation.of(table)
     section = failure_section(scores)

@@ -1,4 +1,4 @@
-"""Documents on the terminal: the same tables as on the page."""
+"""Documents on the terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shown(document: Document, only: Collection[str] | None = None) -> str:
 
 
 def both() -> Evaluation:
-    """Three of seven classes, three of seven right; one mask that is right."""
+    """Return an evaluation: three of seven classes, three of seven correct; one correct mask."""
     values = 0.3 / 7 + 0.7 * np.eye(7)
     truth = [ISIC2018.codes[n % 3] for n in range(7)]
     table = pd.DataFrame({"image_id": IDS, "group_id": IDS, "diagnosis": truth})
@@ -45,30 +45,31 @@ def both() -> Evaluation:
     )
 
 
-def test_an_evaluation_is_shown_whole() -> None:
+def test_an_evaluation_is_shown_completely() -> None:
     text = shown(evaluation_document(both()))
-    assert "AKIEC, BKL, DF, VASC: no image in the truth" in text
-    assert "1.000 (1.000 to 1.000)" not in text  # seven lesions do not bear that
+    assert "AKIEC, BKL, DF, VASC: no image in the ground truth" in text
+    assert "1.000 (1.000 to 1.000)" not in text  # too few lesions for such an interval
     assert "0.429 (0.158 to 0.750)" in text  # Wilson, three of seven
     assert "no interval: too few lesions" in text
     assert "No figure" not in text  # a terminal has none anyway
     said = [one for section in evaluation_document(both()).sections for one in section.undrawn]
     assert "No figure “Jaccard indices”: it needs 30 lesions, there are 1." in said
     assert any(one.startswith("MEL, NV, BCC: no curves") for one in said)
-    for word in ("both", "Scores of masks", "At every threshold", "Confusion of most probable"):
+    words = ("both", "Scores of masks", "At every threshold", "matrix, natural decision")
+    for word in words:
         assert word in text, word
     assert "48;2;" in text  # the confusion matrices have coloured cells
     assert "Reliability curve" not in text  # folded
 
 
-def test_a_report_shows_its_chief_tables_alone() -> None:
+def test_a_report_shows_its_main_tables_only() -> None:
     text = shown(evaluation_document(both()), CHIEF)
-    assert "By diagnosis, balanced answers" in text
-    assert "specificity" not in text.split("Against the rest", maxsplit=1)[0]
+    assert "By diagnosis, balanced decision" in text
+    assert "specificity" not in text.split("Operating points", maxsplit=1)[0]
     assert "Confusion" not in text
 
 
-def test_wide_tables_of_few_rows_are_turned_and_notes_stand_below() -> None:
+def test_wide_tables_are_transposed_with_notes_below() -> None:
     frame = pd.DataFrame([{"name": "one", **{f"figure {n}": n / 10 for n in range(6)}}])
     section = Section("s", "S", ("About it.",), (Table("t", "T", frame, "A note."),))
     text = shown(Document("D", "Summary.", (section,)))

@@ -1,7 +1,7 @@
-"""The ISIC 2018 challenge's own scores and refusals, under the official tool's key names.
+"""The scores and checks of the ISIC 2018 challenge, with the official tool's key names.
 
-The rules are those of https://github.com/ImageMarkup/isic-challenge-scoring; where that tool
-crashes (a class absent from the truth, a file that is not there), these functions answer.
+The rules are those of https://github.com/ImageMarkup/isic-challenge-scoring. Where that tool
+crashes (a class without images, a missing file), these functions return a result or an error.
 """
 
 from naevus.evaluation.challenge.attributes import score_attributes

@@ -1,4 +1,4 @@
-"""Task 2 of the challenge: a folder of masks, five for each image, and its scores."""
+"""Task 2 of the challenge: score a folder of masks, five for each image."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 def attribute_in(name: str) -> str | None:
-    """Return the attribute that a file's name tells of, if it tells of one."""
+    """Return the attribute in a file's name, or None."""
     return next((attribute for attribute in ATTRIBUTES if f"_attribute_{attribute}" in name), None)
 
 
 def holds_attributes(folder: Path) -> bool:
-    """Tell whether a folder holds masks of attributes, by their names.
+    """Return whether a folder contains attribute masks, judging by their names.
 
     Raises:
-        SubmissionError: The folder is not there or cannot be read.
+        SubmissionError: The folder is missing or cannot be read.
     """
     return any(attribute_in(path.stem) is not None for path in files_in(folder))
 
 
 def true_attributes(folder: Path) -> list[tuple[str, str, Path]]:
-    """Return number, attribute and path of every true mask.
+    """Return number, attribute and path of every ground-truth mask.
 
     Raises:
-        SubmissionError: The folder is absent or empty, or a file in it is no mask of an attribute.
+        SubmissionError: The folder is missing or empty, or contains a file of another kind.
     """
     found = []
     for path in files_in(folder):
@@ -59,28 +59,28 @@ def true_attributes(folder: Path) -> list[tuple[str, str, Path]]:
 
 
 def matching_attribute(number: str, attribute: str, candidates: list[Path]) -> list[Path]:
-    """Return the files that answer for an attribute of an image, as the official tool looks."""
+    """Return the files matched to an attribute of an image by the official tool's rule."""
     return [path for path in candidates if number in path.stem and attribute in path.stem]
 
 
 def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
-    """Score a Task 2 submission as the challenge does.
+    """Score a Task 2 submission as in the challenge.
 
-    The confusion matrix of each mask is divided by its number of pixels, and these are summed: over
-    all images for each attribute, and over all masks for the micro average. Masks are matched by
+    The confusion matrix of each mask is divided by its number of pixels. The matrices are summed
+    over images for each attribute, and over all masks for the micro average. Masks are matched by
     the image's number and the attribute anywhere in the file name.
 
     Args:
-        truth_dir: The true masks.
-        prediction_dir: The submitted masks, of the same sizes; those of other images are not
+        truth_dir: The ground-truth masks.
+        prediction_dir: The submitted masks, of the same sizes; masks of other images are not
             checked.
 
     Returns:
         ``jaccard`` and ``dice`` of each attribute and of ``micro_average``; ``overall``, the
-        Jaccard index of the latter.
+        Jaccard index of the micro average.
 
     Raises:
-        SubmissionError: The official tool refuses the submission, or the truth is unusable.
+        SubmissionError: The official tool refuses the submission, or the ground truth is invalid.
     """
     candidates = files_in(prediction_dir)
     sums = {attribute: np.zeros(3) for attribute in ATTRIBUTES}
@@ -92,7 +92,7 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
             raise SubmissionError(
                 f"{path}: has {size_text(prediction.shape)} pixels; "
                 f"expected {size_text(truth.shape)}",
-                "bring each mask to the size of its image",
+                "resize each mask to the size of its image",
             )
         sums[attribute] += _fractions(truth, prediction > FOREGROUND_ABOVE)
     scores = {attribute: _overlap(*parts) for attribute, parts in sums.items()}
@@ -101,13 +101,13 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
 
 
 def _fractions(truth: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the fractions of the pixels in both, in the prediction alone, in the truth alone."""
+    """Return the fractions of pixels in both, only in the prediction, and only in the truth."""
     pairs = (truth & prediction, ~truth & prediction, truth & ~prediction)
     return np.array([np.count_nonzero(each) for each in pairs]) / truth.size
 
 
 def _overlap(both: float, predicted: float, true: float) -> dict[str, float]:
-    """Return Jaccard and Dice index; 1 where there is nothing to find and nothing is found."""
+    """Return Jaccard and Dice index; 1 if both masks are empty."""
     union = both + predicted + true
     if not union:
         return {"jaccard": 1.0, "dice": 1.0}

@@ -1,4 +1,4 @@
-"""Task 3 of the challenge: its CSV files, and its scores."""
+"""Task 3 of the challenge: read, write and score its CSV files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
 
 
-# The CSV files of Task 3: reading them, and what is refused in them.
+# Reading the CSV files of Task 3, and the reasons for refusing them.
 
 WEIGHTS = ("score_weight", "validation_weight")
 UNCOUNTED = "ISIC_0035068"
-"""The one image of the 2018 test set that the challenge took out of the count afterwards."""
+"""An image of the 2018 test set that the challenge later excluded from scoring."""
 
 
 class Refusal(NamedTuple):
-    """Something for which a table is not scored at all."""
+    """A reason for refusing to score a table."""
 
     kind: str
     message: str
@@ -38,21 +38,21 @@ class Refusal(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How much each image counts.
+    """The weight of each image.
 
-    The official tool sorts images by id but leaves the weights in the order of the truth file,
-    and takes them by id only in the denominators of the balanced accuracy and in the partial AUC.
-    In a truth sorted by id, as the published ones are, both are the same.
+    The official tool sorts images by id but leaves the weights in the order of the ground-truth
+    file. It uses weights by id only for the denominators of the balanced accuracy and the partial
+    AUC. If the ground truth is sorted by id, as the published files are, both are the same.
     """
 
     applied: NDArray[np.float64]
-    """N, as they fall on the sorted images."""
+    """N weights by id."""
     by_id: NDArray[np.float64]
-    """N, as the truth file gives them to the sorted images."""
+    """N weights in the order of the file, applied to the sorted images."""
 
 
 class Truth(NamedTuple):
-    """The true classes, sorted by id: ids, codes, N x C values, and the two kinds of weight."""
+    """The true classes, sorted by id: ids, codes, N x C values, and both kinds of weight."""
 
     ids: list[str]
     codes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Truth(NamedTuple):
 
     @property
     def misplaced(self) -> bool:
-        """Whether the file's order makes a weight fall on another image."""
+        """Whether the order of the file gives images the weights of others."""
         return any(
             not np.array_equal(weights.applied, weights.by_id)
             for weights in (self.score, self.validation)
@@ -70,10 +70,10 @@ class Truth(NamedTuple):
 
 
 def read_truth(path: Path) -> Truth:
-    """Read a ground truth: ``image``, a column a class, and optionally the two weights.
+    """Read a ground truth: ``image``, one column per class, and optionally the two weights.
 
     Raises:
-        SubmissionError: The file is absent, not a CSV, without ids or rows, or not numbers.
+        SubmissionError: The file is missing, not a CSV, without ids or rows, or not numeric.
     """
     table = read_table(path)
     if "image" not in table.columns or table.empty:
@@ -87,7 +87,7 @@ def read_truth(path: Path) -> Truth:
     numbers = table.apply(pd.to_numeric, errors="coerce")
     if not codes or not np.isfinite(numbers.to_numpy(np.float64)).all():
         raise SubmissionError(
-            f"{path}: a ground truth holds only finite numbers beside the column 'image'",
+            f"{path}: all columns except 'image' must contain finite numbers",
             "give the challenge's GroundTruth.csv",
         )
     rows = numbers.sort_index()
@@ -107,13 +107,13 @@ def _weights(numbers: pd.DataFrame, name: str) -> Weights:
 
 
 def read_prediction(path: Path, truth: Truth) -> NDArray[np.float64]:
-    """Read a submission and bring it into the truth's order of images and classes.
+    """Read a submission, in the ground truth's order of images and classes.
 
     Returns:
         N x C probabilities.
 
     Raises:
-        SubmissionError: The official tool refuses it; the message names what it names first.
+        SubmissionError: The official tool refuses it; the message gives the first reason.
     """
     table = read_table(path)
     _raise_first(path, refusals(table, truth.codes, truth.ids))
@@ -126,30 +126,30 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV as the official tool does.
 
     Raises:
-        SubmissionError: The file is absent or cannot be parsed.
+        SubmissionError: The file is missing or cannot be parsed.
     """
     try:
         with warnings.catch_warnings():
-            # Values beyond the last named column are dropped; the linter tells of them.
+            # Values beyond the last named column are dropped; the linter reports them.
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             return pd.read_csv(path, header=0, index_col=False)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SubmissionError(
             f"{path}: could not be parsed as CSV ({reason})",
-            "write a header line and one line of the same length for each image",
+            "write a header line, and one line of the same length per image",
         ) from error
 
 
 def refusals(
     table: pd.DataFrame, codes: Sequence[str], expected_ids: Sequence[str] | None = None
 ) -> Iterator[Refusal]:
-    """Yield everything for which the official tool refuses a table, in its order.
+    """Yield every reason for which the official tool refuses a table, in its order.
 
     Args:
-        table: As :func:`read_table` returns it.
-        codes: The classes that must each have a column.
-        expected_ids: The images that must each have a row, if they are known.
+        table: From :func:`read_table`.
+        codes: The classes that need a column.
+        expected_ids: The images that need a row, if known.
     """
     if "image" not in table.columns:
         yield Refusal(
@@ -170,7 +170,7 @@ def _duplicates(table: pd.DataFrame) -> Iterator[Refusal]:
         yield Refusal(
             "duplicate row",
             f"duplicate image rows: {_names(twice)}",
-            "keep one row for each image",
+            "keep one row per image",
         )
 
 
@@ -230,12 +230,12 @@ def _rows(given: set[str], expected: set[str]) -> Iterator[Refusal]:
         yield Refusal(
             "extra row",
             f"extra images: {_names(extra)}",
-            "take out rows of images that are not in the challenge's input folder",
+            "delete the rows of images that are not in the challenge's input folder",
         )
 
 
 def image_ids(column: pd.Series) -> pd.Series:
-    """Return ids as the official tool understands them: texts, without a final ``.jpg``."""
+    """Return ids as the official tool reads them: strings without a final ``.jpg``."""
     return column.astype(str).str.replace(r"\.jpg$", "", case=False, regex=True)
 
 
@@ -249,10 +249,10 @@ def _raise_first(path: Path, found: Iterator[Refusal]) -> None:
         raise SubmissionError(f"{path}: {refusal.message}", refusal.remedy)
 
 
-# Writing Task 3's CSV so that the official tool accepts it and counts what was meant.
+# Writing Task 3's CSV so that the official tool accepts and scores it as intended.
 
 _UNITS = 10**9
-"""Probabilities are written in billionths: nine decimals."""
+"""Probabilities are written with nine decimals."""
 
 _ROUNDING = 1e-6
 
@@ -265,18 +265,19 @@ def write_submission(
 ) -> None:
     """Write a submission in the challenge's format, atomically.
 
-    Every value has a decimal point (the official tool refuses a column of integers), and a largest
-    value that would stand in its row twice (counted as wrong) stays with the first of its classes:
-    the others are written a billionth smaller. Ids with commas or quotes are quoted.
+    Every value has a decimal point, because the official tool refuses a column of integers. Ties
+    for the largest value, which count as wrong, are broken in favour of the first class by
+    lowering the others by a billionth. Ids with commas or quotes are quoted.
 
     Args:
         path: The CSV to write.
-        ids: N image ids, each once, in the order of the rows.
+        ids: N unique image ids, in the order of the rows.
         probabilities: N x C, in the taxonomy's order, each row summing to 1.
         taxonomy: The C classes.
 
     Raises:
-        SubmissionError: Lengths differ, an id comes twice, or a row is not probabilities.
+        SubmissionError: Lengths differ, an id occurs twice, or a row does not contain
+            probabilities.
         NaevusError: The file cannot be written.
     """
     values = np.asarray(probabilities, dtype=np.float64)
@@ -290,7 +291,7 @@ def write_submission(
 
 
 def _without_ties(billionths: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Lower what ties with the class of the largest unrounded value."""
+    """Lower values that tie with the class of the largest unrounded value."""
     tied = billionths == billionths.max(axis=1, keepdims=True, initial=0)
     tied[np.arange(len(values)), values.argmax(axis=1)] = False
     lowered: NDArray[np.int64] = billionths - tied
@@ -305,10 +306,10 @@ def _check(ids: Sequence[str], values: NDArray[np.float64], taxonomy: Taxonomy) 
         )
     for image_id, count in Counter(ids).items():
         if count > 1:
-            raise SubmissionError(f"{image_id} is there {count} times", "submit it once")
+            raise SubmissionError(f"{image_id} occurs {count} times", "submit it once")
         if not image_id or any(mark in image_id for mark in "\r\n"):
             raise SubmissionError(
-                f"the image id {image_id!r} does not fit into a line of a CSV", "rename the image"
+                f"the image id {image_id!r} is empty or contains a line break", "rename the image"
             )
     inside = (values >= -_ROUNDING) & (values <= 1 + _ROUNDING)
     summing = np.abs(values.sum(axis=1) - 1) <= 1e-3
@@ -322,27 +323,27 @@ def _check(ids: Sequence[str], values: NDArray[np.float64], taxonomy: Taxonomy) 
 
 
 UNDECIDED = -1
-"""The answer of a row whose largest value stands there more than once; it is never right."""
+"""The predicted class of a row with a tie for the largest value; it is never correct."""
 
 _THRESHOLD = 0.5
 _SENSITIVITY = 0.80
 
 
 def score_classification(truth_csv: Path, prediction_csv: Path) -> dict[str, Any]:
-    """Score a Task 3 submission as the challenge does.
+    """Score a Task 3 submission as in the challenge.
 
     Args:
-        truth_csv: The GroundTruth.csv; optional columns ``score_weight`` and
-            ``validation_weight``, 1 where they are absent.
+        truth_csv: The GroundTruth.csv; the optional columns ``score_weight`` and
+            ``validation_weight`` default to 1.
         prediction_csv: The submission.
 
     Returns:
         ``overall`` (the balanced accuracy), ``validation``, ``per_category`` (by score, then by
-        class), ``macro_average``, ``aggregate``. Where a class is absent from the truth, what it
-        leaves undefined is None, averages are over the other classes, and ``notes`` says so.
+        class), ``macro_average``, ``aggregate``. If a class has no image in the ground truth, its
+        undefined scores are None, averages are over the other classes, and ``notes`` reports it.
 
     Raises:
-        SubmissionError: The official tool refuses the submission, or the truth is unusable.
+        SubmissionError: The official tool refuses the submission, or the ground truth is invalid.
         NaevusError: scikit-learn is not installed.
     """
     truth = read_truth(truth_csv)
@@ -350,7 +351,7 @@ def score_classification(truth_csv: Path, prediction_csv: Path) -> dict[str, Any
     actual, predicted = decided(truth.values), decided(prediction)
     overall = _balanced_accuracy(actual, predicted, truth.score)
     if overall is None:
-        raise SubmissionError(f"{truth_csv}: no image counts", "give a truth with classes")
+        raise SubmissionError(f"{truth_csv}: no image counts", "give a ground truth with classes")
     scores = {
         code: _category(truth.values[:, c], prediction[:, c], truth.score)  # noqa: PD011
         for c, code in enumerate(truth.codes)
@@ -373,19 +374,19 @@ def _notes(truth: Truth, absent: list[str]) -> list[str]:
     if absent:
         names = ", ".join(absent)
         notes.append(
-            f"{names}: no image in the truth counts; averages are over the other classes "
-            "(the official tool ends with an error here)"
+            f"{names}: no weighted image in the ground truth; averages are over the other classes "
+            "(the official tool fails in this case)"
         )
     if truth.misplaced:
         notes.append(
-            "the truth is not sorted by image id, so that weights fall on other images than "
-            "they are written beside, as in the official tool; sort it"
+            "the ground truth is not sorted by image id, so weights apply to other images than "
+            "those of their rows, as in the official tool; sort it"
         )
     return notes
 
 
 def decided(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return each row's class, or ``UNDECIDED`` where the largest value is there twice.
+    """Return each row's class, or ``UNDECIDED`` if the largest value occurs twice.
 
     Args:
         values: N x C.
@@ -397,7 +398,7 @@ def decided(values: NDArray[np.float64]) -> NDArray[np.int64]:
 def _balanced_accuracy(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], weights: Weights
 ) -> float | None:
-    """Return the mean weighted recall of the classes that have weight, None if none has."""
+    """Return the mean weighted recall of the classes with weight; None if there are none."""
     recalls = []
     for category in np.unique(truth[truth != UNDECIDED]):
         of_class = truth == category
@@ -410,7 +411,7 @@ def _balanced_accuracy(
 def _category(
     truth: NDArray[np.float64], prediction: NDArray[np.float64], score: Weights
 ) -> dict[str, float | None]:
-    """Score one class against the others; values above 0.5 answer yes."""
+    """Score one class against the others; values above 0.5 count as positive."""
     weights = score.applied
     is_true, says_true = truth > _THRESHOLD, prediction > _THRESHOLD
     tp = float(weights[is_true & says_true].sum())
@@ -431,7 +432,7 @@ def _category(
 
 
 def _ratio(part: float, whole: float) -> float:
-    """Return ``part / whole``; where nothing was there to be wrong, the challenge gives 1."""
+    """Return ``part / whole``; 1 if the denominator is 0, as in the challenge."""
     return part / whole if whole else 1.0
 
 

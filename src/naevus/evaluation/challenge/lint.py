@@ -1,4 +1,4 @@
-"""What the challenge would refuse, or score as wrong, in a submission."""
+"""Check submissions for what the challenge would refuse or score as wrong."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# What a linter says of a submission.
+# The findings of the linter.
 
 Consequence = Literal["refused", "loses points", "tidy"]
-"""What follows if it is left: nothing is scored; something scores less than it would, silently;
-the scorer does not mind, but the challenge's rules or a reader do."""
+"""The effect of a finding: nothing is scored; something silently scores less than it would; no
+effect on the score, but against the challenge's rules or unclear to a reader."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to mend in a submission."""
+    """A problem in a submission."""
 
     kind: str
     consequence: Consequence
     subject: str
-    """The file, column or image it is about."""
+    """The file, column or image with the problem."""
     detail: str
     remedy: str
 
 
-# What is wrong with Task 3's CSV.
+# Problems in Task 3's CSV.
 
 _SUM_TOLERANCE = 0.01
 
@@ -61,22 +61,22 @@ def lint_classification(
     expected_ids: Sequence[str] | None = None,
     codes: Sequence[str] = ISIC2018.codes,
 ) -> list[Finding]:
-    """Find what the official tool refuses in a Task 3 submission, or counts as wrong.
+    """Find problems in a Task 3 submission.
 
     Args:
         path: The CSV.
-        expected_ids: The images of the challenge, if they are known; without them neither a
-            missing row nor an extra one can be found.
-        codes: The classes that must each have a column.
+        expected_ids: The images of the challenge, if known; otherwise missing and extra rows are
+            not found.
+        codes: The classes that need a column.
 
     Returns:
-        Findings, refusals first; none where the submission is sound.
+        Findings, refusals first; empty if there are none.
 
     Raises:
-        SubmissionError: The file is not there.
+        SubmissionError: The file is missing.
     """
     if not path.is_file():
-        raise SubmissionError(f"{path}: no such file", "name the CSV that is to be uploaded")
+        raise SubmissionError(f"{path}: no such file", "name the CSV to upload")
     try:
         table = read_table(path)
     except SubmissionError as error:
@@ -89,7 +89,7 @@ def lint_classification(
 
 
 def _silent(table: pd.DataFrame, codes: Sequence[str]) -> Iterator[Finding]:
-    """Yield what is scored, but not as its author means."""
+    """Yield values that are scored, but not as intended."""
     present = [code for code in codes if code in table.columns]
     if "image" not in table.columns or len(present) != len(codes) or table.empty:
         return
@@ -114,13 +114,13 @@ def _silent(table: pd.DataFrame, codes: Sequence[str]) -> Iterator[Finding]:
             "sum",
             "tidy",
             ids.iloc[row],
-            f"the values sum to {sums[row]:.4g}, not to 1; they are scored as they stand",
+            f"the values sum to {sums[row]:.4g} instead of 1; they are scored unchanged",
             "divide each row by its sum",
         )
 
 
 def _ragged(path: Path) -> Iterator[Finding]:
-    """Yield lines with more cells than the header; what is beyond it is dropped in silence."""
+    """Yield lines with more cells than the header; the extra cells are dropped silently."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
@@ -134,8 +134,8 @@ def _ragged(path: Path) -> Iterator[Finding]:
             "loses points",
             path.name,
             f"{len(longer)} lines have more cells than the header, line {longer[0]} first; "
-            "what is beyond it is dropped",
-            "write as many cells in each line as the header has, without a comma at the end",
+            "the extra cells are dropped",
+            "give each line as many cells as the header, without a comma at the end",
         )
 
 
@@ -146,24 +146,24 @@ _WRITE_GREY = "write an 8-bit greyscale PNG of 0 and 255"
 
 
 def lint_segmentation(folder: Path, images: Path | None = None) -> list[Finding]:
-    """Find what the official tool refuses in a Task 1 submission, or scores as nothing.
+    """Find problems in a Task 1 submission.
 
     Args:
         folder: The submitted masks.
-        images: The challenge's images (or true masks); without them neither a missing mask
-            nor one of another size can be found.
+        images: The challenge's images (or ground-truth masks); without them, missing masks and
+            masks of another size are not found.
 
     Returns:
-        Findings, by file name; none where the submission is sound.
+        Findings, by file name; empty if there are none.
 
     Raises:
-        SubmissionError: A folder is absent, or no image with an ISIC id is in ``images``.
+        SubmissionError: A folder is missing, or ``images`` has no image with an ISIC id.
     """
     files = files_in(folder)
     sizes = None if images is None else _sizes(images)
     numbers = sorted({number for path in files if (number := number_of(path.stem))})
     if sizes is None and not numbers:
-        detail = "no file is named by the seven digits of an image"
+        detail = "no file name contains the seven digits of an image"
         remedy = f"name masks {_REGULAR.format(id='ISIC_0000000')}"
         return [Finding("no masks", "refused", folder.name, detail, remedy)]
     return [
@@ -173,18 +173,18 @@ def lint_segmentation(folder: Path, images: Path | None = None) -> list[Finding]
 
 
 def lint_attributes(folder: Path, images: Path | None = None) -> list[Finding]:
-    """Find what the official tool refuses in a Task 2 submission, or scores as nothing.
+    """Find problems in a Task 2 submission.
 
     Args:
         folder: The submitted masks, one for each attribute of each image.
-        images: The challenge's images (or true masks); without them neither an image without any
-            mask nor a mask of another size can be found.
+        images: The challenge's images (or ground-truth masks); without them, images without any
+            mask and masks of another size are not found.
 
     Returns:
-        Findings, by file name; none where the submission is sound.
+        Findings, by file name; empty if there are none.
 
     Raises:
-        SubmissionError: A folder is absent, or no image with an ISIC id is in ``images``.
+        SubmissionError: A folder is missing, or ``images`` has no image with an ISIC id.
     """
     files = files_in(folder)
     sizes = None if images is None else _sizes(images)
@@ -202,7 +202,7 @@ def lint_attributes(folder: Path, images: Path | None = None) -> list[Finding]:
 
 
 def _named_attribute(number: str, attribute: str, files: list[Path]) -> Iterator[Finding]:
-    """Yield what is wrong with the number of files that answer for an attribute of an image."""
+    """Yield findings if there is not exactly one file for an attribute of an image."""
     regular = _OF_ATTRIBUTE.format(id=f"ISIC_{number}", attribute=attribute)
     found = matching_attribute(number, attribute, files)
     if not found:
@@ -221,7 +221,7 @@ def _lint_attribute(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Ite
     attribute = attribute_in(path.stem)
     if attribute is None:
         what = f"is not a mask of {', '.join(ATTRIBUTES)}"
-        remedy = "take it out of the folder, or name it ISIC_0000000_attribute_<attribute>.png"
+        remedy = "remove it from the folder, or name it ISIC_0000000_attribute_<attribute>.png"
         yield Finding("stray file", "tidy", path.name, what, remedy)
         return
     regular = _OF_ATTRIBUTE.replace("{attribute}", attribute)
@@ -229,7 +229,7 @@ def _lint_attribute(path: Path, sizes: dict[str, tuple[int, int]] | None) -> Ite
 
 
 def _sizes(images: Path) -> dict[str, tuple[int, int]]:
-    """Return height and width by number, of the images in a folder."""
+    """Return height and width of the images in a folder, by number."""
     sizes = {}
     for path in files_in(images):
         number = number_of(path.stem)
@@ -249,7 +249,7 @@ def _sizes(images: Path) -> dict[str, tuple[int, int]]:
 
 
 def _named(number: str, files: list[Path]) -> Iterator[Finding]:
-    """Yield what is wrong with the number of files that answer to one image."""
+    """Yield findings if there is not exactly one file for an image."""
     subject = f"ISIC_{number}"
     found = matching(number, files)
     if not found:
@@ -284,7 +284,7 @@ def _lint_file(
             "tidy",
             path.name,
             "is not a mask of an image",
-            "take it out of the folder",
+            "remove it from the folder",
         )
         return
     if sizes is not None and number not in sizes:
@@ -293,7 +293,7 @@ def _lint_file(
             "tidy",
             path.name,
             "there is no such image; the mask is not checked",
-            "take it out of the folder",
+            "remove it from the folder",
         )
         return
     yield from _lint_name(path, regular.format(id=f"ISIC_{number}"))
@@ -309,14 +309,14 @@ def _lint_file(
             "refused",
             path.name,
             f"has {size_text(values.shape)} pixels, its image {size_text(sizes[number])}",
-            "bring each mask to the size of its image",
+            "resize each mask to the size of its image",
         )
     if one_bit(path):
         yield Finding(
             "1-bit",
             "tidy",
             path.name,
-            "is a 1-bit file; this scorer takes it, others do not",
+            "is a 1-bit file; this scorer accepts it, others may not",
             _WRITE_GREY,
         )
     yield from _lint_values(path, values, lesion=lesion)
@@ -330,7 +330,7 @@ def _lint_name(path: Path, regular: str) -> Iterator[Finding]:
             "JPEG mask",
             "loses points",
             path.name,
-            "JPEG blurs the contour: values beside it are neither 0 nor 255",
+            "JPEG blurs the contour: values next to it are neither 0 nor 255",
             "write masks as PNG",
         )
     elif path.name != regular:
@@ -338,7 +338,7 @@ def _lint_name(path: Path, regular: str) -> Iterator[Finding]:
             "irregular name",
             "tidy",
             path.name,
-            "is matched by its number alone",
+            "is matched by its number only",
             f"name it {regular}",
         )
 
@@ -354,8 +354,8 @@ def _lint_values(path: Path, values: NDArray[np.uint8], *, lesion: bool) -> Iter
             "empty mask",
             "loses points",
             path.name,
-            "has no lesion; every image of the challenge shows one, so that it scores 0",
-            "give the most probable region",
+            "is empty; every image of the challenge shows a lesion, so it scores 0",
+            "mark the most probable region",
         )
     elif top <= FOREGROUND_ABOVE:
         yield Finding(
@@ -363,7 +363,7 @@ def _lint_values(path: Path, values: NDArray[np.uint8], *, lesion: bool) -> Iter
             "loses points",
             path.name,
             f"its largest value is {top}; only values above {FOREGROUND_ABOVE} are {what}, "
-            "so that the whole mask is scored as empty",
+            "so the whole mask is scored as empty",
             f"write {what} as 255",
         )
     elif odd.size and path.suffix.lower() not in _JPEG:
@@ -371,8 +371,8 @@ def _lint_values(path: Path, values: NDArray[np.uint8], *, lesion: bool) -> Iter
             "grey values",
             "loses points",
             path.name,
-            f"holds values other than 0 and 255 (such as {odd[odd.size // 2]}); "
-            f"what is above {FOREGROUND_ABOVE} counts as {what}",
+            f"has values other than 0 and 255 (such as {odd[odd.size // 2]}); "
+            f"values above {FOREGROUND_ABOVE} count as {what}",
             "threshold the probabilities and write 0 and 255",
         )
 
@@ -398,7 +398,7 @@ def _lint_shape(path: Path, mask: NDArray[np.bool_]) -> Iterator[Finding]:
 
 
 def count_regions_and_holes(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Count 8-connected regions, and 4-connected holes that do not reach the border."""
+    """Count 8-connected regions, and 4-connected holes that do not touch the border."""
     padded = np.pad(mask.astype(np.uint8), 1)
     regions, _ = cv2.connectedComponents(padded, connectivity=8)
     outside_and_holes, _ = cv2.connectedComponents(1 - padded, connectivity=4)

@@ -1,4 +1,4 @@
-"""Task 1 of the challenge: folders of masks, and its scores."""
+"""Task 1 of the challenge: score a folder of masks."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The mask files of Task 1: finding the one that belongs to an image, and reading it.
+# Finding and reading the mask files of Task 1.
 
 FOREGROUND_ABOVE = 128
-"""Values above it are lesion; 128 itself is not."""
+"""Pixels with larger values are lesion."""
 
 _ID = re.compile(r"ISIC_([0-9]{7})")
 _NOT_MASKS = frozenset({"ATTRIBUTION.txt", "LICENSE.txt"})
 
 
 def number_of(name: str) -> str | None:
-    """Return the seven digits of the first ISIC id in a file's name, if there is one."""
+    """Return the seven digits of the first ISIC id in a file's name, or None."""
     match = _ID.search(name)
     return match.group(1) if match else None
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return what is in a folder, by name, without the archive's own notes.
+    """Return the files in a folder by name, without those that archives add.
 
     Raises:
-        SubmissionError: The folder is not there or cannot be read.
+        SubmissionError: The folder is missing or cannot be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if path.name not in _NOT_MASKS)
     except OSError as error:
         raise SubmissionError(
             f"{folder}: not a folder that can be read ({error.strerror})",
-            "give the folder that holds the masks, unpacked",
+            "give the unpacked folder of the masks",
         ) from error
 
 
 def truth_files(folder: Path) -> list[tuple[str, Path]]:
-    """Return number and path of every true mask.
+    """Return number and path of every ground-truth mask.
 
     Raises:
-        SubmissionError: The folder is absent or empty, or a file in it bears no ISIC id.
+        SubmissionError: The folder is missing or empty, or a file has no ISIC id in its name.
     """
     numbered = []
     for path in files_in(folder):
@@ -69,20 +69,20 @@ def truth_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def matching(number: str, candidates: list[Path]) -> list[Path]:
-    """Return the files whose stem holds an image's number, as the official tool looks for it."""
+    """Return the files whose stem contains an image's number, as in the official tool."""
     return [path for path in candidates if number in path.stem]
 
 
 def grey_values(path: Path) -> NDArray[np.uint8]:
-    """Read a mask as the official tool sees it, which is not as `naevus.images` would.
+    """Read a mask by the rules of the official tool, which differ from those of `naevus.images`.
 
-    Only 8-bit grey and 1-bit files pass, and no orientation is applied.
+    Only 8-bit grey and 1-bit files are accepted, and no orientation is applied.
 
     Returns:
-        H x W; 1-bit images have 0 and 255.
+        H x W; 1-bit images have the values 0 and 255.
 
     Raises:
-        SubmissionError: The file cannot be decoded, is cut off, or is not single-channel.
+        SubmissionError: The file cannot be decoded, is truncated, or is not single-channel.
     """
     try:
         with warnings.catch_warnings():
@@ -103,13 +103,13 @@ def grey_values(path: Path) -> NDArray[np.uint8]:
 
 
 def one_bit(path: Path) -> bool:
-    """Tell whether a readable image is a black-and-white one of 1 bit a pixel."""
+    """Return whether a readable image has 1 bit per pixel."""
     with Image.open(path) as image:
         return image.mode == "1"
 
 
 def size_text(shape: tuple[int, ...]) -> str:
-    """Return a shape H x W as the width and height people say."""
+    """Return a shape H x W as text, width first."""
     return f"{shape[1]} x {shape[0]}"
 
 
@@ -124,13 +124,13 @@ _OFFICIAL_NAMES = {
 
 
 def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
-    """Score a Task 1 submission as the challenge does.
+    """Score a Task 1 submission as in the challenge.
 
     Masks are matched by the image's number anywhere in the file name; masks of other images
     are ignored.
 
     Args:
-        truth_dir: The true masks.
+        truth_dir: The ground-truth masks.
         prediction_dir: The submitted masks, of the same sizes.
 
     Returns:
@@ -138,7 +138,7 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
         ``macro_average`` (means over images).
 
     Raises:
-        SubmissionError: The official tool refuses the submission, or the truth is unusable.
+        SubmissionError: The official tool refuses the submission, or the ground truth is invalid.
     """
     candidates = files_in(prediction_dir)
     scores = []
@@ -150,7 +150,7 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
             raise SubmissionError(
                 f"{path}: has {size_text(prediction.shape)} pixels; "
                 f"expected {size_text(truth.shape)}",
-                "bring each mask to the size of its image",
+                "resize each mask to the size of its image",
             )
         scores.append(compare_masks(truth, prediction > FOREGROUND_ABOVE))
     means = dict(zip(MaskScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
@@ -162,15 +162,15 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
 
 
 def the_one(found: list[Path], truth_path: Path, name: str) -> Path:
-    """Return the only one of the files that answer to a true mask.
+    """Return the only file that matches a ground-truth mask.
 
     Args:
-        found: The files.
-        truth_path: The true mask.
-        name: What the file should be called.
+        found: The matching files.
+        truth_path: The ground-truth mask.
+        name: The name that the file should have.
 
     Raises:
-        SubmissionError: There is none, or there are several.
+        SubmissionError: There are none or several.
     """
     if not found:
         raise SubmissionError(
@@ -186,10 +186,10 @@ def the_one(found: list[Path], truth_path: Path, name: str) -> Path:
 
 
 def true_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a true mask; a single value other than 255 is taken for the lesion.
+    """Read a ground-truth mask; if there is only one value besides 0, it is the lesion.
 
     Raises:
-        SubmissionError: It cannot be read, or has several values but 0.
+        SubmissionError: The mask cannot be read, or has several values besides 0.
     """
     values = grey_values(path)
     if len(np.setdiff1d(values, [0])) > 1:

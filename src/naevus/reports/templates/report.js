@@ -1,4 +1,4 @@
-// Headings become buttons: a press sorts, another one turns the order; what is empty stays last.
+// Headings become buttons: a press sorts, another one reverses the order; empty cells stay last.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   if (body.rows.length < 2) continue;
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table")) {
   });
 }
 
-// The section that is being read is marked in the list of sections.
+// The current section is marked in the list of sections.
 const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {

@@ -1,4 +1,4 @@
-"""The challenge's scores of attributes, against the official tool's results."""
+"""Scores of attribute masks, compared with the official tool's results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.golden import flat
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What the official message says, in this project's words.
+# Official messages and the corresponding ones of this project.
 SAYINGS = {
     "missing": "no matching submission for ISIC_0000101_attribute_globules.png",
     "other_size": "has 20 x 20 pixels; expected 50 x 40",
@@ -38,7 +38,7 @@ def test_attribute_scores_equal_the_official_scorer(golden: Path, case: int) -> 
     assert scores == pytest.approx(expected, rel=0, abs=1e-9)
 
 
-def test_refused_attributes(golden: Path) -> None:
+def test_attribute_masks_that_the_official_scorer_refuses_are_refused(golden: Path) -> None:
     folder = golden / "refused_attributes"
     verdicts = json.loads((folder / "verdicts.json").read_text())
     assert {name for name, verdict in verdicts.items() if not verdict["accepted"]} == set(SAYINGS)
@@ -54,19 +54,19 @@ def test_refused_attributes(golden: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ISIC_0000001_segmentation.png", "notes_attribute_streaks.png"])
-def test_a_truth_of_something_else_is_refused(tmp_path: Path, name: str) -> None:
+def test_unknown_ground_truth_files_are_refused(tmp_path: Path, name: str) -> None:
     Image.new("L", (4, 4)).save(tmp_path / name)
     with pytest.raises(SubmissionError, match="unknown ground truth file"):
         score_attributes(tmp_path, tmp_path)
 
 
-def test_an_empty_truth_is_refused(tmp_path: Path) -> None:
+def test_an_empty_ground_truth_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SubmissionError, match="no ground truth masks"):
         score_attributes(tmp_path, tmp_path)
 
 
 def test_counts_at_thresholds_pool_to_the_official_score(tmp_path: Path) -> None:
-    """Images of different sizes, so that dividing by their pixels matters."""
+    """Use images of different sizes, so that the division by pixels matters."""
     rng = np.random.default_rng(5)
     thresholds = dict(zip(ATTRIBUTES, (0.05, 0.3, 0.5, 0.7, 0.95), strict=True))
     rows = []

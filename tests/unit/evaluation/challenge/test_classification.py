@@ -1,4 +1,4 @@
-"""The challenge's scores and refusals, against the official tool's answers."""
+"""Task 3 scores and errors, compared with the official tool's results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 CODES = HEADER.split(",")[1:]
 
 
-# What the official message says, in this project's words.
+# Official messages and the corresponding ones of this project.
 SAYINGS = {
     "missing_row": "missing images: ISIC_0034000",
     "extra_row": "extra images: ISIC_0099999",
@@ -101,7 +101,7 @@ def test_a_ground_truth_of_one_class_is_scored(tmp_path: Path) -> None:
     json.dumps(scores, allow_nan=False)
 
 
-def test_the_taken_out_image_and_given_weights(tmp_path: Path) -> None:
+def test_the_excluded_image_and_given_weights(tmp_path: Path) -> None:
     truth = tmp_path / "truth.csv"
     truth.write_text(
         "image,A,B,score_weight,validation_weight\n"
@@ -149,7 +149,7 @@ def test_ties_are_undecided() -> None:
         (HEADER.encode(), "non-floating-point"),
     ],
 )
-def test_files_that_are_no_tables_are_refused(tmp_path: Path, content: bytes, saying: str) -> None:
+def test_files_other_than_csv_are_refused(tmp_path: Path, content: bytes, saying: str) -> None:
     truth = write_truth(tmp_path / "truth.csv", ["MEL"])
     (tmp_path / "prediction.csv").write_bytes(content)
     with pytest.raises(SubmissionError, match=saying):

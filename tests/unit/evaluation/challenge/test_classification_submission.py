@@ -1,4 +1,4 @@
-"""Submissions as they are written."""
+"""Writing submissions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @settings(deadline=None, max_examples=40)
 @given(weights=arrays(np.float32, (4, 7), elements=st.sampled_from([0, 1, 1, 2, 3, 1e-12])))
-def test_written_submissions_are_accepted_and_scored_as_meant(
+def test_written_submissions_are_accepted_and_scored_as_intended(
     tmp_path_factory: pytest.TempPathFactory, weights: NDArray[np.float32]
 ) -> None:
     weights[:, 0] += weights.sum(1) == 0
@@ -51,7 +51,7 @@ def test_certainty_and_single_rows_keep_their_decimal_point(tmp_path: Path) -> N
     assert score_classification(path, path)["overall"] == 1
 
 
-def test_rows_that_are_no_probabilities_are_refused(tmp_path: Path) -> None:
+def test_rows_other_than_probabilities_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     good = np.eye(7)[[0, 1]]
     bad = [

@@ -1,4 +1,4 @@
-"""Writing submissions, and linting them."""
+"""Checks of submissions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def kinds(findings: list[Finding]) -> set[str]:
     return {finding.kind for finding in findings}
 
 
-def test_every_refused_table_has_its_finding(golden: Path) -> None:
+def test_every_refused_table_has_a_finding(golden: Path) -> None:
     folder = golden / "refused"
     expected = pd.read_csv(folder / "truth.csv")["image"].tolist()
     found = {
@@ -59,7 +59,7 @@ def test_every_refused_table_has_its_finding(golden: Path) -> None:
     assert "missing value" in found["not_a_number"]
 
 
-def test_all_faults_of_a_table_are_found_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_table_are_found_at_once(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text(
         f"{HEADER}\n"
@@ -87,7 +87,7 @@ def test_commas_at_the_end_of_lines_are_found(tmp_path: Path) -> None:
     assert kinds(lint_classification(path)) == {"extra cells"}
 
 
-def test_a_file_that_is_no_table_is_one_finding(tmp_path: Path) -> None:
+def test_a_file_other_than_csv_is_one_finding(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     with pytest.raises(SubmissionError, match="no such file"):
         lint_classification(path)
@@ -115,7 +115,7 @@ MASK_FINDINGS = {
 }
 
 
-def test_every_odd_folder_of_masks_has_its_finding(golden: Path, tmp_path: Path) -> None:
+def test_every_invalid_mask_folder_has_a_finding(golden: Path, tmp_path: Path) -> None:
     verdicts = json.loads((golden / "refused_masks" / "verdicts.json").read_text())
     assert verdicts.keys() == MASK_FINDINGS.keys()
     for name, verdict in verdicts.items():
@@ -156,7 +156,7 @@ def test_wrong_shapes_values_and_names_are_found(tmp_path: Path) -> None:
     }
 
 
-def test_masks_of_other_sizes_than_images_are_found(tmp_path: Path) -> None:
+def test_masks_of_wrong_size_are_found(tmp_path: Path) -> None:
     masks, images = tmp_path / "masks", tmp_path / "images"
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:15] = 255
@@ -186,7 +186,7 @@ def test_regions_and_holes_follow_eulers_formula(mask: NDArray[np.bool_]) -> Non
     assert regions - holes == corners - edges + cells
 
 
-def test_every_odd_folder_of_attributes_has_its_finding(golden: Path) -> None:
+def test_every_invalid_attribute_folder_has_a_finding(golden: Path) -> None:
     folder = golden / "refused_attributes"
     verdicts = json.loads((folder / "verdicts.json").read_text())
     for name, verdict in verdicts.items():
@@ -207,7 +207,7 @@ def test_every_odd_folder_of_attributes_has_its_finding(golden: Path) -> None:
     assert kinds(lint_attributes(folder / "truth", folder / "truth")) == set()
 
 
-def test_what_a_folder_of_attributes_holds_besides_is_found(tmp_path: Path) -> None:
+def test_other_files_in_an_attribute_folder_are_found(tmp_path: Path) -> None:
     for attribute in ATTRIBUTES:
         Image.new("L", (8, 6)).save(tmp_path / f"ISIC_0000001_attribute_{attribute}.png")
     Image.new("L", (8, 6)).save(tmp_path / "ISIC_0000001_segmentation.png")

@@ -1,4 +1,4 @@
-"""The challenge's scores of masks, against the official tool's answers."""
+"""Task 1 scores and errors, compared with the official tool's results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# What the official message says, in this project's words.
+# Official messages and the corresponding ones of this project.
 SAYINGS = {
     "rgb": "not single-channel",
     "other_size": "has 30 x 20 pixels; expected 60 x 40",
@@ -47,7 +47,7 @@ def test_masks_that_the_official_scorer_refuses_are_refused(golden: Path, tmp_pa
     for name, verdict in verdicts.items():
         folder = golden / "refused_masks" / name
         prediction = folder / "prediction"
-        if not prediction.is_dir():  # an empty folder may not have survived its copying
+        if not prediction.is_dir():  # copying may drop empty folders
             prediction = tmp_path
         if verdict["accepted"]:
             scored = score_segmentation(folder / "truth", prediction)
@@ -59,7 +59,7 @@ def test_masks_that_the_official_scorer_refuses_are_refused(golden: Path, tmp_pa
         assert caught.value.remedy
 
 
-def test_masks_of_both_empty_count_one_and_notes_are_passed_over(tmp_path: Path) -> None:
+def test_empty_masks_score_one_and_other_files_are_ignored(tmp_path: Path) -> None:
     nothing = np.zeros((5, 8), np.uint8)
     for name in ("truth", "prediction"):
         write_mask(tmp_path / name / "ISIC_0000001_segmentation.png", nothing)
