@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PERMUTATIONS = 10_000
 ERROR: Final = 0.05
-"""A verdict is wrong at most so often where A and B are alike, over all tests together."""
+"""The family-wise error rate: of finding any difference between equal recipes."""
 _CHUNK = 500
 _ROUNDING = 1e-12
 _STEPS = 30  # of bisection: limits are found to 1e-9
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
     """The p value of the permutation test, with Bonferroni's correction for ``tests`` scores."""
     groups: int
     tests: int = 1
-    """How many tests the interval and p are corrected for."""
+    """The number of tests that interval and p are corrected for."""
 
     @property
     def distinguishable(self) -> bool:
@@ -157,7 +157,7 @@ def swap_test(
 
 
 class _Swaps(NamedTuple):
-    """A difference, and what it becomes where A and B are swapped in some groups.
+    """A difference, and its values with A and B swapped in some groups.
 
     Where d was taken from B first, ``swapped`` is less by d times ``weights``. ``ends`` are the
     least and the largest difference in a group.
@@ -192,7 +192,7 @@ class _Swaps(NamedTuple):
         return cls(float(sums[:, 0].sum()), found[:, 0], found[:, 1], ends)
 
     def p(self, difference: float) -> float:
-        """Return the two-sided p of a difference; the observed arrangement counts as one."""
+        """Return the two-sided p value of a difference; the observed arrangement counts."""
         far = abs(self.observed - difference) - _ROUNDING
         extreme = np.count_nonzero(np.abs(self.swapped - difference * self.weights) >= far)
         return (1 + int(extreme)) / (1 + len(self.swapped))

@@ -272,7 +272,7 @@ def _calibrated(
 
 
 def _given_sets(labelled: LabelledPredictions) -> SetScores | None:
-    """Return how good the prediction sets are that came with the probabilities, if any did."""
+    """Return the scores of the prediction sets given with the probabilities, if any."""
     if labelled.sets is None or labelled.coverage is None:
         return None
     return SetScores.from_sets(

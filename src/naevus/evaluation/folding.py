@@ -61,7 +61,7 @@ class Folding:
         return fractions
 
     def sets(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return prediction sets of the scored classes: one that a class is folded into is in it.
+        """Return prediction sets of the scored classes: one is in if any class folded into it is.
 
         Args:
             inside: N x C, in the order of ``predicted``.

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 _Z = NormalDist().inv_cdf(0.975)
 FEW: Final = 100
-"""Of fewer groups, fractions have Wilson's interval and other figures a BCa interval."""
+"""With fewer groups, fractions have Wilson's interval and other figures a BCa interval."""
 _ROUNDING = 1e-12
 RARE: Final = 30
-"""A mean of recalls has an interval from Wilson's where a class has fewer groups."""
+"""With fewer groups in a class, a mean of recalls has an interval from Wilson's intervals."""
 LEAST: Final = 10
-"""Of fewer groups, only fractions have an interval."""
+"""With fewer groups, only fractions have an interval."""
 
 
 class Interval(NamedTuple):
     """A value and its 95 % interval, conditional on the trained networks.
 
-    The limits are NaN where there are too few groups, or nothing varies.
+    The limits are NaN if there are too few groups, or all values are equal.
 
     Examples:
         >>> print(Interval(0.84, 0.826, 0.853))

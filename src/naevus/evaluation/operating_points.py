@@ -106,7 +106,7 @@ class OperatingPoints:
     positives: int
     groups: int
     rarer: int
-    """The groups on the side that has fewer of them."""
+    """The number of groups on the side with fewer groups."""
     auc: Interval
     """Area under the ROC curve over all images together."""
     fold_auc: Interval | None
@@ -200,7 +200,7 @@ def decision_curve(
 
 
 def _rarer(target: BinaryTarget, groups: Sequence[Hashable]) -> int:
-    """Return the number of groups on the side that has fewer."""
+    """Return the number of groups on the side with fewer groups."""
     names = np.asarray(groups, object)
     return min(len(set(names[side].tolist())) for side in (target.truth, ~target.truth))
 

@@ -485,7 +485,7 @@ class Evaluated(NamedTuple):
                 )
         given = "prediction_set" in table.columns and table["prediction_set"].notna().any()
         if self.classified is not None and self.classified.sets is None and given:
-            notes.append("prediction sets are not scored: it is not known what they promise")
+            notes.append("prediction sets are not scored: their nominal coverage is unknown")
         return notes
 
 
@@ -569,7 +569,7 @@ def _given_sets(rows: pd.DataFrame, codes: Sequence[str]) -> NDArray[np.bool_]:
     for image_id, inside in zip(rows["image_id"], given, strict=True):
         if inside is None or not set(inside) <= set(codes):
             raise DataError(
-                f"{image_id}: its prediction_set is {'absent' if inside is None else 'strange'}",
+                f"{image_id}: its prediction_set is {'missing' if inside is None else 'invalid'}",
                 REMAKE,
             )
     found = [[code in inside for code in codes] for inside in map(set, given)]

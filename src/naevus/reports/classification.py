@@ -241,8 +241,8 @@ def target_section(found: ClassificationEvaluation) -> Section:
                     "net-benefit",
                     "Net benefit",
                     partial(figures.benefit_figure, found.decision_curves),
-                    "Found cases an image, less what false alarms cost, were all acted on whose "
-                    "probability is the threshold or more; dotted: acting on everybody.",
+                    "True positives per image minus the cost of false positives, when acting on "
+                    "probabilities from the threshold up; dotted: acting on everyone.",
                 ),
                 rarer,
                 RARE,
@@ -322,7 +322,7 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
 
 
 def _rarer(found: ClassificationEvaluation, code: str) -> int:
-    """Return the number of lesions with a diagnosis, or without it where these are fewer."""
+    """Return the number of lesions with a diagnosis or without it, whichever is smaller."""
     return min(found.aucs[code].groups, found.groups - found.aucs[code].groups)
 
 
@@ -342,7 +342,7 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
         "reliability",
         "Reliability",
         partial(figures.reliability_figure, curves),
-        "On the dotted diagonal, what is stated comes true.",
+        "On the dotted diagonal, probabilities are perfectly calibrated.",
     )
     drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
@@ -403,7 +403,7 @@ def selective_section(found: ClassificationEvaluation) -> Section:
         "risk-coverage",
         "Risk and coverage",
         partial(figures.risk_coverage_figure, selective.curve),
-        f"Where all are answered, {percent(selective.risk.value)} are wrong (dotted line).",
+        f"At full coverage, {percent(selective.risk.value)} are wrong (dotted line).",
     )
     drawn, said = borne([(slot, found.groups, FEW)])
     return Section(
@@ -425,7 +425,7 @@ def _sets(found: ClassificationEvaluation) -> list[Table]:
         _coverage("all", sets.overall),
     ]
     always = ", ".join(found.in_every_set)
-    whose = "these are the predicted sets"
+    whose = "the sets are those of the predictions"
     if not found.sets_given:
         whose = "thresholds are fitted on other parts"
     note = (

@@ -344,12 +344,12 @@ def _facts(row: Record) -> list[tuple[str, str]]:
 # An overview of predictions, with or without a ground truth.
 
 MOST: Final = 2000
-"""Images of an overview: it stays under 50 MB."""
+"""The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
 
 
 class Overview(NamedTuple):
-    """Predictions to be inspected.
+    """The predictions of an overview.
 
     Attributes:
         title: Of the page and of the sheet.
@@ -365,7 +365,7 @@ class Overview(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One image of an overview, as the template shows it.
+    """One image of an overview, for the template.
 
     Attributes:
         name: The image's id.
@@ -392,7 +392,7 @@ class Card(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """What stands below it on a sheet."""
+        """The caption on a sheet."""
         if not self.answer:
             return self.name
         risk = "" if self.melanoma is None else f"melanoma {self.melanoma:.0%}, "
@@ -431,7 +431,7 @@ def overview_of(
         cards = [card for card in cards if card.answer in wanted]
     if not cards:
         of = f" of {', '.join(diagnoses)}" if diagnoses else ""
-        raise DataError(f"{folder} holds no predictions{of}", "choose another folder or filter")
+        raise DataError(f"{folder} contains no predictions{of}", "choose another folder or filter")
     total = len(cards)
     chosen, order = _first(cards, most)
     notes = []
@@ -449,7 +449,7 @@ def overview_of(
             move(len(shown), len(chosen))
     lost = sum(not card.jpeg for card in shown)
     if lost:
-        notes.append(f"{lost:,} images are not where they were predicted, so they are not shown.")
+        notes.append(f"{lost:,} images have moved or been deleted and are not shown.")
     failed = len(out.problems())
     if failed:
         notes.append(f"{failed:,} images failed: {out.failed.name} names them.")

@@ -252,7 +252,7 @@ def test_prediction_sets_are_scored_as_they_were_given(tmp_path: Path) -> None:
     assert scores.sets.overall.images.value == 0.5  # c is a naevus
     assert scores.sets.overall.size == 1.5
     without = evaluated(table, ISIC2018, tmp_path / "masks")
-    assert "prediction sets are not scored: it is not known what they promise" in without.notes(
+    assert "prediction sets are not scored: their nominal coverage is unknown" in without.notes(
         table
     )
     for wrong in (None, ["XYZ"]):

@@ -148,7 +148,7 @@ def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) ->
     yellow = (small[:, :, 0] > 200) & (small[:, :, 2] < 150)
     assert set(np.flatnonzero(yellow.any(axis=1))) >= {33, 100, 158}  # the contour's rows
     assert not found.cards[4].jpeg
-    assert found.notes == ["1 images are not where they were predicted, so they are not shown."]
+    assert found.notes == ["1 images have moved or been deleted and are not shown."]
     write_overview(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("<li ") == 5
@@ -169,7 +169,7 @@ def test_an_overview_of_many_images_names_its_choice(tmp_path: Path) -> None:
     assert found.notes[0] == (
         "Shown are 3 of 8 images: those with the highest probability of malignancy."
     )
-    with pytest.raises(DataError, match="holds no predictions of mel"):
+    with pytest.raises(DataError, match="contains no predictions of mel"):
         overview_of(out, diagnoses=["mel"])
     assert len(overview_of(out, diagnoses=["nv"]).cards) == 8
 
