@@ -81,7 +81,7 @@ def test_wide_tables_are_transposed_with_notes_below() -> None:
 def test_class_means_skip_absent_classes_and_no_fold_is_named_where_there_is_none() -> None:
     document = evaluation_document(both())
     (confusion,) = document.figure_slots
-    assert "over the classes that are present, is 0.444." in confusion.note  # of three of seven
+    assert "over the classes present, is 0.444." in confusion.note  # of three of seven
     said = [*document.notes, document.summary]
     for section in document.sections:
         said += [section.title, *section.notes, *(table.note for table in section.tables)]
