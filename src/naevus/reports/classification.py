@@ -545,8 +545,8 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
         (
             (
                 f"Balanced accuracy is over the diagnoses with at least {LEAST_OF_CLASS} lesions "
-                "in the subgroup. Compare only rows with the same diagnoses. Accuracy depends on the "
-                "case mix, but is given for any number of images."
+                "in the subgroup. Compare only rows with the same diagnoses. Accuracy depends on "
+                "the case mix, but is given for any number of images."
             ),
             (
                 "The gap is the subgroup's balanced accuracy minus that of all others, over the "
