@@ -36,13 +36,14 @@ from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.run import select_images
+from naevus.training.callbacks import Callback
 from naevus.training.data import BatchLoader, TrainingData, workers_of
-from naevus.training.loop import Callbacks, Trainer
+from naevus.training.loop import Trainer
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.optim import make_optimiser
 from naevus.training.performance import fabric_for, kept_memory, resolve
+from naevus.training.prepare import prepare
 from naevus.training.tasks import ClassificationTask
-from naevus.training.train import prepare
 
 BATCH, SIZE = 32, 160
 RECIPE = Path(__file__).parents[1] / "recipes" / "classification.toml"
@@ -138,7 +139,7 @@ def whole_training(folder: Path, recipe: Recipe, steps: int) -> EngineSetup:
 
         @kept_memory()
         def train() -> int:
-            trainer.fit(Callbacks(lambda *_: None, lambda _: None))
+            trainer.fit(Callback())
             return batches.steps
 
         return train

@@ -16,7 +16,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-import typing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ import naevus
 from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
+from naevus.io.settings import values_of
 from naevus.runs.predictions import Schema
 from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
@@ -47,7 +47,6 @@ BLOCK: Final = re.compile(rf"{MARKER.pattern}\n(?:.*?\n)??{END}", re.MULTILINE |
 _EXAMPLES = re.compile(r"^(?:Examples:\n)?((?:  naevus .+\n)+)", re.MULTILINE)
 _EVERYWHERE = re.compile(r"^\* `--(?:help|install-completion|show-completion)`.*\n", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
-_SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 
 
 def filled(text: str, page: Path) -> str:
@@ -273,7 +272,7 @@ def _fields(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> str:
     rows = [
         (
             f"`{name}`",
-            _values(field),
+            values_of(field),
             _default(field),
             field.description or meanings.get(name, ""),
         )
@@ -290,37 +289,6 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
         text = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")[2]
         found |= {name: " ".join(what.split()) for name, what in _ATTRIBUTE.findall(text)}
     return found
-
-
-def _values(field: FieldInfo) -> str:
-    limits = [
-        f"{sign} {getattr(limit, kind.lower())}"
-        for limit in field.metadata
-        for kind, sign in _SIGNS.items()
-        if type(limit).__name__ == kind
-    ]
-    return " ".join([_type(field.annotation), *([f"({', '.join(limits)})"] if limits else [])])
-
-
-def _type(annotation: Any) -> str:
-    """Return a type as a reader of TOML or JSON understands it."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _type(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) is typing.Literal:
-        return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
-    inner = [_type(each) for each in typing.get_args(annotation) if each is not Ellipsis]
-    origin = typing.get_origin(annotation)
-    if origin is dict:
-        return "table"
-    if origin is tuple:
-        endless = Ellipsis in typing.get_args(annotation)
-        return f"list of {inner[0]}" if endless else f"[{', '.join(inner)}]"
-    if inner:  # a union
-        return " or ".join("nothing" if each == "NoneType" else each for each in inner)
-    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-_WORDS = {bool: "true, false", float: "number", int: "whole number", str: "text"}
 
 
 def _default(field: FieldInfo) -> str:

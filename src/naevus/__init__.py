@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from naevus.runs.results import evaluate_folders as evaluate
     from naevus.runs.run import Run
     from naevus.taxonomy import TAXONOMIES, Taxonomy
+    from naevus.training.callbacks import Callback
+    from naevus.training.train import train
     from naevus.types import FailedImage
 
 __version__ = "0.2.0"
@@ -51,6 +53,7 @@ __all__ = [
     "TAXONOMIES",
     "Bundle",
     "BundleError",
+    "Callback",
     "Comparison",
     "ConfigError",
     "DataError",
@@ -78,11 +81,13 @@ __all__ = [
     "load_recipe",
     "make_folds",
     "to_frame",
+    "train",
 ]
 
 _HOMES: Final = {
     "TAXONOMIES": "naevus.taxonomy:TAXONOMIES",
     "Bundle": "naevus.bundles.bundle:Bundle",
+    "Callback": "naevus.training.callbacks:Callback",
     "Comparison": "naevus.evaluation.comparison:Comparison",
     "Dataset": "naevus.datasets.dataset:Dataset",
     "Evaluation": "naevus.evaluation.evaluate:Evaluation",
@@ -101,6 +106,7 @@ _HOMES: Final = {
     "load_recipe": "naevus.runs.recipe:load_recipe",
     "make_folds": "naevus.datasets.folds:make_folds",
     "to_frame": "naevus.inference.prediction:to_frame",
+    "train": "naevus.training.train:train",
 }
 """Where each name is defined that is imported when it is first used."""
 

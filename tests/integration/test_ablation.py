@@ -212,7 +212,7 @@ def test_single_arms_are_shown_with_the_reference(
 
 def test_another_budget_is_not_mixed_in(made: Made) -> None:
     result = made.call("--set", "epochs=2")
-    assert "another recipe" in str(result.exception)
+    assert "epochs is 1 there, not 2" in str(result.exception)
 
 
 def test_crops_need_masks(made: Made, tmp_path: Path) -> None:

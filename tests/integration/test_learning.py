@@ -18,8 +18,9 @@ from naevus.images.masks import at_size
 from naevus.images.preprocess import cut
 from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018
+from naevus.training.callbacks import Callback
 from naevus.training.data import BatchLoader
-from naevus.training.loop import Callbacks, Trainer
+from naevus.training.loop import Trainer
 from naevus.training.tasks import ClassificationTask, SegmentationTask
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def trained(recipe: Recipe, training_task: TrainingTask, folder: Path) -> nn.Mod
     fabric = Fabric(accelerator="cpu", devices=1)
     batches = BatchLoader(training_task.training, recipe)
     trainer = Trainer(network, training_task, batches, recipe, fabric, folder)
-    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
+    trainer.fit(Callback())
     return trainer.used.eval()
 
 

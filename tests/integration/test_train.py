@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from itertools import combinations
@@ -27,18 +28,20 @@ from naevus.runs.recipe import Recipe
 from naevus.runs.run import WEIGHTS, Run, select_images
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
+from naevus.training.callbacks import Callback
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import TrainingData
-from naevus.training.loop import Callbacks, Trainer
+from naevus.training.loop import Trainer
+from naevus.training.prepare import prepare, start_run
 from naevus.training.tasks import ClassificationTask, _make_training_task
-from naevus.training.train import export_fold, prepare, train_fold, train_folds
+from naevus.training.train import export_fold, train_fold, train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from naevus.datasets.dataset import Dataset
 
-STILL = Callbacks(lambda *_: None, lambda _: None)
+STILL = Callback()
 INPUTS = {
     "data": "drawn",
     "layout": "isic2018",
@@ -310,6 +313,11 @@ def test_the_history_is_written(segmented: Pipeline) -> None:
     assert history["epoch"].tolist() == [0, 1]
     assert {"train_loss", "val_jaccard", "val_sensitivity", "val_precision"} <= set(history.columns)
     assert history["train_loss"].iloc[1] < history["train_loss"].iloc[0]
+    text = (segmented.fold / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    assert [epoch["val_loss"] for epoch in epochs] == history["val_loss"].tolist()
+    assert (lines[0]["event"], lines[-1]["event"], lines[-1]["error"]) == ("start", "end", None)
 
 
 BOTH = ["task1", "task3"]
@@ -393,12 +401,12 @@ def test_an_unreadable_image_is_left_out_reported_and_listed(
     broken.write_bytes(b"no image")
     table = dataset.table.copy()
     table.loc[2, "path"] = str(broken)
-    training_data = TrainingData(replace(dataset, table=table), tmp_path / "cache")
-    refused = prepare(training_data, recipe, silent)
-    assert list(refused) == [dataset.ids[2]]
+    training_data = TrainingData(replace(dataset, table=table), tmp_path / "cache", force=True)
+    failed = prepare(training_data, recipe, silent)
+    assert list(failed) == [dataset.ids[2]]
     assert len(training_data.caches["images"]) == 3
     folds = Folds(training_data.dataset.table[["image_id", "group_id"]].assign(fold="0"))
-    run = Run.start(tmp_path / "run", recipe, folds, {})
+    run = start_run(tmp_path / "run", recipe, folds, training_data, ())
     with pytest.raises(RunError, match="no fold is finished"):
         train_folds(run, [], training_data)
     listed = pd.read_csv(run.folder / "failed.csv")
@@ -489,7 +497,7 @@ def test_networks_with_different_seeds_have_the_same_initialisation(
 ) -> None:
     """The initialisation has its own seed, so that weights of several seeds can be averaged."""
 
-    def caught(trainer: Trainer, _: Callbacks) -> None:
+    def caught(trainer: Trainer, _: Callback) -> None:
         raise _BeganError(trainer._network)
 
     monkeypatch.setattr(Trainer, "fit", caught)

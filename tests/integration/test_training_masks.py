@@ -22,8 +22,7 @@ from naevus.inference.out_of_fold import copies_for
 from naevus.runs.recipe import load_recipe
 from naevus.runs.run import crop_masks, select_images
 from naevus.training.data import TrainingData
-from naevus.training.masks import CropCounts, check_before
-from naevus.training.train import check_cached, prepare
+from naevus.training.prepare import CropCounts, check_before, check_cached, prepare
 from tests.helpers.finished_runs import finished_run
 
 if TYPE_CHECKING:

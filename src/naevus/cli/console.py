@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from naevus.io.progress import handled
+from naevus.io.progress import duration, handled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,23 +115,8 @@ class _Lines:
         seconds, made = now - self._begun[0], done - self._begun[1]
         pace = ""
         if made > 0:
-            pace = f", {made / seconds:.1f}/s, {_duration((of - done) * seconds / made)} left"
+            pace = f", {made / seconds:.1f}/s, {duration((of - done) * seconds / made)} left"
         errors.print(f"{self._description}: {done:,} of {of:,}{pace}")
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in two units at most.
-
-    Examples:
-        >>> _duration(42.4), _duration(150), _duration(8000)
-        ('42 s', '2 min 30 s', '2 h 13 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class TerminalReporter:

@@ -17,6 +17,7 @@ from naevus.cli.options import (
     DataFolder,
     ImageTypeName,
     Json,
+    Limit,
     Out,
     OutIfGiven,
     Part,
@@ -49,6 +50,7 @@ def check(
     out: OutIfGiven = None,
     image_type: ImageTypeName = "all",
     taxonomy: TaxonomyOption = "auto",
+    limit: Limit = None,
     *,
     json: Json = False,
 ) -> None:
@@ -64,10 +66,14 @@ def check(
     only warnings or none.
     """
     from naevus.datasets.audit import audit
+    from naevus.datasets.folds import limit_images
     from naevus.datasets.layouts import load
 
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
-    dataset = named.of_type(image_type)
+    whole = named.of_type(image_type)
+    dataset = limit_images(whole, limit or 0)
+    if len(dataset) < len(whole):
+        reporter.warning(f"{len(dataset):,} of {len(whole):,} images are checked", "limited")
     with reporter.progress("reading and comparing images", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:

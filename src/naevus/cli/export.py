@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from naevus.cli.console import console, errors, reporter
-from naevus.cli.options import NETWORKS, AllowMissing, Data, Fold, Force, Out, Runs, Storage
+from naevus.cli.options import CHECKS, NETWORKS, AllowMissing, Data, Fold, Force, Out, Runs, Storage
 from naevus.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def export(
     data: Data = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run code outside naevus that a run's recipe names as its network.",
+            rich_help_panel=CHECKS,
+        ),
+    ] = False,
 ) -> None:
     """Export the networks of runs as one bundle for prediction.
 
@@ -88,6 +96,7 @@ def export(
         data=data,
         calibration=None if calibration is None else read_out_of_fold(calibration),
         measure=measure_costs,
+        trust=trust,
     )
     checked: list[Checked] = []
     try:

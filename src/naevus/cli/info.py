@@ -123,6 +123,7 @@ EXTRAS = {
     "heif": ("pi_heif",),
     "onnxruntime": ("onnxruntime",),
     "quantise": ("nncf", "onnxruntime"),
+    "tracking": ("mlflow", "tensorboard"),
 }
 """The import names of the packages in each extra."""
 

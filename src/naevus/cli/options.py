@@ -151,6 +151,27 @@ Benign = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Use at most this many images, in whole lesions and of all diagnoses, to try "
+        "something out.",
+        show_default=False,
+        rich_help_panel=IMAGES,
+    ),
+]
+FirstImages = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Predict at most this many images, the first ones, to try something out.",
+        show_default=False,
+        rich_help_panel=IMAGES,
+    ),
+]
 Count = Annotated[int, typer.Option("--count", min=1, help="Number of images.")]
 CountIfGiven = Annotated[
     int | None, typer.Option("--count", min=1, help="Number of images.", show_default=False)
@@ -189,6 +210,16 @@ Set = Annotated[
     typer.Option(
         "--set",
         help="Change a setting of the recipe, such as epochs=5; may be repeated.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="tensorboard|mlflow",
+        help="Also log to TensorBoard (into RUN/tensorboard) or MLflow; may be repeated.",
+        show_default=False,
         rich_help_panel=TRAINING,
     ),
 ]

@@ -17,6 +17,7 @@ from naevus.cli.options import (
     OUTPUT,
     Bundles,
     Engine,
+    FirstImages,
     ImageTypeName,
     OutIfGiven,
     Part,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.sources import Found
+    from naevus.images.preprocess import ImageFiles
     from naevus.inference.batch import BatchResult
     from naevus.inference.classifier import Classifier
     from naevus.inference.prediction import Prediction
@@ -179,6 +181,7 @@ def predict(
     split: Split = None,
     part: Part = None,
     image_type: ImageTypeName = "auto",
+    limit: FirstImages = None,
     engine: Engine = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -262,7 +265,7 @@ def predict(
             )
         )
     )
-    sources = found.sources
+    sources = _first(found.sources, limit)
     if lesions is not None:
         known = inputs.lesions_in(lesions, sources)
     elif group_by is not None:
@@ -341,6 +344,13 @@ def _check_lesions(lesions: Path | None, group_by: str | None, only: str | None)
             "predicts no diagnoses",
             "leave out one of them",
         )
+
+
+def _first(sources: list[ImageFiles], limit: int | None) -> list[ImageFiles]:
+    """Return the first images, and report if there are more."""
+    if limit is not None and limit < len(sources):
+        reporter.warning(f"the first {limit:,} of {len(sources):,} images are predicted", "limited")
+    return sources[:limit]
 
 
 def _import_meanwhile(*names: str) -> None:

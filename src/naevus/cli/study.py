@@ -18,6 +18,7 @@ from naevus.cli.options import (
     Force,
     HeldOutFold,
     Json,
+    Limit,
     Masks,
     Out,
     Run,
@@ -126,6 +127,7 @@ def ablate(
     fold: HeldOutFold = 0,
     masks: Masks = None,
     copies: Copies = None,
+    limit: Limit = None,
     cache: Cache = None,
     allow_missing: AllowMissing = False,
     force: Force = False,
@@ -140,14 +142,16 @@ def ablate(
     job; the runs are in OUT/arms. Writes a table of paired differences from the reference, with
     intervals by lesion, to OUT/ablation.md, .csv and .json.
     """
-    from naevus.runs.recipe import parse_setting
+    from naevus.io.settings import parse_setting
     from naevus.runs.run import images_and_folds
     from naevus.training.unused import once, refuse_unused_by_all
     from naevus.workflows.ablation import Workshop, load_plan, recipes
 
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
-    overrides = once([parse_setting(text) for text in settings or ()], {})
+    overrides = once(
+        [parse_setting(text) for text in settings or ()], {"--limit data.limit": limit}
+    )
     configs = recipes(chosen, plan.parent, overrides)
     names = chosen.to_train(shown)
     trained = configs[names[0]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
@@ -18,16 +18,15 @@ from naevus.cli.options import (
     FoldsFile,
     Force,
     ImageTypeIfGiven,
+    Limit,
     Masks,
     OutIfGiven,
     Set,
     Task,
     TaxonomyIfGiven,
+    Track,
 )
 from naevus.errors import ConfigError
-
-if TYPE_CHECKING:
-    from naevus.runs.recipe import Recipe
 
 
 def train(
@@ -47,7 +46,7 @@ def train(
         bool,
         typer.Option(
             "--show-recipe",
-            help="Print the recipe with all its settings as TOML and exit.",
+            help="Print the recipe with all its settings, commented, as TOML and exit.",
             rich_help_panel=TRAINING,
         ),
     ] = False,
@@ -57,6 +56,7 @@ def train(
     copies: Copies = None,
     image_type: ImageTypeIfGiven = None,
     taxonomy: TaxonomyIfGiven = None,
+    limit: Limit = None,
     init_from: Annotated[
         Path | None,
         typer.Option(
@@ -74,6 +74,7 @@ def train(
             rich_help_panel=NETWORKS,
         ),
     ] = None,
+    track: Track = None,
     cache: Cache = None,
     force: Force = False,
 ) -> None:
@@ -82,6 +83,7 @@ def train(
     Examples:
       naevus train segmentation ISIC2018 --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
+      naevus train segmentation ISIC2018 --limit 100 --set epochs=1 --out runs/try
 
     Writes checkpoints, bundles and out-of-fold predictions to the run folder, OUT. The same
     command resumes an interrupted run, and several commands can train different folds of a run at
@@ -90,7 +92,8 @@ def train(
 
       naevus train classification --show-recipe > my.toml
     """
-    from naevus.runs.recipe import load_recipe, parse_setting, to_toml
+    from naevus.io.settings import parse_setting
+    from naevus.runs.recipe import load_recipe, to_toml
     from naevus.training.unused import once, refuse_unused
 
     overrides = once(
@@ -99,6 +102,7 @@ def train(
             "--pretrained network.pretrained": pretrained,
             "--image-type data.image_type": image_type,
             "--taxonomy data.taxonomy": taxonomy,
+            "--limit data.limit": limit,
         },
     )
     resolved = load_recipe(recipe, task, overrides)
@@ -108,65 +112,33 @@ def train(
         )
     if show_recipe:
         given = {"DATA": data, "--out": out, "--folds": folds, "--fold": fold, "--masks": masks,
-                 "--copies": copies, "--init-from": init_from, "--cache": cache}  # fmt: skip
+                 "--copies": copies, "--init-from": init_from, "--track": track,
+                 "--cache": cache}  # fmt: skip
         for name in (name for name, value in given.items() if value):
             raise ConfigError(f"{name} has no effect with --show-recipe", f"leave out {name}")
-        console.print(to_toml(resolved), soft_wrap=True, end="")
+        console.print(to_toml(resolved, comments=True), soft_wrap=True, end="")
         return
     if data is None or out is None:
         raise ConfigError(
             f"{'DATA' if data is None else '--out'} is missing",
             f"run naevus train {task} DATA --out RUN",
         )
-    inputs = _Inputs(masks, tuple(copies or ()), init_from, cache, force)
-    refuse_unused(resolved, overrides, masks=masks, copies=inputs.copies)
-    _train(resolved, data, out, folds, fold, inputs)
+    refuse_unused(resolved, overrides, masks=masks, copies=tuple(copies or ()))
+    from naevus.training.callbacks import tracker
+    from naevus.training.train import train as train_run
 
-
-class _Inputs(NamedTuple):
-    """The inputs of a training job besides its data set."""
-
-    masks: Path | None
-    copies: tuple[Path, ...]
-    init_from: Path | None
-    cache: Path | None
-    force: bool
-
-
-def _train(
-    resolved: Recipe,
-    data: Path,
-    out: Path,
-    folds: Path | None,
-    fold: list[int] | None,
-    given: _Inputs,
-) -> None:
-    from naevus.runs.run import Run, copies_in, held, images_and_folds
-
-    source = Run.open(given.init_from) if given.init_from else None
-    dataset, split = images_and_folds(data, resolved, folds, given.masks, given.copies, reporter)
-    from naevus.training.data import TrainingData
-    from naevus.training.train import check_training_data, inputs_of, train_folds
-
-    training_data = TrainingData(
-        dataset,
-        given.cache or out.parent / "cache",
-        masks=given.masks,
-        copies=given.copies,
-        init_from=source,
-        force=given.force,
-        pretrained=resolved.pretrained_file,
-        further=tuple(
-            copies_in(folder, dataset, resolved)
-            for folder in given.copies
-            if resolved.task == "attributes"
-        ),
-    )
-    check_training_data(training_data, resolved, reporter)
-    chosen = list(range(split.k)) if fold is None else list(dict.fromkeys(fold))
-    for number in chosen:
-        split.held_out(number)  # refuses an unknown fold before a folder is created
-    with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):
-        run = Run.start(out, resolved, split, inputs_of(dataset, training_data))
     with log_on_screen():
-        train_folds(run, chosen, training_data, reporter)
+        train_run(
+            resolved,
+            data,
+            out=out,
+            folds=folds,
+            fold=fold,
+            masks=masks,
+            copies=copies or (),
+            init_from=init_from,
+            cache=cache,
+            force=force,
+            callbacks=[tracker(name, out) for name in track or ()],
+            reporter=reporter,
+        )

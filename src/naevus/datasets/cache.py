@@ -487,6 +487,7 @@ class ImageCache:
         workers: int | None = None,
         limits: Limits = Limits(),  # noqa: B008
         progress: Callable[[int, int], None] | None = None,
+        waiting: Callable[[], None] | None = None,
     ) -> Self:
         """Decode ``sources`` into ``folder``; rows that are already there are kept.
 
@@ -502,14 +503,15 @@ class ImageCache:
             workers: Decoding threads; by default one per processor.
             limits: Limits on the size of files and images.
             progress: Called with (done, total) images.
+            waiting: Called if another process builds here, before waiting for it.
 
         Raises:
             DataError: An id occurs twice.
-            NaevusError: Another process builds here, or the disk is full.
+            NaevusError: Another process builds here and ``waiting`` is None, or the disk is full.
         """
         folder = Path(folder)
         _refuse_twice(sources)
-        with lock(folder / ".lock"), writing(folder):
+        with lock(folder / ".lock", waiting=waiting), writing(folder):
             build = Build(sources, input_spec, folder, limits)
             if not build.is_current():
                 build.run(workers or cpu_count(), progress)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from naevus.datasets.dataset import joined
-from naevus.errors import FoldsError
+from naevus.errors import DataError, FoldsError
 from naevus.io.files import write_bytes
 from naevus.io.formats import read_table
 
@@ -80,6 +80,52 @@ def sample_groups(
         middle = shuffled["size"].cumsum() - shuffled["size"] / 2
         drawn.extend(shuffled.index[middle <= fraction * stratum["size"].sum()])
     return table["group_id"].isin(drawn).to_numpy(dtype=bool)
+
+
+_FIRST = 3
+"""Groups of each stratum that a limit takes first: to train on, to validate on and to hold out."""
+
+
+def limit_images(dataset: Dataset, count: int, seed: int = 2018) -> Dataset:
+    """Return at most ``count`` images of a data set, to try something out on.
+
+    Whole groups are drawn at random. Each part and diagnosis first gets up to three groups; the
+    others follow in proportion to their frequency.
+
+    Args:
+        dataset: The images.
+        count: Maximum number of images; 0 for no limit.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: The smallest group has more images.
+    """
+    if not count or len(dataset) <= count:
+        return dataset
+    table = dataset.table[["image_id", "group_id"]].copy()
+    table["stratum"] = dataset.table["part"] + " " + dataset.table["diagnosis"].fillna("")
+    rng, order = np.random.default_rng(seed), []
+    for number, (_, stratum) in enumerate(_summary(table).groupby("stratum", sort=True)):
+        shuffled = stratum.iloc[rng.permutation(len(stratum))]
+        middle = (shuffled["size"].cumsum() - shuffled["size"] / 2) / stratum["size"].sum()
+        rows = zip(shuffled.index, shuffled["size"], middle, strict=True)
+        for rank, (group, size, fraction) in enumerate(rows):
+            place = (0, rank) if rank < _FIRST else (1, fraction)
+            order.append((*place, number, str(group), int(size)))
+    drawn, left = [], count
+    for *_, group, size in sorted(order):
+        if size <= left:
+            drawn.append(group)
+            left -= size
+    if not drawn:
+        least = min(size for *_, size in order)
+        raise DataError(
+            f"{dataset.root}: the smallest lesion has {least} images, more than the limit of "
+            f"{count}",
+            "raise --limit",
+        )
+    keep = dataset.table["group_id"].isin(drawn).astype(bool)
+    return replace(dataset, table=dataset.table[keep].reset_index(drop=True))
 
 
 def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
@@ -194,6 +240,24 @@ class Folds:
             each.table[each.table["fold"] != "train"].to_numpy(dtype=str) for each in (self, other)
         )
         return np.array_equal(ours, theirs)
+
+    def differ(self, other: Folds) -> str:
+        """Return briefly how other folds differ from these; empty if they do not."""
+        if self.sha256 == other.sha256:
+            return ""
+        ours, theirs = (each.table.set_index("image_id") for each in (self, other))
+        absent, new = set(ours.index) - set(theirs.index), set(theirs.index) - set(ours.index)
+        if absent or new:
+            first = min(absent | new)
+            return f"{len(absent)} of {len(ours)} images are absent, {len(new)} are new ({first})"
+        moved = ours["fold"] != theirs["fold"]
+        if moved.any():
+            first = moved[moved].index[0]
+            return (
+                f"{int(moved.sum())} of {len(ours)} images are in another fold ({first}: "
+                f"{theirs.loc[first, 'fold']}, not {ours.loc[first, 'fold']})"
+            )
+        return "images are in other groups"
 
     def __str__(self) -> str:
         """Return the number of images and groups that each fold holds out as text."""

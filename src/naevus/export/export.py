@@ -29,7 +29,7 @@ from naevus.inference.cam import cam_offset
 from naevus.runs.evidence import attributes_entry, classification_entry, segmentation_entry
 from naevus.runs.manifest import about, add, limits_of, task_entry
 from naevus.runs.run import dataset_of
-from naevus.training.sample import SampledNetwork, sample_entry
+from naevus.training.onnx_graph import SampledNetwork, sample_entry
 from naevus.types import Task
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class ExportOptions:
         checked: Number of images on which each graph is compared with its network and the offset
             of its activation maps is measured.
         calibrated: Number of images for the calibration of int8 ranges.
+        trust: Whether code outside naevus that a recipe names as its network may run.
     """
 
     folds: tuple[int, ...] | None = None
@@ -77,6 +78,7 @@ class ExportOptions:
     measure: bool = False
     checked: int = CHECKED
     calibrated: int = CALIBRATED
+    trust: bool = False
 
 
 class Checked(NamedTuple):
@@ -132,11 +134,12 @@ def export_runs(
         callbacks: Functions to call with the progress.
 
     Raises:
-        RunError: No fold is finished, or the runs do not fit together.
+        RunError: No fold is finished, the runs do not fit together, or one needs ``trust``.
         DataError: The images for the check are missing, or the calibration does not fit.
         BundleError: A graph does not agree with its network, or ``out`` is not a bundle.
     """
     check_place(out)
+    _refuse_code(runs, options)
     tasks: tuple[Task, ...] = get_args(Task)
     by_task = {task: [run for run in runs if run.recipe.task == task] for task in tasks}
     if options.calibration is not None and not by_task["classification"]:
@@ -197,6 +200,21 @@ def export_runs(
         add(manifest, sample_entry(shipped, place))
         files[place.name] = place
         return write_bundle(out, BundleSpec.model_validate(manifest), files)
+
+
+def _refuse_code(runs: Sequence[Run], options: ExportOptions) -> None:
+    """Refuse to import the networks of recipes that may come from elsewhere.
+
+    Raises:
+        RunError: A recipe names code outside naevus, and the options do not trust it.
+    """
+    for run in runs:
+        if run.recipe.own_network and not options.trust:
+            raise RunError(
+                f"{run.folder}: its recipe names code outside naevus, {run.recipe.own_network}, "
+                "which export would run",
+                "pass --trust if you trust that code",
+            )
 
 
 def _sampled(

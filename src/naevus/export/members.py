@@ -18,9 +18,8 @@ from naevus.runs.manifest import member_entry
 from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_oof
 from naevus.training.checkpoint import load_network
 from naevus.training.data import TrainingData
-from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 from naevus.training.optim import estimate_statistics
-from naevus.training.tasks import training_task_of
+from naevus.training.tasks import build_network, training_task_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from naevus.datasets.sources import Images
     from naevus.runs.recipe import Recipe
     from naevus.runs.run import Run
+    from naevus.training.networks import Preprocessed
     from naevus.types import Storage, Task
 
 
@@ -110,7 +110,8 @@ def open_member(run: Run, fold: int) -> TrainedMember:
 
 
 def _segmentation(run: Run, fold: int) -> TrainedMember:
-    return TrainedMember(run, _random(run.recipe), (fold,), f"{run.folder.name} fold {fold}")
+    network = build_network(run.recipe, 1, "none")
+    return TrainedMember(run, network, (fold,), f"{run.folder.name} fold {fold}")
 
 
 def _classification(run: Run, fold: int) -> TrainedMember:
@@ -122,30 +123,9 @@ def _classification(run: Run, fold: int) -> TrainedMember:
         tuple(float(row[f"{kind}_{code}"]) for code in classes)
         for kind in ("class_weight", "class_prior")
     )
-    network = _random(run.recipe, len(classes))
+    network = build_network(run.recipe, len(classes), "none")
     origin = f"{run.folder.name} fold {fold}"
     return TrainedMember(run, network, (fold,), origin, classes, weights, class_priors)
-
-
-def _random(recipe: Recipe, classes: int = 1) -> Preprocessed:
-    """Build the recipe's network without loading pretrained weights."""
-    settings = recipe.network
-    if recipe.task != "classification":
-        return Preprocessed(
-            build_segmenter(
-                settings.architecture, settings.encoder, "none", settings.decoder, recipe.outputs
-            )
-        )
-    return Preprocessed(
-        build_classifier(
-            settings.backbone,
-            classes,
-            "none",
-            pooling=settings.pooling,
-            hidden=settings.hidden,
-            dropout=settings.dropout,
-        )
-    )
 
 
 def stored_entry(

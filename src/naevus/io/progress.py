@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -60,6 +61,27 @@ class SilentReporter:
 
 
 SILENT: Final[Reporter] = SilentReporter()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, with at most two units.
+
+    Examples:
+        >>> duration(42.4), duration(75), duration(12_100), duration(200_000)
+        ('42 s', '1 min 15 s', '3 h 21 min', '2 d 7 h')
+    """
+    whole = round(seconds)
+    for limit, (large, size), (small, part) in (
+        (3600, ("min", 60), ("s", 1)),
+        (86_400, ("h", 3600), ("min", 60)),
+        (math.inf, ("d", 86_400), ("h", 3600)),
+    ):
+        if whole < 60:
+            return f"{whole} s"
+        if whole < limit:
+            rest = whole % size // part
+            return f"{whole // size} {large}" + (f" {rest} {small}" if rest else "")
+    raise AssertionError
 
 
 def warn_all(reporter: Reporter, notes: Iterable[str]) -> None:

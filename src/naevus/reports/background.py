@@ -118,7 +118,11 @@ def _mask(results: Results, image_id: str, true_mask: Any) -> NDArray[np.bool_] 
 
 _MANY = 12
 """Tables of facts with more rows are collapsed."""
-_CURVES = {"train_loss": "training loss", "val_score": "score on the validation split"}
+_CURVES = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_score": "score on the validation split",
+}
 
 
 def training_section(history: pd.DataFrame) -> Section:

@@ -117,6 +117,16 @@ _SOURCES = {
 }
 
 
+def trial_notes(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence for each run that was limited to some images."""
+    return [
+        f"{run.folder.name}: trained for a trial on at most {run.recipe.data.limit:,} images "
+        "(data.limit), and evaluated on those."
+        for run in runs
+        if run.recipe.data.limit
+    ]
+
+
 def about(runs: Sequence[Run]) -> dict[str, Any]:
     """Return a manifest with the origin of the networks; `add` completes it with figures."""
     learnt_from = training_data(runs)
@@ -124,7 +134,7 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
         "training_data": learnt_from,
         "licence": licence(learnt_from),
         "provenance": provenance(runs),
-        "limits": [],
+        "limits": trial_notes(runs),
         "scores": [],
         "storage_costs": [],
         "recommended": [],

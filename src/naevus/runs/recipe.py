@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from naevus.errors import ConfigError, WeightsError, reason
 from naevus.io.files import sha256, sha256_of
+from naevus.io.settings import toml_value, values_of
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import CropMode, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Return the name and value of a setting; values are TOML, bare words are strings."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {text}: has no value", "write NAME=VALUE")
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
+    from collections.abc import Iterator, Mapping
 
 
 PRETRAINED_SUFFIX: Final = ".safetensors"
@@ -36,7 +35,32 @@ HASHED: Final = "sha256:"
 LESION: Final = "lesion"
 """The output of a network that segments lesions; the other outputs have their attributes' names."""
 
+_NEWER: Final = (("data", "limit"), ("augment", "own"), ("metrics",))
+TERMS: Final = ("bce", "dice", "jaccard", "lovasz")
+"""The terms of a segmenter's loss."""
+KINDS: Final = ("cross_entropy", "focal")
+"""The losses of a classifier."""
+_OWN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _REMEDY = "run naevus train TASK --show-recipe for all settings"
+
+
+def is_own(name: str) -> bool:
+    """Return whether a setting names code outside naevus, as ``package.module:attribute``."""
+    return _OWN.fullmatch(name) is not None
+
+
+def _known_or_own(*known: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known and not is_own(name):
+            choices = f"{', '.join(known)} or MODULE:NAME" if known else "MODULE:NAME"
+            raise ValueError(f"must be {choices}, not {name!r}")
+        return name
+
+    return AfterValidator(check)
+
+
+Own = Annotated[str, _known_or_own()]
+"""The name of code outside naevus."""
 
 
 class Section(BaseModel):
@@ -46,14 +70,7 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    """Which images are used, and how they are prepared.
-
-    Attributes:
-        crop_mode: What a classifier sees: the centre square, a square around the lesion, or that
-            square with black skin.
-        crop_margin: Margin on each side of a crop, as a fraction of the lesion's longer side.
-        colour_constancy: Whether shades of grey corrects the colours of each image.
-    """
+    """Which images are used, and how they are prepared."""
 
     parts: tuple[str, ...] = Field(
         default=(), description="Parts of the data set; by default those of the task."
@@ -76,11 +93,26 @@ class DataSettings(Section):
         le=1,
         description="Probability of drawing one of an image's alternative copies, if it has any.",
     )
+    limit: int = Field(
+        default=0,
+        ge=0,
+        description="Largest number of images, in whole lesions and of all diagnoses, to try "
+        "something out; 0 for all.",
+    )
     lesion: bool = Field(
         default=True, description="Whether an attribute network also learns lesion masks."
     )
-    crop_mode: CropMode = "full"
-    crop_margin: float = Field(default=0.15, ge=0, le=1)
+    crop_mode: CropMode = Field(
+        default="full",
+        description="Input of a classifier: the centre square, a crop around the lesion, or a "
+        "crop with the skin blanked out.",
+    )
+    crop_margin: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Margin around the lesion's box, as a fraction of its longer side.",
+    )
     context: float = Field(
         default=1.0,
         ge=1,
@@ -88,7 +120,9 @@ class DataSettings(Section):
         description="Side of the image before augmentation, as a multiple of the input side. "
         "Above 1, rotated and shifted images show real skin at the edges, not mirrored pixels.",
     )
-    colour_constancy: bool = False
+    colour_constancy: bool = Field(
+        default=False, description="Whether shades of grey is applied to the images."
+    )
     validation_fraction: float = Field(
         default=0.1,
         ge=0,
@@ -98,30 +132,40 @@ class DataSettings(Section):
 
 
 class NetworkSettings(Section):
-    """The network and its initial weights.
-
-    Attributes:
-        architecture: Segmenter: an architecture of segmentation-models-pytorch.
-        encoder: Segmenter: an encoder; ``tu-`` before any name of timm.
-        decoder: Segmenter: options of the architecture, such as ``decoder_channels``.
-        backbone: Classifier: any network of timm.
-        pooling: Classifier: how features are pooled over the image.
-        hidden: Classifier: width of a dense layer before the last one; 0 for none.
-        dropout: Classifier: dropout before each dense layer.
-    """
+    """The network and its initial weights."""
 
     pretrained: str = Field(
         default="imagenet",
         description="Initial weights of the encoder or backbone: imagenet, none (random), or a "
         ".safetensors file with timm's names; a run records its SHA-256, not its path.",
     )
-    architecture: str = "unet"
-    encoder: str = "tu-tf_efficientnet_lite0"
-    decoder: dict[str, Any] = Field(default_factory=dict)
-    backbone: str = "tf_efficientnet_lite0"
-    pooling: Literal["avg", "max"] = "avg"
-    hidden: int = Field(default=0, ge=0)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    architecture: str = Field(
+        default="unet",
+        description="Segmenter: a class of segmentation-models-pytorch, plain-unet, or "
+        "MODULE:NAME.",
+    )
+    encoder: str = Field(
+        default="tu-tf_efficientnet_lite0",
+        description="Segmenter: a network of timm, with the prefix tu-.",
+    )
+    decoder: dict[str, Any] = Field(
+        default_factory=dict, description="Segmenter: further options of the architecture."
+    )
+    backbone: str = Field(
+        default="tf_efficientnet_lite0",
+        description="Classifier: a network of timm, or MODULE:NAME.",
+    )
+    pooling: Literal["avg", "max"] = Field(
+        default="avg", description="Classifier: pooling of the feature maps."
+    )
+    hidden: int = Field(
+        default=0,
+        ge=0,
+        description="Classifier: width of a dense layer before the last one; 0 for none.",
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="Classifier: dropout rate before each dense layer."
+    )
     drop_path: float = Field(
         default=0.0,
         ge=0,
@@ -148,44 +192,52 @@ class NetworkSettings(Section):
 
 
 class LossSettings(Section):
-    """The loss; ``terms`` and ``soft_masks`` are the segmenter's, the rest the classifier's.
+    """The loss; ``terms`` and ``soft_masks`` are the segmenter's, the rest the classifier's."""
 
-    Attributes:
-        terms: Losses to add up, each once.
-        soft_masks: Whether the pixels of resized masks are fractions; otherwise thresholded.
-        kind: The classifier's loss.
-        gamma: Exponent of the focal loss (Lin et al. 2017).
-        label_smoothing: Fraction of each target that is distributed over all classes.
-        class_weights: Weights of the classes; see above.
-    """
-
-    terms: tuple[Literal["bce", "dice", "jaccard", "lovasz"], ...] = ("bce", "jaccard")
-    soft_masks: bool = True
-    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
-    gamma: float = Field(default=2.0, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    class_weights: Literal["ones", "balanced", "balanced-sqrt"] = "balanced-sqrt"
+    terms: tuple[Annotated[str, _known_or_own(*TERMS)], ...] = Field(
+        default=("bce", "jaccard"),
+        description="Segmenter: the terms whose sum is minimised.",
+        json_schema_extra={"choices": [*TERMS, "MODULE:NAME"]},
+    )
+    soft_masks: bool = Field(
+        default=True,
+        description="Segmenter: whether masks keep the values between 0 and 1 that resizing gives.",
+    )
+    kind: Annotated[str, _known_or_own(*KINDS)] = Field(
+        default="cross_entropy",
+        description="Classifier: the loss.",
+        json_schema_extra={"choices": [*KINDS, "MODULE:NAME"]},
+    )
+    gamma: float = Field(default=2.0, ge=0, description="Classifier: exponent of the focal loss.")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Classifier: fraction of the target spread over all classes.",
+    )
+    class_weights: Literal["ones", "balanced", "balanced-sqrt"] = Field(
+        default="balanced-sqrt",
+        description="Classifier: weight of each class in the loss, by its fraction.",
+    )
     logit_adjustment: float = Field(
         default=0.0, ge=0, description="tau of Menon et al. 2021; 0 is off."
     )
 
 
 class OptimiserSettings(Section):
-    """Optimiser, learning rate schedule and averaging of weights.
+    """Optimiser, learning rate schedule and averaging of weights."""
 
-    Attributes:
-        name: The optimiser.
-        learning_rate: The highest one, at the end of the warm-up.
-        weight_decay: Decay of weights; biases and normalisation layers have none.
-        momentum: Momentum of ``sgd``.
-        schedule: Course of the learning rate after the warm-up.
-    """
-
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    name: Literal["adamw", "adam", "sgd"] = Field(default="adamw", description="The optimiser.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Largest learning rate.")
+    weight_decay: float = Field(
+        default=1e-2,
+        ge=0,
+        description="Weight decay of matrices; biases and normalisation layers have none.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        default="cosine", description="Learning rate after the warm-up."
+    )
     warm_up: float = Field(default=0.1, ge=0, lt=1, description="Fraction of all steps.")
     patience: int = Field(default=2, ge=0, description="Epochs the plateau schedule waits.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; 0 is off.")
@@ -220,25 +272,20 @@ class OptimiserSettings(Section):
 
 
 class AugmentSettings(Section):
-    """Strength of each augmentation; 0 turns it off.
+    """Strength of each augmentation; 0 turns it off."""
 
-    Attributes:
-        d4: Whether images are flipped and turned by quarters.
-        brightness: Largest relative change, either way.
-        contrast: Largest relative change, either way.
-        saturation: Largest relative change, either way.
-    """
-
-    d4: bool = True
+    d4: bool = Field(
+        default=True, description="Whether images are flipped and rotated by right angles."
+    )
     rotation: float = Field(default=180.0, ge=0, le=180, description="Degrees, either way.")
     scale: float = Field(
         default=0.2, ge=0, lt=1, description="Zoom between 1 - scale and 1 + scale."
     )
     shift: float = Field(default=0.05, ge=0, lt=1, description="Fraction of the side, either way.")
     stretch: float = Field(default=1.0, ge=1, le=3, description="Largest change of aspect ratio.")
-    brightness: float = Field(default=0.15, ge=0, lt=1)
-    contrast: float = Field(default=0.15, ge=0, lt=1)
-    saturation: float = Field(default=0.15, ge=0, lt=1)
+    brightness: float = Field(default=0.15, ge=0, lt=1, description="Largest change, relative.")
+    contrast: float = Field(default=0.15, ge=0, lt=1, description="Largest change, relative.")
+    saturation: float = Field(default=0.15, ge=0, lt=1, description="Largest change, relative.")
     hue: float = Field(default=10.0, ge=0, le=180, description="Degrees, either way.")
     blur: float = Field(
         default=1.0, ge=0, description="Largest Gaussian sigma, pixels at network size."
@@ -252,45 +299,73 @@ class AugmentSettings(Section):
         "sampled.",
     )
 
+    own: tuple[Own, ...] = Field(
+        default=(),
+        description="Own augmentations, as MODULE:NAME, applied after the others in this order.",
+    )
+
 
 class Recipe(Section):
-    """One training job.
+    """One training job."""
 
-    Attributes:
-        task: What the network predicts.
-        seed: Seed of the order of the images and of augmentation.
-        epochs: Passes over the training images.
-        batch_size: Number of images per step.
-        sizes: Pairs of first epoch and image side, pixels; the network predicts at the last one.
-        sampling: How often images of each class are drawn; see above.
-        select: Weights to export: of the last epoch, or the best on the validation split.
-        precision: Precision of the computation; auto: bf16 where the hardware computes in it.
-        checkpoint_seconds: Seconds between checkpoints within an epoch.
-    """
-
-    task: Task
-    seed: int = Field(default=2018, ge=0)
-    epochs: int = Field(default=9, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    sizes: tuple[tuple[int, int], ...] = ((0, 160),)
-    sampling: Literal["natural", "balanced", "balanced-sqrt"] = "natural"
-    select: Literal["last", "best"] = "last"
+    task: Task = Field(description="What the network learns.")
+    seed: int = Field(default=2018, ge=0, description="Seed of sampling, augmentation and dropout.")
+    epochs: int = Field(default=9, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(default=32, ge=1, description="Images per step.")
+    sizes: tuple[tuple[int, int], ...] = Field(
+        default=((0, 160),),
+        description="Pairs of first epoch and side of the images, pixels, from epoch 0 on; the "
+        "network predicts at the last side.",
+    )
+    sampling: Literal["natural", "balanced", "balanced-sqrt"] = Field(
+        default="natural",
+        description="How often a class is drawn: by its fraction, equally often, or by the root "
+        "of its fraction.",
+    )
+    select: Literal["last", "best"] = Field(
+        default="last",
+        description="Epoch whose weights are exported, by the score on the validation split; "
+        "with early_stopping the best by default.",
+    )
     early_stopping: int = Field(
         default=0, ge=0, description="Epochs without improvement before training stops; 0 is off."
     )
-    precision: Literal["auto", "32", "bf16"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = Field(
+        default="auto",
+        description="Number format of the computation; auto: bf16 if this machine computes in it.",
+    )
+    metrics: tuple[Own, ...] = Field(
+        default=(),
+        description="Own metrics of the validation split, as MODULE:NAME, logged every epoch.",
+    )
     workers: int = Field(
         default=-1,
         ge=-1,
         description="Threads that prepare batches in the background; -1: two with a GPU, otherwise "
         "none, so that the network keeps all cores.",
     )
-    checkpoint_seconds: float = Field(default=120.0, ge=0)
+    checkpoint_seconds: float = Field(
+        default=120.0, ge=0, description="Seconds between two checkpoints within an epoch."
+    )
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
     loss: LossSettings = LossSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _early_stopping_selects_the_best(cls, settings: Any) -> Any:
+        """Set the default weights: after an early stop, the last epochs are the ones too many."""
+        if isinstance(settings, dict) and settings.get("early_stopping"):
+            return {"select": "best", **settings}
+        return settings
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _numbers_name_a_precision(cls, value: Any) -> Any:
+        """Take the number 32, which ``--set precision=32`` gives."""
+        return str(value) if isinstance(value, int) else value
 
     @model_validator(mode="before")
     @classmethod
@@ -352,6 +427,21 @@ class Recipe(Section):
         return ", ".join(name for name, needed in needs.items() if needed)
 
     @property
+    def own_network(self) -> str | None:
+        """The name of the network's code outside naevus; None if it is built in."""
+        named = (
+            self.network.backbone if self.task == "classification" else self.network.architecture
+        )
+        return named if is_own(named) else None
+
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """The names of all code outside naevus that training imports."""
+        losses = (self.loss.kind,) if self.task == "classification" else self.loss.terms
+        named = (self.own_network or "", *losses, *self.augment.own, *self.metrics)
+        return tuple(dict.fromkeys(name for name in named if is_own(name)))
+
+    @property
     def pretrained_file(self) -> Path | None:
         """The file of pretrained weights; None if the recipe names none."""
         name = self.network.pretrained
@@ -385,6 +475,8 @@ class Recipe(Section):
         """Name of the network, such as ``unet:tu-tf_efficientnet_lite0``."""
         if self.task == "classification":
             return self.network.backbone
+        if self.own_network:
+            return self.own_network
         return f"{self.network.architecture}:{self.network.encoder}"
 
     @property
@@ -406,9 +498,20 @@ class Recipe(Section):
         """Return every setting as a dictionary that JSON can hold."""
         return self.model_dump(mode="json")
 
+    def settings(self) -> dict[str, Any]:
+        """Return every setting that changes the trained weights."""
+        return self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
+
     def fingerprint(self) -> str:
-        """Return a hash of every setting that changes the trained weights."""
-        settings = self.model_dump(mode="json", exclude={"workers", "checkpoint_seconds"})
+        """Return a hash of every setting that changes the trained weights.
+
+        Newer settings are left out at their defaults, so that the hashes of older recipes stay.
+        """
+        settings = self.settings()
+        for *sections, name in _NEWER:
+            table = settings[sections[0]] if sections else settings
+            if not table[name]:
+                del table[name]
         return sha256_of(json.dumps(settings, sort_keys=True))
 
 
@@ -450,36 +553,37 @@ def load_recipe(
 
 def _full_names() -> dict[str, str]:
     """Return the full name of each table and setting, such as ``optimiser.clip`` for ``clip``."""
-    names: dict[str, str] = {}
+    names = {name: name for name in Recipe.model_fields}
     for table, field in Recipe.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            names |= {name: f"{table}.{name}" for name in kind.model_fields}
-    return names | {name: name for name in Recipe.model_fields}
+            names = {name: f"{table}.{name}" for name in kind.model_fields} | names
+    return names
 
 
-def to_toml(recipe: Recipe) -> str:
-    """Return a recipe as TOML that `load_recipe` reads; each list is on one line."""
+def to_toml(recipe: Recipe, *, comments: bool = False) -> str:
+    """Return a recipe as TOML that `load_recipe` reads; each list is on one line.
+
+    Args:
+        recipe: The recipe.
+        comments: Whether each setting has a comment with its meaning and the values it takes.
+    """
     settings = recipe.model_dump(mode="json")
     top = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    lines = [f"{name} = {_value(value)}" for name, value in top.items()]
+    lines = list(_lines(Recipe, top, comments))
     for section, values in settings.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]"]
-            lines += [f"{name} = {_value(value)}" for name, value in values.items()]
+            lines += ["", f"[{section}]", *_lines(type(getattr(recipe, section)), values, comments)]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        items = (f"{_key(name)} = {_value(item)}" for name, item in value.items())
-        return "{" + ", ".join(items) + "}"
-    # JSON's strings and lists are valid TOML, except for surrogate pairs and U+007F.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+def _lines(model: type[BaseModel], values: Mapping[str, Any], comments: bool) -> Iterator[str]:
+    for name, value in values.items():
+        if comments:
+            field = model.model_fields[name]
+            text = f"{field.description} [{values_of(field).replace('`', '')}]"
+            yield from textwrap.wrap(text, 98, initial_indent="# ", subsequent_indent="# ")
+        yield f"{name} = {toml_value(value)}"
 
 
 def _set(settings: dict[str, Any], name: str, value: Any) -> None:

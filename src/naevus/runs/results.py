@@ -25,7 +25,7 @@ from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.comparison import read_out_of_fold
-from naevus.runs.manifest import prediction_command, training_command
+from naevus.runs.manifest import prediction_command, training_command, trial_notes
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run, read_predictions
 from naevus.runs.run import Run, dataset_of, lesions_of, open_runs
 
@@ -218,6 +218,7 @@ def evaluate_folders(
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
         found = with_lesion_masks(found, opened[0])
         found = with_lesion_ids(found, _dataset_of(opened[0], data))
+        found = replace(found, notes=(*found.notes, *trial_notes(opened)))
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
@@ -391,9 +392,14 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         },
         command=training_command(recipe["task"], inputs),
         fold_bundles={} if segmentation else bundles,
-        notes=(f"{len(silent):,} held-out images have no prediction and are left out.",)
-        if len(silent)
-        else (),
+        notes=(
+            *(
+                [f"{len(silent):,} held-out images have no prediction and are left out."]
+                if len(silent)
+                else []
+            ),
+            *trial_notes([run]),
+        ),
     )
 
 

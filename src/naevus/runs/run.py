@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from naevus.datasets.folds import Folds, make_folds
+from naevus.datasets.folds import Folds, limit_images, make_folds
 from naevus.datasets.layouts import load, report_types
 from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
@@ -22,6 +22,7 @@ from naevus.io.figures import curve_figure
 from naevus.io.files import atomic, lock, stored, sweep, write_json, write_text
 from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.io.progress import SILENT, warn_all
+from naevus.io.settings import differences
 from naevus.runs.recipe import Recipe, load_recipe, to_toml
 
 if TYPE_CHECKING:
@@ -80,18 +81,11 @@ class Run:
 
         Raises:
             WeightsError: The pretrained file cannot be read.
-            RunError: The folder holds a run with another recipe, other folds or other data.
+            RunError: The folder contains a run with other settings, folds or data.
         """
         recipe = recipe.with_pretrained_hash()
         if (folder / "run.toml").exists():
-            there = cls.open(folder)
-            for what, same in (
-                ("another recipe", there.recipe.fingerprint() == recipe.fingerprint()),
-                ("other folds", there.folds.sha256 == folds.sha256),
-                ("other data", there.inputs == inputs),
-            ):
-                if not same:
-                    raise RunError(f"{folder}: holds a run with {what}", "choose another --out")
+            cls.open(folder).refuse_other(recipe, folds, inputs)
             return cls(folder, recipe, folds, inputs)
         folds.write(folder / "folds.csv")
         write_json(folder / "inputs.json", inputs)
@@ -128,13 +122,31 @@ class Run:
         folds = Folds.read(folder / "folds.csv")
         return cls(folder, load_recipe(path), folds, inputs, allow_missing)
 
+    def refuse_other(self, recipe: Recipe, folds: Folds, inputs: Mapping[str, Any]) -> None:
+        """Refuse to resume this run with other settings, folds or data, and say which differ.
+
+        Raises:
+            RunError: They differ.
+        """
+        for what, why, remedy in (
+            ("settings", differences(self.recipe.settings(), recipe.settings()), "set it back"),
+            ("data", differences(self.inputs, inputs), "name the same data"),
+            ("folds", self.folds.differ(folds), f"pass --folds {self.folder / 'folds.csv'}"),
+        ):
+            if why:
+                raise RunError(
+                    f"{self.folder}: contains a run with other {what}: {why}",
+                    f"{remedy}, or choose another --out",
+                )
+
     def __str__(self) -> str:
         """Return the network, the training data and the finished folds as text."""
         recipe, data = self.recipe, Path(self.inputs["data"]).name
         size = f"{recipe.architecture} at {recipe.input_size} px"
         done = f"{len(self.finished())} of {self.folds.k} folds finished"
         images = f"{self.inputs['images']:,} training images of {data}"
-        return f"{self.folder}: {recipe.task} with {size}\n{done}, {images}"
+        limited = f", limited to {recipe.data.limit:,} for a trial" if recipe.data.limit else ""
+        return f"{self.folder}: {recipe.task} with {size}\n{done}, {images}{limited}"
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook."""
@@ -170,7 +182,7 @@ class Run:
         return pd.concat(tables, ignore_index=True) if tables else None
 
     def plot(self) -> Figure:
-        """Draw the training loss of each fold by epoch.
+        """Draw the training and validation loss of each fold by epoch.
 
         Raises:
             RunError: No fold has a history.
@@ -179,11 +191,14 @@ class Run:
         history = self.history()
         if history is None:
             raise RunError(f"{self.folder}: no fold has a history", "train at least one epoch")
+        names = {"train_loss": "training", "val_loss": "validation"}
         curves = {
-            f"fold {fold}": (rows["epoch"].tolist(), rows["train_loss"].tolist())
+            f"fold {fold}, {names[name]}": (rows["epoch"].tolist(), rows[name].tolist())
             for fold, rows in history.groupby("fold")
+            for name in names
+            if name in rows and rows[name].notna().any()
         }
-        return curve_figure(curves, str(self.folder), xlabel="epoch", ylabel="training loss")
+        return curve_figure(curves, str(self.folder), xlabel="epoch", ylabel="loss")
 
     def hold_to(self, keys: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> None:
         """Record the hashes of the images, or check them against the recorded ones.
@@ -460,6 +475,7 @@ def select_images(dataset: Dataset, recipe: Recipe) -> Dataset:
             f"{', '.join(_parts(dataset, recipe))}",
             "check the folder with `naevus data check`, or set data.parts",
         )
+    labelled = limit_images(labelled, recipe.data.limit)
     if recipe.task != "classification":
         return labelled
     there = labelled.table["diagnosis"].unique().tolist()
@@ -500,6 +516,8 @@ def images_and_folds(
         raise DataError(f"{masks}: holds no mask of any image", "name OUT/masks of predict")
     dataset = select_images(loaded, recipe)
     report_types(loaded, recipe.data.image_type, reporter)
+    if recipe.data.limit:
+        reporter.warning(f"{len(dataset):,} images; results are those of a trial", "limited")
     if recipe.task == "classification" and loaded.taxonomy != dataset.taxonomy:
         reporter.message(f"classes: {', '.join(dataset.taxonomy.codes)} (those that occur)")
     if folds is None:
@@ -508,25 +526,6 @@ def images_and_folds(
     assign_parts.report_exceptions(reporter)
     assign_parts.check(dataset, among=images_of_parts(loaded, recipe))
     return dataset, assign_parts
-
-
-def copies_in(folder: Path, dataset: Dataset, recipe: Recipe) -> Dataset:
-    """Return alternative copies of a data set's images, from the data set in another folder.
-
-    Images are joined by id. Each copy keeps its own masks, as it may show another section of the
-    photograph or have another shape.
-
-    Raises:
-        DataError: The folder contains no data set, or no copy of any of the images.
-    """
-    there = images_of_parts(load_for(folder, recipe), recipe)
-    shared = set(dataset.ids).intersection(there.ids)
-    if not shared:
-        raise DataError(
-            f"{folder}: holds no copy of any image of {dataset.root}",
-            "name a data set with the same image ids",
-        )
-    return there.select(shared)
 
 
 def dataset_of(run: Run, data: Path | None = None) -> Dataset | None:

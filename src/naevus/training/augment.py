@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from naevus.errors import ConfigError
+from naevus.training.parts import make_part
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,6 +43,7 @@ class Augmentation:
 
     def __init__(self, recipe: AugmentSettings) -> None:
         self.recipe = recipe
+        self._own = {name: make_part(name) for name in recipe.own}
 
     def __call__(
         self,
@@ -69,11 +73,30 @@ class Augmentation:
         varied = self._sharpness(varied, rng)
         varied = self._jpeg(varied, rng)
         if mask is None:
-            return varied, None
+            return self._with_own(varied, None, rng)
         ratio = np.array([mask.shape[1] / pixels.shape[1], mask.shape[0] / pixels.shape[0]])
         to_mask = np.diag(ratio) @ warp
         to_mask[:, 2] += (ratio - 1) / 2  # pixel centres lie at integers in both
-        return varied, apply(to_mask, mask, size)
+        return self._with_own(varied, apply(to_mask, mask, size), rng)
+
+    def _with_own(
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.uint8] | None, rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Apply the own augmentations.
+
+        Raises:
+            ConfigError: One changes a shape or type.
+        """
+        for name, apply in self._own.items():
+            given = (pixels, mask)
+            pixels, mask = apply(pixels, mask, rng)
+            for before, after in zip(given, (pixels, mask), strict=True):
+                if _form(before) != _form(after):
+                    raise ConfigError(
+                        f"{name} returned {_form(after)}, not {_form(before)}",
+                        "return image and mask with the shape and type they came in",
+                    )
+        return pixels, mask
 
     def warp(
         self,
@@ -147,6 +170,10 @@ class Augmentation:
         quality = int(rng.integers(50, 96))
         coded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality)
         return np.asarray(simplejpeg.decode_jpeg(coded))
+
+
+def _form(array: object) -> str:
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"{array}"
 
 
 def _apply(warp: NDArray[np.float64], pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

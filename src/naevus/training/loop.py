@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from naevus.errors import RunError
+from naevus.training.callbacks import Callback, Step
 from naevus.training.checkpoint import load_checkpoint, load_network, save_checkpoint, save_tensors
 from naevus.training.optim import (
     _average,
@@ -23,17 +24,16 @@ from naevus.training.optim import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from lightning_fabric import Fabric
     from torch import Tensor
 
     from naevus.runs.recipe import Recipe
+    from naevus.training.callbacks import Metrics
     from naevus.training.data import BatchLoader
 
 
-Metrics = dict[str, Any]
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
 
@@ -59,19 +59,6 @@ class State:
     best_epoch: int = -1
     plateau: dict[str, Any] = field(default_factory=dict)
     history: list[Metrics] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Functions that training calls with its progress.
-
-    Attributes:
-        step: Called with (images seen, images to see in all epochs) after each step.
-        epoch: Called with the whole history, one row per epoch, after each epoch.
-    """
-
-    step: Callable[[int, int], None]
-    epoch: Callable[[list[Metrics]], None]
 
 
 class Trainer:
@@ -123,17 +110,21 @@ class Trainer:
             if self.state.plateau:
                 self._plateau.load_state_dict(self.state.plateau)
 
-    def fit(self, callbacks: Callbacks) -> None:
-        """Train; afterwards ``used`` has the weights that the recipe selects."""
+    def fit(self, callback: Callback) -> None:
+        """Train; afterwards ``used`` has the weights that the recipe selects.
+
+        Args:
+            callback: Its ``step`` and ``epoch`` are called.
+        """
         state = self.state
-        while state.epoch < self._recipe.epochs and not self._stopped_early():
-            self._train_epoch(callbacks)
+        while state.epoch < self._recipe.epochs and not self.stopped_early:
+            self._train_epoch(callback)
             metrics = self._training_task.inspect(self.used, self._recipe.size_at(state.epoch))
             self._close_epoch(metrics)
             if self._recipe.select == "best" and state.best_epoch == state.epoch - 1:
                 self._save_best()
             # Before the checkpoint: after a kill in between, the epoch is reported again.
-            callbacks.epoch(state.history)
+            callback.epoch(state.history)
             self._save()
         if self._recipe.select == "best":
             self._fabric.barrier()
@@ -142,16 +133,37 @@ class Trainer:
             batches = self._batches.last(count)
             estimate_statistics(self.used, map(self._fabric.to_device, batches))
 
-    def _train_epoch(self, callbacks: Callbacks) -> None:
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the score has not risen for as many epochs as ``early_stopping`` allows."""
+        waited = self.state.epoch - 1 - self.state.best_epoch
+        return bool(self._recipe.early_stopping) and waited >= self._recipe.early_stopping
+
+    def ending(self) -> str:
+        """Return why training ended, and which epoch's weights are used."""
+        state, recipe = self.state, self._recipe
+        why = f"trained {state.epoch} epochs"
+        if state.epoch < recipe.epochs:
+            why = (
+                f"stopped early after {state.epoch} of {recipe.epochs} epochs: the validation "
+                f"score has not risen since epoch {state.best_epoch}"
+            )
+        best = recipe.select == "best"
+        used = f"{state.best_epoch}, the best" if best else f"{state.epoch - 1}, the last"
+        return f'{why}; weights of epoch {used} (select = "{recipe.select}")'
+
+    def _train_epoch(self, callback: Callback) -> None:
         """Train on the remaining batches of an epoch."""
         state = self.state
         self._network.train()
         saved = began = time.monotonic()
         for pixels, targets in self._batches.epoch(state.epoch, first=state.step):
-            state.loss_sum += self._step(pixels, targets)
+            loss = self._step(pixels, targets)
+            state.loss_sum += loss
             state.step += 1
             done = state.epoch * self._batches.steps + state.step
-            callbacks.step(done * self._recipe.batch_size, self._total * self._recipe.batch_size)
+            rate = self._rate_at(done - 1)
+            callback.step(Step(state.epoch, done, self._total, self._recipe.batch_size, loss, rate))
             now = time.monotonic()
             if now - saved > self._recipe.checkpoint_seconds:
                 state.seconds += now - began
@@ -228,10 +240,6 @@ class Trainer:
     def _set_rate(self, rate: float) -> None:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-
-    def _stopped_early(self) -> bool:
-        waited = self.state.epoch - 1 - self.state.best_epoch
-        return bool(self._recipe.early_stopping) and waited >= self._recipe.early_stopping
 
     def _save(self) -> None:
         if self._fabric.is_global_zero:

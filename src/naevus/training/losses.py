@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import LESION
+from naevus.runs.recipe import KINDS, LESION, is_own
+from naevus.training.parts import make_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ClassWeighting = Literal["ones", "balanced", "balanced-sqrt"]
-ClassificationKind = Literal["cross_entropy", "focal"]
 
 _EXPONENTS: dict[str, float] = {"ones": 0.0, "balanced": 1.0, "balanced-sqrt": 0.5}
 
@@ -89,19 +89,51 @@ class SegmentationLoss(nn.Module):
 
     def __init__(self, terms: Sequence[str], *, pooled: bool = False) -> None:
         super().__init__()
-        if not terms or len(set(terms)) < len(terms) or not set(terms) <= _TERMS.keys():
+        known = [term for term in terms if term in _TERMS or is_own(term)]
+        if not terms or len(set(terms)) < len(terms) or len(known) < len(terms):
             raise ConfigError(
                 f"the segmentation loss cannot be the sum of {list(terms)}",
-                f"name one or more of {', '.join(_TERMS)}, each once",
+                f"name one or more of {', '.join(_TERMS)} or MODULE:NAME, each once",
             )
         made = _POOLED if pooled else _TERMS
-        self.terms = nn.ModuleDict({term: made[term]() for term in terms})
+        self.terms = nn.ModuleList(
+            made[term]() if term in made else OwnLoss(term) for term in terms
+        )
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a float32 scalar for logits of any precision."""
         logits, targets = logits.float(), targets.float()
-        values = [term(logits, targets) for term in self.terms.values()]
+        values = [term(logits, targets) for term in self.terms]
         return torch.stack(values).sum()
+
+
+class OwnLoss(nn.Module):
+    """A loss outside naevus, which must return a scalar.
+
+    Args:
+        name: ``package.module:attribute`` of a class or function that makes it.
+        arguments: Passed when it is made.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+
+    def __init__(self, name: str, **arguments: object) -> None:
+        super().__init__()
+        self._name = name
+        self.loss = make_part(name, **arguments)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch.
+
+        Raises:
+            ConfigError: It is not a scalar tensor.
+        """
+        value = self.loss(logits, targets)
+        if not isinstance(value, Tensor) or value.ndim:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(f"{self._name} returned {got}", "return a tensor without dimensions")
+        return value.float()
 
 
 class _PerBatch(nn.Module):
@@ -187,7 +219,7 @@ class ClassificationLoss(nn.Module):
 
     def __init__(
         self,
-        kind: ClassificationKind = "cross_entropy",
+        kind: str = "cross_entropy",
         *,
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
@@ -195,7 +227,7 @@ class ClassificationLoss(nn.Module):
         logit_adjustment: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if kind not in ("cross_entropy", "focal"):
+        if kind not in KINDS:
             raise ConfigError(f"no loss is called {kind!r}", "choose cross_entropy or focal")
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label smoothing cannot be {label_smoothing}", "choose 0 to below 1")
@@ -229,14 +261,19 @@ def segmentation_loss(terms: Sequence[str]) -> SegmentationLoss:
 
 
 def classification_loss(
-    kind: ClassificationKind = "cross_entropy",
+    kind: str = "cross_entropy",
     *,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 2.0,
     logit_adjustment: Tensor | None = None,
-) -> ClassificationLoss:
-    """Return a classification loss; see ``ClassificationLoss``."""
+) -> nn.Module:
+    """Return a classification loss; see ``ClassificationLoss``.
+
+    An own loss is made with ``class_weights`` alone.
+    """
+    if is_own(kind):
+        return OwnLoss(kind, class_weights=class_weights)
     return ClassificationLoss(
         kind,
         class_weights=class_weights,

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.runs.recipe import LESION
+from naevus.runs.recipe import LESION, is_own
+from naevus.training.parts import make_part
 from naevus.training.pretrained import (
     PLAIN_UNET,
     Normalisation,
@@ -297,7 +298,8 @@ def build_segmenter(
 
     Args:
         architecture: A class of segmentation-models-pytorch, in any case (``unet``, ``fpn``,
-            ``deeplabv3plus``...), or ``plain-unet`` for one from scratch.
+            ``deeplabv3plus``...), ``plain-unet`` for one from scratch, or ``module:name`` of an own
+            one, which is called with ``outputs`` and the options.
         encoder: A timm network, with or without segmentation-models-pytorch's prefix ``tu-``;
             ignored for ``plain-unet``.
         weights: Initial weights of the encoder; the decoder is always random.
@@ -313,6 +315,10 @@ def build_segmenter(
     _check_weights(weights)
     if architecture == PLAIN_UNET:
         return _plain_unet(weights, options, outputs)
+    if is_own(architecture):
+        own = _own_network(architecture, weights, outputs=len(outputs), **options)
+        stride = int(getattr(own, "stride", 1))
+        return Segmenter(own, stride=stride, normalisation=_normalisation_in(own), outputs=outputs)
     known = smp.MODEL_ARCHITECTURES_MAPPING
     if architecture.lower() not in known:
         names = ", ".join(sorted([*known, PLAIN_UNET]))
@@ -349,7 +355,8 @@ def build_classifier(
     """Build a classification network.
 
     Args:
-        backbone: A timm network, or a name in ``ALIASES``.
+        backbone: A timm network, a name in ``ALIASES``, or ``module:name`` of an own one with the
+            methods of timm's.
         classes: Number of logits.
         weights: Initial weights of the backbone; the head is always random.
         pooling: Pooling of the feature maps.
@@ -363,7 +370,6 @@ def build_classifier(
             of range.
         WeightsError: The weights are not available.
     """
-    name = timm_name(backbone)
     _check_weights(weights)
     if classes < 1 or hidden < 0 or not (0 <= dropout < 1 and 0 <= drop_path < 1):
         raise ConfigError(
@@ -371,6 +377,18 @@ def build_classifier(
             f"drop_path={drop_path}",
             "choose classes of 1 or more, hidden of 0 or more, the others of 0 to below 1",
         )
+
+    if is_own(backbone):
+        own = _own_network(backbone, weights)
+        return Classifier(
+            own,
+            width=int(own.num_features),  # type: ignore[arg-type]
+            classes=classes,
+            hidden=hidden,
+            dropout=dropout,
+            normalisation=_normalisation_in(own),
+        )
+    name = timm_name(backbone)
 
     # Only if requested: not every backbone supports it.
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
@@ -417,6 +435,36 @@ def _plain_unet(weights: Weights, options: dict[str, Any], outputs: Sequence[str
         normalisation=normalisation_of(PLAIN_UNET),
         outputs=outputs,
     )
+
+
+def _own_network(name: str, weights: Weights, **arguments: Any) -> nn.Module:
+    """Make a network outside naevus.
+
+    Raises:
+        ConfigError: It cannot be made, or is not a module.
+        WeightsError: Pretrained weights are asked for.
+    """
+    if weights != "none":
+        raise WeightsError(
+            f"naevus has no pretrained weights for {name}",
+            "use `--pretrained none`; its own code may load some",
+        )
+    made = make_part(name, **arguments)
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{name} returned {type(made).__name__}", "return a torch.nn.Module")
+    if "outputs" not in arguments:
+        needed = ("forward_features", "forward_head", "num_features")
+        if lacking := [each for each in needed if not hasattr(made, each)]:
+            raise ConfigError(
+                f"{name}: the backbone has no {', '.join(lacking)}", "add it, as timm's networks do"
+            )
+    return made
+
+
+def _normalisation_in(network: nn.Module) -> Normalisation:
+    """Return the attribute ``normalisation`` of an own network: mean and standard deviation."""
+    mean, std = getattr(network, "normalisation", normalisation_of(PLAIN_UNET))
+    return Normalisation(tuple(mean), tuple(std))
 
 
 def _build(

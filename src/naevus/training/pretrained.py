@@ -138,9 +138,10 @@ def check_pretrained(recipe: Recipe, file: Path | None) -> None:
     settings, segments = recipe.network, recipe.task != "classification"
     weights = weights_of(settings.pretrained, file)
     if isinstance(weights, WeightsFile):
-        if segments and settings.architecture == PLAIN_UNET:
+        own = recipe.own_network or (PLAIN_UNET if segments else None)
+        if own in (settings.architecture, settings.backbone):
             raise WeightsError(
-                f"{PLAIN_UNET} has no pretrained weights",
+                f"{own} has no pretrained weights",
                 "use `--pretrained none`",
             )
         name = settings.encoder if segments else settings.backbone

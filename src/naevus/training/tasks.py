@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from naevus.errors import DataError
+from naevus.errors import ConfigError, DataError
 from naevus.evaluation.attributes import PooledCounts, jaccard, threshold_counts
 from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.mask_metrics import compare_masks
@@ -25,19 +25,22 @@ from naevus.training.losses import (
     segmentation_loss,
 )
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
+from naevus.training.parts import import_part
 from naevus.training.pretrained import weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from naevus.datasets.cache import ImageCache
     from naevus.runs.recipe import Recipe
     from naevus.taxonomy import Taxonomy
+    from naevus.training.callbacks import Metrics
     from naevus.training.data import ImageCopies, TrainingData
-    from naevus.training.loop import Metrics
+    from naevus.training.pretrained import Weights
 
 
 class SegmentationTask:
@@ -75,7 +78,8 @@ class SegmentationTask:
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the recipe's network, with weights from a file if the recipe names one."""
-        return mask_network(self._recipe, pretrained)
+        weights = weights_of(self._recipe.network.pretrained, pretrained)
+        return build_network(self._recipe, 1, weights)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x S x S on masks uint8 N x S x S, 0..255."""
@@ -88,7 +92,8 @@ class SegmentationTask:
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         """Return mean and thresholded Jaccard, sensitivity, precision and pixel counts."""
         scores, counts = [], np.zeros(4, np.int64)
-        for logits, targets in outputs(network, self.validation, self._recipe, size):
+        pairs = outputs(network, self.validation, self._recipe, size)
+        for logits, targets in pairs:
             predicted, truth = (logits > 0).numpy(), (targets > 127).numpy()
             scores += [compare_masks(*pair) for pair in zip(truth, predicted, strict=True)]
             counts += np.bincount((2 * truth + predicted).ravel(), minlength=4)
@@ -104,7 +109,39 @@ class SegmentationTask:
             "sensitivity": positive / max(1, positive + false_negative),
             "precision": positive / max(1, positive + false_positive),
             "confusion": [[negative, false_positive], [false_negative, positive]],
+            **mean_loss(self.loss, pairs),
+            **own_metrics(self._recipe, *_masks(pairs)),
         }
+
+
+def _masks(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return predicted and true masks, N x S x S."""
+    if not pairs:
+        return np.zeros((0, 1, 1), bool), np.zeros((0, 1, 1), bool)
+    predicted, truth = zip(*((logits > 0, targets > 127) for logits, targets in pairs), strict=True)
+    return torch.cat(predicted).numpy(), torch.cat(truth).numpy()
+
+
+def own_metrics(recipe: Recipe, predicted: NDArray[Any], truth: NDArray[Any]) -> Metrics:
+    """Return the own metrics of a recipe by name; nothing without images.
+
+    Args:
+        recipe: The recipe.
+        predicted: Masks, bool N x S x S; or natural probabilities N x C.
+        truth: Masks, bool N x S x S; or class indices N.
+
+    Raises:
+        ConfigError: One raises an error, or returns no number.
+    """
+    found: Metrics = {}
+    for name in recipe.metrics if len(truth) else ():
+        try:
+            found[name.partition(":")[2]] = float(import_part(name)(predicted, truth))
+        except Exception as error:
+            raise ConfigError(
+                f"{name} raised {type(error).__name__}: {error}", "correct its code"
+            ) from error
+    return found
 
 
 def usable(ids: Sequence[str], *caches: ImageCache) -> tuple[str, ...]:
@@ -126,6 +163,16 @@ def outputs(
     ]
     network.train(was_training)
     return pairs
+
+
+def mean_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]
+) -> Metrics:
+    """Return the mean ``loss`` of batches over their images; nothing without images."""
+    images = sum(len(targets) for _, targets in pairs)
+    if not images:
+        return {}
+    return {"loss": sum(loss(*pair).item() * len(pair[1]) for pair in pairs) / images}
 
 
 # Attributes.
@@ -181,7 +228,8 @@ class AttributesTask:
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the recipe's network, with weights from a file if the recipe names one."""
-        return mask_network(self._recipe, pretrained)
+        weights = weights_of(self._recipe.network.pretrained, pretrained)
+        return build_network(self._recipe, 1, weights)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x K x S x S on masks int16, 0..255, or `UNKNOWN`."""
@@ -193,8 +241,10 @@ class AttributesTask:
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         """Return the pooled Jaccard index, overall and by attribute, and the lesion's mean."""
-        counts = self.counts(network, size)
+        pairs = outputs(network, self.validation, self._recipe, size)
+        counts = _pooled(pairs, size)
         metrics: Metrics = {"score": 0.0} if counts is None else _pooled_metrics(counts)
+        metrics |= mean_loss(self.loss, pairs)
         lesions = self._lesions(network, size) if LESION in self._recipe.outputs else []
         if lesions:
             metrics[f"jaccard_{LESION}"] = float(np.mean(lesions))
@@ -202,16 +252,7 @@ class AttributesTask:
 
     def counts(self, network: nn.Module, size: int) -> PooledCounts | None:
         """Return the counts of the validation images with all attributes, if there are any."""
-        rows = [
-            [
-                threshold_counts(probability, truth > 127)
-                for probability, truth in zip(logit.sigmoid().numpy(), target.numpy(), strict=True)
-            ]
-            for logits, targets in outputs(network, self.validation, self._recipe, size)
-            for logit, target in zip(logits[:, -_COUNT:], targets[:, -_COUNT:], strict=True)
-            if (target[:, 0, 0] != UNKNOWN).all()
-        ]
-        return PooledCounts.pooled(rows, size * size) if rows else None
+        return _pooled(outputs(network, self.validation, self._recipe, size), size)
 
     def _lesions(self, network: nn.Module, size: int) -> list[float]:
         """Return the Jaccard index of each lesion mask of each copy of the validation split."""
@@ -230,6 +271,19 @@ _REMEDIES = {
 }
 
 
+def _pooled(pairs: Sequence[tuple[Tensor, Tensor]], size: int) -> PooledCounts | None:
+    rows = [
+        [
+            threshold_counts(probability, truth > 127)
+            for probability, truth in zip(logit.sigmoid().numpy(), target.numpy(), strict=True)
+        ]
+        for logits, targets in pairs
+        for logit, target in zip(logits[:, -_COUNT:], targets[:, -_COUNT:], strict=True)
+        if (target[:, 0, 0] != UNKNOWN).all()
+    ]
+    return PooledCounts.pooled(rows, size * size) if rows else None
+
+
 def _pooled_metrics(counts: PooledCounts) -> Metrics:
     """Return the index of all attributes, and of each attribute at its own best threshold."""
     thresholds = counts.best_thresholds()
@@ -243,21 +297,6 @@ def _pooled_metrics(counts: PooledCounts) -> Metrics:
         **{f"jaccard_{name}": value for name, value in by_attribute.items()},
         "thresholds": dict(zip(ATTRIBUTES, thresholds, strict=True)),
     }
-
-
-def mask_network(recipe: Recipe, pretrained: Path | None = None) -> Preprocessed:
-    """Build the segmentation network of a recipe, with all its outputs."""
-    settings = recipe.network
-    weights = weights_of(settings.pretrained, pretrained)
-    return Preprocessed(
-        build_segmenter(
-            settings.architecture,
-            settings.encoder,
-            weights,
-            settings.decoder,
-            recipe.outputs,
-        )
-    )
 
 
 # Classification.
@@ -350,18 +389,8 @@ class ClassificationTask:
 
     def network(self, pretrained: Path | None = None) -> Preprocessed:
         """Build the recipe's network, with weights from a file if the recipe names one."""
-        settings = self._recipe.network
-        return Preprocessed(
-            build_classifier(
-                settings.backbone,
-                len(self.taxonomy),
-                weights_of(settings.pretrained, pretrained),
-                pooling=settings.pooling,
-                hidden=settings.hidden,
-                dropout=settings.dropout,
-                drop_path=settings.drop_path,
-            )
-        )
+        weights = weights_of(self._recipe.network.pretrained, pretrained)
+        return build_network(self._recipe, len(self.taxonomy), weights)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x C on class indices int64 N."""
@@ -375,11 +404,13 @@ class ClassificationTask:
         if not pairs:
             return {"score": 0.0}
         logits = torch.cat([logits for logits, _ in pairs]).numpy()
-        codes = [self.taxonomy.codes[index] for index in torch.cat([t for _, t in pairs])]
+        classes = torch.cat([targets for _, targets in pairs])
+        codes = [self.taxonomy.codes[index] for index in classes]
+        natural = np.exp(natural_log_probabilities(logits, self.class_weights))
         scores = ClassificationScores.from_probabilities(
             list(self.validation.ids),
             codes,
-            np.exp(natural_log_probabilities(logits, self.class_weights)),
+            natural,
             np.exp(balanced_log_probabilities(logits, self.class_weights, self.class_priors)),
             self.taxonomy,
         )
@@ -391,6 +422,8 @@ class ClassificationTask:
             "recall": {entry.code: entry.recall for entry in balanced.classes},
             "precision": {entry.code: entry.precision for entry in balanced.classes},
             "confusion": balanced.confusion.tolist(),
+            **mean_loss(self.loss, pairs),
+            **own_metrics(self._recipe, natural, classes.numpy()),
         }
 
 
@@ -402,6 +435,64 @@ _TASKS: dict[str, type[TrainingTask]] = {
     "attributes": AttributesTask,
     "classification": ClassificationTask,
 }
+
+
+def build_network(recipe: Recipe, classes: int, weights: Weights) -> Preprocessed:
+    """Build the network of a recipe.
+
+    Args:
+        recipe: The recipe.
+        classes: Number of logits of a classifier; masks have the recipe's outputs.
+        weights: Initial weights of the encoder or backbone.
+
+    Raises:
+        ConfigError: The network cannot be built.
+        WeightsError: The weights are not available, or do not fit.
+    """
+    settings = recipe.network
+    if recipe.task != "classification":
+        return Preprocessed(
+            build_segmenter(
+                settings.architecture, settings.encoder, weights, settings.decoder, recipe.outputs
+            )
+        )
+    return Preprocessed(
+        build_classifier(
+            settings.backbone,
+            classes,
+            weights,
+            pooling=settings.pooling,
+            hidden=settings.hidden,
+            dropout=settings.dropout,
+            drop_path=settings.drop_path,
+        )
+    )
+
+
+def check_network(network: Preprocessed, recipe: Recipe, classes: int) -> None:
+    """Run a network once if its code is outside naevus.
+
+    Raises:
+        ConfigError: It fails, or its output has another shape than training needs.
+    """
+    if recipe.own_network is None:
+        return
+    side, outputs = recipe.input_size, len(recipe.outputs)
+    masks = (2, side, side) if outputs == 1 else (2, outputs, side, side)
+    wanted = (2, classes) if recipe.task == "classification" else masks
+    network.eval()
+    try:
+        with torch.inference_mode():
+            found = tuple(network(torch.zeros((2, side, side, 3), dtype=torch.uint8)).shape)
+    except Exception as error:
+        raise ConfigError(
+            f"{recipe.own_network} raised {type(error).__name__}: {error}", "correct its code"
+        ) from error
+    if found != wanted:
+        raise ConfigError(
+            f"{recipe.own_network}: two images of {side} px give {found}, not {wanted}",
+            "correct its output",
+        )
 
 
 def training_task_of(recipe: Recipe) -> type[TrainingTask]:

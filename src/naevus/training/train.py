@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -14,48 +13,41 @@ from naevus import __version__
 from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
-from naevus.datasets.cache import ImageCache
-from naevus.datasets.folds import validation_split
-from naevus.datasets.masksurvey import implausible_problem, refuse
 from naevus.datasets.sources import stack_images
-from naevus.errors import DataError, RunError
-from naevus.images.masks import PLAUSIBLE_FRACTIONS
-from naevus.images.preprocess import ImageFiles, InputSpec
-from naevus.images.read import IMAGE_SUFFIXES
 from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
-from naevus.io.files import atomic, sha256_of, write_json, write_list, write_text
-from naevus.io.progress import SILENT, logged, warn_all
+from naevus.io.files import atomic, write_text
+from naevus.io.progress import SILENT, logged
 from naevus.runs.manifest import member_entry, task_entry
-from naevus.runs.recipe import LESION
-from naevus.runs.run import WEIGHTS, held
+from naevus.runs.recipe import LESION, Recipe, load_recipe
+from naevus.runs.run import WEIGHTS, Run, held, images_and_folds
 from naevus.taxonomy import ATTRIBUTES
+from naevus.training.callbacks import (
+    Callback,
+    Callbacks,
+    CostEstimate,
+    History,
+    Job,
+    ProgressBar,
+)
 from naevus.training.checkpoint import load_network, save_tensors
-from naevus.training.data import BatchLoader, ImageCopies
-from naevus.training.loop import CHECKPOINT, Callbacks, Trainer
-from naevus.training.masks import CropCounts, check_before, check_cropped, check_learnt
+from naevus.training.data import BatchLoader, TrainingData
+from naevus.training.loop import CHECKPOINT, Trainer
 from naevus.training.networks import Preprocessed, layer_summary
-from naevus.training.onnx_graph import export_onnx
+from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 from naevus.training.performance import fabric_for, kept_memory, resolve
-from naevus.training.pretrained import check_pretrained
-from naevus.training.sample import SampledNetwork, sample_entry
+from naevus.training.prepare import check_init_from, copies_in, start_run, task_of_fold
 from naevus.training.tasks import (
     AttributesTask,
     ClassificationTask,
     TrainingTask,
-    _make_training_task,
-    training_task_of,
 )
+from naevus.training.unused import refuse_unused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from naevus.datasets.dataset import Dataset
     from naevus.io.progress import Reporter
-    from naevus.runs.recipe import Recipe
-    from naevus.runs.run import Run
-    from naevus.training.data import TrainingData
-    from naevus.training.loop import Metrics
 
 
 _log = logging.getLogger(__name__)
@@ -63,235 +55,118 @@ _MEASURED = 200
 """Number of images on which the offset of the activation maps is measured."""
 
 
-def check_training_data(
-    training_data: TrainingData, recipe: Recipe, reporter: Reporter = SILENT, arm: str = ""
-) -> None:
-    """Check the masks and weights of a job before creating its folder.
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    data: str | Path,
+    *,
+    out: str | Path,
+    folds: str | Path | None = None,
+    fold: int | Iterable[int] | None = None,
+    masks: str | Path | None = None,
+    copies: Iterable[str | Path] = (),
+    init_from: str | Path | None = None,
+    cache: str | Path | None = None,
+    force: bool = False,
+    callbacks: Iterable[Callback] = (),
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Train one network per fold, and predict its held-out images; resume where it stopped.
+
+    Args:
+        recipe: A recipe, the path of a TOML file, or settings by name, such as
+            ``{"task": "segmentation", "optimiser.clip": 0}``.
+        data: The data set: a folder in a known layout, or a table of images.
+        out: The run's folder. It is created once weights and images are known to be usable.
+        folds: A file of folds; None: five folds with seed 2018.
+        fold: The folds to train; None: all.
+        masks: A folder of predicted masks to crop by; None: the data set's own masks.
+        copies: Folders with other copies of the images, named by image id.
+        init_from: A run to initialise the weights from, fold by fold.
+        cache: Folder for decoded images; None: ``cache`` beside the run.
+        force: Whether to use masks that look wrong as a whole.
+        callbacks: Called with the progress of each fold; see `naevus.training.callbacks`.
+        reporter: Receives progress, messages and notes.
+
+    Returns:
+        The run, with the folds that are finished.
 
     Raises:
-        DataError: See `naevus.training.masks.check_before`.
-        WeightsError: See `naevus.training.pretrained.check_pretrained`.
+        ConfigError: A setting is unknown, invalid or without effect.
+        DataError: The images, masks or labels cannot be used.
+        FoldsError: The folds belong to other images, or there is no such fold.
+        RunError: The folder contains a run with other settings, folds or data.
+        WeightsError: The initial weights are not available, or do not fit.
     """
-    check_pretrained(recipe, training_data.pretrained)
-    where = training_data.masks or training_data.dataset.root
-    notes = check_before(training_data.sources(), recipe, where, force=training_data.force, arm=arm)
-    warn_all(reporter, notes)
+    recipe = _recipe_of(recipe)
+    out, data = Path(out), Path(data)
+    given, mask_folder = tuple(map(Path, copies)), None if masks is None else Path(masks)
+    refuse_unused(recipe, masks=mask_folder, copies=given)
+    source = None if init_from is None else Run.open(init_from)
+    file = None if folds is None else Path(folds)
+    dataset, split = images_and_folds(data, recipe, file, mask_folder, given, reporter)
+    attributes = recipe.task == "attributes"
+    training_data = TrainingData(
+        dataset,
+        out.parent / "cache" if cache is None else Path(cache),
+        masks=mask_folder,
+        copies=given,
+        init_from=source,
+        force=force,
+        pretrained=recipe.pretrained_file,
+        further=tuple(copies_in(each, dataset, recipe) for each in given if attributes),
+    )
+    every = range(split.k) if fold is None else [fold] if isinstance(fold, int) else fold
+    chosen = list(dict.fromkeys(every))
+    run = start_run(out, recipe, split, training_data, chosen, reporter)
+    train_folds(run, chosen, training_data, reporter, callbacks)
+    return run
+
+
+def _recipe_of(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, (str, Path)):
+        return load_recipe(recipe)
+    return load_recipe(None, overrides=recipe)
 
 
 def train_folds(
-    run: Run, folds: Sequence[int], training_data: TrainingData, reporter: Reporter = SILENT
+    run: Run,
+    folds: Sequence[int],
+    training_data: TrainingData,
+    reporter: Reporter = SILENT,
+    callbacks: Iterable[Callback] = (),
 ) -> None:
-    """Build the caches, then train the folds one after the other.
+    """Train folds of a run one after the other.
 
-    Other processes can train other folds of the run at the same time; they wait while one of
-    them builds the caches.
+    Other processes can train other folds of the run at the same time.
 
     Args:
-        run: The run; the log goes to its ``train.log``.
+        run: The run, from `start_run`; the log goes to its ``train.log``.
         folds: The folds to train.
-        training_data: The images.
-        reporter: Shows progress and what is left out.
+        training_data: The images, with their caches.
+        reporter: Shows progress.
+        callbacks: Called with the progress of each fold.
 
     Raises:
-        DataError: Most masks or crops look wrong, or a fold has no training images.
-        RunError: The caches differ from those that the run started with.
+        DataError: A fold has no training images of a class, or no validation images.
         NaevusError: Another process trains one of these folds.
     """
+    left = [fold for fold in folds if fold not in run.finished()]
+    several = (CostEstimate(len(left), reporter), *callbacks)
     with logged(run.folder / "train.log"):
-        _train_folds(run, folds, training_data, reporter)
-
-
-def _train_folds(
-    run: Run, folds: Sequence[int], training_data: TrainingData, reporter: Reporter
-) -> None:
-    def wait() -> None:
-        reporter.message(f"waiting for another job to prepare {run.folder}")
-
-    with held(run.folder, wait):
-        _prepare_run(run, training_data, reporter)
-    for fold in folds:
-        with (
-            held(run.fold_folder(fold)),
-            reporter.progress(f"{run.recipe.task} fold {fold}") as move,
-        ):
-            train_fold(run, fold, training_data, Callbacks(move, lambda _: None))
-    with held(run.folder, wait):
-        run.join()
+        for fold in folds:
+            with (
+                held(run.fold_folder(fold)),
+                reporter.progress(f"{run.recipe.task} fold {fold}") as move,
+            ):
+                train_fold(run, fold, training_data, Callbacks([ProgressBar(move), *several]))
+        with held(run.folder, lambda: reporter.message(f"waiting to join {run.folder}")):
+            run.join()
     reporter.message(f"run: {run.folder}")
 
 
-def _prepare_run(run: Run, training_data: TrainingData, reporter: Reporter) -> None:
-    """Build the caches, and record them in the run's folder."""
-    with ExitStack() as stack:
-        refused = prepare(
-            training_data, run.recipe, lambda what: stack.enter_context(reporter.progress(what))
-        )
-    warn_all(reporter, check_cached(training_data, run.recipe))
-    caches = training_data.caches
-    run.hold_to(
-        {name: cache.key for name, cache in caches.items()},
-        {name: cache.contents for name, cache in caches.items()},
-    )
-    _count_crops(run, training_data, reporter)
-    for image_id, why in refused.items():
-        reporter.warning(f"{image_id}: {why}", "left out")
-    write_list(run.folder / "failed.csv", ("image_id", "problem"), sorted(refused.items()))
-
-
-def _count_crops(run: Run, training_data: TrainingData, reporter: Reporter) -> None:
-    """Report how many images were cropped, and record it in the run's folder."""
-    if run.recipe.task == "segmentation" or run.recipe.data.crop_mode == "full":
-        return
-    sources = training_data.sources()
-    counts = {name: CropCounts.of(cache, sources) for name, cache in training_data.caches.items()}
-    for name, counted in counts.items():
-        reporter.message(f"crops ({name}): {counted}")
-    write_json(run.folder / "crops.json", {name: each.to_json() for name, each in counts.items()})
-
-
-def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
-    """Return the sources of a run's images; a run resumes only with the same ones."""
-    return {
-        "data": str(dataset.root.resolve()),
-        "layout": dataset.layout,
-        "images": len(dataset),
-        "fingerprint": dataset.fingerprint(),
-        "masks": str(training_data.masks.resolve()) if training_data.masks else None,
-        "copies": [str(folder.resolve()) for folder in training_data.copies],
-        "init_from": str(training_data.init_from.folder.resolve())
-        if training_data.init_from
-        else None,
-    }
-
-
-def prepare(
-    training_data: TrainingData,
-    recipe: Recipe,
-    progress: Callable[[str], Callable[[int, int], None]],
-) -> Mapping[str, str]:
-    """Build or open the caches of a job.
-
-    Args:
-        training_data: The images; its ``caches`` are filled.
-        recipe: The recipe.
-        progress: Takes a description, returns a function to call with (done, total).
-
-    Returns:
-        The reason why each failed image was left out, by id.
-
-    Raises:
-        DataError: A folder of copies is missing or has none of the images.
-    """
-    kind = training_task_of(recipe)
-    if recipe.task == "attributes":
-        _prepare_outputs(training_data, recipe, progress)
-        return _unusable(training_data)
-    sources = training_data.sources()
-    for name, input_spec in kind.input_specs(recipe).items():
-        training_data.caches[name] = _cache(
-            training_data, sources, input_spec, progress(f"caching {name}")
-        )
-    for number, folder in enumerate(training_data.copies):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: not a folder", "name a folder of copies")
-        by_id = {
-            path.stem: path
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        }
-        copied = [
-            source._replace(path=by_id[source.image_id], scaled=True)
-            for source in sources
-            if source.image_id in by_id
-        ]
-        if not copied:
-            raise DataError(f"{folder}: contains no copy of any image", "name files by image id")
-        input_spec = InputSpec(
-            recipe.data.crop_mode,
-            recipe.data.copies_size,
-            margin=recipe.data.crop_margin,
-            colour_constancy=recipe.data.colour_constancy,
-        ).wider(recipe.data.context)
-        training_data.caches[f"copies-{number}"] = _cache(
-            training_data, copied, input_spec, progress("caching copies")
-        )
-    return _unusable(training_data)
-
-
-def _unusable(training_data: TrainingData) -> dict[str, str]:
-    return {
-        image_id: why
-        for cache in training_data.caches.values()
-        for image_id, why in cache.failed.items()
-    }
-
-
-def _prepare_outputs(
-    training_data: TrainingData,
-    recipe: Recipe,
-    progress: Callable[[str], Callable[[int, int], None]],
-) -> None:
-    """Cache the copies of the images, each with its own masks of every output."""
-    input_specs = training_task_of(recipe).input_specs(recipe)
-    training_data.outputs.clear()
-    for number, dataset in enumerate((training_data.dataset, *training_data.further)):
-        prefix = f"copies-{number - 1} " if number else ""
-        rows = [row for row in dataset.rows() if row.path is not None]
-        wanted: dict[str, list[ImageFiles]] = {"images": []}
-        for row in rows:
-            assert row.path is not None
-            wanted["images"].append(ImageFiles(row.image_id, row.path))
-            masks = {**({LESION: row.mask_path} if row.mask_path else {}), **row.attributes}
-            for output in (each for each in recipe.outputs if each in masks):
-                source = ImageFiles(row.image_id, row.path, masks[output])
-                wanted.setdefault(output, []).append(source)
-        made = {}
-        for name, sources in wanted.items():
-            input_spec = input_specs["images" if name == "images" else "masks"]
-            move = progress(f"caching {prefix}{name}")
-            made[name] = _cache(training_data, sources, input_spec, move, name)
-            training_data.caches[f"{prefix}{name}"] = made[name]
-        training_data.outputs.append(ImageCopies(made.pop("images"), made))
-
-
-def check_cached(training_data: TrainingData, recipe: Recipe) -> list[str]:
-    """Check the caches that `prepare` has built.
-
-    Returns:
-        The problems that ``force`` ignored.
-
-    Raises:
-        DataError: Most crops are centre squares, or most masks to learn are empty or full.
-    """
-    where = training_data.masks or training_data.dataset.root
-    if recipe.task == "segmentation":
-        return check_learnt(training_data.caches["masks"], where, force=training_data.force)
-    if recipe.task == "attributes":
-        return _check_attributes(training_data)
-    if recipe.data.crop_mode == "full":
-        return []
-    counts = CropCounts.of(training_data.caches["images"], training_data.sources())
-    return check_cropped(counts, where, force=training_data.force)
-
-
-def _check_attributes(training_data: TrainingData) -> list[str]:
-    """Reject attributes whose masks are mostly full; most may be empty."""
-    notes = []
-    for number, copy in enumerate(training_data.outputs):
-        where = (training_data.dataset, *training_data.further)[number].root
-        for output, cache in copy.masks.items():
-            if output == LESION:
-                notes += check_learnt(cache, where, force=training_data.force)
-                continue
-            areas = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
-            full = int((areas > PLAUSIBLE_FRACTIONS[1] * cache.pixels[0].size).sum())
-            problem = implausible_problem(len(areas), 0, full)
-            note = refuse(problem, where, force=training_data.force)
-            notes += [] if note is None else [note]
-    return notes
-
-
-def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Callbacks) -> None:
+def train_fold(run: Run, fold: int, training_data: TrainingData, callback: Callback) -> None:
     """Train one fold, export its bundle, and predict what it held out.
 
     A finished fold is not trained again; an interrupted one is resumed.
@@ -300,25 +175,14 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Call
         run: The run.
         fold: The held-out fold.
         training_data: The images, with caches built by :func:`prepare`.
-        callbacks: Functions to call with the progress.
+        callback: Called with the progress, after the history is written.
     """
     folder = run.fold_folder(fold)
     if (folder / "oof.parquet").exists():
         return
     recipe = run.recipe
-    training, validation = validation_split(
-        run.folds, fold, training_data.dataset, recipe.data.validation_fraction, recipe.seed
-    )
-    training_task = _make_training_task(recipe, training_data, training, validation)
-    if not training_task.validation.ids and recipe.monitors:
-        raise DataError(
-            f"{run.folder}: fold {fold} has no validation images, which {recipe.monitors} needs",
-            f"raise data.validation_fraction, or leave out {recipe.monitors}",
-        )
-    torch.manual_seed(recipe.network.init_seed)  # for the initialisation only
-    network = training_task.network(training_data.pretrained)
-    if training_data.init_from is not None:
-        _init_from(network, training_data.init_from, run, fold)
+    training_task = task_of_fold(recipe, run.folds, fold, training_data)
+    network = _initialised(run, fold, training_task, training_data)
     precision = resolve(recipe.precision)
     fabric = fabric_for(network, precision)
     fabric.launch()
@@ -339,29 +203,31 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callbacks: Call
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-
-    def report(history: list[Metrics]) -> None:
-        with atomic(folder / "history.csv") as temporary:
-            pd.json_normalize(history).to_csv(temporary, index=False)
-        row = history[-1]
-        _log.info(
-            "fold %d epoch %d: loss %.4f, validation score %.4f, %.1f images/s",
-            fold,
-            row["epoch"],
-            row["train_loss"],
-            row["val_score"],
-            row["images_per_second"],
-        )
-        callbacks.epoch(history)
-
     trainer = Trainer(network, training_task, batches, recipe, fabric, folder)
-    with kept_memory():
-        trainer.fit(Callbacks(callbacks.step, report))
-    if fabric.is_global_zero:
-        save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
-        assert isinstance(trainer.used, Preprocessed)
-        export_fold(run, fold, training_task, trainer.used, training_data)
-        predict_held_out(run, fold, training_data)
+    sizes = (training_task.training.ids, training_task.validation.ids, run.folds.held_out(fold))
+    job = Job(recipe, run.folder, fold, batches.steps, trainer.state.epoch, *map(len, sizes))
+    called = Callbacks([History(), callback]) if fabric.is_global_zero else Callback()
+    with called.around(job):
+        with kept_memory():
+            trainer.fit(called)
+        _log.info("fold %d: %s", fold, trainer.ending())
+        if fabric.is_global_zero:
+            save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
+            assert isinstance(trainer.used, Preprocessed)
+            export_fold(run, fold, training_task, trainer.used, training_data)
+            predict_held_out(run, fold, training_data)
+
+
+def _initialised(
+    run: Run, fold: int, training_task: TrainingTask, training_data: TrainingData
+) -> Preprocessed:
+    """Return the network of a fold with its initial weights."""
+    torch.manual_seed(run.recipe.network.init_seed)  # for the initialisation only
+    network = training_task.network(training_data.pretrained)
+    if training_data.init_from is not None:
+        check_init_from(training_data.init_from, run.folds, fold)
+        _init_from(network, training_data.init_from, run.recipe, fold)
+    return network
 
 
 def export_fold(
@@ -414,55 +280,13 @@ def export_fold(
     return bundle
 
 
-def _cache(
-    training_data: TrainingData,
-    sources: list[ImageFiles],
-    input_spec: InputSpec,
-    progress: Callable[[int, int], None],
-    output: str = "",
-) -> ImageCache:
-    """Build a cache in a folder named after the images' location and input spec."""
-    first = sources[0]
-    places = (str(first.path.parent), str(first.mask_path and first.mask_path.parent))
-    # Masks of all attributes are in one folder.
-    mask = (output,) if input_spec.mode == "mask" and output else ()
-    wider = () if input_spec.context == 1 else (str(input_spec.context),)
-    key = sha256_of(*places, str(len(sources)), repr(input_spec), *mask, *wider)[:16]
-    return ImageCache.build(
-        sources,
-        input_spec,
-        training_data.cache / f"{input_spec.mode}-{input_spec.size}-{key}",
-        progress=progress,
-    )
-
-
-def _init_from(network: Preprocessed, source: Run, run: Run, fold: int) -> None:
-    """Load another run's weights, from the fold that held out the same images.
-
-    Raises:
-        RunError: That run was trained on images that this fold holds out, or has not finished
-            the fold.
-    """
-    theirs, ours = source.folds.table, run.folds.table
-    unseen = {*source.folds.held_out(fold), *source.folds.test()}
-    seen = theirs[~theirs["image_id"].isin(unseen)]
-    kept = ours[ours["image_id"].isin([*run.folds.held_out(fold), *run.folds.test()])]
-    leaked = kept["image_id"].isin(seen["image_id"]) | kept["group_id"].isin(seen["group_id"])
-    if leaked.any():
-        first = kept.loc[leaked, "image_id"].min()
-        raise RunError(
-            f"{source.folder}: its fold {fold} was trained on the lesion of {first}, "
-            "which is held out here",
-            "start from a run with the same folds",
-        )
-    weights = source.fold_folder(fold) / WEIGHTS
-    if not weights.exists():
-        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
+def _init_from(network: Preprocessed, source: Run, recipe: Recipe, fold: int) -> None:
+    """Load the weights of another run's fold."""
     kinds = [
-        recipe.outputs if recipe.task != "classification" else ()
-        for recipe in (source.recipe, run.recipe)
+        each.outputs if each.task != "classification" else () for each in (source.recipe, recipe)
     ]
-    load_network(weights, network, None if kinds[0] == kinds[1] else (kinds[0], kinds[1]))
+    renamed = None if kinds[0] == kinds[1] else (kinds[0], kinds[1])
+    load_network(source.fold_folder(fold) / WEIGHTS, network, renamed)
 
 
 def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: Bundle) -> None:

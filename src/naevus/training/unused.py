@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import Recipe
+from naevus.runs.recipe import KINDS, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +40,7 @@ def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     segments = recipe.task != "classification"
     for name in _CLASSIFIERS if segments else _SEGMENTERS:
         yield name, f"{recipe.task} does not use it"
+    yield from _unused_by_own_parts(recipe)
     if recipe.task != "attributes":
         for name in _COPIES:
             yield name, f"{recipe.task} does not use it"
@@ -50,6 +51,18 @@ def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from _unused_by_optimiser(recipe)
     if recipe.early_stopping >= recipe.epochs:
         yield "early_stopping", f"training ends earlier, after {recipe.epochs} epochs"
+
+
+def _unused_by_own_parts(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    segments = recipe.task != "classification"
+    if recipe.task == "attributes":
+        yield "metrics", "attributes does not use it"
+    if recipe.own_network:
+        for name in ("network.encoder",) if segments else ("network.pooling", "network.drop_path"):
+            yield name, f"{recipe.own_network} is code outside naevus"
+    if not segments and recipe.loss.kind not in KINDS:
+        for name in ("loss.label_smoothing", "loss.logit_adjustment"):
+            yield name, f"{recipe.loss.kind} is made with class_weights alone"
 
 
 def _unused_by_optimiser(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -108,7 +121,9 @@ def refuse_unused(
             raise ConfigError(f"{name} has no effect without --copies", _LEAVE_OUT)
 
 
-def once(settings: Sequence[tuple[str, Any]], options: Mapping[str, str | None]) -> dict[str, Any]:
+def once(
+    settings: Sequence[tuple[str, Any]], options: Mapping[str, str | int | None]
+) -> dict[str, Any]:
     """Return settings by name, including those given by other options.
 
     Args:

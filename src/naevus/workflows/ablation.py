@@ -23,7 +23,8 @@ from naevus.io.progress import SILENT
 from naevus.runs.recipe import Recipe, Section, load_recipe
 from naevus.runs.run import Run, held, read_oof
 from naevus.training.data import TrainingData
-from naevus.training.train import check_training_data, inputs_of, prepare, train_folds
+from naevus.training.prepare import check_training_data, inputs_of, prepare, start_run
+from naevus.training.train import train_folds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-BUDGET = ("epochs", "batch_size", "sizes", "seed", "early_stopping", "precision")
+BUDGET = ("epochs", "batch_size", "sizes", "seed", "early_stopping", "precision", "data.limit")
 """Settings that are the same for all arms."""
 
 
@@ -361,8 +362,6 @@ class Workshop:
     def _train(self, name: str, recipe: Recipe) -> None:
 
         training_data = self._training_data(recipe)
-        check_training_data(training_data, recipe, self.reporter, name)
-        inputs = inputs_of(self.dataset, training_data)
 
         def cache() -> ImageCache:
             if "images" not in training_data.caches:
@@ -370,9 +369,14 @@ class Workshop:
             return training_data.caches["images"]
 
         folder = self.out / "arms" / name
-        with held(folder):
-            run = Run.start(folder, recipe, self.folds, inputs)
-        self.trained[name] = Trained(run, self.fold, cache)
-        if self.fold not in run.finished():
+        if (folder / "run.toml").exists() and self.fold in Run.open(folder).finished():
+            with held(folder):
+                inputs = inputs_of(self.dataset, training_data)
+                run = Run.start(folder, recipe, self.folds, inputs)
+        else:
             self.reporter.message(name, "arm")
+            run = start_run(
+                folder, recipe, self.folds, training_data, [self.fold], self.reporter, name
+            )
             train_folds(run, [self.fold], training_data, self.reporter)
+        self.trained[name] = Trained(run, self.fold, cache)

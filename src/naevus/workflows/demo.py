@@ -33,7 +33,7 @@ from naevus.reports.contact_sheet import Tile, contact_sheet
 from naevus.runs.predictions import read_predictions
 from naevus.runs.recipe import load_recipe
 from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
-from naevus.runs.run import Run, held, select_images
+from naevus.runs.run import Run, select_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -247,19 +247,15 @@ def _train(
     masks: Path | None = None,
 ) -> Run:
     from naevus.training.data import TrainingData  # noqa: PLC0415 (the first part needs no torch)
-    from naevus.training.train import (  # noqa: PLC0415
-        check_training_data,
-        inputs_of,
-        train_folds,
-    )
+    from naevus.training.prepare import start_run  # noqa: PLC0415
+    from naevus.training.train import train_folds  # noqa: PLC0415
 
     folds: Folds = make_folds(dataset, k=_FOLDS, seed=seed, test_fraction=_TEST_FRACTION)
     recipe = load_recipe(None, task, {**settings, "seed": seed})
     training_data = TrainingData(dataset, out / "cache", masks=masks)
-    check_training_data(training_data, recipe, reporter)
-    with held(out / task):
-        run = Run.start(out / task, recipe, folds, inputs_of(dataset, training_data))
-    train_folds(run, list(range(_FOLDS)), training_data, reporter)
+    every = list(range(_FOLDS))
+    run = start_run(out / task, recipe, folds, training_data, every, reporter)
+    train_folds(run, every, training_data, reporter)
     return run
 
 

@@ -17,12 +17,13 @@ from naevus.datasets.folds import (
     Folds,
     join_folds,
     join_groups,
+    limit_images,
     make_folds,
     sample_groups,
     validation_split,
 )
 from naevus.datasets.layouts import load
-from naevus.errors import FoldsError
+from naevus.errors import DataError, FoldsError
 from tests.helpers import ROOT
 
 _RESULTS = ROOT / "results" / "folds"
@@ -352,3 +353,42 @@ def test_the_committed_folds_name_their_exceptions() -> None:
         "isic2018-task3-and-task1.csv": both,
         "isic2018-task3.csv": both,
     }
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), count=st.integers(4, 150))
+def test_a_limit_keeps_lesions_whole_and_every_diagnosis(seed: int, count: int) -> None:
+    data = dataset(120, seed=seed)
+    limited = limit_images(data, count)
+    assert len(limited) <= count
+    assert limited.table.equals(limit_images(data, count).table)
+    rest = data.table[~data.table["image_id"].isin(limited.ids)]
+    assert not set(limited.table["group_id"]) & set(rest["group_id"])
+    assert limited.table["image_id"].is_monotonic_increasing
+    if count >= 120:
+        assert limited is data
+    elif count >= 12:  # a lesion has four images at most
+        assert set(limited.table["diagnosis"]) == set(data.table["diagnosis"])
+        assert len(limited) > count - 4
+    if count >= 40:  # three lesions of each diagnosis, where it has them
+        kept, all_ = (
+            each.table.groupby("diagnosis")["group_id"].nunique() for each in (limited, data)
+        )
+        assert (kept >= np.minimum(all_, 3)).all()
+
+
+def test_a_limit_draws_in_proportion() -> None:
+    data = dataset(4000)
+    limited = limit_images(data, 1000)
+    found, expected = (class_priors(data, each.ids) for each in (limited, data))
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_a_limit_below_the_smallest_lesion_is_an_error() -> None:
+    data = dataset(40)
+    table = data.table.assign(group_id="one")
+    with pytest.raises(
+        DataError, match="the smallest lesion has 40 images, more than the limit of 3"
+    ):
+        limit_images(replace(data, table=table), 3)
+    assert limit_images(data, 0) is data

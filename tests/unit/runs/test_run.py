@@ -55,11 +55,23 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "output"),
     [
-        ({"recipe": RECIPE.model_copy(update={"seed": 1})}, "another recipe"),
-        ({"recipe": Recipe(task="segmentation")}, "another recipe"),
-        ({"folds": folds(1)}, "other folds"),
-        ({"inputs": {**INPUTS, "fingerprint": "abd"}}, "other data"),
-        ({"inputs": {**INPUTS, "copies": ["sharp"]}}, "other data"),
+        (
+            {"recipe": RECIPE.model_copy(update={"seed": 1})},
+            "seed is 2018 there, not 1; set it",
+        ),
+        ({"recipe": Recipe(task="segmentation")}, 'settings: task is "classification" there'),
+        (
+            {"folds": folds(1)},
+            r"8 of 9 images are in another fold \(p0: 1, not 0\); pass",
+        ),
+        (
+            {"inputs": {**INPUTS, "fingerprint": "abd"}},
+            'data: fingerprint is "abc" there',
+        ),
+        (
+            {"inputs": {**INPUTS, "copies": ["sharp"]}},
+            r"other data: copies is \[\] there",
+        ),
     ],
 )
 def test_another_job_is_refused(changes: dict[str, Any], output: str, tmp_path: Path) -> None:

@@ -12,18 +12,30 @@ from torch import Tensor, nn
 
 from naevus.errors import RunError
 from naevus.runs.recipe import OptimiserSettings, Recipe
-from naevus.training.loop import Callbacks, Trainer
+from naevus.training.callbacks import Callback
+from naevus.training.loop import Trainer
 from naevus.training.optim import make_optimiser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from naevus.training.callbacks import Metrics, Step
     from naevus.training.data import BatchLoader
-    from naevus.training.loop import Metrics
 
 STEPS = 5
-STILL = Callbacks(lambda *_: None, lambda _: None)
+STILL = Callback()
+
+
+class Calls(Callback):
+    """Calls functions with the steps and the rows of the history."""
+
+    def __init__(
+        self,
+        step: Callable[[Step], object] = lambda _: None,
+        epoch: Callable[[Sequence[Metrics]], object] = lambda _: None,
+    ) -> None:
+        self.step, self.epoch = step, epoch  # type: ignore[assignment, method-assign]
 
 
 class Network(nn.Module):
@@ -103,7 +115,7 @@ def rates(
     found: list[float] = []
     job, _, _ = trainer(job_recipe, folder, training_task)
     groups = job._optimiser.param_groups
-    job.fit(Callbacks(lambda *_: found.append(groups[0]["lr"]), lambda _: None))
+    job.fit(Calls(lambda _: found.append(groups[0]["lr"])))
     return found
 
 
@@ -142,10 +154,16 @@ def test_early_stopping_waits_for_an_improvement(tmp_path: Path) -> None:
     job, _, _ = trainer(recipe(5, early_stopping=2), tmp_path, training_task)
     job.fit(STILL)
     assert [row["val_score"] for row in job.state.history] == [0.1, 0.5, 0.4, 0.5]
-    again, network, _ = trainer(recipe(5, early_stopping=2), tmp_path)
-    again.fit(STILL)
-    assert len(again.state.history) == 4
-    assert equal(weights_of(network), training_task.shown[-1])
+    assert job.stopped_early
+    assert job.ending() == (
+        "stopped early after 4 of 5 epochs: the validation score has not risen since epoch 1; "
+        'weights of epoch 1, the best (select = "best")'
+    )
+    for select, shown in (("best", 1), ("last", -1)):
+        again, network, _ = trainer(recipe(5, early_stopping=2, select=select), tmp_path)
+        again.fit(STILL)
+        assert len(again.state.history) == 4
+        assert equal(weights_of(network), training_task.shown[shown])
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
@@ -176,7 +194,7 @@ def test_gradients_are_clipped(clip: float, length: float | None, tmp_path: Path
     def note(*_: object) -> None:
         places.append(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
 
-    job.fit(Callbacks(note, lambda _: None))
+    job.fit(Calls(note))
     moved = (places[1] - places[0]).norm().item()
     if length is None:
         assert moved > 10
@@ -205,7 +223,7 @@ def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
         lives.append(network.layer.weight.detach().clone())
         averages.append(job.used.state_dict()["layer.weight"].clone())
 
-    job.fit(Callbacks(note, lambda _: None))
+    job.fit(Calls(note))
     assert job.used is not network
     for step, live in enumerate(lives, start=1):
         decay = min(0.5, 1 - step**-0.75)  # the first step's weights are taken as they are
@@ -216,10 +234,11 @@ def test_averaged_weights_follow_the_network(tmp_path: Path) -> None:
 
 def test_history_has_one_row_per_epoch(tmp_path: Path) -> None:
     training_task = TrainingTask([0.25, 0.75])
-    job, _, _ = trainer(recipe(2, sizes=[[0, 16], [1, 32]]), tmp_path, training_task)
+    job_recipe = recipe(2, sizes=[[0, 16], [1, 32]])
+    job, _, _ = trainer(job_recipe, tmp_path, training_task)
     reported: list[int] = []
-    images: list[tuple[int, int]] = []
-    job.fit(Callbacks(lambda *at: images.append(at), lambda rows: reported.append(len(rows))))
+    steps: list[Step] = []
+    job.fit(Calls(steps.append, lambda rows: reported.append(len(rows))))
     rows = job.state.history
     assert reported == [1, 2]
     assert [row["epoch"] for row in rows] == [0, 1]
@@ -230,7 +249,11 @@ def test_history_has_one_row_per_epoch(tmp_path: Path) -> None:
         mean = sum(training_task.losses[epoch * STEPS :][:STEPS]) / STEPS
         assert row["train_loss"] == pytest.approx(mean)
         assert row["images_per_second"] > 0
-    assert images == [(8 * step, 80) for step in range(1, 11)]
+    assert [step.done for step in steps] == list(range(1, 11))
+    assert {(step.total, step.batch_size) for step in steps} == {(10, 8)}
+    assert [step.epoch for step in steps] == [0] * STEPS + [1] * STEPS
+    assert [step.loss for step in steps] == training_task.losses
+    assert [step.learning_rate for step in steps] == rates(job_recipe, tmp_path / "again")
 
 
 @pytest.mark.parametrize("stop", range(1, 3 * STEPS + 1))
@@ -242,13 +265,13 @@ def test_an_interrupted_job_ends_the_same(schedule: str, stop: int, tmp_path: Pa
     whole, _, _ = trainer(job_recipe, tmp_path / "whole", TrainingTask(scores))
     whole.fit(STILL)
 
-    def interrupt(done: int, _total: int) -> None:
-        if done == stop * job_recipe.batch_size:
+    def interrupt(step: Step) -> None:
+        if step.done == stop:
             raise InterruptedError
 
     begun, _, _ = trainer(job_recipe, tmp_path / "run", TrainingTask(scores))
     with pytest.raises(InterruptedError):
-        begun.fit(Callbacks(interrupt, lambda _: None))
+        begun.fit(Calls(interrupt))
     gone_on, _, _ = trainer(
         job_recipe, tmp_path / "run", TrainingTask(scores[(stop - 1) // STEPS :])
     )
@@ -275,9 +298,7 @@ def test_restarted_averaging_ignores_earlier_weights(tmp_path: Path) -> None:
     job_recipe = recipe(3, {"ema": 0.9, "ema_restart": 2})
     job, network, _ = trainer(job_recipe, tmp_path / "restart")
     seen: list[Tensor] = []
-    job.fit(
-        Callbacks(lambda *_: seen.append(network.layer.weight.detach().clone()), lambda _: None)
-    )
+    job.fit(Calls(lambda _: seen.append(network.layer.weight.detach().clone())))
     expected = seen[2 * STEPS]
     for step, weight in enumerate(seen[2 * STEPS + 1 :], 1):
         decay = min(0.9, 1 - (1 + step) ** -0.75)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from naevus.runs.recipe import Recipe
-from naevus.training.loop import Callbacks, Trainer
+from naevus.training.callbacks import Callback
+from naevus.training.loop import Trainer
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.optim import estimate_statistics, uphill
 
@@ -119,7 +120,7 @@ def test_training_uses_those_gradients(tmp_path: Path) -> None:
     before = bowl.place.detach().clone()
     fabric = Fabric(accelerator="cpu", devices=1)
     trainer = Trainer(bowl, TrainingTask(), Batches(), recipe, fabric, tmp_path)  # type: ignore[arg-type]
-    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
+    trainer.fit(Callback())
     torch.testing.assert_close(bowl.place.detach(), before - RATE * STEEP[0] * uphill_of(before))
 
 
@@ -143,7 +144,7 @@ def test_the_first_gradient_uses_a_fraction_of_the_batch(
     )
     fabric = Fabric(accelerator="cpu", devices=1)
     trainer = Trainer(Counting(), TrainingTask(), Batches(), recipe, fabric, tmp_path)  # type: ignore[arg-type]
-    trainer.fit(Callbacks(lambda *_: None, lambda _: None))
+    trainer.fit(Callback())
     assert counted == seen
 
 

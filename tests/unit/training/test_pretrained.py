@@ -266,7 +266,7 @@ def test_a_run_keeps_the_hash_of_the_file_and_accepts_no_other(tiny: Path, tmp_p
     with pytest.raises(WeightsError, match=r"hash of a file.*--pretrained FILE"):
         check_pretrained(Run.open(tmp_path / "run").recipe, None)
     moved.write_bytes(moved.read_bytes() + b" ")
-    with pytest.raises(RunError, match="another recipe"):
+    with pytest.raises(RunError, match=r"other settings: network\.pretrained is"):
         Run.start(tmp_path / "run", again, folds, {**inputs, "masks": None})
     moved.unlink()
     with pytest.raises(WeightsError, match="cannot be read"):

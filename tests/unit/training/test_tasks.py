@@ -10,14 +10,14 @@ import torch
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
 from naevus.runs.recipe import LESION, Recipe
-from naevus.runs.run import copies_in, select_images
+from naevus.runs.run import select_images
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
 from naevus.training.losses import OutputsLoss, SegmentationLoss
 from naevus.training.networks import build_segmenter
+from naevus.training.prepare import copies_in, prepare
 from naevus.training.tasks import AttributesTask
-from naevus.training.train import prepare
 from tests.helpers.attribute_images import COLOURS, write_shifted, write_task2
 
 OUTPUTS = (LESION, *ATTRIBUTES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from naevus.datasets.dataset import DERMOSCOPIC, Dataset, Problem, make_table
 from naevus.datasets.layouts import (
@@ -59,6 +60,46 @@ LAYOUTS: dict[str, ModuleType] = {
 }
 """The known layouts by name, in the order in which they are tried."""
 
+GENERIC: Final = (labels_table.NAME, class_folders.NAME, images_masks.NAME)
+"""The layouts that fit many folders; they are tried last, after those of other packages."""
+
+ENTRY_POINTS: Final = "naevus.layouts"
+"""The entry points under which other packages offer layouts."""
+
+
+def other_layouts() -> dict[str, Any]:
+    """Return the layouts of installed packages by name.
+
+    An entry point of the group ``naevus.layouts`` is a module, or another object, with ``NAME``,
+    ``DESCRIPTION``, ``matches`` and ``read``, as the modules here.
+
+    Raises:
+        DataError: One cannot be imported, or lacks one of these.
+    """
+    found = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        where = f"the layout {point.name} of {point.dist.name if point.dist else point.value}"
+        try:
+            layout = point.load()
+        except Exception as error:
+            raise DataError(
+                f"{where} cannot be imported ({type(error).__name__}: {error})",
+                "correct or uninstall that package",
+            ) from error
+        needed = ("NAME", "DESCRIPTION", "matches", "read")
+        if lacking := [name for name in needed if not hasattr(layout, name)]:
+            raise DataError(f"{where} has no {', '.join(lacking)}", "correct that package")
+        found[layout.NAME] = layout
+    return found
+
+
+def _in_order() -> Iterator[Any]:
+    """Yield the layouts in the order in which they are tried; packages are imported late."""
+    yield from (module for name, module in LAYOUTS.items() if name not in GENERIC)
+    yield from other_layouts().values()
+    yield from (LAYOUTS[name] for name in GENERIC)
+
+
 _NO_IMAGES = frozenset({
     ".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm", ".xls", ".ods", ".json", ".jsonl", ".toml",
     ".yaml", ".yml", ".parquet", ".md", ".rst", ".pdf", ".html", ".log", ".py", ".ipynb", ".sh",
@@ -83,7 +124,8 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
 
     Args:
         root: The folder, or a table such as ``labels.csv``.
-        layout: A name of `LAYOUTS`; by default the first that matches.
+        layout: A name of `LAYOUTS`, or of a layout of another package; by default the first that
+            matches.
         taxonomy: The taxonomy of the labels: a name of `naevus.taxonomy.TAXONOMIES`, or ``own``
             for the labels as they are; by default the best match.
 
@@ -174,16 +216,17 @@ def _only_folder(root: Path) -> list[Path]:
     return inside if len(inside) == 1 else []
 
 
-def _named(layout: str) -> ModuleType:
-    if layout not in LAYOUTS:
-        raise DataError(f"unknown layout {layout!r}", f"use one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout]
+def _named(layout: str) -> Any:
+    known = LAYOUTS if layout in LAYOUTS else {**LAYOUTS, **other_layouts()}
+    if layout not in known:
+        raise DataError(f"unknown layout {layout!r}", f"use one of {', '.join(known)}")
+    return known[layout]
 
 
-def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, ModuleType]:
+def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, Any]:
     """Return the layout of a folder, or of its only subfolder, as in unpacked archives."""
     for place in (root, *_only_folder(root)):
-        for module in LAYOUTS.values():
+        for module in _in_order():
             if module.matches(place):
                 return place, module
     for place in (root, *_only_folder(root)):

@@ -12,8 +12,7 @@ import torch
 from naevus.bundles.sample import SAMPLE_FILE, compared, distance, read_sample, sample_batch
 from naevus.inference.engines import EngineName, open_engine
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.onnx_graph import export_onnx
-from naevus.training.sample import SampledNetwork, sample_entry
+from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""Own parts for naevus, as a package that knows nothing of its source."""
