@@ -241,6 +241,24 @@ def test_metadata_change_the_odds_and_are_kept(tmp_path: Path, images: Path) -> 
     assert "metadata" not in json.loads((tmp_path / "plain" / "predict.json").read_text())
 
 
+def test_a_column_of_the_metadata_names_lesions(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b", conformal=CONFORMAL, patient=PATIENT)
+    path, out = tmp_path / "metadata.csv", tmp_path / "out"
+    path.write_text("image_id,age,lesion_id\np0,60,L1\np1,60,L2\np2,,L2\n")
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1, "--out", out)
+    result = call(*words, "--metadata", path)
+    assert result.exit_code == 0, result.output
+    assert "metadata: ignored" not in result.output
+    found = pd.read_parquet(out / "lesions.parquet")
+    rows = pd.read_parquet(out / "predictions.parquet")
+    assert found["image_ids"].map(list).tolist() == [["p0"], ["p1", "p2"]]
+    assert list(found["prediction_set"].iloc[0]) == list(rows["prediction_set"].iloc[0])
+    path.write_text("image_id,age,lesion_id\np0,60,L1\np0,60,L2\n")
+    other = call(*words, "--metadata", path)
+    assert isinstance(other.exception, DataError)
+    assert "the image p0 is in two lesions, L1 and L2" in str(other.exception)
+
+
 def test_other_metadata_need_another_folder(tmp_path: Path, images: Path) -> None:
     whole_bundle(tmp_path / "b", patient=PATIENT)
     path = tmp_path / "metadata.csv"

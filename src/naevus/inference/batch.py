@@ -182,7 +182,8 @@ def predict(
         threads: Threads that decode and write; None: one per processor.
         limits: Limits that are checked before decoding.
         unusable: Images that already failed; they are listed with the others.
-        lesions: The lesion of each image, by image id, as far as it is known.
+        lesions: The lesion of each image, by image id, as far as it is known; by default what the
+            metadata know.
         progress: Called with (done, total) images.
 
     Raises:
@@ -264,6 +265,8 @@ def predict(
                 embeddings_schema(schema.about),
                 folder.embeddings,
             )
+        if not lesions and metadata is not None:
+            lesions = metadata.lesions_of(each.image_id for each in ordered)
         counts = _write_lesions(folder, prediction_options.classifier, lesions or {}, failed)
         written += [] if counts is None else folder.lesions
         folder.remove(stale)

@@ -404,6 +404,7 @@ class PatientTable:
         aliases: Names of images with their suffix, and the key of each in ``rows``.
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
+        lesions: The lesion of each image, as far as it is known, by the keys of ``rows``.
     """
 
     columns: tuple[str, ...]
@@ -411,6 +412,7 @@ class PatientTable:
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     everyone: tuple[Any, ...] | None = None
     ignored: tuple[str, ...] = ()
+    lesions: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -418,7 +420,7 @@ class PatientTable:
 
         Raises:
             DataError: It cannot be read, no column names the images, it has no age, sex or site,
-                an age is impossible, or two rows of one image have different values.
+                an age is impossible, or two rows of one image have different values or lesions.
         """
         return cls.of(read_table(path), str(path))
 
@@ -464,8 +466,15 @@ class PatientTable:
                 index=rows.index,
                 dtype=object,
             )
-        unused = [each for each in table.columns if each not in {name, *used.values()}]
-        return cls(tuple(used), _one_row_each(rows, source), aliases, ignored=tuple(unused))
+        lesion = columns.get("lesion_id")
+        own = {name, lesion, *used.values()}
+        return cls(
+            tuple(used),
+            _one_row_each(rows, source),
+            aliases,
+            ignored=tuple(each for each in table.columns if each not in own),
+            lesions={} if lesion is None else _lesions(rows.index, table[lesion], source),
+        )
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Self:
@@ -501,6 +510,11 @@ class PatientTable:
         key = image_id if image_id in self.rows else self.aliases.get(image_id, "")
         return key if key in self.rows else None
 
+    def lesions_of(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the lesions of some images by image id, as far as they are known."""
+        keys = {image_id: self.key_of(image_id) or "" for image_id in ids}
+        return {each: self.lesions[key] for each, key in keys.items() if key in self.lesions}
+
     def values(self, image_id: str) -> dict[str, Any]:
         """Return what is known of an image, by column."""
         absent = self.everyone or (None,) * len(self.columns)
@@ -523,6 +537,18 @@ def _aliases(names: Sequence[str]) -> dict[str, str]:
     stems = {name: stem_of(name) for name in names}
     several = Counter(stem for name, stem in stems.items() if stem != name)
     return {name: stem for name, stem in stems.items() if stem != name and several[stem] == 1}
+
+
+def _lesions(images: pd.Index[Any], lesions: pd.Series[str], source: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for image_id, lesion in zip(images, lesions, strict=True):
+        other = lesion if pd.isna(lesion) else found.setdefault(image_id, lesion)
+        if not pd.isna(lesion) and other != lesion:
+            raise DataError(
+                f"{source}: the image {image_id} is in two lesions, {other} and {lesion}",
+                "keep one of the two rows",
+            )
+    return found
 
 
 def _one_row_each(rows: pd.DataFrame, source: str) -> dict[str, tuple[Any, ...]]:
