@@ -23,7 +23,7 @@ from naevus.images.masks import area_fraction, draw_contours
 from naevus.images.preprocess import cut
 from naevus.images.read import read
 from naevus.reports.contact_sheet import Tile, contact_sheet
-from naevus.runs.predictions import read_predictions
+from naevus.runs.prediction_tables import read_predictions
 
 if TYPE_CHECKING:
     from naevus.datasets.dataset import Record

@@ -28,7 +28,7 @@ from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
 from naevus.io.settings import values_of
-from naevus.runs.predictions import Schema
+from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from naevus.types import FLAGS

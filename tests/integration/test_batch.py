@@ -31,8 +31,9 @@ from naevus.inference.pipeline import CONTOUR_COLOUR
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.io import files, parallel
-from naevus.runs import predictions
-from naevus.runs.predictions import PredictionsFolder, about
+from naevus.runs import prediction_tables, predictions
+from naevus.runs.prediction_tables import about
+from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import ISIC2018
 from tests.helpers.onnx_graphs import CONFORMAL, classification_bundle, segmentation_bundle
 
@@ -470,7 +471,7 @@ def test_a_batch_s_files_are_flushed_before_its_rows_mark_it_as_done(
 
     out, seen = tmp_path / "out", list[str]()
     monkeypatch.setattr(predictions, "flush_together", flushing_together)
-    monkeypatch.setattr(predictions, "flush", flushing)
+    monkeypatch.setattr(prediction_tables, "flush", flushing)
     monkeypatch.setattr(Path, "replace", replacing)
     predict(find_images([images]).sources, out, segmenter=segmenter)
     assert len(seen) == COUNT
@@ -630,7 +631,7 @@ def test_masks_alone_and_crops_alone(
 def test_row_groups_are_merged(
     tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("naevus.runs.predictions._ROW_GROUP", 5)
+    monkeypatch.setattr("naevus.runs.prediction_tables._ROW_GROUP", 5)
     predict(find_images([images]).sources, tmp_path / "out", segmenter=segmenter)
     groups = pq.ParquetFile(tmp_path / "out" / "predictions.parquet").metadata.num_row_groups
     assert groups == 2

@@ -21,7 +21,7 @@ from naevus.evaluation.conformal import Conformal
 from naevus.images.read import read, write_png
 from naevus.inference.engines import openvino
 from naevus.inference.prediction import NOTICE
-from naevus.runs.predictions import about
+from naevus.runs.prediction_tables import about
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 from naevus.types import FLAGS
 from tests.helpers.attribute_images import draw

@@ -17,7 +17,7 @@ from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.tables import oof_classified
 from naevus.inference.batch import sheet_columns
 from naevus.inference.lesions import lesions_schema
-from naevus.runs.predictions import Schema, embeddings_schema
+from naevus.runs.prediction_tables import Schema, embeddings_schema
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 from naevus.types import FailedImage
 from tests.helpers.tables import diagnoses, masks, table_of_masks

@@ -14,7 +14,7 @@ import naevus
 from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.io.formats import COLUMN_NAMES
-from naevus.runs.predictions import Schema
+from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from tests.helpers import ROOT

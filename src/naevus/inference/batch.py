@@ -27,18 +27,17 @@ from naevus.inference.prediction import Prediction
 from naevus.io.files import lock, write_csv
 from naevus.io.formats import check_workbooks, write_workbook
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
-from naevus.runs.predictions import (
-    PredictionsFolder,
-    _no_table,
+from naevus.runs.prediction_tables import (
     about,
     embeddings_schema,
     failed_in,
     join,
-    key_of,
+    no_table,
     read_rows,
     write_embeddings,
     write_part,
 )
+from naevus.runs.predictions import PredictionsFolder, key_of
 from naevus.taxonomy import TAXONOMIES
 from naevus.types import FailedImage
 
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from naevus.inference.classifier import Classifier
     from naevus.inference.lesions import LesionCounts
     from naevus.inference.segmenter import Segmenter
-    from naevus.runs.predictions import Schema
+    from naevus.runs.prediction_tables import Schema
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision, Only
 
@@ -72,7 +71,7 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
         with pq.ParquetFile(path) as file:
             rows = next(file.iter_batches(batch_size=count), None)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _no_table(path) from error
+        raise no_table(path) from error
     if rows is None or not rows.num_rows:
         raise NaevusError(f"{path}: contains no predictions")
     return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
@@ -147,7 +146,7 @@ def predict(
 
     Files in the folder:
 
-    - ``predictions.parquet`` (`naevus.runs.predictions.Schema`);
+    - ``predictions.parquet`` (`naevus.runs.prediction_tables.Schema`);
     - ``predictions.csv``, the same for spreadsheets (`sheet_columns`), and ``predictions.xlsx``, if
       requested;
     - ``masks/<id>_segmentation.png``, at the image's size, 0 and 255;
@@ -265,9 +264,7 @@ def predict(
                 embeddings_schema(schema.about),
                 folder.embeddings,
             )
-        if not lesions and metadata is not None:
-            lesions = metadata.lesions_of(each.image_id for each in ordered)
-        counts = _write_lesions(folder, prediction_options.classifier, lesions or {}, failed)
+        counts = _write_lesions(folder, prediction_options, ordered, lesions, failed)
         written += [] if counts is None else folder.lesions
         folder.remove(stale)
     images = (folder.masks, folder.attributes, folder.crops, folder.heatmaps)
@@ -335,11 +332,15 @@ def _write_parts(
 
 def _write_lesions(
     folder: PredictionsFolder,
-    classifier: Classifier | None,
-    lesions: Mapping[str, str],
+    prediction_options: PredictionOptions,
+    sources: Sequence[ImageFiles],
+    lesions: Mapping[str, str] | None,
     failed: Sequence[FailedImage],
 ) -> LesionCounts | None:
     """Write the tables of lesions; if none is known, remove those of an earlier job."""
+    classifier, metadata = prediction_options.classifier, prediction_options.metadata
+    if not lesions and metadata is not None:
+        lesions = metadata.lesions_of(each.image_id for each in sources)
     if lesions and classifier is not None:
         return write_lesions(folder, lesions, failed, classifier.sets_of)
     for path in folder.lesions:

@@ -342,7 +342,7 @@ def write_lesions(
     import pyarrow as pa  # noqa: PLC0415 (slow to import)
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    from naevus.runs.predictions import about, read_rows  # noqa: PLC0415 (brings pyarrow)
+    from naevus.runs.prediction_tables import about, read_rows  # noqa: PLC0415 (brings pyarrow)
 
     metadata = about(folder.table)
     classes: list[str] = metadata["classes"]
@@ -380,7 +380,7 @@ def lesions_schema(classes: Sequence[str], about: Mapping[str, Any]) -> pa.Schem
     """
     import pyarrow as pa  # noqa: PLC0415 (slow to import)
 
-    from naevus.runs.predictions import ABOUT  # noqa: PLC0415 (brings pyarrow)
+    from naevus.runs.prediction_tables import ABOUT  # noqa: PLC0415 (brings pyarrow)
 
     numbers = [f"{kind}_{code}" for kind in ("prob", "balanced_prob") for code in classes]
     texts = pa.list_(pa.string())

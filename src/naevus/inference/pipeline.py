@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from naevus.inference.inputs import ImageInput
     from naevus.inference.segmenter import Segmenter
     from naevus.io.parallel import Workers
-    from naevus.runs.predictions import PredictionsFolder, Schema
+    from naevus.runs.prediction_tables import Schema
+    from naevus.runs.predictions import PredictionsFolder
     from naevus.types import Only, Patient
 
 
@@ -136,7 +137,7 @@ class PredictionOptions:
 
     def schema(self) -> Schema:
         """Return the table's schema."""
-        from naevus.runs.predictions import Schema  # noqa: PLC0415 (slow to import)
+        from naevus.runs.prediction_tables import Schema  # noqa: PLC0415 (slow to import)
 
         conformal = None if self.classifier is None else self.classifier.conformal
         classification = () if self.classifier is None else self.classifier.members

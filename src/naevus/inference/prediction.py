@@ -239,7 +239,7 @@ class Prediction:
 
         Args:
             row: The row, by column.
-            about: The table's metadata (`naevus.runs.predictions.about`).
+            about: The table's metadata (`naevus.runs.prediction_tables.about`).
         """
         within, classes = row["prediction_set"], about["classes"]
         return cls(
@@ -376,7 +376,7 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
     """
     import pyarrow as pa  # noqa: PLC0415 (slow to import)
 
-    from naevus.runs.predictions import Schema  # noqa: PLC0415 (as above)
+    from naevus.runs.prediction_tables import Schema  # noqa: PLC0415 (as above)
 
     given = list(predictions)
     made = [each for each in given if isinstance(each, Prediction)]

@@ -23,7 +23,8 @@ from naevus.images.read import read, write_png
 from naevus.io.files import stored, write_text
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
-from naevus.runs.predictions import PredictionsFolder, about, read_rows
+from naevus.runs.prediction_tables import about, read_rows
+from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.datasets.sources import attribute_mask_file, mask_file
 from naevus.errors import NaevusError, RunError
 from naevus.io.files import (
-    atomic,
-    flush,
     flush_together,
     nested,
     original,
@@ -24,288 +19,17 @@ from naevus.io.files import (
     write_json,
     write_list,
 )
-from naevus.io.formats import read_json, read_parquet, read_table
+from naevus.io.formats import read_json, read_table
+from naevus.runs.prediction_tables import ABOUT, ids_of_table, read_part
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import EngineChoice, EngineName, FailedImage, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    import pandas as pd
-    from numpy.typing import NDArray
 
     from naevus.images.preprocess import ImageFiles
     from naevus.images.read import Limits
-
-
-# The table of predictions: one schema, written in parts and joined at the end.
-
-ABOUT = b"naevus"
-"""Key of the settings in a table's metadata."""
-_FAILED = b"naevus.failed"
-_SIZES = b"naevus.sizes"
-_ROW_GROUP = 8192
-
-
-@dataclass(frozen=True)
-class Schema:
-    """The columns of ``predictions.parquet``.
-
-    ``image_id, path``; ``height, width`` of the image; ``prob_<code>``: natural probabilities;
-    ``balanced_prob_<code>``: balanced ones; ``predicted, predicted_balanced``: the codes of their
-    maxima; ``prediction_set``: the classes that cannot be ruled out; ``member_probs``: natural
-    probabilities of each member, in the order of the metadata; ``confidence``: the largest
-    natural probability; ``uncertainty``: its standard deviation over members and TTA;
-    ``ood_score``: distance from the training images, flagged above 1; ``quality_flags``;
-    ``lesion_area``: fraction of the image; ``presence_<attribute>``: its probability, if the
-    bundle predicts attributes; ``crop_mode``: the classifier's actual input; ``age``, ``sex``,
-    ``site`` and the other columns of `naevus.types.METADATA`: the job's metadata, if any;
-    ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
-    probability columns, and columns derived from them are null.
-
-    Args:
-        classes: Codes in order; none without a classifier.
-        bundles: SHA-256 of the bundles.
-        about: Settings and members, for the file's metadata under ``naevus``.
-        attributes: The predicted attributes, in order.
-        metadata: The columns of metadata, in order.
-    """
-
-    classes: tuple[str, ...]
-    bundles: tuple[str, ...]
-    about: dict[str, Any]
-    attributes: tuple[str, ...] = ()
-    metadata: tuple[str, ...] = ()
-
-    def arrow(self) -> pa.Schema:
-        """Return the schema for Arrow, with its metadata."""
-        numbers = [f"{kind}_{code}" for kind in ("prob", "balanced_prob") for code in self.classes]
-        fields = [
-            ("image_id", pa.string()),
-            ("path", pa.string()),
-            ("height", pa.int32()),
-            ("width", pa.int32()),
-            *((name, pa.float64()) for name in numbers),
-            ("predicted", pa.string()),
-            ("predicted_balanced", pa.string()),
-            ("prediction_set", pa.list_(pa.string())),
-            ("member_probs", pa.list_(pa.list_(pa.float32()))),
-            ("confidence", pa.float64()),
-            ("uncertainty", pa.float64()),
-            ("ood_score", pa.float64()),
-            ("quality_flags", pa.list_(pa.string())),
-            ("lesion_area", pa.float64()),
-            *((f"presence_{name}", pa.float64()) for name in self.attributes),
-            ("crop_mode", pa.string()),
-            *((name, pa.float64() if name == "age" else pa.string()) for name in self.metadata),
-            ("bundle_sha256", pa.string()),
-        ]
-        about = json.dumps(self.about, sort_keys=True)
-        return pa.schema(fields, metadata={ABOUT: about.encode()})
-
-
-def write_part(
-    path: Path,
-    schema: Schema,
-    rows: Sequence[Mapping[str, Any]],
-    failed: Sequence[FailedImage],
-    sizes: Mapping[str, Sequence[int]],
-) -> None:
-    """Write the rows of one batch, with its failed images in the file's metadata.
-
-    Args:
-        path: The file to write.
-        schema: The rows' columns.
-        rows: Predictions by column (`naevus.inference.prediction.Prediction.to_row`).
-        failed: The failed images.
-        sizes: Sizes of the files written for each image, in bytes.
-
-    Raises:
-        NaevusError: The disk is full or the folder cannot be written.
-    """
-    bundles = ",".join(schema.bundles)
-    values = [{**row, "bundle_sha256": bundles} for row in rows]
-    table = pa.Table.from_pylist(values, schema.arrow())
-    noted = {_FAILED: json.dumps(failed).encode(), _SIZES: json.dumps(sizes).encode()}
-    _write_part(path, table.replace_schema_metadata({**table.schema.metadata, **noted}))
-
-
-def _write_part(path: Path, table: pa.Table) -> None:
-    """Write a part atomically and flush it: a Parquet file followed by its SHA-256.
-
-    Parquet's own checksums do not cover the headers of its pages.
-    """
-    content = pa.BufferOutputStream()
-    pq.write_table(table, content)
-    whole = content.getvalue().to_pybytes()
-    with atomic(path) as temporary:
-        temporary.write_bytes(whole + hashlib.sha256(whole).digest())
-        flush(temporary)
-
-
-def _open_part(path: Path) -> pq.ParquetFile:
-    """Open a part; raise a `ValueError` if any byte has changed since it was written."""
-    content = path.read_bytes()
-    whole, digest = content[:-_DIGEST], content[-_DIGEST:]
-    if hashlib.sha256(whole).digest() != digest:
-        raise ValueError(f"{path}: damaged")
-    return pq.ParquetFile(pa.BufferReader(whole))
-
-
-_DIGEST: Final = hashlib.sha256().digest_size
-
-
-class Part(NamedTuple):
-    """The content of a complete batch's file.
-
-    Attributes:
-        predicted: The ids of its predicted images.
-        failed: Its failed images.
-        sizes: Sizes of the files written for each image, in bytes.
-    """
-
-    predicted: list[str]
-    failed: list[FailedImage]
-    sizes: dict[str, list[int]]
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of all its images, sorted."""
-        return sorted([*self.predicted, *(failed.image_id for failed in self.failed)])
-
-
-def read_part(path: Path) -> Part | None:
-    """Read a batch's file; None if it is absent or damaged."""
-    try:
-        with _open_part(path) as file:
-            table = file.read()
-        noted = table.schema.metadata
-        failed = [FailedImage(*values) for values in json.loads(noted[_FAILED])]
-        return Part(table.column("image_id").to_pylist(), failed, json.loads(noted[_SIZES]))
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def failed_in(path: Path) -> list[FailedImage]:
-    """Return the failed images in an undamaged batch's file, without parsing its rows."""
-    with _open_part(path) as file:
-        return [FailedImage(*values) for values in json.loads(file.schema_arrow.metadata[_FAILED])]
-
-
-def ids_of_table(path: Path) -> list[str] | None:
-    """Read a table and return its ids; None if it is absent or damaged."""
-    try:
-        with _open_part(path) as file:
-            ids: list[str] = file.read().column("image_id").to_pylist()
-    except (pa.ArrowException, OSError, ValueError, KeyError):
-        return None
-    return ids
-
-
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table; unlike ``pq.read_table`` this imports no more of Arrow."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns)
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a table of predictions into pandas.
-
-    Raises:
-        RunError: It is absent or damaged.
-    """
-    sizes = ("height", "width", "lesion_area", "age")
-    kinds = (*sizes, "prob", "balanced_prob", "uncertainty", "ood_score")
-    return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
-
-
-def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
-    """Join parts of one schema into one file, with a few thousand rows in memory at a time.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        NaevusError: The disk is full or the folder cannot be written.
-    """
-    rows = 0
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow) as writer:
-        for table in _groups(parts):
-            writer.write_table(table.cast(arrow))
-            rows += table.num_rows
-    return rows
-
-
-def about(path: Path) -> dict[str, Any]:
-    """Return the settings and members in the metadata of a table of predictions.
-
-    Raises:
-        NaevusError: The file is not such a table.
-    """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _no_table(path) from error
-    if ABOUT not in metadata:
-        raise _no_table(path)
-    try:
-        settings = json.loads(metadata[ABOUT])
-        return {**settings, "classes": [str(code) for code in settings["classes"]]}
-    except (ValueError, TypeError, KeyError) as error:
-        raise _no_table(path) from error
-
-
-def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:
-    waiting: list[pa.Table] = []
-    for part in parts:
-        with _open_part(part) as file:
-            waiting.append(file.read().replace_schema_metadata())
-        if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
-
-
-def _no_table(path: Path) -> NaevusError:
-    return NaevusError(
-        f"{path}: is not a table of predictions", "name one that `naevus predict` wrote"
-    )
-
-
-# The table of embeddings: the features before the last layer of a classifier.
-
-
-def embeddings_schema(about: Mapping[str, Any]) -> pa.Schema:
-    """Return the columns of ``embeddings.parquet``: ``image_id``, and ``embedding`` as float16.
-
-    Args:
-        about: The file's metadata under ``naevus``.
-    """
-    fields = [("image_id", pa.string()), ("embedding", pa.list_(pa.float16()))]
-    return pa.schema(fields, metadata={ABOUT: json.dumps(about, sort_keys=True).encode()})
-
-
-def write_embeddings(
-    path: Path, schema: pa.Schema, rows: Mapping[str, NDArray[np.float32] | None]
-) -> None:
-    """Write the embeddings of one batch.
-
-    Args:
-        path: The file to write.
-        schema: From `embeddings_schema`.
-        rows: F features by image id; None if the networks provide none.
-
-    Raises:
-        NaevusError: The disk is full or the folder cannot be written.
-    """
-    features = [None if one is None else one.astype(np.float16) for one in rows.values()]
-    columns = [
-        pa.array(list(rows), schema.field("image_id").type),
-        pa.array(features, schema.field("embedding").type),
-    ]
-    _write_part(path, pa.table(columns, schema=schema))
 
 
 SETTINGS: Final = "predict.json"

@@ -26,7 +26,8 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.comparison import read_out_of_fold
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
-from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run, read_predictions
+from naevus.runs.prediction_tables import read_predictions
+from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run
 from naevus.runs.run import Run, dataset_of, lesions_of, open_runs
 
 if TYPE_CHECKING:

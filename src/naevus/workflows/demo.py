@@ -30,7 +30,7 @@ from naevus.inference.segmenter import Segmenter
 from naevus.io.files import write_bytes
 from naevus.io.progress import SILENT, warn_all
 from naevus.reports.contact_sheet import Tile, contact_sheet
-from naevus.runs.predictions import read_predictions
+from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.recipe import load_recipe
 from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
 from naevus.runs.run import Run, select_images

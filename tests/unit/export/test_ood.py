@@ -21,7 +21,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.pipeline import ood_flags
 from naevus.inference.predictor import Predictor
-from naevus.runs.predictions import Schema, join, write_part
+from naevus.runs.prediction_tables import Schema, join, write_part
 from naevus.types import FLAGS
 from tests.helpers.onnx_graphs import classification_bundle, write_classifier
 

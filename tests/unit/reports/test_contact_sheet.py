@@ -27,7 +27,7 @@ from naevus.reports.contact_sheet import (
     write_overview,
     write_overview_sheet,
 )
-from naevus.runs.predictions import Schema
+from naevus.runs.prediction_tables import Schema
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from naevus.errors import NaevusError
 from naevus.inference.prediction import Prediction
-from naevus.runs.predictions import (
+from naevus.runs.prediction_tables import (
     Schema,
     about,
     embeddings_schema,
