@@ -13,7 +13,7 @@ from naevus.datasets.layouts import load
 from naevus.runs.recipe import Recipe
 from naevus.runs.run import WEIGHTS, Run, select_images
 from naevus.taxonomy import ISIC2018
-from naevus.training.checkpoint import save_tensors
+from naevus.training.loop import save_tensors
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
 
 if TYPE_CHECKING:

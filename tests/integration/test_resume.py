@@ -145,7 +145,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 KILLS = {
     "mid epoch 0": [Kill(f"{TRAINER}._step", 3)],
-    "half-written checkpoint": [Kill("naevus.training.checkpoint:save_file", 4, after=True)],
+    "half-written checkpoint": [Kill("naevus.training.loop:save_file", 4, after=True)],
     "last step of epoch 0": [Kill(f"{TRAINER}._close_epoch")],
     "epoch 0 logged, not saved": [Kill(f"{TRAINER}._save", STEPS + 1)],
     "epoch 0 saved": [Kill(f"{TRAINER}._save", STEPS + 1, after=True)],

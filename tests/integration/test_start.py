@@ -15,8 +15,7 @@ from naevus.errors import RunError, WeightsError
 from naevus.runs.manifest import trial_notes
 from naevus.runs.run import Run, dataset_of
 from naevus.training import train as training_job
-from naevus.training.checkpoint import load_tensors
-from naevus.training.loop import Trainer
+from naevus.training.loop import Trainer, load_tensors
 from naevus.training.train import train
 
 if TYPE_CHECKING:

@@ -29,9 +29,8 @@ from naevus.runs.run import WEIGHTS, Run, select_images
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
 from naevus.training.callbacks import Callback
-from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import TrainingData
-from naevus.training.loop import Trainer
+from naevus.training.loop import Trainer, load_network, save_tensors
 from naevus.training.prepare import prepare, start_run
 from naevus.training.tasks import ClassificationTask, _make_training_task
 from naevus.training.train import export_fold, train_fold, train_folds

@@ -16,8 +16,8 @@ from naevus.errors import DataError, RunError
 from naevus.runs.evidence import Composition
 from naevus.runs.manifest import member_entry
 from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_oof
-from naevus.training.checkpoint import load_network
 from naevus.training.data import TrainingData
+from naevus.training.loop import load_network
 from naevus.training.optim import estimate_statistics
 from naevus.training.tasks import build_network, training_task_of
 

@@ -30,9 +30,8 @@ from naevus.training.callbacks import (
     Job,
     ProgressBar,
 )
-from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import BatchLoader, TrainingData
-from naevus.training.loop import CHECKPOINT, Trainer
+from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 from naevus.training.performance import fabric_for, kept_memory, resolve

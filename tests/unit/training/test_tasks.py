@@ -12,8 +12,8 @@ from naevus.errors import DataError
 from naevus.runs.recipe import LESION, Recipe
 from naevus.runs.run import select_images
 from naevus.taxonomy import ATTRIBUTES
-from naevus.training.checkpoint import load_network, save_tensors
 from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
+from naevus.training.loop import load_network, save_tensors
 from naevus.training.losses import OutputsLoss, SegmentationLoss
 from naevus.training.networks import build_segmenter
 from naevus.training.prepare import copies_in, prepare

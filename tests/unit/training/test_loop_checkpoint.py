@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from naevus.errors import NaevusError, RunError
 from naevus.runs.recipe import OptimiserSettings
-from naevus.training import checkpoint
-from naevus.training.checkpoint import (
+from naevus.training import loop
+from naevus.training.loop import (
     load_checkpoint,
     load_network,
     load_tensors,
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(loop, "save_file", full)
     with pytest.raises(NaevusError, match="No space left"):
         save_tensors(path, network().state_dict(), {"fold": 1})
     assert path.read_bytes() == before
