@@ -336,7 +336,7 @@ def test_a_line_a_minute_tells_rate_and_time_left(
             now[0] = float(seconds)
             move(done, 10_000)
     assert capsys.readouterr().err.splitlines() == [
-        "predicting images: 1,600 of 10,000, 10.0/s, 14 min 0 s left",
+        "predicting images: 1,600 of 10,000, 10.0/s, 14 min left",
         "predicting images: 2,210 of 10,000, 10.0/s, 12 min 59 s left",
     ]
 

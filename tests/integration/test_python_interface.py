@@ -540,7 +540,7 @@ def test_a_run_is_evaluated_compared_and_plotted(
         assert read(tmp_path / "figure.png").std() > 5
         assert value._repr_html_().startswith("<p")
     for printed in (evaluation, opened, dataset, opened.folds, opened.recipe, runs[1]):
-        assert 1 < len(str(printed).splitlines()) < 80
+        assert 1 < len(str(printed).splitlines()) < 100
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for value in (evaluation, compared, opened, dataset):
         with pytest.raises(NaevusError, match=r"pip install 'naevus\[report\]'"):

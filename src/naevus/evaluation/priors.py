@@ -206,11 +206,13 @@ def reweigh(
     rows = np.asarray(natural, np.float64)
     trained, wanted = np.asarray(class_priors, np.float64), np.asarray(prevalence, np.float64)
     size = rows.shape[-1:]
-    if trained.shape != size or wanted.shape != size or not (trained >= 0).all():
+    if not trained.shape == wanted.shape == size:
         raise ConfigError(
-            f"class priors {trained.tolist()} and prevalence {wanted.tolist()} do not have "
-            f"{size[0]} classes each"
+            f"{trained.size} class priors and a prevalence of {wanted.size} classes do not fit "
+            f"{size[0]} classes"
         )
+    if not (trained >= 0).all():
+        raise ConfigError(f"the class priors {trained.tolist()} must be 0 or more")
     if not np.isfinite(wanted).all() or wanted.min() < 0 or wanted.max() == 0:
         raise ConfigError(
             f"the prevalence {wanted.tolist()} must be finite, from 0 up and not all 0"

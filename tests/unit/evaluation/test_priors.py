@@ -202,9 +202,11 @@ def test_impossible_mixes_are_refused() -> None:
     for prevalence in ([0, 0, 0], [-0.1, 0.6, 0.5], [np.nan, 0.5, 0.5]):
         with pytest.raises(ConfigError, match="must be finite"):
             reweigh(row, MIX, prevalence)
-    for trained, prevalence in (([0.5, 0.5], MIX), (MIX, [0.5, 0.5]), ([-1, 1, 1], MIX)):
-        with pytest.raises(ConfigError, match="do not have 3 classes"):
+    for trained, prevalence in (([0.5, 0.5], MIX), (MIX, [0.5, 0.5])):
+        with pytest.raises(ConfigError, match="do not fit 3 classes"):
             reweigh(row, trained, prevalence)
+    with pytest.raises(ConfigError, match="must be 0 or more"):
+        reweigh(row, [-1, 1, 1], MIX)
 
 
 def written(folder: Path, text: str) -> Path:

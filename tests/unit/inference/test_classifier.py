@@ -151,7 +151,7 @@ def test_an_impossible_prevalence_is_refused_before_anything_is_loaded(tmp_path:
     bundle = classification_bundle(tmp_path / "b")
     (graph,) = bundle.folder.glob("*.onnx")
     graph.unlink()
-    with pytest.raises(ConfigError, match="are not of 7"):
+    with pytest.raises(ConfigError, match="a prevalence of 2 classes do not fit 7"):
         Classifier(bundle, prevalence=(0.5, 0.5))
     with pytest.raises(ConfigError, match="prevalence"):
         Classifier(bundle, prevalence=(-1,) * 7)
