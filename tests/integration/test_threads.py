@@ -49,6 +49,7 @@ def test_distances_are_the_same_bits_with_any_number_of_threads() -> None:
 _FIGURES = """
 import sys
 import numpy as np
+from naevus.evaluation.bootstrap import repeatable
 chance = np.random.default_rng(0)
 weights, columns = chance.random((400, 1501)), chance.random((1501, 37))
 

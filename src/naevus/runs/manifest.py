@@ -105,9 +105,7 @@ _HAM = _Source(
 _TASK1 = _Source(
     "ISIC 2018 Task 1 (Codella et al. 2019)", "terms of the ISIC Archive, non-commercial"
 )
-_TASK2 = _Source(
-    "ISIC 2018 Task 2, and Task 1 for lesion masks (Codella et al. 2019)", _TASK1.licence
-)
+_TASK2 = _Source("ISIC 2018 Task 2 (Codella et al. 2019)", _TASK1.licence)
 _SOURCES = {
     ("isic2018", "task1"): _TASK1,
     ("isic2018", "task2"): _TASK2,
@@ -185,7 +183,7 @@ def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
     recipe, layout = run.recipe, run.inputs["layout"]
     parts = recipe.data.parts or (USUAL_PART[recipe.task],)
     if recipe.task == "attributes":
-        parts = ("task2",)
+        parts = ("task2", "task1") if recipe.data.lesion else ("task2",)
     if layout == "isic2018":
         yield from ((layout, part) for part in parts)
     else:
