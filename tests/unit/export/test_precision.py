@@ -110,6 +110,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> tuple
         return export_runs(runs, folder / "bundle", options, reported), steps
 
 
+@pytest.mark.slow
 def test_costs_are_measured_on_all_held_out_images(measured: tuple[Bundle, Any]) -> None:
     spec = measured[0].spec
     by_task = {
@@ -136,12 +137,14 @@ def test_costs_are_measured_on_all_held_out_images(measured: tuple[Bundle, Any])
         assert spec.recommended_precision(choice.task) == choice.precision
 
 
+@pytest.mark.slow
 def test_the_card_shows_the_costs(measured: tuple[Bundle, Any]) -> None:
     card = (measured[0].folder / "MODEL_CARD.md").read_text()
     assert "| segmentation | fp16, fp32 | Jaccard | " in card
     assert "\n- classification: stored in fp" in card
 
 
+@pytest.mark.slow
 def test_progress_counts_every_step(measured: tuple[Bundle, list[tuple[int, int]]]) -> None:
     steps = measured[1]
     # 3 graphs checked, 2 tables evaluated, 1 set of statistics, 5 graphs in 2 precisions.

@@ -122,6 +122,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_maps_are_left_out_if_they_are_not_exact(tmp_path: Path) -> None:
     for settings in ({"pooling": "max"}, {"hidden": 8}):
         network = Preprocessed(build_classifier("test_resnet", weights="none", **settings))

@@ -38,6 +38,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> list[SampledNetwork]:
     return found
 
 
+@pytest.mark.slow
 def test_engines_agree_with_torch_on_the_sample(
     shipped: list[SampledNetwork], tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_engines_agree_with_torch_on_the_sample(
     assert again.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_maps_are_resized_by_fixed_scales(shipped: list[SampledNetwork]) -> None:
     model = onnx.load(shipped[0].graph)
     resizes = [node for node in model.graph.node if node.op_type == "Resize"]
