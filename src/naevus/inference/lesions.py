@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from naevus.evaluation.priors import geometric_means
+from naevus.inference.prediction import ClassProbabilities
 from naevus.io.files import atomic, write_csv
-from naevus.taxonomy import TAXONOMIES
 from naevus.types import FailedImage, Patient
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesion:
+class Lesion(ClassProbabilities):
     """The prediction for a lesion from all its images; for research only, never a diagnosis.
 
     Without a predicted image the dictionaries are empty, and values derived from them are None.
@@ -62,21 +62,6 @@ class Lesion:
     disagreement: float | None = None
     prediction_set: tuple[str, ...] | None = None
     taxonomy: str | None = field(default=None, repr=False)
-
-    @property
-    def predicted(self) -> str | None:
-        """The class with the highest natural probability."""
-        return _greatest(self.probabilities)
-
-    @property
-    def predicted_balanced(self) -> str | None:
-        """The class with the highest balanced probability."""
-        return _greatest(self.balanced_probabilities)
-
-    @property
-    def confidence(self) -> float | None:
-        """The highest natural probability."""
-        return max(self.probabilities.values()) if self.probabilities else None
 
     @property
     def differing(self) -> int:
@@ -114,15 +99,10 @@ class Lesion:
 
     def __str__(self) -> str:
         """Return the prediction in a few lines."""
-        taxonomy = TAXONOMIES.get(self.taxonomy or "")
         count = "1 image" if len(self.images) == 1 else f"{len(self.images)} images"
         lines = [f"{self.lesion_id}: {count}"]
         if self.predicted is not None:
-            code = self.predicted
-            name = code
-            if taxonomy is not None:
-                name = f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
-            lines.append(f"Most probable: {name}, {self.confidence:.0%}")
+            lines.append(f"Most probable: {self.name_of(self.predicted)}, {self.confidence:.0%}")
         if self.disagreement is not None:
             lines.append(
                 f"The probability differs by {self.disagreement:.2f} between images (standard "
@@ -271,10 +251,6 @@ def _patient(metadata: Mapping[str, Any]) -> Patient:
 
 def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(classes, values.tolist(), strict=True))
-
-
-def _greatest(probabilities: Mapping[str, float]) -> str | None:
-    return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
 class LesionCounts(NamedTuple):

@@ -40,8 +40,42 @@ _LIKELY = 0.5  # attributes with at least this presence are listed
 _BAR = 24  # characters, for a probability of 1
 
 
+class ClassProbabilities:
+    """The probabilities of the classes for an image or a lesion, and what follows from them."""
+
+    probabilities: Mapping[str, float]
+    balanced_probabilities: Mapping[str, float]
+    taxonomy: str | None
+
+    @property
+    def predicted(self) -> str | None:
+        """The class with the highest natural probability."""
+        return _greatest(self.probabilities)
+
+    @property
+    def predicted_balanced(self) -> str | None:
+        """The class with the highest balanced probability, which the challenge scores."""
+        return _greatest(self.balanced_probabilities)
+
+    @property
+    def confidence(self) -> float | None:
+        """The highest natural probability."""
+        return max(self.probabilities.values()) if self.probabilities else None
+
+    def name_of(self, code: str) -> str:
+        """Return a class's name with its code, or the code alone if it has no name."""
+        taxonomy = TAXONOMIES.get(self.taxonomy or "")
+        if taxonomy is None:
+            return code
+        return f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
+
+
+def _greatest(probabilities: Mapping[str, float]) -> str | None:
+    return max(probabilities, key=probabilities.__getitem__) if probabilities else None
+
+
 @dataclass(frozen=True, eq=False)
-class Prediction:
+class Prediction(ClassProbabilities):
     """The prediction for one image; for research only, never a diagnosis.
 
     Without a classifier the dictionaries are empty, and values derived from them are None.
@@ -122,21 +156,6 @@ class Prediction:
     def heatmap(self) -> NDArray[np.float32] | None:
         """Class activation map of ``predicted``: height x width, 0..1 (see `cam_of`)."""
         return None if self.predicted is None else self.cam_of(self.predicted)
-
-    @property
-    def predicted(self) -> str | None:
-        """The class with the highest natural probability."""
-        return _greatest(self.probabilities)
-
-    @property
-    def predicted_balanced(self) -> str | None:
-        """The class with the highest balanced probability, which the challenge scores."""
-        return _greatest(self.balanced_probabilities)
-
-    @property
-    def confidence(self) -> float | None:
-        """The highest natural probability."""
-        return max(self.probabilities.values()) if self.probabilities else None
 
     def cam_of(
         self, code: str, height: int | None = None, width: int | None = None
@@ -343,13 +362,6 @@ class Prediction:
             else f"{confidence}, uncertainty: {self.uncertainty:.2f}",
         ]
 
-    def name_of(self, code: str) -> str:
-        """Return a class's name with its code, or the code alone if it has no name."""
-        taxonomy = TAXONOMIES.get(self.taxonomy or "")
-        if taxonomy is None:
-            return code
-        return f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
-
 
 def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
     """Return predictions as a pandas table, one row per image.
@@ -399,10 +411,6 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
     rows = [each.to_row() if isinstance(each, Prediction) else each._asdict() for each in given]
     table: pd.DataFrame = pa.Table.from_pylist(rows, pa.schema(fields)).to_pandas()
     return table
-
-
-def _greatest(probabilities: Mapping[str, float]) -> str | None:
-    return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
 # The figure: the image with its contour, the heatmap and the probabilities.
