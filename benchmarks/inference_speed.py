@@ -17,7 +17,8 @@ from naevus.bundles.bundle import builtin, find_bundles
 from naevus.images.preprocess import LEAST, InputSpec, decode_once, decoding_side, preprocess
 from naevus.images.read import read
 from naevus.inference.engines.openvino import precisions
-from naevus.inference.predictor import Predictor, open_networks
+from naevus.inference.networks import open_networks
+from naevus.inference.predictor import Predictor
 from naevus.io.parallel import BATCH, Workers, batches, cpu_count
 from naevus.training.performance import kept_memory
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from inference_material import TrainingData
     from inference_peers import Network
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.predictor import Networks
+    from naevus.inference.networks import Networks
     from naevus.types import Precision
 
     EngineSetup = Callable[[Sequence[Path]], object]

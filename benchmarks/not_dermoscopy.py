@@ -49,7 +49,8 @@ from naevus.evaluation.ood import (
     OODStatistics,
 )
 from naevus.images.preprocess import classifier_input, stack_inputs
-from naevus.inference.predictor import Predictor, open_networks
+from naevus.inference.networks import open_networks
+from naevus.inference.predictor import Predictor
 from naevus.io.files import sha256_of
 from naevus.io.parallel import batches
 from ood_scores import (
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 
     from naevus.images.preprocess import ImageData
     from naevus.inference.engines import Outputs
-    from naevus.inference.predictor import Networks
+    from naevus.inference.networks import Networks
 
     Floats = NDArray[np.float64]
     Score = Callable[["Seen"], Floats]

@@ -19,9 +19,10 @@ from naevus.export.ood import features_of
 from naevus.images.read import write_png
 from naevus.inference.cam import class_activation_map
 from naevus.inference.ensemble import faults_of
+from naevus.inference.networks import open_networks
 from naevus.inference.out_of_fold import oof_logits, oof_scores
 from naevus.inference.prediction import Prediction
-from naevus.inference.predictor import Predictor, load, open_networks
+from naevus.inference.predictor import Predictor, load
 from naevus.types import FailedImage
 from tests.helpers.onnx_graphs import whole_bundle
 

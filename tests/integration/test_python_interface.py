@@ -26,8 +26,8 @@ from naevus.images.geometry import Box
 from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
 from naevus.inference.lesions import lesions_schema
+from naevus.inference.networks import open_networks
 from naevus.inference.prediction import NOTICE, Prediction
-from naevus.inference.predictor import open_networks
 from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
 from tests.helpers.onnx_graphs import (

@@ -220,7 +220,7 @@ def predict(
     from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
     from naevus.inference.inputs import table_of
-    from naevus.inference.predictor import open_networks
+    from naevus.inference.networks import open_networks
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
 

@@ -22,7 +22,8 @@ from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.read import Limits
 from naevus.inference.inputs import ImageInput, counts_of
 from naevus.inference.lesions import write_lesions
-from naevus.inference.pipeline import Pipeline, PredictionOptions, prediction_options_of
+from naevus.inference.options import PredictionOptions, prediction_options_of
+from naevus.inference.pipeline import Pipeline
 from naevus.inference.prediction import Prediction
 from naevus.io.files import lock, write_csv
 from naevus.io.formats import check_workbooks, write_workbook

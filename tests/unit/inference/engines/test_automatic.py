@@ -15,7 +15,7 @@ from naevus.inference.engines import automatic, instructions, trial
 from naevus.inference.engines.automatic import candidates, choose, decide, describe
 from naevus.inference.engines.openvino import SWITCH
 from naevus.inference.engines.trial import TIMEOUT, EngineSetup, Result, TrialNetwork
-from naevus.inference.predictor import open_networks
+from naevus.inference.networks import open_networks
 from naevus.types import EngineChoice
 from tests.helpers.onnx_graphs import (
     classification_bundle,
@@ -277,7 +277,7 @@ def test_wrong_outputs_are_reported_even_without_trials(
     other = sampled(segmentation_bundle(tmp_path / "other", seeds=(1,)), tmp_path / "wrong")
     right = automatic.trial_networks(other)[0]
     monkeypatch.setattr(
-        "naevus.inference.predictor.trial_networks",
+        "naevus.inference.networks.trial_networks",
         lambda _: [right._replace(tolerances={"fp32": 1e-12})],
     )
     with pytest.raises(ConfigError, match="wrong outputs"):

@@ -1,0 +1,127 @@
+"""Open the networks of bundles with the engine that suits this machine."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from naevus.errors import ConfigError
+from naevus.inference.classifier import Classifier, prevalence_of
+from naevus.inference.engines import instructions
+from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
+from naevus.inference.segmenter import Segmenter
+from naevus.types import EngineChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from naevus.bundles.bundle import Bundle
+    from naevus.inference.engines import EngineName
+    from naevus.types import TTA, Precision
+
+_log = logging.getLogger(__name__)
+
+
+def _log_line(line: str) -> None:
+    _log.info(line)
+
+
+class Networks(NamedTuple):
+    """The segmenter and the classifier, if there are any."""
+
+    segmenter: Segmenter | None
+    classifier: Classifier | None
+
+
+def open_networks(
+    bundles: Sequence[Bundle],
+    *,
+    diagnose: bool = True,
+    prevalence: Path | None = None,
+    tta: TTA = "none",
+    engine: EngineName | None = None,
+    threads: int | None = None,
+    precision: Precision | None = None,
+    streams: int = 1,
+    choice: EngineChoice | None = None,
+    report: Callable[[str], None] = _log_line,
+) -> Networks:
+    """Load bundles; bundles of the same task form an ensemble.
+
+    Args:
+        bundles: Bundles of one or more tasks.
+        diagnose: Whether to load classifiers.
+        prevalence: TOML file with the prevalence of each diagnosis (`naevus.evaluation.priors`).
+        tta: The TTA mode.
+        engine: The inference engine; None: the best one here (`engines.automatic`).
+        threads: Threads of the engine; None: one per processor of this process.
+        precision: Precision of the computation; None: the best one here, among those that the
+            bundles recommend.
+        streams: Number of chunks of a batch that OpenVINO computes in parallel.
+        choice: A previous choice, as of a resumed job; engine and precision must then be None.
+        report: Called with one-line messages about trials and their result.
+
+    Raises:
+        BundleError: A graph is unusable.
+        ConfigError: The bundles do not fit together, the requested setup does not run here, or the
+            prevalence is invalid.
+    """
+    segmentation = [each for each in bundles if each.spec.segmenter is not None]
+    classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
+    finding = [each for each in bundles if each.spec.attributes is not None]
+    prevalences = None if prevalence is None else prevalence_of(prevalence, classification)
+    used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
+    chosen = choice or choose(used, engine=engine, precision=precision, report=report)
+    instructions.hold(chosen.limit)
+    how: Any = {"tta": tta, "threads": threads, "streams": streams}
+    try:
+        return _opened((segmentation, finding), classification, chosen, prevalences, how)
+    except ConfigError as error:
+        last = EngineChoice("onnxruntime")
+        if choice or engine or precision or chosen.engine == last.engine or not installed(last):
+            raise
+        report(f"Networks run in {last}: {error}.")
+        return _opened((segmentation, finding), classification, last, prevalences, how)
+
+
+def _opened(
+    segmenting: tuple[Sequence[Bundle], Sequence[Bundle]],
+    classification: Sequence[Bundle],
+    chosen: EngineChoice,
+    prevalences: list[float] | None,
+    how: dict[str, Any],
+) -> Networks:
+    # Compiling a graph uses one processor, so two graphs are compiled in parallel.
+    with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
+        how = how | {"engine": chosen.engine}
+        one, other = chosen.segmentation, chosen.classification
+        segmentation, finding = segmenting
+        contours = (
+            pool.submit(Segmenter, segmentation, attributes=finding, precision=one, **how)
+            if segmentation or finding
+            else None
+        )
+        diagnoses = (
+            pool.submit(Classifier, classification, precision=other, **how, prevalence=prevalences)
+            if classification
+            else None
+        )
+        networks = Networks(
+            None if contours is None else contours.result(),
+            None if diagnoses is None else diagnoses.result(),
+        )
+    if not chosen.tried:
+        _verify(networks.segmenter)
+        _verify(networks.classifier)
+    return networks
+
+
+def _verify(part: Segmenter | Classifier | None) -> None:
+    """Check the outputs of networks that were not tried before."""
+    if part is None:
+        return
+    evaluated = {each.path: each for bundle in part.bundles for each in trial_networks(bundle)}
+    for member in part.members:
+        verify(member.engine, evaluated[str(member.path)])
