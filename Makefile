@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MAKE_VENV = test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test test-fast lint docs bench clean
+.PHONY: help demo test test-fast lint docs bench lock audit dist clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -45,6 +45,27 @@ docs: $(READY) ## Build the pages into build/site, without network; a broken lin
 
 bench: $(READY) ## Measure the speed claims (quiet machine; real images where they are)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+AUDIT = $(VENV)/.audit
+$(AUDIT): $(READY)
+	$(INSTALL) -e '.[audit]'
+	touch $(AUDIT)
+
+# Tracking is left out: MLflow does not accept the tested pandas and PyArrow.
+EXTRAS = train evaluate report quantise excel heif onnxruntime docs dev audit
+LOCK = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.11.5 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header --quiet
+
+lock: $(AUDIT) ## Write the hashes of the pinned releases into requirements/ (asks the package index)
+	$(LOCK) -o requirements/base.txt
+	$(LOCK) $(EXTRAS:%=--extra %) -o requirements/all.txt
+
+audit: $(AUDIT) ## Check licences, and known vulnerabilities if the advisory service answers
+	$(BIN)/python tools/audit.py
+
+dist: $(AUDIT) ## Build wheel and source archive, with a list of their dependencies (CycloneDX), into dist/
+	$(BIN)/python -m build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/naevus.cdx.json requirements/base.txt
 
 clean: ## Remove the environment and what the tools left
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
