@@ -26,15 +26,17 @@ from pydantic_core import PydanticUndefined
 import naevus
 from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
+from naevus.datasets.layouts import values as readers
+from naevus.datasets.layouts.images import SPLIT_WORDS
 from naevus.io.formats import COLUMN_NAMES
 from naevus.io.settings import values_of
 from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
-from naevus.taxonomy import ISIC2018, TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES, ISIC2018, TAXONOMIES
 from naevus.types import FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from pydantic.fields import FieldInfo
@@ -196,13 +198,66 @@ def layouts() -> str:
     return _table(("layout", "recognised by", "content"), rows)
 
 
+_COLUMNS: Final = {
+    "image_id": "the image: its id, file name or path",
+    "path": "the image file; a table with it is a manifest, whose images may lie anywhere",
+    "mask_path": "the mask of the lesion",
+    "diagnosis": "trained on and scored",
+    "benign_malignant": "trained on and scored where there are no diagnoses",
+    "lesion_id": "images of a lesion stay together; predictions by lesion",
+    "group_id": "images of a group stay together",
+    "patient_id": "images of a patient stay together",
+    "age": "years; subgroups, and the patient's data",
+    "sex": "subgroups, and the patient's data",
+    "site": "subgroups, and the patient's data",
+    "confirmation": "how the diagnosis was confirmed; subgroups",
+    "image_type": "images that are not dermoscopic are left out",
+    "fitzpatrick_skin_type": "subgroups",
+    "dermoscopic_type": "subgroups",
+    "anatom_site": "a finer site; subgroups",
+    "split": "images of validation and test are not trained on",
+    "part": "a part that `--part` selects",
+    **{f"attribute_{name}": f"the mask of the attribute {name}" for name in ATTRIBUTES},
+}
+"""What each column of a table is for."""
+
+
 def table_columns() -> str:
     """List the columns of tables of images, with the names under which each is read."""
     rows = [
-        (f"`{name}`", ", ".join(f"`{each}`" for each in names))
+        (f"`{name}`", _COLUMNS[name], ", ".join(f"`{each}`" for each in names))
         for name, names in COLUMN_NAMES.items()
     ]
-    return _table(("column", "names in tables"), rows)
+    return _table(("column", "use", "names in tables"), rows)
+
+
+def values() -> str:
+    """List the entries that each column of tables of images understands."""
+    rows = [
+        ("age", "years", "numbers, also with a decimal comma; any others are unknown"),
+        *_spelled("sex", readers.SEXES, "kept as they are"),
+        *_spelled("malignant, target", readers.MALIGNANCY, "read as diagnoses"),
+        *_spelled("confirmation", labels.CONFIRMATIONS, "kept as they are"),
+        *_spelled("split", SPLIT_WORDS, "refused"),
+        *(
+            ("image type", f"`{kind}`", "entries that contain " + _listed(words))
+            for kind, words in readers.IMAGE_TYPES.items()
+        ),
+        ("skin type", _listed(readers.SKIN_TYPES), "`1` to `6`, also after a word (`FST IV`)"),
+    ]
+    return _table(("column", "read as", "entries"), rows)
+
+
+def _spelled(column: str, spelled: Mapping[str, str], others: str) -> Iterator[tuple[str, ...]]:
+    for meaning in dict.fromkeys(spelled.values()):
+        names = {meaning.lower(): None} if column != "malignant, target" else {}
+        names |= dict.fromkeys(name for name, its in spelled.items() if its == meaning)
+        yield column, f"`{meaning}`", _listed(names)
+    yield column, others, "any others"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def spellings() -> str:
@@ -259,6 +314,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
         exports,
         layouts,
         table_columns,
+        values,
         spellings,
         words,
         no_labels,

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from naevus.cli.data import download, split
+from naevus.cli.data import check, download, show, split
 from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, FoldsError
 from naevus.images.read import write_png
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 app = typer.Typer()
+app.command()(check)
+app.command()(show)
 app.command()(split)
 app.command()(download)
 
@@ -56,6 +58,37 @@ def test_folds_are_written_and_shown(data: Path, tmp_path: Path) -> None:
     assert counts["NV"][-1] == "30"
     assert counts["MEL"][-1] == "10"
     assert counts["groups"] == ["5", "5", "5", "5", "20"]
+
+
+def test_images_alone_are_checked_shown_and_split(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        write_png(folder / f"{number}.png", rng.integers(0, 255, (64, 64, 3), np.uint8))
+    checked = run("check", folder)
+    assert checked.exit_code == 0, checked.output
+    assert "4 images, layout unlabelled: 0 errors, 0 warnings" in checked.output
+    shown = run("show", folder, "--out", tmp_path / "sheet.png")
+    assert shown.exit_code == 0, shown.output
+    made = run("split", folder, "--k", 2, "--out", tmp_path / "folds.csv")
+    assert made.exit_code == 0, made.output
+    assert "every image counts as a lesion" in made.output
+
+
+@pytest.mark.parametrize("command", ["show", "split"])
+def test_columns_that_are_not_used_are_named_once(data: Path, tmp_path: Path, command: str) -> None:
+    for path in data.glob("*.png"):
+        write_png(path, np.full((16, 16, 3), 90, np.uint8))
+    manifest = data / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    more = [f"{line},old,x" for line in lines[1:]]
+    manifest.write_text("\n".join([f"{lines[0]},age_group,notes", *more]) + "\n")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    words = {"show": ["--out", folder / "sheet.png"], "split": ["--out", folder / "folds.csv"]}
+    result = run(command, data, *words[command])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("ignored: age_group, notes (columns of manifest.csv)") == 1
 
 
 def test_other_folds_are_refused(data: Path, tmp_path: Path) -> None:
@@ -107,7 +140,7 @@ def test_missing_lesion_ids_are_reported(nameless: Path, tmp_path: Path) -> None
     result = run("split", nameless, "--out", tmp_path / "folds.csv", "--k", 3)
     assert result.exit_code == 0, result.output
     assert "no lesion ids" in result.output
-    assert "2 images in 1 groups merged by duplicates" in result.output
+    assert "2 images in 1 group merged by duplicates" in result.output
     made = Folds.read(tmp_path / "folds.csv")
     assert sum({"n0", "twin"} <= set(made.held_out(fold)) for fold in range(3)) == 1
 

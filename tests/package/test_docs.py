@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 import naevus
 from naevus import __version__
-from naevus.datasets.layouts import LAYOUTS, labels
+from naevus.datasets.layouts import LAYOUTS, labels, load, values
+from naevus.datasets.layouts.images import SPLIT_WORDS
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
@@ -115,6 +117,32 @@ def test_generated_pages_agree_with_the_code(generated: Any) -> None:
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         assert generated.filled(text, page) == text, f"{page}: run tools/write_reference.py"
+
+
+def test_the_table_of_the_page_on_own_images_is_read_as_it_says(tmp_path: Path) -> None:
+    page = (DOCS / "how-to" / "own-images.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^```text\n(image,.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(table.splitlines()) == 6
+    (tmp_path / "labels.csv").write_text(table)
+    for line in table.splitlines()[1:]:
+        (tmp_path / line.partition(",")[0]).touch()
+    dataset = load(tmp_path)
+    first = str(dataset).partition("\n")[0]
+    assert first == f"{tmp_path} (labels_table): 5 images of 4 lesions of 3 patients"
+    assert "five images of four lesions and three patients" in page
+    counted = dataset.table["diagnosis"].value_counts(dropna=False).to_dict()
+    assert counted == {"NV": 2, "MEL": 1, "BKL": 1, pd.NA: 1}
+    assert dataset.table["group_id"].nunique() == 3
+    assert [problem.detail for problem in dataset.problems] == ["notes"]
+    assert "`ignored: notes`" in page
+
+
+def test_every_entry_that_a_column_understands_is_documented(generated: Any) -> None:
+    reported = generated.values()
+    spelled = {**values.SEXES, **values.MALIGNANCY, **labels.CONFIRMATIONS, **SPLIT_WORDS}
+    assert all(f"`{name}`" in reported for pair in spelled.items() for name in pair)
+    assert all(f"`{kind}`" in reported for kind in values.IMAGE_TYPES)
+    assert all(f"`{kind}`" in reported for kind in values.SKIN_TYPES)
 
 
 def test_a_block_without_end_or_generator_is_an_error(generated: Any, tmp_path: Path) -> None:

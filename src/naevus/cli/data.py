@@ -26,6 +26,7 @@ from naevus.cli.options import (
     TaxonomyOption,
 )
 from naevus.errors import ConfigError
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -99,8 +100,10 @@ def _show(found: Audit) -> None:
     if found.findings:
         console.print(_findings(found))
     warnings = len(found.findings) - found.errors
+    patients = f" of {counted(found.patients, 'patient')}" if found.patients else ""
     console.print(
-        f"{found.images} images, layout {found.layout}: {found.errors} errors, {warnings} warnings"
+        f"{counted(found.images, 'image')}{patients}, layout {found.layout}: "
+        f"{counted(found.errors, 'error')}, {counted(warnings, 'warning')}"
     )
 
 
@@ -192,7 +195,7 @@ def show(
     names another file. Unreadable images are reported and left out. Of a predictions folder, the
     images with the highest probability of malignancy are shown, with contour and answer.
     """
-    from naevus.datasets.layouts import load
+    from naevus.datasets.layouts import load, report_unread
     from naevus.reports.contact_sheet import choose_records, write_browser_of, write_sheet_of
 
     path = out or Path("contact-sheet.html" if window else "contact-sheet.png")
@@ -204,6 +207,7 @@ def show(
         _show_predictions(data, path, count, diagnosis, window=window)
         return
     dataset = load(data)
+    report_unread(dataset, reporter)
     if part is not None:
         dataset = dataset.part(part)
     if split is not None:
@@ -448,7 +452,8 @@ def _duplicates(dataset: Dataset) -> dict[str, str]:
         if finding.kind == "large merged component":
             reporter.message(f"the first is {finding.subject}", finding.detail)
     joined = len(set(found.groups.values()))
-    console.print(f"{len(found.groups)} images in {joined} groups merged by duplicates")
+    images, groups = counted(len(found.groups), "image"), counted(joined, "group")
+    console.print(f"{images} in {groups} merged by duplicates")
     return found.groups
 
 
@@ -456,7 +461,8 @@ def _classes_by_fold(made: Folds, dataset: Dataset) -> Table:
     rows = made.table.merge(dataset.table[["image_id", "part", "diagnosis"]], on="image_id")
     rows["class"] = rows["diagnosis"].fillna("none")
     names = sorted(rows["fold"].unique())
-    table = Table(title=f"{len(rows)} images, {rows['group_id'].nunique()} groups")
+    groups = counted(rows["group_id"].nunique(), "group")
+    table = Table(title=f"{counted(len(rows), 'image')}, {groups}")
     table.add_column("images of")
     for name in names:
         table.add_column(f"fold {name}" if name.isdecimal() else name, justify="right")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pandas as pd
 
 from naevus.datasets import duplicates
-from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding
+from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding, lesion_names
 from naevus.datasets.duplicates import (
     SIDE,
     Appearance,
@@ -33,6 +33,7 @@ from naevus.images.maskfile import (
 from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction, plausible
 from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
 from naevus.io.files import atomic, sha256, write_json
+from naevus.io.words import counted
 from naevus.types import explained
 
 if TYPE_CHECKING:
@@ -157,10 +158,13 @@ def label_findings(dataset: Dataset) -> list[Finding]:
         if known.any() and absent:
             detail = f"{absent} of {len(trained)} training images have no diagnosis"
             findings.append(Finding("no diagnosis", "warning", str(part), detail))
-        lesions = trained.groupby("diagnosis")["group_id"].nunique()
+        groups = trained.groupby("diagnosis")["group_id"].nunique()
+        what = "patient" if trained["patient_id"].notna().any() else "lesion"
         findings.extend(
-            Finding("few lesions", "warning", f"{part} {code}", f"{count} lesions to train on")
-            for code, count in lesions.items()
+            Finding(
+                "few lesions", "warning", f"{part} {code}", f"{counted(count, what)} to train on"
+            )
+            for code, count in groups.items()
             if count < _FEWEST_LESIONS
         )
         findings.extend(_without_masks(str(part), rows))
@@ -192,8 +196,7 @@ def counts(dataset: Dataset) -> pd.DataFrame:
             values = images[column].astype("string").fillna(UNKNOWN)
             for value in _ordered(values, orders.get(column, ())):
                 of_it = images[values == value]
-                lesions = of_it["lesion_id"].fillna(of_it["group_id"]).nunique()
-                rows.append((part, column, value, len(of_it), lesions))
+                rows.append((part, column, value, len(of_it), lesion_names(of_it).nunique()))
     return pd.DataFrame(rows, columns=["part", "column", "value", "images", "lesions"])
 
 
@@ -304,6 +307,7 @@ class Audit:
     Attributes:
         layout: The layout it was read with.
         images: Number of images.
+        patients: Number of known patients.
         findings: The findings, errors first.
         counts: Images and lesions of each class and subgroup, see `counts`.
         duplicates: Pairs of duplicates, see `copies_table`.
@@ -313,6 +317,7 @@ class Audit:
 
     layout: str
     images: int
+    patients: int
     findings: list[Finding]
     counts: pd.DataFrame
     duplicates: pd.DataFrame
@@ -342,6 +347,7 @@ class Audit:
         return {
             "layout": self.layout,
             "images": self.images,
+            "patients": self.patients,
             "errors": self.errors,
             "warnings": len(self.findings) - self.errors,
             "findings": [finding._asdict() for finding in self.findings],
@@ -406,6 +412,7 @@ def audit(
     return Audit(
         layout=dataset.layout,
         images=len(with_images),
+        patients=with_images.patients,
         findings=sorted(found, key=lambda finding: _ORDER[finding.severity]),
         counts=pd.concat([counts(dataset), _shown_attributes(with_images, shown)]),
         duplicates=copies,
@@ -459,7 +466,7 @@ def _shown_attributes(dataset: Dataset, shown: list[tuple[str, ...]]) -> pd.Data
         for name, column in ATTRIBUTE_COLUMNS.items():
             if table[column].isna().all():
                 continue
-            lesion = table["lesion_id"].fillna(table["group_id"])
+            lesion = lesion_names(table)
             there = lesion[[name in shown[position] for position in table.index]]
             rows.append((part, "attribute", name, len(there), there.nunique()))
     return pd.DataFrame(rows, columns=["part", "column", "value", "images", "lesions"])

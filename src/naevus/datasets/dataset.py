@@ -14,6 +14,7 @@ from naevus.datasets.listing import printable, problem_of_id
 from naevus.errors import DataError
 from naevus.io.figures import count_figure
 from naevus.io.files import sha256_of
+from naevus.io.words import counted
 from naevus.taxonomy import ATTRIBUTES, ISIC2018, Taxonomy
 
 if TYPE_CHECKING:
@@ -151,8 +152,10 @@ class Dataset:
 
     def __str__(self) -> str:
         """Return the folder and the number of images of each class and split as text."""
-        lesions = f" of {self.table['group_id'].nunique():,} lesions" if self.has_groups else ""
-        lines = [f"{self.root} ({self.layout}): {len(self):,} images{lesions}"]
+        names = lesion_names(self.table) if self.patients else self.table["group_id"]
+        lesions = f" of {counted(names.nunique(), 'lesion')}" if self.has_groups else ""
+        patients = f" of {counted(self.patients, 'patient')}" if self.patients else ""
+        lines = [f"{self.root} ({self.layout}): {counted(len(self), 'image')}{lesions}{patients}"]
         return "\n".join([*lines, self.counts().to_string()] if len(self) else lines)
 
     def _repr_html_(self) -> str:
@@ -216,6 +219,11 @@ class Dataset:
         """Whether lesions or groups are known; otherwise every image is its own group."""
         named = self.table["group_id"] != self.table["image_id"]
         return bool((named | self.table["lesion_id"].notna()).any())
+
+    @property
+    def patients(self) -> int:
+        """The number of patients, as far as they are known."""
+        return int(self.table["patient_id"].nunique())
 
     def lesions(self) -> dict[str, str]:
         """Return the lesion of each image, by image id, as far as it is known."""
@@ -353,6 +361,15 @@ def make_table(frame: pd.DataFrame, ties: Iterable[pd.Series[str]] = ()) -> pd.D
     _refuse_unknown_splits(table)
     _refuse_twins(table)
     return table.sort_values(["part", "image_id"], kind="stable", ignore_index=True)
+
+
+def lesion_names(table: pd.DataFrame) -> pd.Series[str]:
+    """Return the lesion of each row of a data set's table, for counting.
+
+    Where it is unknown it is the group, or the image if the group is of a patient.
+    """
+    unknown = table["group_id"].mask(table["patient_id"].notna(), table["image_id"])
+    return table["lesion_id"].fillna(unknown)
 
 
 def _groups(table: pd.DataFrame, ties: Iterable[pd.Series[str]]) -> pd.Series[str]:

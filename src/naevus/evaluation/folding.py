@@ -133,7 +133,7 @@ def _sides(fine: Taxonomy, benign: Sequence[str]) -> dict[str, str]:
         raise DataError(
             "the taxonomies do not match: it is unknown whether "
             f"{', '.join(unknown)} are benign or malignant",
-            "spell the diagnoses as the page on data sets lists",
+            "spell the diagnoses as the page on own images lists",
         )
     return {
         one.code: _SIDES[bool(one.malignant) and one.code not in benign] for one in fine.diagnoses

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.datasets.patient_table import PatientTable
     from naevus.evaluation.patient import PatientCounts
     from naevus.images.preprocess import ImageFiles
     from naevus.inference.classifier import Classifier

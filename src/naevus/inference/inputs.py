@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.datasets.patient_table import PatientTable
     from naevus.evaluation.patient import PatientModel
     from naevus.images.preprocess import ImageData
 
@@ -225,7 +225,7 @@ def table_of(metadata: MetadataLike) -> PatientTable:
         DataError: They are none of these, or invalid.
     """
     # Tables need pandas, which a prediction without metadata does without.
-    from naevus.datasets.layouts.tabular import PatientTable  # noqa: PLC0415
+    from naevus.datasets.patient_table import PatientTable  # noqa: PLC0415
 
     if isinstance(metadata, PatientTable):
         return metadata

@@ -14,7 +14,7 @@ from naevus.io.parallel import BATCH
 
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.datasets.patient_table import PatientTable
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.datasets.layouts.tabular import PatientTable
+    from naevus.datasets.patient_table import PatientTable
     from naevus.images.geometry import Box
     from naevus.images.read import Limits
     from naevus.inference.classifier import ClassifierOutput

@@ -144,7 +144,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image_id": (
         "image_id", "image", "isic_id", "image_name", "img_id", "img", "image_file",
         "image_filename",
-        "filename", "file_name", "file", "image", "photo", "name", "id",
+        "filename", "file_name", "file", "photo", "name", "id",
         "bild", "bild_id", "bildname", "bilddatei", "datei", "dateiname", "foto",
     ),
     "path": (

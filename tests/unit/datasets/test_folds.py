@@ -71,6 +71,28 @@ def test_every_image_is_held_out_once_and_groups_stay_whole(seed: int, k: int, t
         assert sorted(seen) == data.ids
 
 
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**16), k=st.integers(1, 4))
+def test_patients_and_lesions_stay_whole_together(seed: int, k: int) -> None:
+    """Of images that share a lesion or a patient, directly or through others, none are split."""
+    rng = np.random.default_rng(seed)
+    numbers = np.where(rng.random(120) < 0.05, rng.integers(0, 30, 120), np.arange(120) // 4)
+    patients = [f"P{number}" if rng.random() < 0.8 else None for number in numbers]
+    data = dataset(120, seed=seed, patient_id=patients)
+    folds = make_folds(data, k=k, seed=seed)
+    fold = folds.table.set_index("image_id")["fold"]
+    validation = {
+        name: part for part, ids in enumerate(validation_split(folds, 0, data, 0.3)) for name in ids
+    }
+    limited = set(limit_images(data, 60).ids)
+    for column in ("lesion_id", "patient_id"):
+        for _, rows in data.table.groupby(column):
+            names = rows["image_id"]
+            assert len(set(fold[names])) == 1
+            assert len({validation.get(name) for name in names}) == 1
+            assert len({name in limited for name in names}) == 1
+
+
 def test_folds_are_stratified_by_class() -> None:
     data = dataset(2000)
     whole = class_priors(data, data.ids)

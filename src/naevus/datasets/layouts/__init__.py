@@ -23,9 +23,11 @@ from naevus.datasets.layouts import (
     milk10k,
     pad_ufes,
     ph2,
+    unlabelled,
 )
 from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.parsing import apply_groups, subfolders
+from naevus.datasets.layouts.tabular import IGNORED
 from naevus.datasets.listing import images_below, is_text, printable
 from naevus.errors import DataError
 from naevus.io.formats import read_table, tables_in
@@ -56,6 +58,7 @@ LAYOUTS: dict[str, ModuleType] = {
         labels_table,
         class_folders,
         images_masks,
+        unlabelled,
     )
 }
 """The known layouts by name, in the order in which they are tried."""
@@ -95,7 +98,8 @@ def other_layouts() -> dict[str, Any]:
 
 def _in_order() -> Iterator[Any]:
     """Yield the layouts in the order in which they are tried; packages are imported late."""
-    yield from (module for name, module in LAYOUTS.items() if name not in GENERIC)
+    later = (*GENERIC, unlabelled.NAME)
+    yield from (module for name, module in LAYOUTS.items() if name not in later)
     yield from other_layouts().values()
     yield from (LAYOUTS[name] for name in GENERIC)
 
@@ -158,11 +162,21 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
     return Dataset(table, root, module.NAME, parsed.taxonomy, problems)
 
 
-def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
-    """Report unread files, and the numbers of images of other types that are left out or used."""
+def report_unread(dataset: Dataset, reporter: Reporter) -> None:
+    """Report unread files, and the columns of tables that are not used."""
     for problem in dataset.problems:
         if problem.kind == NOT_READ:
             reporter.warning(problem.detail, "not read")
+        elif problem.kind == IGNORED:
+            reporter.warning(f"{problem.detail} (columns of {problem.subject})", "ignored")
+
+
+def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
+    """Report what is not read, and the numbers of images of other types that are left out or used.
+
+    See `report_unread`.
+    """
+    report_unread(dataset, reporter)
     counts = dataset.image_types()
     others = {name: count for name, count in counts.items() if name != DERMOSCOPIC}
     if not others:
@@ -233,12 +247,14 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, Any]:
         labels = class_folders.labels_of(place) if place.is_dir() else []
         if len(labels) > 1 and taxonomy is not None and taxonomy.name == OWN:
             return place, class_folders
+        if unlabelled.matches(place):
+            return place, unlabelled
         if len(labels) > 1:
             raise DataError(
                 f"{place}: no known layout of images fits; if its folders are diagnoses, none is "
                 f"understood: {', '.join(map(repr, labels[:12]))}",
-                "name them as diagnoses (the page on data sets lists spellings), take them as they "
-                "are with --taxonomy own, or put a manifest.csv there",
+                "name them as diagnoses (the page on own images lists spellings), take them as "
+                "they are with --taxonomy own, or put a labels.csv there",
             )
     raise DataError(f"{root}: no known layout of images fits{_seen(root)}", _REMEDY)
 
@@ -246,7 +262,7 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, Any]:
 def _seen(root: Path) -> str:
     """Describe the content of a folder without a known layout."""
     images = len(images_below(root).files) if root.is_dir() else 0
-    seen = f"; below it are {images} images" if images else "; no image lies below it"
+    seen = f"; images below it: {images:,}" if images else "; no image lies below it"
     for path in tables_in(root):
         columns = ", ".join(read_table(path).columns)
         return f"{seen}, and {path.name} with the columns {columns}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from naevus.datasets.dataset import Problem
-from naevus.datasets.layouts.images import is_mask_folder
+from naevus.datasets.layouts.images import SPLIT_WORDS, is_mask_folder
 from naevus.datasets.layouts.labels import code_of, to_codes
 from naevus.datasets.layouts.parsing import ParsedLayout, subfolders
 from naevus.datasets.listing import ids_of, images_below, is_text
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "classfolders"
 DESCRIPTION = "a folder per diagnosis (MEL, NV, … or names), also within train, validation, test"
-
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class _Folder(NamedTuple):
@@ -86,7 +76,7 @@ def _images(folder: Path) -> list[tuple[str, str]]:
 def _folders(root: Path) -> list[_Folder]:
     folders = []
     for outer in subfolders(root):
-        split = _SPLITS.get(outer.name.lower())
+        split = SPLIT_WORDS.get(outer.name.lower())
         if split is None:
             folders.append(_Folder(outer, "train", outer.name))
         else:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from naevus.datasets.dataset import Problem
 from naevus.datasets.listing import ids_of, images_below, is_text
@@ -16,10 +16,12 @@ from naevus.images.read import IMAGE_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SPLIT_WORDS = {
+SPLIT_WORDS: Final = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation",
     "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
+"""Words that name a split in tables and in the names of folders and tables."""
+
 _MASK_FOLDERS = re.compile(
     r"(?i)(^|_)(masks?|masken|segmentations?(class)?|annotations?|labels?(tr|ts)?|gt|ground_?truth)(_|$)"
 )
@@ -30,8 +32,8 @@ def split_of(*parts: str) -> str | None:
     """Return the split named by folders or files, the innermost first."""
     for part in reversed(parts):
         for word in re.findall(r"[a-z]+", part.lower()):
-            if word in _SPLIT_WORDS:
-                return _SPLIT_WORDS[word]
+            if word in SPLIT_WORDS:
+                return SPLIT_WORDS[word]
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -129,7 +129,7 @@ NO_LABEL = frozenset(
 _HAM = (24306, 34320)
 """The ISIC ids of HAM10000, whose squamous cell carcinomas are intraepithelial (AKIEC)."""
 
-_CONFIRMATIONS = {
+CONFIRMATIONS: Final = {
     "histo": "histopathology",
     "histopathology": "histopathology",
     "follow_up": "follow-up",
@@ -139,6 +139,7 @@ _CONFIRMATIONS = {
     "confocal": "confocal",
     "confocal microscopy with consensus dermoscopy": "confocal",
 }
+"""Entries that say how a diagnosis was confirmed; any other is kept as it is."""
 
 
 def to_codes(
@@ -182,7 +183,7 @@ def to_codes(
         more = f" and {len(strange) - 12} more" if len(strange) > 12 else ""
         raise DataError(
             f"{source}: most diagnoses are not understood: {shown}{more}",
-            "spell them as the page on data sets lists, or take them as they are with "
+            "spell them as the page on own images lists, or take them as they are with "
             "--taxonomy own",
         )
     problems.extend(
@@ -247,7 +248,7 @@ def with_ham_classes(codes: pd.Series[str], image_ids: pd.Series[str]) -> pd.Ser
 def to_confirmations(labels: pd.Series[str]) -> pd.Series[str]:
     """Return how diagnoses were confirmed: histopathology, follow-up, consensus or confocal."""
     spelled = labels.str.lower()
-    return spelled.map(_CONFIRMATIONS).astype("string").fillna(spelled)
+    return spelled.map(CONFIRMATIONS).astype("string").fillna(spelled)
 
 
 def known(texts: pd.Series[str]) -> pd.Series[str]:

@@ -1,7 +1,7 @@
 """A table of labels next to images: ``labels.csv``, ``GroundTruth.csv``, a workbook, any name.
 
-The table has a column that names the images, and one of diagnoses or one column per class; other
-columns (lesion, patient, age ...) are read if present. Masks may be in a folder next to it.
+The table has a column that names the images, and any other column that is known: of diagnoses or
+one per class, of lesions, patients, ages ... Masks may be in a folder next to it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.datasets.layouts.images import Images, stem_of
-from naevus.datasets.layouts.tabular import class_columns, masks_below, parsed_layout_of
+from naevus.datasets.layouts.tabular import (
+    class_columns,
+    ignored_columns,
+    masks_below,
+    parsed_layout_of,
+)
 from naevus.errors import DataError
 from naevus.io.formats import known_columns, read_table, tables_in
 
@@ -18,14 +23,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from naevus.datasets.dataset import Problem
     from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.taxonomy import Taxonomy
 
 NAME = "labels_table"
-DESCRIPTION = "a table with a column image_id and one of diagnoses or one per class, and images"
-
-_LABEL_COLUMNS = ("diagnosis", "benign_malignant", "lesion_id", "patient_id", "group_id", "split")
+DESCRIPTION = "a table with a column that names images and another known one, beside images"
 
 
 def matches(root: Path) -> bool:
@@ -39,7 +41,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     images = Images(folder)
     tables = [(_table(path), path) for path in _candidates(root) if _fits(path)]
     tables.sort(key=lambda each: not _has_labels(each[0]))
-    problems: list[Problem] = []
+    problems = [problem for table in tables for problem in ignored_columns(*table)]
     masks = masks_below(folder, problems)
     parsed = parsed_layout_of(tables, images, masks=masks, taxonomy=taxonomy)
     parsed.problems.extend(problems)
@@ -68,8 +70,8 @@ def _fits(path: Path) -> bool:
             return False
         raise
     columns = known_columns(table)
-    named = "image_id" in columns or "path" in columns
-    if named and (any(name in columns for name in _LABEL_COLUMNS) or len(class_columns(table)) > 1):
+    names = {"image_id", "path"} & columns.keys()
+    if names and (columns.keys() - names or len(class_columns(table)) > 1):
         return True
     return not columns and _headless(table)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.datasets.dataset import COLUMNS, PATHS, Problem
-from naevus.datasets.layouts.labels import to_codes
 from naevus.datasets.layouts.parsing import ParsedLayout
+from naevus.datasets.layouts.tabular import diagnoses_of, ignored_columns
+from naevus.datasets.layouts.values import READERS
 from naevus.datasets.listing import ids_of
 from naevus.io.formats import TABLE_SUFFIXES, known_columns, read_table
 
@@ -33,34 +34,41 @@ def matches(root: Path) -> bool:
 
 
 def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
-    """Read the rows; the columns are those of a `Record`, and only ``path`` is required."""
-    problems: list[Problem] = []
+    """Read the rows; only the column ``path`` is required, others are read as in any table."""
     path = root if root.is_file() else root / _FILE
     table = read_table(path, required=("path",))
-    table = table.rename(columns={found: name for name, found in known_columns(table).items()})
-    frame = table[[name for name in COLUMNS if name in table.columns]].copy()
+    problems = ignored_columns(table, path)
+    columns = known_columns(table)
+    frame = pd.DataFrame({name: table[own] for name, own in columns.items() if name in COLUMNS})
     if "image_id" not in frame.columns:
         frame["image_id"] = pd.NA
     named = frame["path"].dropna().str.replace("\\", "/", regex=False)
     ids = pd.Series(ids_of([PurePosixPath(name) for name in named]), named.index, dtype="string")
     frame["image_id"] = frame["image_id"].astype("string").fillna(ids)
+    for column, values in READERS.items():
+        if column in frame.columns and column not in PATHS:
+            frame[column] = values(frame[column])
+    _find_files(frame, path, problems)
+    parsed = ParsedLayout(frame, problems=problems)
+    codes, found = diagnoses_of(table, columns, path, problems, taxonomy)
+    if codes is not None and found is not None:
+        frame["diagnosis"], parsed.taxonomy = codes, found
+    return parsed
+
+
+def _find_files(frame: pd.DataFrame, table: Path, problems: list[Problem]) -> None:
+    """Replace the names of files by absolute paths, in place."""
     for column in PATHS:
         kind = "row without image" if column == "path" else "row without mask"
         if column in frame.columns:
             files, ids = frame[column], frame["image_id"]
-            found = [_found(path.parent, name) for name in files]
+            found = [_found(table.parent, name) for name in files]
             problems.extend(
                 Problem(kind, str(image_id), str(name))
                 for image_id, name, file in zip(ids, files, found, strict=True)
                 if file is None and not pd.isna(name)
             )
             frame[column] = pd.Series(found, index=frame.index, dtype="string")
-    parsed = ParsedLayout(frame, problems=problems)
-    if "diagnosis" in frame.columns:
-        frame["diagnosis"], parsed.taxonomy = to_codes(
-            frame["diagnosis"], problems, taxonomy, source=path
-        )
-    return parsed
 
 
 def _found(folder: Path, name: str | None) -> str | None:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.dataset import DERMOSCOPIC, Problem
+from naevus.datasets.dataset import Problem
 from naevus.datasets.layouts.images import Images, is_mask_folder, split_of, stem_of
-from naevus.datasets.layouts.labels import (
-    code_of,
-    known,
-    to_codes,
-    to_confirmations,
-)
+from naevus.datasets.layouts.labels import code_of, to_codes
 from naevus.datasets.layouts.parsing import (
     ParsedLayout,
     fill,
@@ -26,34 +17,23 @@ from naevus.datasets.layouts.parsing import (
     once,
     subfolders,
 )
+from naevus.datasets.layouts.values import MALIGNANCY, READERS
 from naevus.datasets.listing import ids_of, mask_owner
 from naevus.errors import DataError
-from naevus.io.files import sha256_of
-from naevus.io.formats import key_of, known_columns, read_table
+from naevus.io.formats import key_of, known_columns
 from naevus.taxonomy import BINARY, Taxonomy
-from naevus.types import METADATA, Patient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 KEY = "image_id"
-_SEXES = {
-    "m": "male", "mann": "male", "mannlich": "male", "maennlich": "male", "masculine": "male",
-    "f": "female", "w": "female", "frau": "female", "weiblich": "female", "woman": "female",
-    "man": "male",
-}  # fmt: skip
-_MALIGNANT = {"1": "MALIGNANT", "true": "MALIGNANT", "yes": "MALIGNANT", "ja": "MALIGNANT",
-              "0": "BENIGN", "false": "BENIGN", "no": "BENIGN", "nein": "BENIGN"}  # fmt: skip
-_IMAGE_TYPES = {
-    "tile": ("tile", "tbp"),
-    "clinical": ("clinic", "macro", "overview"),
-    DERMOSCOPIC: ("derm",),
-}
-"""Words for types of images, in order of precedence."""
 
-_SKIN_TYPES = ("I", "II", "III", "IV", "V", "VI")
-"""Fitzpatrick's skin types, from the lightest."""
+IGNORED = "ignored columns"
+"""The problem that names the columns of a user's table that are not used."""
+
+_DIAGNOSES = ("diagnosis", "benign_malignant")
+"""The columns that are not read where there is one column per class."""
 
 _CHALLENGE_2017 = {"melanoma", "seborrheic_keratosis"}
 """The two columns of Part 3 of ISIC 2017; an image with neither is a nevus."""
@@ -91,7 +71,7 @@ def rows_of(
     rows = pd.DataFrame(index=table.index)
     if "path" in columns and KEY in columns and columns[KEY] in table.columns:
         rows[KEY] = table[columns[KEY]].map(stem_of, na_action="ignore")
-    for column, read in _READ.items():
+    for column, read in READERS.items():
         if column in columns:
             rows[column] = read(table[columns[column]])
     codes, found = diagnoses_of(table, columns, source, problems, taxonomy)
@@ -100,13 +80,16 @@ def rows_of(
     return rows, found
 
 
-def _sexes(texts: pd.Series[str]) -> pd.Series[str]:
-    spelled = known(texts)
-    return spelled.map(lambda text: _SEXES.get(key_of(text), text), na_action="ignore")
-
-
-def _splits(texts: pd.Series[str]) -> pd.Series[str]:
-    return texts.map(lambda text: split_of(text) or "train", na_action="ignore")
+def ignored_columns(table: pd.DataFrame, source: Path) -> list[Problem]:
+    """Return a problem that names the columns of a table that nothing reads, if there are any."""
+    used = known_columns(table)
+    classes = class_columns(table)
+    if len(classes) > 1:
+        used = {name: own for name, own in used.items() if name not in _DIAGNOSES}
+    else:
+        classes = []
+    unused = [name for name in table.columns if name not in {*used.values(), *classes}]
+    return [Problem(IGNORED, source.name, ", ".join(unused))] if unused else []
 
 
 def diagnoses_of(
@@ -129,7 +112,7 @@ def diagnoses_of(
     malignancy = None
     if binary is not None and taxonomy in {None, BINARY}:
         texts = table[binary].str.lower().str.replace(r"\.0+$", "", regex=True)
-        malignancy = texts.map(_MALIGNANT).fillna(table[binary])
+        malignancy = texts.map(MALIGNANCY).fillna(table[binary])
     if "diagnosis" not in columns:
         if malignancy is None:
             return None, None
@@ -170,36 +153,6 @@ def from_classes(
         for name in labels.index[labels.isna()]
     )
     return labels
-
-
-def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
-    """Return ``dermoscopic``, ``clinical`` or ``tile`` for the image types in tables."""
-
-    def one(text: str) -> str:
-        key = key_of(text)
-        for kind, words in _IMAGE_TYPES.items():
-            if any(word in key for word in words):
-                return kind
-        return key
-
-    return texts.map(one, na_action="ignore").astype("string")
-
-
-def to_skin_types(texts: pd.Series[str]) -> pd.Series[str]:
-    """Return ``I`` to ``VI`` for how tables name Fitzpatrick's skin types.
-
-    Examples:
-        >>> to_skin_types(pd.Series(["iii", "3.0", "FST IV", "dark"], dtype="string")).tolist()
-        ['III', 'III', 'IV', 'dark']
-    """
-
-    def one(text: str) -> str:
-        last = re.sub(r"\.0+$", "", text.strip()).upper().split(" ")[-1]
-        if last in _SKIN_TYPES:
-            return last
-        return _SKIN_TYPES[int(last) - 1] if last in set("123456") else text
-
-    return texts.map(one, na_action="ignore").astype("string")
 
 
 def parsed_layout_of(
@@ -367,228 +320,6 @@ def _add_masks(parsed: ParsedLayout, masks: dict[str, str]) -> None:
     )
 
 
-_READ: dict[str, Callable[[pd.Series[str]], pd.Series[str]]] = {
-    **dict.fromkeys(("lesion_id", "group_id", "patient_id", "part"), lambda texts: texts),
-    "age": lambda texts: texts.str.replace(",", "."),
-    "sex": _sexes,
-    "site": known,
-    "confirmation": lambda texts: to_confirmations(known(texts)),
-    "image_type": to_image_types,
-    "fitzpatrick_skin_type": lambda texts: to_skin_types(known(texts)),
-    "dermoscopic_type": known,
-    "anatom_site": known,
-    "split": _splits,
-    "mask_path": lambda texts: texts,
-}
-"""How to read the columns other than diagnoses and images."""
-
-
 def _numbers(column: pd.Series[str]) -> pd.Series[float]:
     texts = column.astype("string").str.replace(",", ".")
     return pd.to_numeric(texts, errors="coerce").astype("Float64")
-
-
-# Metadata of images that are predicted.
-
-OLDEST = 120
-"""No age above it is believed, in years."""
-
-
-@dataclass(frozen=True)
-class PatientTable:
-    """Metadata of images, by id.
-
-    Attributes:
-        columns: The columns of `METADATA` that there are.
-        rows: The values of each image, in the order of the columns; None: not known.
-        aliases: Names of images with their suffix, and the key of each in ``rows``.
-        everyone: The values of every image, if all are of one patient.
-        ignored: Columns that are not used.
-        lesions: The lesion of each image, as far as it is known, by the keys of ``rows``.
-    """
-
-    columns: tuple[str, ...]
-    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
-    everyone: tuple[Any, ...] | None = None
-    ignored: tuple[str, ...] = ()
-    lesions: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a CSV file or a workbook, whose columns are called as in a data set's table.
-
-        Raises:
-            DataError: It cannot be read, no column names the images, it has no age, sex or site,
-                an age is impossible, or two rows of one image have different values or lesions.
-        """
-        return cls.of(read_table(path), str(path))
-
-    @classmethod
-    def of(cls, table: pd.DataFrame, source: str = "metadata") -> Self:
-        """Return the metadata in a table with a row an image (see `read`).
-
-        Args:
-            table: With a column that names the images.
-            source: Where it is from, for messages.
-
-        Raises:
-            DataError: As `read`.
-        """
-        table = table.astype("string")
-        columns = known_columns(table)
-        name = columns.get(KEY) or columns.get("path")
-        if name is None:
-            raise DataError(
-                f"{source}: no column names the images (it has {', '.join(table.columns)})",
-                "call it image_id",
-            )
-        used = {each: columns[each] for each in METADATA if each in columns}
-        if not set(used) & set(Patient._fields):
-            raise DataError(
-                f"{source}: has no age, sex or site (it has {', '.join(table.columns)})",
-                f"give it one of the columns {', '.join(Patient._fields)}",
-            )
-        table = table[table[name].notna()]
-        rows = pd.DataFrame(
-            {each: _READ[each](table[column]).to_numpy(object) for each, column in used.items()},
-            dtype=object,
-        )
-        names = table[name].str.replace("\\", "/").str.rpartition("/")[2]
-        aliases = _aliases(names.unique().tolist())
-        rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
-        rows = rows.where(rows.notna(), None)
-        if "age" in used:
-            ages = known(rows["age"].astype("string")).astype(object)
-            ages = ages.where(ages.notna(), None)
-            rows["age"] = pd.Series(
-                [checked_age(age, f"{source}: {image}") for image, age in ages.items()],
-                index=rows.index,
-                dtype=object,
-            )
-        lesion = columns.get("lesion_id")
-        own = {name, lesion, *used.values()}
-        return cls(
-            tuple(used),
-            _one_row_each(rows, source),
-            aliases,
-            ignored=tuple(each for each in table.columns if each not in own),
-            lesions={} if lesion is None else _lesions(rows.index, table[lesion], source),
-        )
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
-        """Return the metadata of one patient, or of each image by its id.
-
-        Args:
-            given: Values by the names in `METADATA`, or such mappings by image id.
-
-        Examples:
-            >>> PatientTable.from_mapping({"age": 55, "site": "back"}).patient("lesion")
-            Patient(age=55.0, sex=None, site='back')
-
-        Raises:
-            DataError: A name is unknown, or a value is impossible.
-        """
-        several = bool(given) and all(isinstance(one, Mapping) for one in given.values())
-        rows = dict(given) if several else {"": given}
-        names = {str(name) for row in rows.values() for name in row}
-        strange = sorted(names - set(METADATA))
-        if strange or not names:
-            raise DataError(
-                f"metadata: {strange[0]!r} is not known" if strange else "metadata: no values",
-                f"use {', '.join(METADATA)}",
-            )
-        frame = pd.DataFrame.from_dict(rows, orient="index").reset_index(names=KEY)
-        if several:
-            return cls.of(frame)
-        one = cls.of(frame.assign(**{KEY: "patient"}))
-        return cls(one.columns, everyone=one.rows["patient"])
-
-    def key_of(self, image_id: str) -> str | None:
-        """Return the key of an image's row in ``rows``; None without a row."""
-        key = image_id if image_id in self.rows else self.aliases.get(image_id, "")
-        return key if key in self.rows else None
-
-    def lesions_of(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the lesions of some images by image id, as far as they are known."""
-        keys = {image_id: self.key_of(image_id) or "" for image_id in ids}
-        return {each: self.lesions[key] for each, key in keys.items() if key in self.lesions}
-
-    def values(self, image_id: str) -> dict[str, Any]:
-        """Return what is known of an image, by column."""
-        absent = self.everyone or (None,) * len(self.columns)
-        key = self.key_of(image_id)
-        return dict(zip(self.columns, absent if key is None else self.rows[key], strict=True))
-
-    def patient(self, image_id: str) -> Patient:
-        """Return the values of an image that change the odds."""
-        values = self.values(image_id)
-        return Patient(*(values.get(name) for name in Patient._fields))
-
-    def sha256(self) -> str:
-        """Return a hash of columns, ids and values, whatever the order of the rows."""
-        cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
-        return sha256_of(repr(self.columns), repr(self.everyone), *cells)
-
-
-def _aliases(names: Sequence[str]) -> dict[str, str]:
-    """Return the id of each name that has a suffix, unless several differ in their suffix alone."""
-    stems = {name: stem_of(name) for name in names}
-    several = Counter(stem for name, stem in stems.items() if stem != name)
-    return {name: stem for name, stem in stems.items() if stem != name and several[stem] == 1}
-
-
-def _lesions(images: pd.Index[Any], lesions: pd.Series[str], source: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for image_id, lesion in zip(images, lesions, strict=True):
-        other = lesion if pd.isna(lesion) else found.setdefault(image_id, lesion)
-        if not pd.isna(lesion) and other != lesion:
-            raise DataError(
-                f"{source}: the image {image_id} is in two lesions, {other} and {lesion}",
-                "keep one of the two rows",
-            )
-    return found
-
-
-def _one_row_each(rows: pd.DataFrame, source: str) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each image; rows that only fill one another's gaps are joined."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for image, *values in rows.itertuples(name=None):
-        before = found.get(image, (None,) * len(values))
-        for column, one, other in zip(rows.columns, before, values, strict=True):
-            if one is not None and other is not None and one != other:
-                raise DataError(
-                    f"{source}: {image} stands twice, with the {column} {one} and {other}",
-                    "keep one row an image, named by its id in predictions.parquet",
-                )
-        found[image] = tuple(
-            other if one is None else one for one, other in zip(before, values, strict=True)
-        )
-    return found
-
-
-def checked_age(text: str | None, where: str) -> float | None:
-    """Return an age in years, or None if it is missing.
-
-    Args:
-        text: The age.
-        where: The file and the image, for messages.
-
-    Raises:
-        DataError: It is not a number from 0 to 120.
-    """
-    if text is None:
-        return None
-    try:
-        age = float(text)
-    except ValueError:
-        raise DataError(
-            f"{where}: the age {text!r} is not a number", "give years, or leave it empty"
-        ) from None
-    if not 0 <= age <= OLDEST:
-        raise DataError(
-            f"{where}: the age {text} is not between 0 and {OLDEST} years",
-            "correct it, or leave it empty",
-        )
-    return age

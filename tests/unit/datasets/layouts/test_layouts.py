@@ -270,6 +270,24 @@ def test_a_manifest_with_wrong_values_is_refused(tmp_path: Path, line: str, mess
         load(tmp_path)
 
 
+def test_a_manifest_reads_values_as_other_tables_do(tmp_path: Path) -> None:
+    files(tmp_path, "a.jpg", "b.jpg")
+    text(
+        tmp_path / "manifest.csv",
+        "Pfad;MEL;NV;Alter;Geschlecht;partition;age_group;hauttyp",
+        "a.jpg;1,0;0,0;45,5;w;val;old;3",
+        "b.jpg;0;1;;;;young;",
+    )
+    dataset = load(tmp_path)
+    first = row(dataset, "a")
+    assert first["diagnosis"] == "MEL"
+    assert (first["age"], first["sex"], first["fitzpatrick_skin_type"]) == (45.5, "female", "III")
+    assert dataset.split("validation").ids == ["a"]
+    assert dataset.table["diagnosis"].tolist() == ["MEL", "NV"]
+    assert kinds(dataset) == {"ignored columns": ["manifest.csv"]}
+    assert dataset.problems[0].detail == "age_group"
+
+
 def test_a_manifest_with_an_id_twice_is_refused(tmp_path: Path) -> None:
     text(tmp_path / "manifest.csv", "path,image_id", "x/a.jpg,a", "y/a.jpg,a")
     with pytest.raises(DataError, match="image id a occurs in 2 rows"):
@@ -279,7 +297,7 @@ def test_a_manifest_with_an_id_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fits_no_layout_is_refused(tmp_path: Path) -> None:
-    files(tmp_path, "holiday.jpg")
+    text(tmp_path / "labels.csv", "holiday,place", "1.jpg,Rome")
     with pytest.raises(DataError, match=r"isic2018.*ham10000.*archive.*classfolders"):
         load(tmp_path)
     with pytest.raises(DataError, match="does not exist"):

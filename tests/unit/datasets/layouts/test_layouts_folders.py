@@ -87,12 +87,66 @@ def test_tables_named_after_splits_are_splits(tmp_path: Path) -> None:
     assert dataset.table["diagnosis"].tolist() == ["NV", "BKL"] * 3
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        (".",),
+        ("photos",),
+        (".", "more"),
+        ("P001", "P002"),
+        ("2024-01-31", "2024-02-01"),
+        ("clinic/case 12", "clinic/case 13"),
+    ],
+    ids=str,
+)
+def test_images_alone_are_a_data_set_without_labels(
+    tmp_path: Path, places: tuple[str, ...]
+) -> None:
+    for number, place in enumerate(places):
+        files(tmp_path / place, f"{number}.jpg", f"{number}b.PNG")
+    text(tmp_path / "readme.txt", "Taken in January.")
+    dataset = load(tmp_path)
+    assert dataset.layout == "unlabelled"
+    assert len(dataset.images()) == len(dataset) == 2 * len(places)
+    assert dataset.table["diagnosis"].isna().all()
+    assert not dataset.has_groups
+    assert dataset.problems == ()
+
+
+@pytest.mark.parametrize("names", [("scar", "wart"), ("0", "1"), ("P001", "scar")])
+def test_folders_that_may_be_diagnoses_are_not_taken_for_unlabelled_images(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for name in names:
+        files(tmp_path / name, f"{name}.jpg")
+    with pytest.raises(DataError, match=f"none is understood: '{names[0]}', '{names[1]}'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_folders_of_unlabelled_images_may_be_splits(tmp_path: Path, split: str) -> None:
+    files(tmp_path / split, "a.jpg")
+    dataset = load(tmp_path)
+    assert dataset.layout == "unlabelled"
+    assert dataset.split(split).ids == ["a"]
+
+
+@pytest.mark.parametrize("column", ["age", "sex", "site", "mask", "patient", "Hauttyp"])
+def test_a_table_without_diagnoses_is_read(tmp_path: Path, column: str) -> None:
+    files(tmp_path, "a.jpg", "b.jpg")
+    text(tmp_path / "info.csv", f"image,{column}", "a,55", "b,")
+    dataset = load(tmp_path)
+    assert dataset.layout == "labels_table"
+    assert len(dataset.images()) == 2
+    assert "ignored columns" not in kinds(dataset)
+
+
 def test_a_folder_that_fits_no_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no known layout of images fits; no image lies below"):
         load(tmp_path)
     files(tmp_path, "a.jpg")
     text(tmp_path / "odd.csv", "image,remark", "a,b")
     with pytest.raises(
-        DataError, match=r"below it are 1 images, and odd.csv with the columns image, remark; .*csv"
+        DataError, match=r"images below it: 1, and odd.csv with the columns image, remark; .*csv"
     ):
         load(tmp_path)

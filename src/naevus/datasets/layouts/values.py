@@ -1,0 +1,108 @@
+"""How the values of tables are read: sex, image type, skin type, split and so on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from naevus.datasets.dataset import DERMOSCOPIC
+from naevus.datasets.layouts.images import split_of
+from naevus.datasets.layouts.labels import known, to_confirmations
+from naevus.io.formats import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+SEXES: Final = {
+    "m": "male", "mann": "male", "mannlich": "male", "maennlich": "male", "masculine": "male",
+    "f": "female", "w": "female", "frau": "female", "weiblich": "female", "woman": "female",
+    "man": "male",
+}  # fmt: skip
+"""Spellings of sexes; any other entry is kept as it is."""
+
+MALIGNANCY: Final = {
+    "1": "MALIGNANT", "true": "MALIGNANT", "yes": "MALIGNANT", "ja": "MALIGNANT",
+    "0": "BENIGN", "false": "BENIGN", "no": "BENIGN", "nein": "BENIGN",
+}  # fmt: skip
+"""Entries of columns that say whether a lesion is malignant."""
+
+IMAGE_TYPES: Final = {
+    "tile": ("tile", "tbp"),
+    "clinical": ("clinic", "macro", "overview"),
+    DERMOSCOPIC: ("derm",),
+}
+"""Words for types of images, in order of precedence."""
+
+SKIN_TYPES: Final = ("I", "II", "III", "IV", "V", "VI")
+"""Fitzpatrick's skin types, from the lightest."""
+
+
+def _sexes(texts: pd.Series[str]) -> pd.Series[str]:
+    spelled = known(texts)
+    return spelled.map(lambda text: SEXES.get(key_of(text), text), na_action="ignore")
+
+
+def _splits(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return the splits; `make_table` refuses other entries."""
+    return texts.map(lambda text: split_of(text) or text, na_action="ignore")
+
+
+def to_ids(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return ids of lesions, patients and groups; "unknown" and similar entries are none.
+
+    Examples:
+        >>> import pandas as pd
+        >>> to_ids(pd.Series(["P1", "unknown", "-", "n/a"], dtype="string")).fillna("").tolist()
+        ['P1', '', '', '']
+    """
+    return texts.astype("string").mask(known(texts).isna())
+
+
+def to_image_types(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return ``dermoscopic``, ``clinical`` or ``tile`` for the image types in tables."""
+
+    def one(text: str) -> str:
+        key = key_of(text)
+        for kind, words in IMAGE_TYPES.items():
+            if any(word in key for word in words):
+                return kind
+        return key
+
+    return texts.map(one, na_action="ignore").astype("string")
+
+
+def to_skin_types(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return ``I`` to ``VI`` for how tables name Fitzpatrick's skin types.
+
+    Examples:
+        >>> import pandas as pd
+        >>> to_skin_types(pd.Series(["iii", "3.0", "FST IV", "dark"], dtype="string")).tolist()
+        ['III', 'III', 'IV', 'dark']
+    """
+
+    def one(text: str) -> str:
+        last = re.sub(r"\.0+$", "", text.strip()).upper().split(" ")[-1]
+        if last in SKIN_TYPES:
+            return last
+        return SKIN_TYPES[int(last) - 1] if last in set("123456") else text
+
+    return texts.map(one, na_action="ignore").astype("string")
+
+
+READERS: Final[dict[str, Callable[[pd.Series[str]], pd.Series[str]]]] = {
+    **dict.fromkeys(("lesion_id", "group_id", "patient_id"), to_ids),
+    "part": lambda texts: texts,
+    "age": lambda texts: texts.str.replace(",", "."),
+    "sex": _sexes,
+    "site": known,
+    "confirmation": lambda texts: to_confirmations(known(texts)),
+    "image_type": to_image_types,
+    "fitzpatrick_skin_type": lambda texts: to_skin_types(known(texts)),
+    "dermoscopic_type": known,
+    "anatom_site": known,
+    "split": _splits,
+    "mask_path": lambda texts: texts,
+}
+"""How to read the columns other than diagnoses and images."""

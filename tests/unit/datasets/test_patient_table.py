@@ -1,0 +1,104 @@
+"""Metadata of images that are predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from naevus.datasets.patient_table import PatientTable
+from naevus.errors import DataError
+from naevus.types import Patient
+from tests.helpers.layouts import text
+
+ARCHIVE = "isic_id,age_approx,sex,anatom_site_general,fitzpatrick_skin_type,image_type,dx"
+HAM = "image_id,age,sex,localization,dx_type"
+
+
+def metadata(tmp_path: Path, *lines: str) -> PatientTable:
+    text(tmp_path / "metadata.csv", *lines)
+    return PatientTable.read(tmp_path / "metadata.csv")
+
+
+def test_metadata_are_read_under_the_archive_s_and_ham10000_s_names(tmp_path: Path) -> None:
+    archive = metadata(tmp_path, ARCHIVE, "a,50,Male,head/neck,iii,dermoscopic,nv", "b,,,,,,")
+    assert archive.patient("a") == Patient(50.0, "male", "head/neck")
+    assert archive.patient("b") == archive.patient("absent") == Patient()
+    assert archive.columns == ("age", "sex", "site", "fitzpatrick_skin_type", "image_type")
+    assert archive.values("a")["fitzpatrick_skin_type"] == "III"
+    assert archive.ignored == ("dx",)
+    ham = metadata(tmp_path, HAM, "photos/a.JPG,55.0,f,Abdomen,histo", "b,unknown,unknown,unknown,")
+    assert ham.patient("a") == Patient(55.0, "female", "abdomen")
+    assert ham.patient("b") == Patient()
+    assert ham.ignored == ("dx_type",)
+
+
+def test_rows_of_one_image_are_joined_unless_they_differ(tmp_path: Path) -> None:
+    same = metadata(tmp_path, "image,age,sex", "a,50,", "a.jpg,50.0,male")
+    assert same.patient("a") == Patient(50.0, "male")
+    with pytest.raises(
+        DataError, match=r"metadata.csv: a stands twice, with the age 50.0 and 60.0"
+    ):
+        metadata(tmp_path, "image,age", "a,50", "a,60")
+
+
+def test_ids_may_have_the_suffix_of_their_file(tmp_path: Path) -> None:
+    table = metadata(tmp_path, "image_id,age", "a.jpg,1", "b__1.jpg,2", "b__1.png,3", "c,4")
+    for image_id, age in (("a", 1), ("a.jpg", 1), ("b__1.jpg", 2), ("b__1.png", 3), ("c", 4)):
+        assert table.patient(image_id).age == age
+    # Which of the two, or whether the row is of this file, is not known.
+    assert table.key_of("b__1") is None
+    assert table.key_of("c.jpg") is None
+
+
+@pytest.mark.parametrize("age", ["55", "55.0", "55,0", " 55 "])
+def test_ages_are_years(tmp_path: Path, age: str) -> None:
+    assert metadata(tmp_path, "image;age", f"a;{age}").patient("a").age == 55
+
+
+@pytest.mark.parametrize("age", ["400", "-1", "120.5", "old", "50-55", "inf"])
+def test_impossible_ages_are_refused_in_one_line(tmp_path: Path, age: str) -> None:
+    with pytest.raises(DataError, match=r"metadata.csv: a: the age .*; ") as caught:
+        metadata(tmp_path, "image,age", f"a,{age}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("number,age", "no column names the images"),
+        ("image,diagnosis", "has no age, sex or site"),
+        ("image,fitzpatrick_skin_type", "has no age, sex or site"),
+    ],
+)
+def test_tables_without_ids_or_values_are_refused(
+    tmp_path: Path, header: str, problem: str
+) -> None:
+    with pytest.raises(DataError, match=problem):
+        metadata(tmp_path, header, "a,50")
+
+
+def test_a_mapping_is_one_patient_or_one_of_each_image() -> None:
+    one = PatientTable.from_mapping({"age": 55, "sex": "Male", "site": None})
+    assert one.patient("a") == one.patient("b") == Patient(55.0, "male", None)
+    several = PatientTable.from_mapping({"a": {"age": 30}, "b": {"site": "back"}})
+    assert several.patient("a") == Patient(30.0)
+    assert several.patient("b") == Patient(site="back")
+    assert several.patient("c") == Patient()
+    frame = pd.DataFrame({"image_id": ["a", "b"], "age": [30.0, None], "site": [None, "back"]})
+    assert PatientTable.of(frame).patient("b") == several.patient("b")
+
+
+@pytest.mark.parametrize("given", [{}, {"ages": 5}, {"a": {"height": 180}}, {"a": {}}])
+def test_unknown_names_of_a_mapping_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="use age, sex, site"):
+        PatientTable.from_mapping(given)
+
+
+def test_the_hash_is_of_the_values_not_of_their_order() -> None:
+    rows = {"a": (50.0,), "b": (60.0,)}
+    first = PatientTable(("age",), rows).sha256()
+    assert PatientTable(("age",), dict(reversed(rows.items())), ignored=("dx",)).sha256() == first
+    assert PatientTable(("age",), {**rows, "b": (61.0,)}).sha256() != first
+    assert PatientTable(("sex",), rows).sha256() != first

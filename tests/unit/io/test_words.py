@@ -1,0 +1,26 @@
+"""Counts with their nouns."""
+
+from __future__ import annotations
+
+import pytest
+
+from naevus.io.words import counted
+
+
+@pytest.mark.parametrize(
+    ("noun", "plural"),
+    [
+        ("error", "errors"),
+        ("class", "classes"),
+        ("diagnosis", "diagnoses"),
+        ("copy", "copies"),
+        ("day", "days"),
+        ("box", "boxes"),
+        ("patch", "patches"),
+        ("near-duplicate", "near-duplicates"),
+    ],
+)
+def test_one_thing_is_singular_and_none_are_many(noun: str, plural: str) -> None:
+    assert counted(1, noun) == f"1 {noun}"
+    assert counted(0, noun) == f"0 {plural}"
+    assert counted(10_015, noun) == f"10,015 {plural}"
