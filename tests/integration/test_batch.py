@@ -24,12 +24,13 @@ from naevus.images.masks import draw_contours
 from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference import batch
-from naevus.inference.batch import first_predictions, predict
+from naevus.inference.batch import predict
 from naevus.inference.cam import overlay
 from naevus.inference.classifier import Classifier
 from naevus.inference.pipeline import CONTOUR_COLOUR
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
+from naevus.inference.sheets import first_predictions
 from naevus.io import files, parallel
 from naevus.runs import prediction_tables, predictions
 from naevus.runs.prediction_tables import about

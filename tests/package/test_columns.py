@@ -15,8 +15,8 @@ from naevus.datasets.layouts import load
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.tables import oof_classified
-from naevus.inference.batch import sheet_columns
 from naevus.inference.lesions import lesions_schema
+from naevus.inference.sheets import sheet_columns
 from naevus.runs.prediction_tables import Schema, embeddings_schema
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 from naevus.types import FailedImage

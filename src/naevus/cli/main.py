@@ -17,7 +17,7 @@ import typer
 from rich.text import Text
 
 from naevus import __version__
-from naevus.cli import challenge, data, demo, evaluate, export, info, predict, study, train
+from naevus.cli import challenge, data, demo, evaluate, export, gather, info, predict, study, train
 from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
@@ -157,6 +157,7 @@ _add(
     evaluate.compare,
     evaluate.report,
     export.export,
+    gather.gather,
     demo.demo,
     info.info,
     panel="Commands",

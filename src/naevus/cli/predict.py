@@ -26,25 +26,20 @@ from naevus.cli.options import (
     Threads,
     Tta,
 )
+from naevus.cli.summary import report_job
 from naevus.errors import ConfigError
 from naevus.io.parallel import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.sources import Found
     from naevus.images.preprocess import ImageFiles
-    from naevus.inference.batch import BatchResult
     from naevus.inference.classifier import Classifier
-    from naevus.inference.prediction import Prediction
+    from naevus.runs.shards import Shard
 
 _FINDINGS = 1
-_SHOWN = 20
-"""Number of predictions that the terminal shows."""
-_COLUMNS = "±: standard deviation over networks; lesion area: fraction of the image"
 PREDICTIONS = Path("predictions")
 """The default output folder."""
 
@@ -178,6 +173,17 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="NUMBER/SHARDS",
+            help="Predict only this part of the images, such as 2/16, into a folder of its own; "
+            "`naevus gather` joins the parts. Give every part the same images.",
+            show_default=False,
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     split: Split = None,
     part: Part = None,
     image_type: ImageTypeName = "auto",
@@ -204,6 +210,7 @@ def predict(
       naevus predict --input-list images.txt --no-crops --nested
       naevus predict patients --group-by folder
       naevus predict photos --metadata metadata.csv
+      naevus predict photos --shard 2/16
 
     Prints a table and writes predictions.parquet, the same as predictions.csv for spreadsheets,
     masks and crops to OUT (by default predictions/NAME, after the first input). The same command
@@ -223,7 +230,9 @@ def predict(
     from naevus.inference.networks import open_networks
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
+    from naevus.runs.shards import Shard
 
+    one = None if shard is None else Shard.parse(shard)
     if part is not None and split is None:
         raise ConfigError("--part selects part of a split", "name the split with --split")
     if image_type != "auto" and split is None:
@@ -239,7 +248,7 @@ def predict(
     patients = None if metadata is None else table_of(metadata)
     without = out
     if out is None:
-        out = _place([*images, *filter(None, [input_list])])
+        out = _place([*images, *filter(None, [input_list])], one)
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
     known: dict[str, str] = {}
@@ -310,9 +319,10 @@ def predict(
             threads=threads,
             unusable=found.failed,
             lesions=known,
+            shard=one,
             progress=move,
         )
-    _report(result)
+    report_job(result)
     _report_names(found)
     if result.failed:
         raise typer.Exit(_FINDINGS)
@@ -362,99 +372,6 @@ def _import_meanwhile(*names: str) -> None:
         Thread(target=import_module, args=(name,)).start()
 
 
-def _report(result: BatchResult) -> None:
-    networks = "1 network" if len(result.members) == 1 else f"{len(result.members)} networks"
-    if result.predicted:
-        from naevus.inference.batch import first_predictions
-
-        shown = first_predictions(result.table, _SHOWN)
-        console.print(_table(shown))
-        if result.predicted > len(shown):
-            console.print(f"... and {result.predicted - len(shown):,} more in {result.table}")
-        console.print()
-        if result.predicted == 1:
-            console.print(f"{shown[0]}")
-            console.print()
-    images = "1 image" if result.predicted == 1 else f"{result.predicted:,} images"
-    console.print(f"{images} predicted by {networks}:")
-    for member in result.members:
-        console.print(f"  {member}")
-    if result.reused:
-        console.print(f"{result.reused} of them were predicted by an earlier job.")
-    lines = [] if result.lesions is None else [f"{result.lesions}"]
-    lines += [] if result.metadata is None else result.metadata.lines()
-    lines += [f"  {path}" for path in result.files]
-    for line in lines:
-        console.print(line, soft_wrap=True)
-    for failed in result.failed:
-        console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
-    if result.predicted > 1:
-        console.print(_summary(result))
-        console.print(f"To look at them: naevus report {result.out}", soft_wrap=True)
-        console.print(
-            f"To score them against ground truth: naevus report {result.out} --data DATA",
-            soft_wrap=True,
-        )
-
-
-def _summary(result: BatchResult) -> Table:
-    """Return how many images have each answer and each flag, and how many failed."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False, title="Summary", title_justify="left")
-    for name in ("", "images", "of all"):
-        table.add_column(name, justify="right" if name else "left")
-    total = result.predicted + len(result.failed)
-    # Melanoma first, which must not be missed.
-    answers = sorted(result.answers.items(), key=lambda each: each[0] != "MEL")
-    counts = [
-        *((f"predicted {code}", number) for code, number in answers),
-        *((f"flag {flag}", number) for flag, number in result.flags.items()),
-        ("failed", len(result.failed)),
-    ]
-    for name, number in counts:
-        table.add_row(name, f"{number:,}", f"{number / total:.1%}")
-    return table
-
-
-def _table(predictions: Sequence[Prediction]) -> Table:
-    """Return predictions as a table: classes, or only lesion areas if none were predicted."""
-    from rich import box
-    from rich.table import Table
-
-    from naevus.taxonomy import TAXONOMIES
-
-    taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
-    malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
-    classified = any(each.predicted is not None for each in predictions)
-    table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
-    longest = max(len(each.image_id) for each in predictions)
-    table.add_column("image", overflow="fold", min_width=min(longest, 24))
-    names = ["melanoma"] if classified and "MEL" in malignant else []
-    names += ["malignant"] if classified and malignant else []
-    names += ["class", "prob.", "±"] if classified else []
-    for name in (*names, "lesion area"):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    table.add_column("flags", overflow="fold")
-    for each in predictions:
-        odds = each.probabilities
-        values = {
-            "class": each.predicted or "",
-            "prob.": _number(max(odds.values(), default=None)),
-            "±": _number(each.uncertainty),
-            "melanoma": _number(odds.get("MEL")),
-            "malignant": _number(sum(odds[code] for code in malignant) if odds else None),
-        }
-        area = "" if each.lesion_area is None else f"{each.lesion_area:.0%}"
-        table.add_row(each.image_id, *(values[name] for name in names), area, ", ".join(each.flags))
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
 def _check_inputs(
     images: list[Path] | None, input_list: Path | None, split: str | None, ids: str
 ) -> None:
@@ -479,10 +396,11 @@ def _check_files(only: str | None, *, no_masks: bool, no_crops: bool) -> None:
         )
 
 
-def _place(inputs: Sequence[Path]) -> Path:
+def _place(inputs: Sequence[Path], shard: Shard | None) -> Path:
     """Return the default output folder, named after the first input."""
     first = inputs[0].resolve()
-    return PREDICTIONS / (first.name if first.is_dir() else first.stem)
+    name = first.name if first.is_dir() else first.stem
+    return PREDICTIONS / (name if shard is None else f"{name}-{shard.number}-of-{shard.of}")
 
 
 def _report_names(found: Found) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ ABOUT = b"naevus"
 _FAILED = b"naevus.failed"
 _SIZES = b"naevus.sizes"
 _ROW_GROUP = 8192
+_PRESENCE = "presence_"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ class Schema:
     attributes: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, columns: Sequence[str], about: Mapping[str, Any]) -> Self:
+        """Return the schema of a table that exists.
+
+        Args:
+            columns: The names of its columns.
+            about: Its metadata, as from `about`.
+        """
+        attributes = (name for name in columns if name.startswith(_PRESENCE))
+        return cls(
+            tuple(about["classes"]),
+            (),
+            dict(about),
+            tuple(name.removeprefix(_PRESENCE) for name in attributes),
+            tuple(about.get("metadata", {}).get("columns", ())),
+        )
+
     def arrow(self) -> pa.Schema:
         """Return the schema for Arrow, with its metadata."""
         numbers = [f"{kind}_{code}" for kind in ("prob", "balanced_prob") for code in self.classes]
@@ -84,7 +102,7 @@ class Schema:
             ("ood_score", pa.float64()),
             ("quality_flags", pa.list_(pa.string())),
             ("lesion_area", pa.float64()),
-            *((f"presence_{name}", pa.float64()) for name in self.attributes),
+            *((f"{_PRESENCE}{name}", pa.float64()) for name in self.attributes),
             ("crop_mode", pa.string()),
             *((name, pa.float64() if name == "age" else pa.string()) for name in self.metadata),
             ("bundle_sha256", pa.string()),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from naevus.io.files import (
     original,
     sha256_of,
     sweep,
+    write_csv,
     write_json,
     write_list,
 )
@@ -25,7 +28,7 @@ from naevus.taxonomy import ATTRIBUTES
 from naevus.types import EngineChoice, EngineName, FailedImage, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from naevus.images.preprocess import ImageFiles
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 SETTINGS: Final = "predict.json"
 """The settings of a folder's predictions; only a job with the same settings may add to them."""
+
+
+_LESIONS: Final = ".lesions.csv"
 
 
 def is_run(folder: Path) -> bool:
@@ -133,6 +139,21 @@ class PredictionsFolder:
         """Return the path of an image's heatmap."""
         return self._place(self.heatmaps / f"{image_id}.png", image_id)
 
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """The folders of files that are written for each image."""
+        return self.masks, self.attributes, self.crops, self.heatmaps
+
+    def place(self, kind: str, image_id: str) -> Path:
+        """Return the path of an image's ``mask``, ``crop``, ``heatmap`` or ``attribute NAME``."""
+        if kind.startswith("attribute "):
+            return self.attribute(image_id, kind.removeprefix("attribute "))
+        return {"mask": self.mask, "crop": self.crop, "heatmap": self.heatmap}[kind](image_id)
+
+    def places(self, kinds: Sequence[str]) -> list[Callable[[str], Path]]:
+        """Return functions from an image id to each of its files (`place`)."""
+        return [partial(self.place, kind) for kind in kinds]
+
     def _place(self, path: Path, image_id: str) -> Path:
         return nested(path, image_id) if self.nested else path
 
@@ -198,7 +219,7 @@ class PredictionsFolder:
     def sweep(self) -> None:
         """Remove half-written files of a killed job; call it with the lock held."""
         parts = self.part("").parent
-        images = (self.masks, self.attributes, self.crops, self.heatmaps)
+        images = self.image_folders
         below = [each for folder in images for each in folder.glob("??")] if self.nested else []
         for folder in (self.root, *images, *below, parts, parts / "embeddings"):
             sweep(folder)
@@ -292,6 +313,30 @@ class PredictionsFolder:
             return {}
         table = read_table(self.failed, required=("image_id", "problem"))
         return dict(zip(map(original, table["image_id"]), table["problem"], strict=True))
+
+    def keep_lesions(self, lesions: Mapping[str, str], sources: Sequence[ImageFiles]) -> None:
+        """Record the lesions of some images, for the job that needs those of all shards."""
+        ids = (source.image_id for source in sources)
+        rows = [(each, lesions[each]) for each in ids if each in lesions]
+        if rows:
+            write_csv(self.root / _LESIONS, ("image_id", "lesion_id"), rows)
+        else:
+            (self.root / _LESIONS).unlink(missing_ok=True)
+
+    def kept_lesions(self) -> dict[str, str]:
+        """Return the recorded lesion of each image, by id; maybe none.
+
+        Raises:
+            RunError: The record is damaged.
+        """
+        path = self.root / _LESIONS
+        if not path.exists():
+            return {}
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                return dict(list(csv.reader(stream))[1:])
+        except (OSError, ValueError, csv.Error) as error:
+            raise RunError(f"{path}: is damaged", "run the command again") from error
 
     def write_failed(self, failed: Sequence[FailedImage]) -> None:
         """Write the list of failed images, or remove an old list if there are none."""

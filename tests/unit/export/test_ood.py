@@ -16,11 +16,11 @@ from naevus.errors import BundleError, ConfigError, DataError, ImageError
 from naevus.evaluation.ood import LIMIT, OODStatistics
 from naevus.export.ood import features_of, fit_ood_statistics
 from naevus.images.geometry import resize
-from naevus.inference.batch import first_predictions
 from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.pipeline import ood_flags
 from naevus.inference.predictor import Predictor
+from naevus.inference.sheets import first_predictions
 from naevus.runs.prediction_tables import Schema, join, write_part
 from naevus.types import FLAGS
 from tests.helpers.onnx_graphs import classification_bundle, write_classifier

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from naevus.errors import DataError, NaevusError, RunError
-from naevus.inference.batch import first_predictions
+from naevus.inference.sheets import first_predictions
 from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.runs.prediction_tables import about
 from naevus.runs.run import Run, held, read_oof

@@ -1,0 +1,151 @@
+"""What people read of a finished job: first predictions, spreadsheets, submission, counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from naevus.errors import ConfigError, NaevusError
+from naevus.evaluation.challenge.classification import write_submission
+from naevus.inference.prediction import Prediction
+from naevus.io.files import write_csv
+from naevus.io.formats import check_workbooks, write_workbook
+from naevus.runs.prediction_tables import about, no_table, read_rows
+from naevus.taxonomy import TAXONOMIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from naevus.inference.classifier import Classifier
+    from naevus.runs.prediction_tables import Schema
+    from naevus.runs.predictions import PredictionsFolder
+    from naevus.taxonomy import Taxonomy
+    from naevus.types import Decision, Only
+
+
+def first_predictions(path: Path, count: int) -> list[Prediction]:
+    """Return the first predictions of a table, without masks, heatmaps and embeddings.
+
+    Args:
+        path: ``predictions.parquet``.
+        count: Maximum number of predictions.
+
+    Raises:
+        NaevusError: The file is not a table of predictions, or has no rows.
+    """
+    metadata = about(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = next(file.iter_batches(batch_size=count), None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise no_table(path) from error
+    if rows is None or not rows.num_rows:
+        raise NaevusError(f"{path}: contains no predictions")
+    return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
+
+
+def check_tables(decision: Decision, rows: int, *, submission: bool, xlsx: bool) -> None:
+    """Check that the tables that are asked for can be written."""
+    if decision != "balanced" and not submission:
+        raise ConfigError(
+            f"the decision {decision!r} is that of a submission, which is not asked for",
+            "ask for it (--submission), or leave the decision out",
+        )
+    if xlsx:
+        check_workbooks(rows)
+
+
+def submitted(classifier: Classifier | None, only: Only | None) -> Taxonomy:
+    """Return the taxonomy of a submission.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    taxonomy = None if classifier is None or only else TAXONOMIES.get(classifier.taxonomy or "")
+    if classifier is None or taxonomy is None or taxonomy.codes != classifier.classes:
+        raise ConfigError(
+            "a submission needs the diagnoses of a challenge, which are not predicted here",
+            "leave it out (--submission), or use another bundle",
+        )
+    return taxonomy
+
+
+def write_submission_of(
+    folder: PredictionsFolder, taxonomy: Taxonomy | None, decision: Decision
+) -> list[Path]:
+    """Write the submission; without a taxonomy, remove that of an earlier job."""
+    folder.submission.unlink(missing_ok=True)
+    if taxonomy is None:
+        return []
+    kind = "balanced_prob" if decision == "balanced" else "prob"
+    columns = [f"{kind}_{code}" for code in taxonomy.codes]
+    table = read_rows(folder.table, ["image_id", *columns])
+    values = np.column_stack([table.column(name).to_numpy() for name in columns])
+    write_submission(folder.submission, table.column("image_id").to_pylist(), values, taxonomy)
+    return [folder.submission]
+
+
+# The table for spreadsheets, and what is counted in it.
+
+_ROWS: Final = 4096  # in memory at once
+
+
+def sheet_columns(schema: Schema) -> list[str]:
+    """Return the columns of ``predictions.csv``.
+
+    ``confidence`` is the probability of ``predicted``; ``malignant_prob`` the sum over malignant
+    diagnoses, where the taxonomy tells which these are.
+    """
+    taxonomy = TAXONOMIES.get(schema.about.get("taxonomy") or "")
+    malignant = ["malignant_prob"] if _malignant(taxonomy) else []
+    classified = ["predicted", "confidence", "uncertainty", *malignant] if schema.classes else []
+    probabilities = [f"prob_{code}" for code in schema.classes]
+    sets = ["prediction_set"] if schema.about.get("coverage") else []
+    presences = [f"presence_{name}" for name in schema.attributes]
+    sizes = ["lesion_area", "height", "width"]
+    return [
+        "image_id", *classified, *probabilities, *sets, "quality_flags", *sizes, *presences, "path"
+    ]  # fmt: skip
+
+
+def _malignant(taxonomy: Taxonomy | None) -> list[str]:
+    return [one.code for one in taxonomy.diagnoses if one.malignant] if taxonomy else []
+
+
+def write_sheets(folder: PredictionsFolder, schema: Schema, *, xlsx: bool) -> list[Path]:
+    """Write the table for spreadsheets, and as a workbook if wanted; return the files."""
+    columns = sheet_columns(schema)
+    write_csv(folder.sheet, columns, _sheet_rows(folder, schema, columns), spreadsheet=True)
+    workbook = folder.sheet.with_suffix(".xlsx")
+    workbook.unlink(missing_ok=True)
+    if not xlsx:
+        return [folder.sheet]
+    write_workbook(workbook, columns, _sheet_rows(folder, schema, columns))
+    return [folder.sheet, workbook]
+
+
+def _sheet_rows(
+    folder: PredictionsFolder, schema: Schema, columns: Sequence[str]
+) -> Iterator[list[Any]]:
+    malignant = _malignant(TAXONOMIES.get(schema.about.get("taxonomy") or ""))
+    stored = [name for name in columns if name != "malignant_prob"]
+    with pq.ParquetFile(folder.table) as file:
+        for batch in file.iter_batches(_ROWS, columns=stored):
+            for row in batch.to_pylist():
+                if "malignant_prob" in columns:
+                    row["malignant_prob"] = sum(row[f"prob_{code}"] for code in malignant)
+                values = (row[name] for name in columns)
+                yield [";".join(each) if isinstance(each, list) else each for each in values]
+
+
+def tallies(folder: PredictionsFolder) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many images have each answer, and each flag."""
+    table = read_rows(folder.table, ["predicted", "quality_flags"])
+    answers = Counter(code for code in table.column("predicted").to_pylist() if code is not None)
+    flags = Counter(flag for flags in table.column("quality_flags").to_pylist() for flag in flags)
+    return dict(answers.most_common()), dict(flags.most_common())
