@@ -30,6 +30,7 @@ COMMANDS = (
     "compare",
     "report",
     "export",
+    "gather",
     "demo",
     "info",
     "data check",
@@ -342,7 +343,7 @@ def test_every_command_is_tested_for_its_help() -> None:
 
 
 def test_every_command_that_reads_images_has_the_option_its_message_names(tmp_path: Path) -> None:
-    none = {"compare", "info", "data download", "data synthetic"}
+    none = {"compare", "gather", "info", "data download", "data synthetic"}
     for command in COMMANDS:
         reported = call(*command.split(), "--help", columns=120)
         assert ("--megapixels" in reported.output) == (command not in none), command
