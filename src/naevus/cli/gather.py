@@ -26,7 +26,7 @@ def gather(
 
     Examples:
       naevus gather shards/* --out predictions/photos
-      naevus gather shards/1 shards/2 --out predictions/photos --bundle moved/bundle
+      naevus gather 1 2 --out both --bundle moved/bundle
 
     The shards are the output folders of `naevus predict --shard 1/N` to N/N. They must be finished,
     and of the same images, bundles, settings and version of naevus. Every image is then in OUT
