@@ -19,6 +19,7 @@ from naevus.errors import BundleError, ConfigError, NaevusError, RunError
 from naevus.images.read import write_png
 from naevus.inference import gather as gathering
 from naevus.inference.gather import gather_predictions
+from naevus.runs.gather import RECORD as GATHERED
 from naevus.runs.predictions import SETTINGS
 from naevus.runs.shards import RECORD
 from tests.helpers.onnx_graphs import CONFORMAL, classification_bundle, segmentation_bundle
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 COUNT = 11
 SHARDS = 3
-OWN = {RECORD, gathering.RECORD, ".lock", ".lesions.csv"}
+OWN = {RECORD, GATHERED, ".lock", ".lesions.csv"}
 
 
 def call(command: Any, *arguments: object) -> Result:

@@ -6,8 +6,6 @@ when it is complete. A killed job therefore leaves no half-made folder, and goes
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,15 +15,16 @@ import pyarrow.parquet as pq
 
 from naevus.bundles.bundle import builtin, find_bundles
 from naevus.datasets.sources import kept_ids
-from naevus.errors import BundleError, NaevusError, RunError
+from naevus.errors import BundleError, RunError
 from naevus.inference.batch import BatchResult, join_parts
 from naevus.inference.classifier import Classifier
 from naevus.inference.lesions import LesionCounts, write_lesions
 from naevus.inference.sheets import tallies, write_sheets, write_submission_of
-from naevus.io.files import atomic, flush_together, lock, sha256_of, write_csv, write_json, writing
+from naevus.io.files import flush_together, link, sha256_of, staged, write_csv, write_json
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
 from naevus.io.settings import differences
+from naevus.runs.gather import ANOTHER, RECORD
 from naevus.runs.prediction_tables import Schema, about, read_part
 from naevus.runs.predictions import SETTINGS, PredictionsFolder
 from naevus.runs.shards import AGAIN, ShardRecord, digest
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from naevus.runs.prediction_tables import Part
     from naevus.types import Decision, FailedImage
 
-RECORD: Final = "gather.json"
-"""The record of a joined folder: what it was joined from."""
 _MAY_DIFFER: Final = ("engine", "precision", "instructions")
 _IDS: Final = ".ids.csv"
 _TOGETHER: Final = "gather only shards of one command (`naevus predict --shard`)"
@@ -102,12 +99,9 @@ def gather_predictions(
         *(f"{each.shard.record.shard} {each.path.name}" for each in batches),
         *(repr((each.record, each.settings, each.computed)) for each in found),
     )
-    if (out / RECORD).exists() and read_json(out / RECORD, _ANOTHER).get("key") == key:
+    if (out / RECORD).exists() and read_json(out / RECORD, ANOTHER).get("key") == key:
         return _result(out, found, batches, reused=True)
-    if out.exists() and any(out.iterdir()):
-        raise NaevusError(f"{out} holds other files, such as {min(out.iterdir()).name}", _ANOTHER)
-    making = out.parent / f".{out.name}.{key[:8]}.tmp"
-    with lock(making / ".lock", out):
+    with staged(out, key) as making:
         folder = replace(found[0].folder, root=making)
         _link_files(batches, folder, reporter)
         with reporter.status("writing the tables"):
@@ -116,14 +110,7 @@ def gather_predictions(
         noted = {"key": key, "shards": roots, "computed": computed, "lesions": lesions}
         write_json(making / RECORD, noted)
         flush_together([folder.table])
-        with writing(out):
-            if out.exists():
-                out.rmdir()
-            making.rename(out)
     return _result(out, found, batches, reused=False)
-
-
-_ANOTHER: Final = "choose another --out, or delete this folder"
 
 
 def _read(root: Path) -> _Shard:
@@ -314,26 +301,13 @@ def _link_files(batches: Sequence[_Batch], folder: PredictionsFolder, reporter: 
 
 
 def _link(path: Path, target: Path, size: int) -> None:
-    """Link a file, or copy it where the file system has no links."""
-    if _size(target) == size:
-        return
-    if _size(path) != size:
-        raise RunError(f"{path}: is missing or has changed", f"copy it once more, or {AGAIN}")
-    target.unlink(missing_ok=True)
     try:
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, target)
-    except OSError:  # on another file system, or one without links
-        with atomic(target) as temporary:
-            shutil.copyfile(path, temporary)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
+        there = path.stat().st_size
     except OSError:
-        return None
+        there = None
+    if there != size:
+        raise RunError(f"{path}: is missing or has changed", f"copy it once more, or {AGAIN}")
+    link(path, target)
 
 
 def _write_tables(
@@ -412,7 +386,7 @@ def _result(
     folder = replace(found[0].folder, root=out)
     failed = sorted(failed for each in batches for failed in each.part.failed)
     predicted = sum(len(each.part.predicted) for each in batches)
-    counts = read_json(out / RECORD, _ANOTHER)["lesions"]
+    counts = read_json(out / RECORD, ANOTHER)["lesions"]
     tables = (
         folder.table, folder.sheet, folder.sheet.with_suffix(".xlsx"), folder.submission,
         folder.embeddings, *folder.lesions, *folder.image_folders, folder.failed,

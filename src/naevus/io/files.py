@@ -326,6 +326,59 @@ def lock(
         held.release()
 
 
+@contextmanager
+def staged(out: Path, key: str) -> Iterator[Path]:
+    """Yield a folder beside ``out``, and rename it to ``out`` when the block succeeds.
+
+    The folder of a block that failed or was killed stays: the next one with the same key goes on
+    with it. Temporary files of killed processes are removed from it.
+
+    Args:
+        out: The final folder; it must not exist or be empty.
+        key: A hash of what is made.
+
+    Raises:
+        NaevusError: ``out`` has files, another process is making it, or it cannot be written.
+    """
+    making = out.parent / f".{out.name}.{key[:8]}.tmp"
+    if out.exists() and any(out.iterdir()):
+        raise NaevusError(
+            f"{out} holds other files, such as {min(out.iterdir()).name}",
+            "choose another --out, or delete this folder",
+        )
+    with lock(making / ".lock", out):
+        for folder in (making, *(each for each in making.rglob("*") if each.is_dir())):
+            sweep(folder)
+        yield making
+        with writing(out):
+            if out.exists():
+                out.rmdir()
+            making.rename(out)
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``path``, or a copy where the file system has no links.
+
+    Nothing is done if ``target`` exists with the same size.
+
+    Raises:
+        NaevusError: ``path`` cannot be read or ``target`` cannot be written.
+    """
+    try:
+        if target.exists() and target.stat().st_size == path.stat().st_size:
+            return
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:  # on another file system, or one without links
+        with atomic(target) as temporary:
+            shutil.copyfile(path, temporary)
+
+
 def _unwritable(path: Path, error: Exception) -> NaevusError:
     return NaevusError(
         f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})",
