@@ -20,14 +20,13 @@ from naevus.datasets.sources import find_images, images_of_split, kept_ids, uniq
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
 from naevus.images.maskfile import read_mask
-from naevus.images.masks import draw_contours
+from naevus.images.masks import PREDICTED_COLOUR, draw_contours
 from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference import batch
 from naevus.inference.batch import predict
 from naevus.inference.cam import overlay
 from naevus.inference.classifier import Classifier
-from naevus.inference.pipeline import CONTOUR_COLOUR
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.sheets import first_predictions
@@ -265,7 +264,7 @@ def test_heatmaps_and_embeddings_are_written_on_request(
     assert output.mask is not None
     assert output.embedding is not None
     overlay_ = overlay(read(images / "ISIC_0000004.png"), output.heatmap)
-    expected = draw_contours(overlay_, output.mask, CONTOUR_COLOUR, 1)
+    expected = draw_contours(overlay_, output.mask, PREDICTED_COLOUR, 1)
     written = read(out / "heatmaps" / "ISIC_0000004.png")
     assert np.abs(written.astype(int) - expected).max() <= 2
     table = pd.read_parquet(out / "embeddings.parquet")

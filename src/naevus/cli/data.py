@@ -225,7 +225,7 @@ def show(
 def _show_predictions(
     folder: Path, path: Path, count: int, diagnoses: list[str] | None, *, window: bool
 ) -> None:
-    from naevus.reports.contact_sheet import overview_of, write_overview, write_overview_sheet
+    from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
 
     found = overview_of(folder, most=count, diagnoses=diagnoses, reporter=reporter)
     for note in found.notes:

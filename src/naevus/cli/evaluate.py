@@ -192,7 +192,7 @@ def report(
 
 
 def _overview(folder: Path, out: Path) -> None:
-    from naevus.reports.contact_sheet import overview_of, write_overview, write_overview_sheet
+    from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
 
     found = overview_of(folder, reporter=reporter)
     for note in found.notes:

@@ -115,10 +115,26 @@ def contours(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     return [points.reshape(-1, 2).astype(np.int32) for points in by_area]
 
 
+TRUTH_COLOUR: Final = (255, 214, 64)
+"""RGB colour of the contour of a true mask, wherever it is drawn: yellow."""
+PREDICTED_COLOUR: Final = (64, 224, 255)
+"""RGB colour of the contour of a predicted mask: cyan, which skin and heatmaps do not have."""
+
+
+def hexadecimal(colour: tuple[int, int, int]) -> str:
+    """Return an RGB colour for a page.
+
+    Examples:
+        >>> hexadecimal(TRUTH_COLOUR)
+        '#ffd640'
+    """
+    return "#" + bytes(colour).hex()
+
+
 def draw_contours(
     pixels: NDArray[np.uint8],
     mask: NDArray[np.bool_],
-    colour: tuple[int, int, int] = (255, 255, 0),
+    colour: tuple[int, int, int] = TRUTH_COLOUR,
     thickness: int = 2,
 ) -> NDArray[np.uint8]:
     """Return a copy of an image with a mask's contours drawn on it.

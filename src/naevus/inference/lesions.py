@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from naevus.evaluation.priors import geometric_means
-from naevus.inference.prediction import ClassProbabilities
+from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.files import atomic, write_csv
 from naevus.types import FailedImage, Patient
 

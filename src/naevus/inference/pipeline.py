@@ -14,7 +14,14 @@ from naevus.errors import ConfigError, ImageError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
-from naevus.images.masks import area_fraction, draw_attributes, draw_contours, plausible
+from naevus.images.masks import (
+    PREDICTED_COLOUR,
+    area_fraction,
+    draw_attributes,
+    draw_contours,
+    plausible,
+)
+from naevus.images.measurements import measure, touches_border
 from naevus.images.preprocess import (
     ClassifierInput,
     DecodedImage,
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.patient_table import PatientTable
     from naevus.images.geometry import Box
+    from naevus.images.measurements import Measurements
     from naevus.images.read import Limits
     from naevus.inference.classifier import ClassifierOutput
     from naevus.inference.inputs import ImageInput
@@ -47,9 +55,6 @@ if TYPE_CHECKING:
 
 OVERLAY_SIDE: Final = 384
 """Shorter side of a written heatmap in pixels; smaller images keep their size."""
-
-CONTOUR_COLOUR: Final = (0, 255, 255)
-"""RGB colour of the lesion's contour on a heatmap: cyan, which the colour map does not have."""
 
 
 class _Segmented(NamedTuple):
@@ -92,6 +97,8 @@ class _Finished(NamedTuple):
     width: int
     box: Box | None
     lesion_area: float | None
+    touches_border: bool | None
+    measurements: Measurements | None
     packed_mask: NDArray[np.uint8] | None
     flags: tuple[str, ...]
     cut: ClassifierInput | None
@@ -215,6 +222,8 @@ class Pipeline:
             width,
             None if mask is None else box_of(mask),
             None if mask is None else area_fraction(mask),
+            None if mask is None or not mask.any() else touches_border(mask),
+            None if mask is None else measure(mask, pixels),
             None if mask is None or self.folder is not None else np.packbits(mask),
             (
                 *file_flags,
@@ -321,6 +330,8 @@ class Pipeline:
             packed_attributes=finished.packed_attributes,
             bundles=tuple(bundle.sha256 for bundle in self.prediction_options.bundles),
             naevus_version=__version__,
+            touches_border=finished.touches_border,
+            measurements=finished.measurements,
             metadata={}
             if self.prediction_options.metadata is None
             else self.prediction_options.metadata.values(finished.given.image_id),
@@ -355,7 +366,7 @@ class Pipeline:
         assert self.folder is not None
         drawn = overlay(shown.pixels, cam)
         if shown.mask is not None:
-            drawn = draw_contours(drawn, shown.mask, CONTOUR_COLOUR, 1)
+            drawn = draw_contours(drawn, shown.mask, PREDICTED_COLOUR, 1)
         drawn = draw_attributes(drawn, shown.attributes)
         write_png(self.folder.heatmap(prediction.image_id), drawn)
 

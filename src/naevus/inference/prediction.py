@@ -13,11 +13,19 @@ import numpy as np
 
 from naevus.errors import ConfigError
 from naevus.images.geometry import reduced, resize
-from naevus.images.masks import ATTRIBUTE_COLOURS, contours, draw_attributes, draw_contours
+from naevus.images.masks import (
+    ATTRIBUTE_COLOURS,
+    PREDICTED_COLOUR,
+    contours,
+    draw_attributes,
+    draw_contours,
+)
+from naevus.images.measurements import in_millimetres, size_columns, sizes_in
 from naevus.images.read import read
 from naevus.inference.cam import cam_over, overlay
+from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.figures import style
-from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES
 from naevus.types import METADATA, FailedImage, Patient, explained
 
 if TYPE_CHECKING:
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.images.geometry import Box
+    from naevus.images.measurements import Measurements, Millimetres
     from naevus.images.preprocess import ImageData
     from naevus.inference.cam import ActivationMaps
 
@@ -38,40 +47,6 @@ NOTICE = "For research only: not a medical device, never a diagnosis."
 
 _LIKELY = 0.5  # attributes with at least this presence are listed
 _BAR = 24  # characters, for a probability of 1
-
-
-class ClassProbabilities:
-    """The probabilities of the classes for an image or a lesion, and what follows from them."""
-
-    probabilities: Mapping[str, float]
-    balanced_probabilities: Mapping[str, float]
-    taxonomy: str | None
-
-    @property
-    def predicted(self) -> str | None:
-        """The class with the highest natural probability."""
-        return _greatest(self.probabilities)
-
-    @property
-    def predicted_balanced(self) -> str | None:
-        """The class with the highest balanced probability, which the challenge scores."""
-        return _greatest(self.balanced_probabilities)
-
-    @property
-    def confidence(self) -> float | None:
-        """The highest natural probability."""
-        return max(self.probabilities.values()) if self.probabilities else None
-
-    def name_of(self, code: str) -> str:
-        """Return a class's name with its code, or the code alone if it has no name."""
-        taxonomy = TAXONOMIES.get(self.taxonomy or "")
-        if taxonomy is None:
-            return code
-        return f"{taxonomy.diagnoses[taxonomy.index(code)].name} ({code})"
-
-
-def _greatest(probabilities: Mapping[str, float]) -> str | None:
-    return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +62,10 @@ class Prediction(ClassProbabilities):
         width: Columns of the image in pixels.
         box: The smallest box around the lesion; None without a lesion.
         lesion_area: The lesion's fraction of the image, 0..1; None without a segmenter.
+        touches_border: Whether the lesion reaches the image's border; None without a lesion.
+        measurements: The lesion's sizes and shape; None without a lesion, if it touches the border,
+            or if it is implausible (`naevus.images.measurements.measure`).
+        mm_per_pixel: Millimetres on the skin that a pixel covers; None if it is not known.
         crop_mode: The classifier's crop mode: ``full``, ``crop`` or ``blank``.
         probabilities: Calibrated natural probability of each class, by code, under the training
             data's class priors or the given prevalence.
@@ -137,6 +116,16 @@ class Prediction(ClassProbabilities):
     bundles: tuple[str, ...] = field(default=(), repr=False)
     naevus_version: str | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    touches_border: bool | None = None
+    measurements: Measurements | None = None
+    mm_per_pixel: float | None = None
+
+    @property
+    def millimetres(self) -> Millimetres | None:
+        """The lesion's sizes in millimetres; None if they or the scale are not known."""
+        if self.measurements is None or self.mm_per_pixel is None:
+            return None
+        return in_millimetres(self.measurements, self.mm_per_pixel)
 
     @cached_property
     def attribute_masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -216,6 +205,10 @@ class Prediction(ClassProbabilities):
             "quality_flags": dict(self.flags),
             "box": None if self.box is None else self.box._asdict(),
             "lesion_area": self.lesion_area,
+            "touches_border": self.touches_border,
+            "measurements": None if self.measurements is None else self.measurements._asdict(),
+            "mm_per_pixel": self.mm_per_pixel,
+            "millimetres": None if self.millimetres is None else self.millimetres._asdict(),
             "mask_polygons": None
             if self.mask is None
             else [points.tolist() for points in contours(self.mask)],
@@ -242,6 +235,7 @@ class Prediction(ClassProbabilities):
             "ood_score": self.ood_score,
             "quality_flags": list(self.flags),
             "lesion_area": self.lesion_area,
+            **size_columns(self.box, self.touches_border, self.measurements, self.mm_per_pixel),
             "crop_mode": self.crop_mode,
             **{f"presence_{name}": fraction for name, fraction in self.attributes.items()},
             **{f"prob_{code}": fraction for code, fraction in self.probabilities.items()},
@@ -285,6 +279,7 @@ class Prediction(ClassProbabilities):
             bundles=tuple(row["bundle_sha256"].split(",")),
             naevus_version=about.get("naevus_version"),
             metadata={name: row[name] for name in METADATA if name in row},
+            **sizes_in(row),
         )
 
     def plot(self) -> Figure:
@@ -315,7 +310,7 @@ class Prediction(ClassProbabilities):
     def _lines(self) -> list[str]:
         lines = [self.image_id]
         if self.lesion_area is not None:
-            lines.append(f"The lesion covers {self.lesion_area:.1%} of the image.")
+            lines.append(f"The lesion covers {self.lesion_area:.1%} of the image{self._extent()}.")
         if self.attributes:
             likely = {name: p for name, p in self.attributes.items() if p >= _LIKELY}
             named = ", ".join(
@@ -327,6 +322,17 @@ class Prediction(ClassProbabilities):
             lines += self._answer(self.predicted, self.predicted_balanced)
         lines += [f"! {sentence}" for sentence in self.flags.values()]
         return lines
+
+    def _extent(self) -> str:
+        """Return the lesion's diameters as the end of a sentence, or why they are not known."""
+        if self.touches_border:
+            return " and reaches its border, so its size is not known"
+        sizes = self.millimetres or self.measurements
+        if sizes is None:
+            return ""
+        unit, digits = ("pixels", 0) if self.millimetres is None else ("mm", 1)
+        longest, other = sizes.longest_diameter, sizes.perpendicular_diameter
+        return f"; its diameters are {longest:.{digits}f} x {other:.{digits}f} {unit}"
 
     def _answer(self, predicted: str, balanced: str) -> list[str]:
         lines = [f"Most probable: {self.name_of(predicted)}", ""]
@@ -401,9 +407,10 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
             "make one table for each predictor",
         )
     classes, attributes, metadata = next(iter(kinds), ((), (), ()))
+    scaled = any(each.mm_per_pixel is not None for each in made)
     fields = [
         column
-        for column in Schema(classes, (), {}, attributes, metadata).arrow()
+        for column in Schema(classes, (), {}, attributes, metadata, scaled).arrow()
         if column.name != "bundle_sha256"
     ]
     if len(made) < len(given):
@@ -416,7 +423,6 @@ def to_frame(predictions: Iterable[Prediction | FailedImage]) -> pd.DataFrame:
 # The figure: the image with its contour, the heatmap and the probabilities.
 
 _SHOWN: Final = 512  # pixels of the shorter side
-_CONTOUR_COLOUR: Final = (0, 255, 255)
 _ATTRIBUTES: Final = "Attributes"
 _PREDICTED, _OTHER = "#0072B2", "#858b96"  # safe for colour-blind readers (Okabe & Ito 2008)
 _RC: Final[dict[Any, Any]] = {"font.size": 10, "axes.titlesize": 10, "figure.facecolor": "white"}
@@ -464,7 +470,7 @@ def _segmented(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.
     if prediction.mask is None:
         return pixels
     surface = resize(prediction.mask.view(np.uint8) * np.uint8(255), *pixels.shape[:2])
-    return draw_contours(pixels, surface > 127, _CONTOUR_COLOUR, 2)
+    return draw_contours(pixels, surface > 127, PREDICTED_COLOUR, 2)
 
 
 def _with_attributes(prediction: Prediction, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

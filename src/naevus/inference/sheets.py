@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from naevus.errors import ConfigError, NaevusError
 from naevus.evaluation.challenge.classification import write_submission
+from naevus.images.measurements import COLUMNS
 from naevus.inference.prediction import Prediction
 from naevus.io.files import write_csv
 from naevus.io.formats import check_workbooks, write_workbook
@@ -107,7 +108,8 @@ def sheet_columns(schema: Schema) -> list[str]:
     probabilities = [f"prob_{code}" for code in schema.classes]
     sets = ["prediction_set"] if schema.about.get("coverage") else []
     presences = [f"presence_{name}" for name in schema.attributes]
-    sizes = ["lesion_area", "height", "width"]
+    sizes = ["lesion_area", *COLUMNS.values(), "lesion_touches_border"]
+    sizes += [*schema.millimetre_columns, "height", "width"]
     return [
         "image_id", *classified, *probabilities, *sets, "quality_flags", *sizes, *presences, "path"
     ]  # fmt: skip

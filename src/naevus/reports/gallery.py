@@ -331,13 +331,13 @@ def gallery_section(
 
 
 def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> list[str]:
-    predicted = ", yellow the prediction" if results.mask_folder is not None else ""
+    predicted = ", cyan the prediction" if results.mask_folder is not None else ""
     notes = [
         (
             "The page contains small copies of the images. If they show patients, share it only "
             "with people who may see them. Each gallery shows at most one image per lesion."
         ),
-        f"Contours: cyan is the ground truth, if known{predicted}.",
+        f"Contours: yellow is the ground truth, if known{predicted}.",
     ]
     if results.attribute_folder is not None or results.attribute_counts is not None:
         whose = "predicted" if results.attribute_folder is not None else "true"

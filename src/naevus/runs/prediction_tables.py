@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.errors import NaevusError, RunError
+from naevus.images.geometry import Box
+from naevus.images.measurements import COLUMNS, MILLIMETRE_COLUMNS
 from naevus.io.files import (
     atomic,
     flush,
@@ -47,7 +49,11 @@ class Schema:
     probabilities of each member, in the order of the metadata; ``confidence``: the largest
     natural probability; ``uncertainty``: its standard deviation over members and TTA;
     ``ood_score``: distance from the training images, flagged above 1; ``quality_flags``;
-    ``lesion_area``: fraction of the image; ``presence_<attribute>``: its probability, if the
+    ``lesion_area``: fraction of the image; ``lesion_left, lesion_top, lesion_right,
+    lesion_bottom``: the lesion's box in pixels, right and bottom outside it;
+    ``lesion_touches_border``: whether it reaches the image's border; its measurements
+    (`naevus.images.measurements.COLUMNS`), null if it does or is implausible; with a scale
+    ``mm_per_pixel`` and `MILLIMETRE_COLUMNS`; ``presence_<attribute>``: its probability, if the
     bundle predicts attributes; ``crop_mode``: the classifier's actual input; ``age``, ``sex``,
     ``site`` and the other columns of `naevus.types.METADATA`: the job's metadata, if any;
     ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
@@ -59,6 +65,7 @@ class Schema:
         about: Settings and members, for the file's metadata under ``naevus``.
         attributes: The predicted attributes, in order.
         metadata: The columns of metadata, in order.
+        millimetres: Whether the scale of images is given.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +73,7 @@ class Schema:
     about: dict[str, Any]
     attributes: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
+    millimetres: bool = False
 
     @classmethod
     def of(cls, columns: Sequence[str], about: Mapping[str, Any]) -> Self:
@@ -82,6 +90,7 @@ class Schema:
             dict(about),
             tuple(name.removeprefix(_PRESENCE) for name in attributes),
             tuple(about.get("metadata", {}).get("columns", ())),
+            "mm_per_pixel" in columns,
         )
 
     def arrow(self) -> pa.Schema:
@@ -102,6 +111,13 @@ class Schema:
             ("ood_score", pa.float64()),
             ("quality_flags", pa.list_(pa.string())),
             ("lesion_area", pa.float64()),
+            *((f"lesion_{side}", pa.int32()) for side in Box._fields),
+            ("lesion_touches_border", pa.bool_()),
+            *(
+                (name, pa.int64() if name == COLUMNS["area"] else pa.float64())
+                for name in COLUMNS.values()
+            ),
+            *((name, pa.float64()) for name in self.millimetre_columns),
             *((f"{_PRESENCE}{name}", pa.float64()) for name in self.attributes),
             ("crop_mode", pa.string()),
             *((name, pa.float64() if name == "age" else pa.string()) for name in self.metadata),
@@ -109,6 +125,11 @@ class Schema:
         ]
         about = json.dumps(self.about, sort_keys=True)
         return pa.schema(fields, metadata={ABOUT: about.encode()})
+
+    @property
+    def millimetre_columns(self) -> tuple[str, ...]:
+        """The scale, and the measurements in millimetres; none without a scale."""
+        return ("mm_per_pixel", *MILLIMETRE_COLUMNS.values()) if self.millimetres else ()
 
 
 def write_part(
@@ -221,7 +242,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Raises:
         RunError: It is absent or damaged.
     """
-    sizes = ("height", "width", "lesion_area", "age")
+    sizes = ("height", "width", "lesion_area", "age", *COLUMNS.values())
     kinds = (*sizes, "prob", "balanced_prob", "uncertainty", "ood_score")
     return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
 

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-from PIL import Image
 
 from naevus.datasets.synthetic import draw_lesion
-from naevus.errors import DataError
-from naevus.images.read import probe, read, write_png
-from naevus.reports.contact_sheet import (
-    PREDICTED_COLOUR,
-    TRUTH_COLOUR,
-    Tile,
-    contact_sheet,
-    framed,
-    leaf,
-    overview_of,
-    write_browser,
-    write_overview,
-    write_overview_sheet,
-)
-from naevus.runs.prediction_tables import Schema
-from naevus.taxonomy import ISIC2018
+from naevus.images.masks import PREDICTED_COLOUR, TRUTH_COLOUR, hexadecimal
+from naevus.images.read import probe, read
+from naevus.reports.contact_sheet import Tile, contact_sheet, framed, leaf, write_browser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,105 +75,4 @@ def test_the_page_is_one_file_and_escapes_text(tmp_path: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert '"contours": "M' in page
-
-
-# Overviews of predictions.
-
-
-def predictions(folder: Path, count: int = 5, classes: tuple[str, ...] = ISIC2018.codes) -> Path:
-    """Write predictions of ``count`` images; the last one is not where it was."""
-    about = {"classes": list(classes), "taxonomy": "isic2018" if classes else None, "coverage": 0.9}
-    rows = []
-    for number in range(count):
-        name = f"<{number}>" if number == 0 else f"i{number}"
-        path = folder / "images" / f"{number}.png"
-        if number < count - 1:
-            write_png(path, np.full((300, 400, 3), 40 * number, np.uint8))
-        mask = np.zeros((300, 400), bool)
-        mask[50:250, 100:300] = True
-        pixels = mask.astype(np.uint8) * np.uint8(255)
-        write_png(folder / "out" / "masks" / f"{name}_segmentation.png", pixels)
-        odds = {f"prob_{code}": 0.0 for code in classes}
-        if classes:
-            odds |= {"prob_MEL": number / 10, "prob_BCC": 0.1, "prob_NV": 0.9 - number / 10}
-        rows.append(
-            {
-                "image_id": name,
-                "path": str(path),
-                "height": 300,
-                "width": 400,
-                **odds,
-                "predicted": "NV" if classes else None,
-                "confidence": 0.9 - number / 10 if classes else None,
-                "prediction_set": ["NV", "MEL"] if classes else None,
-                "quality_flags": ["cut_by_border"] if number % 2 else [],
-                "lesion_area": 1 / 3,
-            }
-        )
-    table = pa.Table.from_pylist(rows, Schema(classes, (), about).arrow())
-    pq.write_table(table, folder / "out" / "predictions.parquet")
-    return folder / "out"
-
-
-def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) -> None:
-    out = predictions(tmp_path)
-    found = overview_of(out)
-    assert [card.name for card in found.cards] == ["<0>", "i1", "i2", "i3", "i4"]
-    card = found.cards[2]
-    assert (card.answer, card.melanoma) == ("NV", 0.2)
-    assert card.confidence == pytest.approx(0.7)
-    assert card.malignant == pytest.approx(0.3)  # melanoma and basal cell carcinoma
-    assert (card.sets, card.flags) == (("NV", "MEL"), ())
-    small = np.asarray(Image.open(io.BytesIO(base64.b64decode(card.jpeg))))
-    assert small.shape == (192, 256, 3)
-    yellow = (small[:, :, 0] > 200) & (small[:, :, 2] < 150)
-    assert set(np.flatnonzero(yellow.any(axis=1))) >= {33, 100, 158}  # the contour's rows
-    assert not found.cards[4].jpeg
-    assert found.notes == ["1 images have moved or been deleted and are not shown."]
-    write_overview(found, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert page.count("<li ") == 5
-    assert page.count("data:image/jpeg") == 4
-    assert "&lt;0&gt;" in page
-    assert "<0>" not in page
-    assert "default-src 'none'" in page
-    for word in ("cut by border", "image not found", "20 %", "30 %", 'data-melanoma="0.2"'):
-        assert word in page, word
-    write_overview_sheet(found, tmp_path / "sheet.png", count=3)
-    assert read(tmp_path / "sheet.png").shape[1] == 10 + 3 * (192 + 10)
-
-
-def test_an_overview_of_many_images_names_its_choice(tmp_path: Path) -> None:
-    out = predictions(tmp_path, 8)
-    found = overview_of(out, most=3)
-    assert [card.name for card in found.cards] == ["i5", "i6", "i7"]
-    assert found.notes[0] == (
-        "Shown are 3 of 8 images: those with the highest probability of malignancy."
-    )
-    with pytest.raises(DataError, match="contains no predictions of mel"):
-        overview_of(out, diagnoses=["mel"])
-    assert len(overview_of(out, diagnoses=["nv"]).cards) == 8
-
-
-def test_an_overview_of_masks_alone_has_no_diagnoses(tmp_path: Path) -> None:
-    found = overview_of(predictions(tmp_path, 3, ()))
-    assert [card.caption for card in found.cards] == ["<0>", "i1", "i2"]
-    assert not found.classified
-    write_overview(found, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    body = page.partition("</style>")[2].partition("<script>")[0]
-    assert not [word for word in (">melanoma<", "Melanoma", "natural") if word in body]
-    assert "33 %" in page
-
-
-def test_a_page_of_a_thousand_images_stays_small(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (24, 32, 3), np.uint8).repeat(10, 0).repeat(10, 1)
-    write_png(tmp_path / "a.png", noise)  # worse than any skin
-    out = predictions(tmp_path, 2)
-    table = pq.read_table(out / "predictions.parquet")
-    paths = pa.array([str(tmp_path / "a.png")] * 2)
-    changed = table.set_column(1, table.schema.field(1), paths)
-    pq.write_table(changed, out / "predictions.parquet")
-    (one, _) = overview_of(out).cards
-    assert len(one.jpeg) < 30_000
+    assert f"--line: {hexadecimal(TRUTH_COLOUR)};" in page

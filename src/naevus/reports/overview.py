@@ -1,0 +1,281 @@
+"""Write an overview of predictions, with or without a ground truth: one page, and one sheet."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from naevus import __version__
+from naevus.datasets.sources import mask_file
+from naevus.errors import DataError
+from naevus.images import geometry, masks
+from naevus.images.maskfile import read_mask
+from naevus.images.measurements import COLUMNS, sizes_in
+from naevus.images.read import read
+from naevus.io.files import stored, write_text
+from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.io.progress import SILENT
+from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
+from naevus.runs.prediction_tables import about, read_rows
+from naevus.runs.predictions import PredictionsFolder
+from naevus.taxonomy import TAXONOMIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from naevus.images.measurements import Measurements
+    from naevus.io.progress import Reporter
+
+MOST: Final = 2000
+"""The maximum number of images of an overview, to keep it under 50 MB."""
+_SIDE, _SHEET_QUALITY = 256, 80
+
+
+class Overview(NamedTuple):
+    """The predictions of an overview.
+
+    Attributes:
+        title: Of the page and of the sheet.
+        notes: Which images are shown, and what is missing, in sentences.
+        cards: The images, in the order of their ids.
+        classified: Whether there are diagnoses.
+    """
+
+    title: str
+    notes: list[str]
+    cards: list[Card]
+    classified: bool
+
+
+class Card(NamedTuple):
+    """One image of an overview, for the template.
+
+    Attributes:
+        name: The image's id.
+        jpeg: A base64 JPEG of at most 256 pixels, with the lesion's contour; empty where the
+            image is not there any more.
+        answer: The most probable diagnosis; empty without a classifier.
+        confidence: Its probability.
+        melanoma: The probability of melanoma, where that is a class.
+        malignant: The probability of malignancy, where it is known which classes are malignant.
+        sets: The prediction set.
+        flags: The quality flags.
+        area: The lesion's fraction of the image.
+        diameters: The longest diameter and the one at right angles to it, or why they are not
+            known; empty without a lesion.
+        longest: The longest diameter, in mm or pixels.
+        asymmetry: Of `naevus.images.measurements`.
+        irregularity: Of the border.
+        variegation: Of the colours.
+    """
+
+    name: str
+    jpeg: str
+    answer: str
+    confidence: float | None
+    melanoma: float | None
+    malignant: float | None
+    sets: tuple[str, ...]
+    flags: tuple[str, ...]
+    area: float | None
+    diameters: str = ""
+    longest: float | None = None
+    asymmetry: float | None = None
+    irregularity: float | None = None
+    variegation: float | None = None
+
+    @property
+    def caption(self) -> str:
+        """The caption on a sheet."""
+        if not self.answer:
+            return self.name
+        risk = "" if self.melanoma is None else f"melanoma {self.melanoma:.0%}, "
+        return f"{risk}{self.answer} {self.confidence:.0%}\n{self.name}"
+
+
+def overview_of(
+    folder: Path,
+    *,
+    most: int = MOST,
+    diagnoses: Sequence[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Overview:
+    """Return an overview of a predictions folder.
+
+    Of more than ``most`` images, those with the highest probability of malignancy are shown (of
+    melanoma, or else the least confident ones, where that is not known).
+
+    Args:
+        folder: What predict wrote.
+        most: How many images are shown.
+        diagnoses: Only images with these answers; None: all.
+        reporter: Receives progress.
+
+    Raises:
+        RunError: The table cannot be read.
+        DataError: There is no such image.
+    """
+    out = PredictionsFolder(folder)
+    metadata = about(out.table)
+    codes, taxonomy = metadata["classes"], TAXONOMIES.get(metadata.get("taxonomy") or "")
+    malignant = [one.code for one in taxonomy.diagnoses if one.malignant] if taxonomy else []
+    cards = [_card(row, malignant) for row in _rows(out.table, codes)]
+    if diagnoses:
+        wanted = {code.upper() for code in diagnoses}
+        cards = [card for card in cards if card.answer in wanted]
+    if not cards:
+        of = f" of {', '.join(diagnoses)}" if diagnoses else ""
+        raise DataError(f"{folder} contains no predictions{of}", "choose another folder or filter")
+    total = len(cards)
+    chosen, order = _first(cards, most)
+    notes = []
+    if total > most:
+        notes.append(f"Shown are {most:,} of {total:,} images: those with {order}.")
+    paths = dict(_paths(out.table))
+    shown: list[Card] = []
+    with reporter.progress("reading images", len(chosen)) as move, Workers(cpu_count()) as workers:
+        for piece in batches(chosen):
+            jpegs = workers.each(lambda card: _thumbnail(out, card.name, paths[card.name]), piece)
+            shown += [
+                card._replace(jpeg=jpeg if isinstance(jpeg, str) else "")
+                for card, jpeg in zip(piece, jpegs, strict=True)
+            ]
+            move(len(shown), len(chosen))
+    lost = sum(not card.jpeg for card in shown)
+    if lost:
+        notes.append(f"{lost:,} images have moved or been deleted and are not shown.")
+    failed = len(out.problems())
+    if failed:
+        notes.append(f"{failed:,} images failed: {out.failed.name} names them.")
+    shown.sort(key=lambda card: card.name)
+    return Overview(folder.resolve().name, notes, shown, bool(codes))
+
+
+def write_overview(found: Overview, path: Path) -> None:
+    """Write the page: sortable and filterable, one file that needs no network.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
+    answers = sorted({card.answer for card in found.cards} - {""}, key=lambda code: code != "MEL")
+    flags = sorted({flag for card in found.cards for flag in card.flags})
+    page = page_template("overview.html").render(
+        found=found, answers=answers, flags=flags, version=__version__
+    )
+    write_text(path, page)
+
+
+def write_overview_sheet(found: Overview, path: Path, *, count: int = 60) -> None:
+    """Write a contact sheet of the images with the highest probability of malignancy.
+
+    Raises:
+        NaevusError: The file cannot be written.
+    """
+    chosen, order = _first([card for card in found.cards if card.jpeg], count)
+    tiles = [
+        Tile(np.asarray(Image.open(io.BytesIO(base64.b64decode(card.jpeg)))), caption=card.caption)
+        for card in chosen
+    ]
+    named = f", {order}" if len(chosen) < len(found.cards) else ""
+    title = f"{found.title}: {len(chosen):,} of {len(found.cards):,} images{named}"
+    title += "; cyan: predicted contour"
+    contact_sheet(tiles, path, tile=TILE, title=title)
+
+
+def _first(cards: Sequence[Card], most: int) -> tuple[list[Card], str]:
+    """Return the images that are most urgent, and what orders them."""
+    for name, words in (
+        ("malignant", "the highest probability of malignancy"),
+        ("melanoma", "the highest probability of melanoma"),
+    ):
+        if all(getattr(card, name) is not None for card in cards):
+            ordered = sorted(cards, key=lambda card: -getattr(card, name))
+            return ordered[:most], words
+    if all(card.confidence is not None for card in cards):
+        return sorted(cards, key=lambda card: card.confidence or 0)[:most], "the least confidence"
+    return list(cards[:most]), "the first ids"
+
+
+def _rows(table: Path, codes: Sequence[str]) -> list[dict[str, Any]]:
+    names = ["image_id", "predicted", "confidence", "prediction_set", "quality_flags"]
+    sizes = ["lesion_area", "lesion_touches_border", *COLUMNS.values()]
+    sizes += _scaled(table)
+    found: list[dict[str, Any]] = read_rows(
+        table, [*names, *sizes, *(f"prob_{code}" for code in codes)]
+    ).to_pylist()
+    return found
+
+
+def _scaled(table: Path) -> list[str]:
+    """Return the columns of the scale that a table has."""
+    return [name for name in ("mm_per_pixel",) if name in pq.read_schema(table).names]
+
+
+def _paths(table: Path) -> Iterator[tuple[str, str]]:
+    rows = read_rows(table, ["image_id", "path"])
+    return zip(rows.column("image_id").to_pylist(), rows.column("path").to_pylist(), strict=True)
+
+
+def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:
+    known = bool(malignant) and f"prob_{malignant[0]}" in row
+    return Card(
+        name=row["image_id"],
+        jpeg="",
+        answer=row["predicted"] or "",
+        confidence=row["confidence"],
+        melanoma=row.get("prob_MEL"),
+        malignant=sum(row[f"prob_{code}"] for code in malignant) if known else None,
+        sets=tuple(row["prediction_set"] or ()),
+        flags=tuple(row["quality_flags"]),
+        area=row["lesion_area"],
+        **_sizes(row),
+    )
+
+
+def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card's values about the size and shape of the lesion."""
+    if row["lesion_touches_border"]:
+        return {"diameters": "cut by the border"}
+    sizes: Measurements | None = sizes_in(row)["measurements"]
+    if sizes is None:
+        return {}
+    scale = row.get("mm_per_pixel")
+    longest, other = (
+        length * (scale or 1) for length in (sizes.longest_diameter, sizes.perpendicular_diameter)
+    )
+    return {
+        "diameters": f"{longest:.1f} × {other:.1f} mm"
+        if scale
+        else f"{longest:.0f} × {other:.0f} px",
+        "longest": longest,
+        "asymmetry": sizes.asymmetry,
+        "irregularity": sizes.border_irregularity,
+        "variegation": sizes.colour_variegation,
+    }
+
+
+def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
+    """Return a small copy with the lesion's contour.
+
+    Raises:
+        ImageError: The image or its mask cannot be read.
+    """
+    pixels = read(Path(path), shortest=_SIDE)
+    file = stored(mask_file(out.masks, image_id), image_id)
+    mask = read_mask(file) if file.exists() else None
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    pixels = geometry.resize(pixels, *size)
+    if mask is not None:
+        scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), *size) > 127
+        pixels = masks.draw_contours(pixels, scaled, masks.PREDICTED_COLOUR, 1)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=_SHEET_QUALITY)
+    return base64.b64encode(stream.getvalue()).decode()
