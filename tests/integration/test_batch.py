@@ -21,6 +21,7 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import PREDICTED_COLOUR, draw_contours
+from naevus.images.measurements import COLUMNS
 from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference import batch
@@ -205,7 +206,7 @@ def test_the_sheet_is_for_excel(
     assert (
         sheet["quality_flags"].fillna("").tolist() == table["quality_flags"].map(";".join).tolist()
     )
-    same = ["lesion_area", "height", "width", "uncertainty"]
+    same = ["lesion_area", *COLUMNS.values(), "height", "width", "uncertainty"]
     np.testing.assert_allclose(sheet[same], table[same])
     book = pd.read_excel(out / "predictions.xlsx")
     assert book.columns.tolist() == sheet.columns.tolist()
@@ -219,7 +220,8 @@ def test_the_sheet_is_for_excel(
     assert not (out / "predictions.xlsx").exists()
     predict(sources, tmp_path / "masks", segmenter=segmenter, only="masks")
     bare = pd.read_csv(tmp_path / "masks" / "predictions.csv").columns.tolist()
-    assert bare == ["image_id", "quality_flags", "lesion_area", "height", "width", "path"]
+    sizes = ["lesion_area", *COLUMNS.values(), "lesion_touches_border", "height", "width"]
+    assert bare == ["image_id", "quality_flags", *sizes, "path"]
 
 
 def test_order_and_threads_do_not_change_the_bytes(

@@ -179,8 +179,8 @@ def _diameters(outer: Sequence[Contour]) -> tuple[float, float]:
     """
     hull = cv2.convexHull(np.concatenate(outer)).reshape(-1, 1, 2).astype(np.float32)
     points = cv2.convexHull((hull + _EDGES).reshape(-1, 2)).reshape(-1, 2).astype(np.float64)
-    squares = (points**2).sum(axis=1)
-    apart = squares[:, None] + squares - 2 * points @ points.T
+    norms = (points**2).sum(axis=1)
+    apart = norms[:, None] + norms - 2 * points @ points.T
     one, other = np.unravel_index(int(apart.argmax()), apart.shape)
     along = points[one] - points[other]
     longest = float(np.hypot(*along))
