@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MAKE_VENV = test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test test-fast lint docs bench lock audit dist clean
+.PHONY: help demo test test-fast lint docs bench torture lock audit dist clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -66,6 +66,9 @@ audit: $(AUDIT) ## Check licences, and known vulnerabilities if the advisory ser
 dist: $(AUDIT) ## Build wheel and source archive, with a list of their dependencies (CycloneDX), into dist/
 	$(BIN)/python -m build
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o dist/naevus.cdx.json requirements/base.txt
+
+torture: $(READY) ## Break every command at random points and print what was lost (20 minutes)
+	$(BIN)/python -m tests.helpers.torture_all
 
 clean: ## Remove the environment and what the tools left
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import hashlib
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 from naevus.datasets.sources import find_images, images_of_split, kept_ids, unique
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
+from naevus.images import read as reading
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import PREDICTED_COLOUR, draw_contours
 from naevus.images.measurements import COLUMNS
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from naevus.bundles.bundle import Bundle
+    from naevus.images.read import Limits
 
 COUNT = 7
 
@@ -531,6 +534,72 @@ def test_a_changed_image_is_predicted_again(
     assert (mask == expected).mean() > 0.999
     assert len(list((out / ".parts").glob("*.part"))) == 3
     assert len(list((out / ".parts" / "embeddings").iterdir())) == 3
+
+
+def vanishes(path: Path) -> None:
+    path.unlink()
+
+
+def is_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def becomes_another(path: Path) -> None:
+    draw(path, 99)
+
+
+def fails(path: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("happens", [vanishes, is_cut, becomes_another, fails])
+def test_an_image_that_changes_while_it_is_read_is_read_again(
+    happens: Callable[[Path], None], tmp_path: Path, images: Path, segmenter: Segmenter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    sources, changing = find_images([images]).sources, images / "ISIC_0000004.png"
+    predict(sources, tmp_path / "whole", segmenter=segmenter)
+    before, status = changing.read_bytes(), changing.stat()
+    opened = reading._opened
+
+    def open_late(source: Path, limits: Limits) -> Any:
+        if source == changing:
+            try:
+                happens(changing)
+            except OSError as error:
+                raise reading._unreadable(changing, error) from None
+        return opened(source, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_opened", open_late)
+        first = predict(sources, tmp_path / "out", segmenter=segmenter)
+    assert len(first.failed) == (happens is not becomes_another)
+    changing.write_bytes(before)
+    os.utime(changing, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = predict(sources, tmp_path / "out", segmenter=segmenter)
+    assert (again.predicted, again.reused) == (COUNT, COUNT - 3)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert predict(sources, tmp_path / "out", segmenter=segmenter).reused == COUNT
+
+
+@pytest.mark.parametrize("jump_s", [-(10**9), -3600, 3600, 10**9])
+def test_a_clock_that_jumps_loses_nothing(
+    jump_s: int, tmp_path: Path, images: Path, segmenter: Segmenter
+) -> None:
+    out, sources = tmp_path / "out", find_images([images]).sources
+    predict(sources, out, segmenter=segmenter)
+    before = contents(out)
+    for path in images.iterdir():
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + jump_s * 10**9))
+    parts = {path.name for path in (out / ".parts").iterdir()}
+    assert predict(sources, out, segmenter=segmenter).reused == 0
+    after = contents(out)
+    assert parts.isdisjoint(path.name for path in (out / ".parts").iterdir())
+    for name in before.keys() | after.keys():
+        assert name.startswith(".parts") or before[name] == after[name]
+    for path in out.rglob("*.p*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + jump_s * 10**9))
+    assert predict(sources, out, segmenter=segmenter).reused == COUNT
 
 
 def test_other_settings_or_images_need_another_folder(

@@ -88,6 +88,8 @@ def test_names_that_are_not_text_are_printed(tmp_path: Path) -> None:
     [
         (ValueError("three\nlines\nlong"), "ValueError: three lines long; this is a bug in"),
         (MemoryError(), "out of memory"),
+        (RuntimeError("std::bad_alloc"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory"),
         (RuntimeError("can't start new thread"), "cannot start more threads"),
         (OSError(28, "No space left on device", "/full/x"), "/full/x: No space left on device"),
         (KeyError("column"), "KeyError"),

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from tests.helpers import ROOT
+from tests.helpers.faults import Commands, Fault, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,33 +55,21 @@ TRAINER, JOB = "naevus.training.loop:Trainer", "naevus.training.train"
 STEPS = 6  # batches per epoch of the classification
 
 
-@dataclass(frozen=True)
-class Kill:
-    """The call at which a process is killed."""
-
-    function: str
-    number: int = 1
-    after: bool = False
+def kill(function: str, number: int = 1, *, after: bool = False) -> Fault:
+    """Return the kill at the ``number``-th call of a function."""
+    return Fault(call=function, event=number, after=after)
 
 
-EXPORT = Kill(f"{JOB}:export_fold")  # takes longer than the training; its result follows from it
+EXPORT = kill(f"{JOB}:export_fold")  # takes longer than the training; its result follows from it
 
 
-class Commands:
-    """Run ``naevus train``, each time in a process that may kill itself."""
+class Training:
+    """Run ``naevus train``, each time in a process that may be killed."""
 
-    def __init__(self, data: Path, folder: Path) -> None:
-        self.data, self.folder = data, folder
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.killed_training"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, data: Path, folder: Path, commands: Commands) -> None:
+        self.data, self.folder, self.commands = data, folder, commands
 
-    def train(self, task: str, out: Path, kill: Kill | None, **changes: object) -> int:
+    def train(self, task: str, out: Path, fault: Fault | None, **changes: object) -> Outcome:
         settings = [
             f"{name}={json.dumps(value)}" for name, value in (SETTINGS[task] | changes).items()
         ]
@@ -94,37 +78,27 @@ class Commands:
         arguments += ["--cache", str(self.folder / "cache")]
         for setting in settings:
             arguments += ["--set", setting]
-        request: dict[str, Any] = {"arguments": arguments, "log": f"{out}.log"}
-        request["kill"] = kill and vars(kill)
-        assert self._server.stdin
-        assert self._server.stdout
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def end(self) -> None:
-        self._server.communicate()
+        return self.commands.run(arguments, out.with_name(f"{out.name}-work"), fault)
 
 
 @pytest.fixture(scope="module")
-def commands(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def commands(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
     """The commands; the runs ``<task>`` in their folder were never interrupted."""
-    made = Commands(synthetic, tmp_path_factory.mktemp("runs"))
-    try:
-        assert made.train("classification", made.folder / "classification", None) == 0
-        assert made.train("segmentation", made.folder / "segmentation", EXPORT) == -signal.SIGKILL
+    with Commands("naevus.training.train") as forks:
+        made = Training(synthetic, tmp_path_factory.mktemp("runs"), forks)
+        assert made.train("classification", made.folder / "classification", None).code == 0
+        ended = made.train("segmentation", made.folder / "segmentation", EXPORT)
+        assert ended.code == -signal.SIGKILL
         yield made
-    finally:
-        made.end()
 
 
 def interrupted(
-    commands: Commands, task: str, out: Path, kills: Sequence[Kill], **changes: object
+    commands: Training, task: str, out: Path, kills: Sequence[Fault], **changes: object
 ) -> None:
     """Train with several kills, up to the export."""
-    for kill in [*kills, EXPORT]:
-        code = commands.train(task, out, kill, **changes)
-        assert code == -signal.SIGKILL, Path(f"{out}.log").read_text()
+    for each in [*kills, EXPORT]:
+        ended = commands.train(task, out, each, **changes)
+        assert ended.code == -signal.SIGKILL, ended.error
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -144,61 +118,61 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 KILLS = {
-    "mid epoch 0": [Kill(f"{TRAINER}._step", 3)],
-    "half-written checkpoint": [Kill("naevus.training.loop:save_file", 4, after=True)],
-    "last step of epoch 0": [Kill(f"{TRAINER}._close_epoch")],
-    "epoch 0 logged, not saved": [Kill(f"{TRAINER}._save", STEPS + 1)],
-    "epoch 0 saved": [Kill(f"{TRAINER}._save", STEPS + 1, after=True)],
-    "mid epoch 1": [Kill(f"{TRAINER}._step", STEPS + 3)],
-    "last epoch saved": [Kill(f"{TRAINER}._save", 2 * (STEPS + 1), after=True)],
-    "twice": [Kill(f"{TRAINER}._step", 2), Kill(f"{TRAINER}._step", STEPS + 1)],
+    "mid epoch 0": [kill(f"{TRAINER}._step", 3)],
+    "half-written checkpoint": [kill("naevus.training.loop:save_file", 4, after=True)],
+    "last step of epoch 0": [kill(f"{TRAINER}._close_epoch")],
+    "epoch 0 logged, not saved": [kill(f"{TRAINER}._save", STEPS + 1)],
+    "epoch 0 saved": [kill(f"{TRAINER}._save", STEPS + 1, after=True)],
+    "mid epoch 1": [kill(f"{TRAINER}._step", STEPS + 3)],
+    "last epoch saved": [kill(f"{TRAINER}._save", 2 * (STEPS + 1), after=True)],
+    "twice": [kill(f"{TRAINER}._step", 2), kill(f"{TRAINER}._step", STEPS + 1)],
 }
 
 
 @pytest.mark.parametrize("kills", KILLS.values(), ids=KILLS)
 def test_killed_classification_ends_with_the_same_weights(
-    kills: list[Kill], commands: Commands, tmp_path: Path
+    kills: list[Fault], commands: Training, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     interrupted(commands, "classification", run, kills)
     assert_same(commands.folder / "classification", run)
 
 
-def test_steps_since_the_last_checkpoint_are_repeated(commands: Commands, tmp_path: Path) -> None:
+def test_steps_since_the_last_checkpoint_are_repeated(commands: Training, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    kills = [Kill(f"{TRAINER}._step", STEPS + 4)]
+    kills = [kill(f"{TRAINER}._step", STEPS + 4)]
     interrupted(commands, "classification", run, kills, checkpoint_seconds=1e9)
     assert_same(commands.folder / "classification", run)
 
 
 @pytest.mark.parametrize(
-    "kill",
+    "one",
     [
-        Kill(f"{TRAINER}._close_epoch", 2),
-        Kill(f"{TRAINER}._save_best", 1, after=True),
-        Kill(f"{TRAINER}._step", 12),
+        kill(f"{TRAINER}._close_epoch", 2),
+        kill(f"{TRAINER}._save_best", 1, after=True),
+        kill(f"{TRAINER}._step", 12),
     ],
     ids=["plateau not logged", "best saved", "mid epoch 1"],
 )
 def test_killed_segmentation_with_plateau_and_best_weights_ends_the_same(
-    kill: Kill, commands: Commands, tmp_path: Path
+    one: Fault, commands: Training, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    interrupted(commands, "segmentation", run, [kill])
+    interrupted(commands, "segmentation", run, [one])
     assert_same(commands.folder / "segmentation", run)
 
 
 @pytest.mark.parametrize("made", ["write_bundle", "oof_logits"])
-def test_a_kill_after_training_loses_no_work(made: str, commands: Commands, tmp_path: Path) -> None:
+def test_a_kill_after_training_loses_no_work(made: str, commands: Training, tmp_path: Path) -> None:
     whole, run = commands.folder / "classification", tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "oof.parquet").unlink()
     (run / "fold-0" / "oof.parquet").unlink()
     (run / "fold-0" / "weights.safetensors").unlink()
-    killed = commands.train("classification", run, Kill(f"{JOB}:{made}", after=True))
-    assert killed == -signal.SIGKILL
+    killed = commands.train("classification", run, kill(f"{JOB}:{made}", after=True))
+    assert killed.code == -signal.SIGKILL
     assert not (run / "fold-0" / "oof.parquet").exists()
-    assert commands.train("classification", run, None) == 0
+    assert commands.train("classification", run, None).code == 0
     assert_same(whole, run)
     for name in ("oof.parquet", "fold-0/oof.parquet"):
         pd.testing.assert_frame_equal(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
@@ -18,7 +17,15 @@ from pydantic import ValidationError
 from naevus.bundles.card import CARD, card_of
 from naevus.bundles.spec import EXPORT_AGAIN, MANIFEST, BundleSpec, is_file_name, parse_manifest
 from naevus.errors import BundleError, NaevusError
-from naevus.io.files import atomic, cache_folder, lock, sha256, sweep, write_text
+from naevus.io.files import (
+    atomic,
+    cache_folder,
+    lock,
+    put_folder,
+    sha256,
+    workspace,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -180,14 +187,14 @@ def _fill_archive(
 ) -> None:
     """Unpack beside ``folder`` and rename, so that other processes never see half a folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".tmp") as temporary:
-        new = Path(temporary) / "new"
+    with workspace(folder) as temporary:
+        new = temporary / "new"
         new.mkdir()
         for entry in entries:
             with archive.open(entry) as stream, (new / entry.filename).open("xb") as target:
                 shutil.copyfileobj(stream, target)
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(temporary / "old")
         try:
             new.rename(folder)
         except OSError:
@@ -365,7 +372,6 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
         path.parent.mkdir(parents=True, exist_ok=True)
         held = path.with_name(f".{path.name}.lock")
         with lock(held, path):
-            sweep(path.parent, f"{path.name}.")
             _write(path, spec, files)
             with suppress(OSError):  # Windows does not delete open files
                 held.unlink()
@@ -379,16 +385,14 @@ def write_bundle(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> Bun
 
 def _write(path: Path, spec: BundleSpec, files: Mapping[str, Path]) -> None:
     """Build a bundle in a temporary folder and rename it."""
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-    ) as temporary:
-        new = Path(temporary) / "new"
+    with workspace(path) as temporary:
+        new = temporary / "new"
         new.mkdir()
         full = _fill(new, spec, files)
         if path.suffix == SUFFIX:
             pack(new, full, path)
         else:
-            _replace(path, new, Path(temporary) / "old")
+            put_folder(new, path, temporary / "old")
 
 
 def check_place(path: Path) -> None:
@@ -420,19 +424,6 @@ def _own_files(folder: Path) -> set[str]:
         return {MANIFEST, *parse_manifest((folder / MANIFEST).read_bytes(), "").files}
     except (OSError, BundleError):
         return {path.name for path in folder.iterdir() if path.is_file()}
-
-
-def _replace(path: Path, new: Path, old: Path) -> None:
-    """Replace a folder by a new one; keep the old one if that fails."""
-    if not path.exists():
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
 
 
 BUILTIN = Path(__file__).with_name("builtin")

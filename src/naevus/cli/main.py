@@ -17,12 +17,24 @@ import typer
 from rich.text import Text
 
 from naevus import __version__
-from naevus.cli import challenge, data, demo, evaluate, export, gather, info, predict, study, train
+from naevus.cli import (
+    challenge,
+    data,
+    demo,
+    evaluate,
+    export,
+    gather,
+    info,
+    predict,
+    signals,
+    study,
+    train,
+)
 from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
-FINDINGS, ERROR, INTERRUPTED = 1, 2, 130
+FINDINGS, ERROR = 1, 2
 app = typer.Typer(
     name="naevus",
     help="Dermoscopic images to lesion masks, crops, class probabilities and reports. Start with "
@@ -73,8 +85,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 errors.print("error: the reader of the output has ended; files may be missing")
             raise typer.Exit(ERROR) from None
         except KeyboardInterrupt:
-            errors.print("interrupted; run the same command again to resume")
-            raise typer.Exit(INTERRUPTED) from None
+            errors.print(signals.line())
+            raise typer.Exit(signals.exit_code()) from None
         except Exception as error:  # noqa: BLE001 (every failure becomes one line)
             if _debugging.get():
                 errors.print(traceback.format_exc(), end="")
@@ -109,7 +121,7 @@ def _as_naevus_error(error: Exception) -> NaevusError:
             f'run pip install "naevus[{extra}]"',
         )
     fewer = "close other programs, or use --threads 1 where the command has it"
-    if isinstance(error, MemoryError):
+    if _is_lack_of_memory(error):
         return NaevusError("out of memory", fewer)
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return NaevusError("the system cannot start more threads", fewer)
@@ -122,6 +134,18 @@ def _as_naevus_error(error: Exception) -> NaevusError:
         f"{type(error).__name__}: {error}",
         "this is a bug in naevus: please report it with the output of naevus --debug",
     )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Return whether Python, torch, OpenCV or an engine got no memory; most raise their own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(each in text for each in _NO_MEMORY)
+
+
+_NO_MEMORY = (
+    "bad_alloc", "bad allocation", "can't allocate memory", "cannot allocate memory",
+    "insufficient memory", "out of memory", "failed to allocate",
+)  # fmt: skip
 
 
 def _help(command: Callable[..., None]) -> str:
@@ -180,6 +204,12 @@ _group(
 
 
 def run() -> None:
-    """Run the command; exit with 0 (success), 1 (findings), 2 (error) or 130 (interrupted)."""
+    """Run the command; exit with 0 (success), 1 (findings), 2 (error), 130 or 143 (interrupted)."""
     print_anywhere()
-    app(prog_name="naevus")  # also for ``python -m naevus``
+    try:
+        app(prog_name="naevus")  # also for ``python -m naevus``
+    except SystemExit as end:
+        if not signals.is_ending() or not end.code:
+            raise
+        # Typer takes an interruption between two commands' code for exit code 1.
+        raise SystemExit(signals.exit_code()) from None

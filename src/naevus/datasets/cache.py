@@ -400,6 +400,8 @@ class Build:
             rendered = load_input(source, self.input_spec, self.limits)
         except ImageError as error:
             return row._replace(why=str(error))
+        if self._stamped(source, row) != row:
+            return row._replace(files=(), why=f"{source.path}: changed while it was read")
         pixels.write(position, np.ascontiguousarray(rendered.pixels).tobytes())
         return row._replace(mode=rendered.mode)
 

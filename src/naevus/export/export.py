@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -26,6 +25,7 @@ from naevus.export.members import combine, cost_members, stored_entry
 from naevus.export.ood import ood_entry
 from naevus.export.precision import Measuring, Variant, choose, measured, oof_predictions, variants
 from naevus.inference.cam import cam_offset
+from naevus.io.files import workspace
 from naevus.runs.evidence import attributes_entry, classification_entry, segmentation_entry
 from naevus.runs.manifest import about, add, limits_of, task_entry
 from naevus.runs.run import dataset_of
@@ -158,9 +158,9 @@ def export_runs(
     steps = _Steps(callbacks.step, parts, to_measure)
     manifest, files = about(runs), dict[str, Path]()
     shipped: list[SampledNetwork] = []
-    with tempfile.TemporaryDirectory() as temporary:
+    with workspace(out) as temporary:
         for part, chosen in zip(parts, to_measure, strict=True):
-            folder = Path(temporary) / part.task
+            folder = temporary / part.task
             graphs = [
                 _graphs(member, part, folder / str(number), options)
                 for number, member in enumerate(part.members)
@@ -196,7 +196,7 @@ def export_runs(
                 add(manifest, ood_entry(graphs, part.sources, storage, place))
                 files |= {place.name: place} if place.exists() else {}
                 steps.one()
-        place = Path(temporary) / SAMPLE_FILE
+        place = temporary / SAMPLE_FILE
         add(manifest, sample_entry(shipped, place))
         files[place.name] = place
         return write_bundle(out, BundleSpec.model_validate(manifest), files)

@@ -444,13 +444,18 @@ def _check_file(path: Path, limits: Limits) -> None:
         status = path.stat()
     except FileNotFoundError:
         remedy = too_long(path) or "check the name and the folder"
-        raise ImageError(path, "does not exist", remedy) from None
+        raise ImageError(path, _ABSENT, remedy) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
         raise ImageError(path, kind, "name an image file")
     _check_bytes(path, status.st_size, limits)
+
+
+_ABSENT, _UNREADABLE = "does not exist", "cannot be read"
+TRANSIENT: Final = (_ABSENT, _UNREADABLE)
+"""How problems begin that are the system's, not the file's: they may be gone the next time."""
 
 
 def _check_bytes(path: Path, count: int, limits: Limits) -> None:
@@ -495,7 +500,7 @@ def _content(source: ImageFile, limits: Limits) -> tuple[Path, bytes]:
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
     why = getattr(error, "strerror", None) or error
-    return ImageError(path, f"cannot be read ({why})", "check that you have permission to read it")
+    return ImageError(path, f"{_UNREADABLE} ({why})", "check that you have permission to read it")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from naevus.runs.prediction_tables import (
     write_embeddings,
     write_part,
 )
-from naevus.runs.predictions import PredictionsFolder, key_of
+from naevus.runs.predictions import PredictionsFolder, key_after, key_of
 from naevus.runs.shards import RECORD, ShardRecord, digest
 from naevus.types import FailedImage
 
@@ -222,13 +222,19 @@ def predict(
         reused = done = len(ordered) - sum(len(piece) for _, piece in todo)
         if progress is not None:
             progress(done, len(ordered))
-        for count in _predicted(todo, Pipeline(prediction_options, limits, folder), threads):
-            done += count
+        kept: dict[str, str] = {}
+        job = Pipeline(prediction_options, limits, folder)
+        for key, now, count in _predicted(todo, job, threads):
+            kept[key], done = now, done + count
             if progress is not None:
                 progress(done, len(ordered))
         schema = prediction_options.schema()
         predicted, failed, written = join_parts(
-            folder, [folder.part(key) for key in keys], schema, unusable, embeddings=embeddings
+            folder,
+            [folder.part(kept.get(key, key)) for key in keys],
+            schema,
+            unusable,
+            embeddings=embeddings,
         )
         if predicted + len(failed) - len(unusable) != len(ordered):
             raise NaevusError(
@@ -307,8 +313,8 @@ def _record(
 
 def _predicted(
     todo: Sequence[tuple[str, Sequence[ImageFiles]]], pipeline: Pipeline, threads: int | None
-) -> Iterator[int]:
-    """Predict batches and write their parts; yield the number of images of each."""
+) -> Iterator[tuple[str, str, int]]:
+    """Predict batches and write their parts; yield key, key after reading, and images of each."""
     assert pipeline.folder is not None
     folder, options = pipeline.folder, pipeline.prediction_options
     schema = options.schema()
@@ -318,10 +324,11 @@ def _predicted(
 
         def write(
             output: tuple[tuple[str, Sequence[ImageFiles]], Sequence[Prediction | FailedImage]],
-        ) -> int:
-            (key, _), predictions = output
-            write_parts(folder, key, options, schema, predictions)
-            return len(predictions)
+        ) -> tuple[str, str, int]:
+            (key, piece), predictions = output
+            now = key_after(key, piece, pipeline.limits)
+            write_parts(folder, now, options, schema, predictions)
+            return key, now, len(predictions)
 
         yield from workers.behind(write, outputs)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -18,6 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
+
+try:
+    import fcntl
+
+    _LOCKS = True
+except ImportError:  # Windows
+    _LOCKS = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -32,6 +41,9 @@ os.umask(_UMASK)
 
 _LEFT = re.compile(r"\.(.+\.)?[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 """Names of the temporary files and folders of `atomic` and its siblings."""
+
+_USUAL: Final = "_writing"
+"""In the name of a temporary file, unless another process is writing the same file."""
 
 
 def nested(path: Path, name: str) -> Path:
@@ -57,28 +69,150 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename it to ``path`` when the block succeeds.
 
     The temporary file keeps the suffix of ``path``, since some writers depend on it. If the block
-    raises, the temporary file is removed and ``path`` stays unchanged.
+    raises, the temporary file is removed and ``path`` stays unchanged. The next process that writes
+    ``path`` uses the temporary file of one that was killed, so that none is left over.
 
     Raises:
         NaevusError: The disk is full or the folder is not writable.
     """
     path = Path(path)
-    temporary = None
+    handle = temporary = None
+    renamed = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
-        )
-        os.close(handle)
-        temporary = Path(name)
+        handle, temporary = _temporary_file(path)
         yield temporary
         temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
+        renamed = True
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        if temporary is not None:
+        # Once renamed, a file of this name is another process's.
+        if temporary is not None and not renamed:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _temporary_file(path: Path) -> tuple[int | None, Path]:
+    """Create a temporary file for `atomic`; its lock, if there are locks, shows that it is used."""
+    if not _LOCKS:
+        handle, name = tempfile.mkstemp(**_naming(path))
+        os.close(handle)
+        return None, Path(name)
+    usual = path.with_name(f".{path.stem}.{_USUAL}.tmp{path.suffix}")
+    taken = _taken(usual)
+    if taken is not None:
+        return taken, usual
+    handle, name = tempfile.mkstemp(**_naming(path))
+    _try_lock(handle)
+    return handle, Path(name)
+
+
+def _naming(path: Path) -> dict[str, Any]:
+    return {"dir": path.parent, "prefix": f".{path.stem}.", "suffix": f".tmp{path.suffix}"}
+
+
+def _taken(path: Path) -> int | None:
+    """Open a temporary file, new or of a killed process; None if another one is writing it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        if _try_lock(handle):
+            ours, named = os.fstat(handle), path.stat()
+            same = (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
+            if same and stat.S_ISREG(ours.st_mode) and ours.st_nlink == 1:
+                os.ftruncate(handle, 0)
+                return handle
+    except OSError:  # renamed or removed by the process that had it
+        pass
+    os.close(handle)
+    return None
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock an open file or folder; return whether no other process has it locked."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # file systems without locks: nobody has one
+        return error.errno not in {errno.EWOULDBLOCK, errno.EACCES}
+    return True
+
+
+def _is_used(path: Path) -> bool:
+    """Return whether a process is writing a temporary file or folder, as far as locks show it."""
+    if not _LOCKS:
+        return False
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``, which is removed afterwards.
+
+    Those of killed processes for the same ``path`` are removed, too.
+
+    Raises:
+        NaevusError: The disk is full or the folder is not writable.
+    """
+    path, handle = Path(path), None
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _LOCKS:
+            sweep(path.parent, f"{path.name}.")
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        if _LOCKS:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            _try_lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def put_folder(new: Path, path: Path, old: Path) -> None:
+    """Rename the folder ``new`` to ``path``; a folder that is already there is renamed to ``old``.
+
+    Where the system can exchange two folders (Linux), ``path`` always exists.
+
+    Raises:
+        OSError: That fails; the folder at ``path`` is still there.
+    """
+    if not path.exists():
+        new.rename(path)
+        return
+    if _exchanged(new, path):
+        new.rename(old)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def flush(path: Path) -> None:
@@ -125,7 +259,9 @@ def _flushed_at_once(folder: Path) -> bool:
 
 
 def sweep(folder: Path, name: str = "") -> None:
-    """Remove temporary files and folders of killed processes; no process may be writing there.
+    """Remove temporary files and folders of killed processes.
+
+    Windows does not show which of them are used: no process may be writing there.
 
     Args:
         folder: The folder to clean; it need not exist.
@@ -135,6 +271,8 @@ def sweep(folder: Path, name: str = "") -> None:
         return
     for left in list(folder.iterdir()):
         if not left.name.startswith(f".{name}") or _LEFT.fullmatch(left.name) is None:
+            continue
+        if _is_used(left):
             continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)

@@ -12,17 +12,20 @@ import csv
 import io
 import json
 import re
+import shutil
 import unicodedata
+import zipfile
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
-from naevus.io.files import atomic
+from naevus.io.files import atomic, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 
 # Readers for files that naevus wrote: contents are checked, errors name the file and the remedy.
@@ -346,15 +349,18 @@ def check_workbooks(rows: int) -> None:
 def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write rows to ``path`` atomically, as an ``.xlsx`` workbook with a frozen header.
 
-    Texts are written as texts: none is a formula.
+    Texts are written as texts: none is a formula. The same rows give the same bytes.
 
     Raises:
         NaevusError: It cannot be written.
     """
     import openpyxl  # noqa: PLC0415 (an extra)
     from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415 (as above)
+    from openpyxl.worksheet._writer import WorksheetWriter  # noqa: PLC0415 (as above)
+    from openpyxl.writer.excel import ExcelWriter  # noqa: PLC0415 (as above)
 
     book = openpyxl.Workbook(write_only=True)
+    book.properties.created = book.properties.modified = _WRITTEN
     sheet = book.create_sheet("predictions")
     sheet.freeze_panes = "B2"
 
@@ -365,11 +371,36 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
         made.data_type = "s"
         return made
 
-    sheet.append(list(header))
-    for row in rows:
-        sheet.append([cell(value) for value in row])
-    with atomic(path) as temporary:
-        book.save(temporary)
+    with atomic(path) as temporary, workspace(path) as folder:
+        # Not in the system's folder for temporary files, where a kill would leave it.
+        writer = sheet._writer = WorksheetWriter(sheet, str(folder / "sheet.xml"))  # noqa: SLF001
+        writer.cleanup = lambda: None  # the folder is removed
+        writer.write_top()
+        sheet.append(list(header))
+        for row in rows:
+            sheet.append([cell(value) for value in row])
+        ExcelWriter(book, _Undated(temporary, "w", zipfile.ZIP_DEFLATED)).save()
+
+
+_WRITTEN: Final = datetime(1980, 1, 1)  # noqa: DTZ001 (workbooks have no time zone)
+
+
+class _Undated(zipfile.ZipFile):
+    """An archive whose entries have a fixed date, so that the same content gives the same bytes."""
+
+    def writestr(self, zinfo_or_arcname: Any, data: Any, *_: Any, **__: Any) -> None:
+        super().writestr(self._entry(zinfo_or_arcname), data)
+
+    def write(self, filename: Any, arcname: Any = None, *_: Any, **__: Any) -> None:
+        entry = self._entry(arcname)
+        entry.file_size = Path(filename).stat().st_size
+        with Path(filename).open("rb") as source, self.open(entry, "w") as target:
+            shutil.copyfileobj(source, target)
+
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        entry = zipfile.ZipInfo(name, _WRITTEN.timetuple()[:6])
+        entry.compress_type = self.compression
+        return entry
 
 
 ILLEGAL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from naevus.datasets.sources import attribute_mask_file, mask_file
 from naevus.errors import NaevusError, RunError
+from naevus.images.read import TRANSIENT
 from naevus.io.files import (
     flush_together,
     nested,
@@ -234,6 +235,8 @@ class PredictionsFolder:
     ) -> bool:
         """Return whether a batch's rows and its other wanted files are complete.
 
+        A batch with files that the system could not read is not: it may be able to now.
+
         Args:
             key: The batch's key.
             ids: The ids of its images.
@@ -243,6 +246,8 @@ class PredictionsFolder:
         """
         part = read_part(self.part(key))
         if part is None or part.ids != sorted(ids):
+            return False
+        if any(failed.problem.startswith(TRANSIENT) for failed in part.failed):
             return False
         if embeddings and ids_of_table(self.embeddings_part(key)) != part.predicted:
             return False
@@ -360,6 +365,15 @@ def key_of(piece: Sequence[ImageFiles], limits: Limits) -> str:
             state = "absent"
         parts += [source.image_id, str(source.path), state]
     return sha256_of(*parts)[:32]
+
+
+def key_after(key: str, piece: Sequence[ImageFiles], limits: Limits) -> str:
+    """Return the key of a batch that was read: its key before, unless a file changed meanwhile.
+
+    It is then unknown what was read, and a key that no later job has makes the next job read again.
+    """
+    now = key_of(piece, limits)
+    return key if now == key else sha256_of(key, now)[:32]
 
 
 def _size(path: Path) -> int | None:

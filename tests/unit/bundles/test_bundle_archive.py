@@ -12,7 +12,6 @@ import pytest
 from naevus.bundles.bundle import (
     Bundle,
     Limits,
-    _replace,
     archives_folder,
     find_bundles,
     pack,
@@ -21,7 +20,7 @@ from naevus.bundles.bundle import (
 )
 from naevus.bundles.spec import MANIFEST
 from naevus.errors import BundleError, NaevusError
-from naevus.io.files import cache_folder, sha256
+from naevus.io.files import cache_folder, put_folder, sha256
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ def test_a_folder_with_other_files_is_not_replaced(bundle: Bundle, tmp_path: Pat
 
 def test_a_failed_replacement_keeps_the_old_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        _replace(bundle.folder, tmp_path / "absent", tmp_path / "old")
+        put_folder(tmp_path / "absent", bundle.folder, tmp_path / "old")
     assert Bundle.read(bundle.folder) == bundle
 
 

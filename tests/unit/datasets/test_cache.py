@@ -212,6 +212,26 @@ def test_failed_images_are_tried_again_with_other_limits(
     assert len(ImageCache.build(sources, SQUASH, folder)) == 12
 
 
+def test_an_image_that_changes_while_it_is_read_is_read_again(
+    sources: list[ImageFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing, other = sources[3].path, sources[4].path.read_bytes()
+
+    def load(source: ImageFiles, input_spec: InputSpec, limits: Limits) -> LoadedInput:
+        found = preprocess.load_input(source, input_spec, limits)
+        if source.path == changing:
+            changing.write_bytes(other)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "load_input", load)
+        built = ImageCache.build(sources, SQUASH, tmp_path / "store")
+    assert built.failed == {"p03": f"{changing}: changed while it was read"}
+    again = ImageCache.build(sources, SQUASH, tmp_path / "store")
+    assert not again.failed
+    np.testing.assert_array_equal(again["p03"], again["p04"])
+
+
 def test_a_second_concurrent_build_is_refused(sources: list[ImageFiles], tmp_path: Path) -> None:
     with (
         lock(tmp_path / "store" / ".lock"),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import zipfile
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -14,77 +11,22 @@ import pytest
 from naevus.datasets.download import FILES, RemoteFile, download, unpack
 from naevus.errors import DataError, NaevusError
 from naevus.io.files import lock
+from tests.helpers.download_server import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.helpers.download_server import Server
+
 NAME = "ISIC2018_Task3_Training_LesionGroupings.csv"
 CONTENT = bytes(range(256)) * 40
-
-
-class Server(ThreadingHTTPServer):
-    """Serve ``files``, at most ``cut`` bytes per reply, with or without range requests."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {NAME: CONTENT}
-        self.cut: int | None = None
-        self.ranges = True
-        self.asked: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/2018"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
-        content = self.server.files.get(self.path.removeprefix("/2018/"))
-        if content is None:
-            self.send_error(404)
-            return
-        start = 0
-        if asked and self.server.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(content)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start:][: self.server.cut])
-        self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     with serving() as running:
+        running.files[NAME] = CONTENT
         yield running
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 
 from naevus.errors import DataError, NaevusError, RunError
 from naevus.inference.sheets import first_predictions
-from naevus.io.formats import read_csv, read_json, read_parquet
+from naevus.io.formats import read_csv, read_json, read_parquet, write_workbook
 from naevus.runs.prediction_tables import about
 from naevus.runs.run import Run, held, read_oof
 
@@ -206,6 +207,22 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
     assert not (fold / ".bundle.12345678.tmp").exists()
+
+
+def test_a_workbook_has_the_same_bytes_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    rows: list[list[Any]] = [["=1+1", 0.25], ["b", None]]
+    for name, now in (("one", 1_000_000_000.0), ("other", 2_000_000_000.0)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        write_workbook(tmp_path / f"{name}.xlsx", ["id", "prob"], rows)
+    assert (tmp_path / "one.xlsx").read_bytes() == (tmp_path / "other.xlsx").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.xlsx", "other.xlsx"]
+    sheet = openpyxl.load_workbook(tmp_path / "one.xlsx").active
+    found = [[cell.value for cell in row] for row in sheet.iter_rows()]
+    assert found == [["id", "prob"], *rows]
+    assert sheet["A2"].data_type == "s"
 
 
 def test_a_cut_row_group_is_a_line(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Commands that are killed, interrupted or starved of space end as undisturbed ones: short form.
+
+``make torture`` runs the same with all jobs, faults and repetitions (`tests.helpers.torture_all`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helpers.torture_all import FAULTS
+from tests.helpers.torture_jobs import Shop, shop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.helpers.torture import Torture
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+]
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with shop(tmp_path_factory.mktemp("shop")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def tortures(jobs: Shop) -> dict[str, Torture]:
+    return {name: jobs.torture(name) for name in jobs.jobs}
+
+
+SHORT = {
+    "SIGKILL": {
+        "train": 2, "export to a folder": 1, "predict": 5, "gather": 3, "data download": 5,
+        "data split": 2, "data synthetic": 3, "data check": 2, "evaluate": 1,
+        "report of predictions": 2,
+    },
+    "full disk": {"predict": 1, "data download": 1},
+    "no space": {"predict": 3, "data download": 2, "data synthetic": 1},
+    "read-only": {"predict": 1},
+    "no memory": {"predict": 1},
+    "Ctrl-C": {"train": 1, "predict": 2, "data download": 1},
+    "SIGTERM": {"predict": 2, "data synthetic": 1},
+    "two at once": {"predict": 1, "data download": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "times"),
+    [(fault, name, times) for fault, jobs in SHORT.items() for name, times in jobs.items()],
+)
+def test_nothing_is_lost(
+    fault: str, name: str, times: int, jobs: Shop, tortures: dict[str, Torture]
+) -> None:
+    losses = FAULTS[fault](tortures[name], jobs, times)
+    if losses is None:
+        pytest.skip("no file system can be mounted here")
+    assert losses.tried == times
+    assert losses.lost == []
