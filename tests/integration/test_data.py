@@ -91,6 +91,23 @@ def test_columns_that_are_not_used_are_named_once(data: Path, tmp_path: Path, co
     assert result.output.count("ignored: age_group, notes (columns of manifest.csv)") == 1
 
 
+def test_folds_of_some_images_are_of_whole_lesions_and_of_all_diagnoses(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "some.csv"
+    words = ("split", data, "--out", out, "--k", 2, "--no-duplicates")
+    result = run(*words, "--limit", 16)
+    assert result.exit_code == 0, result.output
+    assert "limited: 16 of 40 images are used" in result.output
+    table = Folds.read(out).table
+    assert len(table) == 16
+    assert set(table.groupby("group_id").size()) == {2}
+    numbers = table["image_id"].str[1:].astype(int)
+    assert set(numbers % 8 < 6) == {True, False}, "one of the diagnoses is absent"
+    refused = run("split", data, "--out", tmp_path / "b.csv", "--join", out, "--limit", 16)
+    assert "--limit would have no effect" in str(refused.exception)
+
+
 def test_other_folds_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds.csv"
     run("split", data, "--out", out)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,8 +16,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import naevus
 from naevus.cli.main import app
 from naevus.datasets.layouts import load
+from naevus.io.settings import parse_setting
+from naevus.runs.recipe import MONITORED, load_recipe
 from naevus.runs.run import Run
 from tests.helpers import ROOT
 
@@ -56,6 +60,12 @@ def forget() -> None:
         del sys.modules[name]
 
 
+def recipes() -> list[str]:
+    """The recipes on the page: of a segmenter and of a classifier."""
+    blocks: list[str] = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [block for block in blocks if block.startswith("metrics = ")]
+
+
 @pytest.fixture(scope="module")
 def package() -> Iterator[None]:
     """The outside package, as if it were installed."""
@@ -87,12 +97,18 @@ def run(
     """A run with the recipe of the page, on images in naevus's own layout."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
-    (block,) = re.findall(r"```toml\n(metrics = .*?)```", PAGE.read_text(), re.DOTALL)
+    block, _ = recipes()
     (folder / "own.toml").write_text(block)
     words = ["train", "segmentation", synthetic_images, "--recipe", folder / "own.toml"]
     words += ["--fold", 0, "--out", folder / "run"]
     result = call(*words, *(word for each in QUICK for word in ("--set", each)))
     assert result.exit_code == 0, result.output
+    place = folder / "run"
+    assert result.output.endswith(
+        "not trained: 4 folds; without --fold all are trained\n"
+        f"To evaluate it: naevus evaluate {place}\nTo look at it: naevus report {place}\n"
+        f"To use it: naevus predict IMAGES --bundle {place}\n"
+    )
     named = [line for line in result.stdout.splitlines() if line.startswith("runs code of: ")]
     assert [line.split()[3] for line in named] == [
         "outside_package.nets:Small",
@@ -104,6 +120,80 @@ def run(
     return folder / "run"
 
 
+class StubOfWandB(ModuleType):
+    """Notes what the page's callback gives to ``wandb``."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.noted: list[tuple[str, Any]] = []
+
+    def init(self, **settings: Any) -> StubOfWandB:
+        self.noted.append(("init", settings))
+        return self
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.noted.append(("log", row))
+
+    def finish(self) -> None:
+        self.noted.append(("finish", None))
+
+
+@pytest.fixture(scope="module")
+def classified(
+    package: None, synthetic_images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, StubOfWandB]:
+    """A run of a classifier of own parts, followed by the page's callback."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("classified")
+    page = PAGE.read_text()
+    _, recipe = recipes()
+    (folder / "own.toml").write_text('task = "classification"\n' + recipe)
+    (code,) = re.findall(r"```python\n(import naevus\nimport wandb\n.*?)\nrun = ", page, re.DOTALL)
+    stub, names = StubOfWandB(), dict[str, Any]()
+    settings = dict(parse_setting(text) for text in QUICK) | {"epochs": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", stub)
+        exec(compile(code, str(PAGE), "exec"), names)
+        naevus.train(
+            load_recipe(folder / "own.toml", overrides=settings),
+            synthetic_images,
+            out=folder / "run",
+            fold=0,
+            callbacks=[names["WandB"]()],
+        )
+    return folder / "run", stub
+
+
+@pytest.mark.slow
+def test_an_own_backbone_loss_and_metric_train_a_classifier_and_stop_it(
+    classified: tuple[Path, StubOfWandB],
+) -> None:
+    run, _ = classified
+    history = pd.read_csv(run / "fold-0" / "history.csv")
+    assert history["val_top_2"].between(0, 1).all()
+    assert {f"val_{name}" for name in MONITORED["classification"]} <= set(history.columns)
+    best = int(history["val_top_2"].to_numpy().argmax())
+    log = (run / "train.log").read_text()
+    assert f'weights of epoch {best}, the best (select = "best")' in log
+    assert len(history) == min(3, best + 2)
+    result = call("evaluate", run)
+    assert result.exit_code == 0, result.output
+    assert "balanced accuracy" in result.output
+
+
+@pytest.mark.slow
+def test_the_callback_of_the_page_logs_settings_and_epochs(
+    classified: tuple[Path, StubOfWandB],
+) -> None:
+    run, stub = classified
+    history = pd.read_csv(run / "fold-0" / "history.csv")
+    kinds = [kind for kind, _ in stub.noted]
+    assert kinds == ["init", *["log"] * len(history), "finish"]
+    assert stub.noted[0][1]["config"]["loss"]["kind"] == "outside_package.losses:Poly1"
+    logged = [row["val_top_2"] for kind, row in stub.noted if kind == "log"]
+    assert logged == pytest.approx(history["val_top_2"].tolist())
+
+
 @pytest.mark.slow
 def test_own_parts_are_trained_with_and_recorded(run: Path) -> None:
     opened = Run.open(run)
@@ -111,6 +201,7 @@ def test_own_parts_are_trained_with_and_recorded(run: Path) -> None:
     assert opened.recipe.own_network == "outside_package.nets:Small"
     history = pd.read_csv(run / "fold-0" / "history.csv")
     assert history["val_area_error"].between(0, 1).all()
+    assert {f"val_{name}" for name in MONITORED["segmentation"]} <= set(history.columns)
     versions = json.loads((run / "environment.json").read_text())
     assert versions["outside_package.losses:Tversky"].startswith("outside-package 1.0")
 

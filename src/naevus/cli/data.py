@@ -67,14 +67,10 @@ def check(
     only warnings or none.
     """
     from naevus.datasets.audit import audit
-    from naevus.datasets.folds import limit_images
     from naevus.datasets.layouts import load
 
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy)
-    whole = named.of_type(image_type)
-    dataset = limit_images(whole, limit or 0)
-    if len(dataset) < len(whole):
-        reporter.warning(f"{len(dataset):,} of {len(whole):,} images are checked", "limited")
+    dataset = _limited(named.of_type(image_type), limit)
     with reporter.progress("reading and comparing images", len(dataset)) as move:
         found = audit(dataset, progress=move)
     if out is not None:
@@ -86,6 +82,16 @@ def check(
         if out is not None:
             console.print(f"{out}", soft_wrap=True)
     raise typer.Exit(1 if found.errors else 0)
+
+
+def _limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """Return at most ``limit`` images, and report how many are left."""
+    from naevus.datasets.folds import limit_images
+
+    chosen = limit_images(dataset, limit or 0)
+    if len(chosen) < len(dataset):
+        reporter.warning(f"{len(chosen):,} of {len(dataset):,} images are used", "limited")
+    return chosen
 
 
 def _show(found: Audit) -> None:
@@ -274,6 +280,7 @@ def split(
     ] = None,
     image_type: ImageTypeName = "auto",
     taxonomy: TaxonomyOption = "auto",
+    limit: Limit = None,
     *,
     duplicates: Annotated[
         bool,
@@ -317,6 +324,7 @@ def split(
     more = () if train_part is None else (train_part,)
     if part is not None:
         dataset = dataset.part(part, *more)
+    dataset = _limited(dataset.images(), limit)
     if not dataset.has_groups:
         reporter.message(
             "every image counts as a lesion; images of one lesion may be in different folds",
@@ -425,7 +433,7 @@ def _refuse_beside_join(context: typer.Context) -> None:
     """Reject options that have no effect when existing folds are joined."""
     sources = {
         f"--{name.replace('_', '-')}": context.get_parameter_source(name)
-        for name in ("k", "seed", "test_fraction", "part", "train_part")
+        for name in ("k", "seed", "test_fraction", "part", "train_part", "limit")
     }
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +28,10 @@ from naevus.cli.options import (
     Track,
 )
 from naevus.errors import ConfigError
+from naevus.io.words import counted
+
+if TYPE_CHECKING:
+    from naevus.runs.run import Run
 
 
 def train(
@@ -128,7 +133,7 @@ def train(
     from naevus.training.train import train as train_run
 
     with log_on_screen():
-        train_run(
+        run = train_run(
             resolved,
             data,
             out=out,
@@ -142,3 +147,15 @@ def train(
             callbacks=[tracker(name, out) for name in track or ()],
             reporter=reporter,
         )
+    _say_what_next(run)
+
+
+def _say_what_next(run: Run) -> None:
+    """Print the commands that follow a training."""
+    place = shlex.quote(str(run.folder))
+    left = run.folds.k - len(run.finished())
+    if left:
+        reporter.message(f"{counted(left, 'fold')}; without --fold all are trained", "not trained")
+    reporter.message(f"naevus evaluate {place}", "To evaluate it")
+    reporter.message(f"naevus report {place}", "To look at it")
+    reporter.message(f"naevus predict IMAGES --bundle {place}", "To use it")

@@ -316,7 +316,7 @@ class Folds:
             raise FoldsError(
                 f"the images of {dataset.root} have changed since the folds were made: "
                 f"{len(new)} new, {len(absent)} absent, the first is {min(new | absent)}",
-                "use the data of the folds, or make new folds in another file",
+                "use the data and the --limit of the folds, or make new folds in another file",
             )
         assigned = known[known["image_id"].isin(ours)]
         fold = assigned["image_id"].map(self.table.set_index("image_id")["fold"])

@@ -22,7 +22,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def _plural(noun: str) -> str:
-    for ending, plural in (("sis", "ses"), ("ss", "sses"), ("x", "xes"), ("ch", "ches")):
+    for ending, plural in (("sis", "ses"), ("ss", "sses"), ("x", "xes"), ("tch", "tches")):
         if noun.endswith(ending):
             return noun.removesuffix(ending) + plural
     return re.sub(r"(?<![aeiou])y$", "ie", noun) + "s"

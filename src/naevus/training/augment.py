@@ -21,7 +21,7 @@ from naevus.training.parts import make_part
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from naevus.runs.recipe import AugmentSettings
+    from naevus.runs.recipe_tables import AugmentSettings
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -194,12 +194,14 @@ class History(Callback):
         row = history[-1]
         self._line("epoch", **row)
         _log.info(
-            "fold %d epoch %d: loss %.4f, validation loss %s, score %.4f, %.1f images/s",
+            "fold %d epoch %d: loss %.4f, validation loss %s, score %s, %.1f images/s",
             self._job.fold,
             row["epoch"],
             row["train_loss"],
-            "-" if row.get("val_loss") is None else f"{row['val_loss']:.4f}",
-            row["val_score"],
+            *(
+                "-" if row.get(name) is None else f"{row[name]:.4f}"
+                for name in ("val_loss", "val_score")
+            ),
             row["images_per_second"],
         )
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from naevus.errors import RunError
 from naevus.io.files import atomic
+from naevus.io.words import counted
 from naevus.training.callbacks import Callback, Step
 from naevus.training.optim import (
     _average,
@@ -49,7 +50,7 @@ class TrainingTask(Protocol):
         """Return the mean loss of a batch."""
 
     def inspect(self, network: nn.Module, size: int) -> Metrics:
-        """Return metrics on the validation split, ``score`` (higher is better) among them."""
+        """Return metrics on the validation split, ``score`` among them; nothing without images."""
 
 
 @dataclass
@@ -103,7 +104,9 @@ class Trainer:
         self._average = _average(network, recipe.optimiser.ema)
         self.used = self._average.module if self._average else network
         self._plateau = ReduceLROnPlateau(
-            self._optimiser, mode="max", patience=recipe.optimiser.patience
+            self._optimiser,
+            mode="min" if recipe.monitor_lowest else "max",
+            patience=recipe.optimiser.patience,
         )
         self._total = recipe.epochs * batches.steps
         self._networks: dict[str, nn.Module] = {"network": network}
@@ -140,18 +143,19 @@ class Trainer:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the score has not risen for as many epochs as ``early_stopping`` allows."""
+        """Whether the metric has not improved for as many epochs as ``early_stopping`` allows."""
         waited = self.state.epoch - 1 - self.state.best_epoch
         return bool(self._recipe.early_stopping) and waited >= self._recipe.early_stopping
 
     def ending(self) -> str:
         """Return why training ended, and which epoch's weights are used."""
         state, recipe = self.state, self._recipe
-        why = f"trained {state.epoch} epochs"
+        why = f"trained {counted(state.epoch, 'epoch')}"
         if state.epoch < recipe.epochs:
+            moved = "fallen" if recipe.monitor_lowest else "risen"
             why = (
                 f"stopped early after {state.epoch} of {recipe.epochs} epochs: the validation "
-                f"score has not risen since epoch {state.best_epoch}"
+                f"{recipe.monitor or 'score'} has not {moved} since epoch {state.best_epoch}"
             )
         best = recipe.select == "best"
         used = f"{state.best_epoch}, the best" if best else f"{state.epoch - 1}, the last"
@@ -230,14 +234,40 @@ class Trainer:
                 **{f"val_{name}": value for name, value in metrics.items()},
             }
         )
-        if state.best is None or metrics["score"] > state.best:
-            state.best, state.best_epoch = metrics["score"], state.epoch
+        followed = self._followed(metrics)
+        if followed is not None and self._is_better(followed):
+            state.best, state.best_epoch = followed, state.epoch
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         if recipe.optimiser.schedule == "plateau":
             # The plateau scales the optimiser's rate, which may still be that of the warm-up.
             self._set_rate(float(self._plateau.get_last_lr()[0]))
-            self._plateau.step(metrics["score"])
+            assert followed is not None
+            self._plateau.step(followed)
             state.plateau = self._plateau.state_dict()
+
+    def _followed(self, metrics: Metrics) -> float | None:
+        """Return the value of the monitored metric; None if nothing follows it.
+
+        Raises:
+            RunError: Something does, and the value is absent or not a number.
+        """
+        name = self._recipe.monitor or "score"
+        value = metrics.get(name)
+        if value is not None and math.isfinite(value):
+            return float(value)
+        if not self._recipe.monitors:
+            return None
+        raise RunError(
+            f"{self._checkpoint.parent}: the validation {name} is {value} in epoch "
+            f"{self.state.epoch}, but {self._recipe.monitors} needs it",
+            "correct the metric, or monitor another one",
+        )
+
+    def _is_better(self, value: float) -> bool:
+        if self.state.best is None:
+            return True
+        lowest = self._recipe.monitor_lowest
+        return value < self.state.best if lowest else value > self.state.best
 
     def _rate_at(self, step: int) -> float:
         return learning_rate(self._recipe.optimiser, step, self._total, self._plateau)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import KINDS, LESION, is_own
+from naevus.runs.recipe import LESION
+from naevus.runs.recipe_tables import KINDS, is_own
 from naevus.training.parts import make_part
 
 if TYPE_CHECKING:

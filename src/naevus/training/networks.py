@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.runs.recipe import LESION, is_own
+from naevus.runs.recipe import LESION
+from naevus.runs.recipe_tables import is_own
 from naevus.training.parts import make_part
 from naevus.training.pretrained import (
     PLAIN_UNET,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    from naevus.runs.recipe import OptimiserSettings
+    from naevus.runs.recipe_tables import OptimiserSettings
 
     Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from naevus.errors import ConfigError, WeightsError
-from naevus.runs.recipe import HASHED
+from naevus.runs.recipe_tables import HASHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

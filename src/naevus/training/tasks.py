@@ -93,19 +93,19 @@ class SegmentationTask:
         """Return mean and thresholded Jaccard, sensitivity, precision and pixel counts."""
         scores, counts = [], np.zeros(4, np.int64)
         pairs = outputs(network, self.validation, self._recipe, size)
+        if not pairs:
+            return {}
         for logits, targets in pairs:
             predicted, truth = (logits > 0).numpy(), (targets > 127).numpy()
             scores += [compare_masks(*pair) for pair in zip(truth, predicted, strict=True)]
             counts += np.bincount((2 * truth + predicted).ravel(), minlength=4)
         negative, false_positive, false_negative, positive = counts.tolist()
         jaccards = np.array([score.jaccard for score in scores])
-        jaccard = float(jaccards.mean()) if len(jaccards) else 0.0
+        jaccard = float(jaccards.mean())
         return {
             "score": jaccard,
             "jaccard": jaccard,
-            "thresholded_jaccard": float(
-                np.mean([score.thresholded_jaccard for score in scores] or [0])
-            ),
+            "thresholded_jaccard": float(np.mean([score.thresholded_jaccard for score in scores])),
             "sensitivity": positive / max(1, positive + false_negative),
             "precision": positive / max(1, positive + false_positive),
             "confusion": [[negative, false_positive], [false_negative, positive]],
@@ -116,14 +116,12 @@ class SegmentationTask:
 
 def _masks(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return predicted and true masks, N x S x S."""
-    if not pairs:
-        return np.zeros((0, 1, 1), bool), np.zeros((0, 1, 1), bool)
     predicted, truth = zip(*((logits > 0, targets > 127) for logits, targets in pairs), strict=True)
     return torch.cat(predicted).numpy(), torch.cat(truth).numpy()
 
 
 def own_metrics(recipe: Recipe, predicted: NDArray[Any], truth: NDArray[Any]) -> Metrics:
-    """Return the own metrics of a recipe by name; nothing without images.
+    """Return the own metrics of a recipe by name.
 
     Args:
         recipe: The recipe.
@@ -134,7 +132,7 @@ def own_metrics(recipe: Recipe, predicted: NDArray[Any], truth: NDArray[Any]) ->
         ConfigError: One raises an error, or returns no number.
     """
     found: Metrics = {}
-    for name in recipe.metrics if len(truth) else ():
+    for name in recipe.metrics:
         try:
             found[name.partition(":")[2]] = float(import_part(name)(predicted, truth))
         except Exception as error:
@@ -243,7 +241,7 @@ class AttributesTask:
         """Return the pooled Jaccard index, overall and by attribute, and the lesion's mean."""
         pairs = outputs(network, self.validation, self._recipe, size)
         counts = _pooled(pairs, size)
-        metrics: Metrics = {"score": 0.0} if counts is None else _pooled_metrics(counts)
+        metrics: Metrics = {} if counts is None else _pooled_metrics(counts)
         metrics |= mean_loss(self.loss, pairs)
         lesions = self._lesions(network, size) if LESION in self._recipe.outputs else []
         if lesions:
@@ -402,7 +400,7 @@ class ClassificationTask:
         """Return balanced accuracy, accuracy, and precision, recall and confusion by class."""
         pairs = outputs(network, self.validation, self._recipe, size)
         if not pairs:
-            return {"score": 0.0}
+            return {}
         logits = torch.cat([logits for logits, _ in pairs]).numpy()
         classes = torch.cat([targets for _, targets in pairs])
         codes = [self.taxonomy.codes[index] for index in classes]

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import KINDS, Recipe
+from naevus.runs.recipe import Recipe
+from naevus.runs.recipe_tables import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,12 @@ def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if not segments and recipe.loss.kind != "focal":
         yield "loss.gamma", f'loss.kind = "{recipe.loss.kind}" has no gamma'
     yield from _unused_by_optimiser(recipe)
+    if not recipe.monitors:
+        nothing = "nothing follows it without select, early_stopping or the plateau schedule"
+        yield "monitor", nothing
+        yield "monitor_lowest", nothing
+    elif not recipe.monitor:
+        yield "monitor_lowest", "the highest score is the best; set monitor"
     if recipe.early_stopping >= recipe.epochs:
         yield "early_stopping", f"training ends earlier, after {recipe.epochs} epochs"
 

@@ -20,7 +20,8 @@ from naevus.images.masks import plausible
 from naevus.inference.out_of_fold import oof_logits
 from naevus.io.files import atomic
 from naevus.io.progress import SILENT
-from naevus.runs.recipe import Recipe, Section, load_recipe
+from naevus.runs.recipe import Recipe, load_recipe
+from naevus.runs.recipe_tables import Section
 from naevus.runs.run import Run, held, read_oof
 from naevus.training.data import TrainingData
 from naevus.training.prepare import check_training_data, inputs_of, prepare, start_run

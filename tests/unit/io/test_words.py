@@ -17,6 +17,7 @@ from naevus.io.words import counted
         ("day", "days"),
         ("box", "boxes"),
         ("patch", "patches"),
+        ("epoch", "epochs"),
         ("near-duplicate", "near-duplicates"),
     ],
 )

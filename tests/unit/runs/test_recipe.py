@@ -88,6 +88,10 @@ def test_a_wrong_value_is_named_with_what_is_expected(name: str, value: Any, out
         ({"data.validation_fraction": 0, "select": "best"}, 'no score for select = "best"'),
         ({"data.validation_fraction": 0, "early_stopping": 3}, "early_stopping: set a"),
         ({"data.validation_fraction": 0, "optimiser.schedule": "plateau"}, "plateau"),
+        ({"monitor": "jaccard"}, "'jaccard', which classification does not log; it logs balanced"),
+        ({"monitor": "mine"}, "'mine', which classification does not log"),
+        ({"monitor": "top_2", "metrics": ["a.b:top_1"]}, "loss, top_1, and own metrics named in"),
+        ({"monitor": "loss", "monitor_lowest": False}, "the lowest loss is the best"),
     ],
 )
 def test_settings_that_cannot_count_are_refused(settings: dict[str, Any], output: str) -> None:
@@ -98,6 +102,24 @@ def test_settings_that_cannot_count_are_refused(settings: dict[str, Any], output
 def test_settings_that_just_count_are_taken() -> None:
     assert load_recipe(None, "segmentation", {"epochs": 8, "sizes": [[0, 128], [7, 160]]})
     assert load_recipe(None, "segmentation", {"data.validation_fraction": 0, "select": "last"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "lowest"),
+    [
+        ({}, False),
+        ({"monitor": "accuracy"}, False),
+        ({"monitor": "loss"}, True),
+        ({"monitor": "top_2", "metrics": ["a.b:top_2"]}, False),
+        ({"monitor": "error", "metrics": ["a.b:error"], "monitor_lowest": True}, True),
+    ],
+)
+def test_the_lowest_loss_and_the_highest_score_are_the_best(
+    settings: dict[str, Any], lowest: bool
+) -> None:
+    recipe = load_recipe(None, "classification", {"select": "best", **settings})
+    assert recipe.monitor_lowest is lowest
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
 
 
 def test_a_missing_recipe_is_an_error() -> None:

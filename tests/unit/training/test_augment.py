@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from naevus.images.geometry import resize
-from naevus.runs.recipe import AugmentSettings
+from naevus.runs.recipe_tables import AugmentSettings
 from naevus.training.augment import Augmentation, rng_for
 
 STILL = AugmentSettings(

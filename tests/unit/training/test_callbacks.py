@@ -108,6 +108,15 @@ def test_the_history_is_a_table_and_lines_of_json(
     assert '"error": "ValueError: no"' in (job.folder / "metrics.jsonl").read_text()
 
 
+def test_an_epoch_without_validation_images_has_no_score(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("naevus"), "propagate", True)
+    with caplog.at_level(logging.INFO, "naevus"), (history := History()).around(job_in(tmp_path)):
+        history.epoch([{name: ROW[name] for name in ROW if not name.startswith("val_")}])
+    assert "fold 1 epoch 0: loss 0.5000, validation loss -, score -, 9.0 images/s" in caplog.text
+
+
 def test_steps_are_written_once_in_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 4.0, 9.0, 11.0, 12.0])
     monkeypatch.setattr("naevus.training.callbacks.time.monotonic", lambda: next(clock))

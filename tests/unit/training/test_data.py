@@ -16,7 +16,8 @@ from naevus.datasets.cache import ImageCache
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import read, write_png
-from naevus.runs.recipe import AugmentSettings, Recipe
+from naevus.runs.recipe import Recipe
+from naevus.runs.recipe_tables import AugmentSettings
 from naevus.taxonomy import ISIC2018
 from naevus.training.augment import Augmentation, rng_for
 from naevus.training.data import BatchLoader, Samples, order, plain_batches, times, workers_of

@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from naevus.errors import RunError
-from naevus.runs.recipe import OptimiserSettings, Recipe
+from naevus.runs.recipe import Recipe
+from naevus.runs.recipe_tables import OptimiserSettings
 from naevus.training.callbacks import Callback
 from naevus.training.loop import Trainer
 from naevus.training.optim import make_optimiser
@@ -66,8 +67,10 @@ class Batches:
 class TrainingTask:
     """Return given scores, one per epoch; record the weights."""
 
-    def __init__(self, scores: Sequence[float], weight: float = 1.0) -> None:
-        self._scores, self._weight = list(scores), weight
+    def __init__(
+        self, scores: Sequence[float], weight: float = 1.0, loss: Sequence[float] = ()
+    ) -> None:
+        self._scores, self._weight, self._loss = list(scores), weight, list(loss)
         self.shown: list[dict[str, Tensor]] = []
         self.losses: list[float] = []
         self.sizes: list[int] = []
@@ -80,7 +83,11 @@ class TrainingTask:
     def inspect(self, network: nn.Module, size: int) -> Metrics:
         self.shown.append(weights_of(network))
         self.sizes.append(size)
-        return {"score": self._scores[len(self.shown) - 1], "recall": {"MEL": None}}
+        if not self._scores:
+            return {}
+        place = len(self.shown) - 1
+        more = {"loss": self._loss[place]} if self._loss else {}
+        return {"score": self._scores[place], "recall": {"MEL": None}, **more}
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
@@ -173,6 +180,43 @@ def test_the_best_epoch_s_weights_are_used(ema: float, tmp_path: Path) -> None:
     job.fit(STILL)
     assert equal(weights_of(job.used), training_task.shown[1])
     assert job.state.best_epoch == 1
+
+
+def test_the_monitored_metric_decides_instead_of_the_score(tmp_path: Path) -> None:
+    scores, losses = [0.1, 0.2, 0.3, 0.4, 0.5], [0.9, 0.3, 0.5, 0.3, 0.4]
+    training_task = TrainingTask(scores, loss=losses)
+    settings: dict[str, Any] = {"early_stopping": 2, "monitor": "loss"}
+    job, _, _ = trainer(recipe(5, **settings), tmp_path, training_task)
+    job.fit(STILL)
+    assert [row["val_loss"] for row in job.state.history] == losses[:4]
+    assert (job.state.best, job.state.best_epoch) == (0.3, 1)
+    assert "the validation loss has not fallen since epoch 1" in job.ending()
+    assert equal(weights_of(job.used), training_task.shown[1])
+
+
+def test_the_plateau_follows_a_metric_that_should_fall(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.5, "schedule": "plateau", "patience": 1, "warm_up": 0}
+    task = TrainingTask([0.1] * 6, loss=[0.9, 0.8, 0.8, 0.9, 0.7, 0.7])
+    found = rates(recipe(6, settings, monitor="loss"), tmp_path, task)
+    assert found[::STEPS] == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_monitored_metric_must_be_a_number(value: float, tmp_path: Path) -> None:
+    task = TrainingTask([0.1] * 3, loss=[0.5, value, 0.4])
+    job, _, _ = trainer(recipe(3, select="best", monitor="loss"), tmp_path / "a", task)
+    with pytest.raises(RunError, match=r'validation loss is (nan|inf) in epoch 1, but select = "'):
+        job.fit(STILL)
+    free, _, _ = trainer(recipe(3), tmp_path / "b", TrainingTask([value] * 3))
+    free.fit(STILL)
+    assert free.state.best_epoch == -1
+
+
+def test_without_validation_images_there_is_no_score(tmp_path: Path) -> None:
+    job, _, _ = trainer(recipe(2), tmp_path, TrainingTask([]))
+    job.fit(STILL)
+    assert not [name for row in job.state.history for name in row if name.startswith("val_")]
+    assert job.ending() == 'trained 2 epochs; weights of epoch 1, the last (select = "last")'
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from naevus.errors import NaevusError, RunError
-from naevus.runs.recipe import OptimiserSettings
+from naevus.runs.recipe_tables import OptimiserSettings
 from naevus.training import loop
 from naevus.training.loop import (
     load_checkpoint,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from naevus.errors import ConfigError
-from naevus.runs.recipe import TERMS
+from naevus.runs.recipe_tables import TERMS
 from naevus.training import losses
 from naevus.training.losses import (
     ClassWeighting,

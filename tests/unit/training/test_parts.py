@@ -13,7 +13,8 @@ from torch import nn
 
 from naevus.errors import ConfigError, WeightsError
 from naevus.io.progress import SilentReporter
-from naevus.runs.recipe import AugmentSettings, Recipe, is_own, load_recipe, to_toml
+from naevus.runs.recipe import Recipe, load_recipe, to_toml
+from naevus.runs.recipe_tables import AugmentSettings, is_own
 from naevus.training.augment import Augmentation
 from naevus.training.losses import OwnLoss, classification_loss, segmentation_loss
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter

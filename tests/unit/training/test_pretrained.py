@@ -16,7 +16,8 @@ from naevus.datasets.folds import Folds
 from naevus.errors import ConfigError, RunError, WeightsError
 from naevus.images.geometry import centre_square, resize
 from naevus.io.files import sha256
-from naevus.runs.recipe import NetworkSettings, Recipe
+from naevus.runs.recipe import Recipe
+from naevus.runs.recipe_tables import NetworkSettings
 from naevus.runs.run import Run
 from naevus.training import pretrained as room
 from naevus.training.networks import build_classifier, build_segmenter

@@ -9,7 +9,7 @@ import torch
 
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
-from naevus.runs.recipe import LESION, Recipe
+from naevus.runs.recipe import LESION, MONITORED, Recipe
 from naevus.runs.run import select_images
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
@@ -110,6 +110,17 @@ def test_an_output_without_any_mask_is_an_error(tmp_path: Path) -> None:
         tmp_path / "task2", data={"cache_size": 64, "lesion": False}
     )
     assert training_task.training.outputs == tuple(ATTRIBUTES)
+
+
+def test_the_metrics_that_can_be_monitored_are_logged(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2")
+    write_shifted(tmp_path / "task1")
+    training_task, recipe, training_data = training_task_of(tmp_path / "task2", tmp_path / "task1")
+    network = training_task.network()
+    logged = training_task.inspect(network, 64)
+    assert set(MONITORED["attributes"]) <= logged.keys()
+    alone = AttributesTask(recipe, training_data.outputs, training_task.training.ids, [])
+    assert alone.inspect(network, 64) == {}
 
 
 def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ REJECTED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
     ),
     ("segmentation", {"data.context": 1.3}, {}, "data.context has no effect"),
     ("classification", {"optimiser.patience": 1}, {}, "optimiser.patience has no effect"),
+    ("segmentation", {"monitor": "loss"}, {}, "monitor has no effect: nothing follows it"),
+    ("segmentation", {"monitor_lowest": True}, {}, "monitor_lowest has no effect: nothing"),
+    ("segmentation", {"select": "best", "monitor_lowest": True}, {}, "the highest score is"),
     (
         "classification",
         {"epochs": 4, "early_stopping": 4},
@@ -77,6 +80,10 @@ ACCEPTED: list[tuple[Task, dict[str, Any], dict[str, Any]]] = [
     ("classification", {"loss.kind": "focal", "loss.gamma": 1, "sampling": "balanced"}, {}),
     ("classification", {"epochs": 4, "early_stopping": 3}, {}),
     ("classification", {"optimiser.schedule": "plateau", "optimiser.patience": 3}, {}),
+    ("classification", {"select": "best", "monitor": "loss"}, {}),
+    ("classification", {"early_stopping": 3, "monitor": "accuracy"}, {}),
+    ("segmentation", {"optimiser.schedule": "plateau", "monitor": "jaccard"}, {}),
+    ("attributes", {"select": "best", "monitor": "loss", "monitor_lowest": True}, {}),
 ]
 
 
