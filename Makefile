@@ -51,8 +51,8 @@ $(AUDIT): $(READY)
 	$(INSTALL) -e '.[audit]'
 	touch $(AUDIT)
 
-# Tracking is left out: MLflow does not accept the tested pandas and PyArrow.
-EXTRAS = train evaluate report quantise excel heif onnxruntime docs dev audit
+# MLflow is left out: it does not accept the tested PyArrow.
+EXTRAS = train tracking evaluate report quantise excel heif onnxruntime docs dev audit
 LOCK = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.11.5 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 

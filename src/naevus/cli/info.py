@@ -123,7 +123,8 @@ EXTRAS = {
     "heif": ("pi_heif",),
     "onnxruntime": ("onnxruntime",),
     "quantise": ("nncf", "onnxruntime"),
-    "tracking": ("mlflow", "tensorboard"),
+    "tracking": ("tensorboard",),
+    "mlflow": ("mlflow",),
 }
 """The import names of the packages in each extra."""
 

@@ -300,10 +300,9 @@ def run_seconds(job: Job, step: Step, step_s: float, folds: int) -> float:
     return folds * sum(epochs) - done
 
 
-# Trackers of experiments, in the extra `tracking`.
+# Trackers of experiments, in the extras `tracking` and `mlflow`.
 
 Tracker = Literal["tensorboard", "mlflow"]
-_EXTRA: Final = 'install it with pip install "naevus[tracking]"'
 
 
 def numbers_of(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -332,7 +331,9 @@ class TensorBoard(Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra)
         except ImportError:
-            raise NaevusError("tensorboard is not installed", _EXTRA) from None
+            raise NaevusError(
+                "tensorboard is not installed", 'install it with pip install "naevus[tracking]"'
+            ) from None
         self._open: Callable[..., Any] = SummaryWriter
         self._folder, self._every = folder, every
         self._writer: Any = None
@@ -382,7 +383,9 @@ class MLflow(Callback):
         try:
             import mlflow  # noqa: PLC0415 (an extra)
         except ImportError:
-            raise NaevusError("mlflow is not installed", _EXTRA) from None
+            raise NaevusError(
+                "mlflow is not installed", 'install it with pip install "naevus[mlflow]"'
+            ) from None
         self._mlflow: Any = mlflow
         self._uri, self._experiment = uri, experiment
 

@@ -183,13 +183,14 @@ def test_numbers_of_an_epoch_are_named_by_dots() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")]
+    ("name", "module", "extra"),
+    [("tensorboard", "torch.utils.tensorboard", "tracking"), ("mlflow", "mlflow", "mlflow")],
 )
 def test_an_absent_tracker_names_its_extra(
-    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(NaevusError, match=rf"{name} is not installed.*naevus\[tracking\]"):
+    with pytest.raises(NaevusError, match=rf"{name} is not installed.*naevus\[{extra}\]"):
         tracker(name, tmp_path)
     with pytest.raises(ConfigError, match="no tracker is called 'wandb'"):
         tracker("wandb", tmp_path)
@@ -290,7 +291,7 @@ def test_tensorboard_itself_reads_what_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_mlflow_itself_reads_what_is_logged(tmp_path: Path) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="the extra tracking is not installed")
+    mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     job, flow = job_in(tmp_path / "seg"), MLflow(f"sqlite:///{tmp_path}/mlflow.db")
     with flow.around(job):
         flow.epoch([ROW])

@@ -216,7 +216,6 @@ def test_own_metrics_are_named_after_their_functions(
     recipe = load_recipe(None, "classification", {"metrics": names})
     p = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     assert own_metrics(recipe, p, np.array([1, 2])) == {"top_2": 0.5}
-    assert own_metrics(recipe, p[:0], np.array([])) == {}
     (tmp_path / "faulty.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(str(tmp_path))
     faulty = load_recipe(None, "classification", {"metrics": ["faulty:raising"]})
