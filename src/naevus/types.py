@@ -106,7 +106,8 @@ FLAGS: Final[dict[str, str]] = {
     "cut_by_border": (
         "The lesion is cut off by the edge of the image: only part of it was classified."
     ),
-    "hair": "Hair, ink or a ruler covers much of the skin and may hide parts of the lesion.",
+    "hair": "Hair or ink covers much of the skin and may hide parts of the lesion.",
+    "ruler": "A ruler or a printed scale is in the image.",
 }
 """All flags, in the order in which they are listed."""
 

@@ -175,7 +175,7 @@ class Conditions(NamedTuple):
     contrast: float
     """The colour difference between lesion and skin (`lesion_contrast`)."""
     hair: float
-    """The fraction of the skin covered by dark hair (`Quality.hair`)."""
+    """The fraction of the central circle under dark hair (`Quality.hair`)."""
     border: float
     """The fraction of the contour on the image's border (`Quality.cut`)."""
 

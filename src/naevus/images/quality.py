@@ -1,4 +1,4 @@
-"""Image quality: size, sharpness, exposure, colour, hair, border contact and skin tone.
+"""Image quality: size, sharpness, exposure, colour, artefacts, border contact and skin tone.
 
 Everything is measured on a copy with a shorter side of 256 pixels, about the networks' resolution,
 so that an image and its reduced copy get the same flags. Smaller images are measured as they are.
@@ -12,126 +12,26 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
+from naevus.images.artefacts import artefacts_of
 from naevus.images.geometry import reduced
 from naevus.types import FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
-
-
-# Dark hair over an image, as a mask.
-
-_WIDEST = 9  # pixels; hair is not wider
-_DARKER = 14  # levels of 255 below its surroundings
-_LENGTH = 20.0  # pixels in a straight line: longer than a mesh of the pigment network
-_STEPS = ((0, 1), (1, 3), (1, 2), (1, 1), (2, 1), (3, 1), (1, 0))  # rows and columns, 0 to 90°
-
-
-class Line(NamedTuple):
-    """Points on a line: their number, and the step in rows (at least 0) and columns."""
-
-    rows: int
-    columns: int
-    points: int
-
-
-def _lines() -> tuple[Line, ...]:
-    counts = [round(_LENGTH / float(np.hypot(*step))) for step in _STEPS]
-    rising = [Line(*step, count) for step, count in zip(_STEPS, counts, strict=True)]
-    falling = [
-        line._replace(columns=-line.columns) for line in rising if line.rows and line.columns
-    ]
-    return (*rising, *falling)
-
-
-_LINES = _lines()
-
-
-def thin_hair(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find dark, thin structures by the black-hat transform.
-
-    Source: Lee et al., DullRazor, Computers in Biology and Medicine 1997. The `straight` ones are
-    hair, rulers or lines drawn on the skin. Widths and lengths are set for images of about 256
-    pixels.
-
-    Args:
-        grey: H x W luminance.
-
-    Returns:
-        H x W.
-    """
-    square = np.ones((_WIDEST, _WIDEST), np.uint8)
-    return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, square) >= _DARKER)
-
-
-def straight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the pixels of a mask on a line of 20 pixels in one of twelve directions, H x W."""
-    return open_by_lines(mask, _LINES)
-
-
-def open_by_lines(mask: NDArray[np.bool_], lines: Iterable[Line]) -> NDArray[np.bool_]:
-    """Open a mask by each line, and return the union of the results.
-
-    The mask is packed row by row into one long integer, so that a move by rows and columns is one
-    shift. That is many times faster than OpenCV's opening by a non-rectangular kernel.
-
-    Args:
-        mask: H x W.
-        lines: The lines, none of them wider than the mask.
-
-    Returns:
-        H x W: the pixels on a line whose points are all in the mask.
-    """
-    lines = tuple(lines)
-    height, width = mask.shape
-    # Empty columns on the right keep pixels from moving into the next row.
-    empty = max((abs(line.columns) * (line.points - 1) for line in lines), default=0)
-    stride = width + empty
-    padded = np.pad(mask, ((0, 0), (0, empty)))
-    bits = int.from_bytes(np.packbits(padded, bitorder="little").tobytes(), "little")
-    found = 0
-    for line in lines:
-        found |= _opened(bits, line.rows * stride + line.columns, line.points)
-    size = height * stride
-    packed = np.frombuffer(found.to_bytes(-(-size // 8), "little"), np.uint8)
-    unpacked = np.unpackbits(packed, count=size, bitorder="little")
-    return unpacked.reshape(height, stride)[:, :width].astype(np.bool_)
-
-
-def _opened(bits: int, step: int, count: int) -> int:
-    """Open by ``count`` points ``step`` bits apart; the line is doubled until it is long enough."""
-    moves = [step * points for points in _doublings(count)]
-    starts = bits
-    for move in moves:
-        starts &= starts >> move
-        if not starts:
-            return 0
-    for move in moves:
-        starts |= starts << move
-    return starts
-
-
-def _doublings(count: int) -> list[int]:
-    """Return the moves, in points, that grow a line from one point to ``count``."""
-    steps, done = [], 1
-    while done < count:
-        steps.append(min(done, count - done))
-        done += steps[-1]
-    return steps
 
 
 SIDE = 256
 """Shorter side of the measured copy, in pixels."""
 
-# Set on 1,200 ISIC 2018 images. Each flag applies to at most 4 % of them, except cut_by_border:
-# many of these images are centre squares.
+# Set on 1,200 ISIC 2018 images, but hair and rulers on labelled ones (`naevus.images.artefacts`).
+# Blur, exposure and colour apply to at most 4 % each; cut_by_border to more, as many of these
+# images are centre squares.
 _LEAST_SHARPNESS = 0.7
 _DARK, _MOST_DARK = 75, 0.9  # low enough that dark skin is not flagged
 _BRIGHT, _MOST_BRIGHT = 240, 0.2
 _MOST_CUT = 0.25  # a round lesion with an eighth of its area outside
-_MOST_HAIR = 0.12
+_MOST_HAIR = 0.06  # ten strands across the image
+_MOST_REGULAR = 0.6
 _LEAST_CHROMA = 3  # colour images have at least 7; a grey image saved in colour has 0 to 1
 _LEAST_SIDE = 100
 """Shorter sides below it are too small. Set with the built-in bundle on sharp training images of
@@ -159,40 +59,38 @@ class Quality(NamedTuple):
     cut: float | None
     """Fraction of the lesion's contour on the image's border, 0..1; None: no mask."""
     hair: float
-    """Fraction of the skin (without a mask: of the image) under dark hair, 0..1."""
+    """Fraction of the central circle under dark hair, 0..1."""
+    ruler: float
+    """How regular the most regular row of marks is, 0..1 (`naevus.images.artefacts`)."""
     chroma: float
     """Mean difference between a pixel's largest and smallest channel, 0..255."""
 
 
-def quality_of(
-    pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, *, least_hair: float = 0
-) -> Quality:
+def quality_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Quality:
     """Measure an image.
 
     Args:
         pixels: H x W x 3 RGB.
         mask: H x W, the lesion, if it is known.
-        least_hair: Fractions of hair up to this one may be returned as 0, to save time.
     """
     # Convert to grey before reducing: one channel instead of three.
     grey, lesion = _reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), mask)
     circle = _circle(grey.shape)
-    skin = circle if lesion is None else circle & ~lesion
-    if np.count_nonzero(skin) < _LEAST_SKIN * np.count_nonzero(circle):
-        skin = circle
+    artefacts = artefacts_of(grey, circle)
     return Quality(
         sharpness=_sharpness(grey),
         dark=_fraction(grey < _DARK, circle),
         bright=_fraction(grey > _BRIGHT, circle),
         cut=None if lesion is None else _cut(lesion),
-        hair=_hair(grey, skin, least_hair),
+        hair=artefacts.hair,
         chroma=_chroma(pixels),
+        ruler=artefacts.ruler,
     )
 
 
 def flags_of(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> tuple[str, ...]:
-    """Return the quality `flags` of an image, measuring no more than they need."""
-    return flags(quality_of(pixels, mask, least_hair=_MOST_HAIR))
+    """Return the quality `flags` of an image."""
+    return flags(quality_of(pixels, mask))
 
 
 def size_flags(height: int, width: int) -> tuple[str, ...]:
@@ -207,12 +105,6 @@ def _chroma(pixels: NDArray[np.uint8]) -> float:
     return float((largest - least).mean())
 
 
-def _hair(grey: NDArray[np.uint8], skin: NDArray[np.bool_], least: float) -> float:
-    thin = thin_hair(grey)
-    # Finding lines takes most of the time, and lines are a subset of thin structures.
-    return _fraction(straight(thin), skin) if _fraction(thin, skin) > least else 0.0
-
-
 def flags(quality: Quality) -> tuple[str, ...]:
     """Return the flags of an image: keys of `FLAGS`, in their order."""
     wrong = {
@@ -221,6 +113,7 @@ def flags(quality: Quality) -> tuple[str, ...]:
         "bright": quality.bright > _MOST_BRIGHT,
         "cut_by_border": quality.cut is not None and quality.cut > _MOST_CUT,
         "hair": quality.hair > _MOST_HAIR,
+        "ruler": quality.ruler > _MOST_REGULAR,
         "grey": quality.chroma < _LEAST_CHROMA,
     }
     return tuple(code for code in FLAGS if wrong.get(code, False))

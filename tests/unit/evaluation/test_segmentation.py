@@ -121,7 +121,7 @@ def test_failures_are_listed_by_condition() -> None:
     assert small.elsewhere is not None
     assert small.failed.value > small.elsewhere.value
     assert small.failed.groups == inside.sum() / 2
-    hairy = found["hair over 5 % of the skin"]
+    hairy = found["hair over 6 % of the image"]
     assert (hairy.images, hairy.failed) == (0, None)
     marked = inside | (table["lesion_area"] > 0.6) | (table["border"] > 0)
     assert found[NONE_OF_THESE].images == (~marked).sum()
