@@ -440,6 +440,19 @@ def _cross_fitted(
     return cut, used
 
 
+def cross_fitted_counts(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return N x A x 3 fractions of pixels: in both, in the mask, and in the ground truth.
+
+    Args:
+        table: A table for `AttributesEvaluation.of`. Counts at several thresholds are cut at those
+            chosen on the other parts of the images.
+    """
+    counts = PooledCounts.of(table)
+    several = counts.hit.shape[2] > 1
+    parts = parts_of(table.assign(diagnosis="")) if several else np.zeros(len(table), np.intp)
+    return _cross_fitted(counts, parts)[0]
+
+
 def _pooled(cut: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return D x (1 + A) Jaccard indices of weighted images: over all attributes, then each."""
     sums = (weights @ cut.reshape(len(cut), -1)).reshape(len(weights), *cut.shape[1:])

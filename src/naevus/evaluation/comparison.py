@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from naevus.errors import DataError
+from naevus.evaluation.attributes import cross_fitted_counts, is_attributes_table, jaccard
 from naevus.evaluation.bootstrap import SEED, Groups, divided, finite, repeatable
 from naevus.evaluation.intervals import Interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
@@ -24,12 +25,15 @@ from naevus.evaluation.tables import (
 )
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
+
+    from naevus.types import Task
 
 
 # Paired differences: their size, intervals and p values.
@@ -250,9 +254,6 @@ def mcnemar(
     return McNemar(len(first), only_a, only_b, min(1.0, 2 * tail / 2**thrown))
 
 
-Task = Literal["classification", "segmentation"]
-
-
 class Change(NamedTuple):
     """An image with different predictions from A and B."""
 
@@ -260,7 +261,7 @@ class Change(NamedTuple):
     truth: str
     """The diagnosis; empty for masks."""
     a: str
-    """A's prediction by the balanced decision, or the Jaccard index of its mask."""
+    """A's prediction by the balanced decision, or the Jaccard index of its mask or attributes."""
     b: str
     effect: Literal["fixed", "broken", "other"]
     """Whether B corrects an error of A, introduces one, or both are wrong."""
@@ -279,7 +280,7 @@ class Comparison:
     """The number of images left out because only A predicted them."""
     only_b: int
     differences: tuple[Difference, ...]
-    """The headline first: balanced accuracy or thresholded Jaccard."""
+    """The headline first: balanced accuracy, thresholded Jaccard or pooled Jaccard index."""
     recalls: tuple[Difference, ...]
     """The recall of each class in the ground truth, by the balanced decision."""
     mcnemar: McNemar
@@ -376,11 +377,8 @@ def compare(
     for table, name in ((a, names[0]), (b, names[1])):
         check_finite(table, _figures(table, task), name)
     ours, theirs = in_common((a, b), names, _AGREED[task], allow_missing=allow_missing)
-    differences, recalls, test, changed = (
-        _diagnoses(ours, theirs, corrected=corrected)
-        if task == "classification"
-        else _masks(ours, theirs, corrected=corrected)
-    )
+    compared = {"classification": _diagnoses, "segmentation": _masks, "attributes": _attributes}
+    differences, recalls, test, changed = compared[task](ours, theirs, corrected=corrected)
     return Comparison(
         task=task,
         a=names[0],
@@ -399,10 +397,16 @@ def compare(
 _NEEDED: dict[Task, tuple[str, ...]] = {
     "classification": ("image_id", "group_id", "diagnosis"),
     "segmentation": ("image_id", "group_id", "jaccard", "thresholded_jaccard"),
+    "attributes": ("image_id", "group_id", *(f"predicted_{name}" for name in ATTRIBUTES)),
 }
 _AGREED: dict[Task, dict[str, str]] = {
     "classification": AGREED,
     "segmentation": {"group_id": "group"},
+    "attributes": {
+        "group_id": "group",
+        "pixels": "size",
+        **{f"true_{name}": f"mask of {title}" for name, title in ATTRIBUTES.items()},
+    },
 }
 _DECISIONS: Final = (
     "balanced accuracy, balanced decision",
@@ -416,6 +420,8 @@ _Compared = tuple[tuple[Difference, ...], tuple[Difference, ...], McNemar, tuple
 def _task(table: pd.DataFrame, name: str) -> Task:
     logits = any(str(column).startswith("logit_") for column in table.columns)
     task: Task = "classification" if logits else "segmentation"
+    if is_attributes_table(table):
+        task = "attributes"
     absent = [column for column in _NEEDED[task] if column not in table.columns]
     if absent:
         raise DataError(
@@ -427,6 +433,8 @@ def _task(table: pd.DataFrame, name: str) -> Task:
 def _figures(table: pd.DataFrame, task: Task) -> list[str]:
     if task == "classification":
         return numbers_of(table, ("logit", "class_prior", "class_weight"))
+    if task == "attributes":
+        return ["pixels", *(f"true_{name}" for name in ATTRIBUTES)]
     return ["jaccard", "thresholded_jaccard"]
 
 
@@ -475,6 +483,64 @@ def _masks(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compared:
     unnamed = np.full(len(a), "", object)
     changes = _changes(a["image_id"], good[0] != good[1], unnamed, values, good)
     return differences, (), mcnemar(good[0], good[1], groups), changes
+
+
+def _attributes(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compared:
+    """Compare pooled Jaccard indices, each table at its own cross-fitted thresholds."""
+    groups = a["group_id"].tolist()
+    cuts = [cross_fitted_counts(table) for table in (a, b)]
+    parts = {"pooled Jaccard": slice(None)} | {
+        f"{title}, pooled Jaccard": slice(k, k + 1) for k, title in enumerate(ATTRIBUTES.values())
+    }
+    pooled = {name: [cut[:, part].sum(axis=1) for cut in cuts] for name, part in parts.items()}
+    shown = {name: pair for name, pair in pooled.items() if all(cut.any() for cut in pair)}
+    tests = len(shown) if corrected else 1
+    differences = tuple(
+        _pooled_difference(name, ours, theirs, groups, tests)
+        for name, (ours, theirs) in shown.items()
+    )
+    overlaps = [jaccard(*cut.sum(axis=1).T) for cut in cuts]
+    good = [overlap >= JACCARD_THRESHOLD for overlap in overlaps]
+    values = [np.array([f"{value:.3f}" for value in overlap], object) for overlap in overlaps]
+    unnamed = np.full(len(a), "", object)
+    changes = _changes(a["image_id"], good[0] != good[1], unnamed, values, good)
+    return differences, (), mcnemar(good[0], good[1], groups), changes
+
+
+def _pooled_difference(
+    name: str,
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    groups: Sequence[Hashable],
+    tests: int,
+) -> Difference:
+    """Compare two pooled Jaccard indices, which have different denominators.
+
+    Each index is linearised at the mean of both: an image contributes what its hits exceed
+    mean times union, as a fraction of all unions. The contributions sum exactly to the indices.
+
+    Args:
+        name: The name of the score.
+        a: N x 3: pixels in both, in the mask, and in the ground truth, as fractions.
+        b: The same for B.
+        groups: N group ids.
+        tests: The number of tests that interval and p are corrected for.
+    """
+    hits, unions = zip(
+        *((cut[:, 0], cut[:, 1] + cut[:, 2] - cut[:, 0]) for cut in (a, b)), strict=True
+    )
+    whole = [hit.sum() / union.sum() for hit, union in zip(hits, unions, strict=True)]
+    middle = float(np.mean(whole))
+    weights = np.mean([union / union.sum() for union in unions], axis=0)
+    ours, theirs = (
+        middle * weights + (hit - middle * union) / union.sum()
+        for hit, union in zip(hits, unions, strict=True)
+    )
+    inside = weights > 0
+    kept = [group for group, there in zip(groups, inside.tolist(), strict=True) if there]
+    first, second, inner = (each[inside, None] for each in (ours, theirs, weights))
+    found = paired_difference(name, first, second, inner, kept, tests=tests)
+    return found._replace(a=float(whole[0]), b=float(whole[1]))  # without rounding errors
 
 
 def _accuracy(

@@ -151,10 +151,7 @@ def export_runs(
     ]
     if len(by_task["attributes"]) > 1:
         raise RunError("a bundle can have only one attributes run", "name one attributes run")
-    to_measure = [
-        cost_members(part) if options.measure and part.task != "attributes" else []
-        for part in parts
-    ]
+    to_measure = [cost_members(part) if options.measure else [] for part in parts]
     steps = _Steps(callbacks.step, parts, to_measure)
     manifest, files = about(runs), dict[str, Path]()
     shipped: list[SampledNetwork] = []

@@ -355,7 +355,7 @@ def cost_members(task_members: TaskMembers) -> list[list[TrainedMember]]:
     if task_members.composition.averaged:
         average = [member for member in task_members.members if member.folds]
         return [average or _of_each_fold(task_members.trained)]
-    runs = task_members.runs[:1] if task_members.task == "segmentation" else task_members.runs
+    runs = task_members.runs if task_members.task == "classification" else task_members.runs[:1]
     folds = sorted(set.intersection(*(set(run.finished()) for run in runs)))
     if not folds:
         raise RunError(

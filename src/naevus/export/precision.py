@@ -16,17 +16,17 @@ from naevus.export.members import stored_entry
 from naevus.inference.engines.automatic import PATIENCE_S, rejected
 from naevus.inference.engines.openvino import precisions
 from naevus.inference.engines.trial import EngineSetup, TrialNetwork, tried
-from naevus.inference.out_of_fold import oof_logits, oof_scores
+from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
 from naevus.runs.evidence import figure_of
 from naevus.runs.manifest import task_entry
+from naevus.taxonomy import ATTRIBUTES
 from naevus.types import Precision, Storage, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from naevus.bundles.bundle import Bundle
-    from naevus.datasets.dataset import Dataset
+    from naevus.datasets.dataset import Dataset, Record
     from naevus.datasets.sources import Images
     from naevus.export.graphs import StoredGraphs
 
@@ -42,6 +42,7 @@ class Variant(NamedTuple):
 
 
 REFERENCE: Final = Variant("fp32", "fp32")
+_MASKS: Final[frozenset[Task]] = frozenset({"segmentation", "attributes"})
 
 
 class Measuring(NamedTuple):
@@ -76,9 +77,9 @@ def oof_predictions(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
     known = member.run.predictions()
     known = known[known["fold"].isin(member.folds)]
     bundle = _bundle(each, variant)
-    if member.recipe.task == "segmentation":
-        groups = known[["image_id", "group_id"]]
-        table = oof_scores(bundle, _sources(each, known), precision=variant.precision)
+    if member.recipe.task in _MASKS:
+        groups = known[["image_id", "group_id", "fold"]]
+        table = _mask_predictions(each, bundle, known, variant.precision)
         gone = set(known["image_id"]).difference(table["image_id"])
         refuse_left_out(
             left_out(("images of the run cannot be scored now", gone)),
@@ -100,6 +101,24 @@ def oof_predictions(each: Measuring, variant: Variant = REFERENCE) -> pd.DataFra
     return table.merge(known_rows, on="image_id", validate="one_to_one").assign(**trained)
 
 
+def _mask_predictions(
+    each: Measuring, bundle: Bundle, known: pd.DataFrame, precision: Precision
+) -> pd.DataFrame:
+    """Score the masks of the images in ``known``, of lesions or of attributes."""
+    rows = _rows(each, known)
+    if each.graphs.member.recipe.task == "attributes":
+        attributes = [
+            (row.image_id, row.path, row.attributes)
+            for row in rows
+            if row.path and len(row.attributes) == len(ATTRIBUTES)
+        ]
+        return oof_attributes(bundle, attributes, precision=precision)
+    sources = [
+        (row.image_id, row.path, row.mask_path) for row in rows if row.path and row.mask_path
+    ]
+    return oof_scores(bundle, sources, precision=precision)
+
+
 def _bundle(each: Measuring, variant: Variant) -> Bundle:
     member = each.graphs.member
     entry = stored_entry(member, "network.onnx", variant.storage)
@@ -112,18 +131,14 @@ def _bundle(each: Measuring, variant: Variant) -> Bundle:
     )
 
 
-def _sources(each: Measuring, known: pd.DataFrame) -> list[tuple[str, Path, Path]]:
+def _rows(each: Measuring, known: pd.DataFrame) -> list[Record]:
     if each.dataset is None:
         raise DataError(
             f"{each.graphs.member.run.folder}: the data set, needed to score masks, is missing",
             "name it with --data",
         )
     wanted = set(known["image_id"])
-    return [
-        (row.image_id, row.path, row.mask_path)
-        for row in each.dataset.rows()
-        if row.image_id in wanted and row.path and row.mask_path
-    ]
+    return [row for row in each.dataset.rows() if row.image_id in wanted]
 
 
 LOSS, BOUND = 0.005, 0.01
@@ -134,6 +149,7 @@ _SIZE: Final[tuple[Storage, ...]] = ("int8", "fp16", "fp32")
 _SCORED: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("Jaccard", "thresholded Jaccard"),
     "classification": ("balanced accuracy, balanced decision", "accuracy, natural decision"),
+    "attributes": ("pooled Jaccard",),
 }
 _DECIDES: Final[dict[Task, str]] = {task: scores[0] for task, scores in _SCORED.items()}
 
@@ -186,7 +202,7 @@ def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> M
             joined[variant].append(pd.concat(found, ignore_index=True))
     task = runs[0][0].graphs.member.recipe.task
     whole = {
-        variant: found[0] if task == "segmentation" else combined(found, taxonomy_of(found[0]))
+        variant: found[0] if task in _MASKS else combined(found, taxonomy_of(found[0]))
         for variant, found in joined.items()
     }
     reference = whole.pop(REFERENCE)
@@ -194,7 +210,7 @@ def measured(runs: Sequence[Sequence[Measuring]], step: Callable[[], None]) -> M
     costs = tuple(
         cost
         for variant, table in whole.items()
-        for cost in _costs(task, variant, networks, reference, table)
+        for cost in costs_of(task, variant, networks, reference, table)
     )
     refusals = tuple(
         StorageRefusal(task=task, **variant._asdict(), problem=problem)
@@ -273,13 +289,14 @@ def _networks(origins: Sequence[Sequence[str]]) -> str:
     return f"{len(own)} networks, each on its own fold" if len(own) > 1 else own[0]
 
 
-def _costs(
+def costs_of(
     task: Task,
     variant: Variant,
     networks: str,
     reference: pd.DataFrame,
     table: pd.DataFrame,
 ) -> list[StorageCost]:
+    """Return what a variant changes, by its predictions and those of fp32 for the same images."""
     found = compare(reference, table, corrected=False)
     by_name = {one.score: one for one in found.differences}
     return [

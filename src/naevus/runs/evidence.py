@@ -344,7 +344,15 @@ def attributes_entry(run: Run) -> dict[str, Any]:
     Raises:
         RunError: The predictions of the run are inconsistent.
     """
-    table = run.predictions()
+    entry = attributes_figures(run.predictions())
+    lesions = lesions_of(run)
+    if lesions is not None:
+        entry["scores"] += segmentation(lesions, f"{RECIPE}, lesion masks")
+    return entry
+
+
+def attributes_figures(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the same from an out-of-fold table of attributes."""
     found = AttributesEvaluation.of(table)
     on = f"{RECIPE}: {counted(table)}"
     crossed = f"{on}; thresholds fitted on the other folds"
@@ -354,9 +362,6 @@ def attributes_entry(run: Run) -> dict[str, Any]:
         scores.append(_score(f"{title}, pooled Jaccard index", one.jaccard, crossed))
         if one.auc is not None:
             scores.append(_score(f"{title}, AUC of presence", one.auc, on))
-    lesions = lesions_of(run)
-    if lesions is not None:
-        scores += segmentation(lesions, f"{RECIPE}, lesion masks")
     presence = [{"slope": slope, "intercept": intercept} for slope, intercept in found.presence]
     return {
         "scores": scores,
@@ -393,19 +398,47 @@ def classification_entry(
         DataError: A table has no out-of-fold logits, or there are too few lesions.
         NaevusError: SciPy or scikit-learn is not installed.
     """
+    records = None if dataset is None else dataset.table.set_index("image_id")
     if calibration is None:
         tables = [run.predictions() for run in runs]
-        taxonomy = taxonomy_of(tables[0])
         names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
-        table, source = combined(tables, taxonomy, names, allow_missing=allowed), RECIPE
-        calibrated_on = f"out-of-fold predictions: {_basis(table, len(runs), composition)}"
-    else:
-        table, source = calibration, TASK_MEMBERS
-        _check(table, runs)
-        calibrated_on = f"{TASK_MEMBERS}: {counted(table)}"
-    if len(runs) > 1 and calibration is None:
-        source += f", mean of {len(runs)} networks (one per run)"
-    records = None if dataset is None else dataset.table.set_index("image_id")
+        return ensemble_entry(tables, names, composition, records, allow_missing=allowed)
+    _check(calibration, runs)
+    on = f"{TASK_MEMBERS}: {counted(calibration)}"
+    return _classification_entry(calibration, TASK_MEMBERS, on, records)
+
+
+def ensemble_entry(
+    tables: Sequence[pd.DataFrame],
+    names: Sequence[str],
+    composition: Composition,
+    records: pd.DataFrame | None,
+    *,
+    allow_missing: bool = False,
+) -> dict[str, Any]:
+    """Return the same from out-of-fold tables, one per recipe of the ensemble.
+
+    Args:
+        tables: Tables over the same folds; their logits are averaged.
+        names: Their names in messages.
+        composition: The networks of the bundle.
+        records: Rows of the data set by image id, if it is available.
+        allow_missing: Whether to leave out images that are missing in some table.
+
+    Raises:
+        DataError: The tables do not fit together, or there are too few lesions.
+        NaevusError: SciPy or scikit-learn is not installed.
+    """
+    table = combined(tables, taxonomy_of(tables[0]), names, allow_missing=allow_missing)
+    several = len(tables) > 1
+    source = RECIPE + f", mean of {len(tables)} networks (one per run)" * several
+    on = f"out-of-fold predictions: {_basis(table, len(tables), composition)}"
+    return _classification_entry(table, source, on, records)
+
+
+def _classification_entry(
+    table: pd.DataFrame, source: str, calibrated_on: str, records: pd.DataFrame | None
+) -> dict[str, Any]:
     found = classification(table, source, records)
     return {
         "scores": list(found.scores),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
+from onnx import numpy_helper, version_converter
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 from torch.nn import functional
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from naevus.training.networks import Preprocessed
@@ -324,6 +326,8 @@ def _quiet() -> Iterator[None]:
 
 _SIDES: Final = (32, 256)
 """Smallest and largest side of the synthetic image, in pixels."""
+_EVALUATED_OPSET: Final = 21
+"""Operator set that graphs are converted to for the reference evaluator, which lacks older ones."""
 _ANY: Final = 1e30
 """A tolerance above any distance between finite outputs."""
 
@@ -334,7 +338,8 @@ class SampledNetwork(NamedTuple):
     Attributes:
         task: Its task.
         graph: Its ONNX file, under its name in the bundle.
-        network: The network itself.
+        network: The network itself; None if only its graph is left, which ONNX's own evaluator then
+            computes in NumPy.
         size: Side of its square input, in pixels.
         storage: Number format of the stored weights.
         precisions: Precisions besides fp32 that were measured to be accurate enough.
@@ -342,7 +347,7 @@ class SampledNetwork(NamedTuple):
 
     task: Task
     graph: Path
-    network: Preprocessed
+    network: Preprocessed | None
     size: int
     storage: Storage = "fp32"
     precisions: tuple[Precision, ...] = ()
@@ -369,15 +374,27 @@ def sample_entry(networks: Sequence[SampledNetwork], path: Path) -> dict[str, An
         each.graph.name: _answer(each, sample_batch(pixels, each.size)) for each in networks
     }
     write_sample(path, Sample(pixels, predictions))
+    kinds = {each.network is None: _answered_by(each) for each in networks}
     entry = {
         "file": SAMPLE_FILE,
-        "answered_by": f"the networks themselves, in torch {torch.__version__} and fp32",
-        "tolerances": {each.graph.name: _tolerances(each, pixels, path) for each in networks},
+        "answered_by": " or ".join(kinds.values()),
+        "tolerances": {
+            each.graph.name: _tolerances(each, pixels, predictions[each.graph.name], path)
+            for each in networks
+        },
     }
     return {"sample": entry}
 
 
-def _answer(sampled: SampledNetwork, batch: np.ndarray[Any, np.dtype[np.uint8]]) -> Any:
+def _answered_by(sampled: SampledNetwork) -> str:
+    if sampled.network is None:
+        return f"the reference evaluator of onnx {onnx.__version__} (NumPy, no engine) on the graph"
+    return f"the networks themselves, in torch {torch.__version__} and fp32"
+
+
+def _answer(sampled: SampledNetwork, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    if sampled.network is None:
+        return np.ascontiguousarray(compared(evaluated_graph(sampled.graph, batch)), np.float32)
     device = next(sampled.network.parameters()).device
     with evaluating(sampled.network), torch.inference_mode():
         outputs = sampled.network(torch.from_numpy(batch).to(device)).float().cpu().numpy()
@@ -385,10 +402,25 @@ def _answer(sampled: SampledNetwork, batch: np.ndarray[Any, np.dtype[np.uint8]])
     return np.ascontiguousarray(compared({name[sampled.task]: outputs}), np.float32)
 
 
-def _tolerances(sampled: SampledNetwork, pixels: Any, path: Path) -> dict[Precision, float]:
+def evaluated_graph(graph: Path, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs of a graph, computed by ONNX's reference evaluator: exact, but slow.
+
+    Args:
+        graph: The ONNX file; its operator set may be older than the evaluator's 8-bit operators.
+        batch: N×S×S×3.
+    """
+    model = version_converter.convert_version(onnx.load(graph), _EVALUATED_OPSET)
+    found = ReferenceEvaluator(model).run(None, {"pixels": batch})
+    names = [value.name for value in model.graph.output]
+    return {name: np.asarray(values, np.float32) for name, values in zip(names, found, strict=True)}
+
+
+def _tolerances(
+    sampled: SampledNetwork, pixels: NDArray[np.uint8], answer: NDArray[np.float32], path: Path
+) -> dict[Precision, float]:
     batch = sample_batch(pixels, sampled.size)
     outputs = compared(open_engine(sampled.graph).run(batch))
-    off = distance(outputs, _answer(sampled, batch))
+    off = distance(outputs, answer)
     if not np.isfinite(off):
         raise BundleError(
             f"{sampled.graph.name}: outputs are not finite", "train the network again"

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, ttest_1samp
 
 from naevus.errors import DataError
+from naevus.evaluation.attributes import AttributesEvaluation, cross_fitted_counts
 from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.comparison import Difference, compare, mcnemar, paired_difference, swap_test
 from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.intervals import Interval
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.tables import oof_classified
-from naevus.taxonomy import BINARY
+from naevus.taxonomy import ATTRIBUTES, BINARY
 from tests.helpers.tables import diagnoses, masks
 
 
@@ -89,6 +90,78 @@ def test_masks_are_compared_by_jaccard_and_thresholded_jaccard() -> None:
     assert [change.image_id for change in found.changed] == a["image_id"][crossed].tolist()
     assert {change.effect for change in found.changed} == {"broken"}
     assert found.recalls == ()
+
+
+def attributes(wrong: float, seed: int, images: int = 60) -> pd.DataFrame:
+    """Return counts at one threshold of two attributes; a fraction of their pixels is wrong."""
+    truth = np.random.default_rng(0)  # the same images for every table
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[object]] = {
+        "image_id": [f"p{n:03}" for n in range(images)],
+        "group_id": [f"g{n // 2}" for n in range(images)],
+        "pixels": [1000] * images,
+    }
+    for name in ATTRIBUTES:
+        shown = name in {"globules", "streaks"}
+        true = truth.integers(0, 400, images) * shown
+        missed = rng.binomial(true, wrong)
+        invented = rng.binomial(100 * shown, wrong, images)
+        rows[f"true_{name}"] = true.tolist()
+        rows[f"hit_{name}"] = [[int(count)] for count in true - missed]
+        rows[f"predicted_{name}"] = [[int(count)] for count in true - missed + invented]
+        rows[f"presence_{name}"] = [0.5] * images
+    return pd.DataFrame(rows)
+
+
+def test_attributes_are_compared_by_their_pooled_jaccard_indices() -> None:
+    a, b = attributes(0.3, 1), attributes(0.2, 2)
+    found = compare(a, b)
+    assert found.task == "attributes"
+    assert [one.score for one in found.differences] == [
+        "pooled Jaccard", "globules, pooled Jaccard", "streaks, pooled Jaccard",
+    ]  # fmt: skip
+    ours, theirs = (AttributesEvaluation.of(table) for table in (a, b))
+    headline, globules, _ = found.differences
+    assert (headline.a, headline.b) == pytest.approx((ours.jaccard.value, theirs.jaccard.value))
+    assert globules.b == pytest.approx(theirs.by_attribute["globules"].jaccard.value)
+    assert headline.difference.value == pytest.approx(headline.b - headline.a)
+    assert headline.distinguishable
+    back = compare(b, a).differences[0]
+    assert back.difference.value == pytest.approx(-headline.difference.value)
+    assert back.difference.low == pytest.approx(-headline.difference.high)
+    assert "pooled Jaccard: B is better by" in str(found)
+
+
+def test_equal_attributes_do_not_differ() -> None:
+    a = attributes(0.3, 1)
+    found = compare(a, a.sample(frac=1, random_state=0))
+    assert all(one.difference.value == 0 for one in found.differences)
+    assert all(one.p == 1 for one in found.differences)
+    assert not found.changed
+
+
+def test_the_interval_of_a_pooled_index_is_that_of_the_bootstrap() -> None:
+    """Resample lesions of both tables together; the indices have different denominators."""
+    a, b = attributes(0.3, 3), attributes(0.25, 4)
+    counts = [cross_fitted_counts(table).sum(axis=1) for table in (a, b)]
+    rng = np.random.default_rng(5)
+    drawn = rng.integers(0, 30, (4000, 30))
+    weights = np.stack([np.bincount(one, minlength=30) for one in drawn])
+    sums = [weights @ cut.reshape(30, 2, 3).sum(axis=1) for cut in counts]
+    ours, theirs = (cut[:, 0] / (cut[:, 1] + cut[:, 2] - cut[:, 0]) for cut in sums)
+    low, high = np.quantile(theirs - ours, [0.025, 0.975])
+    found = compare(a, b, corrected=False).differences[0].difference
+    assert found.low == pytest.approx(low, abs=0.25 * (high - low))
+    assert found.high == pytest.approx(high, abs=0.25 * (high - low))
+
+
+@pytest.mark.parametrize("column", ["true_globules", "pixels", "group_id"])
+def test_attributes_of_other_ground_truth_are_refused(column: str) -> None:
+    a = attributes(0.3, 1)
+    other = a.copy()
+    other.loc[0, column] = "g9" if column == "group_id" else 999
+    with pytest.raises(DataError, match="images have another"):
+        compare(a, other)
 
 
 def test_images_are_joined_by_id() -> None:

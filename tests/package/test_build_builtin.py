@@ -1,0 +1,233 @@
+"""`tools/build_builtin.py` joins bundles that fit together, and refuses what does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import torch
+
+import naevus
+from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.ood import ood_statistics_of
+from naevus.bundles.sample import read_sample
+from naevus.bundles.spec import BundleSpec
+from naevus.datasets.layouts import load
+from naevus.errors import NaevusError
+from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
+from naevus.inference.out_of_fold import oof_attributes
+from tests.helpers.attribute_images import write_task2
+from tests.helpers.finished_runs import finished_run
+from tests.helpers.onnx_graphs import attributes_bundle
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
+
+import build_builtin
+from build_builtin import Part, Table, build
+
+if TYPE_CHECKING:
+    from naevus.datasets.dataset import Dataset
+
+pytestmark = pytest.mark.slow
+
+
+class Given(NamedTuple):
+    """What fits together: bundles, tables in order, and data sets."""
+
+    bundles: list[Bundle]
+    tables: list[Table]
+    datasets: list[Dataset]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Given:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("given")
+    runs = [
+        finished_run(folder / "contours", "segmentation", synthetic),
+        finished_run(folder / "one", "classification", synthetic),
+        finished_run(folder / "other", "classification", synthetic, seed=1),
+    ]
+    options, quiet = ExportOptions(checked=4), ExportCallbacks(lambda _: None)
+    bundles = [
+        export_runs(runs[:2], folder / "present", options, quiet),
+        export_runs(runs[2:], folder / "new", options, quiet),
+        attributes_bundle(folder / "attributes", lesion=False),
+    ]
+    write_task2(folder / "task2", 8)
+    datasets = [load(synthetic), load(folder / "task2")]
+    masks = [
+        (each.image_id, each.path, each.attributes) for each in datasets[1].rows() if each.path
+    ]
+    attributes = oof_attributes(bundles[2], masks).assign(
+        group_id=lambda table: table["image_id"], fold=0
+    )
+    tables = [Table(run.folder.name, run.predictions()) for run in runs]
+    # Random tables of classifiers are replaced by what the networks predict.
+    part = Part("classification", bundles[:2], tables[1:], 0)
+    rows = [each for each in datasets[0].rows() if each.diagnosis]
+    ids = set(tables[1].rows["image_id"])
+    (folder / "masks").mkdir()
+    spec, files = build_builtin.joined(bundles, [part], folder)
+    segmenter = bundles[0].spec.segmenter
+    draft = write_bundle(
+        folder / "draft",
+        BundleSpec.model_validate(spec | {"segmenter": segmenter}),
+        files | {"segmentation-0.onnx": bundles[0].folder / "segmentation-0.onnx"},
+    )
+    held_out = [each for each in rows if each.image_id in ids]
+    made = build_builtin.classified(part, draft, held_out, folder / "masks", "fp32")
+    tables[1:] = [Table(old.name, new) for old, new in zip(tables[1:], made, strict=True)]
+    return Given(bundles, [*tables, Table("attributes", attributes)], datasets)
+
+
+@pytest.fixture(autouse=True)
+def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_builtin, "precisions", lambda: ("fp32",))
+
+
+def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_path: Path) -> None:
+    lines: list[str] = []
+    bundle = build(*given, tmp_path / "built", limits=["A limit."], report=lines.append)
+    assert [member.file for member in bundle.spec.members] == [
+        "segmentation-0.onnx", "classification-0.onnx", "classification-1.onnx",
+        "attributes-0.onnx",
+    ]  # fmt: skip
+    sources = [given.bundles[n].folder for n in (0, 0, 1, 2)]
+    files = ["segmentation-0.onnx", "classification-0.onnx", "classification-0.onnx", "maps.onnx"]
+    for member, folder, file in zip(bundle.spec.members, sources, files, strict=True):
+        assert bundle.member_path(member).read_bytes() == (folder / file).read_bytes()
+    assert len(ood_statistics_of(bundle)) == 2
+    names = [score.name for score in bundle.spec.scores]
+    assert "mean Jaccard index" in names
+    assert "balanced accuracy, balanced decision" in names
+    assert "attributes, pooled Jaccard index" in names
+    assert bundle.classifier.conformal is not None
+    assert "mean of the 2 networks" in str(bundle.classifier.calibrated_on)
+    assert bundle.attributes.thresholds != given.bundles[2].attributes.thresholds
+    assert "A limit." in bundle.spec.limits
+    # The classifiers agree with their tables, which they made.
+    costs = {(each.task, each.score): each for each in bundle.spec.storage_costs}
+    assert costs["classification", "accuracy, natural decision"].difference.value == 0
+    assert costs["attributes", "pooled Jaccard"].difference.value == 0
+    assert [each.task for each in bundle.spec.recommended] == list(bundle.spec.tasks)
+    assert any(line.startswith("classification, fp32 in fp32, fold 0") for line in lines)
+    sizes = {member.file: member.input_size for member in bundle.spec.members}
+    assert bundle.spec.sample is not None
+    assert read_sample(bundle.folder / bundle.spec.sample.file, sizes).predictions.keys() == {
+        *sizes
+    }
+    # Networks are checked on the sample when they are loaded.
+    predictor = naevus.load(bundle.folder, threads=1, engine="openvino", precision="fp32")
+    prediction = predictor(next(each.path for each in given.datasets[0].rows() if each.path))
+    assert (
+        set(prediction.attributes)
+        == set(prediction.attribute_masks)
+        == {*given.bundles[2].attributes.names}
+    )
+    assert prediction.probabilities
+
+
+def changed(bundle: Bundle, folder: Path, part: str, **values: Any) -> Bundle:
+    """Write a bundle again with other values of a part."""
+    spec = bundle.spec.model_dump()
+    spec[part] |= values
+    files = {name: bundle.folder / name for name in spec["files"] if name != "MODEL_CARD.md"}
+    return write_bundle(folder / f"changed-{part}", BundleSpec.model_validate(spec), files)
+
+
+def _swapped(given: Given, _: Path) -> Given:
+    first, second, *rest = given.tables[1:]
+    return given._replace(tables=[given.tables[0], second, first, *rest])
+
+
+def _no_table(given: Given, _: Path) -> Given:
+    return given._replace(tables=given.tables[:2])
+
+
+def _table_of_nothing(given: Given, _: Path) -> Given:
+    return given._replace(bundles=given.bundles[:2])
+
+
+def _other_weights(given: Given, _: Path) -> Given:
+    name, rows = given.tables[2]
+    other = Table(name, rows.assign(class_weight_MEL=2 * rows["class_weight_MEL"]))
+    return given._replace(tables=[*given.tables[:2], other, given.tables[3]])
+
+
+def _other_fold(given: Given, _: Path) -> Given:
+    name, rows = given.tables[2]
+    return given._replace(
+        tables=[*given.tables[:2], Table(name, rows.assign(fold=1)), given.tables[3]]
+    )
+
+
+def _other_groups(given: Given, _: Path) -> Given:
+    name, rows = given.tables[2]
+    other = Table(name, rows.assign(group_id="one"))
+    return given._replace(tables=[*given.tables[:2], other, given.tables[3]])
+
+
+def _other_crops(given: Given, folder: Path) -> Given:
+    other = changed(given.bundles[1], folder, "classifier", crop_margin=0.3)
+    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+
+
+def _other_held_out(given: Given, folder: Path) -> Given:
+    members = [
+        member.model_dump() | {"folds": (0, 1)} for member in given.bundles[1].classifier.members
+    ]
+    other = changed(given.bundles[1], folder, "classifier", members=members)
+    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+
+
+def _no_statistics(given: Given, folder: Path) -> Given:
+    other = changed(given.bundles[1], folder, "classifier", ood=None)
+    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+
+
+def _no_images(given: Given, _: Path) -> Given:
+    return given._replace(datasets=given.datasets[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_swapped, "is nearest to"),
+        (_no_table, "1 tables for classification instead of 2"),
+        (_table_of_nothing, "no bundle is for attributes"),
+        (_other_weights, "class weights are not those of the network"),
+        (_other_fold, "has no predictions for fold 0"),
+        (_other_groups, "have another group"),
+        (_other_crops, "differ in crop_margin"),
+        (_other_held_out, r"held out the folds \[0, 1\], \[0\]"),
+        (_no_statistics, "has no OOD statistics"),
+        (_no_images, "held-out images are in no data set"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    given: Given, tmp_path: Path, change: Any, problem: str
+) -> None:
+    with pytest.raises(NaevusError, match=problem):
+        build(*change(given, tmp_path), tmp_path / "built", report=print)
+    assert not (tmp_path / "built").exists()
+
+
+def test_a_bundle_too_large_is_refused(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_builtin, "LARGEST", 1000)
+    with pytest.raises(NaevusError, match="MB"):
+        build(*given, tmp_path / "built", report=print)
+    assert not (tmp_path / "built").exists()
+
+
+def test_hashes_are_joined_and_sentences_stay_whole() -> None:
+    each = [{"recipe": "b, a", "note": "made from 7 bits, once"}, {"recipe": "c", "naevus": "0"}]
+    assert build_builtin.provenance(each) == {
+        "recipe": "a, b, c",
+        "note": "made from 7 bits, once",
+        "naevus": naevus.__version__,
+    }
