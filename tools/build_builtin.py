@@ -210,6 +210,12 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
         BundleError: Preprocessing or the held-out folds differ.
         DataError: A table is missing, superfluous, or of other networks.
     """
+    for bundle in bundles:
+        files = [member.file for task in bundle.spec.tasks for member in _part(bundle, task)]
+        if len(set(files)) < len(files):
+            raise BundleError(
+                f"{bundle.folder}: has a network for two tasks", "join networks for one task each"
+            )
     parts = []
     for task in get_args(Task):
         able = [each for each in bundles if task in each.spec.tasks]
@@ -454,7 +460,10 @@ def check(
             known, new = reference[0], scored(part, draft, found, reference[0], precision)
         storage = part.members[0][1].storage
         variant = Variant(storage, precision)
-        networks = f"these networks on fold {part.fold}, with the masks of this bundle"
+        count = len(part.members)
+        networks = f"{count} networks as one" if count > 1 else "one network"
+        networks += f", on fold {part.fold}"
+        networks += ", crops by the masks of this bundle" * (part.task == "classification")
         for cost in costs_of(part.task, variant, networks, known, new):
             costs.append(cost)
             low, high = cost.difference.low, cost.difference.high

@@ -21,14 +21,24 @@ RECORDED = ROOT / "tests" / "data" / "builtin.csv"
 
 
 def predict(paths: list[Path]) -> pd.DataFrame:
-    """Predict images with the built-in bundle in fp32; return area and probabilities of each."""
+    """Predict images with the built-in bundle in fp32; return areas and probabilities of each."""
     import naevus
 
     rows = []
     for path, found in zip(paths, naevus.load()(paths), strict=True):
         assert found.mask is not None
         area = float(found.mask.mean())
-        rows.append({"image_id": path.stem, "lesion_area": area, **found.probabilities})
+        presence = {f"presence_{name}": value for name, value in found.attributes.items()}
+        areas = {f"area_{name}": float(mask.mean()) for name, mask in found.attribute_masks.items()}
+        rows.append(
+            {
+                "image_id": path.stem,
+                "lesion_area": area,
+                **found.probabilities,
+                **presence,
+                **areas,
+            }
+        )
     return pd.DataFrame(rows).round(4)
 
 

@@ -13,14 +13,19 @@ from typer.testing import CliRunner
 import naevus
 from naevus.bundles.bundle import Bundle
 from naevus.cli.main import app
+from naevus.datasets.layouts import load
+from naevus.errors import ConfigError
 from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.challenge import score_attributes
-from naevus.runs.manifest import training_data
+from naevus.export import export, precision
+from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
+from naevus.export.precision import REFERENCE, Variant
+from naevus.runs.manifest import prediction_command, training_data
 from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES
 from tests.helpers.attribute_images import INPUT, LESIONS, TRUTH, write_shifted, write_task2
 from tests.helpers.finished_runs import finished_run
-from tests.helpers.onnx_graphs import attributes_bundle
+from tests.helpers.onnx_graphs import attributes_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +114,65 @@ def test_predictions_are_scored_as_in_the_challenge(tmp_path: Path) -> None:
     assert "Scores of attributes" in reported
     assert "Attributes (predicted): orange globules" in reported
     assert "Worst attribute masks" in reported
+
+
+def test_attributes_can_be_left_out(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 4)
+    bundle = attributes_bundle(tmp_path / "bundle").folder
+    words = ["predict", tmp_path / "task2" / INPUT, "--bundle", bundle, "--out"]
+    call(*words, tmp_path / "with")
+    call(*words, tmp_path / "without", "--no-attributes")
+    call(*words, tmp_path / "crops", "--only", "crops")
+    masks = [sorted((tmp_path / out / "masks").iterdir()) for out in ("with", "without")]
+    assert [path.read_bytes() for path in masks[0]] == [path.read_bytes() for path in masks[1]]
+    assert len(list((tmp_path / "with" / "attributes").iterdir())) == 4 * len(ATTRIBUTES)
+    for out in ("without", "crops"):
+        assert not (tmp_path / out / "attributes").exists()
+        table = pd.read_parquet(tmp_path / out / "predictions.parquet")
+        assert not [name for name in table.columns if name.startswith("presence_")]
+    # A job with attributes does not continue one without.
+    other = CliRunner().invoke(app, [str(word) for word in [*words, tmp_path / "without"]])
+    assert other.exit_code == 2
+    assert "segmenter" in other.output
+    settings = json.loads((tmp_path / "without" / "predict.json").read_text())
+    again = prediction_command(settings, load(tmp_path / "task2"))
+    assert "--no-attributes" in again
+    predictor = naevus.load(bundle, attributes=False)
+    prediction = predictor(tmp_path / "task2" / INPUT / "ISIC_0000003.png")
+    assert prediction.mask is not None
+    assert not prediction.attributes
+    assert not prediction.attribute_masks
+
+
+def test_leaving_out_attributes_that_no_bundle_has_is_refused(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 1)
+    bundle = segmentation_bundle(tmp_path / "bundle").folder
+    words = ["predict", tmp_path / "task2" / INPUT, "--bundle", bundle, "--no-attributes"]
+    result = CliRunner().invoke(app, [str(word) for word in [*words, "--out", tmp_path / "out"]])
+    assert result.exit_code == 2
+    assert "no attributes: no bundle here has networks for them" in " ".join(result.output.split())
+    with pytest.raises(ConfigError, match="no attributes"):
+        naevus.load(bundle, attributes=False)
+
+
+def test_the_costs_of_precisions_are_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = (REFERENCE, Variant("fp16", "fp32"))
+    for module in (precision, export):
+        monkeypatch.setattr(module, "variants", lambda: pair)
+    options = ExportOptions(folds=(0,), checked=4, measure=True)
+    quiet = ExportCallbacks(lambda _: None)
+    spec = export_runs([Run.open(run)], tmp_path / "bundle", options, quiet).spec
+    (cost,) = spec.storage_costs
+    assert (cost.task, cost.score) == ("attributes", "pooled Jaccard")
+    assert (cost.storage, cost.precision) == ("fp16", "fp32")
+    assert cost.networks == "2 networks, each on its own fold"
+    assert cost.images == len(Run.open(run).predictions())
+    assert abs(cost.difference.value) < 0.01
+    (choice,) = spec.recommended
+    assert choice.task == "attributes"
+    assert "of pooled Jaccard" in choice.reason
 
 
 def test_a_run_is_exported_with_thresholds_from_all_folds(run: Path, tmp_path: Path) -> None:

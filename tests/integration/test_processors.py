@@ -14,6 +14,7 @@ from PIL import Image
 from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.inference.engines import instructions
 from naevus.inference.engines.openvino import SWITCH
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,9 @@ ANSWER = """
 import json, sys, naevus
 one = naevus.load()(sys.argv[1])
 mask = round(float(one.mask.mean()), 3)
-print(json.dumps([one.predicted, mask, list(one.probabilities.values())]))
+spots = [round(float(each.mean()), 3) for each in one.attribute_masks.values()]
+presence = list(one.attributes.values())
+print(json.dumps([one.predicted, mask, list(one.probabilities.values()), spots, presence]))
 """
 
 
@@ -75,9 +78,14 @@ def test_every_instruction_set_gives_the_same_prediction(
     _, able = instructions.processor()
     if LIMITS[limit] not in able:
         pytest.skip(f"this processor cannot pass for one with {limit}")
-    diagnosis, mask, probabilities = answer(image, **{SWITCH: "off", instructions.SWITCH: limit})
+    diagnosis, mask, probabilities, spots, presence = answer(
+        image, **{SWITCH: "off", instructions.SWITCH: limit}
+    )
     assert diagnosis == usual[0]
     assert mask == pytest.approx(usual[1], abs=0.01)
+    assert len(spots) == len(ATTRIBUTES)
+    assert spots == pytest.approx(usual[3], abs=0.01)
+    assert presence == pytest.approx(usual[4], abs=0.15 if limit == "AVX" else 0.001)
     # Only without instructions for 8 bits (AVX), rounding differs.
     assert probabilities == pytest.approx(usual[2], abs=0.15 if limit == "AVX" else 0.001)
 
@@ -87,9 +95,13 @@ def test_onnx_runtime_predicts_if_openvino_s_outputs_are_wrong(image: Path, usua
     _, able = instructions.processor()
     if "sse4_1" not in able:
         pytest.skip("this is no such processor")
-    diagnosis, mask, probabilities = answer(image, **{SWITCH: "off", instructions.SWITCH: "SSE41"})
+    diagnosis, mask, probabilities, spots, presence = answer(
+        image, **{SWITCH: "off", instructions.SWITCH: "SSE41"}
+    )
     assert diagnosis == usual[0]
     assert mask == pytest.approx(usual[1], abs=0.01)
+    assert spots == pytest.approx(usual[3], abs=0.01)
+    assert presence == pytest.approx(usual[4], abs=0.15)
     assert probabilities == pytest.approx(usual[2], abs=0.15)
 
 

@@ -48,8 +48,9 @@ def given(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Given:
     runs = [
         finished_run(folder / "contours", "segmentation", synthetic),
         finished_run(folder / "one", "classification", synthetic),
-        finished_run(folder / "other", "classification", synthetic, seed=1),
     ]
+    torch.manual_seed(1)  # other weights
+    runs.append(finished_run(folder / "other", "classification", synthetic, seed=1))
     options, quiet = ExportOptions(checked=4), ExportCallbacks(lambda _: None)
     bundles = [
         export_runs(runs[:2], folder / "present", options, quiet),
@@ -188,6 +189,11 @@ def _no_statistics(given: Given, folder: Path) -> Given:
     return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
 
 
+def _two_tasks(given: Given, folder: Path) -> Given:
+    both = attributes_bundle(folder / "both", lesion=True)
+    return given._replace(bundles=[*given.bundles[:2], both])
+
+
 def _no_images(given: Given, _: Path) -> Given:
     return given._replace(datasets=given.datasets[1:])
 
@@ -204,14 +210,16 @@ def _no_images(given: Given, _: Path) -> Given:
         (_other_crops, "differ in crop_margin"),
         (_other_held_out, r"held out the folds \[0, 1\], \[0\]"),
         (_no_statistics, "has no OOD statistics"),
+        (_two_tasks, "has a network for two tasks"),
         (_no_images, "held-out images are in no data set"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     given: Given, tmp_path: Path, change: Any, problem: str
 ) -> None:
+    unfit: Given = change(given, tmp_path)
     with pytest.raises(NaevusError, match=problem):
-        build(*change(given, tmp_path), tmp_path / "built", report=print)
+        build(*unfit, tmp_path / "built", report=print)
     assert not (tmp_path / "built").exists()
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MACHINE = re.compile(rb"(?<![\w.~/-])/(?:work|home|root|tmp|Users|mnt|opt)/\w")
 TIME = re.compile(rb"\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b")
 BUILT_IN = "naevus/bundles/builtin/"
-LARGEST = 30_000_000
+LARGEST = 45_000_000
 """Bytes that the built-in bundle may have."""
 BASE = {
     "filelock",

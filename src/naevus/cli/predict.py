@@ -33,6 +33,7 @@ from naevus.io.parallel import BATCH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from naevus.bundles.bundle import Bundle
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.sources import Found
     from naevus.images.preprocess import ImageFiles
@@ -121,6 +122,14 @@ def predict(
     ] = False,
     no_crops: Annotated[
         bool, typer.Option("--no-crops", help="Write no crops.", rich_help_panel=OUTPUT)
+    ] = False,
+    no_attributes: Annotated[
+        bool,
+        typer.Option(
+            "--no-attributes",
+            help="Do not segment dermoscopic attributes, which is faster.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     nested: Annotated[
         bool,
@@ -222,7 +231,6 @@ def predict(
 
     Research use only, never a diagnosis.
     """
-    from naevus.bundles.bundle import builtin, find_bundles
     from naevus.datasets import sources as inputs
     from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
@@ -281,8 +289,9 @@ def predict(
         known = inputs.lesions_by_folder(sources)
     _import_meanwhile("pandas", "naevus.inference.batch")
     networks = open_networks(
-        find_bundles(bundle or [builtin()]),
+        _bundles(bundle, no_attributes=no_attributes),
         diagnose=only != "masks",
+        attributes=not no_attributes and only != "crops",
         prevalence=prevalence,
         tta=tta,
         engine=engine,
@@ -326,6 +335,17 @@ def predict(
     _report_names(found)
     if result.failed:
         raise typer.Exit(_FINDINGS)
+
+
+def _bundles(paths: Sequence[Path] | None, *, no_attributes: bool) -> list[Bundle]:
+    """Read the bundles of a job, the built-in one by default."""
+    from naevus.bundles.bundle import builtin, find_bundles
+    from naevus.inference.networks import require_attributes
+
+    bundles = find_bundles(paths or [builtin()])
+    if no_attributes:
+        require_attributes(bundles)
+    return bundles
 
 
 def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool:

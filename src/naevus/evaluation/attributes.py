@@ -42,6 +42,7 @@ TRUE_MASKS: Final[dict[str, str]] = {name: f"attribute_{name}" for name in ATTRI
 PEAK_FRACTION: Final = 0.01
 """Fraction of an image's pixels, the most probable ones, that `peak` averages."""
 _LEAST: Final = 1e-6
+_STEP: Final = 1e-9  # steps of the fit of presence that are too small to go on
 
 
 class ThresholdCounts(NamedTuple):
@@ -411,13 +412,23 @@ def fit_presence(peaks: NDArray[np.float64], shown: NDArray[np.bool_]) -> tuple[
     inside = np.clip(peaks, _LEAST, 1 - _LEAST)
     design = np.column_stack([np.log(inside / (1 - inside)), np.ones(total)])
     target = np.where(shown, (positive + 1) / (positive + 2), 1 / (total - positive + 2))
-    beta = np.array([1.0, 0.0])
+
+    def loss(beta: NDArray[np.float64]) -> float:
+        logits = design @ beta
+        return float((np.logaddexp(0.0, logits) - target * logits).sum())
+
+    # Newton's method. A whole step may overshoot where peaks are near 0 or 1, so steps that do not
+    # improve the likelihood are halved.
+    rate = float(target.mean())
+    beta = np.array([0.0, math.log(rate / (1 - rate))])
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
         hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-6 * np.eye(2)
         step = np.linalg.solve(hessian, design.T @ (target - p))
-        beta += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-9:
+        while loss(beta + step) > loss(beta) and np.abs(step).max() > _STEP:
+            step /= 2
+        beta += step
+        if np.abs(step).max() <= _STEP:
             break
     slope, intercept = beta.tolist()
     return (slope, intercept) if slope > 0 and np.isfinite(beta).all() else (1.0, 0.0)
@@ -440,17 +451,18 @@ def _cross_fitted(
     return cut, used
 
 
-def cross_fitted_counts(table: pd.DataFrame) -> NDArray[np.float64]:
+def cross_fitted_counts(table: pd.DataFrame, *, alone: bool = False) -> NDArray[np.float64]:
     """Return N x A x 3 fractions of pixels: in both, in the mask, and in the ground truth.
 
     Args:
         table: A table for `AttributesEvaluation.of`. Counts at several thresholds are cut at those
             chosen on the other parts of the images.
+        alone: Whether to choose them for each attribute's own index.
     """
     counts = PooledCounts.of(table)
     several = counts.hit.shape[2] > 1
     parts = parts_of(table.assign(diagnosis="")) if several else np.zeros(len(table), np.intp)
-    return _cross_fitted(counts, parts)[0]
+    return _cross_fitted(counts, parts, alone=alone)[0]
 
 
 def _pooled(cut: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

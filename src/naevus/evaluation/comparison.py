@@ -496,7 +496,7 @@ def _attributes(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compar
     shown = {name: pair for name, pair in pooled.items() if all(cut.any() for cut in pair)}
     tests = len(shown) if corrected else 1
     differences = tuple(
-        _pooled_difference(name, ours, theirs, groups, tests)
+        pooled_difference(name, ours, theirs, groups, tests=tests)
         for name, (ours, theirs) in shown.items()
     )
     overlaps = [jaccard(*cut.sum(axis=1).T) for cut in cuts]
@@ -507,12 +507,13 @@ def _attributes(a: pd.DataFrame, b: pd.DataFrame, *, corrected: bool) -> _Compar
     return differences, (), mcnemar(good[0], good[1], groups), changes
 
 
-def _pooled_difference(
+def pooled_difference(
     name: str,
     a: NDArray[np.float64],
     b: NDArray[np.float64],
     groups: Sequence[Hashable],
-    tests: int,
+    *,
+    tests: int = 1,
 ) -> Difference:
     """Compare two pooled Jaccard indices, which have different denominators.
 

@@ -39,6 +39,7 @@ def open_networks(
     bundles: Sequence[Bundle],
     *,
     diagnose: bool = True,
+    attributes: bool = True,
     prevalence: Path | None = None,
     tta: TTA = "none",
     engine: EngineName | None = None,
@@ -53,6 +54,7 @@ def open_networks(
     Args:
         bundles: Bundles of one or more tasks.
         diagnose: Whether to load classifiers.
+        attributes: Whether to load networks for attributes.
         prevalence: TOML file with the prevalence of each diagnosis (`naevus.evaluation.priors`).
         tta: The TTA mode.
         engine: The inference engine; None: the best one here (`engines.automatic`).
@@ -70,7 +72,7 @@ def open_networks(
     """
     segmentation = [each for each in bundles if each.spec.segmenter is not None]
     classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
-    finding = [each for each in bundles if each.spec.attributes is not None]
+    finding = [each for each in bundles if attributes and each.spec.attributes is not None]
     prevalences = None if prevalence is None else prevalence_of(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
     chosen = choice or choose(used, engine=engine, precision=precision, report=report)
@@ -84,6 +86,18 @@ def open_networks(
             raise
         report(f"Networks run in {last}: {error}.")
         return _opened((segmentation, finding), classification, last, prevalences, how)
+
+
+def require_attributes(bundles: Sequence[Bundle]) -> None:
+    """Check that leaving out attributes has an effect.
+
+    Raises:
+        ConfigError: No bundle has networks for them.
+    """
+    if all(each.spec.attributes is None for each in bundles):
+        raise ConfigError(
+            "no attributes: no bundle here has networks for them", "leave the option out"
+        )
 
 
 def _opened(

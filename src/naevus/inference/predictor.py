@@ -17,7 +17,7 @@ from naevus.images.read import Limits
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
 from naevus.inference.lesions import lesions_of
-from naevus.inference.networks import open_networks
+from naevus.inference.networks import open_networks, require_attributes
 from naevus.inference.options import PredictionOptions, check_pair
 from naevus.inference.pipeline import Pipeline
 from naevus.io.parallel import BATCH, Workers, cpu_count
@@ -428,6 +428,7 @@ def load(
     threads: int | None = None,
     streams: int = 1,
     prevalence: Path | str | None = None,
+    attributes: bool = True,
 ) -> Predictor:
     """Load one or more bundles for prediction.
 
@@ -447,6 +448,8 @@ def load(
             latency; for thousands of images, as many as threads are faster.
         prevalence: A TOML file with the prevalence of each diagnosis at the images' origin
             (``MEL = 0.05``, one line each), to which natural probabilities are re-weighted.
+        attributes: Whether to segment dermoscopic attributes, if a bundle has networks for them;
+            without, prediction is faster.
 
     Returns:
         The predictor.
@@ -465,8 +468,12 @@ def load(
     paths = (
         [builtin()] if bundle is None else [bundle] if isinstance(bundle, str | Path) else bundle
     )
+    bundles = find_bundles(map(Path, paths))
+    if not attributes:
+        require_attributes(bundles)
     networks = open_networks(
-        find_bundles(map(Path, paths)),
+        bundles,
+        attributes=attributes,
         prevalence=None if prevalence is None else Path(prevalence),
         tta=tta,
         engine=engine,

@@ -118,12 +118,14 @@ class Segmenter:
         if attributes:
             check_together(attributes, "attributes")
         self.bundles = (*segmenting, *(each for each in attributes if each not in segmenting))
+        without = not attributes and any(each.spec.attributes for each in segmenting)
         self._transforms = transforms_of(tta)
         self._choices = {
             "tta": tta,
             "engine": engine,
             "precision": precision,
             "instructions": instructions.limit(),
+            **({"attributes": False} if without else {}),
         }
         lesions = {
             (bundle.sha256, member.file): (bundle, member, _squashed(bundle.segmenter, member))

@@ -318,6 +318,8 @@ def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     words += ["--no-masks"] if both and not settings.get("masks") else []
     words += [] if settings.get("write_crops", True) else ["--no-crops"]
     words += ["--nested"] if settings.get("nested") else []
+    without = (settings.get("segmenter") or {}).get("attributes") is False
+    words += ["--no-attributes"] if without else []
     if settings.get("batch", BATCH) != BATCH:
         words += ["--batch-size", str(settings["batch"])]
     return _lines(

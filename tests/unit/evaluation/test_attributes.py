@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from naevus.errors import DataError
 from naevus.evaluation.attributes import (
@@ -119,6 +120,26 @@ def test_presence_is_ranked_and_fitted() -> None:
     assert fit_presence(np.full(4, 0.2), np.zeros(4, bool)) == (1.0, 0.0)
     assert fit_presence(np.array([0.9, 0.8, 0.1, 0.2]), np.array([0, 0, 1, 1]) > 0) == (1.0, 0.0)
     assert presence_of(1.0, 3.0) > 0.99
+
+
+@pytest.mark.parametrize("slope", [0.15, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("rate", [0.04, 0.25, 0.6])
+def test_the_fit_of_presence_is_that_of_scikit_learn(slope: float, rate: float) -> None:
+    """Many peaks are near 0 or 1, as those of real networks."""
+    rng = np.random.default_rng(5)
+    logits = np.clip(rng.normal(-3, 4, 4000), -13, 13)
+    order = slope * logits + rng.logistic(size=len(logits))
+    shown = order > np.quantile(order, 1 - rate)
+    found = fit_presence(1 / (1 + np.exp(-logits)), shown)
+    # Platt's targets: each image counts as shown and as not shown, with these weights.
+    count = int(shown.sum())
+    weight = np.where(shown, (count + 1) / (count + 2), 1 / (len(shown) - count + 2))
+    model = LogisticRegression(C=1e9, tol=1e-8).fit(
+        np.tile(logits, 2)[:, None], [1] * 4000 + [0] * 4000, np.append(weight, 1 - weight)
+    )
+    assert found == pytest.approx((model.coef_.item(), model.intercept_.item()), rel=1e-3, abs=1e-3)
+    probabilities = 1 / (1 + np.exp(-(found[0] * logits + found[1])))
+    assert probabilities.mean() == pytest.approx(rate, abs=0.001)
 
 
 def test_an_absent_attribute_has_no_auc() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,6 +23,8 @@ from naevus.training.onnx_graph import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 SIZES = {"segmentation": 64, "classification": 32}
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
@@ -91,7 +93,9 @@ def test_8_bit_graphs_of_an_older_operator_set_are_evaluated(tmp_path: Path) -> 
     """Weights and activations are multiples of the scales, so nothing is rounded."""
     scale, zero = np.array(0.5, np.float32), np.array(0, np.int8)
     weights = np.array([[2.0], [-1.0], [0.5]], np.float32)
-    constants = {"scale": scale, "zero": zero, "kernel": (weights / scale).astype(np.int8)}
+    constants: dict[str, NDArray[Any]] = {
+        "scale": scale, "zero": zero, "kernel": (weights / scale).astype(np.int8),
+    }  # fmt: skip
     nodes = [
         helper.make_node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
