@@ -187,7 +187,7 @@ def build(
             if not measured:
                 manifest["storage_costs"] += costs
                 manifest["recommended"].append(choose(costs, part.task, storage=costs[0].storage))
-        sampled = sampled_networks(BundleSpec.model_validate(manifest), files)
+        sampled = sampled_networks(BundleSpec.model_validate(manifest), draft)
         add(manifest, sample_entry(sampled, folder / SAMPLE_FILE))
         files[SAMPLE_FILE] = folder / SAMPLE_FILE
         size = sum(path.stat().st_size for path in files.values())
@@ -387,7 +387,7 @@ def figures(part: Part, datasets: Sequence[Dataset]) -> dict[str, Any]:
     return ensemble_entry(tables, names, composition, by_id, allow_missing=True)
 
 
-def sampled_networks(spec: BundleSpec, files: Mapping[str, Path]) -> list[SampledNetwork]:
+def sampled_networks(spec: BundleSpec, draft: Bundle) -> list[SampledNetwork]:
     """Return the networks for the sample, with the precisions recommended for them."""
     tasks = {member.file: task for task in spec.tasks for member in _members(spec, task)}
     sampled = []
@@ -397,7 +397,7 @@ def sampled_networks(spec: BundleSpec, files: Mapping[str, Path]) -> list[Sample
         computed: tuple[Precision, ...] = () if best == "fp32" else (best,)
         sampled.append(
             SampledNetwork(
-                task, files[member.file], None, member.input_size, member.storage, computed
+                task, draft.member_path(member), None, member.input_size, member.storage, computed
             )
         )
     return sampled

@@ -6,21 +6,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pytest
-import torch
 
 import naevus
 from naevus.bundles.bundle import Bundle, write_bundle
-from naevus.bundles.ood import ood_statistics_of
+from naevus.bundles.ood import OOD_FILE, ood_statistics_of, write_ood_statistics
 from naevus.bundles.sample import read_sample
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.layouts import load
 from naevus.errors import NaevusError
-from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
+from naevus.evaluation.ood import OODStatistics
 from naevus.inference.out_of_fold import oof_attributes
 from tests.helpers.attribute_images import write_task2
 from tests.helpers.finished_runs import finished_run
-from tests.helpers.onnx_graphs import attributes_bundle
+from tests.helpers.onnx_graphs import (
+    attributes_bundle,
+    classification_bundle,
+    segmentation_bundle,
+)
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))  # scripts, not a package
 
@@ -29,8 +33,6 @@ from build_builtin import Part, Table, build
 
 if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
-
-pytestmark = pytest.mark.slow
 
 
 class Given(NamedTuple):
@@ -41,45 +43,65 @@ class Given(NamedTuple):
     datasets: list[Dataset]
 
 
+def held_out(bundle: Bundle, folder: Path) -> Bundle:
+    """Write a bundle again whose networks held out fold 0, with OOD statistics of classifiers."""
+    spec, files = bundle.spec.model_dump(), {}
+    for part in ("segmenter", "classifier", "attributes"):
+        for member in spec[part]["members"] if spec[part] else []:
+            member["folds"] = (0,)
+            files[member["file"]] = bundle.folder / member["file"]
+    if spec["classifier"]:
+        spec["classifier"]["ood"] = OOD_FILE
+        rng = np.random.default_rng(0)
+        known, new = (rng.normal(size=(60, 8)).astype(np.float32) for _ in range(2))
+        files[OOD_FILE] = folder / f"{bundle.folder.name}.npz"
+        fitted = OODStatistics.fit(known, new, [str(n) for n in range(60)])
+        write_ood_statistics(files[OOD_FILE], [fitted])
+    return write_bundle(folder / "held-out" / bundle.folder.name, BundleSpec(**spec), files)
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Given:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("given")
-    runs = [
-        finished_run(folder / "contours", "segmentation", synthetic),
-        finished_run(folder / "one", "classification", synthetic),
-    ]
-    torch.manual_seed(1)  # other weights
-    runs.append(finished_run(folder / "other", "classification", synthetic, seed=1))
-    options, quiet = ExportOptions(checked=4), ExportCallbacks(lambda _: None)
-    bundles = [
-        export_runs(runs[:2], folder / "present", options, quiet),
-        export_runs(runs[2:], folder / "new", options, quiet),
-        attributes_bundle(folder / "attributes", lesion=False),
-    ]
     write_task2(folder / "task2", 8)
+    bundles = [
+        held_out(bundle, folder)
+        for bundle in (
+            segmentation_bundle(folder / "contours"),
+            classification_bundle(folder / "one", crop_mode="crop", explained=True),
+            classification_bundle(
+                folder / "other", crop_mode="crop", explained=True, size=48, seeds=(1,)
+            ),
+            attributes_bundle(folder / "attributes", lesion=False),
+        )
+    ]
     datasets = [load(synthetic), load(folder / "task2")]
     masks = [
         (each.image_id, each.path, each.attributes) for each in datasets[1].rows() if each.path
     ]
-    attributes = oof_attributes(bundles[2], masks).assign(
+    attributes = oof_attributes(bundles[3], masks).assign(
         group_id=lambda table: table["image_id"], fold=0
     )
+    runs = [
+        finished_run(folder / f"runs-{name}", task, synthetic)
+        for name, task in (
+            ("contours", "segmentation"), ("one", "classification"), ("other", "classification"),
+        )
+    ]  # fmt: skip
     tables = [Table(run.folder.name, run.predictions()) for run in runs]
-    # Random tables of classifiers are replaced by what the networks predict.
-    part = Part("classification", bundles[:2], tables[1:], 0)
-    rows = [each for each in datasets[0].rows() if each.diagnosis]
-    ids = set(tables[1].rows["image_id"])
-    (folder / "masks").mkdir()
+    # The random tables of classifiers are replaced by what the networks predict.
+    part = Part("classification", bundles[1:3], tables[1:], 0)
     spec, files = build_builtin.joined(bundles, [part], folder)
-    segmenter = bundles[0].spec.segmenter
+    contours = bundles[0].spec.members[0].file
     draft = write_bundle(
         folder / "draft",
-        BundleSpec.model_validate(spec | {"segmenter": segmenter}),
-        files | {"segmentation-0.onnx": bundles[0].folder / "segmentation-0.onnx"},
+        BundleSpec.model_validate(spec | {"segmenter": bundles[0].spec.segmenter}),
+        files | {contours: bundles[0].folder / contours},
     )
-    held_out = [each for each in rows if each.image_id in ids]
-    made = build_builtin.classified(part, draft, held_out, folder / "masks", "fp32")
+    ids = set(tables[1].rows["image_id"])
+    rows = [each for each in datasets[0].rows() if each.image_id in ids and each.diagnosis]
+    (folder / "masks").mkdir()
+    made = build_builtin.classified(part, draft, rows, folder / "masks", "fp32")
     tables[1:] = [Table(old.name, new) for old, new in zip(tables[1:], made, strict=True)]
     return Given(bundles, [*tables, Table("attributes", attributes)], datasets)
 
@@ -96,10 +118,9 @@ def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_p
         "segmentation-0.onnx", "classification-0.onnx", "classification-1.onnx",
         "attributes-0.onnx",
     ]  # fmt: skip
-    sources = [given.bundles[n].folder for n in (0, 0, 1, 2)]
-    files = ["segmentation-0.onnx", "classification-0.onnx", "classification-0.onnx", "maps.onnx"]
-    for member, folder, file in zip(bundle.spec.members, sources, files, strict=True):
-        assert bundle.member_path(member).read_bytes() == (folder / file).read_bytes()
+    for member, source in zip(bundle.spec.members, given.bundles, strict=True):
+        (one,) = source.spec.members
+        assert bundle.member_path(member).read_bytes() == source.member_path(one).read_bytes()
     assert len(ood_statistics_of(bundle)) == 2
     names = [score.name for score in bundle.spec.scores]
     assert "mean Jaccard index" in names
@@ -107,7 +128,7 @@ def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_p
     assert "attributes, pooled Jaccard index" in names
     assert bundle.classifier.conformal is not None
     assert "mean of the 2 networks" in str(bundle.classifier.calibrated_on)
-    assert bundle.attributes.thresholds != given.bundles[2].attributes.thresholds
+    assert bundle.attributes.thresholds != given.bundles[3].attributes.thresholds
     assert "A limit." in bundle.spec.limits
     # The classifiers agree with their tables, which they made.
     costs = {(each.task, each.score): each for each in bundle.spec.storage_costs}
@@ -126,7 +147,7 @@ def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_p
     assert (
         set(prediction.attributes)
         == set(prediction.attribute_masks)
-        == {*given.bundles[2].attributes.names}
+        == {*given.bundles[3].attributes.names}
     )
     assert prediction.probabilities
 
@@ -149,7 +170,7 @@ def _no_table(given: Given, _: Path) -> Given:
 
 
 def _table_of_nothing(given: Given, _: Path) -> Given:
-    return given._replace(bundles=given.bundles[:2])
+    return given._replace(bundles=given.bundles[:3])
 
 
 def _other_weights(given: Given, _: Path) -> Given:
@@ -172,26 +193,26 @@ def _other_groups(given: Given, _: Path) -> Given:
 
 
 def _other_crops(given: Given, folder: Path) -> Given:
-    other = changed(given.bundles[1], folder, "classifier", crop_margin=0.3)
-    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+    other = changed(given.bundles[2], folder, "classifier", crop_margin=0.3)
+    return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
 
 
 def _other_held_out(given: Given, folder: Path) -> Given:
     members = [
-        member.model_dump() | {"folds": (0, 1)} for member in given.bundles[1].classifier.members
+        member.model_dump() | {"folds": (0, 1)} for member in given.bundles[2].classifier.members
     ]
-    other = changed(given.bundles[1], folder, "classifier", members=members)
-    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+    other = changed(given.bundles[2], folder, "classifier", members=members)
+    return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
 
 
 def _no_statistics(given: Given, folder: Path) -> Given:
-    other = changed(given.bundles[1], folder, "classifier", ood=None)
-    return given._replace(bundles=[given.bundles[0], other, given.bundles[2]])
+    other = changed(given.bundles[2], folder, "classifier", ood=None)
+    return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
 
 
 def _two_tasks(given: Given, folder: Path) -> Given:
     both = attributes_bundle(folder / "both", lesion=True)
-    return given._replace(bundles=[*given.bundles[:2], both])
+    return given._replace(bundles=[*given.bundles[:3], both])
 
 
 def _no_images(given: Given, _: Path) -> Given:
