@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 MAKE_VENV = test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test test-fast lint docs bench torture lock audit dist clean
+.PHONY: help demo test test-fast lint docs bench torture fuzz lock audit dist clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -46,13 +46,19 @@ docs: $(READY) ## Build the pages into build/site, without network; a broken lin
 bench: $(READY) ## Measure the speed claims (quiet machine; real images where they are)
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+FUZZ_SECONDS = 600
+fuzz: $(READY) ## Fuzz everything that reads a file, 10 minutes each; findings go into tests/data/fuzz
+	$(INSTALL) -e '.[fuzz]'
+	for target in images tables bundles layouts; do \
+		$(BIN)/python -m tests.fuzz.run $$target --seconds $(FUZZ_SECONDS) || exit 1; done
+
 AUDIT = $(VENV)/.audit
 $(AUDIT): $(READY)
 	$(INSTALL) -e '.[audit]'
 	touch $(AUDIT)
 
 # MLflow is left out: it does not accept the tested PyArrow.
-EXTRAS = train tracking evaluate report quantise excel heif onnxruntime docs dev audit
+EXTRAS = train tracking evaluate report quantise excel heif onnxruntime docs dev audit fuzz
 LOCK = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.11.5 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 

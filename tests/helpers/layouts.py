@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from naevus.datasets.dataset import Dataset
 
 
@@ -33,3 +32,13 @@ def kinds(dataset: Dataset) -> dict[str, list[str]]:
     for problem in dataset.problems:
         result.setdefault(problem.kind, []).append(problem.subject)
     return result
+
+
+def place_layout(source: Path, folder: Path) -> None:
+    """Make the files that the example's ``TREE.txt`` lists: its tables, and images of a byte."""
+    for line in (source / "TREE.txt").read_text().split("\n"):
+        if line:
+            tables = sorted(source.rglob(Path(line).name))
+            content = tables[0].read_bytes() if tables else b"x"
+            (folder / line).parent.mkdir(parents=True, exist_ok=True)
+            (folder / line).write_bytes(content)

@@ -7,6 +7,9 @@ before the end, a missing end marker, an unknown JFIF revision or Adobe transfor
 decodes strictly is complete. Otherwise warnings are tolerated only if no scan ran out of data: the
 same file with other bytes after each scan must give the same pixels. Such a file is flagged as
 damaged.
+
+A file must define the tables that its scans use. libjpeg-turbo keeps those of the file before:
+without its own, an image would be decoded with another image's, and look different each time.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import simplejpeg
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 SPARE: Final = 1.25
@@ -36,6 +41,8 @@ _END = b"\xff\xd9"
 _SOS, _SOF_PROGRESSIVE, _APP0, _APP14, _DRI = 0xDA, {0xC2, 0xC6, 0xCA, 0xCE}, 0xE0, 0xEE, 0xDD
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
+_HUFFMAN, _QUANTISATION = 0xC4, 0xDB
+_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _LONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -158,16 +165,68 @@ def fix(data: bytes) -> Fixed | None:
     return Fixed(walked, not harmless)
 
 
-def _decoded(data: bytes, shortest: int | None, *, strict: bool) -> NDArray[np.uint8]:
+def _decoded(
+    data: bytes, shortest: int | None, *, strict: bool, buffer: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    _check_tables(data)
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     least = ceil(SPARE * shortest) if shortest else 0
     if least > min(height, width):  # libjpeg-turbo would enlarge
         least = 0
     wanted = "CMYK" if space in {"CMYK", "YCCK"} else "RGB"
     decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, wanted, min_height=least, min_width=least, strict=strict
+        data, wanted, min_height=least, min_width=least, buffer=buffer, strict=strict
     )
     return decoded
+
+
+def _check_tables(data: bytes) -> None:
+    walked = _walked(data, scans=1)
+    frame = walked.frame()
+    if frame is None or walked.pieces[-1].marker != _SOS:
+        return  # the decoder says what is missing
+    if frame.marker in _SOF_PROGRESSIVE or walked.pieces[-1].content[4] < frame.content[9]:
+        walked = _walked(data)  # there are more scans
+    if walked.broken:
+        raise ValueError("its header is truncated or invalid")
+    defined: set[tuple[int, int]] = set()
+    for piece in walked.pieces:
+        if piece.marker in {_HUFFMAN, _QUANTISATION}:
+            defined.update(_tables(piece))
+        elif piece.marker == _SOS and not defined.issuperset(_used_tables(piece, frame)):
+            raise ValueError("it lacks the tables to decode it with")
+
+
+def _tables(piece: _Piece) -> Iterator[tuple[int, int]]:
+    """Yield marker and number of each table that a segment defines."""
+    content, at = piece.content, 4
+    while at < len(content):
+        number = content[at]
+        yield piece.marker, number & 15 if piece.marker == _QUANTISATION else number
+        if piece.marker == _QUANTISATION:
+            at += 1 + (128 if number >> 4 else 64)
+        else:
+            at += 17 + sum(content[at + 1 : at + 17])
+
+
+def _used_tables(scan: _Piece, frame: _Piece) -> Iterator[tuple[int, int]]:
+    """Yield marker and number of each table that a scan uses (ITU-T T.81, B.2.3)."""
+    quantisation = {
+        frame.content[10 + 3 * n]: frame.content[12 + 3 * n] for n in range(frame.content[9])
+    }
+    count = scan.content[4]
+    first, _, bits = scan.content[5 + 2 * count :]
+    for n in range(count):
+        component, tables = scan.content[5 + 2 * n : 7 + 2 * n]
+        if component in quantisation and frame.marker not in _LOSSLESS:
+            yield _QUANTISATION, quantisation[component]
+        if frame.marker in _ARITHMETIC:
+            continue
+        progressive = frame.marker in _SOF_PROGRESSIVE
+        if not progressive or (first == 0 and bits >> 4 == 0):
+            yield _HUFFMAN, tables >> 4
+        if (not progressive or first > 0) and frame.marker not in _LOSSLESS:
+            yield _HUFFMAN, 0x10 | tables & 15
 
 
 def _tolerant(fixed: Fixed, shortest: int | None, error: ValueError) -> Decoded:
@@ -186,12 +245,16 @@ def _runs_out(fixed: Fixed) -> bool:
     """Return whether pixels depend on bytes after a scan: then the scan lacks data.
 
     Zeros at the end of the file are not data: an interrupted download leaves them. The comparison
-    is at full size, where the last coefficient of the last block counts.
+    is at full size, where the last coefficient of the last block counts. Each buffer is filled
+    differently: an error after a warning is reported as a warning, and leaves pixels undecoded.
     """
-    hashes = {
-        hashlib.sha256(_decoded(fixed.content(tail, _PAD), None, strict=False).data).digest()
-        for tail in _TAILS
-    }
+    hashes = set()
+    for fill, tail in enumerate(_TAILS):
+        content = fixed.content(tail, _PAD)
+        height, width, *_ = simplejpeg.decode_jpeg_header(content)
+        buffer = np.full((height, width, 4), 85 * fill, np.uint8)
+        pixels = _decoded(content, None, strict=False, buffer=buffer)
+        hashes.add(hashlib.sha256(pixels.data).digest())
     return len(hashes) > 1
 
 
@@ -245,8 +308,13 @@ def _all_scans(walked: _Walked, frame: _Piece) -> bool:
     return not any(left.values())
 
 
-def _walked(data: bytes) -> _Walked:
-    """Split a file at its markers, found as by libjpeg's ``next_marker``."""
+def _walked(data: bytes, scans: int | None = None) -> _Walked:
+    """Split a file at its markers, found as by libjpeg's ``next_marker``.
+
+    Args:
+        data: The file's bytes.
+        scans: Number of scans after which to stop, before the last one's data; None: all.
+    """
     walked = _Walked()
     at = len(BEGINNING)
     for _ in range(_MOST_MARKERS):
@@ -267,6 +335,10 @@ def _walked(data: bytes) -> _Walked:
             return walked
         at += length
         if marker == _SOS:
+            scans = None if scans is None else scans - 1
+            if scans == 0:
+                walked.pieces.append(piece)
+                return walked
             following = _NEXT_MARKER.search(data, at)
             stop = len(data) if following is None else following.start()
             piece.entropy = data[at:stop].rstrip(b"\xff")  # fill bytes (data has 0 after 0xFF)

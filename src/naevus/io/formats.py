@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 import unicodedata
+import warnings
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -273,20 +274,33 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
         first, _, rest = text.partition("\n")
         declared = re.fullmatch(r"sep=(.)\s*", first.strip("\r"))  # Excel's own first line
         separator = declared[1] if declared else _separator(text, path)
-        table = pd.read_csv(
-            io.StringIO(rest if declared else text),
-            sep=separator,
-            dtype="string",
-            keep_default_na=False,
-            header=None if names else 0,
-            names=list(names) if names else None,
-            skipinitialspace=True,
-            index_col=False,
-        )
+        with warnings.catch_warnings(record=True, category=pd.errors.ParserWarning) as caught:
+            warnings.simplefilter("always")
+            table = pd.read_csv(
+                io.StringIO(rest if declared else text),
+                sep=separator,
+                dtype="string",
+                keep_default_na=False,
+                header=None if names else 0,
+                names=list(names) if names else None,
+                skipinitialspace=True,
+                index_col=False,
+            )
+        if caught:  # rows are longer than the heading
+            _refuse_values_beyond(
+                csv.reader(io.StringIO(text), delimiter=separator), len(table.columns)
+            )
     except (OSError, ValueError, pd.errors.ParserError, csv.Error) as error:
         what = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as CSV ({what})", "fix the file") from error
     return table.apply(_stripped)
+
+
+def _refuse_values_beyond(rows: Iterable[list[str]], columns: int) -> None:
+    """Reject values without a column; separators alone at the end of a row are harmless."""
+    for row in rows:
+        if any(value.strip() for value in row[columns:]):
+            raise ValueError(f"a row has {len(row)} values for {columns} columns")
 
 
 def _stripped(column: pd.Series[str]) -> pd.Series[str]:

@@ -207,3 +207,47 @@ def test_marks_without_end_take_no_time() -> None:
         assert jpeg.fix(odd) is None
         with pytest.raises(ImageError):
             read(ImageBytes("odd", odd))
+
+
+def without_tables(content: bytes, code: int, nth: int) -> bytes:
+    """Turn the nth segment of tables into a comment."""
+    at = markers(content, code)[nth]
+    return content[: at + 1] + b"\xfe" + content[at + 2 :]
+
+
+ALREADY_READ = [encoded(), encoded("L"), encoded(progressive=True), encoded("CMYK", optimize=True)]
+
+
+def answers(content: bytes) -> set[bytes]:
+    """Return what is read after each of several other files."""
+    found = set()
+    for before in ALREADY_READ:
+        read(ImageBytes("before", before))
+        try:
+            found.add(read(ImageBytes("changed", content)).tobytes())
+        except ImageError as error:
+            found.add(str(error).encode())
+    return found
+
+
+@pytest.mark.parametrize("code", [0xC4, 0xDB], ids=["Huffman", "quantisation"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_without_tables_is_never_decoded_with_those_of_another(kind: str, code: int) -> None:
+    whole = encoded(**KINDS[kind])
+    for nth in range(len(markers(whole, code))):
+        (answer,) = answers(without_tables(whole, code, nth))
+        # Later scans of a progressive file may use tables of earlier ones.
+        assert b"lacks the tables" in answer or ("progressive" in kind and nth)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("at", [0xC4, 0xDB, 0xC0, 0xDA])
+def test_what_is_read_does_not_depend_on_the_file_before(kind: str, at: int) -> None:
+    whole = encoded(**KINDS[kind])
+    rng = np.random.default_rng(at)
+    places = markers(whole, at)
+    for _ in range(6 if places else 0):
+        changed = bytearray(whole)
+        place = int(rng.choice(places)) + 2 + int(rng.integers(0, 30))
+        changed[place] = int(rng.integers(0, 256))
+        assert len(answers(bytes(changed))) == 1

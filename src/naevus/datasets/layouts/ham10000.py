@@ -94,9 +94,13 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     masks = masks_in(unnested(root / MASKS), problems)
     ids = pd.Series([*table.index, *sorted(images.keys() - set(table.index))], dtype="string")
     frame = pd.DataFrame({"image_id": ids, "path": ids.map(images), "mask_path": ids.map(masks)})
-    frame["split"] = frame["path"].map(
-        lambda path: split_of(*Path(path).relative_to(root.absolute()).parts[:-1]),
-        na_action="ignore",
+    frame["split"] = (
+        frame["path"]
+        .map(
+            lambda path: split_of(*Path(path).relative_to(root.absolute()).parts[:-1]),
+            na_action="ignore",
+        )
+        .astype("string")
     )
     parsed = ParsedLayout(frame, taxonomy or ISIC2018, problems)
     join_metadata(parsed, table, only=pd.Series(data=True, index=frame.index))

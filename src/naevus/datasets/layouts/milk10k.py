@@ -48,8 +48,8 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
         table = table.drop_duplicates("lesion_id").set_index("lesion_id")
         labels = from_classes(table, class_columns(table), path, problems)
         truths.append(to_codes(labels, problems, taxonomy or MILK10K, source=path)[0])
-    if truths:
-        frame = parsed.frame
+    frame = parsed.frame
+    if truths and "lesion_id" in frame.columns:  # absent if no table has a row
         frame["diagnosis"] = frame["lesion_id"].map(pd.concat(truths)).astype("string")
     parsed.taxonomy = taxonomy or MILK10K
     parsed.problems.extend(problems)

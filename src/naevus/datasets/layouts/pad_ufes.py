@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from naevus.datasets.layouts.images import Images
+from naevus.datasets.layouts.images import Images, stem_of
 from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.io.formats import read_table
 
@@ -34,7 +34,7 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     parsed = parsed_layout_of([(table, path)], Images(root), taxonomy=taxonomy)
     parsed.frame["image_type"] = "clinical"
     if "biopsed" in table.columns:
-        ids = table["img_id"].str.rpartition(".")[0]
+        ids = table["img_id"].map(stem_of, na_action="ignore")
         histology = table["biopsed"].str.lower().map({"true": "histopathology"})
         parsed.frame["confirmation"] = (
             parsed.frame["image_id"].map(dict(zip(ids, histology, strict=True))).astype("string")

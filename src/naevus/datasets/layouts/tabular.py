@@ -70,10 +70,11 @@ def rows_of(
     table = once(table, name, source, problems)
     rows = pd.DataFrame(index=table.index)
     if "path" in columns and KEY in columns and columns[KEY] in table.columns:
-        rows[KEY] = table[columns[KEY]].map(stem_of, na_action="ignore")
+        rows[KEY] = table[columns[KEY]].map(stem_of, na_action="ignore").astype("string")
     for column, read in READERS.items():
         if column in columns:
-            rows[column] = read(table[columns[column]])
+            # Without a known value, pandas gives a column of no type, which takes no text later.
+            rows[column] = read(table[columns[column]]).astype("string")
     codes, found = diagnoses_of(table, columns, source, problems, taxonomy)
     if codes is not None:
         rows["diagnosis"] = codes
@@ -112,7 +113,7 @@ def diagnoses_of(
     malignancy = None
     if binary is not None and taxonomy in {None, BINARY}:
         texts = table[binary].str.lower().str.replace(r"\.0+$", "", regex=True)
-        malignancy = texts.map(MALIGNANCY).fillna(table[binary])
+        malignancy = texts.map(MALIGNANCY).astype("string").fillna(table[binary])
     if "diagnosis" not in columns:
         if malignancy is None:
             return None, None

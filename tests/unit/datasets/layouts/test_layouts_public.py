@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from naevus.datasets.layouts import LAYOUTS, load
-from tests.helpers.layouts import files, kinds, row, text
+from tests.helpers.layouts import files, kinds, place_layout, row, text
 
 TYPES = "image_type"
 
@@ -422,13 +422,7 @@ FIELD = {
 
 @pytest.mark.parametrize("name", FIELD)
 def test_typical_user_folders_are_read(layout_examples: Path, tmp_path: Path, name: str) -> None:
-    source = layout_examples / name
-    for line in (source / "TREE.txt").read_text().split("\n"):
-        if line:
-            tables = sorted(source.rglob(Path(line).name))
-            content = tables[0].read_bytes() if tables else b"x"
-            (tmp_path / line).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / line).write_bytes(content)
+    place_layout(layout_examples / name, tmp_path)
     layout, images, groups, masks = FIELD[name]
     dataset = load(tmp_path)
     assert dataset.layout == layout

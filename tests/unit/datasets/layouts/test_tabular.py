@@ -63,6 +63,25 @@ def test_damaged_tables_are_errors_that_name_the_file(tmp_path: Path) -> None:
         read_table(tmp_path / "t.xlsx")
 
 
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("more", ["", " "])
+def test_separators_at_the_end_of_each_row_are_harmless(
+    tmp_path: Path, separator: str, more: str
+) -> None:
+    rows = ["image_id,diagnosis", f"a,MEL,{more}", f"b,NV,{more}"]
+    text(tmp_path / "t.csv", *(line.replace(",", separator) for line in rows))
+    assert read_table(tmp_path / "t.csv")["diagnosis"].tolist() == ["MEL", "NV"]
+
+
+@pytest.mark.parametrize(
+    "rows", [("a,x,MEL", "b,y,NV"), ("a,MEL,x", "b,NV,"), ("a,MEL,,x", "b,NV,,")]
+)
+def test_values_without_a_column_are_refused(tmp_path: Path, rows: tuple[str, ...]) -> None:
+    text(tmp_path / "t.csv", "image_id,diagnosis", *rows)
+    with pytest.raises(DataError, match="values for 2 columns"):
+        read_table(tmp_path / "t.csv")
+
+
 def test_workbooks_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -250,3 +269,24 @@ def test_splits_that_are_not_understood_are_refused(tmp_path: Path, entry: str) 
     text(tmp_path / "labels.csv", "image,dx,split", f"a,nv,{entry}", "b,nv,Training")
     with pytest.raises(DataError, match=f"unknown split '{entry}'; use one of train, validation"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "column", [name for name in COLUMN_NAMES if name not in {"image_id", "path", "lesion_id"}]
+)
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_column_may_be_empty(tmp_path: Path, column: str, order: str) -> None:
+    files(tmp_path, "a1.jpg", "b1.jpg", "c1.jpg")
+    value = {"diagnosis": "melanoma", "benign_malignant": "malignant", "age": "55"}.get(
+        column, "x" if column != "split" else "train"
+    )
+    text(tmp_path / f"{order[0]}.csv", f"image_id,{column},lesion", "a1,,l1")
+    text(tmp_path / f"{order[1]}.csv", f"image_id,{column},lesion", f"b1,{value},l2", "a1,,l1")
+    dataset = load(tmp_path)
+    assert sorted(dataset.table["image_id"]) == ["a1", "b1", "c1"]
+
+
+def test_malignancy_may_be_unknown_throughout(tmp_path: Path) -> None:
+    files(tmp_path, "a.jpg", "b.jpg")
+    text(tmp_path / "t.csv", "image_id,benign_malignant", "a,indeterminate", "b,")
+    assert load(tmp_path).table["diagnosis"].isna().all()
