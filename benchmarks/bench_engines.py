@@ -20,7 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from naevus.inference.engines.instructions import SWITCH, processor
+from naevus.inference.engines.instructions import SWITCH
+from naevus.runs.environment import processor
 
 LIMITS = {
     "AVX": "avx",

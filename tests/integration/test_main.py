@@ -31,6 +31,7 @@ COMMANDS = (
     "report",
     "export",
     "gather",
+    "reproduce",
     "demo",
     "info",
     "data check",

@@ -14,6 +14,7 @@ from PIL import Image
 from naevus.datasets.synthetic.photograph import draw_lesion
 from naevus.inference.engines import instructions
 from naevus.inference.engines.openvino import SWITCH
+from naevus.runs.environment import processor
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def usual(image: Path) -> Any:
 def test_every_instruction_set_gives_the_same_prediction(
     image: Path, usual: Any, limit: str
 ) -> None:
-    _, able = instructions.processor()
+    _, able = processor()
     if LIMITS[limit] not in able:
         pytest.skip(f"this processor cannot pass for one with {limit}")
     diagnosis, mask, probabilities, spots, presence = answer(
@@ -92,7 +93,7 @@ def test_every_instruction_set_gives_the_same_prediction(
 
 def test_onnx_runtime_predicts_if_openvino_s_outputs_are_wrong(image: Path, usual: Any) -> None:
     """Limited to SSE 4.1, OpenVINO silently resizes the segmenter's maps wrongly."""
-    _, able = instructions.processor()
+    _, able = processor()
     if "sse4_1" not in able:
         pytest.skip("this is no such processor")
     diagnosis, mask, probabilities, spots, presence = answer(

@@ -26,6 +26,7 @@ from naevus.cli import (
     gather,
     info,
     predict,
+    reproduce,
     signals,
     study,
     train,
@@ -155,7 +156,7 @@ def _help(command: Callable[..., None]) -> str:
 
 _READING = {
     predict.predict, train.train, evaluate.evaluate, evaluate.report, export.export, demo.demo,
-    data.check, data.show, data.split, challenge.score, challenge.lint,
+    data.check, data.show, data.split, reproduce.reproduce, challenge.score, challenge.lint,
     study.ablate, study.shortcuts,
 }  # fmt: skip
 """The commands that read images."""
@@ -182,6 +183,7 @@ _add(
     evaluate.report,
     export.export,
     gather.gather,
+    reproduce.reproduce,
     demo.demo,
     info.info,
     panel="Commands",

@@ -223,6 +223,15 @@ Track = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--init-from",
+        help="A run to initialise the weights from, fold by fold.",
+        show_default=False,
+        rich_help_panel=NETWORKS,
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(

@@ -19,6 +19,7 @@ from naevus.cli.options import (
     FoldsFile,
     Force,
     ImageTypeIfGiven,
+    InitFrom,
     Limit,
     Masks,
     OutIfGiven,
@@ -62,14 +63,7 @@ def train(
     image_type: ImageTypeIfGiven = None,
     taxonomy: TaxonomyIfGiven = None,
     limit: Limit = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(
-            "--init-from",
-            help="A run to initialise the weights from, fold by fold.",
-            rich_help_panel=NETWORKS,
-        ),
-    ] = None,
+    init_from: InitFrom = None,
     pretrained: Annotated[
         str | None,
         typer.Option(

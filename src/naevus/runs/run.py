@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +21,7 @@ from naevus.io.files import atomic, lock, stored, sweep, write_json, write_text
 from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.io.progress import SILENT, warn_all
 from naevus.io.settings import differences
+from naevus.runs.environment import environment
 from naevus.runs.recipe import Recipe, load_recipe, to_toml
 
 if TYPE_CHECKING:
@@ -48,11 +47,6 @@ _INPUTS = {
 }
 _MORE = {"copies": (list, type(None)), "init_from": (str, type(None))}
 """Types of the entries of ``inputs.json``; the second group is absent from older runs."""
-
-_PACKAGES = (
-    "naevus", "torch", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy",
-    "opencv-python-headless", "openvino", "onnx",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -401,17 +395,6 @@ def held(folder: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
     with lock(folder / ".lock", waiting=waiting):
         sweep(folder)
         yield
-
-
-def environment() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect a run."""
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 # Selection of a recipe's images from a data set.

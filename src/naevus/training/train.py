@@ -16,7 +16,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import stack_images
 from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
-from naevus.io.files import atomic, write_text
+from naevus.io.files import atomic, workspace, write_text
 from naevus.io.progress import SILENT, logged
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION, Recipe, load_recipe
@@ -237,8 +237,20 @@ def export_fold(
     training_data: TrainingData,
 ) -> Bundle:
     """Write a fold's bundle: the graph with its preprocessing, and its manifest."""
+    with workspace(run.bundle_folder(fold)) as folder:
+        graph = folder / "network.onnx"
+        return _write_fold(run, fold, training_task, network, training_data, graph)
+
+
+def _write_fold(
+    run: Run,
+    fold: int,
+    training_task: TrainingTask,
+    network: Preprocessed,
+    training_data: TrainingData,
+    graph: Path,
+) -> Bundle:
     recipe = run.recipe
-    graph = run.fold_folder(fold) / "network.onnx"
     export_onnx(network, graph, input_size=recipe.input_size)
     codes: tuple[str, ...] = ()
     trained: dict[str, Any] = {}
@@ -273,10 +285,7 @@ def export_fold(
     sample = sample_entry([sampled], place)
     spec = BundleSpec.model_validate({**does, **sample, "provenance": provenance})
     files = {"network.onnx": graph, place.name: place}
-    bundle = write_bundle(run.bundle_folder(fold), spec, files)
-    for path in files.values():
-        path.unlink()
-    return bundle
+    return write_bundle(run.bundle_folder(fold), spec, files)
 
 
 def _init_from(network: Preprocessed, source: Run, recipe: Recipe, fold: int) -> None:

@@ -23,6 +23,7 @@ from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import CompiledCache
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, EngineSetup, Result, TrialNetwork, tried
 from naevus.io.files import sha256_of, write_json
+from naevus.runs.environment import processor
 from naevus.types import EngineChoice
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def _kept(networks: Sequence[TrialNetwork], bundles: Sequence[Bundle], named: st
     cache = CompiledCache.of_user()
     if cache is None or not networks or not sys.executable:
         return None
-    name, able = instructions.processor()
+    name, able = processor()
     key = sha256_of(
         name,
         " ".join(sorted(able)),

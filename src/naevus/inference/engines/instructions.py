@@ -1,4 +1,4 @@
-"""Limit the instruction set that OpenVINO may use, and read the processor's features.
+"""Limit the instruction set that OpenVINO may use.
 
 OpenVINO's layers come from oneDNN, which reads an environment variable on first use. The limit
 holds for the whole process.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from functools import cache
-from pathlib import Path
 from typing import Final
+
+from naevus.runs.environment import processor
 
 SWITCH: Final = "ONEDNN_MAX_CPU_ISA"
 """The environment variable with the highest allowed instruction set, such as ``AVX2``."""
 _READERS: Final = frozenset({"openvino", "torch"})
 """Packages that read the variable when they are imported."""
-_CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 _held: list[str] = []
@@ -56,24 +55,6 @@ def environment(to: str | None) -> dict[str, str]:
     if held():
         del variables[SWITCH]
     return variables if to is None else variables | {SWITCH: to}
-
-
-@cache
-def processor() -> tuple[str, frozenset[str]]:
-    """Return the processor's name and features; without features if the system hides them."""
-    name, able = f"{platform.system()} {platform.machine()} {platform.processor()}", ""
-    try:
-        lines = _CPUINFO.read_text(errors="replace").splitlines()
-    except OSError:
-        return name, frozenset()
-    for line in lines:
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "model name":
-            name = f"{name} {value}"
-        elif key.lower() in {"flags", "features"}:
-            able = value
-            break
-    return name, frozenset(able.split())
 
 
 def limits() -> tuple[str | None, ...]:
