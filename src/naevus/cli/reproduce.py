@@ -62,7 +62,7 @@ def reproduce(
 
     Examples:
       naevus reproduce runs/cls --out runs/cls-again
-      naevus reproduce runs/cls --fold 0 --data moved/ISIC2018 --out runs/cls-again
+      naevus reproduce runs/cls --fold 0 --data moved/ISIC2018 --out again
 
     Trains the finished folds again into OUT with the recipe, folds and inputs that RUN records,
     and compares versions, machine, images, scores and the bytes of all results. Name the inputs
