@@ -15,7 +15,7 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
 from naevus.reports.report import evaluation_document
 from naevus.runs.environment import MACHINE, environment
-from naevus.runs.recipe import HASHED
+from naevus.runs.recipe_tables import HASHED
 from naevus.runs.results import evaluate_results, results_of_tables
 from naevus.runs.run import WEIGHTS, Run, read_oof
 from naevus.training.train import train
