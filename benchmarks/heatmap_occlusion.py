@@ -110,60 +110,70 @@ def _example(pixels: Pixels, segmenter: Segmenter) -> Example | None:
     return Example(pixels, square_with_margin(box, MARGIN, *mask.shape), mask)
 
 
-def inputs_of(pixels: Pixels, box: Box, sizes: Sequence[int]) -> list[Pixels]:
-    """Return the square inputs of each size, 1 x S x S x 3; reflected outside the image."""
+def input_of(pixels: Pixels, box: Box, size: int) -> Pixels:
+    """Return the square input of a box, S x S x 3; reflected outside the image."""
     height, width = pixels.shape[:2]
     edges = (-box.top, box.bottom - height, -box.left, box.right - width)
     above, below, left, right = (max(0, edge) for edge in edges)
     padded = cv2.copyMakeBorder(pixels, above, below, left, right, cv2.BORDER_REFLECT_101)
     window = padded[box.top + above : box.bottom + above, box.left + left : box.right + left]
-    return [resize(np.asarray(window, np.uint8), size, size)[None] for size in sizes]
+    return resize(np.asarray(window, np.uint8), size, size)
 
 
 def _maps(example: Example, classifier: Classifier) -> tuple[dict[str, Map], int]:
     """Return the heatmap of each kind over the image, and the number of the predicted class."""
-    sizes = [each.size for each in classifier.input_specs]
-    plain = classifier.predictions(inputs_of(example.pixels, example.box, sizes))
-    number = int(plain.natural[0].argmax())
-    found = {"plain": _over(example, _activations(example, classifier, number, 1), interleave=True)}
+    (plain,), number = _moved(example, classifier, 1, None)
+    found = {"plain": cam_over(plain, *example.lesion.shape)}
     for parts in (2, 3):
-        moved = _activations(example, classifier, number, parts)
-        found[f"{parts} x {parts}"] = _over(example, moved, interleave=True)
+        moved, _ = _moved(example, classifier, parts, number)
         if parts == 2:
-            found["mean of 2 x 2"] = _over(example, moved, interleave=False)
+            each_one = [each for one in moved for each in one]
+            found["mean of 2 x 2"] = cam_over(each_one, *example.lesion.shape)
+        joined = [interleaved(member) for member in zip(*moved, strict=True)]
+        found[f"{parts} x {parts}"] = cam_over(joined, *example.lesion.shape)
     return found, number
 
 
-def _activations(
-    example: Example, classifier: Classifier, number: int, parts: int
-) -> list[list[Activation]]:
-    """Return each member's maps of inputs that are moved by parts of a cell, row by row."""
+def _moved(
+    example: Example, classifier: Classifier, parts: int, number: int | None
+) -> tuple[list[list[Activation]], int]:
+    """Return each member's maps of inputs that are moved by parts of a cell, row by row.
+
+    Args:
+        example: The image.
+        classifier: The classifier.
+        parts: Inputs along each axis.
+        number: The class; None: the predicted one, which is returned.
+    """
     frame = example.pixels.shape[0], example.pixels.shape[1]
-    sizes = [each.size for each in classifier.input_specs]
-    found: dict[int, list[Activation]] = {place: [] for place in range(len(classifier.members))}
-    for size in sizes:
-        step = example.box.width * _STRIDE / size / parts
+    boxes = {}
+    for spec in classifier.input_specs:
+        step = example.box.width * _STRIDE / spec.size / parts
         moves = [round((k - (parts - 1) / 2) * step) for k in range(parts)]
-        for down in moves:
-            for across in moves:
-                left, top, right, bottom = example.box
-                box = Box(left + across, top + down, right + across, bottom + down)
-                outputs = classifier.predictions(inputs_of(example.pixels, box, sizes))
-                assert outputs.activations is not None
-                for place, member in enumerate(classifier.members):
-                    if member.input_spec.size == size:
-                        cells = outputs.activations[place][0][number]
-                        offset = classifier.offsets[place]
-                        found[place].append(Activation(cells, box, frame, offset))
-    return list(found.values())
-
-
-def _over(example: Example, moved: list[list[Activation]], *, interleave: bool) -> Map:
-    """Return the mean of members' maps over the image."""
-    height, width = example.pixels.shape[:2]
-    if not interleave:
-        return cam_over([each for member in moved for each in member], height, width)
-    return cam_over([interleaved(member) for member in moved], height, width)
+        left, top, right, bottom = example.box
+        boxes[spec.size] = [
+            Box(left + across, top + down, right + across, bottom + down)
+            for down in moves
+            for across in moves
+        ]
+    batches = [
+        np.stack([input_of(example.pixels, box, size) for box in of_size])
+        for size, of_size in boxes.items()
+    ]
+    outputs = classifier.predictions(batches)
+    assert outputs.activations is not None
+    if number is None:
+        number = int(outputs.natural[0].argmax())
+    found = [
+        [
+            Activation(maps[turn][number], boxes[member.input_spec.size][turn], frame, offset)
+            for maps, member, offset in zip(
+                outputs.activations, classifier.members, classifier.offsets, strict=True
+            )
+        ]
+        for turn in range(parts**2)
+    ]
+    return found, number
 
 
 def interleaved(moved: Sequence[Activation]) -> Activation:
@@ -188,34 +198,40 @@ def interleaved(moved: Sequence[Activation]) -> Activation:
 def _losses(example: Example, classifier: Classifier, seed: int) -> list[dict[str, float | int]]:
     """Return the loss of log-odds for each fraction, by kind of heatmap."""
     maps, number = _maps(example, classifier)
-    sizes = [each.size for each in classifier.input_specs]
-    blurred = _blurred(example)
-    rng = np.random.default_rng(seed)
-    inside = _inside(example)
-
-    def odds(hidden: NDArray[np.bool_] | None) -> float:
-        pixels = example.pixels
-        if hidden is not None:
-            soft = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), example.box.width / 64)
-            pixels = np.rint(pixels + soft[..., None] * (blurred - pixels)).astype(np.uint8)
-        given = classifier.predictions(inputs_of(pixels, example.box, sizes))
-        chance = float(given.natural[0, number])
-        return float(np.log(chance) - np.log1p(-chance))
-
-    before = odds(None)
-    rows = []
+    rng, inside = np.random.default_rng(seed), _inside(example)
+    names: list[tuple[float, str]] = []
+    regions: list[NDArray[np.bool_]] = []
     for fraction in FRACTIONS:
         area = round(fraction * inside.sum())
-        row: dict[str, float | int] = {"fraction": fraction}
-        regions = {name: _hottest(cam, inside, area) for name, cam in maps.items()}
-        regions["lesion's middle"] = _middle(example, inside, area)
-        for name, region in regions.items():
-            row[name] = before - odds(region)
+        found = {name: _hottest(cam, inside, area) for name, cam in maps.items()}
+        found["lesion's middle"] = _middle(example, inside, area)
+        names += [(fraction, name) for name in found]
+        regions += found.values()
         for name in ("plain", "2 x 2"):
-            elsewhere = [_elsewhere(regions[name], example, rng) for _ in range(_RANDOM)]
-            row[f"random, as {name}"] = float(np.mean([before - odds(each) for each in elsewhere]))
-        rows.append(row)
-    return rows
+            names += [(fraction, f"random, as {name}")] * _RANDOM
+            regions += [_elsewhere(found[name], example, rng) for _ in range(_RANDOM)]
+    odds = _odds(example, classifier, number, regions)
+    table = pd.DataFrame(names, columns=["fraction", "name"]).assign(loss=odds[0] - odds[1:])
+    means = table.pivot_table("loss", "fraction", "name", sort=False).reset_index()
+    return [{str(name): value for name, value in row.items()} for row in means.to_dict("records")]
+
+
+def _odds(
+    example: Example, classifier: Classifier, number: int, regions: Sequence[NDArray[np.bool_]]
+) -> NDArray[np.float64]:
+    """Return the log-odds of a class for the image, and with each region blurred."""
+    blurred, side = _blurred(example), example.box.width
+    images = [example.pixels]
+    for region in regions:
+        soft = cv2.GaussianBlur(region.astype(np.float32), (0, 0), side / 64)
+        mixed = example.pixels + soft[..., None] * (blurred - example.pixels)
+        images.append(np.rint(mixed).astype(np.uint8))
+    batches = [
+        np.stack([input_of(each, example.box, spec.size) for each in images])
+        for spec in classifier.input_specs
+    ]
+    chance = classifier.predictions(batches).natural[:, number]
+    return np.asarray(np.log(chance) - np.log1p(-chance))
 
 
 def _blurred(example: Example) -> NDArray[np.float32]:

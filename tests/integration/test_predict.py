@@ -273,6 +273,39 @@ def test_other_metadata_need_another_folder(tmp_path: Path, images: Path) -> Non
         assert "made with other settings (metadata)" in str(other.exception)
 
 
+def test_a_scale_gives_sizes_in_millimetres(tmp_path: Path, images: Path) -> None:
+    whole_bundle(tmp_path / "b")
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1)
+    result = call(*words, "--mm-per-pixel", 0.02, "--out", tmp_path / "all")
+    assert "metadata: 3 of 3 images have a scale" in result.output
+    table = pd.read_parquet(tmp_path / "all" / "predictions.parquet")
+    assert table["mm_per_pixel"].tolist() == [0.02] * 3
+    masks = [read(path) for path in sorted((tmp_path / "all" / "masks").iterdir())]
+    areas = [np.count_nonzero(mask[..., 0]) for mask in masks]
+    assert table["lesion_area_px"].tolist() == areas
+    np.testing.assert_allclose(table["lesion_area_mm2"], np.array(areas) * 0.02**2)
+    for name in ("longest_diameter", "perpendicular_diameter", "perimeter", "equivalent_diameter"):
+        pixels = table[f"lesion_{name}_px"]
+        np.testing.assert_allclose(table[f"lesion_{name}_mm"], pixels * 0.02)
+    sheet = pd.read_csv(tmp_path / "all" / "predictions.csv")
+    np.testing.assert_allclose(sheet["lesion_area_mm2"], table["lesion_area_mm2"])
+    (tmp_path / "scales.csv").write_text("image_id,mm_per_pixel\np1,0.05\n")
+    some = ("--metadata", tmp_path / "scales.csv")
+    result = call(*words, *some, "--only", "masks", "--out", tmp_path / "some")
+    assert "metadata: 1 of 3 images have a scale" in result.output
+    partial = pd.read_parquet(tmp_path / "some" / "predictions.parquet")
+    assert partial["lesion_area_mm2"].notna().tolist() == [False, True, False]
+    twice = call(*words, *some, "--mm-per-pixel", 0.02, "--out", tmp_path / "twice")
+    assert "the scale is given twice" in str(twice.exception)
+    other = call(*words, "--mm-per-pixel", 0.03, "--out", tmp_path / "all")
+    assert "made with other settings (metadata)" in str(other.exception)
+    classification_bundle(tmp_path / "c", crop_mode="full")
+    alone = (images, "--bundle", tmp_path / "c", "--mm-per-pixel", 0.02)
+    unused = call(*alone, "--out", tmp_path / "unused")
+    assert "no bundle here segments lesions" in str(unused.exception)
+    assert not (tmp_path / "unused").exists()
+
+
 def test_metadata_that_cannot_be_used_are_refused_before_anything_is_loaded(
     tmp_path: Path, images: Path
 ) -> None:

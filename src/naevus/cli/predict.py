@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from naevus.bundles.bundle import Bundle
     from naevus.datasets.dataset import Dataset
+    from naevus.datasets.patient_table import PatientTable
     from naevus.datasets.sources import Found
     from naevus.images.preprocess import ImageFiles
     from naevus.inference.classifier import Classifier
@@ -91,8 +92,18 @@ def predict(
         typer.Option(
             "--metadata",
             help="A table with age, sex or site of each image's patient, by image id: they change "
-            "the odds of the diagnoses.",
+            "the odds of the diagnoses. Or with mm_per_pixel, for sizes in millimetres.",
             rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    mm_per_pixel: Annotated[
+        float | None,
+        typer.Option(
+            "--mm-per-pixel",
+            help="Millimetres on the skin per pixel of the image files: also write the sizes of "
+            "lesions in millimetres. For several scales give --metadata a column mm_per_pixel.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     only: Annotated[
@@ -219,6 +230,7 @@ def predict(
       naevus predict --input-list images.txt --no-crops --nested
       naevus predict patients --group-by folder
       naevus predict photos --metadata metadata.csv
+      naevus predict photos --mm-per-pixel 0.012
       naevus predict photos --shard 2/16
 
     Prints a table and writes predictions.parquet, the same as predictions.csv for spreadsheets,
@@ -234,7 +246,6 @@ def predict(
     from naevus.datasets import sources as inputs
     from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
-    from naevus.inference.inputs import table_of
     from naevus.inference.networks import open_networks
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
@@ -251,9 +262,9 @@ def predict(
     _check_files(only, no_masks=no_masks, no_crops=no_crops)
     images = images or []
     listed = [] if input_list is None else inputs.paths_in_list(input_list)
-    _check_diagnoses(only, prevalence=prevalence, metadata=metadata)
+    patients = _metadata(metadata, mm_per_pixel, only)
+    _check_diagnoses(only, prevalence=prevalence)
     _check_lesions(lesions, group_by, only)
-    patients = None if metadata is None else table_of(metadata)
     without = out
     if out is None:
         out = _place([*images, *filter(None, [input_list])], one)
@@ -352,6 +363,18 @@ def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool
     """Whether all images are of ISIC 2018's splits, and its diagnoses are predicted."""
     known = classifier is not None and classifier.taxonomy == "isic2018"
     return known and set(layouts) == {"isic2018"}
+
+
+def _metadata(
+    path: Path | None, mm_per_pixel: float | None, only: str | None
+) -> PatientTable | None:
+    """Return the metadata, with the scale if there is one for all images."""
+    from naevus.inference.inputs import table_of, with_scale
+
+    table = None if path is None else table_of(path)
+    if table is not None and table.has_patients:
+        _check_diagnoses(only, metadata=path)
+    return table if mm_per_pixel is None else with_scale(table, mm_per_pixel)
 
 
 def _check_diagnoses(only: str | None, **options: Path | None) -> None:

@@ -40,7 +40,7 @@ def report_job(result: BatchResult) -> None:
     if result.reused:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
     lines = [] if result.lesions is None else [f"{result.lesions}"]
-    lines += [] if result.metadata is None else result.metadata.lines()
+    lines += result.metadata_lines()
     lines += [f"  {path}" for path in result.files]
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -1,10 +1,10 @@
-"""Metadata of images that are predicted, by image id: age, sex, site and lesion."""
+"""Metadata of images that are predicted, by image id: age, sex, site, lesion and scale."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
@@ -12,9 +12,9 @@ import pandas as pd
 from naevus.datasets.layouts.images import stem_of
 from naevus.datasets.layouts.labels import known
 from naevus.datasets.layouts.values import READERS
-from naevus.errors import DataError
+from naevus.errors import ConfigError, DataError
 from naevus.io.files import sha256_of
-from naevus.io.formats import known_columns, read_table
+from naevus.io.formats import key_of, known_columns, read_table
 from naevus.types import METADATA, Patient
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ KEY = "image_id"
 
 OLDEST = 120
 """No age above it is believed, in years."""
+
+SCALE = "mm_per_pixel"
+"""The column of the scale: millimetres on the skin that a pixel of the image file covers."""
+
+LARGEST_SCALE = 1.0
+"""No scale above it is believed: an image of 100 pixels would show 10 cm of skin."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class PatientTable:
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
         lesions: The lesion of each image, as far as it is known, by the keys of ``rows``.
+        scales: The scale of each image in mm per pixel, as far as it is known, by the same keys.
+        scale: The scale of every image, if it is the same.
     """
 
     columns: tuple[str, ...]
@@ -46,14 +54,16 @@ class PatientTable:
     everyone: tuple[Any, ...] | None = None
     ignored: tuple[str, ...] = ()
     lesions: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scales: Mapping[str, float] = field(default_factory=dict, repr=False)
+    scale: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a CSV file or a workbook, whose columns are called as in a data set's table.
 
         Raises:
-            DataError: It cannot be read, no column names the images, it has no age, sex or site,
-                an age is impossible, or two rows of one image have different values or lesions.
+            DataError: It cannot be read, no column names the images, it has no age, sex, site or
+                scale, one of these is impossible, or two rows of one image have different values.
         """
         return cls.of(read_table(path), str(path))
 
@@ -77,15 +87,18 @@ class PatientTable:
                 "call it image_id",
             )
         used = {each: columns[each] for each in METADATA if each in columns}
-        if not set(used) & set(Patient._fields):
+        scale = next((each for each in table.columns if key_of(each) == key_of(SCALE)), None)
+        if not set(used) & set(Patient._fields) and scale is None:
             raise DataError(
-                f"{source}: has no age, sex or site (it has {', '.join(table.columns)})",
-                f"give it one of the columns {', '.join(Patient._fields)}",
+                f"{source}: has no age, sex or site, and no scale (it has "
+                f"{', '.join(table.columns)})",
+                f"give it one of the columns {', '.join((*Patient._fields, SCALE))}",
             )
         table = table[table[name].notna()]
         rows = pd.DataFrame(
             {each: READERS[each](table[column]).to_numpy(object) for each, column in used.items()},
             dtype=object,
+            index=range(len(table)),
         )
         names = table[name].str.replace("\\", "/").str.rpartition("/")[2]
         aliases = _aliases(names.unique().tolist())
@@ -100,13 +113,14 @@ class PatientTable:
                 dtype=object,
             )
         lesion = columns.get("lesion_id")
-        own = {name, lesion, *used.values()}
+        own = {name, lesion, scale, *used.values()}
         return cls(
             tuple(used),
             _one_row_each(rows, source),
             aliases,
             ignored=tuple(each for each in table.columns if each not in own),
             lesions={} if lesion is None else _lesions(rows.index, table[lesion], source),
+            scales={} if scale is None else _scales(rows.index, table[scale], source),
         )
 
     @classmethod
@@ -114,7 +128,7 @@ class PatientTable:
         """Return the metadata of one patient, or of each image by its id.
 
         Args:
-            given: Values by the names in `METADATA`, or such mappings by image id.
+            given: Values by the names in `METADATA` and `SCALE`, or such mappings by image id.
 
         Examples:
             >>> PatientTable.from_mapping({"age": 55, "site": "back"}).patient("lesion")
@@ -126,17 +140,45 @@ class PatientTable:
         several = bool(given) and all(isinstance(one, Mapping) for one in given.values())
         rows = dict(given) if several else {"": given}
         names = {str(name) for row in rows.values() for name in row}
-        strange = sorted(names - set(METADATA))
+        strange = sorted(names - {*METADATA, SCALE})
         if strange or not names:
             raise DataError(
                 f"metadata: {strange[0]!r} is not known" if strange else "metadata: no values",
-                f"use {', '.join(METADATA)}",
+                f"use {', '.join((*METADATA, SCALE))}",
             )
         frame = pd.DataFrame.from_dict(rows, orient="index").reset_index(names=KEY)
         if several:
             return cls.of(frame)
         one = cls.of(frame.assign(**{KEY: "patient"}))
-        return cls(one.columns, everyone=one.rows["patient"])
+        return cls(one.columns, everyone=one.rows["patient"], scale=one.scales.get("patient"))
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether there are columns that change the odds."""
+        return bool(set(self.columns) & set(Patient._fields))
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether the scale of an image is known."""
+        return self.scale is not None or bool(self.scales)
+
+    def mm_per_pixel(self, image_id: str) -> float | None:
+        """Return the scale of an image; None if it is not known."""
+        return self.scales.get(self.key_of(image_id) or "", self.scale)
+
+    def with_scale(self, scale: float) -> Self:
+        """Return the metadata with one scale for all images.
+
+        Raises:
+            DataError: The scale is impossible.
+            ConfigError: The metadata have scales already.
+        """
+        if self.has_scale:
+            raise ConfigError(
+                f"the scale is given twice: as {scale} mm per pixel and in the metadata",
+                "leave out one of them",
+            )
+        return replace(self, scale=checked_scale(str(scale), "all images"))
 
     def key_of(self, image_id: str) -> str | None:
         """Return the key of an image's row in ``rows``; None without a row."""
@@ -162,6 +204,8 @@ class PatientTable:
     def sha256(self) -> str:
         """Return a hash of columns, ids and values, whatever the order of the rows."""
         cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
+        cells += [repr((SCALE, each)) for each in sorted(self.scales.items())]
+        cells += [] if self.scale is None else [repr((SCALE, self.scale))]
         return sha256_of(repr(self.columns), repr(self.everyone), *cells)
 
 
@@ -199,6 +243,43 @@ def _one_row_each(rows: pd.DataFrame, source: str) -> dict[str, tuple[Any, ...]]
             other if one is None else one for one, other in zip(before, values, strict=True)
         )
     return found
+
+
+def _scales(images: pd.Index[Any], scales: pd.Series[str], source: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for image_id, text in zip(images, known(scales), strict=True):
+        scale = None if pd.isna(text) else checked_scale(text, f"{source}: {image_id}")
+        other = None if scale is None else found.setdefault(image_id, scale)
+        if other != scale:
+            raise DataError(
+                f"{source}: {image_id} stands twice, with the scales {other} and {scale}",
+                "keep one row an image, named by its id in predictions.parquet",
+            )
+    return found
+
+
+def checked_scale(text: str, where: str) -> float:
+    """Return a scale in mm per pixel.
+
+    Args:
+        text: The scale.
+        where: The file and the image, for messages.
+
+    Raises:
+        DataError: It is not a number above 0 and up to 1.
+    """
+    try:
+        scale = float(text.replace(",", "."))
+    except ValueError:
+        raise DataError(
+            f"{where}: the scale {text!r} is not a number", "give millimetres per pixel, as 0.01"
+        ) from None
+    if not 0 < scale <= LARGEST_SCALE:
+        raise DataError(
+            f"{where}: a scale of {text} mm per pixel is impossible",
+            f"give millimetres per pixel, above 0 and at most {LARGEST_SCALE:g}",
+        )
+    return scale
 
 
 def checked_age(text: str | None, where: str) -> float | None:

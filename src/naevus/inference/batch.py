@@ -73,6 +73,7 @@ class BatchResult:
         answers: Number of images by predicted class, the most frequent first.
         flags: Number of images by quality flag, the most frequent first.
         metadata: How many images have metadata that count; None without metadata.
+        scaled: How many images have a scale in mm per pixel; None if none is given.
         shard: Which part of the images this is; None: all of them.
     """
 
@@ -87,6 +88,7 @@ class BatchResult:
     answers: Mapping[str, int] = field(default_factory=dict)
     flags: Mapping[str, int] = field(default_factory=dict)
     metadata: PatientCounts | None = None
+    scaled: int | None = None
     shard: Shard | None = None
 
     def __str__(self) -> str:
@@ -94,8 +96,15 @@ class BatchResult:
         lines = [f"{self.predicted:,} images predicted, {len(self.failed):,} failed"]
         lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
         lines += [] if self.lesions is None else [f"{self.lesions}"]
-        lines += [] if self.metadata is None else self.metadata.lines()
-        return "\n".join([*lines, *map(str, self.files)])
+        return "\n".join([*lines, *self.metadata_lines(), *map(str, self.files)])
+
+    def metadata_lines(self) -> list[str]:
+        """Return in sentences what counts of the metadata, and what does not."""
+        lines = [] if self.metadata is None else self.metadata.lines()
+        if self.scaled is not None:
+            images = self.predicted + len(self.failed)
+            lines.append(f"metadata: {self.scaled:,} of {images:,} images have a scale")
+        return lines
 
 
 def predict(
@@ -158,7 +167,8 @@ def predict(
         crops: Write crops.
         nested: Write images into subfolders.
         batch_size: Images per batch; it changes the last bits of the predictions.
-        metadata: Data of the patients by image id; they change the odds of the diagnoses.
+        metadata: Data of the patients by image id, which change the odds of the diagnoses, and
+            scales of the images, for sizes in millimetres.
         threads: Threads that decode and write; None: one per processor.
         limits: Limits that are checked before decoding.
         unusable: Images that already failed; they are listed with the others.
@@ -264,14 +274,22 @@ def predict(
         counts,
         *tallies(folder),
         _counts(prediction_options, [each.image_id for each in ordered]),
+        _scaled(metadata, [each.image_id for each in ordered]),
         shard,
     )
+
+
+def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:
+    """Return how many images have a scale; None if none is given."""
+    if metadata is None or not metadata.has_scale:
+        return None
+    return sum(metadata.mm_per_pixel(image_id) is not None for image_id in ids)
 
 
 def _counts(prediction_options: PredictionOptions, ids: Sequence[str]) -> PatientCounts | None:
     """Return what counts of the metadata, and what does not."""
     metadata, classifier = prediction_options.metadata, prediction_options.classifier
-    if metadata is None or classifier is None:
+    if metadata is None or classifier is None or not metadata.has_patients:
         return None
     return counts_of(metadata, classifier.require_patient(), ids)
 

@@ -241,6 +241,18 @@ def table_of(metadata: MetadataLike) -> PatientTable:
     )
 
 
+def with_scale(metadata: PatientTable | None, mm_per_pixel: float) -> PatientTable:
+    """Return metadata with one scale for all images.
+
+    Raises:
+        DataError: The scale is impossible.
+        ConfigError: The metadata have scales already.
+    """
+    from naevus.datasets.patient_table import PatientTable  # noqa: PLC0415 (as above)
+
+    return (metadata or PatientTable(())).with_scale(mm_per_pixel)
+
+
 def counts_of(metadata: PatientTable, model: PatientModel, ids: Sequence[str]) -> PatientCounts:
     """Return how many of some images have metadata that count, and what does not count."""
     patients = [metadata.patient(image_id) for image_id in ids]

@@ -115,6 +115,7 @@ class PredictionOptions:
             tuple(bundle.sha256 for bundle in self.bundles),
             attributes=() if self.segmenter is None else self.segmenter.attributes,
             metadata=() if self.metadata is None else self.metadata.columns,
+            millimetres=self.metadata is not None and self.metadata.has_scale,
             about={
                 **self.settings(),
                 "naevus_version": __version__,
@@ -147,9 +148,7 @@ def prediction_options_of(
     """
     _check_files(segmenter, only, masks=masks, crops=crops, batch_size=batch_size)
     if metadata is not None:
-        if classifier is None or only is not None:
-            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
-        classifier.require_patient()
+        check_metadata(metadata, segmenter, None if only is not None else classifier)
     how: Any = {"nested": nested, "batch_size": batch_size}
     wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
@@ -175,8 +174,33 @@ def prediction_options_of(
     if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
         raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
     return PredictionOptions(
-        segmenter, None, () if only == "masks" else input_specs, only == "masks", **how
+        segmenter,
+        None,
+        () if only == "masks" else input_specs,
+        only == "masks",
+        metadata=metadata,
+        **how,
     )
+
+
+def check_metadata(
+    metadata: PatientTable, segmenter: Segmenter | None, classifier: Classifier | None
+) -> None:
+    """Check that metadata have an effect.
+
+    Raises:
+        ConfigError: The patient's data need a classifier with a model of them, or the scale a
+            segmenter of lesions, and there is none.
+    """
+    if metadata.has_patients:
+        if classifier is None:
+            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
+        classifier.require_patient()
+    if metadata.has_scale and not (segmenter is not None and segmenter.segments_lesions):
+        raise ConfigError(
+            "a scale in mm per pixel has no effect: no bundle here segments lesions",
+            "leave it out, or add a segmentation bundle",
+        )
 
 
 def _check_files(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from naevus import __version__
-from naevus.errors import ConfigError, ImageError
+from naevus.errors import ImageError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
 from naevus.images.geometry import box_of, reduced, resize
@@ -33,6 +33,7 @@ from naevus.images.read import write_png
 from naevus.inference.cam import activation_maps, overlay
 from naevus.inference.ensemble import REMEDY
 from naevus.inference.inputs import counts_of
+from naevus.inference.options import check_metadata
 from naevus.inference.prediction import Prediction
 from naevus.types import FailedImage, explained
 
@@ -143,15 +144,15 @@ class Pipeline:
         """Return a pipeline with data of the patients, after reporting what does not count.
 
         Raises:
-            ConfigError: There is no classifier, or it has no model of the patient's data.
+            ConfigError: They have no effect (`options.check_metadata`).
         """
         options = self.prediction_options
-        if options.classifier is None:
-            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
-        model = options.classifier.require_patient()
-        ids = ["patient"] if metadata.everyone else list(metadata.rows)
-        for line in counts_of(metadata, model, ids).lines()[1:]:
-            warn(line)
+        check_metadata(metadata, options.segmenter, options.classifier)
+        if metadata.has_patients and options.classifier is not None:
+            ids = ["patient"] if metadata.everyone else list(metadata.rows)
+            model = options.classifier.require_patient()
+            for line in counts_of(metadata, model, ids).lines()[1:]:
+                warn(line)
         return replace(self, prediction_options=replace(options, metadata=metadata))
 
     def _decode(self, given: ImageInput) -> DecodedImage:
@@ -304,7 +305,7 @@ class Pipeline:
     ) -> list[Patient] | None:
         """Return what is known of the patients of the images that are classified."""
         metadata = self.prediction_options.metadata
-        if metadata is None:
+        if metadata is None or not metadata.has_patients:
             return None
         return [
             metadata.patient(each.given.image_id)
@@ -316,6 +317,7 @@ class Pipeline:
         self, finished: _Finished, outputs: ClassifierOutput | None, number: int
     ) -> Prediction:
         """Combine an image's results with the classifier's outputs for the batch's n-th image."""
+        metadata = self.prediction_options.metadata
         found = Prediction(
             finished.given.image_id,
             finished.given.image,
@@ -332,9 +334,10 @@ class Pipeline:
             naevus_version=__version__,
             touches_border=finished.touches_border,
             measurements=finished.measurements,
-            metadata={}
-            if self.prediction_options.metadata is None
-            else self.prediction_options.metadata.values(finished.given.image_id),
+            metadata={} if metadata is None else metadata.values(finished.given.image_id),
+            mm_per_pixel=None
+            if metadata is None
+            else metadata.mm_per_pixel(finished.given.image_id),
         )
         classifier = self.prediction_options.classifier
         if outputs is None or classifier is None or finished.cut is None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from naevus.datasets.patient_table import PatientTable
-from naevus.errors import DataError
+from naevus.errors import ConfigError, DataError
 from naevus.types import Patient
 from tests.helpers.layouts import text
 
@@ -102,3 +102,57 @@ def test_the_hash_is_of_the_values_not_of_their_order() -> None:
     assert PatientTable(("age",), dict(reversed(rows.items())), ignored=("dx",)).sha256() == first
     assert PatientTable(("age",), {**rows, "b": (61.0,)}).sha256() != first
     assert PatientTable(("sex",), rows).sha256() != first
+
+
+@pytest.mark.parametrize("name", ["mm_per_pixel", "MM per pixel"])
+def test_a_scale_alone_makes_a_table(tmp_path: Path, name: str) -> None:
+    table = metadata(tmp_path, f"image,{name}", "a,0.012", 'b,"0,02"', "c,")
+    assert [table.mm_per_pixel(each) for each in "abcd"] == [0.012, 0.02, None, None]
+    assert (table.has_scale, table.has_patients, table.ignored) == (True, False, ())
+    assert table.values("a") == {}
+    assert table.patient("a") == Patient()
+
+
+def test_scales_stand_beside_the_patient_s_data(tmp_path: Path) -> None:
+    table = metadata(tmp_path, "image,age,mm_per_pixel", "a,50,0.01", "b,60,")
+    assert table.has_patients
+    assert table.values("a") == {"age": 50.0}
+    assert (table.mm_per_pixel("a"), table.mm_per_pixel("b")) == (0.01, None)
+    assert not metadata(tmp_path, "image,age", "a,50").has_scale
+
+
+@pytest.mark.parametrize("scale", ["0", "-0.01", "1.5", "12 um", "inf"])
+def test_impossible_scales_are_refused_in_one_line(tmp_path: Path, scale: str) -> None:
+    with pytest.raises(DataError, match=r"metadata.csv: a: .*scale.*; give millimetres") as caught:
+        metadata(tmp_path, "image,mm_per_pixel", f"a,{scale}")
+    assert "\n" not in str(caught.value)
+
+
+def test_two_scales_of_one_image_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a stands twice, with the scales 0\.01 and 0\.02"):
+        metadata(tmp_path, "image,mm_per_pixel", "a,0.01", "a,0.02")
+    assert metadata(tmp_path, "image,mm_per_pixel", "a,0.01", "a,").mm_per_pixel("a") == 0.01
+
+
+def test_one_scale_for_all_images() -> None:
+    table = PatientTable(()).with_scale(0.02)
+    assert (table.mm_per_pixel("any"), table.has_patients) == (0.02, False)
+    given = PatientTable.from_mapping({"mm_per_pixel": 0.02, "age": 50})
+    assert (given.mm_per_pixel("any"), given.patient("any").age) == (0.02, 50.0)
+    several = PatientTable.from_mapping({"a": {"mm_per_pixel": 0.02}, "b": {"mm_per_pixel": 0.03}})
+    assert [several.mm_per_pixel(each) for each in "abc"] == [0.02, 0.03, None]
+    with pytest.raises(ConfigError, match="the scale is given twice"):
+        given.with_scale(0.01)
+    with pytest.raises(DataError, match="impossible"):
+        PatientTable(()).with_scale(2)
+
+
+def test_the_hash_is_of_the_scales_too() -> None:
+    hashes = {
+        PatientTable(()).sha256(),
+        PatientTable((), scale=0.01).sha256(),
+        PatientTable((), scale=0.02).sha256(),
+        PatientTable((), {"a": ()}, scales={"a": 0.01}).sha256(),
+        PatientTable((), {"a": ()}, scales={"a": 0.02}).sha256(),
+    }
+    assert len(hashes) == 5
